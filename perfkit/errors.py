@@ -1,0 +1,52 @@
+"""The errors that perfkit raises on purpose.
+
+::
+
+    PerfkitError
+    ├── ReadError            a file or folder could not be read
+    │   └── UnknownFormat    no reader recognises it
+    ├── SettingsError        perfkit.toml or a policy file is wrong
+    ├── LoadError            load could not be run, or measured nothing
+    ├── StoreError           a run could not be stored or found
+    ├── NotComparable        the two sides cannot be compared at all
+    ├── RenderError          a notebook or a report failed
+    └── MissingExtra         an optional package is not installed
+
+Every message says where, what is wrong, and what to do.  A wrong *argument* is a plain ``ValueError``.
+"""
+
+
+class PerfkitError(Exception):
+    """Anything perfkit reports to its user instead of a traceback."""
+
+
+class ReadError(PerfkitError):
+    """A file was recognised but cannot be read; names file and line."""
+
+
+class UnknownFormat(ReadError):
+    """No reader recognises the path."""
+
+
+class SettingsError(PerfkitError):
+    """A settings or policy file is wrong; names file and key."""
+
+
+class LoadError(PerfkitError):
+    """Load could not be started or measured nothing."""
+
+
+class StoreError(PerfkitError):
+    """A run could not be written to or found in a store."""
+
+
+class NotComparable(PerfkitError):
+    """There is nothing that both sides have in common."""
+
+
+class RenderError(PerfkitError):
+    """A notebook failed or a report could not be written."""
+
+
+class MissingExtra(PerfkitError):
+    """An optional dependency is missing; names the extra that brings it."""
