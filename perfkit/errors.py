@@ -15,6 +15,11 @@
 Every message says where, what is wrong, and what to do.  A wrong *argument* is a plain ``ValueError``.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class PerfkitError(Exception):
     """Anything perfkit reports to its user instead of a traceback."""
@@ -50,3 +55,9 @@ class RenderError(PerfkitError):
 
 class MissingExtra(PerfkitError):
     """An optional dependency is missing; names the extra that brings it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest known word, or nothing when none is near."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,96 @@
+"""perfkit: did this build get slower, and can I believe the answer?
+
+The public names below are imported on first use, so that ``import perfkit`` and ``perfkit --help`` stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perfkit.errors import (
+        LoadError,
+        MissingExtra,
+        NotComparable,
+        PerfkitError,
+        ReadError,
+        RenderError,
+        SettingsError,
+        StoreError,
+        UnknownFormat,
+    )
+    from perfkit.model import Comparison, Finding, LoadProfile, Metric, Run, ServiceStats, Validity, Verdict
+    from perfkit.policy import Policy
+    from perfkit.readers import read_run, run_from_requests
+    from perfkit.store import RunStore
+    from perfkit.workflow import compare
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "perfkit.errors": (
+        "LoadError",
+        "MissingExtra",
+        "NotComparable",
+        "PerfkitError",
+        "ReadError",
+        "RenderError",
+        "SettingsError",
+        "StoreError",
+        "UnknownFormat",
+    ),
+    "perfkit.model": (
+        "Comparison",
+        "Finding",
+        "LoadProfile",
+        "Metric",
+        "Run",
+        "ServiceStats",
+        "Validity",
+        "Verdict",
+    ),
+    "perfkit.policy": ("Policy",),
+    "perfkit.readers": ("read_run", "run_from_requests"),
+    "perfkit.store": ("RunStore",),
+    "perfkit.workflow": ("compare",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Comparison",
+    "Finding",
+    "LoadError",
+    "LoadProfile",
+    "Metric",
+    "MissingExtra",
+    "NotComparable",
+    "PerfkitError",
+    "Policy",
+    "ReadError",
+    "RenderError",
+    "Run",
+    "RunStore",
+    "ServiceStats",
+    "SettingsError",
+    "StoreError",
+    "UnknownFormat",
+    "Validity",
+    "Verdict",
+    "__version__",
+    "compare",
+    "read_run",
+    "run_from_requests",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

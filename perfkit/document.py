@@ -1,0 +1,119 @@
+"""A run as the JSON document ``run.json`` (schema ``perfkit.run/1``), and back.  Pure: no files are touched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from perfkit.errors import ReadError
+from perfkit.model import Check, LoadProfile, Metric, Run, ServiceStats, Severity, Validity
+
+SCHEMA = "perfkit.run/1"
+_TEXTS = ("labels", "environment", "git", "versions")
+
+
+def run_to_document(run: Run) -> dict[str, Any]:
+    """Everything of a run but its requests; keys in a fixed order, so that files diff well."""
+    return {
+        "schema": SCHEMA,
+        "id": run.id,
+        "scenario": run.scenario,
+        "started_at": run.started_at.isoformat() if run.started_at else None,
+        "duration_s": run.duration_s,
+        "profile": {name: getattr(run.profile, name) for name in LoadProfile.__dataclass_fields__},
+        "target": run.target,
+        "tool": run.tool,
+        **{name: dict(getattr(run, name)) for name in _TEXTS},
+        "locustfile_hash": run.locustfile_hash,
+        "content_hash": run.content_hash,
+        "validity": {"ok": run.validity.ok, "checks": [check.to_dict() for check in run.validity.checks]},
+        "services": {name: _stats_to_document(stats) for name, stats in run.services.items()},
+    }
+
+
+def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
+    values = {metric.value: stats.value(metric) for metric in Metric}
+    return {
+        "count": stats.count,
+        "failures": stats.failures,
+        **{name: value for name, value in values.items() if value is not None},
+        "standard_errors": {str(name): error for name, error in stats.standard_errors.items()},
+        "resolutions": {str(name): step for name, step in stats.resolutions.items()},
+        "response_bytes": stats.response_bytes,
+        "warnings": list(stats.warnings),
+    }
+
+
+def run_from_document(document: Any, place: str) -> Run:
+    """Rebuild a run; ``ReadError`` names the place and the part that is wrong."""
+    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
+        schema = document.get("schema") if isinstance(document, Mapping) else None
+        raise ReadError(f"{place}: not a run of schema {SCHEMA!r} (found {schema!r}); it may come from a newer perfkit")
+    try:
+        return Run(
+            id=_text(document["id"]),
+            scenario=_text(document["scenario"]),
+            started_at=parse_time(document["started_at"]) if document["started_at"] else None,
+            duration_s=document["duration_s"],
+            profile=LoadProfile(**document["profile"]),
+            validity=Validity(tuple(_check(item) for item in document["validity"]["checks"])),
+            services={name: _stats_from_document(item) for name, item in document["services"].items()},
+            tool=document["tool"],
+            target=document["target"],
+            **{name: document[name] for name in _TEXTS},
+            locustfile_hash=document["locustfile_hash"],
+            content_hash=document["content_hash"],
+            source=place,
+        )
+    except KeyError as error:
+        raise ReadError(f"{place}: the key {error} is missing; the file is not a whole run.json") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ReadError(f"{place}: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
+    return value
+
+
+def _check(item: Mapping[str, Any]) -> Check:
+    return Check(item["name"], item["value"], item["limit"], Severity(item["severity"]), item["advice"])
+
+
+def _stats_from_document(item: Mapping[str, Any]) -> ServiceStats:
+    return ServiceStats(
+        item["count"],
+        item["failures"],
+        **{metric.value: item.get(metric.value) for metric in Metric},
+        standard_errors={Metric(name).value: float(error) for name, error in item["standard_errors"].items()},
+        resolutions={Metric(name).value: float(step) for name, step in item["resolutions"].items()},
+        response_bytes=item["response_bytes"],
+        warnings=tuple(item["warnings"]),
+    )
+
+
+def dump_json(document: Any) -> str:
+    """JSON as perfkit writes it everywhere: readable, strict (no NaN), one newline at the end."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO 8601 time as aware UTC; one without a zone is taken as UTC."""
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def make_run_id(started_at: datetime | None, scenario: str, content_hash: str) -> str:
+    """``20251017T143004Z-api-3f9c``: UTC start, scenario, the first 4 hex digits of the content's hash."""
+    when = started_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ") if started_at else "undated"
+    return f"{when}-{slug(scenario)}-{content_hash[:4]}"
+
+
+def slug(text: str) -> str:
+    """A name as it may stand in a file name: letters, digits, ``_`` and ``.``; at most 40 of them, never empty."""
+    safe = re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("._")[:40]
+    return safe or "run"

@@ -1,0 +1,378 @@
+"""The nouns of perfkit: metrics, services, runs, findings, comparisons.  No I/O happens here.
+
+Units are in the names.  Times are UTC and aware.  What a source cannot say is ``None``, never zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Metric(StrEnum):
+    """One number per run and service.  A ``Metric`` equals its own name as text."""
+
+    AVG = "avg_latency_ms"
+    P50 = "p50_latency_ms"
+    P95 = "p95_latency_ms"
+    P99 = "p99_latency_ms"
+    P999 = "p999_latency_ms"
+    ERROR_RATE = "error_rate_pct"
+    RPS = "rps"
+
+    @property
+    def quantile(self) -> float | None:
+        """The quantile in (0, 1) of a percentile metric, else ``None``."""
+        return _QUANTILES.get(self)
+
+    @property
+    def unit(self) -> str:
+        """The unit of a value: ``ms``, ``%`` or ``1/s``."""
+        return {Metric.ERROR_RATE: "%", Metric.RPS: "1/s"}.get(self, "ms")
+
+    @property
+    def change_unit(self) -> str:
+        """The unit of a change: percent of the baseline, percentage points for the error rate."""
+        return "pp" if self is Metric.ERROR_RATE else "%"
+
+    @property
+    def worse(self) -> int:
+        """+1 where a larger value is worse, -1 where a smaller one is."""
+        return -1 if self is Metric.RPS else 1
+
+    @property
+    def title(self) -> str:
+        """How people say it: ``p95 latency``."""
+        return _TITLES[self]
+
+
+LATENCY_METRICS = (Metric.AVG, Metric.P50, Metric.P95, Metric.P99, Metric.P999)
+_QUANTILES = {Metric.P50: 0.5, Metric.P95: 0.95, Metric.P99: 0.99, Metric.P999: 0.999}
+_TITLES = {
+    Metric.AVG: "average latency",
+    Metric.P50: "median latency",
+    Metric.P95: "p95 latency",
+    Metric.P99: "p99 latency",
+    Metric.P999: "p99.9 latency",
+    Metric.ERROR_RATE: "error rate",
+    Metric.RPS: "throughput",
+}
+
+
+class Verdict(StrEnum):
+    """What can be said of a finding or of a whole comparison."""
+
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+    NO_CHANGE = "no_change"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+class Severity(StrEnum):
+    """What a check means for its run or comparison."""
+
+    OK = "ok"
+    WARN = "warn"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One test of fitness: what was measured, what it was held against, and what to do."""
+
+    name: str
+    value: float | str | None
+    limit: float | str | None
+    severity: Severity
+    advice: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "value": self.value,
+            "limit": self.limit,
+            "severity": self.severity.value,
+            "advice": self.advice,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """May this run be judged?  ``checks`` holds every check made, passed ones with severity ``ok``."""
+
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True unless a check found the run unfit."""
+        return all(check.severity is not Severity.INVALID for check in self.checks)
+
+    @property
+    def problems(self) -> tuple[Check, ...]:
+        """The checks that did not pass, worst first."""
+        bad = [check for check in self.checks if check.severity is not Severity.OK]
+        return tuple(sorted(bad, key=lambda check: check.severity is not Severity.INVALID))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProfile:
+    """Users over time as they were asked for (or, from a foreign file, seen).
+
+    Parameters
+    ----------
+    kind
+        ``steady``, ``ramp``, ``custom`` (the locustfile's own shape) or ``unknown``.
+    users
+        Peak number of concurrent users.
+    spawn_rate
+        Users started per second; ``None`` when unknown.
+    duration_s
+        Planned length in seconds; ``None`` when the locustfile decides or the source cannot say.
+    """
+
+    kind: str = "unknown"
+    users: int | None = None
+    spawn_rate: float | None = None
+    duration_s: float | None = None
+
+    def describe(self) -> str:
+        """One phrase for people: ``ramp to 100 users at 10/s, 900 s``."""
+        if self.users is None:
+            return "custom load shape" if self.kind == "custom" else "unknown load"
+        people = "1 user" if self.users == 1 else f"{self.users} users"
+        text = f"ramp to {people}" if self.kind == "ramp" else f"{self.kind} {people}" if self.kind == "steady" else people
+        if self.kind == "ramp" and self.spawn_rate:
+            text += f" at {self.spawn_rate:g}/s"
+        return text + (f", {self.duration_s:g} s" if self.duration_s else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStats:
+    """One service in one run: counts, and each metric with what is known of its error.
+
+    Parameters
+    ----------
+    count, failures
+        Requests and failed requests; ``None`` where the source cannot say.
+    standard_errors
+        Metric name to the standard error of its value *within this run*, in the metric's own unit, respecting
+        autocorrelation.  Absent when unknown.
+    resolutions
+        Metric name to the step to which the source rounded it, same unit.  Absent when it is exact.
+    response_bytes
+        Mean size of a response in bytes.
+    warnings
+        What a reader must know before trusting these numbers.
+    """
+
+    count: int | None
+    failures: int | None
+    avg_latency_ms: float | None = None
+    p50_latency_ms: float | None = None
+    p95_latency_ms: float | None = None
+    p99_latency_ms: float | None = None
+    p999_latency_ms: float | None = None
+    error_rate_pct: float | None = None
+    rps: float | None = None
+    standard_errors: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    resolutions: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    response_bytes: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for metric in Metric:
+            value = self.value(metric)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{metric}: must be a finite number >= 0, got {value!r}")
+
+    def value(self, metric: str) -> float | None:
+        """The value of ``metric``, or ``None`` where the source cannot say."""
+        value: float | None = getattr(self, Metric(metric).value)
+        return value
+
+    def standard_error(self, metric: str) -> float | None:
+        """Standard error of ``metric`` within this run, rounding of the source included (step^2/12)."""
+        error = self.standard_errors.get(Metric(metric))
+        step = self.resolutions.get(Metric(metric), 0.0)
+        if error is None:
+            return None
+        return math.hypot(error, step / math.sqrt(12.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of one load test: the unit of inference.
+
+    ``requests()`` gives every request as a DataFrame (columns ``start`` in seconds since the epoch, ``service``,
+    ``response_time_ms``, ``failed`` and what else was recorded), or ``None`` when only a summary exists.
+    """
+
+    id: str
+    scenario: str
+    started_at: datetime | None
+    duration_s: float | None
+    profile: LoadProfile
+    validity: Validity
+    services: Mapping[str, ServiceStats]
+    tool: str = "unknown"
+    target: str | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    environment: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    git: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    versions: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    locustfile_hash: str | None = None
+    content_hash: str | None = None
+    source: str | None = None
+    load_requests: Callable[[], pd.DataFrame] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.started_at is not None and self.started_at.tzinfo is None:
+            raise ValueError(f"started_at: must be an aware time, got {self.started_at!r}")
+
+    def requests(self) -> pd.DataFrame | None:
+        """Every request of the run, or ``None`` when only a summary was kept."""
+        return self.load_requests() if self.load_requests is not None else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per service: count, failures, every metric and its standard error (``NaN`` where unknown)."""
+        import pandas as pd
+
+        rows = {name: _service_row(stats) for name, stats in self.services.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("service")
+
+
+def _service_row(stats: ServiceStats) -> dict[str, float | None]:
+    row: dict[str, float | None] = {"count": stats.count, "failures": stats.failures}
+    for metric in Metric:
+        row[metric.value] = stats.value(metric)
+        row[f"{metric.value}_se"] = stats.standard_error(metric)
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One service x metric of a comparison: effect, interval, p and verdict.
+
+    ``change_pct`` is percent of the baseline (infinite from zero); ``change_abs`` is in the metric's unit.  ``ci_low``
+    and ``ci_high`` bound the 95 % interval (or the level asked for) in ``change_unit``: percent of the baseline, or
+    percentage points for the error rate.  ``p_value`` is the one-sided p in the direction seen, for this finding alone;
+    ``p_adjusted`` is corrected over all findings.  ``tolerance`` and ``min_detectable`` are worsenings >= 0 in
+    ``change_unit``.  ``runs_needed`` counts further runs on each side; ``None`` where more runs would not settle it.
+    """
+
+    service: str
+    metric: str
+    unit: str
+    change_unit: str
+    baseline: float | None
+    candidate: float | None
+    change_pct: float | None
+    change_abs: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    verdict: Verdict
+    tolerance: float | None
+    limit: str
+    gating: bool
+    min_detectable: float | None = None
+    runs_needed: int | None = None
+    requests_needed: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what is infinite or unknown is ``null``."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["verdict"] = self.verdict.value
+        plain["warnings"] = list(self.warnings)
+        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
+
+    @property
+    def change(self) -> float | None:
+        """The change in ``change_unit``: what the interval and the tolerance are about."""
+        return self.change_abs if self.change_unit == "pp" else self.change_pct
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The runs of one side of a comparison, as the report names them."""
+
+    runs: tuple[Run, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"runs": [run_summary(run) for run in self.runs]}
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """What a report says of a run: identity, load, fitness; no secrets, no requests."""
+    return {
+        "id": run.id,
+        "scenario": run.scenario,
+        "started_at": run.started_at.isoformat() if run.started_at else None,
+        "duration_s": run.duration_s,
+        "profile": run.profile.describe(),
+        "tool": run.tool,
+        "target": run.target,
+        "labels": dict(run.labels),
+        "git": dict(run.git),
+        "environment": dict(run.environment),
+        "valid": run.validity.ok,
+        "checks": [check.to_dict() for check in run.validity.problems],
+        "source": run.source,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Candidate against baseline: one verdict, its findings, and what to know about them."""
+
+    verdict: Verdict
+    comparable: bool
+    rule: str
+    alpha: float
+    confidence: float
+    baseline: Side
+    candidate: Side
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document ``perfkit.comparison/1``."""
+        return {
+            "schema": "perfkit.comparison/1",
+            "verdict": self.verdict.value,
+            "comparable": self.comparable,
+            "rule": self.rule,
+            "alpha": self.alpha,
+            "confidence": self.confidence,
+            "baseline": self.baseline.to_dict(),
+            "candidate": self.candidate.to_dict(),
+            "warnings": list(self.warnings),
+            "checks": [check.to_dict() for check in self.checks],
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per finding, in the order of ``findings``."""
+        import pandas as pd
+
+        names = list(Finding.__dataclass_fields__)
+        rows = [{**{n: getattr(f, n) for n in names}, "verdict": f.verdict.value} for f in self.findings]
+        return pd.DataFrame(rows, columns=names)
+
+    def by_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
+        """The findings with that verdict, in order."""
+        return tuple(finding for finding in self.findings if finding.verdict is verdict)

@@ -1,0 +1,198 @@
+"""What a team accepts: tolerances, gating metrics, the chance of a false alarm."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from perfkit.errors import SettingsError, did_you_mean
+from perfkit.model import Metric
+
+RULES = ("evidence", "threshold")
+
+_LIMIT = re.compile(r"^\s*([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pp|ms|rps|/s)\s*$")
+_ABSOLUTE_UNITS = {Metric.ERROR_RATE: ("pp",), Metric.RPS: ("rps", "/s")}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The largest worsening that is accepted: ``amount`` >= 0, in percent of the baseline or in the metric's own unit.
+
+    ``Limit.parse("p95_latency_ms", "+50%")``, ``("error_rate_pct", "+0.5pp")``, ``("rps", "-30%")``, ``("avg_latency_ms",
+    "+20ms")``.  A sign is optional; one that points to the *better* side is an error.  A plain number means percent of
+    the baseline, percentage points for the error rate.
+    """
+
+    metric: Metric
+    amount: float
+    relative: bool
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount < float("inf"):
+            raise ValueError(f"{self.metric}: a tolerance must be a finite number >= 0, got {self.amount!r}")
+
+    @classmethod
+    def parse(cls, metric: str, value: object) -> Limit:
+        """Read a tolerance as people write it; ``ValueError`` says what is allowed."""
+        known = _metric(metric)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f'{metric}: a tolerance is a number or text such as "+50%", got {value!r}')
+        if isinstance(value, int | float):
+            return cls(known, float(value), relative=known is not Metric.ERROR_RATE)
+        return cls._parse_text(known, value)
+
+    @classmethod
+    def _parse_text(cls, metric: Metric, text: str) -> Limit:
+        absolute = _ABSOLUTE_UNITS.get(metric, ("ms",))
+        match = _LIMIT.match(text)
+        if match is None or match[3] not in ("%", *absolute):
+            example = "-30%" if metric is Metric.RPS else "+0.5pp" if metric is Metric.ERROR_RATE else "+50%"
+            units = " or ".join(("%", *absolute))
+            raise ValueError(f'{metric}: a tolerance is a number with {units}, such as "{example}", got {text!r}')
+        sign = -1 if match[1] == "-" else 1
+        if match[1] and sign != metric.worse:
+            direction = "falls" if metric is Metric.RPS else "rises"
+            raise ValueError(f"{metric}: gets worse when it {direction}, so the sign of {text!r} must be turned around")
+        return cls(metric, float(match[2]), relative=match[3] == "%")
+
+    def in_change_unit(self, baseline: float | None) -> float | None:
+        """The limit in the unit of a change (percent; pp for the error rate), seen from ``baseline``.
+
+        ``None`` when it cannot be said, such as an absolute latency limit without a baseline value.
+        """
+        wants_relative = self.metric is not Metric.ERROR_RATE
+        if self.relative == wants_relative:
+            return self.amount
+        if baseline is None or (wants_relative and baseline == 0):
+            return None
+        return self.amount / baseline * 100.0 if wants_relative else self.amount * baseline / 100.0
+
+    def describe(self) -> str:
+        """As it would be written: ``+50 %``, ``-30 %``, ``+0.5 pp``."""
+        unit = "%" if self.relative else {"error_rate_pct": "pp", "rps": "rps"}.get(self.metric.value, "ms")
+        return f"{'-' if self.metric.worse < 0 else '+'}{self.amount:g} {unit}"
+
+
+EVIDENCE_TOLERANCE: Mapping[str, float | str] = MappingProxyType(
+    {
+        Metric.AVG.value: 5.0,
+        Metric.P50.value: 5.0,
+        Metric.P95.value: 10.0,
+        Metric.P99.value: 15.0,
+        Metric.P999.value: 25.0,
+        Metric.ERROR_RATE.value: 0.5,
+        Metric.RPS.value: 5.0,
+    }
+)
+THRESHOLD_LIMITS: Mapping[str, float | str] = MappingProxyType(
+    {Metric.ERROR_RATE.value: "+0.5%", Metric.RPS.value: "-30%", Metric.P95.value: "+50%"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is accepted, and how sure a verdict must be.
+
+    Parameters
+    ----------
+    tolerance
+        Metric name to the largest accepted worsening (see `Limit`), laid over the defaults of the rule; ``"off"`` stops
+        judging a metric.  A service name maps to a table of its own, laid over the common one:
+        ``{"p95_latency_ms": 10.0, "rag_service": {"p95_latency_ms": 20.0}}``.
+    gating
+        Metrics that must be shown unharmed before the whole comparison may say ``no_change``.
+    alpha
+        Chance in (0, 0.5) that a whole comparison of identical builds calls any regression.
+    confidence
+        Level in (0.5, 1) of the reported intervals.
+    rule
+        ``evidence`` (a statistical judgement) or ``threshold`` (percentage change against fixed limits).
+    """
+
+    tolerance: Mapping[str, Any] = field(default_factory=dict)
+    gating: tuple[str, ...] = (Metric.AVG.value, Metric.P95.value, Metric.ERROR_RATE.value, Metric.RPS.value)
+    alpha: float = 0.01
+    confidence: float = 0.95
+    rule: str = "evidence"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"rule: one of {', '.join(RULES)}, got {self.rule!r}{did_you_mean(self.rule, RULES)}")
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"alpha: a probability between 0 and 0.5, got {self.alpha!r}")
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence: a level between 0.5 and 1, got {self.confidence!r}")
+        object.__setattr__(self, "gating", tuple(_metric(name).value for name in self.gating))
+        object.__setattr__(self, "tolerance", MappingProxyType(dict(self.tolerance)))
+        for service in (None, *self._services()):
+            self._limits(service)
+
+    def _services(self) -> tuple[str, ...]:
+        return tuple(name for name, value in self.tolerance.items() if isinstance(value, Mapping))
+
+    def _limits(self, service: str | None) -> dict[str, Limit]:
+        table: dict[str, Any] = dict(EVIDENCE_TOLERANCE if self.rule == "evidence" else THRESHOLD_LIMITS)
+        table.update({name: value for name, value in self.tolerance.items() if not isinstance(value, Mapping)})
+        own = self.tolerance.get(service) if service is not None else None
+        if isinstance(own, Mapping):
+            table.update(own)
+        for name in table:
+            _metric(name)
+        return {name: Limit.parse(name, value) for name, value in table.items() if value != "off"}
+
+    def limit(self, service: str, metric: str) -> Limit | None:
+        """The limit that holds for one service and metric, or ``None`` where it is not judged."""
+        return self._limits(service).get(Metric(metric).value)
+
+    def with_rule(self, rule: str | None) -> Policy:
+        """The same policy under another rule; ``None`` keeps it."""
+        return self if rule is None else replace(self, rule=rule)
+
+    @classmethod
+    def from_mapping(cls, table: Mapping[str, Any], place: str = "policy") -> Policy:
+        """Build from a TOML table.  ``SettingsError`` names the place and, for an unknown key, the nearest known one."""
+        known = [item.name for item in fields(cls)]
+        for key in table:
+            if key not in known:
+                raise SettingsError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+        try:
+            return cls(**{**table, **({"gating": tuple(table["gating"])} if "gating" in table else {})})
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"{place}: {error}") from error
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Policy:
+        """Read a policy file: a TOML file whose ``[policy]`` table, or whose whole content, is the policy."""
+        document = read_toml(Path(path))
+        table = document.get("policy", document)
+        if not isinstance(table, Mapping):
+            raise SettingsError(f"{path}: policy must be a table, such as [policy]")
+        return cls.from_mapping(table, f"{path}: [policy]" if "policy" in document else str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; ``SettingsError`` names file and place of what is wrong."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from error
+
+
+def _metric(name: str) -> Metric:
+    try:
+        return Metric(name)
+    except ValueError:
+        known = [metric.value for metric in Metric]
+        raise ValueError(f"unknown metric {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}") from None
+

@@ -1,0 +1,144 @@
+"""The normalised metrics and baselines files: a JSON object of service name to its numbers.
+
+``performance-baselines-v2.json`` and the output of ``perfkit metrics`` share this shape::
+
+    {"api_gateway": {"baseline_users": 1, "avg_latency_ms": 21.3, "p95_latency_ms": 38.0, "p99_latency_ms": 52.0,
+                     "error_rate_pct": 0.33, "rps": 50.0, "total_requests": 300, "total_failures": 1,
+                     "timestamp": "2025-10-17T14:30:04Z"}}
+
+What a source cannot say is absent.  The number of users is declared by the file, not measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perfkit.document import make_run_id, parse_time
+from perfkit.errors import ReadError
+from perfkit.model import LoadProfile, Metric, Run, ServiceStats, Validity
+from perfkit.validity import GeneratorFacts, check_run
+
+TITLE = "metrics or baselines JSON (service name to metrics)"
+COUNTS = {"count": "total_requests", "failures": "total_failures"}
+KNOWN = {*COUNTS.values(), *(metric.value for metric in Metric), "baseline_users", "timestamp", "duration_s"}
+BASELINE_SECONDS = 120.0  # the scenario ``baseline`` lasts two minutes by definition
+MAX_SNIFFED = 64 * 1024 * 1024
+
+
+def sniff(path: Path) -> bool:
+    """A JSON object of objects, the first of which has a key of ours."""
+    if not path.is_file() or path.stat().st_size > MAX_SNIFFED:
+        return False
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, UnicodeDecodeError, RecursionError):
+        return path.suffix == ".json" and _looks_cut_off(path)
+    if not isinstance(document, dict) or "schema" in document:
+        return False
+    return any(isinstance(item, dict) and KNOWN & set(item) for item in document.values())
+
+
+def _looks_cut_off(path: Path) -> bool:
+    """A broken file that names our keys is ours and broken, not unknown."""
+    text = path.read_bytes()[:65536]
+    return any(name.encode() in text for name in ("total_requests", "p95_latency_ms", "error_rate_pct"))
+
+
+def read(path: Path) -> Run:
+    """Read a metrics or baselines file."""
+    content = path.read_bytes()
+    document = _parse(content, path)
+    services = {name: _stats(item, f"{path}: {name}") for name, item in document.items()}
+    users = {_number(item, "baseline_users", f"{path}: {name}") for name, item in document.items()} - {None}
+    times = sorted(_time(item["timestamp"], f"{path}: {name}") for name, item in document.items() if item.get("timestamp"))
+    profile = LoadProfile("declared", users=int(max(u for u in users if u is not None)) if users else None)
+    is_baseline = "baseline" in path.name
+    scenario = "baseline" if is_baseline else path.stem
+    duration = _duration(document, path) or (BASELINE_SECONDS if is_baseline else None)
+    digest = hashlib.sha256(content).hexdigest()
+    return Run(
+        id=make_run_id(times[0] if times else None, scenario, digest),
+        scenario=scenario,
+        started_at=times[0] if times else None,
+        duration_s=duration,
+        profile=profile,
+        validity=Validity(check_run(services, profile, GeneratorFacts(), duration)),
+        services=services,
+        tool="metrics file",
+        content_hash=digest,
+        source=str(path),
+    )
+
+
+def _parse(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ReadError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
+    except ValueError as error:
+        raise ReadError(f"{path}: {error}") from error
+    for name, item in document.items():
+        if not isinstance(item, dict):
+            raise ReadError(f"{path}: {name}: expected an object with metrics, got {item!r}"[:300])
+    return dict(document)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number; leave out what is not known")
+
+
+def _number(item: Mapping[str, Any], key: str, place: str) -> float | None:
+    value = item.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ReadError(f"{place}: {key}: expected a number >= 0, got {value!r}")
+    return float(value)
+
+
+def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
+    counts = {ours: _number(item, theirs, place) for ours, theirs in COUNTS.items()}
+    values = {metric.value: _number(item, metric.value, place) for metric in Metric}
+    if counts["count"] is not None and counts["failures"] is None and values["error_rate_pct"] is not None:
+        counts["failures"] = round(counts["count"] * values["error_rate_pct"] / 100.0)
+    if values["error_rate_pct"] is None and counts["count"] and counts["failures"] is not None:
+        values["error_rate_pct"] = 100.0 * counts["failures"] / counts["count"]
+    whole = {name: None if number is None else int(number) for name, number in counts.items()}
+    errors = {}
+    if whole["count"] and values["rps"] is not None:
+        errors[Metric.RPS.value] = values["rps"] / math.sqrt(whole["count"])  # counts scatter at least like Poisson's
+    return ServiceStats(whole["count"], whole["failures"], **values, standard_errors=errors)
+
+
+def _duration(document: Mapping[str, Mapping[str, Any]], path: Path) -> float | None:
+    known = [_number(item, "duration_s", f"{path}: {name}") for name, item in document.items()]
+    return max((value for value in known if value is not None), default=None)
+
+
+def _time(text: Any, place: str) -> Any:
+    try:
+        return parse_time(text)
+    except (TypeError, ValueError) as error:
+        raise ReadError(f"{place}: timestamp: expected an ISO 8601 time, got {text!r}") from error
+
+
+def metrics_document(run: Run) -> dict[str, dict[str, Any]]:
+    """The normalised metrics of a run, in the shape that `read` takes; what is unknown is absent."""
+    return {name: _entry(run, stats) for name, stats in run.services.items()}
+
+
+def _entry(run: Run, stats: ServiceStats) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "baseline_users": run.profile.users,
+        **{metric.value: stats.value(metric) for metric in Metric},
+        "total_requests": stats.count,
+        "total_failures": stats.failures,
+        "duration_s": run.duration_s,
+        "timestamp": run.started_at.isoformat().replace("+00:00", "Z") if run.started_at else None,
+    }
+    return {name: value for name, value in entry.items() if value is not None}

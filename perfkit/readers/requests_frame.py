@@ -1,0 +1,158 @@
+"""A table of requests -> `Run`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perfkit.document import make_run_id
+from perfkit.model import LoadProfile, Run, ServiceStats, Validity
+from perfkit.stats.summary import Floats, RequestArrays, summarise
+from perfkit.validity import GeneratorFacts, check_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUIRED = ("start", "service", "response_time_ms", "failed")
+
+
+def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **labels: str) -> Run:
+    """Make a run of a table with one row per request.
+
+    Parameters
+    ----------
+    frame
+        Columns ``start`` (seconds since the epoch, or aware times), ``service`` (text), ``response_time_ms`` (>= 0) and
+        ``failed`` (bool); optional ``response_bytes``.  Any order of rows; other columns are kept.
+    scenario
+        Name of the load test.
+    labels
+        Free text stored with the run, such as ``build="1.4.2"``.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, or a value is not a number, negative or not finite.  Names column and row.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"start": [0.0, 1.0], "service": "api", "response_time_ms": [20.0, 22.0], "failed": False})
+    >>> run_from_requests(frame, scenario="smoke").services["api"].avg_latency_ms
+    21.0
+    """
+    columns = request_columns(frame)
+    kept = frame.assign(start=columns.start_s, failed=columns.failed)
+    begin, end = columns.span()
+    services = services_from_columns(columns, begin, end)
+    content = columns.digest()
+    started = datetime.fromtimestamp(begin, UTC) if len(frame) else None
+    return Run(
+        id=make_run_id(started, scenario, content),
+        scenario=scenario,
+        started_at=started,
+        duration_s=end - begin if len(frame) else None,
+        profile=LoadProfile(),
+        validity=Validity(check_run(services, LoadProfile(), GeneratorFacts(), None)),
+        services=services,
+        tool="requests",
+        labels={name: str(value) for name, value in labels.items()},
+        content_hash=content,
+        load_requests=lambda: kept.copy(),
+    )
+
+
+class RequestColumns:
+    """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``."""
+
+    __slots__ = ("bytes", "codes", "failed", "names", "response_time_ms", "start_s")
+
+    def __init__(
+        self, start_s: Floats, codes: Any, names: list[str], response_time_ms: Floats, failed: Any, sizes: Floats | None
+    ) -> None:
+        self.start_s, self.codes, self.names = start_s, codes, names
+        self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
+
+    def span(self) -> tuple[float, float]:
+        """First start and last end, in seconds since the epoch; zeros without requests."""
+        if not self.start_s.size:
+            return 0.0, 0.0
+        return float(self.start_s.min()), float((self.start_s + self.response_time_ms / 1000.0).max())
+
+    def digest(self) -> str:
+        """SHA-256 of what was measured; the same requests give the same hash."""
+        sha = hashlib.sha256("\0".join(self.names).encode())
+        for part in (self.codes.astype("<i4"), self.start_s, self.response_time_ms, self.failed):
+            sha.update(np.ascontiguousarray(part).tobytes())
+        return sha.hexdigest()
+
+
+def request_columns(frame: pd.DataFrame) -> RequestColumns:
+    """Check a frame of requests and take its columns apart; ``ValueError`` names column and row."""
+    import pandas as pd
+
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise ValueError(f"requests: missing column {', '.join(missing)}; found {', '.join(map(str, frame.columns))}")
+    start = _numbers("start", _seconds(frame["start"]))
+    times = _numbers("response_time_ms", frame["response_time_ms"])
+    if times.size and times.min() < 0:
+        row = int(times.argmin())
+        raise ValueError(f"requests: response_time_ms must be >= 0, row {row} has {times[row]!r}")
+    failed = _flags(frame["failed"])
+    codes, names = pd.factorize(frame["service"].astype("category"), sort=True)
+    if (codes < 0).any():
+        raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
+    sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
+    return RequestColumns(start, codes, [str(name) for name in names], times, failed, sizes)
+
+
+def _seconds(column: pd.Series[Any]) -> Any:
+    import pandas as pd
+
+    if not (isinstance(column.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(column)):
+        return column
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        raise ValueError("requests: start holds times without a zone; use aware times or seconds since the epoch")
+    return (column - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+
+
+def _numbers(name: str, column: Any) -> Floats:
+    try:
+        values = np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"requests: column {name} holds something that is not a number: {error}") from error
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise ValueError(f"requests: {name} is missing or not finite in row {int(bad.argmax())}")
+    return values
+
+
+def _flags(column: pd.Series[Any]) -> Any:
+    if column.isna().any():
+        raise ValueError(f"requests: failed is missing in row {int(column.isna().to_numpy().argmax())}")
+    values = column.to_numpy()
+    if values.dtype != bool and not np.isin(values, (0, 1)).all():
+        raise ValueError("requests: failed must hold booleans (or 0 and 1)")
+    return values.astype(bool)
+
+
+def services_from_columns(columns: RequestColumns, begin_s: float, end_s: float) -> Mapping[str, ServiceStats]:
+    """Summarise each service over the same stretch of time."""
+    order = np.argsort(columns.codes, kind="stable")
+    bounds = np.searchsorted(columns.codes[order], np.arange(len(columns.names) + 1))
+    services = {}
+    for number, name in enumerate(columns.names):
+        rows = order[bounds[number] : bounds[number + 1]]
+        size = float(np.nanmean(columns.bytes[rows])) if _has_sizes(columns, rows) else None
+        arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
+        services[name] = summarise(arrays, begin_s, end_s)
+    return services
+
+
+def _has_sizes(columns: RequestColumns, rows: Any) -> bool:
+    return columns.bytes is not None and bool(np.isfinite(columns.bytes[rows]).any())

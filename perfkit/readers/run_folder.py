@@ -1,0 +1,97 @@
+"""perfkit's own run folders: ``run.json`` with the summary, ``requests.parquet`` with every request.
+
+A folder with ``started.json`` and no ``run.json`` is a run that was killed: what the recorder had flushed is read, and
+the run is marked ``interrupted``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.document import run_from_document
+from perfkit.errors import ReadError
+from perfkit.model import Run, Validity
+from perfkit.readers.recording import read_recording
+from perfkit.readers.requests_frame import request_columns, services_from_columns
+from perfkit.validity import GeneratorFacts, check_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLE = "run folders of perfkit (run.json)"
+DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
+
+
+def sniff(path: Path) -> bool:
+    """A folder with run.json or started.json, or one of these files itself."""
+    if path.name in (DOCUMENT, STARTED):
+        return path.is_file()
+    return path.is_dir() and any((path / name).is_file() for name in (DOCUMENT, STARTED))
+
+
+def read(path: Path) -> Run:
+    """Read a run folder."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / DOCUMENT).is_file():
+        return _read_killed(folder)
+    run = run_from_document(_load(folder / DOCUMENT), str(folder / DOCUMENT))
+    parquet = folder / REQUESTS
+    loader = (lambda: read_requests(parquet)) if parquet.is_file() else None
+    return replace(run, source=str(folder), load_requests=loader)
+
+
+def read_requests(parquet: Path) -> pd.DataFrame:
+    """Every request of a run, in the order in which they were recorded."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        frame: pd.DataFrame = pq.read_table(parquet).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ReadError(f"{parquet}: cannot be read: {error}") from error
+    return frame
+
+
+def _load(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ReadError(f"{file}: line {error.lineno}: not JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise ReadError(f"{file}: is not UTF-8 text (byte {error.start})") from error
+
+
+def _read_killed(folder: Path) -> Run:
+    """What a killed run left: its intent, and the requests that had been flushed."""
+    run = run_from_document(_load(folder / STARTED), str(folder / STARTED))
+    frame = _salvage(folder)
+    columns = request_columns(frame)
+    begin, end = columns.span()
+    services = services_from_columns(columns, begin, end)
+    facts = GeneratorFacts(interrupted="the run was killed before it could be finished")
+    return replace(
+        run,
+        started_at=datetime.fromtimestamp(begin, UTC) if len(frame) else run.started_at,
+        duration_s=end - begin,
+        services=services,
+        validity=Validity(check_run(services, run.profile, facts, None)),
+        content_hash=columns.digest(),
+        source=str(folder),
+        load_requests=frame.copy,
+    )
+
+
+def _salvage(folder: Path) -> pd.DataFrame:
+    if (folder / RECORDING).is_file():
+        frame: pd.DataFrame = read_recording(folder / RECORDING).to_pandas()
+        return frame
+    if (folder / REQUESTS).is_file():
+        return read_requests(folder / REQUESTS)
+    from perfkit.readers.recording import RECORDING_SCHEMA
+
+    empty: pd.DataFrame = RECORDING_SCHEMA.empty_table().to_pandas()
+    return empty

@@ -1,0 +1,160 @@
+"""Effect, interval and p for one metric of one service.  The run is the unit; nothing here knows what is acceptable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln, logsumexp, ndtri, stdtr, stdtrit
+
+from perfkit.model import Metric
+from perfkit.stats.noise import Noise, overdispersion, run_to_run
+from perfkit.stats.summary import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Candidate against baseline.
+
+    ``change`` and the interval are in percent of the baseline (pp for the error rate); ``p_rise`` and ``p_fall`` are the
+    one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``error`` is the standard
+    error of ``change`` on the scale of the test (log; pp for the error rate) with ``df`` degrees of freedom.
+    """
+
+    change: float
+    ci_low: float
+    ci_high: float
+    p_rise: float
+    p_fall: float
+    error: float
+    df: float
+    noise: Noise | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """One metric of one service: a value per run of each side, shape ``(n_runs,)``, all > 0, and their errors.
+
+    ``within_variance`` is the mean variance of a log value within its run, rounding included.
+    """
+
+    baseline: Floats
+    candidate: Floats
+    within_variance: float = 0.0
+
+
+def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
+    """Latency or throughput: difference of mean logs with a moderated variance and Student's t.
+
+    Assumes that run values scatter about alike on both sides on the log scale, and independently.
+    """
+    before, after = np.log(values.baseline), np.log(values.candidate)
+    noise = run_to_run(metric, (before, after), values.within_variance)
+    shift = float(after.mean() - before.mean())
+    error = noise.error_of_difference(before.size, after.size)
+    half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * error
+    return Effect(
+        change=100.0 * float(np.expm1(shift)),
+        ci_low=100.0 * float(np.expm1(shift - half)),
+        ci_high=100.0 * float(np.expm1(shift + half)),
+        p_rise=float(stdtr(noise.df, -shift / error)),
+        p_fall=float(stdtr(noise.df, shift / error)),
+        error=error,
+        df=noise.df,
+        noise=noise,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed requests and requests of each run of one side, shape ``(n_runs,)``."""
+
+    failed: Floats
+    counts: Floats
+
+    @property
+    def rate(self) -> float:
+        """Pooled share of failed requests in [0, 1]."""
+        return float(self.failed.sum() / self.counts.sum())
+
+
+def compare_error_rates(baseline: Failures, candidate: Failures, confidence: float) -> Effect:
+    """Error rates, zero baselines included: conditional exact test with mid-p, widened by run-to-run overdispersion.
+
+    The interval for the difference is Newcombe's hybrid of two Wilson intervals (doi:10.1002/(SICI)1097-0258(19980430)
+    17:8<873::AID-SIM779>3.0.CO;2-I) at the effective number of requests.  Assumes that failures inside one run are
+    independent apart from the overdispersion seen between runs.
+    """
+    factor, df = overdispersion((baseline.failed, candidate.failed), (baseline.counts, candidate.counts))
+    p_rise = _overdispersed(_mid_p_larger(baseline, candidate), factor, df)
+    p_fall = _overdispersed(_mid_p_larger(candidate, baseline), factor, df)
+    t = float(stdtrit(df, 0.5 + confidence / 2.0))
+    low, high = _newcombe(baseline, candidate, t, factor)
+    change = candidate.rate - baseline.rate
+    return Effect(
+        change=100.0 * change,
+        ci_low=100.0 * low,
+        ci_high=100.0 * high,
+        p_rise=p_rise,
+        p_fall=p_fall,
+        error=100.0 * (high - low) / (2.0 * t),
+        df=df,
+    )
+
+
+def _mid_p_larger(lesser: Failures, larger: Failures) -> float:
+    """P(this many failures or more on the ``larger`` side | all failures), half of the observed point (mid-p)."""
+    n1, n2 = float(lesser.counts.sum()), float(larger.counts.sum())
+    total, seen = float(lesser.failed.sum() + larger.failed.sum()), float(larger.failed.sum())
+    if total == 0 or total == n1 + n2:
+        return 0.5
+    k = np.arange(seen, min(total, n2) + 1.0)
+    k = k[total - k <= n1]
+    log_p = _log_choose(n2, k) + _log_choose(n1, total - k) - _log_choose(n1 + n2, np.array([total]))
+    tail = float(np.exp(logsumexp(log_p)))
+    return min(max(tail - 0.5 * float(np.exp(log_p[0])), 1e-300), 1.0)
+
+
+def _log_choose(n: float, k: Floats) -> Floats:
+    out: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return out
+
+
+def _overdispersed(p: float, factor: float, df: float) -> float:
+    """A p-value made honest for scatter between runs: its normal score shrinks by sqrt(factor) and gets t tails."""
+    return float(stdtr(df, ndtri(min(p, 1.0 - 1e-16)) / np.sqrt(factor)))
+
+
+def _newcombe(baseline: Failures, candidate: Failures, z: float, factor: float) -> tuple[float, float]:
+    p1, p2 = baseline.rate, candidate.rate
+    l1, u1 = _wilson(p1, float(baseline.counts.sum()) / factor, z)
+    l2, u2 = _wilson(p2, float(candidate.counts.sum()) / factor, z)
+    change = p2 - p1
+    return change - float(np.hypot(p2 - l2, u1 - p1)), change + float(np.hypot(u2 - p2, p1 - l1))
+
+
+def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def weighted_holm(p_values: Mapping[object, float], weights: Mapping[object, float]) -> dict[object, float]:
+    """Adjusted p-values of Holm's step-down test with weights (Holm 1979, www.jstor.org/stable/4615733).
+
+    A finding is rejected at level alpha when its adjusted value is <= alpha; the chance of any false rejection is then at
+    most alpha, whatever the dependence.  Weights are > 0 and need not sum to one.
+
+    >>> weighted_holm({"a": 0.01, "b": 0.04}, {"a": 1.0, "b": 1.0})
+    {'a': 0.02, 'b': 0.04}
+    """
+    order = sorted(p_values, key=lambda name: p_values[name] / weights[name])
+    remaining = sum(weights[name] for name in order)
+    adjusted: dict[object, float] = {}
+    floor = 0.0
+    for name in order:
+        floor = max(floor, min(p_values[name] * remaining / weights[name], 1.0))
+        adjusted[name] = floor
+        remaining -= weights[name]
+    return adjusted

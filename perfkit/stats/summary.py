@@ -1,0 +1,133 @@
+"""Requests of one run and service -> metrics, each with its standard error within the run.
+
+Percentiles are exact order statistics with linear interpolation (Hyndman & Fan type 7, NumPy's default,
+doi:10.1080/00031305.1996.10473566).  Requests that follow each other are not independent (they share queues), so standard
+errors come from the spread of time blocks, never from the number of requests alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfkit.model import Metric, ServiceStats
+
+Floats = NDArray[np.float64]
+
+BLOCKS = 20  # time blocks per run: enough for a variance, long enough to hold the autocorrelation of a queue
+MIN_PER_BLOCK = 5.0  # below this many requests per block, fewer blocks are used
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrays:
+    """The requests of one service in one run; all arrays have shape ``(n_requests,)``."""
+
+    start_s: Floats
+    response_time_ms: Floats
+    failed: NDArray[np.bool_]
+    response_bytes: float | None = None
+
+
+def requests_needed_for(quantile: float) -> int:
+    """Requests that a percentile must have behind it, so that a 95 % interval for it ends inside the sample.
+
+    The largest of n values lies below the q-quantile with probability q^n; that must be at most 2.5 % on either side
+    (David & Nagaraja, Order Statistics, 2003, section 7.1).
+
+    >>> [requests_needed_for(q) for q in (0.5, 0.95, 0.99, 0.999)]
+    [6, 72, 368, 3688]
+    """
+    return int(np.ceil(np.log(0.025) / np.log(max(quantile, 1.0 - quantile))))
+
+
+def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceStats:
+    """Count, mean, exact percentiles, error rate and rate of one service between ``begin_s`` and ``end_s``.
+
+    Failed requests count in the latencies, as they do in Locust.  A percentile with too few requests behind it is
+    ``None`` with a warning.
+    """
+    count = int(requests.response_time_ms.size)
+    failures = int(np.count_nonzero(requests.failed))
+    duration = end_s - begin_s
+    if count == 0:
+        return ServiceStats(0, 0, rps=0.0 if duration > 0 else None)
+    order = np.sort(requests.response_time_ms)
+    blocks = _Blocks.of(requests.start_s, begin_s, end_s)
+    values: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    warnings = []
+    for metric in Metric:
+        if metric.quantile is None:
+            continue
+        needed = requests_needed_for(metric.quantile)
+        if count < needed:
+            warnings.append(f"{metric.title} withheld: {count} requests, it needs {needed}")
+            continue
+        values[metric] = float(np.quantile(order, metric.quantile))
+        errors[metric] = _quantile_error(requests.response_time_ms, order, metric.quantile, values[metric], blocks)
+    values[Metric.AVG] = float(order.mean())
+    errors[Metric.AVG] = blocks.error_of_mean(requests.response_time_ms)
+    values[Metric.ERROR_RATE] = 100.0 * failures / count
+    errors[Metric.ERROR_RATE] = 100.0 * blocks.error_of_mean(requests.failed.astype(np.float64))
+    if duration > 0:
+        values[Metric.RPS] = count / duration
+        errors[Metric.RPS] = blocks.error_of_count(count) / duration
+    named = {metric.value: value for metric, value in values.items()}
+    return ServiceStats(
+        count,
+        failures,
+        **named,
+        standard_errors={metric.value: error for metric, error in errors.items()},
+        response_bytes=requests.response_bytes,
+        warnings=tuple(warnings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Equal stretches of time; ``index`` says in which one each request started."""
+
+    index: NDArray[np.intp]
+    sizes: Floats
+
+    @classmethod
+    def of(cls, start_s: Floats, begin_s: float, end_s: float) -> _Blocks:
+        most = int(np.clip(start_s.size / MIN_PER_BLOCK, 1, BLOCKS))
+        width = max(end_s - begin_s, 1e-9) / most
+        index = np.clip(((start_s - begin_s) / width).astype(np.intp), 0, most - 1)
+        return cls(index, np.bincount(index, minlength=most).astype(np.float64))
+
+    def error_of_mean(self, values: Floats) -> float:
+        """Standard error of the mean of ``values``: a ratio estimate over blocks, never below independence."""
+        count = values.size
+        mean = float(values.mean())
+        independent = float(values.std(ddof=1)) / np.sqrt(count) if count > 1 else float("nan")
+        if self.sizes.size < 4:
+            return float(independent)
+        sums = np.bincount(self.index, weights=values, minlength=self.sizes.size)
+        variance = _variance_of_sum(sums - mean * self.sizes)
+        return float(max(np.sqrt(variance) / count, independent))
+
+    def error_of_count(self, count: int) -> float:
+        """Standard error of a number of requests: from the blocks, and at least Poisson."""
+        if self.sizes.size < 4:
+            return float(np.sqrt(count))
+        return float(np.sqrt(max(_variance_of_sum(self.sizes - self.sizes.mean()), count)))
+
+
+def _variance_of_sum(residuals: Floats) -> float:
+    """Variance of the sum of block residuals, with the lag-1 correlation between neighbouring blocks added."""
+    n = residuals.size
+    variance = float(residuals @ residuals) * n / (n - 1)
+    lag_one = float(residuals[:-1] @ residuals[1:])
+    return max(variance + 2.0 * lag_one, variance)
+
+
+def _quantile_error(values: Floats, order: Floats, q: float, at: float, blocks: _Blocks) -> float:
+    """Standard error of a quantile by inverting the error of its rank (Woodruff 1952, doi:10.1080/01621459.1952.10483443)."""
+    rank_error = blocks.error_of_mean((values <= at).astype(np.float64))
+    rank_error = max(rank_error, float(np.sqrt(q * (1 - q) / values.size)))
+    low, high = np.quantile(order, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])
+    return float(high - low) / 2.0
