@@ -87,6 +87,12 @@ class Settings:
     store: str = "data/runs"
     reports: Path = Path("reports")
     path: Path | None = None
+    own: tuple[str, ...] = ()  # the scenarios that the file itself defines
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """What ``perfkit run --all`` runs: the file's own scenarios, or the built-in ones when it has none."""
+        return self.own or tuple(BUILT_IN)
 
     def scenario(self, name: str) -> Scenario:
         """A scenario by name; ``SettingsError`` names the nearest known one."""
@@ -110,6 +116,7 @@ def load_settings(path: Path | None = None) -> Settings:
         store=_store(document, file, base),
         reports=base / _typed(document.get("reports", "reports"), str, f"{file}: reports"),
         path=file,
+        own=tuple(_table(document, "scenario", str(file))),
     )
 
 

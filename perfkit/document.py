@@ -102,9 +102,12 @@ def dump_json(document: Any) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time as aware UTC; one without a zone is taken as UTC."""
+    """An ISO 8601 time as aware UTC; one without a zone is taken as UTC.  ``ValueError`` when it is none."""
     time = datetime.fromisoformat(text)
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    try:
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
 
 
 def make_run_id(started_at: datetime | None, scenario: str, content_hash: str) -> str:

@@ -137,14 +137,22 @@ def _threshold(
     for question in _questions(baseline, candidate, sides.services, policy):
         if not question.answerable:
             continue
-        before, after = _level(question, baseline, "baseline"), _level(question, candidate, "candidate")
-        finding = _blank(question, before, after)
-        change = finding.change_pct if question.limit.relative else finding.change_abs
-        worsening = (change or 0.0) * question.metric.worse
+        finding = _blank(question, _stated(question.baseline), _stated(question.candidate))
+        if not question.limit.relative:
+            finding = replace(finding, change_unit=finding.change_unit if finding.change_unit == "pp" else finding.unit)
+        elif finding.change_unit == "pp":
+            finding = replace(finding, change_unit="%")
+        finding = replace(finding, tolerance=question.limit.amount)
+        worsening = (finding.change or 0.0) * question.metric.worse
         # A limit is met when the change equals it: -30 % of 50 rps is 35 rps whatever binary fractions say.
         critical = worsening > question.limit.amount and not math.isclose(worsening, question.limit.amount, rel_tol=1e-9)
         findings.append(replace(finding, verdict=Verdict.REGRESSION if critical else Verdict.NO_CHANGE))
     return tuple(findings)
+
+
+def _stated(values: Sequence[float | None]) -> float:
+    """The mean of the values as their sources state them."""
+    return float(np.mean(np.array(values, dtype=float)))
 
 
 def _level(question: _Question, runs: Sequence[Run], side: str) -> float:
@@ -160,7 +168,7 @@ def _level(question: _Question, runs: Sequence[Run], side: str) -> float:
 
 def _failures(service: str, runs: Sequence[Run]) -> Failures | None:
     stats = [run.services[service] for run in runs]
-    if any(item.count is None or item.failures is None for item in stats):
+    if any(item.count is None or item.failures is None or item.failures > item.count for item in stats):
         return None
     failures = Failures(np.array([s.failures for s in stats], float), np.array([s.count for s in stats], float))
     return failures if failures.counts.sum() else None

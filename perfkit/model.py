@@ -266,7 +266,7 @@ class Finding:
 
     ``change_pct`` is percent of the baseline (infinite from zero); ``change_abs`` is in the metric's unit.  ``ci_low``
     and ``ci_high`` bound the 95 % interval (or the level asked for) in ``change_unit``: percent of the baseline, or
-    percentage points for the error rate.  ``p_value`` is the one-sided p in the direction seen, for this finding alone;
+    percentage points for the error rate (the threshold rule uses the unit of its limit).  ``p_value`` is the one-sided p in the direction seen, for this finding alone;
     ``p_adjusted`` is corrected over all findings.  ``tolerance`` and ``min_detectable`` are worsenings >= 0 in
     ``change_unit``.  ``runs_needed`` counts further runs on each side; ``None`` where more runs would not settle it.
     """
@@ -302,7 +302,7 @@ class Finding:
     @property
     def change(self) -> float | None:
         """The change in ``change_unit``: what the interval and the tolerance are about."""
-        return self.change_abs if self.change_unit == "pp" else self.change_pct
+        return self.change_pct if self.change_unit == "%" else self.change_abs
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,13 @@ class RunStore:
             raise StoreError(f"{target}: the run could not be written: {error.strerror or error}") from error
         return run.id
 
+    def add_files(self, run_id: str, folder: Path) -> None:
+        """Copy what a tool itself wrote beside a run that is already stored."""
+        try:
+            self._fs.put(str(folder), posixpath.join(self._path(run_id), folder.name), recursive=True)
+        except OSError as error:
+            raise StoreError(f"{self.url}: {folder.name} of {run_id} could not be written: {error}") from error
+
     def _with_free_id(self, run: Run) -> Run:
         """Another run may have taken the id in the same second: then more of the content's hash tells them apart."""
         for digits in (4, 8, 16, 64):

@@ -243,7 +243,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _surroundings(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    for name in ("scenario", "tool"):
+    summaries = any(run.profile.kind == "declared" for run in (*baseline, *candidate))
+    for name in ("tool",) if summaries else ("scenario", "tool"):  # a summary's scenario is just its file name
         sides = [sorted({str(getattr(run, name)) for run in runs if getattr(run, name)}) for runs in (baseline, candidate)]
         if sides[0] and sides[1] and sides[0] != sides[1]:
             advice = f"Different {name}: {', '.join(sides[0])} in the baseline, {', '.join(sides[1])} in the candidate."

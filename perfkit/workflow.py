@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fnmatch
+import glob
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from perfkit.errors import NotComparable
+from perfkit.config import Scenario, load_settings
+from perfkit.document import make_run_id
+from perfkit.errors import NotComparable, PerfkitError, ReadError, SettingsError
 from perfkit.judge import judge
 from perfkit.model import Comparison, Run
+from perfkit.planning import detectable_changes
 from perfkit.policy import Policy
-from perfkit.readers import read_run
+from perfkit.readers import locust_csv, read_run, run_folder
+from perfkit.readers.metrics_json import pooled_metrics
+from perfkit.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfkit.load.progress import Progress
 
 
 def compare(
@@ -36,8 +53,191 @@ def compare(
     NotComparable
         A side is empty.
     """
-    sides = [tuple(run if isinstance(run, Run) else read_run(run) for run in side) for side in (baseline, candidate)]
-    for title, side in zip(("baseline", "candidate"), sides, strict=True):
-        if not side:
-            raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
+    sides = [_runs(title, side) for title, side in (("baseline", baseline), ("candidate", candidate))]
     return judge(sides[0], sides[1], policy or Policy())
+
+
+def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
+    if isinstance(side, Run | str | Path):
+        side = (side,)
+    if not side:
+        raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
+    return tuple(run if isinstance(run, Run) else read_run(run) for run in side)
+
+
+def load_runs(paths: str | Path | Sequence[str | Path], *, store: str | None = None) -> tuple[Run, ...]:
+    """Read every run that the paths name, in the order given.
+
+    Parameters
+    ----------
+    paths
+        A path, glob pattern, or folder of run folders; or several, as a sequence or as one text separated by commas or
+        line ends.  A relative path that does not exist is tried from the folder above too, so that a notebook opened
+        in ``notebooks/`` finds what the command line finds.
+    store
+        Folder or URL of a store, whose run ids (and patterns of them) may be named too.
+
+    Raises
+    ------
+    ReadError
+        A path names nothing, or cannot be read.
+    """
+    texts = re.split(r"[\n,]", paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
+    names = [str(text).strip() for text in texts if str(text).strip()]
+    return tuple(run for name in names for run in _named(name, store))
+
+
+def _named(name: str, store: str | None) -> list[Run]:
+    if store is not None and "://" in store:
+        known = RunStore(store)
+        found = fnmatch.filter(known.ids(), name)
+        if found:
+            return [known.get(run_id) for run_id in found]
+    return [read_run(path) for path in expand_path(name, store)]
+
+
+def expand_path(name: str, store: str | None = None) -> list[Path]:
+    """The runs that one path, pattern or folder of runs names, sorted by name; ``ReadError`` when there is none."""
+    roots = [Path(), Path(".."), *([Path(store)] if store else [])]
+    for text in (str(root / name) for root in roots):
+        path = Path(text)
+        if run_folder.sniff(path) or locust_csv.sniff(path):
+            return [path]
+        if path.is_dir():
+            inside = sorted(item for item in path.iterdir() if run_folder.sniff(item))
+            if inside:
+                return inside
+        if path.exists():
+            return [path]
+        found = sorted(Path(item) for item in glob.glob(text))
+        if found:
+            return [run for item in found for run in expand_path(str(item))]
+    where = f", and no run of that id in {store}" if store else ""
+    raise ReadError(f"{name}: there is no such file, folder or pattern of files{where}")
+
+
+def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:
+    """The policy of a file, else of the nearest ``perfkit.toml``, else the default; optionally under another rule."""
+    policy = Policy.from_toml(path) if path else load_settings().policy
+    return policy.with_rule(rule)
+
+
+def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:
+    """The smallest change that sets of runs like these can show.
+
+    Returns
+    -------
+    DataFrame
+        Columns service, metric, runs_per_side (1..``most``), min_detectable (percent of the baseline; pp for the error
+        rate), change_unit.  One row per service, metric and number of runs; metrics that some run cannot tell are absent.
+    """
+    import pandas as pd
+
+    rows = detectable_changes(runs, policy or Policy(), most)
+    return pd.DataFrame(rows, columns=["service", "metric", "runs_per_side", "min_detectable", "change_unit"])
+
+
+def import_run(run: Run, store: str, scenario: str | None = None, labels: Mapping[str, str] | None = None) -> str:
+    """Keep a run that was read from a foreign file; returns its id.  The same content is kept once."""
+    named = scenario or run.scenario
+    run_id = make_run_id(run.started_at, named, run.content_hash or "0000")
+    return RunStore(store).add(replace(run, id=run_id, scenario=named, labels={**run.labels, **(labels or {})}))
+
+
+def simulate(
+    scenario: Scenario, seed: int, folder: Path, started_at: datetime, slower_pct: Mapping[str, float]
+) -> tuple[Path, ...]:
+    """Write simulated Locust result files; returns their paths, the normalised JSON last.
+
+    ``slower_pct`` maps a service to the percentage by which its service time grows.
+    """
+    from perfkit.load.services import Change
+    from perfkit.load.simulate import simulate_files
+
+    try:
+        changes = {name: Change(slower_pct=percent) for name, percent in slower_pct.items()}
+    except ValueError as error:
+        raise SettingsError(f"injected change: {error}") from error
+    written = simulate_files(scenario, seed, folder, started_at=started_at, changes=changes)
+    return (*written.files, written.metrics)
+
+
+def run_scenarios(
+    scenarios: Sequence[Scenario],
+    store: str,
+    *,
+    repeat: int = 1,
+    labels: Mapping[str, str] | None = None,
+    on_progress: Callable[[Scenario, Progress], None] | None = None,
+    on_end: Callable[[Execution], None] | None = None,
+) -> tuple[Execution, ...]:
+    """Run load tests one after the other, ``repeat`` rounds of them; a failing one does not stop the rest.
+
+    A run stopped by Ctrl-C ends the sequence, because its user wants an end.
+    """
+    from perfkit.load.scenario_run import run_scenario
+
+    done: list[Execution] = []
+    for scenario in [one for _ in range(repeat) for one in scenarios]:
+        started = datetime.now(UTC)
+        report = None if on_progress is None else partial(on_progress, scenario)
+        try:
+            run = run_scenario(scenario, RunStore(store), labels or {}, report)
+            done.append(Execution(scenario.name, started, datetime.now(UTC), run))
+        except PerfkitError as error:
+            done.append(Execution(scenario.name, started, datetime.now(UTC), error=error))
+        if on_end is not None:
+            on_end(done[-1])
+        if done[-1].stopped:
+            break
+    return tuple(done)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One attempt to run a scenario: the run, or the error that prevented it."""
+
+    scenario: str
+    started_at: datetime
+    ended_at: datetime
+    run: Run | None = None
+    error: PerfkitError | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was interrupted."""
+        return self.run is not None and any(check.name == "interrupted" for check in self.run.validity.problems)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``invalid`` or ``failed``."""
+        return "failed" if self.run is None else "ok" if self.run.validity.ok else "invalid"
+
+    def to_dict(self) -> dict[str, object]:
+        """As the execution record keeps it."""
+        stats = self.run.services.values() if self.run else ()
+        return {
+            "scenario": self.scenario,
+            "status": self.status,
+            "run_id": self.run.id if self.run else None,
+            "folder": self.run.source if self.run else None,
+            "started_at": self.started_at.isoformat(),
+            "ended_at": self.ended_at.isoformat(),
+            "duration_s": round((self.ended_at - self.started_at).total_seconds(), 3),
+            "load": self.run.profile.describe() if self.run else None,
+            "requests": sum(item.count or 0 for item in stats),
+            "failures": sum(item.failures or 0 for item in stats),
+            "problems": [check.to_dict() for check in self.run.validity.problems] if self.run else [],
+            "error": str(self.error) if self.error else None,
+        }
+
+
+def execution_record(executions: Sequence[Execution]) -> dict[str, object]:
+    """The document ``test_execution_metadata.json`` (schema ``perfkit.execution/1``)."""
+    return {
+        "schema": "perfkit.execution/1",
+        "started_at": executions[0].started_at.isoformat() if executions else None,
+        "ended_at": executions[-1].ended_at.isoformat() if executions else None,
+        "status": next((s for s in ("failed", "invalid") if any(e.status == s for e in executions)), "ok"),
+        "executions": [execution.to_dict() for execution in executions],
+    }

@@ -110,7 +110,10 @@ def _prefix(main: Path) -> Path:
 def _looks_like_locust(main: Path) -> bool:
     with main.open("rb") as file:
         head = file.readline(8192).decode("utf-8-sig", "replace")
-    titles = {title.strip().lower() for title in next(csv.reader([head]), [])}
+    try:
+        titles = {title.strip().lower() for title in next(csv.reader([head]), [])}
+    except csv.Error:  # such as a lone carriage return in the first line
+        return False
     return sum(any(name in titles for name in names) for names in COLUMNS.values()) >= 5
 
 
@@ -276,7 +279,11 @@ def _read_history(path: Path) -> _History:
     if not times:
         return _History()
     length = max(times) - min(times)
-    return _History(datetime.fromtimestamp(min(times), UTC), length or None, max(users, default=0) or None)
+    try:
+        started = datetime.fromtimestamp(min(times), UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise ReadError(f"{path}: timestamp: expected seconds since the epoch, got {min(times):g}") from error
+    return _History(started, length or None, max(users, default=0) or None)
 
 
 def _length(total: _Row | None, rows: list[_Row]) -> float | None:

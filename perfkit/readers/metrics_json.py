@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def _parse(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
         document = json.loads(content, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ReadError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReadError(f"{path}: {error}") from error
     for name, item in document.items():
         if not isinstance(item, dict):
@@ -127,9 +127,40 @@ def _time(text: Any, place: str) -> Any:
         raise ReadError(f"{place}: timestamp: expected an ISO 8601 time, got {text!r}") from error
 
 
-def metrics_document(run: Run) -> dict[str, dict[str, Any]]:
-    """The normalised metrics of a run, in the shape that `read` takes; what is unknown is absent."""
-    return {name: _entry(run, stats) for name, stats in run.services.items()}
+def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """The normalised metrics of one or several runs, in the shape that `read` takes; what is unknown is absent.
+
+    Counts of one service add up over runs; other values are averages over its runs (those that know them); the error
+    rate follows from the counts where they are known.
+    """
+    by_service: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for name, stats in run.services.items():
+            by_service.setdefault(name, []).append(_entry(run, stats))
+    return {name: _pool(entries) for name, entries in by_service.items()}
+
+
+def _pool(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    pooled = dict(entries[0])
+    for key in {key for entry in entries for key in entry}:
+        known = [entry[key] for entry in entries if key in entry]
+        if key in COUNTS.values():
+            pooled[key] = sum(known)
+        elif key == "timestamp":
+            pooled[key] = min(known)
+        elif key == "baseline_users":
+            pooled[key] = max(known)
+        else:
+            pooled[key] = sum(known) / len(known)
+    if len(entries) > 1:
+        # A sum of counts over the mean length of one run would contradict the rate.
+        pooled["duration_s"] = sum(entry.get("duration_s", 0.0) for entry in entries) or None
+    if pooled.get("total_requests") and "total_failures" in pooled:
+        pooled["error_rate_pct"] = 100.0 * pooled["total_failures"] / pooled["total_requests"]
+    return {name: pooled[name] for name in _ORDER if pooled.get(name) is not None}
+
+
+_ORDER = ("baseline_users", *(metric.value for metric in Metric), *COUNTS.values(), "duration_s", "timestamp")
 
 
 def _entry(run: Run, stats: ServiceStats) -> dict[str, Any]:
@@ -141,4 +172,4 @@ def _entry(run: Run, stats: ServiceStats) -> dict[str, Any]:
         "duration_s": run.duration_s,
         "timestamp": run.started_at.isoformat().replace("+00:00", "Z") if run.started_at else None,
     }
-    return {name: value for name, value in entry.items() if value is not None}
+    return {name: entry[name] for name in _ORDER if entry[name] is not None}

@@ -50,7 +50,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     begin, end = columns.span()
     services = services_from_columns(columns, begin, end)
     content = columns.digest()
-    started = datetime.fromtimestamp(begin, UTC) if len(frame) else None
+    started = _utc(begin) if len(frame) else None
     return Run(
         id=make_run_id(started, scenario, content),
         scenario=scenario,
@@ -64,6 +64,13 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
         content_hash=content,
         load_requests=lambda: kept.copy(),
     )
+
+
+def _utc(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise ValueError(f"requests: start must be in seconds since the epoch, got {seconds:g}") from error
 
 
 class RequestColumns:

@@ -79,7 +79,7 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
         count,
         failures,
         **named,
-        standard_errors={metric.value: error for metric, error in errors.items()},
+        standard_errors={metric.value: error for metric, error in errors.items() if np.isfinite(error)},
         response_bytes=requests.response_bytes,
         warnings=tuple(warnings),
     )

@@ -1,0 +1,49 @@
+# Two commands do everything on a machine with Python 3.11+, make and git: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: setup demo test test-all check bench lab clean help
+
+help:           ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+setup: $(READY) ## make .venv with everything in it (uses uv when it is there)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "perfkit needs Python 3.11 or newer; say: make PYTHON=/path/to/python3.11 ...")'
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[lab,dev]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,dev]'; \
+	fi
+	@touch $(READY)
+
+demo: setup     ## run load on three small services, slow one down, find it, write the report
+	$(BIN)/perfkit demo
+
+test: setup     ## the tests, in minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests
+
+test-all: setup ## the tests with the slow calibrations
+	$(BIN)/python -m pytest -n $(WORKERS) tests
+
+check: setup    ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: setup    ## measure the numbers in benchmarks/README.md
+	$(BIN)/python benchmarks/recorder_overhead.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/report_time.py
+
+lab: setup      ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean:          ## remove what was made, but no runs and no reports
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

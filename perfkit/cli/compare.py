@@ -1,0 +1,100 @@
+"""``perfkit compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Variadic, console, dump, settings_of, write
+
+if TYPE_CHECKING:
+    from perfkit.model import Comparison
+
+EXIT_INVALID = 3
+
+
+@click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
+@click.argument("baseline", nargs=-1, required=True, metavar="BASELINE...")
+@click.option("--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow.")
+@POLICY
+@RULE
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "markdown", "junit"]),
+    default="text",
+    show_default=True,
+    help="How to write the result.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["regression", "inconclusive", "never"]),
+    default="regression",
+    show_default=True,
+    help="What ends with exit code 1.  Invalid runs end with 3 in any case.",
+)
+@STORE
+@SETTINGS
+def compare(
+    baseline: tuple[str, ...],
+    candidate: tuple[str, ...],
+    policy: Path | None,
+    rule: str | None,
+    format_: str,
+    output: Path | None,
+    fail_on: str,
+    store: str | None,
+    settings: Path | None,
+) -> int:
+    """Judge candidate runs against baseline runs.
+
+    Each run is a run folder, a run id of the store, a tool's result file, or a folder, prefix or pattern of such.
+
+    \b
+    Examples:
+      perfkit compare data/runs/20261101T*-api-* --candidate data/runs/20261102T*-api-*
+      perfkit compare old_stats.csv --candidate new_stats.csv --format markdown --output reports/regression-analysis.md
+      perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
+    """
+    from perfkit import workflow
+
+    known = settings_of(settings)
+    chosen = (workflow.Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
+    place = store or known.store
+    sides = [workflow.load_runs(names, store=place) for names in (baseline, candidate)]
+    comparison = workflow.compare(sides[0], sides[1], policy=chosen)
+    _write(comparison, format_, output)
+    return exit_code(comparison, fail_on)
+
+
+def _write(comparison: Comparison, format_: str, output: Path | None) -> None:
+    if format_ == "json":
+        write(dump(comparison.to_dict()), output)
+    elif format_ == "markdown":
+        from perfkit.render.markdown import to_markdown
+
+        write(to_markdown(comparison), output)
+    elif format_ == "junit":
+        from perfkit.render.junit import to_junit
+
+        write(to_junit(comparison), output)
+    else:
+        from perfkit.render.terminal import print_comparison
+
+        screen = console()
+        with screen.capture() as captured:
+            print_comparison(comparison, screen)
+        write(captured.get(), output)
+
+
+def exit_code(comparison: Comparison, fail_on: str = "regression") -> int:
+    """0, 1 or 3 as documented; what cannot be judged is never green, whatever ``fail_on`` says."""
+    from perfkit.model import Verdict
+
+    if comparison.verdict is Verdict.INVALID:
+        return EXIT_INVALID
+    failing = {"regression": (Verdict.REGRESSION,), "inconclusive": (Verdict.REGRESSION, Verdict.INCONCLUSIVE)}
+    return int(comparison.verdict in failing.get(fail_on, ()))

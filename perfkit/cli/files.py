@@ -1,0 +1,140 @@
+"""``perfkit import | metrics | baseline | simulate``: the commands about files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from perfkit.cli.options import SETTINGS, STORE, dump, settings_of, write
+
+FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+
+
+@click.command("import", short_help="Keep foreign result files as runs.")
+@FILES
+@click.option("--scenario", help="Name of the load test [from the file name].")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
+@STORE
+@SETTINGS
+def import_(
+    files: tuple[str, ...], scenario: str | None, labels: tuple[str, ...], store: str | None, settings: Path | None
+) -> None:
+    """Read result files of load-test tools and keep them as runs; the same file twice is kept once.
+
+    \b
+    Example:
+      perfkit import results/nightly_stats.csv --scenario api --label build=1.4.2
+    """
+    from perfkit import workflow
+    from perfkit.cli.run import parse_labels
+
+    place = store or settings_of(settings).store
+    for run in workflow.load_runs(files):
+        click.echo(workflow.import_run(run, place, scenario, parse_labels(labels)))
+
+
+@click.command(short_help="Any result file -> normalised metrics JSON.")
+@FILES
+@OUTPUT
+def metrics(files: tuple[str, ...], output: Path | None) -> None:
+    """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
+
+    What a source cannot say is absent.
+
+    \b
+    Example:
+      perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
+    """
+    from perfkit import workflow
+
+    write(dump(workflow.pooled_metrics(workflow.load_runs(files))), output)
+
+
+@click.group(short_help="Make baselines.")
+def baseline() -> None:
+    """Make baselines from runs."""
+
+
+@baseline.command("extract", short_help="Result files -> performance-baselines-v2.json.")
+@FILES
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("performance-baselines-v2.json"),
+    show_default=True,
+    help="The baselines file.",
+)
+def extract(files: tuple[str, ...], output: Path) -> None:
+    """Write the baselines file: service name to users, latencies, error rate, rps, counts and time.
+
+    Several runs of one service are pooled: counts add up, other values are averaged over runs.
+
+    \b
+    Example:
+      perfkit baseline extract load_results_baseline_*_stats.csv
+    """
+    from perfkit import workflow
+
+    write(dump(workflow.pooled_metrics(workflow.load_runs(files))), output)
+
+
+@click.command(short_help="Write simulated Locust result files.")
+@click.argument("scenario")
+@click.option("--seed", type=int, required=True, help="The same seed gives the same requests.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder [this one].")
+@click.option("--at", metavar="TIME", help="When the simulated run starts, ISO 8601 [now].")
+@click.option("--duration", help="Such as 90s or 15m [the scenario's].")
+@click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
+@click.option(
+    "--inject", multiple=True, metavar="SERVICE=PERCENT", help="Make a service slower by so much; may be repeated."
+)
+@SETTINGS
+def simulate(
+    scenario: str,
+    seed: int,
+    output: Path,
+    at: str | None,
+    duration: str | None,
+    users: int | None,
+    inject: tuple[str, ...],
+    settings: Path | None,
+) -> None:
+    """Write the files that Locust would have written for one of the built-in scenarios, from a simulation.
+
+    Nothing is sent anywhere.  The files are load_results_SCENARIO_TIME_stats.csv with its companions, and a normalised
+    .json.
+
+    \b
+    Examples:
+      perfkit simulate baseline --seed 1
+      perfkit simulate api --seed 2 --inject api_gateway=20 --output results
+    """
+    from perfkit import workflow
+    from perfkit.config import override, parse_duration
+
+    chosen = settings_of(settings).scenario(scenario)
+    length = parse_duration(duration, "--duration") if duration else None
+    chosen = override(chosen, f"scenario {scenario}", users=users, duration_s=length)
+    started = _time(at) if at else datetime.now(UTC).replace(microsecond=0)
+    for file in workflow.simulate(chosen, seed, output, started, dict(_change(text) for text in inject)):
+        click.echo(str(file))
+
+
+def _time(text: str) -> datetime:
+    from perfkit.document import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise click.BadParameter(f"expected an ISO 8601 time, got {text!r}", param_hint="--at") from error
+
+
+def _change(text: str) -> tuple[str, float]:
+    service, _, percent = text.partition("=")
+    try:
+        return service, float(percent)
+    except ValueError as error:
+        raise click.BadParameter(f"expected SERVICE=PERCENT, got {text!r}", param_hint="--inject") from error

@@ -1,0 +1,87 @@
+"""Options and small steps that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import click
+
+from perfkit.errors import StoreError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perfkit.config import Settings
+
+SETTINGS = click.option(
+    "--settings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file; else the nearest perfkit.toml in this folder or above.",
+)
+STORE = click.option("--store", metavar="URL", help="Where runs are kept: a folder or any fsspec URL [data/runs].")
+POLICY = click.option(
+    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file (TOML); else [policy] of the settings."
+)
+RULE = click.option("--rule", type=click.Choice(["evidence", "threshold"]), help="How to judge [evidence].")
+
+
+class Variadic(click.Command):
+    """A command whose options named in ``variadic`` take all plain words that follow: ``--candidate A B C``."""
+
+    variadic: ClassVar[tuple[str, ...]] = ("--candidate", "--baseline", "--runs")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_repeat(args, self.variadic)))
+
+
+def _repeat(args: Sequence[str], variadic: Sequence[str]) -> Sequence[str]:
+    out: list[str] = []
+    current: str | None = None
+    for word in args:
+        if word.startswith("-") and word != "-":
+            current = word if word in variadic else None
+            if current is None:
+                out.append(word)
+        elif current is not None:
+            out += [current, word]
+        else:
+            out.append(word)
+    return out
+
+
+def settings_of(path: Path | None) -> Settings:
+    """The settings to use; unknown keys and bad values end the command with exit code 2."""
+    from perfkit.config import load_settings
+
+    return load_settings(path)
+
+
+def console() -> Console:
+    """A rich console on standard output; without a terminal it writes plain text, 160 columns wide."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if terminal else 160, highlight=False, markup=False, emoji=False)
+
+
+def write(text: str, output: Path | None) -> None:
+    """To a file (its folder is made), or to standard output."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {output}", err=True)
+
+
+def dump(document: Any) -> str:
+    """JSON as perfkit writes it everywhere."""
+    from perfkit.document import dump_json
+
+    return dump_json(document)

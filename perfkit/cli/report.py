@@ -1,0 +1,112 @@
+"""``perfkit report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
+
+if TYPE_CHECKING:
+    from perfkit.model import Run
+
+REPORTS = click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where reports go [reports].")
+TITLE = click.option("--title", help="Title of the report.")
+
+
+@click.group(short_help="Execute a notebook and write the HTML report.")
+def report() -> None:
+    """Execute one of perfkit's notebooks and export it as one HTML file that opens offline."""
+
+
+@report.command(cls=Variadic, short_help="What is normal?")
+@click.option("--runs", multiple=True, required=True, metavar="RUN...", help="The runs to describe; several may follow.")
+@TITLE
+@POLICY
+@REPORTS
+@STORE
+@SETTINGS
+def baseline(
+    runs: tuple[str, ...],
+    title: str | None,
+    policy: Path | None,
+    reports: Path | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """What is normal: distributions, percentiles, variation from run to run, and what these runs can show.
+
+    \b
+    Example:
+      perfkit report baseline --runs "data/runs/*-api-*"
+    """
+    known = settings_of(settings)
+    place = store or known.store
+    parameters = {"runs": _paths(runs, place), "policy": _policy(policy, known.path), "title": title}
+    _run("baseline", parameters, reports or known.reports)
+
+
+@report.command(cls=Variadic, short_help="Did it get slower?")
+@click.option("--baseline", "before", multiple=True, required=True, metavar="RUN...", help="Several may follow.")
+@click.option("--candidate", multiple=True, required=True, metavar="RUN...", help="Several may follow.")
+@TITLE
+@POLICY
+@RULE
+@REPORTS
+@STORE
+@SETTINGS
+def compare(
+    before: tuple[str, ...],
+    candidate: tuple[str, ...],
+    title: str | None,
+    policy: Path | None,
+    rule: str | None,
+    reports: Path | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """Did it get slower: verdict, effects with intervals, distributions, time course, both sides.
+
+    The report shows whatever the verdict is; `perfkit compare` with the same runs sets the exit code.
+
+    \b
+    Example:
+      perfkit report compare --baseline "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
+    """
+    known = settings_of(settings)
+    place = store or known.store
+    parameters = {
+        "baseline": _paths(before, place),
+        "candidate": _paths(candidate, place),
+        "policy": _policy(policy, known.path),
+        "rule": rule,
+        "title": title,
+    }
+    _run("compare", parameters, reports or known.reports)
+
+
+def _paths(names: tuple[str, ...], store: str) -> str:
+    """Absolute places of the runs, one a line: the notebook runs in a folder of its own."""
+    from perfkit import workflow
+
+    return "\n".join(_place(run) for run in workflow.load_runs(names, store=store))
+
+
+def _place(run: Run) -> str:
+    source = run.source or run.id
+    return source if "://" in source else str(Path(source).resolve())
+
+
+def _policy(policy: Path | None, settings: Path | None) -> str | None:
+    chosen = policy or settings
+    return str(chosen.resolve()) if chosen is not None else None
+
+
+def _run(kind: str, parameters: dict[str, object], reports: Path) -> None:
+    from perfkit.render.notebook import run_report
+
+    given = {name: value for name, value in parameters.items() if value is not None}
+    made = run_report(kind, given, reports_dir=reports, progress=lambda text: click.echo(text, err=True))
+    click.echo(str(made.html))

@@ -1,0 +1,173 @@
+"""``perfkit run``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perfkit.cli.options import SETTINGS, STORE, dump, settings_of, write
+
+if TYPE_CHECKING:
+    from perfkit.config import Scenario, Settings
+    from perfkit.load.progress import Progress
+    from perfkit.workflow import Execution
+
+PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
+
+
+@click.command(short_help="Run load tests and keep every request.")
+@click.argument("scenarios", nargs=-1, metavar="SCENARIO...")
+@click.option("--all", "all_", is_flag=True, help="Run every scenario in sequence.")
+@click.option("--host", help="Base URL of the target, such as http://127.0.0.1:8000.")
+@click.option("--users", type=click.IntRange(1), help="Peak number of users.")
+@click.option("--spawn-rate", type=click.FloatRange(0, min_open=True), help="Users started per second.")
+@click.option("--duration", help="Length, such as 90s, 15m or 1h30m.")
+@click.option(
+    "--locustfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run this locustfile; SCENARIO is then just a name for it.",
+)
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each scenario.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Execution record; with --all test_execution_metadata.json is written in any case.",
+)
+@STORE
+@SETTINGS
+def run(
+    scenarios: tuple[str, ...],
+    all_: bool,
+    host: str | None,
+    users: int | None,
+    spawn_rate: float | None,
+    duration: str | None,
+    locustfile: Path | None,
+    repeat: int,
+    labels: tuple[str, ...],
+    record: Path | None,
+    store: str | None,
+    settings: Path | None,
+) -> int:
+    """Run load tests with Locust and keep every request of them.
+
+    SCENARIO is a name from perfkit.toml, or one of the built-in ones: baseline, api, rag, mcp.  Those call three small
+    demo services, which are started for the run unless --host says otherwise.
+
+    \b
+    Examples:
+      perfkit run baseline --duration 30s
+      perfkit run shop --repeat 5 --label build=1.4.2
+      perfkit run checkout --locustfile locustfile.py --host http://127.0.0.1:8000 --users 20 --duration 2m
+      perfkit run --all
+    """
+    from perfkit import workflow
+    from perfkit.config import parse_duration
+
+    known = settings_of(settings)
+    names = known.all_names if all_ else scenarios
+    if not names or (all_ and scenarios):
+        raise click.UsageError("name a scenario, or say --all: " + ", ".join(known.scenarios))
+    changes = {
+        "host": host,
+        "users": users,
+        "spawn_rate": spawn_rate,
+        "duration_s": parse_duration(duration, "--duration") if duration else None,
+    }
+    chosen = [_chosen(name, known, locustfile, changes) for name in names]
+    done = workflow.run_scenarios(
+        chosen, store or known.store, repeat=repeat, labels=parse_labels(labels), on_progress=_progress(), on_end=_tell
+    )
+    target = record or (Path("test_execution_metadata.json") if all_ else None)
+    if target is not None:
+        write(dump(workflow.execution_record(done)), target)
+    return _exit_code(done)
+
+
+def _chosen(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:
+    from perfkit.config import Scenario, override
+
+    if locustfile is None:
+        scenario = known.scenario(name)
+    elif name in known.scenarios:
+        scenario = replace(known.scenarios[name], locustfile=locustfile, demo=False)
+    else:
+        scenario = Scenario(name, locustfile)
+    return override(scenario, f"scenario {name}", **changes)
+
+
+def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """``("build=1.4",)`` -> ``{"build": "1.4"}``; a usage error for anything else."""
+    pairs = [text.partition("=") for text in texts]
+    bad = next((text for text, (key, sign, _) in zip(texts, pairs, strict=True) if not key or not sign), None)
+    if bad is not None:
+        raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--label")
+    return {key: value for key, _, value in pairs}
+
+
+def _exit_code(done: tuple[Execution, ...]) -> int:
+    from perfkit.cli import EXIT_CODES
+
+    codes = [0]
+    for execution in done:
+        if execution.error is not None:
+            codes.append(next(code for kind, code in EXIT_CODES.items() if isinstance(execution.error, kind)))
+        elif execution.status == "invalid":
+            codes.append(3)
+    return max(codes)
+
+
+def _tell(execution: Execution) -> None:
+    """One line at the end of each run, and what is wrong with it."""
+    if sys.stdout.isatty():
+        click.echo("\r\033[K", nl=False)
+    if execution.run is None:
+        click.echo(f"perfkit: {execution.error}", err=True)
+        return
+    run = execution.run
+    requests = sum(stats.count or 0 for stats in run.services.values())
+    failures = sum(stats.failures or 0 for stats in run.services.values())
+    click.echo(f"{run.scenario}: {requests:,} requests, {failures:,} failures in {run.duration_s:.0f} s -> {run.source}")
+    for check in run.validity.problems:
+        click.echo(f"! {check.severity.value}: {check.name} ({check.value}): {check.advice}", err=True)
+
+
+def _progress() -> Callable[[Scenario, Progress], None]:
+    """A line that is rewritten every second on a terminal; plain lines every `PLAIN_EVERY_S` seconds elsewhere."""
+    terminal = sys.stdout.isatty()
+    last = {"elapsed": float("-inf")}
+
+    def show(scenario: Scenario, progress: Progress) -> None:
+        if progress.elapsed_s < last["elapsed"]:
+            last["elapsed"] = float("-inf")
+        if not terminal and progress.elapsed_s - last["elapsed"] < PLAIN_EVERY_S:
+            return
+        last["elapsed"] = progress.elapsed_s
+        text = progress_line(scenario, progress)
+        click.echo(f"\r\033[K{text}" if terminal else text, nl=not terminal)
+        sys.stdout.flush()
+
+    return show
+
+
+def progress_line(scenario: Scenario, progress: Progress) -> str:
+    """``api  0:12 of 15:00  users 40/100  rps 212  p95 38 ms  failures 3 (0.1 %)``."""
+    users = f"{progress.users}/{scenario.users}" if scenario.users else str(progress.users)
+    p95 = f"{progress.p95_latency_ms:.0f} ms" if progress.p95_latency_ms is not None else "-"
+    share = f" ({100 * progress.failures / progress.requests:.1f} %)" if progress.requests else ""
+    of = f" of {_clock(scenario.duration_s)}" if scenario.duration_s else ""
+    left = f"  {_clock(max(scenario.duration_s - progress.elapsed_s, 0))} left" if scenario.duration_s else ""
+    return (
+        f"{scenario.name}  {_clock(progress.elapsed_s)}{of}{left}  users {users}  rps {progress.rps:.0f}  p95 {p95}  "
+        f"failures {progress.failures}{share}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

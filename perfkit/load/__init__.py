@@ -1,0 +1,1 @@
+"""Starting load: Locust processes, request recorder, load profiles, demo services."""

@@ -1,0 +1,292 @@
+"""One run of Locust, as a process of its own, with the recorder beside the user's locustfile.
+
+Locust runs in its own session: Ctrl-C reaches only this process, which then ends Locust in order.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from perfkit.errors import LoadError
+from perfkit.load.preflight import check_host, check_locust, check_locustfile
+from perfkit.load.progress import Progress
+
+RECORDER = Path(__file__).with_name("recorder.py")  # not imported: importing Locust patches the standard library
+RECORDING_NAME = "requests.arrow"
+STOP_TIMEOUT_S = 5  # requests in flight at the end may finish: those that would be cut off are the slow ones
+ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
+FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
+EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
+LOG_TAIL_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class LocustCommand:
+    """What Locust is asked to do.
+
+    None leaves the decision to the locustfile (a ``LoadTestShape``, a host of its own) or to Locust's configuration.
+    `users` is at least 1, `spawn_rate` (users per second) above 0, `duration_s` a whole number of at least 1, because
+    Locust counts whole seconds.  The recording goes to ``folder/requests.arrow``, all else to ``folder/source``.
+    """
+
+    locustfile: Path
+    host: str | None
+    users: int | None
+    spawn_rate: float | None
+    duration_s: float | None
+    folder: Path
+    tags: tuple[str, ...] = ()
+    exclude_tags: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
+
+    def __post_init__(self) -> None:
+        if self.users is not None and self.users < 1:
+            raise ValueError(f"users must be at least 1, not {self.users}")
+        if self.spawn_rate is not None and not self.spawn_rate > 0:
+            raise ValueError(f"spawn_rate must be above 0 users per second, not {self.spawn_rate}")
+        if self.duration_s is not None and not (self.duration_s >= 1 and float(self.duration_s).is_integer()):
+            raise ValueError(f"duration_s must be a whole number of seconds, at least 1, not {self.duration_s}")
+
+    @property
+    def recording(self) -> Path:
+        """Where the requests go."""
+        return self.folder / RECORDING_NAME
+
+    @property
+    def log(self) -> Path:
+        """Where the output of Locust and of the locustfile goes."""
+        return self.folder / "source" / "locust.log"
+
+    def argv(self) -> list[str]:
+        """Return the command line; -P keeps a ``locust.py`` in the current folder from being taken for Locust."""
+        options = {"-H": self.host, "-u": self.users, "-r": self.spawn_rate}
+        options["-t"] = None if self.duration_s is None else int(self.duration_s)
+        given = [str(part) for option in options.items() if option[1] is not None for part in option]
+        for option, tags in (("--tags", self.tags), ("--exclude-tags", self.exclude_tags)):
+            given += [option, *tags] if tags else []
+        files = f"{RECORDER},{self.locustfile.absolute()}"
+        fixed = ["--headless", "--only-summary", "--exit-code-on-error", "0", "--stop-timeout", str(STOP_TIMEOUT_S)]
+        csv = ["--csv", str(self.folder.absolute() / "source" / "locust")]
+        return [sys.executable, "-P", "-m", "locust", "-f", files, *given, *fixed, *csv, *self.arguments]
+
+    def child_environment(self, progress_fd: int) -> dict[str, str]:
+        """Return the environment of the process."""
+        own = {
+            "PERFKIT_RECORDING": str(self.recording.absolute()),
+            "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
+            "PERFKIT_PROGRESS_FD": str(progress_fd),
+        }
+        return {**os.environ, **self.environment, **own}
+
+
+@dataclass(frozen=True, slots=True)
+class LocustOutcome:
+    """How a run of Locust ended."""
+
+    returncode: int
+    interrupted: bool  # ended before its time; what was recorded until then can be read
+    reason: str | None  # of the interruption, or of an exit code that is not 0
+    log_tail: str
+    started_at: datetime
+    ended_at: datetime
+
+
+def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] | None = None) -> LocustOutcome:
+    """Run a load test to its end.
+
+    On Ctrl-C and SIGTERM Locust is asked to end, and the outcome says so; a second signal is less patient.
+
+    Parameters
+    ----------
+    on_progress
+        Called about once a second and once at the end.
+
+    Raises
+    ------
+    LoadError
+        Locust or the host is not there, the locustfile cannot be used, or the recording could not be written.  That no
+        request was made is not judged here.
+    """
+    check_locust()
+    check_locustfile(command.locustfile)
+    if command.host is not None:
+        check_host(command.host)
+    started_at = datetime.now(UTC)
+    last: dict[str, Any] = {}
+    with _signals_forwarded() as stop, _started(command, stop) as (process, pipe):
+        for line in _lines(process, pipe, stop):
+            last |= line
+            if on_progress is not None:
+                on_progress(Progress.from_line(line))
+        _wait(process, stop)
+    said = command.log.read_text(errors="replace")
+    interrupted, reason = _judge(command, process.returncode, stop, last, said)
+    tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
+    return LocustOutcome(process.returncode, interrupted, reason, tail, started_at, datetime.now(UTC))
+
+
+class _Stop:
+    """The wish to end Locust before its time, pursued with growing firmness."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.signal: signal.Signals | None = None
+        self._since = 0.0
+
+    def __call__(self, number: int, _: FrameType | None = None) -> None:
+        """Ask once, whatever the signal: SIGINT is what ends Locust in order at all times."""
+        if self.signal is not None:
+            self._since -= ORDERLY_END_S  # asked again: wait no longer
+            self.pursue()
+            return
+        self.signal, self._since = signal.Signals(number), time.monotonic()
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+
+    def pursue(self) -> None:
+        """Terminate, then kill, when asking did not help in time."""
+        waited = time.monotonic() - self._since
+        if self.signal is not None and waited > ORDERLY_END_S:
+            self.force(signal.SIGTERM if waited <= ORDERLY_END_S + FORCED_END_S else signal.SIGKILL)
+
+    def force(self, number: signal.Signals) -> None:
+        """Send a signal to Locust and the processes that it started, unless it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
+@contextmanager
+def _signals_forwarded() -> Iterator[_Stop]:
+    """Have SIGINT and SIGTERM stop Locust instead of this process; only the main thread gets signals."""
+    stop = _Stop()
+    mine = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in mine if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start Locust; yield the process and the reading end of its progress pipe; leave no process behind."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            process = _start(command, writing)
+        finally:
+            os.close(writing)
+        stop.process = process
+        if stop.signal is not None:  # it came in between
+            process.send_signal(signal.SIGINT)
+        try:
+            yield process, reading
+        finally:
+            stop.force(signal.SIGKILL)
+            process.wait()
+    finally:
+        os.close(reading)
+
+
+def _start(command: LocustCommand, progress_fd: int) -> subprocess.Popen[bytes]:
+    try:
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        with command.log.open("wb") as log:
+            return subprocess.Popen(
+                command.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=command.child_environment(progress_fd),
+                pass_fds=(progress_fd,),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
+
+
+def _lines(process: subprocess.Popen[bytes], pipe: int, stop: _Stop) -> Iterator[dict[str, Any]]:
+    """Yield what the recorder reports, until the pipe is closed.
+
+    A process that the locustfile forked may hold the pipe open: every second it is checked whether Locust still lives.
+    """
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            is_ready = selector.select(timeout=1.0)
+            stop.pursue()
+            if is_ready:
+                if not (chunk := os.read(pipe, 65536)):
+                    return
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from map(json.loads, lines)
+            elif process.poll() is not None:
+                return
+
+
+def _wait(process: subprocess.Popen[bytes], stop: _Stop) -> None:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+            return
+        stop.pursue()
+
+
+def _judge(
+    command: LocustCommand, returncode: int, stop: _Stop, last: Mapping[str, Any], said: str
+) -> tuple[bool, str | None]:
+    """Return whether the run was interrupted, and why; raise when it failed."""
+    if returncode == EXIT_DISK or "problem" in last:
+        raise LoadError(
+            f"{command.recording}: could not be written: {last.get('problem', 'see ' + str(command.log))}. "
+            "The run was stopped, for it could not be kept. Free disk space, or choose another folder."
+        )
+    if stop.signal is not None:
+        return True, "stopped by Ctrl-C" if stop.signal is signal.SIGINT else f"stopped by {stop.signal.name}"
+    if returncode < 0:
+        return True, f"Locust was ended by {signal.Signals(-returncode).name} (SIGKILL often means: out of memory)"
+    if last.get("interrupted"):
+        return True, "Locust was asked to end by a signal"
+    if "exit_code" not in last:
+        if last.get("requests"):
+            return True, f"Locust ended in the middle of the run with exit code {returncode}"
+        raise LoadError(_explain(command, returncode, said))
+    if returncode:
+        return False, f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
+    return False, None
+
+
+def _explain(command: LocustCommand, returncode: int, said: str) -> str:
+    """Say why Locust ended before it made any load."""
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")] or ["it said nothing"]
+    # Without users Locust looks for pytest functions, which fails in its own way under a strict pytest configuration
+    if "No User class found" in said or "load_locustfile_pytest" in said:
+        return (
+            f"{command.locustfile}: has no User class. Define one that is not abstract, for instance as a subclass of "
+            f"locust.HttpUser; {command.log} has what Locust says."
+        )
+    if "Traceback (most recent call last)" in said:
+        return (
+            f"{command.locustfile}: could not be loaded: {lines[-1]}. Install what is missing for {sys.executable}, or "
+            f"correct the file; {command.log} has the traceback."
+        )
+    return (
+        f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: {lines[-1]}. "
+        f"Correct that; {command.log} has the rest."
+    )

@@ -1,0 +1,264 @@
+"""Keep every request: a locustfile without users, run beside the real one with ``locust -f recorder.py,LOCUSTFILE``.
+
+It comes first in the list, so that it also sees a request whose user's own listener ends the task.  Environment:
+
+PERFKIT_RECORDING
+    Path of the recording, see `perfkit.load.recording`.
+PERFKIT_PROGRESS_FD
+    Number of an open pipe that gets one JSON object per second.  When nobody reads it any more, the run is stopped.
+PERFKIT_GENERATOR_CSV
+    Path of a table with one row per second about the load generator itself; ``requests`` and ``failures`` are totals.
+
+Requests are gathered in columns of plain numbers and written once a second.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import gevent
+import numpy as np
+import pyarrow as pa
+from locust import events
+from locust.runners import MasterRunner, WorkerRunner
+
+# Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
+if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
+    sys.path.append(_HOME)
+from perfkit.load.recording import RECORDING_SCHEMA, RequestBuffer
+
+EXIT_DISK = 74  # EX_IOERR of sysexits.h
+RPS_WINDOW_S, P95_WINDOW_S = 5.0, 10.0
+ABANDONED_EXIT_S = 4.0  # a user's code can refuse to be stopped; nobody is left who would kill it
+
+
+class Meter:
+    """Totals, and what the last seconds were like."""
+
+    def __init__(self) -> None:
+        self.requests = self.failures = 0
+        self.cpu_pct = 0.0
+        self._clocks = (time.monotonic(), time.process_time())
+        self._totals = deque([(time.monotonic(), 0)])
+        self._times: deque[tuple[float, Any]] = deque()
+        np.percentile([0.0], 95)  # its first call imports numpy.ma, 50 ms that the load need not meet
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count one batch."""
+        self.requests += len(batch)
+        self.failures += len(batch) - batch.column("error").null_count
+        times = batch.column("response_time_ms").buffers()[
+            1
+        ]  # not to_numpy(): that imports pandas, a pause of a second
+        self._times.append((time.monotonic(), np.frombuffer(times)))
+
+    def measure_cpu(self) -> None:
+        """Set `cpu_pct` to the CPU time of this process since the last call, in percent of one core."""
+        now, used = time.monotonic(), time.process_time()
+        if (span := now - self._clocks[0]) >= 0.2:  # the last call of a run comes early; keep the figure before it
+            self.cpu_pct = 100 * (used - self._clocks[1]) / span
+            self._clocks = now, used
+
+    def rps(self) -> float:
+        """Return requests per second over `RPS_WINDOW_S`."""
+        now = time.monotonic()
+        while len(self._totals) > 1 and self._totals[0][0] < now - RPS_WINDOW_S - 0.5:
+            self._totals.popleft()
+        since, before = self._totals[0]
+        self._totals.append((now, self.requests))
+        return (self.requests - before) / max(now - since, 1e-3)
+
+    def p95_latency_ms(self) -> float | None:
+        """Return the exact 95th percentile (linear interpolation) over `P95_WINDOW_S`, None without requests."""
+        while self._times and self._times[0][0] < time.monotonic() - P95_WINDOW_S:
+            self._times.popleft()
+        return float(np.percentile(np.concatenate([times for _, times in self._times]), 95)) if self._times else None
+
+
+class Recorder:
+    """Writes what is buffered once a second, tells the parent, and stops the run when either is no longer possible."""
+
+    def __init__(self, environment: Any) -> None:
+        self.environment, self.meter, self.problem = environment, Meter(), ""
+        self.is_quitting = self.is_interrupted = False
+        self.is_master = isinstance(environment.runner, MasterRunner)
+        worker = f".{os.getpid()}" if isinstance(environment.runner, WorkerRunner) else ""
+        self.progress_fd = None if worker else _progress_fd()
+        self.started = time.monotonic()
+        recording, table = Path(os.environ["PERFKIT_RECORDING"] + worker), os.environ.get("PERFKIT_GENERATOR_CSV")
+        try:
+            sink = None if self.is_master else pa.OSFile(str(recording), "wb")
+            self.stream = None if sink is None else pa.ipc.new_stream(sink, RECORDING_SCHEMA)
+            self.table = FileIO(table + worker, "w") if table else None
+            self._add_row("time", "users", "cpu_pct", "requests", "failures")
+        except OSError as error:
+            self.report(problem=str(error))
+            sys.exit(EXIT_DISK)
+        BUFFER.on_full = self.flush
+
+    def run(self) -> None:
+        """Tick once a second, as long as Locust lives."""
+        due = time.monotonic()
+        while True:
+            due = max(due + 1.0, time.monotonic())
+            gevent.sleep(due - time.monotonic())
+            self.tick()
+
+    def tick(self) -> None:
+        """Write what is buffered, one row about the generator and one line of progress."""
+        self.flush()
+        self.meter.measure_cpu()
+        try:
+            self._add_row(f"{time.time():.3f}", self.users(), f"{self.meter.cpu_pct:.1f}", *self.totals())
+        except OSError as error:
+            self.fail(error)
+        self.report()
+
+    def flush(self) -> None:
+        """Write what is buffered as one batch."""
+        if self.problem or self.stream is None or not BUFFER.times:
+            return
+        batch = BUFFER.take()
+        self.meter.add(batch)
+        try:
+            self.stream.write_batch(batch)
+        except OSError as error:
+            self.fail(error)
+
+    def fail(self, error: OSError) -> None:
+        """Stop a run whose requests can no longer be kept."""
+        if not self.problem:
+            self.problem = str(error)
+            events.request.remove_listener(BUFFER.on_request)
+            self.report(problem=self.problem)
+            self.quit()
+
+    def stop(self) -> None:
+        """End the run in order: what SIGINT means here."""
+        self.is_interrupted = True
+        self.report()  # finds out whether the parent is still there
+        self.quit()
+
+    def quit(self) -> None:
+        """Have Locust stop its users and end; the caller may be one of them, so it does not wait."""
+        if not self.is_quitting:
+            self.is_quitting = True
+            gevent.spawn(self.environment.runner.quit)
+
+    def report(self, **more: object) -> None:
+        """Write one line of progress; on a broken pipe nobody waits for this run any more, and it is stopped."""
+        if self.progress_fd is None:
+            return
+        line = json.dumps(self.figures() | more) + "\n"
+        try:
+            os.write(self.progress_fd, line.encode())
+        except BlockingIOError:
+            pass  # the parent does not read at the moment; the load must not wait for it
+        except BrokenPipeError:
+            self.progress_fd = None
+            self.environment.stop_timeout = 0
+            self.quit()
+            gevent.spawn_later(ABANDONED_EXIT_S, os._exit, 1)
+
+    def figures(self) -> dict[str, object]:
+        """Return one line of progress."""
+        requests, failures = self.totals()
+        return {
+            "time": time.time(),
+            "elapsed_s": time.monotonic() - self.started,
+            "users": self.users(),
+            "requests": requests,
+            "failures": failures,
+            "skipped": BUFFER.skipped,
+            "rps": self.meter.rps(),
+            "p95_latency_ms": self.meter.p95_latency_ms(),
+            "cpu_pct": self.meter.cpu_pct,
+            "state": self.environment.runner.state,
+        }
+
+    def users(self) -> int:
+        return int(self.environment.runner.user_count)
+
+    def totals(self) -> tuple[int, int]:
+        """Return requests and failures so far; a master makes none itself and knows those of its workers."""
+        if not self.is_master:
+            return self.meter.requests, self.meter.failures
+        total = self.environment.runner.stats.total
+        return total.num_requests, total.num_failures
+
+    def on_test_start(self, **_: object) -> None:
+        self.started = time.monotonic()
+
+    def on_quitting(self, **_: object) -> None:
+        """Write what there is; on SIGTERM requests still come in afterwards."""
+        self.flush()
+        self.is_interrupted |= self.environment.runner.state != "stopped"
+        if self.problem:  # here, because a user's own listener may have set another code
+            self.environment.process_exit_code = EXIT_DISK
+
+    def on_quit(self, exit_code: int = 0, **_: object) -> None:
+        """Write the rest: after this event Locust only exits."""
+        self.tick()
+        if self.stream is not None and not self.problem:
+            with suppress(OSError):  # writes the mark of the end, which no reader needs
+                self.stream.close()
+        self.report(exit_code=exit_code, interrupted=self.is_interrupted)
+        if self.problem:
+            sys.exit(EXIT_DISK)
+
+    def _add_row(self, *cells: object) -> None:
+        if self.table is not None and not self.problem:
+            self.table.write((",".join(map(str, cells)) + "\n").encode())
+
+
+def _progress_fd() -> int | None:
+    """Return the parent's pipe, which is neither inherited further nor waited for."""
+    if not (number := os.environ.get("PERFKIT_PROGRESS_FD")):
+        return None
+    os.set_inheritable(int(number), False)
+    os.set_blocking(int(number), False)
+    return int(number)
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGINT when the parent dies, where it can (Linux); elsewhere the broken pipe tells.
+
+    SIGINT and not SIGTERM, because Locust does not listen to SIGTERM while a load shape runs.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so starts a shell its background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGINT, 0, 0, 0)  # 1 is PR_SET_PDEATHSIG of linux/prctl.h
+
+
+def on_init(environment: Any, **_: object) -> None:
+    """Open the recording; Locust's ``events.init``."""
+    if "PERFKIT_RECORDING" not in os.environ:
+        sys.exit("recorder.py: PERFKIT_RECORDING is not set. Name the file that shall hold the requests.")
+    # Timers start from the loop's last look at the clock, from before the imports: a run would end that much early
+    gevent.get_hub().loop.update_now()
+    recorder = Recorder(environment)
+    events.test_start.add_listener(recorder.on_test_start)
+    events.quitting.add_listener(recorder.on_quitting)
+    events.quit.add_listener(recorder.on_quit)
+    if getattr(environment.parsed_options, "headless", False) and not isinstance(environment.runner, WorkerRunner):
+        # Python would raise KeyboardInterrupt wherever it happens to be, also between two columns of one request
+        gevent.signal_handler(signal.SIGINT, recorder.stop)
+    gevent.spawn(recorder.run)
+
+
+if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions
+    BUFFER = events.perfkit_buffer = RequestBuffer()
+    events.request.add_listener(BUFFER.on_request)
+    events.init.add_listener(on_init)
+    end_with_parent()
+if __name__ == "recorder":  # the name under which Locust loads it, and which a user's own module may need
+    del sys.modules[__name__]

@@ -1,0 +1,173 @@
+"""One scenario, once: start Locust, keep every request, leave a run folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perfkit.config import Scenario
+from perfkit.document import dump_json, make_run_id, run_to_document
+from perfkit.errors import LoadError
+from perfkit.load import surroundings
+from perfkit.load.locust import LocustCommand, LocustOutcome, run_locust
+from perfkit.load.progress import Progress
+from perfkit.load.recording import finish_recording
+from perfkit.load.services import start_services
+from perfkit.model import Check, Run, Severity, Validity
+from perfkit.readers.requests_frame import request_columns, services_from_columns
+from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
+from perfkit.store import RunStore
+from perfkit.validity import GeneratorFacts, check_run
+
+ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
+OnProgress = Callable[[Progress], None]
+
+
+def run_scenario(
+    scenario: Scenario, store: RunStore, labels: Mapping[str, str], on_progress: OnProgress | None = None
+) -> Run:
+    """Run a load test and keep it.
+
+    Returns
+    -------
+    Run
+        As it was stored.  One that was interrupted is kept too, marked ``invalid``.
+
+    Raises
+    ------
+    LoadError
+        Load could not be run or measured nothing; no folder that looks like a good run is left.
+    StoreError
+        The run could not be written.
+    """
+    with _folder(store) as parent, _with_target(scenario) as scenario:
+        intent = _intent(scenario, labels)
+        folder = parent / intent.id
+        folder.mkdir(parents=True)
+        (folder / STARTED).write_text(dump_json(run_to_document(intent)), encoding="utf-8")
+        try:
+            outcome = run_locust(_command(scenario, folder), on_progress)
+            run = _finish(intent, folder, outcome)
+        except LoadError:
+            _remove_if_empty(folder)
+            raise
+        store.add(run)
+        if store.folder is None:
+            store.add_files(run.id, folder / "source")
+        (folder / STARTED).unlink()
+        return run
+
+
+@contextmanager
+def _folder(store: RunStore) -> Iterator[Path]:
+    """Where to record: in the store itself when it is local, else in a temporary folder that is sent afterwards."""
+    if store.folder is not None:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        yield store.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="perfkit-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def _with_target(scenario: Scenario) -> Iterator[Scenario]:
+    """The built-in scenarios bring their own target unless a host or addresses are given."""
+    if not scenario.demo or scenario.host or ADDRESSES in scenario.environment:
+        yield scenario
+        return
+    with start_services() as services:
+        yield aimed_at(scenario, services.addresses)
+
+
+def aimed_at(scenario: Scenario, addresses: Mapping[str, str]) -> Scenario:
+    """A built-in scenario that calls demo services at these addresses."""
+    text = ",".join(f"{name}={address}" for name, address in addresses.items())
+    return replace(scenario, environment={**scenario.environment, ADDRESSES: text})
+
+
+def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
+    """The run as it is asked for, before anything is measured."""
+    now = datetime.now(UTC)
+    killed = Check("interrupted", "not finished", "no", Severity.INVALID, "The run was killed before it was finished.")
+    source = scenario.locustfile.read_bytes() if scenario.locustfile.is_file() else b""
+    return Run(
+        id=make_run_id(now, scenario.name, secrets.token_hex(2)),
+        scenario=scenario.name,
+        started_at=now,
+        duration_s=None,
+        profile=scenario.profile,
+        validity=Validity((killed,)),
+        services={},
+        tool=f"locust {surroundings.versions()['locust']}",
+        target=scenario.host,
+        labels=labels,
+        environment=surroundings.environment(),
+        git=surroundings.git(Path.cwd()),
+        versions=surroundings.versions(),
+        locustfile_hash=hashlib.sha256(source).hexdigest(),
+    )
+
+
+def _command(scenario: Scenario, folder: Path) -> LocustCommand:
+    return LocustCommand(
+        locustfile=scenario.locustfile,
+        host=scenario.host,
+        users=scenario.users,
+        spawn_rate=scenario.spawn_rate,
+        duration_s=math.ceil(scenario.duration_s) if scenario.duration_s else None,  # Locust counts whole seconds
+        folder=folder,
+        tags=scenario.tags,
+        exclude_tags=scenario.exclude_tags,
+        environment=scenario.environment,
+    )
+
+
+def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
+    """Recording -> Parquet -> summary -> run."""
+    recorded = finish_recording(folder / RECORDING, folder / REQUESTS)
+    if recorded == 0:
+        tail = f"\nLocust's last words:\n{outcome.log_tail}" if outcome.log_tail else ""
+        raise LoadError(f"scenario {intent.scenario!r}: no request was made; do its tasks call the client?{tail}")
+    columns = request_columns(read_requests(folder / REQUESTS))
+    begin, end = columns.span()
+    services = services_from_columns(columns, begin, end)
+    facts = _facts(folder / "source" / "generator.csv", outcome)
+    return replace(
+        intent,
+        started_at=datetime.fromtimestamp(begin, UTC),
+        duration_s=end - begin,
+        services=services,
+        validity=Validity(check_run(services, intent.profile, facts, None)),
+        content_hash=columns.digest(),
+        source=str(folder),
+        load_requests=lambda: read_requests(folder / REQUESTS),
+    )
+
+
+def _facts(file: Path, outcome: LocustOutcome) -> GeneratorFacts:
+    reason = (outcome.reason or "stopped before its time") if outcome.interrupted else None
+    if not file.is_file():
+        return GeneratorFacts(interrupted=reason)
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("users") and row.get("cpu_pct")]
+    users = max((int(float(row["users"])) for row in rows), default=None)
+    return GeneratorFacts(users, tuple(float(row["cpu_pct"]) for row in rows), reason)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A folder with recorded requests is evidence of an interrupted run; any other is only in the way."""
+    from perfkit.readers.recording import read_recording
+
+    recording = folder / RECORDING
+    if recording.is_file() and read_recording(recording).num_rows:
+        return
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""What sets of runs can show: the smallest detectable change, from the variation of the runs at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import ndtri
+
+from perfkit.judge import WEIGHTS, level_values, percent_worsening
+from perfkit.model import Metric, Run
+from perfkit.policy import Policy
+from perfkit.stats.noise import overdispersion, run_to_run
+from perfkit.stats.power import POWER, Design, min_detectable_log, planned_noise
+
+Row = tuple[str, str, int, float, str]
+
+
+def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
+    """(service, metric, runs per side, smallest worsening called with probability 0.8, its unit) for 1 to ``most`` runs."""
+    if not runs:
+        return []
+    services = [name for name in runs[0].services if all(name in run.services for run in runs)]
+    questions = [(name, metric) for name in services for metric in Metric if policy.limit(name, metric) is not None]
+    total = sum(WEIGHTS[metric] for _, metric in questions)
+    rows: list[Row] = []
+    for service, metric in questions:
+        level = policy.alpha * WEIGHTS[metric] / total
+        rows += _of_errors(service, runs, level, most) if metric is Metric.ERROR_RATE else _of_level(service, metric, runs, level, most)
+    return rows
+
+
+def _of_level(service: str, metric: Metric, runs: Sequence[Run], level: float, most: int) -> list[Row]:
+    values = level_values(service, metric, runs, ())
+    if values is None:
+        return []
+    noise = run_to_run(metric, (np.log(values.baseline),), values.within_variance)
+    rows = []
+    for n in range(1, most + 1):
+        shift = min_detectable_log(planned_noise(noise, n), Design(n, n, level))
+        rows.append((service, metric.value, n, percent_worsening(metric, shift), metric.change_unit))
+    return rows
+
+
+def _of_errors(service: str, runs: Sequence[Run], level: float, most: int) -> list[Row]:
+    """Two proportions by the normal approximation, widened by overdispersion; a zero rate counts as half a failure."""
+    stats = [run.services[service] for run in runs]
+    if any(not item.count or item.failures is None for item in stats):
+        return []
+    counts = np.array([item.count for item in stats], float)
+    failed = np.array([item.failures for item in stats], float)
+    rate = max(failed.sum(), 0.5) / counts.sum()
+    factor, _ = overdispersion((failed,), (counts,))
+    spread = np.sqrt(2.0 * rate * (1 - rate) * factor / counts.mean())
+    step = float((ndtri(1 - level) + ndtri(POWER)) * spread)
+    return [(service, Metric.ERROR_RATE.value, n, 100 * step / np.sqrt(n), "pp") for n in range(1, most + 1)]

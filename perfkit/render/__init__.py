@@ -1,0 +1,81 @@
+"""What people look at: charts, tables, notebooks and the report.  Nothing here computes a verdict.
+
+The public names are imported on first use, so that a command which draws nothing does not pay for plotly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perfkit.render.charts import (
+        detectable,
+        forest,
+        latency_overlay,
+        percentile_curve,
+        run_values,
+        time_course,
+    )
+    from perfkit.render.normal import percentiles
+    from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
+    from perfkit.render.tables import (
+        findings_table,
+        reproduce,
+        runs_table,
+        verdict_banner,
+        warnings_list,
+        worst_first,
+    )
+
+_HOMES = {
+    "perfkit.render.charts": (
+        "detectable",
+        "forest",
+        "latency_overlay",
+        "percentile_curve",
+        "run_values",
+        "time_course",
+    ),
+    "perfkit.render.normal": ("percentiles",),
+    "perfkit.render.notebook": ("Report", "prepare_notebook", "run_report", "write_result"),
+    "perfkit.render.tables": (
+        "findings_table",
+        "reproduce",
+        "runs_table",
+        "verdict_banner",
+        "warnings_list",
+        "worst_first",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Report",
+    "detectable",
+    "findings_table",
+    "forest",
+    "latency_overlay",
+    "percentile_curve",
+    "percentiles",
+    "prepare_notebook",
+    "reproduce",
+    "run_report",
+    "run_values",
+    "runs_table",
+    "time_course",
+    "verdict_banner",
+    "warnings_list",
+    "worst_first",
+    "write_result",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'perfkit.render' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,264 @@
+"""The chart of the verdict: every effect with its interval, its tolerance and its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.render.page import Note
+from perfkit.render.theme import (
+    NEUTRAL_COLOUR,
+    SHORT_METRICS,
+    TOLERANCE_COLOUR,
+    VERDICT_COLOURS,
+    VERDICT_MARKERS,
+    VERDICT_WORDS,
+    format_change,
+    format_interval,
+    format_value,
+    label,
+    layout,
+    shorten,
+    verdict_text,
+)
+
+_ROW = 24  # pixels
+_TITLES = {"%": "change in percent of the baseline", "pp": "change in percentage points"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    finding: Finding
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """The findings of one change unit: they share an axis."""
+
+    unit: str
+    rows: tuple[_Row, ...]
+    headers: tuple[tuple[str, float], ...]
+    reach: float  # the axis goes from -reach to +reach
+    lines: float  # height in rows
+
+
+def forest(comparison: Comparison) -> go.Figure | Note:
+    """Every effect with its interval: left of zero is less than the baseline, right of it more.
+
+    Percent and percentage points have a panel each.  The tolerance is the shaded stretch on the worse side of each row:
+    a regression's mark lies beyond it, *no change* has its whole interval short of its end.  An arrow says that an
+    interval goes on beyond the axis.  A finding without an estimate has a row which says so.
+    """
+    panels = [panel for unit in ("%", "pp") if (panel := _panel(comparison.findings, unit)) is not None]
+    if not panels:
+        return Note("There is no effect to draw: no metric of any service was compared.")
+    figure = go.Figure()
+    total = sum(panel.lines for panel in panels) + 2.4 * (len(panels) - 1)
+    top = 1.0
+    for number, panel in enumerate(panels, start=1):
+        bottom = max(0.0, top - panel.lines / total)
+        _draw(figure, panel, "" if number == 1 else str(number), (bottom, top))
+        top = bottom - 2.4 / total
+    _legend(figure, comparison.findings)
+    figure.update_layout(layout(round(total * _ROW) + 112, _alt(comparison.findings), margin=_MARGIN, dragmode=False))
+    return figure
+
+
+_MARGIN = {"l": 62, "r": 92, "t": 62, "b": 50}
+
+
+def _panel(findings: Sequence[Finding], unit: str) -> _Panel | None:
+    mine = [finding for finding in findings if finding.change_unit == unit]
+    if not mine:
+        return None
+    rows: list[_Row] = []
+    headers: list[tuple[str, float]] = []
+    y = 0.0
+    for service in dict.fromkeys(finding.service for finding in mine):
+        headers.append((service, y))
+        for finding in (f for f in mine if f.service == service):
+            y += 1.0
+            rows.append(_Row(finding, y))
+        y += 1.25
+    return _Panel(unit, tuple(rows), tuple(headers), _reach(mine), lines=y + 0.3)
+
+
+def _reach(findings: Sequence[Finding]) -> float:
+    """Far enough for every estimate and tolerance and for most interval ends; one wild interval must not flatten all."""
+    changes = [abs(f.change) for f in findings if f.change is not None and math.isfinite(f.change)]
+    limits = [f.tolerance for f in findings if f.tolerance is not None]
+    ends = sorted(max(abs(f.ci_low), abs(f.ci_high)) for f in findings if f.ci_low is not None and f.ci_high is not None)
+    ends = [end for end in ends if math.isfinite(end)]
+    most = ends[min(len(ends) - 1, int(0.85 * len(ends)))] if ends else 0.0
+    return 1.12 * max(*changes, *limits, most, 1e-3, 1e-3)
+
+
+def _draw(figure: go.Figure, panel: _Panel, axis: str, domain: tuple[float, float]) -> None:
+    x, y = f"x{axis}", f"y{axis}"
+    figure.update_layout(
+        {
+            f"xaxis{axis}": {
+                "range": [-panel.reach, panel.reach],
+                "anchor": y,
+                "title": {"text": _TITLES[panel.unit]},
+                "ticksuffix": "" if panel.unit == "pp" else " %",
+                "nticks": 7,
+                "fixedrange": True,
+                "zeroline": True,
+            },
+            f"yaxis{axis}": {
+                "domain": list(domain),
+                "anchor": x,
+                "range": [panel.lines - 0.7, -0.7],
+                "tickvals": [row.y for row in panel.rows],
+                "ticktext": [SHORT_METRICS.get(row.finding.metric, row.finding.metric) for row in panel.rows],
+                "showgrid": False,
+                "zeroline": False,
+                "fixedrange": True,
+                "automargin": False,
+            },
+        }
+    )
+    for service, at in panel.headers:
+        text = f"<b>{label(service, 44)}</b>"
+        figure.add_annotation(
+            x=0, xref="paper", xshift=-58, xanchor="left", y=at, yref=y, text=text, showarrow=False, font={"size": 13}
+        )
+    for row in panel.rows:
+        figure.add_annotation(
+            x=1, xref="paper", xshift=6, xanchor="left", y=row.y, yref=y, text=_beside(row.finding), showarrow=False
+        )
+    _tolerances(figure, panel, x, y)
+    _intervals(figure, panel, x, y)
+    _marks(figure, panel, x, y)
+
+
+def _beside(finding: Finding) -> str:
+    return format_change(finding).replace(" (from zero)", "")
+
+
+def _tolerances(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
+    for row in panel.rows:
+        limit = row.finding.tolerance
+        if limit is None:
+            continue
+        end = min(limit, panel.reach) * _worse(row.finding)
+        box = {"x0": 0, "x1": end, "y0": row.y - 0.36, "y1": row.y + 0.36}
+        figure.add_shape(type="rect", xref=x, yref=y, line_width=0, fillcolor=TOLERANCE_COLOUR, opacity=0.16, layer="below", **box)
+        if limit <= panel.reach:
+            tick = {"x0": end, "x1": end, "y0": row.y - 0.36, "y1": row.y + 0.36}
+            figure.add_shape(type="line", xref=x, yref=y, line={"color": TOLERANCE_COLOUR, "width": 2}, layer="below", **tick)
+
+
+def _worse(finding: Finding) -> int:
+    return Metric(finding.metric).worse
+
+
+def _intervals(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
+    for verdict in dict.fromkeys(row.finding.verdict for row in panel.rows):
+        xs: list[float | None] = []
+        ys: list[float | None] = []
+        for row in panel.rows:
+            low, high = row.finding.ci_low, row.finding.ci_high
+            if row.finding.verdict is verdict and low is not None and high is not None:
+                xs += [max(low, -panel.reach), min(high, panel.reach), None]
+                ys += [row.y, row.y, None]
+        line = {"color": VERDICT_COLOURS[verdict], "width": 2.5}
+        figure.add_scatter(x=xs, y=ys, mode="lines", line=line, xaxis=x, yaxis=y, hoverinfo="skip", showlegend=False)
+
+
+def _marks(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
+    rows = panel.rows
+    verdicts = [row.finding.verdict for row in rows]
+    common: dict[str, Any] = {"mode": "markers", "xaxis": x, "yaxis": y, "showlegend": False}
+    figure.add_scatter(
+        x=[_position(row.finding, panel.reach) for row in rows],
+        y=[row.y for row in rows],
+        marker={
+            "symbol": [_symbol(row.finding) for row in rows],
+            "size": 11,
+            "color": [VERDICT_COLOURS[verdict] for verdict in verdicts],
+            "line": {"width": 2, "color": [VERDICT_COLOURS[verdict] for verdict in verdicts]},
+        },
+        hovertext=[_hover(row.finding) for row in rows],
+        hoverinfo="text",
+        cliponaxis=False,
+        **common,
+    )
+    beyond = [(row, side) for row in rows for side in (-1, 1) if _goes_on(row.finding, side, panel.reach)]
+    if beyond:
+        figure.add_scatter(
+            x=[side * panel.reach for _, side in beyond],
+            y=[row.y for row, _ in beyond],
+            marker={
+                "symbol": ["triangle-right" if side > 0 else "triangle-left" for _, side in beyond],
+                "size": 9,
+                "color": [VERDICT_COLOURS[row.finding.verdict] for row, _ in beyond],
+            },
+            hoverinfo="skip",
+            cliponaxis=False,
+            **common,
+        )
+
+
+def _position(finding: Finding, reach: float) -> float:
+    return 0.0 if finding.change is None else max(-reach, min(reach, finding.change))
+
+
+def _symbol(finding: Finding) -> str:
+    return "line-ns-open" if finding.change is None else VERDICT_MARKERS[finding.verdict]
+
+
+def _goes_on(finding: Finding, side: int, reach: float) -> bool:
+    end = finding.ci_high if side > 0 else finding.ci_low
+    return end is not None and end * side > reach
+
+
+def _hover(finding: Finding) -> str:
+    lines = [
+        f"<b>{label(finding.service, 60)}</b> · {_title(finding)}",
+        f"{verdict_text(finding.verdict)}: {format_change(finding)} {format_interval(finding)}",
+        f"{format_value(finding.metric, finding.baseline)} → {format_value(finding.metric, finding.candidate)}",
+    ]
+    if finding.limit:
+        lines.append(f"accepted: {label(finding.limit)}")
+    if finding.min_detectable is not None:
+        lines.append(f"these runs could show {finding.min_detectable:.3g} {finding.change_unit}")
+    return "<br>".join(lines)
+
+
+def _title(finding: Finding) -> str:
+    return Metric(finding.metric).title
+
+
+def _legend(figure: go.Figure, findings: Sequence[Finding]) -> None:
+    """Empty traces: what each symbol means, only for what occurs, plus the tolerance."""
+    for verdict in Verdict:
+        if any(finding.verdict is verdict for finding in findings):
+            colour = VERDICT_COLOURS[verdict]
+            marker = {"symbol": VERDICT_MARKERS[verdict], "size": 11, "color": colour, "line": {"width": 2, "color": colour}}
+            figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=VERDICT_WORDS[verdict])
+    if any(finding.tolerance is not None for finding in findings):
+        square = {"symbol": "square", "size": 12, "color": TOLERANCE_COLOUR, "opacity": 0.4}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name="accepted worsening")
+    if any(finding.change is None for finding in findings):
+        stroke = {"symbol": "line-ns-open", "size": 11, "color": NEUTRAL_COLOUR}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=stroke, name="no estimate")
+
+
+def _alt(findings: Sequence[Finding]) -> str:
+    counts = [(verdict, sum(finding.verdict is verdict for finding in findings)) for verdict in Verdict]
+    summary = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
+    bad = [f"{_name(f)} {format_change(f)}" for f in findings if f.verdict is Verdict.REGRESSION][:5]
+    listed = f" Regressions: {'; '.join(bad)}." if bad else ""
+    return f"Effects with intervals for {len(findings)} findings: {summary}.{listed} The table below has every number."
+
+
+def _name(finding: Finding) -> str:
+    return f"{shorten(finding.service, 60)} {_title(finding)}"

@@ -1,0 +1,46 @@
+"""A comparison as JUnit XML: one test case per finding; inconclusive is skipped with its reason, invalid is an error."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.render.theme import clean, format_change, format_interval
+from perfkit.render.words import headlines, limit_text, settle
+
+
+def to_junit(comparison: Comparison) -> str:
+    """An XML document with one suite named ``perfkit compare``."""
+    counts = {verdict: len(comparison.by_verdict(verdict)) for verdict in Verdict}
+    invalid = comparison.verdict is Verdict.INVALID
+    suite = ElementTree.Element(
+        "testsuite",
+        name="perfkit compare",
+        tests=str(len(comparison.findings) + invalid),
+        failures=str(0 if invalid else counts[Verdict.REGRESSION]),
+        errors=str(int(invalid)),
+        skipped=str(len(comparison.findings) if invalid else counts[Verdict.INCONCLUSIVE]),
+    )
+    if invalid:
+        case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name="runs can be judged")
+        error = ElementTree.SubElement(case, "error", message=clean(headlines(comparison)[0]))
+        error.text = "\n".join(clean(warning) for warning in comparison.warnings)
+    for finding in comparison.findings:
+        _case(suite, finding, judged=not invalid)
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: ElementTree.Element, finding: Finding, *, judged: bool) -> None:
+    name = f"{clean(finding.service)}: {Metric(finding.metric).title}"
+    case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name=name)
+    text = f"{format_change(finding)} {format_interval(finding)}, tolerance {limit_text(finding)}"
+    if not judged:
+        ElementTree.SubElement(case, "skipped", message="the comparison is invalid")
+    elif finding.verdict is Verdict.REGRESSION:
+        ElementTree.SubElement(case, "failure", message=text)
+    elif finding.verdict is Verdict.INCONCLUSIVE:
+        reason = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
+        ElementTree.SubElement(case, "skipped", message=clean(f"inconclusive: {text}; {reason}"))

@@ -1,0 +1,242 @@
+"""Notebooks as functions: checked parameters in, an executed notebook, a report and a result out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.errors import RenderError, SettingsError, did_you_mean
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+KINDS = ("baseline", "compare")
+_PARAMETERS = "parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a report lies: its folder, and the three files in it."""
+
+    folder: Path
+    html: Path
+    notebook: Path
+    result: Path
+
+
+def prepare_notebook() -> None:
+    """Make plotly hand its charts to the front end as data.
+
+    JupyterLab draws them itself; the report's template draws them with one embedded plotly.js.  plotly's own choice
+    inside papermill is a renderer whose charts nbconvert drops.
+    """
+    import plotly.io
+
+    plotly.io.renderers.default = "plotly_mimetype"
+
+
+def write_result(result: Any, path: str | Path) -> None:
+    """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
+    document = result if isinstance(result, Mapping) else result.to_dict()
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def run_report(
+    kind: str,
+    parameters: Mapping[str, object],
+    *,
+    reports_dir: Path,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Execute a notebook and write ``reports_dir/<utc>-<kind>/{report.html, executed.ipynb, result.json}``.
+
+    Parameters
+    ----------
+    kind
+        ``baseline`` or ``compare``: the name of the notebook.
+    parameters
+        Values for names that the notebook's ``parameters`` cell declares: text, numbers, booleans, ``None``, paths; a
+        list of paths becomes one text with a line each.
+    progress
+        Called with a few words at each stage and cell.
+
+    Raises
+    ------
+    SettingsError
+        A parameter is not declared by the notebook, or is of a kind that a notebook cannot take.
+    RenderError
+        There is no such notebook, a cell failed, or a chart was lost.  When a cell failed, ``executed.ipynb`` is kept.
+    """
+    source = find_notebook(kind)
+    say = progress or (lambda _: None)
+    notebook = _read(source)
+    values = _checked(kind, declared_parameters(notebook, source.name), parameters)
+    folder = _new_folder(Path(reports_dir), kind)
+    report = Report(folder, folder / "report.html", folder / "executed.ipynb", folder / "result.json")
+    values["result"] = str(report.result.absolute())
+    executed = _execute(notebook, kind, report, values, say)
+    say("writing the report")
+    if not report.result.is_file():
+        raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
+    from perfkit.render.export import export_html
+
+    html = export_html(executed, kind=kind, title=values.get("title"), result=json.loads(report.result.read_text("utf-8")))
+    report.html.write_text(html, encoding="utf-8")
+    return report
+
+
+def find_notebook(kind: str) -> Path:
+    """The notebook inside the installed package, else in the checkout."""
+    if kind not in KINDS:
+        raise RenderError(f"there is no notebook {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if (folder / f"{kind}.ipynb").is_file():
+            return folder / f"{kind}.ipynb"
+    raise RenderError(f"notebook {kind}.ipynb is missing from this installation; install perfkit again")
+
+
+def _read(path: Path) -> NotebookNode:
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def declared_parameters(notebook: NotebookNode, name: str) -> tuple[str, ...]:
+    """The names that the cell tagged ``parameters`` assigns, in order."""
+    cells = [cell for cell in notebook.cells if _PARAMETERS in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise RenderError(f"{name}: has {len(cells)} cells tagged {_PARAMETERS!r}; it must have one")
+    targets: list[ast.expr] = []
+    for node in ast.parse(cells[0].source).body:
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets.append(node.target)
+    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _checked(kind: str, declared: tuple[str, ...], parameters: Mapping[str, object]) -> dict[str, Any]:
+    # papermill runs on with its defaults after a misspelt name, so names are checked here.
+    for name in parameters:
+        if name not in declared:
+            known = ", ".join(declared)
+            raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{did_you_mean(name, declared)}; known are {known}")
+    return {name: _plain(kind, name, value) for name, value in parameters.items()}
+
+
+def _plain(kind: str, name: str, value: object) -> str | float | bool | None:
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str | Path) for item in value):
+        return "\n".join(str(item) for item in value)
+    raise SettingsError(
+        f"notebook {kind}: parameter {name} must be text, a number, true or false, nothing, or a list of paths, "
+        f"got {type(value).__name__}"
+    )
+
+
+def _new_folder(reports: Path, kind: str) -> Path:
+    """A folder of our own, also when two reports start in the same second."""
+    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{kind}"
+    for attempt in range(1, 1000):
+        folder = reports / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise RenderError(f"{reports}: is not a folder; name another one for the reports") from None
+        except OSError as error:
+            raise RenderError(f"{folder}: cannot be created: {error.strerror}") from error
+        else:
+            return folder
+    raise RenderError(f"{reports}: a thousand reports began in one second")
+
+
+def _execute(
+    notebook: NotebookNode, kind: str, report: Report, values: Mapping[str, Any], say: Callable[[str], None]
+) -> NotebookNode:
+    say("starting the notebook")
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+
+    # The exporter takes as long to import as a small notebook to run: do both at once.
+    threading.Thread(target=import_module, args=("perfkit.render.export",), daemon=True).start()
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    count = iter(range(1, total + 2))
+    try:
+        executed: NotebookNode = papermill.execute_notebook(
+            notebook,
+            report.notebook,
+            parameters=dict(values),
+            kernel_name="python3",
+            kernel_manager_class=_current_interpreter(),
+            progress_bar=False,
+            on_cell_execute=lambda **_: say(f"cell {next(count, total)} of {total + 1}"),
+        )
+    except PapermillExecutionError as error:
+        raise RenderError(_failure(notebook, kind, report, error)) from error
+    except (PapermillException, DeadKernelError, RuntimeError) as error:
+        text = str(error).strip().splitlines()
+        raise RenderError(
+            f"notebook {kind}: could not be executed: {text[-1] if text else type(error).__name__}; see {report.notebook}"
+        ) from error
+    return executed
+
+
+def _current_interpreter() -> type[Any]:
+    """A kernel manager that starts *this* interpreter, whatever kernels are or are not installed.
+
+    A kernel spec named ``python3`` in a user's home may belong to another environment, which has no perfkit.
+    """
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class ThisInterpreter(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
+            # No history file: two reports at once would wait for one another's lock.
+            spec = get_kernel_dict(extra_arguments=["--HistoryManager.enabled=False", "--log-level=ERROR"])
+            return KernelSpec(resource_dir=RESOURCES, **spec)
+
+    class ThisKernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _this_interpreter(self) -> KernelSpecManager:
+            return ThisInterpreter(parent=self)
+
+    return ThisKernel
+
+
+def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> str:
+    """Which cell failed, under which heading, and the last line of what it said."""
+    source = str(error.source).strip()
+    first = next((line for line in source.splitlines() if line.strip()), "")
+    place = next((i for i, cell in enumerate(notebook.cells) if cell.source.strip() == source), None)
+    before = notebook.cells[: place or 0]
+    headings = [line.lstrip("# ") for cell in before for line in cell.source.splitlines() if line.startswith("#")]
+    under = f' under "{headings[-1]}"' if place is not None and headings and before else ""
+    last = [line for line in str(error.evalue).splitlines() if line.strip()]
+    what = f"{error.ename}: {last[-1].strip()}" if last else str(error.ename)
+    number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
+    return f"notebook {kind}, {number}{under} ({first}): {what}. The executed notebook is kept: {report.notebook}"

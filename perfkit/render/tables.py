@@ -1,0 +1,274 @@
+"""The words and tables of a report, as escaped HTML that any notebook front end can show."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from perfkit.model import LATENCY_METRICS, Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.render.page import Html, render
+from perfkit.render.series import service_names
+from perfkit.render.theme import (
+    UNKNOWN,
+    VERDICT_COLOURS,
+    VERDICT_SYMBOLS,
+    VERDICT_WORDS,
+    clean,
+    format_change,
+    format_interval,
+    format_number,
+    format_p,
+    format_value,
+    shorten,
+    verdict_text,
+)
+
+_OVERALL: Mapping[Verdict, str] = {
+    Verdict.REGRESSION: "The candidate is worse.",
+    Verdict.IMPROVEMENT: "The candidate is better.",
+    Verdict.NO_CHANGE: "No change: every gating metric is shown to be within its tolerance.",
+    Verdict.INCONCLUSIVE: "These runs cannot tell.",
+    Verdict.INVALID: "These runs must not be judged.",
+}
+
+
+def headlines(comparison: Comparison) -> tuple[str, ...]:
+    """One plain sentence per service with an event, regressions first.
+
+    ``api_gateway is slower: average latency +20.1 % [+18.2, +22.1], p95 latency +19.0 % [+15.1, +23.0].``
+    """
+    return tuple(
+        _headline(service, verdict, list(findings))
+        for verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
+        for service, findings in groupby(
+            sorted(comparison.by_verdict(verdict), key=lambda f: _place(comparison, f.service)), key=lambda f: f.service
+        )
+    )
+
+
+def _place(comparison: Comparison, service: str) -> int:
+    return next(i for i, finding in enumerate(comparison.findings) if finding.service == service)
+
+
+def _headline(service: str, verdict: Verdict, findings: Sequence[Finding]) -> str:
+    worse = verdict is Verdict.REGRESSION
+    metrics = {finding.metric for finding in findings}
+    if metrics & {Metric.AVG.value, Metric.P50.value}:
+        what = "is slower" if worse else "is faster"
+    elif metrics & {metric.value for metric in LATENCY_METRICS}:
+        what = "has a slower tail" if worse else "has a faster tail"
+    elif Metric.ERROR_RATE.value in metrics:
+        what = "fails more often" if worse else "fails less often"
+    else:
+        what = "handles fewer requests" if worse else "handles more requests"
+    effects = ", ".join(_effect(finding) for finding in findings)
+    return f"{shorten(service, 60)} {what}: {effects}."
+
+
+def _effect(finding: Finding) -> str:
+    interval = format_interval(finding)
+    return f"{Metric(finding.metric).title} {format_change(finding)}{'' if interval == UNKNOWN else ' ' + interval}"
+
+
+def worst_first(comparison: Comparison) -> tuple[str, ...]:
+    """The services of a comparison, those with a regression first, then those with an improvement or an open question."""
+    order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
+    ranked = sorted(comparison.findings, key=lambda finding: order.index(finding.verdict))
+    sides = (comparison.baseline.runs, comparison.candidate.runs)
+    return tuple(dict.fromkeys([*(finding.service for finding in ranked), *service_names(*sides)]))
+
+
+def next_step(comparison: Comparison) -> str:
+    """What to do now, in a sentence or two."""
+    if comparison.verdict is Verdict.REGRESSION:
+        return (
+            "Look at the charts of the services named above, then find the commit. "
+            "If the change is wanted, accept it: raise the tolerance or make these runs the new baseline."
+        )
+    if comparison.verdict is Verdict.INVALID:
+        advice = [check.advice for check in _problems(comparison) if check.severity is Severity.INVALID and check.advice]
+        return " ".join(dict.fromkeys(map(clean, advice))) or "Read the warnings, put right what they name, and measure again."
+    if comparison.verdict is Verdict.INCONCLUSIVE:
+        return _how_to_settle([f for f in comparison.by_verdict(Verdict.INCONCLUSIVE) if f.gating])
+    if comparison.verdict is Verdict.IMPROVEMENT:
+        return "Make these runs the new baseline, so that losing the gain again is noticed."
+    return "Nothing needs doing."
+
+
+def _how_to_settle(open_findings: Sequence[Finding]) -> str:
+    names = ", ".join(f"{shorten(f.service)} {Metric(f.metric).title}" for f in open_findings[:4])
+    more = f" and {len(open_findings) - 4} more" if len(open_findings) > 4 else ""
+    counts = [finding.runs_needed for finding in open_findings]
+    known = [count for count in counts if count]
+    text = f"Open: {names}{more}. " if names else ""
+    if known:
+        text += f"About {max(known)} more run{'s' if max(known) > 1 else ''} on each side would settle "
+        text += "all of them." if len(known) == len(counts) else f"{len(known)} of {len(counts)}."
+    requests = [finding.requests_needed for finding in open_findings if finding.requests_needed]
+    if requests:
+        text += f" About {max(requests):,} requests per side would settle the error rates."
+    if any(count is None for count in counts) and not requests:
+        text += " More runs alone will not settle the rest: reduce the noise or accept a wider tolerance."
+    return text.strip()
+
+
+def _problems(comparison: Comparison) -> list[Any]:
+    """The checks that did not pass: of the pair first, then of each run."""
+    runs = (*comparison.baseline.runs, *comparison.candidate.runs)
+    every = [*comparison.checks, *(check for run in runs for check in run.validity.checks)]
+    return [check for check in every if check.severity is not Severity.OK]
+
+
+def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
+    """The answer: verdict, one sentence per service that changed, and what to do next."""
+    verdict = comparison.verdict
+    events = headlines(comparison)
+    counts = [(VERDICT_WORDS[v], len(comparison.by_verdict(v))) for v in Verdict]
+    lines = [f"{verdict_text(verdict).upper()} {_OVERALL[verdict]}", *events, next_step(comparison)]
+    html = render(
+        "banner.html.j2",
+        title=clean(title) if title else "",
+        verdict=verdict.value,
+        word=VERDICT_WORDS[verdict],
+        symbol=VERDICT_SYMBOLS[verdict],
+        colour=VERDICT_COLOURS[verdict],
+        overall=_OVERALL[verdict],
+        events=events,
+        reasons=comparison.warnings if verdict is Verdict.INVALID else (),
+        next_step=next_step(comparison),
+        runs=(len(comparison.baseline.runs), len(comparison.candidate.runs)),
+        counts=[f"{count} {word}" for word, count in counts if count],
+        rule=comparison.rule,
+        alpha=f"{comparison.alpha:g}",
+        confidence=f"{comparison.confidence * 100:g}",
+    )
+    return Html(html, text="\n".join(lines))
+
+
+def findings_table(comparison: Comparison) -> Html:
+    """Every number of every finding, grouped by service; footnotes carry the warnings."""
+    notes = list(dict.fromkeys(warning for finding in comparison.findings for warning in finding.warnings))
+    groups = {
+        service: [_cells(finding, notes) for finding in comparison.findings if finding.service == service]
+        for service in dict.fromkeys(finding.service for finding in comparison.findings)
+    }
+    html = render("findings.html.j2", groups=groups, notes=notes, confidence=f"{comparison.confidence * 100:g}")
+    return Html(html, text=f"{len(comparison.findings)} findings")
+
+
+def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
+    settle = f"{finding.runs_needed} runs" if finding.runs_needed else ""
+    if finding.requests_needed:
+        settle = f"{finding.requests_needed:,} requests"
+    detectable = finding.min_detectable
+    return {
+        "metric": Metric(finding.metric).title,
+        "gating": finding.gating,
+        "verdict": finding.verdict.value,
+        "symbol": VERDICT_SYMBOLS[finding.verdict],
+        "word": VERDICT_WORDS[finding.verdict],
+        "change": format_change(finding),
+        "interval": format_interval(finding),
+        "baseline": format_value(finding.metric, finding.baseline),
+        "candidate": format_value(finding.metric, finding.candidate),
+        "limit": finding.limit or UNKNOWN,
+        "p": format_p(finding.p_adjusted),
+        "detectable": UNKNOWN if detectable is None else f"{format_number(detectable)} {finding.change_unit}",
+        "settle": settle,
+        "notes": [notes.index(warning) + 1 for warning in dict.fromkeys(finding.warnings)],
+    }
+
+
+def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
+    """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
+    if isinstance(subject, Comparison):
+        sides = (("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs))
+        warnings: tuple[str, ...] = subject.warnings
+        checks = [("", check) for check in subject.checks if check.severity is not Severity.OK]
+    else:
+        sides, warnings, checks = (("run", tuple(subject)),), (), []
+    checks += [(f"{side} {run.id}", check) for side, runs in sides for run in runs for check in run.validity.problems]
+    rows = [
+        {"place": place, "name": check.name, "severity": check.severity.value, "advice": check.advice}
+        | {"value": _plain(check.value), "limit": _plain(check.limit)}
+        for place, check in checks
+    ]
+    return Html(render("warnings.html.j2", warnings=warnings, checks=rows), text="\n".join(warnings))
+
+
+def _plain(value: float | str | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return value if isinstance(value, str) else format_number(float(value))
+
+
+def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
+    """Where the numbers come from: every run, then load, environment and versions of both sides, differences marked."""
+    sides = [("baseline", tuple(baseline)), ("candidate", tuple(candidate))]
+    sides = [(name, runs) for name, runs in sides if runs]
+    facts = {name: dict(_facts(runs)) for name, runs in sides}
+    keys = dict.fromkeys(key for side in facts.values() for key in side)
+    rows = [(key, [facts[name].get(key, UNKNOWN) for name, _ in sides]) for key in keys]
+    shown = [{"key": key, "values": values, "differs": len(set(values)) > 1} for key, values in rows]
+    runs = [_run_cells(name, run) for name, members in sides for run in members]
+    html = render("runs.html.j2", runs=runs, sides=[name for name, _ in sides], facts=shown)
+    return Html(html, text=f"{len(runs)} runs")
+
+
+def _run_cells(side: str, run: Run) -> dict[str, Any]:
+    known = [stats.count for stats in run.services.values() if stats.count is not None]
+    return {
+        "side": side,
+        "id": run.id,
+        "started": run.started_at.strftime("%Y-%m-%d %H:%M:%S") if run.started_at else UNKNOWN,
+        "duration": f"{run.duration_s:.0f} s" if run.duration_s is not None else UNKNOWN,
+        "requests": f"{sum(known):,}" if known else UNKNOWN,
+        "valid": run.validity.ok,
+        "problems": len(run.validity.problems),
+    }
+
+
+def _facts(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """What the runs of one side were made with; several values are listed, so that a mixture shows."""
+
+    def each(values: Sequence[object]) -> str:
+        return ", ".join(dict.fromkeys(clean(value) for value in values if value not in (None, ""))) or UNKNOWN
+
+    yield "scenario", each([run.scenario for run in runs])
+    yield "load", each([run.profile.describe() for run in runs])
+    yield "target", each([run.target for run in runs])
+    yield "tool", each([run.tool for run in runs])
+    for title, tables in (
+        ("", [run.versions for run in runs]),
+        ("git ", [run.git for run in runs]),
+        ("", [run.environment for run in runs]),
+        ("label ", [run.labels for run in runs]),
+    ):
+        for key in dict.fromkeys(key for table in tables for key in table):
+            yield f"{title}{key}", each([table.get(key, "") for table in tables])
+
+
+def reproduce(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> Html:
+    """The command lines that judge these runs again, and those that measure again."""
+    before, after = (_names(side.runs) for side in (comparison.baseline, comparison.candidate))
+    options = [*(("--policy", policy) if policy else ()), *(("--rule", rule) if rule else ())]
+    judge = shlex.join(["perfkit", "compare", *before, "--candidate", *after, *options])
+    report = shlex.join(["perfkit", "report", "compare", *before, "--candidate", *after, *options])
+    measure = list(dict.fromkeys(line for side in (comparison.baseline, comparison.candidate) for line in _measure(side.runs)))
+    return Html(render("reproduce.html.j2", judge=judge, report=report, measure=measure), text=judge)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    return [clean(run.source or run.id) for run in runs]
+
+
+def _measure(runs: Sequence[Run]) -> Iterator[str]:
+    by_setup: dict[tuple[str, str], int] = {}
+    for run in runs:
+        key = (clean(run.git.get("commit", "")), run.scenario)
+        by_setup[key] = by_setup.get(key, 0) + 1
+    for (commit, scenario), count in by_setup.items():
+        checkout = f"{shlex.join(['git', 'checkout', commit])} && " if commit else ""
+        yield f"{checkout}{shlex.join(['perfkit', 'run', clean(scenario), '--repeat', str(count)])}"
