@@ -17,7 +17,7 @@ from perfkit.workflow import compare
 # Interleaved, so that a machine that drifts does so for both sides alike.
 ORDER = ("baseline", "candidate", "baseline", "candidate", "baseline", "candidate", "baseline", "baseline")
 SECONDS = 10.0
-USERS = 20
+USERS = 50
 INJECTED = "api_gateway"
 
 

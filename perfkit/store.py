@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from perfkit.document import dump_json, run_from_document, run_to_document
 from perfkit.errors import MissingExtra, ReadError, StoreError
 from perfkit.model import Metric, Run
-from perfkit.readers.run_folder import DOCUMENT, REQUESTS
+from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,9 +80,16 @@ class RunStore:
             document = posixpath.join(self._path(name), DOCUMENT)
             if not self._fs.exists(document):
                 return replace(run, id=name)
-            if json.loads(self._fs.cat_file(document)).get("content_hash") == run.content_hash:
+            if self._content_hash(document) == run.content_hash:
                 return replace(run, id=name)
         raise StoreError(f"{self.url}: another run already has the id {run.id}")
+
+    def _content_hash(self, document: str) -> str | None:
+        """Of a stored run; empty, so unlike any other, when its document is broken."""
+        try:
+            return run_from_document(json.loads(self._fs.cat_file(document)), document).content_hash
+        except (ReadError, ValueError):
+            return ""
 
     def _write_requests(self, run: Run, path: str) -> None:
         if run.load_requests is None or self._fs.exists(path):
@@ -89,8 +97,11 @@ class RunStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
-        partial = f"{path}.partial"
+        try:
+            table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise StoreError(f"{path}: the table of requests cannot be kept: {'; '.join(map(str, error.args))}") from error
+        partial = _partial(path)
         try:
             with self._fs.open(partial, "wb") as file:
                 pq.write_table(table, file, compression="zstd")
@@ -100,7 +111,7 @@ class RunStore:
             raise
 
     def _write_whole(self, path: str, content: bytes) -> None:
-        partial = f"{path}.partial"
+        partial = _partial(path)
         try:
             with self._fs.open(partial, "wb") as file:
                 file.write(content)
@@ -141,6 +152,14 @@ class RunStore:
             return []
         names = [posixpath.basename(path.rstrip("/")) for path in self._fs.ls(self._root, detail=False)]
         return sorted(name for name in names if self._fs.exists(posixpath.join(self._path(name), DOCUMENT)))
+
+    def unfinished(self) -> list[str]:
+        """Folders of runs that are still under way or were killed: begun, and never finished."""
+        if not self._fs.exists(self._root):
+            return []
+        names = [posixpath.basename(path.rstrip("/")) for path in self._fs.ls(self._root, detail=False)]
+        begun = [name for name in names if self._fs.exists(posixpath.join(self._path(name), STARTED))]
+        return sorted(name for name in begun if not self._fs.exists(posixpath.join(self._path(name), DOCUMENT)))
 
     def _all(self) -> Iterator[Run]:
         for run_id in self.ids():
@@ -220,6 +239,11 @@ def _row(run: Run) -> dict[str, Any]:
 
 def _matches(run: Run, row: dict[str, Any], filters: dict[str, Any]) -> bool:
     return all((row[name] if name in row else run.labels.get(name)) == value for name, value in filters.items())
+
+
+def _partial(path: str) -> str:
+    """A name of its own for each writer, so that two at once do not move each other's file away."""
+    return f"{path}.{uuid4().hex[:8]}.partial"
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

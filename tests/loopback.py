@@ -62,9 +62,11 @@ def serving() -> Iterator[Loopback]:
     with Loopback() as loopback:
         thread = threading.Thread(target=loopback.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield loopback
-        loopback.shutdown()
-        thread.join()
+        try:
+            yield loopback
+        finally:
+            loopback.shutdown()
+            thread.join()
 
 
 def command(folder: Path, source: str, host: str | None = None, name: str = "locustfile.py", **more) -> LocustCommand:

@@ -31,8 +31,10 @@ def runs(scenario: str | None, format_: str, store: str | None, settings: Path |
         click.echo(dump([{**row, "started_at": _iso(row["started_at"])} for row in rows]), nl=False)
     elif rows:
         console().print(_table(rows))
-    else:
+    elif not known.unfinished():
         click.echo(f"{known.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
+    for run_id in known.unfinished():
+        click.echo(f"! {run_id}: not finished: still running, or killed; what it measured can be read", err=True)
     for run_id, reason in known.broken().items():
         click.echo(f"! {run_id}: skipped: {reason}", err=True)
 

@@ -58,7 +58,7 @@ def run_scenario(
             outcome = run_locust(_command(scenario, folder), on_progress)
             run = _finish(intent, folder, outcome)
         except LoadError:
-            _remove_if_empty(folder)
+            _tidy_up(folder)
             raise
         store.add(run)
         if store.folder is None:
@@ -135,8 +135,8 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
     """Recording -> Parquet -> summary -> run."""
     recorded = finish_recording(folder / RECORDING, folder / REQUESTS)
     if recorded == 0:
-        tail = f"\nLocust's last words:\n{outcome.log_tail}" if outcome.log_tail else ""
-        raise LoadError(f"scenario {intent.scenario!r}: no request was made; do its tasks call the client?{tail}")
+        log = folder / "source" / "locust.log"
+        raise LoadError(f"scenario {intent.scenario!r}: no request was made; do its tasks call the client?  See {log}")
     columns = request_columns(read_requests(folder / REQUESTS))
     begin, end = columns.span()
     services = services_from_columns(columns, begin, end)
@@ -163,11 +163,15 @@ def _facts(file: Path, outcome: LocustOutcome) -> GeneratorFacts:
     return GeneratorFacts(users, tuple(float(row["cpu_pct"]) for row in rows), reason)
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """A folder with recorded requests is evidence of an interrupted run; any other is only in the way."""
+def _tidy_up(folder: Path) -> None:
+    """After a failure: recorded requests are evidence of an interrupted run; without any, only Locust's log may stay."""
     from perfkit.readers.recording import read_recording
 
     recording = folder / RECORDING
     if recording.is_file() and read_recording(recording).num_rows:
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    if not (folder / "source" / "locust.log").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in (STARTED, RECORDING, REQUESTS):
+        (folder / name).unlink(missing_ok=True)

@@ -28,6 +28,7 @@ COUNTS = {"count": "total_requests", "failures": "total_failures"}
 KNOWN = {*COUNTS.values(), *(metric.value for metric in Metric), "baseline_users", "timestamp", "duration_s"}
 BASELINE_SECONDS = 120.0  # the scenario ``baseline`` lasts two minutes by definition
 MAX_SNIFFED = 64 * 1024 * 1024
+MOST = 1e300  # JSON allows whole numbers that no float can hold
 
 
 def sniff(path: Path) -> bool:
@@ -96,7 +97,7 @@ def _number(item: Mapping[str, Any], key: str, place: str) -> float | None:
     value = item.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
         raise ReadError(f"{place}: {key}: expected a number >= 0, got {value!r}")
     return float(value)
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from perfkit.model import Metric, Run
 from perfkit.render.distributions import _drawable, _margin
 from perfkit.render.page import Note
-from perfkit.render.panels import MOST_SERVICES, Side, Stack, axis, band, line, selector, sides
+from perfkit.render.panels import MOST_SERVICES, Side, Stack, axis, band, line, points, selector, sides
 from perfkit.render.series import bin_width, course, requests_of_all, rounded, service_names, spread, whole_bins
 from perfkit.render.theme import SHORT_METRICS, format_value, label, layout, shorten
 
@@ -46,11 +46,11 @@ def time_course(
             "There is no time course to draw: the single requests of these runs were not kept. "
             "Runs that perfkit makes or imports from request logs have one."
         )
-    stack = Stack(rows=len(_COURSES), row=112, gap=28, top=92 if len(names) > 1 else 56)
+    stack = Stack(rows=len(_COURSES), row=112, gap=34, top=92 if len(names) > 1 else 56)
     figure, owners = go.Figure(), list[str]()
     for name in names:
         every = requests_of_all((*baseline, *candidate), name)
-        width = bin_width(every)
+        width = bin_width(every, points(len(names), 60))
         for side in sides(baseline, candidate):
             _course(figure, side, name, width)
             owners += [name] * (len(figure.data) - len(owners))
@@ -124,7 +124,7 @@ def run_values(
     if not names or not shown:
         return Note("There is nothing to draw: these runs hold none of the metrics asked for.")
     order = {id(run): place for place, run in enumerate(sorted((*baseline, *candidate), key=_time_of), start=1)}
-    stack = Stack(rows=len(shown), row=96, gap=30, top=92 if len(names) > 1 else 56)
+    stack = Stack(rows=len(shown), row=96, gap=34, top=92 if len(names) > 1 else 56)
     figure, owners = go.Figure(), list[str]()
     for name in names:
         for index, metric in enumerate(shown):
@@ -138,7 +138,8 @@ def run_values(
     figure.update_layout(layout(stack.height, alt, margin=_margin(stack), dragmode=False))
     step = max(1, math.ceil(len(order) / 12))
     figure.update_layout(xaxis={"title": {"text": "run, in time order"}, "dtick": step, "range": [0.4, len(order) + 0.6]})
-    figure.update_yaxes(rangemode="normal")
+    for index, metric in enumerate(shown):
+        figure.update_layout({f"yaxis{axis(index)}": {"rangemode": "tozero" if metric is Metric.ERROR_RATE else "normal"}})
     selector(figure, names, owners, stack)
     return figure
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from perfkit.model import Run
 from perfkit.render.page import Note
-from perfkit.render.panels import MOST_SERVICES, Side, Stack, axis, band, line, log_ticks, selector, sides
+from perfkit.render.panels import MOST_SERVICES, Side, Stack, axis, band, line, log_ticks, points, selector, sides
 from perfkit.render.series import (
     BEYOND,
     Floats,
@@ -28,8 +28,7 @@ NO_REQUESTS = (
     "These runs were read from summaries: the single requests were not kept, so there is no distribution to draw. "
     "Runs that perfkit makes or imports from request logs have one."
 )
-_BINS = 96
-_LEVELS = 1.0 - 10.0 ** -np.linspace(np.log10(1 / 0.95), 3.0, 64)
+_BINS = 80
 _TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 
@@ -44,9 +43,9 @@ def latency_overlay(
     names = _drawable(baseline, candidate, services)
     if not names:
         return Note(NO_REQUESTS)
-    stack = Stack(rows=len(names), row=124 if len(names) <= 4 else 78, gap=26)
+    stack = Stack(rows=len(names), row=124 if len(names) <= 4 else 78, gap=30)
     samples = [sample for name in names for sample in requests_of_all((*baseline, *candidate), name)]
-    edges = log_edges(samples, _BINS)
+    edges = log_edges(samples, points(len(names), _BINS))
     figure = go.Figure()
     for index, name in enumerate(names):
         stack.title(figure, index, f"<b>{label(name, 44)}</b>")
@@ -110,6 +109,7 @@ def percentile_curve(
     if not names:
         return Note(NO_REQUESTS)
     one_by_one = len(names) > 4
+    levels = 1.0 - 10.0 ** -np.linspace(np.log10(1 / 0.95), 3.0, points(len(names), 60))
     stack = Stack(rows=1 if one_by_one else len(names), row=340 if len(names) == 1 or one_by_one else 200)
     if one_by_one:
         stack = Stack(rows=1, row=340, top=92)
@@ -117,7 +117,7 @@ def percentile_curve(
     for index, name in enumerate(names):
         panel = 0 if one_by_one else index
         for side in sides(baseline, candidate):
-            _percentiles(figure, side, name, panel, first=one_by_one or index == 0)
+            _percentiles(figure, side, name, levels, panel)
             owners += [name] * (len(figure.data) - len(owners))
         if not one_by_one:
             stack.title(figure, panel, f"<b>{label(name, 44)}</b>")
@@ -131,27 +131,25 @@ def percentile_curve(
     return figure
 
 
-def _percentiles(figure: go.Figure, side: Side, service: str, panel: int, *, first: bool) -> None:
+def _percentiles(figure: go.Figure, side: Side, service: str, levels: Floats, panel: int) -> None:
     samples = requests_of_all(side.runs, service)
     if not samples:
         return
-    x = rounded(-np.log10(1.0 - _LEVELS))
+    x = rounded(-np.log10(1.0 - levels))
     where = {"xaxis": f"x{axis(panel)}", "yaxis": f"y{axis(panel)}"}
-    low, _, high = spread([quantiles(sample, _LEVELS, beyond=3) for sample in samples])
-    every = np.all([len(sample.ordered_ms) * (1 - _LEVELS) >= 3 for sample in samples], axis=0)
+    low, _, high = spread([quantiles(sample, levels, beyond=3) for sample in samples])
+    every = np.all([len(sample.ordered_ms) * (1 - levels) >= 3 for sample in samples], axis=0)
     band(figure, side, x, np.where(every, low, np.nan), np.where(every, high, np.nan), **where)
     together = pooled(samples)
-    count = len(together.ordered_ms)
-    details = [[f"p{level * 100:.4g}", int(count * (1 - level))] for level in _LEVELS]
-    hover = f"{side.name}: %{{customdata[0]}} = %{{y:.4g}} ms, %{{customdata[1]:,}} requests above<extra></extra>"
+    hover = f"{side.name}: p%{{customdata}} = %{{y:.4g}} ms<extra></extra>"
     line(
         figure,
         side,
         x,
-        quantiles(together, _LEVELS, beyond=BEYOND),
-        customdata=details,
+        quantiles(together, levels, beyond=BEYOND),
+        customdata=rounded(levels * 100),
         hovertemplate=hover,
-        showlegend=first,
+        showlegend=panel == 0,
         legendgroup=side.name,
         **where,
     )
@@ -170,7 +168,7 @@ def _percentile_axes(figure: go.Figure, stack: Stack, panel: int, extent: tuple[
     figure.update_layout(
         {
             x: {
-                "range": [0, 3.04],
+                "range": [0.0, 3.06],
                 "tickvals": [float(-np.log10(1 - level)) for level in _TICKS],
                 "ticktext": [f"p{format_number(level * 100).rstrip('0').rstrip('.')}" for level in _TICKS],
                 "anchor": f"y{axis(panel)}",

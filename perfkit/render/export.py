@@ -45,6 +45,7 @@ def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Map
         extra_template_basedirs=[str(Path(__file__).parent / "templates")],
         exclude_anchor_links=True,
     )
+    exporter.environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     html, _ = exporter.from_notebook_node(notebook, resources={"perfkit": page})
     expected, drawn = count_charts(notebook), html.count(_DRAWN)
     if drawn != expected:

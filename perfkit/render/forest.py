@@ -66,11 +66,11 @@ def forest(comparison: Comparison) -> go.Figure | Note:
         _draw(figure, panel, "" if number == 1 else str(number), (bottom, top))
         top = bottom - 2.4 / total
     _legend(figure, comparison.findings)
-    figure.update_layout(layout(round(total * _ROW) + 112, _alt(comparison.findings), margin=_MARGIN, dragmode=False))
+    figure.update_layout(layout(round(total * _ROW) + 118, _alt(comparison.findings), margin=_MARGIN, dragmode=False))
     return figure
 
 
-_MARGIN = {"l": 62, "r": 92, "t": 62, "b": 50}
+_MARGIN = {"l": 68, "r": 92, "t": 68, "b": 50}
 
 
 def _panel(findings: Sequence[Finding], unit: str) -> _Panel | None:
@@ -122,13 +122,14 @@ def _draw(figure: go.Figure, panel: _Panel, axis: str, domain: tuple[float, floa
                 "zeroline": False,
                 "fixedrange": True,
                 "automargin": False,
+                "ticklabelstandoff": 8,
             },
         }
     )
     for service, at in panel.headers:
         text = f"<b>{label(service, 44)}</b>"
         figure.add_annotation(
-            x=0, xref="paper", xshift=-58, xanchor="left", y=at, yref=y, text=text, showarrow=False, font={"size": 13}
+            x=0, xref="paper", xshift=-64, xanchor="left", y=at, yref=y, text=text, showarrow=False, font={"size": 13}
         )
     for row in panel.rows:
         figure.add_annotation(
@@ -246,7 +247,7 @@ def _legend(figure: go.Figure, findings: Sequence[Finding]) -> None:
             figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=VERDICT_WORDS[verdict])
     if any(finding.tolerance is not None for finding in findings):
         square = {"symbol": "square", "size": 12, "color": TOLERANCE_COLOUR, "opacity": 0.4}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name="accepted worsening")
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name="accepted")
     if any(finding.change is None for finding in findings):
         stroke = {"symbol": "line-ns-open", "size": 11, "color": NEUTRAL_COLOUR}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=stroke, name="no estimate")

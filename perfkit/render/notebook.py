@@ -217,7 +217,7 @@ def _current_interpreter() -> type[Any]:
     class ThisInterpreter(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             # No history file: two reports at once would wait for one another's lock.
-            spec = get_kernel_dict(extra_arguments=["--HistoryManager.enabled=False", "--log-level=ERROR"])
+            spec = get_kernel_dict(extra_arguments=["--HistoryManager.enabled=False", "--log-level=CRITICAL"])
             return KernelSpec(resource_dir=RESOURCES, **spec)
 
     class ThisKernel(AsyncKernelManager):

@@ -17,6 +17,11 @@ MOST_SERVICES = 30
 """More services than this make a chart that nobody reads; the tables have them all."""
 
 
+def points(services: int, most: int) -> int:
+    """Points per line: fewer where there are many services, so that a report of any size stays a few MB."""
+    return max(20, min(most, 12 * most // services))
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """How one side of a comparison is drawn; dashes tell the sides apart where colour does not."""
@@ -48,7 +53,7 @@ class Stack:
 
     rows: int
     row: int
-    gap: int = 30
+    gap: int = 34
     top: int = 52
     bottom: int = 46
 
@@ -77,7 +82,7 @@ class Stack:
             y=self.domain(index)[1],
             yref="paper",
             yanchor="bottom",
-            yshift=2,
+            yshift=6,
             text=text,
             showarrow=False,
             font={"size": 12},
@@ -145,7 +150,7 @@ def selector(figure: go.Figure, services: Sequence[str], owners: Sequence[str], 
                 "buttons": buttons,
                 "x": 0,
                 "xanchor": "left",
-                "y": 1 + (stack.top - 6) / stack.plot,
+                "y": 1 + (stack.top - 28) / stack.plot,
                 "yanchor": "top",
                 "pad": {"l": -46, "t": 0, "b": 0, "r": 0},
                 "bgcolor": "rgba(128,136,150,0.10)",

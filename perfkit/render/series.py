@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 BEYOND = 10
 """A percentile is drawn when at least this many requests lie above it."""
+# Binomial weights: a Gaussian with a standard deviation of 1.4 bins.
+_KERNEL = np.array([1, 8, 28, 56, 70, 56, 28, 8, 1]) / 256.0
 _WIDTHS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
@@ -94,11 +96,11 @@ def log_edges(samples: Sequence[Requests], bins: int) -> Floats:
 
 
 def log_density(sample: Requests, edges: Floats) -> Floats:
-    """Share of requests in percent per bin, smoothed over neighbours (1-4-6-4-1), one value per bin."""
+    """Share of requests in percent per bin, smoothed over its neighbours, one value per bin."""
     inside = np.clip(sample.ordered_ms, edges[0], edges[-1])
     share = np.histogram(inside, bins=edges)[0] / len(inside) * 100.0
-    padded = np.pad(share, 2, mode="reflect")
-    smooth: Floats = np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16.0, mode="valid")
+    padded = np.pad(share, len(_KERNEL) // 2, mode="reflect")
+    smooth: Floats = np.convolve(padded, _KERNEL, mode="valid")
     return smooth
 
 
@@ -119,7 +121,7 @@ def pooled(samples: Sequence[Requests]) -> Requests:
     )
 
 
-def bin_width(samples: Sequence[Requests], most: int = 60) -> int:
+def bin_width(samples: Sequence[Requests], most: int) -> int:
     """Whole seconds per point of a time course, so that the longest run has at most about ``most`` points."""
     longest = max(float(sample.elapsed_s[-1]) for sample in samples)
     return next((width for width in _WIDTHS if longest / width <= most), _WIDTHS[-1])

@@ -159,7 +159,7 @@ def findings_table(comparison: Comparison) -> Html:
 
 
 def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
-    settle = f"{finding.runs_needed} runs" if finding.runs_needed else ""
+    settle = f"{finding.runs_needed} run{'s' if finding.runs_needed > 1 else ''}" if finding.runs_needed else ""
     if finding.requests_needed:
         settle = f"{finding.requests_needed:,} requests"
     detectable = finding.min_detectable

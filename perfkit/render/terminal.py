@@ -14,7 +14,7 @@ from perfkit.render.theme import (
     shorten,
     verdict_text,
 )
-from perfkit.render.words import detectable, headlines, limit_text, next_step, settle
+from perfkit.render.words import detectable, headlines, limit_text, next_step, settle_short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,10 +38,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(text))
     if comparison.findings:
         console.print(findings_table(comparison))
-    for finding in comparison.by_verdict(Verdict.INCONCLUSIVE):
-        console.print(Text(f"  {_open_question(finding)}", style="dim")) if _open_question(finding) else None
-    for warning in comparison.warnings:
-        console.print(Text(f"! {clean(warning)}", style="yellow"))
+    for note in dict.fromkeys((*_notes(comparison), *comparison.warnings)):
+        console.print(Text(f"! {clean(note)}", style="yellow"))
     console.print(Text(f"Next: {next_step(comparison)}"))
 
 
@@ -73,18 +71,22 @@ def findings_table(comparison: Comparison) -> Table:
 
 def _extra_titles(comparison: Comparison) -> tuple[str, ...]:
     level = f"{comparison.confidence * 100:g} % interval"
-    return (level, "p", "tolerance", "detectable") if comparison.rule == "evidence" else ("limit",)
+    return (level, "p", "tolerance", "detectable", "to settle") if comparison.rule == "evidence" else ("limit",)
 
 
 def _numbers(finding: Finding, *, evidence: bool) -> list[str]:
     values = [format_value(finding.metric, value) for value in (finding.baseline, finding.candidate)]
     if not evidence:
         return [*values, format_change(finding), finding.limit]
-    more = [format_interval(finding), format_p(finding.p_adjusted), limit_text(finding), detectable(finding)]
+    more = [format_interval(finding), format_p(finding.p_adjusted), limit_text(finding), detectable(finding), settle_short(finding)]
     return [*values, format_change(finding), *more]
 
 
-def _open_question(finding: Finding) -> str:
-    parts = [f"needs {settle(finding)}" if settle(finding) else "", *finding.warnings]
-    text = "; ".join(part for part in parts if part)
-    return f"{clean(finding.service)}, {Metric(finding.metric).title}: {clean(text)}" if text else ""
+def _notes(comparison: Comparison) -> list[str]:
+    """Warnings of single findings; those that the whole comparison gives as well are not repeated."""
+    return [
+        f"{finding.service}, {Metric(finding.metric).title}: {warning}"
+        for finding in comparison.findings
+        for warning in finding.warnings
+        if warning not in comparison.warnings
+    ]

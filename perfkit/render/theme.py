@@ -207,11 +207,13 @@ def template() -> dict[str, Any]:
             "legend": {
                 "orientation": "h",
                 "x": 0,
+                "xref": "container",
                 "xanchor": "left",
                 "y": 1,
                 "yref": "container",
                 "yanchor": "top",
                 "font": {"size": 12},
+                "itemwidth": 30,
                 "itemclick": False,
                 "itemdoubleclick": False,
             },

@@ -87,6 +87,13 @@ def settle(finding: Finding) -> str:
     return " or ".join(parts)
 
 
+def settle_short(finding: Finding) -> str:
+    """`settle` for a table cell: ``+29 runs``; ``~`` where more runs would not settle it; empty for a verdict."""
+    if finding.verdict is not Verdict.INCONCLUSIVE:
+        return ""
+    return f"+{finding.runs_needed} {_plural(finding.runs_needed, 'run')}" if finding.runs_needed else "~"
+
+
 def detectable(finding: Finding) -> str:
     """The smallest change that this comparison would have called: ``5.2 %``; ``~`` when unknown."""
     if finding.min_detectable is None:

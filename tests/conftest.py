@@ -1,0 +1,26 @@
+"""Fixtures for every test.  Real files that others wrote live outside the repository; tests that read them may skip."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from samples import REPOSITORY
+
+settings.register_profile("perfkit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("perfkit")
+
+DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed: a calibration must give the same answer every time."""
+    return np.random.default_rng(20251017)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real files beside the repository (see its README); they carry no licence to be kept in here."""
+    if not DATA.is_dir():
+        pytest.skip(f"{DATA} is not there: the real files of other projects are not part of this repository")
+    return DATA

@@ -1,0 +1,190 @@
+"""The command line: output, exit codes, errors by their text."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+
+from perfkit.cli import main
+
+BASELINES = {
+    "api_gateway": {"baseline_users": 1, "error_rate_pct": 0.33, "rps": 50.0, "total_requests": 300, "total_failures": 1},
+    "rag_service": {"baseline_users": 1, "error_rate_pct": 0.0, "rps": 25.0, "total_requests": 150, "total_failures": 0},
+}
+CURRENT = {
+    "api_gateway": {"baseline_users": 100, "error_rate_pct": 1.0, "rps": 35.0, "total_requests": 1500, "total_failures": 15},
+    "rag_service": {"baseline_users": 100, "error_rate_pct": 0.33, "rps": 24.0, "total_requests": 300, "total_failures": 1},
+}
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def perfkit(*words: str | Path) -> Said:
+    out, err = io.StringIO(), io.StringIO()
+    return Said(main([str(word) for word in words], out, err), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "performance-baselines-v2.json").write_text(json.dumps(BASELINES))
+    (tmp_path / "metrics.json").write_text(json.dumps(CURRENT))
+    return tmp_path
+
+
+KNOWN_ANSWER = ("compare", "performance-baselines-v2.json", "--candidate", "metrics.json")
+
+
+def test_known_answer_under_fixed_limits(here: Path) -> None:
+    said = perfkit(
+        *KNOWN_ANSWER, "--rule", "threshold", "--format", "markdown", "--output", "reports/regression-analysis.md"
+    )
+    text = (here / "reports" / "regression-analysis.md").read_text()
+    assert said.code == 1
+    assert "| Evaluated | Passed | Critical |\n| --: | --: | --: |\n| 4 | 2 | 2 |" in text
+    critical, passed = text.split("## Passed")
+    assert "| api_gateway | error rate | 0.330 % | 1.00 % | +203 % | +0.5 % |" in critical
+    assert "| rag_service | error rate | 0 % | 0.330 % | +∞ % (from zero) | +0.5 % |" in critical
+    assert "| api_gateway | throughput | 50.0/s | 35.0/s | -30.0 % | -30 % |" in passed
+    assert "| rag_service | throughput | 25.0/s | 24.0/s | -4.0 % | -30 % |" in passed
+
+
+def test_known_answer_under_evidence_claims_no_regression(here: Path) -> None:
+    said = perfkit(*KNOWN_ANSWER, "--format", "json")
+    document = json.loads(said.out)
+    errors = {f["service"]: f for f in document["findings"] if f["metric"] == "error_rate_pct"}
+    assert said.code == 0
+    assert document["verdict"] == "inconclusive"
+    assert all(finding["verdict"] == "inconclusive" for finding in document["findings"])
+    assert errors["api_gateway"]["requests_needed"] > 1500
+    assert errors["rag_service"]["requests_needed"] > errors["api_gateway"]["requests_needed"]
+    assert any("1 user in the baseline, 100 users in the candidate" in text for text in document["warnings"])
+    assert any("300 requests in 2 minutes are not 50 rps" in text for text in document["warnings"])
+
+
+def test_evidence_says_in_words_that_nothing_can_be_claimed(here: Path) -> None:
+    said = perfkit(*KNOWN_ANSWER, "--format", "markdown")
+    assert "No regression can be claimed" in said.out
+    assert "requests on each side" in said.out
+    assert perfkit(*KNOWN_ANSWER, "--fail-on", "inconclusive").code == 1
+    assert perfkit(*KNOWN_ANSWER, "--fail-on", "never", "--rule", "threshold").code == 0
+
+
+def test_text_and_junit_say_the_same(here: Path) -> None:
+    text = perfkit(*KNOWN_ANSWER, "--rule", "threshold")
+    junit = ElementTree.fromstring(perfkit(*KNOWN_ANSWER, "--rule", "threshold", "--format", "junit").out)
+    assert "✗ regression" in text.out
+    assert "+203 %" in text.out
+    suite = junit.find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "2", "0")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ((), 2, "Usage: perfkit"),
+        (("compair",), 2, "No such command 'compair'"),
+        (("compare", "performance-baselines-v2.json"), 2, "Missing option '--candidate'"),
+        (("compare", "nowhere.csv", "--candidate", "metrics.json"), 2, "nowhere.csv: there is no such file"),
+        (("compare", "broken.json", "--candidate", "metrics.json"), 2, "broken.json"),
+        (("compare", "note.txt", "--candidate", "metrics.json"), 2, "note.txt: no reader knows this format"),
+        (("compare", "metrics.json", "--candidate", "metrics.json"), 3, ""),
+        (("compare", "metrics.json", "--candidate", "metrics.json", "--fail-on", "never"), 3, ""),
+        ((*KNOWN_ANSWER, "--policy", "policy.toml"), 2, "unknown key 'tolerence' (did you mean 'tolerance'?)"),
+        ((*KNOWN_ANSWER, "--policy", "none.toml"), 2, "none.toml: there is no such file"),
+        ((*KNOWN_ANSWER, "--output", "/dev/full"), 4, "/dev/full: cannot be written"),
+        (("run", "bse"), 2, "did you mean 'baseline'?"),
+        (("run",), 2, "name a scenario, or say --all"),
+        (("run", "baseline", "--duration", "soon"), 2, 'expected a length such as "90s"'),
+        (("run", "baseline", "--users", "0"), 2, "--users"),
+        (("run", "x", "--locustfile", "none.py"), 4, "none.py: there is no such locustfile"),
+        (("run", "x", "--locustfile", "bad.py"), 4, "bad.py:1: is not valid Python"),
+        (("simulate", "baseline"), 2, "Missing option '--seed'"),
+        (("metrics", "note.txt"), 2, "note.txt"),
+        (("report", "compare", "--baseline", "nowhere", "--candidate", "metrics.json"), 2, "nowhere"),
+    ],
+)
+def test_wrong_use_is_named_and_never_green(here: Path, words: tuple[str, ...], code: int, text: str) -> None:
+    (here / "broken.json").write_text(json.dumps(BASELINES)[:100])
+    (here / "note.txt").write_text("hello")
+    (here / "policy.toml").write_text("[policy]\ntolerence = 3\n")
+    (here / "bad.py").write_text("def x(:\n")
+    said = perfkit(*words)
+    assert said.code == code
+    assert text in said.out + said.err
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)>|`x`\n@everyone ![x](javascript:alert(1)) \u202eabc"
+
+
+def test_hostile_service_names_stay_text(here: Path) -> None:
+    for name, content in (("performance-baselines-v2.json", BASELINES), ("metrics.json", CURRENT)):
+        (here / name).write_text(json.dumps({HOSTILE: content["api_gateway"]}))
+    markdown = perfkit(*KNOWN_ANSWER, "--rule", "threshold", "--format", "markdown").out
+    row = next(line for line in markdown.splitlines() if "error rate |" in line and "&#60;" in line)
+    assert row.count("|") == 7
+    assert not any(bad in markdown for bad in ("<img", "</script", "@everyone", "](", "\u202e", "`x`"))
+    junit = ElementTree.fromstring(perfkit(*KNOWN_ANSWER, "--rule", "threshold", "--format", "junit").out)
+    assert len(junit.findall(".//testcase")) == 2
+    assert "\u202e" not in perfkit(*KNOWN_ANSWER, "--rule", "threshold").out
+
+
+def test_metrics_and_baseline_extract_write_what_compare_reads(here: Path) -> None:
+    assert perfkit("simulate", "baseline", "--seed", "1", "--duration", "60s", "--at", "2026-01-02T03:04:05Z").code == 0
+    stats = here / "load_results_baseline_20260102_030405_stats.csv"
+    assert stats.is_file()
+    assert perfkit("metrics", stats, "--output", "m.json").code == 0
+    assert perfkit("baseline", "extract", stats).code == 0
+    entry = json.loads((here / "performance-baselines-v2.json").read_text())["api_gateway"]
+    assert entry["baseline_users"] == 1
+    assert entry["total_requests"] > 20
+    assert entry["timestamp"].startswith("2026-01-02T03:04:0")
+    assert "p999_latency_ms" not in entry  # too few requests: absent, not invented
+    assert entry == json.loads((here / "m.json").read_text())["api_gateway"]
+
+
+def test_import_keeps_a_file_once(here: Path) -> None:
+    perfkit("simulate", "baseline", "--seed", "1", "--duration", "60s", "--at", "2026-01-02T03:04:05Z")
+    first = perfkit("import", "load_results_baseline_20260102_030405", "--scenario", "base", "--label", "build=7")
+    again = perfkit("import", "load_results_baseline_20260102_030405_stats.csv", "--scenario", "base")
+    assert first.code == 0
+    assert first.out == again.out
+    listed = json.loads(perfkit("runs", "--format", "json").out)
+    assert [(row["id"], row["scenario"]) for row in listed] == [(first.out.strip(), "base")]
+    assert first.out.strip() in perfkit("runs").out
+
+
+def test_init_writes_settings_that_load_and_leaves_files_alone(here: Path) -> None:
+    assert perfkit("init").code == 0
+    assert "did you mean 'shop'" in perfkit("run", "shp").err
+    (here / "perfkit.toml").write_text("[scenario.mine]\nlocustfle = 'x.py'\n")
+    assert "left alone" in perfkit("init").out
+    assert "unknown key 'locustfle' (did you mean 'locustfile'?)" in perfkit("runs").err
+
+
+def test_help_has_examples_and_costs_little(here: Path) -> None:
+    for words in (("run",), ("compare",), ("simulate",), ("metrics",), ("report", "compare"), ("report", "baseline")):
+        assert "Example" in perfkit(*words, "--help").out
+    script = "import sys; from perfkit.cli import main; main(['--help'], sys.stdout, sys.stderr); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for heavy in ("numpy", "pandas", "scipy", "plotly", "locust", "pyarrow", "rich.console"):
+        assert f"'{heavy}'" not in done.stdout
+
+
+def test_a_closed_pipe_is_no_traceback(here: Path) -> None:
+    command = f"{sys.executable} -m perfkit {' '.join(KNOWN_ANSWER)} --format json | head -c 10"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env={**os.environ})
+    assert "Traceback" not in done.stderr
