@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfkit.model import Comparison, Finding, Metric, Run, Side, Verdict
+from perfkit.model import Comparison, Finding, Metric, Run, ServiceStats, Side, Verdict
 from perfkit.policy import Limit, Policy
 from perfkit.stats.compare import Effect, Failures, Values, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
@@ -30,6 +30,9 @@ WEIGHTS = {
     Metric.RPS: 0.07,
     Metric.P999: 0.04,
 }
+
+
+FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 
 
 def judge(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
@@ -227,18 +230,27 @@ def effect_of(
 def level_values(
     service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run]
 ) -> Values | None:
-    """Run values of a latency or throughput metric, with their mean error within a run."""
+    """Run values of a latency or throughput metric, with their error within a run; ``None`` where a run cannot say."""
     sides: list[Floats] = []
     variances: list[float] = []
     for runs in (baseline, candidate):
         stats = [run.services[service] for run in runs]
         # A value that a source rounded to zero lies somewhere in the first half step.
         known = [s.value(metric) or s.resolutions.get(metric, 0.0) / 2.0 for s in stats]
-        if not all(value > 0 for value in known):
+        if not all(value > 0 for value in known) or any(_too_few(metric, s) for s in stats):
             return None
         sides.append(np.array(known, float))
-        variances += [((s.standard_error(metric) or 0.0) / v) ** 2 for s, v in zip(stats, known, strict=True)]
-    return Values(sides[0], sides[1], float(np.mean(variances)) if variances else 0.0)
+        if runs:
+            errors = [(s.standard_error(metric) or 0.0) / v for s, v in zip(stats, known, strict=True)]
+            variances.append(float(np.mean(np.square(errors))))
+    # Each side weighs as it does in the difference of means: nine long runs do not make up for a short one.
+    weights = [1.0 / side.size for side in sides if side.size]
+    return Values(sides[0], sides[1], float(np.average(variances, weights=weights)))
+
+
+def _too_few(metric: Metric, stats: ServiceStats) -> bool:
+    """The scatter of so few requests cannot tell their own mean's error (a test measures the false alarms)."""
+    return metric is Metric.AVG and stats.count is not None and stats.count < FEWEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,5 +351,8 @@ def _unanswered(question: _Question, baseline: Sequence[Run], candidate: Sequenc
         if warning.startswith(question.metric.title)
     ]
     where = " and ".join(missing) or "baseline or candidate"
-    texts = dict.fromkeys((f"not known for every run of the {where}", *reasons))
+    what = f"not known for every run of the {where}"
+    if any(_too_few(question.metric, run.services[question.service]) for run in (*baseline, *candidate)):
+        what = f"a run holds fewer than {FEWEST} requests of this service"
+    texts = dict.fromkeys((what, *reasons))
     return replace(_blank(question, None, None), warnings=tuple(texts))

@@ -139,21 +139,29 @@ def _tell(execution: Execution) -> None:
 
 
 def _progress() -> Callable[[Scenario, Progress], None]:
-    """A line that is rewritten every second on a terminal; plain lines every `PLAIN_EVERY_S` seconds elsewhere."""
+    """A line that is rewritten every second on a terminal.
+
+    Elsewhere plain lines: at the start, when all users run, and every `PLAIN_EVERY_S` seconds.
+    """
     terminal = sys.stdout.isatty()
-    last = {"elapsed": float("-inf")}
+    last: Progress | None = None
 
     def show(scenario: Scenario, progress: Progress) -> None:
-        if progress.elapsed_s < last["elapsed"]:
-            last["elapsed"] = float("-inf")
-        if not terminal and progress.elapsed_s - last["elapsed"] < PLAIN_EVERY_S:
+        nonlocal last
+        if not terminal and not _is_news(scenario, last, progress):
             return
-        last["elapsed"] = progress.elapsed_s
+        last = progress
         text = progress_line(scenario, progress)
         click.echo(f"\r\033[K{text}" if terminal else text, nl=not terminal)
         sys.stdout.flush()
 
     return show
+
+
+def _is_news(scenario: Scenario, last: Progress | None, now: Progress) -> bool:
+    if last is None or now.elapsed_s < last.elapsed_s or now.elapsed_s - last.elapsed_s >= PLAIN_EVERY_S:
+        return True
+    return now.users == scenario.users and last.users < now.users
 
 
 def progress_line(scenario: Scenario, progress: Progress) -> str:

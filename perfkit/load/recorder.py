@@ -48,7 +48,7 @@ class Meter:
         self.cpu_pct = 0.0
         self._clocks = (time.monotonic(), time.process_time())
         self._totals = deque([(time.monotonic(), 0)])
-        self._times: deque[tuple[float, Any]] = deque()
+        self._times: deque[tuple[float, Any]] = deque(maxlen=20)  # of at most `FLUSH_ROWS` each: 8 MB
         np.percentile([0.0], 95)  # its first call imports numpy.ma, 50 ms that the load need not meet
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -200,7 +200,7 @@ class Recorder:
     def on_quitting(self, **_: object) -> None:
         """Write what there is; on SIGTERM requests still come in afterwards."""
         self.flush()
-        self.is_interrupted |= self.environment.runner.state != "stopped"
+        self.is_interrupted |= not self.is_master and self.environment.runner.state != "stopped"
         if self.problem:  # here, because a user's own listener may have set another code
             self.environment.process_exit_code = EXIT_DISK
 

@@ -21,6 +21,7 @@ from typing import Any
 from perfkit.document import make_run_id, parse_time
 from perfkit.errors import ReadError
 from perfkit.model import LoadProfile, Metric, Run, ServiceStats, Validity
+from perfkit.stats.percentile_table import PercentileTable, errors_assumed, errors_from_percentiles
 from perfkit.validity import GeneratorFacts, check_run
 
 TITLE = "metrics or baselines JSON (service name to metrics)"
@@ -110,10 +111,17 @@ def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
     if values["error_rate_pct"] is None and counts["count"] and counts["failures"] is not None:
         values["error_rate_pct"] = 100.0 * counts["failures"] / counts["count"]
     whole = {name: None if number is None else int(number) for name, number in counts.items()}
-    errors = {}
-    if whole["count"] and values["rps"] is not None:
-        errors[Metric.RPS.value] = values["rps"] / math.sqrt(whole["count"])  # counts scatter at least like Poisson's
-    return ServiceStats(whole["count"], whole["failures"], **values, standard_errors=errors)
+    return ServiceStats(whole["count"], whole["failures"], **values, standard_errors=_errors(values, whole["count"]))
+
+
+def _errors(values: Mapping[str, float | None], count: int | None) -> dict[str, float]:
+    """Standard errors within the run: from the percentiles where there are three, else from an assumed shape."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if not count or not known:
+        return {}
+    table = {q: known[metric] for metric in Metric if (q := metric.quantile) is not None and metric in known}
+    errors = errors_assumed(count, known)
+    return {**errors, **errors_from_percentiles(PercentileTable.of(table), count, known)}
 
 
 def _duration(document: Mapping[str, Mapping[str, Any]], path: Path) -> float | None:

@@ -62,6 +62,23 @@ def errors_from_percentiles(table: PercentileTable, count: int, values: Mapping[
     return {name: float(error) for name, error in errors.items()}
 
 
+def errors_assumed(count: int, values: Mapping[str, float]) -> dict[str, float]:
+    """Standard errors of latencies where nothing but the value and the number of requests is known, in ms.
+
+    As if latencies were exponential (their standard deviation is their mean), times `AUTOCORRELATION_FACTOR`: services
+    scatter less as a rule, so this errs towards "cannot say".
+    """
+    errors: dict[str, float] = {}
+    for name, value in values.items():
+        metric = Metric(name)
+        relative = 1.0 if metric is Metric.AVG else None
+        if (q := metric.quantile) is not None:
+            relative = float(np.sqrt(q / (1 - q)) / -np.log(1 - q))
+        if relative is not None:
+            errors[name] = AUTOCORRELATION_FACTOR * relative * value / float(np.sqrt(count))
+    return errors
+
+
 def _quantile_error(table: PercentileTable, count: int, q: float) -> float:
     rank_error = AUTOCORRELATION_FACTOR * float(np.sqrt(q * (1 - q) / count))
     return (table.at(min(q + rank_error, 1.0)) - table.at(max(q - rank_error, 0.0))) / 2.0

@@ -1,0 +1,167 @@
+"""``perfkit run`` for real: Locust, the demo services, run folders, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import perfkit
+from perfkit.cli import main
+
+SETTINGS = """
+store = "runs"
+[scenario.short]
+locustfile = "shape.py"
+[scenario.broken]
+locustfile = "gone.py"
+"""
+
+SHAPE = """
+from locust import FastHttpUser, LoadTestShape, constant, task
+import os
+
+class Caller(FastHttpUser):
+    host = os.environ["TARGET"]
+    wait_time = constant(0.05)
+
+    @task
+    def call(self):
+        self.client.get("/", name="front")
+
+class Steps(LoadTestShape):
+    def tick(self):
+        return (4, 4) if self.get_run_time() < 2 else None
+"""
+
+
+def run(*words: str | Path) -> int:
+    return main(["run", *map(str, words)], sys.stdout, sys.stderr)
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    from perfkit.load.services import start_services
+
+    with start_services(names=("api_gateway",), seed=1) as services:
+        yield services.addresses["api_gateway"]
+
+
+def test_a_run_leaves_a_folder_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run("baseline", "--users", "8", "--spawn-rate", "8", "--duration", "4s", "--store", tmp_path, "--label", "b=1")
+    said = capsys.readouterr()
+    (folder,) = tmp_path.iterdir()
+    read = perfkit.read_run(folder)
+    requests = read.requests()
+    assert code == 0, said.err
+    assert f"-> {folder}" in said.out
+    assert "users 8/8" in said.out or "users 0/8" in said.out
+    assert {"run.json", "requests.parquet", "source"} == {item.name for item in folder.iterdir()}
+    assert read.id == folder.name
+    assert read.validity.ok
+    assert read.labels == {"b": "1"}
+    assert read.profile == perfkit.LoadProfile("steady", 8, 8.0, 4.0)
+    assert set(read.services) == {"api_gateway", "rag_service", "mcp_server"}
+    assert requests is not None
+    assert len(requests) == sum(stats.count or 0 for stats in read.services.values())
+    assert (requests["response_time_ms"] % 1 > 0).mean() > 0.9  # not rounded
+    assert read.services["mcp_server"].p50_latency_ms == pytest.approx(240, rel=0.3)
+    assert read.services["api_gateway"].response_bytes == 256
+    assert read.services["api_gateway"].p999_latency_ms is None
+    locusts_own = perfkit.read_run(folder / "source")
+    assert locusts_own.services["api_gateway"].count == read.services["api_gateway"].count
+
+
+def test_all_runs_the_files_scenarios_and_records_what_failed(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TARGET", target)
+    (tmp_path / "perfkit.toml").write_text(SETTINGS)
+    (tmp_path / "shape.py").write_text(SHAPE)
+    code = run("--all")
+    record = json.loads((tmp_path / "test_execution_metadata.json").read_text())
+    assert code == 4
+    assert "gone.py: there is no such locustfile" in capsys.readouterr().err
+    assert record["schema"] == "perfkit.execution/1"
+    assert [item["status"] for item in record["executions"]] == ["ok", "failed"]
+    assert record["executions"][0]["requests"] > 50
+    assert "gone.py" in record["executions"][1]["error"]
+    read = perfkit.read_run(record["executions"][0]["folder"])
+    assert read.profile.kind == "custom"
+    assert list(read.services) == ["front"]
+
+
+@contextmanager
+def started(store: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of a minute, caught when it has shown its first progress (so requests are flowing)."""
+    words = ["baseline", "--users", "20", "--spawn-rate", "20", "--duration", "60s", "--store", str(store)]
+    command = [sys.executable, "-m", "perfkit", "run", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes) as process:
+        assert process.stdout is not None
+        while "users 20/20" not in (line := process.stdout.readline()):
+            assert line, "the run ended before its users ran"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_kill_nine_keeps_the_requests_and_no_comparison_takes_the_run(tmp_path: Path) -> None:
+    with started(tmp_path) as process:
+        process.kill()
+        process.wait()
+    (folder,) = tmp_path.iterdir()
+    read = perfkit.read_run(folder)
+    requests = read.requests()
+    assert not (folder / "run.json").exists()
+    assert requests is not None
+    assert len(requests) > 20
+    assert [check.name for check in read.validity.problems if check.severity == "invalid"] == ["interrupted"]
+    assert perfkit.compare([folder], [folder]).verdict is perfkit.Verdict.INVALID
+    assert perfkit.RunStore(tmp_path).ids() == []
+    assert perfkit.RunStore(tmp_path).unfinished() == [folder.name]
+
+
+def test_ctrl_c_ends_in_order_and_marks_the_run(tmp_path: Path) -> None:
+    with started(tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    (folder,) = tmp_path.iterdir()
+    read = perfkit.read_run(folder)
+    assert process.returncode == 3
+    assert "interrupted" in err
+    assert (folder / "run.json").is_file()
+    assert not read.validity.ok
+    assert read.requests() is not None
+
+
+def test_a_run_that_measures_nothing_leaves_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "idle.py").write_text(
+        "from locust import User, constant, task\n"
+        "class Idle(User):\n    wait_time = constant(0.1)\n    @task\n    def nothing(self): pass\n"
+    )
+    words = ("idle", "--locustfile", tmp_path / "idle.py", "--users", "1", "--duration", "1s", "--store", tmp_path / "runs")
+    assert run(*words) == 4
+    assert "no request was made" in capsys.readouterr().err
+    store = perfkit.RunStore(tmp_path / "runs")
+    assert store.ids() == store.unfinished() == []
+
+
+def test_a_remote_store_gets_the_whole_run(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TARGET", target)
+    (tmp_path / "shape.py").write_text(SHAPE)
+    assert run("short", "--locustfile", tmp_path / "shape.py", "--store", "memory://perfkit-test") == 0
+    store = perfkit.RunStore("memory://perfkit-test")
+    (run_id,) = store.ids()
+    requests = store.get(run_id).requests()
+    assert requests is not None
+    assert len(requests) == store.get(run_id).services["front"].count
