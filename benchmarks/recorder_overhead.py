@@ -1,15 +1,19 @@
 """What it costs to record every request.
 
     python benchmarks/recorder_overhead.py [--pairs 12] [--seconds 8] [--users 30]
+    python benchmarks/recorder_overhead.py --slices [--pairs 60]
     python benchmarks/recorder_overhead.py --memory [--requests 5000000]
 
-Without ``--memory``: Locust with `FastHttpUser`, without waiting, against a bare asyncio server, alternately with and
+Without either: Locust with `FastHttpUser`, without waiting, against a bare asyncio server, alternately with and
 without the recorder (ABBA, so that a drift of the machine cancels).  Two figures of each: requests per second, and CPU
 time of the Locust process per request, which hardly depends on what else the machine does.
 
+With ``--slices``: one Locust process in which the recorder is switched on and off every second (ABBA), each second with
+it holding one write.  Neighbours of a shared machine change more slowly than that, so it is by far the sharper comparison.
+
 With ``--memory``: resident memory while requests go through the recorder's own listener, written as in production.
 
-Both print Markdown for the README beside this file.
+All print Markdown for the README beside this file.
 """
 
 import argparse
@@ -21,7 +25,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDER = ROOT / "perfkit" / "load" / "recorder.py"
@@ -52,6 +60,46 @@ def stop(environment, **_):
     print(json.dumps({"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests, "peak_mb": peak_mb}), flush=True)
 """
 
+SLICES = """
+import json, resource, time
+import gevent
+from locust import FastHttpUser, events, task
+
+class Busy(FastHttpUser):
+    @task
+    def get(self):
+        self.client.get("/item", name="/item")
+
+@events.test_start.add_listener
+def start(environment, **_):
+    gevent.spawn(alternate, environment)
+
+def alternate(environment):
+    buffer = events.perfkit_buffer
+    recorder = buffer.on_full.__self__
+    write, recorder.tick = recorder.tick, lambda: None
+    events.request.remove_listener(buffer.on_request)
+    gevent.sleep(2)
+    for pair in range(%d):
+        rows = {}
+        for is_recorded in (False, True) if pair %% 2 == 0 else (True, False):
+            if is_recorded:
+                events.request.add_listener(buffer.on_request)
+            before = clocks(environment)
+            gevent.sleep(1)
+            if is_recorded:
+                write()
+            requests, seconds, cpu_s = (now - then for now, then in zip(clocks(environment), before))
+            if is_recorded:
+                events.request.remove_listener(buffer.on_request)
+            rows[is_recorded] = {"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests}
+        print(json.dumps([rows[False], rows[True]]), flush=True)
+    environment.runner.quit()
+
+def clocks(environment):
+    return environment.stats.total.num_requests, time.perf_counter(), time.process_time()
+"""
+
 
 class Answer(asyncio.Protocol):
     """Answers whatever comes with the same few bytes."""
@@ -70,12 +118,12 @@ async def serve() -> None:
     await server.serve_forever()
 
 
-def measure(folder: Path, port: str, seconds: int, users: int, is_recorded: bool) -> dict[str, float]:
-    """Run Locust once; return requests per second, CPU µs per request and peak MB."""
+def locust(folder: Path, port: str, users: int, source: str, is_recorded: bool, *more: str) -> list:
+    """Run Locust once; return the lines of JSON that its locustfile printed."""
     user = folder / "busy.py"
-    user.write_text(LOCUSTFILE % WARM_UP_S)
+    user.write_text(source)
     files = f"{RECORDER},{user}" if is_recorded else str(user)
-    load = ["-H", f"http://127.0.0.1:{port}", "-u", str(users), "-r", "100", "-t", str(seconds)]
+    load = ["-H", f"http://127.0.0.1:{port}", "-u", str(users), "-r", "100", *more]
     reading, writing = os.pipe()
     own = {
         "PERFKIT_RECORDING": str(folder / "requests.arrow"),
@@ -92,38 +140,63 @@ def measure(folder: Path, port: str, seconds: int, users: int, is_recorded: bool
     )
     os.close(reading)
     os.close(writing)
-    return next(json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))]
 
 
-def compare(pairs: int, seconds: int, users: int) -> None:
-    """Print all pairs and the medians of their ratios."""
+@contextmanager
+def serving() -> Iterator[str]:
+    """Run the server as a process of its own; yield its port."""
+    with subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def median_interval(values: list[float]) -> str:
+    """Return the median and its 95 % interval from order statistics."""
+    low, high = (int(binom.ppf(tail, len(values), 0.5)) for tail in (0.025, 0.975))
+    ordered = sorted(values)
+    return f"{statistics.median(values):.3f} ({ordered[low]:.3f} to {ordered[min(high, len(values) - 1)]:.3f})"
+
+
+def table(pairs: list[tuple[dict, dict]]) -> None:
+    """Print pairs without and with the recorder, and the medians of their ratios."""
     print(
         "| pair | rps without | with | ratio | CPU µs/request without | with | ratio |\n|---|---|---|---|---|---|---|"
     )
-    rates, costs, peaks = [], [], ([], [])
-    with (
-        tempfile.TemporaryDirectory() as name,
-        subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server,
-    ):
-        try:
-            port = server.stdout.readline().strip()
-            for pair in range(pairs):
-                order = (False, True) if pair % 2 == 0 else (True, False)
-                runs = {kind: measure(Path(name), port, seconds, users, kind) for kind in order}
-                without, recorded = runs[False], runs[True]
-                rates.append(recorded["rps"] / without["rps"])
-                costs.append(recorded["cpu_us"] / without["cpu_us"])
-                for kind in (False, True):
-                    peaks[kind].append(runs[kind]["peak_mb"])
-                print(
-                    f"| {pair + 1} | {without['rps']:.0f} | {recorded['rps']:.0f} | {rates[-1]:.3f} "
-                    f"| {without['cpu_us']:.1f} | {recorded['cpu_us']:.1f} | {costs[-1]:.3f} |",
-                    flush=True,
-                )
-        finally:
-            server.kill()
-    print(f"| **median** | | | **{statistics.median(rates):.3f}** | | | **{statistics.median(costs):.3f}** |")
-    print(f"\nPeak RSS of Locust: {max(peaks[False]):.0f} MB without, {max(peaks[True]):.0f} MB with the recorder.")
+    ratios = {key: [recorded[key] / without[key] for without, recorded in pairs] for key in ("rps", "cpu_us")}
+    for number, (without, recorded) in enumerate(pairs):
+        print(
+            f"| {number + 1} | {without['rps']:.0f} | {recorded['rps']:.0f} | {ratios['rps'][number]:.3f} "
+            f"| {without['cpu_us']:.1f} | {recorded['cpu_us']:.1f} | {ratios['cpu_us'][number]:.3f} |"
+        )
+    print(
+        f"| **median** (95 % interval) | | | **{median_interval(ratios['rps'])}** "
+        f"| | | **{median_interval(ratios['cpu_us'])}** |"
+    )
+
+
+def compare(pairs: int, seconds: int, users: int) -> None:
+    """Compare processes with and without the recorder."""
+    results = []
+    with tempfile.TemporaryDirectory() as name, serving() as port:
+        for pair in range(pairs):
+            order = (False, True) if pair % 2 == 0 else (True, False)
+            runs = {
+                kind: locust(Path(name), port, users, LOCUSTFILE % WARM_UP_S, kind, "-t", str(seconds))[0]
+                for kind in order
+            }
+            results.append((runs[False], runs[True]))
+    table(results)
+    without, recorded = (max(pair[kind]["peak_mb"] for pair in results) for kind in (0, 1))
+    print(f"\nPeak RSS of Locust: {without:.0f} MB without, {recorded:.0f} MB with the recorder.")
+
+
+def slices(pairs: int, users: int) -> None:
+    """Compare seconds with and without the recorder in one process."""
+    with tempfile.TemporaryDirectory() as name, serving() as port:
+        table(locust(Path(name), port, users, SLICES % pairs, True))
 
 
 def resident_mb() -> float:
@@ -172,10 +245,11 @@ def memory(requests: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs", type=int, help="default: 12 of processes, 60 of slices")
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--users", type=int, default=30)
     parser.add_argument("--requests", type=int, default=5_000_000)
+    parser.add_argument("--slices", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -183,8 +257,10 @@ def main() -> None:
         asyncio.run(serve())
     elif given.memory:
         memory(given.requests)
+    elif given.slices:
+        slices(given.pairs or 60, given.users)
     else:
-        compare(given.pairs, given.seconds, given.users)
+        compare(given.pairs or 12, given.seconds, given.users)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -50,8 +51,8 @@ class Scenario:
     def __post_init__(self) -> None:
         for name in ("users", "spawn_rate", "duration_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: must be > 0, got {value!r}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}: must be > 0 and finite, got {value!r}")
 
     @property
     def profile(self) -> LoadProfile:
@@ -200,8 +201,8 @@ def parse_duration(value: Any, place: str) -> float:
             raise SettingsError(f'{place}: expected a length such as "90s", "15m" or "1h30m", got {value!r}')
         hours, minutes, rest = (float(part or 0) for part in match.groups())
         seconds = 3600 * hours + 60 * minutes + rest
-    if not seconds > 0:
-        raise SettingsError(f"{place}: must be longer than zero, got {value!r}")
+    if not 0 < seconds < math.inf:
+        raise SettingsError(f"{place}: must be longer than zero and finite, got {value!r}")
     return seconds
 
 

@@ -25,6 +25,7 @@ class GeneratorFacts:
     peak_users: int | None = None
     cpu_pct: tuple[float, ...] = ()
     interrupted: str | None = None
+    warm_up_s: float | None = None  # cut off the beginning of the run; None where requests are not known
 
 
 def check_run(
@@ -36,6 +37,7 @@ def check_run(
         _requests(services),
         _load_reached(profile, facts),
         _generator_cpu(facts),
+        _warm_up(facts),
         *_counts(services, duration_s),
     ]
     return tuple(check for check in checks if check is not None)
@@ -78,6 +80,13 @@ def _generator_cpu(facts: GeneratorFacts) -> Check | None:
     bad = Severity.INVALID if busy > CPU_SATURATED_PCT else None
     advice = "The load generator was saturated, so latencies include its own waiting: use fewer users or FastHttpUser."
     return _graded("generator_cpu", round(busy, 1), CPU_SATURATED_PCT, bad, advice)
+
+
+def _warm_up(facts: GeneratorFacts) -> Check | None:
+    """Not a fault: says what was left out of latencies and rates."""
+    if facts.warm_up_s is None:
+        return None
+    return Check("warm_up", f"{facts.warm_up_s:.1f} s cut off", "a quarter of the run", Severity.OK)
 
 
 def _counts(services: Mapping[str, ServiceStats], duration_s: float | None) -> list[Check]:

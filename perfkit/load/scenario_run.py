@@ -23,7 +23,7 @@ from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
 from perfkit.load.services import start_services
 from perfkit.model import Check, Run, Severity, Validity
-from perfkit.readers.requests_frame import request_columns, services_from_columns
+from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
 from perfkit.store import RunStore
 from perfkit.validity import GeneratorFacts, check_run
@@ -138,15 +138,14 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
         log = folder / "source" / "locust.log"
         raise LoadError(f"scenario {intent.scenario!r}: no request was made; do its tasks call the client?  See {log}")
     columns = request_columns(read_requests(folder / REQUESTS))
-    begin, end = columns.span()
-    services = services_from_columns(columns, begin, end)
-    facts = _facts(folder / "source" / "generator.csv", outcome)
+    summary = summarise_columns(columns)
+    facts = replace(_facts(folder / "source" / "generator.csv", outcome), warm_up_s=summary.warm_up_s)
     return replace(
         intent,
-        started_at=datetime.fromtimestamp(begin, UTC),
-        duration_s=end - begin,
-        services=services,
-        validity=Validity(check_run(services, intent.profile, facts, None)),
+        started_at=datetime.fromtimestamp(summary.begin_s, UTC),
+        duration_s=summary.end_s - summary.begin_s,
+        services=summary.services,
+        validity=Validity(check_run(summary.services, intent.profile, facts, None)),
         content_hash=columns.digest(),
         source=str(folder),
         load_requests=lambda: read_requests(folder / REQUESTS),

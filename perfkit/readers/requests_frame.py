@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from perfkit.document import make_run_id
 from perfkit.model import LoadProfile, Run, ServiceStats, Validity
+from perfkit.stats.steady import warm_up_s
 from perfkit.stats.summary import Floats, RequestArrays, summarise
 from perfkit.validity import GeneratorFacts, check_run
 
@@ -47,18 +49,17 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     """
     columns = request_columns(frame)
     kept = frame.assign(start=columns.start_s, failed=columns.failed)
-    begin, end = columns.span()
-    services = services_from_columns(columns, begin, end)
+    summary = summarise_columns(columns)
     content = columns.digest()
-    started = _utc(begin) if len(frame) else None
+    started = _utc(summary.begin_s) if len(frame) else None
     return Run(
         id=make_run_id(started, scenario, content),
         scenario=scenario,
         started_at=started,
-        duration_s=end - begin if len(frame) else None,
+        duration_s=summary.end_s - summary.begin_s if len(frame) else None,
         profile=LoadProfile(),
-        validity=Validity(check_run(services, LoadProfile(), GeneratorFacts(), None)),
-        services=services,
+        validity=Validity(check_run(summary.services, LoadProfile(), GeneratorFacts(warm_up_s=summary.warm_up_s), None)),
+        services=summary.services,
         tool="requests",
         labels={name: str(value) for name, value in labels.items()},
         content_hash=content,
@@ -148,17 +149,37 @@ def _flags(column: pd.Series[Any]) -> Any:
     return values.astype(bool)
 
 
-def services_from_columns(columns: RequestColumns, begin_s: float, end_s: float) -> Mapping[str, ServiceStats]:
-    """Summarise each service over the same stretch of time."""
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the requests of a run say: when it was, what part of it is steady, and the metrics per service."""
+
+    begin_s: float
+    end_s: float
+    warm_up_s: float
+    services: Mapping[str, ServiceStats]
+
+
+def summarise_columns(columns: RequestColumns) -> Summary:
+    """Summarise each service; latencies and rates come from the steady part, which is the same for all of them."""
+    begin, end = columns.span()
     order = np.argsort(columns.codes, kind="stable")
     bounds = np.searchsorted(columns.codes[order], np.arange(len(columns.names) + 1))
+    groups = [order[bounds[i] : bounds[i + 1]] for i in range(len(columns.names))]
+    warm_up = warm_up_s(columns.start_s, _levels(columns, groups))
     services = {}
-    for number, name in enumerate(columns.names):
-        rows = order[bounds[number] : bounds[number + 1]]
+    for name, rows in zip(columns.names, groups, strict=True):
         size = float(np.nanmean(columns.bytes[rows])) if _has_sizes(columns, rows) else None
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
-        services[name] = summarise(arrays, begin_s, end_s)
-    return services
+        services[name] = summarise(arrays, begin + warm_up, end)
+    return Summary(begin, end, warm_up, services)
+
+
+def _levels(columns: RequestColumns, groups: list[Any]) -> Floats:
+    """Log latency of each request relative to the mean of its service."""
+    levels = np.log(np.maximum(columns.response_time_ms, 1e-3))
+    for rows in groups:
+        levels[rows] -= levels[rows].mean()
+    return levels
 
 
 def _has_sizes(columns: RequestColumns, rows: Any) -> bool:

@@ -16,7 +16,7 @@ from perfkit.document import run_from_document
 from perfkit.errors import ReadError
 from perfkit.model import Run, Validity
 from perfkit.readers.recording import read_recording
-from perfkit.readers.requests_frame import request_columns, services_from_columns
+from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.validity import GeneratorFacts, check_run
 
 if TYPE_CHECKING:
@@ -70,15 +70,14 @@ def _read_killed(folder: Path) -> Run:
     run = run_from_document(_load(folder / STARTED), str(folder / STARTED))
     frame = _salvage(folder)
     columns = request_columns(frame)
-    begin, end = columns.span()
-    services = services_from_columns(columns, begin, end)
-    facts = GeneratorFacts(interrupted="the run was killed before it could be finished")
+    summary = summarise_columns(columns)
+    facts = GeneratorFacts(interrupted="the run was killed before it could be finished", warm_up_s=summary.warm_up_s)
     return replace(
         run,
-        started_at=datetime.fromtimestamp(begin, UTC) if len(frame) else run.started_at,
-        duration_s=end - begin,
-        services=services,
-        validity=Validity(check_run(services, run.profile, facts, None)),
+        started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(frame) else run.started_at,
+        duration_s=summary.end_s - summary.begin_s,
+        services=summary.services,
+        validity=Validity(check_run(summary.services, run.profile, facts, None)),
         content_hash=columns.digest(),
         source=str(folder),
         load_requests=frame.copy,

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from perfkit.model import Metric, Run
 from perfkit.render.distributions import _drawable, _margin
+from perfkit.render.drawing import Drawing
 from perfkit.render.page import Note
 from perfkit.render.panels import MOST_SERVICES, Side, Stack, axis, band, line, points, selector, sides
 from perfkit.render.series import bin_width, course, requests_of_all, rounded, service_names, spread, whole_bins
@@ -47,26 +48,26 @@ def time_course(
             "Runs that perfkit makes or imports from request logs have one."
         )
     stack = Stack(rows=len(_COURSES), row=112, gap=34, top=92 if len(names) > 1 else 56)
-    figure, owners = go.Figure(), list[str]()
+    drawing, owners = Drawing(), list[str]()
     for name in names:
         every = requests_of_all((*baseline, *candidate), name)
         width = bin_width(every, points(len(names), 60))
         for side in sides(baseline, candidate):
-            _course(figure, side, name, width)
-            owners += [name] * (len(figure.data) - len(owners))
+            _course(drawing, side, name, width)
+            owners += [name] * (len(drawing.traces) - len(owners))
     for index, (title, _) in enumerate(_COURSES.values()):
-        stack.title(figure, index, title)
-        _course_axes(figure, stack, index)
+        stack.title(drawing, index, title)
+        _course_axes(drawing, stack, index)
     alt = (
         f"Throughput, median and p95 latency and errors over the time since the run began, for {shorten(names[0])}"
         f"{f' and {len(names) - 1} more services to choose from' if len(names) > 1 else ''}."
     )
-    figure.update_layout(layout(stack.height, alt, margin=_margin(stack), hovermode="x unified", dragmode=False))
-    selector(figure, names, owners, stack)
-    return figure
+    drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), hovermode="x unified", dragmode=False))
+    selector(drawing, names, owners, stack)
+    return drawing.figure()
 
 
-def _course(figure: go.Figure, side: Side, service: str, width: int) -> None:
+def _course(drawing: Drawing, side: Side, service: str, width: int) -> None:
     samples = requests_of_all(side.runs, service)
     if not samples:
         return
@@ -76,9 +77,9 @@ def _course(figure: go.Figure, side: Side, service: str, width: int) -> None:
     for index, (key, (_, number)) in enumerate(_COURSES.items()):
         where = {"xaxis": "x", "yaxis": f"y{axis(index)}"}
         low, middle, high = spread([values[key] for values in courses])
-        band(figure, side, x, low, high, **where)
+        band(drawing, side, x, low, high, **where)
         line(
-            figure,
+            drawing,
             side,
             x,
             middle,
@@ -89,9 +90,9 @@ def _course(figure: go.Figure, side: Side, service: str, width: int) -> None:
         )
 
 
-def _course_axes(figure: go.Figure, stack: Stack, index: int) -> None:
-    figure.update_layout(
-        {
+def _course_axes(drawing: Drawing, stack: Stack, index: int) -> None:
+    drawing.arrange(
+        **{
             f"yaxis{axis(index)}": {
                 "domain": stack.domain(index),
                 "anchor": "x",
@@ -125,23 +126,23 @@ def run_values(
         return Note("There is nothing to draw: these runs hold none of the metrics asked for.")
     order = {id(run): place for place, run in enumerate(sorted((*baseline, *candidate), key=_time_of), start=1)}
     stack = Stack(rows=len(shown), row=96, gap=34, top=92 if len(names) > 1 else 56)
-    figure, owners = go.Figure(), list[str]()
+    drawing, owners = Drawing(), list[str]()
     for name in names:
         for index, metric in enumerate(shown):
             for side in sides(baseline, candidate):
-                _dots(figure, side, name, metric, index, order)
-                owners += [name] * (len(figure.data) - len(owners))
+                _dots(drawing, side, name, metric, index, order)
+                owners += [name] * (len(drawing.traces) - len(owners))
     for index, metric in enumerate(shown):
-        stack.title(figure, index, f"{metric.title}, {metric.unit}")
-        _course_axes(figure, stack, index)
+        stack.title(drawing, index, f"{metric.title}, {metric.unit}")
+        _course_axes(drawing, stack, index)
     alt = f"One dot per run in time order for {', '.join(metric.title for metric in shown)} of {shorten(names[0])}."
-    figure.update_layout(layout(stack.height, alt, margin=_margin(stack), dragmode=False))
+    drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), dragmode=False))
     step = max(1, math.ceil(len(order) / 12))
-    figure.update_layout(xaxis={"title": {"text": "run, in time order"}, "dtick": step, "range": [0.4, len(order) + 0.6]})
+    drawing.arrange(xaxis={"title": {"text": "run, in time order"}, "dtick": step, "range": [0.4, len(order) + 0.6]})
     for index, metric in enumerate(shown):
-        figure.update_layout({f"yaxis{axis(index)}": {"rangemode": "tozero" if metric is Metric.ERROR_RATE else "normal"}})
-    selector(figure, names, owners, stack)
-    return figure
+        drawing.arrange(**{f"yaxis{axis(index)}": {"rangemode": "tozero" if metric is Metric.ERROR_RATE else "normal"}})
+    selector(drawing, names, owners, stack)
+    return drawing.figure()
 
 
 def _time_of(run: Run) -> float:
@@ -154,9 +155,7 @@ def _values(run: Run, service: str, metric: Metric) -> tuple[float, ...]:
     return () if value is None else (value,)
 
 
-def _dots(
-    figure: go.Figure, side: Side, service: str, metric: Metric, index: int, order: Mapping[int, int]
-) -> None:
+def _dots(drawing: Drawing, side: Side, service: str, metric: Metric, index: int, order: Mapping[int, int]) -> None:
     points = [(order[id(run)], value, run) for run in side.runs for value in _values(run, service, metric)]
     marker = {
         "size": 9,
@@ -164,11 +163,12 @@ def _dots(
         "symbol": "circle" if side.name == "baseline" else "diamond",
         "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
     }
-    figure.add_scatter(
+    drawing.scatter(
         x=[place for place, _, _ in points],
         y=rounded([value for _, value, _ in points], 5),
         mode="markers",
         marker=marker,
+        cliponaxis=False,
         name=side.name,
         legendgroup=side.name,
         showlegend=index == 0,
@@ -179,7 +179,7 @@ def _dots(
     )
     if points:
         middle = float(np.median([value for _, value, _ in points]))
-        figure.add_scatter(
+        drawing.scatter(
             x=[min(p for p, _, _ in points) - 0.3, max(p for p, _, _ in points) + 0.3],
             y=rounded([middle, middle], 5),
             mode="lines",
@@ -203,29 +203,29 @@ def detectable(frame: pd.DataFrame) -> go.Figure | Note:
     units = [unit for unit in ("%", "pp") if (frame["change_unit"] == unit).any()]
     names = tuple(dict.fromkeys(str(name) for name in frame["service"]))[:MOST_SERVICES]
     stack = Stack(rows=len(units), row=210 if len(units) > 1 else 280, gap=34, top=112 if len(names) > 1 else 76)
-    figure, owners = go.Figure(), list[str]()
+    drawing, owners = Drawing(), list[str]()
     for name in names:
         for index, unit in enumerate(units):
             mine = frame[(frame["service"] == name) & (frame["change_unit"] == unit)]
-            for number, (metric, points) in enumerate(mine.groupby("metric", sort=False)):
-                _curve(figure, points, str(metric), unit, index, number)
+            for number, (metric, curve) in enumerate(mine.groupby("metric", sort=False)):
+                _curve(drawing, curve, str(metric), unit, index, number)
                 owners.append(name)
     titles = {"%": "smallest detectable change, percent", "pp": "smallest detectable change, percentage points"}
     for index, unit in enumerate(units):
-        stack.title(figure, index, titles[unit])
-        _course_axes(figure, stack, index)
+        stack.title(drawing, index, titles[unit])
+        _course_axes(drawing, stack, index)
     alt = f"Smallest detectable change against runs on each side, for {shorten(names[0])}: it falls as runs are added."
-    figure.update_layout(layout(stack.height, alt, margin=_margin(stack), dragmode=False))
-    figure.update_layout(xaxis={"title": {"text": "runs on each side"}, "dtick": 1, "rangemode": "normal"})
-    selector(figure, names, owners, stack)
-    return figure
+    drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), dragmode=False))
+    drawing.arrange(xaxis={"title": {"text": "runs on each side"}, "dtick": 1, "rangemode": "normal"})
+    selector(drawing, names, owners, stack)
+    return drawing.figure()
 
 
-def _curve(figure: go.Figure, points: pd.DataFrame, metric: str, unit: str, index: int, number: int) -> None:
+def _curve(drawing: Drawing, curve: pd.DataFrame, metric: str, unit: str, index: int, number: int) -> None:
     title = Metric(metric).title
-    figure.add_scatter(
-        x=[int(value) for value in points["runs_per_side"]],
-        y=rounded(points["min_detectable"], 3),
+    drawing.scatter(
+        x=[int(value) for value in curve["runs_per_side"]],
+        y=rounded(curve["min_detectable"], 3),
         mode="lines+markers",
         line={"color": _HUES[number % len(_HUES)], "dash": _DASHES[number % len(_DASHES)], "width": 2},
         marker={"size": 6},

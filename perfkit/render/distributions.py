@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from perfkit.model import Run
+from perfkit.render.drawing import Drawing
 from perfkit.render.page import Note
 from perfkit.render.panels import MOST_SERVICES, Side, Stack, axis, band, line, log_ticks, points, selector, sides
 from perfkit.render.series import (
@@ -29,6 +30,7 @@ NO_REQUESTS = (
     "Runs that perfkit makes or imports from request logs have one."
 )
 _BINS = 80
+_ROWS = {1: 340, 2: 260, 3: 210, 4: 190}  # pixels per panel
 _TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 
@@ -46,13 +48,13 @@ def latency_overlay(
     stack = Stack(rows=len(names), row=124 if len(names) <= 4 else 78, gap=30)
     samples = [sample for name in names for sample in requests_of_all((*baseline, *candidate), name)]
     edges = log_edges(samples, points(len(names), _BINS))
-    figure = go.Figure()
+    drawing = Drawing()
     for index, name in enumerate(names):
-        stack.title(figure, index, f"<b>{label(name, 44)}</b>")
+        stack.title(drawing, index, f"<b>{label(name, 44)}</b>")
         for side in sides(baseline, candidate):
-            _density(figure, side, name, index, edges)
-        figure.update_layout(
-            {
+            _density(drawing, side, name, index, edges)
+        drawing.arrange(
+            **{
                 f"yaxis{axis(index)}": {
                     "domain": stack.domain(index),
                     "showticklabels": False,
@@ -65,9 +67,9 @@ def latency_overlay(
             }
         )
     ticks = {"type": "log", "anchor": f"y{axis(len(names) - 1)}", **log_ticks(float(edges[0]), float(edges[-1]))}
-    figure.update_layout(layout(stack.height, _overlay_alt(names), margin=_margin(stack), dragmode=False))
-    figure.update_layout(xaxis={**ticks, "title": {"text": "response time (log scale)"}, "fixedrange": True})
-    return figure
+    drawing.arrange(**layout(stack.height, _overlay_alt(names), margin=_margin(stack), dragmode=False))
+    drawing.arrange(xaxis={**ticks, "title": {"text": "response time (log scale)"}, "fixedrange": True})
+    return drawing.figure()
 
 
 def _drawable(baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str] | None) -> tuple[str, ...]:
@@ -79,7 +81,7 @@ def _margin(stack: Stack) -> dict[str, int]:
     return {"l": 56, "r": 14, "t": stack.top, "b": stack.bottom}
 
 
-def _density(figure: go.Figure, side: Side, service: str, index: int, edges: Floats) -> None:
+def _density(drawing: Drawing, side: Side, service: str, index: int, edges: Floats) -> None:
     samples = requests_of_all(side.runs, service)
     if not samples:
         return
@@ -87,14 +89,14 @@ def _density(figure: go.Figure, side: Side, service: str, index: int, edges: Flo
     low, middle, high = spread([log_density(sample, edges) for sample in samples])
     where = {"yaxis": f"y{axis(index)}"}
     x = rounded(centres)
-    band(figure, side, x, low, high, **where)
+    band(drawing, side, x, low, high, **where)
     hover = f"{side.name}: %{{y:.2g}} % of requests near %{{x:.3g}} ms<extra></extra>"
-    line(figure, side, x, middle, hovertemplate=hover, showlegend=index == 0, legendgroup=side.name, **where)
+    line(drawing, side, x, middle, hovertemplate=hover, showlegend=index == 0, legendgroup=side.name, **where)
 
 
 def _overlay_alt(names: Sequence[str]) -> str:
     listed = ", ".join(shorten(name) for name in names[:6]) + (", …" if len(names) > 6 else "")
-    return f"Distribution of response times on a log axis, one panel each for {listed}; bands show the spread over runs."
+    return f"Distribution of response times on a log axis, one panel each for {listed}; bands: spread over runs."
 
 
 def percentile_curve(
@@ -110,28 +112,26 @@ def percentile_curve(
         return Note(NO_REQUESTS)
     one_by_one = len(names) > 4
     levels = 1.0 - 10.0 ** -np.linspace(np.log10(1 / 0.95), 3.0, points(len(names), 60))
-    stack = Stack(rows=1 if one_by_one else len(names), row=340 if len(names) == 1 or one_by_one else 200)
-    if one_by_one:
-        stack = Stack(rows=1, row=340, top=92)
-    figure, owners = go.Figure(), list[str]()
+    stack = Stack(rows=1, row=340, top=92) if one_by_one else Stack(rows=len(names), row=_ROWS[len(names)], gap=50)
+    drawing, owners = Drawing(), list[str]()
     for index, name in enumerate(names):
         panel = 0 if one_by_one else index
         for side in sides(baseline, candidate):
-            _percentiles(figure, side, name, levels, panel)
-            owners += [name] * (len(figure.data) - len(owners))
+            _percentiles(drawing, side, name, levels, panel)
+            owners += [name] * (len(drawing.traces) - len(owners))
         if not one_by_one:
-            stack.title(figure, panel, f"<b>{label(name, 44)}</b>")
+            stack.title(drawing, panel, f"<b>{label(name, 44)}</b>")
     for panel in range(stack.rows):
         shown = names if one_by_one else names[panel : panel + 1]
-        _percentile_axes(figure, stack, panel, _extent(baseline, candidate, shown))
-    figure.update_layout(layout(stack.height, _percentile_alt(names), margin=_margin(stack), dragmode=False))
+        _percentile_axes(drawing, stack, panel, _extent(baseline, candidate, shown))
+    drawing.arrange(**layout(stack.height, _percentile_alt(names), margin=_margin(stack), dragmode=False))
     if one_by_one:
-        selector(figure, names, owners, stack)
-        figure.update_layout(yaxis={"autorange": True})
-    return figure
+        selector(drawing, names, owners, stack)
+        drawing.arrange(yaxis={"autorange": True})
+    return drawing.figure()
 
 
-def _percentiles(figure: go.Figure, side: Side, service: str, levels: Floats, panel: int) -> None:
+def _percentiles(drawing: Drawing, side: Side, service: str, levels: Floats, panel: int) -> None:
     samples = requests_of_all(side.runs, service)
     if not samples:
         return
@@ -139,11 +139,11 @@ def _percentiles(figure: go.Figure, side: Side, service: str, levels: Floats, pa
     where = {"xaxis": f"x{axis(panel)}", "yaxis": f"y{axis(panel)}"}
     low, _, high = spread([quantiles(sample, levels, beyond=3) for sample in samples])
     every = np.all([len(sample.ordered_ms) * (1 - levels) >= 3 for sample in samples], axis=0)
-    band(figure, side, x, np.where(every, low, np.nan), np.where(every, high, np.nan), **where)
+    band(drawing, side, x, np.where(every, low, np.nan), np.where(every, high, np.nan), **where)
     together = pooled(samples)
     hover = f"{side.name}: p%{{customdata}} = %{{y:.4g}} ms<extra></extra>"
     line(
-        figure,
+        drawing,
         side,
         x,
         quantiles(together, levels, beyond=BEYOND),
@@ -162,11 +162,11 @@ def _extent(baseline: Sequence[Run], candidate: Sequence[Run], names: Sequence[s
     return max(float(edges[:, 0].min()), 1e-3) / 1.15, max(float(edges[:, 1].max()), 2e-3) * 1.15
 
 
-def _percentile_axes(figure: go.Figure, stack: Stack, panel: int, extent: tuple[float, float]) -> None:
+def _percentile_axes(drawing: Drawing, stack: Stack, panel: int, extent: tuple[float, float]) -> None:
     x, y = f"xaxis{axis(panel)}", f"yaxis{axis(panel)}"
     last = panel == stack.rows - 1
-    figure.update_layout(
-        {
+    drawing.arrange(
+        **{
             x: {
                 "range": [0.0, 3.06],
                 "tickvals": [float(-np.log10(1 - level)) for level in _TICKS],
@@ -191,5 +191,3 @@ def _percentile_axes(figure: go.Figure, stack: Stack, panel: int, extent: tuple[
 def _percentile_alt(names: Sequence[str]) -> str:
     listed = ", ".join(shorten(name) for name in names[:6]) + (", …" if len(names) > 6 else "")
     return f"Response time against percentile up to p99.9 for {listed}; the line ends where too few requests lie above."
-
-

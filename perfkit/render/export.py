@@ -12,12 +12,12 @@ from traitlets.config import Config
 
 import perfkit
 from perfkit.errors import RenderError
+from perfkit.render.notebook import PLOTLY
 from perfkit.render.theme import clean
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-PLOTLY = "application/vnd.plotly.v1+json"
 _DRAWN = 'class="pk-plot"'
 _SCRIPT = "<!-- plotly.js -->"
 
@@ -39,8 +39,9 @@ def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Map
         "facts": _facts(result),
         "language": "en",
     }
+    priority = [PLOTLY, "text/html", "text/markdown", "text/plain"]
     exporter = HTMLExporter(
-        config=Config({"NbConvertBase": {"display_data_priority": [PLOTLY, "text/html", "text/markdown", "text/plain"]}}),
+        config=Config({"NbConvertBase": {"display_data_priority": priority}}),
         template_name="report",
         extra_template_basedirs=[str(Path(__file__).parent / "templates")],
         exclude_anchor_links=True,
@@ -53,7 +54,8 @@ def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Map
     if html.count(_SCRIPT) != 1:
         raise RenderError("the report template must have one place for plotly.js")
     # Put in last: nbconvert parses the whole page once more, and need not parse 5 MB of script.
-    return html.replace(_SCRIPT, f"<script>{_plotly_js()}</script>")
+    whole: str = html.replace(_SCRIPT, f"<script>{_plotly_js()}</script>")
+    return whole
 
 
 def count_charts(notebook: NotebookNode) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.render.drawing import Drawing
 from perfkit.render.page import Note
 from perfkit.render.theme import (
     NEUTRAL_COLOUR,
@@ -58,16 +59,16 @@ def forest(comparison: Comparison) -> go.Figure | Note:
     panels = [panel for unit in ("%", "pp") if (panel := _panel(comparison.findings, unit)) is not None]
     if not panels:
         return Note("There is no effect to draw: no metric of any service was compared.")
-    figure = go.Figure()
+    drawing = Drawing()
     total = sum(panel.lines for panel in panels) + 2.4 * (len(panels) - 1)
     top = 1.0
     for number, panel in enumerate(panels, start=1):
         bottom = max(0.0, top - panel.lines / total)
-        _draw(figure, panel, "" if number == 1 else str(number), (bottom, top))
+        _draw(drawing, panel, "" if number == 1 else str(number), (bottom, top))
         top = bottom - 2.4 / total
-    _legend(figure, comparison.findings)
-    figure.update_layout(layout(round(total * _ROW) + 118, _alt(comparison.findings), margin=_MARGIN, dragmode=False))
-    return figure
+    _legend(drawing, comparison.findings)
+    drawing.arrange(**layout(round(total * _ROW) + 118, _alt(comparison.findings), margin=_MARGIN, dragmode=False))
+    return drawing.figure()
 
 
 _MARGIN = {"l": 68, "r": 92, "t": 68, "b": 50}
@@ -90,19 +91,19 @@ def _panel(findings: Sequence[Finding], unit: str) -> _Panel | None:
 
 
 def _reach(findings: Sequence[Finding]) -> float:
-    """Far enough for every estimate and tolerance and for most interval ends; one wild interval must not flatten all."""
+    """Far enough for every estimate and tolerance and most interval ends; one wild interval must not flatten all."""
     changes = [abs(f.change) for f in findings if f.change is not None and math.isfinite(f.change)]
     limits = [f.tolerance for f in findings if f.tolerance is not None]
-    ends = sorted(max(abs(f.ci_low), abs(f.ci_high)) for f in findings if f.ci_low is not None and f.ci_high is not None)
-    ends = [end for end in ends if math.isfinite(end)]
+    bounds = [(f.ci_low, f.ci_high) for f in findings if f.ci_low is not None and f.ci_high is not None]
+    ends = sorted(end for low, high in bounds if math.isfinite(end := max(abs(low), abs(high))))
     most = ends[min(len(ends) - 1, int(0.85 * len(ends)))] if ends else 0.0
     return 1.12 * max(*changes, *limits, most, 1e-3, 1e-3)
 
 
-def _draw(figure: go.Figure, panel: _Panel, axis: str, domain: tuple[float, float]) -> None:
+def _draw(drawing: Drawing, panel: _Panel, axis: str, domain: tuple[float, float]) -> None:
     x, y = f"x{axis}", f"y{axis}"
-    figure.update_layout(
-        {
+    drawing.arrange(
+        **{
             f"xaxis{axis}": {
                 "range": [-panel.reach, panel.reach],
                 "anchor": y,
@@ -128,40 +129,31 @@ def _draw(figure: go.Figure, panel: _Panel, axis: str, domain: tuple[float, floa
     )
     for service, at in panel.headers:
         text = f"<b>{label(service, 44)}</b>"
-        figure.add_annotation(
-            x=0, xref="paper", xshift=-64, xanchor="left", y=at, yref=y, text=text, showarrow=False, font={"size": 13}
-        )
+        drawing.text(x=0, xref="paper", xshift=-64, xanchor="left", y=at, yref=y, text=text, font={"size": 13})
     for row in panel.rows:
-        figure.add_annotation(
-            x=1, xref="paper", xshift=6, xanchor="left", y=row.y, yref=y, text=_beside(row.finding), showarrow=False
-        )
-    _tolerances(figure, panel, x, y)
-    _intervals(figure, panel, x, y)
-    _marks(figure, panel, x, y)
+        drawing.text(x=1, xref="paper", xshift=6, xanchor="left", y=row.y, yref=y, text=_beside(row.finding))
+    _tolerances(drawing, panel, x, y)
+    _intervals(drawing, panel, x, y)
+    _marks(drawing, panel, x, y)
 
 
 def _beside(finding: Finding) -> str:
     return format_change(finding).replace(" (from zero)", "")
 
 
-def _tolerances(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
+def _tolerances(drawing: Drawing, panel: _Panel, x: str, y: str) -> None:
     for row in panel.rows:
         limit = row.finding.tolerance
         if limit is None:
             continue
-        end = min(limit, panel.reach) * _worse(row.finding)
-        box = {"x0": 0, "x1": end, "y0": row.y - 0.36, "y1": row.y + 0.36}
-        figure.add_shape(type="rect", xref=x, yref=y, line_width=0, fillcolor=TOLERANCE_COLOUR, opacity=0.16, layer="below", **box)
+        end = min(limit, panel.reach) * Metric(row.finding.metric).worse
+        place = {"xref": x, "yref": y, "y0": row.y - 0.36, "y1": row.y + 0.36, "x1": end, "layer": "below"}
+        drawing.shape(type="rect", x0=0, line={"width": 0}, fillcolor=TOLERANCE_COLOUR, opacity=0.16, **place)
         if limit <= panel.reach:
-            tick = {"x0": end, "x1": end, "y0": row.y - 0.36, "y1": row.y + 0.36}
-            figure.add_shape(type="line", xref=x, yref=y, line={"color": TOLERANCE_COLOUR, "width": 2}, layer="below", **tick)
+            drawing.shape(type="line", x0=end, line={"color": TOLERANCE_COLOUR, "width": 2}, **place)
 
 
-def _worse(finding: Finding) -> int:
-    return Metric(finding.metric).worse
-
-
-def _intervals(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
+def _intervals(drawing: Drawing, panel: _Panel, x: str, y: str) -> None:
     for verdict in dict.fromkeys(row.finding.verdict for row in panel.rows):
         xs: list[float | None] = []
         ys: list[float | None] = []
@@ -171,14 +163,14 @@ def _intervals(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
                 xs += [max(low, -panel.reach), min(high, panel.reach), None]
                 ys += [row.y, row.y, None]
         line = {"color": VERDICT_COLOURS[verdict], "width": 2.5}
-        figure.add_scatter(x=xs, y=ys, mode="lines", line=line, xaxis=x, yaxis=y, hoverinfo="skip", showlegend=False)
+        drawing.scatter(x=xs, y=ys, mode="lines", line=line, xaxis=x, yaxis=y, hoverinfo="skip", showlegend=False)
 
 
-def _marks(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
+def _marks(drawing: Drawing, panel: _Panel, x: str, y: str) -> None:
     rows = panel.rows
     verdicts = [row.finding.verdict for row in rows]
     common: dict[str, Any] = {"mode": "markers", "xaxis": x, "yaxis": y, "showlegend": False}
-    figure.add_scatter(
+    drawing.scatter(
         x=[_position(row.finding, panel.reach) for row in rows],
         y=[row.y for row in rows],
         marker={
@@ -194,7 +186,7 @@ def _marks(figure: go.Figure, panel: _Panel, x: str, y: str) -> None:
     )
     beyond = [(row, side) for row in rows for side in (-1, 1) if _goes_on(row.finding, side, panel.reach)]
     if beyond:
-        figure.add_scatter(
+        drawing.scatter(
             x=[side * panel.reach for _, side in beyond],
             y=[row.y for row, _ in beyond],
             marker={
@@ -238,19 +230,24 @@ def _title(finding: Finding) -> str:
     return Metric(finding.metric).title
 
 
-def _legend(figure: go.Figure, findings: Sequence[Finding]) -> None:
+def _legend(drawing: Drawing, findings: Sequence[Finding]) -> None:
     """Empty traces: what each symbol means, only for what occurs, plus the tolerance."""
     for verdict in Verdict:
         if any(finding.verdict is verdict for finding in findings):
             colour = VERDICT_COLOURS[verdict]
-            marker = {"symbol": VERDICT_MARKERS[verdict], "size": 11, "color": colour, "line": {"width": 2, "color": colour}}
-            figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=VERDICT_WORDS[verdict])
+            marker = {
+                "symbol": VERDICT_MARKERS[verdict],
+                "size": 11,
+                "color": colour,
+                "line": {"width": 2, "color": colour},
+            }
+            drawing.scatter(x=[None], y=[None], mode="markers", marker=marker, name=VERDICT_WORDS[verdict])
     if any(finding.tolerance is not None for finding in findings):
         square = {"symbol": "square", "size": 12, "color": TOLERANCE_COLOUR, "opacity": 0.4}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name="accepted")
+        drawing.scatter(x=[None], y=[None], mode="markers", marker=square, name="accepted")
     if any(finding.change is None for finding in findings):
         stroke = {"symbol": "line-ns-open", "size": 11, "color": NEUTRAL_COLOUR}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=stroke, name="no estimate")
+        drawing.scatter(x=[None], y=[None], mode="markers", marker=stroke, name="no estimate")
 
 
 def _alt(findings: Sequence[Finding]) -> str:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Level:
     """One metric of one service over runs, in the metric's unit.
 
-    ``low`` and ``high`` bound the 95 % interval of the level; ``next_low`` and ``next_high`` bound where the next single
-    run is expected, with probability 0.95, if nothing changes.  ``variation_pct`` is the run-to-run standard deviation
-    in percent, moderated because few runs say little about it.  ``None`` where it cannot be said.
+    ``low`` and ``high`` bound the 95 % interval of the level; ``next_low`` and ``next_high`` bound where the next
+    single run is expected, with probability 0.95, if nothing changes.  ``variation_pct`` is the run-to-run standard
+    deviation in percent, moderated because few runs say little about it.  ``None`` where it cannot be said.
     """
 
     service: str

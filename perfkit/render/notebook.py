@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 KINDS = ("baseline", "compare")
+PLOTLY = "application/vnd.plotly.v1+json"
 _PARAMETERS = "parameters"
 
 
@@ -35,12 +36,22 @@ class Report:
 def prepare_notebook() -> None:
     """Make plotly hand its charts to the front end as data.
 
-    JupyterLab draws them itself; the report's template draws them with one embedded plotly.js.  plotly's own choice
-    inside papermill is a renderer whose charts nbconvert drops.
+    JupyterLab draws them itself; the report's template draws them with one embedded plotly.js.  What plotly
+    chooses inside papermill is a renderer whose charts nbconvert drops.
     """
-    import plotly.io
+    from IPython import get_ipython
 
-    plotly.io.renderers.default = "plotly_mimetype"
+    shell = get_ipython()
+    if shell is not None:
+        formatter = shell.display_formatter.ipython_display_formatter
+        formatter.for_type_by_name("plotly.graph_objs._figure", "Figure", _show_chart)
+
+
+def _show_chart(figure: Any) -> None:
+    # plotly's own renderer of this kind first imports nbformat, for its version number: 0.5 to 2 s per notebook.
+    from IPython.display import publish_display_data
+
+    publish_display_data({PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"})
 
 
 def write_result(result: Any, path: str | Path) -> None:
@@ -97,7 +108,8 @@ def run_report(
         raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
     from perfkit.render.export import export_html
 
-    html = export_html(executed, kind=kind, title=values.get("title"), result=json.loads(report.result.read_text("utf-8")))
+    result = json.loads(report.result.read_text("utf-8"))
+    html = export_html(executed, kind=kind, title=values.get("title"), result=result)
     report.html.write_text(html, encoding="utf-8")
     return report
 
@@ -138,7 +150,8 @@ def _checked(kind: str, declared: tuple[str, ...], parameters: Mapping[str, obje
     for name in parameters:
         if name not in declared:
             known = ", ".join(declared)
-            raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{did_you_mean(name, declared)}; known are {known}")
+            nearest = did_you_mean(name, declared)
+            raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{nearest}; known are {known}")
     return {name: _plain(kind, name, value) for name, value in parameters.items()}
 
 
@@ -197,10 +210,9 @@ def _execute(
     except PapermillExecutionError as error:
         raise RenderError(_failure(notebook, kind, report, error)) from error
     except (PapermillException, DeadKernelError, RuntimeError) as error:
-        text = str(error).strip().splitlines()
-        raise RenderError(
-            f"notebook {kind}: could not be executed: {text[-1] if text else type(error).__name__}; see {report.notebook}"
-        ) from error
+        text = str(error).strip() or type(error).__name__
+        last = text.splitlines()[-1]
+        raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
     return executed
 
 
@@ -212,7 +224,6 @@ def _current_interpreter() -> type[Any]:
     from ipykernel.kernelspec import RESOURCES, get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
 
     class ThisInterpreter(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
@@ -221,9 +232,8 @@ def _current_interpreter() -> type[Any]:
             return KernelSpec(resource_dir=RESOURCES, **spec)
 
     class ThisKernel(AsyncKernelManager):
-        @default("kernel_spec_manager")
-        def _this_interpreter(self) -> KernelSpecManager:
-            return ThisInterpreter(parent=self)
+        def __init__(self, **options: Any) -> None:
+            super().__init__(kernel_spec_manager=ThisInterpreter(), **options)
 
     return ThisKernel
 

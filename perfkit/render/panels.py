@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
-
 from perfkit.model import Run
+from perfkit.render.drawing import Drawing
 from perfkit.render.series import Floats, rounded
 from perfkit.render.theme import BASELINE_COLOUR, CANDIDATE_COLOUR, label
 
@@ -72,9 +71,9 @@ class Stack:
         start = index * (self.row + self.gap)
         return [max(0.0, 1.0 - (start + self.row) / self.plot), 1.0 - start / self.plot]
 
-    def title(self, figure: go.Figure, index: int, text: str) -> None:
+    def title(self, drawing: Drawing, index: int, text: str) -> None:
         """Write ``text`` above panel ``index``; it is plotly's HTML, so names must have gone through `label`."""
-        figure.add_annotation(
+        drawing.text(
             x=0,
             xref="paper",
             xanchor="left",
@@ -84,7 +83,6 @@ class Stack:
             yanchor="bottom",
             yshift=6,
             text=text,
-            showarrow=False,
             font={"size": 12},
         )
 
@@ -94,12 +92,12 @@ def axis(index: int) -> str:
     return "" if index == 0 else str(index + 1)
 
 
-def band(figure: go.Figure, side: Side, x: Sequence[Any], low: Floats, high: Floats, **where: Any) -> None:
+def band(drawing: Drawing, side: Side, x: Sequence[Any], low: Floats, high: Floats, **where: Any) -> None:
     """Draw the stretch from the lowest to the highest run, gaps left out."""
     keep = [i for i in range(len(x)) if math.isfinite(low[i]) and math.isfinite(high[i])]
     xs = [x[i] for i in keep]
     lows, highs = rounded(low[keep]), rounded(high[keep])
-    figure.add_scatter(
+    drawing.scatter(
         x=xs + xs[::-1],
         y=highs + lows[::-1],
         mode="lines",
@@ -112,10 +110,10 @@ def band(figure: go.Figure, side: Side, x: Sequence[Any], low: Floats, high: Flo
     )
 
 
-def line(figure: go.Figure, side: Side, x: Sequence[Any], y: Floats, **extra: Any) -> None:
+def line(drawing: Drawing, side: Side, x: Sequence[Any], y: Floats, **extra: Any) -> None:
     """Draw the line of one side."""
     style = {"color": side.colour, "width": 2.2, "dash": side.dash}
-    figure.add_scatter(x=list(x), y=rounded(y), mode="lines", line=style, name=side.name, **extra)
+    drawing.scatter(x=list(x), y=rounded(y), mode="lines", line=style, name=side.name, **extra)
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
@@ -134,17 +132,17 @@ def duration(milliseconds: float) -> str:
     return f"{milliseconds / 1000:.3g} s" if milliseconds >= 1000 else f"{milliseconds:.3g} ms"
 
 
-def selector(figure: go.Figure, services: Sequence[str], owners: Sequence[str], stack: Stack) -> None:
+def selector(drawing: Drawing, services: Sequence[str], owners: Sequence[str], stack: Stack) -> None:
     """Let the reader choose the service whose traces are seen; ``owners`` names the service of each trace."""
-    for trace, owner in zip(figure.data, owners, strict=True):
-        trace.visible = owner == services[0]
+    for trace, owner in zip(drawing.traces, owners, strict=True):
+        trace["visible"] = owner == services[0]
     if len(services) < 2:
         return
     buttons = [
         {"label": label(name, 34), "method": "restyle", "args": [{"visible": [owner == name for owner in owners]}]}
         for name in services
     ]
-    figure.update_layout(
+    drawing.arrange(
         updatemenus=[
             {
                 "buttons": buttons,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perfkit.model import LATENCY_METRICS, Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.model import Check, Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.render.page import Html, render
 from perfkit.render.series import service_names
 from perfkit.render.theme import (
@@ -21,112 +20,23 @@ from perfkit.render.theme import (
     format_number,
     format_p,
     format_value,
-    shorten,
     verdict_text,
 )
-
-_OVERALL: Mapping[Verdict, str] = {
-    Verdict.REGRESSION: "The candidate is worse.",
-    Verdict.IMPROVEMENT: "The candidate is better.",
-    Verdict.NO_CHANGE: "No change: every gating metric is shown to be within its tolerance.",
-    Verdict.INCONCLUSIVE: "These runs cannot tell.",
-    Verdict.INVALID: "These runs must not be judged.",
-}
-
-
-def headlines(comparison: Comparison) -> tuple[str, ...]:
-    """One plain sentence per service with an event, regressions first.
-
-    ``api_gateway is slower: average latency +20.1 % [+18.2, +22.1], p95 latency +19.0 % [+15.1, +23.0].``
-    """
-    return tuple(
-        _headline(service, verdict, list(findings))
-        for verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
-        for service, findings in groupby(
-            sorted(comparison.by_verdict(verdict), key=lambda f: _place(comparison, f.service)), key=lambda f: f.service
-        )
-    )
-
-
-def _place(comparison: Comparison, service: str) -> int:
-    return next(i for i, finding in enumerate(comparison.findings) if finding.service == service)
-
-
-def _headline(service: str, verdict: Verdict, findings: Sequence[Finding]) -> str:
-    worse = verdict is Verdict.REGRESSION
-    metrics = {finding.metric for finding in findings}
-    if metrics & {Metric.AVG.value, Metric.P50.value}:
-        what = "is slower" if worse else "is faster"
-    elif metrics & {metric.value for metric in LATENCY_METRICS}:
-        what = "has a slower tail" if worse else "has a faster tail"
-    elif Metric.ERROR_RATE.value in metrics:
-        what = "fails more often" if worse else "fails less often"
-    else:
-        what = "handles fewer requests" if worse else "handles more requests"
-    effects = ", ".join(_effect(finding) for finding in findings)
-    return f"{shorten(service, 60)} {what}: {effects}."
-
-
-def _effect(finding: Finding) -> str:
-    interval = format_interval(finding)
-    return f"{Metric(finding.metric).title} {format_change(finding)}{'' if interval == UNKNOWN else ' ' + interval}"
+from perfkit.render.words import detectable, headlines, limit_text, next_step, settle_short
 
 
 def worst_first(comparison: Comparison) -> tuple[str, ...]:
-    """The services of a comparison, those with a regression first, then those with an improvement or an open question."""
+    """The services of a comparison: first those with a regression, then an improvement, then an open question."""
     order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
     ranked = sorted(comparison.findings, key=lambda finding: order.index(finding.verdict))
     sides = (comparison.baseline.runs, comparison.candidate.runs)
     return tuple(dict.fromkeys([*(finding.service for finding in ranked), *service_names(*sides)]))
 
 
-def next_step(comparison: Comparison) -> str:
-    """What to do now, in a sentence or two."""
-    if comparison.verdict is Verdict.REGRESSION:
-        return (
-            "Look at the charts of the services named above, then find the commit. "
-            "If the change is wanted, accept it: raise the tolerance or make these runs the new baseline."
-        )
-    if comparison.verdict is Verdict.INVALID:
-        advice = [check.advice for check in _problems(comparison) if check.severity is Severity.INVALID and check.advice]
-        return " ".join(dict.fromkeys(map(clean, advice))) or "Read the warnings, put right what they name, and measure again."
-    if comparison.verdict is Verdict.INCONCLUSIVE:
-        return _how_to_settle([f for f in comparison.by_verdict(Verdict.INCONCLUSIVE) if f.gating])
-    if comparison.verdict is Verdict.IMPROVEMENT:
-        return "Make these runs the new baseline, so that losing the gain again is noticed."
-    return "Nothing needs doing."
-
-
-def _how_to_settle(open_findings: Sequence[Finding]) -> str:
-    names = ", ".join(f"{shorten(f.service)} {Metric(f.metric).title}" for f in open_findings[:4])
-    more = f" and {len(open_findings) - 4} more" if len(open_findings) > 4 else ""
-    counts = [finding.runs_needed for finding in open_findings]
-    known = [count for count in counts if count]
-    text = f"Open: {names}{more}. " if names else ""
-    if known:
-        text += f"About {max(known)} more run{'s' if max(known) > 1 else ''} on each side would settle "
-        text += "all of them." if len(known) == len(counts) else f"{len(known)} of {len(counts)}."
-    requests = [finding.requests_needed for finding in open_findings if finding.requests_needed]
-    if requests:
-        text += f" About {max(requests):,} requests per side would settle the error rates."
-    if any(count is None for count in counts) and not requests:
-        text += " More runs alone will not settle the rest: reduce the noise or accept a wider tolerance."
-    return text.strip()
-
-
-def _problems(comparison: Comparison) -> list[Any]:
-    """The checks that did not pass: of the pair first, then of each run."""
-    runs = (*comparison.baseline.runs, *comparison.candidate.runs)
-    every = [*comparison.checks, *(check for run in runs for check in run.validity.checks)]
-    return [check for check in every if check.severity is not Severity.OK]
-
-
 def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
     """The answer: verdict, one sentence per service that changed, and what to do next."""
     verdict = comparison.verdict
-    events = headlines(comparison)
     counts = [(VERDICT_WORDS[v], len(comparison.by_verdict(v))) for v in Verdict]
-    lines = [f"{verdict_text(verdict).upper()} {_OVERALL[verdict]}", *events, next_step(comparison)]
     html = render(
         "banner.html.j2",
         title=clean(title) if title else "",
@@ -134,8 +44,7 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         word=VERDICT_WORDS[verdict],
         symbol=VERDICT_SYMBOLS[verdict],
         colour=VERDICT_COLOURS[verdict],
-        overall=_OVERALL[verdict],
-        events=events,
+        sentences=headlines(comparison),
         reasons=comparison.warnings if verdict is Verdict.INVALID else (),
         next_step=next_step(comparison),
         runs=(len(comparison.baseline.runs), len(comparison.candidate.runs)),
@@ -144,7 +53,7 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         alpha=f"{comparison.alpha:g}",
         confidence=f"{comparison.confidence * 100:g}",
     )
-    return Html(html, text="\n".join(lines))
+    return Html(html, text="\n".join([verdict_text(verdict), *headlines(comparison), next_step(comparison)]))
 
 
 def findings_table(comparison: Comparison) -> Html:
@@ -159,10 +68,6 @@ def findings_table(comparison: Comparison) -> Html:
 
 
 def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
-    settle = f"{finding.runs_needed} run{'s' if finding.runs_needed > 1 else ''}" if finding.runs_needed else ""
-    if finding.requests_needed:
-        settle = f"{finding.requests_needed:,} requests"
-    detectable = finding.min_detectable
     return {
         "metric": Metric(finding.metric).title,
         "gating": finding.gating,
@@ -173,22 +78,25 @@ def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
         "interval": format_interval(finding),
         "baseline": format_value(finding.metric, finding.baseline),
         "candidate": format_value(finding.metric, finding.candidate),
-        "limit": finding.limit or UNKNOWN,
+        "limit": limit_text(finding) or UNKNOWN,
         "p": format_p(finding.p_adjusted),
-        "detectable": UNKNOWN if detectable is None else f"{format_number(detectable)} {finding.change_unit}",
-        "settle": settle,
+        "detectable": detectable(finding),
+        "settle": settle_short(finding),
         "notes": [notes.index(warning) + 1 for warning in dict.fromkeys(finding.warnings)],
     }
 
 
 def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
     """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
+    sides: list[tuple[str, Sequence[Run]]] = []
+    warnings: tuple[str, ...] = ()
+    checks: list[tuple[str, Check]] = []
     if isinstance(subject, Comparison):
-        sides = (("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs))
-        warnings: tuple[str, ...] = subject.warnings
-        checks = [("", check) for check in subject.checks if check.severity is not Severity.OK]
+        sides += [("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs)]
+        warnings = subject.warnings
+        checks += [("", check) for check in subject.checks if check.severity is not Severity.OK]
     else:
-        sides, warnings, checks = (("run", tuple(subject)),), (), []
+        sides.append(("run", subject))
     checks += [(f"{side} {run.id}", check) for side, runs in sides for run in runs for check in run.validity.problems]
     rows = [
         {"place": place, "name": check.name, "severity": check.severity.value, "advice": check.advice}
@@ -256,7 +164,9 @@ def reproduce(comparison: Comparison, policy: str | None = None, rule: str | Non
     options = [*(("--policy", policy) if policy else ()), *(("--rule", rule) if rule else ())]
     judge = shlex.join(["perfkit", "compare", *before, "--candidate", *after, *options])
     report = shlex.join(["perfkit", "report", "compare", *before, "--candidate", *after, *options])
-    measure = list(dict.fromkeys(line for side in (comparison.baseline, comparison.candidate) for line in _measure(side.runs)))
+    measure = list(
+        dict.fromkeys(line for side in (comparison.baseline, comparison.candidate) for line in _measure(side.runs))
+    )
     return Html(render("reproduce.html.j2", judge=judge, report=report, measure=measure), text=judge)
 
 

@@ -133,7 +133,8 @@ def format_interval(finding: Finding) -> str:
     """The interval of a finding in its change unit: ``[+18.2, +22.1]``; ``~`` when there is none."""
     if finding.ci_low is None or finding.ci_high is None:
         return UNKNOWN
-    return f"[{format_signed(finding.ci_low, finding.change_unit)}, {format_signed(finding.ci_high, finding.change_unit)}]"
+    low, high = (format_signed(bound, finding.change_unit) for bound in (finding.ci_low, finding.ci_high))
+    return f"[{low}, {high}]"
 
 
 def format_p(value: float | None) -> str:

@@ -42,7 +42,8 @@ class PercentileTable:
 def errors_from_percentiles(table: PercentileTable, count: int, values: Mapping[str, float]) -> dict[str, float]:
     """Standard errors within the run, in each metric's unit, for those of ``values`` that can be told.
 
-    Rank errors are binomial times `AUTOCORRELATION_FACTOR`; a rate scatters at least like a Poisson count.
+    Rank errors are binomial times `AUTOCORRELATION_FACTOR`; a rate scatters at least like a Poisson count.  The last
+    percentile of a table cannot be told: what lies beyond it is not known.
     """
     errors: dict[str, float] = {}
     if count <= 0:
@@ -57,7 +58,7 @@ def errors_from_percentiles(table: PercentileTable, count: int, values: Mapping[
             errors[name] = 100.0 * float(np.sqrt(share * (1 - share) / count))
         elif metric is Metric.AVG and enough:
             errors[name] = AUTOCORRELATION_FACTOR * table.standard_deviation() / np.sqrt(count)
-        elif metric.quantile is not None and enough:
+        elif metric.quantile is not None and enough and metric.quantile < table.quantiles[-1]:
             errors[name] = _quantile_error(table, count, metric.quantile)
     return {name: float(error) for name, error in errors.items()}
 

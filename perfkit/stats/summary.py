@@ -43,18 +43,24 @@ def requests_needed_for(quantile: float) -> int:
 
 
 def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceStats:
-    """Count, mean, exact percentiles, error rate and rate of one service between ``begin_s`` and ``end_s``.
+    """Counts and error rate of one service from all its requests; latencies and rate from ``begin_s`` to ``end_s``.
 
     Failed requests count in the latencies, as they do in Locust.  A percentile with too few requests behind it is
     ``None`` with a warning.
     """
-    count = int(requests.response_time_ms.size)
+    total, size = int(requests.response_time_ms.size), requests.response_bytes
     failures = int(np.count_nonzero(requests.failed))
     duration = end_s - begin_s
-    if count == 0:
+    if total == 0:
         return ServiceStats(0, 0, rps=0.0 if duration > 0 else None)
+    failed_error = _Blocks.of(requests.start_s, float(requests.start_s.min())).error_of_mean(requests.failed.astype(np.float64))
+    requests = _since(requests, begin_s)
+    count = int(requests.response_time_ms.size)
+    if count == 0:
+        only_early = ("called during the warm-up only",)
+        return ServiceStats(total, failures, error_rate_pct=100.0 * failures / total, warnings=only_early)
     order = np.sort(requests.response_time_ms)
-    blocks = _Blocks.of(requests.start_s, begin_s, end_s)
+    blocks = _Blocks.of(requests.start_s, begin_s)
     values: dict[str, float] = {}
     errors: dict[str, float] = {}
     warnings = []
@@ -69,20 +75,28 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
         errors[metric] = _quantile_error(requests.response_time_ms, order, metric.quantile, values[metric], blocks)
     values[Metric.AVG] = float(order.mean())
     errors[Metric.AVG] = blocks.error_of_mean(requests.response_time_ms)
-    values[Metric.ERROR_RATE] = 100.0 * failures / count
-    errors[Metric.ERROR_RATE] = 100.0 * blocks.error_of_mean(requests.failed.astype(np.float64))
+    values[Metric.ERROR_RATE] = 100.0 * failures / total
+    errors[Metric.ERROR_RATE] = 100.0 * failed_error
     if duration > 0:
         values[Metric.RPS] = count / duration
         errors[Metric.RPS] = blocks.error_of_count(count) / duration
     named = {metric.value: value for metric, value in values.items()}
     return ServiceStats(
-        count,
+        total,
         failures,
         **named,
         standard_errors={metric.value: error for metric, error in errors.items() if np.isfinite(error)},
-        response_bytes=requests.response_bytes,
+        response_bytes=size,
         warnings=tuple(warnings),
     )
+
+
+def _since(requests: RequestArrays, begin_s: float) -> RequestArrays:
+    """The requests that began at ``begin_s`` or later."""
+    if requests.start_s.min() >= begin_s:
+        return requests
+    kept = requests.start_s >= begin_s
+    return RequestArrays(requests.start_s[kept], requests.response_time_ms[kept], requests.failed[kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +107,10 @@ class _Blocks:
     sizes: Floats
 
     @classmethod
-    def of(cls, start_s: Floats, begin_s: float, end_s: float) -> _Blocks:
+    def of(cls, start_s: Floats, begin_s: float) -> _Blocks:
+        """From ``begin_s`` to the last start: after it, only answers come in, and no block may be empty for that."""
         most = int(np.clip(start_s.size / MIN_PER_BLOCK, 1, BLOCKS))
-        width = max(end_s - begin_s, 1e-9) / most
+        width = max(float(start_s.max()) - begin_s, 1e-9) / most
         index = np.clip(((start_s - begin_s) / width).astype(np.intp), 0, most - 1)
         return cls(index, np.bincount(index, minlength=most).astype(np.float64))
 

@@ -1,0 +1,158 @@
+"""perfkit.toml becomes settings, or an error that says which key to look at."""
+
+import pytest
+
+from perfkit import SettingsError
+from perfkit.config import BUILT_IN, Scenario, find_settings, load_settings, override, parse_duration
+from perfkit.model import LoadProfile
+
+WHOLE = """
+store = "runs"
+reports = "out"
+[scenario.checkout]
+locustfile = "load/checkout.py"
+host = "http://${SHOP_HOST}:8080"
+users = 40
+spawn_rate = 4
+duration = "5m"
+tags = ["fast"]
+exclude_tags = ["slow"]
+environment = { TOKEN = "${SHOP_TOKEN}", SIZE = 3 }
+[scenario.api]
+users = 7
+[policy]
+alpha = 0.02
+"""
+
+
+@pytest.fixture
+def settings_file(tmp_path, monkeypatch):
+    def write(text):
+        file = tmp_path / "perfkit.toml"
+        file.write_text(text)
+        monkeypatch.chdir(tmp_path)
+        return file
+
+    return write
+
+
+def test_a_whole_file_is_read(settings_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOP_HOST", "shop")
+    monkeypatch.setenv("SHOP_TOKEN", "abc")
+    settings = load_settings(settings_file(WHOLE))
+    checkout = settings.scenario("checkout")
+    assert checkout == Scenario(
+        "checkout",
+        tmp_path / "load" / "checkout.py",
+        "http://shop:8080",
+        40,
+        4.0,
+        300.0,
+        ("fast",),
+        ("slow",),
+        {"TOKEN": "abc", "SIZE": "3"},
+    )
+    assert settings.store == str(tmp_path / "runs")
+    assert settings.reports == tmp_path / "out"
+    assert settings.policy.alpha == 0.02
+
+
+def test_a_built_in_scenario_can_be_changed_in_part(settings_file, monkeypatch):
+    monkeypatch.setenv("SHOP_HOST", "shop")
+    monkeypatch.setenv("SHOP_TOKEN", "abc")
+    api = load_settings(settings_file(WHOLE)).scenario("api")
+    assert (api.users, api.spawn_rate, api.duration_s, api.demo) == (7, 10.0, 900.0, True)
+
+
+def test_built_in_scenarios_are_those_of_the_mission():
+    seen = {name: (s.users, s.spawn_rate, s.duration_s) for name, s in BUILT_IN.items()}
+    assert seen == {
+        "baseline": (1, 1.0, 120.0),
+        "api": (100, 10.0, 900.0),
+        "rag": (50, 5.0, 900.0),
+        "mcp": (20, 2.0, 900.0),
+    }
+
+
+def test_settings_are_found_in_a_folder_above(settings_file, tmp_path, monkeypatch):
+    file = settings_file("store = 's3://bucket/runs'")
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    assert find_settings(deep) == file
+    assert load_settings().store == "s3://bucket/runs"
+
+
+def test_no_file_means_defaults(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("perfkit.config.find_settings", lambda start: None)
+    settings = load_settings()
+    assert dict(settings.scenarios) == BUILT_IN
+    assert settings.store == "data/runs"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stor = 'x'", "unknown key 'stor' \\(did you mean 'store'\\?\\)"),
+        ("store = 5", "store: expected text, got 5"),
+        ("reports = 5", "reports: expected text"),
+        ("scenario = 5", "\\[scenario\\]: expected a table"),
+        ("[scenario]\napi = 5", "\\[scenario.api\\]: must be a table"),
+        ("[scenario.api]\nuser = 5", "\\[scenario.api\\]: unknown key 'user' \\(did you mean 'users'\\?\\)"),
+        ("[scenario.mine]\nusers = 5", "\\[scenario.mine\\]: locustfile is missing"),
+        ("[scenario.api]\nusers = 'five'", "users: expected a whole number, got 'five'"),
+        ("[scenario.api]\nusers = true", "users: expected a whole number, got True"),
+        ("[scenario.api]\nusers = 1.5", "users: expected a whole number, got 1.5"),
+        ("[scenario.api]\nusers = 0", "users: must be > 0 and finite, got 0"),
+        ("[scenario.api]\nspawn_rate = -1", "spawn_rate: must be > 0"),
+        ("[scenario.api]\nspawn_rate = nan", "spawn_rate: must be > 0 and finite, got nan"),
+        ("[scenario.api]\nspawn_rate = inf", "spawn_rate: must be > 0 and finite"),
+        ("[scenario.api]\nduration = 'soon'", "duration: expected a length such as"),
+        ("[scenario.api]\nduration = inf", "duration: must be longer than zero and finite"),
+        ("[scenario.api]\ntags = 'a'", "tags: expected a list, got 'a'"),
+        ("[scenario.api]\ntags = [1]", "tags: expected text, got 1"),
+        ("[scenario.api]\nenvironment = 'a'", "environment: expected a table"),
+        ("[scenario.api]\nhost = '${PERFKIT_NOT_SET}'", "environment variable PERFKIT_NOT_SET is not set"),
+        ("[policy]\nalpa = 1", "\\[policy\\]: unknown key 'alpa'"),
+        ("[policy.tolerance]\nrps = '+1%'", "\\[policy\\]: rps: gets worse when it falls"),
+        ("x = [", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_names_the_key(settings_file, text, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings(settings_file(text))
+    assert "perfkit.toml" in str(caught.value)
+
+
+def test_an_unknown_scenario_names_the_nearest(settings_file):
+    with pytest.raises(SettingsError, match="'basline': not known \\(did you mean 'baseline'\\?\\)"):
+        load_settings(settings_file("")).scenario("basline")
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [(90, 90), (0.5, 0.5), ("90", 90), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1h", 3600), (" 1H 30".replace(" ", ""), 3630)],
+)
+def test_durations(written, seconds):
+    assert parse_duration(written, "here") == seconds
+
+
+@pytest.mark.parametrize("written", ["", " ", "0s", 0, -5, "-5s", "5 parsecs", "s", True, None, float("nan"), float("inf")])
+def test_durations_that_are_none(written):
+    with pytest.raises(SettingsError, match="^here: "):
+        parse_duration(written, "here")
+
+
+def test_profile_follows_from_users_and_spawn_rate(tmp_path):
+    file = tmp_path / "l.py"
+    assert Scenario("s", file, users=10, spawn_rate=1.0, duration_s=60.0).profile == LoadProfile("ramp", 10, 1.0, 60.0)
+    assert Scenario("s", file, users=10, spawn_rate=10.0).profile.kind == "steady"
+    assert Scenario("s", file).profile.kind == "custom"
+
+
+def test_override_keeps_what_is_not_given(tmp_path):
+    scenario = Scenario("s", tmp_path, users=10)
+    assert override(scenario, "--users", users=None, host="http://x").users == 10
+    with pytest.raises(SettingsError, match="--users: users: must be > 0 and finite, got -1"):
+        override(scenario, "--users", users=-1)
