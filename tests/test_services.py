@@ -176,8 +176,11 @@ PARENT = """
 import json
 from perfkit.load.services import start_services
 with start_services() as services:
-    print(json.dumps(dict(services.addresses)), flush=True)
-    services.wait()
+    try:
+        print(json.dumps(dict(services.addresses)), flush=True)
+        services.wait()
+    except KeyboardInterrupt:
+        pass  # the signal came before wait() was entered
 print("ended in order", flush=True)
 """
 

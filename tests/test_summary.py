@@ -117,13 +117,11 @@ def test_error_of_an_error_rate_holds_a_burst_of_failures(rng):
 
 
 def test_unit_scale(rng):
-    frame = requests(rng)
-    seconds = run_from_requests(frame.assign(response_time_ms=frame.response_time_ms / 1000))
-    for name, stats in run_from_requests(frame).services.items():
-        for metric in QUANTILES:
-            if (value := stats.value(metric)) is not None:
-                assert seconds.services[name].value(metric) == pytest.approx(value / 1000)
-                assert seconds.services[name].standard_error(metric) == pytest.approx(stats.standard_error(metric) / 1000)
+    start, times = np.linspace(0, 79.9, 4000), rng.lognormal(3, 0.5, 4000)
+    milliseconds, seconds = summarise(arrays(start, times), 0.0, 80.0), summarise(arrays(start, times / 1000), 0.0, 80.0)
+    for metric in ("avg_latency_ms", *QUANTILES):
+        assert seconds.value(metric) == pytest.approx(milliseconds.value(metric) / 1000)
+        assert seconds.standard_error(metric) == pytest.approx(milliseconds.standard_error(metric) / 1000)
 
 
 # Without the requests ---------------------------------------------------------------------------------------------

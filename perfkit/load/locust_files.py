@@ -16,8 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from perfkit.errors import LoadError, StoreError
 
 if TYPE_CHECKING:
@@ -76,6 +74,7 @@ def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, user
 
 def _stream(frame: pd.DataFrame, last_s: float, told: Any) -> Any:
     """The requests in the order in which they end, and what else there is to tell, as an Arrow stream."""
+    import numpy as np
     import pyarrow as pa
 
     # epoch seconds as floats are exact to 0.2 us: a request that ends with the run must not end after it

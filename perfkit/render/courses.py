@@ -63,6 +63,7 @@ def time_course(
         f"{f' and {len(names) - 1} more services to choose from' if len(names) > 1 else ''}."
     )
     drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), hovermode="x unified", dragmode=False))
+    drawing.arrange(xaxis={"unifiedhovertitle": {"text": "%{x} s after the run began"}})
     selector(drawing, names, owners, stack)
     return drawing.figure()
 
@@ -210,14 +211,18 @@ def detectable(frame: pd.DataFrame) -> go.Figure | Note:
             for number, (metric, curve) in enumerate(mine.groupby("metric", sort=False)):
                 _curve(drawing, curve, str(metric), unit, index, number)
                 owners.append(name)
-    titles = {"%": "smallest detectable change, percent", "pp": "smallest detectable change, percentage points"}
+    titles = {
+        "%": "smallest detectable change, percent",
+        "pp": "error rate: smallest detectable change, percentage points",
+    }
     for index, unit in enumerate(units):
         stack.title(drawing, index, titles[unit])
         _course_axes(drawing, stack, index)
     alt = f"Smallest detectable change against runs on each side, for {shorten(names[0])}: it falls as runs are added."
     drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), dragmode=False))
     drawing.arrange(xaxis={"title": {"text": "runs on each side"}, "dtick": 1, "rangemode": "normal"})
-    selector(drawing, names, owners, stack)
+    drawing.arrange(legend={"entrywidth": 45, "entrywidthmode": "pixels"})
+    selector(drawing, names, owners, stack, below=48)
     return drawing.figure()
 
 
@@ -229,7 +234,8 @@ def _curve(drawing: Drawing, curve: pd.DataFrame, metric: str, unit: str, index:
         mode="lines+markers",
         line={"color": _HUES[number % len(_HUES)], "dash": _DASHES[number % len(_DASHES)], "width": 2},
         marker={"size": 6},
-        name=SHORT_METRICS.get(metric, metric) if unit == "%" else "errors (below)",
+        name=SHORT_METRICS.get(metric, metric),
+        showlegend=unit == "%" or number > 0,
         hovertemplate=f"{title}: %{{x}} runs can show %{{y:.3g}} {unit}<extra></extra>",
         xaxis="x",
         yaxis=f"y{axis(index)}",

@@ -67,10 +67,13 @@ def forest(comparison: Comparison) -> go.Figure | Note:
         _draw(drawing, panel, "" if number == 1 else str(number), (bottom, top))
         top = bottom - 2.4 / total
     _legend(drawing, comparison.findings)
-    drawing.arrange(**layout(round(total * _ROW) + 118, _alt(comparison.findings), margin=_MARGIN, dragmode=False))
+    height = round(total * _ROW) + 118
+    drawing.arrange(**layout(height, _alt(comparison.findings), margin=_MARGIN, legend=_LEGEND, dragmode=False))
     return drawing.figure()
 
 
+# A legend of entries as wide as this has two columns on a telephone, and so at most three rows.
+_LEGEND = {"entrywidth": 108, "entrywidthmode": "pixels"}
 _MARGIN = {"l": 68, "r": 92, "t": 68, "b": 50}
 
 

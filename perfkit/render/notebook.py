@@ -51,7 +51,8 @@ def _show_chart(figure: Any) -> None:
     # plotly's own renderer of this kind first imports nbformat, for its version number: 0.5 to 2 s per notebook.
     from IPython.display import publish_display_data
 
-    publish_display_data({PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"})
+    bundle = {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
+    publish_display_data(bundle)  # type: ignore[no-untyped-call]
 
 
 def write_result(result: Any, path: str | Path) -> None:

@@ -38,7 +38,9 @@ class Side:
 
 
 def sides(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[Side, ...]:
-    """The sides that have runs."""
+    """The sides that have runs; a side that is alone is drawn as the subject, not as a background."""
+    if not candidate:
+        return (Side("baseline", tuple(baseline), CANDIDATE_COLOUR, "solid"),) if baseline else ()
     both = (
         Side("baseline", tuple(baseline), BASELINE_COLOUR, "dash"),
         Side("candidate", tuple(candidate), CANDIDATE_COLOUR, "solid"),
@@ -132,8 +134,11 @@ def duration(milliseconds: float) -> str:
     return f"{milliseconds / 1000:.3g} s" if milliseconds >= 1000 else f"{milliseconds:.3g} ms"
 
 
-def selector(drawing: Drawing, services: Sequence[str], owners: Sequence[str], stack: Stack) -> None:
-    """Let the reader choose the service whose traces are seen; ``owners`` names the service of each trace."""
+def selector(drawing: Drawing, services: Sequence[str], owners: Sequence[str], stack: Stack, below: int = 28) -> None:
+    """Let the reader choose the service whose traces are seen.
+
+    ``owners`` names the service of each trace; ``below`` is where the menu begins, in pixels from the top.
+    """
     for trace, owner in zip(drawing.traces, owners, strict=True):
         trace["visible"] = owner == services[0]
     if len(services) < 2:
@@ -148,7 +153,7 @@ def selector(drawing: Drawing, services: Sequence[str], owners: Sequence[str], s
                 "buttons": buttons,
                 "x": 0,
                 "xanchor": "left",
-                "y": 1 + (stack.top - 28) / stack.plot,
+                "y": 1 + (stack.top - below) / stack.plot,
                 "yanchor": "top",
                 "pad": {"l": -46, "t": 0, "b": 0, "r": 0},
                 "bgcolor": "rgba(128,136,150,0.10)",

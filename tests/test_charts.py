@@ -1,0 +1,267 @@
+"""The charts hold the numbers of the runs, never raw requests, and nothing from outside is taken as markup."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from samples import requests
+
+from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, run_from_requests
+from perfkit.model import Side
+from perfkit.render import charts, tables
+from perfkit.render.normal import percentiles
+from perfkit.render.page import Note
+from perfkit.render.series import Requests, course, log_density, log_edges, quantiles
+from perfkit.render.theme import VERDICT_COLOURS, clean, format_change, format_interval, format_signed, label, shorten
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+def runs(rng, count, services=None, **changes):
+    known = {"services": services} if services else {}
+    frames = [requests(rng, begin=1.76e9 + 60 * number, **known, **changes) for number in range(count)]
+    return tuple(run_from_requests(frame, scenario="api") for frame in frames)
+
+
+def summary_run(**values):
+    stats = ServiceStats(count=300, failures=1, avg_latency_ms=20.0, error_rate_pct=1 / 3, rps=50.0, **values)
+    return Run("r1", "api", None, None, LoadProfile(), Validity(), {"api_gateway": stats})
+
+
+def finding(service="api_gateway", metric="avg_latency_ms", verdict=Verdict.REGRESSION, **changes):
+    unit = "pp" if metric == "error_rate_pct" else "%"
+    parts = {
+        "service": service,
+        "metric": metric,
+        "unit": "ms",
+        "change_unit": unit,
+        "baseline": 20.0,
+        "candidate": 24.0,
+        "change_pct": 20.0,
+        "change_abs": 4.0,
+        "ci_low": 18.2,
+        "ci_high": 22.1,
+        "p_value": 0.001,
+        "p_adjusted": 0.003,
+        "verdict": verdict,
+        "tolerance": 5.0,
+        "limit": "+5 %",
+        "gating": True,
+    }
+    return Finding(**{**parts, **changes})
+
+
+def comparison(*findings, verdict=Verdict.REGRESSION, **changes):
+    side = Side((summary_run(),))
+    parts = {"comparable": True, "rule": "evidence", "alpha": 0.01, "confidence": 0.95, "warnings": ()}
+    return Comparison(verdict=verdict, baseline=side, candidate=side, findings=findings, **{**parts, **changes})
+
+
+def texts_of(figure):
+    """Everything that plotly draws; ``meta`` holds the plain description, which the report's template escapes."""
+    document = figure.to_plotly_json()
+    document["layout"]["meta"] = None
+    return json.dumps(document, default=str)
+
+
+@pytest.mark.parametrize(
+    ("changes", "change", "interval"),
+    [
+        ({}, "+20.0 %", "[+18.2, +22.1]"),
+        ({"change_pct": 203.03}, "+203 %", "[+18.2, +22.1]"),
+        ({"change_pct": math.inf, "ci_low": None}, "+∞ % (from zero)", "~"),
+        ({"change_pct": None, "ci_low": None}, "~", "~"),
+        ({"change_pct": -0.04}, "0.0 %", "[+18.2, +22.1]"),
+        ({"metric": "error_rate_pct", "change_abs": 0.451}, "+0.45 pp", "[+18.20, +22.10]"),
+    ],
+)
+def test_a_change_is_written_one_way(changes, change, interval):
+    assert format_change(finding(**changes)) == change
+    assert format_interval(finding(**changes)) == interval
+
+
+def test_signed_zero_has_no_sign():
+    assert format_signed(-0.001, "pp") == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET /items", "GET /items"),
+        ("a\nb\tc\x00d", "a b c d"),
+        ("user\u202etxt.exe\u2066", "usertxt.exe"),
+        ("<b>x</b>", "&lt;b&gt;x&lt;/b&gt;"),
+        ("%{y}", "%&#123;y}"),
+        ("a & b", "a &amp; b"),
+    ],
+)
+def test_a_label_is_harmless_to_plotly(text, shown):
+    assert label(text) == shown
+
+
+def test_long_names_keep_both_ends():
+    name = shorten("GET /very/long/" + "segment/" * 30 + "end?q=1", 40)
+    assert len(name) == 40
+    assert name.startswith("GET /very/long/")
+    assert name.endswith("end?q=1")
+    assert clean("  a  b ") == "a b"
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#1b1f26"])
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_verdict_colours_can_be_seen_on_light_and_dark(verdict, page):
+    light, dark = sorted((luminance(VERDICT_COLOURS[verdict]), luminance(page)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 3.0
+
+
+def test_the_forest_draws_every_finding_with_its_interval_and_verdict():
+    figure = charts.forest(
+        comparison(
+            finding(),
+            finding(metric="p95_latency_ms", verdict=Verdict.INCONCLUSIVE, change_pct=3.0, ci_low=-4.0, ci_high=10.0),
+            finding(metric="error_rate_pct", verdict=Verdict.NO_CHANGE, change_abs=0.1, ci_low=-0.1, ci_high=0.3),
+        )
+    )
+    marks = [trace for trace in figure.data if trace.hovertext is not None]
+    assert [list(trace.x) for trace in marks] == [[20.0, 3.0], [0.1]]
+    assert list(marks[0].marker.symbol) == ["x", "diamond-open"]
+    assert [18.2, 22.1] in [list(trace.x)[:2] for trace in figure.data]
+    assert "✗ regression: +20.0 % [+18.2, +22.1]" in marks[0].hovertext[0]
+    assert "1 regression" in figure.layout.meta["alt"]
+
+
+def test_the_forest_grows_with_its_rows():
+    small, large = (
+        charts.forest(comparison(*(finding(service=f"s{i}") for i in range(count)))).layout.height for count in (1, 20)
+    )
+    assert small < 300
+    assert large > 900
+
+
+def test_the_forest_survives_what_cannot_be_said():
+    figure = charts.forest(
+        comparison(
+            finding(change_pct=math.inf, ci_low=None, ci_high=None, tolerance=None),
+            finding(metric="rps", change_pct=None, ci_low=None, ci_high=None, verdict=Verdict.INVALID),
+            finding(metric="p99_latency_ms", ci_low=-900.0, ci_high=math.inf),
+        )
+    )
+    reach = figure.layout.xaxis.range[1]
+    assert all(abs(x) <= reach for trace in figure.data for x in trace.x if x is not None)
+    assert "no estimate" in [trace.name for trace in figure.data]
+
+
+def test_no_findings_are_a_sentence_not_an_empty_plot():
+    assert isinstance(charts.forest(comparison()), Note)
+
+
+@pytest.mark.parametrize(
+    "draw", [charts.forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, tables.reproduce]
+)
+def test_hostile_names_are_never_markup(draw):
+    shown = draw(comparison(finding(service=HOSTILE), warnings=(HOSTILE,)))
+    text = texts_of(shown) if isinstance(shown, go.Figure) else shown._repr_html_()
+    assert "<script" not in text
+    assert "</script" not in text
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+@pytest.mark.parametrize(
+    "chart", [charts.latency_overlay, charts.percentile_curve, charts.time_course, charts.run_values]
+)
+def test_every_chart_takes_one_three_and_twenty_services(rng, chart, count):
+    services = {f"service {i} <b>": 20.0 + i for i in range(count)}
+    before, after = runs(rng, 3, services, rate=5.0), runs(rng, 2, services, rate=5.0, slower=1.2)
+    figure = chart(before, after)
+    document = texts_of(figure)
+    assert figure.layout.meta["alt"]
+    assert "<b> " not in document
+    assert len(document) < 40_000 * count + 40_000
+
+
+def test_charts_never_hold_raw_requests(rng):
+    before = runs(rng, 1, {"a": 20.0}, seconds=100.0, rate=200.0)
+    for figure in (charts.latency_overlay(before), charts.percentile_curve(before), charts.time_course(before)):
+        assert max(len(trace.y) for trace in figure.data) < 200
+
+
+def test_summaries_get_a_sentence_where_requests_are_needed_and_dots_where_not():
+    imported = (summary_run(),)
+    for chart in (charts.latency_overlay, charts.percentile_curve, charts.time_course):
+        assert "not kept" in str(chart(imported))
+    dots = charts.run_values(imported)
+    assert [list(t.y) for t in dots.data if t.mode == "markers"] == [[20.0], [0.33333], [50.0]]
+    assert isinstance(charts.run_values((summary_run(),), metrics=("p99_latency_ms",)), Note)
+
+
+def test_detectable_has_a_line_per_metric():
+    rows = [
+        {"service": "a", "metric": metric, "runs_per_side": n, "min_detectable": 10 / n, "change_unit": unit}
+        for metric, unit in (("avg_latency_ms", "%"), ("error_rate_pct", "pp"))
+        for n in (1, 2, 3)
+    ]
+    figure = charts.detectable(pd.DataFrame(rows))
+    assert [list(trace.y) for trace in figure.data] == [[10.0, 5.0, 3.33]] * 2
+    assert isinstance(charts.detectable(pd.DataFrame(rows).iloc[:0]), Note)
+
+
+def sample(latency, elapsed=None):
+    latency = np.asarray(latency, float)
+    elapsed = np.arange(latency.size, dtype=float) if elapsed is None else np.asarray(elapsed, float)
+    return Requests(elapsed, latency, np.zeros(latency.size, bool), np.sort(latency))
+
+
+def test_a_percentile_without_enough_requests_above_is_not_drawn(rng):
+    values = quantiles(sample(rng.lognormal(3, 1, 500)), np.array([0.5, 0.95, 0.99, 0.999]))
+    assert np.isfinite(values).tolist() == [True, True, False, False]
+
+
+def test_density_is_a_share_of_all_requests(rng):
+    drawn = sample(rng.lognormal(3, 0.5, 5000))
+    assert log_density(drawn, log_edges([drawn], 80)).sum() == pytest.approx(100, abs=1.0)
+
+
+def test_a_time_course_matches_the_slow_definition(rng):
+    drawn = sample(rng.lognormal(3, 0.5, 3000), np.sort(rng.uniform(0, 30, 3000)))
+    result = course(drawn, 2, 15)
+    for index in range(15):
+        inside = np.sort(drawn.latency_ms[(drawn.elapsed_s >= 2 * index) & (drawn.elapsed_s < 2 * index + 2)])
+        assert result["rps"][index] == inside.size / 2
+        assert result["p95"][index] == inside[math.ceil(0.95 * inside.size) - 1]
+
+
+def test_levels_contain_the_truth_and_the_next_run_is_less_certain(rng):
+    levels = percentiles(runs(rng, 5, {"api": 20.0}))
+    median = next(level for level in levels.levels if level.metric == "p50_latency_ms")
+    assert median.low < 20.0 < median.high
+    assert median.next_low < median.low < median.high < median.next_high
+    assert levels.to_dict()["schema"] == "perfkit.baseline/1"
+    assert len(levels.to_frame()) == len(levels.levels)
+
+
+def test_reproduce_quotes_what_the_shell_would_read():
+    run = Run("r 1; rm -rf ~", "my api", None, None, LoadProfile(), Validity(), {}, git={"commit": "abc"})
+    both = replace(comparison(finding()), baseline=Side((run,)))
+    shown = tables.reproduce(both)
+    assert shown.text == "perfkit compare 'r 1; rm -rf ~' --candidate r1"
+    assert "git checkout abc &amp;&amp; perfkit run &#39;my api&#39; --repeat 1" in shown.html
+
+
+def test_what_differs_between_the_sides_is_marked():
+    profiles = (LoadProfile("steady", users) for users in (1, 100))
+    one, other = (Run("r", "api", None, None, p, Validity(), {}, environment={"cpu": "4"}) for p in profiles)
+    html = tables.runs_table((one,), (other,)).html
+    assert html.count("differs</span>") == 1
+    assert "steady 100 users" in html

@@ -1,0 +1,228 @@
+"""Our statistics against those of SciPy and statsmodels, and against their own definitions."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from perfkit import Metric
+from perfkit.stats import compare, noise
+from perfkit.stats.compare import Failures, Values, compare_error_rates, compare_levels, weighted_holm
+from perfkit.stats.noise import Noise, overdispersion, run_to_run
+from perfkit.stats.power import Design, min_detectable_log, planned_noise, requests_needed, runs_needed
+
+
+def failures(failed, counts):
+    return Failures(np.atleast_1d(np.array(failed, float)), np.atleast_1d(np.array(counts, float)))
+
+
+@pytest.fixture
+def no_prior(monkeypatch):
+    monkeypatch.setattr(noise, "PRIOR_DF", 0.0)
+
+
+@pytest.fixture
+def no_overdispersion(monkeypatch):
+    """Chance alone: factor one, and so many degrees of freedom that t is normal."""
+    monkeypatch.setattr(compare, "overdispersion", lambda *_: (1.0, 1e9))
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(5, 3), (2, 2), (9, 1), (10, 10)])
+def test_levels_are_students_t_on_logs_when_nothing_is_known_beforehand(rng, no_prior, n1, n2):
+    before, after = rng.lognormal(3, 0.05, n1), rng.lognormal(3.03, 0.05, n2)
+    effect = compare_levels(Metric.AVG, Values(before, after), 0.95)
+    oracle = scipy_stats.ttest_ind(np.log(after), np.log(before), alternative="greater")
+    two_sided = scipy_stats.ttest_ind(np.log(after), np.log(before))
+    interval = two_sided.confidence_interval(0.95)
+    assert effect.p_rise == pytest.approx(oracle.pvalue)
+    assert effect.p_fall == pytest.approx(1 - oracle.pvalue)
+    assert effect.df == oracle.df
+    assert np.log1p(np.array([effect.ci_low, effect.ci_high]) / 100) == pytest.approx([interval.low, interval.high])
+    assert effect.change == pytest.approx(100 * (scipy_stats.gmean(after) / scipy_stats.gmean(before) - 1))
+
+
+def test_moderated_variance_is_smyths(rng):
+    sides = rng.normal(3, 0.05, 5), rng.normal(3, 0.05, 3)
+    found = run_to_run(Metric.P95, sides, 0.0)
+    squares = sum(side.var(ddof=1) * (side.size - 1) for side in sides)
+    assert found.df == noise.PRIOR_DF + 6
+    assert found.sd**2 == pytest.approx((noise.PRIOR_DF * noise.PRIOR_SD[Metric.P95] ** 2 + squares) / found.df)
+
+
+def test_error_within_a_run_is_a_floor_and_raises_the_prior():
+    silent = (np.zeros(5), np.zeros(3))
+    assert run_to_run(Metric.AVG, silent, 0.04).sd == pytest.approx(0.2)
+    one_each = (np.zeros(1), np.zeros(1))
+    assert run_to_run(Metric.AVG, one_each, 0.04).sd == pytest.approx(math.hypot(0.2, noise.PRIOR_SD[Metric.AVG]))
+    assert run_to_run(Metric.AVG, one_each, 0.04).df == noise.PRIOR_DF
+
+
+def test_error_of_a_difference():
+    assert Noise(0.1, 5.0).error_of_difference(4, 1) == pytest.approx(0.1 * math.sqrt(1.25))
+
+
+# Error rates ------------------------------------------------------------------------------------------------------
+
+TABLES = [(1, 300, 15, 1500), (0, 150, 1, 300), (0, 100, 0, 100), (30, 1000, 60, 1000), (5, 20000, 80, 12000), (7, 9, 9, 9)]
+
+
+@pytest.mark.parametrize(("k1", "n1", "k2", "n2"), TABLES)
+def test_p_is_the_mid_p_of_fishers_exact_test(no_overdispersion, k1, n1, k2, n2):
+    effect = compare_error_rates(failures(k1, n1), failures(k2, n2), 0.95)
+    null = scipy_stats.hypergeom(n1 + n2, k1 + k2, n2)
+    mid_p = null.sf(k2) + 0.5 * null.pmf(k2)
+    assert effect.p_rise == pytest.approx(mid_p, rel=1e-5)
+    assert effect.p_fall == pytest.approx(1 - mid_p, rel=1e-5)
+
+
+@pytest.mark.parametrize(("k1", "n1", "k2", "n2"), TABLES)
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_interval_is_newcombes(no_overdispersion, k1, n1, k2, n2, confidence):
+    effect = compare_error_rates(failures(k1, n1), failures(k2, n2), confidence)
+    low, high = confint_proportions_2indep(k2, n2, k1, n1, method="newcomb", compare="diff", alpha=1 - confidence)
+    assert (effect.ci_low, effect.ci_high) == pytest.approx((100 * low, 100 * high), abs=1e-6)
+    assert effect.change == pytest.approx(100 * (k2 / n2 - k1 / n1))
+
+
+def test_scatter_between_runs_widens_everything():
+    even = compare_error_rates(failures([10, 10, 10], [1000] * 3), failures([25, 25, 25], [1000] * 3), 0.95)
+    wild = compare_error_rates(failures([0, 2, 28], [1000] * 3), failures([1, 4, 70], [1000] * 3), 0.95)
+    assert even.change == pytest.approx(wild.change)
+    assert wild.p_rise > 10 * even.p_rise
+    assert wild.ci_high - wild.ci_low > 2 * (even.ci_high - even.ci_low)
+
+
+def test_overdispersion_is_the_moderated_chi_square(rng):
+    counts = np.array([1000.0, 1500.0, 800.0])
+    failed = np.array([10.0, 31.0, 4.0])
+    rate = failed.sum() / counts.sum()
+    chi_square = scipy_stats.chisquare(failed, counts * rate).statistic / (1 - rate)
+    factor, df = overdispersion((failed, np.array([3.0])), (counts, np.array([1000.0])))
+    assert df == noise.PRIOR_OVERDISPERSION_DF + 2
+    prior = noise.PRIOR_OVERDISPERSION_DF * noise.PRIOR_OVERDISPERSION
+    assert factor == pytest.approx((prior + chi_square) / df)
+
+
+@pytest.mark.parametrize("failed", [[0, 0, 0], [100, 100, 100]])
+def test_overdispersion_learns_nothing_from_runs_without_scatter_to_see(failed):
+    side = np.array(failed, float)
+    assert overdispersion((side, side), (np.full(3, 100.0),) * 2) == (
+        noise.PRIOR_OVERDISPERSION,
+        noise.PRIOR_OVERDISPERSION_DF,
+    )
+
+
+def test_overdispersion_is_never_below_chance():
+    even = np.full(10, 50.0)
+    assert overdispersion((even, even), (np.full(10, 1000.0),) * 2)[0] == 1.0
+
+
+@given(
+    st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+)
+def test_swapping_the_sides_mirrors_an_error_rate(one, other):
+    there = compare_error_rates(failures(*one), failures(*other), 0.95)
+    back = compare_error_rates(failures(*other), failures(*one), 0.95)
+    assert (there.p_rise, there.p_fall) == pytest.approx((back.p_fall, back.p_rise))
+    assert (there.ci_low, there.ci_high) == pytest.approx((-back.ci_high, -back.ci_low), abs=1e-9)
+    assert there.ci_low - 1e-9 <= there.change <= there.ci_high + 1e-9
+    assert 0 < there.p_rise < 1
+
+
+# Correction -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(1e-12, 1.0), min_size=1, max_size=30))
+def test_holm_with_equal_weights_is_statsmodels(p_values):
+    ours = weighted_holm(dict(enumerate(p_values)), dict.fromkeys(range(len(p_values)), 0.3))
+    assert [ours[i] for i in range(len(p_values))] == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+@given(st.lists(st.tuples(st.floats(1e-9, 1.0), st.floats(0.01, 10.0)), min_size=1, max_size=12), st.floats(0.001, 0.3))
+def test_weighted_holm_rejects_what_its_definition_rejects(pairs, alpha):
+    ours = weighted_holm({i: p for i, (p, _) in enumerate(pairs)}, {i: w for i, (_, w) in enumerate(pairs)})
+    left, rejected = dict(enumerate(pairs)), set()
+    while left:
+        total = sum(w for _, w in left.values())
+        best = min(left, key=lambda i: left[i][0] / left[i][1])
+        if left[best][0] > alpha * left[best][1] / total * (1 + 1e-9):
+            break
+        rejected.add(best)
+        del left[best]
+    assert {i for i, p in ours.items() if p <= alpha * (1 + 1e-9)} == rejected
+
+
+def test_weight_buys_power_at_the_price_of_the_others():
+    assert weighted_holm({"a": 0.006, "b": 0.5}, {"a": 9.0, "b": 1.0})["a"] == pytest.approx(0.006 / 0.9)
+    assert weighted_holm({}, {}) == {}
+
+
+def test_weighted_holm_holds_its_level_over_many_findings(rng):
+    weights = dict(enumerate([0.5, 0.12, 0.1, 0.1, 0.07, 0.07, 0.04] * 3))
+    alarms = 0
+    for _ in range(4000):
+        p = dict(enumerate(rng.random(len(weights))))
+        alarms += min(weighted_holm(p, weights).values()) <= 0.05
+    assert alarms <= scipy_stats.binom.ppf(0.999, 4000, 0.05)
+    assert alarms >= scipy_stats.binom.ppf(0.001, 4000, 0.045)
+
+
+# Planning ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_detectable_change_is_found_four_times_in_five(rng):
+    known, design = Noise(0.03, 9.0), Design(5, 3, 0.002)
+    shift = min_detectable_log(known, design)
+    critical = scipy_stats.t.ppf(1 - design.level, known.df)
+    error = known.error_of_difference(5, 3)
+    draws = 40000
+    seen = rng.normal(shift, error, draws) / (error * np.sqrt(rng.chisquare(known.df, draws) / known.df))
+    assert np.mean(seen >= critical) == pytest.approx(0.8, abs=0.06)
+
+
+def test_more_runs_show_smaller_changes():
+    known = Noise(0.03, 9.0)
+    steps = [min_detectable_log(planned_noise(known, n), Design(n, n, 0.002)) for n in (1, 2, 5, 20)]
+    assert steps == sorted(steps, reverse=True)
+
+
+@pytest.mark.parametrize(("shift", "tolerance"), [(0.0, 0.05), (0.03, 0.05), (0.09, 0.05), (-0.03, 0.0), (0.02, 0.0)])
+def test_runs_needed_is_the_first_number_that_settles(shift, tolerance):
+    known, design = Noise(0.05, 7.0), Design(3, 3, 0.002)
+
+    def settled(more):
+        df = known.df + 2 * more
+        error = 0.05 * math.sqrt(2 / (3 + more))
+        return (
+            shift + scipy_stats.t.ppf(0.975, df) * error <= tolerance
+            or tolerance < shift
+            and shift >= scipy_stats.t.ppf(0.998, df) * error
+        )
+
+    more = runs_needed(known, design, shift, tolerance, 0.95)
+    assert settled(more)
+    assert not any(settled(fewer) for fewer in range(1, more))
+
+
+def test_a_change_as_large_as_its_tolerance_needs_endless_runs():
+    assert runs_needed(Noise(0.05, 7.0), Design(3, 3, 0.002), 0.0499, 0.05, 0.95) is None
+
+
+def test_that_many_requests_show_the_difference_four_times_in_five(rng):
+    level = 0.001
+    needed = requests_needed(0.0033, 0.01, 0.005, level)
+    k1, k2 = rng.binomial(needed, 0.0033, 20000), rng.binomial(needed, 0.01, 20000)
+    p = (k1 + k2) / (2 * needed)
+    z = (k2 - k1) / needed / np.sqrt(2 * p * (1 - p) / needed)
+    assert np.mean(z > scipy_stats.norm.ppf(1 - level)) == pytest.approx(0.8, abs=0.05)
+
+
+def test_requests_needed_where_none_would_do():
+    assert requests_needed(0.0, 0.005, 0.005, 0.001) is None
+    assert requests_needed(0.01, 0.01, 0.005, 0.001) > requests_needed(0.01, 0.01, 0.01, 0.001)

@@ -1,0 +1,207 @@
+"""The report as its reader gets it: one file, in a real browser, with the network off."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from samples import requests
+
+from perfkit import RenderError, RunStore, compare, run_from_requests
+from perfkit.render import run_report
+from perfkit.render.export import count_charts, export_html
+from perfkit.render.theme import format_change
+from perfkit.workflow import load_runs
+
+CHROMIUM = Path("/usr/bin/chromium")
+needs_chromium = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: a report is only proved by a browser"),
+]
+pytestmark = [
+    # Of jupyter_client and pyzmq, when a kernel's sockets are closed by the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SERVICES = {
+    "api_gateway": 20.0,
+    "</script><script>window.pwned=1</script>": 40.0,
+    "<img src=x onerror='window.pwned=1'><a href='javascript:window.pwned=1'>x</a>": 60.0,
+    "GET /" + "very/long/" * 30 + "end": 90.0,
+    "line\nbreak \u202e %{y} $x$ {{ 7*7 }}": 240.0,
+}
+TITLE = "<script>window.pwned=1</script> PR 7"
+LARGEST = 6_000_000
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """Two folders of stored runs: api_gateway is 30 % slower in the candidate; some service names are hostile."""
+    rng = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("runs")
+    for number in range(5):
+        side, slower = ("baseline", {}) if number < 3 else ("candidate", {"api_gateway": 1.3})
+        frame = requests(rng, services=SERVICES, slower=slower, errors=0.01, begin=1.76e9 + 60 * number)
+        RunStore(folder / side).add(run_from_requests(frame, scenario="api <i>x</i>"))
+    return folder / "baseline", folder / "candidate"
+
+
+@pytest.fixture(scope="module")
+def report(sides, tmp_path_factory):
+    """The compare report."""
+    given = {"baseline": sides[0], "candidate": sides[1], "title": TITLE}
+    return run_report("compare", given, reports_dir=tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture(scope="module")
+def normal(sides, tmp_path_factory):
+    """The baseline report."""
+    return run_report("baseline", {"runs": sides[0]}, reports_dir=tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real headless browser."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Opened:
+    """A report in a browser page, with everything that it said and asked for."""
+
+    def __init__(self, browser, file, width=1280, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        self.page = context.new_page()
+        self.said, self.asked = [], []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(file.as_uri())
+        self.page.wait_for_selector("html[data-drawn]", state="attached")
+
+    def count(self, selector):
+        return self.page.locator(selector).count()
+
+
+def test_a_report_is_three_files(report):
+    assert re.fullmatch(r"\d{8}T\d{6}Z-compare", report.folder.name)
+    assert sorted(file.name for file in report.folder.iterdir()) == ["executed.ipynb", "report.html", "result.json"]
+    assert report.html.stat().st_size <= LARGEST
+    assert report.notebook.stat().st_size <= 1_000_000
+
+
+def test_the_result_is_what_compare_says(report, sides):
+    expected = compare(load_runs(sides[0]), load_runs(sides[1]))
+    result = json.loads(report.result.read_text())
+    assert result["verdict"] == "regression"
+    assert result["findings"] == expected.to_dict()["findings"]
+    html = report.html.read_text()
+    slower = [finding for finding in expected.findings if finding.service == "api_gateway"]
+    assert len(slower) >= 5
+    for finding in slower:
+        assert f"<strong>{format_change(finding)}</strong>" in html
+
+
+def test_the_page_links_to_nothing(report):
+    html = report.html.read_text().split("<script>", 1)[0] + report.html.read_text().rsplit("</script>", 3)[-1]
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "Content-Security-Policy" in html
+    assert "default-src 'none'" in html
+
+
+def test_code_is_hidden_and_the_title_is_text(report):
+    html = report.html.read_text()
+    assert "workflow.load_runs" not in html
+    assert "<title>&lt;script&gt;window.pwned=1&lt;/script&gt; PR 7 – Did the candidate get slower?</title>" in html
+    assert "7*7" in html
+    assert "49" not in re.findall(r"line break .{0,20}", html)[0]
+
+
+def test_a_lost_chart_is_an_error(report):
+    notebook = nbformat.read(report.notebook, as_version=4)
+    assert count_charts(notebook) == 5
+    copy = next(cell for cell in notebook.cells if count_charts(nbformat.v4.new_notebook(cells=[cell])))
+    copy.outputs[0].data["application/vnd.plotly.v1+json"] = {}
+    with pytest.raises(RenderError, match="has 5 charts, but 4 reached the report"):
+        export_html(notebook, kind="compare", title=None, result={})
+
+
+@pytest.mark.usefixtures("browser")
+class TestInBrowser:
+    """What only a browser can tell."""
+
+    pytestmark = needs_chromium
+
+    @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+    def test_every_chart_is_drawn_offline_without_a_word(self, browser, report, width, scheme):
+        opened = Opened(browser, report.html, width, scheme)
+        expected = count_charts(nbformat.read(report.notebook, as_version=4))
+        assert expected == 5
+        assert opened.count(".js-plotly-plot .svg-container > .main-svg:first-child") == expected
+        assert opened.count(".js-plotly-plot .scatterlayer .trace") > 20
+        assert opened.said == []
+        assert opened.asked == [report.html.as_uri()]
+        assert opened.page.evaluate("window.pwned") is None
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        for plot in opened.page.locator(".pk-plot").all():
+            assert plot.get_attribute("aria-label")
+            assert plot.bounding_box()["width"] >= 0.85 * min(width, 1000)
+
+    def test_the_baseline_report_is_drawn_too(self, browser, normal):
+        opened = Opened(browser, normal.html, 400)
+        assert opened.count(".js-plotly-plot") == count_charts(nbformat.read(normal.notebook, as_version=4)) == 5
+        assert opened.said == []
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert json.loads(normal.result.read_text())["schema"] == "perfkit.baseline/1"
+
+    def test_hostile_names_stay_text_under_the_mouse(self, browser, report):
+        opened = Opened(browser, report.html)
+        opened.page.locator(".updatemenu-header").first.click()
+        opened.page.locator(".updatemenu-dropdown-button").nth(2).click()
+        point = opened.page.locator(".pk-plot").first.locator(".points path").nth(8)
+        point.scroll_into_view_if_needed()
+        box = point.bounding_box()
+        opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        opened.page.wait_for_selector(".hovertext", timeout=5000)
+        assert opened.count("main a[href^='javascript']") == 0
+        assert opened.count("main img") == 0
+        assert opened.page.evaluate("window.pwned") is None
+        assert opened.said == []
+
+    def test_the_page_follows_the_colour_scheme_and_paper_is_light(self, browser, report):
+        opened = Opened(browser, report.html, scheme="dark")
+        background = "getComputedStyle(document.body).backgroundColor"
+        ink = "getComputedStyle(document.querySelector('.pk-plot .main-svg .annotation-text')).fill"
+        dark = opened.page.evaluate(background), opened.page.evaluate(ink)
+        opened.page.emulate_media(color_scheme="light")
+        light = opened.page.evaluate(background), opened.page.evaluate(ink)
+        assert dark == ("rgb(20, 23, 28)", "rgb(228, 232, 238)")
+        assert light == ("rgb(251, 251, 250)", "rgb(29, 36, 48)")
+        opened.page.emulate_media(media="print", color_scheme="dark")
+        assert opened.page.evaluate(background) == "rgb(255, 255, 255)"
+
+    def test_on_paper_every_chart_fits_the_page(self, browser, report):
+        opened = Opened(browser, report.html)
+        opened.page.emulate_media(media="print")
+        widths = "[...document.querySelectorAll('.main-svg')].map(s => s.getBoundingClientRect().right)"
+        opened.page.evaluate("document.body.style.width = '700px'")
+        assert max(opened.page.evaluate(widths)) <= 701
+
+    def test_headings_are_in_order_and_scrolling_parts_can_be_reached_by_keyboard(self, browser, report):
+        opened = Opened(browser, report.html, 400)
+        levels = opened.page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => h.tagName)")
+        assert levels[0] == "H1"
+        assert levels.count("H1") == 1
+        assert opened.page.evaluate("document.documentElement.lang") == "en"
+        assert opened.count("main") == opened.count("header") == opened.count("footer") == 1
+        assert opened.count(".pk-scroll:not([tabindex='0'])") == 0

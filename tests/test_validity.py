@@ -1,0 +1,188 @@
+"""Unfit runs and sides that are not alike are named, with the number that says so."""
+
+from dataclasses import replace
+
+import pytest
+from samples import plain_stats, run
+
+from perfkit import LoadProfile, ServiceStats, Validity, compare
+from perfkit.model import Check, Severity
+from perfkit.validity import GeneratorFacts, check_run, check_sides
+
+STEADY = LoadProfile("steady", 10, None, 60.0)
+
+
+def checked(services=None, profile=STEADY, duration=None, **facts):
+    services = {"a": plain_stats()} if services is None else services
+    return {check.name: check for check in check_run(services, profile, GeneratorFacts(**facts), duration)}
+
+
+def graded(checks):
+    return {name: check.severity.value for name, check in checks.items() if check.severity is not Severity.OK}
+
+
+def test_a_good_run_passes_and_shows_what_was_looked_at():
+    checks = checked(peak_users=10, cpu_pct=(10.0, 20.0, 30.0), duration=20.0)
+    assert graded(checks) == {}
+    assert {"interrupted", "requests", "load_reached", "generator_cpu"} <= checks.keys()
+    assert all(check.advice == "" for check in checks.values())
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"interrupted": "killed"}, {"interrupted": "invalid"}),
+        ({"peak_users": 8}, {"load_reached": "invalid"}),
+        ({"peak_users": 9}, {}),
+        ({"cpu_pct": (95.0, 95.0, 10.0)}, {"generator_cpu": "invalid"}),
+        ({"cpu_pct": (95.0, 50.0, 10.0)}, {}),  # a short peak is not saturation
+        ({"cpu_pct": (90.0,)}, {}),
+        ({"services": {}}, {"requests": "invalid"}),
+        ({"services": {"a": ServiceStats(0, 0)}}, {"requests": "invalid"}),
+        ({"services": {"a": plain_stats(count=99)}}, {"requests": "warn"}),
+        ({"services": {"a": plain_stats(count=100)}}, {}),
+        ({"services": {"a": ServiceStats(None, None, rps=5.0)}}, {}),
+        ({"services": {"a": ServiceStats(100, 101)}}, {"counts": "invalid"}),
+        ({"services": {"a": plain_stats(count=1000, rps=50.0)}, "duration": 20.0}, {}),
+        ({"services": {"a": plain_stats(count=1000, rps=50.0)}, "duration": 25.0}, {"counts_and_rate": "warn"}),
+    ],
+)
+def test_each_check_of_a_run(facts, expected):
+    assert graded(checked(**facts)) == expected
+
+
+def test_a_contradiction_is_told_in_numbers():
+    checks = checked({"api": plain_stats(count=300, rps=50.0)}, duration=120.0)
+    assert checks["counts_and_rate"].advice == "api: 300 requests in 2 minutes are not 50 rps (but 2.5 rps)"
+
+
+# Two sides --------------------------------------------------------------------------------------------------------
+
+
+def sides(baseline=None, candidate=None, n=2):
+    baseline = baseline or {}
+    candidate = candidate or {}
+    services = {"a": plain_stats(), "b": plain_stats(50.0)}
+    make = lambda changes, number: run(**{"services": services, "number": number, **changes})  # noqa: E731
+    return [make(baseline, i) for i in range(n)], [make(candidate, 50 + i) for i in range(n)]
+
+
+def found(baseline, candidate):
+    return {check.name: check.severity.value for check in check_sides(baseline, candidate).checks}
+
+
+def test_like_sides_have_nothing_to_say():
+    result = check_sides(*sides())
+    assert (result.ok, result.checks, result.warnings, dict(result.capped)) == (True, (), (), {})
+    assert result.services == ("a", "b")
+
+
+def test_an_unfit_run_makes_the_comparison_invalid_and_is_named():
+    bad = Validity((Check("generator_cpu", 97.0, 90.0, Severity.INVALID, "Use fewer users."),))
+    baseline, candidate = sides(candidate={"validity": bad})
+    comparison = compare(baseline, candidate)
+    assert (comparison.verdict, comparison.comparable) == ("invalid", False)
+    assert any(candidate[0].id in text and "generator_cpu" in text for text in comparison.warnings)
+
+
+def test_a_warning_of_a_run_is_passed_on_and_does_not_forbid():
+    meh = Validity((Check("requests", 50, 100, Severity.WARN, "Run longer."),))
+    result = check_sides(*sides(baseline={"validity": meh}))
+    assert result.ok
+    assert any("Run longer." in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_the_same_run_twice_is_no_evidence(across):
+    baseline, candidate = sides()
+    copy = replace(baseline[0], id="renamed")
+    pair = (baseline, [copy, *candidate]) if across else ([*baseline, copy], candidate)
+    assert found(*pair) == {"same_run": "invalid"}
+    assert compare(*pair).verdict == "invalid"
+
+
+def test_load_that_is_known_to_differ_is_invalid():
+    other = {"profile": LoadProfile("steady", 100, None, 60.0)}
+    assert found(*sides(candidate=other)) == {"load": "invalid"}
+    assert found(*sides(candidate={"profile": LoadProfile("steady", 33, None, 60.0)})) == {}
+
+
+def test_load_that_a_file_merely_declares_caps_latency_and_throughput():
+    baseline, candidate = sides({"profile": LoadProfile("declared", 1)}, {"profile": LoadProfile("declared", 100)})
+    result = check_sides(baseline, candidate)
+    assert result.ok
+    assert set(result.capped) == {"a", "b"}
+    slow = [replace(r, services={n: plain_stats(500.0, failures=300) for n in r.services}) for r in candidate]
+    findings = compare(baseline, slow).findings
+    assert {f.verdict.value for f in findings if f.metric != "error_rate_pct"} == {"inconclusive"}
+    assert {f.verdict.value for f in findings if f.metric == "error_rate_pct"} == {"regression"}
+
+
+def test_unknown_users_are_not_a_difference():
+    assert found(*sides({"profile": LoadProfile()}, {"profile": STEADY})) == {}
+
+
+def test_no_common_service_is_invalid():
+    baseline, candidate = sides(candidate={"services": {"c": plain_stats()}})
+    assert found(baseline, candidate) == {"services": "invalid"}
+
+
+@pytest.mark.parametrize(("count", "severity"), [(50, "warn"), (1000, "invalid")])
+def test_a_service_on_one_side_only_is_named_and_weighed(count, severity):
+    more = {"a": plain_stats(), "b": plain_stats(50.0), "new": plain_stats(count=count)}
+    baseline, candidate = sides(candidate={"services": more})
+    result = check_sides(baseline, candidate)
+    assert found(baseline, candidate) == {"services": severity}
+    assert any("left out: new" in text for text in result.warnings)
+    assert result.services == ("a", "b")
+
+
+def test_half_the_bytes_are_not_the_same_answers():
+    half = {"a": plain_stats(10.0, response_bytes=500.0), "b": plain_stats(50.0)}
+    whole = {"a": plain_stats(20.0, response_bytes=1000.0), "b": plain_stats(50.0)}
+    baseline, candidate = sides({"services": whole}, {"services": half}, n=4)
+    comparison = compare(baseline, candidate)
+    assert found(baseline, candidate) == {"response_size": "warn"}
+    assert {f.verdict.value for f in comparison.findings if f.service == "a" and f.metric != "error_rate_pct"} == {
+        "inconclusive"
+    }
+    assert comparison.verdict == "inconclusive"
+    assert any("-50% (1000 -> 500 bytes)" in text for text in comparison.warnings)
+
+
+def test_fast_error_pages_are_not_an_improvement():
+    failing = {"a": plain_stats(3.0, failures=940), "b": plain_stats(50.0)}
+    baseline, candidate = sides(candidate={"services": failing}, n=4)
+    comparison = compare(baseline, candidate)
+    assert found(baseline, candidate) == {"error_pages": "warn"}
+    assert comparison.verdict == "regression"
+    assert not [f for f in comparison.findings if f.verdict == "improvement"]
+
+
+def test_run_lengths_that_differ_are_told():
+    assert found(*sides({"duration_s": 30.0}, {"duration_s": 61.0})) == {"duration": "warn"}
+    assert found(*sides({"duration_s": 30.0}, {"duration_s": 59.0})) == {}
+    assert found(*sides({"duration_s": None}, {"duration_s": 61.0})) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("scenario", "api", "rag"), ("tool", "perfkit", "locust csv"), ("environment", {"cpu": "A"}, {"cpu": "B"})],
+)
+def test_surroundings_that_differ_are_told(name, before, after):
+    baseline, candidate = sides({name: before}, {name: after})
+    (check,) = check_sides(baseline, candidate).checks
+    assert check.severity is Severity.WARN
+    assert name in check.name
+
+
+def test_an_unknown_environment_is_not_a_difference():
+    assert found(*sides({"environment": {"cpu": "A"}}, {"environment": {}})) == {}
+
+
+def test_a_run_that_contradicts_itself_is_judged_invalid_and_not_a_crash():
+    broken = {"services": {"a": ServiceStats(5, 10, rps=1.0), "b": plain_stats(50.0)}}
+    services = broken["services"]
+    bad = Validity(check_run(services, STEADY, GeneratorFacts(), None))
+    for pair in (sides(broken | {"validity": bad}), sides(candidate=broken | {"validity": bad})):
+        assert compare(*pair).verdict == "invalid"
