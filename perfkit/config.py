@@ -161,7 +161,9 @@ def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inher
         changes["spawn_rate"] = float(_typed(table["spawn_rate"], (int, float), f"{place}: spawn_rate"))
     for key in ("tags", "exclude_tags"):
         if key in table:
-            changes[key] = tuple(_typed(item, str, f"{place}: {key}") for item in _typed(table[key], list, f"{place}: {key}"))
+            changes[key] = tuple(
+                _typed(item, str, f"{place}: {key}") for item in _typed(table[key], list, f"{place}: {key}")
+            )
     if "environment" in table:
         changes["environment"] = _environment(table["environment"], place)
     return override(inherited or Scenario(name, changes["locustfile"]), place, **changes)

@@ -75,7 +75,9 @@ def _measure(slower_pct: float, store: RunStore, tell: Callable[[str], None]) ->
 
 def _scenario() -> Scenario:
     weights = {"PERFKIT_DEMO_WEIGHTS": "api_gateway=2,rag_service=1,mcp_server=1"}
-    return replace(BUILT_IN["baseline"], name="demo", users=USERS, spawn_rate=USERS, duration_s=SECONDS, environment=weights)
+    return replace(
+        BUILT_IN["baseline"], name="demo", users=USERS, spawn_rate=USERS, duration_s=SECONDS, environment=weights
+    )
 
 
 def _place(run: Run) -> str:

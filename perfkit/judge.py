@@ -148,7 +148,9 @@ def _threshold(
         finding = replace(finding, tolerance=question.limit.amount)
         worsening = (finding.change or 0.0) * question.metric.worse
         # A limit is met when the change equals it: -30 % of 50 rps is 35 rps whatever binary fractions say.
-        critical = worsening > question.limit.amount and not math.isclose(worsening, question.limit.amount, rel_tol=1e-9)
+        critical = worsening > question.limit.amount and not math.isclose(
+            worsening, question.limit.amount, rel_tol=1e-9
+        )
         findings.append(replace(finding, verdict=Verdict.REGRESSION if critical else Verdict.NO_CHANGE))
     return tuple(findings)
 
@@ -227,9 +229,7 @@ def effect_of(
     return compare_levels(metric, values, confidence) if values is not None else None
 
 
-def level_values(
-    service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run]
-) -> Values | None:
+def level_values(service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run]) -> Values | None:
     """Run values of a latency or throughput metric, with their error within a run; ``None`` where a run cannot say."""
     sides: list[Floats] = []
     variances: list[float] = []
@@ -301,7 +301,9 @@ def _with_plan(
         detectable = max(tolerance, (2.33 + 0.84) * effect.error)
         rates = [(finding.baseline or 0.0) / 100, (finding.candidate or 0.0) / 100]
         needed = requests_needed(rates[0], rates[1], tolerance / 100, judgement.level) if open_question else None
-        return replace(finding, min_detectable=detectable, requests_needed=needed, runs_needed=_runs_for(needed, finding, sides))
+        return replace(
+            finding, min_detectable=detectable, requests_needed=needed, runs_needed=_runs_for(needed, finding, sides)
+        )
     design = Design(len(sides[0]), len(sides[1]), judgement.level)
     shift = question.metric.worse * math.log1p(effect.change / 100)
     bound = log_worsening(question.metric, tolerance)

@@ -151,7 +151,9 @@ class LoadProfile:
         if self.users is None:
             return "custom load shape" if self.kind == "custom" else "unknown load"
         people = "1 user" if self.users == 1 else f"{self.users} users"
-        text = f"ramp to {people}" if self.kind == "ramp" else f"{self.kind} {people}" if self.kind == "steady" else people
+        text = (
+            f"ramp to {people}" if self.kind == "ramp" else f"{self.kind} {people}" if self.kind == "steady" else people
+        )
         if self.kind == "ramp" and self.spawn_rate:
             text += f" at {self.spawn_rate:g}/s"
         return text + (f", {self.duration_s:g} s" if self.duration_s else "")

@@ -26,7 +26,11 @@ def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[R
     rows: list[Row] = []
     for service, metric in questions:
         level = policy.alpha * WEIGHTS[metric] / total
-        rows += _of_errors(service, runs, level, most) if metric is Metric.ERROR_RATE else _of_level(service, metric, runs, level, most)
+        rows += (
+            _of_errors(service, runs, level, most)
+            if metric is Metric.ERROR_RATE
+            else _of_level(service, metric, runs, level, most)
+        )
     return rows
 
 

@@ -159,7 +159,9 @@ class Policy:
         known = [item.name for item in fields(cls)]
         for key in table:
             if key not in known:
-                raise SettingsError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+                raise SettingsError(
+                    f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}"
+                )
         try:
             return cls(**{**table, **({"gating": tuple(table["gating"])} if "gating" in table else {})})
         except (TypeError, ValueError) as error:
@@ -195,4 +197,3 @@ def _metric(name: str) -> Metric:
     except ValueError:
         known = [metric.value for metric in Metric]
         raise ValueError(f"unknown metric {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}") from None
-

@@ -100,7 +100,9 @@ class RunStore:
         try:
             table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise StoreError(f"{path}: the table of requests cannot be kept: {'; '.join(map(str, error.args))}") from error
+            raise StoreError(
+                f"{path}: the table of requests cannot be kept: {'; '.join(map(str, error.args))}"
+            ) from error
         partial = _partial(path)
         try:
             with self._fs.open(partial, "wb") as file:

@@ -43,7 +43,9 @@ def check_run(
     return tuple(check for check in checks if check is not None)
 
 
-def _graded(name: str, value: float | str | None, limit: float | str | None, bad: Severity | None, advice: str) -> Check:
+def _graded(
+    name: str, value: float | str | None, limit: float | str | None, bad: Severity | None, advice: str
+) -> Check:
     severity = bad if bad is not None else Severity.OK
     return Check(name, value, limit, severity, advice if bad is not None else "")
 
@@ -145,7 +147,12 @@ def check_sides(baseline: Sequence[Run], candidate: Sequence[Run]) -> Comparabil
     common = _common_services(baseline, candidate)
     load, cap_all = _load(baseline, candidate)
     capped = dict.fromkeys(common, cap_all) if cap_all else {}
-    checks = [*_fit(baseline, candidate), *_same_run(baseline, candidate), *_services(baseline, candidate, common), *load]
+    checks = [
+        *_fit(baseline, candidate),
+        *_same_run(baseline, candidate),
+        *_services(baseline, candidate, common),
+        *load,
+    ]
     for name in common:
         for check in _same_answers(name, baseline, candidate):
             checks.append(check)
@@ -254,13 +261,17 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _surroundings(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
     summaries = any(run.profile.kind == "declared" for run in (*baseline, *candidate))
     for name in ("tool",) if summaries else ("scenario", "tool"):  # a summary's scenario is just its file name
-        sides = [sorted({str(getattr(run, name)) for run in runs if getattr(run, name)}) for runs in (baseline, candidate)]
+        sides = [
+            sorted({str(getattr(run, name)) for run in runs if getattr(run, name)}) for runs in (baseline, candidate)
+        ]
         if sides[0] and sides[1] and sides[0] != sides[1]:
             advice = f"Different {name}: {', '.join(sides[0])} in the baseline, {', '.join(sides[1])} in the candidate."
             yield Check(name, " / ".join((sides[0][0], sides[1][0])), "same", Severity.WARN, advice)
     keys = sorted({key for run in (*baseline, *candidate) for key in run.environment})
     for key in keys:
-        found = [sorted({run.environment[key] for run in runs if key in run.environment}) for runs in (baseline, candidate)]
+        found = [
+            sorted({run.environment[key] for run in runs if key in run.environment}) for runs in (baseline, candidate)
+        ]
         if found[0] and found[1] and found[0] != found[1]:
             advice = f"Environment differs: {key} is {', '.join(found[0])} in the baseline, {', '.join(found[1])} in the candidate."
             yield Check(f"environment_{key}", " / ".join((found[0][0], found[1][0])), "same", Severity.WARN, advice)

@@ -20,7 +20,6 @@ from perfkit.model import Comparison, Run
 from perfkit.planning import detectable_changes
 from perfkit.policy import Policy
 from perfkit.readers import locust_csv, read_run, run_folder
-from perfkit.readers.metrics_json import pooled_metrics
 from perfkit.store import RunStore
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-
 from samples import REPOSITORY
 
 settings.register_profile("perfkit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -40,11 +40,28 @@ def requests(rng, *, seconds=20.0, rate=50.0, services=SERVICES, sigma=0.35, slo
 
 
 _SPREAD = {Metric.AVG: 1.08, Metric.P50: 1.0, Metric.P95: 1.78, Metric.P99: 2.26, Metric.P999: 2.95}  # over the median
-_WITHIN = {Metric.AVG: 0.006, Metric.P50: 0.008, Metric.P95: 0.012, Metric.P99: 0.02, Metric.P999: 0.05, Metric.RPS: 0.01}
+_WITHIN = {
+    Metric.AVG: 0.006,
+    Metric.P50: 0.008,
+    Metric.P95: 0.012,
+    Metric.P99: 0.02,
+    Metric.P999: 0.05,
+    Metric.RPS: 0.01,
+}
 
 
 def stats(
-    rng, *, level=20.0, sd=0.02, shared=None, rps=50.0, rate_of_errors=0.002, count=5000, slower=1.0, spread=1.2, **known
+    rng,
+    *,
+    level=20.0,
+    sd=0.02,
+    shared=None,
+    rps=50.0,
+    rate_of_errors=0.002,
+    count=5000,
+    slower=1.0,
+    spread=1.2,
+    **known,
 ):
     """One service of one run: every metric scatters by ``sd`` from run to run and by its own error within the run.
 
@@ -153,7 +170,8 @@ def write_locust(prefix, frame, *, users=30, kinds=None, line_end="\r\n"):
     prefix = Path(prefix)
     seconds = float(frame["start"].max() - frame["start"].min())
     rows = [
-        locust_row(part, name, seconds, (kinds or {}).get(name, "GET")) for name, part in frame.groupby("service", sort=True)
+        locust_row(part, name, seconds, (kinds or {}).get(name, "GET"))
+        for name, part in frame.groupby("service", sort=True)
     ]
     rows.append(locust_row(frame, "Aggregated", seconds, ""))
     _write(Path(f"{prefix}_stats.csv"), [STATS_HEADER, *rows], line_end)
@@ -161,8 +179,16 @@ def write_locust(prefix, frame, *, users=30, kinds=None, line_end="\r\n"):
     blank = ["", "Aggregated", 0.0, 0.0, *["N/A"] * len(PERCENTS), 0, 0, 0, 0.0, 0, 0, 0]
     history = [[begin + second, users if second else 0, *blank] for second in range(int(seconds) + 1)]
     _write(Path(f"{prefix}_stats_history.csv"), [HISTORY_HEADER, *history], line_end)
-    _write(Path(f"{prefix}_failures.csv"), [["Method", "Name", "Error", "Occurrences", "First Seen", "Last Seen"]], line_end)
-    _write(Path(f"{prefix}_exceptions.csv"), [["Count", "Message", "Traceback", "Nodes", "First Seen", "Last Seen"]], line_end)
+    _write(
+        Path(f"{prefix}_failures.csv"),
+        [["Method", "Name", "Error", "Occurrences", "First Seen", "Last Seen"]],
+        line_end,
+    )
+    _write(
+        Path(f"{prefix}_exceptions.csv"),
+        [["Count", "Message", "Traceback", "Nodes", "First Seen", "Last Seen"]],
+        line_end,
+    )
     return Path(f"{prefix}_stats.csv")
 
 

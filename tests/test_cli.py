@@ -16,12 +16,36 @@ import pytest
 from perfkit.cli import main
 
 BASELINES = {
-    "api_gateway": {"baseline_users": 1, "error_rate_pct": 0.33, "rps": 50.0, "total_requests": 300, "total_failures": 1},
-    "rag_service": {"baseline_users": 1, "error_rate_pct": 0.0, "rps": 25.0, "total_requests": 150, "total_failures": 0},
+    "api_gateway": {
+        "baseline_users": 1,
+        "error_rate_pct": 0.33,
+        "rps": 50.0,
+        "total_requests": 300,
+        "total_failures": 1,
+    },
+    "rag_service": {
+        "baseline_users": 1,
+        "error_rate_pct": 0.0,
+        "rps": 25.0,
+        "total_requests": 150,
+        "total_failures": 0,
+    },
 }
 CURRENT = {
-    "api_gateway": {"baseline_users": 100, "error_rate_pct": 1.0, "rps": 35.0, "total_requests": 1500, "total_failures": 15},
-    "rag_service": {"baseline_users": 100, "error_rate_pct": 0.33, "rps": 24.0, "total_requests": 300, "total_failures": 1},
+    "api_gateway": {
+        "baseline_users": 100,
+        "error_rate_pct": 1.0,
+        "rps": 35.0,
+        "total_requests": 1500,
+        "total_failures": 15,
+    },
+    "rag_service": {
+        "baseline_users": 100,
+        "error_rate_pct": 0.33,
+        "rps": 24.0,
+        "total_requests": 300,
+        "total_failures": 1,
+    },
 }
 
 
@@ -178,7 +202,9 @@ def test_init_writes_settings_that_load_and_leaves_files_alone(here: Path) -> No
 def test_help_has_examples_and_costs_little(here: Path) -> None:
     for words in (("run",), ("compare",), ("simulate",), ("metrics",), ("report", "compare"), ("report", "baseline")):
         assert "Example" in perfkit(*words, "--help").out
-    script = "import sys; from perfkit.cli import main; main(['--help'], sys.stdout, sys.stderr); print(sorted(sys.modules))"
+    script = (
+        "import sys; from perfkit.cli import main; main(['--help'], sys.stdout, sys.stderr); print(sorted(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     for heavy in ("numpy", "pandas", "scipy", "plotly", "locust", "pyarrow", "rich.console"):
         assert f"'{heavy}'" not in done.stdout

@@ -68,7 +68,14 @@ def test_error_of_a_difference():
 
 # Error rates ------------------------------------------------------------------------------------------------------
 
-TABLES = [(1, 300, 15, 1500), (0, 150, 1, 300), (0, 100, 0, 100), (30, 1000, 60, 1000), (5, 20000, 80, 12000), (7, 9, 9, 9)]
+TABLES = [
+    (1, 300, 15, 1500),
+    (0, 150, 1, 300),
+    (0, 100, 0, 100),
+    (30, 1000, 60, 1000),
+    (5, 20000, 80, 12000),
+    (7, 9, 9, 9),
+]
 
 
 @pytest.mark.parametrize(("k1", "n1", "k2", "n2"), TABLES)
@@ -199,10 +206,8 @@ def test_runs_needed_is_the_first_number_that_settles(shift, tolerance):
     def settled(more):
         df = known.df + 2 * more
         error = 0.05 * math.sqrt(2 / (3 + more))
-        return (
-            shift + scipy_stats.t.ppf(0.975, df) * error <= tolerance
-            or tolerance < shift
-            and shift >= scipy_stats.t.ppf(0.998, df) * error
+        return shift + scipy_stats.t.ppf(0.975, df) * error <= tolerance or (
+            tolerance < shift and shift >= scipy_stats.t.ppf(0.998, df) * error
         )
 
     more = runs_needed(known, design, shift, tolerance, 0.95)

@@ -132,13 +132,24 @@ def test_an_unknown_scenario_names_the_nearest(settings_file):
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [(90, 90), (0.5, 0.5), ("90", 90), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1h", 3600), (" 1H 30".replace(" ", ""), 3630)],
+    [
+        (90, 90),
+        (0.5, 0.5),
+        ("90", 90),
+        ("90s", 90),
+        ("15m", 900),
+        ("1h30m", 5400),
+        ("1h", 3600),
+        (" 1H 30".replace(" ", ""), 3630),
+    ],
 )
 def test_durations(written, seconds):
     assert parse_duration(written, "here") == seconds
 
 
-@pytest.mark.parametrize("written", ["", " ", "0s", 0, -5, "-5s", "5 parsecs", "s", True, None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "written", ["", " ", "0s", 0, -5, "-5s", "5 parsecs", "s", True, None, float("nan"), float("inf")]
+)
 def test_durations_that_are_none(written):
     with pytest.raises(SettingsError, match="^here: "):
         parse_duration(written, "here")

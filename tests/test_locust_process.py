@@ -16,7 +16,7 @@ from loopback import ENDLESS, Loopback, command, serving
 from perfkit.errors import LoadError
 from perfkit.load.locust import LocustCommand, run_locust
 from perfkit.load.preflight import check_host, check_locustfile
-from perfkit.load.recording import read_recording
+from perfkit.readers.recording import read_recording
 
 SLOW = """
     from locust import FastHttpUser, task

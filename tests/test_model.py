@@ -32,7 +32,9 @@ def test_a_metric_is_a_finite_number_or_none(value):
 
 
 def test_standard_error_holds_the_rounding_of_the_source():
-    stats = ServiceStats(9, 0, p50_latency_ms=120.0, standard_errors={"p50_latency_ms": 3.0}, resolutions={"p50_latency_ms": 10.0})
+    stats = ServiceStats(
+        9, 0, p50_latency_ms=120.0, standard_errors={"p50_latency_ms": 3.0}, resolutions={"p50_latency_ms": 10.0}
+    )
     assert stats.standard_error("p50_latency_ms") == pytest.approx(math.sqrt(9.0 + 100.0 / 12.0))
     assert stats.standard_error("rps") is None
     with pytest.raises(ValueError, match="p51"):
@@ -74,7 +76,10 @@ def test_frames_have_a_row_per_service_and_gaps_where_nothing_is_known():
 
 
 def test_a_comparison_becomes_strict_json_and_a_frame():
-    sides = [[run({"a": plain_stats(failures=bad)}, number=n) for n in numbers] for bad, numbers in ((0, (1, 2)), (9, (3, 4)))]
+    sides = [
+        [run({"a": plain_stats(failures=bad)}, number=n) for n in numbers]
+        for bad, numbers in ((0, (1, 2)), (9, (3, 4)))
+    ]
     comparison = compare(*sides)
     document = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert document["schema"] == "perfkit.comparison/1"

@@ -14,15 +14,6 @@ from perfkit import RenderError, SettingsError
 from perfkit.render import notebook as notebooks
 from perfkit.render.notebook import declared_parameters, find_notebook, run_report, write_result
 
-pytestmark = [
-    # Of jupyter_client and pyzmq, when a kernel's sockets are closed by the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning:(papermill|nbclient|jupyter_client|zmq|ipykernel|dateutil).*"
-    ),
-]
-
 KINDS = notebooks.KINDS
 TOO_MUCH = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try, ast.Lambda, ast.ListComp)
 
@@ -140,6 +131,19 @@ def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
     assert any(output.output_type == "error" for cell in executed.cells for output in cell.get("outputs", []))
     assert sorted(file.name for file in folder.iterdir()) == ["executed.ipynb"]
     assert said[0] == "starting the notebook"
+
+
+def test_a_kernel_that_dies_keeps_the_notebook_too(monkeypatch, tmp_path):
+    document = nbformat.read(find_notebook("compare"), as_version=4)
+    document.cells[2].source = "print('so far')"
+    document.cells[3].source = "import os; os._exit(1)"
+    nbformat.write(document, tmp_path / "compare.ipynb")
+    monkeypatch.setattr(notebooks, "find_notebook", lambda _: tmp_path / "compare.ipynb")
+    with pytest.raises(RenderError, match=r"notebook compare: could not be executed: .*Kernel died.*executed\.ipynb"):
+        run_report("compare", {}, reports_dir=tmp_path / "reports")
+    folder = next((tmp_path / "reports").iterdir())
+    assert sorted(file.name for file in folder.iterdir()) == ["executed.ipynb"]
+    assert "so far" in (folder / "executed.ipynb").read_text()
 
 
 def test_the_kernel_is_this_interpreter_whatever_is_installed(monkeypatch, tmp_path):

@@ -43,7 +43,11 @@ def test_the_wheel_reports_in_an_empty_environment_outside_the_checkout(tmp_path
     home = tmp_path / "env"
     venv.create(home, with_pip=shutil.which("uv") is None)
     python = home / "bin" / "python"
-    install = ["uv", "pip", "install", "-q", "--python", str(python)] if shutil.which("uv") else [str(python), "-m", "pip", "install", "-q"]
+    install = (
+        ["uv", "pip", "install", "-q", "--python", str(python)]
+        if shutil.which("uv")
+        else [str(python), "-m", "pip", "install", "-q"]
+    )
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
     runs = [str(path) for path in sorted((ROOT / "data" / "samples" / "baseline").iterdir())]
     words = ["report", "baseline", "--runs", *runs, "--reports", "made"]

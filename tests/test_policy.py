@@ -167,7 +167,7 @@ p95_latency_ms = 30
 def test_from_toml_with_and_without_a_policy_table(tmp_path, nested):
     text = POLICY_TOML.replace("[tolerance", "[policy.tolerance") if nested else POLICY_TOML
     file = tmp_path / "policy.toml"
-    file.write_text(("[policy]\n" if nested else "") + text + ('[other]\nx = 1\n' if nested else ""))
+    file.write_text(("[policy]\n" if nested else "") + text + ("[other]\nx = 1\n" if nested else ""))
     policy = Policy.from_toml(file)
     assert (policy.alpha, policy.gating) == (0.02, ("avg_latency_ms", "rps"))
     assert policy.limit("api", "p95_latency_ms").amount == 12

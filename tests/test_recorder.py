@@ -15,7 +15,8 @@ from pyarrow import parquet as pq
 
 from perfkit.errors import LoadError, ReadError
 from perfkit.load.locust import run_locust
-from perfkit.load.recording import RECORDING_SCHEMA, RequestBuffer, error_kind, finish_recording, read_recording
+from perfkit.load.recording import RequestBuffer, error_kind, finish_recording
+from perfkit.readers.recording import RECORDING_SCHEMA, read_recording
 
 EVERY_KIND = """
     import sys, time

@@ -22,12 +22,6 @@ needs_chromium = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: a report is only proved by a browser"),
 ]
-pytestmark = [
-    # Of jupyter_client and pyzmq, when a kernel's sockets are closed by the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 SERVICES = {
     "api_gateway": 20.0,
     "</script><script>window.pwned=1</script>": 40.0,

@@ -55,7 +55,9 @@ def target() -> Iterator[str]:
 
 
 def test_a_run_leaves_a_folder_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run("baseline", "--users", "8", "--spawn-rate", "8", "--duration", "4s", "--store", tmp_path, "--label", "b=1")
+    code = run(
+        "baseline", "--users", "8", "--spawn-rate", "8", "--duration", "4s", "--store", tmp_path, "--label", "b=1"
+    )
     said = capsys.readouterr()
     (folder,) = tmp_path.iterdir()
     read = perfkit.read_run(folder)
@@ -150,7 +152,17 @@ def test_a_run_that_measures_nothing_leaves_no_run(tmp_path: Path, capsys: pytes
         "from locust import User, constant, task\n"
         "class Idle(User):\n    wait_time = constant(0.1)\n    @task\n    def nothing(self): pass\n"
     )
-    words = ("idle", "--locustfile", tmp_path / "idle.py", "--users", "1", "--duration", "1s", "--store", tmp_path / "runs")
+    words = (
+        "idle",
+        "--locustfile",
+        tmp_path / "idle.py",
+        "--users",
+        "1",
+        "--duration",
+        "1s",
+        "--store",
+        tmp_path / "runs",
+    )
     assert run(*words) == 4
     assert "no request was made" in capsys.readouterr().err
     store = perfkit.RunStore(tmp_path / "runs")

@@ -109,13 +109,17 @@ def test_the_header_is_that_of_a_real_locust_run(written, real, ending):
     assert len(ours.split(b",")) >= 4
 
 
+VARYING = ("Name", "Median Response Time", "Total Median Response Time")
+
+
 @pytest.mark.parametrize("ending", ["_stats.csv", "_stats_history.csv", "_failures.csv"])
 def test_the_rows_look_like_those_of_a_real_locust_run(written, real, ending):
     ours, theirs = (table(Path(f"{prefix}{ending}")) for prefix in (written.prefix, real))
     for column in ("Type", "Method", "Name", "Error"):
         theirs_here = {row[column] for row in theirs if column in row}
         assert theirs_here <= {row[column] for row in ours if column in row}
-    last = [{**rows[-1], "Name": ""} for rows in (ours, theirs)]
+    # a median that rounding puts below the minimum is written as the exact minimum, with decimals
+    last = [{name: text for name, text in rows[-1].items() if name not in VARYING} for rows in (ours, theirs)]
     shapes = [{name: re.sub(r"\d+", "9", text) for name, text in row.items()} for row in last]
     assert shapes[0] == shapes[1]
 

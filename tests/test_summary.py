@@ -63,7 +63,13 @@ def test_few_requests_give_no_error_that_is_not_a_number(rng, count):
 
 def test_no_request_is_not_a_latency_of_zero():
     stats = summarise(arrays(np.array([]), np.array([])), 0.0, 10.0)
-    assert (stats.count, stats.failures, stats.rps, stats.avg_latency_ms, stats.error_rate_pct) == (0, 0, 0.0, None, None)
+    assert (stats.count, stats.failures, stats.rps, stats.avg_latency_ms, stats.error_rate_pct) == (
+        0,
+        0,
+        0.0,
+        None,
+        None,
+    )
 
 
 def test_all_at_the_same_moment_has_no_rate():
@@ -118,7 +124,10 @@ def test_error_of_an_error_rate_holds_a_burst_of_failures(rng):
 
 def test_unit_scale(rng):
     start, times = np.linspace(0, 79.9, 4000), rng.lognormal(3, 0.5, 4000)
-    milliseconds, seconds = summarise(arrays(start, times), 0.0, 80.0), summarise(arrays(start, times / 1000), 0.0, 80.0)
+    milliseconds, seconds = (
+        summarise(arrays(start, times), 0.0, 80.0),
+        summarise(arrays(start, times / 1000), 0.0, 80.0),
+    )
     for metric in ("avg_latency_ms", *QUANTILES):
         assert seconds.value(metric) == pytest.approx(milliseconds.value(metric) / 1000)
         assert seconds.standard_error(metric) == pytest.approx(milliseconds.standard_error(metric) / 1000)
@@ -165,7 +174,9 @@ def test_the_last_percentile_of_a_table_cannot_be_told():
 
 
 def test_rate_and_share_need_no_table():
-    told = errors_from_percentiles(PercentileTable.of({}), 400, {"rps": 40.0, "error_rate_pct": 10.0, "avg_latency_ms": 5.0})
+    told = errors_from_percentiles(
+        PercentileTable.of({}), 400, {"rps": 40.0, "error_rate_pct": 10.0, "avg_latency_ms": 5.0}
+    )
     assert told == pytest.approx({"rps": 2.0, "error_rate_pct": 1.5})
     assert errors_from_percentiles(PercentileTable.of({}), 0, {"rps": 40.0}) == {}
 

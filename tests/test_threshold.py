@@ -108,7 +108,9 @@ def test_only_metrics_with_a_limit_that_both_sides_have_are_evaluated():
 
 
 def test_nothing_to_evaluate_is_not_green():
-    sides = [[run({"a": ServiceStats(100, 0, **v)}, number=n)] for n, v in enumerate(({"rps": 5.0}, {"p95_latency_ms": 5.0}))]
+    sides = [
+        [run({"a": ServiceStats(100, 0, **v)}, number=n)] for n, v in enumerate(({"rps": 5.0}, {"p95_latency_ms": 5.0}))
+    ]
     comparison = compare(*sides, policy=THRESHOLD)
     assert comparison.verdict == "invalid"
     assert any("Nothing to judge" in warning for warning in comparison.warnings)

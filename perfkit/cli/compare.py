@@ -17,7 +17,9 @@ EXIT_INVALID = 3
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, required=True, metavar="BASELINE...")
-@click.option("--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow.")
+@click.option(
+    "--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow."
+)
 @POLICY
 @RULE
 @click.option(

@@ -11,11 +11,11 @@ from perfkit.cli.options import console
 
 @click.command(short_help="See the whole chain at work, on this machine.")
 @click.option("--serve", is_flag=True, help="Run just the demo services and print their addresses, until Ctrl-C.")
-@click.option("--slower", type=float, default=20.0, show_default=True, help="Percent that is injected into api_gateway.")
-@click.option("--store", default="data/runs", show_default=True, help="Where the runs are kept.")
 @click.option(
-    "--reports", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True
+    "--slower", type=float, default=20.0, show_default=True, help="Percent that is injected into api_gateway."
 )
+@click.option("--store", default="data/runs", show_default=True, help="Where the runs are kept.")
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
 def demo(serve: bool, slower: float, store: str, reports: Path) -> int:
     """Load three small services for real, slow one of them down, and find it.
 

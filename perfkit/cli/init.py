@@ -8,7 +8,7 @@ import click
 
 from perfkit.errors import StoreError
 
-SETTINGS_TEXT = '''# What perfkit runs and how it judges.  See docs/configuration.md.
+SETTINGS_TEXT = """# What perfkit runs and how it judges.  See docs/configuration.md.
 
 store = "data/runs"
 
@@ -25,9 +25,9 @@ duration = "2m"
 [policy.tolerance]            # the largest worsening you accept
 p95_latency_ms = 10           # percent of the baseline
 error_rate_pct = 0.5          # percentage points
-'''
+"""
 
-LOCUSTFILE_TEXT = '''from locust import FastHttpUser, between, task
+LOCUSTFILE_TEXT = """from locust import FastHttpUser, between, task
 
 
 class Visitor(FastHttpUser):
@@ -36,7 +36,7 @@ class Visitor(FastHttpUser):
     @task
     def front_page(self):
         self.client.get("/")
-'''
+"""
 
 
 @click.command(short_help="Write a perfkit.toml and a locustfile to start from.")

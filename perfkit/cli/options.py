@@ -23,7 +23,9 @@ SETTINGS = click.option(
 )
 STORE = click.option("--store", metavar="URL", help="Where runs are kept: a folder or any fsspec URL [data/runs].")
 POLICY = click.option(
-    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file (TOML); else [policy] of the settings."
+    "--policy",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Policy file (TOML); else [policy] of the settings.",
 )
 RULE = click.option("--rule", type=click.Choice(["evidence", "threshold"]), help="How to judge [evidence].")
 

@@ -12,7 +12,9 @@ from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Variadic, setting
 if TYPE_CHECKING:
     from perfkit.model import Run
 
-REPORTS = click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where reports go [reports].")
+REPORTS = click.option(
+    "--reports", type=click.Path(path_type=Path, file_okay=False), help="Where reports go [reports]."
+)
 TITLE = click.option("--title", help="Title of the report.")
 
 
@@ -22,7 +24,9 @@ def report() -> None:
 
 
 @report.command(cls=Variadic, short_help="What is normal?")
-@click.option("--runs", multiple=True, required=True, metavar="RUN...", help="The runs to describe; several may follow.")
+@click.option(
+    "--runs", multiple=True, required=True, metavar="RUN...", help="The runs to describe; several may follow."
+)
 @TITLE
 @POLICY
 @REPORTS

@@ -133,7 +133,9 @@ def _tell(execution: Execution) -> None:
     run = execution.run
     requests = sum(stats.count or 0 for stats in run.services.values())
     failures = sum(stats.failures or 0 for stats in run.services.values())
-    click.echo(f"{run.scenario}: {requests:,} requests, {failures:,} failures in {run.duration_s:.0f} s -> {run.source}")
+    click.echo(
+        f"{run.scenario}: {requests:,} requests, {failures:,} failures in {run.duration_s:.0f} s -> {run.source}"
+    )
     for check in run.validity.problems:
         click.echo(f"! {check.severity.value}: {check.name} ({check.value}): {check.advice}", err=True)
 

@@ -54,7 +54,9 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     table.add_column("valid")
     for row in rows:
         users = "" if row["users"] is None or row["users"] != row["users"] else f"{int(row['users'])}"
-        seconds = "" if row["duration_s"] is None or row["duration_s"] != row["duration_s"] else f"{row['duration_s']:.0f}"
+        seconds = (
+            "" if row["duration_s"] is None or row["duration_s"] != row["duration_s"] else f"{row['duration_s']:.0f}"
+        )
         valid = Text("yes") if row["valid"] else Text("no", style="magenta")
         table.add_row(Text(row["id"]), users, seconds, f"{row['requests']:,}", f"{row['failures']:,}", valid)
     return table

@@ -33,7 +33,8 @@ from locust.runners import MasterRunner, WorkerRunner
 # Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
-from perfkit.load.recording import RECORDING_SCHEMA, RequestBuffer
+from perfkit.load.recording import RequestBuffer
+from perfkit.readers.recording import RECORDING_SCHEMA
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 RPS_WINDOW_S, P95_WINDOW_S = 5.0, 10.0

@@ -1,9 +1,4 @@
-"""The file that holds every request of a run while Locust is still writing it.
-
-It is an Arrow IPC stream of one record batch per second.  A stream has no footer, so what was written before the writer
-was killed can be read.  Each batch brings its own dictionaries (the format allows their replacement): however many
-services a run meets, the writer keeps only those of the last second.
-"""
+"""Recording: requests gathered in memory -> the Arrow stream of a run -> its Parquet file."""
 
 import os
 import time
@@ -15,47 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from perfkit.errors import ReadError
+from perfkit.readers.recording import RECORDING_SCHEMA, complete_batches
 
-_LABEL = pa.dictionary(pa.int32(), pa.string())
-
-RECORDING_SCHEMA = pa.schema(
-    [
-        pa.field("start", pa.float64(), nullable=False),  # seconds since the epoch
-        pa.field("service", _LABEL, nullable=False),  # the name Locust sums up under
-        pa.field("method", _LABEL, nullable=False),  # "GET", or whatever a custom client calls it
-        pa.field("response_time_ms", pa.float64(), nullable=False),  # as measured, not rounded
-        pa.field("failed", pa.bool_(), nullable=False),
-        pa.field("error", _LABEL),  # class of the exception and HTTP status, null for a success
-        pa.field("response_bytes", pa.int64()),  # null when the client did not say
-    ]
-)
-"""One row is one request, in the order in which the requests ended."""
-
-FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
 ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
-_CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC format since 0.15
-
-
-def read_recording(path: Path) -> pa.Table:
-    """Read all complete batches of a recording, also of one that was cut off at any byte.
-
-    Parameters
-    ----------
-    path
-        An Arrow IPC stream written by the recorder, finished or not.
-
-    Returns
-    -------
-    pyarrow.Table
-        `RECORDING_SCHEMA`; one row per request in order of completion; no rows when no batch is complete.
-
-    Raises
-    ------
-    ReadError
-        The file cannot be opened, or is something else than a recording.
-    """
-    return pa.Table.from_batches(list(_complete_batches(path)), RECORDING_SCHEMA).unify_dictionaries()
 
 
 def finish_recording(recording: Path, parquet: Path) -> int:
@@ -81,7 +38,7 @@ def finish_recording(recording: Path, parquet: Path) -> int:
     try:
         with unfinished.open("wb") as file:
             with pq.ParquetWriter(file, RECORDING_SCHEMA, compression="zstd") as writer:
-                for group in _row_groups(_complete_batches(recording)):
+                for group in _row_groups(complete_batches(recording)):
                     writer.write_table(group, row_group_size=len(group))
                     rows += len(group)
             os.fsync(file.fileno())  # the recording is removed below: its copy must be on the disk, not in a cache
@@ -90,37 +47,6 @@ def finish_recording(recording: Path, parquet: Path) -> int:
         unfinished.unlink(missing_ok=True)
     recording.unlink()
     return rows
-
-
-def _complete_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a stream until it ends or breaks off."""
-    try:
-        with pa.OSFile(str(path)) as file:
-            if file.size() < len(_CONTINUATION):
-                return
-            if file.read(len(_CONTINUATION)) != _CONTINUATION:
-                raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
-            file.seek(0)
-            yield from _until_cut(file, path)
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
-
-
-def _until_cut(file: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatch]:
-    try:
-        stream = pa.ipc.open_stream(file)
-    except (pa.ArrowInvalid, OSError):  # cut off within the schema
-        return
-    if stream.schema != RECORDING_SCHEMA:
-        raise ReadError(
-            f"{path}: an Arrow stream, but its columns are not those of a recording: {stream.schema.names}."
-        )
-    while True:
-        try:
-            batch = stream.read_next_batch()
-        except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or a batch that was cut off
-            return
-        yield batch
 
 
 def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

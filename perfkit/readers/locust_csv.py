@@ -168,7 +168,9 @@ def _rows(path: Path) -> Iterator[_Row]:
     found = False
     for line, cells in table:
         if len(cells) != width:
-            raise ReadError(f"{path}: line {line}: {len(cells)} cells where the header has {width}; is the file cut off?")
+            raise ReadError(
+                f"{path}: line {line}: {len(cells)} cells where the header has {width}; is the file cut off?"
+            )
         yield _row(f"{path}: line {line}", cells, named, percents)
         found = True
     if not found:

@@ -56,7 +56,9 @@ def read(path: Path) -> Run:
     document = _parse(content, path)
     services = {name: _stats(item, f"{path}: {name}") for name, item in document.items()}
     users = {_number(item, "baseline_users", f"{path}: {name}") for name, item in document.items()} - {None}
-    times = sorted(_time(item["timestamp"], f"{path}: {name}") for name, item in document.items() if item.get("timestamp"))
+    times = sorted(
+        _time(item["timestamp"], f"{path}: {name}") for name, item in document.items() if item.get("timestamp")
+    )
     profile = LoadProfile("declared", users=int(max(u for u in users if u is not None)) if users else None)
     is_baseline = "baseline" in path.name
     scenario = "baseline" if is_baseline else path.stem

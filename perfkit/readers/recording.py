@@ -5,14 +5,9 @@ was killed can be read.  Each batch brings its own dictionaries (the format allo
 services a run meets, the writer keeps only those of the last second.
 """
 
-import os
-import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from perfkit.errors import ReadError
@@ -33,7 +28,7 @@ RECORDING_SCHEMA = pa.schema(
 """One row is one request, in the order in which the requests ended."""
 
 FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
-ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
+
 _CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC format since 0.15
 
 
@@ -55,44 +50,10 @@ def read_recording(path: Path) -> pa.Table:
     ReadError
         The file cannot be opened, or is something else than a recording.
     """
-    return pa.Table.from_batches(list(_complete_batches(path)), RECORDING_SCHEMA).unify_dictionaries()
+    return pa.Table.from_batches(list(complete_batches(path)), RECORDING_SCHEMA).unify_dictionaries()
 
 
-def finish_recording(recording: Path, parquet: Path) -> int:
-    """Turn a recording into a Parquet file and remove the recording.
-
-    Memory stays flat: about a quarter of a million rows are held at a time, which is also the size of a row group.  The
-    Parquet file appears whole or not at all; until it does, the recording stays.
-
-    Returns
-    -------
-    int
-        Number of requests written, 0 for a recording without a complete batch.
-
-    Raises
-    ------
-    ReadError
-        As `read_recording`.
-    """
-    from pyarrow import parquet as pq  # here, because the recorder imports this module and needs no Parquet
-
-    unfinished = parquet.with_name(f".{parquet.name}.{os.getpid()}")
-    rows = 0
-    try:
-        with unfinished.open("wb") as file:
-            with pq.ParquetWriter(file, RECORDING_SCHEMA, compression="zstd") as writer:
-                for group in _row_groups(_complete_batches(recording)):
-                    writer.write_table(group, row_group_size=len(group))
-                    rows += len(group)
-            os.fsync(file.fileno())  # the recording is removed below: its copy must be on the disk, not in a cache
-        unfinished.replace(parquet)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    recording.unlink()
-    return rows
-
-
-def _complete_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def complete_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the batches of a stream until it ends or breaks off."""
     try:
         with pa.OSFile(str(path)) as file:
@@ -121,131 +82,3 @@ def _until_cut(file: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatch]:
         except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or a batch that was cut off
             return
         yield batch
-
-
-def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Put batches together to tables of at least `ROW_GROUP_ROWS` rows; the last one has what is left."""
-    held: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        held.append(batch)
-        rows += len(batch)
-        if rows >= ROW_GROUP_ROWS:
-            yield pa.Table.from_batches(held).unify_dictionaries()
-            held, rows = [], 0
-    if held:
-        yield pa.Table.from_batches(held).unify_dictionaries()
-
-
-class _Labels(dict[object, int]):
-    """Number the labels that are asked for."""
-
-    def __missing__(self, label: object) -> int:
-        code = self[label] = len(self)
-        return code
-
-
-class RequestBuffer:
-    """The requests that are not yet written, column by column, because arrays cost neither memory nor collections."""
-
-    def __init__(self) -> None:
-        self.starts, self.times, self.sizes = array("d"), array("d"), array("q")
-        self.service_codes, self.method_codes, self.error_codes = array("i"), array("i"), array("i")
-        self.services, self.methods, self.errors = _Labels(), _Labels(), _Labels()
-        self.skipped = 0  # requests without a response time, as asynchronous clients report them
-        self.on_full: Callable[[], None] = lambda: None
-
-    def on_request(
-        self,
-        request_type: object = "",
-        name: object = "",
-        response_time: float | None = None,
-        response_length: int | None = None,
-        exception: object = None,
-        start_time: float | None = None,
-        response: object = None,
-        **_: object,
-    ) -> None:
-        """Take one request; a listener of Locust's ``events.request``, called with any subset of its arguments."""
-        if response_time is None:
-            self.skipped += 1
-            return
-        try:
-            service, method = self.services[name], self.methods[request_type]
-            self.times.append(response_time)
-            self.starts.append(time.time() - response_time / 1e3 if start_time is None else start_time)
-            self.sizes.append(-1 if response_length is None else response_length)
-        except (TypeError, ValueError, OverflowError):  # a custom client may hand over anything
-            self._take_odd(request_type, name, response_time, response_length, exception, start_time, response)
-            return
-        self.service_codes.append(service)
-        self.method_codes.append(method)
-        # Locust, too, asks whether the exception is true, not whether it is None
-        self.error_codes.append(self.errors[error_kind(exception, response)] if exception else -1)
-        if len(self.times) >= FLUSH_ROWS:
-            self.on_full()
-
-    def _take_odd(
-        self, method: object, name: object, taken: Any, size: Any, exception: object, start: Any, response: object
-    ) -> None:
-        """Take a request whose values have unexpected types, as far as they can be converted."""
-        for column in (self.times, self.starts, self.sizes):
-            del column[len(self.error_codes) :]
-        taken_ms, start_s = _number(taken), _number(start)
-        if taken_ms is None:
-            self.skipped += 1
-            return
-        size_bytes = _number(size)
-        whole = int(size_bytes) if size_bytes is not None and abs(size_bytes) < 2**62 else None
-        self.on_request(str(method), str(name), taken_ms, whole, exception, start_s, response)
-
-    def take(self) -> pa.RecordBatch:
-        """Return what was gathered as one batch of `RECORDING_SCHEMA` and begin anew."""
-        rows = len(self.times)
-        sizes = np.array(self.sizes)
-        failed = np.packbits(np.array(self.error_codes) >= 0, bitorder="little")
-        known = pa.py_buffer(np.packbits(sizes >= 0, bitorder="little"))
-        columns = [
-            pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(self.starts.tobytes())]),
-            _label_column(self.services, self.service_codes),
-            _label_column(self.methods, self.method_codes),
-            pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(self.times.tobytes())]),
-            pa.Array.from_buffers(pa.bool_(), rows, [None, pa.py_buffer(failed)]),
-            _label_column(self.errors, self.error_codes, pa.py_buffer(failed)),
-            pa.Array.from_buffers(pa.int64(), rows, [known, pa.py_buffer(sizes)]),
-        ]
-        for held in (self.starts, self.times, self.sizes, self.service_codes, self.method_codes, self.error_codes):
-            del held[:]
-        for labels in (self.services, self.methods, self.errors):
-            labels.clear()
-        return pa.RecordBatch.from_arrays(columns, schema=RECORDING_SCHEMA)
-
-
-def error_kind(exception: object, response: object = None) -> str:
-    """Name an error by its class and HTTP status, ``"HTTPError 500"``: messages hold ids and tokens."""
-    kind = "error" if isinstance(exception, str) else type(exception).__name__
-    answer = getattr(exception, "response", None)
-    status = getattr(
-        response if answer is None else answer, "status_code", None
-    )  # `or` would drop it: an error is false
-    return f"{kind} {status}" if isinstance(status, int) and status else kind
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _label_column(labels: Iterable[object], codes: "array[int]", valid: pa.Buffer | None = None) -> pa.DictionaryArray:
-    """Build a dictionary column from its labels and one code per row.
-
-    It goes through buffers because much of pyarrow, ``pa.array`` and ``to_numpy`` among it, imports pandas where that is
-    installed: a pause of half a second or more in the middle of the load.
-    """
-    texts = [str(label).encode("utf-8", "replace") for label in labels]
-    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-    dictionary = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
-    indices = pa.Array.from_buffers(pa.int32(), len(codes), [valid, pa.py_buffer(codes.tobytes())])
-    return pa.DictionaryArray.from_arrays(indices, dictionary)

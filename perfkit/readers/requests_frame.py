@@ -58,7 +58,9 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
         started_at=started,
         duration_s=summary.end_s - summary.begin_s if len(frame) else None,
         profile=LoadProfile(),
-        validity=Validity(check_run(summary.services, LoadProfile(), GeneratorFacts(warm_up_s=summary.warm_up_s), None)),
+        validity=Validity(
+            check_run(summary.services, LoadProfile(), GeneratorFacts(warm_up_s=summary.warm_up_s), None)
+        ),
         services=summary.services,
         tool="requests",
         labels={name: str(value) for name, value in labels.items()},

@@ -42,7 +42,9 @@ def _threshold(comparison: Comparison) -> str:
     critical = comparison.by_verdict(Verdict.REGRESSION)
     passed = comparison.by_verdict(Verdict.NO_CHANGE)
     counts = _table(
-        ("Evaluated", "Passed", "Critical"), [(str(len(comparison.findings)), str(len(passed)), str(len(critical)))], ">>>"
+        ("Evaluated", "Passed", "Critical"),
+        [(str(len(comparison.findings)), str(len(passed)), str(len(critical)))],
+        ">>>",
     )
     note = "Rule `threshold`: percentage change against fixed limits. It knows nothing of noise between runs."
     return "\n\n".join((note, counts, _limits("Critical regressions", critical), _limits("Passed", passed))).rstrip()
@@ -56,7 +58,18 @@ def _limits(title: str, findings: Sequence[Finding]) -> str:
 
 def _evidence(comparison: Comparison) -> str:
     level = f"{comparison.confidence:.0%} interval".replace("%", " %")
-    header = ("Verdict", "Service", "Metric", "Baseline", "Candidate", "Change", level, "Tolerance", "p (corrected)", "Detectable")
+    header = (
+        "Verdict",
+        "Service",
+        "Metric",
+        "Baseline",
+        "Candidate",
+        "Change",
+        level,
+        "Tolerance",
+        "p (corrected)",
+        "Detectable",
+    )
     rows = [
         (
             verdict_text(f.verdict),

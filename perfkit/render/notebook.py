@@ -190,6 +190,7 @@ def _execute(
     notebook: NotebookNode, kind: str, report: Report, values: Mapping[str, Any], say: Callable[[str], None]
 ) -> NotebookNode:
     say("starting the notebook")
+    import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
@@ -198,6 +199,7 @@ def _execute(
     threading.Thread(target=import_module, args=("perfkit.render.export",), daemon=True).start()
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
     count = iter(range(1, total + 2))
+    running: list[NotebookNode] = []
     try:
         executed: NotebookNode = papermill.execute_notebook(
             notebook,
@@ -206,6 +208,9 @@ def _execute(
             kernel_name="python3",
             kernel_manager_class=_current_interpreter(),
             progress_bar=False,
+            # Saving checks the whole notebook against its schema: twice per cell that is a second for nothing.
+            request_save_on_cell_execute=False,
+            on_notebook_start=lambda notebook: running.append(notebook),
             on_cell_execute=lambda **_: say(f"cell {next(count, total)} of {total + 1}"),
         )
     except PapermillExecutionError as error:
@@ -213,6 +218,7 @@ def _execute(
     except (PapermillException, DeadKernelError, RuntimeError) as error:
         text = str(error).strip() or type(error).__name__
         last = text.splitlines()[-1]
+        nbformat.write(running[-1] if running else notebook, report.notebook)
         raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
     return executed
 

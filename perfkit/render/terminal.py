@@ -78,7 +78,13 @@ def _numbers(finding: Finding, *, evidence: bool) -> list[str]:
     values = [format_value(finding.metric, value) for value in (finding.baseline, finding.candidate)]
     if not evidence:
         return [*values, format_change(finding), finding.limit]
-    more = [format_interval(finding), format_p(finding.p_adjusted), limit_text(finding), detectable(finding), settle_short(finding)]
+    more = [
+        format_interval(finding),
+        format_p(finding.p_adjusted),
+        limit_text(finding),
+        detectable(finding),
+        settle_short(finding),
+    ]
     return [*values, format_change(finding), *more]
 
 

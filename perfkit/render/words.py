@@ -71,7 +71,11 @@ def _to_settle(comparison: Comparison) -> str:
     hardest = max(gating, key=lambda f: f.runs_needed or 0, default=None)
     text = settle(hardest) if hardest is not None else ""
     hopeless = sum(not settle(finding) for finding in gating)
-    rest = f" {hopeless} open {_plural(hopeless, 'question')} cannot be settled by more runs like these: see below." if hopeless else ""
+    rest = (
+        f" {hopeless} open {_plural(hopeless, 'question')} cannot be settled by more runs like these: see below."
+        if hopeless
+        else ""
+    )
     return f"About {text} would settle it.{rest}" if text else rest.strip()
 
 

@@ -66,5 +66,3 @@ def requests_needed(rate_baseline: float, rate_candidate: float, tolerance: floa
         return None
     quantile = float(ndtri(1.0 - level) + ndtri(POWER)) if gap > tolerance else float(ndtri(0.975) + ndtri(POWER))
     return int(np.ceil(spread * (quantile / distance) ** 2))
-
-

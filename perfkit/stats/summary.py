@@ -53,7 +53,9 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
     duration = end_s - begin_s
     if total == 0:
         return ServiceStats(0, 0, rps=0.0 if duration > 0 else None)
-    failed_error = _Blocks.of(requests.start_s, float(requests.start_s.min())).error_of_mean(requests.failed.astype(np.float64))
+    failed_error = _Blocks.of(requests.start_s, float(requests.start_s.min())).error_of_mean(
+        requests.failed.astype(np.float64)
+    )
     requests = _since(requests, begin_s)
     count = int(requests.response_time_ms.size)
     if count == 0:
