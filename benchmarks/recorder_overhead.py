@@ -8,8 +8,9 @@ Without either: Locust with `FastHttpUser`, without waiting, against a bare asyn
 without the recorder (ABBA, so that a drift of the machine cancels).  Two figures of each: requests per second, and CPU
 time of the Locust process per request, which hardly depends on what else the machine does.
 
-With ``--slices``: one Locust process in which the recorder is switched on and off every second (ABBA), each second with
-it holding one write.  Neighbours of a shared machine change more slowly than that, so it is by far the sharper comparison.
+With ``--slices``: one Locust process in which the recorder is switched on and off every second (ABBA), each second
+with it holding one write.  Neighbours of a shared machine change more slowly than that, so it is by far the sharper
+comparison.
 
 With ``--memory``: resident memory while requests go through the recorder's own listener, written as in production.
 

@@ -51,7 +51,7 @@ class Metric(StrEnum):
         return -1 if self is Metric.RPS else 1
 
     @property
-    def title(self) -> str:
+    def title(self) -> str:  # type: ignore[override]  # a metric is a text, but nobody title-cases one
         """How people say it: ``p95 latency``."""
         return _TITLES[self]
 
@@ -268,9 +268,10 @@ class Finding:
 
     ``change_pct`` is percent of the baseline (infinite from zero); ``change_abs`` is in the metric's unit.  ``ci_low``
     and ``ci_high`` bound the 95 % interval (or the level asked for) in ``change_unit``: percent of the baseline, or
-    percentage points for the error rate (the threshold rule uses the unit of its limit).  ``p_value`` is the one-sided p in the direction seen, for this finding alone;
-    ``p_adjusted`` is corrected over all findings.  ``tolerance`` and ``min_detectable`` are worsenings >= 0 in
-    ``change_unit``.  ``runs_needed`` counts further runs on each side; ``None`` where more runs would not settle it.
+    percentage points for the error rate (the threshold rule uses the unit of its limit).  ``p_value`` is the one-sided p
+    in the direction seen, for this finding alone; ``p_adjusted`` is corrected over all findings.  ``tolerance`` and
+    ``min_detectable`` are worsenings >= 0 in ``change_unit``.  ``runs_needed`` counts further runs on each side;
+    ``None`` where more runs would not settle it.
     """
 
     service: str

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.judge import WEIGHTS, level_values, percent_worsening
+from perfkit.judge.evidence import WEIGHTS, level_values, percent_worsening
 from perfkit.model import Metric, Run
 from perfkit.policy import Policy
 from perfkit.stats.noise import overdispersion, run_to_run
@@ -17,7 +17,7 @@ Row = tuple[str, str, int, float, str]
 
 
 def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
-    """(service, metric, runs per side, smallest worsening called with probability 0.8, its unit) for 1 to ``most`` runs."""
+    """Service, metric, runs per side, smallest worsening called with probability 0.8, its unit; 1 to ``most`` runs."""
     if not runs:
         return []
     services = [name for name in runs[0].services if all(name in run.services for run in runs)]

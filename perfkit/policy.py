@@ -23,9 +23,9 @@ _ABSOLUTE_UNITS = {Metric.ERROR_RATE: ("pp",), Metric.RPS: ("rps", "/s")}
 class Limit:
     """The largest worsening that is accepted: ``amount`` >= 0, in percent of the baseline or in the metric's own unit.
 
-    ``Limit.parse("p95_latency_ms", "+50%")``, ``("error_rate_pct", "+0.5pp")``, ``("rps", "-30%")``, ``("avg_latency_ms",
-    "+20ms")``.  A sign is optional; one that points to the *better* side is an error.  A plain number means percent of
-    the baseline, percentage points for the error rate.
+    ``Limit.parse("p95_latency_ms", "+50%")``, ``("error_rate_pct", "+0.5pp")``, ``("rps", "-30%")``,
+    ``("avg_latency_ms", "+20ms")``.  A sign is optional; one that points to the *better* side is an error.  A plain
+    number means percent of the baseline, percentage points for the error rate.
     """
 
     metric: Metric
@@ -155,7 +155,7 @@ class Policy:
 
     @classmethod
     def from_mapping(cls, table: Mapping[str, Any], place: str = "policy") -> Policy:
-        """Build from a TOML table.  ``SettingsError`` names the place and, for an unknown key, the nearest known one."""
+        """Build from a TOML table; ``SettingsError`` names the place and, for an unknown key, the nearest known one."""
         known = [item.name for item in fields(cls)]
         for key in table:
             if key not in known:

@@ -191,7 +191,10 @@ class RunStore:
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
     def history(self, scenario: str, service: str, metric: str) -> pd.DataFrame:
-        """One metric of one service over the valid runs of a scenario, oldest first: id, started_at, value, standard_error."""
+        """One metric of one service over the valid runs of a scenario, oldest first.
+
+        Columns: id, started_at, value, standard_error (in the metric's unit).
+        """
         import pandas as pd
 
         name = Metric(metric)

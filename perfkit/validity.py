@@ -141,8 +141,8 @@ def check_sides(baseline: Sequence[Run], candidate: Sequence[Run]) -> Comparabil
     """Whether two sets of runs may be compared.
 
     Invalid: a side without runs, an unfit run, the same run twice, no common service, services that carry different
-    shares of the load, and a load that is known to differ.  A load that a summary file merely declares caps the verdicts
-    on latency and throughput at ``inconclusive`` instead.
+    shares of the load, and a load that is known to differ.  A load that a summary file merely declares caps the
+    verdicts on latency and throughput at ``inconclusive`` instead.
     """
     common = _common_services(baseline, candidate)
     load, cap_all = _load(baseline, candidate)
@@ -273,5 +273,6 @@ def _surroundings(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable
             sorted({run.environment[key] for run in runs if key in run.environment}) for runs in (baseline, candidate)
         ]
         if found[0] and found[1] and found[0] != found[1]:
-            advice = f"Environment differs: {key} is {', '.join(found[0])} in the baseline, {', '.join(found[1])} in the candidate."
+            before, after = (", ".join(values) for values in found)
+            advice = f"Environment differs: {key} is {before} in the baseline, {after} in the candidate."
             yield Check(f"environment_{key}", " / ".join((found[0][0], found[1][0])), "same", Severity.WARN, advice)

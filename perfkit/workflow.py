@@ -108,7 +108,7 @@ def expand_path(name: str, store: str | None = None) -> list[Path]:
                 return inside
         if path.exists():
             return [path]
-        found = sorted(Path(item) for item in glob.glob(text))
+        found = sorted(Path(item) for item in glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if found:
             return [run for item in found for run in expand_path(str(item))]
     where = f", and no run of that id in {store}" if store else ""
@@ -128,7 +128,8 @@ def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int =
     -------
     DataFrame
         Columns service, metric, runs_per_side (1..``most``), min_detectable (percent of the baseline; pp for the error
-        rate), change_unit.  One row per service, metric and number of runs; metrics that some run cannot tell are absent.
+        rate), change_unit.  One row per service, metric and number of runs; metrics that some run cannot tell are
+        absent.
     """
     import pandas as pd
 

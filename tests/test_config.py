@@ -151,7 +151,7 @@ def test_durations(written, seconds):
     "written", ["", " ", "0s", 0, -5, "-5s", "5 parsecs", "s", True, None, float("nan"), float("inf")]
 )
 def test_durations_that_are_none(written):
-    with pytest.raises(SettingsError, match="^here: "):
+    with pytest.raises(SettingsError, match=r"^here: "):
         parse_duration(written, "here")
 
 

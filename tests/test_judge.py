@@ -1,4 +1,4 @@
-"""From facts and a policy to verdicts: all five can be reached, for the right reason, and nothing arbitrary sways them."""
+"""From facts and a policy to verdicts: all five can be reached, for the right reason, and nothing else sways them."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, ServiceStats, compare
-from perfkit.judge import WEIGHTS, log_worsening, percent_worsening
+from perfkit.judge.evidence import WEIGHTS, log_worsening, percent_worsening
 from perfkit.workflow import detectable
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
@@ -19,7 +19,10 @@ EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
 def exact_side(n=5, *, first=0, factor=1.0, services=("a",), **changes):
     """Runs that vary by a tenth of a percent: what is asked is what is found."""
     return [
-        run({name: plain_stats(20.0 * factor * EXACT[i % 5], count=20000, **changes) for name in services}, number=first + i)
+        run(
+            {name: plain_stats(20.0 * factor * EXACT[i % 5], count=20000, **changes) for name in services},
+            number=first + i,
+        )
         for i in range(n)
     ]
 
@@ -60,9 +63,9 @@ def test_a_real_change_within_its_tolerance_is_no_regression():
     average = of(comparison, "avg_latency_ms")
     assert average.p_adjusted < 0.01
     assert average.verdict == "no_change"
-    assert compare(exact_side(), exact_side(first=50, factor=1.03), policy=Policy(tolerance={"avg_latency_ms": 1})).verdict == (
-        "regression"
-    )
+    assert compare(
+        exact_side(), exact_side(first=50, factor=1.03), policy=Policy(tolerance={"avg_latency_ms": 1})
+    ).verdict == ("regression")
 
 
 def test_a_change_about_as_large_as_its_tolerance_stays_open():
@@ -80,7 +83,12 @@ def test_throughput_gets_worse_when_it_falls():
 def test_errors_out_of_nothing_are_found():
     comparison = compare(exact_side(), exact_side(first=50, failures=400))
     errors = of(comparison, "error_rate_pct")
-    assert (errors.verdict, errors.baseline, errors.change_pct, errors.change_unit) == ("regression", 0.0, math.inf, "pp")
+    assert (errors.verdict, errors.baseline, errors.change_pct, errors.change_unit) == (
+        "regression",
+        0.0,
+        math.inf,
+        "pp",
+    )
     assert errors.candidate == pytest.approx(2.0)
     assert errors.change_abs == pytest.approx(2.0)
     assert 0.5 < errors.ci_low < 2.0 < errors.ci_high
@@ -160,7 +168,9 @@ def test_a_metric_that_does_not_gate_and_is_not_known_is_left_out():
 
 @pytest.mark.parametrize("few", [1, 2, 5])
 def test_the_average_of_a_handful_of_requests_is_not_judged(few):
-    sides = [[run({"a": ServiceStats(few, 0, avg_latency_ms=v, rps=1.0)}, number=n)] for n, v in enumerate((20.0, 90.0))]
+    sides = [
+        [run({"a": ServiceStats(few, 0, avg_latency_ms=v, rps=1.0)}, number=n)] for n, v in enumerate((20.0, 90.0))
+    ]
     finding = of(compare(*sides), "avg_latency_ms")
     assert finding.verdict == "inconclusive"
     assert finding.warnings == ("a run holds fewer than 6 requests of this service",)
@@ -281,9 +291,15 @@ SMALL = settings(max_examples=25)
 
 def _random_sides(seed):
     rng = np.random.default_rng(seed)
-    kind = {"sd": float(rng.choice([0.005, 0.02, 0.05])), "names": ("a", "b"), "rate_of_errors": float(rng.choice([0, 0.01]))}
+    kind = {
+        "sd": float(rng.choice([0.005, 0.02, 0.05])),
+        "names": ("a", "b"),
+        "rate_of_errors": float(rng.choice([0, 0.01])),
+    }
     slower = {"a": float(rng.choice([0.8, 1.0, 1.06, 1.3])), "b": 1.0}
-    return side(rng, int(rng.integers(1, 5)), **kind), side(rng, int(rng.integers(1, 5)), first=50, slower=slower, **kind)
+    return side(rng, int(rng.integers(1, 5)), **kind), side(
+        rng, int(rng.integers(1, 5)), first=50, slower=slower, **kind
+    )
 
 
 def _scaled(stats, k):

@@ -1,7 +1,7 @@
 """The command line: parse, one call into the library, print, exit code.
 
-Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 wrong usage or unreadable input; 3 invalid
-or not comparable runs; 4 a step failed (load, notebook, disk, network); 130 stopped by Ctrl-C.
+Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 wrong usage or unreadable input;
+3 invalid or not comparable runs; 4 a step failed (load, notebook, disk, network); 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -97,6 +97,6 @@ def entry() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has gone; without this, the interpreter complains while it ends.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         code = 0
     raise SystemExit(code)

@@ -62,9 +62,10 @@ def compare(
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
     from perfkit import workflow
+    from perfkit.policy import Policy
 
     known = settings_of(settings)
-    chosen = (workflow.Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
+    chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
     place = store or known.store
     sides = [workflow.load_runs(names, store=place) for names in (baseline, candidate)]
     comparison = workflow.compare(sides[0], sides[1], policy=chosen)

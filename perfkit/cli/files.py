@@ -49,8 +49,9 @@ def metrics(files: tuple[str, ...], output: Path | None) -> None:
       perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
     """
     from perfkit import workflow
+    from perfkit.readers.metrics_json import pooled_metrics
 
-    write(dump(workflow.pooled_metrics(workflow.load_runs(files))), output)
+    write(dump(pooled_metrics(workflow.load_runs(files))), output)
 
 
 @click.group(short_help="Make baselines.")
@@ -77,8 +78,9 @@ def extract(files: tuple[str, ...], output: Path) -> None:
       perfkit baseline extract load_results_baseline_*_stats.csv
     """
     from perfkit import workflow
+    from perfkit.readers.metrics_json import pooled_metrics
 
-    write(dump(workflow.pooled_metrics(workflow.load_runs(files))), output)
+    write(dump(pooled_metrics(workflow.load_runs(files))), output)
 
 
 @click.command(short_help="Write simulated Locust result files.")

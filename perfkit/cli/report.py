@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,7 @@ def _policy(policy: Path | None, settings: Path | None) -> str | None:
     return str(chosen.resolve()) if chosen is not None else None
 
 
-def _run(kind: str, parameters: dict[str, object], reports: Path) -> None:
+def _run(kind: str, parameters: Mapping[str, object], reports: Path) -> None:
     from perfkit.render.notebook import run_report
 
     given = {name: value for name, value in parameters.items() if value is not None}

@@ -26,7 +26,7 @@ def runs(scenario: str | None, format_: str, store: str | None, settings: Path |
 
     known = RunStore(store or settings_of(settings).store)
     frame = known.runs(**({"scenario": scenario} if scenario else {}))
-    rows = frame.to_dict("records")
+    rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     if format_ == "json":
         click.echo(dump([{**row, "started_at": _iso(row["started_at"])} for row in rows]), nl=False)
     elif rows:

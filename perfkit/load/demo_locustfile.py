@@ -19,14 +19,14 @@ WEIGHTS = {name: float(text) for name, text in _table("PERFKIT_DEMO_WEIGHTS", "a
 ADDRESSES = _table("PERFKIT_DEMO_ADDRESSES", "")
 
 
-class DemoUser(FastHttpUser):
+class DemoUser(FastHttpUser):  # type: ignore[misc]  # Locust is not seen by the type check
     """Thinks for a moment, then calls one of the services."""
 
     wait_time = between(0.1, 0.4)
     if ADDRESSES:
         host = next(iter(ADDRESSES.values()))
 
-    @task
+    @task  # type: ignore[untyped-decorator]
     def call(self) -> None:
         (service,) = random.choices(list(WEIGHTS), list(WEIGHTS.values()))
         self.client.get(f"{ADDRESSES.get(service, '')}/{service}", name=service)

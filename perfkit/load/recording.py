@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from perfkit.readers.recording import RECORDING_SCHEMA, complete_batches
 
+FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
 ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
 
 
@@ -151,9 +152,8 @@ def error_kind(exception: object, response: object = None) -> str:
     """Name an error by its class and HTTP status, ``"HTTPError 500"``: messages hold ids and tokens."""
     kind = "error" if isinstance(exception, str) else type(exception).__name__
     answer = getattr(exception, "response", None)
-    status = getattr(
-        response if answer is None else answer, "status_code", None
-    )  # `or` would drop it: an error is false
+    answer = response if answer is None else answer  # `or` would drop it: the answer to an error is false
+    status = getattr(answer, "status_code", None)
     return f"{kind} {status}" if isinstance(status, int) and status else kind
 
 

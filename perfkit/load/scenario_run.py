@@ -163,7 +163,7 @@ def _facts(file: Path, outcome: LocustOutcome) -> GeneratorFacts:
 
 
 def _tidy_up(folder: Path) -> None:
-    """After a failure: recorded requests are evidence of an interrupted run; without any, only Locust's log may stay."""
+    """After a failure, keep recorded requests, which are evidence of an interrupted run, and Locust's log."""
     from perfkit.readers.recording import read_recording
 
     recording = folder / RECORDING

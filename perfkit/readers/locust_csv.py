@@ -1,8 +1,8 @@
 """The files written by ``locust --csv PREFIX``.
 
-``PREFIX_stats.csv`` (or, from old versions, ``PREFIX_requests.csv``) is needed; ``_stats_history.csv`` tells start, length
-and users.  Locust rounds every latency to about two digits before it counts it, so a percentile read here is exact to 1 ms
-below 100 ms, 10 ms below 1 s and 100 ms below 10 s; that rounding is part of each value's standard error.
+``PREFIX_stats.csv`` (or, from old versions, ``PREFIX_requests.csv``) is needed; ``_stats_history.csv`` tells start,
+length and users.  Locust rounds every latency to about two digits before it counts it, so a percentile read here is
+exact to 1 ms below 100 ms, 10 ms below 1 s and 100 ms below 10 s; that rounding is part of each value's standard error.
 """
 
 from __future__ import annotations

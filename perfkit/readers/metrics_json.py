@@ -106,7 +106,7 @@ def _number(item: Mapping[str, Any], key: str, place: str) -> float | None:
 
 def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
     counts = {ours: _number(item, theirs, place) for ours, theirs in COUNTS.items()}
-    values = {metric.value: _number(item, metric.value, place) for metric in Metric}
+    values: dict[str, Any] = {metric.value: _number(item, metric.value, place) for metric in Metric}
     if counts["count"] is not None and counts["failures"] is None and values["error_rate_pct"] is not None:
         counts["failures"] = round(counts["count"] * values["error_rate_pct"] / 100.0)
     if values["error_rate_pct"] is None and counts["count"] and counts["failures"] is not None:

@@ -27,8 +27,6 @@ RECORDING_SCHEMA = pa.schema(
 )
 """One row is one request, in the order in which the requests ended."""
 
-FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
-
 _CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC format since 0.15
 
 

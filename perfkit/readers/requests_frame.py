@@ -170,7 +170,7 @@ def summarise_columns(columns: RequestColumns) -> Summary:
     warm_up = warm_up_s(columns.start_s, _levels(columns, groups))
     services = {}
     for name, rows in zip(columns.names, groups, strict=True):
-        size = float(np.nanmean(columns.bytes[rows])) if _has_sizes(columns, rows) else None
+        size = _mean_size(columns, rows)
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
         services[name] = summarise(arrays, begin + warm_up, end)
     return Summary(begin, end, warm_up, services)
@@ -184,5 +184,8 @@ def _levels(columns: RequestColumns, groups: list[Any]) -> Floats:
     return levels
 
 
-def _has_sizes(columns: RequestColumns, rows: Any) -> bool:
-    return columns.bytes is not None and bool(np.isfinite(columns.bytes[rows]).any())
+def _mean_size(columns: RequestColumns, rows: Any) -> float | None:
+    """Mean bytes of a response, over the requests whose size is known."""
+    if columns.bytes is None or not np.isfinite(columns.bytes[rows]).any():
+        return None
+    return float(np.nanmean(columns.bytes[rows]))

@@ -1,4 +1,4 @@
-"""A comparison as JUnit XML: one test case per finding; inconclusive is skipped with its reason, invalid is an error."""
+"""A comparison as JUnit XML: one test case per finding; inconclusive is skipped with a reason, invalid is an error."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def _evidence(comparison: Comparison) -> str:
         for f in sorted(comparison.findings, key=lambda f: _ORDER.index(f.verdict))
     ]
     note = (
-        f"Rule `evidence`: the run is the unit; at most {comparison.alpha:g} chance that a comparison of identical builds "
-        "calls any regression."
+        f"Rule `evidence`: the run is the unit; at most {comparison.alpha:g} chance that a comparison of identical "
+        "builds calls any regression."
     )
     table = f"## Findings\n\n{_folded(header, rows, '<<<>>>>>>>')}" if rows else ""
     return "\n\n".join(part for part in (note, table, _open_questions(comparison)) if part)

@@ -11,7 +11,7 @@ MOST_METRICS = 3  # a headline names at most so many metrics; the table has the 
 
 
 def headlines(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence per service that changed, regressions first; otherwise one that says why there is nothing to claim."""
+    """One sentence per service that changed, regressions first; else one that says why there is nothing to claim."""
     texts = [_event(service, findings) for service, findings in _events(comparison)]
     return tuple(texts) or (_nothing_to_claim(comparison),)
 

@@ -17,9 +17,9 @@ from perfkit.stats.summary import Floats
 class Effect:
     """Candidate against baseline.
 
-    ``change`` and the interval are in percent of the baseline (pp for the error rate); ``p_rise`` and ``p_fall`` are the
-    one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``error`` is the standard
-    error of ``change`` on the scale of the test (log; pp for the error rate) with ``df`` degrees of freedom.
+    ``change`` and the interval are in percent of the baseline (pp for the error rate); ``p_rise`` and ``p_fall`` are
+    the one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``error`` is the
+    standard error of ``change`` on the scale of the test (log; pp for the error rate) with ``df`` degrees of freedom.
     """
 
     change: float
@@ -143,8 +143,8 @@ def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
 def weighted_holm(p_values: Mapping[object, float], weights: Mapping[object, float]) -> dict[object, float]:
     """Adjusted p-values of Holm's step-down test with weights (Holm 1979, www.jstor.org/stable/4615733).
 
-    A finding is rejected at level alpha when its adjusted value is <= alpha; the chance of any false rejection is then at
-    most alpha, whatever the dependence.  Weights are > 0 and need not sum to one.
+    A finding is rejected at level alpha when its adjusted value is <= alpha; the chance of any false rejection is then
+    at most alpha, whatever the dependence.  Weights are > 0 and need not sum to one.
 
     >>> weighted_holm({"a": 0.01, "b": 0.04}, {"a": 1.0, "b": 1.0})
     {'a': 0.02, 'b': 0.04}

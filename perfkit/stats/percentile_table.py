@@ -10,8 +10,8 @@ import numpy as np
 from perfkit.model import Metric
 from perfkit.stats.summary import Floats
 
-# Requests follow each other through the same queues; a summary cannot show by how much their effective number is smaller.
-# 1.5 on the standard error (2.25 on the variance) is what time blocks of recorded closed-loop runs showed in the median.
+# Requests follow each other through the same queues; a summary cannot show by how much their effective number is
+# smaller.  1.5 on the standard error is what time blocks of recorded closed-loop runs showed in the median.
 AUTOCORRELATION_FACTOR = 1.5
 
 

@@ -53,7 +53,7 @@ def planned_noise(noise: Noise, runs_per_side: int) -> Noise:
 
 
 def requests_needed(rate_baseline: float, rate_candidate: float, tolerance: float, level: float) -> int | None:
-    """Requests on *each* side that would settle a question of error rates (shares in [0, 1]); ``None`` where none would.
+    """Requests on *each* side that settle a question of error rates (shares in [0, 1]); ``None`` where none would.
 
     A difference beyond the tolerance must become significant with power 0.8; a smaller one must be told from the
     tolerance, both by the normal approximation for two proportions.

@@ -1,7 +1,7 @@
-"""Where the steady part of a run begins: connections are opened and users start together, so a run's first moments differ.
+"""Where the steady part of a run begins: at first, connections are opened and users start together.
 
-The cut is the one that minimises the standard error of what remains (MSER; White 1997, doi:10.1177/003754979706900601), at
-most a quarter of the run, and only where the part cut off differs from the rest beyond chance.
+The cut is the one that minimises the standard error of what remains (MSER; White 1997, doi:10.1177/003754979706900601),
+at most a quarter of the run, and only where the part cut off differs from the rest beyond chance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def warm_up_s(start_s: Floats, levels: Floats) -> float:
     start_s
         When each request began, seconds, shape ``(n_requests,)``.
     levels
-        Log latency of each request relative to its own service, same shape: services of different speed then speak alike.
+        Log latency of each request relative to its own service, same shape: fast and slow services then speak alike.
     """
     bins = int(min(BINS, start_s.size / PER_BIN))
     if bins < LEAST_BINS:

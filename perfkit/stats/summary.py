@@ -1,13 +1,14 @@
 """Requests of one run and service -> metrics, each with its standard error within the run.
 
 Percentiles are exact order statistics with linear interpolation (Hyndman & Fan type 7, NumPy's default,
-doi:10.1080/00031305.1996.10473566).  Requests that follow each other are not independent (they share queues), so standard
-errors come from the spread of time blocks, never from the number of requests alone.
+doi:10.1080/00031305.1996.10473566).  Requests that follow each other are not independent (they share queues), so
+standard errors come from the spread of time blocks, never from the number of requests alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,8 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
         return ServiceStats(total, failures, error_rate_pct=100.0 * failures / total, warnings=only_early)
     order = np.sort(requests.response_time_ms)
     blocks = _Blocks.of(requests.start_s, begin_s)
-    values: dict[str, float] = {}
-    errors: dict[str, float] = {}
+    values: dict[Metric, float] = {}
+    errors: dict[Metric, float] = {}
     warnings = []
     for metric in Metric:
         if metric.quantile is None:
@@ -82,7 +83,7 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
     if duration > 0:
         values[Metric.RPS] = count / duration
         errors[Metric.RPS] = blocks.error_of_count(count) / duration
-    named = {metric.value: value for metric, value in values.items()}
+    named: dict[str, Any] = {metric.value: value for metric, value in values.items()}
     return ServiceStats(
         total,
         failures,
@@ -143,7 +144,7 @@ def _variance_of_sum(residuals: Floats) -> float:
 
 
 def _quantile_error(values: Floats, order: Floats, q: float, at: float, blocks: _Blocks) -> float:
-    """Standard error of a quantile by inverting the error of its rank (Woodruff 1952, doi:10.1080/01621459.1952.10483443)."""
+    """Standard error of a quantile from the error of its rank (Woodruff 1952, doi:10.1080/01621459.1952.10483443)."""
     rank_error = blocks.error_of_mean((values <= at).astype(np.float64))
     rank_error = max(rank_error, float(np.sqrt(q * (1 - q) / values.size)))
     low, high = np.quantile(order, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])

@@ -1,8 +1,4 @@
-"""Facts + policy -> verdicts.
-
-Two rules: ``evidence`` (a statistical judgement) and ``threshold`` (percentage change against fixed limits, for teams
-that have such limits; it knows nothing of noise and is labelled as what it is).
-"""
+"""The rule ``evidence``: effect, interval and p of every metric, corrected over all of them, against its tolerance."""
 
 from __future__ import annotations
 
@@ -12,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfkit.model import Comparison, Finding, Metric, Run, ServiceStats, Side, Verdict
-from perfkit.policy import Limit, Policy
+from perfkit.judge.question import Question, blank, questions
+from perfkit.model import Finding, Metric, Run, ServiceStats, Verdict
+from perfkit.policy import Policy
 from perfkit.stats.compare import Effect, Failures, Values, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
 from perfkit.stats.summary import Floats
-from perfkit.validity import Comparability, check_sides
+from perfkit.validity import Comparability
 
 # Shares of the alarm budget.  The metrics of one service move together, so most weight goes to the most exact one
 # (measured: an even split found +5 % in 2 % of trials, this one in 85 %, five runs against three).
@@ -35,164 +32,21 @@ WEIGHTS = {
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 
 
-def judge(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
-    """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
-    sides = check_sides(baseline, candidate)
-    rule = _evidence if policy.rule == "evidence" else _threshold
-    findings = rule(baseline, candidate, sides, policy) if sides.services else ()
-    verdict = _overall(findings, policy) if sides.ok and findings else Verdict.INVALID
-    warnings = list(sides.warnings)
-    if sides.ok and not findings:
-        warnings.append("Nothing to judge: no metric with a limit is known on both sides.")
-    return Comparison(
-        verdict=verdict,
-        comparable=verdict is not Verdict.INVALID,
-        rule=policy.rule,
-        alpha=policy.alpha,
-        confidence=policy.confidence,
-        baseline=Side(tuple(baseline)),
-        candidate=Side(tuple(candidate)),
-        findings=findings,
-        warnings=tuple(dict.fromkeys(warnings)),
-        checks=sides.checks,
-    )
-
-
-def _overall(findings: Sequence[Finding], policy: Policy) -> Verdict:
-    if any(finding.verdict is Verdict.REGRESSION for finding in findings):
-        return Verdict.REGRESSION
-    if any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
-        return Verdict.INCONCLUSIVE
-    if policy.rule == "evidence" and not any(finding.gating for finding in findings):
-        return Verdict.INCONCLUSIVE
-    if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
-        return Verdict.IMPROVEMENT
-    return Verdict.NO_CHANGE
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One service x metric: the limit it is held to and the values of the runs."""
-
-    service: str
-    metric: Metric
-    limit: Limit
-    gating: bool
-    baseline: tuple[float | None, ...]
-    candidate: tuple[float | None, ...]
-
-    @property
-    def answerable(self) -> bool:
-        return all(value is not None for value in (*self.baseline, *self.candidate))
-
-
-def _questions(
-    baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str], policy: Policy
-) -> list[_Question]:
-    found = []
-    for service in services:
-        for metric in Metric:
-            limit = policy.limit(service, metric)
-            if limit is None:
-                continue
-            sides = [tuple(run.services[service].value(metric) for run in runs) for runs in (baseline, candidate)]
-            found.append(_Question(service, metric, limit, metric.value in policy.gating, *sides))
-    return found
-
-
-def _blank(question: _Question, before: float | None, after: float | None) -> Finding:
-    """A finding with its description and sizes filled in and nothing judged yet."""
-    change_abs = after - before if before is not None and after is not None else None
-    change_pct = _percent(before, after)
-    return Finding(
-        service=question.service,
-        metric=question.metric.value,
-        unit=question.metric.unit,
-        change_unit=question.metric.change_unit,
-        baseline=before,
-        candidate=after,
-        change_pct=change_pct,
-        change_abs=change_abs,
-        ci_low=None,
-        ci_high=None,
-        p_value=None,
-        p_adjusted=None,
-        verdict=Verdict.INCONCLUSIVE,
-        tolerance=question.limit.in_change_unit(before),
-        limit=question.limit.describe(),
-        gating=question.gating,
-        warnings=("the baseline is zero: the relative change is infinite",) if change_pct == math.inf else (),
-    )
-
-
-def _percent(before: float | None, after: float | None) -> float | None:
-    if before is None or after is None:
-        return None
-    if before == 0:
-        return 0.0 if after == 0 else math.inf
-    return 100.0 * (after - before) / before
-
-
-def _threshold(
+def by_evidence(
     baseline: Sequence[Run], candidate: Sequence[Run], sides: Comparability, policy: Policy
 ) -> tuple[Finding, ...]:
-    findings = []
-    for question in _questions(baseline, candidate, sides.services, policy):
-        if not question.answerable:
-            continue
-        finding = _blank(question, _stated(question.baseline), _stated(question.candidate))
-        if not question.limit.relative:
-            finding = replace(finding, change_unit=finding.change_unit if finding.change_unit == "pp" else finding.unit)
-        elif finding.change_unit == "pp":
-            finding = replace(finding, change_unit="%")
-        finding = replace(finding, tolerance=question.limit.amount)
-        worsening = (finding.change or 0.0) * question.metric.worse
-        # A limit is met when the change equals it: -30 % of 50 rps is 35 rps whatever binary fractions say.
-        critical = worsening > question.limit.amount and not math.isclose(
-            worsening, question.limit.amount, rel_tol=1e-9
-        )
-        findings.append(replace(finding, verdict=Verdict.REGRESSION if critical else Verdict.NO_CHANGE))
-    return tuple(findings)
-
-
-def _stated(values: Sequence[float | None]) -> float:
-    """The mean of the values as their sources state them."""
-    return float(np.mean(np.array(values, dtype=float)))
-
-
-def _level(question: _Question, runs: Sequence[Run], side: str) -> float:
-    """One side's value: pooled for the error rate where counts are known, else the geometric mean over runs."""
-    values = np.array(getattr(question, side), dtype=float)
-    if question.metric is Metric.ERROR_RATE:
-        failures = _failures(question.service, runs)
-        return 100.0 * failures.rate if failures is not None else float(values.mean())
-    if (values <= 0).any():
-        return float(values.mean())
-    return float(np.exp(np.log(values).mean()))
-
-
-def _failures(service: str, runs: Sequence[Run]) -> Failures | None:
-    stats = [run.services[service] for run in runs]
-    if any(item.count is None or item.failures is None or item.failures > item.count for item in stats):
-        return None
-    failures = Failures(np.array([s.failures for s in stats], float), np.array([s.count for s in stats], float))
-    return failures if failures.counts.sum() else None
-
-
-def _evidence(
-    baseline: Sequence[Run], candidate: Sequence[Run], sides: Comparability, policy: Policy
-) -> tuple[Finding, ...]:
-    questions = _questions(baseline, candidate, sides.services, policy)
+    """Return a finding for every limited metric that can be compared, and for every gating one that cannot."""
+    asked = questions(baseline, candidate, sides.services, policy)
     effects: dict[int, Effect] = {}
-    for number, question in enumerate(questions):
+    for number, question in enumerate(asked):
         effect = effect_of(question.service, question.metric, baseline, candidate, policy.confidence)
         if effect is not None:
             effects[number] = effect
-    levels = _levels(questions, effects, policy)
-    worse = weighted_holm({n: _p_worse(questions[n], e) for n, e in effects.items()}, levels)
-    better = weighted_holm({n: _p_better(questions[n], e) for n, e in effects.items()}, levels)
+    levels = _levels(asked, effects, policy)
+    worse = weighted_holm({n: _p_worse(asked[n], e) for n, e in effects.items()}, levels)
+    better = weighted_holm({n: _p_better(asked[n], e) for n, e in effects.items()}, levels)
     findings = []
-    for number, question in enumerate(questions):
+    for number, question in enumerate(asked):
         if number in effects:
             judgement = _Judgement(effects[number], worse[number], better[number], levels[number], policy)
             finding = _answer(question, baseline, candidate, judgement)
@@ -202,17 +56,17 @@ def _evidence(
     return tuple(findings)
 
 
-def _levels(questions: Sequence[_Question], effects: dict[int, Effect], policy: Policy) -> dict[object, float]:
+def _levels(asked: Sequence[Question], effects: dict[int, Effect], policy: Policy) -> dict[object, float]:
     """Alpha shared out over the answerable questions by `WEIGHTS`, alike over services."""
-    total = sum(WEIGHTS[questions[number].metric] for number in effects)
-    return {number: policy.alpha * WEIGHTS[questions[number].metric] / total for number in effects}
+    total = sum(WEIGHTS[asked[number].metric] for number in effects)
+    return {number: policy.alpha * WEIGHTS[asked[number].metric] / total for number in effects}
 
 
-def _p_worse(question: _Question, effect: Effect) -> float:
+def _p_worse(question: Question, effect: Effect) -> float:
     return effect.p_rise if question.metric.worse > 0 else effect.p_fall
 
 
-def _p_better(question: _Question, effect: Effect) -> float:
+def _p_better(question: Question, effect: Effect) -> float:
     return effect.p_fall if question.metric.worse > 0 else effect.p_rise
 
 
@@ -262,13 +116,13 @@ class _Judgement:
     policy: Policy
 
 
-def _answer(question: _Question, baseline: Sequence[Run], candidate: Sequence[Run], judgement: _Judgement) -> Finding:
+def _answer(question: Question, baseline: Sequence[Run], candidate: Sequence[Run], judgement: _Judgement) -> Finding:
     effect = judgement.effect
-    blank = _blank(question, _level(question, baseline, "baseline"), _level(question, candidate, "candidate"))
-    tolerance = blank.tolerance
+    blank_finding = blank(question, _level(question, baseline, "baseline"), _level(question, candidate, "candidate"))
+    tolerance = blank_finding.tolerance
     rises = effect.change >= 0
     finding = replace(
-        blank,
+        blank_finding,
         ci_low=effect.ci_low,
         ci_high=effect.ci_high,
         p_value=effect.p_rise if rises else effect.p_fall,
@@ -292,7 +146,7 @@ def _verdict(metric: Metric, judgement: _Judgement, tolerance: float) -> Verdict
 
 
 def _with_plan(
-    finding: Finding, question: _Question, sides: tuple[Sequence[Run], Sequence[Run]], judgement: _Judgement
+    finding: Finding, question: Question, sides: tuple[Sequence[Run], Sequence[Run]], judgement: _Judgement
 ) -> Finding:
     """Add the minimum detectable change and what would settle an open question."""
     effect, tolerance = judgement.effect, finding.tolerance or 0.0
@@ -339,7 +193,7 @@ def _cap(finding: Finding, reason: str | None) -> Finding:
     return replace(finding, verdict=Verdict.INCONCLUSIVE, runs_needed=None, warnings=(*finding.warnings, reason))
 
 
-def _unanswered(question: _Question, baseline: Sequence[Run], candidate: Sequence[Run]) -> Finding:
+def _unanswered(question: Question, baseline: Sequence[Run], candidate: Sequence[Run]) -> Finding:
     """A gating metric that a run cannot tell: shown as unknown, so that silence never passes for health."""
     missing = [
         title
@@ -357,4 +211,23 @@ def _unanswered(question: _Question, baseline: Sequence[Run], candidate: Sequenc
     if any(_too_few(question.metric, run.services[question.service]) for run in (*baseline, *candidate)):
         what = f"a run holds fewer than {FEWEST} requests of this service"
     texts = dict.fromkeys((what, *reasons))
-    return replace(_blank(question, None, None), warnings=tuple(texts))
+    return replace(blank(question, None, None), warnings=tuple(texts))
+
+
+def _level(question: Question, runs: Sequence[Run], side: str) -> float:
+    """One side's value: pooled for the error rate where counts are known, else the geometric mean over runs."""
+    values = np.array(getattr(question, side), dtype=float)
+    if question.metric is Metric.ERROR_RATE:
+        failures = _failures(question.service, runs)
+        return 100.0 * failures.rate if failures is not None else float(values.mean())
+    if (values <= 0).any():
+        return float(values.mean())
+    return float(np.exp(np.log(values).mean()))
+
+
+def _failures(service: str, runs: Sequence[Run]) -> Failures | None:
+    stats = [run.services[service] for run in runs]
+    if any(item.count is None or item.failures is None or item.failures > item.count for item in stats):
+        return None
+    failures = Failures(np.array([s.failures for s in stats], float), np.array([s.count for s in stats], float))
+    return failures if failures.counts.sum() else None

@@ -1,0 +1,58 @@
+"""Facts + policy -> verdicts.
+
+Two rules: ``evidence`` (a statistical judgement) and ``threshold`` (percentage change against fixed limits, for teams
+that have such limits; it knows nothing of noise and is labelled as what it is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from perfkit.judge.evidence import by_evidence
+from perfkit.judge.threshold import by_threshold
+from perfkit.model import Comparison, Finding, Run, Side, Verdict
+from perfkit.policy import Policy
+from perfkit.validity import check_sides
+
+
+def judge(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
+    """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
+    sides = check_sides(baseline, candidate)
+    rule = by_evidence if policy.rule == "evidence" else by_threshold
+    findings = rule(baseline, candidate, sides, policy) if sides.services else ()
+    verdict = _overall(findings, policy) if sides.ok and findings else Verdict.INVALID
+    if verdict is Verdict.INVALID:
+        findings = tuple(_unjudged(finding) for finding in findings)
+    warnings = list(sides.warnings)
+    if sides.ok and not findings:
+        warnings.append("Nothing to judge: no metric with a limit is known on both sides.")
+    return Comparison(
+        verdict=verdict,
+        comparable=verdict is not Verdict.INVALID,
+        rule=policy.rule,
+        alpha=policy.alpha,
+        confidence=policy.confidence,
+        baseline=Side(tuple(baseline)),
+        candidate=Side(tuple(candidate)),
+        findings=findings,
+        warnings=tuple(dict.fromkeys(warnings)),
+        checks=sides.checks,
+    )
+
+
+def _overall(findings: Sequence[Finding], policy: Policy) -> Verdict:
+    if any(finding.verdict is Verdict.REGRESSION for finding in findings):
+        return Verdict.REGRESSION
+    if any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
+        return Verdict.INCONCLUSIVE
+    if policy.rule == "evidence" and not any(finding.gating for finding in findings):
+        return Verdict.INCONCLUSIVE
+    if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
+        return Verdict.IMPROVEMENT
+    return Verdict.NO_CHANGE
+
+
+def _unjudged(finding: Finding) -> Finding:
+    """Keep the numbers of an invalid comparison, for people to look at, and judge none of them."""
+    return replace(finding, verdict=Verdict.INVALID, runs_needed=None, requests_needed=None)
