@@ -53,17 +53,18 @@ def run_from_document(document: Any, place: str) -> Run:
         schema = document.get("schema") if isinstance(document, Mapping) else None
         raise ReadError(f"{place}: not a run of schema {SCHEMA!r} (found {schema!r}); it may come from a newer perfkit")
     try:
+        texts: dict[str, Any] = {name: {k: str(v) for k, v in _table(document, name).items()} for name in _TEXTS}
         return Run(
             id=_text(document["id"]),
             scenario=_text(document["scenario"]),
             started_at=parse_time(document["started_at"]) if document["started_at"] else None,
             duration_s=document["duration_s"],
-            profile=LoadProfile(**document["profile"]),
-            validity=Validity(tuple(_check(item) for item in document["validity"]["checks"])),
-            services={name: _stats_from_document(item) for name, item in document["services"].items()},
-            tool=document["tool"],
+            profile=LoadProfile(**_table(document, "profile")),
+            validity=Validity(tuple(_check(item) for item in _table(document, "validity")["checks"])),
+            services={name: _stats_from_document(name, item) for name, item in _table(document, "services").items()},
+            tool=_text(document["tool"]),
             target=document["target"],
-            **{name: document[name] for name in _TEXTS},
+            **texts,
             locustfile_hash=document["locustfile_hash"],
             content_hash=document["content_hash"],
             source=place,
@@ -80,14 +81,29 @@ def _text(value: Any) -> str:
     return value
 
 
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = document[name]
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected an object, got {value!r}"[:200])
+    return value
+
+
+def _count(value: Any, place: str) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"{place}: expected a whole number >= 0, got {value!r}")
+    return value
+
+
 def _check(item: Mapping[str, Any]) -> Check:
     return Check(item["name"], item["value"], item["limit"], Severity(item["severity"]), item["advice"])
 
 
-def _stats_from_document(item: Mapping[str, Any]) -> ServiceStats:
+def _stats_from_document(service: str, item: Any) -> ServiceStats:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"services: {service}: expected an object, got {item!r}"[:200])
     return ServiceStats(
-        item["count"],
-        item["failures"],
+        _count(item["count"], f"{service}: count"),
+        _count(item["failures"], f"{service}: failures"),
         **{metric.value: item.get(metric.value) for metric in Metric},
         standard_errors={Metric(name).value: float(error) for name, error in item["standard_errors"].items()},
         resolutions={Metric(name).value: float(step) for name, step in item["resolutions"].items()},

@@ -268,7 +268,7 @@ class Finding:
 
     ``change_pct`` is percent of the baseline (infinite from zero); ``change_abs`` is in the metric's unit.  ``ci_low``
     and ``ci_high`` bound the 95 % interval (or the level asked for) in ``change_unit``: percent of the baseline, or
-    percentage points for the error rate (the threshold rule uses the unit of its limit).  ``p_value`` is the one-sided p
+    percentage points for the error rate (the threshold rule: in the unit of its limit).  ``p_value`` is the one-sided p
     in the direction seen, for this finding alone; ``p_adjusted`` is corrected over all findings.  ``tolerance`` and
     ``min_detectable`` are worsenings >= 0 in ``change_unit``.  ``runs_needed`` counts further runs on each side;
     ``None`` where more runs would not settle it.

@@ -47,7 +47,7 @@ def sniff(path: Path) -> bool:
 def _looks_cut_off(path: Path) -> bool:
     """A broken file that names our keys is ours and broken, not unknown."""
     text = path.read_bytes()[:65536]
-    return any(name.encode() in text for name in ("total_requests", "p95_latency_ms", "error_rate_pct"))
+    return any(f'"{name}"'.encode() in text for name in KNOWN)
 
 
 def read(path: Path) -> Run:
@@ -164,7 +164,8 @@ def _pool(entries: list[dict[str, Any]]) -> dict[str, Any]:
             pooled[key] = sum(known) / len(known)
     if len(entries) > 1:
         # A sum of counts over the mean length of one run would contradict the rate.
-        pooled["duration_s"] = sum(entry.get("duration_s", 0.0) for entry in entries) or None
+        lengths = [entry.get("duration_s") for entry in entries]
+        pooled["duration_s"] = None if None in lengths else sum(lengths)
     if pooled.get("total_requests") and "total_failures" in pooled:
         pooled["error_rate_pct"] = 100.0 * pooled["total_failures"] / pooled["total_requests"]
     return {name: pooled[name] for name in _ORDER if pooled.get(name) is not None}

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     )
     from perfkit.render.normal import percentiles
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
+    from perfkit.render.reproduce import reproduce
     from perfkit.render.tables import (
         findings_table,
-        reproduce,
         runs_table,
         verdict_banner,
         warnings_list,
@@ -39,9 +39,9 @@ _HOMES = {
     ),
     "perfkit.render.normal": ("percentiles",),
     "perfkit.render.notebook": ("Report", "prepare_notebook", "run_report", "write_result"),
+    "perfkit.render.reproduce": ("reproduce",),
     "perfkit.render.tables": (
         "findings_table",
-        "reproduce",
         "runs_table",
         "verdict_banner",
         "warnings_list",

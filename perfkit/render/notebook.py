@@ -87,7 +87,7 @@ def run_report(
         Values for names that the notebook's ``parameters`` cell declares: text, numbers, booleans, ``None``, paths; a
         list of paths becomes one text with a line each.
     progress
-        Called with a few words at each stage and cell.
+        Called with a few words at each stage.
 
     Raises
     ------
@@ -189,7 +189,8 @@ def _new_folder(reports: Path, kind: str) -> Path:
 def _execute(
     notebook: NotebookNode, kind: str, report: Report, values: Mapping[str, Any], say: Callable[[str], None]
 ) -> NotebookNode:
-    say("starting the notebook")
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    say(f"executing the notebook {kind}: {total} cells")
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -197,8 +198,6 @@ def _execute(
 
     # The exporter takes as long to import as a small notebook to run: do both at once.
     threading.Thread(target=import_module, args=("perfkit.render.export",), daemon=True).start()
-    total = sum(cell.cell_type == "code" for cell in notebook.cells)
-    count = iter(range(1, total + 2))
     running: list[NotebookNode] = []
     try:
         executed: NotebookNode = papermill.execute_notebook(
@@ -211,7 +210,6 @@ def _execute(
             # Saving checks the whole notebook against its schema: twice per cell that is a second for nothing.
             request_save_on_cell_execute=False,
             on_notebook_start=lambda notebook: running.append(notebook),
-            on_cell_execute=lambda **_: say(f"cell {next(count, total)} of {total + 1}"),
         )
     except PapermillExecutionError as error:
         raise RenderError(_failure(notebook, kind, report, error)) from error

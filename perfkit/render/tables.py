@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -156,29 +155,3 @@ def _facts(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     ):
         for key in dict.fromkeys(key for table in tables for key in table):
             yield f"{title}{key}", each([table.get(key, "") for table in tables])
-
-
-def reproduce(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> Html:
-    """The command lines that judge these runs again, and those that measure again."""
-    before, after = (_names(side.runs) for side in (comparison.baseline, comparison.candidate))
-    options = [*(("--policy", policy) if policy else ()), *(("--rule", rule) if rule else ())]
-    judge = shlex.join(["perfkit", "compare", *before, "--candidate", *after, *options])
-    report = shlex.join(["perfkit", "report", "compare", *before, "--candidate", *after, *options])
-    measure = list(
-        dict.fromkeys(line for side in (comparison.baseline, comparison.candidate) for line in _measure(side.runs))
-    )
-    return Html(render("reproduce.html.j2", judge=judge, report=report, measure=measure), text=judge)
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    return [clean(run.source or run.id) for run in runs]
-
-
-def _measure(runs: Sequence[Run]) -> Iterator[str]:
-    by_setup: dict[tuple[str, str], int] = {}
-    for run in runs:
-        key = (clean(run.git.get("commit", "")), run.scenario)
-        by_setup[key] = by_setup.get(key, 0) + 1
-    for (commit, scenario), count in by_setup.items():
-        checkout = f"{shlex.join(['git', 'checkout', commit])} && " if commit else ""
-        yield f"{checkout}{shlex.join(['perfkit', 'run', clean(scenario), '--repeat', str(count)])}"

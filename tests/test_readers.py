@@ -1,0 +1,325 @@
+"""Files of other tools and of perfkit itself: recognised, read with what they can say, refused by name and line."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import EPOCH, HISTORY_HEADER, STATS_HEADER, requests, write_locust
+
+from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, run_from_requests
+from perfkit.readers import READERS
+from perfkit.readers.metrics_json import pooled_metrics
+
+# Locust CSV -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locust_set(rng, tmp_path):
+    frame = requests(rng, errors=0.01)
+    return frame, write_locust(tmp_path / "load_results_api", frame, users=30)
+
+
+def test_a_locust_set_is_found_under_each_of_its_names(locust_set, tmp_path):
+    _, main = locust_set
+    names = [main, tmp_path, tmp_path / "load_results_api", tmp_path / "load_results_api_stats_history.csv"]
+    assert {read_run(name).content_hash for name in names} == {read_run(main).content_hash}
+
+
+def test_what_locust_tells_is_read_and_its_rounding_is_known(locust_set):
+    frame, main = locust_set
+    run = read_run(main)
+    assert (run.scenario, run.profile.users, run.tool) == ("load_results_api", 30, "locust csv")
+    assert run.started_at.timestamp() == int(frame["start"].min())
+    assert set(run.services) == set(frame["service"])
+    stats, part = run.services["rag_service"], frame[frame["service"] == "rag_service"]
+    assert (stats.count, stats.failures) == (len(part), int(part["failed"].sum()))
+    assert stats.avg_latency_ms == pytest.approx(part["response_time_ms"].mean())
+    exact = np.quantile(part["response_time_ms"], 0.95)
+    assert stats.p95_latency_ms == pytest.approx(exact, abs=10)
+    assert stats.resolutions["p95_latency_ms"] == 10
+    assert stats.standard_error("p95_latency_ms") >= 10 / math.sqrt(12)
+    assert run.requests() is None
+
+
+def test_a_percentile_that_the_summary_cannot_carry_is_withheld(rng, tmp_path):
+    run = read_run(write_locust(tmp_path / "short", requests(rng, seconds=2.0, rate=20.0)))
+    stats = run.services["api_gateway"]
+    assert stats.p99_latency_ms is None
+    assert any("p99" in warning for warning in stats.warnings)
+
+
+def test_line_ends_byte_order_marks_and_foreign_bytes(rng, tmp_path):
+    main = write_locust(tmp_path / "odd", requests(rng), line_end="\r\r\n")
+    text = main.read_bytes()
+    main.write_bytes(b"\xef\xbb\xbf" + text.replace(b"mcp_server", b"mcp_\xb3\xc7"))
+    assert sorted(read_run(main).services)[0] == "api_gateway"
+    assert len(read_run(main).services) == 3
+
+
+def rewritten(main, change):
+    main.write_text(change(main.read_text()), newline="")
+    return main
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.splitlines()[0] + "\r\n", "holds a header and no rows"),
+        (lambda text: text[: int(len(text) * 0.6)], "line"),
+        (lambda text: text.replace("Failure Count", "Whatever"), "line 1: missing column failure count"),
+        (lambda text: text.replace("GET,api_gateway,", "GET,api_gateway,minus "), "line 2: count: expected a number"),
+        (lambda text: text.replace("GET,api_gateway,", "GET,api_gateway,-"), "line 2: count: expected a number >= 0"),
+    ],
+)
+def test_a_broken_locust_file_is_refused_by_line(locust_set, change, says):
+    main = rewritten(locust_set[1], change)
+    with pytest.raises(ReadError) as caught:
+        read_run(main)
+    assert str(main) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_folder_with_several_runs_asks_which(rng, tmp_path):
+    for name in ("one", "two"):
+        write_locust(tmp_path / name, requests(rng))
+    with pytest.raises(ReadError, match="several Locust runs"):
+        read_run(tmp_path)
+
+
+def test_a_file_that_contradicts_itself_warns(rng, tmp_path):
+    main = write_locust(tmp_path / "odd", requests(rng))
+    lines = main.read_text().splitlines()
+    cells = lines[-1].split(",")
+    lines[-1] = ",".join([*cells[:2], "7", *cells[3:]])
+    main.write_text("\n".join(lines))
+    assert [check.name for check in read_run(main).validity.problems] == ["counts"]
+
+
+def test_counts_of_a_history_that_locust_was_killed_while_writing(locust_set, tmp_path):
+    history = tmp_path / "load_results_api_stats_history.csv"
+    history.write_text(history.read_text()[:-40])
+    assert read_run(locust_set[1]).profile.users == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", b"hello"),
+        ("empty.csv", b""),
+        ("other_stats.csv", b"name,age\r\nme,7\r\n"),
+        ("a_requests.csv", b"\r\r\r"),
+        ("binary.csv", bytes(range(256))),
+        ("list.json", b"[1, 2]"),
+        ("table.parquet", b"PAR1...."),
+    ],
+)
+def test_a_foreign_file_is_refused_and_the_known_formats_are_named(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(UnknownFormat, match="no reader knows this format") as caught:
+        read_run(file)
+    assert "Locust CSV" in str(caught.value)
+
+
+def test_nothing_at_that_path(tmp_path):
+    with pytest.raises(ReadError, match="there is no such file"):
+        read_run(tmp_path / "missing")
+
+
+@given(st.binary(max_size=400), st.sampled_from(["x_stats.csv", "x.json", "run.json", "x_requests.csv", "x"]))
+def test_no_bytes_crash_a_reader(tmp_path_factory, content, name):
+    file = tmp_path_factory.mktemp("bytes") / name
+    file.write_bytes(content)
+    with pytest.raises(PerfkitError):
+        read_run(file)
+
+
+@given(st.lists(st.text(max_size=12), min_size=len(STATS_HEADER), max_size=len(STATS_HEADER)))
+def test_no_cells_crash_the_locust_reader(tmp_path_factory, cells):
+    file = tmp_path_factory.mktemp("cells") / "x_stats.csv"
+    row = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
+    file.write_text(",".join(STATS_HEADER) + "\n" + row + "\n", encoding="utf-8", errors="replace", newline="")
+    history = file.with_name("x_stats_history.csv")
+    history.write_text(",".join(HISTORY_HEADER) + "\n" + row, encoding="utf-8", errors="replace", newline="")
+    try:
+        read_run(file)
+    except ReadError as error:
+        assert str(file) in str(error) or str(history) in str(error)  # noqa: PT017 - the reader may also succeed
+
+
+# Metrics and baselines JSON ---------------------------------------------------------------------------------------
+
+METRICS = {"api": {"avg_latency_ms": 20.5, "rps": 5.0, "total_requests": 300, "total_failures": 3, "duration_s": 60.0}}
+
+
+def json_file(folder, document):
+    path = folder / "metrics.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return path
+
+
+def test_metrics_json(tmp_path):
+    stats = read_run(json_file(tmp_path, METRICS)).services["api"]
+    assert (stats.count, stats.failures, stats.avg_latency_ms, stats.p95_latency_ms) == (300, 3, 20.5, None)
+    assert stats.error_rate_pct == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ('{"api": {"rps": 5.0,', "not JSON"),
+        ('{"api": {"rps": NaN}}', "NaN is not a number"),
+        ({"api": {"rps": "fast"}}, "api: rps: expected a number >= 0, got 'fast'"),
+        ({"api": {"rps": -1}}, "api: rps: expected a number >= 0"),
+        ({"api": {"rps": 5.0, "timestamp": "yesterday"}}, "expected an ISO 8601 time"),
+        ({"api": {"rps": True}}, "api: rps: expected a number >= 0, got True"),
+    ],
+)
+def test_broken_metrics_json_names_the_place(tmp_path, document, says):
+    path = json_file(tmp_path, document)
+    with pytest.raises(ReadError) as caught:
+        read_run(path)
+    assert str(path) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_pooled_metrics_add_counts_and_average_the_rest(tmp_path):
+    entry = METRICS["api"]
+    one = read_run(json_file(tmp_path, METRICS))
+    two = read_run(json_file(tmp_path, {"api": {**entry, "avg_latency_ms": 22.5, "total_failures": 0}}))
+    pooled = pooled_metrics([one, two])["api"]
+    assert (pooled["total_requests"], pooled["total_failures"], pooled["duration_s"]) == (600, 3, 120.0)
+    assert pooled["avg_latency_ms"] == pytest.approx(21.5)
+    assert pooled["error_rate_pct"] == pytest.approx(0.5)
+    assert "p95_latency_ms" not in pooled
+
+
+def test_pooled_metrics_of_runs_of_unknown_length_claim_no_length(tmp_path):
+    known = read_run(json_file(tmp_path, METRICS))
+    unknown = read_run(json_file(tmp_path, {"api": {"rps": 5.0, "total_requests": 300}}))
+    assert "duration_s" not in pooled_metrics([known, unknown])["api"]
+
+
+def test_what_pooled_metrics_wrote_can_be_read_again(rng, tmp_path):
+    run = read_run(write_locust(tmp_path / "api", requests(rng)))
+    again = read_run(json_file(tmp_path, pooled_metrics([run])))
+    for name, stats in run.services.items():
+        assert again.services[name].count == stats.count
+        assert again.services[name].p95_latency_ms == stats.p95_latency_ms
+
+
+# Tables of requests -----------------------------------------------------------------------------------------------
+
+
+def test_aware_times_and_seconds_mean_the_same(rng):
+    frame = requests(rng)
+    aware = frame.assign(start=pd.to_datetime(frame["start"], unit="s", utc=True).dt.tz_convert("Asia/Kolkata"))
+    one, two = run_from_requests(frame), run_from_requests(aware)
+    assert one.started_at.replace(microsecond=0) == two.started_at.replace(microsecond=0)
+    assert two.services["api_gateway"].rps == pytest.approx(one.services["api_gateway"].rps, rel=1e-4)
+
+
+def test_labels_scenario_and_requests_are_kept(rng):
+    frame = requests(rng).assign(region="eu")
+    run = run_from_requests(frame, scenario="api", build="1.4.2")
+    assert (run.scenario, dict(run.labels)) == ("api", {"build": "1.4.2"})
+    assert {"start", "service", "response_time_ms", "failed", "region"} <= set(run.requests().columns)
+    assert len(run.requests()) == len(frame)
+
+
+def test_the_order_of_rows_does_not_change_a_number(rng):
+    frame = requests(rng)
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    one, two = run_from_requests(frame).services, run_from_requests(shuffled).services
+    for name, stats in one.items():
+        assert two[name].p99_latency_ms == pytest.approx(stats.p99_latency_ms)
+        assert two[name].avg_latency_ms == pytest.approx(stats.avg_latency_ms)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"drop": "failed"}, "missing column failed"),
+        ({"response_time_ms": -1.0}, "response_time_ms must be >= 0, row 0"),
+        ({"response_time_ms": math.nan}, "response_time_ms is missing or not finite in row 0"),
+        ({"response_time_ms": "slow"}, "column response_time_ms holds something that is not a number"),
+        ({"start": pd.Timestamp("2026-01-01")}, "times without a zone"),
+        ({"start": 1e18}, "start must be in seconds since the epoch"),
+        ({"failed": "no"}, "failed must hold booleans"),
+        ({"failed": None}, "failed is missing in row 0"),
+        ({"service": None}, "service is missing in row 0"),
+    ],
+)
+def test_a_table_that_is_not_one_of_requests(change, says):
+    row = {"start": EPOCH, "service": "api", "response_time_ms": 20.0, "failed": False}
+    frame = pd.DataFrame([{**row, **change}, {**row, **change}])
+    frame = frame.drop(columns=[change["drop"], "drop"]) if "drop" in change else frame
+    with pytest.raises(ValueError, match="requests: ") as caught:
+        run_from_requests(frame)
+    assert says in str(caught.value)
+
+
+def test_no_requests_at_all_make_an_invalid_run(rng):
+    run = run_from_requests(requests(rng).head(0))
+    assert not run.validity.ok
+    assert dict(run.services) == {}
+
+
+# Run folders ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_says_what_was_kept(rng, tmp_path):
+    run = run_from_requests(requests(rng), scenario="api", build="7")
+    folder = tmp_path / RunStore(tmp_path).add(run)
+    again = read_run(folder)
+    assert again.services == run.services
+    assert again.validity == run.validity
+    assert (again.id, again.labels, again.started_at) == (run.id, run.labels, run.started_at)
+    pd.testing.assert_frame_equal(again.requests(), run.requests(), check_dtype=False)
+    assert read_run(folder / "run.json").id == run.id
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text[:-30], "not JSON"),
+        (lambda text: text.replace("perfkit.run/1", "perfkit.run/9"), "newer perfkit"),
+        (lambda text: text.replace('"scenario"', '"other"'), "scenario"),
+        (lambda text: text.replace('"services": {', '"services": 7, "was": {'), "services"),
+    ],
+)
+def test_a_broken_run_folder_names_its_file(rng, tmp_path, change, says):
+    folder = tmp_path / RunStore(tmp_path).add(run_from_requests(requests(rng)))
+    file = folder / "run.json"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(ReadError) as caught:
+        read_run(folder)
+    assert str(file) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_requests_that_were_lost_are_named_when_they_are_wanted(rng, tmp_path):
+    folder = tmp_path / RunStore(tmp_path).add(run_from_requests(requests(rng)))
+    (folder / "requests.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ReadError, match=r"requests\.parquet: cannot be read"):
+        read_run(folder).requests()
+
+
+def test_a_run_folder_can_move(rng, tmp_path):
+    run_id = RunStore(tmp_path / "here").add(run_from_requests(requests(rng)))
+    shutil.move(tmp_path / "here" / run_id, tmp_path / "there")
+    run = read_run(tmp_path / "there")
+    assert run.source == str(tmp_path / "there")
+    assert len(run.requests()) > 0
+
+
+def test_every_reader_has_what_the_registry_asks_for(tmp_path):
+    for reader in READERS:
+        assert reader.TITLE
+        assert reader.sniff(tmp_path / "missing") is False
+        assert reader.sniff(tmp_path) is False
