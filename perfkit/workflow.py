@@ -16,11 +16,26 @@ from perfkit.config import Scenario, load_settings
 from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError, SettingsError
 from perfkit.judge import judge
+from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run
 from perfkit.planning import detectable_changes
 from perfkit.policy import Policy
 from perfkit.readers import locust_csv, read_run, run_folder
 from perfkit.store import RunStore
+
+__all__ = [
+    "Execution",
+    "compare",
+    "detectable",
+    "execution_record",
+    "expand_path",
+    "import_run",
+    "levels_of",
+    "load_runs",
+    "policy_from",
+    "run_scenarios",
+    "simulate",
+]
 
 if TYPE_CHECKING:
     import pandas as pd

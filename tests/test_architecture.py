@@ -18,6 +18,7 @@ LEVELS = [
     "validity",
     "readers",
     "judge",
+    "levels",
     "planning",
     "store",
     "load",

@@ -14,8 +14,7 @@ from samples import requests
 
 from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, run_from_requests
 from perfkit.model import Side
-from perfkit.render import charts, tables
-from perfkit.render.normal import percentiles
+from perfkit.render import charts, reproduce, tables
 from perfkit.render.page import Note
 from perfkit.render.series import Requests, course, log_density, log_edges, quantiles
 from perfkit.render.theme import VERDICT_COLOURS, clean, format_change, format_interval, format_signed, label, shorten
@@ -168,7 +167,7 @@ def test_no_findings_are_a_sentence_not_an_empty_plot():
 
 
 @pytest.mark.parametrize(
-    "draw", [charts.forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, tables.reproduce]
+    "draw", [charts.forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, reproduce]
 )
 def test_hostile_names_are_never_markup(draw):
     shown = draw(comparison(finding(service=HOSTILE), warnings=(HOSTILE,)))
@@ -242,19 +241,30 @@ def test_a_time_course_matches_the_slow_definition(rng):
         assert result["p95"][index] == inside[math.ceil(0.95 * inside.size) - 1]
 
 
-def test_levels_contain_the_truth_and_the_next_run_is_less_certain(rng):
-    levels = percentiles(runs(rng, 5, {"api": 20.0}))
-    median = next(level for level in levels.levels if level.metric == "p50_latency_ms")
-    assert median.low < 20.0 < median.high
-    assert median.next_low < median.low < median.high < median.next_high
-    assert levels.to_dict()["schema"] == "perfkit.baseline/1"
-    assert len(levels.to_frame()) == len(levels.levels)
+def test_runs_of_one_store_are_named_by_their_ids():
+    before, after = (
+        Run(
+            name,
+            "api",
+            None,
+            None,
+            LoadProfile(),
+            Validity(),
+            {},
+            labels={"build": name},
+            source=f"/data/my runs/{name}",
+        )
+        for name in ("r1", "r2")
+    )
+    shown = reproduce(replace(comparison(finding()), baseline=Side((before,)), candidate=Side((after,))))
+    assert shown.text == "perfkit compare r1 --candidate r2 --store '/data/my runs'"
+    assert "perfkit run api --repeat 1 --label build=r2" in shown.html
 
 
 def test_reproduce_quotes_what_the_shell_would_read():
     run = Run("r 1; rm -rf ~", "my api", None, None, LoadProfile(), Validity(), {}, git={"commit": "abc"})
     both = replace(comparison(finding()), baseline=Side((run,)))
-    shown = tables.reproduce(both)
+    shown = reproduce(both)
     assert shown.text == "perfkit compare 'r 1; rm -rf ~' --candidate r1"
     assert "git checkout abc &amp;&amp; perfkit run &#39;my api&#39; --repeat 1" in shown.html
 

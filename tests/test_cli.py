@@ -138,7 +138,7 @@ def test_text_and_junit_say_the_same(here: Path) -> None:
         (("run", "x", "--locustfile", "bad.py"), 4, "bad.py:1: is not valid Python"),
         (("simulate", "baseline"), 2, "Missing option '--seed'"),
         (("metrics", "note.txt"), 2, "note.txt"),
-        (("report", "compare", "--baseline", "nowhere", "--candidate", "metrics.json"), 2, "nowhere"),
+        (("report", "compare", "nowhere", "--candidate", "metrics.json"), 2, "nowhere"),
     ],
 )
 def test_wrong_use_is_named_and_never_green(here: Path, words: tuple[str, ...], code: int, text: str) -> None:

@@ -130,7 +130,7 @@ def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
     executed = nbformat.read(folder / "executed.ipynb", as_version=4)
     assert any(output.output_type == "error" for cell in executed.cells for output in cell.get("outputs", []))
     assert sorted(file.name for file in folder.iterdir()) == ["executed.ipynb"]
-    assert said[0] == "starting the notebook"
+    assert said[0].startswith("executing the notebook compare")
 
 
 def test_a_kernel_that_dies_keeps_the_notebook_too(monkeypatch, tmp_path):

@@ -50,7 +50,7 @@ def test_the_wheel_reports_in_an_empty_environment_outside_the_checkout(tmp_path
     )
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
     runs = [str(path) for path in sorted((ROOT / "data" / "samples" / "baseline").iterdir())]
-    words = ["report", "baseline", "--runs", *runs, "--reports", "made"]
+    words = ["report", "baseline", *runs, "--reports", "made"]
     done = subprocess.run([home / "bin" / "perfkit", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (report,) = tmp_path.glob("made/*/report.html")

@@ -3,8 +3,10 @@
 import inspect
 from dataclasses import fields
 
+import pytest
+
 import perfkit
-from perfkit import errors
+from perfkit import errors, render
 
 
 def test_all_is_sorted_and_every_name_can_be_had():
@@ -49,3 +51,12 @@ def test_the_error_tree_has_one_root_and_is_public():
     assert {item.__name__ for item in tree} <= set(perfkit.__all__)
     assert all(issubclass(item, perfkit.PerfkitError) for item in tree)
     assert issubclass(perfkit.UnknownFormat, perfkit.ReadError)
+
+
+@pytest.mark.parametrize("package", [perfkit, render])
+def test_a_public_name_stays_what_it_is(package):
+    """A module of the same name would replace the function at the second look, when a cell is run again."""
+    for name in package.__all__:
+        first = getattr(package, name)
+        assert getattr(package, name) is first, name
+        assert not inspect.ismodule(first), name

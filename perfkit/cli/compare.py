@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Variadic, console, dump, settings_of, write
+from perfkit.cli.options import CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, console, dump, settings_of, write
 
 if TYPE_CHECKING:
     from perfkit.model import Comparison
@@ -17,9 +17,7 @@ EXIT_INVALID = 3
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, required=True, metavar="BASELINE...")
-@click.option(
-    "--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow."
-)
+@CANDIDATE
 @POLICY
 @RULE
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,27 +30,28 @@ POLICY = click.option(
 RULE = click.option("--rule", type=click.Choice(["evidence", "threshold"]), help="How to judge [evidence].")
 
 
-class Variadic(click.Command):
-    """A command whose options named in ``variadic`` take all plain words that follow: ``--candidate A B C``."""
+CANDIDATE = click.option(
+    "--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow."
+)
 
-    variadic: ClassVar[tuple[str, ...]] = ("--candidate", "--baseline", "--runs")
+
+class Variadic(click.Command):
+    """A command whose option ``--candidate`` takes all plain words that follow: ``--candidate A B C``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(_repeat(args, self.variadic)))
+        return super().parse_args(ctx, _repeated(args, "--candidate"))
 
 
-def _repeat(args: Sequence[str], variadic: Sequence[str]) -> Sequence[str]:
+def _repeated(args: Sequence[str], option: str) -> list[str]:
+    """``--candidate A B`` as ``--candidate A --candidate B``, which is what click can parse."""
     out: list[str] = []
-    current: str | None = None
+    after_option = False
     for word in args:
         if word.startswith("-") and word != "-":
-            current = word if word in variadic else None
-            if current is None:
-                out.append(word)
-        elif current is not None:
-            out += [current, word]
+            after_option = word == option
+            out += [] if after_option else [word]
         else:
-            out.append(word)
+            out += [option, word] if after_option else [word]
     return out
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
+from perfkit.cli.options import CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
 
 if TYPE_CHECKING:
     from perfkit.model import Run
@@ -24,10 +24,8 @@ def report() -> None:
     """Execute one of perfkit's notebooks and export it as one HTML file that opens offline."""
 
 
-@report.command(cls=Variadic, short_help="What is normal?")
-@click.option(
-    "--runs", multiple=True, required=True, metavar="RUN...", help="The runs to describe; several may follow."
-)
+@report.command(short_help="What is normal?")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @TITLE
 @POLICY
 @REPORTS
@@ -45,7 +43,7 @@ def baseline(
 
     \b
     Example:
-      perfkit report baseline --runs "data/runs/*-api-*"
+      perfkit report baseline "data/runs/*-api-*"
     """
     known = settings_of(settings)
     place = store or known.store
@@ -54,8 +52,8 @@ def baseline(
 
 
 @report.command(cls=Variadic, short_help="Did it get slower?")
-@click.option("--baseline", "before", multiple=True, required=True, metavar="RUN...", help="Several may follow.")
-@click.option("--candidate", multiple=True, required=True, metavar="RUN...", help="Several may follow.")
+@click.argument("before", nargs=-1, required=True, metavar="BASELINE...")
+@CANDIDATE
 @TITLE
 @POLICY
 @RULE
@@ -78,7 +76,7 @@ def compare(
 
     \b
     Example:
-      perfkit report compare --baseline "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
+      perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
     """
     known = settings_of(settings)
     place = store or known.store

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
         run_values,
         time_course,
     )
-    from perfkit.render.normal import percentiles
+    from perfkit.render.commands import reproduce
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
-    from perfkit.render.reproduce import reproduce
     from perfkit.render.tables import (
         findings_table,
+        levels_table,
         runs_table,
         verdict_banner,
         warnings_list,
@@ -37,11 +37,11 @@ _HOMES = {
         "run_values",
         "time_course",
     ),
-    "perfkit.render.normal": ("percentiles",),
     "perfkit.render.notebook": ("Report", "prepare_notebook", "run_report", "write_result"),
-    "perfkit.render.reproduce": ("reproduce",),
+    "perfkit.render.commands": ("reproduce",),
     "perfkit.render.tables": (
         "findings_table",
+        "levels_table",
         "runs_table",
         "verdict_banner",
         "warnings_list",
@@ -56,8 +56,8 @@ __all__ = [
     "findings_table",
     "forest",
     "latency_overlay",
+    "levels_table",
     "percentile_curve",
-    "percentiles",
     "prepare_notebook",
     "reproduce",
     "run_report",

@@ -5,6 +5,6 @@ Each returns a `plotly.graph_objects.Figure`, or a `Note` which says why there i
 
 from perfkit.render.courses import detectable, run_values, time_course
 from perfkit.render.distributions import latency_overlay, percentile_curve
-from perfkit.render.forest import forest
+from perfkit.render.effects import forest
 
 __all__ = ["detectable", "forest", "latency_overlay", "percentile_curve", "run_values", "time_course"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from perfkit.levels import Level, Levels
 from perfkit.model import Check, Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.render.page import Html, render
 from perfkit.render.series import service_names
@@ -82,6 +83,29 @@ def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
         "detectable": detectable(finding),
         "settle": settle_short(finding),
         "notes": [notes.index(warning) + 1 for warning in dict.fromkeys(finding.warnings)],
+    }
+
+
+def levels_table(levels: Levels) -> Html:
+    """What is normal: every level with its intervals, grouped by service."""
+    groups = {
+        service: [_level_cells(level) for level in levels.levels if level.service == service]
+        for service in dict.fromkeys(level.service for level in levels.levels)
+    }
+    return Html(render("levels.html.j2", groups=groups, runs=len(levels.runs)), text=f"{len(levels.levels)} levels")
+
+
+def _level_cells(level: Level) -> dict[str, str]:
+    def between(low: float | None, high: float | None) -> str:
+        return UNKNOWN if low is None or high is None else f"{format_number(low)} – {format_number(high)}"
+
+    return {
+        "metric": Metric(level.metric).title,
+        "value": format_value(level.metric, level.value),
+        "interval": between(level.low, level.high),
+        "next": between(level.next_low, level.next_high),
+        "variation": UNKNOWN if level.variation_pct is None else f"{level.variation_pct:.1f} %",
+        "range": between(level.lowest, level.highest),
     }
 
 

@@ -128,16 +128,18 @@ def _overdispersed(p: float, factor: float, df: float) -> float:
 
 def _newcombe(baseline: Failures, candidate: Failures, z: float, factor: float) -> tuple[float, float]:
     p1, p2 = baseline.rate, candidate.rate
-    l1, u1 = _wilson(p1, float(baseline.counts.sum()) / factor, z)
-    l2, u2 = _wilson(p2, float(candidate.counts.sum()) / factor, z)
+    l1, u1 = wilson(p1, float(baseline.counts.sum()) / factor, z)
+    l2, u2 = wilson(p2, float(candidate.counts.sum()) / factor, z)
     change = p2 - p1
     return change - float(np.hypot(p2 - l2, u1 - p1)), change + float(np.hypot(u2 - p2, p1 - l1))
 
 
-def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+def wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval for a share ``p`` of ``n`` (doi:10.1080/01621459.1927.10502953), ``z`` standard scores wide."""
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    # At p = 0 and p = 1 one end is exact, but rounding leaves 1e-17.
+    return max(centre - half, 0.0) if p > 0 else 0.0, min(centre + half, 1.0) if p < 1 else 1.0
 
 
 def weighted_holm(p_values: Mapping[object, float], weights: Mapping[object, float]) -> dict[object, float]:

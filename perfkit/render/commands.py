@@ -22,7 +22,7 @@ def reproduce(comparison: Comparison, policy: str | None = None, rule: str | Non
         *(("--rule", clean(rule)) if rule else ()),
     ]
     judge = shlex.join(["perfkit", "compare", *before, "--candidate", *after, *options])
-    report = shlex.join(["perfkit", "report", "compare", "--baseline", *before, "--candidate", *after, *options])
+    report = shlex.join(["perfkit", "report", "compare", *before, "--candidate", *after, *options])
     measure = list(dict.fromkeys(line for side in sides for line in _measure(side)))
     return Html(render("reproduce.html.j2", judge=judge, report=report, measure=measure), text=judge)
 
