@@ -49,7 +49,7 @@ def test_many_writers_lose_nothing(rng, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(store.add, runs))
     assert sorted(ids) == store.ids()
-    assert not [path for path in tmp_path.rglob("*.partial*")]
+    assert not list(tmp_path.rglob("*.partial*"))
 
 
 def test_runs_lists_oldest_first_and_filters_by_column_and_label(kept):
@@ -138,7 +138,7 @@ def test_an_address_that_nothing_can_open():
 
 
 def test_run_json_is_small_text_that_diffs_well(kept, tmp_path):
-    store, one = kept
+    _, one = kept
     text = (tmp_path / "runs" / one.id / "run.json").read_text()
     assert len(text) < 10_000
     assert text.endswith("}\n")
