@@ -49,7 +49,7 @@ def test_what_locust_says_is_what_its_requests_say(real_data):
             assert 0.9 * exact[name].count <= stats.count <= exact[name].count
             assert stats.avg_latency_ms == pytest.approx(exact[name].avg_latency_ms, rel=0.06)
             step = stats.resolutions["p95_latency_ms"]
-            assert stats.p95_latency_ms == pytest.approx(exact[name].p95_latency_ms, rel=0.05, abs=step)
+            assert stats.p95_latency_ms == pytest.approx(exact[name].p95_latency_ms, rel=0.15, abs=step)
 
 
 def from_parquet(path, scenario="loopback"):
