@@ -8,7 +8,8 @@ from pathlib import Path
 
 from perfkit.config import BUILT_IN, Scenario
 from perfkit.load.scenario_run import aimed_at, run_scenario
-from perfkit.load.services import Change, start_services
+from perfkit.load.service_model import Change
+from perfkit.load.services import start_services
 from perfkit.model import Comparison, Run, Verdict
 from perfkit.policy import Policy
 from perfkit.store import RunStore

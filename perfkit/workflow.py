@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.config import Scenario, load_settings
 from perfkit.document import make_run_id
-from perfkit.errors import NotComparable, PerfkitError, ReadError, SettingsError
+from perfkit.errors import NotComparable, PerfkitError, ReadError
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run
@@ -160,20 +160,16 @@ def import_run(run: Run, store: str, scenario: str | None = None, labels: Mappin
 
 
 def simulate(
-    scenario: Scenario, seed: int, folder: Path, started_at: datetime, slower_pct: Mapping[str, float]
+    scenario: Scenario, seed: int, folder: Path, started_at: datetime, inject: Sequence[str] = ()
 ) -> tuple[Path, ...]:
     """Write simulated Locust result files; returns their paths, the normalised JSON last.
 
-    ``slower_pct`` maps a service to the percentage by which its service time grows.
+    ``inject`` holds changes such as ``api_gateway:slower_pct=20``.
     """
-    from perfkit.load.services import Change
+    from perfkit.load.service_model import parse_changes
     from perfkit.load.simulate import simulate_files
 
-    try:
-        changes = {name: Change(slower_pct=percent) for name, percent in slower_pct.items()}
-    except ValueError as error:
-        raise SettingsError(f"injected change: {error}") from error
-    written = simulate_files(scenario, seed, folder, started_at=started_at, changes=changes)
+    written = simulate_files(scenario, seed, folder, started_at=started_at, changes=parse_changes(inject))
     return (*written.files, written.metrics)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import statistics
@@ -13,9 +14,10 @@ from itertools import islice
 
 import pytest
 
-from perfkit.errors import LoadError
+from perfkit.errors import LoadError, SettingsError
 from perfkit.load import services as demo
-from perfkit.load.services import MODELS, Change, draws, finish, start_services
+from perfkit.load.service_model import BODY_BYTES, MODELS, Change, draws, finish, parse_changes
+from perfkit.load.services import start_services
 
 GATEWAY = MODELS["api_gateway"]
 
@@ -76,7 +78,7 @@ def test_is_not_reachable_but_by_loopback(unchanged):
 def test_answers_json_of_one_size(unchanged, service, method):
     for path in ("/", f"/{service}"):
         ((_, _, body),) = ask_now(unchanged[service], path, method=method)
-        assert len(body) == demo.BODY_BYTES
+        assert len(body) == BODY_BYTES
         assert json.loads(body)["service"] == service
 
 
@@ -115,16 +117,27 @@ def test_no_stall_costs_nothing():
     assert finish(10, 3, 11, 11) == 13
 
 
-def test_the_median_is_the_models(unchanged):
-    assert median_ms(unchanged["api_gateway"], GATEWAY.workers, 160) == pytest.approx(GATEWAY.median_ms, abs=4)
+def test_answers_take_as_long_as_was_drawn():
+    """Each request on its own, against its own draw: what is over is HTTP, and in the quicker half not the machine."""
+    with start_services(seed=3, names=["api_gateway"]) as services:
+        answers = ask_now(services.addresses["api_gateway"], times=60)
+    drawn = [seconds for seconds, _ in islice(draws(GATEWAY, Change(), 3), 60)]
+    over_ms = sorted(1000 * (took - due) for (_, took, _), due in zip(answers, drawn, strict=True))
+    assert over_ms[0] > -1.5
+    assert over_ms[len(over_ms) // 2] < 6
 
 
 def test_slower_by_half_takes_half_as_long_again():
-    medians = []
-    for change in (Change(), Change(slower_pct=50)):
-        with start_services({"api_gateway": change}, seed=3, names=["api_gateway"]) as services:
-            medians.append(median_ms(services.addresses["api_gateway"], GATEWAY.workers, 160))
-    assert medians[1] / medians[0] == pytest.approx(1.5, abs=0.12)
+    async def in_turn(addresses):
+        return [[(await ask(address))[0][1] for address in addresses] for _ in range(60)]
+
+    slower = {"api_gateway": Change(slower_pct=50)}
+    with (
+        start_services(seed=3, names=["api_gateway"]) as one,
+        start_services(slower, seed=3, names=["api_gateway"]) as other,
+    ):
+        pairs = asyncio.run(in_turn([one.addresses["api_gateway"], other.addresses["api_gateway"]]))
+    assert statistics.median(after / before for before, after in pairs[1:]) == pytest.approx(1.5, abs=0.2)
 
 
 def test_more_requests_than_workers_queue(unchanged):
@@ -138,7 +151,7 @@ def test_the_error_rate_can_be_overridden_and_the_seed_reaches_the_process():
     with start_services({"api_gateway": change}, seed=5, names=["api_gateway"]) as services:
         answers = ask_now(services.addresses["api_gateway"], times=20)
     assert [status for status, _, _ in answers] == expected
-    assert {len(body) for _, _, body in answers} == {demo.BODY_BYTES}
+    assert {len(body) for _, _, body in answers} == {BODY_BYTES}
 
 
 def test_every_answer_is_an_error_at_100_percent():
@@ -260,3 +273,27 @@ def test_importing_the_module_is_cheap():
     code = f"import sys, perfkit.load.services; print({heavy})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "[]\n"
+
+
+def test_changes_as_people_write_them():
+    written = ["api_gateway:slower_pct=20", "rag_service: tail_pct=2, tail_factor=4"]
+    assert parse_changes(written) == {
+        "api_gateway": Change(slower_pct=20),
+        "rag_service": Change(tail_pct=2, tail_factor=4),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("api_gateway=20", "write a change like api_gateway:slower_pct=20"),
+        ("api_gatway:slower_pct=20", "there is no demo service 'api_gatway' (did you mean 'api_gateway'?)"),
+        ("api_gateway:slower=20", "unknown change 'slower'"),
+        ("api_gateway:slower_pct=fast", "slower_pct must be a number, not 'fast'"),
+        ("api_gateway:slower_pct=9999", "slower_pct must be from -90 to 1000"),
+    ],
+)
+def test_a_change_that_cannot_be_meant(text, says):
+    with pytest.raises(SettingsError, match=re.escape(text)) as caught:
+        parse_changes([text])
+    assert says in str(caught.value)

@@ -19,7 +19,7 @@ from perfkit.config import BUILT_IN, Scenario
 from perfkit.errors import LoadError, SettingsError, StoreError
 from perfkit.load import simulate
 from perfkit.load.locust_files import ENDINGS
-from perfkit.load.services import MODELS, Change
+from perfkit.load.service_model import MODELS, Change
 from perfkit.load.simulate import simulate_files, simulate_requests
 from perfkit.readers.locust_csv import resolution
 

@@ -6,26 +6,34 @@ from pathlib import Path
 
 import click
 
-from perfkit.cli.options import console
+from perfkit.cli.options import INJECT, console
 
 
 @click.command(short_help="See the whole chain at work, on this machine.")
 @click.option("--serve", is_flag=True, help="Run just the demo services and print their addresses, until Ctrl-C.")
+@INJECT
 @click.option(
     "--slower", type=float, default=20.0, show_default=True, help="Percent that is injected into api_gateway."
 )
 @click.option("--store", default="data/runs", show_default=True, help="Where the runs are kept.")
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
-def demo(serve: bool, slower: float, store: str, reports: Path) -> int:
+def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, reports: Path) -> int:
     """Load three small services for real, slow one of them down, and find it.
 
     Five baseline and three candidate runs, interleaved, about two minutes.  Ends 0 when the injected change, and only
     it, was found.
+
+    \b
+    Examples:
+      perfkit demo --slower 10
+      perfkit demo --serve --inject rag_service:tail_pct=2,tail_factor=3 --inject api_gateway:error_rate_pct=5
     """
     from perfkit import demo as story
 
     if serve:
-        return _serve()
+        return _serve(inject)
+    if inject:
+        raise click.UsageError("--inject goes with --serve; without it, --slower says what is injected")
     found = story.run_demo(slower, store, reports, tell=click.echo)
     from perfkit.render.terminal import print_comparison
 
@@ -36,10 +44,11 @@ def demo(serve: bool, slower: float, store: str, reports: Path) -> int:
     return 0 if found.as_injected else 1
 
 
-def _serve() -> int:
+def _serve(inject: tuple[str, ...]) -> int:
+    from perfkit.load.service_model import parse_changes
     from perfkit.load.services import start_services
 
-    with start_services() as services:
+    with start_services(parse_changes(inject)) as services:
         for name, address in services.addresses.items():
             click.echo(f"{name} {address}/{name}")
         click.echo("Ctrl-C ends them.", err=True)

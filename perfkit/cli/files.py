@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from perfkit.cli.options import SETTINGS, STORE, dump, settings_of, write
+from perfkit.cli.options import INJECT, SETTINGS, STORE, dump, settings_of, write
 
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
@@ -90,9 +90,7 @@ def extract(files: tuple[str, ...], output: Path) -> None:
 @click.option("--at", metavar="TIME", help="When the simulated run starts, ISO 8601 [now].")
 @click.option("--duration", help="Such as 90s or 15m [the scenario's].")
 @click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
-@click.option(
-    "--inject", multiple=True, metavar="SERVICE=PERCENT", help="Make a service slower by so much; may be repeated."
-)
+@INJECT
 @SETTINGS
 def simulate(
     scenario: str,
@@ -112,7 +110,7 @@ def simulate(
     \b
     Examples:
       perfkit simulate baseline --seed 1
-      perfkit simulate api --seed 2 --inject api_gateway=20 --output results
+      perfkit simulate api --seed 2 --inject api_gateway:slower_pct=20 --output results
     """
     from perfkit import workflow
     from perfkit.config import override, parse_duration
@@ -121,7 +119,7 @@ def simulate(
     length = parse_duration(duration, "--duration") if duration else None
     chosen = override(chosen, f"scenario {scenario}", users=users, duration_s=length)
     started = _time(at) if at else datetime.now(UTC).replace(microsecond=0)
-    for file in workflow.simulate(chosen, seed, output, started, dict(_change(text) for text in inject)):
+    for file in workflow.simulate(chosen, seed, output, started, inject):
         click.echo(str(file))
 
 
@@ -132,11 +130,3 @@ def _time(text: str) -> datetime:
         return parse_time(text)
     except ValueError as error:
         raise click.BadParameter(f"expected an ISO 8601 time, got {text!r}", param_hint="--at") from error
-
-
-def _change(text: str) -> tuple[str, float]:
-    service, _, percent = text.partition("=")
-    try:
-        return service, float(percent)
-    except ValueError as error:
-        raise click.BadParameter(f"expected SERVICE=PERCENT, got {text!r}", param_hint="--inject") from error

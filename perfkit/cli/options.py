@@ -35,6 +35,14 @@ CANDIDATE = click.option(
 )
 
 
+INJECT = click.option(
+    "--inject",
+    multiple=True,
+    metavar="SERVICE:NAME=VALUE[,...]",
+    help="Change a service: slower_pct, tail_pct with tail_factor, error_rate_pct, stall_s with stall_at_s.",
+)
+
+
 class Variadic(click.Command):
     """A command whose option ``--candidate`` takes all plain words that follow: ``--candidate A B C``."""
 

@@ -24,7 +24,7 @@ from perfkit.config import BUILT_IN_LOCUSTFILE, Scenario
 from perfkit.document import dump_json, slug
 from perfkit.errors import LoadError, SettingsError, StoreError, did_you_mean
 from perfkit.load.locust_files import ENDINGS, write_locust_files
-from perfkit.load.services import BODY_BYTES, MODELS, Change, draws, finish
+from perfkit.load.service_model import BODY_BYTES, MODELS, Change, draws, finish
 
 if TYPE_CHECKING:
     import pandas as pd
