@@ -38,7 +38,8 @@ check: setup    ## format, lint, types, tests
 	$(MAKE) test
 
 bench: setup    ## measure the numbers in benchmarks/README.md
-	$(BIN)/python benchmarks/recorder_overhead.py
+	$(BIN)/python benchmarks/recorder_overhead.py --slices
+	$(BIN)/python benchmarks/recorder_overhead.py --memory
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report_time.py
 
