@@ -12,7 +12,9 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
+from samples import known_answer_files
 
+from perfkit import compare
 from perfkit.cli import main
 
 BASELINES = {
@@ -214,3 +216,19 @@ def test_a_closed_pipe_is_no_traceback(here: Path) -> None:
     command = f"{sys.executable} -m perfkit {' '.join(KNOWN_ANSWER)} --format json | head -c 10"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env={**os.environ})
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160])
+def test_a_narrow_terminal_shows_whole_words(tmp_path, columns):
+    from rich.console import Console
+
+    from perfkit.render.terminal import findings_table
+
+    before, after = known_answer_files(tmp_path)
+    comparison = compare([before], [after])
+    screen = Console(width=columns, file=io.StringIO(), force_terminal=False)
+    screen.print(findings_table(comparison, screen))
+    text = screen.file.getvalue()
+    assert "…" not in text
+    assert {"service", "metric", "baseline", "candidate", "change", "verdict"} <= set(text.splitlines()[0].split())
+    assert ("detectable" in text) == (columns == 160)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from perfkit.model import Comparison, Finding, Metric, Verdict
 from perfkit.render.theme import (
+    SHORT_METRICS,
     clean,
     format_change,
     format_interval,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+LEFT_OUT = ("detectable", "p", "to settle", "tolerance")  # on a narrow terminal, in this order
 STYLES = {
     Verdict.REGRESSION: "bold red",
     Verdict.IMPROVEMENT: "green",
@@ -37,7 +40,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for text in headlines(comparison):
         console.print(Text(text))
     if comparison.findings:
-        console.print(findings_table(comparison))
+        console.print(findings_table(comparison, console))
     for note in dict.fromkeys((*_notes(comparison), *comparison.warnings)):
         console.print(Text(f"! {clean(note)}", style="yellow"))
     console.print(Text(f"Next: {next_step(comparison)}"))
@@ -50,42 +53,55 @@ def _sides(comparison: Comparison) -> str:
     return f"({counts[0]} baseline {nouns[0]}, {counts[1]} candidate {nouns[1]}; rule {comparison.rule}: {rule})"
 
 
-def findings_table(comparison: Comparison) -> Table:
-    """All findings, one row each; narrow terminals fold long names."""
+def findings_table(comparison: Comparison, console: Console) -> Table:
+    """All findings, one row each; on a narrow terminal the columns that matter least are left out."""
+    unlimited = console.options.update_width(10_000)  # measured in the real width, nothing is ever too wide
+    columns = _columns(comparison)
+    for title in (None, *LEFT_OUT):
+        columns.pop(title or "", None)
+        table = _table(comparison, columns, gap=2)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+    return _table(comparison, columns, gap=1)
+
+
+def _columns(comparison: Comparison) -> dict[str, Callable[[Finding], str]]:
+    """Title of each column of numbers -> what it says of a finding."""
+    columns: dict[str, Callable[[Finding], str]] = {
+        "baseline": lambda finding: format_value(finding.metric, finding.baseline),
+        "candidate": lambda finding: format_value(finding.metric, finding.candidate),
+        "change": format_change,
+    }
+    if comparison.rule == "threshold":
+        return {**columns, "limit": lambda finding: finding.limit}
+    return {
+        **columns,
+        f"{comparison.confidence * 100:g} % interval": format_interval,
+        "p": lambda finding: format_p(finding.p_adjusted),
+        "tolerance": limit_text,
+        "detectable": detectable,
+        "to settle": settle_short,
+    }
+
+
+def _table(comparison: Comparison, columns: Mapping[str, Callable[[Finding], str]], gap: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    evidence = comparison.rule == "evidence"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("service", "metric"):
-        table.add_column(title, overflow="fold")
-    for title in ("baseline", "candidate", "change", *_extra_titles(comparison)):
-        table.add_column(title, justify="right", overflow="fold")
-    table.add_column("verdict")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, padding=(0, gap), header_style="bold")
+    table.add_column("service", overflow="fold", min_width=8)
+    table.add_column("metric", no_wrap=True)
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    above = None
     for finding in comparison.findings:
-        cells = [shorten(finding.service), Metric(finding.metric).title, *_numbers(finding, evidence=evidence)]
+        service = "" if finding.service == above else shorten(finding.service)
+        above = finding.service
+        metric = SHORT_METRICS.get(finding.metric, finding.metric)
         verdict = Text(verdict_text(finding.verdict), style=STYLES[finding.verdict])
-        table.add_row(*(Text(cell) for cell in cells), verdict)
+        table.add_row(*map(Text, (service, metric, *(cell(finding) for cell in columns.values()))), verdict)
     return table
-
-
-def _extra_titles(comparison: Comparison) -> tuple[str, ...]:
-    level = f"{comparison.confidence * 100:g} % interval"
-    return (level, "p", "tolerance", "detectable", "to settle") if comparison.rule == "evidence" else ("limit",)
-
-
-def _numbers(finding: Finding, *, evidence: bool) -> list[str]:
-    values = [format_value(finding.metric, value) for value in (finding.baseline, finding.candidate)]
-    if not evidence:
-        return [*values, format_change(finding), finding.limit]
-    more = [
-        format_interval(finding),
-        format_p(finding.p_adjusted),
-        limit_text(finding),
-        detectable(finding),
-        settle_short(finding),
-    ]
-    return [*values, format_change(finding), *more]
 
 
 def _notes(comparison: Comparison) -> list[str]:
