@@ -10,6 +10,7 @@ from samples import REPOSITORY
 # Lower first: a module may import modules of a lower level, and its own level within one folder.
 LEVELS = [
     "errors",
+    "whole_file",
     "model",
     "policy",
     "document",

@@ -25,6 +25,7 @@ from perfkit.document import dump_json, slug
 from perfkit.errors import LoadError, SettingsError, StoreError, did_you_mean
 from perfkit.load.locust_files import ENDINGS, write_locust_files
 from perfkit.load.service_model import BODY_BYTES, MODELS, Change, draws, finish
+from perfkit.whole_file import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ def _write(prefix: Path, frame: pd.DataFrame, started_s: float, users: list[int]
 
     write_locust_files(prefix, frame, started_s, users)
     metrics = pooled_metrics([read_run(Path(f"{prefix}_stats.csv"))])
-    Path(f"{prefix}.json").write_text(dump_json(metrics), encoding="utf-8")
+    write_whole(Path(f"{prefix}.json"), dump_json(metrics))
 
 
 def _targets(prefix: Path) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import RenderError, SettingsError, did_you_mean
+from perfkit.whole_file import write_whole
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -59,7 +60,7 @@ def write_result(result: Any, path: str | Path) -> None:
     """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
     document = result if isinstance(result, Mapping) else result.to_dict()
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    Path(path).write_text(text, encoding="utf-8")
+    write_whole(Path(path), text)
 
 
 def _finite(value: Any) -> Any:
@@ -111,7 +112,10 @@ def run_report(
 
     result = json.loads(report.result.read_text("utf-8"))
     html = export_html(executed, kind=kind, title=values.get("title"), result=result)
-    report.html.write_text(html, encoding="utf-8")
+    try:
+        write_whole(report.html, html)
+    except OSError as error:
+        raise RenderError(f"{report.html}: cannot be written: {error.strerror}; the rest is in {folder}") from error
     return report
 
 
@@ -213,6 +217,8 @@ def _execute(
         )
     except PapermillExecutionError as error:
         raise RenderError(_failure(notebook, kind, report, error)) from error
+    except OSError as error:
+        raise RenderError(f"{report.notebook}: cannot be written: {error.strerror or error}") from error
     except (PapermillException, DeadKernelError, RuntimeError) as error:
         text = str(error).strip() or type(error).__name__
         last = text.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         word=VERDICT_WORDS[verdict],
         symbol=VERDICT_SYMBOLS[verdict],
         colour=VERDICT_COLOURS[verdict],
-        sentences=headlines(comparison),
+        sentences=[_unbroken(sentence) for sentence in headlines(comparison)],
         reasons=comparison.warnings if verdict is Verdict.INVALID else (),
         next_step=next_step(comparison),
         runs=(len(comparison.baseline.runs), len(comparison.candidate.runs)),
@@ -54,6 +55,11 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         confidence=f"{comparison.confidence * 100:g}",
     )
     return Html(html, text="\n".join([verdict_text(verdict), *headlines(comparison), next_step(comparison)]))
+
+
+def _unbroken(text: str) -> str:
+    """No line ends between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=%|pp\b)", "\N{NO-BREAK SPACE}", text)
 
 
 def findings_table(comparison: Comparison) -> Html:
