@@ -12,43 +12,10 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
-from samples import known_answer_files
+from samples import KNOWN_BASELINE, KNOWN_CANDIDATE, known_answer_files
 
 from perfkit import compare
 from perfkit.cli import main
-
-BASELINES = {
-    "api_gateway": {
-        "baseline_users": 1,
-        "error_rate_pct": 0.33,
-        "rps": 50.0,
-        "total_requests": 300,
-        "total_failures": 1,
-    },
-    "rag_service": {
-        "baseline_users": 1,
-        "error_rate_pct": 0.0,
-        "rps": 25.0,
-        "total_requests": 150,
-        "total_failures": 0,
-    },
-}
-CURRENT = {
-    "api_gateway": {
-        "baseline_users": 100,
-        "error_rate_pct": 1.0,
-        "rps": 35.0,
-        "total_requests": 1500,
-        "total_failures": 15,
-    },
-    "rag_service": {
-        "baseline_users": 100,
-        "error_rate_pct": 0.33,
-        "rps": 24.0,
-        "total_requests": 300,
-        "total_failures": 1,
-    },
-}
 
 
 class Said(NamedTuple):
@@ -65,8 +32,7 @@ def perfkit(*words: str | Path) -> Said:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "performance-baselines-v2.json").write_text(json.dumps(BASELINES))
-    (tmp_path / "metrics.json").write_text(json.dumps(CURRENT))
+    known_answer_files(tmp_path)
     return tmp_path
 
 
@@ -144,7 +110,7 @@ def test_text_and_junit_say_the_same(here: Path) -> None:
     ],
 )
 def test_wrong_use_is_named_and_never_green(here: Path, words: tuple[str, ...], code: int, text: str) -> None:
-    (here / "broken.json").write_text(json.dumps(BASELINES)[:100])
+    (here / "broken.json").write_text(json.dumps(KNOWN_BASELINE)[:100])
     (here / "note.txt").write_text("hello")
     (here / "policy.toml").write_text("[policy]\ntolerence = 3\n")
     (here / "bad.py").write_text("def x(:\n")
@@ -157,7 +123,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>|`x`\n@everyone ![x](javascript:
 
 
 def test_hostile_service_names_stay_text(here: Path) -> None:
-    for name, content in (("performance-baselines-v2.json", BASELINES), ("metrics.json", CURRENT)):
+    for name, content in (("performance-baselines-v2.json", KNOWN_BASELINE), ("metrics.json", KNOWN_CANDIDATE)):
         (here / name).write_text(json.dumps({HOSTILE: content["api_gateway"]}))
     markdown = perfkit(*KNOWN_ANSWER, "--rule", "threshold", "--format", "markdown").out
     row = next(line for line in markdown.splitlines() if "error rate |" in line and "&#60;" in line)

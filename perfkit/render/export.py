@@ -12,7 +12,7 @@ from traitlets.config import Config
 
 import perfkit
 from perfkit.errors import RenderError
-from perfkit.render.notebook import PLOTLY
+from perfkit.render.page import PLOTLY
 from perfkit.render.theme import clean
 
 if TYPE_CHECKING:

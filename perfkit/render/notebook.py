@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import RenderError, SettingsError, did_you_mean
+from perfkit.render.page import PLOTLY
 from perfkit.whole_file import write_whole
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 KINDS = ("baseline", "compare")
-PLOTLY = "application/vnd.plotly.v1+json"
 _PARAMETERS = "parameters"
 
 

@@ -11,6 +11,8 @@ from perfkit.render.theme import clean
 if TYPE_CHECKING:
     import jinja2
 
+PLOTLY = "application/vnd.plotly.v1+json"  # the type under which a cell's output holds a chart
+
 
 @dataclass(frozen=True, slots=True)
 class Html:

@@ -72,7 +72,7 @@ def _to_settle(comparison: Comparison) -> str:
     text = settle(hardest) if hardest is not None else ""
     hopeless = sum(not settle(finding) for finding in gating)
     rest = (
-        f" {hopeless} open {_plural(hopeless, 'question')} cannot be settled by more runs like these: see below."
+        f" {hopeless} open {_plural(hopeless, 'question')} cannot be settled by more runs like these (~ in the table)."
         if hopeless
         else ""
     )
