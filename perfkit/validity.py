@@ -16,6 +16,7 @@ SHARE_DIFFERS = 0.10  # gap between the shares of requests that the common servi
 SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not the same answers
 ERRORS_DIFFER_PP = 10.0  # gap between error rates from which latencies describe error pages
 DURATION_DIFFERS = 2.0  # factor between run lengths
+NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +260,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _surroundings(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    summaries = any(run.profile.kind == "declared" for run in (*baseline, *candidate))
-    for name in ("tool",) if summaries else ("scenario", "tool"):  # a summary's scenario is just its file name
+    guessed = any(run.tool in NAMED_AFTER_FILE for run in (*baseline, *candidate))
+    for name in ("tool",) if guessed else ("scenario", "tool"):
         sides = [
             sorted({str(getattr(run, name)) for run in runs if getattr(run, name)}) for runs in (baseline, candidate)
         ]

@@ -176,6 +176,11 @@ def test_surroundings_that_differ_are_told(name, before, after):
     assert name in check.name
 
 
+def test_the_name_of_a_file_is_not_a_scenario():
+    tool = {"tool": "locust csv"}
+    assert found(*sides({"scenario": "old", **tool}, {"scenario": "new", **tool})) == {}
+
+
 def test_an_unknown_environment_is_not_a_difference():
     assert found(*sides({"environment": {"cpu": "A"}}, {"environment": {}})) == {}
 
