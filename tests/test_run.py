@@ -182,6 +182,27 @@ def test_a_remote_store_gets_the_whole_run(target: str, tmp_path: Path, monkeypa
     assert len(requests) == store.get(run_id).services["front"].count
 
 
+def test_a_store_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").write_text("")
+    assert run("baseline", "--duration", "2s", "--store", tmp_path / "runs") == 4
+    assert "cannot be written: Not a directory; choose another store" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_at_the_end_loses_no_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("perfkit.load.scenario_run.finish_recording", full)
+    assert run("baseline", "--users", "8", "--spawn-rate", "8", "--duration", "3s", "--store", tmp_path) == 4
+    assert "No space left on device; what was recorded can be read" in capsys.readouterr().err
+    (folder,) = tmp_path.iterdir()
+    kept = perfkit.read_run(folder)
+    assert len(kept.requests()) > 10
+    assert "interrupted" in [check.name for check in kept.validity.problems]
+
+
 def test_the_demo_services_serve_until_ctrl_c() -> None:
     command = [sys.executable, "-m", "perfkit", "demo", "--serve", "--inject", "api_gateway:error_rate_pct=100"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:

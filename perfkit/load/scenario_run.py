@@ -16,7 +16,7 @@ from pathlib import Path
 
 from perfkit.config import Scenario
 from perfkit.document import dump_json, make_run_id, run_to_document
-from perfkit.errors import LoadError
+from perfkit.errors import LoadError, StoreError
 from perfkit.load import surroundings
 from perfkit.load.locust import LocustCommand, LocustOutcome, run_locust
 from perfkit.load.progress import Progress
@@ -27,6 +27,7 @@ from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
 from perfkit.store import RunStore
 from perfkit.validity import GeneratorFacts, check_run
+from perfkit.whole_file import write_whole
 
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
 OnProgress = Callable[[Progress], None]
@@ -52,14 +53,16 @@ def run_scenario(
     with _folder(store) as parent, _with_target(scenario) as scenario:
         intent = _intent(scenario, labels)
         folder = parent / intent.id
-        folder.mkdir(parents=True)
-        (folder / STARTED).write_text(dump_json(run_to_document(intent)), encoding="utf-8")
+        _begin(intent, folder)
         try:
             outcome = run_locust(_command(scenario, folder), on_progress)
             run = _finish(intent, folder, outcome)
         except LoadError:
             _tidy_up(folder)
             raise
+        except OSError as error:
+            what = f"{folder}: the run could not be kept whole: {error.strerror or error}"
+            raise StoreError(f"{what}; what was recorded can be read, as an interrupted run") from error
         store.add(run)
         if store.folder is None:
             store.add_files(run.id, folder / "source")
@@ -71,11 +74,19 @@ def run_scenario(
 def _folder(store: RunStore) -> Iterator[Path]:
     """Where to record: in the store itself when it is local, else in a temporary folder that is sent afterwards."""
     if store.folder is not None:
-        store.folder.mkdir(parents=True, exist_ok=True)
         yield store.folder
         return
     with tempfile.TemporaryDirectory(prefix="perfkit-") as name:
         yield Path(name)
+
+
+def _begin(intent: Run, folder: Path) -> None:
+    """Make the folder of a run that is under way."""
+    try:
+        folder.mkdir(parents=True)
+        write_whole(folder / STARTED, dump_json(run_to_document(intent)))
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; choose another store") from error
 
 
 @contextmanager
