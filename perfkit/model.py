@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from perfkit.errors import did_you_mean
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -29,6 +31,11 @@ class Metric(StrEnum):
     P999 = "p999_latency_ms"
     ERROR_RATE = "error_rate_pct"
     RPS = "rps"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Metric | None:
+        known = [metric.value for metric in cls]
+        raise ValueError(f"unknown metric {value!r}{did_you_mean(str(value), known)}; known are {', '.join(known)}")
 
     @property
     def quantile(self) -> float | None:

@@ -39,7 +39,7 @@ class Limit:
     @classmethod
     def parse(cls, metric: str, value: object) -> Limit:
         """Read a tolerance as people write it; ``ValueError`` says what is allowed."""
-        known = _metric(metric)
+        known = Metric(metric)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError(f'{metric}: a tolerance is a number or text such as "+50%", got {value!r}')
         if isinstance(value, int | float):
@@ -127,7 +127,7 @@ class Policy:
             raise ValueError(f"alpha: a probability between 0 and 0.5, got {self.alpha!r}")
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence: a level between 0.5 and 1, got {self.confidence!r}")
-        object.__setattr__(self, "gating", tuple(_metric(name).value for name in self.gating))
+        object.__setattr__(self, "gating", tuple(Metric(name).value for name in self.gating))
         object.__setattr__(self, "tolerance", MappingProxyType(dict(self.tolerance)))
         for service in (None, *self._services()):
             self._limits(service)
@@ -142,7 +142,7 @@ class Policy:
         if isinstance(own, Mapping):
             table.update(own)
         for name in table:
-            _metric(name)
+            Metric(name)
         return {name: Limit.parse(name, value) for name, value in table.items() if value != "off"}
 
     def limit(self, service: str, metric: str) -> Limit | None:
@@ -189,11 +189,3 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from error
-
-
-def _metric(name: str) -> Metric:
-    try:
-        return Metric(name)
-    except ValueError:
-        known = [metric.value for metric in Metric]
-        raise ValueError(f"unknown metric {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}") from None

@@ -115,10 +115,10 @@ def expand_path(name: str, store: str | None = None) -> list[Path]:
     roots = [Path(), Path(".."), *([Path(store)] if store else [])]
     for text in (str(root / name) for root in roots):
         path = Path(text)
-        if run_folder.sniff(path) or locust_csv.sniff(path):
+        if _holds_a_run(path):
             return [path]
         if path.is_dir():
-            inside = sorted(item for item in path.iterdir() if run_folder.sniff(item))
+            inside = sorted(item for item in path.iterdir() if item.is_dir() and _holds_a_run(item))
             if inside:
                 return inside
         if path.exists():
@@ -128,6 +128,10 @@ def expand_path(name: str, store: str | None = None) -> list[Path]:
             return [run for item in found for run in expand_path(str(item))]
     where = f", and no run of that id in {store}" if store else ""
     raise ReadError(f"{name}: there is no such file, folder or pattern of files{where}")
+
+
+def _holds_a_run(path: Path) -> bool:
+    return run_folder.sniff(path) or locust_csv.sniff(path)
 
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:

@@ -14,6 +14,7 @@ from samples import EPOCH, HISTORY_HEADER, STATS_HEADER, requests, write_locust
 from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, run_from_requests
 from perfkit.readers import READERS
 from perfkit.readers.metrics_json import pooled_metrics
+from perfkit.workflow import expand_path
 
 # Locust CSV -------------------------------------------------------------------------------------------------------
 
@@ -224,6 +225,22 @@ def test_aware_times_and_seconds_mean_the_same(rng):
     assert two.services["api_gateway"].rps == pytest.approx(one.services["api_gateway"].rps, rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["pyarrow", "object"])
+def test_aware_times_of_any_make(rng, kind):
+    frame = requests(rng)
+    times = pd.to_datetime(frame["start"], unit="s", utc=True).dt.floor("us")
+    odd = frame.assign(start=times).convert_dtypes(dtype_backend="pyarrow")
+    if kind == "object":
+        odd = frame.assign(start=pd.Series([time.to_pydatetime() for time in times], dtype=object))
+    one, two = run_from_requests(frame).services["api_gateway"], run_from_requests(odd).services["api_gateway"]
+    assert two.avg_latency_ms == pytest.approx(one.avg_latency_ms)
+    assert two.rps == pytest.approx(one.rps, rel=1e-4)
+
+
+def test_one_request_has_no_rate(rng):
+    assert run_from_requests(requests(rng).head(1)).services.popitem()[1].rps is None
+
+
 def test_labels_scenario_and_requests_are_kept(rng):
     frame = requests(rng).assign(region="eu")
     run = run_from_requests(frame, scenario="api", build="1.4.2")
@@ -323,3 +340,10 @@ def test_every_reader_has_what_the_registry_asks_for(tmp_path):
         assert reader.TITLE
         assert reader.sniff(tmp_path / "missing") is False
         assert reader.sniff(tmp_path) is False
+
+
+def test_a_folder_of_folders_of_locust_sets_is_all_of_them(rng, tmp_path):
+    for name in ("repeat_0", "repeat_1"):
+        (tmp_path / name).mkdir()
+        write_locust(tmp_path / name / "results", requests(rng))
+    assert [path.name for path in expand_path(str(tmp_path))] == ["repeat_0", "repeat_1"]

@@ -122,13 +122,25 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
 
 
 def _seconds(column: pd.Series[Any]) -> Any:
+    """Aware times of any make as seconds since the epoch; numbers are left alone."""
     import pandas as pd
 
-    if not (isinstance(column.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(column)):
+    if not _holds_times(column):
         return column
-    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+    if pd.isna(column).any():
+        raise ValueError(f"requests: start is missing in row {int(column.isna().to_numpy().argmax())}")
+    if any(time.tzinfo is None for time in (column.iloc[[0]] if column.dtype != object else column)):
         raise ValueError("requests: start holds times without a zone; use aware times or seconds since the epoch")
-    return (column - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    times = pd.to_datetime(column.astype(object) if column.dtype == object else column, utc=True)
+    return (times.astype("datetime64[ns, UTC]") - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+
+
+def _holds_times(column: pd.Series[Any]) -> bool:
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return True
+    return column.dtype == object and len(column) > 0 and isinstance(column.iloc[0], datetime)
 
 
 def _numbers(name: str, column: Any) -> Floats:

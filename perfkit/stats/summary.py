@@ -72,7 +72,8 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
             continue
         needed = requests_needed_for(metric.quantile)
         if count < needed:
-            warnings.append(f"{metric.title} withheld: {count} requests, it needs {needed}")
+            noun = "request" if count == 1 else "requests"
+            warnings.append(f"{metric.title} withheld: {count} {noun}, it needs {needed}")
             continue
         values[metric] = float(np.quantile(order, metric.quantile))
         errors[metric] = _quantile_error(requests.response_time_ms, order, metric.quantile, values[metric], blocks)
@@ -80,7 +81,7 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
     errors[Metric.AVG] = blocks.error_of_mean(requests.response_time_ms)
     values[Metric.ERROR_RATE] = 100.0 * failures / total
     errors[Metric.ERROR_RATE] = 100.0 * failed_error
-    if duration > 0:
+    if duration > 0 and count > 1:  # one request has no rate
         values[Metric.RPS] = count / duration
         errors[Metric.RPS] = blocks.error_of_count(count) / duration
     named: dict[str, Any] = {metric.value: value for metric, value in values.items()}
