@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfkit.model import Comparison, Finding, Metric, Verdict
-from perfkit.render.theme import clean, format_change, format_interval, format_signed
+from perfkit.render.theme import format_change, format_interval, format_signed, shorten
 
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 
@@ -31,7 +31,7 @@ def _event(service: str, findings: Sequence[Finding]) -> str:
     what = "got worse" if worse else "got better"
     parts = [_effect(finding) for finding in findings[:MOST_METRICS]]
     more = len(findings) - len(parts)
-    return f"{clean(service)} {what}: {', '.join(parts)}{f' and {more} more' if more else ''}."
+    return f"{shorten(service, 60)} {what}: {', '.join(parts)}{f' and {more} more' if more else ''}."
 
 
 def _effect(finding: Finding) -> str:
