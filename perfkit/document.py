@@ -42,6 +42,7 @@ def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
         **{name: value for name, value in values.items() if value is not None},
         "standard_errors": {str(name): error for name, error in stats.standard_errors.items()},
         "resolutions": {str(name): step for name, step in stats.resolutions.items()},
+        "assumed": list(stats.assumed),
         "response_bytes": stats.response_bytes,
         "warnings": list(stats.warnings),
     }
@@ -107,6 +108,7 @@ def _stats_from_document(service: str, item: Any) -> ServiceStats:
         **{metric.value: item.get(metric.value) for metric in Metric},
         standard_errors={Metric(name).value: float(error) for name, error in item["standard_errors"].items()},
         resolutions={Metric(name).value: float(step) for name, step in item["resolutions"].items()},
+        assumed=tuple(Metric(name).value for name in item.get("assumed", ())),
         response_bytes=item["response_bytes"],
         warnings=tuple(item["warnings"]),
     )

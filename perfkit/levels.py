@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.model import Metric, Run, ServiceStats, run_summary
+from perfkit.noise_profile import knowledge
 from perfkit.stats.compare import Failures, wilson
 from perfkit.stats.noise import overdispersion, run_to_run
 
@@ -85,9 +86,8 @@ def _log_level(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> L
     if min(known) <= 0:
         return None
     values = np.array(known)
-    errors = [(item.standard_error(metric) or 0.0) / value for item, value in zip(stats, known, strict=True)]
     logs = np.log(values)
-    noise = run_to_run(metric, (logs,), float(np.mean(np.square(errors))))
+    noise = run_to_run(metric, (logs,), knowledge(metric, (stats,)))
     t, n, middle = float(stdtrit(noise.df, 0.975)), logs.size, float(logs.mean())
     half, next_half = t * noise.sd / n**0.5, t * noise.sd * (1 + 1 / n) ** 0.5
     low, high, next_low, next_high = (float(np.exp(middle + d)) for d in (-half, half, -next_half, next_half))

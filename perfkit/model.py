@@ -179,6 +179,8 @@ class ServiceStats:
         autocorrelation.  Absent when unknown.
     resolutions
         Metric name to the step to which the source rounded it, same unit.  Absent when it is exact.
+    assumed
+        Metrics whose standard error rests on an assumption instead of a measurement inside the run.
     response_bytes
         Mean size of a response in bytes.
     warnings
@@ -196,6 +198,7 @@ class ServiceStats:
     rps: float | None = None
     standard_errors: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     resolutions: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    assumed: tuple[str, ...] = ()
     response_bytes: float | None = None
     warnings: tuple[str, ...] = ()
 

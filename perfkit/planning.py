@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.judge.evidence import WEIGHTS, level_values, percent_worsening
+from perfkit.judge.evidence import WEIGHTS, percent_worsening
 from perfkit.model import Metric, Run
+from perfkit.noise_profile import level_values, noise_of
 from perfkit.policy import Policy
-from perfkit.stats.noise import overdispersion, run_to_run
+from perfkit.stats.noise import overdispersion
 from perfkit.stats.power import POWER, Design, min_detectable_log, planned_noise
 
 Row = tuple[str, str, int, float, str]
@@ -38,7 +39,7 @@ def _of_level(service: str, metric: Metric, runs: Sequence[Run], level: float, m
     values = level_values(service, metric, runs, ())
     if values is None:
         return []
-    noise = run_to_run(metric, (np.log(values.baseline),), values.within_variance)
+    noise = noise_of(metric, values)
     rows = []
     for n in range(1, most + 1):
         shift = min_detectable_log(planned_noise(noise, n), Design(n, n, level))

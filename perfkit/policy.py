@@ -115,7 +115,7 @@ class Policy:
     """
 
     tolerance: Mapping[str, Any] = field(default_factory=dict)
-    gating: tuple[str, ...] = (Metric.AVG.value, Metric.P95.value, Metric.ERROR_RATE.value, Metric.RPS.value)
+    gating: tuple[str, ...] = (Metric.AVG.value, Metric.ERROR_RATE.value, Metric.RPS.value)
     alpha: float = 0.01
     confidence: float = 0.95
     rule: str = "evidence"

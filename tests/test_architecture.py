@@ -17,6 +17,7 @@ LEVELS = [
     "config",
     "stats",
     "validity",
+    "noise_profile",
     "readers",
     "judge",
     "levels",

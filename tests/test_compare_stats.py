@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from perfkit import Metric
 from perfkit.stats import compare, noise
 from perfkit.stats.compare import Failures, Values, compare_error_rates, compare_levels, weighted_holm
-from perfkit.stats.noise import Noise, overdispersion, run_to_run
+from perfkit.stats.noise import Knowledge, Noise, overdispersion, run_to_run, scatter_of_history
 from perfkit.stats.power import Design, min_detectable_log, planned_noise, requests_needed, runs_needed
 
 
@@ -23,7 +23,7 @@ def failures(failed, counts):
 
 @pytest.fixture
 def no_prior(monkeypatch):
-    monkeypatch.setattr(noise, "PRIOR_DF", 0.0)
+    monkeypatch.setattr(noise, "PRIOR_DF_ASSUMED", 0.0)
 
 
 @pytest.fixture
@@ -46,20 +46,50 @@ def test_levels_are_students_t_on_logs_when_nothing_is_known_beforehand(rng, no_
     assert effect.change == pytest.approx(100 * (scipy_stats.gmean(after) / scipy_stats.gmean(before) - 1))
 
 
-def test_moderated_variance_is_smyths(rng):
+@pytest.mark.parametrize(
+    ("known", "prior_sd", "prior_df"),
+    [
+        (Knowledge(), noise.PRIOR_SD[Metric.P95], noise.PRIOR_DF_ASSUMED),
+        (Knowledge(0.02**2), math.hypot(0.02, noise.PRIOR_SD[Metric.P95]), noise.PRIOR_DF_ASSUMED),
+        (Knowledge(0.02**2, measured=True), math.hypot(0.02, noise.EXTRA_SD), noise.PRIOR_DF),
+    ],
+)
+def test_moderated_variance_is_smyths(rng, known, prior_sd, prior_df):
     sides = rng.normal(3, 0.05, 5), rng.normal(3, 0.05, 3)
-    found = run_to_run(Metric.P95, sides, 0.0)
+    found = run_to_run(Metric.P95, sides, known)
     squares = sum(side.var(ddof=1) * (side.size - 1) for side in sides)
-    assert found.df == noise.PRIOR_DF + 6
-    assert found.sd**2 == pytest.approx((noise.PRIOR_DF * noise.PRIOR_SD[Metric.P95] ** 2 + squares) / found.df)
+    assert found.df == prior_df + 6
+    assert found.sd**2 == pytest.approx((prior_df * prior_sd**2 + squares) / found.df)
 
 
-def test_error_within_a_run_is_a_floor_and_raises_the_prior():
+def test_the_rounding_of_the_source_is_a_floor():
     silent = (np.zeros(5), np.zeros(3))
-    assert run_to_run(Metric.AVG, silent, 0.04).sd == pytest.approx(0.2)
-    one_each = (np.zeros(1), np.zeros(1))
-    assert run_to_run(Metric.AVG, one_each, 0.04).sd == pytest.approx(math.hypot(0.2, noise.PRIOR_SD[Metric.AVG]))
-    assert run_to_run(Metric.AVG, one_each, 0.04).df == noise.PRIOR_DF
+    assert run_to_run(Metric.AVG, silent, Knowledge(0.04, measured=True, floor=0.04)).sd == pytest.approx(0.2)
+
+
+def test_a_history_adds_its_squares_and_degrees_of_freedom(rng):
+    sides = rng.normal(3, 0.05, 1), rng.normal(3, 0.05, 1)
+    found = run_to_run(Metric.AVG, sides, Knowledge(0.01**2, measured=True, history=(0.05**2 * 20, 20.0)))
+    assert found.df == noise.PRIOR_DF + 20
+    assert 0.03 < found.sd < 0.05
+
+
+@pytest.mark.parametrize("step", [0.0, 0.5])
+def test_scatter_of_a_history_sees_the_noise_and_not_the_step(rng, step):
+    variances = []
+    for _ in range(300):
+        logs = rng.normal(0, 0.03, 30) + np.repeat([0.0, step], 15)
+        squares, df = scatter_of_history(logs)
+        variances.append(squares / df)
+    assert np.mean(variances) == pytest.approx(0.03**2, rel=0.3 if step else 0.1)
+    assert scatter_of_history(np.array([1.0])) == (0.0, 0.0)
+
+
+def test_degrees_of_freedom_of_successive_differences_are_honest(rng):
+    """Variance of a chi-square share is 2/df: no more precision is claimed than there is."""
+    found = np.array([scatter_of_history(rng.normal(0, 1, 25)) for _ in range(3000)])
+    estimates = found[:, 0] / found[:, 1]
+    assert 2 / (estimates / estimates.mean()).var() >= 0.9 * found[0, 1]
 
 
 def test_error_of_a_difference():

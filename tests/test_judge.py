@@ -150,7 +150,7 @@ def test_a_gating_metric_that_one_side_cannot_tell_stays_open_and_says_why():
     stats = candidate[1].services["a"]
     gone = replace(stats, p95_latency_ms=None, warnings=("p95 latency withheld: 30 requests, it needs 72",))
     candidate[1] = replace(candidate[1], services={"a": gone})
-    comparison = compare(exact_side(), candidate)
+    comparison = compare(exact_side(), candidate, policy=Policy(gating=("avg_latency_ms", "p95_latency_ms")))
     finding = of(comparison, "p95_latency_ms")
     assert (finding.verdict, finding.baseline, finding.p_value) == ("inconclusive", None, None)
     assert finding.warnings == (

@@ -92,7 +92,7 @@ def test_default_tolerances_are_those_of_the_design():
         "error_rate_pct": 0.5,
         "rps": 5.0,
     }
-    assert Policy().gating == ("avg_latency_ms", "p95_latency_ms", "error_rate_pct", "rps")
+    assert Policy().gating == ("avg_latency_ms", "error_rate_pct", "rps")
     assert (Policy().alpha, Policy().confidence, Policy().rule) == (0.01, 0.95, "evidence")
 
 

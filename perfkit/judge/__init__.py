@@ -12,15 +12,21 @@ from dataclasses import replace
 from perfkit.judge.evidence import by_evidence
 from perfkit.judge.threshold import by_threshold
 from perfkit.model import Comparison, Finding, Run, Side, Verdict
+from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
 from perfkit.validity import check_sides
 
 
-def judge(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
+def judge(
+    baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, profile: NoiseProfile | None = None
+) -> Comparison:
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
     sides = check_sides(baseline, candidate)
-    rule = by_evidence if policy.rule == "evidence" else by_threshold
-    findings = rule(baseline, candidate, sides, policy) if sides.services else ()
+    findings: tuple[Finding, ...] = ()
+    if sides.services and policy.rule == "evidence":
+        findings = by_evidence(baseline, candidate, sides, policy, profile)
+    elif sides.services:
+        findings = by_threshold(baseline, candidate, sides, policy)
     verdict = _overall(findings, policy) if sides.ok and findings else Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)

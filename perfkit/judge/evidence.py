@@ -10,22 +10,22 @@ import numpy as np
 
 from perfkit.judge.question import Question, blank, questions
 from perfkit.model import Finding, Metric, Run, ServiceStats, Verdict
+from perfkit.noise_profile import NoiseProfile, level_values
 from perfkit.policy import Policy
-from perfkit.stats.compare import Effect, Failures, Values, compare_error_rates, compare_levels, weighted_holm
+from perfkit.stats.compare import Effect, Failures, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
-from perfkit.stats.summary import Floats
 from perfkit.validity import Comparability
 
 # Shares of the alarm budget.  The metrics of one service move together, so most weight goes to the most exact one
 # (measured: an even split found +5 % in 2 % of trials, this one in 85 %, five runs against three).
 WEIGHTS = {
-    Metric.AVG: 0.50,
-    Metric.P95: 0.12,
-    Metric.P50: 0.10,
-    Metric.P99: 0.10,
+    Metric.AVG: 0.60,
+    Metric.P95: 0.10,
+    Metric.P50: 0.06,
+    Metric.P99: 0.08,
     Metric.ERROR_RATE: 0.07,
-    Metric.RPS: 0.07,
-    Metric.P999: 0.04,
+    Metric.RPS: 0.06,
+    Metric.P999: 0.03,
 }
 
 
@@ -33,13 +33,17 @@ FEWEST = 6  # requests of a run behind an average that is judged, as for a media
 
 
 def by_evidence(
-    baseline: Sequence[Run], candidate: Sequence[Run], sides: Comparability, policy: Policy
+    baseline: Sequence[Run],
+    candidate: Sequence[Run],
+    sides: Comparability,
+    policy: Policy,
+    profile: NoiseProfile | None = None,
 ) -> tuple[Finding, ...]:
     """Return a finding for every limited metric that can be compared, and for every gating one that cannot."""
     asked = questions(baseline, candidate, sides.services, policy)
     effects: dict[int, Effect] = {}
     for number, question in enumerate(asked):
-        effect = effect_of(question.service, question.metric, baseline, candidate, policy.confidence)
+        effect = effect_of(question.service, question.metric, baseline, candidate, policy.confidence, profile)
         if effect is not None:
             effects[number] = effect
     levels = _levels(asked, effects, policy)
@@ -71,7 +75,12 @@ def _p_better(question: Question, effect: Effect) -> float:
 
 
 def effect_of(
-    service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run], confidence: float
+    service: str,
+    metric: Metric,
+    baseline: Sequence[Run],
+    candidate: Sequence[Run],
+    confidence: float,
+    profile: NoiseProfile | None = None,
 ) -> Effect | None:
     """Effect of one metric of one service, or ``None`` where a run cannot say."""
     if metric is Metric.ERROR_RATE:
@@ -79,27 +88,10 @@ def effect_of(
         if failures[0] is None or failures[1] is None:
             return None
         return compare_error_rates(failures[0], failures[1], confidence)
-    values = level_values(service, metric, baseline, candidate)
+    if any(_too_few(metric, run.services[service]) for run in (*baseline, *candidate)):
+        return None
+    values = level_values(service, metric, baseline, candidate, profile)
     return compare_levels(metric, values, confidence) if values is not None else None
-
-
-def level_values(service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run]) -> Values | None:
-    """Run values of a latency or throughput metric, with their error within a run; ``None`` where a run cannot say."""
-    sides: list[Floats] = []
-    variances: list[float] = []
-    for runs in (baseline, candidate):
-        stats = [run.services[service] for run in runs]
-        # A value that a source rounded to zero lies somewhere in the first half step.
-        known = [s.value(metric) or s.resolutions.get(metric, 0.0) / 2.0 for s in stats]
-        if not all(value > 0 for value in known) or any(_too_few(metric, s) for s in stats):
-            return None
-        sides.append(np.array(known, float))
-        if runs:
-            errors = [(s.standard_error(metric) or 0.0) / v for s, v in zip(stats, known, strict=True)]
-            variances.append(float(np.mean(np.square(errors))))
-    # Each side weighs as it does in the difference of means: nine long runs do not make up for a short one.
-    weights = [1.0 / side.size for side in sides if side.size]
-    return Values(sides[0], sides[1], float(np.average(variances, weights=weights)))
 
 
 def _too_few(metric: Metric, stats: ServiceStats) -> bool:

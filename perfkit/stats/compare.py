@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import gammaln, logsumexp, ndtri, stdtr, stdtrit
 
 from perfkit.model import Metric
-from perfkit.stats.noise import Noise, overdispersion, run_to_run
+from perfkit.stats.noise import Knowledge, Noise, overdispersion, run_to_run
 from perfkit.stats.summary import Floats
 
 
@@ -36,12 +36,12 @@ class Effect:
 class Values:
     """One metric of one service: a value per run of each side, shape ``(n_runs,)``, all > 0, and their errors.
 
-    ``within_variance`` is the mean variance of a log value within its run, rounding included.
+    ``known`` is what the runs and their history tell of the noise besides the values.
     """
 
     baseline: Floats
     candidate: Floats
-    within_variance: float = 0.0
+    known: Knowledge = field(default_factory=Knowledge)
 
 
 def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
@@ -50,7 +50,7 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     Assumes that run values scatter about alike on both sides on the log scale, and independently.
     """
     before, after = np.log(values.baseline), np.log(values.candidate)
-    noise = run_to_run(metric, (before, after), values.within_variance)
+    noise = run_to_run(metric, (before, after), values.known)
     shift = float(after.mean() - before.mean())
     error = noise.error_of_difference(before.size, after.size)
     half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * error

@@ -14,9 +14,10 @@ import numpy as np
 from perfkit.model import Metric
 from perfkit.stats.summary import Floats
 
-PRIOR_DF = 3.0
-# Run-to-run standard deviations on the log scale.  Source: 18 set-ups of ten identical Locust runs each, tuned on nine
-# of them and measured on the other nine.  The false-alarm tests in tests/test_calibration.py guard them.
+PRIOR_DF = 5.0  # of a within-run error that was measured: it foretells the scatter between runs well
+PRIOR_DF_ASSUMED = 3.0  # of one that was merely assumed, with `PRIOR_SD` on top
+# Run-to-run standard deviations on the log scale where no run shows its own error.  Source: 18 set-ups of ten identical
+# Locust runs each, tuned on nine of them and measured on the other nine.  tests/test_calibration.py guards them.
 PRIOR_SD = {
     Metric.AVG: 0.012,
     Metric.P50: 0.022,
@@ -25,8 +26,13 @@ PRIOR_SD = {
     Metric.P999: 0.060,
     Metric.RPS: 0.006,
 }
+EXTRA_SD = 0.003  # between runs, beyond a measured error within them: restarts, other tenants
 PRIOR_OVERDISPERSION = 1.2  # chi-square per degree of freedom of failures between identical runs
 PRIOR_OVERDISPERSION_DF = 4.0
+HISTORY_SHARE = (
+    2.0 / 3.0
+)  # degrees of freedom per successive difference (von Neumann 1941, doi:10.1214/aoms/1177731677)
+CLIP = 3.0  # robust standard deviations: a step in the history is one large difference, and no noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +47,64 @@ class Noise:
         return float(self.sd * np.sqrt(1.0 / n_baseline + 1.0 / n_candidate))
 
 
-def run_to_run(metric: Metric, sides: Sequence[Floats], within_variance: float) -> Noise:
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of a metric's noise besides the run values at hand.
+
+    Parameters
+    ----------
+    within_variance
+        Mean variance of one log value within its run, rounding of the source included.
+    measured
+        Whether that variance was measured inside the runs, and not assumed.
+    floor
+        Variance below which identical runs cannot scatter (the rounding of the source).
+    history
+        Sum of squares and degrees of freedom from earlier runs (`scatter_of_history`).
+    """
+
+    within_variance: float = 0.0
+    measured: bool = False
+    floor: float = 0.0
+    history: tuple[float, float] = (0.0, 0.0)
+
+    def prior(self, metric: Metric) -> Noise:
+        """What is expected of a run before any is compared with another."""
+        extra = EXTRA_SD if self.measured else PRIOR_SD[metric]
+        df = PRIOR_DF if self.measured else PRIOR_DF_ASSUMED
+        return Noise(float(np.sqrt(self.within_variance + extra**2)), df)
+
+
+def run_to_run(metric: Metric, sides: Sequence[Floats], known: Knowledge) -> Noise:
     """Moderated variation of log values around the mean of their own side.
 
     Parameters
     ----------
     sides
         Log values, one array of shape ``(n_runs,)`` for each side (or stable stretch of history).
-    within_variance
-        Mean variance of one value within its run, rounding of the source included (log scale): identical services
-        cannot vary less, so it raises the prior and is a floor.
+    known
+        What the runs themselves and their scenario's history tell of the noise.
     """
-    sum_of_squares = sum(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size)
-    df = sum(max(side.size - 1, 0) for side in sides)
-    prior = PRIOR_SD[metric] ** 2 + within_variance
-    variance = (PRIOR_DF * prior + sum_of_squares) / (PRIOR_DF + df)
-    return Noise(float(np.sqrt(max(variance, within_variance))), PRIOR_DF + df)
+    prior = known.prior(metric)
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size) + known.history[0]
+    df = sum(max(side.size - 1, 0) for side in sides) + known.history[1]
+    variance = (prior.df * prior.sd**2 + squares) / (prior.df + df)
+    return Noise(float(np.sqrt(max(variance, known.floor))), prior.df + df)
+
+
+def scatter_of_history(logs: Floats) -> tuple[float, float]:
+    """Sum of squares and degrees of freedom of a history of log values, oldest first, shape ``(n_runs,)``.
+
+    From successive differences, so that slow drift and steps between stable stretches do not count as noise; a
+    difference beyond `CLIP` robust standard deviations counts as that much.
+    """
+    steps = np.abs(np.diff(logs))
+    if steps.size == 0:
+        return 0.0, 0.0
+    if steps.size >= 5 and (robust := 1.4826 * float(np.median(steps))) > 0:
+        steps = np.minimum(steps, CLIP * robust)
+    df = max(HISTORY_SHARE * steps.size, 1.0)
+    return float(np.mean(steps**2)) / 2.0 * df, df
 
 
 def overdispersion(failures: Sequence[Floats], counts: Sequence[Floats]) -> tuple[float, float]:

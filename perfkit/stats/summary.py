@@ -126,17 +126,17 @@ class _Blocks:
         if self.sizes.size < 4:
             return float(independent)
         sums = np.bincount(self.index, weights=values, minlength=self.sizes.size)
-        variance = _variance_of_sum(sums - mean * self.sizes)
+        variance = variance_of_sum(sums - mean * self.sizes)
         return float(max(np.sqrt(variance) / count, independent))
 
     def error_of_count(self, count: int) -> float:
         """Standard error of a number of requests: from the blocks, and at least Poisson."""
         if self.sizes.size < 4:
             return float(np.sqrt(count))
-        return float(np.sqrt(max(_variance_of_sum(self.sizes - self.sizes.mean()), count)))
+        return float(np.sqrt(max(variance_of_sum(self.sizes - self.sizes.mean()), count)))
 
 
-def _variance_of_sum(residuals: Floats) -> float:
+def variance_of_sum(residuals: Floats) -> float:
     """Variance of the sum of block residuals, with the lag-1 correlation between neighbouring blocks added."""
     n = residuals.size
     variance = float(residuals @ residuals) * n / (n - 1)

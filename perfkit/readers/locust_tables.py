@@ -1,0 +1,181 @@
+"""The tables that Locust writes: rows of a stats file, whatever its age."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from perfkit.errors import ReadError
+from perfkit.model import Metric
+
+TOTAL_NAMES = ("Aggregated", "Total")
+# Column titles changed in Locust 1.0; compared without case.
+COLUMNS = {
+    "type": ("type", "method"),
+    "name": ("name",),
+    "count": ("request count", "# requests"),
+    "failures": ("failure count", "# failures"),
+    "average": ("average response time",),
+    "median": ("median response time",),
+    "size": ("average content size",),
+    "rps": ("requests/s",),
+}
+REQUIRED = ("name", "count", "failures", "average", "rps")
+MOST_ROUNDED_DIGITS = 2
+_PERCENT = re.compile(r"^(\d+(?:\.\d+)?)%?$")
+
+
+def looks_like_locust(main: Path) -> bool:
+    """Whether the first line has Locust's columns."""
+    with main.open("rb") as file:
+        head = file.readline(8192).decode("utf-8-sig", "replace")
+    try:
+        titles = {title.strip().lower() for title in next(csv.reader([head]), [])}
+    except csv.Error:  # such as a lone carriage return in the first line
+        return False
+    return sum(any(name in titles for name in names) for names in COLUMNS.values()) >= 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a stats file.  ``steps`` holds the rounding of values that the file writes in few digits."""
+
+    kind: str
+    name: str
+    count: int
+    failures: int
+    average: float | None
+    rps: float | None
+    size: float | None
+    percentiles: Mapping[float, float] = field(default_factory=dict)
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_total(self) -> bool:
+        return self.name in TOTAL_NAMES and self.kind in ("", "None")
+
+
+def _text(path: Path) -> str:
+    # Names in the wild hold bytes of other encodings; a replacement character is better than losing the file.
+    return path.read_bytes().decode("utf-8-sig", "replace").replace("\r\r\n", "\n")
+
+
+def table_of(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""))
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise ReadError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], dict[float, int]]:
+    titles = [title.strip().lower() for title in header]
+    named = {key: next((titles.index(n) for n in names if n in titles), -1) for key, names in COLUMNS.items()}
+    missing = [COLUMNS[key][0] for key in REQUIRED if named[key] < 0]
+    if missing:
+        raise ReadError(f"{path}: line 1: missing column {', '.join(missing)}")
+    return named, _percents(titles)
+
+
+def stats_rows(path: Path) -> Iterator[Row]:
+    table = table_of(path)
+    first = next(table, None)
+    if first is None:
+        raise ReadError(f"{path}: is empty")
+    named, percents = _columns(path, first[1])
+    width = len(first[1])
+    found = False
+    for line, cells in table:
+        if len(cells) != width:
+            raise ReadError(
+                f"{path}: line {line}: {len(cells)} cells where the header has {width}; is the file cut off?"
+            )
+        yield _row(f"{path}: line {line}", cells, named, percents)
+        found = True
+    if not found:
+        raise ReadError(f"{path}: holds a header and no rows; the run measured nothing")
+
+
+def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mapping[float, int]) -> Row:
+    def number(key: str) -> float | None:
+        return number_of(place, key, cells[named[key]]) if named[key] >= 0 else None
+
+    table = {q: number_of(place, f"{q:.5%}", cells[i]) for q, i in percents.items()}
+    table.setdefault(0.5, number("median"))
+    return Row(
+        kind=cells[named["type"]].strip() if named["type"] >= 0 else "",
+        name=cells[named["name"]],
+        count=_whole(place, "request count", number("count")),
+        failures=_whole(place, "failure count", number("failures")),
+        average=number("average"),
+        rps=number("rps"),
+        size=number("size"),
+        percentiles={q: value for q, value in sorted(table.items()) if value is not None},
+        steps=_steps({Metric.AVG: cells[named["average"]], Metric.RPS: cells[named["rps"]]}),
+    )
+
+
+def _steps(cells: Mapping[str, str]) -> dict[str, float]:
+    """Old versions write whole milliseconds and hundredths of a request: a rounding that counts as error."""
+    decimals = {name: len(text.strip().partition(".")[2]) for name, text in cells.items() if text.strip()}
+    return {name: 10.0**-digits for name, digits in decimals.items() if digits <= MOST_ROUNDED_DIGITS}
+
+
+def with_distribution(rows: list[Row], path: Path) -> list[Row]:
+    """The rows with the percentiles that Locust before 0.12 wrote into a file of their own."""
+    if not path.is_file():
+        return rows
+    by_name = dict(_distribution(path))
+    return [replace(row, percentiles={**by_name.get(_title(row), {}), **row.percentiles}) for row in rows]
+
+
+def _title(row: Row) -> str:
+    """How a distribution file names a row: ``GET /items``, and ``Total``."""
+    return row.name if row.is_total else f"{row.kind} {row.name}".strip()
+
+
+def _distribution(path: Path) -> Iterator[tuple[str, dict[float, float]]]:
+    table = table_of(path)
+    line, header = next(table, (1, []))
+    titles = [title.strip().lower() for title in header]
+    if "name" not in titles:
+        raise ReadError(f"{path}: line {line}: missing column Name; expected Name, # requests, 50%, ...")
+    percents = _percents(titles)
+    for line, cells in table:
+        if len(cells) != len(header):
+            raise ReadError(
+                f"{path}: line {line}: {len(cells)} cells where the header has {len(header)}; is the file cut off?"
+            )
+        found = {q: number_of(f"{path}: line {line}", f"{q:.5%}", cells[i]) for q, i in percents.items()}
+        name = cells[titles.index("name")]
+        yield name.removeprefix("None "), {q: value for q, value in found.items() if value is not None}
+
+
+def _percents(titles: list[str]) -> dict[float, int]:
+    """Quantile -> column."""
+    return {float(m[1]) / 100.0: i for i, title in enumerate(titles) if (m := _PERCENT.match(title))}
+
+
+def number_of(place: str, key: str, text: str) -> float | None:
+    if text.strip() in ("", "N/A", "None"):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise ReadError(f"{place}: {key}: expected a number >= 0, got {text!r}")
+    return value
+
+
+def _whole(place: str, key: str, value: float | None) -> int:
+    if value is None or value != int(value):
+        raise ReadError(f"{place}: {key}: expected a whole number, got {value!r}")
+    return int(value)
