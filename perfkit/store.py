@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from perfkit.document import dump_json, run_from_document, run_to_document
-from perfkit.errors import MissingExtra, ReadError, StoreError
+from perfkit.errors import MissingExtra, ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED
 
@@ -148,18 +148,21 @@ class RunStore:
             frame: pd.DataFrame = pq.read_table(file).to_pandas()
         return frame
 
-    def ids(self) -> list[str]:
-        """Ids of all whole runs, oldest first."""
+    def _folders(self) -> list[str]:
         if not self._fs.exists(self._root):
             return []
-        names = [posixpath.basename(path.rstrip("/")) for path in self._fs.ls(self._root, detail=False)]
+        if self._fs.isfile(self._root):
+            raise StoreError(f"{self.url}: is a file; a store is a folder of runs")
+        return [posixpath.basename(path.rstrip("/")) for path in self._fs.ls(self._root, detail=False)]
+
+    def ids(self) -> list[str]:
+        """Ids of all whole runs, oldest first."""
+        names = self._folders()
         return sorted(name for name in names if self._fs.exists(posixpath.join(self._path(name), DOCUMENT)))
 
     def unfinished(self) -> list[str]:
         """Folders of runs that are still under way or were killed: begun, and never finished."""
-        if not self._fs.exists(self._root):
-            return []
-        names = [posixpath.basename(path.rstrip("/")) for path in self._fs.ls(self._root, detail=False)]
+        names = self._folders()
         begun = [name for name in names if self._fs.exists(posixpath.join(self._path(name), STARTED))]
         return sorted(name for name in begun if not self._fs.exists(posixpath.join(self._path(name), DOCUMENT)))
 
@@ -183,11 +186,19 @@ class RunStore:
     def runs(self, **filters: Any) -> pd.DataFrame:
         """One row per run, oldest first; ``filters`` keep rows whose column (or label) equals the value.
 
+        ``ValueError`` for a name that is neither a column nor a label of any run.
+
         Columns: id, scenario, started_at (UTC), duration_s, users, services, requests, failures, valid, tool, source.
         """
         import pandas as pd
 
-        rows = [row for run in self._all() if _matches(run, row := _row(run), filters)]
+        every = [(run, _row(run)) for run in self._all()]
+        known = {*_COLUMNS, *(label for run, _ in every for label in run.labels)}
+        for name in filters:
+            if every and name not in known:
+                near = did_you_mean(name, known)
+                raise ValueError(f"{name}: neither a column nor a label of any run{near}; columns are {_LISTED}")
+        rows = [row for run, row in every if _matches(run, row, filters)]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
     def history(self, scenario: str, service: str, metric: str) -> pd.DataFrame:
@@ -224,6 +235,9 @@ _COLUMNS = (
     "tool",
     "source",
 )
+
+
+_LISTED = ", ".join(_COLUMNS)
 
 
 def _row(run: Run) -> dict[str, Any]:

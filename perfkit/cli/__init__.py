@@ -6,10 +6,12 @@ Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 w
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -90,13 +92,50 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     return result if isinstance(result, int) else 0
 
 
+class _Gone(io.TextIOBase):
+    """Standard output that keeps a command going when its reader (head, less) has gone: the exit code still counts."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream: TextIO | None = stream
+
+    def write(self, text: str) -> int:
+        return self._do(lambda stream: stream.write(text)) or 0
+
+    def flush(self) -> None:
+        self._do(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding if self._stream is not None else "utf-8"
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._stream.fileno()
+
+    def _do(self, action: Callable[[TextIO], Any]) -> Any:
+        if self._stream is None:
+            return None
+        try:
+            return action(self._stream)
+        except BrokenPipeError:
+            self._stream = None
+            # Without this, the interpreter complains while it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+            return None
+
+
 def entry() -> None:
     """The console script ``perfkit``."""
+    out = _Gone(sys.stdout)
     try:
-        code = main(sys.argv[1:], sys.stdout, sys.stderr)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has gone; without this, the interpreter complains while it ends.
-        sys.stdout = None
-        code = 0
+        code = main(sys.argv[1:], out, sys.stderr)  # type: ignore[arg-type]  # all of TextIO that click and rich use
+        out.flush()
+    except OSError as error:
+        sys.stderr.write(f"perfkit: standard output cannot be written: {error.strerror or error}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = EXIT_CODES[StoreError]
     raise SystemExit(code)

@@ -13,7 +13,11 @@ from perfkit.cli.options import INJECT, console
 @click.option("--serve", is_flag=True, help="Run just the demo services and print their addresses, until Ctrl-C.")
 @INJECT
 @click.option(
-    "--slower", type=float, default=20.0, show_default=True, help="Percent that is injected into api_gateway."
+    "--slower",
+    type=click.FloatRange(-90, 1000),
+    default=20.0,
+    show_default=True,
+    help="Percent that is injected into api_gateway.",
 )
 @click.option("--store", default="data/runs", show_default=True, help="Where the runs are kept.")
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
@@ -30,6 +34,8 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
     """
     from perfkit import demo as story
 
+    if slower != slower:
+        raise click.BadParameter("expected a number of percent, got nan", param_hint="--slower")
     if serve:
         return _serve(inject)
     if inject:

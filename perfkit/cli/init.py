@@ -22,9 +22,10 @@ duration = "2m"
 [policy]
 # alpha = 0.01                # chance that a comparison of identical builds calls any regression
 
-[policy.tolerance]            # the largest worsening you accept
-p95_latency_ms = 10           # percent of the baseline
-error_rate_pct = 0.5          # percentage points
+[policy.tolerance]            # the largest worsening you accept; these are the defaults of the rule "evidence"
+# avg_latency_ms = 5          # percent of the baseline
+# p95_latency_ms = 10
+# error_rate_pct = 0.5        # percentage points
 """
 
 LOCUSTFILE_TEXT = """from locust import FastHttpUser, between, task

@@ -103,8 +103,12 @@ def _place(run: Run) -> str:
 
 
 def _policy(policy: Path | None, settings: Path | None) -> str | None:
-    chosen = policy or settings
-    return str(chosen.resolve()) if chosen is not None else None
+    """The file that the notebook reads its policy from: settings without a policy are none."""
+    from perfkit.policy import read_toml
+
+    if policy is None and (settings is None or "policy" not in read_toml(settings)):
+        return None
+    return str((policy or settings or Path()).resolve())
 
 
 def _run(kind: str, parameters: Mapping[str, object], reports: Path) -> None:

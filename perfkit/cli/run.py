@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perfkit.load.progress import Progress
     from perfkit.workflow import Execution
 
+EXIT_INTERRUPTED = 130
 PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 
 
@@ -114,6 +115,8 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
 def _exit_code(done: tuple[Execution, ...]) -> int:
     from perfkit.cli import EXIT_CODES
 
+    if any(execution.stopped for execution in done):
+        return EXIT_INTERRUPTED
     codes = [0]
     for execution in done:
         if execution.error is not None:

@@ -22,10 +22,19 @@ def runs(scenario: str | None, format_: str, store: str | None, settings: Path |
     Example:
       perfkit runs --scenario api
     """
+    from perfkit.errors import SettingsError, did_you_mean
     from perfkit.store import RunStore
 
     known = RunStore(store or settings_of(settings).store)
-    frame = known.runs(**({"scenario": scenario} if scenario else {}))
+    frame = known.runs()
+    if scenario and len(frame):
+        names = sorted(set(frame["scenario"]))
+        if scenario not in names:
+            near = did_you_mean(scenario, names)
+            raise SettingsError(
+                f"{known.url}: no runs of the scenario {scenario!r}{near}; there are {', '.join(names)}"
+            )
+        frame = frame[frame["scenario"] == scenario]
     rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     if format_ == "json":
         click.echo(dump([{**row, "started_at": _iso(row["started_at"])} for row in rows]), nl=False)
