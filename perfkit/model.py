@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Metric(StrEnum):
@@ -196,8 +193,8 @@ class ServiceStats:
     p999_latency_ms: float | None = None
     error_rate_pct: float | None = None
     rps: float | None = None
-    standard_errors: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
-    resolutions: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
+    resolutions: Mapping[str, float] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     response_bytes: float | None = None
     warnings: tuple[str, ...] = ()
@@ -239,10 +236,10 @@ class Run:
     services: Mapping[str, ServiceStats]
     tool: str = "unknown"
     target: str | None = None
-    labels: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    environment: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    git: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    versions: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    git: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     locustfile_hash: str | None = None
     content_hash: str | None = None
     source: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +47,7 @@ class NoiseProfile:
 
     def __post_init__(self) -> None:
         index = {(item.service, item.metric): item for item in self.variations}
-        object.__setattr__(self, "_index", MappingProxyType(index))
+        object.__setattr__(self, "_index", index)
 
     def scatter(self, service: str, metric: Metric) -> tuple[float, float]:
         """Sum of squares and degrees of freedom that the history knows of a metric; zeros where it knows nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -121,18 +121,36 @@ class Policy:
     rule: str = "evidence"
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.rule not in RULES:
             raise ValueError(f"rule: one of {', '.join(RULES)}, got {self.rule!r}{did_you_mean(self.rule, RULES)}")
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha: a probability between 0 and 0.5, got {self.alpha!r}")
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence: a level between 0.5 and 1, got {self.confidence!r}")
-        object.__setattr__(self, "gating", tuple(Metric(name).value for name in self.gating))
-        object.__setattr__(self, "tolerance", MappingProxyType(dict(self.tolerance)))
-        for service in (None, *self._services()):
+        gating = tuple(Metric(name).value for name in self.gating)
+        if not gating:
+            raise ValueError("gating: name at least one metric; without one nothing could ever be shown unharmed")
+        object.__setattr__(self, "gating", gating)
+        object.__setattr__(self, "tolerance", dict(self.tolerance))
+        for service in (None, *self.services):
             self._limits(service)
 
-    def _services(self) -> tuple[str, ...]:
+    def _check_types(self) -> None:
+        if not isinstance(self.rule, str):
+            raise ValueError(f"rule: one of {', '.join(RULES)}, got {self.rule!r}")
+        for name in ("alpha", "confidence"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
+        if not isinstance(self.tolerance, Mapping):
+            raise ValueError(f'tolerance: a table such as {{"p95_latency_ms": 10}}, got {self.tolerance!r}')
+        if isinstance(self.gating, str) or not isinstance(self.gating, Sequence):
+            raise ValueError(f'gating: a list of metrics such as ["avg_latency_ms", "rps"], got {self.gating!r}')
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Services that have tolerances of their own."""
         return tuple(name for name, value in self.tolerance.items() if isinstance(value, Mapping))
 
     def _limits(self, service: str | None) -> dict[str, Limit]:
@@ -163,7 +181,7 @@ class Policy:
                     f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}"
                 )
         try:
-            return cls(**{**table, **({"gating": tuple(table["gating"])} if "gating" in table else {})})
+            return cls(**table)
         except (TypeError, ValueError) as error:
             raise SettingsError(f"{place}: {error}") from error
 

@@ -15,6 +15,10 @@ LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
 SHARE_DIFFERS = 0.10  # gap between the shares of requests that the common services carry
 SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not the same answers
 ERRORS_DIFFER_PP = 10.0  # gap between error rates from which latencies describe error pages
+MANY_ERRORS_PCT = 20.0  # of all requests of a run, from which its latencies need a warning
+ALL_ERRORS_PCT = (
+    50.0  # from which they are mostly those of error pages, and the run is not a measurement of the service
+)
 DURATION_DIFFERS = 2.0  # factor between run lengths
 NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
 
@@ -39,6 +43,7 @@ def check_run(
         _load_reached(profile, facts),
         _generator_cpu(facts),
         _warm_up(facts),
+        _errors(services),
         *_counts(services, duration_s),
     ]
     return tuple(check for check in checks if check is not None)
@@ -65,6 +70,20 @@ def _requests(services: Mapping[str, ServiceStats]) -> Check:
     if not services:
         bad, advice = Severity.INVALID, "No service was measured."
     return _graded("requests", total if known or not services else None, FEW_REQUESTS, bad, advice)
+
+
+def _errors(services: Mapping[str, ServiceStats]) -> Check | None:
+    """Of a run that mostly fails, latencies describe error pages."""
+    known = [stats for stats in services.values() if stats.count and stats.failures is not None]
+    total = sum(stats.count or 0 for stats in known)
+    if not total:
+        return None
+    share = 100.0 * sum(min(stats.failures or 0, stats.count or 0) for stats in known) / total
+    bad = Severity.INVALID if share >= ALL_ERRORS_PCT else Severity.WARN if share > MANY_ERRORS_PCT else None
+    advice = "So many requests failed that latencies describe error pages: look at the errors before the times."
+    return _graded(
+        "errors", round(share, 2), ALL_ERRORS_PCT if share >= ALL_ERRORS_PCT else MANY_ERRORS_PCT, bad, advice
+    )
 
 
 def _load_reached(profile: LoadProfile, facts: GeneratorFacts) -> Check | None:
@@ -199,20 +218,28 @@ def _services(baseline: Sequence[Run], candidate: Sequence[Run], common: tuple[s
     if not common:
         yield Check("services", 0, 1, Severity.INVALID, "The two sides have no service in common.")
     elif missing:
-        shares = [_share(runs, common) for runs in (baseline, candidate)]
-        gap = abs(shares[0] - shares[1])
+        left_out = f"Not in every run, so left out: {', '.join(missing)}. "
+        before, after = (_share(runs, common) for runs in (baseline, candidate))
+        if before is None or after is None:
+            advice = left_out + "How many requests they carry is not known, so nothing can be claimed for the whole."
+            yield Check("services", "unknown share", SHARE_DIFFERS, Severity.INVALID, advice)
+            return
+        gap = abs(before - after)
         bad = Severity.INVALID if gap > SHARE_DIFFERS else Severity.WARN
         advice = (
-            f"Not in every run, so left out: {', '.join(missing)}. The common services carry {shares[0]:.0%} of the "
-            f"baseline's and {shares[1]:.0%} of the candidate's requests."
+            f"{left_out}The common services carry {before:.0%} of the baseline's and {after:.0%} of the candidate's "
+            "requests."
         )
         yield Check("services", round(gap, 3), SHARE_DIFFERS, bad, advice)
 
 
-def _share(runs: Sequence[Run], common: tuple[str, ...]) -> float:
+def _share(runs: Sequence[Run], common: tuple[str, ...]) -> float | None:
+    """Share of all requests that the common services carry; ``None`` where a count is not known."""
+    if any(stats.count is None for run in runs for stats in run.services.values()):
+        return None
     total = sum(stats.count or 0 for run in runs for stats in run.services.values())
     kept = sum(run.services[name].count or 0 for run in runs for name in common)
-    return kept / total if total else 1.0
+    return kept / total if total else None
 
 
 def _load(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Check], str | None]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -74,6 +73,12 @@ def compare(
 def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
     if isinstance(side, Run | str | Path):
         side = (side,)
+    if not isinstance(side, Iterable):
+        raise TypeError(f"{title}: expected runs or paths, got {side!r}")
+    side = tuple(side)
+    for item in side:
+        if not isinstance(item, Run | str | Path):
+            raise TypeError(f"{title}: expected runs or paths, got {item!r}")
     if not side:
         raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
     return tuple(run if isinstance(run, Run) else read_run(run) for run in side)
@@ -86,8 +91,8 @@ def load_runs(paths: str | Path | Sequence[str | Path], *, store: str | None = N
     ----------
     paths
         A path, glob pattern, or folder of run folders; or several, as a sequence or as one text separated by commas or
-        line ends.  A relative path that does not exist is tried from the folder above too, so that a notebook opened
-        in ``notebooks/`` finds what the command line finds.
+        line ends.  A relative path in a text that does not exist is tried from the folder above too, so that a
+        notebook opened in ``notebooks/`` finds what the command line finds.
     store
         Folder or URL of a store, whose run ids (and patterns of them) may be named too.
 
@@ -96,23 +101,34 @@ def load_runs(paths: str | Path | Sequence[str | Path], *, store: str | None = N
     ReadError
         A path names nothing, or cannot be read.
     """
-    texts = re.split(r"[\n,]", paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
+    from_notebook = isinstance(paths, str)
+    texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
-    return tuple(run for name in names for run in _named(name, store))
+    return tuple(run for name in names for run in _named(name, store, beside=from_notebook))
 
 
-def _named(name: str, store: str | None) -> list[Run]:
+def _split(text: str) -> list[str]:
+    """One path a line; in a single line also several with commas between them, unless it names something as it is."""
+    if "\n" in text or any((root / text.strip()).exists() for root in (Path(), Path(".."))):
+        return text.splitlines()
+    return text.split(",")
+
+
+def _named(name: str, store: str | None, *, beside: bool) -> list[Run]:
     if store is not None and "://" in store:
         known = RunStore(store)
         found = fnmatch.filter(known.ids(), name)
         if found:
             return [known.get(run_id) for run_id in found]
-    return [read_run(path) for path in expand_path(name, store)]
+    return [read_run(path) for path in expand_path(name, store, beside=beside)]
 
 
-def expand_path(name: str, store: str | None = None) -> list[Path]:
-    """The runs that one path, pattern or folder of runs names, sorted by name; ``ReadError`` when there is none."""
-    roots = [Path(), Path(".."), *([Path(store)] if store else [])]
+def expand_path(name: str, store: str | None = None, *, beside: bool = False) -> list[Path]:
+    """The runs that one path, pattern or folder of runs names, sorted by name; ``ReadError`` when there is none.
+
+    Files of one set that a pattern catches together are one run.  ``beside``: try the folder above too.
+    """
+    roots = [Path(), *([Path("..")] if beside else []), *([Path(store)] if store else [])]
     for text in (str(root / name) for root in roots):
         path = Path(text)
         if _holds_a_run(path):
@@ -125,7 +141,9 @@ def expand_path(name: str, store: str | None = None) -> list[Path]:
             return [path]
         found = sorted(Path(item) for item in glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if found:
-            return [run for item in found for run in expand_path(str(item))]
+            every = [run for item in found for run in expand_path(str(item))]
+            mains = {run: locust_csv.main_file(run) or run for run in every}
+            return list({mains[run]: run for run in reversed(every)}.values())[::-1]
     where = f", and no run of that id in {store}" if store else ""
     raise ReadError(f"{name}: there is no such file, folder or pattern of files{where}")
 

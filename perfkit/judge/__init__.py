@@ -6,9 +6,10 @@ that have such limits; it knows nothing of noise and is labelled as what it is).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from perfkit.errors import did_you_mean
 from perfkit.judge.evidence import by_evidence
 from perfkit.judge.threshold import by_threshold
 from perfkit.model import Comparison, Finding, Run, Side, Verdict
@@ -30,7 +31,7 @@ def judge(
     verdict = _overall(findings, policy) if sides.ok and findings else Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)
-    warnings = list(sides.warnings)
+    warnings = [*sides.warnings, *_unknown_services(sides.services, policy)]
     if sides.ok and not findings:
         warnings.append("Nothing to judge: no metric with a limit is known on both sides.")
     return Comparison(
@@ -45,6 +46,13 @@ def judge(
         warnings=tuple(dict.fromkeys(warnings)),
         checks=sides.checks,
     )
+
+
+def _unknown_services(services: Sequence[str], policy: Policy) -> Iterator[str]:
+    """A tolerance for a service that is not there is a misspelling more often than not."""
+    for name in policy.services:
+        if services and name not in services:
+            yield f"The policy has tolerances for {name!r}, which is not compared here{did_you_mean(name, services)}."
 
 
 def _overall(findings: Sequence[Finding], policy: Policy) -> Verdict:

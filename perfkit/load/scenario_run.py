@@ -22,7 +22,7 @@ from perfkit.load.locust import LocustCommand, LocustOutcome, run_locust
 from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
 from perfkit.load.services import start_services
-from perfkit.model import Check, Run, Severity, Validity
+from perfkit.model import Check, LoadProfile, Run, Severity, Validity
 from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
 from perfkit.store import RunStore
@@ -30,6 +30,8 @@ from perfkit.validity import GeneratorFacts, check_run
 from perfkit.whole_file import write_whole
 
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
+NO_HOST = "You must specify the base host"  # what Locust writes into its log
+SHAPE_DECIDES = "have no impact on LoadShapes"
 OnProgress = Callable[[Progress], None]
 
 
@@ -145,18 +147,27 @@ def _command(scenario: Scenario, folder: Path) -> LocustCommand:
 def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
     """Recording -> Parquet -> summary -> run."""
     recorded = finish_recording(folder / RECORDING, folder / REQUESTS)
+    log = folder / "source" / "locust.log"
+    said = log.read_text(errors="replace") if log.is_file() else ""
     if recorded == 0:
-        log = folder / "source" / "locust.log"
-        raise LoadError(f"scenario {intent.scenario!r}: no request was made; do its tasks call the client?  See {log}")
+        reason = "no host is known: name one with --host" if NO_HOST in said else "do its tasks call the client?"
+        raise LoadError(f"scenario {intent.scenario!r}: no request was made; {reason}  See {log}")
     columns = request_columns(read_requests(folder / REQUESTS))
     summary = summarise_columns(columns)
     facts = replace(_facts(folder / "source" / "generator.csv", outcome), warm_up_s=summary.warm_up_s)
+    profile, shaped = intent.profile, ()
+    if SHAPE_DECIDES in said:
+        advice = "The locustfile's LoadTestShape decides the load: users, spawn rate and duration had no effect."
+        shaped = (Check("load_shape", profile.describe(), "custom load shape", Severity.WARN, advice),)
+        profile = LoadProfile("custom")
+    checks = check_run(summary.services, profile, facts, None)
     return replace(
         intent,
+        profile=profile,
         started_at=datetime.fromtimestamp(summary.begin_s, UTC),
         duration_s=summary.end_s - summary.begin_s,
         services=summary.services,
-        validity=Validity(check_run(summary.services, intent.profile, facts, None)),
+        validity=Validity((*checks, *shaped)),
         content_hash=columns.digest(),
         source=str(folder),
         load_requests=lambda: read_requests(folder / REQUESTS),

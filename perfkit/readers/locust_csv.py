@@ -73,6 +73,11 @@ def read(path: Path) -> Run:
     )
 
 
+def main_file(path: Path) -> Path | None:
+    """The file of the set that ``path`` belongs to which holds the numbers; ``None`` when it is none of Locust's."""
+    return next((main for main in _mains(path) if main.is_file() and looks_like_locust(main)), None)
+
+
 def _mains(path: Path) -> list[Path]:
     """The main files that ``path`` may mean."""
     if path.is_dir():

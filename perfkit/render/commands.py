@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
@@ -36,15 +37,26 @@ def _common_store(runs: Sequence[Run]) -> str | None:
 
 
 def _measure(runs: Sequence[Run]) -> Iterator[str]:
-    by_setup: dict[tuple[str, str, tuple[str, ...]], int] = {}
-    for run in runs:
-        labels = tuple(f"{name}={value}" for name, value in run.labels.items())
-        key = (run.git.get("commit", ""), run.scenario, labels)
-        by_setup[key] = by_setup.get(key, 0) + 1
-    for (commit, scenario, labels), count in by_setup.items():
-        command = ["perfkit", "run", scenario, "--repeat", str(count)]
-        command += [word for label in labels for word in ("--label", label)]
-        if scenario == "demo":  # brings its own services, and both sides
-            command = ["perfkit", "demo"]
+    """One line per set-up that perfkit itself measured; how other tools were called is not known."""
+    measured = [run for run in runs if run.locustfile_hash is not None]
+    by_setup = Counter((run.git.get("commit", ""), tuple(_run_words(run))) for run in measured)
+    for (commit, words), count in by_setup.items():
+        command = [*words, "--repeat", str(count)] if words[1] == "run" else list(words)
         checkout = f"{shlex.join(['git', 'checkout', clean(commit)])} && " if commit else ""
         yield checkout + shlex.join(clean(word) for word in command)
+
+
+def _run_words(run: Run) -> Iterator[str]:
+    if run.scenario == "demo":  # brings its own services, and both sides
+        yield from ("perfkit", "demo")
+        return
+    profile = run.profile
+    options = {
+        "--host": run.target,
+        "--users": profile.users,
+        "--spawn-rate": f"{profile.spawn_rate:g}" if profile.spawn_rate else None,
+        "--duration": f"{profile.duration_s:g}s" if profile.duration_s else None,
+    }
+    yield from ("perfkit", "run", run.scenario)
+    yield from (str(word) for option in options.items() if option[1] is not None for word in option)
+    yield from (word for name, value in run.labels.items() for word in ("--label", f"{name}={value}"))

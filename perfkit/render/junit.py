@@ -27,6 +27,8 @@ def to_junit(comparison: Comparison) -> str:
         error.text = "\n".join(clean(warning) for warning in comparison.warnings)
     for finding in comparison.findings:
         _case(suite, finding, judged=not invalid)
+    notes = [clean(text) for text in (*headlines(comparison), *comparison.warnings)]
+    ElementTree.SubElement(suite, "system-out").text = "\n".join(notes)
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
@@ -36,7 +38,8 @@ def to_junit(comparison: Comparison) -> str:
 def _case(suite: ElementTree.Element, finding: Finding, *, judged: bool) -> None:
     name = f"{clean(finding.service)}: {Metric(finding.metric).title}"
     case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name=name)
-    text = f"{format_change(finding)} {format_interval(finding)}, tolerance {limit_text(finding)}"
+    interval = f" {format_interval(finding)}" if finding.ci_low is not None else ""
+    text = f"{format_change(finding)}{interval}, tolerance {limit_text(finding)}"
     if not judged:
         ElementTree.SubElement(case, "skipped", message="the comparison is invalid")
     elif finding.verdict is Verdict.REGRESSION:
