@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -145,7 +145,7 @@ class Policy:
                 raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
         if not isinstance(self.tolerance, Mapping):
             raise ValueError(f'tolerance: a table such as {{"p95_latency_ms": 10}}, got {self.tolerance!r}')
-        if isinstance(self.gating, str) or not isinstance(self.gating, Sequence):
+        if not isinstance(self.gating, list | tuple):
             raise ValueError(f'gating: a list of metrics such as ["avg_latency_ms", "rps"], got {self.gating!r}')
 
     @property

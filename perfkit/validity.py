@@ -15,10 +15,7 @@ LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
 SHARE_DIFFERS = 0.10  # gap between the shares of requests that the common services carry
 SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not the same answers
 ERRORS_DIFFER_PP = 10.0  # gap between error rates from which latencies describe error pages
-MANY_ERRORS_PCT = 20.0  # of all requests of a run, from which its latencies need a warning
-ALL_ERRORS_PCT = (
-    50.0  # from which they are mostly those of error pages, and the run is not a measurement of the service
-)
+MANY_ERRORS_PCT = 20.0  # error rate from which latencies describe error pages, on whichever side it is
 DURATION_DIFFERS = 2.0  # factor between run lengths
 NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
 
@@ -79,11 +76,9 @@ def _errors(services: Mapping[str, ServiceStats]) -> Check | None:
     if not total:
         return None
     share = 100.0 * sum(min(stats.failures or 0, stats.count or 0) for stats in known) / total
-    bad = Severity.INVALID if share >= ALL_ERRORS_PCT else Severity.WARN if share > MANY_ERRORS_PCT else None
+    bad = Severity.WARN if share > MANY_ERRORS_PCT else None
     advice = "So many requests failed that latencies describe error pages: look at the errors before the times."
-    return _graded(
-        "errors", round(share, 2), ALL_ERRORS_PCT if share >= ALL_ERRORS_PCT else MANY_ERRORS_PCT, bad, advice
-    )
+    return _graded("errors", round(share, 2), MANY_ERRORS_PCT, bad, advice)
 
 
 def _load_reached(profile: LoadProfile, facts: GeneratorFacts) -> Check | None:
@@ -279,6 +274,9 @@ def _same_answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) 
     if rates[0] is not None and rates[1] is not None and abs(rates[1] - rates[0]) > ERRORS_DIFFER_PP:
         advice = f"{name}: {rates[0]:.1f} % errors against {rates[1]:.1f} %: latencies partly describe error pages."
         yield Check("error_pages", round(rates[1] - rates[0], 2), ERRORS_DIFFER_PP, Severity.WARN, advice)
+    elif (worst := max(rates[0] or 0.0, rates[1] or 0.0)) > MANY_ERRORS_PCT:
+        advice = f"{name}: {worst:.1f} % errors: latencies describe error pages, and are not judged."
+        yield Check("error_pages", round(worst, 2), MANY_ERRORS_PCT, Severity.WARN, advice)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -252,21 +252,42 @@ def test_runs_of_one_store_are_named_by_their_ids():
             Validity(),
             {},
             labels={"build": name},
+            locustfile_hash="12",
             source=f"/data/my runs/{name}",
         )
         for name in ("r1", "r2")
     )
     shown = reproduce(replace(comparison(finding()), baseline=Side((before,)), candidate=Side((after,))))
     assert shown.text == "perfkit compare r1 --candidate r2 --store '/data/my runs'"
-    assert "perfkit run api --repeat 1 --label build=r2" in shown.html
+    assert "perfkit run api --label build=r2 --repeat 1" in shown.html
 
 
 def test_reproduce_quotes_what_the_shell_would_read():
-    run = Run("r 1; rm -rf ~", "my api", None, None, LoadProfile(), Validity(), {}, git={"commit": "abc"})
+    run = Run(
+        "r 1; rm -rf ~",
+        "my api",
+        None,
+        None,
+        LoadProfile(),
+        Validity(),
+        {},
+        git={"commit": "abc"},
+        locustfile_hash="12",
+    )
     both = replace(comparison(finding()), baseline=Side((run,)))
     shown = reproduce(both)
     assert shown.text == "perfkit compare 'r 1; rm -rf ~' --candidate r1"
     assert "git checkout abc &amp;&amp; perfkit run &#39;my api&#39; --repeat 1" in shown.html
+
+
+def test_reproduce_names_load_and_target_and_says_nothing_of_what_perfkit_did_not_run():
+    load = LoadProfile("ramp", 20, 5.0, 90.0)
+    run = Run("r1", "shop", None, None, load, Validity(), {}, target="http://127.0.0.1:1", locustfile_hash="12")
+    shown = reproduce(replace(comparison(finding()), baseline=Side((run, run))))
+    words = "perfkit run shop --host http://127.0.0.1:1 --users 20 --spawn-rate 5 --duration 90s --repeat 2"
+    assert words in shown.html
+    foreign = replace(run, locustfile_hash=None)
+    assert "perfkit run" not in reproduce(replace(comparison(finding()), baseline=Side((foreign,)))).html
 
 
 def test_what_differs_between_the_sides_is_marked():

@@ -142,7 +142,6 @@ def test_an_open_gating_question_outweighs_an_improvement():
 def test_without_any_gating_metric_nothing_is_shown_unharmed():
     policy = Policy(tolerance=dict.fromkeys(Policy().gating, "off"))
     assert compare(exact_side(), exact_side(first=50), policy=policy).verdict == "inconclusive"
-    assert compare(exact_side(), exact_side(first=50), policy=Policy(gating=())).verdict == "inconclusive"
 
 
 def test_a_gating_metric_that_one_side_cannot_tell_stays_open_and_says_why():

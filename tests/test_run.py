@@ -142,7 +142,7 @@ def test_ctrl_c_ends_in_order_and_marks_the_run(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=30)
     (folder,) = tmp_path.iterdir()
     read = perfkit.read_run(folder)
-    assert process.returncode == 3
+    assert process.returncode == 130
     assert "interrupted" in err
     assert (folder / "run.json").is_file()
     assert not read.validity.ok

@@ -155,7 +155,8 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
     columns = request_columns(read_requests(folder / REQUESTS))
     summary = summarise_columns(columns)
     facts = replace(_facts(folder / "source" / "generator.csv", outcome), warm_up_s=summary.warm_up_s)
-    profile, shaped = intent.profile, ()
+    profile = intent.profile
+    shaped: tuple[Check, ...] = ()
     if SHAPE_DECIDES in said:
         advice = "The locustfile's LoadTestShape decides the load: users, spawn rate and duration had no effect."
         shaped = (Check("load_shape", profile.describe(), "custom load shape", Severity.WARN, advice),)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.document import make_run_id, parse_time
-from perfkit.errors import ReadError
-from perfkit.model import LoadProfile, Metric, Run, ServiceStats, Validity
+from perfkit.errors import NotComparable, ReadError, did_you_mean
+from perfkit.model import LoadProfile, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.stats.percentile_table import PercentileTable, errors_assumed, errors_from_percentiles
 from perfkit.validity import GeneratorFacts, check_run
 
@@ -80,7 +80,7 @@ def read(path: Path) -> Run:
 
 def _parse(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
     try:
-        document = json.loads(content, parse_constant=_refuse_constant)
+        document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise ReadError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
@@ -89,6 +89,15 @@ def _parse(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(item, dict):
             raise ReadError(f"{path}: {name}: expected an object with metrics, got {item!r}"[:300])
     return dict(document)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice; which one holds?")
+    return found
 
 
 def _refuse_constant(name: str) -> float:
@@ -104,9 +113,25 @@ def _number(item: Mapping[str, Any], key: str, place: str) -> float | None:
     return float(value)
 
 
+def _whole(item: Mapping[str, Any], key: str, place: str) -> float | None:
+    value = _number(item, key, place)
+    if value is not None and not value.is_integer():
+        raise ReadError(f"{place}: {key}: expected a whole number, got {value!r}")
+    return value
+
+
 def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
-    counts = {ours: _number(item, theirs, place) for ours, theirs in COUNTS.items()}
+    for key in item:
+        if key not in KNOWN and (near := did_you_mean(key, KNOWN)):
+            raise ReadError(f"{place}: unknown key {key!r}{near}; rename or remove it")
+    counts = {ours: _whole(item, theirs, place) for ours, theirs in COUNTS.items()}
     values: dict[str, Any] = {metric.value: _number(item, metric.value, place) for metric in Metric}
+    if (values["error_rate_pct"] or 0.0) > 100.0:
+        raise ReadError(f"{place}: error_rate_pct: expected at most 100, got {values['error_rate_pct']:g}")
+    if None not in counts.values() and (counts["failures"] or 0) > (counts["count"] or 0):
+        raise ReadError(
+            f"{place}: total_failures: {counts['failures']:g} failures of {counts['count']:g} requests; mend the file"
+        )
     if counts["count"] is not None and counts["failures"] is None and values["error_rate_pct"] is not None:
         counts["failures"] = round(counts["count"] * values["error_rate_pct"] / 100.0)
     if values["error_rate_pct"] is None and counts["count"] and counts["failures"] is not None:
@@ -144,10 +169,24 @@ def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     rate follows from the counts where they are known.
     """
     by_service: dict[str, list[dict[str, Any]]] = {}
+    _check_fit(runs)
     for run in runs:
         for name, stats in run.services.items():
             by_service.setdefault(name, []).append(_entry(run, stats))
     return {name: _pool(entries) for name, entries in by_service.items()}
+
+
+def _check_fit(runs: Sequence[Run]) -> None:
+    """Runs that may not be judged do not make a baseline, and copies of one run are not several."""
+    seen: dict[str, str] = {}
+    for run in runs:
+        place = run.source or run.id
+        bad = next((check for check in run.validity.problems if check.severity is Severity.INVALID), None)
+        if bad is not None:
+            raise NotComparable(f"{place}: the run is unfit: {bad.name} ({bad.value}): {bad.advice}")
+        if run.content_hash and run.content_hash in seen:
+            raise ReadError(f"{place}: holds the same run as {seen[run.content_hash]}; name each run once")
+        seen[run.content_hash or run.id] = place
 
 
 def _pool(entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from perfkit.validity import GeneratorFacts, check_run
 if TYPE_CHECKING:
     import pandas as pd
 
+NO_NAME = "(no name)"
 REQUIRED = ("start", "service", "response_time_ms", "failed")
 
 
@@ -47,6 +48,8 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     >>> run_from_requests(frame, scenario="smoke").services["api"].avg_latency_ms
     21.0
     """
+    if not isinstance(scenario, str) or not scenario:
+        raise ValueError(f"scenario: expected the name of a load test, got {scenario!r}")
     columns = request_columns(frame)
     kept = frame.assign(start=columns.start_s, failed=columns.failed)
     summary = summarise_columns(columns)
@@ -94,10 +97,12 @@ class RequestColumns:
         return float(self.start_s.min()), float((self.start_s + self.response_time_ms / 1000.0).max())
 
     def digest(self) -> str:
-        """SHA-256 of what was measured; the same requests give the same hash."""
+        """SHA-256 of what was measured; the same requests give the same hash, in whatever order they stand."""
         sha = hashlib.sha256("\0".join(self.names).encode())
-        for part in (self.codes.astype("<i4"), self.start_s, self.response_time_ms, self.failed):
-            sha.update(np.ascontiguousarray(part).tobytes())
+        columns = (self.start_s, self.response_time_ms, self.failed, self.codes.astype("<i4"))
+        order = np.lexsort(columns[::-1])
+        for part in columns:
+            sha.update(np.ascontiguousarray(part[order]).tobytes())
         return sha.hexdigest()
 
 
@@ -105,6 +110,11 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     """Check a frame of requests and take its columns apart; ``ValueError`` names column and row."""
     import pandas as pd
 
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"requests: expected a DataFrame with one row per request, got {type(frame).__name__}")
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"requests: the column {twice!r} stands there twice")
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise ValueError(f"requests: missing column {', '.join(missing)}; found {', '.join(map(str, frame.columns))}")
@@ -114,17 +124,22 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         row = int(times.argmin())
         raise ValueError(f"requests: response_time_ms must be >= 0, row {row} has {times[row]!r}")
     failed = _flags(frame["failed"])
-    codes, names = pd.factorize(frame["service"].astype("category"), sort=True)
+    services = frame["service"].astype("category").cat.remove_unused_categories()
+    codes, names = pd.factorize(services, sort=True)
     if (codes < 0).any():
         raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
     sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
-    return RequestColumns(start, codes, [str(name) for name in names], times, failed, sizes)
+    return RequestColumns(
+        start, codes, [str(name) if str(name).strip() else NO_NAME for name in names], times, failed, sizes
+    )
 
 
 def _seconds(column: pd.Series[Any]) -> Any:
     """Aware times of any make as seconds since the epoch; numbers are left alone."""
     import pandas as pd
 
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        raise ValueError("requests: start holds lengths of time; use aware times or seconds since the epoch")
     if not _holds_times(column):
         return column
     if pd.isna(column).any():
