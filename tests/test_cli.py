@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
-from samples import KNOWN_BASELINE, KNOWN_CANDIDATE, known_answer_files
+from samples import KNOWN_BASELINE, KNOWN_CANDIDATE, REPOSITORY, known_answer_files, requests, write_locust
 
 from perfkit import compare
 from perfkit.cli import main
@@ -198,3 +199,93 @@ def test_a_narrow_terminal_shows_whole_words(tmp_path, columns):
     assert "…" not in text
     assert {"service", "metric", "baseline", "candidate", "change", "verdict"} <= set(text.splitlines()[0].split())
     assert ("detectable" in text) == (columns == 160)
+
+
+# The surroundings of a command ----------------------------------------------------------------------------------------
+
+
+def outside(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """A command line as a shell runs it; its exit code is that of perfkit, not of what it is piped to."""
+    line = f"set -o pipefail; {sys.executable} -m perfkit {command}"
+    return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("compare performance-baselines-v2.json --candidate metrics.json --rule threshold | true", 1),
+        ("compare metrics.json --candidate metrics.json --format json | head -c 1", 3),
+        ("--help | true", 0),
+    ],
+)
+def test_the_exit_code_counts_also_when_the_reader_of_the_output_has_gone(here: Path, command: str, code: int) -> None:
+    done = outside(here, command)
+    assert done.returncode == code
+    assert done.stderr == ""
+
+
+def test_an_output_that_cannot_be_written_is_told(here: Path) -> None:
+    done = outside(here, "compare performance-baselines-v2.json --candidate metrics.json > /dev/full")
+    assert done.returncode == 4
+    assert done.stderr == "perfkit: standard output cannot be written: No space left on device\n"
+
+
+def test_what_init_writes_changes_no_verdict(here: Path) -> None:
+    before = perfkit(*KNOWN_ANSWER, "--rule", "threshold").out, perfkit(*KNOWN_ANSWER).out
+    assert perfkit("init").code == 0
+    assert (perfkit(*KNOWN_ANSWER, "--rule", "threshold").out, perfkit(*KNOWN_ANSWER).out) == before
+
+
+def test_settings_without_a_policy_are_not_taken_for_a_policy(here: Path) -> None:
+    from perfkit.cli.report import _policy
+
+    (here / "perfkit.toml").write_text('store = "runs"\n')
+    assert _policy(None, here / "perfkit.toml") is None
+    (here / "perfkit.toml").write_text("[policy]\nalpha = 0.02\n")
+    assert _policy(None, here / "perfkit.toml") == str(here / "perfkit.toml")
+
+
+@pytest.mark.parametrize("slower", ["nan", "-200", "99999", "x"])
+def test_a_change_that_cannot_be_injected_is_wrong_usage(slower: str) -> None:
+    said = perfkit("demo", "--slower", slower)
+    assert said.code == 2
+    assert "--slower" in said.err
+
+
+def test_files_of_one_set_are_one_run_and_copies_make_no_baseline(here: Path) -> None:
+    write_locust(here / "load_results_x", requests(np.random.default_rng(1)))
+    once = json.loads(perfkit("metrics", "load_results_x_stats.csv").out)
+    assert json.loads(perfkit("metrics", "load_results_x*").out) == once
+    said = perfkit("baseline", "extract", "load_results_x_stats.csv", "load_results_x_stats_history.csv")
+    assert (said.code, "holds the same run as" in said.err) == (2, True)
+
+
+def test_unfit_runs_make_no_baseline(here: Path) -> None:
+    (here / "bad.json").write_text('{"a": {"avg_latency_ms": 3, "total_requests": 0, "total_failures": 0}}')
+    said = perfkit("baseline", "extract", "bad.json")
+    assert said.code == 3
+    assert "the run is unfit: requests" in said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": {"error_rate_pct": 150}}', "error_rate_pct: expected at most 100, got 150"),
+        ('{"a": {"total_requests": 5, "total_failures": 6}}', "6 failures of 5 requests"),
+        ('{"a": {"total_requests": 5.5}}', "total_requests: expected a whole number, got 5.5"),
+        ('{"a": {"rps": 5}, "a": {"rps": 6}}', "the key 'a' stands there twice"),
+        ('{"a": {"rps": 5, "p95_latency": 6}}', "unknown key 'p95_latency' (did you mean 'p95_latency_ms'?)"),
+    ],
+)
+def test_contradictory_metrics_are_refused(here: Path, content: str, message: str) -> None:
+    (here / "odd.json").write_text(content)
+    said = perfkit("compare", "odd.json", "--candidate", "metrics.json")
+    assert said.code == 2
+    assert message in said.err
+    assert "odd.json" in said.err
+
+
+def test_a_scenario_that_the_store_does_not_know_is_told(here: Path) -> None:
+    said = perfkit("runs", "--store", REPOSITORY / "data" / "samples" / "baseline", "--scenario", "dmo")
+    assert (said.code, "did you mean 'demo'?" in said.err) == (2, True)
+    assert "is a file" in perfkit("runs", "--store", here / "metrics.json").err

@@ -357,3 +357,35 @@ def test_a_worse_candidate_is_never_judged_better(seed):
     for key in before:
         if key[1].endswith("latency_ms"):
             assert order.index(after[key]) >= order.index(before[key])
+
+
+def test_a_tolerance_for_a_service_that_is_not_there_is_told():
+    policy = Policy(tolerance={"aa": {"avg_latency_ms": 1.0}})
+    assert any(
+        "'aa'" in text and "did you mean 'a'?" in text
+        for text in compare(exact_side(), exact_side(first=50), policy=policy).warnings
+    )
+
+
+def test_runs_that_mostly_fail_are_not_green():
+    broken = {"failures": 18000, "error_rate_pct": 90.0}
+    comparison = compare(exact_side(**broken), exact_side(first=50, **broken))
+    assert comparison.verdict == "inconclusive"
+    assert any("latencies describe error pages" in text for text in comparison.warnings)
+
+
+def test_a_service_that_got_lost_is_not_green_when_counts_are_not_known():
+    both = exact_side(services=("a", "b"))
+    unknown = [
+        replace(r, services={n: replace(s, count=None, failures=None) for n, s in r.services.items()}) for r in both
+    ]
+    lost = [replace(r, services={"a": r.services["a"]}, content_hash=f"x{i}") for i, r in enumerate(unknown)]
+    comparison = compare(unknown, lost)
+    assert comparison.verdict == "invalid"
+    assert any("How many requests they carry is not known" in text for text in comparison.warnings)
+
+
+def test_what_is_no_run_is_refused_by_name():
+    for wrong in (None, 5, [1]):
+        with pytest.raises(TypeError, match="candidate: expected runs or paths"):
+            compare(exact_side(), wrong)

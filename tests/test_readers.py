@@ -14,6 +14,7 @@ from samples import EPOCH, HISTORY_HEADER, STATS_HEADER, requests, write_locust
 from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, run_from_requests
 from perfkit.readers import READERS
 from perfkit.readers.metrics_json import pooled_metrics
+from perfkit.stats.course import course_errors
 from perfkit.workflow import expand_path
 
 # Locust CSV -------------------------------------------------------------------------------------------------------
@@ -347,3 +348,126 @@ def test_a_folder_of_folders_of_locust_sets_is_all_of_them(rng, tmp_path):
         (tmp_path / name).mkdir()
         write_locust(tmp_path / name / "results", requests(rng))
     assert [path.name for path in expand_path(str(tmp_path))] == ["repeat_0", "repeat_1"]
+
+
+def test_the_order_of_rows_and_unused_names_do_not_make_another_run(rng):
+    frame = requests(rng)
+    shuffled = frame.sample(frac=1, random_state=1)
+    named = frame.assign(service=pd.Categorical(frame["service"], [*frame["service"].unique(), "unused"]))
+    hashes = {run_from_requests(one).content_hash for one in (frame, shuffled, named)}
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.assign(start=pd.to_timedelta(f["start"], unit="s")), "start holds lengths of time"),
+        (lambda f: pd.concat([f, f[["failed"]]], axis=1), "the column 'failed' stands there twice"),
+        (lambda f: f.to_dict(), "expected a DataFrame"),
+    ],
+)
+def test_odd_tables_of_requests_are_refused(rng, change, message):
+    with pytest.raises(ValueError, match=message):
+        run_from_requests(change(requests(rng)))
+
+
+def test_a_service_without_a_name_gets_one(rng):
+    assert set(run_from_requests(requests(rng).assign(service=" ")).services) == {"(no name)"}
+
+
+# Locust's layouts through the ages --------------------------------------------------------------------------------
+
+OLD_TITLES = (
+    '"Method","Name","# requests","# failures","Median response time","Average response time",'
+    '"Min response time","Max response time","Average Content Size","Requests/s"'
+)
+OLD_REQUESTS = f"""{OLD_TITLES}
+"GET","/items",1000,3,47,52,15,680,35,20.00
+"POST","/items",500,0,90,101,20,900,35,10.00
+"None","Total",1500,3,60,68,15,900,35,30.00
+"""
+OLD_DISTRIBUTION = """"Name","# requests","50%","66%","75%","80%","90%","95%","98%","99%","100%"
+"GET /items",1000,47,55,60,66,90,130,200,310,680
+"POST /items",500,90,100,110,120,180,250,390,510,900
+"None Total",1500,60,70,80,90,130,190,300,400,900
+"""
+FOURTEEN_TITLES = OLD_TITLES.replace("Method", "Type") + (
+    ',"Requests Failed/s","50%","66%","75%","80%","90%","95%","98%","99%","99.9%","99.99%","99.999","100%"'
+)
+FOURTEEN = f"""{FOURTEEN_TITLES}
+"GET","/items",1000,3,47,52,15,680,35,20.00,0.06,47,55,60,66,90,130,200,310,600,680,680,680
+"None","Aggregated",1000,3,47,52,15,680,35,20.00,0.06,47,55,60,66,90,130,200,310,600,680,680,680
+"""
+
+
+def test_locust_before_0_12_keeps_percentiles_in_a_file_of_their_own(tmp_path):
+    (tmp_path / "old_requests.csv").write_text(OLD_REQUESTS)
+    alone = read_run(tmp_path / "old_requests.csv")
+    assert alone.services["GET /items"].p95_latency_ms is None
+    (tmp_path / "old_distribution.csv").write_text(OLD_DISTRIBUTION)
+    for name in ("old_requests.csv", "old_distribution.csv", "old", ""):
+        run = read_run(tmp_path / name)
+        assert set(run.services) == {"GET /items", "POST /items"}
+        assert (run.services["GET /items"].p95_latency_ms, run.services["POST /items"].p99_latency_ms) == (130, 510)
+        # Whole milliseconds and hundredths of a request per second are a rounding.
+        steps = run.services["GET /items"].resolutions
+        assert (steps["avg_latency_ms"], steps["rps"]) == (1.0, 0.01)
+
+
+def test_a_distribution_file_that_is_cut_off_is_named(tmp_path):
+    (tmp_path / "old_requests.csv").write_text(OLD_REQUESTS)
+    (tmp_path / "old_distribution.csv").write_text(OLD_DISTRIBUTION[:-40])
+    with pytest.raises(ReadError, match=r"old_distribution\.csv: line 4: .* is the file cut off"):
+        read_run(tmp_path)
+
+
+def test_locust_0_14_and_columns_in_any_order(tmp_path):
+    (tmp_path / "run_stats.csv").write_text(FOURTEEN)
+    lines = [line.split(",") for line in FOURTEEN.splitlines()]
+    (tmp_path / "turned_stats.csv").write_text("\n".join(",".join(reversed(cells)) for cells in lines) + "\n")
+    for name in ("run_stats.csv", "turned_stats.csv"):
+        stats = read_run(tmp_path / name).services["/items"]
+        assert (stats.count, stats.failures, stats.p99_latency_ms, stats.rps) == (1000, 3, 310, 20.0)
+
+
+def history(folder, rows):
+    head = "Timestamp,User Count,Type,Name,Requests/s,50%,Total Request Count,Total Average Response Time"
+    (folder / "run_stats_history.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+def test_the_time_course_tells_the_error_of_the_whole_run(rng, tmp_path):
+    """Latency that wanders in the run makes its average less certain than its requests alone would say."""
+    (tmp_path / "run_stats.csv").write_text(FOURTEEN)
+    plain = read_run(tmp_path / "run_stats.csv").services["/items"]
+    assert "avg_latency_ms" in plain.assumed
+    errors = []
+    for swing in (0.0, 0.5):
+        levels = 52 * (1 + swing * np.sign(np.sin(np.arange(200) / 15))) * rng.lognormal(0, 0.02, 200)
+        counts, means = 5 * np.arange(1, 201), np.cumsum(levels) / np.arange(1, 201)
+        rows = [f"{1000 + i},9,,Aggregated,5,N/A,{counts[i]},{means[i]}" for i in range(200)]
+        history(tmp_path, ["999,0,,Aggregated,0,N/A,0,0", rows[0], *rows, "1201,0,,Aggr"])
+        stats = read_run(tmp_path / "run_stats.csv").services["/items"]
+        assert not {"avg_latency_ms", "rps"} & set(stats.assumed)
+        errors.append(stats.standard_error("avg_latency_ms") / stats.avg_latency_ms)
+    assert errors[1] > 5 * errors[0]
+
+
+def test_the_error_of_a_course_is_what_runs_of_the_same_kind_scatter_by(rng):
+    """Calibration: autocorrelated courses; the error claimed inside one run against the scatter between runs."""
+    means, claimed = [], []
+    for _ in range(300):
+        noise = np.zeros(600)
+        for i in range(1, 600):
+            noise[i] = 0.8 * noise[i - 1] + rng.normal(0, 0.05)
+        levels = 100 * np.exp(noise)
+        counts = 20.0 * np.arange(1, 601)
+        averages = np.cumsum(levels) / np.arange(1, 601)
+        means.append(np.log(averages[-1]))
+        claimed.append(course_errors(np.arange(600.0), counts, averages).average)
+    assert np.sqrt(np.mean(np.square(claimed))) == pytest.approx(np.std(means), rel=0.15)
+
+
+def test_a_course_that_is_too_short_says_nothing():
+    few = np.arange(4.0)
+    assert course_errors(few, 100 * few, 20 + few) is None
+    assert course_errors(np.arange(60.0), np.zeros(60), np.zeros(60)) is None

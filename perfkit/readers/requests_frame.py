@@ -125,6 +125,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         raise ValueError(f"requests: response_time_ms must be >= 0, row {row} has {times[row]!r}")
     failed = _flags(frame["failed"])
     services = frame["service"].astype("category").cat.remove_unused_categories()
+    services = services.cat.reorder_categories(sorted(services.cat.categories, key=str))
     codes, names = pd.factorize(services, sort=True)
     if (codes < 0).any():
         raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
