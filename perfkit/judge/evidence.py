@@ -145,8 +145,10 @@ def _with_plan(
     open_question = finding.verdict is Verdict.INCONCLUSIVE
     if effect.noise is None:
         detectable = max(tolerance, (2.33 + 0.84) * effect.error)
-        rates = [(finding.baseline or 0.0) / 100, (finding.candidate or 0.0) / 100]
-        needed = requests_needed(rates[0], rates[1], tolerance / 100, judgement.level) if open_question else None
+        needed = None
+        pair = [_failures(finding.service, side) for side in sides]
+        if open_question and pair[0] is not None and pair[1] is not None:
+            needed = requests_needed(pair[0], pair[1], tolerance / 100, judgement.level)
         return replace(
             finding, min_detectable=detectable, requests_needed=needed, runs_needed=_runs_for(needed, finding, sides)
         )

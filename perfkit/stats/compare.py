@@ -87,10 +87,10 @@ def compare_error_rates(baseline: Failures, candidate: Failures, confidence: flo
     independent apart from the overdispersion seen between runs.
     """
     factor, df = overdispersion((baseline.failed, candidate.failed), (baseline.counts, candidate.counts))
-    p_rise = _overdispersed(_mid_p_larger(baseline, candidate), factor, df)
-    p_fall = _overdispersed(_mid_p_larger(candidate, baseline), factor, df)
+    p_rise = rise_of_rates(baseline, candidate, factor, df)
+    p_fall = rise_of_rates(candidate, baseline, factor, df)
     t = float(stdtrit(df, 0.5 + confidence / 2.0))
-    low, high = _newcombe(baseline, candidate, t, factor)
+    low, high = difference_of_rates(baseline, candidate, t, factor)
     change = candidate.rate - baseline.rate
     return Effect(
         change=100.0 * change,
@@ -106,7 +106,8 @@ def compare_error_rates(baseline: Failures, candidate: Failures, confidence: flo
 def _mid_p_larger(lesser: Failures, larger: Failures) -> float:
     """P(this many failures or more on the ``larger`` side | all failures), half of the observed point (mid-p)."""
     n1, n2 = float(lesser.counts.sum()), float(larger.counts.sum())
-    total, seen = float(lesser.failed.sum() + larger.failed.sum()), float(larger.failed.sum())
+    seen = float(np.round(larger.failed.sum()))
+    total = float(np.round(lesser.failed.sum())) + seen
     if total == 0 or total == n1 + n2:
         return 0.5
     k = np.arange(seen, min(total, n2) + 1.0)
@@ -121,12 +122,18 @@ def _log_choose(n: float, k: Floats) -> Floats:
     return out
 
 
+def rise_of_rates(lesser: Failures, larger: Failures, factor: float, df: float) -> float:
+    """One-sided p of "the second rate is larger", for a given overdispersion and its degrees of freedom."""
+    return _overdispersed(_mid_p_larger(lesser, larger), factor, df)
+
+
 def _overdispersed(p: float, factor: float, df: float) -> float:
     """A p-value made honest for scatter between runs: its normal score shrinks by sqrt(factor) and gets t tails."""
     return float(stdtr(df, ndtri(min(p, 1.0 - 1e-16)) / np.sqrt(factor)))
 
 
-def _newcombe(baseline: Failures, candidate: Failures, z: float, factor: float) -> tuple[float, float]:
+def difference_of_rates(baseline: Failures, candidate: Failures, z: float, factor: float) -> tuple[float, float]:
+    """Interval of candidate minus baseline as shares, ``z`` standard scores wide (Newcombe's hybrid)."""
     p1, p2 = baseline.rate, candidate.rate
     l1, u1 = wilson(p1, float(baseline.counts.sum()) / factor, z)
     l2, u2 = wilson(p2, float(candidate.counts.sum()) / factor, z)

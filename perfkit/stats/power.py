@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 
-from perfkit.stats.noise import PRIOR_DF, Noise
+from perfkit.stats.compare import Failures, difference_of_rates, rise_of_rates
+from perfkit.stats.noise import PRIOR_DF, Noise, overdispersion
 
 POWER = 0.8  # the usual convention: a change of the detectable size is called in four comparisons of five
+MOST_REQUESTS = 10**8
 MOST_RUNS = 200  # beyond this a design is wrong, not merely short of runs
 
 
@@ -52,17 +54,34 @@ def planned_noise(noise: Noise, runs_per_side: int) -> Noise:
     return Noise(noise.sd, max(noise.df, PRIOR_DF + 2 * (runs_per_side - 1)))
 
 
-def requests_needed(rate_baseline: float, rate_candidate: float, tolerance: float, level: float) -> int | None:
-    """Requests on *each* side that settle a question of error rates (shares in [0, 1]); ``None`` where none would.
+def requests_needed(baseline: Failures, candidate: Failures, tolerance: float, level: float) -> int | None:
+    """Requests on *each* side that settle a question of error rates, if the rates seen are the true ones.
 
-    A difference beyond the tolerance must become significant with power 0.8; a smaller one must be told from the
-    tolerance, both by the normal approximation for two proportions.
+    The judgement itself, with the overdispersion that it found, is asked again for growing numbers of requests, with
+    the difference as unfavourable as chance makes it in one case of five.  ``tolerance`` is a share in [0, 1]; ``None``
+    where `MOST_REQUESTS` would not do.
     """
-    gap = rate_candidate - rate_baseline
-    spread = rate_baseline * (1 - rate_baseline) + rate_candidate * (1 - rate_candidate)
-    spread = max(spread, tolerance * (1 - min(tolerance, 0.5)))
-    distance = gap if gap > tolerance else tolerance - gap
-    if distance <= 0:
+    factor, df = overdispersion((baseline.failed, candidate.failed), (baseline.counts, candidate.counts))
+    low, high = int(min(baseline.counts.sum(), candidate.counts.sum())), MOST_REQUESTS
+
+    def settles(n: int) -> bool:
+        return _settles_rates(baseline.rate, candidate.rate, n, factor, df, tolerance, level)
+
+    if not settles(high):
         return None
-    quantile = float(ndtri(1.0 - level) + ndtri(POWER)) if gap > tolerance else float(ndtri(0.975) + ndtri(POWER))
-    return int(np.ceil(spread * (quantile / distance) ** 2))
+    while high - low > max(1, high // 200):  # to half a percent
+        middle = (low + high) // 2
+        low, high = (low, middle) if settles(middle) else (middle, high)
+    return high
+
+
+def _settles_rates(
+    before: float, after: float, n: int, factor: float, df: float, tolerance: float, level: float
+) -> bool:
+    gap = after - before
+    chance = float(stdtrit(df, POWER)) * np.sqrt(factor * (before * (1 - before) + after * (1 - after)) / n)
+    seen = max(gap - chance, 0.0) if gap > tolerance else max(gap + chance, 0.0)
+    baseline, candidate = (Failures(np.array([s * n]), np.array([float(n)])) for s in (before, min(before + seen, 1.0)))
+    if gap > tolerance:
+        return rise_of_rates(baseline, candidate, factor, df) <= level
+    return difference_of_rates(baseline, candidate, float(stdtrit(df, 0.975)), factor)[1] <= tolerance
