@@ -278,7 +278,7 @@ class Finding:
     percentage points for the error rate (the threshold rule: in the unit of its limit).  ``p_value`` is the one-sided p
     in the direction seen, for this finding alone; ``p_adjusted`` is corrected over all findings.  ``tolerance`` and
     ``min_detectable`` are worsenings >= 0 in ``change_unit``.  ``runs_needed`` counts further runs on each side;
-    ``None`` where more runs would not settle it.
+    ``None`` where more runs would not settle it.  Of an ``objective`` (an absolute limit) ``baseline`` is the limit.
     """
 
     service: str
@@ -300,6 +300,7 @@ class Finding:
     min_detectable: float | None = None
     runs_needed: int | None = None
     requests_needed: int | None = None
+    objective: bool = False
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

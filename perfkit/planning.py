@@ -7,14 +7,42 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.judge.evidence import WEIGHTS, percent_worsening
+from perfkit.judge.evidence import WEIGHTS, log_worsening, percent_worsening
 from perfkit.model import Metric, Run
-from perfkit.noise_profile import level_values, noise_of
+from perfkit.noise_profile import NoiseProfile, level_values, noise_of
 from perfkit.policy import Policy
-from perfkit.stats.noise import overdispersion
-from perfkit.stats.power import POWER, Design, min_detectable_log, planned_noise
+from perfkit.stats.noise import PRIOR_DF_ASSUMED, Noise, overdispersion
+from perfkit.stats.power import MOST_RUNS, POWER, Design, min_detectable_log, planned_noise
 
 Row = tuple[str, str, int, float, str]
+PlanRow = tuple[str, str, float, int, int | None]
+
+
+def plan_runs(profile: NoiseProfile, policy: Policy, percent: float, power: float) -> list[PlanRow]:
+    """Service, metric, variation, runs behind it, and the runs per side that show a worsening of ``percent``.
+
+    ``None`` where `MOST_RUNS` would not do.  The comparison is planned to know this profile (``history``).
+    """
+    if not 0 < percent < 1000:
+        raise ValueError(f"detect: a worsening in percent, above 0 and below 1000, got {percent!r}")
+    if not 0 < power < 1:
+        raise ValueError(f"power: a probability between 0 and 1, got {power!r}")
+    asked = [v for v in profile.variations if policy.limit(v.service, v.metric) is not None]
+    services = len({item.service for item in asked})
+    rows: list[PlanRow] = []
+    for item in asked:
+        metric = Metric(item.metric)
+        level = policy.alpha * WEIGHTS[metric] / (services * sum(WEIGHTS.values()))
+        noise = Noise(item.variation_pct / 100, item.df + PRIOR_DF_ASSUMED)
+        shift = log_worsening(metric, percent)
+        needed = next((n for n in range(1, MOST_RUNS + 1) if _shows(noise, n, level, power, shift)), None)
+        rows.append((item.service, item.metric, item.variation_pct, item.runs, needed))
+    return rows
+
+
+def _shows(noise: Noise, n: int, level: float, power: float, shift: float) -> bool:
+    grown = Noise(noise.sd, noise.df + 2 * (n - 1))
+    return min_detectable_log(grown, Design(n, n, level), power) <= shift
 
 
 def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:

@@ -78,6 +78,30 @@ class Limit:
         return f"{'-' if self.metric.worse < 0 else '+'}{self.amount:g} {unit}"
 
 
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """An absolute limit (SLO) on a metric: at most ``amount``, for throughput at least, in the metric's own unit."""
+
+    metric: Metric
+    amount: float
+
+    @classmethod
+    def parse(cls, metric: str, value: Mapping[str, Any]) -> Objective:
+        """Read ``{"max": 300}``, or for throughput ``{"min": 50}``; ``ValueError`` says what is allowed."""
+        known = Metric(metric)
+        key = "min" if known.worse < 0 else "max"
+        if set(value) != {key}:
+            raise ValueError(f"{metric}: an absolute limit is written {{{key} = 300}}, got {dict(value)!r}")
+        amount = value[key]
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
+            raise ValueError(f"{metric}: {key} must be a finite number > 0, got {amount!r}")
+        return cls(known, float(amount))
+
+    def describe(self) -> str:
+        """As people say it: ``at most 300 ms``."""
+        return f"{'at least' if self.metric.worse < 0 else 'at most'} {self.amount:g} {self.metric.unit}"
+
+
 EVIDENCE_TOLERANCE: Mapping[str, float | str] = MappingProxyType(
     {
         Metric.AVG.value: 5.0,
@@ -103,7 +127,13 @@ class Policy:
     tolerance
         Metric name to the largest accepted worsening (see `Limit`), laid over the defaults of the rule; ``"off"`` stops
         judging a metric.  A service name maps to a table of its own, laid over the common one:
-        ``{"p95_latency_ms": 10.0, "rag_service": {"p95_latency_ms": 20.0}}``.
+        ``{"p95_latency_ms": 10.0, "rag_service": {"p95_latency_ms": 20.0}}``.  An absolute limit stands in
+        ``objectives`` or, here, as ``{"p95_latency_ms": {"max": 300}}``, which leaves the tolerance as it is.
+    objectives
+        Metric name to an absolute limit (SLO), ``{"p95_latency_ms": {"max": 300}}``, ``{"rps": {"min": 50}}``; per
+        service as above.  The candidate's level is judged against it, with its uncertainty.
+    scenarios
+        Scenario name to a tolerance table of its own, laid over the others for runs of that scenario.
     gating
         Metrics that must be shown unharmed before the whole comparison may say ``no_change``.
     alpha
@@ -112,6 +142,8 @@ class Policy:
         Level in (0.5, 1) of the reported intervals.
     rule
         ``evidence`` (a statistical judgement) or ``threshold`` (percentage change against fixed limits).
+    required_runs
+        Runs that each side must have before anything is claimed of it; with fewer, the verdict is ``inconclusive``.
     """
 
     tolerance: Mapping[str, Any] = field(default_factory=dict)
@@ -119,6 +151,9 @@ class Policy:
     alpha: float = 0.01
     confidence: float = 0.95
     rule: str = "evidence"
+    required_runs: int = 1
+    objectives: Mapping[str, Any] = field(default_factory=dict)
+    scenarios: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -132,9 +167,16 @@ class Policy:
         if not gating:
             raise ValueError("gating: name at least one metric; without one nothing could ever be shown unharmed")
         object.__setattr__(self, "gating", gating)
-        object.__setattr__(self, "tolerance", dict(self.tolerance))
+        tolerance, moved = _without_objectives(self.tolerance)
+        object.__setattr__(self, "tolerance", tolerance)
+        object.__setattr__(self, "objectives", _laid_over(self.objectives, moved))
+        object.__setattr__(self, "scenarios", dict(self.scenarios))
         for service in (None, *self.services):
             self._limits(service)
+        for service in (None, *(name for name, value in self.objectives.items() if name not in _METRIC_NAMES)):
+            self.objectives_of(service)
+        for name in self.scenarios:
+            self.for_scenario(name)
 
     def _check_types(self) -> None:
         if not isinstance(self.rule, str):
@@ -143,6 +185,11 @@ class Policy:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
+        if isinstance(self.required_runs, bool) or not isinstance(self.required_runs, int) or self.required_runs < 1:
+            raise ValueError(f"required_runs: a whole number of at least 1, got {self.required_runs!r}")
+        for name in ("objectives", "scenarios"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name}: a table, got {getattr(self, name)!r}")
         if not isinstance(self.tolerance, Mapping):
             raise ValueError(f'tolerance: a table such as {{"p95_latency_ms": 10}}, got {self.tolerance!r}')
         if not isinstance(self.gating, list | tuple):
@@ -166,6 +213,30 @@ class Policy:
     def limit(self, service: str, metric: str) -> Limit | None:
         """The limit that holds for one service and metric, or ``None`` where it is not judged."""
         return self._limits(service).get(Metric(metric).value)
+
+    def objectives_of(self, service: str | None) -> tuple[Objective, ...]:
+        """The absolute limits that hold for one service, in the order of metrics."""
+        table = {name: value for name, value in self.objectives.items() if name in _METRIC_NAMES}
+        own = self.objectives.get(service, {}) if service is not None else {}
+        if not isinstance(own, Mapping):
+            raise ValueError(
+                f"objectives: {service}: a table of metrics, got {own!r}{did_you_mean(str(service), _METRIC_NAMES)}"
+            )
+        table.update(own)
+        for name, value in table.items():
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{name}: an absolute limit is written {{max = 300}}, got {value!r}")
+        found = [Objective.parse(name, value) for name, value in table.items()]
+        return tuple(sorted(found, key=lambda item: list(Metric).index(item.metric)))
+
+    def for_scenario(self, scenario: str) -> Policy:
+        """The policy for runs of one scenario: its own tolerances laid over the others."""
+        own = self.scenarios.get(scenario)
+        if own is None:
+            return self
+        if not isinstance(own, Mapping):
+            raise ValueError(f"scenarios: {scenario}: a table of tolerances, got {own!r}")
+        return replace(self, tolerance=_laid_over(self.tolerance, own), scenarios={})
 
     def with_rule(self, rule: str | None) -> Policy:
         """The same policy under another rule; ``None`` keeps it."""
@@ -193,6 +264,34 @@ class Policy:
         if not isinstance(table, Mapping):
             raise SettingsError(f"{path}: policy must be a table, such as [policy]")
         return cls.from_mapping(table, f"{path}: [policy]" if "policy" in document else str(path))
+
+
+_METRIC_NAMES = tuple(metric.value for metric in Metric)
+
+
+def _without_objectives(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A tolerance table parted into tolerances and absolute limits."""
+    tolerances: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    for name, value in table.items():
+        if name in _METRIC_NAMES:
+            (limits if isinstance(value, Mapping) else tolerances)[name] = value
+        elif isinstance(value, Mapping):
+            tolerances[name], inner = _without_objectives(value)
+            limits |= {name: inner} if inner else {}
+        else:
+            tolerances[name] = value
+    return tolerances, limits
+
+
+def _laid_over(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Both tables; where both speak of a service, its tables are laid over each other too."""
+    merged = dict(table)
+    for name, value in own.items():
+        inner = merged.get(name)
+        both = name not in _METRIC_NAMES and isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[name] = {**inner, **value} if both else value  # type: ignore[dict-item]
+    return merged
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from perfkit.document import dump_json, run_from_document, run_to_document
+from perfkit.document import dump_json, run_from_document, run_to_document, slug
 from perfkit.errors import MissingExtra, ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run
+from perfkit.noise_profile import NoiseProfile, profile_of
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
 
 
 class RunStore:
@@ -215,6 +219,38 @@ class RunStore:
             if run.scenario == scenario and service in run.services and run.validity.ok
         ]
         return pd.DataFrame(rows, columns=["id", "started_at", "value", "standard_error"])
+
+    def noise_profile(self, scenario: str, *, without: Collection[str] = ()) -> NoiseProfile:
+        """What the valid runs of a scenario tell of its noise.
+
+        It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as
+        those that are to be compared.  `StoreError` when there is no run.
+        """
+        runs = [run for run in self._all() if run.scenario == scenario and run.validity.ok and run.id not in without]
+        if not runs:
+            known = sorted({run.scenario for run in self._all()})
+            near = did_you_mean(scenario, known)
+            there = f"; there are {', '.join(known)}" if known else ""
+            raise StoreError(f"{self.url}: no valid runs of the scenario {scenario!r}{near}{there}")
+        kept = posixpath.join(self._root, NOISE, f"{slug(scenario)}.json")
+        profile = self._kept_profile(kept)
+        if profile is not None and profile.scenario == scenario and profile.run_ids == tuple(run.id for run in runs):
+            return profile
+        profile = profile_of(scenario, runs)
+        if not without:
+            try:
+                self._fs.makedirs(posixpath.dirname(kept), exist_ok=True)
+                self._write_whole(kept, dump_json(profile.to_dict()).encode())
+            except OSError:
+                pass  # it can be learned anew; a store that may only be read is no reason to fail
+        return profile
+
+    def _kept_profile(self, path: str) -> NoiseProfile | None:
+        """A profile is derived: a broken one is learned anew."""
+        try:
+            return NoiseProfile.from_dict(json.loads(self._fs.cat_file(path)))
+        except (OSError, ValueError):
+            return None
 
     def _path(self, run_id: str) -> str:
         if "/" in run_id or run_id in ("", ".", ".."):

@@ -17,9 +17,11 @@ from perfkit.errors import NotComparable, PerfkitError, ReadError
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run
-from perfkit.planning import detectable_changes
+from perfkit.noise_profile import NoiseProfile, profile_of
+from perfkit.planning import detectable_changes, plan_runs
 from perfkit.policy import Policy
 from perfkit.readers import locust_csv, read_run, run_folder
+from perfkit.replay import Replay, replay
 from perfkit.store import RunStore
 
 __all__ = [
@@ -28,10 +30,14 @@ __all__ = [
     "detectable",
     "execution_record",
     "expand_path",
+    "explain",
     "import_run",
+    "known_history",
     "levels_of",
     "load_runs",
+    "plan",
     "policy_from",
+    "replay_history",
     "run_scenarios",
     "simulate",
 ]
@@ -43,7 +49,11 @@ if TYPE_CHECKING:
 
 
 def compare(
-    baseline: Sequence[Run | str | Path], candidate: Sequence[Run | str | Path], *, policy: Policy | None = None
+    baseline: Sequence[Run | str | Path],
+    candidate: Sequence[Run | str | Path],
+    *,
+    policy: Policy | None = None,
+    history: NoiseProfile | Sequence[Run | str | Path] | None = None,
 ) -> Comparison:
     """Judge the candidate against the baseline.
 
@@ -53,6 +63,9 @@ def compare(
         Runs, or paths that `read_run` takes; at least one on each side.
     policy
         What is accepted; the default policy when ``None``.
+    history
+        Earlier runs of the same scenario, oldest first, none of which is compared here, or the noise profile learned
+        from such.  They tell how much its runs vary, which makes small comparisons sharper; their level is not used.
 
     Returns
     -------
@@ -67,7 +80,62 @@ def compare(
         A side is empty.
     """
     sides = [_runs(title, side) for title, side in (("baseline", baseline), ("candidate", candidate))]
-    return judge(sides[0], sides[1], policy or Policy())
+    return judge(sides[0], sides[1], policy or Policy(), _profile(history))
+
+
+def _profile(history: NoiseProfile | Sequence[Run | str | Path] | None) -> NoiseProfile | None:
+    if history is None or isinstance(history, NoiseProfile):
+        return history
+    runs = [run for run in _runs("history", history) if run.validity.ok]
+    return profile_of(runs[0].scenario, runs) if runs else None
+
+
+def replay_history(store: str, scenario: str, *, policy: Policy | None = None, window: int = 9) -> tuple[Replay, ...]:
+    """When would this policy have fired on the stored history of a scenario?  Oldest first."""
+    known = RunStore(store)
+    ids = known.runs(scenario=scenario)["id"]
+    return replay([known.get(run_id) for run_id in ids], policy or Policy(), window)
+
+
+def explain(
+    comparison: Comparison,
+    service: str,
+    metric: str,
+    *,
+    policy: Policy | None = None,
+    history: NoiseProfile | None = None,
+) -> str:
+    """The arithmetic of one verdict of a comparison, made under that policy and history, step by step."""
+    from perfkit.judge.explain import explain as steps
+
+    return steps(comparison, service, metric, policy or Policy(), history)
+
+
+def known_history(store: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> NoiseProfile:
+    """The noise profile of the runs' scenario, from the other runs of a store."""
+    every = (*baseline, *candidate)
+    return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every})
+
+
+def plan(store: str, scenario: str, percent: float, *, power: float, policy: Policy | None = None) -> pd.DataFrame:
+    """How many runs a comparison needs on each side to call a worsening of ``percent``.
+
+    Returns
+    -------
+    DataFrame
+        Columns service, metric, variation_pct, history_runs, runs_per_side (``NaN`` where `planning.MOST_RUNS` would
+        not do), hours (of load, both sides; ``NaN`` where unknown).  One row per service and limited metric but the
+        error rate, which depends on requests and not on runs.
+    """
+    import pandas as pd
+
+    known = RunStore(store)
+    profile = known.noise_profile(scenario)
+    lengths = known.runs(scenario=scenario)["duration_s"].dropna()
+    length = float(lengths.median()) if len(lengths) else float("nan")
+    rows = plan_runs(profile, policy or Policy(), percent, power)
+    frame = pd.DataFrame(rows, columns=["service", "metric", "variation_pct", "history_runs", "runs_per_side"])
+    return frame.assign(hours=2 * frame["runs_per_side"].astype(float) * length / 3600)
 
 
 def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:

@@ -22,6 +22,7 @@ LEVELS = [
     "judge",
     "levels",
     "planning",
+    "replay",
     "store",
     "load",
     "render",

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from perfkit import __version__
-from perfkit.cli import compare, demo, files, init, report, run, runs
+from perfkit.cli import compare, demo, files, init, plan, replay, report, run, runs
 from perfkit.errors import (
     LoadError,
     MissingExtra,
@@ -63,6 +63,8 @@ for command in (
     compare.compare,
     report.report,
     demo.demo,
+    plan.plan,
+    replay.replay,
     runs.runs,
     files.import_,
     files.metrics,

@@ -36,6 +36,13 @@ EXIT_INVALID = 3
     show_default=True,
     help="What ends with exit code 1.  Invalid runs end with 3 in any case.",
 )
+@click.option("--history", is_flag=True, help="Learn the noise from the other runs of this scenario in the store too.")
+@click.option(
+    "--explain",
+    nargs=2,
+    metavar="SERVICE METRIC",
+    help="Print the arithmetic of one verdict, step by step.",
+)
 @STORE
 @SETTINGS
 def compare(
@@ -46,6 +53,8 @@ def compare(
     format_: str,
     output: Path | None,
     fail_on: str,
+    history: bool,
+    explain: tuple[str, str] | None,
     store: str | None,
     settings: Path | None,
 ) -> int:
@@ -57,6 +66,7 @@ def compare(
     Examples:
       perfkit compare data/runs/20261101T*-api-* --candidate data/runs/20261102T*-api-*
       perfkit compare old_stats.csv --candidate new_stats.csv --format markdown --output reports/regression-analysis.md
+      perfkit compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*" --explain api_gateway p95_latency_ms
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
     from perfkit import workflow
@@ -66,8 +76,12 @@ def compare(
     chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
     place = store or known.store
     sides = [workflow.load_runs(names, store=place) for names in (baseline, candidate)]
-    comparison = workflow.compare(sides[0], sides[1], policy=chosen)
-    _write(comparison, format_, output)
+    profile = workflow.known_history(place, *sides) if history else None
+    comparison = workflow.compare(sides[0], sides[1], policy=chosen, history=profile)
+    if explain is not None:
+        write(workflow.explain(comparison, *explain, policy=chosen, history=profile), output)
+    else:
+        _write(comparison, format_, output)
     return exit_code(comparison, fail_on)
 
 

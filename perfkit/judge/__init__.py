@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from perfkit.errors import did_you_mean
 from perfkit.judge.evidence import by_evidence
+from perfkit.judge.objective import by_objective
 from perfkit.judge.threshold import by_threshold
 from perfkit.model import Comparison, Finding, Run, Side, Verdict
 from perfkit.noise_profile import NoiseProfile
@@ -22,16 +23,27 @@ def judge(
     baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, profile: NoiseProfile | None = None
 ) -> Comparison:
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
+    policy = policy.for_scenario(candidate[0].scenario if candidate else "")
     sides = check_sides(baseline, candidate)
     findings: tuple[Finding, ...] = ()
     if sides.services and policy.rule == "evidence":
         findings = by_evidence(baseline, candidate, sides, policy, profile)
     elif sides.services:
         findings = by_threshold(baseline, candidate, sides, policy)
+    if sides.services:
+        findings = (*findings, *by_objective(baseline, candidate, sides.services, policy, profile))
+    missing = policy.required_runs - min(len(baseline), len(candidate))
+    if missing > 0:
+        findings = tuple(_too_early(finding, missing) for finding in findings)
     verdict = _overall(findings, policy) if sides.ok and findings else Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)
     warnings = [*sides.warnings, *_unknown_services(sides.services, policy)]
+    if missing > 0:
+        warnings.append(
+            f"The policy asks for {policy.required_runs} runs on each side; there are {len(baseline)} and "
+            f"{len(candidate)}, so nothing is claimed."
+        )
     if sides.ok and not findings:
         warnings.append("Nothing to judge: no metric with a limit is known on both sides.")
     return Comparison(
@@ -60,11 +72,18 @@ def _overall(findings: Sequence[Finding], policy: Policy) -> Verdict:
         return Verdict.REGRESSION
     if any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
         return Verdict.INCONCLUSIVE
+    if findings and all(finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
+        return Verdict.INCONCLUSIVE
     if policy.rule == "evidence" and not any(finding.gating for finding in findings):
         return Verdict.INCONCLUSIVE
     if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
         return Verdict.IMPROVEMENT
     return Verdict.NO_CHANGE
+
+
+def _too_early(finding: Finding, missing: int) -> Finding:
+    """Keep the numbers, and claim nothing of so few runs."""
+    return replace(finding, verdict=Verdict.INCONCLUSIVE, runs_needed=max(missing, finding.runs_needed or 0))
 
 
 def _unjudged(finding: Finding) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfkit.model import Comparison, Finding, Metric, Verdict
-from perfkit.render.theme import format_change, format_interval, format_signed, shorten
+from perfkit.render.theme import format_change, format_interval, format_signed, format_value, shorten
 
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 
@@ -35,6 +35,10 @@ def _event(service: str, findings: Sequence[Finding]) -> str:
 
 
 def _effect(finding: Finding) -> str:
+    if finding.objective:
+        return (
+            f"{Metric(finding.metric).title} {format_value(finding.metric, finding.candidate)}, {finding.limit} allowed"
+        )
     interval = f" {format_interval(finding)}" if finding.ci_low is not None else ""
     return f"{Metric(finding.metric).title} {format_change(finding)}{interval}"
 
@@ -107,7 +111,7 @@ def detectable(finding: Finding) -> str:
 
 def limit_text(finding: Finding) -> str:
     """The tolerance, as a signed change in the unit that is judged: ``+5 %``, ``-30 %``, ``+0.5 pp``."""
-    if finding.tolerance is None:
+    if finding.tolerance is None or finding.objective:
         return finding.limit
     sign = "-" if Metric(finding.metric).worse < 0 else "+"
     return f"{sign}{finding.tolerance:.3g} {finding.change_unit}"

@@ -1,0 +1,176 @@
+"""The past of a scenario: its noise profile, plans made from it, a policy replayed on it, one verdict explained."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import plain_stats, run
+
+from perfkit import Policy, RunStore, SettingsError, StoreError, compare, workflow
+from perfkit.cli import main
+from perfkit.noise_profile import NoiseProfile, profile_of
+
+
+def nights(rng, n, *, first=0, sd=0.02, factor=1.0):
+    """Runs that vary by ``sd`` between themselves and show little of it inside."""
+    return [
+        run({"a": plain_stats(20.0 * factor * np.exp(rng.normal(0, sd)), count=5000)}, number=first + i)
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def store(rng, tmp_path):
+    kept = RunStore(tmp_path / "runs")
+    for one in nights(rng, 20):
+        kept.add(one)
+    return kept
+
+
+def said(*words):
+    import io
+
+    out, err = io.StringIO(), io.StringIO()
+    return main([str(word) for word in words], out, err), out.getvalue(), err.getvalue()
+
+
+def test_a_profile_is_kept_and_learned_anew_when_runs_are_added(rng, store):
+    first = store.noise_profile("api")
+    (file,) = (store.folder / ".noise").iterdir()
+    assert NoiseProfile.from_dict(json.loads(file.read_text())) == first
+    assert len(first.run_ids) == 20
+    average = next(item for item in first.variations if item.metric == "avg_latency_ms")
+    assert 1.2 < average.variation_pct < 3.0
+    assert len(store.ids()) == 20
+    store.add(nights(rng, 1, first=40)[0])
+    assert len(store.noise_profile("api").run_ids) == 21
+    file.write_text("broken")
+    assert len(store.noise_profile("api").run_ids) == 21
+    with pytest.raises(StoreError, match=r"no valid runs of the scenario 'apu' .did you mean 'api'"):
+        store.noise_profile("apu")
+
+
+def test_a_profile_does_not_take_a_step_for_noise(rng):
+    flat = profile_of("api", nights(rng, 30)).scatter("a", compare_metric())
+    stepped = [*nights(rng, 15), *nights(rng, 15, first=50, factor=1.5)]
+    squares, df = profile_of("api", stepped).scatter("a", compare_metric())
+    assert squares / df < 3 * flat[0] / flat[1]
+
+
+def compare_metric():
+    from perfkit import Metric
+
+    return Metric.AVG
+
+
+def test_history_sharpens_one_run_against_one_and_keeps_its_promise(rng):
+    """Twenty earlier runs tell the noise, of which these runs show little inside: no more false alarms, and power."""
+    found = {True: [0, 0], False: [0, 0]}
+    for _ in range(120):
+        history = profile_of("api", nights(rng, 20, first=100))
+        for known in (True, False):
+            for slot, factor in enumerate((1.0, 1.12)):
+                pair = nights(rng, 1), nights(rng, 1, first=50, factor=factor)
+                comparison = compare(*pair, history=history if known else None)
+                found[known][slot] += comparison.verdict == "regression"
+    assert found[True][0] <= 5
+    assert found[True][1] > 60
+    assert found[True][0] <= found[False][0]
+
+
+def test_twenty_runs_of_history_as_baseline_are_as_good_as_nine(rng):
+    called = {9: 0, 20: 0}
+    for _ in range(150):
+        for n in called:
+            comparison = compare(nights(rng, n), nights(rng, 1, first=50, factor=1.09))
+            called[n] += comparison.verdict == "regression"
+    assert called[20] >= called[9] - 8
+
+
+def test_history_on_the_command_line(rng, store, tmp_path):
+    ids = [store.add(one) for one in (*nights(rng, 1, first=50), *nights(rng, 1, first=60))]
+    words = ("compare", ids[0], "--candidate", ids[1], "--store", store.url, "--format", "json")
+    plain, sharper = (json.loads(said(*words, *more)[1]) for more in ((), ("--history",)))
+    widths = [f["findings"][0]["ci_high"] - f["findings"][0]["ci_low"] for f in (plain, sharper)]
+    assert widths[0] != widths[1]
+    code, _, err = said("compare", ids[0], "--candidate", ids[1], "--store", store.url, "--explain", "a", "avg_latenc")
+    assert (code, "did you mean 'avg_latency_ms'" in err) == (2, True)
+
+
+def test_an_explanation_can_be_redone_by_hand(rng):
+    before, after = nights(rng, 5), nights(rng, 3, first=50, factor=1.2)
+    comparison = compare(before, after)
+    text = workflow.explain(comparison, "a", "avg_latency_ms")
+    s = float(re.search(r"\) = ([0-9.]+), [0-9.]+ df\n  error of", text)[1])
+    e = float(re.search(r"sqrt\(1/5 \+ 1/3\) = ([0-9.]+)", text)[1])
+    d = float(re.search(r"difference d = ([+-][0-9.]+)", text)[1])
+    logs = [np.log([r.services["a"].avg_latency_ms for r in side]) for side in (before, after)]
+    assert d == pytest.approx(logs[1].mean() - logs[0].mean(), abs=1e-5)
+    assert e == pytest.approx(s * np.sqrt(1 / 5 + 1 / 3), rel=1e-3)
+    finding = comparison.findings[0]
+    assert f"{finding.change_pct:+.3f} % [{finding.ci_low:+.3f}, {finding.ci_high:+.3f}]" in text
+    assert f"-> {finding.verdict}" in text
+    assert "requests failed" in workflow.explain(comparison, "a", "error_rate_pct")
+    fixed = compare(before, after, policy=Policy(rule="threshold"))
+    assert "limit +50 %" in workflow.explain(fixed, "a", "p95_latency_ms", policy=Policy(rule="threshold"))
+    with pytest.raises(SettingsError, match="'b': not compared"):
+        workflow.explain(comparison, "b", "rps")
+
+
+def test_a_plan_keeps_its_promise(rng, store):
+    frame = workflow.plan(store.url, "api", 8.0, power=0.8).set_index("metric")
+    needed = int(frame.loc["avg_latency_ms", "runs_per_side"])
+    assert 1 <= needed <= 8
+    profile = store.noise_profile("api")
+    called = 0
+    for _ in range(150):
+        pair = nights(rng, needed), nights(rng, needed, first=50, factor=1.08)
+        findings = compare(*pair, history=profile).findings
+        called += next(f for f in findings if f.metric == "avg_latency_ms").verdict == "regression"
+    assert called >= 0.7 * 150
+    assert (
+        workflow.plan(store.url, "api", 2.0, power=0.8).set_index("metric").loc["avg_latency_ms", "runs_per_side"]
+        > needed
+    )
+
+
+def test_plan_on_the_command_line(store):
+    code, out, _ = said("plan", "--scenario", "api", "--detect", "8%", "--store", store.url)
+    assert code == 0
+    assert re.search(r"^a +average +\d\.\d % +20 +\d+ ", out, re.M)
+    document = json.loads(
+        said("plan", "--scenario", "api", "--detect", "8", "--store", store.url, "--format", "json")[1]
+    )
+    assert document["detect_pct"] == 8.0
+    for wrong in ("x", "0", "-5%", "nan"):
+        assert said("plan", "--scenario", "api", "--detect", wrong, "--store", store.url)[0] == 2
+    assert said("plan", "--scenario", "nope", "--detect", "5%", "--store", store.url)[0] == 4
+
+
+def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
+    kept = RunStore(tmp_path / "runs")
+    ids = [kept.add(one) for one in (*nights(rng, 20, sd=0.01), *nights(rng, 2, first=50, sd=0.01, factor=1.3))]
+    found = workflow.replay_history(kept.url, "api", window=9)
+    assert [item.run.id for item in found] == ids[9:]
+    fired = [item.run.id for item in found if item.comparison.verdict == "regression"]
+    assert fired[-2:][0] in ids[20:]
+    assert len(fired) <= 3
+    code, out, _ = said("replay", "--scenario", "api", "--store", kept.url)
+    assert code == 0
+    assert f"{ids[20]}  ✗ regression: a got worse: average latency" in out
+    assert said("replay", "--scenario", "api", "--store", kept.url, "--window", "30")[0] == 3
+    rows = json.loads(said("replay", "--scenario", "api", "--store", kept.url, "--format", "json")[1])
+    assert rows[-1]["verdict"] in ("regression", "inconclusive")
+
+
+def test_invalid_runs_of_the_past_are_left_out(rng, tmp_path):
+    from perfkit.model import Check, Severity, Validity
+
+    kept = RunStore(tmp_path / "runs")
+    bad = Validity((Check("interrupted", "yes", "no", Severity.INVALID),))
+    for i, one in enumerate(nights(rng, 12)):
+        kept.add(replace(one, validity=bad) if i == 5 else one)
+    assert len(kept.noise_profile("api").run_ids) == 11
+    assert len(workflow.replay_history(kept.url, "api", window=9)) == 2
