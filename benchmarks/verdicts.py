@@ -1,0 +1,190 @@
+"""How often verdicts are right: on simulated runs, and on sets of identical real runs where some are at hand.
+
+    python benchmarks/verdicts.py
+    python benchmarks/verdicts.py --repeats FOLDER      FOLDER/<set-up>/<repeat>/ holds Locust CSV files
+
+Each row judges the same pairs with perfkit and, in the same run, with what teams use instead: fixed thresholds, "any
+metric worse by 5 %", Welch's t-test on run values, and (simulated requests only) Mann-Whitney on single requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from perfkit import Metric, Policy, Run, Verdict, compare, read_run, run_from_requests
+from perfkit.model import LATENCY_METRICS
+
+SIZES = ((5, 3), (9, 1), (3, 1), (1, 1))
+STRICT = Policy(tolerance={metric.value: 3.0 for metric in Metric if metric is not Metric.ERROR_RATE})
+WATCHED = (Metric.AVG, Metric.P50, Metric.P95, Metric.P99, Metric.RPS)
+Pair = tuple[list[Run], list[Run]]
+
+
+def slower(run: Run, factor: float) -> Run:
+    """The run with all its latencies times ``factor``."""
+    services = {}
+    for name, found in run.services.items():
+        names = [metric.value for metric in LATENCY_METRICS if found.value(metric) is not None]
+        errors = {k: v * (factor if k in names else 1.0) for k, v in found.standard_errors.items()}
+        changed = {metric: getattr(found, metric) * factor for metric in names}
+        services[name] = replace(found, **changed, standard_errors=errors)
+    return replace(run, services=services, content_hash=f"{run.content_hash}*{factor}")
+
+
+def perfkit_rule(policy: Policy | None) -> Callable[[Pair], str]:
+    return lambda pair: compare(*pair, policy=policy).verdict.value
+
+
+def thresholds(pair: Pair) -> str:
+    """Error rate +0.5 pp, p95 +50 %, rps -30 %, of the mean values."""
+    limits = {Metric.P95: 50.0, Metric.RPS: 30.0}
+    return _any(pair, lambda m, before, after: m in limits and worsening(m, before, after) > limits[m])
+
+
+def any_five(pair: Pair) -> str:
+    return _any(pair, lambda m, before, after: worsening(m, before, after) > 5.0)
+
+
+def welch(pair: Pair) -> str:
+    """One-sided at 0.01 on run values, each metric by itself; needs two runs on each side."""
+
+    def is_worse(metric: Metric, before: np.ndarray, after: np.ndarray) -> bool:
+        if min(before.size, after.size) < 2 or before.std() + after.std() == 0:
+            return False
+        side = "greater" if metric.worse > 0 else "less"
+        return bool(stats.ttest_ind(after, before, equal_var=False, alternative=side).pvalue < 0.01)
+
+    return _any(pair, is_worse)
+
+
+def mann_whitney(pair: Pair) -> str:
+    """One-sided at 0.01 on all single requests."""
+    times = [np.concatenate([r.requests()["response_time_ms"].to_numpy() for r in side]) for side in pair]
+    return "regression" if stats.mannwhitneyu(times[1], times[0], alternative="greater").pvalue < 0.01 else "no_change"
+
+
+def worsening(metric: Metric, before: np.ndarray, after: np.ndarray) -> float:
+    return metric.worse * 100.0 * (after.mean() / before.mean() - 1.0)
+
+
+def _any(pair: Pair, is_worse: Callable[[Metric, np.ndarray, np.ndarray], bool]) -> str:
+    for service in pair[0][0].services:
+        for metric in WATCHED:
+            values = [[run.services[service].value(metric) for run in side] for side in pair]
+            if all(value for side in values for value in side):
+                before, after = (np.array(side, float) for side in values)
+                if is_worse(metric, before, after):
+                    return "regression"
+    return "no_change"
+
+
+def simulated(rng: np.random.Generator, n: int, sd: float, factor: float = 1.0) -> list[Run]:
+    """Runs of two services and 2,000 requests each, that vary by ``sd`` between themselves."""
+    runs = []
+    for _ in range(n):
+        common = rng.normal(0, sd * 0.7)
+        parts = []
+        for name, median in (("api", 20.0), ("rag", 90.0)):
+            level = median * factor * np.exp(common + rng.normal(0, sd * 0.7))
+            start = np.sort(rng.uniform(0, 60, 1000))
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "start": 1.7e9 + start,
+                        "service": name,
+                        "response_time_ms": level * rng.lognormal(0, 0.4, 1000),
+                        "failed": rng.random(1000) < 0.003,
+                    }
+                )
+            )
+        runs.append(run_from_requests(pd.concat(parts), scenario="simulated"))
+    return runs
+
+
+def split(runs: Sequence[Run], sizes: tuple[int, int], rng: np.random.Generator) -> Pair:
+    order = rng.permutation(len(runs))[: sum(sizes)]
+    chosen = [runs[i] for i in order]
+    return chosen[: sizes[0]], chosen[sizes[0] :]
+
+
+def report(title: str, pairs: list[Pair], rules: dict[str, Callable[[Pair], str]], changes: Sequence[float]) -> None:
+    print(f"\n{title}: {len(pairs)} pairs")
+    print(f"  {'rule':<34}" + "".join(f"{f'+{100 * c:.0f} %':>10}" for c in changes) + "     identical: no_change")
+    for name, rule in rules.items():
+        shares = []
+        for change in changes:
+            moved = pairs if not change else [(b, [slower(r, 1 + change) for r in c]) for b, c in pairs]
+            if name == "Mann-Whitney on requests" and change:
+                shares.append(float("nan"))
+                continue
+            counts = Counter(map(rule, moved))
+            shares.append(100 * counts["regression"] / len(pairs))
+            if not change:
+                proved = 100 * counts[Verdict.NO_CHANGE.value] / len(pairs)
+        cells = "".join("         -" if s != s else f"{s:>8.1f} %" for s in shares)
+        print(f"  {name:<34}{cells}     {proved:>8.1f} %")
+
+
+RULES: dict[str, Callable[[Pair], str]] = {
+    "perfkit, tolerance 3 %": perfkit_rule(STRICT),
+    "perfkit, default policy": perfkit_rule(None),
+    "fixed: p95 +50 %, rps -30 %": thresholds,
+    "any metric worse by 5 %": any_five,
+    "Welch's t on run values, 0.01": welch,
+}
+
+
+def real(folder: Path, trials: int) -> Iterator[tuple[str, list[Pair]]]:
+    setups = {}
+    for place in sorted(p for p in folder.iterdir() if p.is_dir()):
+        runs = [read_run(repeat) for repeat in sorted(place.iterdir()) if repeat.is_dir()]
+        setups[place.name] = runs
+    for sizes in SIZES:
+        rng = np.random.default_rng(7)
+        pairs = [split(runs, sizes, rng) for runs in setups.values() if len(runs) >= sum(sizes) for _ in range(trials)]
+        yield f"{len(setups)} sets of identical real runs, {sizes[0]} against {sizes[1]}", pairs
+
+
+def coverage(trials: int) -> None:
+    print("\nnominal 95 % intervals that hold the truth (+4 %), simulated requests")
+    rng = np.random.default_rng(11)
+    for sd in (0.01, 0.03, 0.05):
+        cells = []
+        for sizes in ((3, 3), (5, 3), (10, 10)):
+            hits = []
+            for _ in range(trials):
+                pair = simulated(rng, sizes[0], sd), simulated(rng, sizes[1], sd, 1.04)
+                for finding in compare(*pair).findings:
+                    if finding.metric in (Metric.AVG, Metric.P50, Metric.P95):
+                        hits.append(finding.ci_low <= 4.0 <= finding.ci_high)
+            cells.append(f"{sizes}: {100 * np.mean(hits):.1f} %")
+        print(f"  run-to-run {100 * sd:.0f} %   " + "   ".join(cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=Path, help="folder of set-ups, each a folder of identical runs")
+    parser.add_argument("--trials", type=int, default=40, help="pairs per set-up and size")
+    arguments = parser.parse_args()
+    if arguments.repeats is not None:
+        for title, pairs in real(arguments.repeats, arguments.trials):
+            report(title, pairs, RULES, (0.0, 0.05, 0.10, 0.20))
+    rng = np.random.default_rng(3)
+    for sizes in SIZES:
+        pool = [simulated(rng, sum(sizes), 0.02) for _ in range(arguments.trials)]
+        pairs = [(runs[: sizes[0]], runs[sizes[0] :]) for runs in pool]
+        rules = {**RULES, "Mann-Whitney on requests": mann_whitney}
+        report(f"simulated, 2 % run to run, {sizes[0]} against {sizes[1]}", pairs, rules, (0.0, 0.05, 0.10, 0.20))
+    coverage(arguments.trials)
+
+
+if __name__ == "__main__":
+    main()
