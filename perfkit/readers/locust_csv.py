@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from perfkit.model import Check, LoadProfile, Metric, Run, ServiceStats, Severit
 from perfkit.readers.locust_history import read_history
 from perfkit.readers.locust_tables import Row, looks_like_locust, stats_rows, with_distribution
 from perfkit.stats.course import CourseErrors
-from perfkit.stats.percentile_table import PercentileTable, errors_from_percentiles
+from perfkit.stats.percentile_table import AUTOCORRELATION_FACTOR, PercentileTable, errors_from_percentiles
 from perfkit.stats.summary import requests_needed_for
 from perfkit.validity import GeneratorFacts, check_run
 
@@ -53,7 +53,7 @@ def read(path: Path) -> Run:
     rows = with_distribution(list(stats_rows(main)), Path(f"{prefix}_distribution.csv"))
     history = read_history(Path(f"{prefix}_stats_history.csv"))
     total = next((row for row in rows if row.is_total), None)
-    services = _services(rows, _Dependence.of(total, history.errors))
+    services = _services(rows, history.errors)
     duration = history.duration_s or _length(total, rows)
     profile = LoadProfile("unknown", users=history.peak_users, duration_s=None)
     digest = _digest(main, prefix)
@@ -98,8 +98,9 @@ def _prefix(main: Path) -> Path:
     return main.with_suffix("")
 
 
-def _services(rows: list[Row], dependence: _Dependence) -> dict[str, ServiceStats]:
+def _services(rows: list[Row], course: CourseErrors | None) -> dict[str, ServiceStats]:
     own = [row for row in rows if not row.is_total]
+    dependence = _Dependence.of(next((row for row in rows if row.is_total), None), own, course)
     uses = Counter(row.name for row in own)
     # Locust sums up by method and name; the method is only needed where one name has several.
     return {row.name if uses[row.name] == 1 else f"{row.kind} {row.name}": _stats(row, dependence) for row in own}
@@ -129,8 +130,8 @@ def _stats(row: Row, dependence: _Dependence) -> ServiceStats:
             steps |= {name.value: row.steps[name]} if name in row.steps else {}
     if row.count:
         values[Metric.ERROR_RATE.value] = min(100.0 * row.failures / row.count, 100.0)
-    table = PercentileTable.of(row.percentiles)
-    errors, measured = dependence.applied(errors_from_percentiles(table, row.count, values), values, row.count)
+    assumed = errors_from_percentiles(PercentileTable.of(row.percentiles), row.count, values)
+    errors, measured = dependence.applied(assumed, row)
     return ServiceStats(
         row.count,
         row.failures,
@@ -147,44 +148,53 @@ def _stats(row: Row, dependence: _Dependence) -> ServiceStats:
 class _Dependence:
     """What the time course of the whole run says about requests that are not independent.
 
-    ``average`` is the factor on a mean's standard error as the percentile table gives it; ``rate`` the one on a count's
-    square root; ``total`` the number of requests of the run.  ``None`` where the course cannot say.
+    ``total`` is the number of requests of the run.  ``shared`` is the relative variance of an average that services
+    have in common, beyond what independent requests explain; ``rate`` the factor on a count's square root.  ``None``
+    where the course cannot say.
     """
 
     total: int
-    average: float | None = None
+    shared: float | None = None
     rate: float | None = None
 
     @classmethod
-    def of(cls, total: Row | None, course: CourseErrors | None) -> _Dependence:
+    def of(cls, total: Row | None, rows: Sequence[Row], course: CourseErrors | None) -> _Dependence:
         if total is None or course is None or not total.count:
             return cls(0)
-        average = None
-        if course.average is not None and total.average:
-            values = {Metric.AVG.value: total.average}
-            guess = errors_from_percentiles(PercentileTable.of(total.percentiles), total.count, values)
-            if guess.get(Metric.AVG):
-                average = course.average * total.average / guess[Metric.AVG.value]
-        return cls(total.count, average, course.rate * math.sqrt(total.count))
+        own = [_independent_error(row) for row in rows if row.count and row.average]
+        if course.average is None or not total.average or None in own:
+            return cls(total.count, None, course.rate * math.sqrt(total.count))
+        counted = [row.count for row in rows if row.count and row.average]
+        errors = sum((n * (error or 0.0)) ** 2 for n, error in zip(counted, own, strict=True))
+        independent = errors / (total.count * total.average) ** 2
+        shared = max(course.average**2 - independent, 0.0)
+        return cls(total.count, shared, course.rate * math.sqrt(total.count))
 
-    def applied(
-        self, errors: Mapping[str, float], values: Mapping[str, float], count: int
-    ) -> tuple[dict[str, float], tuple[str, ...]]:
+    def applied(self, errors: Mapping[str, float], row: Row) -> tuple[dict[str, float], tuple[str, ...]]:
         """The errors of one service, and which of them rest on a measurement now.
 
         A service's share of the run's requests is drawn anew by each user, so its count scatters like a Poisson count
         in so far as it is a share, and like the run's in so far as it is the whole.
         """
         out, measured = dict(errors), []
-        if self.average is not None and Metric.AVG in out:
-            out[Metric.AVG.value] *= self.average
+        own = _independent_error(row)
+        if self.shared is not None and own is not None and row.average and Metric.AVG in out:
+            out[Metric.AVG.value] = math.hypot(own, row.average * math.sqrt(self.shared))
             measured.append(Metric.AVG.value)
-        if self.rate is not None and count and Metric.RPS in out:
-            share = min(count / self.total, 1.0)
+        if self.rate is not None and row.count and row.rps is not None and Metric.RPS in out:
+            share = min(row.count / self.total, 1.0)
             factor = math.sqrt((1.0 - share) + share * self.rate**2)
-            out[Metric.RPS.value] = values[Metric.RPS.value] / math.sqrt(count) * factor
+            out[Metric.RPS.value] = row.rps / math.sqrt(row.count) * factor
             measured.append(Metric.RPS.value)
         return out, tuple(measured)
+
+
+def _independent_error(row: Row) -> float | None:
+    """Standard error of the average as if requests were independent, in ms; ``None`` without enough percentiles."""
+    values = {Metric.AVG.value: row.average or 0.0}
+    errors = errors_from_percentiles(PercentileTable.of(row.percentiles), row.count, values)
+    error = errors.get(Metric.AVG.value)
+    return None if error is None else error / AUTOCORRELATION_FACTOR
 
 
 def _length(total: Row | None, rows: list[Row]) -> float | None:
