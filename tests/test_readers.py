@@ -449,7 +449,7 @@ def test_the_time_course_tells_the_error_of_the_whole_run(rng, tmp_path):
         stats = read_run(tmp_path / "run_stats.csv").services["/items"]
         assert not {"avg_latency_ms", "rps"} & set(stats.assumed)
         errors.append(stats.standard_error("avg_latency_ms") / stats.avg_latency_ms)
-    assert errors[1] > 5 * errors[0]
+    assert errors[1] > 2 * errors[0]  # the first is that of independent requests, from the percentiles
 
 
 def test_the_error_of_a_course_is_what_runs_of_the_same_kind_scatter_by(rng):
