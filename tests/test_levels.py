@@ -5,7 +5,8 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit.levels import levels_of
-from perfkit.stats.noise import PRIOR_DF, PRIOR_SD
+from perfkit.model import Metric
+from perfkit.stats.noise import Knowledge
 
 
 def level(levels, metric, service="a"):
@@ -15,16 +16,17 @@ def level(levels, metric, service="a"):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5])
 def test_intervals_cover_the_level_and_the_next_run(rng, n):
-    """Services differ in how much they vary; the prior says by how much, and then the promise is exact."""
-    trials, covered, expected = 1500, 0, 0
+    """Services differ in how much they vary; as the prior foretells: a scatter it doubts makes the intervals a little wider."""
+    trials, covered, expected, within = 1500, 0, 0, 0.006  # `samples.stats` measures an average that well
+    prior = Knowledge(within**2, measured=True).prior(Metric.AVG)
     for _ in range(trials):
-        sd = PRIOR_SD["avg_latency_ms"] * np.sqrt(PRIOR_DF / rng.chisquare(PRIOR_DF))
+        sd = np.sqrt(max(prior.sd**2 * prior.df / rng.chisquare(prior.df) - within**2, 0.0))
         *known, following = side(rng, n + 1, names=("a",), common=False, sd=sd, rate_of_errors=0.0)
         found = level(levels_of(known), "avg_latency_ms")
         covered += found.low <= 50.0 * 1.08 <= found.high
         expected += found.next_low <= following.services["a"].avg_latency_ms <= found.next_high
-    assert 0.93 <= covered / trials <= 0.97
-    assert 0.93 <= expected / trials <= 0.97
+    assert 0.93 <= covered / trials <= 0.98
+    assert 0.93 <= expected / trials <= 0.98
 
 
 def test_the_next_run_is_less_certain_than_the_level(rng):
