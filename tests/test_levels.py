@@ -16,7 +16,7 @@ def level(levels, metric, service="a"):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5])
 def test_intervals_cover_the_level_and_the_next_run(rng, n):
-    """Services differ in how much they vary; as the prior foretells: a scatter it doubts makes the intervals a little wider."""
+    """Services vary as the prior foretells; a scatter that it doubts makes the intervals a little wider."""
     trials, covered, expected, within = 1500, 0, 0, 0.006  # `samples.stats` measures an average that well
     prior = Knowledge(within**2, measured=True).prior(Metric.AVG)
     for _ in range(trials):
