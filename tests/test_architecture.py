@@ -17,6 +17,8 @@ LEVELS = [
     "config",
     "stats",
     "validity",
+    "alike",
+    "comparability",
     "noise_profile",
     "readers",
     "judge",

@@ -6,8 +6,9 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import LoadProfile, ServiceStats, Validity, compare
+from perfkit.comparability import check_sides
 from perfkit.model import Check, Severity
-from perfkit.validity import GeneratorFacts, check_run, check_sides
+from perfkit.validity import GeneratorFacts, check_run
 
 STEADY = LoadProfile("steady", 10, None, 60.0)
 
@@ -169,13 +170,19 @@ def test_run_lengths_that_differ_are_told():
 
 @pytest.mark.parametrize(
     ("name", "before", "after"),
-    [("scenario", "api", "rag"), ("tool", "perfkit", "locust csv"), ("environment", {"cpu": "A"}, {"cpu": "B"})],
+    [
+        ("scenario", "api", "rag"),
+        ("tool", "perfkit", "other"),
+        ("environment", {"cpu": "A"}, {"cpu": "B"}),
+        ("versions", {"locust": "2.42"}, {"locust": "2.47"}),
+        ("locustfile_hash", "a" * 64, "b" * 64),
+    ],
 )
 def test_surroundings_that_differ_are_told(name, before, after):
     baseline, candidate = sides({name: before}, {name: after})
     (check,) = check_sides(baseline, candidate).checks
     assert check.severity is Severity.WARN
-    assert name in check.name
+    assert check.name.startswith({"versions": "version", "locustfile_hash": "load_script"}.get(name, name))
 
 
 def test_the_name_of_a_file_is_not_a_scenario():
@@ -185,6 +192,58 @@ def test_the_name_of_a_file_is_not_a_scenario():
 
 def test_an_unknown_environment_is_not_a_difference():
     assert found(*sides({"environment": {"cpu": "A"}}, {"environment": {}})) == {}
+
+
+def test_a_ramp_and_a_steady_load_are_not_compared():
+    ramp = {"profile": LoadProfile("ramp", 10, 1.0, 60.0)}
+    assert found(*sides({"profile": STEADY}, ramp)) == {"load_profile": "invalid"}
+    assert found(*sides({"profile": STEADY}, {"profile": LoadProfile("declared", 10)})) == {}
+
+
+@pytest.mark.parametrize(
+    ("level", "rps", "load"),
+    [
+        (20.0, 50.0, False),
+        (18.0, 50 / 60, True),  # a sixtieth of the load, and faster for it
+        (60.0, 50 / 3, False),  # three times as slow in a closed loop: the same number in flight
+        (60.0, 50.0, False),  # three times as slow under open arrivals
+        (25.0, 150.0, True),
+    ],
+)
+def test_where_users_are_not_known_rate_and_time_tell_another_load_from_a_slower_build(level, rps, load):
+    unknown = {"profile": LoadProfile()}
+    service = {"a": plain_stats(level, rps=rps)}
+    pair = sides(unknown | {"services": {"a": plain_stats(20.0, rps=50.0)}}, unknown | {"services": service}, n=5)
+    assert ("load" in found(*pair)) is load
+    verdicts = {f.verdict.value for f in compare(*pair).findings if f.metric != "error_rate_pct"}
+    assert (verdicts == {"inconclusive"}) is load
+
+
+@pytest.mark.parametrize("fact", ["environment", "labels", "versions"])
+def test_a_hidden_dimension_of_one_side_is_named_with_what_it_does(fact):
+    baseline, candidate = sides(n=4)
+    slow = {"a": plain_stats(22.0), "b": plain_stats(55.0)}
+    mixed = [
+        replace(r, **{fact: {"region": "<b>eu" if i % 2 else "us"}}, services=slow if i % 2 else r.services)
+        for i, r in enumerate(baseline)
+    ]
+    (check,) = check_sides(mixed, candidate).checks
+    assert check.severity is Severity.WARN
+    assert "region is us in 2, <b>eu in 2 (average latency +10.0 % from the first to the second)" in check.advice
+    assert "baseline differ among themselves" in check.advice
+
+
+def test_labels_tell_the_sides_apart_and_each_run_from_the_others():
+    assert found(*sides({"labels": {"build": "1"}}, {"labels": {"build": "2"}})) == {}
+    baseline, candidate = sides()
+    assert found([replace(r, labels={"night": str(i)}) for i, r in enumerate(baseline)], candidate) == {}
+
+
+def test_sources_that_round_differently_are_told():
+    coarse = {"services": {"a": plain_stats(resolutions={"avg_latency_ms": 1.0}), "b": plain_stats(50.0)}}
+    baseline, candidate = sides(coarse)
+    assert found(baseline, candidate) == {"precision_avg_latency_ms": "warn"}
+    assert "to 1 ms in the baseline, exactly in the candidate" in check_sides(baseline, candidate).warnings[0]
 
 
 def test_a_run_that_contradicts_itself_is_judged_invalid_and_not_a_crash():

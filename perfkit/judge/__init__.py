@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from perfkit.comparability import check_sides
 from perfkit.errors import did_you_mean
 from perfkit.judge.evidence import by_evidence
 from perfkit.judge.objective import by_objective
@@ -16,7 +17,6 @@ from perfkit.judge.threshold import by_threshold
 from perfkit.model import Comparison, Finding, Run, Side, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
-from perfkit.validity import check_sides
 
 
 def judge(

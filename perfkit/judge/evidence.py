@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from perfkit.comparability import Comparability
 from perfkit.judge.question import Question, blank, questions
 from perfkit.model import Finding, Metric, Run, ServiceStats, Verdict
 from perfkit.noise_profile import NoiseProfile, level_values
 from perfkit.policy import Policy
 from perfkit.stats.compare import Effect, Failures, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
-from perfkit.validity import Comparability
 
 # Shares of the alarm budget.  The metrics of one service move together, so most weight goes to the most exact one
 # (measured: an even split found +5 % in 2 % of trials, this one in 85 %, five runs against three).

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from perfkit.comparability import Comparability
 from perfkit.judge.question import Question, blank, questions
 from perfkit.model import Finding, Run, Verdict
 from perfkit.policy import Policy
-from perfkit.validity import Comparability
 
 
 def by_threshold(
