@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.judge.evidence import WEIGHTS, log_worsening, percent_worsening
+from perfkit.judge.budget import shares
+from perfkit.judge.evidence import log_worsening, percent_worsening
+from perfkit.judge.whole_run import MANY, NAME
 from perfkit.model import Metric, Run
 from perfkit.noise_profile import NoiseProfile, level_values, noise_of
 from perfkit.policy import Policy
@@ -28,16 +30,24 @@ def plan_runs(profile: NoiseProfile, policy: Policy, percent: float, power: floa
     if not 0 < power < 1:
         raise ValueError(f"power: a probability between 0 and 1, got {power!r}")
     asked = [v for v in profile.variations if policy.limit(v.service, v.metric) is not None]
-    services = len({item.service for item in asked})
+    levels = _levels(list(dict.fromkeys(item.service for item in asked)), policy)
     rows: list[PlanRow] = []
     for item in asked:
         metric = Metric(item.metric)
-        level = policy.alpha * WEIGHTS[metric] / (services * sum(WEIGHTS.values()))
+        level = levels[item.service, metric]
         noise = Noise(item.variation_pct / 100, item.df + PRIOR_DF_ASSUMED)
         shift = log_worsening(metric, percent)
         needed = next((n for n in range(1, MOST_RUNS + 1) if _shows(noise, n, level, power, shift)), None)
         rows.append((item.service, item.metric, item.variation_pct, item.runs, needed))
     return rows
+
+
+def _levels(services: Sequence[str], policy: Policy) -> dict[tuple[str, Metric], float]:
+    """The level at which a comparison of these services will judge each metric that has a limit."""
+    judged = [NAME, *services] if len(services) >= MANY else list(services)
+    asked = [(name, metric) for name in judged for metric in Metric if policy.limit(name, metric) is not None]
+    of_all = dict(zip(asked, shares(asked), strict=True))
+    return {question: policy.alpha * share for question, share in of_all.items() if question[0] != NAME}
 
 
 def _shows(noise: Noise, n: int, level: float, power: float, shift: float) -> bool:
@@ -50,11 +60,8 @@ def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[R
     if not runs:
         return []
     services = [name for name in runs[0].services if all(name in run.services for run in runs)]
-    questions = [(name, metric) for name in services for metric in Metric if policy.limit(name, metric) is not None]
-    total = sum(WEIGHTS[metric] for _, metric in questions)
     rows: list[Row] = []
-    for service, metric in questions:
-        level = policy.alpha * WEIGHTS[metric] / total
+    for (service, metric), level in _levels(services, policy).items():
         rows += (
             _of_errors(service, runs, level, most)
             if metric is Metric.ERROR_RATE

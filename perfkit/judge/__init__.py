@@ -14,6 +14,7 @@ from perfkit.errors import did_you_mean
 from perfkit.judge.evidence import by_evidence
 from perfkit.judge.objective import by_objective
 from perfkit.judge.threshold import by_threshold
+from perfkit.judge.whole_run import NAME
 from perfkit.model import Comparison, Finding, Run, Side, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
@@ -63,7 +64,7 @@ def judge(
 def _unknown_services(services: Sequence[str], policy: Policy) -> Iterator[str]:
     """A tolerance for a service that is not there is a misspelling more often than not."""
     for name in policy.services:
-        if services and name not in services:
+        if services and name not in (*services, NAME):
             yield f"The policy has tolerances for {name!r}, which is not compared here{did_you_mean(name, services)}."
 
 

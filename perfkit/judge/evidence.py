@@ -8,26 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfkit.comparability import Comparability
+from perfkit.comparability import SHARE_DIFFERS, Comparability
+from perfkit.judge.budget import shares
 from perfkit.judge.question import Question, blank, questions
+from perfkit.judge.whole_run import NAME, with_whole
 from perfkit.model import Finding, Metric, Run, ServiceStats, Verdict
 from perfkit.noise_profile import NoiseProfile, level_values
 from perfkit.policy import Policy
 from perfkit.stats.compare import Effect, Failures, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
-
-# Shares of the alarm budget.  The metrics of one service move together, so most weight goes to the most exact one
-# (measured: an even split found +5 % in 2 % of trials, this one in 85 %, five runs against three).
-WEIGHTS = {
-    Metric.AVG: 0.60,
-    Metric.P95: 0.10,
-    Metric.P50: 0.06,
-    Metric.P99: 0.08,
-    Metric.ERROR_RATE: 0.07,
-    Metric.RPS: 0.06,
-    Metric.P999: 0.03,
-}
-
 
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 
@@ -40,13 +29,16 @@ def by_evidence(
     profile: NoiseProfile | None = None,
 ) -> tuple[Finding, ...]:
     """Return a finding for every limited metric that can be compared, and for every gating one that cannot."""
-    asked = questions(baseline, candidate, sides.services, policy)
+    baseline, candidate, services = with_whole(baseline, candidate, sides.services)
+    asked = questions(baseline, candidate, services, policy)
     effects: dict[int, Effect] = {}
     for number, question in enumerate(asked):
         effect = effect_of(question.service, question.metric, baseline, candidate, policy.confidence, profile)
         if effect is not None:
             effects[number] = effect
-    levels = _levels(asked, effects, policy)
+    budget = shares([(asked[number].service, asked[number].metric) for number in effects])
+    levels: dict[object, float] = {n: policy.alpha * share for n, share in zip(effects, budget, strict=True)}
+    capped = _capped(sides, baseline, services)
     worse = weighted_holm({n: _p_worse(asked[n], e) for n, e in effects.items()}, levels)
     better = weighted_holm({n: _p_better(asked[n], e) for n, e in effects.items()}, levels)
     findings = []
@@ -54,16 +46,10 @@ def by_evidence(
         if number in effects:
             judgement = _Judgement(effects[number], worse[number], better[number], levels[number], policy)
             finding = _answer(question, baseline, candidate, judgement)
-            findings.append(_cap(finding, sides.capped.get(question.service)))
+            findings.append(_cap(finding, capped.get(question.service)))
         elif question.gating:
             findings.append(_unanswered(question, baseline, candidate))
     return tuple(findings)
-
-
-def _levels(asked: Sequence[Question], effects: dict[int, Effect], policy: Policy) -> dict[object, float]:
-    """Alpha shared out over the answerable questions by `WEIGHTS`, alike over services."""
-    total = sum(WEIGHTS[asked[number].metric] for number in effects)
-    return {number: policy.alpha * WEIGHTS[asked[number].metric] / total for number in effects}
 
 
 def _p_worse(question: Question, effect: Effect) -> float:
@@ -179,6 +165,16 @@ def _runs_for(requests: int | None, finding: Finding, sides: tuple[Sequence[Run]
         total = sum(run.services[finding.service].count or 0 for run in runs)
         more = max(more, math.ceil((requests - total) / (total / len(runs))))
     return more
+
+
+def _capped(sides: Comparability, runs: Sequence[Run], services: Sequence[str]) -> dict[str, str]:
+    """Why a service's latency may not be judged; the whole run's, when such services carry much of its load."""
+    reasons = dict(sides.capped)
+    if NAME in services and reasons:
+        share = sum(run.services[name].count or 0 for run in runs for name in reasons)
+        if share > SHARE_DIFFERS * sum(run.services[NAME].count or 0 for run in runs):
+            reasons[NAME] = next(iter(reasons.values()))
+    return reasons
 
 
 def _cap(finding: Finding, reason: str | None) -> Finding:

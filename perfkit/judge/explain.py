@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from perfkit.errors import SettingsError, did_you_mean
-from perfkit.judge.evidence import WEIGHTS, effect_of, log_worsening
-from perfkit.model import Comparison, Finding, Metric
+from perfkit.judge.budget import shares
+from perfkit.judge.evidence import effect_of, log_worsening
+from perfkit.judge.whole_run import NAME, with_whole
+from perfkit.model import Comparison, Finding, Metric, Side
 from perfkit.noise_profile import NoiseProfile, level_values
 from perfkit.policy import Policy
 from perfkit.stats.noise import EXTRA_SD, PRIOR_SD, overdispersion
@@ -27,7 +30,15 @@ def explain(
         There is no such finding; names the nearest.
     """
     finding = _finding(comparison, service, metric)
+    if service == NAME:
+        comparison = _with_whole(comparison)
     return "\n".join(_lines(comparison, finding, policy, profile)) + "\n"
+
+
+def _with_whole(comparison: Comparison) -> Comparison:
+    services = [name for name in dict.fromkeys(finding.service for finding in comparison.findings) if name != NAME]
+    before, after, _ = with_whole(comparison.baseline.runs, comparison.candidate.runs, services)
+    return replace(comparison, baseline=Side(tuple(before)), candidate=Side(tuple(after)))
 
 
 def _finding(comparison: Comparison, service: str, metric: str) -> Finding:
@@ -126,13 +137,12 @@ def _errors(comparison: Comparison, finding: Finding, profile: NoiseProfile | No
 def _verdict(comparison: Comparison, finding: Finding, policy: Policy) -> Iterator[str]:
     metric = Metric(finding.metric)
     judged = [other for other in comparison.findings if other.p_value is not None and not other.objective]
-    total = sum(WEIGHTS[Metric(other.metric)] for other in judged)
+    budget = shares([(other.service, Metric(other.metric)) for other in judged])
+    share = next(part for part, other in zip(budget, judged, strict=True) if other is finding)
     worst = finding.ci_high if metric.worse > 0 else -(finding.ci_low or 0.0)
     yield ""
     yield "verdict"
-    yield _step(
-        "alarm budget", f"{policy.alpha:g} over {len(judged)} findings; weight {WEIGHTS[metric]:g} of {total:g}"
-    )
+    yield _step("alarm budget", f"{policy.alpha:g} over {len(judged)} findings; {100 * share:.3g} % of it for this one")
     yield _step("p, corrected (Holm)", f"{finding.p_adjusted:.4g}")
     yield f"  tolerance                   {finding.limit}" + (
         f" = {log_worsening(metric, finding.tolerance):.6f} on the log scale"
