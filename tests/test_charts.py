@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from samples import requests
+from samples import requests, side
 
-from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, run_from_requests
+from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
 from perfkit.model import Side
 from perfkit.render import charts, reproduce, tables
 from perfkit.render.page import Note
@@ -296,3 +296,13 @@ def test_what_differs_between_the_sides_is_marked():
     html = tables.runs_table((one,), (other,)).html
     assert html.count("differs</span>") == 1
     assert "steady 100 users" in html
+
+
+def test_of_many_services_the_most_telling_are_drawn_and_the_rest_counted(rng):
+    names = tuple(f"GET /{i}" for i in range(40))
+    comparison = compare(side(rng, 3, names=names), side(rng, 3, first=50, names=names, slower={"GET /33": 2.0}))
+    figure = charts.forest(comparison)
+    texts = [annotation.text or "" for annotation in figure.layout.annotations]
+    assert any("GET /33" in text for text in texts)
+    assert sum(text.count("GET /") for text in texts) <= 2 * 15
+    assert any("quieter services are in the table" in text for text in texts)

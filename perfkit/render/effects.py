@@ -29,6 +29,7 @@ from perfkit.render.theme import (
 )
 
 _ROW = 24  # pixels
+MOST_SERVICES = 15  # all are in the table
 _TITLES = {"%": "change in percent of the baseline", "pp": "change in percentage points"}
 
 
@@ -56,7 +57,8 @@ def forest(comparison: Comparison) -> go.Figure | Note:
     a regression's mark lies beyond it, *no change* has its whole interval short of its end.  An arrow says that an
     interval goes on beyond the axis.  A finding without an estimate has a row which says so.
     """
-    panels = [panel for unit in ("%", "pp") if (panel := _panel(comparison.findings, unit)) is not None]
+    telling = _most_telling(comparison.findings)
+    panels = [panel for unit in ("%", "pp") if (panel := _panel(comparison.findings, unit, telling)) is not None]
     if not panels:
         return Note("There is no effect to draw: no metric of any service was compared.")
     drawing = Drawing()
@@ -77,8 +79,21 @@ _LEGEND = {"entrywidth": 108, "entrywidthmode": "pixels"}
 _MARGIN = {"l": 68, "r": 92, "t": 68, "b": 50}
 
 
-def _panel(findings: Sequence[Finding], unit: str) -> _Panel | None:
-    mine = [finding for finding in findings if finding.change_unit == unit]
+def _most_telling(findings: Sequence[Finding]) -> frozenset[str]:
+    """The services to draw: those with a verdict of change, then those nearest to one; nobody reads a hundred."""
+    nearest: dict[str, tuple[bool, float]] = {}
+    for finding in findings:
+        rank = (
+            finding.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT),
+            finding.p_value if finding.p_value is not None else math.inf,
+        )
+        nearest[finding.service] = min(nearest.get(finding.service, rank), rank)
+    return frozenset(sorted(nearest, key=lambda name: nearest[name])[:MOST_SERVICES])
+
+
+def _panel(findings: Sequence[Finding], unit: str, telling: frozenset[str]) -> _Panel | None:
+    every = [finding for finding in findings if finding.change_unit == unit]
+    mine = [finding for finding in every if finding.service in telling]
     if not mine:
         return None
     rows: list[_Row] = []
@@ -90,6 +105,10 @@ def _panel(findings: Sequence[Finding], unit: str) -> _Panel | None:
             y += 1.0
             rows.append(_Row(finding, y))
         y += 1.25
+    more = len({finding.service for finding in every} - telling)
+    if more:
+        headers.append((f"{more} quieter {'service is' if more == 1 else 'services are'} in the table", y))
+        y += 1.0
     return _Panel(unit, tuple(rows), tuple(headers), _reach(mine), lines=y + 0.3)
 
 
