@@ -2,6 +2,9 @@
 
     python benchmarks/verdicts.py
     python benchmarks/verdicts.py --repeats FOLDER      FOLDER/<set-up>/<repeat>/ holds Locust CSV files
+    python benchmarks/verdicts.py --investigations FILE  JSON: {"pairs": [{"id", "baseline": [glob], "candidate": [glob],
+                                                        "verdict": what people said}]}, relative to FILE; no candidate:
+                                                        repeats of one build, each held against each
 
 Each row judges the same pairs with perfkit and, in the same run, with what teams use instead: fixed thresholds, "any
 metric worse by 5 %", Welch's t-test on run values, and (simulated requests only) Mann-Whitney on single requests.
@@ -10,9 +13,11 @@ metric worse by 5 %", Welch's t-test on run values, and (simulated requests only
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +25,7 @@ import pandas as pd
 from scipy import stats
 
 from perfkit import Metric, Policy, Run, Verdict, compare, read_run, run_from_requests
+from perfkit.judge.whole_run import NAME
 from perfkit.model import LATENCY_METRICS
 
 SIZES = ((5, 3), (9, 1), (3, 1), (1, 1))
@@ -153,6 +159,25 @@ def real(folder: Path, trials: int) -> Iterator[tuple[str, list[Pair]]]:
         yield f"{len(setups)} sets of identical real runs, {sizes[0]} against {sizes[1]}", pairs
 
 
+def investigations(file: Path) -> None:
+    """What people said of their A/B tests beside what perfkit says."""
+    print("\ninvestigations: what people said | overall verdict | findings called | the run as a whole")
+    for item in json.loads(file.read_text(encoding="utf-8"))["pairs"]:
+        sides = [[read_run(path) for glob in item[k] for path in _files(file, glob)] for k in ("baseline", "candidate")]
+        if all(sides):
+            found = compare(*sides)
+            called = Counter(f.verdict.value for f in found.findings if f.verdict in ("regression", "improvement"))
+            whole = [f.verdict.value for f in found.findings if (f.service, f.metric) == (NAME, Metric.AVG)]
+            print(f"  {item['id']:<16}{item['verdict'][:44]:<46}{found.verdict:<14}{dict(called)} {' '.join(whole)}")
+        elif len(sides[0]) > 1:
+            verdicts = [compare([a], [b]).verdict for a, b in permutations(sides[0], 2)]
+            print(f"  {item['id']:<16}{item['verdict'][:44]:<46}{dict(Counter(v.value for v in verdicts))}")
+
+
+def _files(file: Path, glob: str) -> list[Path]:
+    return sorted(path for path in file.parent.glob(glob) if not path.name.endswith("_history.csv"))
+
+
 def coverage(trials: int) -> None:
     print("\nnominal 95 % intervals that hold the truth (+4 %), simulated requests")
     rng = np.random.default_rng(11)
@@ -172,11 +197,14 @@ def coverage(trials: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=Path, help="folder of set-ups, each a folder of identical runs")
+    parser.add_argument("--investigations", type=Path, help="JSON file of A/B tests and what people said of them")
     parser.add_argument("--trials", type=int, default=40, help="pairs per set-up and size")
     arguments = parser.parse_args()
     if arguments.repeats is not None:
         for title, pairs in real(arguments.repeats, arguments.trials):
             report(title, pairs, RULES, (0.0, 0.05, 0.10, 0.20))
+    if arguments.investigations is not None:
+        investigations(arguments.investigations)
     rng = np.random.default_rng(3)
     for sizes in SIZES:
         pool = [simulated(rng, sum(sizes), 0.02) for _ in range(arguments.trials)]

@@ -306,3 +306,10 @@ def test_of_many_services_the_most_telling_are_drawn_and_the_rest_counted(rng):
     assert any("GET /33" in text for text in texts)
     assert sum(text.count("GET /") for text in texts) <= 2 * 15
     assert any("quieter services are in the table" in text for text in texts)
+
+
+def test_run_values_skip_what_no_run_holds():
+    services = ("(all services)", "api_gateway")
+    figure = charts.run_values([summary_run()], [summary_run()], services=services)
+    assert figure.layout.updatemenus == ()
+    assert any(trace.y is not None and len(trace.y) for trace in figure.data)

@@ -121,7 +121,8 @@ def run_values(
 ) -> go.Figure | Note:
     """One dot per run and metric, in the order in which the runs were made; one service at a time."""
     wanted = services if services is not None else service_names(baseline, candidate)
-    names = tuple(wanted)[:MOST_SERVICES]
+    measured = {name for run in (*baseline, *candidate) for name in run.services}
+    names = tuple(name for name in wanted if name in measured)[:MOST_SERVICES]
     shown = [m for m in map(Metric, metrics) if any(_values(r, n, m) for r in (*baseline, *candidate) for n in names)]
     if not names or not shown:
         return Note("There is nothing to draw: these runs hold none of the metrics asked for.")
