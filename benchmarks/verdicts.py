@@ -2,9 +2,10 @@
 
     python benchmarks/verdicts.py
     python benchmarks/verdicts.py --repeats FOLDER      FOLDER/<set-up>/<repeat>/ holds Locust CSV files
-    python benchmarks/verdicts.py --investigations FILE  JSON: {"pairs": [{"id", "baseline": [glob], "candidate": [glob],
-                                                        "verdict": what people said}]}, relative to FILE; no candidate:
-                                                        repeats of one build, each held against each
+    python benchmarks/verdicts.py --investigations FILE
+
+FILE is JSON, {"pairs": [{"id", "baseline": [glob], "candidate": [glob], "verdict": what people said}]}, with globs
+relative to it; a pair without a candidate is a set of repeats of one build, each held against each.
 
 Each row judges the same pairs with perfkit and, in the same run, with what teams use instead: fixed thresholds, "any
 metric worse by 5 %", Welch's t-test on run values, and (simulated requests only) Mann-Whitney on single requests.
