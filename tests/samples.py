@@ -76,12 +76,12 @@ def stats(
         base = rps if metric is Metric.RPS else level * slower * _SPREAD[metric]
         values[metric.value] = base * noise
         errors[metric.value] = values[metric.value] * within
-    failures = _failures(rng, count, rate_of_errors, spread)
+    failures = scattered_failures(rng, count, rate_of_errors, spread)
     values.update({name: value for name, value in known.items() if name in values})
     return ServiceStats(count, failures, error_rate_pct=100.0 * failures / count, standard_errors=errors, **values)
 
 
-def _failures(rng, count, rate, spread):
+def scattered_failures(rng, count, rate, spread):
     if rate == 0.0:
         return 0
     if spread <= 1.0:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import scattered_failures
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
@@ -163,9 +164,10 @@ def test_overdispersion_is_the_moderated_chi_square(rng):
     rate = failed.sum() / counts.sum()
     chi_square = scipy_stats.chisquare(failed, counts * rate).statistic / (1 - rate)
     factor, df = overdispersion((failed, np.array([3.0])), (counts, np.array([1000.0])))
-    assert df == noise.PRIOR_OVERDISPERSION_DF + 2
-    prior = noise.PRIOR_OVERDISPERSION_DF * noise.PRIOR_OVERDISPERSION
-    assert factor == pytest.approx((prior + chi_square) / df)
+    contradicted = scipy_stats.f.sf(chi_square / 2 / noise.PRIOR_OVERDISPERSION, 2, noise.PRIOR_OVERDISPERSION_DF)
+    weight = noise.PRIOR_OVERDISPERSION_DF * min(contradicted / noise.CONFLICT, 1.0)
+    assert df == pytest.approx(weight + 2)
+    assert factor == pytest.approx((weight * noise.PRIOR_OVERDISPERSION + chi_square) / df)
 
 
 @pytest.mark.parametrize("failed", [[0, 0, 0], [100, 100, 100]])
@@ -175,6 +177,19 @@ def test_overdispersion_learns_nothing_from_runs_without_scatter_to_see(failed):
         noise.PRIOR_OVERDISPERSION,
         noise.PRIOR_OVERDISPERSION_DF,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(5, 3), (3, 1), (1, 1)])
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_error_rates_of_runs_that_scatter_keep_their_level(rng, sizes, spread):
+    trials, level = 3000, 0.01
+    alarms = 0
+    for _ in range(trials):
+        sides = [np.array([scattered_failures(rng, 5000, 0.01, spread) for _ in range(n)], float) for n in sizes]
+        pair = [Failures(failed, np.full(failed.size, 5000.0)) for failed in sides]
+        alarms += compare_error_rates(*pair, 0.95).p_rise <= level
+    assert alarms <= trials * level * 1.25 + 3 * math.sqrt(trials * level)
 
 
 def test_overdispersion_is_never_below_chance():
