@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         StoreError,
         UnknownFormat,
     )
-    from perfkit.model import Comparison, Finding, LoadProfile, Metric, Run, ServiceStats, Validity, Verdict
+    from perfkit.load_profile import LoadProfile
+    from perfkit.model import Comparison, Finding, Metric, Run, ServiceStats, Validity, Verdict
     from perfkit.policy import Policy
     from perfkit.readers import read_run, run_from_requests
     from perfkit.store import RunStore
@@ -40,10 +41,10 @@ _HOMES = {
         "StoreError",
         "UnknownFormat",
     ),
+    "perfkit.load_profile": ("LoadProfile",),
     "perfkit.model": (
         "Comparison",
         "Finding",
-        "LoadProfile",
         "Metric",
         "Run",
         "ServiceStats",

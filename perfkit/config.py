@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
-from perfkit.model import LoadProfile
+from perfkit.load_profile import LoadProfile, Stage
 from perfkit.policy import Policy, read_toml
+from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
 
 FILE_NAME = "perfkit.toml"
-_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?$")
+LOAD = ("users", "spawn_rate", "duration_s", "rate", "peak", "stages", "arrivals", "max_in_flight")
+# Said anew, one of these replaces what an inherited scenario says of the others
+_INSTEAD = {
+    "users": ("rate", "stages"),
+    "rate": ("users", "spawn_rate", "stages"),
+    "stages": ("users", "spawn_rate", "rate", "duration_s", "peak", "kind"),
+}
 BUILT_IN_LOCUSTFILE = Path(__file__).parent / "load" / "demo_locustfile.py"
 
 
@@ -31,6 +38,8 @@ class Scenario:
         Base URL of the target; ``None`` leaves it to the locustfile.
     users, spawn_rate, duration_s
         Peak users, users started per second, seconds.  ``None`` leaves it to the locustfile (its LoadTestShape).
+    kind, rate, peak, arrivals, max_in_flight, stages
+        Load over time and by arrivals, see `plan_profile`.
     environment
         Variables set for the locustfile.
     demo
@@ -47,20 +56,24 @@ class Scenario:
     exclude_tags: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     demo: bool = False
+    kind: str | None = None
+    rate: float | None = None
+    peak: float | None = None
+    arrivals: str | None = None
+    max_in_flight: int | None = None
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("users", "spawn_rate", "duration_s"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}: must be > 0 and finite, got {value!r}")
+        _ = self.profile  # what contradicts itself is told now, not when the run begins
 
     @property
     def profile(self) -> LoadProfile:
         """The load profile as asked for."""
-        if self.users is None:
-            return LoadProfile("custom", duration_s=self.duration_s)
-        kind = "ramp" if self.spawn_rate is not None and self.spawn_rate < self.users else "steady"
-        return LoadProfile(kind, self.users, self.spawn_rate, self.duration_s)
+        return plan_profile(self.kind, **{name: getattr(self, name) for name in LOAD})
 
 
 def _mission(name: str, users: int, rate: float, seconds: float, weights: str) -> Scenario:
@@ -141,24 +154,18 @@ def _scenarios(tables: Mapping[str, Any], file: Path, base: Path) -> dict[str, S
     return found
 
 
-_KEYS = ("locustfile", "host", "users", "spawn_rate", "duration", "tags", "exclude_tags", "environment")
+_NUMBERS = {"users": int, "spawn_rate": (int, float), "peak": (int, float, str), "max_in_flight": int}
+_TEXTS = {"host": "host", "profile": "kind", "arrivals": "arrivals"}
+_KEYS = ("locustfile", *_TEXTS, *_NUMBERS, "rate", "stages", "duration", "tags", "exclude_tags", "environment")
 
 
 def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inherited: Scenario | None) -> Scenario:
     _known_keys(table, _KEYS, place)
     if inherited is None and "locustfile" not in table:
         raise SettingsError(f'{place}: locustfile is missing, such as locustfile = "locustfile.py"')
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = _load_of(table, place)
     if "locustfile" in table:
         changes["locustfile"] = base / _typed(table["locustfile"], str, f"{place}: locustfile")
-    if "host" in table:
-        changes["host"] = _expand(_typed(table["host"], str, f"{place}: host"), place)
-    if "duration" in table:
-        changes["duration_s"] = parse_duration(table["duration"], f"{place}: duration")
-    if "users" in table:
-        changes["users"] = _typed(table["users"], int, f"{place}: users")
-    if "spawn_rate" in table:
-        changes["spawn_rate"] = float(_typed(table["spawn_rate"], (int, float), f"{place}: spawn_rate"))
     for key in ("tags", "exclude_tags"):
         if key in table:
             changes[key] = tuple(
@@ -167,6 +174,44 @@ def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inher
     if "environment" in table:
         changes["environment"] = _environment(table["environment"], place)
     return override(inherited or Scenario(name, changes["locustfile"]), place, **changes)
+
+
+def _load_of(table: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """What a table says of target and load, by the names of `Scenario`."""
+    said: dict[str, Any] = {}
+    for key, name in _TEXTS.items():
+        if key in table:
+            said[name] = _expand(_typed(table[key], str, f"{place}: {key}"), place)
+    for key, kind in _NUMBERS.items():
+        if key in table:
+            said[key] = _typed(table[key], kind, f"{place}: {key}")
+    for key in ("rate", "duration", "stages"):
+        if key in table:
+            said[key] = table[key]
+    if "stages" in said:
+        _typed(said["stages"], list, f"{place}: stages")
+    return load_words(said, lambda key: f"{place}: {key}")
+
+
+def load_words(said: Mapping[str, Any], place_of: Callable[[str], str]) -> dict[str, Any]:
+    """Fields of `Scenario` from the words ``rate``, ``duration``, ``stages`` and ``peak``; others are handed on.
+
+    ``SettingsError`` names the place of what cannot be understood.
+    """
+    fields: dict[str, Any] = {k: v for k, v in said.items() if k not in ("rate", "duration", "stages", "peak")}
+    try:
+        if said.get("rate") is not None:
+            fields["rate"] = parse_rate(said["rate"], place_of("rate"))
+        if said.get("peak") is not None:
+            fields["peak"] = parse_rate(said["peak"], place_of("peak"))
+        if said.get("duration") is not None:
+            fields["duration_s"] = parse_duration(said["duration"], place_of("duration"))
+        if said.get("stages"):
+            fields["stages"], are_rates = parse_stages(said["stages"], place_of("stages"))
+            fields |= {"rate": max(stage.end for stage in fields["stages"])} if are_rates else {}
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return fields
 
 
 def _environment(value: Any, place: str) -> dict[str, str]:
@@ -186,26 +231,18 @@ def _expand(text: str, place: str) -> str:
 
 
 def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
-    """The scenario with some of its fields replaced; ``SettingsError`` names the place of a bad value."""
+    """The scenario with some of its fields replaced; ``SettingsError`` names the place of a bad value.
+
+    Another kind of load replaces the inherited one: users a rate, stages both.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    gone = {other for name in given for other in _INSTEAD.get(name, ()) if other not in given}
+    gone |= {"arrivals", "max_in_flight"} - given.keys() if "rate" in gone else set()
+    cleared: dict[str, Any] = {name: () if name == "stages" else None for name in gone}
     try:
-        return replace(scenario, **{name: value for name, value in changes.items() if value is not None})
+        return replace(scenario, **cleared, **given)
     except ValueError as error:
         raise SettingsError(f"{place}: {error}") from error
-
-
-def parse_duration(value: Any, place: str) -> float:
-    """Seconds from a number or text such as ``"90s"``, ``"15m"``, ``"1h30m"``."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        match = _DURATION.match(str(value).strip().lower()) if str(value).strip() else None
-        if match is None:
-            raise SettingsError(f'{place}: expected a length such as "90s", "15m" or "1h30m", got {value!r}')
-        hours, minutes, rest = (float(part or 0) for part in match.groups())
-        seconds = 3600 * hours + 60 * minutes + rest
-    if not 0 < seconds < math.inf:
-        raise SettingsError(f"{place}: must be longer than zero and finite, got {value!r}")
-    return seconds
 
 
 def _known_keys(table: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from perfkit.errors import ReadError
-from perfkit.model import Check, LoadProfile, Metric, Run, ServiceStats, Severity, Validity
+from perfkit.load_profile import LoadProfile, Stage
+from perfkit.model import Check, Metric, Run, ServiceStats, Severity, StageStats, Validity
 
 SCHEMA = "perfkit.run/1"
 _TEXTS = ("labels", "environment", "git", "versions")
@@ -23,7 +25,7 @@ def run_to_document(run: Run) -> dict[str, Any]:
         "scenario": run.scenario,
         "started_at": run.started_at.isoformat() if run.started_at else None,
         "duration_s": run.duration_s,
-        "profile": {name: getattr(run.profile, name) for name in LoadProfile.__dataclass_fields__},
+        "profile": run.profile.to_dict(),
         "target": run.target,
         "tool": run.tool,
         **{name: dict(getattr(run, name)) for name in _TEXTS},
@@ -31,7 +33,25 @@ def run_to_document(run: Run) -> dict[str, Any]:
         "content_hash": run.content_hash,
         "validity": {"ok": run.validity.ok, "checks": [check.to_dict() for check in run.validity.checks]},
         "services": {name: _stats_to_document(stats) for name, stats in run.services.items()},
+        **({"stages": [_stage_to_document(stage) for stage in run.stages]} if run.stages else {}),
     }
+
+
+def _stage_to_document(of: StageStats) -> dict[str, Any]:
+    return {
+        "name": of.name,
+        "stage": asdict(of.stage),
+        "begin_s": of.begin_s,
+        "end_s": of.end_s,
+        "services": {name: _stats_to_document(stats) for name, stats in of.services.items()},
+    }
+
+
+def _stage_from_document(item: Any) -> StageStats:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"stages: expected an object, got {item!r}"[:200])
+    services = {name: _stats_from_document(name, stats) for name, stats in _table(item, "services").items()}
+    return StageStats(_text(item["name"]), Stage(**_table(item, "stage")), item["begin_s"], item["end_s"], services)
 
 
 def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
@@ -60,7 +80,7 @@ def run_from_document(document: Any, place: str) -> Run:
             scenario=_text(document["scenario"]),
             started_at=parse_time(document["started_at"]) if document["started_at"] else None,
             duration_s=document["duration_s"],
-            profile=LoadProfile(**_table(document, "profile")),
+            profile=LoadProfile.from_dict(_table(document, "profile")),
             validity=Validity(tuple(_check(item) for item in _table(document, "validity")["checks"])),
             services={name: _stats_from_document(name, item) for name, item in _table(document, "services").items()},
             tool=_text(document["tool"]),
@@ -68,6 +88,7 @@ def run_from_document(document: Any, place: str) -> Run:
             **texts,
             locustfile_hash=document["locustfile_hash"],
             content_hash=document["content_hash"],
+            stages=tuple(_stage_from_document(item) for item in document.get("stages", ())),
             source=place,
         )
     except KeyError as error:

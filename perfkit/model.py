@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import did_you_mean
+from perfkit.load_profile import LoadProfile, Stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,40 +131,6 @@ class Validity:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadProfile:
-    """Users over time as they were asked for (or, from a foreign file, seen).
-
-    Parameters
-    ----------
-    kind
-        ``steady``, ``ramp``, ``custom`` (the locustfile's own shape) or ``unknown``.
-    users
-        Peak number of concurrent users.
-    spawn_rate
-        Users started per second; ``None`` when unknown.
-    duration_s
-        Planned length in seconds; ``None`` when the locustfile decides or the source cannot say.
-    """
-
-    kind: str = "unknown"
-    users: int | None = None
-    spawn_rate: float | None = None
-    duration_s: float | None = None
-
-    def describe(self) -> str:
-        """One phrase for people: ``ramp to 100 users at 10/s, 900 s``."""
-        if self.users is None:
-            return "custom load shape" if self.kind == "custom" else "unknown load"
-        people = "1 user" if self.users == 1 else f"{self.users} users"
-        text = (
-            f"ramp to {people}" if self.kind == "ramp" else f"{self.kind} {people}" if self.kind == "steady" else people
-        )
-        if self.kind == "ramp" and self.spawn_rate:
-            text += f" at {self.spawn_rate:g}/s"
-        return text + (f", {self.duration_s:g} s" if self.duration_s else "")
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceStats:
     """One service in one run: counts, and each metric with what is known of its error.
 
@@ -220,6 +187,17 @@ class ServiceStats:
 
 
 @dataclass(frozen=True, slots=True)
+class StageStats:
+    """One stage of a run: what was asked for, when it was (seconds after the run's start), and its services."""
+
+    name: str
+    stage: Stage
+    begin_s: float
+    end_s: float
+    services: Mapping[str, ServiceStats]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One execution of one load test: the unit of inference.
 
@@ -242,6 +220,7 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
     locustfile_hash: str | None = None
     content_hash: str | None = None
+    stages: tuple[StageStats, ...] = ()  # one per stage of the profile; empty when the load is one level
     source: str | None = None
     load_requests: Callable[[], pd.DataFrame] | None = field(default=None, repr=False, compare=False)
 

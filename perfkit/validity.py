@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfkit.model import Check, LoadProfile, ServiceStats, Severity
+from perfkit.load_profile import LoadProfile
+from perfkit.model import Check, ServiceStats, Severity
 
 FEW_REQUESTS = 100  # a run with fewer says little about anything but its mean
 LOAD_REACHED = 0.9  # share of the asked-for users that must have run

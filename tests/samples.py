@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from perfkit.document import make_run_id
-from perfkit.model import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Validity
+from perfkit.load_profile import LoadProfile
+from perfkit.model import LATENCY_METRICS, Metric, Run, ServiceStats, Validity
 
 EPOCH = 1_760_711_404.0  # 2025-10-17T14:30:04Z
 SERVICES = {"api_gateway": 20.0, "rag_service": 90.0, "mcp_server": 240.0}  # medians in ms

@@ -11,6 +11,8 @@ from samples import REPOSITORY
 LEVELS = [
     "errors",
     "whole_file",
+    "load_profile",
+    "profile_words",
     "model",
     "policy",
     "document",

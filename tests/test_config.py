@@ -3,8 +3,9 @@
 import pytest
 
 from perfkit import SettingsError
-from perfkit.config import BUILT_IN, Scenario, find_settings, load_settings, override, parse_duration
-from perfkit.model import LoadProfile
+from perfkit.config import BUILT_IN, Scenario, find_settings, load_settings, override
+from perfkit.load_profile import LoadProfile
+from perfkit.profile_words import parse_duration
 
 WHOLE = """
 store = "runs"
@@ -151,7 +152,7 @@ def test_durations(written, seconds):
     "written", ["", " ", "0s", 0, -5, "-5s", "5 parsecs", "s", True, None, float("nan"), float("inf")]
 )
 def test_durations_that_are_none(written):
-    with pytest.raises(SettingsError, match=r"^here: "):
+    with pytest.raises(ValueError, match=r"^here: "):
         parse_duration(written, "here")
 
 

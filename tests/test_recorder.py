@@ -135,6 +135,7 @@ def test_values_are_kept_as_they_were_measured(recorded):
         "failed": False,
         "error": None,
         "response_bytes": 0,
+        "service_time_ms": None,
     }
     assert (second["response_time_ms"], second["response_bytes"]) == (2.0, 7)
     times = [row["response_time_ms"] for row in recorded[3] if row["service"] == "/fast"]
@@ -150,7 +151,10 @@ def test_starts_lie_within_the_run(recorded):
 def test_the_generator_is_watched(recorded):
     with (recorded[0].folder / "source" / "generator.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["time", "users", "cpu_pct", "requests", "failures"]
+    assert {"time", "users", "cpu_pct", "requests", "failures", "lag_ms", "clock_s"} <= rows[0].keys()
+    assert all(row["scheduled"] == "" for row in rows)  # arrivals belong to the open model
+    assert all(abs(float(row["clock_s"])) < 1 for row in rows)
+    assert all(0 <= float(row["lag_ms"]) < 5000 for row in rows)
     assert int(rows[-1]["requests"]) == len(recorded[3])
     assert int(rows[-1]["failures"]) == sum(row["failed"] for row in recorded[3])
     assert all(0 <= float(row["cpu_pct"]) <= 800 for row in rows)
@@ -293,7 +297,7 @@ def test_whatever_is_fired_columns_stay_aligned(requests):
     assert len(batch) + buffer.skipped == 2 * len(requests)
     rows = [row for row in batch.to_pylist() if row["service"] == "good"]
     expected = {"start": 7.0, "service": "good", "method": "GET", "response_time_ms": 1.5, "response_bytes": 3}
-    assert rows == [expected | {"failed": False, "error": None}] * len(requests)
+    assert rows == [expected | {"failed": False, "error": None, "service_time_ms": None}] * len(requests)
 
 
 def test_a_request_without_a_start_started_its_response_time_ago():

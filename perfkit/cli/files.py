@@ -113,11 +113,11 @@ def simulate(
       perfkit simulate api --seed 2 --inject api_gateway:slower_pct=20 --output results
     """
     from perfkit import workflow
-    from perfkit.config import override, parse_duration
+    from perfkit.config import load_words, override
 
     chosen = settings_of(settings).scenario(scenario)
-    length = parse_duration(duration, "--duration") if duration else None
-    chosen = override(chosen, f"scenario {scenario}", users=users, duration_s=length)
+    changes = load_words({"users": users, "duration": duration}, "--{}".format)
+    chosen = override(chosen, f"scenario {scenario}", **changes)
     started = _time(at) if at else datetime.now(UTC).replace(microsecond=0)
     for file in workflow.simulate(chosen, seed, output, started, inject):
         click.echo(str(file))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli.options import SETTINGS, STORE, dump, settings_of, write
+from perfkit.load_profile import KINDS
+from perfkit.profile_words import ARRIVALS
 
 if TYPE_CHECKING:
     from perfkit.config import Scenario, Settings
@@ -28,6 +30,12 @@ PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 @click.option("--users", type=click.IntRange(1), help="Peak number of users.")
 @click.option("--spawn-rate", type=click.FloatRange(0, min_open=True), help="Users started per second.")
 @click.option("--duration", help="Length, such as 90s, 15m or 1h30m.")
+@click.option("--profile", "kind", type=click.Choice(KINDS), help="Course of the load; else from the other options.")
+@click.option("--stages", help="Load stage by stage, such as 1m:10,1m:20,30s:20-80 (users) or 1m:50/s,1m:100/s.")
+@click.option("--rate", help="Arrivals, such as 200/s: tasks start when due, answered or not (the open model).")
+@click.option("--arrivals", type=click.Choice(ARRIVALS), help="Distances between arrivals [constant].")
+@click.option("--max-in-flight", type=click.IntRange(1), help="Tasks under way at once, at most; others wait.")
+@click.option("--peak", help="Height of the spike of --profile spike: users, or a rate.")
 @click.option(
     "--locustfile",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -49,6 +57,12 @@ def run(
     users: int | None,
     spawn_rate: float | None,
     duration: str | None,
+    kind: str | None,
+    stages: str | None,
+    rate: str | None,
+    arrivals: str | None,
+    max_in_flight: int | None,
+    peak: str | None,
     locustfile: Path | None,
     repeat: int,
     labels: tuple[str, ...],
@@ -66,21 +80,33 @@ def run(
       perfkit run baseline --duration 30s
       perfkit run shop --repeat 5 --label build=1.4.2
       perfkit run checkout --locustfile locustfile.py --host http://127.0.0.1:8000 --users 20 --duration 2m
+      perfkit run shop --rate 200/s --arrivals poisson --duration 2m
+      perfkit run shop --stages 1m:10,1m:20,1m:40
+      perfkit run shop --profile spike --users 20 --peak 100 --duration 5m
       perfkit run --all
     """
     from perfkit import workflow
-    from perfkit.config import parse_duration
+    from perfkit.config import load_words
 
     known = settings_of(settings)
     names = known.all_names if all_ else scenarios
     if not names or (all_ and scenarios):
         raise click.UsageError("name a scenario, or say --all: " + ", ".join(known.scenarios))
-    changes = {
-        "host": host,
-        "users": users,
-        "spawn_rate": spawn_rate,
-        "duration_s": parse_duration(duration, "--duration") if duration else None,
-    }
+    changes = load_words(
+        {
+            "host": host,
+            "users": users,
+            "spawn_rate": spawn_rate,
+            "duration": duration,
+            "kind": kind,
+            "stages": stages.split(",") if stages else None,
+            "rate": rate,
+            "arrivals": arrivals,
+            "max_in_flight": max_in_flight,
+            "peak": peak,
+        },
+        "--{}".format,
+    )
     chosen = [_chosen(name, known, locustfile, changes) for name in names]
     done = workflow.run_scenarios(
         chosen, store or known.store, repeat=repeat, labels=parse_labels(labels), on_progress=_progress(), on_end=_tell
@@ -166,19 +192,25 @@ def _progress() -> Callable[[Scenario, Progress], None]:
 def _is_news(scenario: Scenario, last: Progress | None, now: Progress) -> bool:
     if last is None or now.elapsed_s < last.elapsed_s or now.elapsed_s - last.elapsed_s >= PLAIN_EVERY_S:
         return True
-    return now.users == scenario.users and last.users < now.users
+    return now.users == scenario.profile.users and last.users < now.users
 
 
 def progress_line(scenario: Scenario, progress: Progress) -> str:
     """``api  0:12 of 15:00  users 40/100  rps 212  p95 38 ms  failures 3 (0.1 %)``."""
-    users = f"{progress.users}/{scenario.users}" if scenario.users else str(progress.users)
+    profile = scenario.profile
+    users = f"{progress.users}/{profile.users}" if profile.users else str(progress.users)
+    load = f"users {users}"
+    if profile.is_open:
+        due = profile.level_at(progress.elapsed_s)
+        load = f"in flight {progress.in_flight}  due {due or 0:.0f}/s"
     p95 = f"{progress.p95_latency_ms:.0f} ms" if progress.p95_latency_ms is not None else "-"
     share = f" ({100 * progress.failures / progress.requests:.1f} %)" if progress.requests else ""
-    of = f" of {_clock(scenario.duration_s)}" if scenario.duration_s else ""
-    left = f"  {_clock(max(scenario.duration_s - progress.elapsed_s, 0))} left" if scenario.duration_s else ""
+    length = profile.duration_s
+    of = f" of {_clock(length)}  {_clock(max(length - progress.elapsed_s, 0))} left" if length else ""
+    late = f"  late {progress.late}" if progress.late else ""
     return (
-        f"{scenario.name}  {_clock(progress.elapsed_s)}{of}{left}  users {users}  rps {progress.rps:.0f}  p95 {p95}  "
-        f"failures {progress.failures}{share}"
+        f"{scenario.name}  {_clock(progress.elapsed_s)}{of}  {load}  rps {progress.rps:.0f}  p95 {p95}  "
+        f"failures {progress.failures}{share}{late}"
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from perfkit.errors import LoadError
 from perfkit.load.preflight import check_host, check_locust, check_locustfile
 from perfkit.load.progress import Progress
+from perfkit.load_profile import LoadProfile
 
 RECORDER = Path(__file__).with_name("recorder.py")  # not imported: importing Locust patches the standard library
 RECORDING_NAME = "requests.arrow"
@@ -51,6 +52,7 @@ class LocustCommand:
     exclude_tags: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
+    profile: LoadProfile | None = None  # stages of users, or arrivals; users and duration are then those of the pool
 
     def __post_init__(self) -> None:
         if self.users is not None and self.users < 1:
@@ -89,6 +91,8 @@ class LocustCommand:
             "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
             "PERFKIT_PROGRESS_FD": str(progress_fd),
         }
+        if self.profile is not None:
+            own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
         return {**os.environ, **self.environment, **own}
 
 
@@ -102,6 +106,7 @@ class LocustOutcome:
     log_tail: str
     started_at: datetime
     ended_at: datetime
+    has_own_shape: bool = False  # a LoadTestShape in the locustfile decided the load
 
 
 def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] | None = None) -> LocustOutcome:
@@ -135,7 +140,8 @@ def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] |
     said = command.log.read_text(errors="replace")
     interrupted, reason = _judge(command, process.returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
-    return LocustOutcome(process.returncode, interrupted, reason, tail, started_at, datetime.now(UTC))
+    now, own_shape = datetime.now(UTC), bool(last.get("own_shape"))
+    return LocustOutcome(process.returncode, interrupted, reason, tail, started_at, now, own_shape)
 
 
 class _Stop:

@@ -20,6 +20,8 @@ class Progress:
     p95_latency_ms: float | None  # exact, over about 10 s; None without requests
     cpu_pct: float  # of the load generator, in percent of one core, over the last second
     state: str  # Locust's word: ready, spawning, running, cleanup, stopped
+    late: int = 0  # arrivals that started late, in the open model
+    in_flight: int = 0  # tasks under way, in the open model
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Self:

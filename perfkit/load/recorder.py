@@ -7,7 +7,9 @@ PERFKIT_RECORDING
 PERFKIT_PROGRESS_FD
     Number of an open pipe that gets one JSON object per second.  When nobody reads it any more, the run is stopped.
 PERFKIT_GENERATOR_CSV
-    Path of a table with one row per second about the load generator itself; ``requests`` and ``failures`` are totals.
+    Path of a table with one row per second about the load generator itself, see `COLUMNS`.
+PERFKIT_LOAD_PROFILE
+    A `LoadProfile` as JSON, of stages of users or of arrivals; a shape in the locustfile has precedence.
 
 Requests are gathered in columns of plain numbers and written once a second.
 """
@@ -34,10 +36,27 @@ from locust.runners import MasterRunner, WorkerRunner
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
 from perfkit.load.recording import RequestBuffer
+from perfkit.load_profile import LoadProfile
 from perfkit.readers.recording import RECORDING_SCHEMA
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 RPS_WINDOW_S, P95_WINDOW_S = 5.0, 10.0
+LAG_EVERY_S = 0.05  # how often it is looked how late the event loop is
+DRAIN_S = 10.0  # for tasks in flight when the last arrival has been admitted
+COLUMNS = (
+    "time",  # seconds since the epoch
+    "users",
+    "cpu_pct",  # of this process, in percent of one core
+    "requests",  # so far, as all that follow but lag, clock, waiting and in_flight
+    "failures",
+    "lag_ms",  # the latest that the event loop was in this second
+    "clock_s",  # how far the time of day has moved against the monotonic clock since the start
+    "scheduled",  # arrivals of the open model
+    "started",
+    "late",
+    "waiting",
+    "in_flight",
+)
 ABANDONED_EXIT_S = 4.0  # a user's code can refuse to be stopped; nobody is left who would kill it
 
 
@@ -84,11 +103,33 @@ class Meter:
         return float(np.percentile(np.concatenate([times for _, times in self._times]), 95)) if self._times else None
 
 
+class LoopLag:
+    """How late the event loop is: users that wait for an answer learn of it that much later."""
+
+    def __init__(self) -> None:
+        self.worst_ms = 0.0
+
+    def run(self) -> None:
+        """Look at it, as long as Locust lives."""
+        while True:
+            due = time.monotonic() + LAG_EVERY_S
+            gevent.sleep(LAG_EVERY_S)
+            self.worst_ms = max(self.worst_ms, 1000 * (time.monotonic() - due))
+
+    def take(self) -> float:
+        """Return the worst since the last call, in ms."""
+        worst, self.worst_ms = self.worst_ms, 0.0
+        return worst
+
+
 class Recorder:
     """Writes what is buffered once a second, tells the parent, and stops the run when either is no longer possible."""
 
     def __init__(self, environment: Any) -> None:
-        self.environment, self.meter, self.problem = environment, Meter(), ""
+        self.environment, self.meter, self.lag, self.problem = environment, Meter(), LoopLag(), ""
+        self.has_own_shape = environment.shape_class is not None
+        self.arrivals = _follow_profile(environment)
+        self.clock_offset_s = time.time() - time.monotonic()
         self.is_quitting = self.is_interrupted = False
         self.is_master = isinstance(environment.runner, MasterRunner)
         worker = f".{os.getpid()}" if isinstance(environment.runner, WorkerRunner) else ""
@@ -99,7 +140,7 @@ class Recorder:
             sink = None if self.is_master else pa.OSFile(str(recording), "wb")
             self.stream = None if sink is None else pa.ipc.new_stream(sink, RECORDING_SCHEMA)
             self.table = FileIO(table + worker, "w") if table else None
-            self._add_row("time", "users", "cpu_pct", "requests", "failures")
+            self._add_row(*COLUMNS)
         except OSError as error:
             self.report(problem=str(error))
             sys.exit(EXIT_DISK)
@@ -118,10 +159,18 @@ class Recorder:
         self.flush()
         self.meter.measure_cpu()
         try:
-            self._add_row(f"{time.time():.3f}", self.users(), f"{self.meter.cpu_pct:.1f}", *self.totals())
+            self._add_row(*self._row())
         except OSError as error:
             self.fail(error)
         self.report()
+
+    def _row(self) -> tuple[object, ...]:
+        """What `COLUMNS` names."""
+        now, clock_s = time.time(), time.time() - time.monotonic() - self.clock_offset_s
+        known = self.arrivals
+        schedule = (known.scheduled, known.started, known.late, known.waiting, known.in_flight) if known else ("",) * 5
+        cpu, lag = f"{self.meter.cpu_pct:.1f}", f"{self.lag.take():.1f}"
+        return (f"{now:.3f}", self.users(), cpu, *self.totals(), lag, f"{clock_s:.3f}", *schedule)
 
     def flush(self) -> None:
         """Write what is buffered as one batch."""
@@ -183,6 +232,9 @@ class Recorder:
             "p95_latency_ms": self.meter.p95_latency_ms(),
             "cpu_pct": self.meter.cpu_pct,
             "state": self.environment.runner.state,
+            "late": self.arrivals.late if self.arrivals else 0,
+            "in_flight": self.arrivals.in_flight if self.arrivals else 0,
+            "own_shape": self.has_own_shape,
         }
 
     def users(self) -> int:
@@ -197,6 +249,17 @@ class Recorder:
 
     def on_test_start(self, **_: object) -> None:
         self.started = time.monotonic()
+        if self.arrivals is not None:
+            gevent.spawn(self.arrivals.run, self.on_last_arrival)
+
+    def on_last_arrival(self) -> None:
+        """Give tasks in flight their time, then end the run; a worker is ended by its master."""
+        if isinstance(self.environment.runner, WorkerRunner):
+            return
+        give_up = time.monotonic() + DRAIN_S
+        while self.arrivals is not None and self.arrivals.in_flight and time.monotonic() < give_up:
+            gevent.sleep(LAG_EVERY_S)
+        self.quit()
 
     def on_quitting(self, **_: object) -> None:
         """Write what there is; on SIGTERM requests still come in afterwards."""
@@ -218,6 +281,27 @@ class Recorder:
     def _add_row(self, *cells: object) -> None:
         if self.table is not None and not self.problem:
             self.table.write((",".join(map(str, cells)) + "\n").encode())
+
+
+def _follow_profile(environment: Any) -> Any:
+    """Have Locust follow the profile, if there is one and no shape of the user; returns the arrivals of an open one."""
+    if environment.shape_class is not None or not (text := os.environ.get("PERFKIT_LOAD_PROFILE")):
+        return None
+    profile = LoadProfile.from_dict(json.loads(text))
+    if not profile.is_open:
+        from perfkit.load.profile_shape import ProfileShape
+
+        environment.shape_class = ProfileShape(profile)
+        environment.shape_class.runner = environment.runner
+        return None
+    from perfkit.load.arrivals import Arrivals, current_turn, gate_tasks
+
+    if isinstance(environment.runner, MasterRunner):  # it has no users
+        return None
+    arrivals = Arrivals(profile, environment)
+    gate_tasks(arrivals)
+    BUFFER.turn_of = current_turn
+    return arrivals
 
 
 def _progress_fd() -> int | None:
@@ -254,6 +338,7 @@ def on_init(environment: Any, **_: object) -> None:
         # Python would raise KeyboardInterrupt wherever it happens to be, also between two columns of one request
         gevent.signal_handler(signal.SIGINT, recorder.stop)
     gevent.spawn(recorder.run)
+    gevent.spawn(recorder.lag.run)
 
 
 if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions

@@ -77,10 +77,12 @@ class RequestBuffer:
 
     def __init__(self) -> None:
         self.starts, self.times, self.sizes = array("d"), array("d"), array("q")
+        self.service_times = array("d")  # negative: not counted from a schedule
         self.service_codes, self.method_codes, self.error_codes = array("i"), array("i"), array("i")
         self.services, self.methods, self.errors = _Labels(), _Labels(), _Labels()
         self.skipped = 0  # requests without a response time, as asynchronous clients report them
         self.on_full: Callable[[], None] = lambda: None
+        self.turn_of: Callable[[], Any] | None = None  # the arrival that is worked for, in the open model
 
     def on_request(
         self,
@@ -99,8 +101,17 @@ class RequestBuffer:
             return
         try:
             service, method = self.services[name], self.methods[request_type]
-            self.times.append(response_time)
-            self.starts.append(time.time() - response_time / 1e3 if start_time is None else start_time)
+            start = time.time() - response_time / 1e3 if start_time is None else start_time
+            turn = self.turn_of() if self.turn_of is not None else None
+            if turn is not None and turn.is_first:
+                turn.is_first, due = False, turn.due_s + turn.clock_offset_s
+                self.service_times.append(response_time)
+                self.times.append(response_time + 1e3 * max(start - due, 0.0))
+                self.starts.append(min(due, start))
+            else:
+                self.service_times.append(-1.0)
+                self.times.append(response_time)
+                self.starts.append(start)
             self.sizes.append(-1 if response_length is None else response_length)
         except (TypeError, ValueError, OverflowError):  # a custom client may hand over anything
             self._take_odd(request_type, name, response_time, response_length, exception, start_time, response)
@@ -116,7 +127,7 @@ class RequestBuffer:
         self, method: object, name: object, taken: Any, size: Any, exception: object, start: Any, response: object
     ) -> None:
         """Take a request whose values have unexpected types, as far as they can be converted."""
-        for column in (self.times, self.starts, self.sizes):
+        for column in (self.times, self.starts, self.sizes, self.service_times):
             del column[len(self.error_codes) :]
         taken_ms, start_s = _number(taken), _number(start)
         if taken_ms is None:
@@ -132,6 +143,8 @@ class RequestBuffer:
         sizes = np.array(self.sizes)
         failed = np.packbits(np.array(self.error_codes) >= 0, bitorder="little")
         known = pa.py_buffer(np.packbits(sizes >= 0, bitorder="little"))
+        service_times = np.array(self.service_times)
+        own = pa.py_buffer(np.packbits(service_times >= 0, bitorder="little"))
         columns = [
             pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(self.starts.tobytes())]),
             _label_column(self.services, self.service_codes),
@@ -140,8 +153,10 @@ class RequestBuffer:
             pa.Array.from_buffers(pa.bool_(), rows, [None, pa.py_buffer(failed)]),
             _label_column(self.errors, self.error_codes, pa.py_buffer(failed)),
             pa.Array.from_buffers(pa.int64(), rows, [known, pa.py_buffer(sizes)]),
+            pa.Array.from_buffers(pa.float64(), rows, [own, pa.py_buffer(service_times)]),
         ]
-        for held in (self.starts, self.times, self.sizes, self.service_codes, self.method_codes, self.error_codes):
+        floats, codes = (self.starts, self.times, self.service_times), (self.service_codes, self.method_codes)
+        for held in (*floats, self.sizes, *codes, self.error_codes):
             del held[:]
         for labels in (self.services, self.methods, self.errors):
             labels.clear()

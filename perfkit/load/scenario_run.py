@@ -22,16 +22,19 @@ from perfkit.load.locust import LocustCommand, LocustOutcome, run_locust
 from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
 from perfkit.load.services import start_services
-from perfkit.model import Check, LoadProfile, Run, Severity, Validity
+from perfkit.load_profile import LoadProfile
+from perfkit.model import Check, Run, Severity, Validity
 from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
+from perfkit.readers.stages import stage_stats
 from perfkit.store import RunStore
 from perfkit.validity import GeneratorFacts, check_run
 from perfkit.whole_file import write_whole
 
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
 NO_HOST = "You must specify the base host"  # what Locust writes into its log
-SHAPE_DECIDES = "have no impact on LoadShapes"
+LEAST_USERS, FIRST_USERS_S = 10, 0.25
+ARRIVALS_MARGIN_S = 30.0  # the arrivals themselves end the run; this is for when they cannot
 OnProgress = Callable[[Progress], None]
 
 
@@ -131,17 +134,30 @@ def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
 
 
 def _command(scenario: Scenario, folder: Path) -> LocustCommand:
+    profile = scenario.profile
+    users, pace, length = profile.users, profile.spawn_rate, profile.duration_s
+    if profile.is_open:
+        users = _first_users(profile)
+        pace, length = float(users), (length or 0.0) + ARRIVALS_MARGIN_S
+    is_shaped = not profile.is_open and profile.kind in ("stages", "spike")
     return LocustCommand(
         locustfile=scenario.locustfile,
         host=scenario.host,
-        users=scenario.users,
-        spawn_rate=scenario.spawn_rate,
-        duration_s=math.ceil(scenario.duration_s) if scenario.duration_s else None,  # Locust counts whole seconds
+        users=None if is_shaped else users,
+        spawn_rate=None if is_shaped else pace,
+        duration_s=math.ceil(length) if length and not is_shaped else None,  # Locust counts whole seconds
         folder=folder,
         tags=scenario.tags,
         exclude_tags=scenario.exclude_tags,
         environment=scenario.environment,
+        profile=profile if profile.is_open or is_shaped else None,
     )
+
+
+def _first_users(profile: LoadProfile) -> int:
+    """Users to begin with: enough for answers within a quarter of a second; more come when they are needed."""
+    wanted = max(LEAST_USERS, math.ceil((profile.rate or 0.0) * FIRST_USERS_S))
+    return min(wanted, profile.max_in_flight or wanted)
 
 
 def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
@@ -157,14 +173,15 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
     facts = replace(_facts(folder / "source" / "generator.csv", outcome), warm_up_s=summary.warm_up_s)
     profile = intent.profile
     shaped: tuple[Check, ...] = ()
-    if SHAPE_DECIDES in said:
-        advice = "The locustfile's LoadTestShape decides the load: users, spawn rate and duration had no effect."
+    if outcome.has_own_shape and profile.kind != "custom":
+        advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
         shaped = (Check("load_shape", profile.describe(), "custom load shape", Severity.WARN, advice),)
         profile = LoadProfile("custom")
     checks = check_run(summary.services, profile, facts, None)
     return replace(
         intent,
         profile=profile,
+        stages=stage_stats(columns, profile),
         started_at=datetime.fromtimestamp(summary.begin_s, UTC),
         duration_s=summary.end_s - summary.begin_s,
         services=summary.services,

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from perfkit.document import make_run_id
 from perfkit.errors import ReadError
-from perfkit.model import Check, LoadProfile, Metric, Run, ServiceStats, Severity, Validity
+from perfkit.load_profile import LoadProfile
+from perfkit.model import Check, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.readers.locust_history import read_history
 from perfkit.readers.locust_tables import Row, looks_like_locust, stats_rows, with_distribution
 from perfkit.stats.course import CourseErrors

@@ -19,7 +19,8 @@ from typing import Any
 
 from perfkit.document import make_run_id, parse_time
 from perfkit.errors import NotComparable, ReadError, did_you_mean
-from perfkit.model import LoadProfile, Metric, Run, ServiceStats, Severity, Validity
+from perfkit.load_profile import LoadProfile
+from perfkit.model import Metric, Run, ServiceStats, Severity, Validity
 from perfkit.stats.percentile_table import PercentileTable, errors_assumed, errors_from_percentiles
 from perfkit.validity import GeneratorFacts, check_run
 

@@ -16,13 +16,14 @@ _LABEL = pa.dictionary(pa.int32(), pa.string())
 
 RECORDING_SCHEMA = pa.schema(
     [
-        pa.field("start", pa.float64(), nullable=False),  # seconds since the epoch
+        pa.field("start", pa.float64(), nullable=False),  # seconds since the epoch; in the open model: when it was due
         pa.field("service", _LABEL, nullable=False),  # the name Locust sums up under
         pa.field("method", _LABEL, nullable=False),  # "GET", or whatever a custom client calls it
-        pa.field("response_time_ms", pa.float64(), nullable=False),  # as measured, not rounded
+        pa.field("response_time_ms", pa.float64(), nullable=False),  # since `start`, as measured, not rounded
         pa.field("failed", pa.bool_(), nullable=False),
         pa.field("error", _LABEL),  # class of the exception and HTTP status, null for a success
         pa.field("response_bytes", pa.int64()),  # null when the client did not say
+        pa.field("service_time_ms", pa.float64()),  # since it was sent; null where that is the response time
     ]
 )
 """One row is one request, in the order in which the requests ended."""

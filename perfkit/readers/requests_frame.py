@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfkit.document import make_run_id
-from perfkit.model import LoadProfile, Run, ServiceStats, Validity
+from perfkit.load_profile import LoadProfile
+from perfkit.model import Run, ServiceStats, Validity
 from perfkit.stats.steady import warm_up_s
 from perfkit.stats.summary import Floats, RequestArrays, summarise
 from perfkit.validity import GeneratorFacts, check_run
@@ -89,6 +90,13 @@ class RequestColumns:
     ) -> None:
         self.start_s, self.codes, self.names = start_s, codes, names
         self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
+
+    def subset(self, rows: Any) -> RequestColumns:
+        """The requests of these rows, and only their services."""
+        used, codes = np.unique(self.codes[rows], return_inverse=True)
+        sizes = None if self.bytes is None else self.bytes[rows]
+        names = [self.names[code] for code in used]
+        return RequestColumns(self.start_s[rows], codes, names, self.response_time_ms[rows], self.failed[rows], sizes)
 
     def span(self) -> tuple[float, float]:
         """First start and last end, in seconds since the epoch; zeros without requests."""

@@ -17,6 +17,7 @@ from perfkit.errors import ReadError
 from perfkit.model import Run, Validity
 from perfkit.readers.recording import read_recording
 from perfkit.readers.requests_frame import request_columns, summarise_columns
+from perfkit.readers.stages import stage_stats
 from perfkit.validity import GeneratorFacts, check_run
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def _read_killed(folder: Path) -> Run:
         services=summary.services,
         validity=Validity(check_run(summary.services, run.profile, facts, None)),
         content_hash=columns.digest(),
+        stages=stage_stats(columns, run.profile),
         source=str(folder),
         load_requests=frame.copy,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from perfkit.model import Comparison, Run
+from perfkit.profile_words import load_options
 from perfkit.render.page import Html, render
 from perfkit.render.theme import clean
 
@@ -50,13 +51,7 @@ def _run_words(run: Run) -> Iterator[str]:
     if run.scenario == "demo":  # brings its own services, and both sides
         yield from ("perfkit", "demo")
         return
-    profile = run.profile
-    options = {
-        "--host": run.target,
-        "--users": profile.users,
-        "--spawn-rate": f"{profile.spawn_rate:g}" if profile.spawn_rate else None,
-        "--duration": f"{profile.duration_s:g}s" if profile.duration_s else None,
-    }
+    options = {"--host": run.target, **load_options(run.profile)}
     yield from ("perfkit", "run", run.scenario)
-    yield from (str(word) for option in options.items() if option[1] is not None for word in option)
+    yield from (word for option, value in options.items() if value is not None for word in (option, value))
     yield from (word for name, value in run.labels.items() for word in ("--label", f"{name}={value}"))
