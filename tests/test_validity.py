@@ -8,14 +8,16 @@ from samples import plain_stats, run
 from perfkit import LoadProfile, ServiceStats, Validity, compare
 from perfkit.comparability import check_sides
 from perfkit.model import Check, Severity
-from perfkit.validity import GeneratorFacts, check_run
+from perfkit.validity import GeneratorFacts, Process, check_run
 
 STEADY = LoadProfile("steady", 10, None, 60.0)
 
 
-def checked(services=None, profile=STEADY, duration=None, **facts):
+def checked(services=None, profile=STEADY, duration=None, within=None, **facts):
     services = {"a": plain_stats()} if services is None else services
-    return {check.name: check for check in check_run(services, profile, GeneratorFacts(**facts), duration)}
+    if "cpu_pct" in facts:
+        facts["processes"] = (Process("generator", facts.pop("cpu_pct")),)
+    return {check.name: check for check in check_run(services, profile, GeneratorFacts(**facts), duration, within)}
 
 
 def graded(checks):

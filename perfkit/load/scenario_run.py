@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import secrets
@@ -24,11 +23,12 @@ from perfkit.load.recording import finish_recording
 from perfkit.load.services import start_services
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Run, Severity, Validity
+from perfkit.readers.generator import generator_facts
 from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
 from perfkit.readers.stages import stage_stats
 from perfkit.store import RunStore
-from perfkit.validity import GeneratorFacts, check_run
+from perfkit.validity import check_run
 from perfkit.whole_file import write_whole
 
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
@@ -170,14 +170,18 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
         raise LoadError(f"scenario {intent.scenario!r}: no request was made; {reason}  See {log}")
     columns = request_columns(read_requests(folder / REQUESTS))
     summary = summarise_columns(columns)
-    facts = replace(_facts(folder / "source" / "generator.csv", outcome), warm_up_s=summary.warm_up_s)
-    profile = intent.profile
+    profile = intent.profile if not outcome.has_own_shape else LoadProfile("custom")
+    facts = replace(
+        generator_facts(folder / "source", profile),
+        interrupted=(outcome.reason or "stopped before its time") if outcome.interrupted else None,
+        warm_up_s=summary.warm_up_s,
+        recorded=recorded,
+    )
     shaped: tuple[Check, ...] = ()
-    if outcome.has_own_shape and profile.kind != "custom":
+    if outcome.has_own_shape and intent.profile.kind != "custom":
         advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
-        shaped = (Check("load_shape", profile.describe(), "custom load shape", Severity.WARN, advice),)
-        profile = LoadProfile("custom")
-    checks = check_run(summary.services, profile, facts, None)
+        shaped = (Check("load_shape", intent.profile.describe(), "custom load shape", Severity.WARN, advice),)
+    checks = check_run(summary.services, profile, facts, None, summary.within)
     return replace(
         intent,
         profile=profile,
@@ -190,16 +194,6 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
         source=str(folder),
         load_requests=lambda: read_requests(folder / REQUESTS),
     )
-
-
-def _facts(file: Path, outcome: LocustOutcome) -> GeneratorFacts:
-    reason = (outcome.reason or "stopped before its time") if outcome.interrupted else None
-    if not file.is_file():
-        return GeneratorFacts(interrupted=reason)
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("users") and row.get("cpu_pct")]
-    users = max((int(float(row["users"])) for row in rows), default=None)
-    return GeneratorFacts(users, tuple(float(row["cpu_pct"]) for row in rows), reason)
 
 
 def _tidy_up(folder: Path) -> None:

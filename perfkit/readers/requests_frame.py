@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from perfkit.load_profile import LoadProfile
 from perfkit.model import Run, ServiceStats, Validity
 from perfkit.stats.steady import warm_up_s
 from perfkit.stats.summary import Floats, RequestArrays, summarise
+from perfkit.stats.within_run import WithinRun, count_no_server, within_run
 from perfkit.validity import GeneratorFacts, check_run
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
         duration_s=summary.end_s - summary.begin_s if len(frame) else None,
         profile=LoadProfile(),
         validity=Validity(
-            check_run(summary.services, LoadProfile(), GeneratorFacts(warm_up_s=summary.warm_up_s), None)
+            check_run(
+                summary.services, LoadProfile(), GeneratorFacts(warm_up_s=summary.warm_up_s), None, summary.within
+            )
         ),
         services=summary.services,
         tool="requests",
@@ -83,13 +86,21 @@ def _utc(seconds: float) -> datetime:
 class RequestColumns:
     """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``."""
 
-    __slots__ = ("bytes", "codes", "failed", "names", "response_time_ms", "start_s")
+    __slots__ = ("bytes", "codes", "failed", "names", "no_server", "response_time_ms", "start_s")
 
     def __init__(
-        self, start_s: Floats, codes: Any, names: list[str], response_time_ms: Floats, failed: Any, sizes: Floats | None
+        self,
+        start_s: Floats,
+        codes: Any,
+        names: list[str],
+        response_time_ms: Floats,
+        failed: Any,
+        sizes: Floats | None,
+        no_server: int | None = None,  # requests that met no server; None where errors are not known by kind
     ) -> None:
         self.start_s, self.codes, self.names = start_s, codes, names
         self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
+        self.no_server = no_server
 
     def subset(self, rows: Any) -> RequestColumns:
         """The requests of these rows, and only their services."""
@@ -138,9 +149,9 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     if (codes < 0).any():
         raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
     sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
-    return RequestColumns(
-        start, codes, [str(name) if str(name).strip() else NO_NAME for name in names], times, failed, sizes
-    )
+    no_server = count_no_server(frame["error"].dropna().tolist()) if "error" in frame else None
+    labels = [str(name) if str(name).strip() else NO_NAME for name in names]
+    return RequestColumns(start, codes, labels, times, failed, sizes, no_server)
 
 
 def _seconds(column: pd.Series[Any]) -> Any:
@@ -195,6 +206,7 @@ class Summary:
     end_s: float
     warm_up_s: float
     services: Mapping[str, ServiceStats]
+    within: WithinRun
 
 
 def summarise_columns(columns: RequestColumns) -> Summary:
@@ -203,13 +215,15 @@ def summarise_columns(columns: RequestColumns) -> Summary:
     order = np.argsort(columns.codes, kind="stable")
     bounds = np.searchsorted(columns.codes[order], np.arange(len(columns.names) + 1))
     groups = [order[bounds[i] : bounds[i + 1]] for i in range(len(columns.names))]
-    warm_up = warm_up_s(columns.start_s, _levels(columns, groups))
+    levels = _levels(columns, groups)
+    warm_up = warm_up_s(columns.start_s, levels)
     services = {}
     for name, rows in zip(columns.names, groups, strict=True):
         size = _mean_size(columns, rows)
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
         services[name] = summarise(arrays, begin + warm_up, end)
-    return Summary(begin, end, warm_up, services)
+    within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
+    return Summary(begin, end, warm_up, services, replace(within, no_server=columns.no_server))
 
 
 def _levels(columns: RequestColumns, groups: list[Any]) -> Floats:

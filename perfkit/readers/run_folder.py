@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from perfkit.document import run_from_document
 from perfkit.errors import ReadError
 from perfkit.model import Run, Validity
+from perfkit.readers.generator import generator_facts
 from perfkit.readers.recording import read_recording
 from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.stages import stage_stats
-from perfkit.validity import GeneratorFacts, check_run
+from perfkit.validity import check_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,13 +73,14 @@ def _read_killed(folder: Path) -> Run:
     frame = _salvage(folder)
     columns = request_columns(frame)
     summary = summarise_columns(columns)
-    facts = GeneratorFacts(interrupted="the run was killed before it could be finished", warm_up_s=summary.warm_up_s)
+    killed = "the run was killed before it could be finished"
+    facts = replace(generator_facts(folder / "source", run.profile), interrupted=killed, warm_up_s=summary.warm_up_s)
     return replace(
         run,
         started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(frame) else run.started_at,
         duration_s=summary.end_s - summary.begin_s,
         services=summary.services,
-        validity=Validity(check_run(summary.services, run.profile, facts, None)),
+        validity=Validity(check_run(summary.services, run.profile, facts, None, summary.within)),
         content_hash=columns.digest(),
         stages=stage_stats(columns, run.profile),
         source=str(folder),

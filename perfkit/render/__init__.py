@@ -17,14 +17,15 @@ if TYPE_CHECKING:
         run_values,
         time_course,
     )
+    from perfkit.render.checks import warnings_list
     from perfkit.render.commands import reproduce
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
+    from perfkit.render.responses import response_times
     from perfkit.render.tables import (
         findings_table,
         levels_table,
         runs_table,
         verdict_banner,
-        warnings_list,
         worst_first,
     )
 
@@ -38,13 +39,14 @@ _HOMES = {
         "time_course",
     ),
     "perfkit.render.notebook": ("Report", "prepare_notebook", "run_report", "write_result"),
+    "perfkit.render.checks": ("warnings_list",),
     "perfkit.render.commands": ("reproduce",),
+    "perfkit.render.responses": ("response_times",),
     "perfkit.render.tables": (
         "findings_table",
         "levels_table",
         "runs_table",
         "verdict_banner",
-        "warnings_list",
         "worst_first",
     ),
 }
@@ -60,6 +62,7 @@ __all__ = [
     "percentile_curve",
     "prepare_notebook",
     "reproduce",
+    "response_times",
     "run_report",
     "run_values",
     "runs_table",

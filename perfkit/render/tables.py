@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from perfkit.levels import Level, Levels
-from perfkit.model import Check, Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.model import Comparison, Finding, Metric, Run, Verdict
 from perfkit.render.page import Html, render
 from perfkit.render.series import service_names
 from perfkit.render.theme import (
@@ -113,32 +113,6 @@ def _level_cells(level: Level) -> dict[str, str]:
         "variation": UNKNOWN if level.variation_pct is None else f"{level.variation_pct:.1f} %",
         "range": between(level.lowest, level.highest),
     }
-
-
-def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
-    """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
-    sides: list[tuple[str, Sequence[Run]]] = []
-    warnings: tuple[str, ...] = ()
-    checks: list[tuple[str, Check]] = []
-    if isinstance(subject, Comparison):
-        sides += [("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs)]
-        warnings = subject.warnings
-        checks += [("", check) for check in subject.checks if check.severity is not Severity.OK]
-    else:
-        sides.append(("run", subject))
-    checks += [(f"{side} {run.id}", check) for side, runs in sides for run in runs for check in run.validity.problems]
-    rows = [
-        {"place": place, "name": check.name, "severity": check.severity.value, "advice": check.advice}
-        | {"value": _plain(check.value), "limit": _plain(check.limit)}
-        for place, check in checks
-    ]
-    return Html(render("warnings.html.j2", warnings=warnings, checks=rows), text="\n".join(warnings))
-
-
-def _plain(value: float | str | None) -> str:
-    if value is None:
-        return UNKNOWN
-    return value if isinstance(value, str) else format_number(float(value))
 
 
 def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:

@@ -1,0 +1,128 @@
+"""What happened inside a run: drift, bursts of errors, silence, and requests that met no server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from perfkit.stats.summary import Floats
+
+BLOCKS = 20
+LEAST_PER_BLOCK = 5.0
+WINDOWS = 40  # a burst is looked for in stretches of a fortieth of the run
+BURST_FAILURES = 10  # fewer failures in a stretch are no burst
+NO_SERVER = ("ConnectionRefusedError", "ConnectionResetError", "ConnectionError", "ConnectionAbortedError", "gaierror")
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Change of latency from the beginning of the steady part to its end, percent, and its two-sided p."""
+
+    change_pct: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """The stretch with the highest error rate: seconds after the start, error rate in it and outside, percent."""
+
+    begin_s: float
+    end_s: float
+    error_rate_pct: float
+    elsewhere_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class WithinRun:
+    """What happened inside one run; ``None`` where there were too few requests to tell."""
+
+    drift: Drift | None
+    burst: Burst | None
+    silence_s: float  # the longest time without an answer while requests were under way
+    mean_gap_s: float  # between answers
+    no_server: int | None  # requests that met no server; None where errors are not known by kind
+
+
+def within_run(
+    start_s: Floats, response_time_ms: Floats, failed: NDArray[np.bool_], levels: Floats, warm_up_s: float
+) -> WithinRun:
+    """Look inside a run; ``levels`` is log latency relative to each request's own service, all arrays ``(n,)``."""
+    silence, gap = _silence(start_s, start_s + response_time_ms / 1000.0)
+    since = start_s.min() + warm_up_s if start_s.size else 0.0
+    steady = (start_s >= since) & ~failed
+    return WithinRun(drift_of(start_s[steady], levels[steady]), burst_of(start_s, failed), silence, gap, None)
+
+
+def drift_of(start_s: Floats, levels: Floats) -> Drift | None:
+    """Linear trend of the means of time blocks, ``None`` with too few requests.
+
+    The slope's error is widened by the lag-1 correlation of the blocks (Santer et al. 2000, doi:10.1029/1999JD901105):
+    queues remember, and a slow wave is no drift.
+    """
+    blocks = int(min(BLOCKS, start_s.size / LEAST_PER_BLOCK))
+    if blocks < BLOCKS or (length := float(np.ptp(start_s))) <= 0:
+        return None
+    index = np.minimum(((start_s - start_s.min()) / length * blocks).astype(np.intp), blocks - 1)
+    counts = np.bincount(index, minlength=blocks)
+    if (counts == 0).any():
+        return None
+    means = np.bincount(index, weights=levels, minlength=blocks) / counts
+    at = (np.arange(blocks) + 0.5) / blocks
+    centred = at - at.mean()
+    slope = float(centred @ means / (centred @ centred))
+    rest = means - means.mean() - slope * centred
+    scatter = float(rest @ rest)
+    if scatter == 0:
+        return Drift(100 * math.expm1(slope), 0.0 if slope else 1.0)
+    lag_one = min(max(float(rest[1:] @ rest[:-1]) / scatter, 0.0), 0.9)
+    effective = max(blocks * (1 - lag_one) / (1 + lag_one), 4.0)
+    error = math.sqrt(scatter / (effective - 2) / float(centred @ centred))
+    p = 2 * float(special.stdtr(effective - 2, -abs(slope) / error))
+    return Drift(100 * math.expm1(slope), p)
+
+
+def burst_of(start_s: Floats, failed: NDArray[np.bool_]) -> Burst | None:
+    """The stretch of time in which most requests failed, ``None`` without `BURST_FAILURES` failures in one stretch."""
+    length = float(np.ptp(start_s)) if start_s.size else 0.0
+    if not length or not failed.any():
+        return None
+    index = np.minimum(((start_s - start_s.min()) / length * WINDOWS).astype(np.intp), WINDOWS - 1)
+    counts = np.bincount(index, minlength=WINDOWS)
+    failures = np.bincount(index, weights=failed, minlength=WINDOWS)
+    rates = np.where(failures >= BURST_FAILURES, failures / np.maximum(counts, 1), 0.0)
+    peak = int(rates.argmax())
+    if rates[peak] == 0:
+        return None
+    low = high = peak
+    while low > 0 and rates[low - 1] >= rates[peak] / 2:
+        low -= 1
+    while high < WINDOWS - 1 and rates[high + 1] >= rates[peak] / 2:
+        high += 1
+    inside = slice(low, high + 1)
+    others = int(counts.sum() - counts[inside].sum())
+    elsewhere = 100.0 * float(failures.sum() - failures[inside].sum()) / others if others else math.nan
+    rate = 100.0 * float(failures[inside].sum() / counts[inside].sum())
+    return Burst(low * length / WINDOWS, (high + 1) * length / WINDOWS, rate, elsewhere)
+
+
+def _silence(start_s: Floats, end_s: Floats) -> tuple[float, float]:
+    """The longest time between two answers during which a request was under way, and the mean time between answers."""
+    if end_s.size < 2:
+        return 0.0, 0.0
+    order = np.argsort(end_s)
+    ends = end_s[order]
+    gaps = np.diff(ends)
+    # Under way: some request that ended at or after the gap's end had begun before the gap had half passed.
+    earliest_start = np.minimum.accumulate(start_s[order][::-1])[::-1][1:]
+    waited = ends[1:] - np.maximum(earliest_start, ends[:-1])
+    return float(np.maximum(waited, 0.0).max()), float(gaps.mean())
+
+
+def count_no_server(kinds: Sequence[str | None]) -> int:
+    """How many of these errors, named as the recorder names them, mean that no server took the request."""
+    return sum(kind is not None and kind.split(" ")[0] in NO_SERVER for kind in kinds)
