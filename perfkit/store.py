@@ -177,6 +177,10 @@ class RunStore:
             except ReadError:
                 continue  # a corrupt or foreign folder must not hide the others; `broken` names it
 
+    def with_content(self, content_hash: str | None) -> list[str]:
+        """Ids of the runs that hold the same measurements; none for content that is not known."""
+        return [run.id for run in self._all() if content_hash is not None and run.content_hash == content_hash]
+
     def broken(self) -> dict[str, str]:
         """Folders whose run.json cannot be read: id to reason."""
         found = {}

@@ -16,13 +16,14 @@ from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError
 from perfkit.judge import judge
 from perfkit.levels import levels_of
-from perfkit.model import Comparison, Run
+from perfkit.model import Comparison, Run, Validity
 from perfkit.noise_profile import NoiseProfile, profile_of
 from perfkit.planning import detectable_changes, plan_runs
 from perfkit.policy import Policy
 from perfkit.readers import locust_csv, read_run, run_folder
 from perfkit.replay import Replay, replay
 from perfkit.store import RunStore
+from perfkit.validity import duplicate_check
 
 __all__ = [
     "Execution",
@@ -243,10 +244,17 @@ def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int =
 
 
 def import_run(run: Run, store: str, scenario: str | None = None, labels: Mapping[str, str] | None = None) -> str:
-    """Keep a run that was read from a foreign file; returns its id.  The same content is kept once."""
+    """Keep a run that was read from a foreign file; returns its id.
+
+    The same content is kept once.  Under the name of another scenario it is kept again, and marked as a duplicate.
+    """
     named = scenario or run.scenario
     run_id = make_run_id(run.started_at, named, run.content_hash or "0000")
-    return RunStore(store).add(replace(run, id=run_id, scenario=named, labels={**run.labels, **(labels or {})}))
+    known = RunStore(store)
+    others = [other for other in known.with_content(run.content_hash) if other != run_id]
+    validity = Validity((*run.validity.checks, duplicate_check(others[0] if others else None)))
+    labels = {**run.labels, **(labels or {})}
+    return known.add(replace(run, id=run_id, scenario=named, labels=labels, validity=validity))
 
 
 def simulate(

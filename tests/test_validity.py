@@ -2,13 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 from samples import plain_stats, run
 
-from perfkit import LoadProfile, ServiceStats, Validity, compare
+from perfkit import LoadProfile, RunStore, ServiceStats, Validity, compare, run_from_requests
 from perfkit.comparability import check_sides
 from perfkit.model import Check, Severity
-from perfkit.validity import GeneratorFacts, Process, check_run
+from perfkit.profile_words import plan_profile
+from perfkit.stats.within_run import Burst, Drift, WithinRun, drift_of, within_run
+from perfkit.validity import ArrivalCounts, GeneratorFacts, Process, check_run
+from perfkit.validity.requests import DRIFT_P, DRIFT_PCT
+from perfkit.workflow import import_run
 
 STEADY = LoadProfile("steady", 10, None, 60.0)
 
@@ -54,6 +60,95 @@ def test_a_good_run_passes_and_shows_what_was_looked_at():
 )
 def test_each_check_of_a_run(facts, expected):
     assert graded(checked(**facts)) == expected
+
+
+def many(**changed):
+    counts = {"planned": 1000, "scheduled": 1000, "started": 1000, "late": 0, "unfinished": 0} | changed
+    return {"arrivals": ArrivalCounts(**counts), "profile": plan_profile(None, rate=50.0, duration_s=20)}
+
+
+def inside(**changed):
+    values = {"drift": None, "burst": None, "silence_s": 0.5, "mean_gap_s": 0.01, "no_server": 0} | changed
+    return {"within": WithinRun(**values)}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (many(), {}),
+        (many(late=10), {}),
+        (many(late=11), {"late_arrivals": "warn"}),
+        (many(started=989), {"missed_arrivals": "invalid"}),
+        (many(unfinished=11), {"missed_arrivals": "invalid"}),
+        (many(started=940, scheduled=940), {"load_reached": "invalid"}),
+        ({"processes": (Process("a", (5.0,), (20.0,) * 20),)}, {}),
+        ({"processes": (Process("a", (5.0,), (*(20.0,) * 19, 300.0)),)}, {}),  # one pause is no starving
+        ({"processes": (Process("a", (5.0,), (*(20.0,) * 18, 300.0, 101.0)),)}, {"event_loop_lag": "warn"}),
+        ({"processes": (Process("a", (5.0,), (20.0, 300.0) * 5),)}, {"event_loop_lag": "invalid"}),
+        ({"processes": (Process("a", (5.0,)), Process("b", (99.0,)))}, {"generator_cpu": "invalid"}),
+        ({"clock_step_s": 0.05}, {}),
+        ({"clock_step_s": -3.0}, {"clock": "invalid"}),
+        ({"workers_asked": 3}, {}),
+        ({"workers_asked": 3, "workers_lost": ("w2",)}, {"workers": "invalid"}),
+        ({"counted": 1000, "recorded": 1000}, {}),
+        ({"counted": 1000, "recorded": 900}, {"recorded": "invalid"}),
+        (inside(), {}),
+        (inside(drift=Drift(30.0, 1e-6)), {"drift": "warn"}),
+        (inside(drift=Drift(30.0, 0.01)), {}),
+        (inside(drift=Drift(5.0, 1e-6)), {}),
+        (inside(drift=Drift(99.0, 0.0)) | {"profile": plan_profile("ramp", users=9, duration_s=60)}, {}),
+        (inside(burst=Burst(3.0, 5.0, 60.0, 0.5)), {"error_burst": "warn"}),
+        (inside(burst=Burst(3.0, 5.0, 60.0, 40.0)), {}),
+        (inside(burst=Burst(3.0, 5.0, 10.0, 0.0)), {}),
+        (inside(silence_s=6.0), {"silence": "warn"}),
+        (inside(silence_s=6.0, mean_gap_s=0.5), {}),
+        (inside(no_server=5), {}),
+        (inside(no_server=300), {"connections": "invalid"}),
+        ({"services": {"a": plain_stats(warnings=("p99.9 latency withheld: 100 requests, it needs 3688",))}}, {}),
+        (
+            {"services": {"a": replace(plain_stats(), p95_latency_ms=None, warnings=("p95 latency withheld: 30",))}},
+            {"percentiles": "warn"},
+        ),
+    ],
+)
+def test_each_check_of_generator_and_course(facts, expected):
+    found = checked(**facts)
+    assert graded(found) == expected
+    assert all(check.advice for check in found.values() if check.severity is not Severity.OK)
+
+
+def steady_requests(rng, minutes=2, rate=20):
+    start = np.sort(rng.uniform(0, 60 * minutes, 60 * minutes * rate))
+    slow_wave = 0.1 * np.sin(start / 3 + rng.uniform(0, 6))  # queues remember: requests are not independent
+    return start, rng.normal(0.0, 0.4, start.size) + slow_wave
+
+
+def test_a_steady_run_does_not_seem_to_drift_and_a_leak_does(rng):
+    steady = [drift_of(*steady_requests(rng)) for _ in range(400)]
+    assert sum(abs(d.change_pct) > DRIFT_PCT and d.p_value < DRIFT_P for d in steady) <= 2
+    leaking = []
+    for _ in range(50):
+        start, levels = steady_requests(rng)
+        leaking.append(drift_of(start, levels + np.log(1.3) * start / 120))
+    assert sum(d.change_pct > DRIFT_PCT and d.p_value < DRIFT_P for d in leaking) >= 40
+
+
+def test_silence_is_waiting_and_not_a_pause_of_the_load():
+    start = np.concatenate([np.arange(0, 10, 0.1), np.arange(16, 26, 0.1)])
+    times, failed, levels = np.full(start.size, 50.0), np.zeros(start.size, bool), np.zeros(start.size)
+    assert within_run(start, times, failed, levels, 0.0).silence_s < 0.2
+    stuck = np.where(np.isclose(start, 9.9), 6100.0, times)
+    assert within_run(start, stuck, failed, levels, 0.0).silence_s == pytest.approx(6.05, abs=0.1)
+
+
+def test_the_same_measurements_under_another_name_are_a_duplicate(tmp_path):
+    frame = pd.DataFrame({"start": np.arange(200.0), "service": "a", "response_time_ms": 5.0, "failed": False})
+    read = run_from_requests(frame, scenario="one")
+    store = str(tmp_path / "runs")
+    first, again, other = (import_run(read, store, name) for name in ("one", "one", "two"))
+    assert first == again != other
+    checks = {check.name: check for check in RunStore(store).get(other).validity.problems}
+    assert (checks["duplicate"].severity, checks["duplicate"].value) == ("invalid", first)
 
 
 def test_a_contradiction_is_told_in_numbers():

@@ -62,7 +62,8 @@ def drift_of(start_s: Floats, levels: Floats) -> Drift | None:
     """Linear trend of the means of time blocks, ``None`` with too few requests.
 
     The slope's error is widened by the lag-1 correlation of the blocks (Santer et al. 2000, doi:10.1029/1999JD901105):
-    queues remember, and a slow wave is no drift.
+    queues remember, and a wave is no drift.  What is left is taken from a parabola, so that a drift that levels off
+    does not hide itself.
     """
     blocks = int(min(BLOCKS, start_s.size / LEAST_PER_BLOCK))
     if blocks < BLOCKS or (length := float(np.ptp(start_s))) <= 0:
@@ -75,7 +76,9 @@ def drift_of(start_s: Floats, levels: Floats) -> Drift | None:
     at = (np.arange(blocks) + 0.5) / blocks
     centred = at - at.mean()
     slope = float(centred @ means / (centred @ centred))
+    bend = centred**2 - (centred**2).mean()
     rest = means - means.mean() - slope * centred
+    rest -= bend * float(bend @ rest / (bend @ bend))
     scatter = float(rest @ rest)
     if scatter == 0:
         return Drift(100 * math.expm1(slope), 0.0 if slope else 1.0)

@@ -11,7 +11,7 @@ from perfkit.validity.facts import ArrivalCounts, GeneratorFacts, Process, grade
 from perfkit.validity.generator import check_generator
 from perfkit.validity.requests import MANY_ERRORS_PCT, check_requests
 
-__all__ = ["MANY_ERRORS_PCT", "ArrivalCounts", "GeneratorFacts", "Process", "check_run"]
+__all__ = ["MANY_ERRORS_PCT", "ArrivalCounts", "GeneratorFacts", "Process", "check_run", "duplicate_check"]
 
 
 def check_run(
@@ -36,6 +36,13 @@ def check_run(
         *check_generator(profile, facts),
         *_warm_up(facts),
     )
+
+
+def duplicate_check(other: str | None) -> Check:
+    """Whether a store already holds these measurements, as the run ``other``."""
+    bad = Severity.INVALID if other is not None else None
+    advice = f"It holds the same measurements as run {other}: copies of one run are not evidence."
+    return graded("duplicate", other or "none", "none", bad, advice)
 
 
 def _interrupted(facts: GeneratorFacts) -> Check:

@@ -72,8 +72,8 @@ def _lag(processes: tuple[Process, ...]) -> Iterator[Check]:
     bad = None if not late else Severity.INVALID if share > 5 * LAGGING_PCT else Severity.WARN
     advice = (
         f"In {share:.0f} % of the seconds the generator ({worst.name}) was over {LAG_MS:g} ms late (worst "
-        f"{max(worst.lag_ms):.0f} ms), and latencies include that: run it on a machine of its own, and let nothing in a "
-        "task block (gevent.sleep, not a busy loop)."
+        f"{max(worst.lag_ms):.0f} ms), and latencies include that: run it on a machine of its own, and let nothing "
+        "in a task block (gevent.sleep, not a busy loop)."
     )
     yield graded("event_loop_lag", round(share, 1), LAGGING_PCT, bad, advice)
 
@@ -100,8 +100,8 @@ def _arrivals(counts: ArrivalCounts) -> Iterator[Check]:
 def _clock(step_s: float) -> Check:
     bad = Severity.INVALID if abs(step_s) > CLOCK_STEP_S else None
     advice = (
-        f"The clock of the load generator jumped by {step_s:+.1f} s during the run, so nobody knows when requests began: "
-        "set the clock before a run, and repeat it."
+        f"The clock of the load generator jumped by {step_s:+.1f} s during the run, so nobody knows when "
+        "requests began: set the clock before a run, and repeat it."
     )
     return graded("clock", round(step_s, 3), CLOCK_STEP_S, bad, advice)
 

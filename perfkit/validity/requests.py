@@ -80,10 +80,11 @@ def _burst(burst: Burst | None) -> Iterator[Check]:
         yield graded("error_burst", 0.0, BURST_PCT, None, "")
         return
     sharp = burst.error_rate_pct > BURST_PCT and not burst.error_rate_pct <= BURST_FACTOR * burst.elsewhere_pct
+    elsewhere = 0.0 if math.isnan(burst.elsewhere_pct) else burst.elsewhere_pct
     advice = (
         f"From {burst.begin_s:.0f} s to {burst.end_s:.0f} s {burst.error_rate_pct:.0f} % of the requests failed, "
-        f"elsewhere {0.0 if math.isnan(burst.elsewhere_pct) else burst.elsewhere_pct:.1f} %: something happened then that "
-        "is not the build's everyday; look at the target's log."
+        f"elsewhere {elsewhere:.1f} %: something happened "
+        "then that is not the build's everyday; look at the target's log."
     )
     value = round(burst.error_rate_pct, 1)
     yield graded("error_burst", value, BURST_PCT, Severity.WARN if sharp else None, advice)
@@ -115,8 +116,8 @@ def _silence(within: WithinRun) -> Check:
 def _drift(drift: Drift) -> Check:
     bad = Severity.WARN if abs(drift.change_pct) > DRIFT_PCT and drift.p_value < DRIFT_P else None
     advice = (
-        f"Latency changed by {drift.change_pct:+.0f} % from the beginning of the run to its end: its average depends on "
-        "how long it ran. Warm up longer, or look for a leak."
+        f"Latency changed by {drift.change_pct:+.0f} % from the beginning of the run to its end: its average depends "
+        "on how long it ran. Warm up longer, or look for a leak."
     )
     return graded("drift", round(drift.change_pct, 2), DRIFT_PCT, bad, advice)
 
