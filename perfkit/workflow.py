@@ -46,6 +46,7 @@ __all__ = [
 if TYPE_CHECKING:
     import pandas as pd
 
+    from perfkit.load.locust import Distribution
     from perfkit.load.progress import Progress
 
 
@@ -279,6 +280,7 @@ def run_scenarios(
     labels: Mapping[str, str] | None = None,
     on_progress: Callable[[Scenario, Progress], None] | None = None,
     on_end: Callable[[Execution], None] | None = None,
+    distribution: Distribution | None = None,
 ) -> tuple[Execution, ...]:
     """Run load tests one after the other, ``repeat`` rounds of them; a failing one does not stop the rest.
 
@@ -291,7 +293,7 @@ def run_scenarios(
         started = datetime.now(UTC)
         report = None if on_progress is None else partial(on_progress, scenario)
         try:
-            run = run_scenario(scenario, RunStore(store), labels or {}, report)
+            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution)
             done.append(Execution(scenario.name, started, datetime.now(UTC), run))
         except PerfkitError as error:
             done.append(Execution(scenario.name, started, datetime.now(UTC), error=error))

@@ -16,6 +16,7 @@ from perfkit.profile_words import ARRIVALS
 
 if TYPE_CHECKING:
     from perfkit.config import Scenario, Settings
+    from perfkit.load.locust import Distribution
     from perfkit.load.progress import Progress
     from perfkit.workflow import Execution
 
@@ -36,6 +37,14 @@ PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 @click.option("--arrivals", type=click.Choice(ARRIVALS), help="Distances between arrivals [constant].")
 @click.option("--max-in-flight", type=click.IntRange(1), help="Tasks under way at once, at most; others wait.")
 @click.option("--peak", help="Height of the spike of --profile spike: users, or a rate.")
+@click.option("--workers", type=click.IntRange(1), help="Make the load with so many processes on this machine.")
+@click.option("--master", is_flag=True, help="Wait for workers on other machines, and gather what they record.")
+@click.option("--expect-workers", type=click.IntRange(1), help="With --master: begin when so many are there.")
+@click.option("--master-bind-host", default="*", show_default=True, help="With --master: address to listen on.")
+@click.option("--master-bind-port", type=int, default=5557, show_default=True, help="With --master: port.")
+@click.option("--worker", is_flag=True, help="Make load for a master elsewhere, which keeps the run.")
+@click.option("--master-host", default="127.0.0.1", show_default=True, help="With --worker: where the master is.")
+@click.option("--master-port", type=int, default=5557, show_default=True, help="With --worker: its port.")
 @click.option(
     "--locustfile",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -63,6 +72,14 @@ def run(
     arrivals: str | None,
     max_in_flight: int | None,
     peak: str | None,
+    workers: int | None,
+    master: bool,
+    expect_workers: int | None,
+    master_bind_host: str,
+    master_bind_port: int,
+    worker: bool,
+    master_host: str,
+    master_port: int,
     locustfile: Path | None,
     repeat: int,
     labels: tuple[str, ...],
@@ -83,11 +100,18 @@ def run(
       perfkit run shop --rate 200/s --arrivals poisson --duration 2m
       perfkit run shop --stages 1m:10,1m:20,1m:40
       perfkit run shop --profile spike --users 20 --peak 100 --duration 5m
+      perfkit run shop --workers 4 --rate 5000/s --duration 5m
+      perfkit run shop --master --expect-workers 2
+      perfkit run shop --worker --master-host 10.0.0.5
       perfkit run --all
     """
     from perfkit import workflow
     from perfkit.config import load_words
 
+    if master + worker + (workers is not None) > 1:
+        raise click.UsageError("--workers, --master and --worker exclude each other")
+    if master != (expect_workers is not None):
+        raise click.UsageError("--master and --expect-workers belong together: --master --expect-workers 2")
     known = settings_of(settings)
     names = known.all_names if all_ else scenarios
     if not names or (all_ and scenarios):
@@ -108,13 +132,40 @@ def run(
         "--{}".format,
     )
     chosen = [_chosen(name, known, locustfile, changes) for name in names]
+    if worker:
+        return _work(chosen, master_host, master_port)
     done = workflow.run_scenarios(
-        chosen, store or known.store, repeat=repeat, labels=parse_labels(labels), on_progress=_progress(), on_end=_tell
+        chosen,
+        store or known.store,
+        repeat=repeat,
+        labels=parse_labels(labels),
+        on_progress=_progress(),
+        on_end=_tell,
+        distribution=_distribution(workers, expect_workers if master else None, master_bind_host, master_bind_port),
     )
     target = record or (Path("test_execution_metadata.json") if all_ else None)
     if target is not None:
         write(dump(workflow.execution_record(done)), target)
     return _exit_code(done)
+
+
+def _distribution(workers: int | None, remote: int | None, host: str, port: int) -> Distribution | None:
+    """A master and its workers, where they were asked for."""
+    from perfkit.load.locust import Distribution, free_port
+
+    if workers is not None:
+        return Distribution(workers, bind_port=free_port())
+    return Distribution(remote, local=False, bind_host=host, bind_port=port) if remote is not None else None
+
+
+def _work(chosen: list[Scenario], host: str, port: int) -> int:
+    """Be a worker until the master says that it is over."""
+    from perfkit.load.worker import run_worker
+
+    if len(chosen) != 1:
+        raise click.UsageError("a worker makes the load of one scenario: name one")
+    click.echo(f"{chosen[0].name}: worker of {host}, port {port}")
+    return run_worker(chosen[0], host, port)
 
 
 def _chosen(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:

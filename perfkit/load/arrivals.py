@@ -21,6 +21,7 @@ import gevent
 from gevent.event import AsyncResult
 from locust import TaskSet
 from locust.exception import StopUser
+from locust.runners import WorkerRunner
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from perfkit.load.schedule import arrival_times
@@ -43,16 +44,26 @@ class Turn:
 class Arrivals:
     """The schedule of this process, its pool of users, and what became of each arrival."""
 
-    def __init__(self, profile: LoadProfile, environment: Any, share: int = 1, index: int = 0) -> None:
+    def __init__(self, profile: LoadProfile, environment: Any) -> None:
         self.profile, self.environment = profile, environment
-        self.share, self.index = share, index
-        self.limit = max(1, math.ceil((profile.max_in_flight or 1) / share))
+        self.share, self.index = 1, 0
         self.scheduled = self.started = self.late = self.in_flight = 0
         self.is_over = False
         self._idle: dict[type, deque[AsyncResult]] = {}
         self._waiting: dict[type, deque[float]] = {}
         self._random = random.Random()
         self._growing = False
+
+    def divide(self, environment: Any) -> None:
+        """Learn which part of the schedule is this process's; a worker knows it once its master has started the run."""
+        self.index = max(environment.runner.worker_index, 0)
+        if isinstance(environment.runner, WorkerRunner):
+            self.share = max(environment.parsed_options.expect_workers, self.index + 1)
+
+    @property
+    def limit(self) -> int:
+        """Users that this process may have."""
+        return max(1, math.ceil((self.profile.max_in_flight or 1) / self.share))
 
     @property
     def waiting(self) -> int:

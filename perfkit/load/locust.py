@@ -7,6 +7,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +32,36 @@ ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
 FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
 EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
 LOG_TAIL_LINES = 40
+WORKERS_WAIT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A master and its workers.
+
+    Parameters
+    ----------
+    workers
+        How many there are; the load begins when all of them are there.
+    local
+        Whether they are started here; else they come from elsewhere, within `WORKERS_WAIT_S`.
+    bind_host, bind_port
+        Where the master listens for them.
+    """
+
+    workers: int
+    local: bool = True
+    bind_host: str = "127.0.0.1"
+    bind_port: int = 5557
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")
+
+    def argv(self) -> list[str]:
+        """Locust's options for a master."""
+        wait = ["--expect-workers", str(self.workers), "--expect-workers-max-wait", str(WORKERS_WAIT_S)]
+        return ["--master", *wait, "--master-bind-host", self.bind_host, "--master-bind-port", str(self.bind_port)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +83,7 @@ class LocustCommand:
     exclude_tags: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
+    distribution: Distribution | None = None  # None: one process does all
     profile: LoadProfile | None = None  # stages of users, or arrivals; users and duration are then those of the pool
 
     def __post_init__(self) -> None:
@@ -79,7 +111,8 @@ class LocustCommand:
         given = [str(part) for option in options.items() if option[1] is not None for part in option]
         for option, tags in (("--tags", self.tags), ("--exclude-tags", self.exclude_tags)):
             given += [option, *tags] if tags else []
-        files = f"{RECORDER},{self.locustfile.absolute()}"
+        files = locustfiles(self.locustfile)
+        given += self.distribution.argv() if self.distribution is not None else []
         fixed = ["--headless", "--only-summary", "--exit-code-on-error", "0", "--stop-timeout", str(STOP_TIMEOUT_S)]
         csv = ["--csv", str(self.folder.absolute() / "source" / "locust")]
         return [sys.executable, "-P", "-m", "locust", "-f", files, *given, *fixed, *csv, *self.arguments]
@@ -91,9 +124,24 @@ class LocustCommand:
             "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
             "PERFKIT_PROGRESS_FD": str(progress_fd),
         }
+        if self.distribution is not None and self.distribution.local:
+            own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
         if self.profile is not None:
             own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
         return {**os.environ, **self.environment, **own}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def locustfiles(path: Path) -> str:
+    """What Locust loads: the recorder, then the user's own."""
+    return f"{RECORDER},{path.absolute()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +155,7 @@ class LocustOutcome:
     started_at: datetime
     ended_at: datetime
     has_own_shape: bool = False  # a LoadTestShape in the locustfile decided the load
+    lost_workers: tuple[str, ...] = ()
 
 
 def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] | None = None) -> LocustOutcome:
@@ -140,8 +189,8 @@ def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] |
     said = command.log.read_text(errors="replace")
     interrupted, reason = _judge(command, process.returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
-    now, own_shape = datetime.now(UTC), bool(last.get("own_shape"))
-    return LocustOutcome(process.returncode, interrupted, reason, tail, started_at, now, own_shape)
+    now, own_shape, lost = datetime.now(UTC), bool(last.get("own_shape")), tuple(last.get("lost_workers", ()))
+    return LocustOutcome(process.returncode, interrupted, reason, tail, started_at, now, own_shape, lost)
 
 
 class _Stop:

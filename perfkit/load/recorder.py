@@ -8,6 +8,8 @@ PERFKIT_PROGRESS_FD
     Number of an open pipe that gets one JSON object per second.  When nobody reads it any more, the run is stopped.
 PERFKIT_GENERATOR_CSV
     Path of a table with one row per second about the load generator itself, see `COLUMNS`.
+PERFKIT_LOCAL_WORKERS
+    Number of workers that a master shall start beside itself.
 PERFKIT_LOAD_PROFILE
     A `LoadProfile` as JSON, of stages of users or of arrivals; a shape in the locustfile has precedence.
 
@@ -22,7 +24,6 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,20 @@ import gevent
 import numpy as np
 import pyarrow as pa
 from locust import events
+from locust.rpc import Message
 from locust.runners import MasterRunner, WorkerRunner
 
 # Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
+from perfkit.load.local_workers import LocalWorkers
 from perfkit.load.recording import RequestBuffer
+from perfkit.load.sinks import FileSink, Gatherer, ShippedSink
 from perfkit.load_profile import LoadProfile
-from perfkit.readers.recording import RECORDING_SCHEMA
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
+EXIT_WORKERS = 75  # a worker ended before the load began
+WORKERS_END_S = 10.0  # beyond the stop timeout, for the last requests of the workers to come in
 RPS_WINDOW_S, P95_WINDOW_S = 5.0, 10.0
 LAG_EVERY_S = 0.05  # how often it is looked how late the event loop is
 DRAIN_S = 10.0  # for tasks in flight when the last arrival has been admitted
@@ -127,24 +132,59 @@ class Recorder:
 
     def __init__(self, environment: Any) -> None:
         self.environment, self.meter, self.lag, self.problem = environment, Meter(), LoopLag(), ""
+        self.is_quitting = self.is_interrupted = self.has_begun = False
         self.has_own_shape = environment.shape_class is not None
         self.arrivals = _follow_profile(environment)
         self.clock_offset_s = time.time() - time.monotonic()
-        self.is_quitting = self.is_interrupted = False
         self.is_master = isinstance(environment.runner, MasterRunner)
-        worker = f".{os.getpid()}" if isinstance(environment.runner, WorkerRunner) else ""
-        self.progress_fd = None if worker else _progress_fd()
+        self.is_worker = isinstance(environment.runner, WorkerRunner)
+        self.progress_fd = None if self.is_worker else _progress_fd()
         self.started = time.monotonic()
-        recording, table = Path(os.environ["PERFKIT_RECORDING"] + worker), os.environ.get("PERFKIT_GENERATOR_CSV")
+        self.gatherer: Gatherer | None = None
+        self.workers: LocalWorkers | None = None
         try:
-            sink = None if self.is_master else pa.OSFile(str(recording), "wb")
-            self.stream = None if sink is None else pa.ipc.new_stream(sink, RECORDING_SCHEMA)
-            self.table = FileIO(table + worker, "w") if table else None
-            self._add_row(*COLUMNS)
+            self.sink = ShippedSink(environment.runner, self.arrivals) if self.is_worker else self._open_files()
         except OSError as error:
             self.report(problem=str(error))
             sys.exit(EXIT_DISK)
         BUFFER.on_full = self.flush
+
+    def _open_files(self) -> FileSink:
+        table = Path(os.environ["PERFKIT_GENERATOR_CSV"]) if os.environ.get("PERFKIT_GENERATOR_CSV") else None
+        sink = FileSink(Path(os.environ["PERFKIT_RECORDING"]), table)
+        sink.write_row(COLUMNS)
+        if self.is_master:
+            runner, options = self.environment.runner, self.environment.parsed_options
+            self.gatherer = Gatherer(runner, self.take, table, self.fail).with_header(COLUMNS)
+            runner.quit = self._quit_of_a_master(runner.quit)
+            if count := int(os.environ.get("PERFKIT_LOCAL_WORKERS", "0")):
+                host = options.master_bind_host if options.master_bind_host != "*" else "127.0.0.1"
+                self.workers = LocalWorkers(count, options.locustfile, host, options.master_bind_port)
+        return sink
+
+    def _quit_of_a_master(self, original: Any) -> Any:
+        """Locust's own tells its workers to quit and goes; this one waits for their last requests."""
+
+        def quit_when_all_is_told() -> None:
+            runner = self.environment.runner
+            if self.has_begun and not self.problem:
+                for client in runner.clients.all:
+                    runner.server.send_to_client(Message("quit", None, client.id))
+                give_up = time.monotonic() + runner.environment.stop_timeout + WORKERS_END_S
+                while self._is_awaited() and time.monotonic() < give_up:
+                    gevent.sleep(LAG_EVERY_S)
+            original()
+
+        return quit_when_all_is_told
+
+    def _is_awaited(self) -> bool:
+        """Whether a worker that is still there has not told its end."""
+        return self.gatherer is not None and len(self.gatherer.unheard) > self._missing()
+
+    def _missing(self) -> int:
+        """How many workers are gone without having told their end, as far as is known yet."""
+        gone = max(len(self.environment.runner.clients.missing), self.workers.dead if self.workers else 0)
+        return max(gone - (self.gatherer.ended if self.gatherer is not None else 0), 0)
 
     def run(self) -> None:
         """Tick once a second, as long as Locust lives."""
@@ -158,11 +198,17 @@ class Recorder:
         """Write what is buffered, one row about the generator and one line of progress."""
         self.flush()
         self.meter.measure_cpu()
-        try:
-            self._add_row(*self._row())
-        except OSError as error:
-            self.fail(error)
+        if not self.problem:
+            try:
+                self.sink.write_row(self._row())
+            except OSError as error:
+                self.fail(error)
         self.report()
+        if self.gatherer is not None and self.gatherer.is_over(self._missing()) and not self.is_quitting:
+            gevent.spawn(self._end_of_arrivals)
+        if self.workers is not None and not self.has_begun and self.workers.dead:
+            self.workers.end()
+            os._exit(EXIT_WORKERS)  # Locust would wait for it
 
     def _row(self) -> tuple[object, ...]:
         """What `COLUMNS` names."""
@@ -174,12 +220,16 @@ class Recorder:
 
     def flush(self) -> None:
         """Write what is buffered as one batch."""
-        if self.problem or self.stream is None or not BUFFER.times:
-            return
-        batch = BUFFER.take()
+        if not self.problem and BUFFER.times:
+            self.take(BUFFER.take())
+
+    def take(self, batch: pa.RecordBatch) -> None:
+        """Keep requests."""
         self.meter.add(batch)
+        if self.problem:
+            return
         try:
-            self.stream.write_batch(batch)
+            self.sink.write_batch(batch)
         except OSError as error:
             self.fail(error)
 
@@ -221,6 +271,9 @@ class Recorder:
     def figures(self) -> dict[str, object]:
         """Return one line of progress."""
         requests, failures = self.totals()
+        late, in_flight = self.gatherer.arrivals() if self.gatherer else (0, 0)
+        if self.arrivals is not None:
+            late, in_flight = self.arrivals.late, self.arrivals.in_flight + self.arrivals.waiting
         return {
             "time": time.time(),
             "elapsed_s": time.monotonic() - self.started,
@@ -232,8 +285,8 @@ class Recorder:
             "p95_latency_ms": self.meter.p95_latency_ms(),
             "cpu_pct": self.meter.cpu_pct,
             "state": self.environment.runner.state,
-            "late": self.arrivals.late if self.arrivals else 0,
-            "in_flight": self.arrivals.in_flight if self.arrivals else 0,
+            "late": late,
+            "in_flight": in_flight,
             "own_shape": self.has_own_shape,
         }
 
@@ -241,23 +294,29 @@ class Recorder:
         return int(self.environment.runner.user_count)
 
     def totals(self) -> tuple[int, int]:
-        """Return requests and failures so far; a master makes none itself and knows those of its workers."""
-        if not self.is_master:
-            return self.meter.requests, self.meter.failures
-        total = self.environment.runner.stats.total
-        return total.num_requests, total.num_failures
+        """Return requests and failures so far; a master's are those of its workers."""
+        return self.meter.requests, self.meter.failures
 
     def on_test_start(self, **_: object) -> None:
-        self.started = time.monotonic()
+        self.started, self.has_begun = time.monotonic(), True
         if self.arrivals is not None:
+            self.arrivals.divide(self.environment)
             gevent.spawn(self.arrivals.run, self.on_last_arrival)
+
+    def on_test_stop(self, **_: object) -> None:
+        """Of a worker: Locust's message that it has stopped follows, and the master may go."""
+        if self.is_worker:
+            self.tick()
+            self.sink.close()
 
     def on_last_arrival(self) -> None:
         """Give tasks in flight their time, then end the run; a worker is ended by its master."""
-        if isinstance(self.environment.runner, WorkerRunner):
-            return
+        if not self.is_worker:
+            self._end_of_arrivals()
+
+    def _end_of_arrivals(self) -> None:
         give_up = time.monotonic() + DRAIN_S
-        while self.arrivals is not None and self.arrivals.in_flight and time.monotonic() < give_up:
+        while self.figures()["in_flight"] and time.monotonic() < give_up:
             gevent.sleep(LAG_EVERY_S)
         self.quit()
 
@@ -270,17 +329,18 @@ class Recorder:
 
     def on_quit(self, exit_code: int = 0, **_: object) -> None:
         """Write the rest: after this event Locust only exits."""
+        if self.is_worker:
+            return
         self.tick()
-        if self.stream is not None and not self.problem:
-            with suppress(OSError):  # writes the mark of the end, which no reader needs
-                self.stream.close()
-        self.report(exit_code=exit_code, interrupted=self.is_interrupted)
+        if not self.problem:
+            with suppress(OSError):
+                self.sink.close()
+        if self.workers is not None:
+            self.workers.end()
+        lost = self.gatherer.unheard if self.gatherer is not None else ()
+        self.report(exit_code=exit_code, interrupted=self.is_interrupted, lost_workers=lost)
         if self.problem:
             sys.exit(EXIT_DISK)
-
-    def _add_row(self, *cells: object) -> None:
-        if self.table is not None and not self.problem:
-            self.table.write((",".join(map(str, cells)) + "\n").encode())
 
 
 def _follow_profile(environment: Any) -> Any:
@@ -326,12 +386,13 @@ def end_with_parent() -> None:
 
 def on_init(environment: Any, **_: object) -> None:
     """Open the recording; Locust's ``events.init``."""
-    if "PERFKIT_RECORDING" not in os.environ:
+    if "PERFKIT_RECORDING" not in os.environ and not isinstance(environment.runner, WorkerRunner):
         sys.exit("recorder.py: PERFKIT_RECORDING is not set. Name the file that shall hold the requests.")
     # Timers start from the loop's last look at the clock, from before the imports: a run would end that much early
     gevent.get_hub().loop.update_now()
     recorder = Recorder(environment)
     events.test_start.add_listener(recorder.on_test_start)
+    events.test_stop.add_listener(recorder.on_test_stop)
     events.quitting.add_listener(recorder.on_quitting)
     events.quit.add_listener(recorder.on_quit)
     if getattr(environment.parsed_options, "headless", False) and not isinstance(environment.runner, WorkerRunner):

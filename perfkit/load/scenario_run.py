@@ -17,7 +17,7 @@ from perfkit.config import Scenario
 from perfkit.document import dump_json, make_run_id, run_to_document
 from perfkit.errors import LoadError, StoreError
 from perfkit.load import surroundings
-from perfkit.load.locust import LocustCommand, LocustOutcome, run_locust
+from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_locust
 from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
 from perfkit.load.services import start_services
@@ -39,9 +39,13 @@ OnProgress = Callable[[Progress], None]
 
 
 def run_scenario(
-    scenario: Scenario, store: RunStore, labels: Mapping[str, str], on_progress: OnProgress | None = None
+    scenario: Scenario,
+    store: RunStore,
+    labels: Mapping[str, str],
+    on_progress: OnProgress | None = None,
+    distribution: Distribution | None = None,
 ) -> Run:
-    """Run a load test and keep it.
+    """Run a load test and keep it; with a `Distribution`, its workers make the load.
 
     Returns
     -------
@@ -60,8 +64,8 @@ def run_scenario(
         folder = parent / intent.id
         _begin(intent, folder)
         try:
-            outcome = run_locust(_command(scenario, folder), on_progress)
-            run = _finish(intent, folder, outcome)
+            outcome = run_locust(_command(scenario, folder, distribution), on_progress)
+            run = _finish(intent, folder, outcome, distribution)
         except LoadError:
             _tidy_up(folder)
             raise
@@ -133,7 +137,7 @@ def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
     )
 
 
-def _command(scenario: Scenario, folder: Path) -> LocustCommand:
+def _command(scenario: Scenario, folder: Path, distribution: Distribution | None) -> LocustCommand:
     profile = scenario.profile
     users, pace, length = profile.users, profile.spawn_rate, profile.duration_s
     if profile.is_open:
@@ -151,6 +155,7 @@ def _command(scenario: Scenario, folder: Path) -> LocustCommand:
         exclude_tags=scenario.exclude_tags,
         environment=scenario.environment,
         profile=profile if profile.is_open or is_shaped else None,
+        distribution=distribution,
     )
 
 
@@ -160,7 +165,7 @@ def _first_users(profile: LoadProfile) -> int:
     return min(wanted, profile.max_in_flight or wanted)
 
 
-def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
+def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Distribution | None) -> Run:
     """Recording -> Parquet -> summary -> run."""
     recorded = finish_recording(folder / RECORDING, folder / REQUESTS)
     log = folder / "source" / "locust.log"
@@ -176,6 +181,8 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome) -> Run:
         interrupted=(outcome.reason or "stopped before its time") if outcome.interrupted else None,
         warm_up_s=summary.warm_up_s,
         recorded=recorded,
+        workers_asked=distribution.workers if distribution is not None else None,
+        workers_lost=outcome.lost_workers,
     )
     shaped: tuple[Check, ...] = ()
     if outcome.has_own_shape and intent.profile.kind != "custom":

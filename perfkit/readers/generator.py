@@ -22,6 +22,7 @@ def generator_facts(source: Path, profile: LoadProfile) -> GeneratorFacts:
     tables = {path.name.removeprefix(NAME).lstrip(".") or "generator": _rows(path) for path in source.glob(f"{NAME}*")}
     tables = {name: rows for name, rows in sorted(tables.items()) if rows}
     makers = {name: rows for name, rows in tables.items() if name != "generator"} or tables
+    tables = {name if makers is tables or name != "generator" else "master": rows for name, rows in tables.items()}
     if not tables:
         return GeneratorFacts()
     return GeneratorFacts(
