@@ -44,6 +44,7 @@ from perfkit.load_profile import LoadProfile
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
+LAST_WORDS_S = 2.0  # what a process sent before it ended is read within this time
 WORKERS_END_S = 10.0  # beyond the stop timeout, for the last requests of the workers to come in
 RPS_WINDOW_S, P95_WINDOW_S = 5.0, 10.0
 LAG_EVERY_S = 0.05  # how often it is looked how late the event loop is
@@ -143,7 +144,8 @@ class Recorder:
         self.gatherer: Gatherer | None = None
         self.workers: LocalWorkers | None = None
         try:
-            self.sink = ShippedSink(environment.runner, self.arrivals) if self.is_worker else self._open_files()
+            shipped = ShippedSink(environment.runner, self.arrivals) if self.is_worker else None
+            self.shipped, self.sink = shipped, shipped or self._open_files()
         except OSError as error:
             self.report(problem=str(error))
             sys.exit(EXIT_DISK)
@@ -170,16 +172,20 @@ class Recorder:
             if self.has_begun and not self.problem:
                 for client in runner.clients.all:
                     runner.server.send_to_client(Message("quit", None, client.id))
-                give_up = time.monotonic() + runner.environment.stop_timeout + WORKERS_END_S
-                while self._is_awaited() and time.monotonic() < give_up:
-                    gevent.sleep(LAG_EVERY_S)
+                self._await_last_words(time.monotonic() + runner.environment.stop_timeout + WORKERS_END_S)
             original()
 
         return quit_when_all_is_told
 
-    def _is_awaited(self) -> bool:
-        """Whether a worker that is still there has not told its end."""
-        return self.gatherer is not None and len(self.gatherer.unheard) > self._missing()
+    def _await_last_words(self, give_up: float) -> None:
+        """Until every worker has told its end; those that are gone may still have something on its way."""
+        heard = time.monotonic()
+        while self.gatherer is not None and self.gatherer.unheard and (now := time.monotonic()) < give_up:
+            if len(self.gatherer.unheard) > self._missing():
+                heard = now
+            elif now - heard > LAST_WORDS_S:
+                return
+            gevent.sleep(LAG_EVERY_S)
 
     def _missing(self) -> int:
         """How many workers are gone without having told their end, as far as is known yet."""
@@ -329,7 +335,8 @@ class Recorder:
 
     def on_quit(self, exit_code: int = 0, **_: object) -> None:
         """Write the rest: after this event Locust only exits."""
-        if self.is_worker:
+        if self.shipped is not None:
+            self.shipped.flush()
             return
         self.tick()
         if not self.problem:

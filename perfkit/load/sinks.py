@@ -16,6 +16,7 @@ import pyarrow as pa
 from perfkit.readers.recording import RECORDING_SCHEMA
 
 MESSAGE = "perfkit_requests"
+LINGER_S = 10
 
 
 class FileSink:
@@ -60,6 +61,13 @@ class ShippedSink:
     def close(self) -> None:
         """Send the rest, and that it was the last."""
         self._send(b"", is_last=True)
+
+    def flush(self) -> None:
+        """Wait until the master's machine has what was sent; nothing can be sent afterwards."""
+        socket = self._runner.client.socket
+        context = socket.context
+        socket.close(linger=1000 * LINGER_S)  # without it, what is still in memory goes with the process
+        context.term()
 
     def _send(self, row: bytes, *, is_last: bool) -> None:
         batches, self._batches = self._batches, []
