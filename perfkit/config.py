@@ -40,6 +40,8 @@ class Scenario:
         Peak users, users started per second, seconds.  ``None`` leaves it to the locustfile (its LoadTestShape).
     kind, rate, peak, arrivals, max_in_flight, stages
         Load over time and by arrivals, see `plan_profile`.
+    serve
+        Command that starts the service from its sources, with ``{port}``; for comparisons with a commit.
     environment
         Variables set for the locustfile.
     demo
@@ -62,6 +64,7 @@ class Scenario:
     arrivals: str | None = None
     max_in_flight: int | None = None
     stages: tuple[Stage, ...] = ()
+    serve: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("users", "spawn_rate", "duration_s"):
@@ -155,7 +158,7 @@ def _scenarios(tables: Mapping[str, Any], file: Path, base: Path) -> dict[str, S
 
 
 _NUMBERS = {"users": int, "spawn_rate": (int, float), "peak": (int, float, str), "max_in_flight": int}
-_TEXTS = {"host": "host", "profile": "kind", "arrivals": "arrivals"}
+_TEXTS = {"host": "host", "profile": "kind", "arrivals": "arrivals", "serve": "serve"}
 _KEYS = ("locustfile", *_TEXTS, *_NUMBERS, "rate", "stages", "duration", "tags", "exclude_tags", "environment")
 
 

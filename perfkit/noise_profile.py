@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "perfkit.noise/1"
+PAIR = "pair"  # label of runs that were made beside each other
+LEAST_PAIRS = 3  # of fewer, the scatter of differences tells less than that of the sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +146,28 @@ def level_values(
     profile: NoiseProfile | None = None,
 ) -> Values | None:
     """Run values of a latency or throughput metric with what is known of their noise; ``None`` where a run has none."""
+    pairs = paired(baseline, candidate)
+    baseline, candidate = pairs or (baseline, candidate)
     stats = [[run.services[service] for run in runs] for runs in (baseline, candidate)]
     values: list[Floats] = [np.array([known_value(s, metric) for s in side], float) for side in stats]
     if any((side <= 0).any() for side in values):
         return None
-    history = profile.scatter(service, metric) if profile is not None else (0.0, 0.0)
-    return Values(values[0], values[1], knowledge(metric, stats, history))
+    # The history tells how runs scatter that were made apart: more than those of a pair do
+    history = profile.scatter(service, metric) if profile is not None and pairs is None else (0.0, 0.0)
+    return Values(values[0], values[1], knowledge(metric, stats, history), pairs is not None)
+
+
+def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run], list[Run]] | None:
+    """Both sides in the order of their pairs, where every run has a label ``pair`` and every pair one run of each."""
+    sides = [{run.labels.get(PAIR, ""): run for run in runs} for runs in (baseline, candidate)]
+    names = sorted(sides[0])
+    if len(names) < LEAST_PAIRS or "" in names or sides[1].keys() != sides[0].keys():
+        return None
+    if any(len(side) != len(runs) for side, runs in zip(sides, (baseline, candidate), strict=True)):
+        return None
+    return [sides[0][name] for name in names], [sides[1][name] for name in names]
 
 
 def noise_of(metric: Metric, values: Values) -> Noise:
     """The variation of a metric between runs like these."""
-    sides = [np.log(side) for side in (values.baseline, values.candidate) if side.size]
-    return run_to_run(metric, sides, values.known)
+    return run_to_run(metric, [side for side in values.residuals if side.size], values.known)

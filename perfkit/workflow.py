@@ -281,19 +281,24 @@ def run_scenarios(
     on_progress: Callable[[Scenario, Progress], None] | None = None,
     on_end: Callable[[Execution], None] | None = None,
     distribution: Distribution | None = None,
+    abort_on: str | None = None,
 ) -> tuple[Execution, ...]:
     """Run load tests one after the other, ``repeat`` rounds of them; a failing one does not stop the rest.
 
     A run stopped by Ctrl-C ends the sequence, because its user wants an end.
     """
+    from perfkit.load.abort import parse_abort
     from perfkit.load.scenario_run import run_scenario
 
+    if abort_on is not None:
+        parse_abort(abort_on)  # a mistake is told before the first run
     done: list[Execution] = []
     for scenario in [one for _ in range(repeat) for one in scenarios]:
         started = datetime.now(UTC)
         report = None if on_progress is None else partial(on_progress, scenario)
+        abort = parse_abort(abort_on).reason if abort_on is not None else None
         try:
-            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution)
+            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort)
             done.append(Execution(scenario.name, started, datetime.now(UTC), run))
         except PerfkitError as error:
             done.append(Execution(scenario.name, started, datetime.now(UTC), error=error))
@@ -316,8 +321,9 @@ class Execution:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was interrupted."""
-        return self.run is not None and any(check.name == "interrupted" for check in self.run.validity.problems)
+        """Whether the run was interrupted by its user."""
+        checks = self.run.validity.problems if self.run is not None else ()
+        return any(check.name == "interrupted" and "aborted" not in str(check.value) for check in checks)
 
     @property
     def status(self) -> str:

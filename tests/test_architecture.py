@@ -31,6 +31,7 @@ LEVELS = [
     "load",
     "render",
     "workflow",
+    "side_by_side",
     "demo",
     "cli",
     "__main__",

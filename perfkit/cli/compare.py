@@ -97,12 +97,17 @@ def _write(comparison: Comparison, format_: str, output: Path | None) -> None:
 
         write(to_junit(comparison), output)
     else:
-        from perfkit.render.terminal import print_comparison
+        print_text(comparison, output)
 
-        screen = console()
-        with screen.capture() as captured:
-            print_comparison(comparison, screen)
-        write(captured.get(), output)
+
+def print_text(comparison: Comparison, output: Path | None = None) -> None:
+    """A comparison as a terminal shows it."""
+    from perfkit.render.terminal import print_comparison
+
+    screen = console()
+    with screen.capture() as captured:
+        print_comparison(comparison, screen)
+    write(captured.get(), output)
 
 
 def exit_code(comparison: Comparison, fail_on: str = "regression") -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from perfkit.config import Scenario, Settings
     from perfkit.load.locust import Distribution
     from perfkit.load.progress import Progress
+    from perfkit.side_by_side import Plan
     from perfkit.workflow import Execution
 
 EXIT_INTERRUPTED = 130
@@ -50,6 +52,14 @@ PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
     type=click.Path(path_type=Path, dir_okay=False),
     help="Run this locustfile; SCENARIO is then just a name for it.",
 )
+@click.option("--abort-on", metavar="CONDITION", help='End a hopeless run, such as "p95_latency_ms>2000 for 30s".')
+@click.option("--compare-with", metavar="HOST|REF", help="Baseline to run beside: another host, or a commit.")
+@click.option("--pairs", type=click.IntRange(1), help="With --compare-with: runs of each side [5].")
+@click.option("--until-settled", is_flag=True, help="With --compare-with: stop once the verdict is settled.")
+@click.option("--max-runs", type=click.IntRange(2), help="With --until-settled: runs in all, at most [64].")
+@click.option("--max-time", help="With --compare-with: begin no pair that would end later, such as 1h.")
+@click.option("--confirm", is_flag=True, help="With --compare-with: repeat a comparison that found a regression.")
+@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="With --compare-with: policy (TOML).")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each scenario.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
 @click.option(
@@ -81,6 +91,14 @@ def run(
     master_host: str,
     master_port: int,
     locustfile: Path | None,
+    abort_on: str | None,
+    compare_with: str | None,
+    pairs: int | None,
+    until_settled: bool,
+    max_runs: int | None,
+    max_time: str | None,
+    confirm: bool,
+    policy: Path | None,
     repeat: int,
     labels: tuple[str, ...],
     record: Path | None,
@@ -103,6 +121,8 @@ def run(
       perfkit run shop --workers 4 --rate 5000/s --duration 5m
       perfkit run shop --master --expect-workers 2
       perfkit run shop --worker --master-host 10.0.0.5
+      perfkit run shop --compare-with http://127.0.0.1:8001 --until-settled --max-time 1h
+      perfkit run shop --compare-with main --confirm
       perfkit run --all
     """
     from perfkit import workflow
@@ -132,6 +152,9 @@ def run(
         "--{}".format,
     )
     chosen = [_chosen(name, known, locustfile, changes) for name in names]
+    if compare_with is not None:
+        plan = _plan(pairs, until_settled, max_runs, max_time, confirm)
+        return _side_by_side(chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels))
     if worker:
         return _work(chosen, master_host, master_port)
     done = workflow.run_scenarios(
@@ -141,6 +164,7 @@ def run(
         labels=parse_labels(labels),
         on_progress=_progress(),
         on_end=_tell,
+        abort_on=abort_on,
         distribution=_distribution(workers, expect_workers if master else None, master_bind_host, master_bind_port),
     )
     target = record or (Path("test_execution_metadata.json") if all_ else None)
@@ -156,6 +180,45 @@ def _distribution(workers: int | None, remote: int | None, host: str, port: int)
     if workers is not None:
         return Distribution(workers, bind_port=free_port())
     return Distribution(remote, local=False, bind_host=host, bind_port=port) if remote is not None else None
+
+
+def _plan(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
+    from perfkit.profile_words import parse_duration
+    from perfkit.side_by_side import MOST_PAIRS, Plan
+
+    if max_runs is not None and not until_settled:
+        raise click.UsageError("--max-runs belongs to --until-settled; --pairs says how many runs there are")
+    most = max_runs // 2 if max_runs is not None else pairs or (MOST_PAIRS if until_settled else 5)
+    try:
+        longest = parse_duration(max_time, "--max-time") if max_time else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return Plan(most, until_settled, longest, confirm)
+
+
+def _side_by_side(
+    chosen: list[Scenario],
+    other: str,
+    plan: Plan,
+    known: Settings,
+    policy: Path | None,
+    store: str,
+    labels: dict[str, str],
+) -> int:
+    """Measure both sides alternately and print the comparison."""
+    from perfkit.cli.compare import exit_code, print_text
+    from perfkit.policy import Policy
+    from perfkit.side_by_side import SideBySide, both_targets
+
+    if len(chosen) != 1:
+        raise click.UsageError("--compare-with takes one scenario")
+    rules = Policy.from_toml(policy) if policy else known.policy
+    with both_targets(chosen[0], other) as targets:
+        tell = partial(click.echo, err=True)
+        outcome = SideBySide(targets, store, rules, plan, tell, labels, _progress()).decide()
+    print_text(outcome.comparison)
+    click.echo(outcome.why)
+    return exit_code(outcome.comparison)
 
 
 def _work(chosen: list[Scenario], host: str, port: int) -> int:

@@ -158,7 +158,11 @@ class LocustOutcome:
     lost_workers: tuple[str, ...] = ()
 
 
-def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] | None = None) -> LocustOutcome:
+def run_locust(
+    command: LocustCommand,
+    on_progress: Callable[[Progress], None] | None = None,
+    abort: Callable[[Progress], str | None] | None = None,
+) -> LocustOutcome:
     """Run a load test to its end.
 
     On Ctrl-C and SIGTERM Locust is asked to end, and the outcome says so; a second signal is less patient.
@@ -167,6 +171,8 @@ def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] |
     ----------
     on_progress
         Called about once a second and once at the end.
+    abort
+        Called as often; a reason that it returns ends the run before its time.
 
     Raises
     ------
@@ -183,8 +189,11 @@ def run_locust(command: LocustCommand, on_progress: Callable[[Progress], None] |
     with _signals_forwarded() as stop, _started(command, stop) as (process, pipe):
         for line in _lines(process, pipe, stop):
             last |= line
+            progress = Progress.from_line(line)
             if on_progress is not None:
-                on_progress(Progress.from_line(line))
+                on_progress(progress)
+            if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:
+                stop.abort(reason)
         _wait(process, stop)
     said = command.log.read_text(errors="replace")
     interrupted, reason = _judge(command, process.returncode, stop, last, said)
@@ -199,6 +208,7 @@ class _Stop:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.signal: signal.Signals | None = None
+        self.reason = ""
         self._since = 0.0
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
@@ -208,8 +218,14 @@ class _Stop:
             self.pursue()
             return
         self.signal, self._since = signal.Signals(number), time.monotonic()
+        self.reason = "stopped by Ctrl-C" if self.signal is signal.SIGINT else f"stopped by {self.signal.name}"
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
+
+    def abort(self, reason: str) -> None:
+        """Ask for an end that nobody sent a signal for."""
+        self(signal.SIGINT)
+        self.reason = reason
 
     def pursue(self) -> None:
         """Terminate, then kill, when asking did not help in time."""
@@ -313,7 +329,7 @@ def _judge(
             "The run was stopped, for it could not be kept. Free disk space, or choose another folder."
         )
     if stop.signal is not None:
-        return True, "stopped by Ctrl-C" if stop.signal is signal.SIGINT else f"stopped by {stop.signal.name}"
+        return True, stop.reason
     if returncode < 0:
         return True, f"Locust was ended by {signal.Signals(-returncode).name} (SIGKILL often means: out of memory)"
     if last.get("interrupted"):

@@ -44,8 +44,9 @@ def run_scenario(
     labels: Mapping[str, str],
     on_progress: OnProgress | None = None,
     distribution: Distribution | None = None,
+    abort: Callable[[Progress], str | None] | None = None,
 ) -> Run:
-    """Run a load test and keep it; with a `Distribution`, its workers make the load.
+    """Run a load test and keep it; with a `Distribution`, its workers make the load; ``abort`` may end it early.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def run_scenario(
         folder = parent / intent.id
         _begin(intent, folder)
         try:
-            outcome = run_locust(_command(scenario, folder, distribution), on_progress)
+            outcome = run_locust(_command(scenario, folder, distribution), on_progress, abort)
             run = _finish(intent, folder, outcome, distribution)
         except LoadError:
             _tidy_up(folder)

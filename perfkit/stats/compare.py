@@ -36,21 +36,33 @@ class Effect:
 class Values:
     """One metric of one service: a value per run of each side, shape ``(n_runs,)``, all > 0, and their errors.
 
-    ``known`` is what the runs and their history tell of the noise besides the values.
+    ``known`` is what the runs and their history tell of the noise besides the values.  ``paired``: the k-th run of one
+    side was made beside the k-th of the other, and what disturbed one disturbed both.
     """
 
     baseline: Floats
     candidate: Floats
     known: Knowledge = field(default_factory=Knowledge)
+    paired: bool = False
+
+    @property
+    def residuals(self) -> tuple[Floats, ...]:
+        """Log values whose scatter around their own mean is noise, for each side, or for the pairs.
+
+        The difference of a pair has twice the variance of a run, so that it is divided by the root of two.
+        """
+        before, after = np.log(self.baseline), np.log(self.candidate)
+        return ((after - before) / np.sqrt(2.0),) if self.paired else (before, after)
 
 
 def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     """Latency or throughput: difference of mean logs with a moderated variance and Student's t.
 
-    Assumes that run values scatter about alike on both sides on the log scale, and independently.
+    Assumes that run values scatter about alike on both sides on the log scale, and independently; of pairs, that their
+    differences do.
     """
     before, after = np.log(values.baseline), np.log(values.candidate)
-    noise = run_to_run(metric, (before, after), values.known)
+    noise = run_to_run(metric, values.residuals, values.known)
     shift = float(after.mean() - before.mean())
     error = noise.error_of_difference(before.size, after.size)
     half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * error

@@ -1,0 +1,209 @@
+"""Baseline and candidate measured alternately on one machine: what disturbs both disturbs no comparison.
+
+Pairs are run in the order ABBA, so that a machine that slowly drifts does so for both sides alike, and compared pair by
+pair.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from perfkit.config import Scenario
+from perfkit.errors import LoadError, SettingsError
+from perfkit.load.progress import Progress
+from perfkit.load.scenario_run import run_scenario
+from perfkit.load.served import checkout, served
+from perfkit.model import Comparison, Run, Verdict
+from perfkit.policy import Policy
+from perfkit.store import RunStore
+from perfkit.workflow import compare
+
+SIDES = ("baseline", "candidate")
+FIRST_LOOK = 3  # pairs: two tell next to nothing of their own scatter
+LOOK_FACTOR = 1.35  # each look has so many times the pairs of the one before
+MOST_PAIRS = 32  # where nobody says how many
+ALARMS = "alarms.jsonl"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to go on.
+
+    Parameters
+    ----------
+    pairs
+        Pairs to run; with `until_settled`, the most.
+    until_settled
+        Look at the verdict now and then, and stop once it is not inconclusive.
+    max_time_s
+        No pair is begun that would end later than this, judged by the longest so far; ``None``: no limit.
+    confirm
+        Repeat a comparison that found a regression, once, and believe the second.
+    """
+
+    pairs: int = 5
+    until_settled: bool = False
+    max_time_s: float | None = None
+    confirm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise ValueError(f"pairs: must be at least 1, got {self.pairs!r}")
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of pairs after which the verdict is looked at, ascending; the last is `pairs`.
+
+        >>> Plan(12, until_settled=True).looks
+        (3, 5, 7, 10, 12)
+        """
+        if not self.until_settled:
+            return (self.pairs,)
+        found: list[int] = []
+        at = min(FIRST_LOOK, self.pairs)
+        while at < self.pairs:
+            found.append(at)
+            at = math.ceil(at * LOOK_FACTOR)
+        return (*found, self.pairs)
+
+    def policy_per_look(self, policy: Policy) -> Policy:
+        """The policy of each single look.
+
+        All looks share alpha, and the error of the intervals, in equal parts (Bonferroni's inequality; equal levels for
+        all looks after Pocock 1977, doi:10.1093/biomet/64.2.191): whatever the dependence of the looks, the chance that
+        any of them calls a change that is none is at most alpha, and that any shows harm unharmed at most half of
+        1 - confidence.
+        """
+        count = len(self.looks)
+        return replace(policy, alpha=policy.alpha / count, confidence=1.0 - (1.0 - policy.confidence) / count)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found, and why no more was measured."""
+
+    comparison: Comparison
+    why: str
+    cleared: Comparison | None = None  # an alarm that the repetition did not confirm
+
+
+@dataclass(slots=True)
+class SideBySide:
+    """Runs pairs of a scenario and compares them.
+
+    ``targets`` maps ``baseline`` and ``candidate`` to the scenario that measures that side.
+    """
+
+    targets: dict[str, Scenario]
+    store: str
+    policy: Policy
+    plan: Plan
+    tell: Tell
+    labels: dict[str, str] = field(default_factory=dict)
+    on_progress: Callable[[Scenario, Progress], None] | None = None
+    run_one: Callable[..., Run] = run_scenario
+    _longest_s: float = 0.0
+
+    def decide(self) -> Outcome:
+        """Measure and compare as planned; ``LoadError`` when a run was interrupted or could not be made."""
+        outcome = self._look(1)
+        if not self.plan.confirm or outcome.comparison.verdict is not Verdict.REGRESSION:
+            return outcome
+        self.tell("a regression was found; the comparison is repeated with fresh runs before it is called one")
+        second = self._look(2)
+        confirmed = second.comparison.verdict is Verdict.REGRESSION
+        self._log(outcome.comparison, second.comparison, cleared=not confirmed)
+        if confirmed:
+            return replace(second, why=f"confirmed by a second comparison; {second.why}")
+        text = "An alarm of a first comparison was not confirmed by a second one with fresh runs."
+        cleared = replace(second.comparison, warnings=(text, *second.comparison.warnings))
+        return Outcome(cleared, f"an alarm was cleared; {second.why}", outcome.comparison)
+
+    def _look(self, round_: int) -> Outcome:
+        begun = time.monotonic()
+        runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+        looks, policy = self.plan.looks, self.plan.policy_per_look(self.policy)
+        for pair in range(1, looks[-1] + 1):
+            if pair > 1 and self._is_late(begun):
+                return self._spent(runs, policy)
+            self._run_pair(pair, round_, runs)
+            if pair in looks:
+                comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+                if pair == looks[-1] or comparison.verdict is not Verdict.INCONCLUSIVE:
+                    settled = (
+                        "settled" if comparison.verdict is not Verdict.INCONCLUSIVE else "all planned runs were made"
+                    )
+                    return Outcome(comparison, f"{settled} after {pair} pairs")
+                self.tell(f"after {pair} pairs: inconclusive")
+        raise AssertionError("the last look ends the loop")
+
+    def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> Outcome:
+        comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+        return Outcome(comparison, f"the time was spent after {len(runs['baseline'])} pairs")
+
+    def _is_late(self, begun: float) -> bool:
+        limit = self.plan.max_time_s
+        return limit is not None and time.monotonic() - begun + self._longest_s > limit
+
+    def _run_pair(self, pair: int, round_: int, runs: dict[str, list[Run]]) -> None:
+        begun = time.monotonic()
+        order = SIDES if pair % 2 else SIDES[::-1]
+        for side in order:
+            self.tell(f"pair {pair} of at most {self.plan.looks[-1]}: {side}")
+            scenario = self.targets[side]
+            labels = {**self.labels, "side": side, "pair": f"{round_}.{pair}"}
+            report = None if self.on_progress is None else partial(self.on_progress, scenario)
+            run = self.run_one(scenario, RunStore(self.store), labels, report)
+            if any(check.name == "interrupted" for check in run.validity.problems):
+                raise LoadError(f"run {run.id} was interrupted; the runs made until then are kept in {self.store}")
+            runs[side].append(run)
+        self._longest_s = max(self._longest_s, time.monotonic() - begun)
+
+    def _log(self, first: Comparison, second: Comparison, *, cleared: bool) -> None:
+        """Keep alarms and what became of them beside the runs: how often a gate cries wolf should be known."""
+        line = {
+            "time": datetime.now(UTC).isoformat(),
+            "scenario": self.targets["candidate"].name,
+            "cleared": cleared,
+            "first": {side: [run.id for run in getattr(first, side).runs] for side in SIDES},
+            "second": {side: [run.id for run in getattr(second, side).runs] for side in SIDES},
+            "alarms": [f"{f.service} {f.metric}" for f in first.by_verdict(Verdict.REGRESSION)],
+        }
+        folder = RunStore(self.store).folder
+        if folder is not None:
+            with (folder / ALARMS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def both_targets(scenario: Scenario, other: str) -> Iterator[dict[str, Scenario]]:
+    """The scenario aimed at either side.
+
+    Parameters
+    ----------
+    other
+        The baseline: the URL of a host, or a commit, branch or tag of the repository in the current folder, from which
+        the scenario's ``serve`` command starts the service; the candidate is then served from the current folder.
+    """
+    if "://" in other:
+        yield {"baseline": replace(scenario, host=other), "candidate": scenario}
+        return
+    if not scenario.serve:
+        raise SettingsError(
+            f"scenario {scenario.name!r}: to compare with the commit {other!r}, say how the service starts, such as "
+            'serve = "python app.py --port {port}"; or compare with a host, such as http://127.0.0.1:8001'
+        )
+    with ExitStack() as stack:
+        tree = stack.enter_context(checkout(other, Path.cwd()))
+        before = stack.enter_context(served(scenario.serve, tree))
+        after = stack.enter_context(served(scenario.serve, Path.cwd()))
+        yield {"baseline": replace(scenario, host=before), "candidate": replace(scenario, host=after)}
