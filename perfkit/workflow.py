@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perfkit.config import Scenario, load_settings
 from perfkit.document import make_run_id
@@ -41,6 +41,7 @@ __all__ = [
     "replay_history",
     "run_scenarios",
     "simulate",
+    "simulate_runs",
 ]
 
 if TYPE_CHECKING:
@@ -270,6 +271,27 @@ def simulate(
 
     written = simulate_files(scenario, seed, folder, started_at=started_at, changes=parse_changes(inject))
     return (*written.files, written.metrics)
+
+
+def simulate_runs(
+    scenario: Scenario,
+    seed: int,
+    runs: int,
+    store: str,
+    started_at: datetime | None = None,
+    inject: Sequence[str] = (),
+    truth: Mapping[str, float] | None = None,
+) -> tuple[str, ...]:
+    """Write simulated run folders with every request into a store; returns their ids, oldest first.
+
+    ``truth`` holds what else is true of them, by the names of `SimulatedHistory`.
+    """
+    from perfkit.load.service_model import parse_changes
+    from perfkit.load.simulated_history import SimulatedHistory, simulate_history
+
+    given: dict[str, Any] = dict(truth or {})
+    history = SimulatedHistory(runs, changes=parse_changes(inject), **given)
+    return simulate_history(scenario, seed, history, RunStore(store), started_at=started_at)
 
 
 def run_scenarios(

@@ -91,6 +91,17 @@ def extract(files: tuple[str, ...], output: Path) -> None:
 @click.option("--duration", help="Such as 90s or 15m [the scenario's].")
 @click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
 @INJECT
+@click.option("--runs", type=click.IntRange(1), help="Write so many run folders into the store, with every request.")
+@click.option("--variation", type=float, default=2.0, show_default=True, help="Between runs, percent.")
+@click.option("--autocorrelation", type=float, default=0.0, help="Of neighbouring runs, -1 to 1 [0]; with --runs.")
+@click.option(
+    "--outliers", type=float, default=0.0, help="Percent of the runs that are slower by 30 % [0]; with --runs."
+)
+@click.option("--drift", type=float, default=0.0, help="Percent from the first run to the last [0]; with --runs.")
+@click.option(
+    "--inject-at", type=click.IntRange(0), default=0, help="Run from which --inject holds, from 0; with --runs."
+)
+@STORE
 @SETTINGS
 def simulate(
     scenario: str,
@@ -100,24 +111,44 @@ def simulate(
     duration: str | None,
     users: int | None,
     inject: tuple[str, ...],
+    runs: int | None,
+    variation: float,
+    autocorrelation: float,
+    outliers: float,
+    drift: float,
+    inject_at: int,
+    store: str | None,
     settings: Path | None,
 ) -> None:
     """Write the files that Locust would have written for one of the built-in scenarios, from a simulation.
 
     Nothing is sent anywhere.  The files are load_results_SCENARIO_TIME_stats.csv with its companions, and a normalised
-    .json.
+    .json.  With --runs it writes run folders instead, whose truth is known: how runs vary, and what changes when.
 
     \b
     Examples:
       perfkit simulate baseline --seed 1
       perfkit simulate api --seed 2 --inject api_gateway:slower_pct=20 --output results
+      perfkit simulate api --seed 3 --duration 30s --runs 60 --autocorrelation 0.3 --outliers 3 \\
+          --inject api_gateway:slower_pct=10 --inject-at 40 --store data/simulated
     """
     from perfkit import workflow
     from perfkit.config import load_words, override
 
-    chosen = settings_of(settings).scenario(scenario)
+    known = settings_of(settings)
+    chosen = known.scenario(scenario)
     changes = load_words({"users": users, "duration": duration}, "--{}".format)
     chosen = override(chosen, f"scenario {scenario}", **changes)
+    if runs is not None:
+        truth = {"variation_pct": variation, "autocorrelation": autocorrelation, "outlier_pct": outliers}
+        truth |= {"drift_pct": drift, "change_at": inject_at}
+        begin = _time(at) if at else None
+        try:
+            for run_id in workflow.simulate_runs(chosen, seed, runs, store or known.store, begin, inject, truth):
+                click.echo(run_id)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        return
     started = _time(at) if at else datetime.now(UTC).replace(microsecond=0)
     for file in workflow.simulate(chosen, seed, output, started, inject):
         click.echo(str(file))

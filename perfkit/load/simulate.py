@@ -176,6 +176,11 @@ def simulate_requests(
     return frame.assign(start=frame["start"] + begin_s, response_bytes=BODY_BYTES)
 
 
+def services_of(scenario: Scenario) -> tuple[str, ...]:
+    """The services that a simulation of the scenario calls; ``SettingsError`` when it cannot be simulated."""
+    return tuple(name for name, weight in _weights(scenario).items() if weight > 0)
+
+
 def _weights(scenario: Scenario) -> dict[str, float]:
     """Service -> how often it is called, in proportion."""
     place = f"scenario {scenario.name!r}"
