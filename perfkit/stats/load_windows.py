@@ -1,0 +1,168 @@
+"""A run whose load changes, cut into windows: one point of the curves of throughput and latency each.
+
+The cuts are at equal steps of time and of load alike, so that a slow ramp, a quick ramp before a long hold, and stages all
+give windows within which the load hardly changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfkit.stats.summary import Floats, RequestArrays, requests_needed_for
+
+MOST_WINDOWS = 60
+LEAST_SECONDS = 1.0  # the step of the load generator's own table
+REQUESTS_PER_WINDOW = 20  # on average; a run with fewer requests gets fewer windows
+FALLEN = 0.85  # of the highest load so far: below it the load has come down, and a backlog may still be worked off
+LONGEST_TAIL = 0.25  # of a run: so much of its end at most is given up for requests that were never finished
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPath:
+    """Load over the time of a run: ``load[i]`` holds from ``time_s[i]`` (ascending, seconds) on; shape ``(n,)``."""
+
+    time_s: Floats
+    load: Floats
+
+    def __post_init__(self) -> None:
+        if self.time_s.size == 0 or self.time_s.size != self.load.size:
+            raise ValueError(f"load path: {self.time_s.size} times and {self.load.size} loads; both >= 1 and equal")
+
+    def means(self, edges: Floats) -> Floats:
+        """Mean load between neighbouring ``edges`` (seconds), shape ``(n_edges - 1,)``."""
+        times = np.concatenate([self.time_s, [max(self.time_s[-1], edges[-1]) + 1.0]])
+        area = np.concatenate([[0.0], np.cumsum(self.load * np.diff(times))])
+        before = np.minimum(edges - times[0], 0.0) * self.load[0]  # the first value holds before it, too
+        area_at: Floats = np.interp(edges, times, area) + before
+        return np.diff(area_at) / np.diff(edges)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of one service in one run, in order of time; every array but ``index`` has shape ``(n_windows,)``.
+
+    ``seconds`` is the length, ``load`` the mean load, ``started`` and ``completed`` count requests by their start and
+    by their end, ``sum_ms`` adds up the latencies of those started, ``failed`` counts the failures among them.
+    ``quantile_ms`` holds p50, p95 and p99, ``nan`` where too few requests were started.  ``index`` (shape
+    ``(n_requests,)``) is the window in which a request started, -1 outside.
+    """
+
+    seconds: Floats
+    load: Floats
+    started: Floats
+    completed: Floats
+    sum_ms: Floats
+    failed: Floats
+    quantile_ms: Mapping[str, Floats]
+    index: NDArray[np.intp]
+
+    @property
+    def throughput(self) -> Floats:
+        """Requests that ended, per second."""
+        return self.completed / self.seconds
+
+    @property
+    def mean_ms(self) -> Floats:
+        """Mean latency of the requests that started; ``nan`` where none did."""
+        return np.divide(self.sum_ms, self.started, out=np.full(self.load.size, np.nan), where=self.started > 0)
+
+
+def end_of_whole(requests: RequestArrays, begin_s: float) -> float:
+    """The time up to which every request that started was also seen to end.
+
+    Requests under way at the end of a run are not counted, the slow ones above all; so the last stretch, as long as
+    the p99 of the last tenth of the requests, is left out.
+    """
+    ends = requests.start_s + requests.response_time_ms / 1000.0
+    last = np.argsort(ends)[-max(ends.size // 10, 1) :]
+    tail = float(np.quantile(requests.response_time_ms[last], 0.99)) / 1000.0
+    end = float(ends.max())
+    return end - min(tail, LONGEST_TAIL * (end - begin_s))
+
+
+def cut(path: LoadPath, begin_s: float, end_s: float, requests: int) -> Floats:
+    """Edges of the windows (seconds, ascending); equal steps of time and of load alike, none shorter than a second."""
+    count = int(np.clip(requests / REQUESTS_PER_WINDOW, 1, MOST_WINDOWS))
+    inside = (path.time_s > begin_s) & (path.time_s < end_s)
+    times = np.concatenate([[begin_s], path.time_s[inside], [end_s]])
+    load = np.interp(times, path.time_s, path.load)
+    moved = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(load)))])
+    measure = (times - begin_s) / (end_s - begin_s)
+    if moved[-1] > 0:
+        measure = (measure + moved / moved[-1]) / 2.0
+    wanted = np.interp(np.linspace(0.0, 1.0, count + 1), measure, times)
+    edges = [begin_s]
+    for edge in wanted[1:]:
+        if edge - edges[-1] >= LEAST_SECONDS:
+            edges.append(float(edge))
+    if edges[-1] < end_s and len(edges) > 1:
+        edges[-1] = end_s
+    return np.array(edges if len(edges) > 1 else [begin_s, end_s])
+
+
+def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
+    """The requests of one service, counted in the windows between ``edges`` whose mean loads are ``load``.
+
+    Windows from where the load fell below `FALLEN` of the highest so far are left out: what piled up under the higher
+    load would count against the lower one.
+    """
+    kept = load >= FALLEN * np.maximum.accumulate(load)
+    number = np.where(kept, np.cumsum(kept) - 1, -1)
+    index = _window_at(edges, requests.start_s, number)
+    ended = _window_at(edges, requests.start_s + requests.response_time_ms / 1000.0, number)
+    size = int(kept.sum())
+    inside = index >= 0
+    latency = requests.response_time_ms[inside]
+    started = np.bincount(index[inside], minlength=size).astype(np.float64)
+    return Windows(
+        seconds=np.diff(edges)[kept],
+        load=load[kept],
+        started=started,
+        completed=np.bincount(ended[ended >= 0], minlength=size).astype(np.float64),
+        sum_ms=np.bincount(index[inside], weights=latency, minlength=size),
+        failed=np.bincount(index[inside], weights=requests.failed[inside], minlength=size),
+        quantile_ms=_quantiles(index[inside], latency, started),
+        index=index,
+    )
+
+
+def _window_at(edges: Floats, times: Floats, number: NDArray[np.intp]) -> NDArray[np.intp]:
+    place = np.searchsorted(edges, times, side="right") - 1
+    inside = (place >= 0) & (place < number.size)
+    return np.where(inside, number[np.clip(place, 0, number.size - 1)], -1)
+
+
+def _quantiles(index: NDArray[np.intp], latency: Floats, started: Floats) -> dict[str, Floats]:
+    ordered = latency[np.lexsort((latency, index))]
+    parts = np.split(ordered, np.cumsum(started).astype(np.intp)[:-1])
+    return {
+        name: np.array(
+            [float(np.quantile(part, q)) if part.size >= requests_needed_for(q) else np.nan for part in parts]
+        )
+        for name, q in QUANTILES.items()
+    }
+
+
+def resamples(count: int, replicates: int, seed: int = 0) -> Floats:
+    """How often each of ``count`` windows stands in each replicate of a moving-block bootstrap.
+
+    Blocks of about ``count ** (1/3)`` neighbours keep the correlation of a queue (Künsch 1989,
+    doi:10.1214/aos/1176347265); blocks wrap around the end.  The first replicate is the sample itself.
+
+    Returns
+    -------
+    array of shape ``(replicates + 1, count)``
+    """
+    length = max(1, round(count ** (1.0 / 3.0)))
+    rng = np.random.default_rng(seed)
+    begins = rng.integers(0, count, size=(replicates, int(np.ceil(count / length))))
+    drawn = ((begins[:, :, None] + np.arange(length)) % count).reshape(replicates, -1)[:, :count]
+    weights = np.ones((replicates + 1, count))
+    for row, windows in enumerate(drawn, start=1):
+        weights[row] = np.bincount(windows, minlength=count)
+    return weights
