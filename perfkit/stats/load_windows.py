@@ -48,7 +48,8 @@ class Windows:
 
     ``seconds`` is the length, ``load`` the mean load, ``started`` and ``completed`` count requests by their start and
     by their end, ``sum_ms`` adds up the latencies of those started, ``failed`` counts the failures among them.
-    ``quantile_ms`` holds p50, p95 and p99, ``nan`` where too few requests were started.  ``index`` (shape
+    ``quantile_ms`` holds p50, p95 and p99 and ``p95_error_ms`` the standard error of p95 as if requests were independent;
+    ``nan`` where too few requests were started.  ``index`` (shape
     ``(n_requests,)``) is the window in which a request started, -1 outside.
     """
 
@@ -59,6 +60,7 @@ class Windows:
     sum_ms: Floats
     failed: Floats
     quantile_ms: Mapping[str, Floats]
+    p95_error_ms: Floats
     index: NDArray[np.intp]
 
     @property
@@ -118,6 +120,7 @@ def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
     size = int(kept.sum())
     inside = index >= 0
     latency = requests.response_time_ms[inside]
+    parts = _parts(index[inside], latency, size)
     started = np.bincount(index[inside], minlength=size).astype(np.float64)
     return Windows(
         seconds=np.diff(edges)[kept],
@@ -126,7 +129,8 @@ def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
         completed=np.bincount(ended[ended >= 0], minlength=size).astype(np.float64),
         sum_ms=np.bincount(index[inside], weights=latency, minlength=size),
         failed=np.bincount(index[inside], weights=requests.failed[inside], minlength=size),
-        quantile_ms=_quantiles(index[inside], latency, started),
+        quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
+        p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
         index=index,
     )
 
@@ -137,15 +141,24 @@ def _window_at(edges: Floats, times: Floats, number: NDArray[np.intp]) -> NDArra
     return np.where(inside, number[np.clip(place, 0, number.size - 1)], -1)
 
 
-def _quantiles(index: NDArray[np.intp], latency: Floats, started: Floats) -> dict[str, Floats]:
-    ordered = latency[np.lexsort((latency, index))]
-    parts = np.split(ordered, np.cumsum(started).astype(np.intp)[:-1])
-    return {
-        name: np.array(
-            [float(np.quantile(part, q)) if part.size >= requests_needed_for(q) else np.nan for part in parts]
-        )
-        for name, q in QUANTILES.items()
-    }
+def _parts(index: NDArray[np.intp], latency: Floats, size: int) -> list[Floats]:
+    """The latencies of each window, ascending."""
+    order = np.lexsort((latency, index))
+    return np.split(latency[order], np.searchsorted(index[order], np.arange(1, size)))
+
+
+def _each(parts: list[Floats], q: float) -> Floats:
+    least = requests_needed_for(q)
+    return np.array([float(np.quantile(part, q)) if part.size >= least else np.nan for part in parts])
+
+
+def _woodruff(ordered: Floats, q: float) -> float:
+    """Standard error of a quantile of independent requests, from the error of its rank (doi:10.1080/01621459.1952.10483443)."""
+    if ordered.size < requests_needed_for(q):
+        return float("nan")
+    rank = float(np.sqrt(q * (1 - q) / ordered.size))
+    low, high = np.quantile(ordered, [q - rank, min(q + rank, 1.0)])
+    return float(high - low) / 2.0
 
 
 def resamples(count: int, replicates: int, seed: int = 0) -> Floats:

@@ -1,0 +1,45 @@
+"""What the load generator wrote about itself, second by second: how many users ran."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from perfkit.errors import ReadError
+from perfkit.stats.summary import Floats
+
+PATTERN = "source/generator.csv*"  # with several processes one file each, whose users add up
+
+
+def read_users(folder: Path) -> tuple[Floats, Floats] | None:
+    """Seconds since the epoch and the users that ran then, ascending; ``None`` where the run has no such table.
+
+    Raises
+    ------
+    ReadError
+        A cell is not a number; names file and line.
+    """
+    total: dict[int, float] = defaultdict(float)
+    for file in sorted(folder.glob(PATTERN)):
+        for second, users in _latest_per_second(file).items():
+            total[second] += users
+    if not total:
+        return None
+    times = np.array(sorted(total), np.float64)
+    return times, np.array([total[int(time)] for time in times])
+
+
+def _latest_per_second(file: Path) -> dict[int, float]:
+    found: dict[int, float] = {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        for number, row in enumerate(csv.DictReader(lines), start=2):
+            if not row.get("time") or not row.get("users"):
+                continue  # the last line of a process that was killed may be cut off
+            try:
+                found[int(float(row["time"]))] = float(row["users"])
+            except ValueError as error:
+                raise ReadError(f"{file}: line {number}: {error}") from error
+    return found
