@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,18 @@ def read_users(folder: Path) -> tuple[Floats, Floats] | None:
     ReadError
         A cell is not a number; names file and line.
     """
-    total: dict[int, float] = defaultdict(float)
-    for file in sorted(folder.glob(PATTERN)):
-        for second, users in _latest_per_second(file).items():
-            total[second] += users
-    if not total:
+    tables = [table for file in sorted(folder.glob(PATTERN)) if (table := _latest_per_second(file))]
+    if not tables:
         return None
-    times = np.array(sorted(total), np.float64)
-    return times, np.array([total[int(time)] for time in times])
+    seconds = np.array(sorted({second for table in tables for second in table}), np.float64)
+    return seconds, np.sum([_held(table, seconds) for table in tables], axis=0)
+
+
+def _held(table: dict[int, float], seconds: Floats) -> Floats:
+    """The users of one process at every second: it may have skipped one in which another wrote a row."""
+    known = np.array(sorted(table), np.float64)
+    users = np.array([0.0, *(table[int(second)] for second in known)])
+    return users[np.searchsorted(known, seconds, side="right")]
 
 
 def _latest_per_second(file: Path) -> dict[int, float]:

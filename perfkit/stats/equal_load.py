@@ -23,7 +23,7 @@ METRICS = (Metric.AVG, Metric.P95, Metric.RPS)
 
 @dataclass(frozen=True, slots=True)
 class LoadBins:
-    """Stretches of load that all runs went through: ``edges`` (``n + 1``) and the mean load within each (``n``)."""
+    """Stretches of load that all runs went through: ``edges`` of each, shape ``(n, 2)``, and their mean loads, ``(n,)``."""
 
     edges: Floats
     centres: Floats

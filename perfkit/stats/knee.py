@@ -66,7 +66,7 @@ def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Float
     if rest <= STILL_FOLLOWS and surely <= SURELY:
         return broken
     why = "throughput still follows the load at the highest load" if rest > STILL_FOLLOWS else "the bend is not certain"
-    return BrokenLine(broken.load, broken.slope, broken.rest, f"{why}; load further to find a knee")
+    return BrokenLine(broken.load, broken.slope, broken.rest, why)
 
 
 def _fit(load: Floats, throughput: Floats, weights: Floats, places: Floats) -> BrokenLine:
