@@ -103,7 +103,7 @@ def _warnings(unit: str, sides: Sequence[Sequence[Course]]) -> Iterator[str]:
             reasons = "; ".join(check.advice or check.name for check in run.validity.problems)
             yield f"{run.id}: this run is not fit to be judged: {reasons}"
         if load.max() < 1.5 * load.min():
-            yield f"{run.id}: its load hardly changes, so it shows one point of the curve; capacity needs a ramp or stages."
+            yield f"{run.id}: the load hardly changes, so it shows one point of the curve; use a ramp or stages."
         if course.left_out_s >= 0.05 * (run.duration_s or float("inf")):
             yield (
                 f"{run.id}: {course.left_out_s:.0f} s after the load had fallen are left out: what piled up before "

@@ -32,11 +32,14 @@ class _Answer:
 def compare_service(
     service: str, sides: Sides, curves: tuple[Curve, Curve], confidence: float
 ) -> tuple[list[_Answer], list[AtLoad]]:
-    """Every question of one service, and its levels at each load."""
-    answers = [
-        _loads(service, CAPACITY, (curves[0].limits, curves[1].limits), confidence),
-        _loads(service, KNEE, (curves[0].knees, curves[1].knees), confidence),
-    ]
+    """Every question of one service, and its levels at each load.
+
+    Knee and throughput are asked of the whole only: users who wait for one service call the others less.
+    """
+    whole = len(sides[0][0].windows) <= 2 or service == ALL
+    answers = [_loads(service, CAPACITY, (curves[0].limits, curves[1].limits), confidence)]
+    if whole:
+        answers.append(_loads(service, KNEE, (curves[0].knees, curves[1].knees), confidence))
     asked = [answer for answer in answers if answer is not None]
     bins = common_bins([course.windows[service] for side in sides for course in side])
     if bins is None:
@@ -48,7 +51,8 @@ def compare_service(
     at_load: list[AtLoad] = []
     for metric in METRICS:
         pair = _EqualLoad.of(metric, [[run[metric] for run in side] for side in levels])
-        asked.append(pair.overall(service, confidence))
+        if whole or metric is not Metric.RPS:
+            asked.append(pair.overall(service, confidence))
         at_load += pair.each(service, bins.centres, confidence)
     return asked, at_load
 
@@ -83,7 +87,9 @@ class _EqualLoad:
             return _Answer(replace(blank, reason="too few requests at any load that all runs have"), None)
         before, after = (np.exp(logs[:, known].mean(axis=1)) for logs in self.logs)
         variances = [np.mean((errors[:, known] ** 2).sum(axis=1)) / known.size**2 for errors in self.errors]
-        effect = compare_levels(self.metric, Values(before, after, _known(self.metric, variances, self.logs)), confidence)
+        effect = compare_levels(
+            self.metric, Values(before, after, _known(self.metric, variances, self.logs)), confidence
+        )
         return _Answer(_filled(blank, effect, _middle(before), _middle(after)), effect)
 
     def each(self, service: str, centres: Floats, confidence: float) -> Iterator[AtLoad]:
@@ -147,7 +153,9 @@ def _loads(
         return _Answer(done, effect)
     word = "loss" if falls else "gain"
     reason = f"one side is a bound only, so the {word} is at least this"
-    bounded = replace(done, ci_low=None if falls else done.ci_low, ci_high=done.ci_high if falls else None, reason=reason)
+    bounded = replace(
+        done, ci_low=None if falls else done.ci_low, ci_high=done.ci_high if falls else None, reason=reason
+    )
     one_way = replace(effect, p_rise=effect.p_rise if not falls else 1.0, p_fall=effect.p_fall if falls else 1.0)
     return _Answer(bounded, one_way)
 
@@ -156,7 +164,9 @@ def judged(answers: Sequence[_Answer], alpha: float) -> tuple[Difference, ...]:
     """A verdict for each question, corrected over all of them (weighted Holm): half of the budget for all requests."""
     asked = {n: answer.effect for n, answer in enumerate(answers) if answer.effect is not None}
     services = max(len({answer.difference.service for answer in answers}) - 1, 1)
-    weights: Mapping[object, float] = {n: 1.0 if answers[n].difference.service == ALL else 1.0 / services for n in asked}
+    weights: Mapping[object, float] = {
+        n: 1.0 if answers[n].difference.service == ALL else 1.0 / services for n in asked
+    }
     rise = weighted_holm({n: effect.p_rise for n, effect in asked.items()}, weights)
     fall = weighted_holm({n: effect.p_fall for n, effect in asked.items()}, weights)
     return tuple(

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.capacity.course import ARRIVALS, IN_FLIGHT, Course
-from perfkit.capacity.results import LoadPoint, Scalability, ServiceCapacity
+from perfkit.capacity.points import line_points, window_points
+from perfkit.capacity.results import Scalability, ServiceCapacity
 from perfkit.model import Metric
 from perfkit.policy import Objective
 from perfkit.stats.capacity import FOUND, UNKNOWN, Crossing, Estimate, crossing, over_runs, throughput_at
@@ -49,7 +50,8 @@ def curve_of(service: str, side: str, courses: Sequence[Course], unit: str, slo:
     result = ServiceCapacity(
         service=service,
         side=side,
-        points=tuple(point for course in courses for point in _points(course, service)),
+        points=tuple(point for course in courses for point in window_points(course, service)),
+        line=line_points(courses, service),
         knee=knee,
         knee_throughput=knee_throughput,
         limit=limit,
@@ -57,31 +59,6 @@ def curve_of(service: str, side: str, courses: Sequence[Course], unit: str, slo:
         scalability=_scalability(windows, drawn, unit),
     )
     return Curve(result, tuple(_break(line.load) for line in knees) if len(knees) == len(lines) else (), limits)
-
-
-def _points(course: Course, service: str) -> list[LoadPoint]:
-    w = course.windows[service]
-
-    def known(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
-    return [
-        LoadPoint(
-            run=course.run.id,
-            load=float(w.load[i]),
-            seconds=float(w.seconds[i]),
-            requests=int(w.started[i]),
-            throughput=float(w.throughput[i]),
-            throughput_error=float(np.sqrt(w.completed[i]) / w.seconds[i]),
-            avg_ms=known(w.mean_ms[i]),
-            p50_ms=known(w.quantile_ms["p50"][i]),
-            p95_ms=known(w.quantile_ms["p95"][i]),
-            p95_error_ms=known(w.p95_error_ms[i]),
-            p99_ms=known(w.quantile_ms["p99"][i]),
-            error_rate_pct=100.0 * float(w.failed[i] / w.started[i]) if w.started[i] else None,
-        )
-        for i in range(w.load.size)
-    ]
 
 
 def _break(values: Floats) -> Crossing:
@@ -131,9 +108,7 @@ def _scalability(windows: Sequence[Windows], drawn: Sequence[Floats], unit: str)
     # Under an arrival rate the law needs what is under way: rate times mean time (Little).
     loads = [w.throughput * np.nan_to_num(w.mean_ms) / 1000.0 if unit == ARRIVALS else w.load for w in windows]
     named = IN_FLIGHT if unit == ARRIVALS else unit
-    fits = [
-        fit_scalability(n, w.throughput, w.completed, r) for n, w, r in zip(loads, windows, drawn, strict=True)
-    ]
+    fits = [fit_scalability(n, w.throughput, w.completed, r) for n, w, r in zip(loads, windows, drawn, strict=True)]
     highest = max(float(load.max()) for load in loads)
     reason = "; ".join(dict.fromkeys(fit.reason for fit in fits if fit.reason))
     if reason:
@@ -155,7 +130,9 @@ def _parameter(fitted: Sequence[Floats]) -> Estimate:
 
 
 def _peak(fits: Sequence[ScalabilityFit]) -> Estimate:
-    mean = ScalabilityFit(*(np.mean([getattr(fit, name) for fit in fits], axis=0) for name in ("lam", "sigma", "kappa")))
+    mean = ScalabilityFit(
+        *(np.mean([getattr(fit, name) for fit in fits], axis=0) for name in ("lam", "sigma", "kappa"))
+    )
     peaks = mean.peak_load
     low, high = np.quantile(peaks[1:], [0.025, 0.975], method="nearest")
     if not math.isfinite(peaks[0]):

@@ -58,13 +58,15 @@ class Scalability:
 class ServiceCapacity:
     """How much load one service takes on one side: its curve, and what follows from it.
 
-    ``knee`` and ``limit`` (the capacity under the SLO) are loads; ``knee_throughput`` and ``limit_throughput`` are the
-    requests per second there; ``peak_throughput`` is the highest throughput seen over a stretch of load.
+    ``points`` are the windows of each run, ``line`` the same requests in equal stretches of load over all runs, whose
+    ``run`` is empty.  ``knee`` and ``limit`` (the capacity under the SLO) are loads; ``knee_throughput`` and ``limit_throughput`` are the
+    requests per second there.
     """
 
     service: str
     side: str
     points: tuple[LoadPoint, ...]
+    line: tuple[LoadPoint, ...]
     knee: Estimate
     knee_throughput: Estimate
     limit: Estimate

@@ -142,7 +142,9 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
         return Estimate(
             AT_LEAST, low=min(item.load for item in crossings), reason=f"{of}the highest load may still keep it"
         )
-    return Estimate(BELOW, high=max(item.load for item in crossings), reason=f"{of}the lowest load may already break it")
+    return Estimate(
+        BELOW, high=max(item.load for item in crossings), reason=f"{of}the lowest load may already break it"
+    )
 
 
 METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run

@@ -6,7 +6,7 @@ give windows within which the load hardly changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,6 +159,36 @@ def _woodruff(ordered: Floats, q: float) -> float:
     rank = float(np.sqrt(q * (1 - q) / ordered.size))
     low, high = np.quantile(ordered, [q - rank, min(q + rank, 1.0)])
     return float(high - low) / 2.0
+
+
+def regrouped(runs: Sequence[Windows], latency_ms: Sequence[Floats], group: NDArray[np.intp]) -> Windows:
+    """The windows of several runs put together by the number in ``group``, one for each window of each run in turn.
+
+    ``latency_ms`` holds the latencies of each run's requests, in the order of its ``index``; that of the result is of
+    the requests inside windows, run after run.  Groups without a window are left out.
+    """
+    group = np.unique(group, return_inverse=True)[1]
+    size = int(group.max()) + 1
+    first = np.cumsum([0, *(item.load.size for item in runs)])[:-1]
+    index = np.concatenate([group[item.index[item.index >= 0] + at] for item, at in zip(runs, first, strict=True)])
+    latency = np.concatenate([values[item.index >= 0] for item, values in zip(runs, latency_ms, strict=True)])
+
+    def total(name: str) -> Floats:
+        return np.bincount(group, weights=np.concatenate([getattr(item, name) for item in runs]), minlength=size)
+
+    seconds, parts = total("seconds"), _parts(index, latency, size)
+    load = np.concatenate([item.load * item.seconds for item in runs])
+    return Windows(
+        seconds=seconds,
+        load=np.bincount(group, weights=load, minlength=size) / seconds,
+        started=total("started"),
+        completed=total("completed"),
+        sum_ms=total("sum_ms"),
+        failed=total("failed"),
+        quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
+        p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
+        index=index,
+    )
 
 
 def resamples(count: int, replicates: int, seed: int = 0) -> Floats:
