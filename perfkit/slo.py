@@ -59,7 +59,7 @@ def parse_slo(text: str) -> Objective:
     if unit not in wanted:
         raise SettingsError(f"SLO {text!r}: {metric.title} is in {' or '.join(wanted)}, got {unit or 'no unit'}")
     amount = float(number) * _UNITS.get(unit, 1.0)
-    if not 0 < amount or (unit == "%" and amount >= 100):
+    if amount <= 0 or (unit == "%" and amount >= 100):
         allowed = "above 0 and below 100 %" if unit == "%" else "above 0"
         raise SettingsError(f"SLO {text!r}: the limit must be {allowed}")
     return Objective(metric, amount)

@@ -16,7 +16,7 @@ from perfkit.model import Metric
 from perfkit.policy import Objective
 from perfkit.stats.capacity import FOUND, UNKNOWN, Crossing, Estimate, crossing, over_runs, throughput_at
 from perfkit.stats.knee import BrokenLine, find_knee
-from perfkit.stats.load_windows import Windows, resamples
+from perfkit.stats.load_windows import Windows, resamples, summed
 from perfkit.stats.noise import PRIOR_DF
 from perfkit.stats.scalability import ScalabilityFit, fit_scalability
 from perfkit.stats.summary import Floats, RequestArrays
@@ -93,7 +93,7 @@ def _limit(slo: Objective, requests: RequestArrays, windows: Windows, resampled:
         return crossing(windows.load, windows.sum_ms, windows.started, slo.amount, resampled)
     inside = windows.index >= 0
     slow = requests.response_time_ms[inside] > slo.amount
-    sums = np.bincount(windows.index[inside], weights=slow, minlength=windows.load.size)
+    sums = summed(windows.index[inside], slow, windows.load.size)
     return crossing(windows.load, sums, windows.started, 1.0 - slo.metric.quantile, resampled)
 
 

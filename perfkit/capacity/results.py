@@ -59,8 +59,8 @@ class ServiceCapacity:
     """How much load one service takes on one side: its curve, and what follows from it.
 
     ``points`` are the windows of each run, ``line`` the same requests in equal stretches of load over all runs, whose
-    ``run`` is empty.  ``knee`` and ``limit`` (the capacity under the SLO) are loads; ``knee_throughput`` and ``limit_throughput`` are the
-    requests per second there.
+    ``run`` is empty.  ``knee`` and ``limit`` (the capacity under the SLO) are loads; ``knee_throughput`` and
+    ``limit_throughput`` are the requests per second there.
     """
 
     service: str

@@ -1,8 +1,8 @@
 """How much load a service carries while it keeps a promise, from one run; and what several runs say together.
 
-A promise such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.  Failures and average
-latency are means already.  So every promise is: the mean of one number per request, which does not fall as the load
-rises, stays within a limit; and the capacity is the load at which it no longer does.
+A promise such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.  Failures and
+average latency are means already.  So every promise is: the mean of one number per request, which does not fall as the
+load rises, stays within a limit; and the capacity is the load at which it no longer does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.model import Metric
-from perfkit.stats.noise import Knowledge, run_to_run
+from perfkit.stats.noise import PRIOR_SD, Knowledge, run_to_run
 from perfkit.stats.summary import Floats
 
 FOUND, AT_LEAST, BELOW, UNKNOWN = "found", "at_least", "below", "unknown"
@@ -148,10 +148,15 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
 
 
 METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run
+WITHIN_DF = (
+    6.0  # that the bootstrap within the runs adds: it errs on the safe side (tests/test_capacity_calibration.py)
+)
 
 
 def knowledge(sides: Sequence[Sequence[Crossing]]) -> Knowledge:
     """The error of capacities within their runs; a short run on one side is not made up for by many on the other."""
     sides = [side for side in sides if side]
     means = [float(np.mean([item.error**2 for item in side])) for side in sides]
-    return Knowledge(float(np.average(means, weights=[1.0 / len(side) for side in sides])), measured=False)
+    within = float(np.average(means, weights=[1.0 / len(side) for side in sides]))
+    expected = within + PRIOR_SD[METRIC] ** 2
+    return Knowledge(within, history=(WITHIN_DF * expected, WITHIN_DF))

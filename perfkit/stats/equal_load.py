@@ -1,15 +1,17 @@
 """Latency and throughput of one run at given loads, so that builds can be compared at equal load.
 
-The average over a ramp mixes an idle system with a saturated one, in a proportion that depends on the ramp; only values at
-the same load say anything about the build.
+The average over a ramp mixes an idle system with a saturated one, in a proportion that depends on the ramp; only values
+at the same load say anything about the build.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfkit.model import Metric
 from perfkit.stats.load_windows import Windows
@@ -23,7 +25,7 @@ METRICS = (Metric.AVG, Metric.P95, Metric.RPS)
 
 @dataclass(frozen=True, slots=True)
 class LoadBins:
-    """Stretches of load that all runs went through: ``edges`` of each, shape ``(n, 2)``, and their mean loads, ``(n,)``."""
+    """Stretches of load that all runs went through: their ``edges``, shape ``(n, 2)``, and mean loads, ``(n,)``."""
 
     edges: Floats
     centres: Floats
@@ -42,7 +44,7 @@ def common_bins(runs: Sequence[Windows]) -> LoadBins | None:
     edges = np.linspace(low, high, MOST_BINS + 1)
     edges[0], edges[-1] = edges[0] - 1e-9, edges[-1] + 1e-9
     kept, centres = [], []
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges.tolist()):
         inside = [_inside(windows, left, right) for windows in runs]
         if all(mask.any() for mask in inside):
             loads = [np.average(w.load[mask], weights=w.seconds[mask]) for w, mask in zip(runs, inside, strict=True)]
@@ -53,7 +55,7 @@ def common_bins(runs: Sequence[Windows]) -> LoadBins | None:
     return LoadBins(np.array(kept), np.array(centres))
 
 
-def _inside(windows: Windows, left: float, right: float) -> np.ndarray:  # type: ignore[type-arg]
+def _inside(windows: Windows, left: float, right: float) -> NDArray[np.bool_]:
     return (windows.load > left) & (windows.load <= right)
 
 

@@ -59,7 +59,7 @@ def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Float
         return BrokenLine(nothing, nothing, nothing, f"{load.size} windows of load; a knee needs {LEAST_WINDOWS}")
     ordered = np.sort(load)
     low, high = ordered[AT_THE_EDGE - 1], ordered[-AT_THE_EDGE]
-    if not 0 < low or high < 2.0 * low:
+    if low <= 0 or high < 2.0 * low:
         return BrokenLine(nothing, nothing, nothing, "the load hardly changed; a knee needs it at least doubled")
     broken = _fit(load, throughput, resampled * weight, np.linspace(low, high, PLACES))
     rest, surely = float(broken.rest[0]), float(np.quantile(broken.rest[1:], 0.975))

@@ -1,13 +1,14 @@
 """A run whose load changes, cut into windows: one point of the curves of throughput and latency each.
 
-The cuts are at equal steps of time and of load alike, so that a slow ramp, a quick ramp before a long hold, and stages all
-give windows within which the load hardly changes.
+The cuts are at equal steps of time and of load alike, so that a slow ramp, a quick ramp before a long hold, and stages
+all give windows within which the load hardly changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,8 @@ class LoadPath:
         area = np.concatenate([[0.0], np.cumsum(self.load * np.diff(times))])
         before = np.minimum(edges - times[0], 0.0) * self.load[0]  # the first value holds before it, too
         area_at: Floats = np.interp(edges, times, area) + before
-        return np.diff(area_at) / np.diff(edges)
+        means: Floats = np.diff(area_at) / np.diff(edges)
+        return means
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class Windows:
 
     ``seconds`` is the length, ``load`` the mean load, ``started`` and ``completed`` count requests by their start and
     by their end, ``sum_ms`` adds up the latencies of those started, ``failed`` counts the failures among them.
-    ``quantile_ms`` holds p50, p95 and p99 and ``p95_error_ms`` the standard error of p95 as if requests were independent;
-    ``nan`` where too few requests were started.  ``index`` (shape
-    ``(n_requests,)``) is the window in which a request started, -1 outside.
+    ``quantile_ms`` holds p50, p95 and p99 and ``p95_error_ms`` the standard error of p95 as if requests were
+    independent; ``nan`` where too few requests were started.  ``index`` (shape ``(n_requests,)``) is the window in which
+    a request started, -1 outside.
     """
 
     seconds: Floats
@@ -127,12 +129,18 @@ def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
         load=load[kept],
         started=started,
         completed=np.bincount(ended[ended >= 0], minlength=size).astype(np.float64),
-        sum_ms=np.bincount(index[inside], weights=latency, minlength=size),
-        failed=np.bincount(index[inside], weights=requests.failed[inside], minlength=size),
+        sum_ms=summed(index[inside], latency, size),
+        failed=summed(index[inside], requests.failed[inside], size),
         quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
         p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
         index=index,
     )
+
+
+def summed(index: NDArray[np.intp], values: NDArray[Any], size: int) -> Floats:
+    """Sum of the values with each index from 0 to ``size - 1``."""
+    sums: Floats = np.bincount(index, weights=values, minlength=size).astype(np.float64)
+    return sums
 
 
 def _window_at(edges: Floats, times: Floats, number: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -153,7 +161,7 @@ def _each(parts: list[Floats], q: float) -> Floats:
 
 
 def _woodruff(ordered: Floats, q: float) -> float:
-    """Standard error of a quantile of independent requests, from the error of its rank (doi:10.1080/01621459.1952.10483443)."""
+    """Standard error of a quantile of independent requests (doi:10.1080/01621459.1952.10483443)."""
     if ordered.size < requests_needed_for(q):
         return float("nan")
     rank = float(np.sqrt(q * (1 - q) / ordered.size))
@@ -174,13 +182,13 @@ def regrouped(runs: Sequence[Windows], latency_ms: Sequence[Floats], group: NDAr
     latency = np.concatenate([values[item.index >= 0] for item, values in zip(runs, latency_ms, strict=True)])
 
     def total(name: str) -> Floats:
-        return np.bincount(group, weights=np.concatenate([getattr(item, name) for item in runs]), minlength=size)
+        return summed(group, np.concatenate([getattr(item, name) for item in runs]), size)
 
     seconds, parts = total("seconds"), _parts(index, latency, size)
     load = np.concatenate([item.load * item.seconds for item in runs])
     return Windows(
         seconds=seconds,
-        load=np.bincount(group, weights=load, minlength=size) / seconds,
+        load=summed(group, load, size) / seconds,
         started=total("started"),
         completed=total("completed"),
         sum_ms=total("sum_ms"),

@@ -81,7 +81,8 @@ def _unfit(load: Floats) -> str:
     if levels < LEAST_LEVELS:
         return f"{levels} distinct loads; the law needs {LEAST_LEVELS}"
     if load.max() < LEAST_SPAN * load.min():
-        return f"the load goes from {load.min():.3g} to {load.max():.3g} only; the law needs a factor of {LEAST_SPAN:g} or more"
+        span = f"the load goes from {load.min():.3g} to {load.max():.3g} only"
+        return f"{span}; the law needs a factor of {LEAST_SPAN:g} or more"
     return ""
 
 
