@@ -79,6 +79,7 @@ class Difference:
     """Candidate against baseline in one question, such as the average latency at equal load.
 
     ``change_pct`` and its 95 % interval are percent of the baseline; ``p_adjusted`` is corrected over all questions.
+    ``worse`` is +1 where more is worse; of ``gating`` questions of all requests none may stay open for ``no_change``.
     ``reason`` says what to know, and why there is no number where there is none.
     """
 
@@ -87,6 +88,7 @@ class Difference:
     unit: str
     worse: int
     tolerance_pct: float
+    gating: bool
     baseline: float | None = None
     candidate: float | None = None
     change_pct: float | None = None

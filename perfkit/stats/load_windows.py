@@ -39,7 +39,7 @@ class LoadPath:
         times = np.concatenate([self.time_s, [max(self.time_s[-1], edges[-1]) + 1.0]])
         area = np.concatenate([[0.0], np.cumsum(self.load * np.diff(times))])
         before = np.minimum(edges - times[0], 0.0) * self.load[0]  # the first value holds before it, too
-        area_at: Floats = np.interp(edges, times, area) + before
+        area_at = np.interp(edges, times, area) + before
         means: Floats = np.diff(area_at) / np.diff(edges)
         return means
 
@@ -51,8 +51,8 @@ class Windows:
     ``seconds`` is the length, ``load`` the mean load, ``started`` and ``completed`` count requests by their start and
     by their end, ``sum_ms`` adds up the latencies of those started, ``failed`` counts the failures among them.
     ``quantile_ms`` holds p50, p95 and p99 and ``p95_error_ms`` the standard error of p95 as if requests were
-    independent; ``nan`` where too few requests were started.  ``index`` (shape ``(n_requests,)``) is the window in which
-    a request started, -1 outside.
+    independent; ``nan`` where too few requests were started.  ``index`` (shape ``(n_requests,)``) is the window in
+    which a request started, -1 outside.
     """
 
     seconds: Floats
@@ -73,7 +73,9 @@ class Windows:
     @property
     def mean_ms(self) -> Floats:
         """Mean latency of the requests that started; ``nan`` where none did."""
-        return np.divide(self.sum_ms, self.started, out=np.full(self.load.size, np.nan), where=self.started > 0)
+        nothing = np.full(self.load.size, np.nan)
+        means: Floats = np.divide(self.sum_ms, self.started, out=nothing, where=self.started > 0)
+        return means
 
 
 def end_of_whole(requests: RequestArrays, begin_s: float) -> float:
