@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, load_settings
 from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError
@@ -26,6 +27,7 @@ from perfkit.store import RunStore
 
 __all__ = [
     "Execution",
+    "capacity_of",
     "compare",
     "detectable",
     "execution_record",

@@ -25,6 +25,8 @@ LEVELS = [
     "levels",
     "planning",
     "replay",
+    "slo",
+    "capacity",
     "store",
     "load",
     "render",

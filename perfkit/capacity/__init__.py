@@ -10,7 +10,7 @@ from perfkit.capacity.curves import Curve, curve_of
 from perfkit.capacity.results import BASELINE, CANDIDATE, AtLoad, Capacity, Difference, ServiceCapacity
 from perfkit.errors import NotComparable
 from perfkit.model import Run, Verdict
-from perfkit.slo import describe_slo, parse_slo
+from perfkit.slo import parse_slo
 
 __all__ = ["ALL", "AtLoad", "Capacity", "Difference", "ServiceCapacity", "capacity_of"]
 
@@ -61,7 +61,7 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
         runs=tuple(runs),
         candidate=tuple(candidate),
         load_unit=unit,
-        slo=describe_slo(promise) if promise is not None else None,
+        slo_objective=promise,
         curves=tuple(curve.result for pair in pairs for curve in pair),
         differences=differences,
         at_load=at_load,

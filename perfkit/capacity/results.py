@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model import Run, Verdict, run_summary
+from perfkit.policy import Objective
+from perfkit.slo import describe_slo
 from perfkit.stats.capacity import Estimate
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ class Capacity:
     runs: tuple[Run, ...]
     candidate: tuple[Run, ...]
     load_unit: str
-    slo: str | None
+    slo_objective: Objective | None
     curves: tuple[ServiceCapacity, ...]
     differences: tuple[Difference, ...] = ()
     at_load: tuple[AtLoad, ...] = ()
@@ -135,6 +137,11 @@ class Capacity:
     warnings: tuple[str, ...] = ()
     confidence: float = 0.95
     alpha: float = 0.01
+
+    @property
+    def slo(self) -> str | None:
+        """The promise in words, ``p95 latency below 300 ms``; ``None`` without one."""
+        return describe_slo(self.slo_objective) if self.slo_objective is not None else None
 
     @property
     def services(self) -> tuple[str, ...]:

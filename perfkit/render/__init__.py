@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perfkit.render.capacity import capacity_banner, capacity_table, differences_table, scalability_table
     from perfkit.render.charts import (
         detectable,
         forest,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         time_course,
     )
     from perfkit.render.commands import reproduce
+    from perfkit.render.load_curves import changes_by_load, load_curves
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
     from perfkit.render.tables import (
         findings_table,
@@ -39,6 +41,8 @@ _HOMES = {
     ),
     "perfkit.render.notebook": ("Report", "prepare_notebook", "run_report", "write_result"),
     "perfkit.render.commands": ("reproduce",),
+    "perfkit.render.capacity": ("capacity_banner", "capacity_table", "differences_table", "scalability_table"),
+    "perfkit.render.load_curves": ("changes_by_load", "load_curves"),
     "perfkit.render.tables": (
         "findings_table",
         "levels_table",
@@ -52,17 +56,23 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Report",
+    "capacity_banner",
+    "capacity_table",
+    "changes_by_load",
     "detectable",
+    "differences_table",
     "findings_table",
     "forest",
     "latency_overlay",
     "levels_table",
+    "load_curves",
     "percentile_curve",
     "prepare_notebook",
     "reproduce",
     "run_report",
     "run_values",
     "runs_table",
+    "scalability_table",
     "time_course",
     "verdict_banner",
     "warnings_list",

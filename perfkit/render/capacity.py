@@ -159,7 +159,9 @@ def _knee(curve: ServiceCapacity, capacity: Capacity, who: str) -> str:
 def capacity_table(capacity: Capacity) -> Html:
     """Each service and side: load and throughput under the SLO and at the knee."""
     notes = list(dict.fromkeys(r for curve in capacity.curves for r in (curve.limit.reason, curve.knee.reason) if r))
-    groups = {service: [_cells(curve, capacity, notes) for curve in capacity.of(service)] for service in capacity.services}
+    groups = {
+        service: [_cells(curve, capacity, notes) for curve in capacity.of(service)] for service in capacity.services
+    }
     html = render(
         "capacity.html.j2",
         groups=groups,
@@ -259,11 +261,3 @@ def _difference_cells(difference: Difference, notes: Sequence[str]) -> dict[str,
         "p": format_p(difference.p_adjusted),
         "notes": [notes.index(difference.reason) + 1] if difference.reason else [],
     }
-
-
-def capacity_warnings(capacity: Capacity) -> Html:
-    """What to know before believing the curves."""
-    if not capacity.warnings:
-        text = "Nothing: the load of every run is known and rose, and every run is fit to be judged."
-        return Html(render("note.html.j2", text=text), text=text)
-    return Html(render("warnings.html.j2", warnings=capacity.warnings, checks=[]), text="\n".join(capacity.warnings))

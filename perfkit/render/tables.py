@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from perfkit.capacity.results import Capacity
 from perfkit.levels import Level, Levels
 from perfkit.model import Check, Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.render.page import Html, render
@@ -115,7 +116,7 @@ def _level_cells(level: Level) -> dict[str, str]:
     }
 
 
-def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
+def warnings_list(subject: Comparison | Capacity | Sequence[Run]) -> Html:
     """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
     sides: list[tuple[str, Sequence[Run]]] = []
     warnings: tuple[str, ...] = ()
@@ -124,6 +125,9 @@ def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
         sides += [("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs)]
         warnings = subject.warnings
         checks += [("", check) for check in subject.checks if check.severity is not Severity.OK]
+    elif isinstance(subject, Capacity):
+        sides += [("baseline" if subject.candidate else "run", subject.runs), ("candidate", subject.candidate)]
+        warnings = subject.warnings
     else:
         sides.append(("run", subject))
     checks += [(f"{side} {run.id}", check) for side, runs in sides for run in runs for check in run.validity.problems]
