@@ -113,9 +113,8 @@ def _advice(capacity: Capacity) -> str:
 
 def _sentences(capacity: Capacity) -> Iterator[str]:
     """What changed, then for each side what it takes; of all requests together."""
-    changed = [d for v in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for d in capacity.differences if d.verdict is v]
-    for difference in changed[:MOST_SENTENCES]:
-        yield _changed(difference)
+    changed = list(_changes(capacity))
+    yield from changed[:MOST_SENTENCES]
     if len(changed) > MOST_SENTENCES:
         yield f"{len(changed) - MOST_SENTENCES} more changes are in the table."
     for curve in capacity.of(capacity.services[0]):
@@ -125,13 +124,20 @@ def _sentences(capacity: Capacity) -> Iterator[str]:
         yield _knee(curve, capacity, who)
 
 
-def _changed(difference: Difference) -> str:
+def _changes(capacity: Capacity) -> Iterator[str]:
+    """One sentence for each service and direction."""
+    for verdict, what in ((Verdict.REGRESSION, "got worse"), (Verdict.IMPROVEMENT, "got better")):
+        for service in capacity.services:
+            mine = [item for item in capacity.differences if item.service == service and item.verdict is verdict]
+            if mine:
+                yield f"{shorten(service, 60)} {what}: {', '.join(map(_change, mine))}."
+
+
+def _change(difference: Difference) -> str:
     bounds = [difference.ci_low, difference.ci_high]
     interval = f" [{', '.join(format_signed(bound, '%') for bound in bounds)}]" if None not in bounds else ""
-    what = "got worse" if difference.verdict is Verdict.REGRESSION else "got better"
     most = " or more" if difference.reason else ""
-    change = f"{format_signed(difference.change_pct, '%')}\N{NO-BREAK SPACE}%{most}{interval}"
-    return f"{shorten(difference.service, 60)}: {difference.question} {what}, {change}."
+    return f"{difference.question} {format_signed(difference.change_pct, '%')}\N{NO-BREAK SPACE}%{most}{interval}"
 
 
 def _promise(curve: ServiceCapacity, capacity: Capacity, who: str) -> str:

@@ -55,7 +55,7 @@ def load_curves(capacity: Capacity) -> go.Figure | Note:
     )
     drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), hovermode="closest", dragmode=False))
     drawing.arrange(xaxis={"title": {"text": f"load, {capacity.load_unit}"}})
-    drawing.arrange(legend={"entrywidth": 130, "entrywidthmode": "pixels"})
+    drawing.arrange(legend={"entrywidth": 100, "entrywidthmode": "pixels"})
     selector(drawing, capacity.services, owners, stack, below=78)
     return drawing.figure()
 
@@ -196,7 +196,7 @@ def changes_by_load(capacity: Capacity) -> go.Figure | Note:
         return Note(f"{build}, so there is no change to draw.")
     services = tuple(dict.fromkeys(level.service for level in capacity.at_load))
     shown = [metric for metric in _CHANGES if any(level.metric == metric for level in capacity.at_load)]
-    stack = Stack(rows=len(shown), row=120, gap=40, top=66 if len(services) > 1 else 30)
+    stack = Stack(rows=len(shown), row=120, gap=40, top=84 if len(services) > 1 else 40)
     drawing, owners = Drawing(), list[str]()
     for service in services:
         for index, metric in enumerate(shown):
@@ -210,7 +210,7 @@ def changes_by_load(capacity: Capacity) -> go.Figure | Note:
     alt = f"Change of latency and throughput at each load, candidate against baseline, for {shorten(services[0])}."
     drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), hovermode="closest", dragmode=False))
     drawing.arrange(xaxis={"title": {"text": f"load, {capacity.load_unit}"}})
-    selector(drawing, services, owners, stack)
+    selector(drawing, services, owners, stack, below=18)
     return drawing.figure()
 
 

@@ -125,7 +125,7 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
     """What several runs of one build say together; the run is the unit.
 
     Where every run has found its capacity: geometric mean, Student's t, a variance moderated as in
-    `perfkit.stats.noise`.  Else the bound that all of them keep.
+    `perfkit.stats.noise`.  Else a bound, the geometric mean of what each run says.
     """
     kinds = {item.status for item in crossings}
     if kinds == {FOUND}:
