@@ -8,11 +8,15 @@ Reiser 1980, doi:10.2307/3213173).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from heapq import heapify, heapreplace
 
 import numpy as np
+import pandas as pd
+from samples import EPOCH
 from scipy.special import gammaincc, gammaln
 
+from perfkit import LoadProfile, run_from_requests
 from perfkit.stats.load_windows import LoadPath
 from perfkit.stats.summary import RequestArrays
 
@@ -75,8 +79,22 @@ def share_slower(users, limit_s, *, service_s=SERVICE_S, workers=WORKERS, think_
     return total
 
 
-def capacity(limit_s, share, **queue):
+def true_capacity(limit_s, share, **queue):
     """The number of users, between two whole ones, at which that share of requests is slower than ``limit_s``."""
     users = np.arange(1, 200)
     slower = [share_slower(int(n), limit_s, **queue) for n in users]
     return float(np.interp(share, slower, users))
+
+
+def stored_ramp(store, rng, *, begin=EPOCH, users_known=True, name="api", **queue):
+    """A ramp kept in a store as perfkit keeps its own; returns the id of the run."""
+    path, requests = ramp(rng, **queue)
+    frame = pd.DataFrame({"start": begin + requests.start_s, "service": name, "failed": requests.failed})
+    run = run_from_requests(frame.assign(response_time_ms=requests.response_time_ms), scenario="ramp")
+    run_id = store.add(replace(run, profile=LoadProfile("ramp", int(path.load.max()), None, None)))
+    if users_known:
+        folder = store.folder / run_id / "source"
+        folder.mkdir()
+        rows = [f"{begin + t:.3f},{int(n)},5.0,0,0" for t, n in zip(path.time_s, path.load, strict=True)]
+        (folder / "generator.csv").write_text("\n".join(["time,users,cpu_pct,requests,failures", *rows, ""]))
+    return run_id

@@ -11,7 +11,8 @@ from perfkit.capacity.course import Course
 from perfkit.capacity.results import LoadPoint
 from perfkit.stats.load_windows import Windows, regrouped
 
-STRETCHES = 20
+MOST_STRETCHES, LEAST_STRETCHES = 20, 5
+REQUESTS_PER_STRETCH = 150  # on average: enough for a p95
 
 
 def window_points(course: Course, service: str) -> tuple[LoadPoint, ...]:
@@ -23,8 +24,10 @@ def line_points(courses: Sequence[Course], service: str) -> tuple[LoadPoint, ...
     """All requests of the runs in equal stretches of load, ascending; stretches without requests are left out."""
     windows = [course.windows[service] for course in courses]
     load = np.concatenate([item.load for item in windows])
-    edges = np.linspace(load.min(), load.max(), STRETCHES + 1)
-    stretch = np.clip(np.searchsorted(edges, load, side="right") - 1, 0, STRETCHES - 1)
+    requests = sum(float(item.started.sum()) for item in windows)
+    count = int(np.clip(requests / REQUESTS_PER_STRETCH, LEAST_STRETCHES, MOST_STRETCHES))
+    edges = np.linspace(load.min(), load.max(), count + 1)
+    stretch = np.clip(np.searchsorted(edges, load, side="right") - 1, 0, count - 1)
     latency = [course.requests[service].response_time_ms for course in courses]
     return tuple(point for point in _points("", regrouped(windows, latency, stretch)) if point.requests)
 

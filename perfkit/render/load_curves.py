@@ -36,7 +36,7 @@ def load_curves(capacity: Capacity) -> go.Figure | Note:
     which it holds.
     """
     rows = _panels(capacity)
-    stack = Stack(rows=len(rows), row=230, gap=44, top=142 if len(capacity.services) > 1 else 106)
+    stack = Stack(rows=len(rows), row=230, gap=44, top=152 if len(capacity.services) > 1 else 116)
     drawing, owners = Drawing(), list[str]()
     drawn = sides(capacity.runs, capacity.candidate)
     for service in capacity.services:
@@ -56,7 +56,7 @@ def load_curves(capacity: Capacity) -> go.Figure | Note:
     drawing.arrange(**layout(stack.height, alt, margin=_margin(stack), hovermode="closest", dragmode=False))
     drawing.arrange(xaxis={"title": {"text": f"load, {capacity.load_unit}"}})
     drawing.arrange(legend={"entrywidth": 100, "entrywidthmode": "pixels"})
-    selector(drawing, capacity.services, owners, stack, below=78)
+    selector(drawing, capacity.services, owners, stack, below=86)
     return drawing.figure()
 
 

@@ -138,13 +138,10 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
         return Estimate(UNKNOWN, reason="the runs do not say")
     some = sum(item.status != FOUND for item in crossings)
     of = f"in {some} of {len(crossings)} runs " if len(crossings) > 1 else ""
+    bound = float(np.exp(np.mean(np.log([item.load for item in crossings]))))
     if AT_LEAST in kinds:
-        return Estimate(
-            AT_LEAST, low=min(item.load for item in crossings), reason=f"{of}the highest load may still keep it"
-        )
-    return Estimate(
-        BELOW, high=max(item.load for item in crossings), reason=f"{of}the lowest load may already break it"
-    )
+        return Estimate(AT_LEAST, low=bound, reason=f"{of}the highest load may still keep it")
+    return Estimate(BELOW, high=bound, reason=f"{of}the lowest load may already break it")
 
 
 METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run
