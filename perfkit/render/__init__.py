@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         time_course,
     )
     from perfkit.render.commands import reproduce
-    from perfkit.render.load_curves import changes_by_load, load_curves
+    from perfkit.render.load_charts import changes_by_load, load_curves
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
     from perfkit.render.tables import (
         findings_table,
@@ -42,7 +42,7 @@ _HOMES = {
     "perfkit.render.notebook": ("Report", "prepare_notebook", "run_report", "write_result"),
     "perfkit.render.commands": ("reproduce",),
     "perfkit.render.capacity": ("capacity_banner", "capacity_table", "differences_table", "scalability_table"),
-    "perfkit.render.load_curves": ("changes_by_load", "load_curves"),
+    "perfkit.render.load_charts": ("changes_by_load", "load_curves"),
     "perfkit.render.tables": (
         "findings_table",
         "levels_table",
