@@ -261,7 +261,7 @@ def test_levels_at_equal_load_are_those_of_theory(rng):
     bins = common_bins([windows])
     levels = levels_at(bins, windows, requests.response_time_ms)
     expected = np.interp(bins.centres, range(1, 101), [throughput(n) for n in range(1, 101)])
-    assert levels["rps"].values == pytest.approx(expected, rel=0.06)
+    assert levels["rps"].values == pytest.approx(expected, rel=0.1)
     waited = [n / x - THINK_S for n, x in zip(bins.centres, expected, strict=True)]  # Little's law
     assert levels["avg_latency_ms"].values[4:] == pytest.approx(1000 * np.array(waited)[4:], rel=0.12)
 

@@ -12,12 +12,14 @@ from perfkit.errors import ReadError
 from perfkit.model import Run
 from perfkit.readers.generator_csv import read_users
 from perfkit.readers.requests_frame import RequestColumns, request_columns
+from perfkit.stats.capacity import isotonic
 from perfkit.stats.load_windows import LoadPath, Windows, cut, end_of_whole, windows_of
 from perfkit.stats.summary import Floats, RequestArrays
 
 ALL = "(all requests)"
 MOST_SERVICES = 15  # those with the most requests; nobody reads more curves
 USERS, ARRIVALS, IN_FLIGHT = "users", "arrivals/s", "requests in flight"
+_NEAR = 5  # steps of it within which a peak of arrivals is looked for
 _STEPS = 60  # of a path that is counted from requests: as many as there are windows
 
 
@@ -100,10 +102,19 @@ def _path(raw: _Raw, unit: str, begin_s: float, end_s: float) -> LoadPath:
     edges = np.linspace(begin_s, end_s, _steps(end_s - begin_s) + 1)
     start = raw.columns.start_s
     if unit == ARRIVALS:
-        amount = np.histogram(start, edges)[0].astype(np.float64)
+        amount = _rise_and_fall(np.histogram(start, edges)[0].astype(np.float64))
     else:
         amount = _in_flight(start, start + raw.columns.response_time_ms / 1000.0, edges)
     return LoadPath(edges[:-1], amount / np.diff(edges))
+
+
+def _rise_and_fall(counts: Floats) -> Floats:
+    """Arrivals without their chance fluctuation: the nearest course that rises to one peak and falls after it."""
+    near = np.convolve(counts, np.ones(_NEAR), mode="same") / np.convolve(np.ones(counts.size), np.ones(_NEAR), "same")
+    peak = int(near.argmax()) + 1
+    ones = np.ones(counts.size)
+    rising = isotonic(counts[:peak], ones[:peak])
+    return np.concatenate([rising, isotonic(counts[peak:][::-1], ones[peak:])[::-1]])
 
 
 def _steps(seconds: float) -> int:
