@@ -15,7 +15,7 @@ from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, UNKNOWN, Crossing, cr
 from perfkit.stats.equal_load import common_bins, levels_at
 from perfkit.stats.knee import find_knee
 from perfkit.stats.load_windows import LoadPath, cut, end_of_whole, regrouped, resamples, summed, windows_of
-from perfkit.stats.scalability import fit_scalability, scalability_at
+from perfkit.stats.scalability import ScalabilityFit, fit_scalability, scalability_at
 from perfkit.stats.summary import RequestArrays
 
 LIMIT_S = 0.4
@@ -151,6 +151,12 @@ def test_the_law_is_found_again(rng, sigma, kappa):
     assert fit.kappa.min() >= 0
     if kappa > 0:
         assert fit.peak_load[0] == pytest.approx(math.sqrt((1 - sigma) / kappa), rel=0.1)
+
+
+def test_without_coherence_there_is_no_peak():
+    none = np.zeros(3)
+    fit = ScalabilityFit(none + 1.0, np.array([0.5, 1.0, 2.0]), np.array([0.0, 0.0, 1e-4]))
+    assert fit.peak_load.tolist() == [math.inf, math.inf, 0.0]
 
 
 def test_the_bounded_fit_is_that_of_scipy(rng):

@@ -37,8 +37,10 @@ class ScalabilityFit:
     @property
     def peak_load(self) -> Floats:
         """Load at which throughput is highest; infinite where it has no peak."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.sqrt(np.maximum(1.0 - self.sigma, 0.0) / self.kappa)
+        some = self.kappa > 0
+        square = np.maximum(1.0 - self.sigma, 0.0) / np.where(some, self.kappa, 1.0)
+        peak: Floats = np.where(some | np.isnan(self.kappa), np.sqrt(square), np.inf)
+        return peak
 
 
 def scalability_at(load: Floats, lam: float, sigma: float, kappa: float) -> Floats:
