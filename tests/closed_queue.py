@@ -1,8 +1,8 @@
 """A closed queue whose truth is known: users think, call a service with a few workers, and wait for the answer.
 
 Thinking and service are exponential, so throughput and the distribution of response times at every number of users have
-closed forms (the machine-repairman model; what an arriving user finds is the system with one user less, Lavenberg &
-Reiser 1980, doi:10.2307/3213173).
+closed forms (the machine-repairman model; what an arriving user finds is the system with one user less, Reiser &
+Lavenberg 1980, doi:10.1145/322186.322195).
 """
 
 from __future__ import annotations
