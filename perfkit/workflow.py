@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, load_settings
 from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError
@@ -27,6 +28,7 @@ from perfkit.validity import duplicate_check
 
 __all__ = [
     "Execution",
+    "capacity_of",
     "compare",
     "detectable",
     "execution_record",

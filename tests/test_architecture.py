@@ -27,6 +27,8 @@ LEVELS = [
     "levels",
     "planning",
     "replay",
+    "slo",
+    "capacity",
     "store",
     "load",
     "render",

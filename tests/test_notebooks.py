@@ -59,6 +59,7 @@ def test_the_title_is_a_question_and_every_picture_has_its_sentence(kind):
     [
         ("baseline", ("runs", "policy", "title", "result")),
         ("compare", ("baseline", "candidate", "policy", "rule", "title", "result")),
+        ("capacity", ("runs", "candidate", "slo", "title", "result")),
     ],
 )
 def test_parameters_are_plain_values_in_one_tagged_cell(kind, names):

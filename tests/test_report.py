@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from closed_queue import stored_ramp
 from samples import requests
 
 from perfkit import RenderError, RunStore, compare, run_from_requests
@@ -66,6 +67,17 @@ def browser():
         started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def ramps(tmp_path_factory):
+    """The capacity report of two ramps of two builds; the service has a hostile name."""
+    rng, folder = np.random.default_rng(7), tmp_path_factory.mktemp("ramps")
+    for number, (side, slower) in enumerate([("baseline", 1.0), ("candidate", 1.5)] * 2):
+        queue = {"begin": 1.76e9 + 120 * number, "service_s": 0.1 * slower, "seconds": 60.0}
+        stored_ramp(RunStore(folder / side), rng, name=list(SERVICES)[1], **queue)
+    given = {"runs": folder / "baseline", "candidate": folder / "candidate", "slo": "p95 < 400 ms", "title": TITLE}
+    return run_report("capacity", given, reports_dir=tmp_path_factory.mktemp("reports"))
 
 
 class Opened:
@@ -157,6 +169,17 @@ class TestInBrowser:
         assert opened.said == []
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
         assert json.loads(normal.result.read_text())["schema"] == "perfkit.baseline/1"
+
+    @pytest.mark.parametrize("width", [1280, 400])
+    def test_the_capacity_report_is_drawn_too(self, browser, ramps, width):
+        opened = Opened(browser, ramps.html, width)
+        assert opened.count(".js-plotly-plot") == count_charts(nbformat.read(ramps.notebook, as_version=4)) == 2
+        assert opened.said == []
+        assert opened.page.evaluate("window.pwned") is None
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert opened.count(".pk-scroll:not([tabindex='0'])") == 0
+        result = json.loads(ramps.result.read_text())
+        assert (result["schema"], result["verdict"]) == ("perfkit.capacity/1", "regression")
 
     def test_hostile_names_stay_text_under_the_mouse(self, browser, report):
         opened = Opened(browser, report.html)

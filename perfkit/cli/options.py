@@ -36,6 +36,11 @@ CANDIDATE = click.option(
 )
 
 
+OPTIONAL_CANDIDATE = click.option(
+    "--candidate", multiple=True, metavar="CANDIDATE...", help="Runs of another build; several may follow."
+)
+
+
 INJECT = click.option(
     "--inject",
     multiple=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
+from perfkit.cli.options import CANDIDATE, OPTIONAL_CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
 
 if TYPE_CHECKING:
     from perfkit.model import Run
@@ -88,6 +88,46 @@ def compare(
         "title": title,
     }
     _run("compare", parameters, reports or known.reports)
+
+
+@report.command(cls=Variadic, short_help="How much load can it take?")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@OPTIONAL_CANDIDATE
+@click.option("--slo", metavar="TEXT", help='What must hold, such as "p95 < 300 ms" or "error_rate < 1 %".')
+@TITLE
+@REPORTS
+@STORE
+@SETTINGS
+def capacity(
+    runs: tuple[str, ...],
+    candidate: tuple[str, ...],
+    slo: str | None,
+    title: str | None,
+    reports: Path | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """How much load can it take: curves, knee, scalability law, capacity under an SLO; two builds at equal load.
+
+    The runs are ramps or stages, with their requests.
+
+    \b
+    Example:
+      perfkit report capacity "data/runs/*-ramp-*" --slo "p95 < 300 ms"
+    """
+    from perfkit.slo import parse_slo
+
+    known = settings_of(settings)
+    place = store or known.store
+    if slo is not None:
+        parse_slo(slo)  # a wrong one is told before the notebook starts
+    parameters = {
+        "runs": _paths(runs, place),
+        "candidate": _paths(candidate, place) if candidate else None,
+        "slo": slo,
+        "title": title,
+    }
+    _run("capacity", parameters, reports or known.reports)
 
 
 def _paths(names: tuple[str, ...], store: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from perfkit.errors import ReadError
 from perfkit.load_profile import LoadProfile
+from perfkit.stats.summary import Floats
 from perfkit.validity import ArrivalCounts, GeneratorFacts, Process
 
 NAME = "generator.csv"
@@ -26,7 +29,7 @@ def generator_facts(source: Path, profile: LoadProfile) -> GeneratorFacts:
     if not tables:
         return GeneratorFacts()
     return GeneratorFacts(
-        peak_users=_peak_users(makers.values()),
+        peak_users=int(users[1].max()) if (users := read_users(source.parent)) is not None else None,
         processes=tuple(_process(name, rows) for name, rows in tables.items()),
         arrivals=_arrivals(list(makers.values()), profile) if profile.is_open else None,
         clock_step_s=max((_step(rows) for rows in tables.values()), key=abs),
@@ -54,16 +57,6 @@ def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _peak_users(tables: Iterable[Sequence[Row]]) -> int | None:
-    """The most users at once, over all processes; their seconds are laid over each other."""
-    at: dict[int, float] = defaultdict(float)
-    for rows in tables:
-        by_second = dict(zip(map(int, _column(rows, "time")), _column(rows, "users"), strict=False))
-        for second, users in by_second.items():
-            at[second] += users
-    return int(max(at.values())) if at else None
-
-
 def _step(rows: Sequence[Row]) -> float:
     return max(_column(rows, "clock_s"), key=abs, default=0.0)
 
@@ -74,3 +67,44 @@ def _arrivals(tables: Sequence[Sequence[Row]], profile: LoadProfile) -> ArrivalC
 
     planned = round(sum((stage.begin + stage.end) / 2 * stage.duration_s for stage in profile.course))
     return ArrivalCounts(planned, total("scheduled"), total("started"), total("late"), total("in_flight"))
+
+
+def _makers(source: Path) -> list[Path]:
+    """The tables of the processes that make load: of the workers, where there are some, and not of their master."""
+    workers = sorted(source.glob(f"{NAME}.*"))
+    return workers or sorted(source.glob(NAME))
+
+
+def read_users(folder: Path) -> tuple[Floats, Floats] | None:
+    """Seconds since the epoch and the users that ran then, ascending; ``None`` where the run has no such table.
+
+    Raises
+    ------
+    ReadError
+        A cell is not a number; names file and line.
+    """
+    tables = [table for file in _makers(folder / "source") if (table := _latest_per_second(file))]
+    if not tables:
+        return None
+    seconds = np.array(sorted({second for table in tables for second in table}), np.float64)
+    return seconds, np.sum([_held(table, seconds) for table in tables], axis=0)
+
+
+def _held(table: dict[int, float], seconds: Floats) -> Floats:
+    """The users of one process at every second: it may have skipped one in which another wrote a row."""
+    known = np.array(sorted(table), np.float64)
+    users = np.array([0.0, *(table[int(second)] for second in known)])
+    return users[np.searchsorted(known, seconds, side="right")]
+
+
+def _latest_per_second(file: Path) -> dict[int, float]:
+    found: dict[int, float] = {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        for number, row in enumerate(csv.DictReader(lines), start=2):
+            if not row.get("time") or not row.get("users"):
+                continue  # the last line of a process that was killed may be cut off
+            try:
+                found[int(float(row["time"]))] = float(row["users"])
+            except ValueError as error:
+                raise ReadError(f"{file}: line {number}: {error}") from error
+    return found

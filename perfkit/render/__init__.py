@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perfkit.render.capacity import capacity_banner, capacity_table, differences_table, scalability_table
     from perfkit.render.charts import (
         detectable,
         forest,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     )
     from perfkit.render.checks import warnings_list
     from perfkit.render.commands import reproduce
+    from perfkit.render.load_charts import changes_by_load, load_curves
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
     from perfkit.render.responses import response_times
     from perfkit.render.tables import (
@@ -42,6 +44,8 @@ _HOMES = {
     "perfkit.render.checks": ("warnings_list",),
     "perfkit.render.commands": ("reproduce",),
     "perfkit.render.responses": ("response_times",),
+    "perfkit.render.capacity": ("capacity_banner", "capacity_table", "differences_table", "scalability_table"),
+    "perfkit.render.load_charts": ("changes_by_load", "load_curves"),
     "perfkit.render.tables": (
         "findings_table",
         "levels_table",
@@ -54,11 +58,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Report",
+    "capacity_banner",
+    "capacity_table",
+    "changes_by_load",
     "detectable",
+    "differences_table",
     "findings_table",
     "forest",
     "latency_overlay",
     "levels_table",
+    "load_curves",
     "percentile_curve",
     "prepare_notebook",
     "reproduce",
@@ -66,6 +75,7 @@ __all__ = [
     "run_report",
     "run_values",
     "runs_table",
+    "scalability_table",
     "time_course",
     "verdict_banner",
     "warnings_list",

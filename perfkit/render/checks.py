@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perfkit.capacity.results import Capacity
 from perfkit.model import Check, Comparison, Run, Severity
 from perfkit.render.page import Html, render
 from perfkit.render.theme import UNKNOWN, format_number
@@ -11,7 +12,7 @@ from perfkit.render.theme import UNKNOWN, format_number
 MOST_VALUES = 3
 
 
-def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
+def warnings_list(subject: Comparison | Capacity | Sequence[Run]) -> Html:
     """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
     sides: list[tuple[str, Sequence[Run]]] = []
     warnings: tuple[str, ...] = ()
@@ -20,6 +21,9 @@ def warnings_list(subject: Comparison | Sequence[Run]) -> Html:
         sides += [("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs)]
         warnings = subject.warnings
         checks += [("", check) for check in subject.checks if check.severity is not Severity.OK]
+    elif isinstance(subject, Capacity):
+        sides += [("baseline" if subject.candidate else "run", subject.runs), ("candidate", subject.candidate)]
+        warnings = subject.warnings
     else:
         sides.append(("run", subject))
     checks += [(f"{side} {run.id}", check) for side, runs in sides for run in runs for check in run.validity.problems]

@@ -1,0 +1,159 @@
+"""How much load a service carries while it keeps a promise, from one run; and what several runs say together.
+
+A promise such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.  Failures and
+average latency are means already.  So every promise is: the mean of one number per request, which does not fall as the
+load rises, stays within a limit; and the capacity is the load at which it no longer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+from perfkit.model import Metric
+from perfkit.stats.noise import PRIOR_SD, Knowledge, run_to_run
+from perfkit.stats.summary import Floats
+
+FOUND, AT_LEAST, BELOW, UNKNOWN = "found", "at_least", "below", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Where one run breaks its promise.
+
+    ``status`` is ``found``, ``at_least`` (it may never have been broken: ``load`` is a lower bound, 97.5 %) or
+    ``below`` (it may have been broken from the start: an upper bound).  ``error`` is the standard error of the natural
+    logarithm of ``load``, ``nan`` unless found.
+    """
+
+    status: str
+    load: float
+    error: float = float("nan")
+
+
+def isotonic(values: Floats, weights: Floats) -> Floats:
+    """The non-decreasing sequence nearest to ``values`` (weighted least squares; pool adjacent violators).
+
+    Ayer et al. 1955, doi:10.1214/aoms/1177728423.
+
+    >>> isotonic(np.array([0.0, 2.0, 1.0, 3.0]), np.ones(4)).tolist()
+    [0.0, 1.5, 1.5, 3.0]
+    """
+    means: list[float] = []
+    masses: list[float] = []
+    sizes: list[int] = []
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        mean, mass, size = value, weight, 1
+        while means and means[-1] >= mean:
+            last, before = means.pop(), masses.pop()
+            mean = (mean * mass + last * before) / (mass + before)
+            mass, size = mass + before, size + sizes.pop()
+        means.append(mean)
+        masses.append(mass)
+        sizes.append(size)
+    return np.repeat(means, sizes)
+
+
+def crossing(load: Floats, sums: Floats, counts: Floats, limit: float, resampled: Floats) -> Crossing:
+    """The load up to which the mean of a quantity keeps its limit.
+
+    Parameters
+    ----------
+    load
+        Of each window, shape ``(n_windows,)``.
+    sums, counts
+        The quantity added up over the requests of each window, and their number.
+    limit
+        The largest mean that keeps the promise.
+    resampled
+        Counts of each window in each replicate, the sample itself first.
+    """
+    order = np.argsort(load, kind="stable")
+    order = order[counts[order] > 0]
+    if order.size < 2:
+        return Crossing(UNKNOWN, float("nan"))
+    load, means = load[order], sums[order] / counts[order]
+    places = np.array([_break(load, means, row[order] * counts[order], limit) for row in resampled])
+    low, high = np.quantile(np.clip(places[1:], load[0], load[-1]), [0.025, 0.975])
+    never, always = np.mean(places[1:] > load[-1]), np.mean(places[1:] < load[0])
+    if places[0] > load[-1] or never > 0.025:
+        return Crossing(UNKNOWN, float("nan")) if always > 0.025 else Crossing(AT_LEAST, float(min(low, places[0])))
+    if places[0] < load[0] or always > 0.025:
+        return Crossing(BELOW, float(max(high, places[0])))
+    return Crossing(FOUND, float(places[0]), float(np.log(high / low) / (2 * 1.96)))
+
+
+def _break(load: Floats, means: Floats, weights: Floats, limit: float) -> float:
+    """Where the isotonic mean crosses the limit, linear between neighbours; infinite when it never does, 0 at once."""
+    drawn = weights > 0
+    load = load[drawn]
+    fit = isotonic(means[drawn], weights[drawn])
+    broken = int(np.searchsorted(fit, limit, side="right"))
+    if broken == fit.size:
+        return float("inf")
+    if broken == 0:
+        return 0.0
+    share = (limit - fit[broken - 1]) / (fit[broken] - fit[broken - 1])
+    return float(load[broken - 1] + share * (load[broken] - load[broken - 1]))
+
+
+def throughput_at(at: float, load: Floats, completed: Floats, seconds: Floats) -> float:
+    """Throughput at one load: that of the five windows nearest to it, per unit of load, times the load."""
+    near = np.argsort(np.abs(load - at), kind="stable")[:5]
+    return float(at * completed[near].sum() / (load[near] * seconds[near]).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A load or throughput of a set of runs, with its 95 % interval.
+
+    ``status``: ``found``, ``at_least`` (``low`` is the bound), ``below`` (``high`` is the bound) or ``unknown``;
+    ``reason`` says why it is not simply found.  What cannot be said is ``None``.
+    """
+
+    status: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estimate:
+    """What several runs of one build say together; the run is the unit.
+
+    Where every run has found its capacity: geometric mean, Student's t, a variance moderated as in
+    `perfkit.stats.noise`.  Else a bound, the geometric mean of what each run says.
+    """
+    kinds = {item.status for item in crossings}
+    if kinds == {FOUND}:
+        logs = np.log([item.load for item in crossings])
+        noise = run_to_run(METRIC, (logs,), knowledge((crossings,)))
+        half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * noise.sd / logs.size**0.5
+        value, low, high = (float(np.exp(logs.mean() + step)) for step in (0.0, -half, half))
+        return Estimate(FOUND, value, low, high)
+    if not kinds or UNKNOWN in kinds or {AT_LEAST, BELOW} <= kinds:
+        return Estimate(UNKNOWN, reason="the runs do not say")
+    some = sum(item.status != FOUND for item in crossings)
+    of = f"in {some} of {len(crossings)} runs " if len(crossings) > 1 else ""
+    bound = float(np.exp(np.mean(np.log([item.load for item in crossings]))))
+    if AT_LEAST in kinds:
+        return Estimate(AT_LEAST, low=bound, reason=f"{of}the highest load may still keep it")
+    return Estimate(BELOW, high=bound, reason=f"{of}the lowest load may already break it")
+
+
+METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run
+WITHIN_DF = (
+    6.0  # that the bootstrap within the runs adds: it errs on the safe side (tests/test_capacity_calibration.py)
+)
+
+
+def knowledge(sides: Sequence[Sequence[Crossing]]) -> Knowledge:
+    """The error of capacities within their runs; a short run on one side is not made up for by many on the other."""
+    sides = [side for side in sides if side]
+    means = [float(np.mean([item.error**2 for item in side])) for side in sides]
+    within = float(np.average(means, weights=[1.0 / len(side) for side in sides]))
+    expected = within + PRIOR_SD[METRIC] ** 2
+    return Knowledge(within, history=(WITHIN_DF * expected, WITHIN_DF))
