@@ -38,7 +38,7 @@ POLICY = Policy(tolerance={"avg_latency_ms": 3.0, "p50_latency_ms": 3.0}, gating
 
 
 def trial(slower, pairs, seconds, users, seed):
-    weights = {"PERFKIT_DEMO_WEIGHTS": "api_gateway=2,rag_service=1,mcp_server=1"}
+    weights = {"PERFKIT_DEMO_WEIGHTS": "api_gateway=6,rag_service=1,mcp_server=1"}
     load = {"users": users, "spawn_rate": float(users), "duration_s": float(seconds)}
     scenario = replace(BUILT_IN["baseline"], name="pairs", environment=weights, **load)
     changes = {"api_gateway": Change(slower_pct=slower)}
@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--slower", type=float, default=5.0)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=int, default=8)
-    parser.add_argument("--users", type=int, default=40)
+    parser.add_argument("--users", type=int, default=60)
     given = parser.parse_args()
     found, others, begun = 0, Counter(), time.monotonic()
     neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])

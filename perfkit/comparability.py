@@ -15,7 +15,14 @@ SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not t
 ERRORS_DIFFER_PP = 10.0  # gap between error rates from which latencies describe error pages
 DURATION_DIFFERS = 2.0  # factor between run lengths
 OFFERED_DIFFERS = 2.0  # factor by which both requests per second and requests in flight differ, users unknown
-PLANNED = {"steady", "ramp", "custom"}  # kinds of load that were asked for, and not guessed from a file
+PLANNED = {
+    "steady",
+    "ramp",
+    "stages",
+    "spike",
+    "soak",
+    "custom",
+}  # kinds of load that were asked for, and not guessed from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +184,17 @@ def _in_flight(runs: Sequence[Run], common: tuple[str, ...]) -> tuple[float, flo
     return (rate, flight) if rate > 0 and flight > 0 else None
 
 
+def _course(run: Run) -> str:
+    """What kind of load it was: closed or open, its kind, and where the load changes its whole course."""
+    profile = run.profile
+    if profile.kind == "soak" or not profile.stages:
+        kind = "steady" if profile.kind == "soak" else profile.kind
+        return f"{kind} at {profile.rate:g}/s" if profile.is_open else kind
+    return ", ".join(stage.describe(profile.unit) for stage in profile.stages)
+
+
 def _kind_of_load(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    kinds = [sorted({run.profile.kind for run in runs} & PLANNED) for runs in (baseline, candidate)]
+    kinds = [sorted({_course(run) for run in runs if run.profile.kind in PLANNED}) for runs in (baseline, candidate)]
     if kinds[0] and kinds[1] and set(kinds[0]) != set(kinds[1]):
         words = ["/".join(side) for side in kinds]
         advice = f"The load differs: {words[0]} in the baseline, {words[1]} in the candidate. "

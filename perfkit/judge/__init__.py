@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from perfkit.comparability import check_sides
 from perfkit.errors import did_you_mean
+from perfkit.judge.equal_load import by_stage
 from perfkit.judge.evidence import by_evidence
 from perfkit.judge.objective import by_objective
 from perfkit.judge.threshold import by_threshold
@@ -25,6 +26,8 @@ def judge(
 ) -> Comparison:
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
     policy = policy.for_scenario(candidate[0].scenario if candidate else "")
+    whole = Side(tuple(baseline)), Side(tuple(candidate))
+    baseline, candidate, policy = by_stage(baseline, candidate, policy)
     sides = check_sides(baseline, candidate)
     findings: tuple[Finding, ...] = ()
     if sides.services and policy.rule == "evidence":
@@ -53,8 +56,8 @@ def judge(
         rule=policy.rule,
         alpha=policy.alpha,
         confidence=policy.confidence,
-        baseline=Side(tuple(baseline)),
-        candidate=Side(tuple(candidate)),
+        baseline=whole[0],
+        candidate=whole[1],
         findings=findings,
         warnings=tuple(dict.fromkeys(warnings)),
         checks=sides.checks,

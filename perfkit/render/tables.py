@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from perfkit.judge.equal_load import service_of
 from perfkit.levels import Level, Levels
 from perfkit.model import Comparison, Finding, Metric, Run, Verdict
 from perfkit.render.page import Html, render
@@ -31,7 +32,9 @@ def worst_first(comparison: Comparison) -> tuple[str, ...]:
     order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
     ranked = sorted(comparison.findings, key=lambda finding: order.index(finding.verdict))
     sides = (comparison.baseline.runs, comparison.candidate.runs)
-    return tuple(dict.fromkeys([*(finding.service for finding in ranked), *service_names(*sides)]))
+    runs = [*sides[0], *sides[1]]
+    names = dict.fromkeys(service_of(finding.service, runs) for finding in ranked)
+    return tuple(dict.fromkeys([*names, *service_names(*sides)]))
 
 
 def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
