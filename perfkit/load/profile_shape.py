@@ -5,8 +5,7 @@ from __future__ import annotations
 from locust import LoadTestShape
 
 from perfkit.load_profile import LoadProfile
-
-AT_ONCE = 100.0  # users per second: Locust warns of more
+from perfkit.profile_words import AT_ONCE
 
 
 class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen by the type check

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perfkit.errors import LoadError
+from perfkit.load.locust import free_port
 
 READY_TIMEOUT_S = 60.0
 END_S = 5.0
@@ -59,9 +60,7 @@ def served(command: str, folder: Path) -> Iterator[str]:
     LoadError
         It cannot be started, ends, or does not listen within a minute; with the last lines that it wrote.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
     with tempfile.TemporaryFile() as output:
         try:

@@ -20,7 +20,9 @@ def warnings_list(subject: Comparison | Capacity | Sequence[Run]) -> Html:
     if isinstance(subject, Comparison):
         sides += [("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs)]
         warnings = subject.warnings
-        checks += [("", check) for check in subject.checks if check.severity is not Severity.OK]
+        # Those of single runs are told with their run, below
+        own = [check for check in subject.checks if not check.name.startswith("run_")]
+        checks += [("", check) for check in own if check.severity is not Severity.OK]
     elif isinstance(subject, Capacity):
         sides += [("baseline" if subject.candidate else "run", subject.runs), ("candidate", subject.candidate)]
         warnings = subject.warnings

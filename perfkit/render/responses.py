@@ -42,12 +42,12 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
     late = next((check.value for check in run.validity.checks if check.name == "late_arrivals"), None)
     facts = {"run": run.id, "load": run.profile.describe(), "requests": f"{responses.size:,}"}
     shown = f"{format_number(float(late))} %" if isinstance(late, int | float) else UNKNOWN
-    what = "response" if run.profile.is_open else "response = service"
+    what = "response" if run.profile.is_open else "service"
     yield {**facts, "what": what, "cells": _cells(responses), "late": shown}
     if run.profile.is_open and "service_time_ms" in requests:
         own = requests["service_time_ms"].to_numpy(dtype=float, na_value=np.nan)
         own = np.where(np.isfinite(own), own, responses)
-        yield {**facts, "what": "service", "cells": _cells(own), "late": ""}
+        yield {"run": "", "load": "", "requests": "", "what": "service", "cells": _cells(own), "late": ""}
 
 
 def _cells(times_ms: Any) -> list[str]:
