@@ -62,10 +62,7 @@ def test_the_run_is_the_union_of_what_all_workers_measured(tmp_path, load):
         assert run.services["front"].p95_latency_ms == pytest.approx(np.quantile(steady["response_time_ms"], 0.95))
     if "rate" in load:
         assert len(requests) == 320
-        gaps = np.diff(np.sort(requests["start"]))
-        assert np.median(gaps) == pytest.approx(
-            1 / 80, rel=0.6
-        )  # two clocks of schedules, begun at about the same time
+        assert np.ptp(requests["start"]) == pytest.approx(4.0, abs=0.8)  # each worker begins when its users are ready
 
 
 def test_a_worker_that_dies_is_named_and_the_rest_is_kept(tmp_path):
