@@ -224,6 +224,26 @@ def test_a_commit_is_served_beside_the_working_copy_and_the_difference_is_found(
     assert len(frame) == 6
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pairs", "3"], "--pairs needs --compare-with"),
+        (["--confirm"], "--confirm needs --compare-with"),
+        (["--compare-with", "main", "--workers", "2"], "--workers does not go with --compare-with"),
+        (["--compare-with", "main", "--abort-on", "rps<1"], "--abort-on does not go with --compare-with"),
+        (["--compare-with", "main", "--max-runs", "4"], "--max-runs belongs to --until-settled"),
+        (["--workers", "2", "--worker"], "exclude each other"),
+        (["--master"], "--master and --expect-workers belong together"),
+        (["--rate", "5/s", "--users", "3"], "say one of them"),
+        (["--abort-on", "p95>3"], "unknown metric"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(repository, capsys, words, said):
+    assert main(["run", "shop", *words], sys.stdout, sys.stderr) == 2
+    assert said in capsys.readouterr().err
+    assert not (repository / "data").exists()
+
+
 def test_what_cannot_be_served_is_told(repository):
     scenario = Scenario("shop", Path("locustfile.py"))
     with pytest.raises(SettingsError, match="say how the service starts"), both_targets(scenario, "main"):

@@ -152,6 +152,11 @@ def run(
         "--{}".format,
     )
     chosen = [_chosen(name, known, locustfile, changes) for name in names]
+    paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
+    paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy}
+    single: dict[str, object] = {"--workers": workers, "--master": master, "--worker": worker, "--abort-on": abort_on}
+    single |= {"--all": all_, "--repeat": repeat > 1, "--record": record}
+    _refuse_idle(paired if compare_with is None else single, compare_with is None)
     if compare_with is not None:
         plan = _plan(pairs, until_settled, max_runs, max_time, confirm)
         return _side_by_side(chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels))
@@ -180,6 +185,13 @@ def _distribution(workers: int | None, remote: int | None, host: str, port: int)
     if workers is not None:
         return Distribution(workers, bind_port=free_port())
     return Distribution(remote, local=False, bind_host=host, bind_port=port) if remote is not None else None
+
+
+def _refuse_idle(options: dict[str, object], is_single: bool) -> None:
+    """An option that would have no effect is a mistake, and is told."""
+    given = next((name for name, value in options.items() if value), None)
+    if given is not None:
+        raise click.UsageError(f"{given} {'needs' if is_single else 'does not go with'} --compare-with")
 
 
 def _plan(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
