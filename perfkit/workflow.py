@@ -49,6 +49,7 @@ __all__ = [
 if TYPE_CHECKING:
     import pandas as pd
 
+    from perfkit.load.container import Container
     from perfkit.load.locust import Distribution
     from perfkit.load.progress import Progress
 
@@ -306,6 +307,7 @@ def run_scenarios(
     on_end: Callable[[Execution], None] | None = None,
     distribution: Distribution | None = None,
     abort_on: str | None = None,
+    container: Container | None = None,
 ) -> tuple[Execution, ...]:
     """Run load tests one after the other, ``repeat`` rounds of them; a failing one does not stop the rest.
 
@@ -322,7 +324,7 @@ def run_scenarios(
         report = None if on_progress is None else partial(on_progress, scenario)
         abort = parse_abort(abort_on).reason if abort_on is not None else None
         try:
-            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort)
+            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort, container)
             done.append(Execution(scenario.name, started, datetime.now(UTC), run))
         except PerfkitError as error:
             done.append(Execution(scenario.name, started, datetime.now(UTC), error=error))

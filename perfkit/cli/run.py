@@ -17,6 +17,7 @@ from perfkit.profile_words import ARRIVALS
 
 if TYPE_CHECKING:
     from perfkit.config import Scenario, Settings
+    from perfkit.load.container import Container
     from perfkit.load.locust import Distribution
     from perfkit.load.progress import Progress
     from perfkit.side_by_side import Plan
@@ -47,6 +48,10 @@ PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 @click.option("--worker", is_flag=True, help="Make load for a master elsewhere, which keeps the run.")
 @click.option("--master-host", default="127.0.0.1", show_default=True, help="With --worker: where the master is.")
 @click.option("--master-port", type=int, default=5557, show_default=True, help="With --worker: its port.")
+@click.option("--docker", is_flag=True, help="Run Locust in a container, of Docker or of Podman.")
+@click.option("--engine", type=click.Choice(("docker", "podman")), help="With --docker: which one [the first found].")
+@click.option("--image", help="With --docker: an image that is there or can be pulled [built from this perfkit].")
+@click.option("--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="With --docker: such as BASE=....")
 @click.option(
     "--locustfile",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -90,6 +95,10 @@ def run(
     worker: bool,
     master_host: str,
     master_port: int,
+    docker: bool,
+    engine: str | None,
+    image: str | None,
+    build_args: tuple[str, ...],
     locustfile: Path | None,
     abort_on: str | None,
     compare_with: str | None,
@@ -121,6 +130,7 @@ def run(
       perfkit run shop --workers 4 --rate 5000/s --duration 5m
       perfkit run shop --master --expect-workers 2
       perfkit run shop --worker --master-host 10.0.0.5
+      perfkit run shop --docker --build-arg BASE=python:3.12-slim
       perfkit run shop --compare-with http://127.0.0.1:8001 --until-settled --max-time 1h
       perfkit run shop --compare-with main --confirm
       perfkit run --all
@@ -156,12 +166,22 @@ def run(
     paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy}
     single: dict[str, object] = {"--workers": workers, "--master": master, "--worker": worker, "--abort-on": abort_on}
     single |= {"--all": all_, "--repeat": repeat > 1, "--record": record}
-    _refuse_idle(paired if compare_with is None else single, compare_with is None)
+    contained: dict[str, object] = {"--engine": engine, "--image": image, "--build-arg": build_args}
+    if compare_with is None:
+        _refuse(paired, "needs --compare-with")
+    else:
+        _refuse(single, "does not go with --compare-with")
+    if not docker:
+        _refuse(contained, "needs --docker")
+    if worker:
+        _refuse({"--docker": docker}, "does not go with --worker")
+        return _work(chosen, master_host, master_port)
+    container = _container(engine, image, build_args) if docker else None
     if compare_with is not None:
         plan = _plan(pairs, until_settled, max_runs, max_time, confirm)
-        return _side_by_side(chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels))
-    if worker:
-        return _work(chosen, master_host, master_port)
+        return _side_by_side(
+            chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels), container
+        )
     done = workflow.run_scenarios(
         chosen,
         store or known.store,
@@ -171,6 +191,7 @@ def run(
         on_end=_tell,
         abort_on=abort_on,
         distribution=_distribution(workers, expect_workers if master else None, master_bind_host, master_bind_port),
+        container=container,
     )
     target = record or (Path("test_execution_metadata.json") if all_ else None)
     if target is not None:
@@ -187,11 +208,23 @@ def _distribution(workers: int | None, remote: int | None, host: str, port: int)
     return Distribution(remote, local=False, bind_host=host, bind_port=port) if remote is not None else None
 
 
-def _refuse_idle(options: dict[str, object], is_single: bool) -> None:
+def _refuse(options: dict[str, object], why: str) -> None:
     """An option that would have no effect is a mistake, and is told."""
     given = next((name for name, value in options.items() if value), None)
     if given is not None:
-        raise click.UsageError(f"{given} {'needs' if is_single else 'does not go with'} --compare-with")
+        raise click.UsageError(f"{given} {why}")
+
+
+def _container(engine: str | None, image: str | None, build_args: tuple[str, ...]) -> Container:
+    """The container to run in; what takes long is told."""
+    from perfkit.load.image import ContainerWish, provide_container
+
+    bad = next((text for text in build_args if not text.partition("=")[0] or "=" not in text), None)
+    if bad is not None:
+        raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--build-arg")
+    if image is not None and build_args:
+        raise click.UsageError("--build-arg is for the image that perfkit builds, and has no effect with --image")
+    return provide_container(ContainerWish(engine, image, build_args), partial(click.echo, err=True))
 
 
 def _plan(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
@@ -216,9 +249,11 @@ def _side_by_side(
     policy: Path | None,
     store: str,
     labels: dict[str, str],
+    container: Container | None,
 ) -> int:
     """Measure both sides alternately and print the comparison."""
     from perfkit.cli.compare import exit_code, print_text
+    from perfkit.load.scenario_run import run_scenario
     from perfkit.policy import Policy
     from perfkit.side_by_side import SideBySide, both_targets
 
@@ -227,7 +262,8 @@ def _side_by_side(
     rules = Policy.from_toml(policy) if policy else known.policy
     with both_targets(chosen[0], other) as targets:
         tell = partial(click.echo, err=True)
-        outcome = SideBySide(targets, store, rules, plan, tell, labels, _progress()).decide()
+        run_one = partial(run_scenario, container=container)
+        outcome = SideBySide(targets, store, rules, plan, tell, labels, _progress(), run_one).decide()
     print_text(outcome.comparison)
     click.echo(outcome.why)
     return exit_code(outcome.comparison)

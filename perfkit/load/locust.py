@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from perfkit.errors import LoadError
+from perfkit.load.container import Container, explain, remove_container, start_contained
 from perfkit.load.preflight import check_host, check_locust, check_locustfile
 from perfkit.load.progress import Progress
 from perfkit.load_profile import LoadProfile
@@ -85,6 +86,7 @@ class LocustCommand:
     arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
     distribution: Distribution | None = None  # None: one process does all
     profile: LoadProfile | None = None  # stages of users, or arrivals; users and duration are then those of the pool
+    container: Container | None = None  # None: on this machine itself
 
     def __post_init__(self) -> None:
         if self.users is not None and self.users < 1:
@@ -106,29 +108,31 @@ class LocustCommand:
 
     def argv(self) -> list[str]:
         """Return the command line; -P keeps a ``locust.py`` in the current folder from being taken for Locust."""
+        return [sys.executable, "-P", "-m", "locust", "-f", locustfiles(self.locustfile), *self.options()]
+
+    def options(self) -> list[str]:
+        """Return what follows the locustfiles on Locust's command line."""
         options = {"-H": self.host, "-u": self.users, "-r": self.spawn_rate}
         options["-t"] = None if self.duration_s is None else int(self.duration_s)
         given = [str(part) for option in options.items() if option[1] is not None for part in option]
         for option, tags in (("--tags", self.tags), ("--exclude-tags", self.exclude_tags)):
             given += [option, *tags] if tags else []
-        files = locustfiles(self.locustfile)
         given += self.distribution.argv() if self.distribution is not None else []
         fixed = ["--headless", "--only-summary", "--exit-code-on-error", "0", "--stop-timeout", str(STOP_TIMEOUT_S)]
         csv = ["--csv", str(self.folder.absolute() / "source" / "locust")]
-        return [sys.executable, "-P", "-m", "locust", "-f", files, *given, *fixed, *csv, *self.arguments]
+        return [*given, *fixed, *csv, *self.arguments]
 
-    def child_environment(self, progress_fd: int) -> dict[str, str]:
-        """Return the environment of the process."""
+    def own_environment(self) -> dict[str, str]:
+        """Return the variables of the scenario, and those that tell the recorder what to do."""
         own = {
             "PERFKIT_RECORDING": str(self.recording.absolute()),
             "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
-            "PERFKIT_PROGRESS_FD": str(progress_fd),
         }
         if self.distribution is not None and self.distribution.local:
             own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
         if self.profile is not None:
             own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
-        return {**os.environ, **self.environment, **own}
+        return {**self.environment, **own}
 
 
 def free_port() -> int:
@@ -196,10 +200,11 @@ def run_locust(
                 stop.abort(reason)
         _wait(process, stop)
     said = command.log.read_text(errors="replace")
-    interrupted, reason = _judge(command, process.returncode, stop, last, said)
+    returncode = _locusts_own(process.returncode, command)
+    interrupted, reason = _judge(command, returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
     now, own_shape, lost = datetime.now(UTC), bool(last.get("own_shape")), tuple(last.get("lost_workers", ()))
-    return LocustOutcome(process.returncode, interrupted, reason, tail, started_at, now, own_shape, lost)
+    return LocustOutcome(returncode, interrupted, reason, tail, started_at, now, own_shape, lost)
 
 
 class _Stop:
@@ -270,6 +275,8 @@ def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.P
         finally:
             stop.force(signal.SIGKILL)
             process.wait()
+            if command.container is not None:
+                remove_container(command.container, command, process)
     finally:
         os.close(reading)
 
@@ -278,12 +285,14 @@ def _start(command: LocustCommand, progress_fd: int) -> subprocess.Popen[bytes]:
     try:
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("wb") as log:
+            if command.container is not None:
+                return start_contained(command.container, command, log, progress_fd)
             return subprocess.Popen(
                 command.argv(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=command.child_environment(progress_fd),
+                env={**os.environ, **command.own_environment(), "PERFKIT_PROGRESS_FD": str(progress_fd)},
                 pass_fds=(progress_fd,),
                 start_new_session=True,
             )
@@ -319,6 +328,12 @@ def _wait(process: subprocess.Popen[bytes], stop: _Stop) -> None:
         stop.pursue()
 
 
+def _locusts_own(returncode: int, command: LocustCommand) -> int:
+    """A container hands through a signal as 128 + N, a process as -N."""
+    ended_by = returncode - 128
+    return -ended_by if command.container is not None and ended_by in set(signal.Signals) else returncode
+
+
 def _judge(
     command: LocustCommand, returncode: int, stop: _Stop, last: Mapping[str, Any], said: str
 ) -> tuple[bool, str | None]:
@@ -345,6 +360,10 @@ def _judge(
 
 def _explain(command: LocustCommand, returncode: int, said: str) -> str:
     """Say why Locust ended before it made any load."""
+    if command.container is not None:
+        reason = explain(command.container, command.log, returncode, said)
+        if reason is not None:
+            return reason
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")] or ["it said nothing"]
     # Without users Locust looks for pytest functions, which fails in its own way under a strict pytest configuration
     if "No User class found" in said or "load_locustfile_pytest" in said:

@@ -17,6 +17,7 @@ from perfkit.config import Scenario
 from perfkit.document import dump_json, make_run_id, run_to_document
 from perfkit.errors import LoadError, StoreError
 from perfkit.load import surroundings
+from perfkit.load.container import Container, inside_facts
 from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_locust
 from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
@@ -45,8 +46,11 @@ def run_scenario(
     on_progress: OnProgress | None = None,
     distribution: Distribution | None = None,
     abort: Callable[[Progress], str | None] | None = None,
+    container: Container | None = None,
 ) -> Run:
-    """Run a load test and keep it; with a `Distribution`, its workers make the load; ``abort`` may end it early.
+    """Run a load test and keep it; ``abort`` may end it early.
+
+    With a `Distribution` its workers make the load, with a `Container` Locust runs in that.
 
     Returns
     -------
@@ -65,7 +69,10 @@ def run_scenario(
         folder = parent / intent.id
         _begin(intent, folder)
         try:
-            outcome = run_locust(_command(scenario, folder, distribution), on_progress, abort)
+            command = replace(_command(scenario, folder, distribution), container=container)
+            outcome = run_locust(command, on_progress, abort)
+            if container is not None:
+                intent = replace(intent, **inside_facts(container, folder))
             run = _finish(intent, folder, outcome, distribution)
         except LoadError:
             _tidy_up(folder)
