@@ -40,6 +40,7 @@ check: setup    ## format, lint, types, tests
 bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/recorder_overhead.py --slices
 	$(BIN)/python benchmarks/recorder_overhead.py --memory
+	$(BIN)/python benchmarks/open_model.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report_time.py
 

@@ -47,9 +47,8 @@ class Caller(FastHttpUser):
 def measure(folder, host, distribution=None, **load):
     file = folder / "locustfile.py"
     file.write_text(LOCUSTFILE)
-    return run_scenario(
-        Scenario("open", file, host, **load), RunStore(str(folder / "runs")), {}, None, None, distribution
-    )
+    scenario = Scenario("open", file, host, **load)
+    return run_scenario(scenario, RunStore(str(folder / "runs")), {}, distribution=distribution)
 
 
 def main():
