@@ -42,6 +42,7 @@ def test_a_good_run_passes_and_shows_what_was_looked_at():
     [
         ({"interrupted": "killed"}, {"interrupted": "invalid"}),
         ({"peak_users": 8}, {"load_reached": "invalid"}),
+        ({"peak_users": 8, "interrupted": "by Ctrl-C"}, {"interrupted": "invalid"}),  # it had no time for its load
         ({"peak_users": 9}, {}),
         ({"cpu_pct": (95.0, 95.0, 10.0)}, {"generator_cpu": "invalid"}),
         ({"cpu_pct": (95.0, 50.0, 10.0)}, {}),  # a short peak is not saturation
@@ -81,6 +82,7 @@ def inside(**changed):
         (many(started=989), {"missed_arrivals": "invalid"}),
         (many(unfinished=11), {"missed_arrivals": "invalid"}),
         (many(started=940, scheduled=940), {"load_reached": "invalid"}),
+        (many(started=940, scheduled=940) | {"interrupted": "by Ctrl-C"}, {"interrupted": "invalid"}),
         ({"processes": (Process("a", (5.0,), (20.0,) * 20),)}, {}),
         ({"processes": (Process("a", (5.0,), (*(20.0,) * 19, 300.0)),)}, {}),  # one pause is no starving
         ({"processes": (Process("a", (5.0,), (*(20.0,) * 18, 300.0, 101.0)),)}, {"event_loop_lag": "warn"}),

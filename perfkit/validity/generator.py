@@ -35,6 +35,13 @@ def check_generator(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[Che
 
 
 def _load_reached(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[Check]:
+    """A run that was cut short may have had no time for its load: that is the interruption's doing, and said there."""
+    for check in _load_against_plan(profile, facts):
+        if check.severity is Severity.OK or facts.interrupted is None:
+            yield check
+
+
+def _load_against_plan(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[Check]:
     if facts.arrivals is not None:
         planned, started = facts.arrivals.planned, facts.arrivals.started
         limit = RATE_REACHED * planned
