@@ -37,6 +37,8 @@ class Caller(FastHttpUser):
 PARTS = ("podman", "buildah", "debootstrap")
 ENGINE_SETTINGS = """[engine]
 runtime = "{runtime}"
+tmp_dir = "{folder}/tmp"
+lock_type = "file"
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 """
@@ -64,7 +66,7 @@ def base():
     ):
         folder = Path(name)
         runtime = next((name for name in ("runc", "crun") if shutil.which(name)), "runc")
-        (folder / "containers.conf").write_text(ENGINE_SETTINGS.format(runtime=runtime))
+        (folder / "containers.conf").write_text(ENGINE_SETTINGS.format(runtime=runtime, folder=folder))
         (folder / "storage.conf").write_text(STORAGE_SETTINGS.format(folder))
         patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
         patch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
