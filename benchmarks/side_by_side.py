@@ -23,7 +23,7 @@ from perfkit.load.service_model import Change
 from perfkit.load.services import start_services
 from perfkit.model import Verdict
 from perfkit.policy import Policy
-from perfkit.side_by_side import Plan, SideBySide
+from perfkit.side_by_side import MOST_PAIRS, Plan, SideBySide
 
 NEIGHBOUR = """
 import random, time
@@ -56,7 +56,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--slower", type=float, default=5.0)
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=MOST_PAIRS)
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--users", type=int, default=60)
     given = parser.parse_args()
