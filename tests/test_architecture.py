@@ -30,6 +30,7 @@ LEVELS = [
     "slo",
     "capacity",
     "store",
+    "history",
     "load",
     "render",
     "workflow",

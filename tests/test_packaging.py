@@ -26,7 +26,7 @@ def test_environment_yml_names_the_dependencies_of_pyproject() -> None:
 def test_every_dependency_has_a_lower_bound_and_most_an_upper_one() -> None:
     for text in PROJECT["dependencies"]:
         assert re.search(r">=\d", text), text
-        assert re.search(r",<\d", text) or text.startswith("fsspec"), text  # fsspec's versions are dates
+        assert re.search(r",<\d", text) or text.startswith("fsspec"), text  # its versions are dates
 
 
 def test_the_top_level_is_as_promised() -> None:

@@ -1,0 +1,378 @@
+"""Where the level of a history of runs changed: steps with their size, beside what is no step: spikes and drift.
+
+Candidates come from PELT (Killick et al. 2012, doi:10.1080/01621459.2012.737745) with a squared-error cost on
+winsorised values.  They are then removed one by one, the weakest first, until each that is left is beyond chance.  How
+strong one is, is the difference of the levels beside it in standard errors, less ``sqrt(2 log(e n / L))`` for a shorter
+side of L runs: short stretches have more places to occur by chance (Dümbgen & Spokoiny 2001,
+doi:10.1214/aos/996986504).  The standard error is widened by the lag-1 correlation of the history.
+
+Assumes that the noise is about alike on all levels (on the log scale where all values are positive) and correlated as
+in an AR(1) process of at most 0.8.  Its limit: steps of less than 1.5 noise standard deviations, and stretches of fewer
+than `LEAST_RUNS` runs, are mostly missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import gammaln, ndtri
+
+from perfkit.stats.summary import Floats
+
+LEAST_RUNS = 3  # of a level: one or two strange runs are outliers
+CLIP = 3.0  # noise standard deviations beyond which a value counts no more than that
+HALF_WINDOW = 3  # runs on either side of the running median
+OUTLIER = 4.5  # robust standard deviations from its level
+PENALTY = 2.0  # of PELT, times log n: one candidate in ten histories without a change; the strength test decides
+PRIOR_RUNS = 10.0  # by which the noise of the whole history counts in that of two neighbouring levels
+PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 15.0
+MOST_CORRELATION = 0.8
+LONGEST = 20_000  # beyond, blocks of runs are searched first, because PELT takes quadratic time where nothing changes
+_BLOCKS = 8_000
+# p = exp(-(a + b t + t^2 / 2)) of the strongest change in a history without any; tests/test_changepoints.py holds it to
+# its word under Gaussian, t3, AR(0.4), log-normal and bimodal noise and outliers
+_TAIL = (1.82, 0.45)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePoint:
+    """The first run of a new level.
+
+    Parameters
+    ----------
+    index
+        Of that run, from 0, among the values given (missing ones count).
+    before, after
+        Levels beside it: means of the winsorised values, in the unit of the values.
+    change_pct
+        From `before` to `after` in percent of the absolute value of `before`; infinite from zero.
+    ci_low, ci_high
+        95 % interval of `change_pct`, as if the place had been known beforehand.
+    p_value
+        Chance of a change this strong anywhere in a history of this length without any.
+    """
+
+    index: int
+    before: float
+    after: float
+    change_pct: float
+    p_value: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A stretch, from the run `begin` up to and without the run `end`, that moves steadily: a line fits it better."""
+
+    begin: int
+    end: int
+    before: float
+    after: float
+
+    @property
+    def change_pct(self) -> float:
+        """From its begin to its end, in percent."""
+        return relative_change_pct(self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What a history is made of.
+
+    ``outliers`` are indices of single strange runs.  ``levels`` has one value per stretch between changes, oldest
+    first: one more than there are changes, none when there are no values.
+    """
+
+    changes: tuple[ChangePoint, ...] = ()
+    outliers: tuple[int, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    levels: tuple[float, ...] = ()
+    noise_sd: float = 0.0  # of one run around its level, in the unit of the values
+    correlation: float = 0.0  # of neighbouring runs
+
+
+def find_change_points(values: ArrayLike, *, alpha: float = 0.01) -> tuple[ChangePoint, ...]:
+    """The runs at which the level of a history changed, oldest first; empty when it did not.
+
+    Parameters
+    ----------
+    values
+        One value per run, oldest first, shape ``(n_runs,)``; any unit, ``NaN`` where a run has none.
+    alpha
+        Chance, in (0, 0.5], that a history without a change shows any.
+
+    Raises
+    ------
+    ValueError
+        ``alpha`` is out of range, or the values are infinite or not one-dimensional.
+
+    Examples
+    --------
+    >>> [change.index for change in find_change_points([10, 11, 10, 11, 10, 11, 15, 16, 15, 16, 15, 16])]
+    [6]
+    """
+    return segment(values, alpha=alpha).changes
+
+
+def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
+    """Steps, spikes and drift of a history; parameters as of `find_change_points`."""
+    every = np.asarray(values, float)
+    if every.ndim != 1 or np.isinf(every).any():
+        raise ValueError(f"values: expected finite numbers in one dimension, got shape {every.shape}")
+    if not 0.0 < alpha <= 0.5:
+        raise ValueError(f"alpha: must be above 0 and at most 0.5, got {alpha!r}")
+    (places,) = np.nonzero(~np.isnan(every))
+    plain = every[places]
+    if not plain.size:
+        return Segmentation()
+    series = _Series.of(plain)
+    edges = series.edges(alpha)
+    drifts, edges = _drifts(series, edges)
+    where = [int(place) for place in places] + [len(every)]
+    return Segmentation(
+        tuple(series.change(edges, i, where[edges[i]]) for i in range(1, len(edges) - 1)),
+        tuple(where[i] for i in series.outliers(edges)),
+        tuple(Drift(where[begin], where[end], first, last) for begin, end, first, last in drifts),
+        tuple(float(series.back(series.mean(a, b))) for a, b in zip(edges, edges[1:], strict=False)),
+        float(plain.std() if len(plain) < 3 else series.noise_sd(edges, plain)),
+        series.correlation,
+    )
+
+
+def winsorise(values: Floats) -> tuple[Floats, float]:
+    """Values drawn in to `CLIP` noise standard deviations around their running median, and that standard deviation.
+
+    The noise is the median absolute difference of neighbours, which a few steps and spikes leave alone.
+    """
+    steps = np.diff(values)
+    sd = 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0)
+    if sd == 0.0:  # over half of the neighbours are equal
+        sd = math.sqrt(float(np.mean(steps * steps)) / 2.0)
+    if sd == 0.0:
+        return values, 0.0
+    half = min(HALF_WINDOW, (len(values) - 1) // 2)
+    padded = np.concatenate([values[half:0:-1], values, values[-2 : -half - 2 : -1]])
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
+    return middle + np.clip(values - middle, -CLIP * sd, CLIP * sd), sd
+
+
+def lag_one_correlation(values: Floats) -> float:
+    """Of neighbouring runs, from differences over one and two runs, on which steps have little hold.
+
+    In an AR(1) process ``var(x[t+2] - x[t]) / var(x[t+1] - x[t]) = 1 + rho``.  Shrunk, because few runs tell little.
+    """
+    single, double = _clipped_variance(np.diff(values)), _clipped_variance(values[2:] - values[:-2])
+    seen = double / single - 1.0 if single > 0 else 0.0
+    count = len(values)
+    shrunk = (count * seen + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION) / (count + PRIOR_CORRELATION_RUNS)
+    return min(max(shrunk, 0.0), MOST_CORRELATION)
+
+
+def _clipped_variance(steps: Floats) -> float:
+    if not steps.size:
+        return 0.0
+    size = np.abs(steps - np.median(steps))
+    scale = 1.4826 * float(np.median(size))
+    return float(np.mean(np.square(np.minimum(size, 2.5 * scale) if scale > 0 else size)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A history without gaps, ready to be asked for the levels and the noise of its stretches in constant time."""
+
+    values: Floats  # on the scale of the test, winsorised
+    raw: Floats  # on the scale of the test
+    is_log: bool
+    sd: float
+    correlation: float
+    sums: list[float]
+    squares: list[float]
+
+    @classmethod
+    def of(cls, plain: Floats) -> _Series:
+        is_log = bool((plain > 0).all())
+        raw = np.log(plain) if is_log else plain
+        drawn, sd = winsorise(raw) if len(raw) > 2 else (raw, 0.0)
+        centred = drawn - drawn.mean()
+        sums = [0.0, *np.cumsum(centred).tolist()]
+        squares = [0.0, *np.cumsum(centred * centred).tolist()]
+        return cls(drawn, raw, is_log, sd, lag_one_correlation(drawn) if sd > 0 else 0.0, sums, squares)
+
+    def edges(self, alpha: float) -> list[int]:
+        """0, the changes that are beyond chance, and the length."""
+        count = len(self.values)
+        if count < 4 or self.sd == 0.0:
+            return [0, count]
+        edges = [0, *self._candidates(), count]
+        while len(edges) > 2:
+            strengths = self.strengths(edges)
+            weakest = int(np.argmin(strengths))
+            if chance(strengths[weakest], count) <= alpha and not self._is_too_short(edges, weakest + 1, alpha):
+                break
+            del edges[weakest + 1]
+        return edges
+
+    def _candidates(self) -> list[int]:
+        from ruptures.detection import KernelCPD
+
+        count = len(self.values)
+        size = 1 if count <= LONGEST else math.ceil(count / _BLOCKS)
+        blocks = self.values
+        if size > 1:
+            blocks = np.add.reduceat(self.values, np.arange(0, count, size))[: count // size] / size
+        search = KernelCPD(kernel="linear", min_size=min(LEAST_RUNS, len(blocks) // 2), jump=1)
+        search.fit((blocks / self.sd * math.sqrt(size)).reshape(-1, 1))
+        # The differences from which sd comes are smaller than the noise by the correlation
+        penalty = PENALTY * math.log(count) * (1.0 + self.correlation)
+        found = [int(at) * size for at in search.predict(pen=penalty)[:-1]]
+        return found if size == 1 else self._refined(found)
+
+    def _refined(self, found: list[int]) -> list[int]:
+        """The best place between the middles of the neighbouring stretches."""
+        edges = [0, *found, len(self.values)]
+        for i in range(1, len(edges) - 1):
+            a, c = edges[i - 1], edges[i + 1]
+            at = np.arange(a + LEAST_RUNS, c - LEAST_RUNS + 1)
+            if at.size:
+                sums = np.asarray(self.sums)
+                left, right = (sums[at] - sums[a]) / (at - a), (sums[c] - sums[at]) / (c - at)
+                edges[i] = int(at[np.argmax(np.square(right - left) * (at - a) * (c - at))])
+        return edges[1:-1]
+
+    def mean(self, a: int, b: int) -> float:
+        """Level of a stretch, on the scale of the test."""
+        return (self.sums[b] - self.sums[a]) / (b - a) + float(self.values.mean())
+
+    def scatter(self, a: int, b: int) -> float:
+        """Sum of squares of a stretch around its level."""
+        total = self.sums[b] - self.sums[a]
+        return max(self.squares[b] - self.squares[a] - total * total / (b - a), 0.0)
+
+    def variance(self, edges: Sequence[int]) -> float:
+        """Of one run around its level, over the whole history."""
+        inside = sum(self.scatter(a, b) for a, b in zip(edges, edges[1:], strict=False))
+        return inside / max(edges[-1] - len(edges) + 1, 1)
+
+    def error(self, a: int, b: int, c: int, variance: float) -> float:
+        """Standard error of the difference of the levels of two neighbouring stretches."""
+        left, right = b - a, c - b
+        pooled = (PRIOR_RUNS * variance + self.scatter(a, b) + self.scatter(b, c)) / (PRIOR_RUNS + left + right - 2)
+        widened = pooled * (1.0 + self.correlation) / (1.0 - self.correlation)
+        floor = 1e-12 * float(np.abs(self.raw).max())  # what cancels in sums of squares is no noise
+        return max(math.sqrt(widened), floor) * math.sqrt(1.0 / left + 1.0 / right)
+
+    def strengths(self, edges: Sequence[int]) -> list[float]:
+        """Of each change, beyond what the length of its shorter side explains."""
+        variance = self.variance(edges)
+        return [self._strength(edges[i - 1], edges[i], edges[i + 1], variance) for i in range(1, len(edges) - 1)]
+
+    def _strength(self, a: int, b: int, c: int, variance: float) -> float:
+        step = (self.sums[c] - self.sums[b]) / (c - b) - (self.sums[b] - self.sums[a]) / (b - a)
+        beside = min(b - a, c - b)
+        return abs(step) / self.error(a, b, c, variance) - math.sqrt(2.0 * math.log(math.e * len(self.values) / beside))
+
+    def _is_too_short(self, edges: Sequence[int], i: int, alpha: float) -> bool:
+        """Without any noise to go by, a step is as unlikely as that order of its values."""
+        left, right = edges[i] - edges[i - 1], edges[i + 1] - edges[i]
+        if self.scatter(edges[i - 1], edges[i]) + self.scatter(edges[i], edges[i + 1]) > 0.0:
+            return False
+        orders = gammaln(left + right + 1) - gammaln(left + 1) - gammaln(right + 1)
+        return bool(math.log(left + right) - orders > math.log(alpha))
+
+    def change(self, edges: Sequence[int], i: int, index: int) -> ChangePoint:
+        a, b, c = edges[i - 1 : i + 2]
+        variance = self.variance(edges)
+        before, after = self.mean(a, b), self.mean(b, c)
+        reach = float(ndtri(0.975)) * self.error(a, b, c, variance)
+        ends = [self._change_pct(before, after + side * reach) for side in (-1.0, 1.0)]
+        p_value = chance(self._strength(a, b, c, variance), len(self.values))
+        levels = (float(self.back(before)), float(self.back(after)))
+        return ChangePoint(index, *levels, self._change_pct(before, after), p_value, min(ends), max(ends))
+
+    def _change_pct(self, before: float, after: float) -> float:
+        return relative_change_pct(float(self.back(before)), float(self.back(after)))
+
+    def back(self, value: float) -> float:
+        """From the scale of the test to the unit of the values."""
+        return math.exp(value) if self.is_log else value
+
+    def noise_sd(self, edges: Sequence[int], plain: Floats) -> float:
+        """In the unit of the values; on the log scale at the last level."""
+        sd = math.sqrt(self.variance(edges))
+        return sd * float(self.back(self.mean(edges[-2], edges[-1]))) if self.is_log else sd * (plain.size > 1)
+
+    def outliers(self, edges: Sequence[int]) -> list[int]:
+        """Single runs far from their level."""
+        if self.sd == 0.0:
+            return []
+        levels = np.concatenate(
+            [np.full(b - a, np.median(self.raw[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
+        )
+        rest = np.abs(self.raw - levels)
+        scale = max(1.4826 * float(np.median(rest)), self.sd)
+        return [int(i) for i in np.nonzero(rest > OUTLIER * scale)[0]]
+
+
+def chance(strength: float, count: int) -> float:
+    """Chance that the strongest change in a history of ``count`` runs without any is this strong or stronger."""
+    if strength <= -1.0:
+        return 1.0
+    first, second = _TAIL
+    return min(math.exp(-(first + second * strength + strength * strength / 2.0)), 1.0) if count >= 4 else 1.0
+
+
+def _drifts(series: _Series, edges: list[int]) -> tuple[list[tuple[int, int, float, float]], list[int]]:
+    """Stairs in one direction that a line fits better than they fit themselves are drift, and their steps go."""
+    found, kept, i = [], [0], 0
+    while i < len(edges) - 1:
+        j = _end_of_stairs(series, edges, i)
+        line = _line(series, edges[i], edges[j]) if j - i > 1 else None
+        if line is not None and _prefers_line(series, edges[i : j + 1], line[0]):
+            found.append((edges[i], edges[j], series.back(line[1]), series.back(line[2])))
+            kept.append(edges[j])
+        else:
+            kept += edges[i + 1 : j + 1]
+        i = j
+    return found, kept
+
+
+def _prefers_line(series: _Series, edges: Sequence[int], around_line: float) -> bool:
+    """By Schwarz' criterion (1978, doi:10.1214/aos/1176344136): a line has two parameters, k levels 2 k - 1."""
+    around_steps = sum(series.scatter(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    count, levels = edges[-1] - edges[0], len(edges) - 1
+    if min(around_line, around_steps) <= 0.0:
+        return around_line < around_steps
+    return count * math.log(around_line / around_steps) < (2 * levels - 3) * math.log(count)
+
+
+def _end_of_stairs(series: _Series, edges: Sequence[int], begin: int) -> int:
+    """The edge at which steps in one direction end that begin at an edge."""
+    levels = [series.mean(a, b) for a, b in zip(edges[begin:], edges[begin + 1 :], strict=False)]
+    signs = np.sign(np.diff(levels))
+    count = 1
+    while count <= len(signs) and signs[count - 1] == signs[0]:
+        count += 1
+    return begin + count
+
+
+def _line(series: _Series, a: int, b: int) -> tuple[float, float, float]:
+    """Sum of squares around the line through a stretch, and the line at its ends."""
+    at = np.arange(a, b, dtype=float)
+    values = series.values[a:b]
+    centred = at - at.mean()
+    slope = float(centred @ values) / float(centred @ centred)
+    rest = values - values.mean() - slope * centred
+    first, last = (float(values.mean() + slope * centred[end]) for end in (0, -1))
+    return float(rest @ rest), first, last
+
+
+def relative_change_pct(before: float, after: float) -> float:
+    """In percent of the absolute value of ``before``; infinite from zero."""
+    if before == after:
+        return 0.0
+    return 100.0 * (after - before) / abs(before) if before else math.copysign(math.inf, after - before)

@@ -1,0 +1,178 @@
+"""A history watched run after run, as CI does: alarms whose false ones stay within one budget for the whole history.
+
+Each new run is looked at with the runs before it: the mean of the last 4 to 30 of them is held against the level that
+all earlier runs of the stretch had, in standard errors that respect the lag-1 correlation and how few runs the level
+was learned from (a windowed generalised likelihood ratio test; Lai 1995, doi:10.1111/j.2517-6161.1995.tb02052.x).  A run
+counts no more than `CLIP` noise standard deviations, so that no single run and no two can raise an alarm.  The chance of
+a false alarm is spent over the looks, less and less each time (alpha spending; Lan & DeMets 1983,
+doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the history grows.
+
+Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
+speak before `LEARN` runs of a level, and a drift that is slow against thirty runs moves the level along.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr
+
+from perfkit.stats.changepoints import relative_change_pct
+from perfkit.stats.summary import Floats
+
+LEARN = 15  # runs from which a level, its noise and their correlation are learned
+FIRST_WINDOW, LAST_WINDOW = 4, 30  # runs that an alarm may rest on
+CLIP = 3.5
+CLIP_LEARNED = 2.5  # in the runs that the level is learned from
+PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
+MOST_CORRELATION = 0.8
+DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
+# A look has windows of many lengths, and heavy tails and correlation take their share: the chance that a look alarms is
+# this times that of one normal value.  tests/test_watch.py holds it to its word
+LOOKS = 1.6
+SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A change as CI would have heard of it.
+
+    ``raised_at`` is the run at which it was raised, ``index`` the run with which it began (both from 0); levels are in
+    the unit of the values; ``p_value`` is the chance of a false alarm as strong in this history up to there.
+    """
+
+    raised_at: int
+    index: int
+    before: float
+    after: float
+    change_pct: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What watching a history came to.
+
+    ``runs`` counts the values that were looked at; ``learned_from`` is the first run of the present stretch;
+    ``runs_to_learn`` counts further runs before it may speak (0: it may).
+    """
+
+    alarms: tuple[Alarm, ...]
+    runs: int
+    learned_from: int
+    runs_to_learn: int
+
+
+def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
+    """Watch a history run after run.
+
+    The outcome for the first k values never depends on later ones.
+
+    Parameters
+    ----------
+    values
+        One value per run, oldest first, shape ``(n_runs,)``; any unit, ``NaN`` where a run has none.
+    alpha
+        Chance, in (0, 0.5], of any false alarm in this history, however long.  Who watches many histories shares a
+        budget among them: ``alpha / count``.
+
+    Raises
+    ------
+    ValueError
+        ``alpha`` is out of range, or the values are infinite or not one-dimensional.
+    """
+    every = np.asarray(values, float)
+    if every.ndim != 1 or np.isinf(every).any():
+        raise ValueError(f"values: expected finite numbers in one dimension, got shape {every.shape}")
+    if not 0.0 < alpha <= 0.5:
+        raise ValueError(f"alpha: must be above 0 and at most 0.5, got {alpha!r}")
+    (places,) = np.nonzero(~np.isnan(every))
+    plain = every[places]
+    alarms: list[Alarm] = []
+    begin = 0
+    while (alarm := _first_alarm(plain, begin, alpha)) is not None:
+        begin = alarm.index
+        at, since = int(places[alarm.raised_at]), int(places[alarm.index])
+        alarms.append(Alarm(at, since, alarm.before, alarm.after, alarm.change_pct, alarm.p_value))
+    learned = len(plain) - begin
+    first = int(places[begin]) if begin < len(plain) else len(every)
+    return Watch(tuple(alarms), len(plain), first, max(LEARN + FIRST_WINDOW - learned, 0))
+
+
+def _first_alarm(plain: Floats, begin: int, alpha: float) -> Alarm | None:
+    """The first alarm that a stretch which begins there raises, in positions among the values."""
+    positive = np.nonzero(plain[begin:] <= 0)[0]
+    until = begin + int(positive[0]) if positive.size else len(plain)  # from there on the log scale is not known
+    for scale, first, last in ((np.log, begin, until), (np.asarray, until, len(plain))):
+        best: dict[int, tuple[float, int]] = {}
+        usable = plain[begin:last]
+        if len(usable) < LEARN + FIRST_WINDOW or first == last:
+            continue
+        values = np.asarray(scale(usable), float)
+        for split in range(LEARN, len(values) - FIRST_WINDOW + 1):
+            for at, strength in _strengths(values, split):
+                if at + begin >= first and strength > best.get(at, (0.0, 0))[0]:
+                    best[at] = (strength, split)
+        for at in sorted(best):
+            strength, split = best[at]
+            p_value = _spent(strength, begin + at)
+            if p_value <= alpha:
+                before, after = (float(np.median(part)) for part in (usable[:split], usable[split : at + 1]))
+                change = relative_change_pct(before, after)
+                return Alarm(begin + at, begin + split, before, after, change, p_value)
+    return None
+
+
+def _strengths(values: Floats, split: int) -> Iterator[tuple[int, float]]:
+    """For windows that begin at ``split``: their last run, and how far they are from the level before, as a normal z."""
+    learned = values[:split]
+    middle = float(np.median(learned))
+    sd = _robust_sd(learned - middle)
+    if sd == 0.0:
+        return
+    drawn = np.clip(learned - middle, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
+    level = float(drawn.mean())
+    rho = _correlation(drawn - level)
+    window = np.clip(values[split : split + LAST_WINDOW] - middle, -CLIP * sd, CLIP * sd)
+    length = np.arange(1, len(window) + 1, dtype=float)
+    means = np.cumsum(window) / length
+    inflation = (1.0 + rho) / (1.0 - rho)
+    of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
+    t = (means - level) / (sd * np.sqrt(of_window / length + inflation / split))
+    strength = _normal(t, DF_PER_RUN * split / inflation)
+    for i in range(FIRST_WINDOW - 1, len(window)):
+        yield split + i, float(strength[i])
+
+
+def _robust_sd(rest: Floats) -> float:
+    """Winsorised standard deviation; 0.95 is the variance that Gaussian values keep."""
+    size = np.abs(rest)
+    scale = 1.4826 * float(np.median(size))
+    if scale == 0.0:
+        return math.sqrt(float(np.mean(size * size)))
+    return math.sqrt(float(np.mean(np.square(np.minimum(size, 2.5 * scale)))) / 0.95)
+
+
+def _correlation(centred: Floats) -> float:
+    """Lag-1 correlation with its small-sample bias undone (Kendall 1954, doi:10.1093/biomet/41.3-4.403), shrunk."""
+    count, power = len(centred), float(centred @ centred)
+    seen = float(centred[1:] @ centred[:-1]) / power + 1.0 / count if power > 0 else 0.0
+    seen += 3.0 * max(seen, 0.0) / count
+    shrunk = (count * seen + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION) / (count + PRIOR_CORRELATION_RUNS)
+    return min(max(shrunk, 0.0), MOST_CORRELATION)
+
+
+def _normal(t: Floats, df: float) -> Floats:
+    """Size of the normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)."""
+    size: Floats = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
+    return size
+
+
+def _spent(strength: float, at: int) -> float:
+    """The budget for the whole history at which a look at this run alarms at this strength."""
+    share = (LEARN + SPENDING) / (at + SPENDING) ** 2  # sums to one over all looks from LEARN on
+    return min(LOOKS * 2.0 * float(ndtr(-strength)) / share, 1.0)
