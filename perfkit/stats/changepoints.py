@@ -13,9 +13,11 @@ than `LEAST_RUNS` runs, are mostly missed.
 
 from __future__ import annotations
 
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -138,7 +140,7 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
         tuple(series.change(edges, i, where[edges[i]]) for i in range(1, len(edges) - 1)),
         tuple(where[i] for i in series.outliers(edges)),
         tuple(Drift(where[begin], where[end], first, last) for begin, end, first, last in drifts),
-        tuple(float(series.back(series.mean(a, b))) for a, b in zip(edges, edges[1:], strict=False)),
+        tuple(float(series.back(series.mean(a, b))) for a, b in pairwise(edges)),
         float(plain.std() if len(plain) < 3 else series.noise_sd(edges, plain)),
         series.correlation,
     )
@@ -255,7 +257,7 @@ class _Series:
 
     def variance(self, edges: Sequence[int]) -> float:
         """Of one run around its level, over the whole history."""
-        inside = sum(self.scatter(a, b) for a, b in zip(edges, edges[1:], strict=False))
+        inside = sum(self.scatter(a, b) for a, b in pairwise(edges))
         return inside / max(edges[-1] - len(edges) + 1, 1)
 
     def error(self, a: int, b: int, c: int, variance: float) -> float:
@@ -310,9 +312,7 @@ class _Series:
         """Single runs far from their level."""
         if self.sd == 0.0:
             return []
-        levels = np.concatenate(
-            [np.full(b - a, np.median(self.raw[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
-        )
+        levels = np.concatenate([np.full(b - a, np.median(self.raw[a:b])) for a, b in pairwise(edges)])
         rest = np.abs(self.raw - levels)
         scale = max(1.4826 * float(np.median(rest)), self.sd)
         return [int(i) for i in np.nonzero(rest > OUTLIER * scale)[0]]
@@ -343,7 +343,7 @@ def _drifts(series: _Series, edges: list[int]) -> tuple[list[tuple[int, int, flo
 
 def _prefers_line(series: _Series, edges: Sequence[int], around_line: float) -> bool:
     """By Schwarz' criterion (1978, doi:10.1214/aos/1176344136): a line has two parameters, k levels 2 k - 1."""
-    around_steps = sum(series.scatter(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    around_steps = sum(series.scatter(a, b) for a, b in pairwise(edges))
     count, levels = edges[-1] - edges[0], len(edges) - 1
     if min(around_line, around_steps) <= 0.0:
         return around_line < around_steps

@@ -2,10 +2,11 @@
 
 Each new run is looked at with the runs before it: the mean of the last 4 to 30 of them is held against the level that
 all earlier runs of the stretch had, in standard errors that respect the lag-1 correlation and how few runs the level
-was learned from (a windowed generalised likelihood ratio test; Lai 1995, doi:10.1111/j.2517-6161.1995.tb02052.x).  A run
-counts no more than `CLIP` noise standard deviations, so that no single run and no two can raise an alarm.  The chance of
-a false alarm is spent over the looks, less and less each time (alpha spending; Lan & DeMets 1983,
-doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the history grows.
+was learned from (a windowed generalised likelihood ratio test; Lai 1995,
+doi:10.1111/j.2517-6161.1995.tb02052.x).  A run counts no more than `CLIP` noise standard deviations, so that no single
+run and no two can raise an alarm.  The chance of a false alarm is spent over the looks, less and less each time (alpha
+spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the
+history grows.
 
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
 speak before `LEARN` runs of a level, and a drift that is slow against thirty runs moves the level along.
@@ -128,7 +129,7 @@ def _first_alarm(plain: Floats, begin: int, alpha: float) -> Alarm | None:
 
 
 def _strengths(values: Floats, split: int) -> Iterator[tuple[int, float]]:
-    """For windows that begin at ``split``: their last run, and how far they are from the level before, as a normal z."""
+    """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
     learned = values[:split]
     middle = float(np.median(learned))
     sd = _robust_sd(learned - middle)
