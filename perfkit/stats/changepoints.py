@@ -13,7 +13,6 @@ than `LEAST_RUNS` runs, are mostly missed.
 
 from __future__ import annotations
 
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
