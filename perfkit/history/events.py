@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
 
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
-from perfkit.stats.changepoints import ChangePoint, segment
+from perfkit.stats.changepoints import ChangePoint, Segmentation, segment
 
-NEAR = 2  # runs by which the place of one change may differ between series
+NEAR = 2  # runs by which the place of one change may differ between series, however clear it is
+FAR = 12  # runs beyond which two changes are never one, however unclear their places are
+REACHES = 2.0  # by which a place may be off at most: of the many series of an event one in twenty is beyond its reach
+# With 95 % a step of d standard deviations is found within 11 / d^2 runs of its place (Bai 1997,
+# doi:10.1162/003465397557132)
+_BAI = 11.0
+LEAST_VALUES = 4  # of a series in which a change can be found at all
+Series = tuple[str, Metric]
 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """One metric of one service that moved."""
+    """One metric of one service that moved; ``reach`` says by how many runs its place may be off (95 %)."""
 
     service: str
     metric: Metric
     change: ChangePoint
+    reach: int = NEAR
 
     @property
     def is_worse(self) -> bool:
         """Whether users would mind."""
         return (self.change.after - self.change.before) * self.metric.worse > 0
+
+    @property
+    def size(self) -> float:
+        """The change in percent of the level before; of the error rate in percentage points."""
+        return self._size(self.change.change_pct, self.change.after - self.change.before)
+
+    @property
+    def size_low(self) -> float | None:
+        """Lower end of the 95 % interval of `size`; ``None`` where it cannot be said."""
+        return self._end(self.change.ci_low)
+
+    @property
+    def size_high(self) -> float | None:
+        """Upper end of it."""
+        return self._end(self.change.ci_high)
+
+    def _size(self, percent: float, points: float) -> float:
+        return points if self.metric is Metric.ERROR_RATE else percent
+
+    def _end(self, percent: float) -> float | None:
+        if not math.isfinite(percent):
+            return None
+        return self._size(percent, percent * abs(self.change.before) / 100.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "service": self.service,
+            "metric": self.metric.value,
+            "before": self.change.before,
+            "after": self.change.after,
+            "change_pct": _finite(self.change.change_pct),
+            "ci_low": _finite(self.change.ci_low),
+            "ci_high": _finite(self.change.ci_high),
+            "p_value": self.change.p_value,
+            "worse": self.is_worse,
+        }
+
+    def describe(self) -> str:
+        """``p95 latency of checkout +15.2 % [+13.1, +17.3]``."""
+        unit = self.metric.change_unit
+        size = f"{self.size:+.3g}" if math.isfinite(self.size) else "from zero"
+        ends = (self.size_low, self.size_high)
+        interval = f" [{ends[0]:+.3g}, {ends[1]:+.3g}]" if ends[0] is not None and ends[1] is not None else ""
+        return f"{self.metric.title} of {self.service} {size} {unit}{interval}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +97,12 @@ class Event:
     index
         Of that run in the timeline.
     last_before, first_after
-        The valid runs between which it happened.
+        The runs between which it happened: the last that measured the old level, the first of the new one.
     movements
         Strongest first; never empty.
+    aliases
+        Ids of all runs at which it may as well have begun, `id` included.  More runs may move the place of an event by
+        one or two: a name that was given to it before then still stands here.
     """
 
     id: str
@@ -49,12 +111,37 @@ class Event:
     last_before: Moment
     first_after: Moment
     movements: tuple[Movement, ...]
+    aliases: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
         """``regression``, ``improvement``, or ``mixed`` where some got worse and some better."""
         worse = {movement.is_worse for movement in self.movements}
         return "mixed" if len(worse) == 2 else "regression" if True in worse else "improvement"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Names of the services that moved, the strongest first."""
+        return tuple(dict.fromkeys(movement.service for movement in self.movements))
+
+    @property
+    def reach(self) -> int:
+        """By how many runs its place may be off (95 %)."""
+        return min(movement.reach for movement in self.movements)
+
+    @property
+    def headline(self) -> str:
+        """One sentence: what moved most, by how much, what else, and since when.  Names are as they came."""
+        first, others = self.movements[0], len(self.movements) - 1
+        services = len(self.services)
+        more = f", and {others} more" if others else ""
+        of = f" in {services} services" if others and services > 1 else ""
+        when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
+        return f"{_WORDS[self.kind]}: {first.describe()}{more}{of}, since run {self.id}{when}."
+
+    def answers_to(self, name: str) -> bool:
+        """Whether that is its id, or was before more runs moved its place a little."""
+        return name == self.id or name in self.aliases
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -63,23 +150,16 @@ class Event:
             "id": self.id,
             "scenario": self.scenario,
             "kind": self.kind,
+            "headline": self.headline,
             "index": self.index,
-            **{name: {"run": of.run_id, "commit": of.commit, "branch": of.branch} for name, of in moments.items()},
-            "movements": [
-                {
-                    "service": item.service,
-                    "metric": item.metric.value,
-                    "before": item.change.before,
-                    "after": item.change.after,
-                    "change_pct": _finite(item.change.change_pct),
-                    "ci_low": _finite(item.change.ci_low),
-                    "ci_high": _finite(item.change.ci_high),
-                    "p_value": item.change.p_value,
-                    "worse": item.is_worse,
-                }
-                for item in self.movements
-            ],
+            "reach": self.reach,
+            "aliases": list(self.aliases),
+            **{name: _moment(moment) for name, moment in moments.items()},
+            "movements": [movement.to_dict() for movement in self.movements],
         }
+
+
+_WORDS = {"regression": "Worse", "improvement": "Better", "mixed": "Partly worse, partly better"}
 
 
 def find_events(timeline: Timeline, *, alpha: float = 0.01) -> tuple[Event, ...]:
@@ -87,34 +167,109 @@ def find_events(timeline: Timeline, *, alpha: float = 0.01) -> tuple[Event, ...]
 
     ``alpha`` is shared over all series: the chance that a history in which nothing changed shows any event.
     """
-    each = alpha / max(len(timeline.series), 1)
-    return group(
-        timeline,
-        [
-            Movement(service, metric, change)
-            for (service, metric), values in timeline.series.items()
-            for change in segment(values, alpha=each).changes
-        ],
-    )
+    each = shared_alpha(timeline, alpha)
+    return events_of(timeline, {key: segment(values, alpha=each) for key, values in timeline.series.items()})
+
+
+def shared_alpha(timeline: Timeline, alpha: float) -> float:
+    """The part of ``alpha`` that each series of a scenario gets; those too short for any change take no part."""
+    able = sum(np.count_nonzero(~np.isnan(values)) >= LEAST_VALUES for values in timeline.series.values())
+    return alpha / max(int(able), 1)
+
+
+def events_of(timeline: Timeline, segmentations: Mapping[Series, Segmentation]) -> tuple[Event, ...]:
+    """The events of a scenario whose series were already looked at, oldest first."""
+    return group(timeline, [item for key, found in segmentations.items() for item in _movements(timeline, key, found)])
+
+
+def _movements(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:
+    known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
+    edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
+    lengths = [max(b - a, 1) for a, b in pairwise(edges)]
+    for change, left, right in zip(found.changes, lengths, lengths[1:], strict=False):
+        yield Movement(*key, change, _reach(change, left, right))
+
+
+def _reach(change: ChangePoint, left: int, right: int) -> int:
+    """By how many runs the place of a change may be off, from its size in standard deviations of one run."""
+    width = change.ci_high - change.ci_low
+    if not math.isfinite(width) or width <= 0.0 or not math.isfinite(change.change_pct):
+        return NEAR
+    error = width / (2.0 * float(ndtri(0.975)))
+    squared = (change.change_pct / error) ** 2 * (1.0 / left + 1.0 / right)
+    return min(math.ceil(_BAI / squared), FAR) if squared > 0.0 else FAR
 
 
 def group(timeline: Timeline, movements: Sequence[Movement]) -> tuple[Event, ...]:
-    """Movements of all series at about one place are one event; its place is that of the strongest."""
-    left = sorted(movements, key=lambda item: (item.change.p_value, item.change.index, item.service, item.metric))
-    events = []
-    while left:
-        at = left[0].change.index
-        own = [item for item in left if abs(item.change.index - at) <= NEAR]
-        left = [item for item in left if abs(item.change.index - at) > NEAR]
-        events.append(_event(timeline, at, tuple(own)))
+    """Movements of all series at about one place are one event; its place is the one that most of them agree on.
+
+    Strongest first, each joins the nearest event from whose place its own cannot be told, or begins one.  What is near
+    to a member but not to the strongest is an event of its own, so that chains do not grow; and a series joins an event
+    once, so that up and down again is never one.
+    """
+    cores: list[list[Movement]] = []
+    for item in sorted(movements, key=_strength):
+        fit = [core for core in cores if _is_near(item, core) and not _has(core, item)]
+        if fit:
+            min(fit, key=partial(_distance, item)).append(item)
+        else:
+            cores.append([item])
+    places = [_place(core) for core in cores]
+    events = [_event(timeline, at, tuple(core), places) for at, core in zip(places, cores, strict=True)]
     return tuple(sorted(events, key=lambda event: event.index))
 
 
-def _event(timeline: Timeline, at: int, movements: tuple[Movement, ...]) -> Event:
-    before = next(moment for moment in reversed(timeline.moments[:at]) if moment.valid)
+def _strength(item: Movement) -> tuple[float, int, int, str, str]:
+    return item.change.p_value, item.reach, item.change.index, item.service, item.metric.value
+
+
+def _distance(item: Movement, core: Sequence[Movement]) -> int:
+    return abs(item.change.index - core[0].change.index)
+
+
+def _is_near(item: Movement, core: Sequence[Movement]) -> bool:
+    return _distance(item, core) <= min(max(NEAR, REACHES * item.reach + core[0].reach), FAR)
+
+
+def _has(core: Sequence[Movement], item: Movement) -> bool:
+    return any((one.service, one.metric) == (item.service, item.metric) for one in core)
+
+
+def _place(core: Sequence[Movement]) -> int:
+    """Median of the places, each counted the more the surer it is."""
+    ranked = sorted(core, key=lambda item: item.change.index)
+    counts = np.cumsum([1.0 / max(item.reach, 1) for item in ranked])
+    return ranked[int(np.searchsorted(counts, counts[-1] / 2.0))].change.index
+
+
+def _event(timeline: Timeline, at: int, movements: tuple[Movement, ...], places: Sequence[int]) -> Event:
+    reach = max(NEAR, min(item.reach for item in movements))
+    around = range(max(at - reach, 0), min(at + reach + 1, len(timeline)))
+    own = [i for i in around if abs(i - at) <= min(abs(i - place) for place in places)]
     after = timeline.moments[at]
-    return Event(after.run_id, timeline.scenario, at, before, after, movements)
+    return Event(
+        after.run_id,
+        timeline.scenario,
+        at,
+        timeline.moments[_last_before(timeline, at, movements)],
+        after,
+        movements,
+        tuple(timeline.moments[i].run_id for i in own),
+    )
+
+
+def _last_before(timeline: Timeline, at: int, movements: Sequence[Movement]) -> int:
+    """The last run before a place in which any series that moved right there has a value."""
+    there = [(item.service, item.metric) for item in movements if item.change.index == at]
+    measured = [np.nonzero(~np.isnan(timeline.series[key][:at]))[0] for key in there if key in timeline.series]
+    last = [int(places[-1]) for places in measured if places.size]
+    return max(last, default=max(at - 1, 0))
+
+
+def _moment(moment: Moment) -> dict[str, Any]:
+    time = moment.started_at.isoformat() if moment.started_at else None
+    return {"run": moment.run_id, "started_at": time, "commit": moment.commit, "branch": moment.branch}
 
 
 def _finite(value: float) -> float | None:
-    return value if abs(value) != float("inf") else None
+    return value if math.isfinite(value) else None

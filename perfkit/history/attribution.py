@@ -1,0 +1,217 @@
+"""Which commits an event may come of: those between the last run before it and the first run after it.
+
+Git is asked with lists of words, never through a shell, and is not let on the network.  What it answers (subjects,
+names) was written by strangers: it is kept as it came, and whoever shows it makes it harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perfkit.history.events import Event
+
+MOST_COMMITS = 50  # that are listed
+TIMEOUT_S = 20.0  # of one question to git
+_ID = re.compile(r"[0-9a-f]{7,64}")
+_QUIET = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",  # older git fetches what a partial clone lacks, whatever it is told
+    "LC_ALL": "C",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit; ``date`` is when it was committed, ISO 8601.  Author and subject are hostile text."""
+
+    id: str
+    author: str
+    date: str
+    subject: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, "author": self.author, "date": self.date, "subject": self.subject}
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """The commits between two runs.
+
+    Parameters
+    ----------
+    before, after
+        Commits of the two runs, as the runs say; empty where they do not.
+    commits
+        Newest first, at most `MOST_COMMITS`; empty where they cannot be told.
+    total
+        How many there are; ``None`` where it cannot be told.
+    notes
+        Sentences: why there is no list, or what to know about it.
+    """
+
+    before: str
+    after: str
+    commits: tuple[Commit, ...] = ()
+    total: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def span(self) -> str:
+        """``3f2a1b0c9..77de01aa2``, one commit where both are the same, empty where neither is known."""
+        ends = [commit[:9] for commit in (self.before, self.after)]
+        if ends[0] == ends[1]:
+            return ends[0]
+        return "..".join(end or "?" for end in ends)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "total": self.total,
+            "commits": [commit.to_dict() for commit in self.commits],
+            "notes": list(self.notes),
+        }
+
+
+def attribute(event: Event, repository: Path | None = None) -> Attribution:
+    """The commits between the runs of an event.
+
+    Parameters
+    ----------
+    repository
+        A folder inside the repository that the runs are of; ``None`` tells the commits of the runs and no more.
+    """
+    before, after = event.last_before.commit, event.first_after.commit
+    found = commits_between(before, after, repository)
+    if not event.reach:
+        return found
+    many = f"{event.reach} run{'s' if event.reach > 1 else ''}"
+    note = f"The place is certain to {many} only: a commit of the runs beside may be the one."
+    return Attribution(before, after, found.commits, found.total, (*found.notes, note))
+
+
+def commits_between(before: str, after: str, repository: Path | None = None) -> Attribution:
+    """What is in ``after`` and not in ``before``; whatever prevents an answer is said in `Attribution.notes`."""
+    trouble = _trouble(before, after, repository)
+    if trouble or repository is None:
+        return Attribution(before, after, notes=trouble)
+    git = _Git(repository)
+    try:
+        return _listed(git, before, after)
+    except _Silent as error:
+        return Attribution(before, after, notes=(str(error),))
+
+
+def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...]:
+    """What can be said without git."""
+    missing = [name for name, commit in (("before", before), ("after", after)) if not commit]
+    if missing:
+        runs = "neither run says" if len(missing) == 2 else f"the run {missing[0]} it does not say"
+        return (f"Which commits it came with is not known: {runs} of which commit it is.",)
+    if any(not _ID.fullmatch(commit) for commit in (before, after)):
+        return ("What the runs say of their commits is no commit id.",)
+    if before.startswith(after) or after.startswith(before):
+        return (
+            f"Both runs are of the same commit {before[:9]}: not the committed code, but changes that were not "
+            "committed, the machine, the data or the load.",
+        )
+    return () if repository is not None else ("No repository is at hand to list the commits.",)
+
+
+def _listed(git: _Git, before: str, after: str) -> Attribution:
+    notes = tuple(text for commit in (before, after) if (text := _unknown(git, commit)))
+    if notes:
+        return Attribution(before, after, notes=notes)
+    ahead, behind = git.count(f"{before}..{after}"), git.count(f"{after}..{before}")
+    if behind and not ahead:
+        note = f"The later run is of an earlier commit: {behind} commits were taken back. They are listed."
+        return Attribution(before, after, git.log(f"{after}..{before}"), behind, (note,))
+    if behind:
+        notes = (
+            f"{before[:9]} is no ancestor of {after[:9]}: the history was rewritten, or the runs are of different "
+            f"branches. {behind} commits of the run before are missing from the run after it.",
+        )
+    if git.is_shallow():
+        notes = (*notes, "This is a shallow clone: commits may be missing. `git fetch --unshallow` brings them.")
+    if ahead > MOST_COMMITS:
+        notes = (*notes, f"The newest {MOST_COMMITS} of {ahead} commits are listed.")
+    return Attribution(before, after, git.log(f"{before}..{after}"), ahead, notes)
+
+
+def _unknown(git: _Git, commit: str) -> str:
+    """Why a commit cannot be found; empty when it can."""
+    if git.knows(commit):
+        return ""
+    if git.is_shallow():
+        return f"The commit {commit[:9]} is not in this shallow clone; `git fetch --unshallow` may bring it."
+    return (
+        f"The commit {commit[:9]} is not in this repository: it was never fetched, was rewritten since (by rebase or "
+        "squash), or is of another repository."
+    )
+
+
+class _Silent(Exception):
+    """Git gave no answer; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Git:
+    """Questions to a repository."""
+
+    folder: Path
+
+    def knows(self, commit: str) -> bool:
+        return self._ask("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
+    def is_shallow(self) -> bool:
+        return self._said("rev-parse", "--is-shallow-repository").strip() == "true"
+
+    def count(self, span: str) -> int:
+        return int(self._said("rev-list", "--count", "--end-of-options", span, "--"))
+
+    def log(self, span: str) -> tuple[Commit, ...]:
+        """Newest first."""
+        form = "--format=%H%x00%an%x00%cI%x00%s%x00"
+        words = ("log", "--no-show-signature", "--no-color", f"--max-count={MOST_COMMITS}", form)
+        fields = self._said(*words, "--end-of-options", span, "--").split("\0")
+        rows = zip(*[iter(fields)] * 4, strict=False)
+        return tuple(Commit(row[0].strip(), *row[1:]) for row in rows)
+
+    def _said(self, *words: str) -> str:
+        done = self._ask(*words)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            raise _Silent(f"git {words[0]} in {self.folder} failed: {lines[-1] if lines else 'it does not say why'}")
+        return done.stdout
+
+    def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                ["git", "-C", str(self.folder), "-c", "core.fsmonitor=false", *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=TIMEOUT_S,
+                check=False,
+                env=_quiet(os.environ),
+            )
+        except OSError as error:
+            raise _Silent(f"git cannot be started: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise _Silent(f"git {words[0]} in {self.folder} did not answer within {TIMEOUT_S:g} s") from error
+
+
+def _quiet(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without variables that aim git at another repository (set in hooks), and without questions or network."""
+    aimed = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+    return {**{name: value for name, value in environment.items() if name not in aimed}, **_QUIET}
