@@ -16,6 +16,7 @@ from perfkit.policy import Policy, read_toml
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
 
 FILE_NAME = "perfkit.toml"
+_PLACES = {"reports": "reports", "baselines": "data/baselines", "acknowledged": "data/acknowledged.json"}
 LOAD = ("users", "spawn_rate", "duration_s", "rate", "peak", "stages", "arrivals", "max_in_flight")
 # Said anew, one of these replaces what an inherited scenario says of the others
 _INSTEAD = {
@@ -103,6 +104,8 @@ class Settings:
     policy: Policy
     store: str = "data/runs"
     reports: Path = Path("reports")
+    baselines: Path = Path("data/baselines")
+    acknowledged: Path = Path("data/acknowledged.json")
     path: Path | None = None
     own: tuple[str, ...] = ()  # the scenarios that the file itself defines
 
@@ -125,13 +128,13 @@ def load_settings(path: Path | None = None) -> Settings:
     if file is None:
         return Settings(BUILT_IN, Policy())
     document = read_toml(file)
-    _known_keys(document, ("scenario", "policy", "store", "reports"), str(file))
+    _known_keys(document, ("scenario", "policy", "store", *_PLACES), str(file))
     base = file.resolve().parent
     return Settings(
         scenarios=_scenarios(_table(document, "scenario", str(file)), file, base),
         policy=Policy.from_mapping(_table(document, "policy", str(file)), f"{file}: [policy]"),
         store=_store(document, file, base),
-        reports=base / _typed(document.get("reports", "reports"), str, f"{file}: reports"),
+        **{name: base / _typed(document.get(name, usual), str, f"{file}: {name}") for name, usual in _PLACES.items()},
         path=file,
         own=tuple(_table(document, "scenario", str(file))),
     )

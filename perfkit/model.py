@@ -6,8 +6,8 @@ Units are in the names.  Times are UTC and aware.  What a source cannot say is `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -362,6 +362,10 @@ class Comparison:
         names = list(Finding.__dataclass_fields__)
         rows = [{**{n: getattr(f, n) for n in names}, "verdict": f.verdict.value} for f in self.findings]
         return pd.DataFrame(rows, columns=names)
+
+    def with_warnings(self, more: Iterable[str]) -> Comparison:
+        """The same comparison with what else must be known of it."""
+        return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *more))))
 
     def by_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings with that verdict, in order."""

@@ -15,6 +15,8 @@ from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, load_settings
 from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError
+from perfkit.history.selection import Past, select
+from perfkit.history.selectors import misspelt, readings
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run, Validity
@@ -29,6 +31,7 @@ from perfkit.validity import duplicate_check
 __all__ = [
     "Execution",
     "capacity_of",
+    "choose_runs",
     "compare",
     "detectable",
     "execution_record",
@@ -126,6 +129,8 @@ def known_history(store: str, baseline: Sequence[Run], candidate: Sequence[Run])
 def plan(store: str, scenario: str, percent: float, *, power: float, policy: Policy | None = None) -> pd.DataFrame:
     """How many runs a comparison needs on each side to call a worsening of ``percent``.
 
+    Learned from all runs of a scenario, or from those that a selector such as ``api@rolling`` names.
+
     Returns
     -------
     DataFrame
@@ -136,8 +141,12 @@ def plan(store: str, scenario: str, percent: float, *, power: float, policy: Pol
     import pandas as pd
 
     known = RunStore(store)
-    profile = known.noise_profile(scenario)
-    lengths = known.runs(scenario=scenario)["duration_s"].dropna()
+    if is_selector(scenario):
+        runs = load_runs([scenario], store=store)
+        profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
+    else:
+        profile, lengths = known.noise_profile(scenario), known.runs(scenario=scenario)["duration_s"]
+    lengths = lengths.dropna()
     length = float(lengths.median()) if len(lengths) else float("nan")
     rows = plan_runs(profile, policy or Policy(), percent, power)
     frame = pd.DataFrame(rows, columns=["service", "metric", "variation_pct", "history_runs", "runs_per_side"])
@@ -158,7 +167,9 @@ def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
     return tuple(run if isinstance(run, Run) else read_run(run) for run in side)
 
 
-def load_runs(paths: str | Path | Sequence[str | Path], *, store: str | None = None) -> tuple[Run, ...]:
+def load_runs(
+    paths: str | Path | Sequence[str | Path], *, store: str | None = None, baselines: Path | None = None
+) -> tuple[Run, ...]:
     """Read every run that the paths name, in the order given.
 
     Parameters
@@ -166,9 +177,11 @@ def load_runs(paths: str | Path | Sequence[str | Path], *, store: str | None = N
     paths
         A path, glob pattern, or folder of run folders; or several, as a sequence or as one text separated by commas or
         line ends.  A relative path in a text that does not exist is tried from the folder above too, so that a
-        notebook opened in ``notebooks/`` finds what the command line finds.
+        notebook opened in ``notebooks/`` finds what the command line finds.  Selectors such as ``api@rolling`` too.
     store
         Folder or URL of a store, whose run ids (and patterns of them) may be named too.
+    baselines
+        Folder of the pinned baselines; else that of the settings, as is the store of a selector.
 
     Raises
     ------
@@ -178,7 +191,29 @@ def load_runs(paths: str | Path | Sequence[str | Path], *, store: str | None = N
     from_notebook = isinstance(paths, str)
     texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
-    return tuple(run for name in names for run in _named(name, store, beside=from_notebook))
+    return tuple(run for name in names for run in _named(name, store, beside=from_notebook, baselines=baselines))
+
+
+def choose_runs(
+    names: Sequence[str], *, store: str, baselines: Path, candidates: Sequence[Run] = ()
+) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
+
+    Selectors leave the candidates out.
+    """
+    past = Past(RunStore(store), baselines, candidates=tuple(candidates))
+    chosen = [select(name, past) if is_selector(name) else None for name in names]
+    runs = [
+        one.runs if one is not None else _named(name, store, beside=False)
+        for name, one in zip(names, chosen, strict=True)
+    ]
+    notes = [note for one in chosen if one is not None for note in one.warnings]
+    return tuple(run for side in runs for run in side), tuple(dict.fromkeys(notes))
+
+
+def is_selector(name: str) -> bool:
+    """Whether a name is a selector such as ``api@rolling``; a file or folder of that name comes first."""
+    return bool(readings(name)) and not Path(name).exists()
 
 
 def _split(text: str) -> list[str]:
@@ -188,13 +223,22 @@ def _split(text: str) -> list[str]:
     return text.split(",")
 
 
-def _named(name: str, store: str | None, *, beside: bool) -> list[Run]:
+def _named(name: str, store: str | None, *, beside: bool, baselines: Path | None = None) -> list[Run]:
+    if is_selector(name):
+        settings = load_settings()
+        return [*select(name, Past(RunStore(store or settings.store), baselines or settings.baselines)).runs]
     if store is not None and "://" in store:
         known = RunStore(store)
         found = fnmatch.filter(known.ids(), name)
         if found:
             return [known.get(run_id) for run_id in found]
-    return [read_run(path) for path in expand_path(name, store, beside=beside)]
+    try:
+        places = expand_path(name, store, beside=beside)
+    except ReadError as error:
+        if hint := misspelt(name):
+            raise ReadError(f"{error}; {hint}") from error
+        raise
+    return [read_run(path) for path in places]
 
 
 def expand_path(name: str, store: str | None = None, *, beside: bool = False) -> list[Path]:

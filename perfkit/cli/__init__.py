@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from perfkit import __version__
-from perfkit.cli import compare, demo, files, init, plan, replay, report, run, runs
+from perfkit.cli import baseline, compare, demo, files, init, plan, replay, report, run, runs
 from perfkit.errors import (
     LoadError,
     MissingExtra,
@@ -68,7 +68,7 @@ for command in (
     runs.runs,
     files.import_,
     files.metrics,
-    files.baseline,
+    baseline.baseline,
     files.simulate,
     init.init,
 ):

@@ -75,9 +75,10 @@ def compare(
     known = settings_of(settings)
     chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
     place = store or known.store
-    sides = [workflow.load_runs(names, store=place) for names in (baseline, candidate)]
-    profile = workflow.known_history(place, *sides) if history else None
-    comparison = workflow.compare(sides[0], sides[1], policy=chosen, history=profile)
+    judged = workflow.load_runs(candidate, store=place, baselines=known.baselines)
+    sides, notes = workflow.choose_runs(baseline, store=place, baselines=known.baselines, candidates=judged)
+    profile = workflow.known_history(place, sides, judged) if history else None
+    comparison = workflow.compare(sides, judged, policy=chosen, history=profile).with_warnings(notes)
     if explain is not None:
         write(workflow.explain(comparison, *explain, policy=chosen, history=profile), output)
     else:

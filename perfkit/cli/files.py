@@ -1,4 +1,4 @@
-"""``perfkit import | metrics | baseline | simulate``: the commands about files."""
+"""``perfkit import | metrics | simulate``: the commands about files."""
 
 from __future__ import annotations
 
@@ -47,35 +47,6 @@ def metrics(files: tuple[str, ...], output: Path | None) -> None:
     \b
     Example:
       perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
-    """
-    from perfkit import workflow
-    from perfkit.readers.metrics_json import pooled_metrics
-
-    write(dump(pooled_metrics(workflow.load_runs(files))), output)
-
-
-@click.group(short_help="Make baselines.")
-def baseline() -> None:
-    """Make baselines from runs."""
-
-
-@baseline.command("extract", short_help="Result files -> performance-baselines-v2.json.")
-@FILES
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("performance-baselines-v2.json"),
-    show_default=True,
-    help="The baselines file.",
-)
-def extract(files: tuple[str, ...], output: Path) -> None:
-    """Write the baselines file: service name to users, latencies, error rate, rps, counts and time.
-
-    Several runs of one service are pooled: counts add up, other values are averaged over runs.
-
-    \b
-    Example:
-      perfkit baseline extract load_results_baseline_*_stats.csv
     """
     from perfkit import workflow
     from perfkit.readers.metrics_json import pooled_metrics

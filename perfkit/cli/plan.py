@@ -11,7 +11,7 @@ from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings
 
 
 @click.command(short_help="How many runs show a change of that size?")
-@click.option("--scenario", required=True, help="The load test whose runs are in the store.")
+@click.option("--scenario", required=True, help="The load test whose runs are in the store, or such as api@rolling.")
 @click.option("--detect", required=True, metavar="PERCENT", help="The worsening to be called, such as 5%.")
 @click.option(
     "--power",

@@ -47,7 +47,7 @@ def baseline(
     """
     known = settings_of(settings)
     place = store or known.store
-    parameters = {"runs": _paths(runs, place), "policy": _policy(policy, known.path), "title": title}
+    parameters = {"runs": _paths(runs, place, known.baselines), "policy": _policy(policy, known.path), "title": title}
     _run("baseline", parameters, reports or known.reports)
 
 
@@ -81,8 +81,8 @@ def compare(
     known = settings_of(settings)
     place = store or known.store
     parameters = {
-        "baseline": _paths(before, place),
-        "candidate": _paths(candidate, place),
+        "baseline": _baseline(before, candidate, place, known.baselines),
+        "candidate": _paths(candidate, place, known.baselines),
         "policy": _policy(policy, known.path),
         "rule": rule,
         "title": title,
@@ -122,19 +122,31 @@ def capacity(
     if slo is not None:
         parse_slo(slo)  # a wrong one is told before the notebook starts
     parameters = {
-        "runs": _paths(runs, place),
-        "candidate": _paths(candidate, place) if candidate else None,
+        "runs": _paths(runs, place, known.baselines),
+        "candidate": _paths(candidate, place, known.baselines) if candidate else None,
         "slo": slo,
         "title": title,
     }
     _run("capacity", parameters, reports or known.reports)
 
 
-def _paths(names: tuple[str, ...], store: str) -> str:
+def _paths(names: tuple[str, ...], store: str, baselines: Path) -> str:
     """Absolute places of the runs, one a line: the notebook runs in a folder of its own."""
     from perfkit import workflow
 
-    return "\n".join(_place(run) for run in workflow.load_runs(names, store=store))
+    return "\n".join(_place(run) for run in workflow.load_runs(names, store=store, baselines=baselines))
+
+
+def _baseline(names: tuple[str, ...], candidate: tuple[str, ...], store: str, baselines: Path) -> str:
+    """`_paths` of a baseline, which selectors choose without the candidate; what is to be known of it is said."""
+    from perfkit import workflow
+    from perfkit.render.theme import clean
+
+    judged = workflow.load_runs(candidate, store=store, baselines=baselines)
+    runs, notes = workflow.choose_runs(names, store=store, baselines=baselines, candidates=judged)
+    for note in notes:
+        click.echo(f"! {clean(note)}", err=True)
+    return "\n".join(_place(run) for run in runs)
 
 
 def _place(run: Run) -> str:

@@ -1,0 +1,232 @@
+"""Pinned baselines: runs that somebody chose as an anchor, in a reviewable JSON file that keeps what was before.
+
+One file per baseline, ``data/baselines/SCENARIO/NAME.json`` (setting ``baselines``).  It names runs; the runs
+themselves stay in the store.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from perfkit.document import dump_json, parse_time, slug
+from perfkit.errors import ReadError, StoreError, did_you_mean
+from perfkit.model import Run
+from perfkit.whole_file import write_whole
+
+SCHEMA = "perfkit.pinned/1"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_TEXTS = ("name", "scenario", "profile", "reason", "by", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A baseline that stays where it was put.
+
+    Parameters
+    ----------
+    runs
+        Ids of its runs in the store, oldest first.
+    profile
+        The load of its runs, in words.
+    environment
+        Where they were made; a fact that differed among them has all its values.
+    expires
+        The last day on which it is good; ``None``: no end.
+    history
+        What it was before, oldest first: the documents without their own history.
+    """
+
+    name: str
+    scenario: str
+    runs: tuple[str, ...]
+    profile: str
+    environment: Mapping[str, str]
+    reason: str
+    by: str
+    created: datetime
+    expires: date | None = None
+    history: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name: letters, digits and . _ + - (at most 64, a letter or digit first), got {self.name!r}"
+            )
+        if not self.runs:
+            raise ValueError("runs: a baseline needs at least one")
+        if not self.reason.strip():
+            raise ValueError("reason: say why these runs are the baseline, for those who review it")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document ``perfkit.pinned/1``."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "scenario": self.scenario,
+            **self._state(),
+            "history": [dict(item) for item in self.history],
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "runs": list(self.runs),
+            "profile": self.profile,
+            "environment": dict(self.environment),
+            "reason": self.reason,
+            "by": self.by,
+            "created": self.created.isoformat(),
+            "expires": self.expires.isoformat() if self.expires else None,
+        }
+
+    def moved(self, runs: Sequence[Run], reason: str, by: str, now: datetime) -> Pinned:
+        """The same baseline on other runs; where it was stays in its history."""
+        return replace(
+            pin(self.name, runs, reason=reason, by=by, expires=self.expires, now=now),
+            history=(*self.history, self._state()),
+        )
+
+
+def pin(
+    name: str, runs: Sequence[Run], *, reason: str, by: str, expires: date | None = None, now: datetime | None = None
+) -> Pinned:
+    """A baseline of these runs, which are valid and of one scenario; ``ValueError`` when they are not."""
+    if bad := [run.id for run in runs if not run.validity.ok]:
+        raise ValueError(f"runs: invalid ones never enter a baseline: {', '.join(bad)}")
+    scenarios = sorted({run.scenario for run in runs})
+    if len(scenarios) > 1:
+        raise ValueError(f"runs: a baseline is of one scenario, got {', '.join(scenarios)}")
+    when = (now or datetime.now(UTC)).replace(microsecond=0)
+    loads = sorted({run.profile.describe() for run in runs})
+    return Pinned(
+        name,
+        "".join(scenarios),
+        tuple(run.id for run in sorted(runs, key=lambda run: (run.started_at or when, run.id))),
+        "; ".join(loads),
+        _environment(runs),
+        reason,
+        by or whoever(),
+        when,
+        expires,
+    )
+
+
+def _environment(runs: Sequence[Run]) -> dict[str, str]:
+    names = dict.fromkeys(name for run in runs for name in run.environment)
+    return {n: " | ".join(sorted({run.environment[n] for run in runs if n in run.environment})) for n in names}
+
+
+def whoever() -> str:
+    """The login of who runs this; empty where there is none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def parse_day(text: str, today: date) -> date:
+    """A day, as ``2027-01-31`` or as ``90d`` from today; ``ValueError`` for anything else."""
+    if match := re.fullmatch(r"(\d{1,5}) ?d(ays?)?", text.strip()):
+        return today + timedelta(days=int(match[1]))
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ValueError(f"expected a day such as 2027-01-31, or 90d, got {text!r}") from error
+
+
+class Baselines:
+    """The pinned baselines in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, scenario: str, name: str) -> Path:
+        """The file of a baseline; a scenario whose name is no file name has a digest in it."""
+        safe = slug(scenario)
+        room = safe if safe == scenario else f"{safe}-{sha256(scenario.encode()).hexdigest()[:8]}"
+        return self.folder / room / f"{name}.json"
+
+    def all(self, scenario: str | None = None) -> tuple[Pinned, ...]:
+        """Every baseline, by scenario and name; ``ReadError`` names a file that is none."""
+        found = [read_pinned(path) for path in sorted(self.folder.glob("*/*.json"))]
+        return tuple(item for item in found if scenario in (None, item.scenario))
+
+    def get(self, scenario: str, name: str) -> Pinned:
+        """One baseline; ``ReadError`` names the nearest known one."""
+        path = self.place(scenario, name) if _NAME.fullmatch(name) else None
+        if path is not None and path.is_file():
+            return read_pinned(path)
+        names = [item.name for item in self.all(scenario)]
+        known = f"; there are {', '.join(names)}" if names else "; `perfkit baseline pin` makes one"
+        raise ReadError(
+            f"{self.folder}: no pinned baseline {name!r} of the scenario {scenario!r}{did_you_mean(name, names)}{known}"
+        )
+
+    def keep(self, pinned: Pinned, *, replacing: bool = False) -> Path:
+        """Write a baseline; `StoreError` when there is one of that name, unless ``replacing``."""
+        path = self.place(pinned.scenario, pinned.name)
+        if path.exists() and not replacing:
+            raise StoreError(
+                f"{path}: {pinned.name} is pinned already; `perfkit baseline accept` moves it, or choose another name"
+            )
+        try:
+            write_whole(path, dump_json(pinned.to_dict()))
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        return path
+
+
+def read_pinned(path: Path) -> Pinned:
+    """Read one file; ``ReadError`` names what is wrong."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
+        raise ReadError(f"{path}: not a pinned baseline of schema {SCHEMA!r}; it may come from a newer perfkit")
+    try:
+        return _from_document(document)
+    except KeyError as error:
+        raise ReadError(f"{path}: the key {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def _from_document(document: Mapping[str, Any]) -> Pinned:
+    for name in _TEXTS:
+        if not isinstance(document[name], str):
+            raise TypeError(f"{name}: expected text, got {document[name]!r}")
+    runs, environment, history = document["runs"], document["environment"], document.get("history", [])
+    if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
+        raise TypeError(f"runs: expected a list of run ids, got {runs!r}"[:200])
+    if not isinstance(environment, Mapping) or not isinstance(history, list):
+        raise TypeError("environment: expected an object, and history a list")
+    expires = document.get("expires")
+    return Pinned(
+        **{name: document[name] for name in _TEXTS if name != "created"},
+        runs=tuple(runs),
+        environment={str(name): str(value) for name, value in environment.items()},
+        created=parse_time(document["created"]),
+        expires=date.fromisoformat(expires) if expires is not None else None,
+        history=tuple(history),
+    )
+
+
+def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:
+    """A baseline by its name alone; ``ReadError`` where that names none, or several."""
+    every = Baselines(folder).all(scenario)
+    found = [item for item in every if name in (item.name, f"{item.scenario}@pinned:{item.name}")]
+    if len(found) == 1:
+        return found[0]
+    names = [item.name for item in every]
+    if found:
+        raise ReadError(f"{name}: is pinned for {', '.join(item.scenario for item in found)}; say --scenario")
+    there = f"; there are {', '.join(names)}" if names else "; `perfkit baseline pin` makes one"
+    raise ReadError(f"{folder}: no pinned baseline {name!r}{did_you_mean(name, names)}{there}")

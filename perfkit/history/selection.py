@@ -1,0 +1,228 @@
+"""The runs that a selector names: valid ones of a store, with what must be known of them as a baseline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perfkit.comparability import check_sides
+from perfkit.errors import ReadError, did_you_mean
+from perfkit.history.ancestry import ancestry_of
+from perfkit.history.baselines import Baselines
+from perfkit.history.events import find_events
+from perfkit.history.fitness import told_of
+from perfkit.history.selectors import Selector, misspelt, readings
+from perfkit.history.timeline import timeline_of
+from perfkit.model import Run, Severity
+from perfkit.store import RunStore
+
+_OTHER_LOAD = ("load", "load_profile", "services")  # checks that make runs of one history unlike each other
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Where selectors look.
+
+    Parameters
+    ----------
+    baselines
+        Folder of the pinned baselines.
+    repository
+        A folder of the checkout that ``merge-base`` asks.
+    candidates
+        Runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest.
+    """
+
+    store: RunStore
+    baselines: Path = Path("data/baselines")
+    repository: Path = field(default_factory=Path)
+    candidates: tuple[Run, ...] = ()
+
+    @property
+    def until(self) -> datetime | None:
+        """When the first candidate began; ``None`` where unknown."""
+        times = [run.started_at for run in self.candidates if run.started_at is not None]
+        return min(times) if len(times) == len(self.candidates) and times else None
+
+    @property
+    def now(self) -> datetime:
+        """The time at which a baseline's age is told: that of the candidates, else the present."""
+        return self.until or datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The runs that a selector names, oldest first, and what its reader must know of them."""
+
+    selector: Selector
+    runs: tuple[Run, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def select(text: str, past: Past) -> Selected:
+    """The runs that a selector names.
+
+    Raises
+    ------
+    ReadError
+        It is no selector, or names nothing; says what there is.
+    """
+    choices = readings(text)
+    if not choices:
+        raise ReadError(f"{text}: {misspelt(text) or 'is not a selector such as api@rolling'}")
+    frame = past.store.runs()
+    known = list(dict.fromkeys(frame["scenario"]))
+    selector = next((one for one in choices if one.scenario in known), choices[0])
+    if selector.scenario not in known:
+        there = f"; there are {', '.join(map(repr, known))}" if known else "; it has no runs yet"
+        near = did_you_mean(selector.scenario, known)
+        raise ReadError(f"{text}: no scenario {selector.scenario!r} in {past.store.url}{near}{there}")
+    candidates = {run.id for run in past.candidates}
+    every = [run for run in runs_of(past.store, selector.scenario) if run.validity.ok and run.id not in candidates]
+    selected, notes = _CHOOSE[selector.kind](selector, every, past)
+    if not selected:
+        raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}")
+    notes = (*notes, *told_of(str(selector), selected, every, past.now))
+    return Selected(selector, selected, tuple(dict.fromkeys(notes)))
+
+
+def runs_of(store: RunStore, scenario: str) -> tuple[Run, ...]:
+    """All runs of a scenario, oldest first; broken ones are skipped."""
+    found = [store.get(run_id) for run_id in store.runs(scenario=scenario)["id"]]
+    return in_time(found)
+
+
+def in_time(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Oldest first; those without a time before all others."""
+    long_ago = datetime.min.replace(tzinfo=UTC)
+    return tuple(sorted(runs, key=lambda run: (run.started_at or long_ago, run.id)))
+
+
+def before(runs: Sequence[Run], until: datetime | None) -> tuple[Run, ...]:
+    """Those that began before that time."""
+    return tuple(run for run in runs if until is None or (run.started_at is not None and run.started_at < until))
+
+
+def alike(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], str]:
+    """Runs that may be held against the reference, and a note on those left out; all of them if none may."""
+    kept = tuple(run for run in runs if not _is_foreign(run, reference))
+    if not kept or len(kept) == len(runs):
+        return tuple(runs), ""
+    gone = len(runs) - len(kept)
+    verb = "runs were" if gone > 1 else "run was"
+    return (
+        kept,
+        f"{gone} {verb} left out of {reference.scenario}'s history: made under another load or of other services.",
+    )
+
+
+def _is_foreign(run: Run, reference: Run) -> bool:
+    checks = check_sides([run], [reference]).checks
+    return any(check.name in _OTHER_LOAD and check.severity is Severity.INVALID for check in checks)
+
+
+_Choice = tuple[tuple[Run, ...], tuple[str, ...]]
+
+
+def _rolling(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+    runs = before(every, past.until)
+    if selector.argument:
+        runs = _of_branch(selector, runs)
+    if not runs:
+        return (), ()
+    runs, note = alike(runs, past.candidates[0] if past.candidates else runs[-1])
+    return since_last_change(runs), (note,) if note else ()
+
+
+def since_last_change(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs of the present level, of valid ones of one scenario in time order."""
+    events = find_events(timeline_of(runs[0].scenario, runs)) if runs else ()
+    return tuple(runs[events[-1].index :]) if events else tuple(runs)
+
+
+def _pinned(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+    pinned = Baselines(past.baselines).get(selector.scenario, selector.argument)
+    by_id = {run.id: run for run in every}
+    candidates = {run.id for run in past.candidates}
+    notes = []
+    missing = [run_id for run_id in pinned.runs if run_id not in by_id and run_id not in candidates]
+    if missing:
+        notes.append(
+            f"{selector}: {len(missing)} of its {len(pinned.runs)} runs are gone from {past.store.url} or no longer "
+            f"valid: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}."
+        )
+    if pinned.expires is not None and past.now.date() > pinned.expires:
+        notes.append(
+            f"{selector} expired on {pinned.expires}: pin a newer one, or move it with `perfkit baseline accept`."
+        )
+    return tuple(by_id[run_id] for run_id in pinned.runs if run_id in by_id), tuple(notes)
+
+
+def _last(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", selector.argument):
+        raise ReadError(f"{selector}: expected a number of runs from 1 on, such as {selector.scenario}@last:5")
+    return before(every, past.until)[-int(selector.argument) :], ()
+
+
+def _of_branch(selector: Selector, runs: Sequence[Run]) -> tuple[Run, ...]:
+    found = tuple(run for run in runs if run.git.get("branch") == selector.argument)
+    if not found:
+        names = list(dict.fromkeys(branch for run in runs if (branch := run.git.get("branch"))))
+        there = f"; there are runs of {', '.join(names[:8])}" if names else "; these runs do not know their branch"
+        raise ReadError(f"{selector}: no valid run of that branch{did_you_mean(selector.argument, names)}{there}")
+    return found
+
+
+def _branch(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
+    return _of_branch(selector, every), ()
+
+
+def _commit(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
+    digits = selector.argument.lower()
+    if not re.fullmatch(r"[0-9a-f]{4,64}", digits):
+        raise ReadError(f"{selector}: expected at least 4 hexadecimal digits of a commit, got {selector.argument!r}")
+    found = tuple(run for run in every if run.git.get("commit", "").lower().startswith(digits))
+    commits = sorted({run.git["commit"] for run in found})
+    if len(commits) > 1:
+        raise ReadError(f"{selector}: several commits begin so: {', '.join(commit[:12] for commit in commits)}")
+    if not found:
+        newest = list(dict.fromkeys(run.git["commit"][:10] for run in reversed(every) if run.git.get("commit")))[:5]
+        there = f"; the newest with runs are {', '.join(newest)}" if newest else "; these runs do not know their commit"
+        raise ReadError(f"{selector}: no valid run of that commit{there}")
+    return found, tuple(_dirty(selector, found))
+
+
+def _dirty(selector: Selector, runs: Sequence[Run]) -> Iterator[str]:
+    changed = sum(run.git.get("dirty") == "yes" for run in runs)
+    if changed:
+        yield f"{selector}: {changed} of its {len(runs)} runs were made from a tree with uncommitted changes."
+
+
+def _merge_base(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+    ancestry = ancestry_of(past.repository, selector.argument)
+    clean = [run for run in every if run.git.get("dirty") != "yes"]
+    with_runs = {run.git.get("commit", "") for run in clean}
+    at = next((i for i, commit in enumerate(ancestry.commits) if commit in with_runs), None)
+    if at is None:
+        raise ReadError(
+            f"{selector}: {ancestry.left}; neither that commit nor any of the {len(ancestry.commits)} before it has a "
+            f"valid run in {past.store.url}"
+        )
+    commit = ancestry.commits[at]
+    notes = []
+    if at:
+        notes.append(f"{selector}: {ancestry.left}, which has no runs; {commit[:10]}, {at} commits before, stands in.")
+    return tuple(run for run in clean if run.git.get("commit") == commit), tuple(notes)
+
+
+_CHOOSE = {
+    "rolling": _rolling,
+    "pinned": _pinned,
+    "last": _last,
+    "commit": _commit,
+    "branch": _branch,
+    "merge-base": _merge_base,
+}

@@ -1,0 +1,251 @@
+"""Runs named by what they mean: what each selector chooses, what it says of that, and how it refuses."""
+
+import json
+import subprocess
+from datetime import timedelta
+
+import pytest
+from nights import nights, said, stored
+from samples import run
+
+from perfkit import ReadError, RunStore, workflow
+from perfkit.history.selection import Past, select
+from perfkit.history.selectors import Selector, misspelt, readings
+from perfkit.model import Check, Severity, Validity
+
+BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
+
+
+def ids(selected):
+    return [one.id for one in selected.runs]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("api@rolling", ("api", "rolling", "")),
+        ("api@rolling:main", ("api", "rolling", "main")),
+        ("api@pinned:v1.4", ("api", "pinned", "v1.4")),
+        ("api@last:5", ("api", "last", "5")),
+        ("api@commit:abc123", ("api", "commit", "abc123")),
+        ("api@branch:feature/x@2", ("api", "branch", "feature/x@2")),
+        ("api@merge-base", ("api", "merge-base", "")),
+        ("shop @ night@last:2", ("shop @ night", "last", "2")),
+        ("a@rolling@rolling", ("a@rolling", "rolling", "")),
+        ("läden:1@branch:ü\nx", ("läden:1", "branch", "ü\nx")),
+    ],
+)
+def test_texts_are_read_as_selectors(text, expected):
+    assert readings(text)[0] == Selector(*expected)
+    assert str(readings(text)[0]) == text
+
+
+@pytest.mark.parametrize("text", ["api", "@rolling", "runs/2026*", "api@", "api@last", "me@host.csv", "api@rollin"])
+def test_other_texts_are_not(text):
+    assert readings(text) == ()
+
+
+def test_a_scenario_whose_name_looks_like_a_selector_is_found(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 3, scenario="a@branch:x"), nights(rng, 3, scenario="odd, [name]*\n'@'"))
+    assert len(select("a@branch:x@last:2", Past(store)).runs) == 2
+    assert len(select("odd, [name]*\n'@'@rolling", Past(store)).runs) == 3
+
+
+def test_rolling_begins_after_the_last_change(rng, tmp_path):
+    store, every = stored(tmp_path, nights(rng, 20), nights(rng, 12, first=20, factor=1.3))
+    chosen = ids(select("api@rolling", Past(store)))
+    assert chosen == every[-len(chosen) :]
+    assert abs(len(chosen) - 12) <= 2
+    assert ids(select("api@last:5", Past(store))) == every[-5:]
+
+
+def test_candidates_and_later_runs_are_never_their_own_baseline(rng, tmp_path):
+    store, every = stored(tmp_path, nights(rng, 12))
+    past = Past(store, candidates=(store.get(every[6]), store.get(every[7])))
+    assert ids(select("api@rolling", past)) == every[:6]
+    assert ids(select("api@last:3", past)) == every[3:6]
+    with pytest.raises(ReadError, match="names no valid run besides the candidates"):
+        select("api@rolling", Past(store, candidates=(store.get(every[0]),)))
+
+
+def test_invalid_runs_are_never_chosen(rng, tmp_path):
+    bad = nights(rng, 3, first=10, validity=BAD, git={"commit": "c" * 40, "branch": "main"})
+    store, every = stored(tmp_path, nights(rng, 10, git={"commit": "d" * 40, "branch": "main"}), bad)
+    for text in ("api@rolling", "api@last:20", "api@branch:main"):
+        assert ids(select(text, Past(store))) == every[:10]
+    with pytest.raises(ReadError, match="no valid run of that commit; the newest with runs are dddddddddd"):
+        select("api@commit:cccc", Past(store))
+
+
+def test_runs_under_another_load_are_left_out_of_the_rolling_baseline_and_said(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 8), nights(rng, 2, first=3, users=90, salt="x"))
+    selected = select("api@rolling", Past(store))
+    assert {one.profile.users for one in selected.runs} == {30}
+    assert len(selected.runs) == 8
+    assert "2 runs were left out of api's history" in selected.warnings[0]
+
+
+def test_commit_and_branch(rng, tmp_path):
+    one, other = "ab12" + "0" * 36, "ab13" + "0" * 36
+    store, every = stored(
+        tmp_path,
+        nights(rng, 3, git={"commit": one, "branch": "main", "dirty": "no"}),
+        nights(rng, 3, first=3, git={"commit": other, "branch": "-x; $(touch y)", "dirty": "yes"}),
+    )
+    assert ids(select("api@commit:ab12", Past(store))) == every[:3]
+    (note,) = (note for note in select("api@commit:AB13", Past(store)).warnings if "uncommitted" in note)
+    assert "3 of its 3 runs were made from a tree with uncommitted changes" in note
+    assert ids(select("api@branch:-x; $(touch y)", Past(store))) == every[3:]
+    assert ids(select("api@rolling:main", Past(store))) == every[:3]
+    assert any("has runs of 2 branches" in note for note in select("api@rolling", Past(store)).warnings)
+    for text, told in (
+        ("api@commit:zz", "at least 4 hexadecimal digits"),
+        ("api@commit:ab1", "at least 4"),
+        ("api@branch:mian", r"did you mean 'main'\?.*; there are runs of main"),
+        ("api@last:0", "number of runs from 1 on"),
+        ("api@last:x", "number of runs from 1 on"),
+        ("apu@rolling", r"no scenario 'apu' in .*did you mean 'api'"),
+    ):
+        with pytest.raises(ReadError, match=told):
+            select(text, Past(store))
+    store.add(nights(rng, 1, first=9, git={"commit": "ab12" + "f" * 36})[0])
+    with pytest.raises(ReadError, match="several commits begin so: ab12"):
+        select("api@commit:ab12", Past(store))
+
+
+def test_what_makes_a_baseline_weak_is_said(rng, tmp_path):
+    store, every = stored(tmp_path, nights(rng, 2), nights(rng, 60, first=2))
+    past = Past(store)
+    later = run(store.get(every[0]).services, number=0, salt="late", started_at=store.get(every[-1]).started_at)
+    later = Past(store, candidates=(workflow.replace(later, started_at=later.started_at + timedelta(days=40)),))
+    assert any("stale: its newest run is 40 days older" in note for note in select("api@rolling", later).warnings)
+    assert any("single run" in note for note in select("api@last:1", past).warnings)
+    old = workflow.replace(store.get(every[3]), id="x-api-1", content_hash="1", git={"commit": "e" * 40})
+    store.add(old)
+    near = Past(store, candidates=(workflow.replace(later.candidates[0], started_at=store.get(every[-1]).started_at),))
+    assert any(" runs of this scenario came after" in note for note in select("api@commit:eeee", near).warnings)
+
+
+def test_a_selection_that_mixes_two_levels_says_so(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 15), nights(rng, 15, first=15, factor=1.4))
+    assert any("mixes two levels: the history changed at" in n for n in select("api@last:25", Past(store)).warnings)
+    assert not any("mixes" in note for note in select("api@rolling", Past(store)).warnings)
+
+
+def test_undated_runs_and_an_empty_store(rng, tmp_path):
+    store, _ = stored(tmp_path / "a", [workflow.replace(nights(rng, 1)[0], started_at=None, id="undated-api-1")])
+    assert len(select("api@last:3", Past(store)).runs) == 1
+    with pytest.raises(ReadError, match=r"no scenario 'api' in .*it has no runs yet"):
+        select("api@rolling", Past(RunStore(tmp_path / "none")))
+
+
+# Wherever a run is asked for ----------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_selector_is_told(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 3))
+    with pytest.raises(ReadError, match=r"there is no such file.*no selector .did you mean 'rolling'"):
+        workflow.load_runs(["api@roling"], store=store.url)
+    with pytest.raises(ReadError, match="a word must follow, such as api@last:5"):
+        workflow.load_runs(["api@last"], store=store.url)
+    assert misspelt("plain.csv") == ""
+
+
+def test_load_runs_takes_selectors_ids_paths_and_globs(rng, tmp_path, monkeypatch):
+    store, every = stored(tmp_path / "data" / "runs", nights(rng, 6))
+    monkeypatch.chdir(tmp_path)
+    assert [one.id for one in workflow.load_runs("api@last:2")] == every[-2:]  # the store of the settings
+    both = workflow.load_runs(["api@last:1", every[0], f"data/runs/{every[1]}", f"{every[2][:12]}*"], store=store.url)
+    assert {one.id for one in both} >= {every[-1], every[0], every[1]}
+    (tmp_path / "api@rolling").mkdir()
+    with pytest.raises(ReadError):
+        workflow.load_runs(["api@rolling"], store=store.url)  # a folder of that name comes first
+
+
+def test_selectors_on_the_command_line(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store, every = stored(tmp_path / "runs", nights(rng, 20))
+    words = ("compare", "api@rolling", "--candidate", every[-1], "--store", store.url, "--format", "json")
+    code, out, _ = said(*words)
+    document = json.loads(out)
+    assert code == 0
+    chosen = [one["id"] for one in document["baseline"]["runs"]]
+    assert chosen == every[:-1][-len(chosen) :]
+    document = json.loads(said(*words[:1], "api@last:2", *words[2:])[1])
+    assert any("is 2 runs: too few" in text for text in document["warnings"])
+    assert said("compare", "api@rolling", "--candidate", "api@lst:1", "--store", store.url)[0] == 2
+    code, out, err = said("plan", "--scenario", "api@rolling", "--detect", "8%", "--store", store.url)
+    assert code == 0, err
+
+
+# git ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    place = tmp_path / "checkout"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    git("init", "--quiet", "--initial-branch", "main")
+    return place
+
+
+def git(*words):
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit():
+    git("commit", "--quiet", "--allow-empty", "-m", "x")
+    return git("rev-parse", "HEAD")
+
+
+def made_from(rng, sha, first, n=3, **git_facts):
+    return nights(rng, n, first=first, git={"commit": sha, "branch": "main", "dirty": "no", **git_facts})
+
+
+def test_merge_base_takes_the_runs_of_the_commit_where_the_branch_left(rng, tmp_path, repository):
+    commits = [commit() for _ in range(4)]
+    git("checkout", "--quiet", "-b", "feature/-x", commits[2])
+    commit()
+    store, every = stored(
+        tmp_path / "runs",
+        *(made_from(rng, sha, 3 * i) for i, sha in enumerate(commits)),
+        made_from(rng, commits[2], 20, dirty="yes"),
+    )
+    assert ids(select("api@merge-base", Past(store))) == every[6:9]
+    assert ids(select("api@merge-base:main", Past(store))) == every[6:9]
+    with pytest.raises(ReadError, match="git knows no branch --output=x"):
+        select("api@merge-base:--output=x", Past(store))
+
+
+def test_merge_base_falls_back_by_ancestry_and_says_so(rng, tmp_path, repository):
+    commits = [commit() for _ in range(4)]
+    git("checkout", "--quiet", "-b", "feature")
+    commit()
+    store, every = stored(tmp_path / "runs", made_from(rng, commits[1], 0))
+    selected = select("api@merge-base", Past(store))
+    assert ids(selected) == every
+    assert f"{commits[1][:10]}, 2 commits before, stands in" in selected.warnings[0]
+    empty, _ = stored(tmp_path / "other", made_from(rng, "f" * 40, 0))
+    with pytest.raises(ReadError, match="neither that commit nor any of the 4 before it"):
+        select("api@merge-base", Past(empty))
+
+
+def test_on_the_main_branch_itself_the_commit_before_counts(rng, tmp_path, repository):
+    commits = [commit() for _ in range(3)]
+    store, every = stored(tmp_path / "runs", *(made_from(rng, sha, 3 * i) for i, sha in enumerate(commits)))
+    assert ids(select("api@merge-base", Past(store))) == every[3:6]
+    (repository / "f").write_text("x")
+    git("add", "f")  # what is judged is the changed tree: the last commit is its baseline
+    assert ids(select("api@merge-base", Past(store))) == every[6:9]
+
+
+def test_merge_base_outside_a_repository_is_refused(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    store, _ = stored(tmp_path / "runs", nights(rng, 3))
+    with pytest.raises(ReadError, match="not in a git repository"):
+        select("api@merge-base", Past(store))
