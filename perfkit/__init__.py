@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perfkit.errors import (
+        HistoryError,
         LoadError,
         MissingExtra,
         NotComparable,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "perfkit.errors": (
+        "HistoryError",
         "LoadError",
         "MissingExtra",
         "NotComparable",
@@ -61,6 +63,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Comparison",
     "Finding",
+    "HistoryError",
     "LoadError",
     "LoadProfile",
     "Metric",

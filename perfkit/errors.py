@@ -8,6 +8,7 @@
     ├── SettingsError        perfkit.toml or a policy file is wrong
     ├── LoadError            load could not be run, or measured nothing
     ├── StoreError           a run could not be stored or found
+    ├── HistoryError         a history could not be looked at, or a commit not be searched for
     ├── NotComparable        the two sides cannot be compared at all
     ├── RenderError          a notebook or a report failed
     └── MissingExtra         an optional package is not installed
@@ -43,6 +44,10 @@ class LoadError(PerfkitError):
 
 class StoreError(PerfkitError):
     """A run could not be written to or found in a store."""
+
+
+class HistoryError(PerfkitError):
+    """The change points of a history, or the commit that they come of, could not be searched for."""
 
 
 class NotComparable(PerfkitError):

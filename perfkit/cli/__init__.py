@@ -16,8 +16,9 @@ from typing import Any, TextIO
 import click
 
 from perfkit import __version__
-from perfkit.cli import baseline, compare, demo, files, init, plan, replay, report, run, runs
+from perfkit.cli import baseline, changes, compare, demo, files, init, plan, replay, report, run, runs
 from perfkit.errors import (
+    HistoryError,
     LoadError,
     MissingExtra,
     NotComparable,
@@ -35,6 +36,7 @@ EXIT_CODES: dict[type[PerfkitError], int] = {
     NotComparable: 3,
     LoadError: 4,
     StoreError: 4,
+    HistoryError: 4,
     RenderError: 4,
 }
 
@@ -61,6 +63,7 @@ def perfkit() -> None:
 for command in (
     run.run,
     compare.compare,
+    changes.changes,
     report.report,
     demo.demo,
     plan.plan,

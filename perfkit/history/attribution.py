@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,12 @@ def attribute(event: Event, repository: Path | None = None) -> Attribution:
     repository
         A folder inside the repository that the runs are of; ``None`` tells the commits of the runs and no more.
     """
-    before, after = event.last_before.commit, event.first_after.commit
-    found = commits_between(before, after, repository)
-    if not event.reach:
+    found = commits_between(event.last_before.commit, event.first_after.commit, repository)
+    if not found.commits or not event.reach:
         return found
     many = f"{event.reach} run{'s' if event.reach > 1 else ''}"
-    note = f"The place is certain to {many} only: a commit of the runs beside may be the one."
-    return Attribution(before, after, found.commits, found.total, (*found.notes, note))
+    note = f"The place is certain to within {many}: the commits of neighbouring runs are possible too."
+    return replace(found, notes=(*found.notes, note))
 
 
 def commits_between(before: str, after: str, repository: Path | None = None) -> Attribution:

@@ -1,0 +1,164 @@
+"""``perfkit changes``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perfkit.cli.options import SETTINGS, STORE, console, dump, settings_of, write
+
+if TYPE_CHECKING:
+    from perfkit.history.attribution import Attribution
+    from perfkit.history.events import Event
+    from perfkit.history.survey import Attribute, Survey
+    from perfkit.store import RunStore
+
+PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
+
+
+@click.command(short_help="When the level of past runs changed, and by which commits.")
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO...]")
+@click.option("--all", "all_", is_flag=True, help="Every scenario of the store [without a SCENARIO too].")
+@click.option("--service", "services", multiple=True, help="Show only this service; may be repeated.")
+@click.option("--metric", "metrics", multiple=True, help="Show only this metric, such as p95; may be repeated.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Chance that a scenario in which nothing changed shows any event.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    help="How to write the result.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["regression", "never"]),
+    default="never",
+    show_default=True,
+    help="Exit with 1 when the newest event of a scenario is a regression that nobody acknowledged.",
+)
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="Where to look the commits up [this folder].",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Processes [as many as pay].")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Look at the series on this Dask cluster instead.")
+@STORE
+@SETTINGS
+def changes(
+    scenarios: tuple[str, ...],
+    all_: bool,
+    services: tuple[str, ...],
+    metrics: tuple[str, ...],
+    alpha: float,
+    format_: str,
+    output: Path | None,
+    fail_on: str,
+    repository: Path,
+    jobs: int | None,
+    scheduler: str | None,
+    store: str | None,
+    settings: Path | None,
+) -> int:
+    """Show when the level of past runs changed.
+
+    Changes of all metrics and services at one time are one event, with the commits between the last run before and the
+    first run after it.  Single strange runs are outliers and steady movement is drift; neither is an event.
+
+    \b
+    Examples:
+      perfkit changes api
+      perfkit changes api --service api_gateway --metric p95
+      perfkit changes --all --format markdown --output reports/changes.md
+      perfkit changes --all --scheduler tcp://10.0.0.5:8786
+      perfkit changes api --fail-on regression
+    """
+    from perfkit.history.attribution import attribute
+    from perfkit.history.survey import stored_timelines, survey
+    from perfkit.store import RunStore
+
+    if all_ and scenarios:
+        raise click.UsageError("name scenarios, or say --all")
+    if jobs is not None and scheduler is not None:
+        raise click.UsageError("--jobs is about this machine, --scheduler about others: say one of them")
+    known = RunStore(store or settings_of(settings).store)
+    found = survey(
+        stored_timelines(known, scenarios),
+        services=services,
+        metrics=metrics,
+        alpha=alpha,
+        jobs=jobs,
+        scheduler=scheduler,
+        on_progress=_progress(),
+    )
+
+    looked_up: dict[str, Attribution] = {}
+
+    def commits(event: Event) -> Attribution:
+        if event.id not in looked_up:
+            looked_up[event.id] = attribute(event, repository)
+        return looked_up[event.id]
+
+    for run_id, reason in known.broken().items():
+        click.echo(f"! {run_id}: skipped: {reason}", err=True)
+    silenced = acknowledged(known)
+    _write(found, format_, output, commits, silenced)
+    return exit_code(found, fail_on, silenced)
+
+
+def acknowledged(_store: RunStore) -> frozenset[str]:
+    """Ids of the events that somebody called known or intended."""
+    return frozenset()
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    """A line that is rewritten, on a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        if total >= PROGRESS_FROM:
+            click.echo(f"\r\033[K{done:,} of {total:,} series", err=True, nl=done == total)
+
+    return show
+
+
+def _write(
+    found: Sequence[Survey], format_: str, output: Path | None, commits: Attribute, silenced: Collection[str]
+) -> None:
+    if format_ == "json":
+        scenarios = [survey.to_dict(commits, silenced) for survey in found]
+        write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": scenarios}), output)
+    elif format_ == "markdown":
+        from perfkit.render.changes import surveys_to_markdown
+
+        write(surveys_to_markdown(found, commits, silenced), output)
+    else:
+        from perfkit.render.changes import print_survey
+
+        screen = console()
+        with screen.capture() as captured:
+            for number, survey in enumerate(found):
+                screen.print(*([""] if number else []), end="\n" if number else "")
+                print_survey(survey, screen, commits, silenced)
+        write(captured.get(), output)
+
+
+def exit_code(found: Sequence[Survey], fail_on: str, silenced: Collection[str] = ()) -> int:
+    """1 when it shall fail on regressions, and the newest event of a scenario is one that nobody acknowledged."""
+    newest = [survey.newest for survey in found if survey.newest is not None]
+    bad = [event for event in newest if event.kind != "improvement" and not any(map(event.answers_to, silenced))]
+    return int(fail_on == "regression" and bool(bad))

@@ -1,0 +1,208 @@
+"""What a scenario's history shows: its events, and beside them outliers and drifts, which are no events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perfkit.errors import ReadError, SettingsError, did_you_mean
+from perfkit.history.attribution import Attribution
+from perfkit.history.events import Event, Series, events_of, shared_alpha
+from perfkit.history.scan import OnProgress, Task, scan
+from perfkit.history.timeline import Timeline, timeline_of
+from perfkit.model import Metric
+from perfkit.slo import WORDS
+from perfkit.stats.changepoints import Drift, Segmentation
+from perfkit.store import RunStore
+
+Attribute = Callable[[Event], Attribution]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A scenario's history with all that was found in it.
+
+    Parameters
+    ----------
+    segmentations
+        By service and metric; those that were asked for.
+    events
+        Oldest first, with those of their movements that were asked for.  They were looked for in all series.
+    series
+        How many were looked at.
+    """
+
+    timeline: Timeline
+    segmentations: Mapping[Series, Segmentation]
+    events: tuple[Event, ...]
+    alpha: float
+    series: int
+
+    @property
+    def scenario(self) -> str:
+        return self.timeline.scenario
+
+    @property
+    def invalid(self) -> int:
+        """How many runs are unfit to be judged."""
+        return sum(not moment.valid for moment in self.timeline.moments)
+
+    @property
+    def newest(self) -> Event | None:
+        """The last event, or ``None`` where nothing happened."""
+        return self.events[-1] if self.events else None
+
+    @property
+    def outliers(self) -> Mapping[int, tuple[Series, ...]]:
+        """Index of each strange run to the series in which it is strange, oldest first."""
+        found: dict[int, list[Series]] = {}
+        for key, segmentation in self.segmentations.items():
+            for at in segmentation.outliers:
+                found.setdefault(at, []).append(key)
+        return {at: tuple(found[at]) for at in sorted(found)}
+
+    @property
+    def drifts(self) -> tuple[tuple[Series, Drift], ...]:
+        """Series that moved steadily for a while."""
+        return tuple((key, drift) for key, found in self.segmentations.items() for drift in found.drifts)
+
+    def to_dict(self, attribute: Attribute, silenced: Collection[str] = ()) -> dict[str, Any]:
+        """Plain JSON values; ``silenced`` holds ids of events that are known or intended."""
+        moments = self.timeline.moments
+        return {
+            "scenario": self.scenario,
+            "runs": len(moments),
+            "invalid": self.invalid,
+            "first_run": moments[0].run_id if moments else None,
+            "last_run": moments[-1].run_id if moments else None,
+            "series": self.series,
+            "events": [
+                {
+                    **event.to_dict(),
+                    "acknowledged": any(map(event.answers_to, silenced)),
+                    "commits": attribute(event).to_dict(),
+                }
+                for event in self.events
+            ],
+            "outliers": list(self._outliers()),
+            "drifts": list(self._drifts()),
+        }
+
+    def _outliers(self) -> Iterator[dict[str, Any]]:
+        for at, keys in self.outliers.items():
+            of = [
+                {"service": service, "metric": metric.value, "value": float(self.timeline.series[service, metric][at])}
+                for service, metric in keys
+            ]
+            yield {"run": self.timeline.moments[at].run_id, "index": at, "series": of}
+
+    def _drifts(self) -> Iterator[dict[str, Any]]:
+        for (service, metric), drift in self.drifts:
+            first, last = (self.timeline.moments[at].run_id for at in (drift.begin, drift.end - 1))
+            levels = {"before": drift.before, "after": drift.after}
+            yield {"service": service, "metric": metric.value, "first_run": first, "last_run": last, **levels}
+
+
+def stored_timelines(store: RunStore, scenarios: Sequence[str] = ()) -> tuple[Timeline, ...]:
+    """The histories of these scenarios of a store, or of all of them, by name.
+
+    Raises
+    ------
+    SettingsError
+        The store has no run, or none of such a scenario; names the nearest.
+    """
+    frame = store.runs()
+    known = sorted(set(frame["scenario"]))
+    if not known:
+        raise SettingsError(f"{store.url}: has no runs yet; `perfkit run SCENARIO` makes one")
+    for name in scenarios:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(known)}")
+    found = []
+    for name in dict.fromkeys(scenarios or known):
+        ids = frame["id"][frame["scenario"] == name]
+        found.append(timeline_of(name, [run for run_id in ids if (run := _run(store, run_id)) is not None]))
+    return tuple(found)
+
+
+def _run(store: RunStore, run_id: str) -> Any:
+    try:
+        return store.get(run_id)
+    except ReadError:
+        return None  # it became unreadable meanwhile; the store names it
+
+
+def survey(
+    timelines: Sequence[Timeline],
+    *,
+    services: Collection[str] = (),
+    metrics: Collection[str] = (),
+    alpha: float = 0.01,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[Survey, ...]:
+    """Look at every series of every history.
+
+    Parameters
+    ----------
+    services, metrics
+        Show only these; metrics by name or as people say it (``p95``).  Events are looked for in all series in any
+        case, so that they are the same whatever is shown.
+    alpha
+        Chance that the history of one scenario in which nothing changed shows any event.
+    jobs, scheduler, on_progress
+        See `scan`, which raises what it says.
+
+    Raises
+    ------
+    SettingsError
+        No history has such a service; there is no such metric.
+    """
+    _refuse_unknown(timelines, services)
+    chosen = [_metric(name) for name in metrics]
+    each = {timeline.scenario: shared_alpha(timeline, alpha) for timeline in timelines}
+    tasks = [Task(values, each[line.scenario]) for line in timelines for values in line.series.values()]
+    found = iter(scan(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress))
+    return tuple(
+        _survey(line, {key: next(found) for key in line.series}, services, chosen, alpha) for line in timelines
+    )
+
+
+def _refuse_unknown(timelines: Sequence[Timeline], services: Collection[str]) -> None:
+    known = list(dict.fromkeys(name for line in timelines for name in line.services))
+    for name in services:
+        if name not in known:
+            there = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+            raise SettingsError(
+                f"service {name!r}: is in no history that is looked at{did_you_mean(name, known)}; "
+                f"there are {there or 'none'}"
+            )
+
+
+def _metric(text: str) -> Metric:
+    words = {**WORDS, Metric.RPS.value: Metric.RPS, "throughput": Metric.RPS}
+    if text.lower() not in words:
+        known = [name for name in words if not name.endswith(("_ms", "_pct"))]
+        near = did_you_mean(text.lower(), known)
+        raise SettingsError(f"unknown metric {text!r}{near}; known are {', '.join(known)}")
+    return words[text.lower()]
+
+
+def _survey(
+    timeline: Timeline,
+    every: Mapping[Series, Segmentation],
+    services: Collection[str],
+    metrics: Collection[Metric],
+    alpha: float,
+) -> Survey:
+    wanted = {key for key in every if (not services or key[0] in services) and (not metrics or key[1] in metrics)}
+    events = []
+    for event in events_of(timeline, every):
+        own = tuple(item for item in event.movements if (item.service, item.metric) in wanted)
+        if own:
+            events.append(replace(event, movements=own))
+    shown = {key: found for key, found in every.items() if key in wanted}
+    return Survey(timeline, shown, tuple(events), alpha, len(every))

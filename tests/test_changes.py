@@ -1,0 +1,197 @@
+"""``perfkit changes``: the stored history in events, the same however it is computed."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import plain_stats
+from samples import run as make_run
+
+from perfkit.cli import main
+from perfkit.cli.changes import exit_code
+from perfkit.errors import MissingExtra, SettingsError
+from perfkit.history.scan import CHUNK, Task, scan
+from perfkit.history.survey import stored_timelines, survey
+from perfkit.model import Check, Severity, Validity
+from perfkit.store import RunStore
+
+HOSTILE = "<b>cart</b>|\x1b[31m"
+
+
+def git(folder, *words):
+    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def filled(folder, rng, *, scenario="api", runs=30, at=20, size=0.4, commits=None, services=("shop", HOSTILE)):
+    """A store whose scenario changes at a run; run 10 is strange, run 19 is invalid."""
+    store = RunStore(str(folder))
+    unfit = Validity((Check("generator", "busy", "idle", Severity.INVALID, ""),))
+    for number in range(runs):
+        level = 20.0 * (1 + size * (number >= at)) * (1.5 if number == 10 else 1.0)
+        stats = {name: plain_stats(level * float(np.exp(rng.normal(0, 0.02)))) for name in services}
+        made = make_run(stats, number=number, scenario=scenario, git={"commit": commits[number]} if commits else {})
+        store.add(replace(made, validity=unfit) if number == 19 else made)
+    return store
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A commit for every run; the one of run 20 says what no terminal should obey."""
+    git(tmp_path, "init", "-q", "-b", "main")
+    commits = []
+    for number in range(30):
+        subject = f"change {number}" if number != 20 else "slow <img src=x> \x1b]0;owned\x07 | @everyone"
+        git(tmp_path, "commit", "-q", "--allow-empty", "-m", subject)
+        commits.append(git(tmp_path, "rev-parse", "HEAD"))
+    return tmp_path, commits
+
+
+def test_a_step_is_told_with_run_commit_and_size(repository, rng, monkeypatch, capsys):
+    folder, commits = repository
+    filled(folder / "runs", rng, commits=commits)
+    monkeypatch.chdir(folder)
+    assert main(["changes", "api", "--store", "runs"], sys.stdout, sys.stderr) == 0
+    said = capsys.readouterr().out
+    # the last valid run before is run 18, so two commits are possible
+    assert f"{commits[18][:9]}..{commits[20][:9]}" in said
+    assert "2 commits in between" in said
+    assert "30 runs (1 invalid), 14 series, alpha 0.01: 1 event" in said
+    assert "✗ regression" in said
+    assert "outlier, no change: run" in said
+    assert "slow <img src=x> ]0;owned | @everyone" in said
+    assert "\x1b" not in said
+
+
+def test_markdown_shows_hostile_names_and_obeys_none(repository, rng, capsys):
+    folder, commits = repository
+    filled(folder / "runs", rng, commits=commits)
+    words = ["changes", "--store", str(folder / "runs"), "--format", "markdown", "--repository", str(folder)]
+    assert main(words, sys.stdout, sys.stderr) == 0
+    said = capsys.readouterr().out
+    assert "&#60;b&#62;cart" in said
+    assert not {"<img", "<b>", "@everyone", "\x1b"} & {
+        word for word in ("<img", "<b>", "@everyone", "\x1b") if word in said
+    }
+
+
+def test_json_has_all_of_it(repository, rng, capsys):
+    folder, commits = repository
+    filled(folder / "runs", rng, commits=commits)
+    target = folder / "out" / "changes.json"
+    words = ["changes", "--all", "--store", str(folder / "runs"), "--format", "json", "--repository", str(folder)]
+    assert main([*words, "--output", str(target)], sys.stdout, sys.stderr) == 0
+    document = json.loads(target.read_text())
+    assert document["schema"] == "perfkit.changes/1"
+    (api,) = document["scenarios"]
+    (event,) = api["events"]
+    assert (event["kind"], event["index"], event["acknowledged"]) == ("regression", 20, False)
+    assert [one["id"] for one in event["commits"]["commits"]] == [commits[20], commits[19]]
+    assert {item["service"] for item in event["movements"]} == {"shop", HOSTILE}
+    assert [item["index"] for item in api["outliers"]] == [10]
+
+
+def test_only_what_is_asked_for_is_shown_and_events_stay_the_same(tmp_path, rng):
+    store = filled(tmp_path, rng)
+    (every,) = survey(stored_timelines(store))
+    (some,) = survey(stored_timelines(store), services=["shop"], metrics=["p95"])
+    assert [event.id for event in some.events] == [event.id for event in every.events]
+    assert [(item.service, item.metric) for item in some.events[0].movements] == [("shop", "p95_latency_ms")]
+    assert list(some.segmentations) == [("shop", "p95_latency_ms")]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["aip"], 2, "no runs of the scenario 'aip' (did you mean 'api'?)"),
+        (["api", "--service", "shp"], 2, "service 'shp': is in no history"),
+        (["api", "--metric", "p59"], 2, "unknown metric 'p59' (did you mean"),
+        (["api", "--all"], 2, "name scenarios, or say --all"),
+        (["api", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], 2, "say one of them"),
+        (["api", "--scheduler", "nonsense://"], 2, "no Dask scheduler answers there"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, rng, capsys, words, code, said):
+    filled(tmp_path, rng, runs=6)
+    assert main(["changes", *words, "--store", str(tmp_path)], sys.stdout, sys.stderr) == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_empty_store_is_never_green(tmp_path, capsys):
+    assert main(["changes", "--store", str(tmp_path / "none")], sys.stdout, sys.stderr) == 2
+    assert "has no runs yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "code"), [(0.4, 1), (-0.3, 0), (0.0, 0)])
+def test_it_fails_on_a_regression_when_asked_to(tmp_path, rng, capsys, size, code):
+    filled(tmp_path, rng, size=size)
+    words = ["changes", "api", "--store", str(tmp_path)]
+    assert main(words, sys.stdout, sys.stderr) == 0
+    assert main([*words, "--fail-on", "regression"], sys.stdout, sys.stderr) == code
+
+
+def test_what_is_acknowledged_fails_no_more(tmp_path, rng):
+    found = survey(stored_timelines(filled(tmp_path, rng)))
+    event = found[0].newest
+    assert exit_code(found, "regression") == 1
+    assert exit_code(found, "regression", {event.id}) == 0
+    assert exit_code(found, "regression", {event.aliases[0]}) == 0  # the name it had before a run more was known
+    assert exit_code(found, "regression", {"another"}) == 1
+
+
+def many(rng, count=60, n=3000):
+    """Series that fill several chunks, with steps, spikes, gaps and zeros."""
+    tasks = []
+    for number in range(count):
+        values = rng.normal(100, 3, n)
+        values[n // 2 :] += number % 7
+        values[number] = np.nan
+        values[5 * number] *= 3
+        tasks.append(Task(values if number % 5 else np.abs(values - 103), 0.01 / count))
+    assert count * n > 2 * CHUNK
+    return tasks
+
+
+def test_processes_give_the_same_to_the_last_bit(rng):
+    tasks, told = many(rng), []
+    assert scan(tasks, jobs=2, on_progress=lambda *said: told.append(said)) == scan(tasks, jobs=1)
+    assert told[-1] == (60, 60)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_to_the_last_bit(rng):
+    from distributed import LocalCluster
+
+    tasks, told = many(rng), []
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+        found = scan(tasks, scheduler=cluster.scheduler_address, on_progress=lambda *said: told.append(said))
+    assert found == scan(tasks, jobs=1)
+    assert told[-1] == (60, 60)
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtra, match=r"perfkit\[dask\]"):
+        scan([], scheduler="tcp://127.0.0.1:8786")
+
+
+def test_where_no_scheduler_listens(closed_port, monkeypatch):
+    monkeypatch.setattr("perfkit.history.scan.CONNECT_S", 0.5)
+    with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
+        scan([], scheduler=f"tcp://127.0.0.1:{closed_port}")
+
+
+@pytest.fixture
+def closed_port():
+    from perfkit.load.locust import free_port
+
+    return free_port()
+
+
+def test_nothing_to_look_at():
+    assert scan([]) == []
