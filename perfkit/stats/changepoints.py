@@ -25,18 +25,19 @@ from scipy.special import gammaln, ndtri
 from perfkit.stats.summary import Floats
 
 LEAST_RUNS = 3  # of a level: one or two strange runs are outliers
-CLIP = 3.0  # noise standard deviations beyond which a value counts no more than that
+CLIP = 2.5  # noise standard deviations beyond which a value counts no more than that
 HALF_WINDOW = 3  # runs on either side of the running median
 OUTLIER = 4.5  # robust standard deviations from its level
+LEAST_LEVELS_OF_A_WALK = 5  # fewer may be steps under correlated noise
 PENALTY = 2.0  # of PELT, times log n: one candidate in ten histories without a change; the strength test decides
 PRIOR_RUNS = 10.0  # by which the noise of the whole history counts in that of two neighbouring levels
-PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 15.0
+PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 25.0
 MOST_CORRELATION = 0.8
 LONGEST = 20_000  # beyond, blocks of runs are searched first, because PELT takes quadratic time where nothing changes
 _BLOCKS = 8_000
 # p = exp(-(a + b t + t^2 / 2)) of the strongest change in a history without any; tests/test_changepoints.py holds it to
 # its word under Gaussian, t3, AR(0.4), log-normal and bimodal noise and outliers
-_TAIL = (1.82, 0.45)
+_TAIL = (1.65, 0.45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class Segmentation:
     levels: tuple[float, ...] = ()
     noise_sd: float = 0.0  # of one run around its level, in the unit of the values
     correlation: float = 0.0  # of neighbouring runs
+    wanders: bool = False  # seasons or a walk, which steps would describe worse than each run the next one does
 
 
 def find_change_points(values: ArrayLike, *, alpha: float = 0.01) -> tuple[ChangePoint, ...]:
@@ -134,6 +136,8 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
     series = _Series.of(plain)
     edges = series.edges(alpha)
     drifts, edges = _drifts(series, edges)
+    wanders = _wanders(series, edges)
+    edges = [0, len(plain)] if wanders else edges
     where = [int(place) for place in places] + [len(every)]
     return Segmentation(
         tuple(series.change(edges, i, where[edges[i]]) for i in range(1, len(edges) - 1)),
@@ -142,6 +146,7 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
         tuple(float(series.back(series.mean(a, b))) for a, b in pairwise(edges)),
         float(plain.std() if len(plain) < 3 else series.noise_sd(edges, plain)),
         series.correlation,
+        wanders,
     )
 
 
@@ -216,7 +221,22 @@ class _Series:
             if chance(strengths[weakest], count) <= alpha and not self._is_too_short(edges, weakest + 1, alpha):
                 break
             del edges[weakest + 1]
-        return edges
+        return self._past_spikes(edges)
+
+    def _past_spikes(self, edges: list[int]) -> list[int]:
+        """A level begins with its first ordinary run, not with a spike that belongs to neither side."""
+        moved = list(edges)
+        for i in range(1, len(edges) - 1):
+            a, b, c = edges[i - 1 : i + 2]
+            sides = (float(np.median(self.raw[a:b])), float(np.median(self.raw[b:c])))
+            while c - moved[i] > LEAST_RUNS and self._is_spike(float(self.raw[moved[i]]), sides):
+                moved[i] += 1
+        return moved
+
+    def _is_spike(self, value: float, sides: tuple[float, float]) -> bool:
+        low, high = min(sides), max(sides)
+        reach = max(OUTLIER * self.sd, high - low)
+        return value > high + reach or value < low - reach
 
     def _candidates(self) -> list[int]:
         from ruptures.detection import KernelCPD
@@ -319,10 +339,24 @@ class _Series:
 
 def chance(strength: float, count: int) -> float:
     """Chance that the strongest change in a history of ``count`` runs without any is this strong or stronger."""
-    if strength <= -1.0:
-        return 1.0
     first, second = _TAIL
-    return min(math.exp(-(first + second * strength + strength * strength / 2.0)), 1.0) if count >= 4 else 1.0
+    if count < 4 or strength <= -second:  # there the curve has its top
+        return 1.0
+    return math.exp(-(first + second * strength + strength * strength / 2.0))
+
+
+def _wanders(series: _Series, edges: Sequence[int]) -> bool:
+    """Whether an autoregression of order two explains a history better than that many steps do (Schwarz' criterion)."""
+    levels = len(edges) - 1
+    if levels < LEAST_LEVELS_OF_A_WALK:
+        return False
+    centred = series.raw - series.raw.mean()
+    past = np.column_stack([centred[1:-1], centred[:-2]])
+    weights, *_ = np.linalg.lstsq(past, centred[2:], rcond=None)
+    of_walk = float(np.mean(np.square(centred[2:] - past @ weights)))
+    steps = np.concatenate([series.raw[a:b] - series.raw[a:b].mean() for a, b in pairwise(edges)])
+    count = len(steps)
+    return count * math.log(of_walk / float(np.mean(steps * steps))) < (2 * levels - 4) * math.log(count)
 
 
 def _drifts(series: _Series, edges: list[int]) -> tuple[list[tuple[int, int, float, float]], list[int]]:

@@ -3,8 +3,8 @@
 Each new run is looked at with the runs before it: the mean of the last 4 to 30 of them is held against the level that
 all earlier runs of the stretch had, in standard errors that respect the lag-1 correlation and how few runs the level
 was learned from (a windowed generalised likelihood ratio test; Lai 1995,
-doi:10.1111/j.2517-6161.1995.tb02052.x).  A run counts no more than `CLIP` noise standard deviations, so that no single
-run and no two can raise an alarm.  The chance of a false alarm is spent over the looks, less and less each time (alpha
+doi:10.1111/j.2517-6161.1995.tb02052.x).  A run counts no more than `CLIP` noise standard deviations, and half of a
+window must lie on its far side, so that a single strange run raises no alarm and two hardly ever do.  The chance of a false alarm is spent over the looks, less and less each time (alpha
 spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the
 history grows.
 
@@ -28,13 +28,15 @@ from perfkit.stats.summary import Floats
 LEARN = 15  # runs from which a level, its noise and their correlation are learned
 FIRST_WINDOW, LAST_WINDOW = 4, 30  # runs that an alarm may rest on
 CLIP = 3.5
+FAR, LEAST_FAR = 1.25, 3  # half of a window, and so many runs, must be so many standard deviations away
 CLIP_LEARNED = 2.5  # in the runs that the level is learned from
 PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
 MOST_CORRELATION = 0.8
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
 # A look has windows of many lengths, and heavy tails and correlation take their share: the chance that a look alarms is
-# this times that of one normal value.  tests/test_watch.py holds it to its word
-LOOKS = 1.6
+# `LOOKS` times that of one normal value at `CALIBRATED`, and falls faster than a normal one beyond, because runs are
+# clipped.  tests/test_watch.py holds it to its word
+LOOKS, FALL, CALIBRATED = 1.7, 1.15, 0.05
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
 
@@ -132,13 +134,12 @@ def _strengths(values: Floats, split: int) -> Iterator[tuple[int, float]]:
     """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
     learned = values[:split]
     middle = float(np.median(learned))
-    sd = _robust_sd(learned - middle)
-    if sd == 0.0:
-        return
+    sd = max(_robust_sd(learned - middle), 1e-9 * max(abs(middle), 1e-300))  # of equal runs: any other value is far
     drawn = np.clip(learned - middle, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
     level = float(drawn.mean())
     rho = _correlation(drawn - level)
     window = np.clip(values[split : split + LAST_WINDOW] - middle, -CLIP * sd, CLIP * sd)
+    far = np.maximum(np.cumsum(window > FAR * sd), np.cumsum(window < -FAR * sd))
     length = np.arange(1, len(window) + 1, dtype=float)
     means = np.cumsum(window) / length
     inflation = (1.0 + rho) / (1.0 - rho)
@@ -146,7 +147,8 @@ def _strengths(values: Floats, split: int) -> Iterator[tuple[int, float]]:
     t = (means - level) / (sd * np.sqrt(of_window / length + inflation / split))
     strength = _normal(t, DF_PER_RUN * split / inflation)
     for i in range(FIRST_WINDOW - 1, len(window)):
-        yield split + i, float(strength[i])
+        if far[i] >= max(LEAST_FAR, (i + 1) / 2):
+            yield split + i, float(strength[i])
 
 
 def _robust_sd(rest: Floats) -> float:
@@ -176,4 +178,5 @@ def _normal(t: Floats, df: float) -> Floats:
 def _spent(strength: float, at: int) -> float:
     """The budget for the whole history at which a look at this run alarms at this strength."""
     share = (LEARN + SPENDING) / (at + SPENDING) ** 2  # sums to one over all looks from LEARN on
-    return min(LOOKS * 2.0 * float(ndtr(-strength)) / share, 1.0)
+    as_normal = LOOKS * 2.0 * float(ndtr(-strength)) / share
+    return min(CALIBRATED * (as_normal / CALIBRATED) ** FALL, 1.0)

@@ -1,0 +1,137 @@
+"""A history watched run after run: one budget for all of it, and changes heard of in time."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from noise import NOISE, WATCHED
+from scipy.stats import binom
+
+from perfkit.stats.watch import FIRST_WINDOW, LEARN, watch_history
+
+RUNS, METRICS = 100, 20
+EACH = 0.05 / METRICS  # of a joint budget of 5 %
+
+
+def history(rng, noise, count, at=None, size=0.0):
+    """Runs around 100 with noise of 5 %; ``size`` in its standard deviations, so that 2 are 10 %."""
+    values = noise(rng, count)
+    if at is not None:
+        values[at:] += size
+    return 100.0 * np.exp(0.05 * values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WATCHED)
+@pytest.mark.parametrize("alpha", [EACH, 0.05])
+def test_false_alarms_stay_within_the_budget(rng, kind, alpha):
+    count = 2000 if alpha == EACH else 600
+    alarms = sum(bool(watch_history(history(rng, WATCHED[kind], RUNS), alpha=alpha).alarms) for _ in range(count))
+    assert alarms <= binom.ppf(0.999, count, alpha)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "size", "within", "share"),
+    [
+        ("normal", 2.0, 20, 0.92),
+        ("t3", 2.0, 20, 0.97),
+        ("outliers", 2.0, 20, 0.80),
+        ("ar(0.3)", 2.0, 20, 0.55),
+        ("normal", 4.0, 5, 0.95),
+        ("t3", 4.0, 5, 0.95),
+        ("outliers", 4.0, 5, 0.85),
+        ("ar(0.3)", 4.0, 5, 0.50),
+    ],
+)
+def test_changes_are_heard_of_in_time(rng, kind, size, within, share):
+    heard, count = 0, 200
+    for _ in range(count):
+        at = int(rng.integers(40, 80))
+        alarms = watch_history(history(rng, WATCHED[kind], at + within, at, size), alpha=EACH).alarms
+        heard += any(alarm.raised_at >= at for alarm in alarms)
+    assert heard >= binom.ppf(0.01, count, share)
+
+
+def test_an_alarm_says_when_it_began_and_how_large_it_is(rng):
+    for _ in range(20):
+        (alarm, *_) = watch_history(history(rng, NOISE["normal"], 80, 50, 5.0), alpha=EACH).alarms
+        assert abs(alarm.index - 50) <= 3
+        assert 50 < alarm.raised_at < 60
+        assert alarm.change_pct == pytest.approx(100 * np.expm1(0.25), abs=9.0)
+        assert alarm.before == pytest.approx(100.0, abs=4.0)
+        assert alarm.p_value <= EACH
+
+
+def test_after_an_alarm_the_new_level_is_learned_and_watched(rng):
+    values = history(rng, NOISE["normal"], 150, 50, 6.0)
+    values[100:] *= np.exp(-0.3)
+    watch = watch_history(values)
+    assert [abs(alarm.index - at) <= 3 for alarm, at in zip(watch.alarms, (50, 100), strict=True)] == [True, True]
+    assert watch.learned_from == watch.alarms[-1].index
+
+
+@given(st.integers(0, 10_000), st.integers(20, 79), st.floats(-6, 6))
+def test_what_was_heard_never_depends_on_later_runs(seed, until, size):
+    rng = np.random.default_rng(seed)
+    values = history(rng, NOISE["t3"], 80, int(rng.integers(20, 70)), size)
+    whole = watch_history(values, alpha=0.05).alarms
+    part = watch_history(values[:until], alpha=0.05).alarms
+    assert part == tuple(alarm for alarm in whole if alarm.raised_at < until)
+
+
+@pytest.mark.parametrize("spike", [2.0, 10.0, 0.01])
+@pytest.mark.parametrize(("places", "most"), [([40], 0), ([40, 41], 2)])
+def test_a_spike_raises_no_alarm_and_two_hardly_do(rng, spike, places, most):
+    alarms = 0
+    for _ in range(30):
+        values = history(rng, NOISE["normal"], 60)
+        values[places] *= spike
+        alarms += bool(watch_history(values, alpha=EACH).alarms)
+    assert alarms <= most
+
+
+@pytest.mark.parametrize(
+    ("count", "missing"),
+    [(0, LEARN + FIRST_WINDOW), (10, LEARN + FIRST_WINDOW - 10), (LEARN + FIRST_WINDOW, 0), (40, 0)],
+)
+def test_it_says_how_many_runs_it_needs_before_it_may_speak(rng, count, missing):
+    watch = watch_history(history(rng, NOISE["normal"], count))
+    assert (watch.runs, watch.runs_to_learn, watch.alarms) == (count, missing, ())
+
+
+def test_it_is_silent_while_it_learns():
+    values = [100.0] * 5 + [200.0] * (LEARN + FIRST_WINDOW - 6)
+    assert watch_history(values).alarms == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[5.0] * 60, [0.0] * 60, [0.0, 1.0] * 30, [float("nan")] * 60, [-5.0, -5.1, -4.9] * 20, [1.0, 2.0]],
+)
+def test_nothing_is_heard_of_steady_histories_of_any_make(values):
+    assert watch_history(values).alarms == ()
+
+
+def test_missing_runs_count_as_runs(rng):
+    values = np.insert(history(rng, NOISE["normal"], 80, 50, 6.0), range(0, 80, 2), np.nan)
+    (alarm,) = watch_history(values).alarms
+    assert abs(alarm.index - 75) <= 3
+    assert not np.isnan(values[alarm.index])
+
+
+def test_a_change_to_zero_and_below_is_heard_of(rng):
+    values = np.concatenate([rng.normal(3.0, 0.3, 40), rng.normal(-3.0, 0.3, 20)])
+    (alarm,) = watch_history(values).alarms
+    assert abs(alarm.index - 40) <= 1
+
+
+def test_a_constant_level_that_moves_is_heard_of():
+    (alarm,) = watch_history([5.0] * 40 + [6.0] * 10).alarms
+    assert alarm.index == 40
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, float("nan")])
+def test_a_wrong_level_is_told(alpha):
+    with pytest.raises(ValueError, match=r"alpha: must be above 0 and at most 0\.5"):
+        watch_history([1.0], alpha=alpha)
