@@ -1,8 +1,11 @@
 """Runs are kept whole or not at all, found again, and one bad folder hides no other."""
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -102,19 +105,27 @@ def test_one_broken_folder_hides_no_other(kept, tmp_path):
         store.get("20260101T000000Z-api-dead")
 
 
-def test_what_cannot_be_written_leaves_nothing_that_looks_like_a_run(kept, tmp_path, monkeypatch):
+NO_ROOM = """
+import resource, signal, sys
+from samples import plain_stats, run
+from perfkit import RunStore, StoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+try:
+    RunStore(sys.argv[1]).add(run({"a": plain_stats()}))
+except StoreError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_what_cannot_be_written_leaves_nothing_that_looks_like_a_run(kept, tmp_path):
+    """A disk that is full looks to a program like a file that may not grow."""
     store, one = kept
-    whole = type(store)._write_whole
-
-    def full(self, path, content):
-        if path.endswith("run.json"):
-            raise OSError(28, "No space left on device")
-        whole(self, path, content)
-
-    monkeypatch.setattr(type(store), "_write_whole", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        store.add(run({"a": plain_stats()}))
+    command = [sys.executable, "-c", NO_ROOM, str(tmp_path / "runs")]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert "the run could not be written: File too large" in done.stderr
     assert store.ids() == [one.id]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [one.id]
 
 
 def test_a_file_where_the_store_should_be(tmp_path):

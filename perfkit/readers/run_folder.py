@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.document import run_from_document
 from perfkit.errors import ReadError
-from perfkit.model import Run, Validity
+from perfkit.model import Check, Run, Severity, Validity
 from perfkit.readers.generator import generator_facts
 from perfkit.readers.recording import read_recording
 from perfkit.readers.requests_frame import request_columns, summarise_columns
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TITLE = "run folders of perfkit (run.json)"
 DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
+QUARANTINE = ".quarantine"  # folder beside the runs: a note for each run that a person set aside
 
 
 def sniff(path: Path) -> bool:
@@ -43,7 +44,27 @@ def read(path: Path) -> Run:
     run = run_from_document(_load(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
     loader = (lambda: read_requests(parquet)) if parquet.is_file() else None
-    return replace(run, source=str(folder), load_requests=loader)
+    return _unless_set_aside(replace(run, source=str(folder), load_requests=loader), folder)
+
+
+def _unless_set_aside(run: Run, folder: Path) -> Run:
+    """A note beside the run makes it invalid; the run itself stays as it was written."""
+    folder = folder.resolve()
+    note = folder.parent / QUARANTINE / f"{folder.name}.json"
+    if not note.is_file():
+        return run
+    try:
+        document = _load(note)
+    except ReadError:
+        document = {}
+    reason = document.get("reason") if isinstance(document, dict) else None
+    return replace(run, validity=Validity((*run.validity.checks, quarantine_check(str(reason or "no reason given")))))
+
+
+def quarantine_check(reason: str) -> Check:
+    """What the checks of a run say when a person set it aside."""
+    advice = "A person set the run aside; `perfkit runs quarantine --lift` takes it back."
+    return Check("quarantined", reason, "no", Severity.INVALID, advice)
 
 
 def read_requests(parquet: Path) -> pd.DataFrame:

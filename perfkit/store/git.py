@@ -1,0 +1,92 @@
+"""Git's plumbing, as far as a store needs it: blobs in, trees and commits out, a branch moved from a known commit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perfkit.errors import StoreError
+
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # a hook sets them; they would win over the repository meant
+NOBODY = {"NAME": "perfkit", "EMAIL": "perfkit@localhost"}  # commits where git knows no author, as on a fresh runner
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """A repository, asked by its command line; names are given as arguments, never to a shell."""
+
+    place: str  # as errors name it
+    repository: Path
+
+    def __call__(self, *words: str, given: bytes = b"", extra: Mapping[str, str] | None = None) -> bytes:
+        """What git prints; ``StoreError`` with its own words when it refuses."""
+        done = self._run(words, given, extra)
+        if done.returncode:
+            raise StoreError(f"{self.place}: git {words[0]}: {done.stderr.decode(errors='replace').strip()}")
+        return done.stdout
+
+    def ask(self, *words: str) -> bytes | None:
+        """What git prints, or ``None`` when it says no."""
+        done = self._run(words, b"", None)
+        return None if done.returncode else done.stdout
+
+    def _run(
+        self, words: Sequence[str], given: bytes, extra: Mapping[str, str] | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        known = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+        command = ["git", "-C", str(self.repository), *words]
+        try:
+            return subprocess.run(command, input=given, capture_output=True, check=False, env={**known, **(extra or {})})
+        except OSError as error:
+            raise StoreError(f"{self.place}: git cannot be started: {error.strerror}; install git") from error
+
+    def blobs(self, commit: str) -> dict[str, tuple[str, int]]:
+        """Every file of a commit: its hash and its size in bytes."""
+        found = {}
+        for line in os.fsdecode(self("ls-tree", "-r", "-l", "-z", commit)).split("\0"):
+            facts, _, path = line.partition("\t")
+            if path and facts.split()[1] == "blob":
+                _, _, blob, size = facts.split()
+                found[path] = blob, int(size)
+        return found
+
+    def contents(self, blobs: Sequence[str]) -> list[bytes]:
+        """Of several blobs, from one process."""
+        answer = self("cat-file", "--batch", given="".join(f"{blob}\n" for blob in blobs).encode())
+        found, at = [], 0
+        for _ in blobs:
+            begin = answer.index(b"\n", at) + 1
+            at = begin + int(answer[at : begin - 1].split()[-1]) + 1
+            found.append(answer[begin : at - 1])
+        return found
+
+    def commit(self, tip: str | None, changes: Mapping[str, bytes | None], message: str) -> str:
+        """A commit on top of ``tip`` with some files put there and others (``None``) taken away; moves nothing."""
+        with tempfile.TemporaryDirectory(prefix="perfkit-git-") as folder:
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            if tip is not None:
+                self("read-tree", tip, extra=index)
+            lines = self._lines(Path(folder), changes)
+            self("update-index", "-z", "--index-info", given=os.fsencode("".join(lines)), extra=index)
+            tree = self("write-tree", extra=index).decode().strip()
+        parents = ["-p", tip] if tip is not None else []
+        return self("commit-tree", tree, *parents, "-m", message, extra=self._author()).decode().strip()
+
+    def _lines(self, folder: Path, changes: Mapping[str, bytes | None]) -> list[str]:
+        """For ``update-index --index-info``, where the mode 0 takes a file away."""
+        new = {path: content for path, content in changes.items() if content is not None}
+        for number, content in enumerate(new.values()):
+            (folder / str(number)).write_bytes(content)
+        files = "".join(f"{folder / str(number)}\n" for number in range(len(new)))
+        hashes = self("hash-object", "-w", "--no-filters", "--stdin-paths", given=os.fsencode(files)).decode().split()
+        lines = [f"100644 {blob}\t{path}\0" for path, blob in zip(new, hashes, strict=True)]
+        return lines + [f"0 {'0' * 40}\t{path}\0" for path in changes if path not in new]
+
+    def _author(self) -> dict[str, str]:
+        if self.ask("var", "GIT_COMMITTER_IDENT") is not None:
+            return {}
+        return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in NOBODY.items()}

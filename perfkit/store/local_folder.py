@@ -1,0 +1,138 @@
+"""A store in a local folder: a run is made ready in a hidden folder, and one rename makes it appear."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from perfkit.errors import StoreError
+from perfkit.readers.run_folder import DOCUMENT
+from perfkit.store.place import HIDDEN, Parcel
+
+INCOMING, OUTGOING = ".incoming-", ".outgoing-"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """Run folders below a local folder, which is made when the first is written."""
+
+    url: str
+    root: Path
+    keeps_requests: bool = True
+
+    @property
+    def folder(self) -> Path | None:
+        return self.root
+
+    def where(self, path: str) -> str:
+        return str(self.root / path)
+
+    def names(self) -> list[str]:
+        return sorted(name for name in self._entries() if (self.root / name).is_dir())
+
+    def _entries(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.root) if not name.startswith(HIDDEN)]  # noqa: PTH208 - 100,000 names
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise StoreError(f"{self.url}: is a file; a store is a folder of runs") from error
+        except OSError as error:
+            raise StoreError(f"{self.url}: cannot be listed: {error.strerror}") from error
+
+    def stamps(self) -> dict[str, str]:
+        found = {}
+        prefix = f"{self.root}{os.sep}"
+        for name in self._entries():
+            try:
+                facts = os.stat(f"{prefix}{name}{os.sep}{DOCUMENT}")  # noqa: PTH116 - a Path costs ten times as much
+            except OSError:
+                continue
+            found[name] = f"{facts.st_mtime_ns:x}.{facts.st_size:x}"
+        return found
+
+    def inside(self, path: str) -> dict[str, int]:
+        top = self.root / path
+        files = [item for item in top.rglob("*") if item.is_file()]
+        return {item.relative_to(top).as_posix(): item.stat().st_size for item in files}
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        for path in paths:
+            try:
+                yield path, self.read(path)
+            except OSError as error:
+                yield path, error
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def fetch(self, path: str, to: Path) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.root / path, to)
+
+    def write(self, path: str, content: bytes) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{HIDDEN}{target.name}.{uuid4().hex[:12]}")
+        try:
+            partial.write_bytes(content)
+            _settle(partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def remove_runs(self, run_ids: Iterable[str]) -> None:
+        for run_id in run_ids:
+            gone = self.root / f"{OUTGOING}{uuid4().hex[:12]}"
+            try:
+                (self.root / run_id).rename(gone)
+            except FileNotFoundError:
+                continue
+            shutil.rmtree(gone)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """In the store itself, so that a rename brings it to its place."""
+        folder = self.root / f"{INCOMING}{uuid4().hex[:12]}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+        return [self._publish(parcel) for parcel in parcels]
+
+    def _publish(self, parcel: Parcel) -> bool:
+        """A rename onto a folder that is not empty fails: of two writers with one id exactly one gets it."""
+        target = self.root / parcel.run_id
+        for file in sorted(item for item in parcel.folder.rglob("*") if item.is_file()):
+            _settle(file)
+        try:
+            parcel.folder.rename(target)
+        except OSError:
+            if target.exists():
+                return False
+            raise
+        _settle(self.root)
+        return True
+
+
+def _settle(path: Path) -> None:
+    """To the disk, so that a run which was reported as stored outlives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

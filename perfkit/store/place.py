@@ -1,0 +1,117 @@
+"""What a store needs of the place where it lives, and which place a URL names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from perfkit.errors import MissingExtra
+
+HIDDEN = "."  # first letter of the names that are no runs
+GIT = "git+branch://"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A whole run in a local folder, ready to be published under an id.
+
+    ``identity`` is the same for the same measurements of the same scenario, and for nothing else.
+    """
+
+    folder: Path
+    run_id: str
+    identity: str
+
+
+class Place(Protocol):
+    """A flat folder of run folders; paths are relative to it, with ``/`` between their parts.
+
+    Reading raises `FileNotFoundError` for what is not there and other `OSError` for what cannot be read.
+    """
+
+    @property
+    def url(self) -> str:
+        """As it was given."""
+
+    @property
+    def keeps_requests(self) -> bool:
+        """Whether it takes more than the summaries."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or ``None`` when it is elsewhere."""
+
+    def where(self, path: str) -> str:
+        """The full address of a path, for people and for `Run.source`."""
+
+    def names(self) -> list[str]:
+        """Of all folders in it but hidden ones, sorted; empty while the place does not exist."""
+
+    def stamps(self) -> dict[str, str]:
+        """Names of folders that may hold a run, each with what differs when its ``run.json`` does.
+
+        A place that cannot say cheaply which folders are runs names them all, each with the same stamp.
+        """
+
+    def inside(self, path: str) -> dict[str, int]:
+        """Names and sizes in bytes of all files below a path, relative to it; empty when it is not there."""
+
+    def read(self, path: str) -> bytes:
+        """A whole file."""
+
+    def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        """Files in the order given, or why they could not be read."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+
+    def fetch(self, path: str, to: Path) -> None:
+        """Copy a file to local disk."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put a derived file there, whole or not at all, in place of what was there."""
+
+    def remove(self, path: str) -> None:
+        """Take away a derived file or one file of a run; nothing happens when it is not there."""
+
+    def remove_runs(self, run_ids: Iterable[str]) -> None:
+        """Take run folders away; none is ever seen half."""
+
+    def staging(self) -> AbstractContextManager[Path]:
+        """An empty local folder in which a run is made ready; gone afterwards."""
+
+    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+        """Make runs appear, each whole or not at all; False for one whose id another run has."""
+
+
+def open_place(url: str) -> Place:
+    """The place that a URL names; ``MissingExtra`` when the package that opens it is not installed."""
+    import fsspec
+
+    if url.startswith(GIT):
+        from perfkit.store.git_branch import GitBranch
+
+        return GitBranch.from_url(url)
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtra(f"{url}: {_how_to_install(url, error)}") from error
+    except ValueError as error:
+        raise MissingExtra(f"{url}: {error}") from error
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+    if "file" in protocols:
+        from perfkit.store.local_folder import LocalFolder
+
+        return LocalFolder(url, Path(root))
+    from perfkit.store.remote_folder import RemoteFolder
+
+    return RemoteFolder(url, fs, root.rstrip("/"), protocols)
+
+
+def _how_to_install(url: str, error: ImportError) -> str:
+    if url.split("://")[0] in ("s3", "s3a"):
+        return "needs the package s3fs, which the extra perfkit[s3] brings: pip install 'perfkit[s3]'"
+    return f"a package that opens it is not installed: {error}"

@@ -1,0 +1,185 @@
+"""A store on an object store or any other fsspec file system, where nothing can be renamed at once.
+
+A writer claims the folder by creating a small file that only one writer can create, then writes the requests, then
+``run.json``.  Until that is there, the folder is not a run.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from perfkit.errors import StoreError
+from perfkit.readers.run_folder import DOCUMENT
+from perfkit.store.place import HIDDEN, Parcel
+
+CLAIM = ".claim"  # holds the identity of the run that may use the folder; stays, so that a late writer sees it too
+AT_ONCE = 500  # files asked for in one batch
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}  # they have no folders that had to be made
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFolder:
+    """Run folders below a path of an fsspec file system."""
+
+    url: str
+    fs: Any
+    root: str
+    protocols: tuple[str, ...]
+    keeps_requests: bool = True
+
+    @property
+    def folder(self) -> Path | None:
+        return None
+
+    def where(self, path: str) -> str:
+        return posixpath.join(self.root, path)
+
+    def names(self) -> list[str]:
+        found = self._listed(self.root)
+        names = (posixpath.basename(item["name"].rstrip("/")) for item in found if item["type"] == "directory")
+        return sorted(name for name in names if name and not name.startswith(HIDDEN))
+
+    def _listed(self, path: str) -> list[dict[str, Any]]:
+        with self._spoken():
+            self.fs.invalidate_cache()
+            try:
+                found: list[dict[str, Any]] = self.fs.ls(path, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        own = [item for item in found if item["name"].strip("/") == path.strip("/")]
+        if own and own[0]["type"] == "file" and own[0]["size"]:
+            raise StoreError(f"{self.url}: is a file; a store is a folder of runs")
+        return [item for item in found if item not in own]
+
+    @contextmanager
+    def _spoken(self) -> Iterator[None]:
+        """What goes wrong before a server answers is told like everything else, not as an error of another library."""
+        botocore = sys.modules.get("botocore.exceptions")
+        foreign: tuple[type[BaseException], ...] = (botocore.BotoCoreError,) if botocore is not None else ()
+        try:
+            yield
+        except foreign as error:
+            raise StoreError(f"{self.url}: cannot be reached: {error}") from error
+
+    def stamps(self) -> dict[str, str]:
+        return dict.fromkeys(self.names(), "")
+
+    def inside(self, path: str) -> dict[str, int]:
+        top = self.where(path)
+        with self._spoken():
+            self.fs.invalidate_cache()
+            try:
+                found = self.fs.find(top, detail=True)
+            except FileNotFoundError:
+                return {}
+        begin = len(top.strip("/")) + 1
+        return {name.strip("/")[begin:]: int(facts["size"]) for name, facts in found.items()}
+
+    def read(self, path: str) -> bytes:
+        with self._spoken():
+            content: bytes = self.fs.cat_file(self.where(path))
+        return content
+
+    def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        for begin in range(0, len(paths), AT_ONCE):
+            batch = paths[begin : begin + AT_ONCE]
+            with self._spoken():
+                found = self.fs.cat([self.where(path) for path in batch], on_error="return")
+            by_name = {name.strip("/"): content for name, content in found.items()}
+            for path in batch:
+                content = by_name.get(self.where(path).strip("/"), FileNotFoundError(path))
+                yield path, content if isinstance(content, bytes | OSError) else OSError(str(content))
+
+    def exists(self, path: str) -> bool:
+        with self._spoken():
+            self.fs.invalidate_cache()
+            return bool(self.fs.isfile(self.where(path)))
+
+    def fetch(self, path: str, to: Path) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with self._spoken():
+            self.fs.get_file(self.where(path), str(to))
+
+    def write(self, path: str, content: bytes) -> None:
+        """One PUT, or a move where files have names of their own."""
+        target = self.where(path)
+        with self._spoken():
+            self._make_folder(target)
+            if self._is_object_store:
+                self.fs.pipe_file(target, content)
+                return
+            partial = f"{target}.{uuid4().hex[:8]}.partial"
+            self.fs.pipe_file(partial, content)
+            self.fs.mv(partial, target)
+
+    @property
+    def _is_object_store(self) -> bool:
+        return bool(OBJECT_STORES.intersection(self.protocols))
+
+    def _make_folder(self, path: str) -> None:
+        if not self._is_object_store:
+            self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+
+    def remove(self, path: str) -> None:
+        with self._spoken():
+            try:
+                self.fs.rm_file(self.where(path))
+            except FileNotFoundError:
+                return
+
+    def remove_runs(self, run_ids: Iterable[str]) -> None:
+        for run_id in run_ids:
+            self.remove(f"{run_id}/{DOCUMENT}")  # from now on it is not a run
+            with self._spoken():
+                self.fs.invalidate_cache()
+                if self.fs.exists(self.where(run_id)):
+                    self.fs.rm(self.where(run_id), recursive=True)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
+            yield Path(name)
+
+    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+        return [self._publish(parcel) for parcel in parcels]
+
+    def _publish(self, parcel: Parcel) -> bool:
+        if not self._claimed(parcel):
+            return False
+        for file in sorted(item for item in parcel.folder.rglob("*") if item.is_file()):
+            name = file.relative_to(parcel.folder).as_posix()
+            if name != DOCUMENT:
+                target = self.where(f"{parcel.run_id}/{name}")
+                with self._spoken():
+                    self._make_folder(target)
+                    self.fs.put_file(str(file), target)
+        self._create(f"{parcel.run_id}/{DOCUMENT}", (parcel.folder / DOCUMENT).read_bytes())
+        return True
+
+    def _claimed(self, parcel: Parcel) -> bool:
+        """Read back what is there: not every server that is asked to create refuses to overwrite."""
+        claim, own = f"{parcel.run_id}/{CLAIM}", parcel.identity.encode()
+        if self.exists(f"{parcel.run_id}/{DOCUMENT}") and not self.exists(claim):
+            return False  # written by something that knows no claims
+        self._create(claim, own)
+        return self.read(claim) == own
+
+    def _create(self, path: str, content: bytes) -> bool:
+        target = self.where(path)
+        with self._spoken():
+            self._make_folder(target)
+            try:
+                self.fs.pipe_file(target, content, mode="create")
+            except OSError:  # FileExistsError, or what a server says when two create it at the same instant
+                if self.exists(path):
+                    return False
+                raise
+        return True

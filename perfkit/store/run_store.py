@@ -1,0 +1,289 @@
+"""`RunStore`: runs are put in, got back, listed and followed over time."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.document import dump_json, slug
+from perfkit.errors import ReadError, StoreError, did_you_mean
+from perfkit.model import Metric, Run, Validity
+from perfkit.noise_profile import NoiseProfile, profile_of
+from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
+from perfkit.store import quarantine as notes
+from perfkit.store.index import Index, current_index
+from perfkit.store.place import Parcel, open_place
+from perfkit.store.quarantine import Quarantined
+from perfkit.store.sealed import candidate_ids, document_of, identity, parse_run, run_document, write_requests
+from perfkit.store.tables import (
+    ScenarioSeries,
+    history_frame,
+    of_scenario,
+    runs_frame,
+    scenario_series,
+    valid_ids,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
+
+
+class RunStore:
+    """Runs under a URL: ``data/runs``, ``/srv/runs``, ``s3://bucket/runs``, any other fsspec address, or a git branch.
+
+    Parameters
+    ----------
+    url
+        Created on the first write.  ``git+branch://NAME`` keeps summaries alone.
+
+    Attributes
+    ----------
+    place
+        Where the run folders are, for what works on their files.
+    """
+
+    def __init__(self, url: str | Path = "data/runs") -> None:
+        self.url = str(url)
+        self.place = open_place(self.url)
+        self._known: Index | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of this store, or ``None`` when it is elsewhere."""
+        return self.place.folder
+
+    # Putting in -------------------------------------------------------------------------------------------------------
+
+    def add(self, run: Run) -> str:
+        """Keep a run and return its id, which is the name of its folder.  The same run twice is kept once.
+
+        Another run may have taken the id in the same second: then more of the content's hash tells them apart.
+
+        Raises
+        ------
+        StoreError
+            It could not be written (disk full, no permission); nothing that looks like a run is left behind.
+        """
+        mark = identity(run)
+        names = candidate_ids(run, mark)
+        run_document(run.id)
+        try:
+            for name in names:
+                if self._identity(name) == mark:
+                    return name
+            return self._finished_in_place(run) or self._published(run, names, mark)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.place.where(run.id)}: the run could not be written: {reason}") from error
+
+    def _finished_in_place(self, run: Run) -> str | None:
+        """A run that was recorded in its own folder of this store only lacks its document."""
+        folder = self.folder
+        if folder is None or run.source is None or Path(run.source).resolve() != (folder / run.id).resolve():
+            return None
+        if not (folder / run.id / STARTED).is_file() or (folder / run.id / DOCUMENT).exists():
+            return None
+        write_requests(run, folder / run.id)
+        self.place.write(run_document(run.id), document_of(run, folder / run.id / REQUESTS))
+        return run.id
+
+    def _published(self, run: Run, names: Collection[str], mark: str) -> str:
+        with self.place.staging() as folder:
+            if self.place.keeps_requests:
+                write_requests(run, folder)
+            for name in names:
+                (folder / DOCUMENT).write_bytes(document_of(replace(run, id=name), folder / REQUESTS))
+                if self.place.publish([Parcel(folder, name, mark)])[0] or self._identity(name) == mark:
+                    return name
+        raise StoreError(f"{self.url}: another run already has the id {run.id}")
+
+    def _identity(self, run_id: str) -> str | None:
+        """Of a stored run; ``None`` when there is none, or its document is broken."""
+        path = run_document(run_id)
+        try:
+            return identity(parse_run(self.place.read(path), path))
+        except (FileNotFoundError, NotADirectoryError, ReadError):
+            return None
+
+    def add_files(self, run_id: str, folder: Path) -> None:
+        """Copy what a tool itself wrote beside a run that is already stored; not into a store of summaries."""
+        if not self.place.keeps_requests:
+            return
+        try:
+            for file in sorted(item for item in folder.rglob("*") if item.is_file()):
+                name = file.relative_to(folder.parent).as_posix()
+                self.place.write(f"{run_id}/{name}", file.read_bytes())
+        except OSError as error:
+            raise StoreError(f"{self.url}: {folder.name} of {run_id} could not be written: {error}") from error
+
+    # Getting back -----------------------------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> Run:
+        """The run with that id; ``StoreError`` when there is none."""
+        path = run_document(run_id)
+        try:
+            content = self.place.read(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._no_run(run_id) from error
+        except OSError as error:
+            raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
+        run = parse_run(content, self.place.where(path))
+        parquet = f"{run_id}/{REQUESTS}"
+        loader = (lambda: self._read_requests(parquet)) if self._has_requests(parquet) else None
+        note = self.quarantined().get(run_id)
+        checks = (*run.validity.checks, *([quarantine_check(note.reason)] if note else []))
+        return replace(run, id=run_id, source=self.place.where(run_id), load_requests=loader, validity=Validity(checks))
+
+    def _no_run(self, run_id: str) -> StoreError:
+        return StoreError(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
+
+    def _has_requests(self, parquet: str) -> bool:
+        return self.place.keeps_requests and self.place.exists(parquet)
+
+    def _read_requests(self, path: str) -> pd.DataFrame:
+        from perfkit.readers.run_folder import read_requests
+
+        if self.folder is not None:
+            return read_requests(self.folder / path)
+        with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
+            local = Path(folder) / REQUESTS
+            try:
+                self.place.fetch(path, local)
+            except OSError as error:
+                raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
+            return read_requests(local)
+
+    # Looking round ----------------------------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """What is in the store now."""
+        self._known = current_index(self.place, self._known)
+        return self._known
+
+    def ids(self) -> list[str]:
+        """Ids of all whole runs, oldest first; also of those whose document is broken."""
+        if self.folder is not None:
+            return sorted(self.place.stamps())
+        index = self.index()
+        return sorted([*index.ids, *index.broken])
+
+    def unfinished(self) -> list[str]:
+        """Folders of runs that are still under way or were killed: begun, and never finished."""
+        return [name for name in self._no_runs() if self.place.exists(f"{name}/{STARTED}")]
+
+    def foreign(self) -> list[str]:
+        """Folders that are no runs and were never begun as such."""
+        return [name for name in self._no_runs() if not self.place.exists(f"{name}/{STARTED}")]
+
+    def _no_runs(self) -> list[str]:
+        runs = set(self.ids())
+        return [name for name in self.place.names() if name not in runs]
+
+    def broken(self) -> dict[str, str]:
+        """Folders whose run.json cannot be read: id to reason."""
+        return dict(self.index().broken)
+
+    def with_content(self, content_hash: str | None) -> list[str]:
+        """Ids of the runs that hold the same measurements; none for content that is not known."""
+        if content_hash is None:
+            return []
+        table = self.index().table.select(["id", "content_hash"]).to_pylist()
+        return [row["id"] for row in table if row["content_hash"] == content_hash]
+
+    def runs(self, **filters: Any) -> pd.DataFrame:
+        """One row per run, oldest first; ``filters`` keep rows whose column (or label) equals the value.
+
+        ``ValueError`` for a name that is neither a column nor a label of any run.
+
+        Columns: id, scenario, started_at (UTC), duration_s, users, services, requests, failures, valid, tool, source,
+        commit, branch (empty where unknown), quarantined.
+        """
+        return runs_frame(self.index().table, self.quarantined().keys(), self.place.where, filters)
+
+    def history(self, scenario: str, service: str, metric: str) -> pd.DataFrame:
+        """One metric of one service over the valid runs of a scenario, oldest first.
+
+        Columns: id, started_at, value, standard_error (in the metric's unit; ``NaN`` where a run cannot say).  Runs in
+        quarantine are left out.
+        """
+        table = of_scenario(self.index().table, scenario)
+        return history_frame(table, self.quarantined().keys(), service, Metric(metric))
+
+    def series(self, scenario: str) -> ScenarioSeries:
+        """Every metric of every service over all runs of a scenario; `perfkit.history.timeline` makes a timeline of it.
+
+        ``StoreError`` when there is no run of it.
+        """
+        table = self.index().table
+        found = scenario_series(table, {name: note.reason for name, note in self.quarantined().items()}, scenario)
+        if not found.run_ids:
+            raise self._no_scenario("runs", scenario)
+        return found
+
+    def _no_scenario(self, what: str, scenario: str) -> StoreError:
+        known = sorted(set(self.index().table["scenario"].to_pylist()))
+        there = f"; there are {', '.join(known)}" if known else ""
+        return StoreError(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
+
+    # Setting aside ----------------------------------------------------------------------------------------------------
+
+    def quarantined(self) -> dict[str, Quarantined]:
+        """The runs that were set aside, by id."""
+        return notes.quarantined(self.place)
+
+    def quarantine(self, run_id: str, reason: str, by: str | None = None) -> Quarantined:
+        """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""
+        if not self.place.exists(run_document(run_id)):
+            raise self._no_run(run_id)
+        return notes.set_aside(self.place, run_id, reason, by)
+
+    def lift_quarantine(self, run_id: str) -> None:
+        """The run counts again as what its own checks say."""
+        notes.lift(self.place, run_id)
+
+    # Noise ------------------------------------------------------------------------------------------------------------
+
+    def noise_profile(self, scenario: str, *, without: Collection[str] = ()) -> NoiseProfile:
+        """What the valid runs of a scenario tell of its noise.
+
+        It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as
+        those that are to be compared.  `StoreError` when there is no run.
+        """
+        usable = valid_ids(of_scenario(self.index().table, scenario), self.quarantined().keys())
+        ids = [run_id for run_id in usable if run_id not in without]
+        if not ids:
+            raise self._no_scenario("valid runs", scenario)
+        kept = f"{NOISE}/{slug(scenario)}.json"
+        profile = self._kept_profile(kept)
+        if profile is not None and profile.scenario == scenario and profile.run_ids == tuple(ids):
+            return profile
+        profile = profile_of(scenario, list(self._summaries(ids)))
+        if not without:
+            self._keep_profile(kept, profile.to_dict())
+        return profile
+
+    def _summaries(self, ids: Collection[str]) -> Iterator[Run]:
+        """Runs without their requests; one that has gone meanwhile is left out."""
+        for path, content in self.place.read_many([run_document(run_id) for run_id in ids]):
+            if isinstance(content, bytes):
+                yield replace(parse_run(content, self.place.where(path)), id=path.split("/")[0])
+
+    def _keep_profile(self, path: str, document: Mapping[str, Any]) -> None:
+        """It can be learned anew: a store that may only be read is no reason to fail."""
+        with suppress(OSError, StoreError):
+            self.place.write(path, dump_json(document).encode())
+
+    def _kept_profile(self, path: str) -> NoiseProfile | None:
+        """A profile is derived: a broken one is learned anew."""
+        try:
+            return NoiseProfile.from_dict(json.loads(self.place.read(path)))
+        except (OSError, ValueError):
+            return None
