@@ -4,9 +4,9 @@ Each new run is looked at with the runs before it: the mean of the last 4 to 30 
 all earlier runs of the stretch had, in standard errors that respect the lag-1 correlation and how few runs the level
 was learned from (a windowed generalised likelihood ratio test; Lai 1995,
 doi:10.1111/j.2517-6161.1995.tb02052.x).  A run counts no more than `CLIP` noise standard deviations, and half of a
-window must lie on its far side, so that a single strange run raises no alarm and two hardly ever do.  The chance of a false alarm is spent over the looks, less and less each time (alpha
-spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the
-history grows.
+window must lie on its far side, so that a single strange run raises no alarm and two hardly ever do.  The chance of a
+false alarm is spent over the looks, less and less each time (alpha spending; Lan & DeMets 1983,
+doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the history grows.
 
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
 speak before `LEARN` runs of a level, and a drift that is slow against thirty runs moves the level along.
@@ -179,4 +179,4 @@ def _spent(strength: float, at: int) -> float:
     """The budget for the whole history at which a look at this run alarms at this strength."""
     share = (LEARN + SPENDING) / (at + SPENDING) ** 2  # sums to one over all looks from LEARN on
     as_normal = LOOKS * 2.0 * float(ndtr(-strength)) / share
-    return min(CALIBRATED * (as_normal / CALIBRATED) ** FALL, 1.0)
+    return min(CALIBRATED * math.pow(as_normal / CALIBRATED, FALL), 1.0)
