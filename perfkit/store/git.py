@@ -40,7 +40,9 @@ class Git:
         known = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
         command = ["git", "-C", str(self.repository), *words]
         try:
-            return subprocess.run(command, input=given, capture_output=True, check=False, env={**known, **(extra or {})})
+            return subprocess.run(
+                command, input=given, capture_output=True, check=False, env={**known, **(extra or {})}
+            )
         except OSError as error:
             raise StoreError(f"{self.place}: git cannot be started: {error.strerror}; install git") from error
 
