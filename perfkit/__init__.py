@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from perfkit.model import Comparison, Finding, Metric, Run, ServiceStats, Validity, Verdict
     from perfkit.policy import Policy
     from perfkit.readers import read_run, run_from_requests
+    from perfkit.stats.changepoints import ChangePoint, find_change_points
+    from perfkit.stats.watch import Watch, watch_history
     from perfkit.store import RunStore
     from perfkit.workflow import compare
 
@@ -55,12 +57,15 @@ _HOMES = {
     ),
     "perfkit.policy": ("Policy",),
     "perfkit.readers": ("read_run", "run_from_requests"),
+    "perfkit.stats.changepoints": ("ChangePoint", "find_change_points"),
+    "perfkit.stats.watch": ("Watch", "watch_history"),
     "perfkit.store": ("RunStore",),
     "perfkit.workflow": ("compare",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ChangePoint",
     "Comparison",
     "Finding",
     "HistoryError",
@@ -81,10 +86,13 @@ __all__ = [
     "UnknownFormat",
     "Validity",
     "Verdict",
+    "Watch",
     "__version__",
     "compare",
+    "find_change_points",
     "read_run",
     "run_from_requests",
+    "watch_history",
 ]
 
 

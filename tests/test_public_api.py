@@ -31,6 +31,9 @@ def test_signatures():
     assert str(inspect.signature(perfkit.compare)).startswith("(baseline: ")
     assert inspect.signature(perfkit.compare).parameters["policy"].default is None
     assert list(inspect.signature(perfkit.run_from_requests).parameters) == ["frame", "scenario", "labels"]
+    for function in (perfkit.find_change_points, perfkit.watch_history):
+        assert str(inspect.signature(function)).startswith("(values: ")
+        assert inspect.signature(function).parameters["alpha"].default == 0.01
 
 
 def test_fields_that_programs_read():
