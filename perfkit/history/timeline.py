@@ -10,6 +10,7 @@ import numpy as np
 
 from perfkit.model import Metric, Run
 from perfkit.stats.summary import Floats
+from perfkit.store import RunStore
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -80,3 +81,24 @@ def _moment(run: Run) -> Moment:
     return Moment(
         run.id, run.started_at, run.validity.ok, git.get("commit", ""), git.get("branch", ""), run.source or "", why
     )
+
+
+def load_timeline(store: RunStore, scenario: str) -> Timeline:
+    """The timeline of a scenario from a store's index, without reading each run.
+
+    It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.
+
+    Raises
+    ------
+    StoreError
+        The store has no run of that scenario.
+    """
+    known = store.series(scenario)
+    facts = zip(
+        known.run_ids, known.started_at, known.valid, known.commits, known.branches, known.why_invalid, strict=True
+    )
+    moments = tuple(
+        Moment(run_id, started_at, valid, commit, branch, store.place.where(run_id), why)
+        for run_id, started_at, valid, commit, branch, why in facts
+    )
+    return Timeline(scenario, moments, known.values, known.errors)

@@ -11,6 +11,7 @@ from typing import Protocol
 from perfkit.errors import MissingExtra
 
 HIDDEN = "."  # first letter of the names that are no runs
+CLAIM = ".claim"  # file in a folder elsewhere: the identity of the run that may use it; stays, for late writers to see
 GIT = "git+branch://"
 
 

@@ -18,9 +18,8 @@ from uuid import uuid4
 
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT
-from perfkit.store.place import HIDDEN, Parcel
+from perfkit.store.place import CLAIM, HIDDEN, Parcel
 
-CLAIM = ".claim"  # holds the identity of the run that may use the folder; stays, so that a late writer sees it too
 AT_ONCE = 500  # files asked for in one batch
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}  # they have no folders that had to be made
 
@@ -40,6 +39,9 @@ class RemoteFolder:
         return None
 
     def where(self, path: str) -> str:
+        return str(self.fs.unstrip_protocol(self._path(path)))
+
+    def _path(self, path: str) -> str:
         return posixpath.join(self.root, path)
 
     def names(self) -> list[str]:
@@ -73,7 +75,7 @@ class RemoteFolder:
         return dict.fromkeys(self.names(), "")
 
     def inside(self, path: str) -> dict[str, int]:
-        top = self.where(path)
+        top = self._path(path)
         with self._spoken():
             self.fs.invalidate_cache()
             try:
@@ -85,32 +87,32 @@ class RemoteFolder:
 
     def read(self, path: str) -> bytes:
         with self._spoken():
-            content: bytes = self.fs.cat_file(self.where(path))
+            content: bytes = self.fs.cat_file(self._path(path))
         return content
 
     def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
         for begin in range(0, len(paths), AT_ONCE):
             batch = paths[begin : begin + AT_ONCE]
             with self._spoken():
-                found = self.fs.cat([self.where(path) for path in batch], on_error="return")
+                found = self.fs.cat([self._path(path) for path in batch], on_error="return")
             by_name = {name.strip("/"): content for name, content in found.items()}
             for path in batch:
-                content = by_name.get(self.where(path).strip("/"), FileNotFoundError(path))
+                content = by_name.get(self._path(path).strip("/"), FileNotFoundError(path))
                 yield path, content if isinstance(content, bytes | OSError) else OSError(str(content))
 
     def exists(self, path: str) -> bool:
         with self._spoken():
             self.fs.invalidate_cache()
-            return bool(self.fs.isfile(self.where(path)))
+            return bool(self.fs.isfile(self._path(path)))
 
     def fetch(self, path: str, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         with self._spoken():
-            self.fs.get_file(self.where(path), str(to))
+            self.fs.get_file(self._path(path), str(to))
 
     def write(self, path: str, content: bytes) -> None:
         """One PUT, or a move where files have names of their own."""
-        target = self.where(path)
+        target = self._path(path)
         with self._spoken():
             self._make_folder(target)
             if self._is_object_store:
@@ -131,7 +133,7 @@ class RemoteFolder:
     def remove(self, path: str) -> None:
         with self._spoken():
             try:
-                self.fs.rm_file(self.where(path))
+                self.fs.rm_file(self._path(path))
             except FileNotFoundError:
                 return
 
@@ -140,8 +142,8 @@ class RemoteFolder:
             self.remove(f"{run_id}/{DOCUMENT}")  # from now on it is not a run
             with self._spoken():
                 self.fs.invalidate_cache()
-                if self.fs.exists(self.where(run_id)):
-                    self.fs.rm(self.where(run_id), recursive=True)
+                if self.fs.exists(self._path(run_id)):
+                    self.fs.rm(self._path(run_id), recursive=True)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -157,7 +159,7 @@ class RemoteFolder:
         for file in sorted(item for item in parcel.folder.rglob("*") if item.is_file()):
             name = file.relative_to(parcel.folder).as_posix()
             if name != DOCUMENT:
-                target = self.where(f"{parcel.run_id}/{name}")
+                target = self._path(f"{parcel.run_id}/{name}")
                 with self._spoken():
                     self._make_folder(target)
                     self.fs.put_file(str(file), target)
@@ -173,7 +175,7 @@ class RemoteFolder:
         return self.read(claim) == own
 
     def _create(self, path: str, content: bytes) -> bool:
-        target = self.where(path)
+        target = self._path(path)
         with self._spoken():
             self._make_folder(target)
             try:

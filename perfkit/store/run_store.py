@@ -17,7 +17,7 @@ from perfkit.noise_profile import NoiseProfile, profile_of
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
 from perfkit.store import quarantine as notes
 from perfkit.store.index import Index, current_index
-from perfkit.store.place import Parcel, open_place
+from perfkit.store.place import CLAIM, Parcel, open_place
 from perfkit.store.quarantine import Quarantined
 from perfkit.store.sealed import candidate_ids, document_of, identity, parse_run, run_document, write_requests
 from perfkit.store.tables import (
@@ -177,15 +177,18 @@ class RunStore:
 
     def unfinished(self) -> list[str]:
         """Folders of runs that are still under way or were killed: begun, and never finished."""
-        return [name for name in self._no_runs() if self.place.exists(f"{name}/{STARTED}")]
+        return [name for name in self._no_runs() if self._is_begun(name)]
 
     def foreign(self) -> list[str]:
         """Folders that are no runs and were never begun as such."""
-        return [name for name in self._no_runs() if not self.place.exists(f"{name}/{STARTED}")]
+        return [name for name in self._no_runs() if not self._is_begun(name)]
 
     def _no_runs(self) -> list[str]:
         runs = set(self.ids())
         return [name for name in self.place.names() if name not in runs]
+
+    def _is_begun(self, name: str) -> bool:
+        return any(self.place.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
 
     def broken(self) -> dict[str, str]:
         """Folders whose run.json cannot be read: id to reason."""

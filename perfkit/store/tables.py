@@ -107,9 +107,7 @@ def history_frame(table: pa.Table, set_aside: Collection[str], service: str, met
 
 def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str) -> ScenarioSeries:
     """Arrange the rows of a scenario by the time at which its runs started."""
-    table = of_scenario(table, scenario).sort_by([("started_at", "ascending"), ("id", "ascending")])
-    undated = table["started_at"].null_count
-    table = table.take([*range(len(table) - undated, len(table)), *range(len(table) - undated)])
+    table = _in_time(of_scenario(table, scenario))
     ids = table["id"].to_pylist()
     valid = [ok and run_id not in set_aside for run_id, ok in zip(ids, table["valid"].to_pylist(), strict=True)]
     reasons = zip(ids, table["why_invalid"].to_pylist(), strict=True)
@@ -125,6 +123,15 @@ def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str
         values,
         errors,
     )
+
+
+def _in_time(table: pa.Table) -> pa.Table:
+    """Oldest first; runs whose time is not known count as older than all others."""
+    import pyarrow as pa
+
+    table = table.sort_by([("started_at", "ascending"), ("id", "ascending")])
+    dated = len(table) - table["started_at"].null_count  # these come first now
+    return pa.concat_tables([table.slice(dated), table.slice(0, dated)]).combine_chunks()
 
 
 def _matrices(

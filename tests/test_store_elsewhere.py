@@ -1,0 +1,98 @@
+"""Stores that are no local folder: a real S3-compatible server, memory, and what is said when one cannot be reached."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from object_store import make_bucket, object_store
+from samples import plain_stats, requests, run
+
+from perfkit import RunStore, StoreError, run_from_requests
+from perfkit.history.timeline import load_timeline
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An object store with a bucket ``team``."""
+    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        make_bucket("team")
+        yield "s3://team"
+
+
+@pytest.fixture(params=["s3", "memory"])
+def url(request, tmp_path):
+    place = request.getfixturevalue("s3") if request.param == "s3" else "memory:/"
+    return f"{place}/{tmp_path.name}"
+
+
+def test_runs_are_put_got_listed_and_taken_away(url, rng):
+    store = RunStore(url)
+    assert store.ids() == []
+    one = run_from_requests(requests(rng), scenario="api", build="1")
+    assert store.add(one) == store.add(one) == one.id
+    other = store.add(replace(one, content_hash="0" * 64))
+    assert RunStore(url).ids() == sorted([one.id, other])
+    again = RunStore(url).get(one.id)
+    assert (again.services, again.labels) == (one.services, one.labels)
+    pd.testing.assert_frame_equal(again.requests(), one.requests(), check_dtype=False)
+    assert list(store.runs(build="1")["id"]) == store.ids()
+    assert store.runs()["source"].str.contains("://").all()
+    store.place.remove_runs([other])
+    assert store.ids() == [one.id]
+    assert not store.unfinished()
+
+
+def test_a_run_that_is_not_whole_is_none(url):
+    store = RunStore(url)
+    kept = store.add(run({"a": plain_stats()}))
+    store.place.write("20260101T000000Z-api-half/.claim", b"mine")
+    store.place.write("20260101T000000Z-api-dead/run.json", b"{")
+    store.place.write("photos/cat.jpg", b"")
+    assert list(store.runs()["id"]) == [kept]
+    assert (store.unfinished(), store.foreign()) == (["20260101T000000Z-api-half"], ["photos"])
+    assert list(store.broken()) == ["20260101T000000Z-api-dead"]
+    assert (
+        store.add(replace(run({"a": plain_stats(9.0)}), id="20260101T000000Z-api-half")) != "20260101T000000Z-api-half"
+    )
+
+
+def test_the_index_of_a_store_elsewhere_is_only_a_cache(url):
+    store = RunStore(url)
+    for number in range(3):
+        store.add(run({"a": plain_stats(20.0 + number)}, number=number))
+    before = load_timeline(store, "api")
+    store.place.write(".index/runs.arrow", b"broken")
+    assert load_timeline(RunStore(url), "api").moments == before.moments
+    store.place.remove(".index/runs.arrow")
+    assert load_timeline(RunStore(url), "api").moments == before.moments
+    store.quarantine(before.moments[0].run_id, "cold")
+    assert not load_timeline(RunStore(url), "api").moments[0].valid
+
+
+def test_a_bucket_that_is_not_there(s3):
+    with pytest.raises(StoreError, match=r"s3://no-such-bucket/runs/.*could not be written: .*bucket does not exist"):
+        RunStore("s3://no-such-bucket/runs").add(run({"a": plain_stats()}))
+
+
+def test_without_keys_the_store_cannot_be_reached(s3, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match="s3://team/runs: cannot be reached: Unable to locate credentials"):
+        RunStore("s3://team/runs").add(run({"a": plain_stats()}))
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_the_extra_that_is_missing_is_named():
+    code = "import sys; sys.modules['s3fs'] = None; from perfkit import RunStore; RunStore('s3://team/runs')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtra: s3://team/runs: needs the package s3fs" in done.stderr
+    assert "pip install 'perfkit[s3]'" in done.stderr
