@@ -17,6 +17,8 @@ from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError
 from perfkit.history.selection import Past, select
 from perfkit.history.selectors import misspelt, readings
+from perfkit.history.timeline import Timeline, load_timeline
+from perfkit.history.trend import trend_of
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run, Validity
@@ -47,6 +49,8 @@ __all__ = [
     "run_scenarios",
     "simulate",
     "simulate_runs",
+    "timeline",
+    "trend_of",
 ]
 
 if TYPE_CHECKING:
@@ -124,6 +128,21 @@ def known_history(store: str, baseline: Sequence[Run], candidate: Sequence[Run])
     """The noise profile of the runs' scenario, from the other runs of a store."""
     every = (*baseline, *candidate)
     return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every})
+
+
+def timeline(store: str, scenario: str) -> Timeline:
+    """The runs of a scenario in time order, with every metric of every service.
+
+    A folder that does not exist is tried from the folder above too, for a notebook opened in ``notebooks/``.
+
+    Raises
+    ------
+    StoreError
+        The store has no run of the scenario; it names the nearest.
+    """
+    beside = Path("..") / store
+    place = str(beside) if "://" not in store and not Path(store).exists() and beside.exists() else store
+    return load_timeline(RunStore(place), scenario)
 
 
 def plan(store: str, scenario: str, percent: float, *, power: float, policy: Policy | None = None) -> pd.DataFrame:

@@ -130,6 +130,61 @@ def capacity(
     _run("capacity", parameters, reports or known.reports)
 
 
+@report.command(short_help="How has it gone, and what changed when?")
+@click.argument("scenario")
+@click.option("--service", metavar="NAME", help="Show only this service.")
+@click.option("--metric", metavar="NAME", help="Show only this metric, such as p95.")
+@click.option("--last", type=click.IntRange(1), metavar="N", help="Show only so many of the newest runs [1000].")
+@click.option(
+    "--commit-url",
+    metavar="TEMPLATE",
+    help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
+)
+@TITLE
+@REPORTS
+@STORE
+@SETTINGS
+def trend(
+    scenario: str,
+    service: str | None,
+    metric: str | None,
+    last: int | None,
+    commit_url: str | None,
+    title: str | None,
+    reports: Path | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """How a scenario has gone: value per run, levels, events with their commits, a calendar, what stands out.
+
+    Events and levels come of all runs of the scenario, whatever is shown.
+
+    \b
+    Examples:
+      perfkit report trend api
+      perfkit report trend api --service checkout --last 200 --commit-url "https://git.example/api/commit/{commit}"
+    """
+    from perfkit import workflow
+    from perfkit.render.moment_links import read_commit_url
+
+    known = settings_of(settings)
+    place = store or known.store
+    read_commit_url(commit_url)  # what is wrong is told before the notebook starts
+    history = workflow.timeline(place, scenario)
+    if service is not None or metric is not None:
+        workflow.trend_of(history, service=service, metric=metric)
+    parameters = {
+        "store": place if "://" in place else str(Path(place).resolve()),
+        "scenario": scenario,
+        "service": service,
+        "metric": metric,
+        "last": last,
+        "commit_url": commit_url,
+        "title": title,
+    }
+    _run("trend", parameters, reports or known.reports)
+
+
 def _paths(names: tuple[str, ...], store: str, baselines: Path) -> str:
     """Absolute places of the runs, one a line: the notebook runs in a folder of its own."""
     from perfkit import workflow

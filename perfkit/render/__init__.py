@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     )
     from perfkit.render.checks import warnings_list
     from perfkit.render.commands import reproduce
+    from perfkit.render.event_calendar import trend_calendar
     from perfkit.render.load_charts import changes_by_load, load_curves
+    from perfkit.render.moment_links import trend_links
     from perfkit.render.notebook import Report, prepare_notebook, run_report, write_result
     from perfkit.render.responses import response_times
+    from perfkit.render.service_sheet import trend_sheet
     from perfkit.render.tables import (
         findings_table,
         levels_table,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
         verdict_banner,
         worst_first,
     )
+    from perfkit.render.trend import trend_banner, trend_events, trend_levels, trend_runs
+    from perfkit.render.trend_charts import trend_chart
 
 _HOMES = {
     "perfkit.render.charts": (
@@ -53,6 +58,11 @@ _HOMES = {
         "verdict_banner",
         "worst_first",
     ),
+    "perfkit.render.trend": ("trend_banner", "trend_events", "trend_levels", "trend_runs"),
+    "perfkit.render.event_calendar": ("trend_calendar",),
+    "perfkit.render.trend_charts": ("trend_chart",),
+    "perfkit.render.moment_links": ("trend_links",),
+    "perfkit.render.service_sheet": ("trend_sheet",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -77,6 +87,14 @@ __all__ = [
     "runs_table",
     "scalability_table",
     "time_course",
+    "trend_banner",
+    "trend_calendar",
+    "trend_chart",
+    "trend_events",
+    "trend_levels",
+    "trend_links",
+    "trend_runs",
+    "trend_sheet",
     "verdict_banner",
     "warnings_list",
     "worst_first",

@@ -20,7 +20,7 @@ from perfkit.whole_file import write_whole
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-KINDS = ("baseline", "compare", "capacity")
+KINDS = ("baseline", "compare", "capacity", "trend")
 _PARAMETERS = "parameters"
 
 
@@ -83,7 +83,7 @@ def run_report(
     Parameters
     ----------
     kind
-        ``baseline``, ``compare`` or ``capacity``: the name of the notebook.
+        ``baseline``, ``compare``, ``capacity`` or ``trend``: the name of the notebook.
     parameters
         Values for names that the notebook's ``parameters`` cell declares: text, numbers, booleans, ``None``, paths; a
         list of paths becomes one text with a line each.

@@ -12,6 +12,8 @@ from perfkit.render.drawing import Drawing
 from perfkit.render.series import Floats, rounded
 from perfkit.render.theme import BASELINE_COLOUR, CANDIDATE_COLOUR, label
 
+EVERY = "\0"
+"""The owner of a trace that is seen whatever service is chosen."""
 MOST_SERVICES = 30
 """More services than this make a chart that nobody reads; the tables have them all."""
 
@@ -50,18 +52,19 @@ def sides(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[Side, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Geometry, in pixels, of ``rows`` panels of equal height under one another."""
+    """Geometry, in pixels, of ``rows`` panels of equal height under one another, below a strip of ``head``, if any."""
 
     rows: int
     row: int
     gap: int = 34
     top: int = 52
     bottom: int = 46
+    head: int = 0
 
     @property
     def plot(self) -> int:
         """Height of all panels and the gaps between them."""
-        return self.rows * self.row + (self.rows - 1) * self.gap
+        return self.rows * self.row + (self.rows - 1) * self.gap + (self.head + self.gap if self.head else 0)
 
     @property
     def height(self) -> int:
@@ -70,8 +73,13 @@ class Stack:
 
     def domain(self, index: int) -> list[float]:
         """Where panel ``index`` (0 is at the top) lies, as plotly wants it."""
-        start = index * (self.row + self.gap)
+        start = index * (self.row + self.gap) + (self.head + self.gap if self.head else 0)
         return [max(0.0, 1.0 - (start + self.row) / self.plot), 1.0 - start / self.plot]
+
+    @property
+    def strip(self) -> list[float]:
+        """Where the strip above the panels lies."""
+        return [1.0 - self.head / self.plot, 1.0]
 
     def title(self, drawing: Drawing, index: int, text: str) -> None:
         """Write ``text`` above panel ``index``; it is plotly's HTML, so names must have gone through `label`."""
@@ -137,14 +145,14 @@ def duration(milliseconds: float) -> str:
 def selector(drawing: Drawing, services: Sequence[str], owners: Sequence[str], stack: Stack, below: int = 28) -> None:
     """Let the reader choose the service whose traces are seen.
 
-    ``owners`` names the service of each trace; ``below`` is where the menu begins, in pixels from the top.
+    ``owners`` names the service of each trace, or `EVERY`; ``below`` is where the menu begins, in pixels from the top.
     """
     for trace, owner in zip(drawing.traces, owners, strict=True):
-        trace["visible"] = owner == services[0]
+        trace["visible"] = owner in (services[0], EVERY)
     if len(services) < 2:
         return
     buttons = [
-        {"label": label(name, 34), "method": "restyle", "args": [{"visible": [owner == name for owner in owners]}]}
+        {"label": label(name, 34), "method": "restyle", "args": [{"visible": [o in (name, EVERY) for o in owners]}]}
         for name in services
     ]
     drawing.arrange(

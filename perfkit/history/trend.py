@@ -1,0 +1,224 @@
+"""How a scenario went: each metric of each service over its runs, with its levels, events, spikes and drift."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from perfkit.errors import SettingsError
+from perfkit.history.events import Event, Series
+from perfkit.history.survey import survey
+from perfkit.history.timeline import Moment, Timeline
+from perfkit.model import Metric
+from perfkit.stats.changepoints import Drift, Segmentation
+from perfkit.stats.summary import Floats
+
+MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
+KEY_METRICS = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)  # those that gate by default
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The runs from ``begin`` up to and without ``end``, on one level; ``drift`` where they move steadily instead."""
+
+    begin: int
+    end: int
+    value: float
+    runs: int  # that have a value
+    drift: Drift | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One metric of one service over the runs of a timeline, in the metric's unit; ``stretches`` is never empty."""
+
+    service: str
+    metric: Metric
+    values: Floats
+    errors: Floats
+    segmentation: Segmentation
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def now(self) -> Stretch:
+        """The newest stretch."""
+        return self.stretches[-1]
+
+    @property
+    def last_seen(self) -> int:
+        """Index of the newest run that has a value."""
+        return int(np.nonzero(~np.isnan(self.values))[0][-1])
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the newest level; ``None`` in a drift, and where runs show no noise to go by.
+
+        Student's t with the noise of the whole history, widened by the correlation of neighbouring runs; on the log
+        scale where all values are positive, as the levels.
+        """
+        plain = self.values[~np.isnan(self.values)]
+        found = self.segmentation
+        if self.now.drift is not None or plain.size < 3 or found.noise_sd == 0.0:
+            return None
+        widened = (1.0 + found.correlation) / (1.0 - found.correlation) / self.now.runs
+        reach = float(stdtrit(max(plain.size - len(self.stretches), 1), 0.975)) * found.noise_sd * float(widened**0.5)
+        if (plain > 0).all():
+            factor = float(np.exp(reach / self.now.value))
+            return self.now.value / factor, self.now.value * factor
+        return max(self.now.value - reach, min(0.0, float(plain.min()))), self.now.value + reach
+
+    def to_dict(self) -> dict[str, Any]:
+        """The newest level, and what is no level: outliers and drifts, by index of run."""
+        low, high = self.interval or (None, None)
+        return {
+            "service": self.service,
+            "metric": self.metric.value,
+            "level": self.now.value,
+            "ci_low": low,
+            "ci_high": high,
+            "since_index": self.now.begin,
+            "runs": self.now.runs,
+            "outliers": list(self.segmentation.outliers),
+            "drifts": [{**asdict(drift), "change_pct": drift.change_pct} for drift in self.segmentation.drifts],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The history of a scenario, ready to be shown.
+
+    Parameters
+    ----------
+    courses
+        One per service and metric that was asked for, most telling services first.
+    events
+        Those in which what is shown moved, oldest first, with these movements.  They were looked for in the whole
+        history and in all of its series, whatever is shown.
+    acknowledged
+        Names of events that are known or intended.
+    first
+        Index of the first run that is shown.
+    metric
+        The one metric that was asked for, else ``None``.
+    """
+
+    timeline: Timeline
+    courses: tuple[Course, ...]
+    events: tuple[Event, ...]
+    acknowledged: frozenset[str]
+    first: int
+    alpha: float
+    metric: Metric | None = None
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """All runs, oldest first."""
+        return self.timeline.moments
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """What is shown, most telling first."""
+        return tuple(dict.fromkeys(course.service for course in self.courses))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is shown, in the usual order."""
+        shown = {course.metric for course in self.courses}
+        return tuple(metric for metric in Metric if metric in shown)
+
+    @property
+    def shown_events(self) -> tuple[Event, ...]:
+        """The events among the runs that are shown."""
+        return tuple(event for event in self.events if event.index >= self.first)
+
+    def is_known(self, event: Event) -> bool:
+        """Whether the event was acknowledged."""
+        return any(map(event.answers_to, self.acknowledged))
+
+    def course(self, service: str, metric: Metric) -> Course | None:
+        """One series, or ``None`` where no run could tell."""
+        return next((c for c in self.courses if c.service == service and c.metric is metric), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document ``perfkit.trend/1``."""
+        return {
+            "schema": "perfkit.trend/1",
+            "scenario": self.timeline.scenario,
+            "alpha": self.alpha,
+            "runs": len(self.moments),
+            "invalid": sum(not moment.valid for moment in self.moments),
+            "first_run": self.moments[0].run_id if self.moments else None,
+            "last_run": self.moments[-1].run_id if self.moments else None,
+            "events": [{**event.to_dict(), "acknowledged": self.is_known(event)} for event in self.events],
+            "levels": [course.to_dict() for course in self.courses],
+        }
+
+
+def trend_of(
+    timeline: Timeline,
+    *,
+    service: str | None = None,
+    metric: str | None = None,
+    last: int | None = None,
+    acknowledged: Collection[str] = (),
+    alpha: float = 0.01,
+) -> Trend:
+    """Levels, events, outliers and drift of a history.
+
+    Parameters
+    ----------
+    service, metric
+        Show only these; ``metric`` by its name or as people say it (``p95``).
+    last
+        Show only so many of the newest runs, `MOST_SHOWN` when ``None``; what is known of them comes from all.
+    acknowledged
+        Ids of events.
+    alpha
+        Chance that a history in which nothing changed shows any event.
+
+    Raises
+    ------
+    SettingsError
+        There is no such service or metric, or no run could tell it.
+    """
+    services, metrics = ([name] if name is not None else [] for name in (service, metric))
+    (found,) = survey([timeline], services=services, metrics=metrics, alpha=alpha, jobs=1)
+    wanted = found.segmentations
+    if timeline.series and not wanted:
+        raise SettingsError(f"history of {timeline.scenario}: no run could tell {metric} of {service or 'any service'}")
+    only = next(iter(wanted))[1] if metric is not None and wanted else None
+    first = max(len(timeline) - (last or MOST_SHOWN), 0)
+    courses = tuple(_course(timeline, key, wanted[key]) for key in wanted)
+    trend = Trend(timeline, courses, found.events, frozenset(acknowledged), first, alpha, only)
+    order = _telling(trend)
+    return replace(trend, courses=tuple(sorted(courses, key=lambda course: order[course.service])))
+
+
+def _course(timeline: Timeline, key: Series, found: Segmentation) -> Course:
+    values = timeline.series[key]
+    return Course(*key, values, timeline.errors[key], found, tuple(_stretches(found, values)))
+
+
+def _stretches(found: Segmentation, values: Floats) -> Iterator[Stretch]:
+    edges = [0, *(change.index for change in found.changes), len(values)]
+    for (begin, end), level in zip(pairwise(edges), found.levels, strict=True):
+        drift = next((item for item in found.drifts if begin <= item.begin and item.end <= end), None)
+        yield Stretch(begin, end, level, int(np.count_nonzero(~np.isnan(values[begin:end]))), drift)
+
+
+def _telling(trend: Trend) -> dict[str, tuple[float, ...]]:
+    """A key to sort services by: news that are worse come first, then better ones, then drift, then the rest."""
+    order: dict[str, tuple[float, ...]] = {}
+    for place, service in enumerate(trend.services):
+        drifts = any(course.now.drift is not None for course in trend.courses if course.service == service)
+        order[service] = (2.0 if drifts else 3.0, place)
+    news = [event for event in trend.shown_events if not trend.is_known(event)]
+    for item in (movement for event in news for movement in event.movements):
+        key = (0.0 if item.is_worse else 1.0, item.change.p_value, -abs(item.change.change_pct))
+        order[item.service] = min(order[item.service], key)
+    return order

@@ -1,0 +1,292 @@
+"""A history in words and tables: where it stands, what happened to it and when, and which runs are worth a look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perfkit.history.events import Event, Movement
+from perfkit.history.timeline import Moment
+from perfkit.history.trend import KEY_METRICS, Course, Trend
+from perfkit.model import Metric, Verdict
+from perfkit.render.moment_links import Links
+from perfkit.render.page import Html, render
+from perfkit.render.theme import (
+    CANDIDATE_COLOUR,
+    UNKNOWN,
+    VERDICT_COLOURS,
+    VERDICT_SYMBOLS,
+    clean,
+    format_number,
+    format_p,
+    format_signed,
+    format_value,
+    shorten,
+)
+
+MOST_NAMED = 3  # series in a remark
+MOST_MOVEMENTS = 8  # of one event in the table
+MOST_EVENTS = 60
+MOST_LEVELS = 15  # services in the table of levels
+MOST_RUNS = 60  # in the table of runs
+NEWEST = 10  # runs that are always in it
+LONGEST = 120  # characters of a name in a table
+LEAST = 4  # valid runs without which nothing can be said
+
+KIND_WORDS: Mapping[str, str] = {"regression": "got worse", "improvement": "got better", "mixed": "changed"}
+KIND_VERDICTS = {"regression": Verdict.REGRESSION, "improvement": Verdict.IMPROVEMENT, "mixed": Verdict.INCONCLUSIVE}
+KIND_SYMBOLS = {kind: VERDICT_SYMBOLS[verdict] for kind, verdict in KIND_VERDICTS.items()} | {"mixed": "±"}
+KIND_COLOURS = {kind: VERDICT_COLOURS[verdict] for kind, verdict in KIND_VERDICTS.items()}
+
+
+def day(moment: Moment) -> str:
+    """``12 Oct 2026``; ``~`` for a run whose time is not known."""
+    at = moment.started_at
+    return f"{at.day} {at:%b %Y}" if at is not None else UNKNOWN
+
+
+def commit_text(moment: Moment) -> str:
+    """What fits beside a date; empty where unknown."""
+    return clean(moment.commit)[:10]
+
+
+def size(movement: Movement) -> str:
+    """The change in percent; of the error rate in percentage points."""
+    unit = movement.metric.change_unit
+    return f"{format_signed(movement.size, unit)}\N{NO-BREAK SPACE}{unit}"
+
+
+def size_interval(movement: Movement) -> str:
+    """The 95 % interval of `size`; ``~`` when unknown."""
+    ends = [format_signed(end, movement.metric.change_unit) for end in (movement.size_low, movement.size_high)]
+    return UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]"
+
+
+def headline(event: Event, limit: int = 260) -> str:
+    """What happened in one sentence, harmless and of bounded length."""
+    return shorten(event.headline, limit)
+
+
+def event_place(event: Event, trend: Trend) -> str:
+    """Between which runs and commits: ``between run 38 (30 Oct 2026, 1ab2) and run 39 (31 Oct 2026, 3cd4)``."""
+    before = next(i for i in range(event.index, -1, -1) if trend.moments[i].run_id == event.last_before.run_id)
+    return f"between {_run_text(event.last_before, before)} and {_run_text(event.first_after, event.index)}"
+
+
+def _run_text(moment: Moment, index: int) -> str:
+    known = [part for part in (day(moment) if moment.started_at else "", commit_text(moment)) if part]
+    return f"run {index + 1}" + (f" ({', '.join(known)})" if known else "")
+
+
+def stability(course: Course, trend: Trend) -> str:
+    """``stable for 22 runs since 1 Nov 2026``, or how it drifts."""
+    now = course.now
+    since = "" if now.begin == 0 else f" since {day(trend.moments[now.begin])}"
+    if now.drift is not None:
+        signed = format_signed(now.drift.change_pct, "%")
+        return f"drifting, {signed}\N{NO-BREAK SPACE}% over {now.runs} runs{since}"
+    gone = "" if course.last_seen + 1 >= _last_valid(trend) else f", last seen {day(trend.moments[course.last_seen])}"
+    return f"stable for {now.runs} run{'s' if now.runs != 1 else ''}{since}{gone}"
+
+
+def _last_valid(trend: Trend) -> int:
+    """One more than the index of the newest valid run."""
+    return max((i + 1 for i, moment in enumerate(trend.moments) if moment.valid), default=0)
+
+
+def level_text(course: Course) -> str:
+    """``39.4 ms [38.9, 40.0]``; where it drifts, its end."""
+    if course.now.drift is not None:
+        return format_value(course.metric, course.now.drift.after)
+    return f"{format_value(course.metric, course.now.value)} {interval_text(course)}".removesuffix(f" {UNKNOWN}")
+
+
+def interval_text(course: Course) -> str:
+    """The interval of the newest level; ``~`` when unknown."""
+    found = course.interval
+    return UNKNOWN if found is None else f"[{format_number(found[0])}, {format_number(found[1])}]"
+
+
+def trend_banner(trend: Trend, title: str | None = None) -> Html:
+    """The answer: since when it is as it is, how it stands, and the newest event."""
+    news = next((event for event in reversed(trend.events) if not trend.is_known(event)), None)
+    word, kind = _headline(trend, news)
+    sentences = [clean(sentence) for sentence in _sentences(trend)]
+    html = render(
+        "trend_banner.html.j2",
+        title=clean(title) if title else "",
+        kind=kind or "trend",
+        symbol=KIND_SYMBOLS.get(kind, ""),
+        colour=KIND_COLOURS.get(kind, CANDIDATE_COLOUR),
+        word=word,
+        sentences=sentences,
+        basis=_basis(trend),
+        alpha=f"{trend.alpha:g}",
+    )
+    return Html(html, text="\n".join([word, *sentences]))
+
+
+def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
+    valid = sum(moment.valid for moment in trend.moments)
+    if valid < LEAST:
+        return f"{valid} valid run{'s' if valid != 1 else ''}: too few to tell", ""
+    if news is not None:
+        word = {"regression": "worse", "improvement": "better", "mixed": "changed"}[news.kind]
+        return f"{word} since {day(news.first_after)}", news.kind
+    drifting = sum(course.now.drift is not None for course in trend.courses if course.metric in KEY_METRICS)
+    if drifting:
+        return "drifting", ""
+    settled = max((event.index for event in trend.events), default=0)
+    return f"no news in {sum(moment.valid for moment in trend.moments[settled:])} runs", ""
+
+
+def _sentences(trend: Trend) -> Iterator[str]:
+    """The newest event, then the levels of the most telling service."""
+    if trend.events:
+        event = trend.events[-1]
+        known = ", acknowledged" if trend.is_known(event) else ""
+        yield f"Newest event{known}: {headline(event)} It came {event_place(event, trend)}."
+    elif trend.courses:
+        yield "Nothing changed by more than chance explains."
+    wanted = (trend.metric,) if trend.metric else KEY_METRICS
+    if trend.services:
+        name = trend.services[0]
+        for metric in wanted:
+            course = trend.course(name, metric)
+            if course is not None:
+                yield f"{shorten(name, 60)}, {metric.title}: {level_text(course)}, {stability(course, trend)}."
+
+
+def _basis(trend: Trend) -> str:
+    runs, bad = len(trend.moments), sum(not moment.valid for moment in trend.moments)
+    since = f", since {day(trend.moments[0])}" if trend.moments and trend.moments[0].started_at else ""
+    parts = [f"{runs:,} run{'s' if runs != 1 else ''} of {shorten(trend.timeline.scenario)}{since}"]
+    parts.append(f"{bad} invalid" if bad else "all valid")
+    if trend.first:
+        parts.append(f"the newest {runs - trend.first:,} are shown")
+    services = len(trend.services)
+    parts.append(f"{services} service{'s' if services != 1 else ''}, most telling first")
+    return "; ".join(parts) + "."
+
+
+def trend_levels(trend: Trend) -> Html:
+    """Where each service stands: the newest level with interval, since when, and what runs differ by."""
+    services = trend.services[:MOST_LEVELS]
+    wanted = (trend.metric,) if trend.metric else KEY_METRICS
+    groups = [
+        (
+            shorten(name, LONGEST),
+            [_level_cells(course, trend) for metric in wanted if (course := trend.course(name, metric)) is not None],
+        )
+        for name in services
+    ]
+    html = render("trend_levels.html.j2", groups=groups, hidden=len(trend.services) - len(services))
+    return Html(html, text=f"{sum(len(rows) for _, rows in groups)} levels")
+
+
+def _level_cells(course: Course, trend: Trend) -> dict[str, Any]:
+    change = course.segmentation.changes[-1] if course.segmentation.changes else None
+    movement = Movement(course.service, course.metric, change) if change is not None else None
+    drift, noise = course.now.drift, course.segmentation.noise_sd
+    level = drift.after if drift is not None else course.now.value
+    return {
+        "metric": course.metric.title,
+        "level": format_value(course.metric, level),
+        "interval": interval_text(course),
+        "stable": stability(course, trend),
+        "change": size(movement) if movement is not None else "",
+        "kind": ("regression" if movement.is_worse else "improvement") if movement is not None else "",
+        "noise": f"{100.0 * noise / level:.2g} %" if level > 0 and course.metric is not Metric.ERROR_RATE else "",
+    }
+
+
+def trend_events(trend: Trend, links: Links) -> Html:
+    """Every event, newest first: what moved by how much, between which runs and commits."""
+    shown = trend.shown_events[::-1]
+    rows = [_event_cells(event, trend, links) for event in shown[:MOST_EVENTS]]
+    html = render("trend_events.html.j2", events=rows, hidden=len(shown) - len(rows))
+    return Html(html, text=f"{len(shown)} events")
+
+
+def _event_cells(event: Event, trend: Trend, links: Links) -> dict[str, Any]:
+    return {
+        "anchor": event.index,
+        "kind": event.kind,
+        "symbol": KIND_SYMBOLS[event.kind],
+        "word": KIND_WORDS[event.kind],
+        "day": day(event.first_after),
+        "headline": headline(event),
+        "acknowledged": trend.is_known(event),
+        "sides": [run_cells(moment, links) for moment in (event.last_before, event.first_after)],
+        "movements": [_movement_cells(item) for item in event.movements[:MOST_MOVEMENTS]],
+        "more": max(len(event.movements) - MOST_MOVEMENTS, 0),
+    }
+
+
+def _movement_cells(item: Movement) -> dict[str, Any]:
+    return {
+        "service": shorten(item.service, LONGEST),
+        "metric": item.metric.title,
+        "kind": "regression" if item.is_worse else "improvement",
+        "before": format_value(item.metric, item.change.before),
+        "after": format_value(item.metric, item.change.after),
+        "change": size(item),
+        "interval": size_interval(item),
+        "p": format_p(item.change.p_value),
+    }
+
+
+def run_cells(moment: Moment, links: Links) -> dict[str, Any]:
+    """A run as tables name it, with its links."""
+    at = moment.started_at
+    return {
+        "run": shorten(moment.run_id, LONGEST),
+        "run_link": links.run(moment),
+        "started": f"{at:%Y-%m-%d %H:%M}" if at is not None else UNKNOWN,
+        "commit": commit_text(moment) or UNKNOWN,
+        "commit_link": links.commit(moment),
+        "branch": shorten(moment.branch, 30),
+    }
+
+
+def trend_runs(trend: Trend, links: Links) -> Html:
+    """The newest runs and those that stand out: invalid, far from their level, first of a new one; newest first."""
+    notes = _notes(trend)
+    count = len(trend.moments)
+    wanted = sorted({*notes, *range(max(count - NEWEST, trend.first), count)}, reverse=True)
+    rows = [
+        {
+            **run_cells(trend.moments[i], links),
+            "number": i + 1,
+            "notes": notes.get(i, []),
+            "valid": trend.moments[i].valid,
+        }
+        for i in wanted[:MOST_RUNS]
+    ]
+    html = render("trend_runs.html.j2", rows=rows, hidden=len(wanted) - len(rows))
+    return Html(html, text=f"{len(rows)} runs")
+
+
+def _notes(trend: Trend) -> dict[int, list[str]]:
+    """What there is to say of single runs, by index."""
+    notes: dict[int, list[str]] = {}
+    for i, moment in enumerate(trend.moments):
+        if i >= trend.first and not moment.valid:
+            notes.setdefault(i, []).append(f"invalid: {moment.why_invalid or 'unfit'}")
+    for event in trend.shown_events:
+        known = ", acknowledged" if trend.is_known(event) else ""
+        notes.setdefault(event.index, []).append(f"{KIND_WORDS[event.kind]} from here on{known}")
+    for i, names in outliers(trend).items():
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        notes.setdefault(i, []).append(f"far from its level: {', '.join(names[:MOST_NAMED])}{more}")
+    return notes
+
+
+def outliers(trend: Trend) -> dict[int, list[str]]:
+    """Single strange runs, by index, with the series in which they are."""
+    found: dict[int, list[str]] = {}
+    for course in trend.courses:
+        for i in course.segmentation.outliers:
+            if i >= trend.first:
+                found.setdefault(i, []).append(f"{shorten(course.service)} {course.metric.title}")
+    return found
