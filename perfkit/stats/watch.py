@@ -36,7 +36,7 @@ DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for i
 # A look has windows of many lengths, and heavy tails and correlation take their share: the chance that a look alarms is
 # `LOOKS` times that of one normal value at `CALIBRATED`, and falls faster than a normal one beyond, because runs are
 # clipped.  tests/test_watch.py holds it to its word
-LOOKS, FALL, CALIBRATED = 1.7, 1.15, 0.05
+LOOKS, FALL, CALIBRATED = 1.5, 1.3, 0.05
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
 
@@ -135,6 +135,8 @@ def _strengths(values: Floats, split: int) -> Iterator[tuple[int, float]]:
     learned = values[:split]
     middle = float(np.median(learned))
     sd = max(_robust_sd(learned - middle), 1e-9 * max(abs(middle), 1e-300))  # of equal runs: any other value is far
+    # Heavy tails add to the noise of a window what they add to that of the runs learned from
+    sd = max(sd, float(np.std(np.clip(learned - middle, -CLIP * sd, CLIP * sd))))
     drawn = np.clip(learned - middle, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
     level = float(drawn.mean())
     rho = _correlation(drawn - level)
