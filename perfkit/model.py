@@ -325,6 +325,19 @@ def run_summary(run: Run) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryNote:
+    """What the history of a scenario adds to a comparison.
+
+    ``news`` are sentences on changes that are reason to object, told first; ``lines`` say everything; ``document``
+    holds it as plain JSON values.
+    """
+
+    news: tuple[str, ...]
+    lines: tuple[str, ...]
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Candidate against baseline: one verdict, its findings, and what to know about them."""
 
@@ -338,6 +351,7 @@ class Comparison:
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
     checks: tuple[Check, ...] = ()
+    history: HistoryNote | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.comparison/1``."""
@@ -353,6 +367,7 @@ class Comparison:
             "warnings": list(self.warnings),
             "checks": [check.to_dict() for check in self.checks],
             "findings": [finding.to_dict() for finding in self.findings],
+            **({"history": dict(self.history.document)} if self.history is not None else {}),
         }
 
     def to_frame(self) -> pd.DataFrame:

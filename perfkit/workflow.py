@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.capacity import capacity_of
-from perfkit.config import Scenario, load_settings
+from perfkit.config import Scenario, Settings, load_settings
 from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, PerfkitError, ReadError
+from perfkit.history.acknowledged import AcknowledgedFile
+from perfkit.history.against import judge_history
+from perfkit.history.creep import creep_of
 from perfkit.history.selection import Past, select
 from perfkit.history.selectors import misspelt, readings
 from perfkit.history.timeline import Timeline, load_timeline
@@ -35,6 +38,7 @@ __all__ = [
     "capacity_of",
     "choose_runs",
     "compare",
+    "compare_named",
     "detectable",
     "execution_record",
     "expand_path",
@@ -228,6 +232,40 @@ def choose_runs(
     ]
     notes = [note for one in chosen if one is not None for note in one.warnings]
     return tuple(run for side in runs for run in side), tuple(dict.fromkeys(notes))
+
+
+def compare_named(
+    baseline: Sequence[str],
+    candidate: Sequence[str],
+    *,
+    store: str,
+    settings: Settings,
+    policy: Policy,
+    learn: bool = False,
+) -> tuple[Comparison, NoiseProfile | None]:
+    """Judge what these names name; without a baseline, against the history of the candidate's scenario.
+
+    With ``learn``, the other runs of the scenario tell the noise too; the profile learned from them comes second.
+    Against history the rolling baseline is used, every series of the scenario is watched, and what is acknowledged is
+    no reason to object; see `perfkit.history.against`.
+
+    Raises
+    ------
+    ReadError
+        A name names nothing.
+    NotComparable
+        There is no history to judge against.
+    """
+    judged = load_runs(candidate, store=store, baselines=settings.baselines)
+    past = Past(RunStore(store), settings.baselines, candidates=judged)
+    if not baseline:
+        known = AcknowledgedFile(settings.acknowledged).read()
+        return judge_history(judged, past, policy, known=known).comparison, None
+    runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged)
+    if any(is_selector(name) and readings(name)[0].kind == "rolling" for name in baseline):
+        notes = (*notes, *(creep.sentence for creep in creep_of(runs, past, policy) if creep.worse))
+    profile = known_history(store, runs, judged) if learn else None
+    return compare(runs, judged, policy=policy, history=profile).with_warnings(notes), profile
 
 
 def is_selector(name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from perfkit import __version__
-from perfkit.cli import baseline, changes, compare, demo, files, init, plan, replay, report, run, runs
+from perfkit.cli import ack, baseline, changes, compare, demo, files, init, plan, replay, report, run, runs
 from perfkit.errors import (
     HistoryError,
     LoadError,
@@ -72,6 +72,7 @@ for command in (
     files.import_,
     files.metrics,
     baseline.baseline,
+    ack.ack,
     files.simulate,
     init.init,
 ):

@@ -16,7 +16,7 @@ EXIT_INVALID = 3
 
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
-@click.argument("baseline", nargs=-1, required=True, metavar="BASELINE...")
+@click.argument("baseline", nargs=-1, metavar="[BASELINE...]")
 @CANDIDATE
 @POLICY
 @RULE
@@ -58,13 +58,20 @@ def compare(
     store: str | None,
     settings: Path | None,
 ) -> int:
-    """Judge candidate runs against baseline runs.
+    """Judge candidate runs against baseline runs, or, without a BASELINE, against the history of their scenario.
 
-    Each run is a run folder, a run id of the store, a tool's result file, or a folder, prefix or pattern of such.
+    Each run is a run folder, a run id of the store, a tool's result file, a folder, prefix or pattern of such, or a
+    selector: api@rolling (the runs since the last change), api@pinned:NAME, api@last:5, api@commit:abc123,
+    api@branch:main, api@merge-base.
+
+    Against history, the baseline is SCENARIO@rolling without the candidate, every metric of every service is watched
+    under one alarm budget, and changes that were acknowledged (`perfkit ack`) are listed but do not fail.
 
     \b
     Examples:
       perfkit compare data/runs/20261101T*-api-* --candidate data/runs/20261102T*-api-*
+      perfkit compare --candidate 20261102T020000Z-api-3f9c
+      perfkit compare api@merge-base --candidate api@last:3
       perfkit compare old_stats.csv --candidate new_stats.csv --format markdown --output reports/regression-analysis.md
       perfkit compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*" --explain api_gateway p95_latency_ms
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
@@ -75,10 +82,11 @@ def compare(
     known = settings_of(settings)
     chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
     place = store or known.store
-    judged = workflow.load_runs(candidate, store=place, baselines=known.baselines)
-    sides, notes = workflow.choose_runs(baseline, store=place, baselines=known.baselines, candidates=judged)
-    profile = workflow.known_history(place, sides, judged) if history else None
-    comparison = workflow.compare(sides, judged, policy=chosen, history=profile).with_warnings(notes)
+    if history and not baseline:
+        raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")
+    comparison, profile = workflow.compare_named(
+        baseline, candidate, store=place, settings=known, policy=chosen, learn=history
+    )
     if explain is not None:
         write(workflow.explain(comparison, *explain, policy=chosen, history=profile), output)
     else:

@@ -11,7 +11,7 @@ from perfkit.comparability import check_sides
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.history.baselines import Baselines, Pinned, pin
 from perfkit.history.events import NEAR, find_events
-from perfkit.history.selection import Past, alike, runs_of, select
+from perfkit.history.selection import Past, alike, select
 from perfkit.history.selectors import Selector
 from perfkit.history.timeline import timeline_of
 from perfkit.model import Run, Severity
@@ -80,7 +80,7 @@ def accept(past: Past, run_id: str, *, reason: str, by: str = "", name: str | No
     first = stored_run(past.store, run_id)
     known = Baselines(past.baselines)
     pinned = _the_one(known, first.scenario, name)
-    runs = level_from(past.store, first)
+    runs = level_from(past, first)
     if not runs:
         raise ReadError(f"{run_id}: no valid run of {first.scenario!r} from there on; nothing to move to")
     if not reason.strip():
@@ -112,9 +112,9 @@ def stored_run(store: RunStore, run_id: str) -> Run:
     return store.get(run_id)
 
 
-def level_from(store: RunStore, first: Run) -> tuple[Run, ...]:
+def level_from(past: Past, first: Run) -> tuple[Run, ...]:
     """The valid runs of a scenario from one run up to the next change."""
-    every = [run for run in runs_of(store, first.scenario) if run.validity.ok or run.id == first.id]
+    every = [run for run in past.runs_of(first.scenario) if run.validity.ok or run.id == first.id]
     runs, _ = alike(every, first)
     begin = next(i for i, run in enumerate(runs) if run.id == first.id)
     events = find_events(timeline_of(first.scenario, runs))
@@ -129,7 +129,7 @@ def standing(past: Past, pinned: Pinned) -> Standing:
         selected = select(str(name), past)
     except (ReadError, StoreError) as error:
         return Standing(pinned, (), (str(error),))
-    newest = [run for run in runs_of(past.store, pinned.scenario) if run.validity.ok][-1]
+    newest = [run for run in past.runs_of(pinned.scenario) if run.validity.ok][-1]
     return Standing(pinned, selected.runs, (*selected.warnings, *foreign(str(name), selected.runs, newest)))
 
 

@@ -40,6 +40,14 @@ class Past:
     baselines: Path = Path("data/baselines")
     repository: Path = field(default_factory=Path)
     candidates: tuple[Run, ...] = ()
+    _read: dict[str, tuple[Run, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def runs_of(self, scenario: str) -> tuple[Run, ...]:
+        """All runs of a scenario, oldest first, read once; broken ones are skipped."""
+        if scenario not in self._read:
+            found = [self.store.get(run_id) for run_id in self.store.runs(scenario=scenario)["id"]]
+            self._read[scenario] = in_time(found)
+        return self._read[scenario]
 
     @property
     def until(self) -> datetime | None:
@@ -81,18 +89,12 @@ def select(text: str, past: Past) -> Selected:
         near = did_you_mean(selector.scenario, known)
         raise ReadError(f"{text}: no scenario {selector.scenario!r} in {past.store.url}{near}{there}")
     candidates = {run.id for run in past.candidates}
-    every = [run for run in runs_of(past.store, selector.scenario) if run.validity.ok and run.id not in candidates]
+    every = [run for run in past.runs_of(selector.scenario) if run.validity.ok and run.id not in candidates]
     selected, notes = _CHOOSE[selector.kind](selector, every, past)
     if not selected:
         raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}")
     notes = (*notes, *told_of(str(selector), selected, every, past.now))
     return Selected(selector, selected, tuple(dict.fromkeys(notes)))
-
-
-def runs_of(store: RunStore, scenario: str) -> tuple[Run, ...]:
-    """All runs of a scenario, oldest first; broken ones are skipped."""
-    found = [store.get(run_id) for run_id in store.runs(scenario=scenario)["id"]]
-    return in_time(found)
 
 
 def in_time(runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -39,7 +39,7 @@ def judge(
     missing = policy.required_runs - min(len(baseline), len(candidate))
     if missing > 0:
         findings = tuple(_too_early(finding, missing) for finding in findings)
-    verdict = _overall(findings, policy) if sides.ok and findings else Verdict.INVALID
+    verdict = overall(findings, policy) if sides.ok and findings else Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)
     warnings = [*sides.warnings, *_unknown_services(sides.services, policy)]
@@ -71,7 +71,8 @@ def _unknown_services(services: Sequence[str], policy: Policy) -> Iterator[str]:
             yield f"The policy has tolerances for {name!r}, which is not compared here{did_you_mean(name, services)}."
 
 
-def _overall(findings: Sequence[Finding], policy: Policy) -> Verdict:
+def overall(findings: Sequence[Finding], policy: Policy) -> Verdict:
+    """The verdict of a whole comparison whose sides are fit, from those of its findings."""
     if any(finding.verdict is Verdict.REGRESSION for finding in findings):
         return Verdict.REGRESSION
     if any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):

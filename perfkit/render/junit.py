@@ -11,13 +11,14 @@ from perfkit.render.words import headlines, limit_text, settle
 
 def to_junit(comparison: Comparison) -> str:
     """An XML document with one suite named ``perfkit compare``."""
+    news = len(comparison.history.news) if comparison.history is not None else 0
     counts = {verdict: len(comparison.by_verdict(verdict)) for verdict in Verdict}
     invalid = comparison.verdict is Verdict.INVALID
     suite = ElementTree.Element(
         "testsuite",
         name="perfkit compare",
-        tests=str(len(comparison.findings) + invalid),
-        failures=str(0 if invalid else counts[Verdict.REGRESSION]),
+        tests=str(len(comparison.findings) + invalid + news),
+        failures=str(0 if invalid else counts[Verdict.REGRESSION] + news),
         errors=str(int(invalid)),
         skipped=str(len(comparison.findings) if invalid else counts[Verdict.INCONCLUSIVE]),
     )
@@ -25,6 +26,9 @@ def to_junit(comparison: Comparison) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name="runs can be judged")
         error = ElementTree.SubElement(case, "error", message=clean(headlines(comparison)[0]))
         error.text = "\n".join(clean(warning) for warning in comparison.warnings)
+    for text in comparison.history.news if comparison.history is not None else ():
+        case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name="history")
+        ElementTree.SubElement(case, "failure", message=clean(text))
     for finding in comparison.findings:
         _case(suite, finding, judged=not invalid)
     notes = [clean(text) for text in (*headlines(comparison), *comparison.warnings)]

@@ -32,6 +32,7 @@ def to_markdown(comparison: Comparison) -> str:
         "\n".join(f"- {escape(text, 400)}" for text in headlines(comparison)),
         f"**Next:** {next_step(comparison)}",
         _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
+        _list("History", comparison.history.lines if comparison.history is not None else ()),
         _list("Warnings", comparison.warnings),
         _sides(comparison),
     ]

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfkit.model import Comparison, Finding, Metric, Verdict
-from perfkit.render.theme import format_change, format_interval, format_signed, format_value, shorten
+from perfkit.render.theme import clean, format_change, format_interval, format_signed, format_value, shorten
 
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 
 
 def headlines(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence per service that changed, regressions first; else one that says why there is nothing to claim."""
-    texts = [_event(service, findings) for service, findings in _events(comparison)]
+    """What the history shows, and one sentence per service that changed, regressions first.
+
+    Where there is none of either: one that says why there is nothing to claim.
+    """
+    news = comparison.history.news if comparison.history is not None else ()
+    texts = [*map(clean, news), *(_event(service, findings) for service, findings in _events(comparison))]
     return tuple(texts) or (_nothing_to_claim(comparison),)
 
 

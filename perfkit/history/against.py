@@ -1,0 +1,161 @@
+"""A candidate judged against the history of its scenario: the rolling baseline, and the watch over all its series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from perfkit.errors import NotComparable, ReadError, did_you_mean
+from perfkit.history.acknowledged import Acknowledgement, softened
+from perfkit.history.creep import Creep, creep_of
+from perfkit.history.selection import Past, Selected, alike, before, select
+from perfkit.history.timeline import Timeline, timeline_of
+from perfkit.history.watching import ScenarioWatch, watch_timeline
+from perfkit.judge import judge, overall
+from perfkit.model import Comparison, HistoryNote, Run, Verdict
+from perfkit.noise_profile import NoiseProfile
+from perfkit.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstHistory:
+    """What the history says of a candidate.
+
+    ``comparison`` is that with the rolling baseline; its verdict takes the watch and what is acknowledged into account.
+    """
+
+    comparison: Comparison
+    watch: ScenarioWatch
+    creep: tuple[Creep, ...]
+    known: tuple[Acknowledgement, ...]
+
+
+def judge_history(
+    candidates: Sequence[Run],
+    past: Past,
+    policy: Policy,
+    *,
+    known: Sequence[Acknowledgement] = (),
+    profile: NoiseProfile | None = None,
+) -> AgainstHistory:
+    """Judge runs against the runs of their scenario before them.
+
+    Raises
+    ------
+    NotComparable
+        The candidates are of several scenarios, or no valid run is older than they are.
+    """
+    selected = _rolling(candidates, past)
+    policy = policy.for_scenario(candidates[0].scenario)
+    timeline = _timeline(candidates, past)
+    today = past.now.date()
+    watch = watch_timeline(timeline, policy, known, today)
+    creep = creep_of(selected.runs, past, policy)
+    comparison = judge(selected.runs, candidates, policy, profile)
+    near = _in_reach(known, selected.runs, timeline, today)
+    comparison = _softened(comparison, near, policy)
+    if watch.fails and comparison.comparable:
+        comparison = replace(comparison, verdict=Verdict.REGRESSION)
+    notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
+    comparison = comparison.with_warnings(notes)
+    return AgainstHistory(_told(comparison, watch, creep, selected), watch, creep, tuple(near))
+
+
+def _rolling(candidates: Sequence[Run], past: Past) -> Selected:
+    scenarios = sorted({run.scenario for run in candidates})
+    if len(scenarios) != 1:
+        raise NotComparable(
+            f"the candidates are of the scenarios {', '.join(scenarios)}: name a baseline, or one scenario"
+        )
+    try:
+        return select(f"{scenarios[0]}@rolling", past)
+    except ReadError as error:
+        raise NotComparable(
+            f"{scenarios[0]}: {past.store.url} has no earlier valid run of this scenario to judge against"
+            f"{_near(scenarios[0], past)}; name a baseline, or keep this run as the first of its history"
+        ) from error
+
+
+def _near(scenario: str, past: Past) -> str:
+    names = list(dict.fromkeys(past.store.runs()["scenario"]))
+    return "" if scenario in names else did_you_mean(scenario, names)
+
+
+def _timeline(candidates: Sequence[Run], past: Past) -> Timeline:
+    """The runs before the candidates that may be held against them, and the candidates."""
+    own = {run.id for run in candidates}
+    earlier = [run for run in before(past.runs_of(candidates[0].scenario), past.until) if run.id not in own]
+    valid, _ = alike([run for run in earlier if run.validity.ok], candidates[0])
+    kept = {run.id for run in valid}
+    shown = [run for run in earlier if run.id in kept or not run.validity.ok]
+    return timeline_of(candidates[0].scenario, [*shown, *candidates])
+
+
+def _in_reach(
+    known: Sequence[Acknowledgement], baseline: Sequence[Run], timeline: Timeline, today: date
+) -> list[Acknowledgement]:
+    """What was acknowledged between the baseline, or most of it, and the candidates."""
+    ids = [moment.run_id for moment in timeline.moments]
+    places = sorted(ids.index(run.id) for run in baseline)
+    middle = places[len(places) // 2]
+    found = []
+    for one in known:
+        at = one.place_in(ids) if one.scenario == timeline.scenario and one.holds_on(today) else None
+        if at is not None and middle < at:
+            found.append(one)
+    return found
+
+
+def _softened(comparison: Comparison, near: Sequence[Acknowledgement], policy: Policy) -> Comparison:
+    if not near or not comparison.comparable:
+        return comparison
+    findings = tuple(softened(finding, near) for finding in comparison.findings)
+    return replace(comparison, findings=findings, verdict=overall(findings, policy))
+
+
+def _told(comparison: Comparison, watch: ScenarioWatch, creep: Sequence[Creep], selected: Selected) -> Comparison:
+    document: dict[str, Any] = {
+        "baseline": str(selected.selector),
+        "baseline_runs": [run.id for run in selected.runs],
+        **watch.to_dict(),
+        "anchors": [one.to_dict() for one in creep],
+    }
+    news = tuple(alert.event.headline for alert in watch.alerts if alert.fails)
+    lines = (*_lines(watch, selected), *(one.sentence for one in creep))
+    return replace(comparison, history=HistoryNote(news if comparison.comparable else (), lines, document))
+
+
+def _lines(watch: ScenarioWatch, selected: Selected) -> list[str]:
+    since = f" since {watch.since.started_at:%Y-%m-%d}" if watch.since.started_at else ""
+    bad = f" ({watch.invalid} more were invalid)" if watch.invalid else ""
+    lines = [
+        f"Baseline {selected.selector}: {_runs(len(selected.runs))}, {selected.runs[0].id} to {selected.runs[-1].id}.",
+        f"Watching {_runs(watch.runs)} of {watch.scenario}{since}{bad}: {watch.series} series, one budget for all "
+        f"(alpha {watch.alpha:g}). {_voice(watch)}",
+    ]
+    for alert in watch.alerts:
+        event = alert.event
+        heard = f"{event.headline} Heard at run {alert.raised_at.run_id}, {_runs(alert.runs_ago)} ago."
+        lines.append(f"{heard} {_standing(alert.acknowledgement, alert.fails, bool(alert.holds), event.id)}".rstrip())
+    return lines
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def _voice(watch: ScenarioWatch) -> str:
+    if watch.silent == 0:
+        return "All of them may speak."
+    who = "It" if watch.silent == watch.series else f"{watch.silent} of them"
+    return f"{who} may not speak before {_runs(watch.runs_to_learn)} more."
+
+
+def _standing(known: Acknowledgement | None, fails: bool, holds: bool, event_id: str) -> str:
+    if known is not None:
+        return f"{known.describe()[0].upper()}{known.describe()[1:]}."
+    if fails:
+        return f"If it is intended: perfkit ack {event_id} --reason ..."
+    return "" if holds else "It was taken back since."

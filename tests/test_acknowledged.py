@@ -1,0 +1,331 @@
+"""A candidate against the history of its scenario; known changes are silent until something new happens."""
+
+import json
+import math
+from datetime import UTC, date, datetime
+
+import pytest
+from nights import nights, said, stored
+
+from perfkit import Policy, ReadError, RunStore
+from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement, match, softened
+from perfkit.history.against import judge_history
+from perfkit.history.events import find_events
+from perfkit.history.recognising import acknowledge
+from perfkit.history.selection import Past
+from perfkit.history.timeline import timeline_of
+from perfkit.model import Check, Metric, Severity, Validity, Verdict
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATENCIES = [metric for metric in Metric if metric.unit == "ms"]
+
+
+def one_ack(rng, tmp_path, *groups, at, **more):
+    store, ids = stored(tmp_path / "runs", *groups)
+    return store, ids, acknowledge(Past(store), ids[at], Policy(), reason="intended", by="me", now=NOW, **more)
+
+
+def events_with(rng, store, *more):
+    for one in (one for group in more for one in group):
+        store.add(one)
+    timeline = timeline_of("api", [store.get(run_id) for run_id in store.ids()])
+    return find_events(timeline), [moment.run_id for moment in timeline.moments]
+
+
+# The known movement -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "seen", "covered"),
+    [
+        ((10.0, 8.0, 12.0), 10.0, True),
+        ((10.0, 8.0, 12.0), 12.4, True),  # beyond the interval, but not materially
+        ((10.0, 8.0, 12.0), 12.6, False),
+        ((10.0, 2.0, 18.0), 17.9, True),  # little was known: as far as the interval
+        ((10.0, 2.0, 18.0), 18.1, False),
+        ((10.0, 8.0, 12.0), 1.0, True),  # smaller is nothing new
+        ((10.0, 8.0, 12.0), -1.0, False),  # the other direction is
+        ((-10.0, -12.0, -8.0), -12.4, True),
+        ((-10.0, -12.0, -8.0), -12.6, False),
+        ((10.0, None, None), 12.5, True),
+        ((math.inf, None, None), math.inf, True),
+        ((10.0, 8.0, 12.0), math.inf, False),
+    ],
+)
+def test_a_movement_is_known_up_to_a_materially_larger_size(acknowledged, seen, covered):
+    known = KnownMovement("a", Metric.P95, *acknowledged)
+    assert known.covers("a", "p95_latency_ms", seen) is covered
+    assert not known.covers("b", "p95_latency_ms", seen)
+    assert not known.covers("a", "p99_latency_ms", seen)
+
+
+# Events -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_acknowledged_event_stays_silent_while_runs_are_added_and_indices_move(rng, tmp_path):
+    store, _ids, one = one_ack(rng, tmp_path, nights(rng, 20, first=20), nights(rng, 8, first=40, factor=1.3), at=20)
+    earlier = nights(rng, 10)  # found later, older: every index moves by ten
+    events, now = events_with(rng, store, nights(rng, 20, first=48, factor=1.3), earlier)
+    assert [abs(event.index - 30) <= 2 for event in events] == [True]
+    assert set(match(events, now, [one], NOW.date())) == {events[0].id}
+
+
+@pytest.mark.parametrize("what", ["another service", "materially larger", "elsewhere", "other scenario", "run out"])
+def test_something_new_is_heard(rng, tmp_path, what):
+    two = {"services": ("a", "b")}
+    groups = nights(rng, 20, **two), nights(rng, 12, first=20, factor=1.2, slow=("a",), **two)
+    store, ids, one = one_ack(rng, tmp_path, *groups, at=20, until=date(2026, 2, 1))
+    today = date(2026, 2, 2) if what == "run out" else NOW.date()
+    if what == "elsewhere":
+        more = nights(rng, 12, first=32, factor=1.5, slow=("a",), **two)
+        events, now = events_with(rng, store, more)
+        assert len(events) == 2
+        assert set(match(events, now, [one], today)) == {events[0].id}
+        return
+    factor, slow = (1.5, ("a",)) if what == "materially larger" else (1.2, ("a", "b"))
+    if what in ("other scenario", "run out"):
+        slow = ("a",)
+    other, _ = stored(tmp_path / "other", nights(rng, 20, **two))
+    for run_id in ids[:20]:
+        other.add(store.get(run_id))
+    for fresh in nights(rng, 30, first=20, factor=factor, slow=slow, **two):
+        other.add(fresh)
+    events, now = events_with(rng, other)
+    if what == "other scenario":
+        one = Acknowledgement("x", "web", ("x",), one.movements, "r", "b", NOW)
+        now = ["x", *now]
+    big = [event for event in events if len(event.movements) >= 3]
+    assert len(big) == 1
+    assert match(big, now, [one], today) == {}
+
+
+def test_the_same_change_seen_by_more_runs_is_not_new(rng, tmp_path):
+    silent = 0
+    for seed in range(6):
+        group = nights(rng, 30), nights(rng, 6, first=30, factor=1.25)
+        store, _, one = one_ack(rng, tmp_path / str(seed), *group, at=30)
+        events, now = events_with(rng, store, nights(rng, 30, first=36, factor=1.25))
+        main = [event for event in events if abs(event.index - 30) <= 2]
+        silent += set(match(main, now, [one], NOW.date())) == {event.id for event in main}
+    assert silent >= 5
+
+
+def test_a_place_is_found_again_when_its_run_is_gone():
+    one = Acknowledgement(
+        "c", "api", ("a", "b", "c", "d", "e"), (KnownMovement("s", Metric.P95, 1, None, None),), "r", "", NOW
+    )
+    assert one.place_in(list("xyabcde")) == 4
+    assert one.place_in(list("xyabde")) == 4
+    assert one.place_in(list("xye")) == 0
+    assert one.place_in(list("xyz")) is None
+
+
+# The file -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
+    file = AcknowledgedFile(tmp_path / "deep" / "acknowledged.json")
+    moved = (
+        KnownMovement("sérvice <b>", Metric.P95, 10.0, 8.0, None),
+        KnownMovement("a", Metric.RPS, -math.inf, None, None),
+    )
+    one = Acknowledgement("r1", "api", ("r0", "r1"), moved, "why | `x`", "me", NOW, date(2026, 3, 1))
+    assert file.read() == ()
+    file.add(one)
+    assert file.read() == (one,)
+    file.add(Acknowledgement("r2", "api", ("r2",), moved, "why", "me", NOW))
+    file.add(Acknowledgement("r1", "api", ("r1",), moved, "again", "me", NOW))
+    assert [(item.id, item.reason) for item in file.read()] == [("r2", "why"), ("r1", "again")]
+    with pytest.raises(ReadError, match=r"r3 is not acknowledged .did you mean 'r"):
+        file.remove("r3")
+    assert file.remove("r1").reason == "again"
+    good = json.loads(file.path.read_text())
+    for broken, told in (
+        ("{", "cannot be read"),
+        (json.dumps({"schema": "x"}), "not a file of schema"),
+        (json.dumps({**good, "acknowledged": [{}]}), "the key 'id' is missing"),
+        (json.dumps({**good, "acknowledged": [3]}), "expected objects, got 3"),
+        (json.dumps(good).replace("p95_latency_ms", "p95_latency"), "unknown metric 'p95_latency'"),
+        (json.dumps(good).replace('"me"', "7"), "by: expected text, got 7"),
+    ):
+        file.path.write_text(broken)
+        with pytest.raises(ReadError, match=told):
+            file.read()
+
+
+# Against history ----------------------------------------------------------------------------------------------------
+
+
+def judged(store, candidates, known=(), **policy):
+    return judge_history(candidates, Past(store, candidates=tuple(candidates)), Policy(**policy), known=known)
+
+
+def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng, tmp_path):
+    store, ids = stored(tmp_path, nights(rng, 30))
+    good, bad = nights(rng, 1, first=30)[0], nights(rng, 1, first=30, factor=1.3)[0]
+    found = judged(store, [good])
+    assert found.comparison.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
+    assert len(found.comparison.baseline.runs) == 30
+    assert (found.watch.runs, found.watch.silent, found.watch.runs_to_learn) == (31, 0, 0)
+    assert judged(store, [bad]).comparison.verdict is Verdict.REGRESSION
+    assert ids[0] in json.dumps(found.comparison.to_dict()["history"])
+
+
+def test_watching_says_how_long_it_has_watched_and_when_it_may_speak(rng, tmp_path):
+    store, ids = stored(tmp_path, nights(rng, 8))
+    found = judged(store, nights(rng, 1, first=8))
+    assert (found.watch.runs, found.watch.runs_to_learn) == (9, 10)
+    assert found.watch.silent == found.watch.series > 4
+    text = " ".join(found.comparison.history.lines)
+    assert "It may not speak before 10 runs more" in text
+    assert "Watching 9 runs of api since 2025-10-17" in text
+    document = found.comparison.to_dict()["history"]
+    assert (document["runs_to_learn"], document["since_run"], document["alerts"]) == (10, ids[0], [])
+
+
+def test_a_change_that_the_rolling_baseline_has_swallowed_is_still_heard_by_the_watch(rng, tmp_path):
+    """Ten runs after the step the baseline is the new level: the comparison has nothing to say, the watch has."""
+    store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 10, first=30, factor=1.25))
+    candidate = nights(rng, 1, first=40, factor=1.25)
+    found = judged(store, candidate)
+    assert not found.comparison.by_verdict(Verdict.REGRESSION)
+    assert found.comparison.verdict is Verdict.REGRESSION
+    (alert,) = (alert for alert in found.watch.alerts if alert.fails)
+    assert alert.event.first_after.run_id in ids[28:33]
+    assert 0 < alert.runs_ago <= 10
+    assert "Worse: " in found.comparison.history.news[0]
+    assert f"perfkit ack {alert.event.id}" in " ".join(found.comparison.history.lines)
+    past = Past(store, candidates=tuple(candidate))
+    known = acknowledge(past, ids[30], Policy(), reason="intended", by="me", now=NOW)
+    quiet = judged(store, candidate, [known])
+    assert quiet.comparison.verdict is not Verdict.REGRESSION
+    assert quiet.comparison.history.news == ()
+    assert "Acknowledged by me on 2026-01-01: intended." in " ".join(quiet.comparison.history.lines)
+
+
+def test_changes_for_the_better_and_those_that_were_taken_back_are_told_and_do_not_fail(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 30), nights(rng, 8, first=30, factor=1.4), nights(rng, 5, first=38))
+    found = judged(store, nights(rng, 1, first=43))
+    assert found.watch.alerts
+    assert not found.watch.fails
+    assert "It was taken back since." in " ".join(found.comparison.history.lines)
+
+
+def test_what_is_within_tolerance_is_told_and_does_not_fail(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 40, sd=0.005), nights(rng, 15, first=40, sd=0.005, factor=1.04))
+    found = judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04))
+    assert found.watch.alerts
+    assert not found.watch.fails
+    strict = dict.fromkeys(LATENCIES, 1.0)
+    assert judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04), tolerance=strict).watch.fails
+
+
+def test_an_old_alarm_is_how_things_are(rng, tmp_path):
+    store, _ = stored(tmp_path, nights(rng, 30), nights(rng, 50, first=30, factor=1.25))
+    found = judged(store, nights(rng, 1, first=80, factor=1.25))
+    assert found.watch.alerts[0].runs_ago >= 30
+    assert not found.watch.fails
+
+
+def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one_is_not(rng, tmp_path):
+    store, ids = stored(tmp_path / "runs", nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
+    assert judged(store, [store.get(ids[30])]).comparison.verdict is Verdict.REGRESSION
+    known = acknowledge(Past(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
+    again = judged(store, [store.get(ids[30])], [known])
+    assert again.comparison.verdict is not Verdict.REGRESSION
+    assert any("A known change, acknowledged by me" in w for f in again.comparison.findings for w in f.warnings)
+    for number in range(31, 36):
+        candidate = nights(rng, 1, first=number, factor=1.25)[0]
+        assert judged(store, [candidate], [known]).comparison.verdict is not Verdict.REGRESSION
+        store.add(candidate)
+    assert judged(store, nights(rng, 1, first=36, factor=1.9), [known]).comparison.verdict is Verdict.REGRESSION
+
+
+def test_a_known_change_covers_no_other_service(rng, tmp_path):
+    two = {"services": ("a", "b")}
+    store, ids = stored(tmp_path, nights(rng, 30, **two), nights(rng, 1, first=30, factor=1.25, slow=("a",), **two))
+    known = acknowledge(Past(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
+    found = judged(store, nights(rng, 1, first=31, factor=1.25, **two), [known]).comparison
+    assert {finding.service for finding in found.by_verdict(Verdict.REGRESSION)} == {"b"}
+
+
+def test_a_softened_finding_keeps_its_numbers(rng, tmp_path):
+    store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
+    known = acknowledge(Past(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
+    for finding in judged(store, [store.get(ids[30])]).comparison.by_verdict(Verdict.REGRESSION):
+        quiet = softened(finding, [known])
+        assert quiet.verdict is not Verdict.REGRESSION
+        assert (quiet.change_pct, quiet.ci_low, quiet.limit) == (finding.change_pct, finding.ci_low, "acknowledged")
+        assert softened(finding, []) == finding
+
+
+def test_nothing_is_acknowledged_where_nothing_moved(rng, tmp_path):
+    store, ids = stored(tmp_path, nights(rng, 20), nights(rng, 1, first=30, validity=invalid()))
+    past = Past(store)
+    for event, told in (
+        (ids[10], "nothing is seen to have moved there"),
+        (ids[20], "is an invalid run"),
+        (ids[3][:-1] + "x", "no run of that id in .*did you mean"),
+    ):
+        with pytest.raises(ReadError, match=told):
+            acknowledge(past, event, Policy(), reason="r", now=NOW)
+
+
+def invalid():
+    return Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
+
+
+# On the command line ------------------------------------------------------------------------------------------------
+
+
+def test_compare_without_a_baseline_judges_against_history(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _store, ids = stored("data/runs", nights(rng, 30), nights(rng, 12, first=30, factor=1.25))
+    code, out, err = said("compare", "--candidate", ids[-1], "--format", "json")
+    assert code == 1, err
+    document = json.loads(out)
+    assert document["verdict"] == "regression"
+    assert document["history"]["baseline"] == "api@rolling"
+    assert ids[-1] not in document["history"]["baseline_runs"]
+    (alert,) = (item for item in document["history"]["alerts"] if item["fails"])
+    code, out, _ = said("compare", "--candidate", ids[-1])
+    assert code == 1
+    assert out.startswith("✗ regression")
+    assert "History: Worse: " in out
+    assert f"since run {alert['id']}" in out
+    assert "## History" in said("compare", "--candidate", ids[-1], "--format", "markdown")[1]
+    assert (
+        '<testcase classname="perfkit" name="history">'
+        in said("compare", "--candidate", ids[-1], "--format", "junit")[1]
+    )
+    code, out, err = said("ack", alert["id"], "--reason", "TLS | <b>", "--by", "me", "--until", "2099-01-01")
+    assert code == 0, err
+    assert "silent up to" in out
+    code, out, _ = said("compare", "--candidate", ids[-1], "--format", "json")
+    assert (code, json.loads(out)["history"]["alerts"][0]["acknowledged"]["reason"]) == (0, "TLS | <b>")
+    assert "&#60;b&#62;" in said("compare", "--candidate", ids[-1], "--format", "markdown")[1]
+    code, out, _ = said("ack", "--list")
+    assert "acknowledged by me on" in out
+    assert len(json.loads(said("ack", "--list", "--format", "json")[1])) == 1
+    shown = json.loads((tmp_path / "data" / "acknowledged.json").read_text())["acknowledged"][0]["id"]
+    assert said("ack", "--remove", shown)[0] == 0
+    assert said("compare", "--candidate", ids[-1])[0] == 1
+
+
+def test_wrong_use_is_told(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _store, ids = stored("data/runs", nights(rng, 3), nights(rng, 2, first=5, scenario="web"))
+    for words, code, told in (
+        (("compare", "--candidate", ids[0]), 3, "has no earlier valid run of this scenario"),
+        (("compare", "--candidate", ids[0], ids[-1]), 3, "the candidates are of the scenarios api, web"),
+        (("compare", "--candidate", ids[2], "--history"), 2, "--history: without a BASELINE"),
+        (("ack",), 2, "name an event, or say --list or --remove"),
+        (("ack", ids[0], "--list"), 2, "name an event, or say --list or --remove"),
+        (("ack", ids[0]), 2, "Missing option '--reason'"),
+        (("ack", ids[0], "--reason", "x", "--until", "soon"), 2, "expected a day such as 2027-01-31, or 90d"),
+        (("ack", ids[1], "--reason", "x"), 2, "nothing is seen to have moved there"),
+        (("ack", "--remove", ids[0]), 2, "is not acknowledged"),
+    ):
+        got, out, err = said(*words)
+        assert (got, told in out + err) == (code, True), (words, got, out, err)
+    assert RunStore("data/runs").ids() == sorted(ids)

@@ -1,0 +1,290 @@
+"""Pinned baselines: kept, moved, checked; slow creep against them is said."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from nights import nights, said, stored
+
+from perfkit import Policy, ReadError, StoreError
+from perfkit.history.against import judge_history
+from perfkit.history.baselines import Baselines, find_named, parse_day, pin, read_pinned
+from perfkit.history.creep import creep_of
+from perfkit.history.pinning import accept, pin_runs, standing
+from perfkit.history.selection import Past, select
+from perfkit.model import Check, Severity, Validity
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
+
+
+def past_of(tmp_path, store, **more):
+    return Past(store, tmp_path / "baselines", **more)
+
+
+@pytest.fixture
+def kept(rng, tmp_path):
+    """A store of thirty runs whose first ten are pinned as v1."""
+    store, ids = stored(tmp_path / "runs", nights(rng, 30))
+    past = past_of(tmp_path, store)
+    pinned, _ = pin_runs(past, "v1", [store.get(one) for one in ids[:10]], reason="release 1", by="me")
+    return past, ids, pinned
+
+
+def test_a_pinned_baseline_is_a_reviewable_file(kept, tmp_path):
+    past, ids, pinned = kept
+    path = tmp_path / "baselines" / "api" / "v1.json"
+    document = json.loads(path.read_text())
+    assert document["schema"] == "perfkit.pinned/1"
+    assert document["runs"] == ids[:10]
+    assert (document["reason"], document["by"], document["expires"]) == ("release 1", "me", None)
+    assert document["profile"] == "steady 30 users, 60 s"
+    assert read_pinned(path) == pinned
+    assert [one.id for one in select("api@pinned:v1", past).runs] == ids[:10]
+
+
+def test_names_and_runs_are_checked(rng, kept, tmp_path):
+    past, ids, _ = kept
+    runs = [past.store.get(one) for one in ids[:3]]
+    with pytest.raises(StoreError, match="v1 is pinned already; `perfkit baseline accept` moves it"):
+        pin_runs(past, "v1", runs, reason="again")
+    for name in ("../x", "", "a/b", ".hidden", "a b", "x" * 65, "naïve"):
+        with pytest.raises(ReadError, match="name: letters, digits"):
+            pin_runs(past, name, runs, reason="r")
+    with pytest.raises(ReadError, match="reason: say why"):
+        pin_runs(past, "v2", runs, reason=" ")
+    web = past.store.get(past.store.add(nights(rng, 1, scenario="web")[0]))
+    with pytest.raises(ReadError, match="a baseline is of one scenario, got api, web"):
+        pin_runs(past, "v2", [*runs, web], reason="r")
+    with pytest.raises(ReadError, match=r"is not in .*`perfkit import` keeps it there"):
+        pin_runs(past, "v2", nights(rng, 1, first=99), reason="r")
+    with pytest.raises(ReadError, match=r"no pinned baseline 'v11' .*did you mean 'v1'.*; there are v1"):
+        select("api@pinned:v11", past)
+    with pytest.raises(ReadError, match=r"no pinned baseline '\.\./v1'"):
+        select("api@pinned:../v1", past)
+    assert [one.name for one in Baselines(past.baselines).all()] == ["v1"]
+
+
+def test_invalid_runs_never_enter(rng, tmp_path):
+    store, ids = stored(tmp_path / "runs", nights(rng, 4), nights(rng, 1, first=4, validity=BAD))
+    past = past_of(tmp_path, store)
+    runs = [store.get(one) for one in ids]
+    pinned, notes = pin_runs(past, "v1", runs, reason="r")
+    assert pinned.runs == tuple(ids[:4])
+    assert "was left out: The generator was saturated." in notes[0]
+    with pytest.raises(ReadError, match="no valid run among the 1 named; invalid ones never enter a baseline"):
+        pin_runs(past, "v2", runs[4:], reason="r")
+    with pytest.raises(ValueError, match="invalid ones never enter"):
+        pin("v3", runs, reason="r", by="me")
+
+
+def test_odd_scenarios_have_files_of_their_own(rng, tmp_path):
+    names = ("日本", "中国", "a b", "a_b", "../up", "x" * 80)
+    for name in names:
+        store, ids = stored(tmp_path / "runs", nights(rng, 3, scenario=name))
+        pin_runs(past_of(tmp_path, store), "v1", [store.get(one) for one in ids], reason="r")
+    past = past_of(tmp_path, store)
+    assert {one.scenario for one in Baselines(past.baselines).all()} == set(names)
+    assert len(list((tmp_path / "baselines").glob("*/v1.json"))) == len(names)
+    for name in names:
+        assert {one.scenario for one in select(f"{name}@pinned:v1", past).runs} == {name}
+    with pytest.raises(ReadError, match=r"v1: is pinned for .*; say --scenario"):
+        find_named(past.baselines, "v1")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: "{", "cannot be read"),
+        (lambda d: json.dumps({**d, "schema": "perfkit.pinned/9"}), "may come from a newer perfkit"),
+        (lambda d: json.dumps({name: d[name] for name in d if name != "runs"}), "the key 'runs' is missing"),
+        (lambda d: json.dumps({**d, "runs": "x"}), "runs: expected a list of run ids"),
+        (lambda d: json.dumps({**d, "expires": "soon"}), "Invalid isoformat string"),
+        (lambda d: json.dumps({**d, "by": 3}), "by: expected text, got 3"),
+        (lambda d: json.dumps({**d, "history": {}}), "history a list"),
+    ],
+)
+def test_a_broken_file_is_named(kept, change, told):
+    past, _, _ = kept
+    path = past.baselines / "api" / "v1.json"
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(ReadError, match=told):
+        Baselines(past.baselines).all()
+
+
+def test_days_are_read_as_people_write_them():
+    today = date(2026, 1, 1)
+    assert parse_day("2026-02-01", today) == date(2026, 2, 1)
+    assert parse_day("90d", today) == parse_day("90 days", today) == date(2026, 4, 1)
+    for wrong in ("soon", "", "-5d", "2026-13-01"):
+        with pytest.raises(ValueError, match="expected a day such as 2027-01-31, or 90d"):
+            parse_day(wrong, today)
+
+
+# What speaks against it ---------------------------------------------------------------------------------------------
+
+
+def test_a_baseline_that_is_stale_expired_small_gone_or_foreign_says_so(rng, tmp_path):
+    store, ids = stored(tmp_path / "runs", nights(rng, 8, environment={"cpu": "old"}))
+    past = past_of(tmp_path, store)
+    pin_runs(past, "two", [store.get(one) for one in ids[:2]], reason="r", expires=date(2025, 12, 1))
+    notes = select("api@pinned:two", past).warnings  # now: long after these runs
+    assert any("api@pinned:two expired on 2025-12-01" in note for note in notes)
+    assert any("is 2 runs: too few" in note for note in notes)
+    assert any("is stale: its newest run is" in note for note in notes)
+    store.add(nights(rng, 1, first=9, environment={"cpu": "new"}, users=90)[0])
+    (pinned,) = Baselines(past.baselines).all()
+    told = " ".join(standing(past_of(tmp_path, store), pinned).warnings)
+    assert "foreign to the newest run" in told
+    assert "30 users in the baseline, 90 users in the candidate" in told
+    assert "Environment: cpu differs: old in the baseline, new in the candidate" in told
+    gone, _ = stored(tmp_path / "other", nights(rng, 3))
+    assert "names no valid run" in standing(past_of(tmp_path, gone), pinned).warnings[0]
+    gone.add(store.get(ids[0]))
+    assert "1 of its 2 runs are gone" in " ".join(standing(past_of(tmp_path, gone), pinned).warnings)
+
+
+def test_a_good_baseline_has_nothing_against_it(kept):
+    past, ids, pinned = kept
+    fresh = Past(past.store, past.baselines, candidates=(past.store.get(ids[-1]),))
+    assert standing(fresh, pinned).warnings == ()
+
+
+# The ratchet --------------------------------------------------------------------------------------------------------
+
+
+def test_accept_moves_the_anchor_and_keeps_where_it_was(rng, kept):
+    past, ids, before = kept
+    for one in (*nights(rng, 12, first=30, factor=1.3), *nights(rng, 12, first=42, factor=1.8)):
+        ids.append(past.store.add(one))
+    past = Past(past.store, past.baselines)
+    moved = accept(past, ids[30], reason="TLS everywhere", by="you", now=NOW)
+    assert moved.runs[0] == ids[30]
+    assert 40 <= ids.index(moved.runs[-1]) <= 43  # up to the next change, which was not accepted
+    assert read_pinned(past.baselines / "api" / "v1.json") == moved
+    (old,) = moved.history
+    assert (old["runs"], old["reason"], old["by"]) == (list(before.runs), "release 1", "me")
+    again = accept(Past(past.store, past.baselines), ids[42], reason="and that", now=NOW)
+    assert [item["reason"] for item in again.history] == ["release 1", "TLS everywhere"]
+    assert again.expires == before.expires
+
+
+def test_accept_is_refused_where_it_makes_no_sense(rng, kept):
+    past, ids, _ = kept
+    pin_runs(past, "v2", [past.store.get(one) for one in ids[:5]], reason="r")
+    web = past.store.add(nights(rng, 1, scenario="web")[0])
+    for run_id, more, told in (
+        ("nope", {}, "no run of that id"),
+        (ids[3], {}, "say which baseline, with --name: v1, v2"),
+        (ids[3], {"name": "v3"}, "no pinned baseline 'v3'"),
+        (web, {}, "no pinned baseline of the scenario 'web'.*rolling baseline follows a change by itself"),
+    ):
+        with pytest.raises(ReadError, match=told):
+            accept(past, run_id, reason="r", now=NOW, **more)
+    with pytest.raises(ReadError, match="reason: say why"):
+        accept(past, ids[3], reason="", name="v2", now=NOW)
+
+
+# Slow creep ---------------------------------------------------------------------------------------------------------
+
+
+def creeping(rng, tmp_path, per_run):
+    groups = [nights(rng, 1, first=i, sd=0.01, factor=(1 + per_run) ** max(i - 10, 0)) for i in range(60)]
+    store, ids = stored(tmp_path / "runs", *groups)
+    past = past_of(tmp_path, store)
+    pin_runs(past, "v1", [store.get(one) for one in ids[:10]], reason="r")
+    candidate = nights(rng, 1, first=60, sd=0.01, factor=(1 + per_run) ** 50)
+    return past_of(tmp_path, store, candidates=tuple(candidate)), candidate
+
+
+def test_a_slow_creep_that_no_step_shows_is_said_against_the_anchor(rng, tmp_path):
+    past, candidate = creeping(rng, tmp_path, 0.004)
+    found = judge_history(candidate, past, Policy())
+    (warning,) = (text for text in found.comparison.warnings if text.startswith("Slow creep"))
+    assert "against the pinned baseline v1 (10 runs, " in warning
+    assert "average latency of a +1" in warning or "average latency of a +2" in warning
+    assert "[" in warning
+    (anchor,) = found.comparison.to_dict()["history"]["anchors"]
+    assert anchor["verdict"] == "regression"
+    average = next(item for item in anchor["findings"] if item["metric"] == "avg_latency_ms")
+    assert average["ci_low"] <= 100 * (1.004**45 - 1) <= average["ci_high"]
+
+
+def test_without_creep_nothing_is_warned_of(rng, tmp_path):
+    past, candidate = creeping(rng, tmp_path, 0.0)
+    comparison = judge_history(candidate, past, Policy()).comparison
+    assert not any("creep" in text for text in comparison.warnings)
+    assert any("No creep: against the pinned baseline v1" in line for line in comparison.history.lines)
+
+
+def test_an_anchor_that_is_expired_gone_or_the_level_itself_has_nothing_to_say(rng, kept):
+    past, ids, _ = kept
+    level = [past.store.get(one) for one in ids]
+    assert len(creep_of(level, past, Policy())) == 1
+    assert creep_of(level[:10], past, Policy()) == ()
+    assert creep_of([], past, Policy()) == ()
+    path = past.baselines / "api" / "v1.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "expires": "2025-01-01"}))
+    assert creep_of(level, past, Policy()) == ()
+    path.write_text(json.dumps({**document, "runs": ["gone"]}))
+    assert creep_of(level, past, Policy()) == ()
+
+
+# On the command line ------------------------------------------------------------------------------------------------
+
+
+def test_pin_list_show_and_accept(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "perfkit.toml").write_text('baselines = "kept"\n')
+    _, ids = stored("data/runs", nights(rng, 20), nights(rng, 10, first=20, factor=1.3))
+    assert "no pinned baselines" in said("baseline", "list")[2]
+    hostile = "why | \x1b[31m`x`"
+    code, out, err = said("baseline", "pin", "v1.4", *ids[:12], "--reason", hostile, "--by", "me", "--expires", "90d")
+    assert (code, "kept/api/v1.4.json: 12 runs" in out) == (0, True), err
+    code, out, err = said("baseline", "list")
+    assert code == 0
+    assert "api@pinned:v1.4" in out
+    assert "\x1b[31m" not in out
+    assert "is stale" in err
+    assert json.loads(said("baseline", "list", "--format", "json")[1])[0]["runs_found"] == ids[:12]
+    code, out, _ = said("compare", "api@pinned:v1.4", "--candidate", "api@last:5", "--format", "json")
+    assert (code, len(json.loads(out)["baseline"]["runs"])) == (1, 12)
+    code, out, err = said("baseline", "accept", ids[20], "--reason", "intended")
+    assert code == 0, err
+    out = said("baseline", "show", "v1.4")[1]
+    assert "before: 12 runs from" in out
+    assert f"run {ids[20]}" in out
+    assert "\x1b[31m" not in out
+    code, out, _ = said("compare", "api@pinned:v1.4", "--candidate", "api@last:1")
+    assert code == 0
+    until = (datetime.now(UTC) + timedelta(days=90)).date()
+    assert json.loads((tmp_path / "kept" / "api" / "v1.4.json").read_text())["expires"] == f"{until}"
+
+
+def test_a_rolling_baseline_named_by_hand_also_tells_of_creep(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    groups = [nights(rng, 1, first=i, sd=0.01, factor=1.004 ** max(i - 10, 0)) for i in range(61)]
+    _, ids = stored("data/runs", *groups)
+    assert said("baseline", "pin", "v1", *ids[:10], "--reason", "r")[0] == 0
+    _, out, _ = said("compare", "api@rolling", "--candidate", ids[-1], "--format", "json")
+    assert any(text.startswith("Slow creep") for text in json.loads(out)["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("pin", "v1"), 2, "Missing argument 'RUN...'"),
+        (("pin", "v1", "api@last:3"), 2, "Missing option '--reason'"),
+        (("pin", "v 1", "api@last:3", "--reason", "r"), 2, "name: letters, digits"),
+        (("pin", "v1", "api@last:3", "--reason", "r", "--expires", "soon"), 2, "expected a day"),
+        (("pin", "v1", "nowhere", "--reason", "r"), 2, "there is no such file"),
+        (("accept", "nowhere", "--reason", "r"), 2, "no run of that id"),
+        (("show", "v1"), 2, "no pinned baseline 'v1'; `perfkit baseline pin` makes one"),
+    ],
+)
+def test_wrong_use_is_told(rng, tmp_path, monkeypatch, words, code, told):
+    monkeypatch.chdir(tmp_path)
+    stored("data/runs", nights(rng, 4))
+    got, out, err = said("baseline", *words)
+    assert (got, told in out + err) == (code, True), out + err
