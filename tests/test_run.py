@@ -130,7 +130,10 @@ def test_kill_nine_keeps_the_requests_and_no_comparison_takes_the_run(tmp_path: 
     assert not (folder / "run.json").exists()
     assert requests is not None
     assert len(requests) > 20
-    assert [check.name for check in read.validity.problems if check.severity == "invalid"] == ["interrupted"]
+    # The demo services die with the run, so Locust may have met no server before it noticed
+    bad = {check.name for check in read.validity.problems if check.severity == "invalid"}
+    assert "interrupted" in bad
+    assert bad <= {"interrupted", "connections"}
     assert perfkit.compare([folder], [folder]).verdict is perfkit.Verdict.INVALID
     assert perfkit.RunStore(tmp_path).ids() == []
     assert perfkit.RunStore(tmp_path).unfinished() == [folder.name]
@@ -220,6 +223,7 @@ def test_the_demo_services_serve_until_ctrl_c() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_demo_finds_what_was_injected(tmp_path: Path) -> None:
     """Real load on a machine that others use too: a second attempt is allowed, a third would hide a fault."""
     command = [sys.executable, "-m", "perfkit", "demo"]
