@@ -35,6 +35,7 @@ LEVELS = [
     "render",
     "workflow",
     "side_by_side",
+    "bisect",
     "demo",
     "cli",
     "__main__",

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from perfkit import __version__
-from perfkit.cli import ack, baseline, changes, compare, demo, files, init, plan, replay, report, run, runs
+from perfkit.cli import ack, baseline, bisect, changes, compare, demo, files, init, plan, replay, report, run, runs
 from perfkit.errors import (
     HistoryError,
     LoadError,
@@ -64,6 +64,8 @@ for command in (
     run.run,
     compare.compare,
     changes.changes,
+    bisect.bisect,
+    bisect.step,
     report.report,
     demo.demo,
     plan.plan,

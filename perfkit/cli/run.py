@@ -158,7 +158,7 @@ def run(
         },
         "--{}".format,
     )
-    chosen = [_chosen(name, known, locustfile, changes) for name in names]
+    chosen = [chosen_scenario(name, known, locustfile, changes) for name in names]
     paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
     paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy}
     single: dict[str, object] = {"--workers": workers, "--master": master, "--worker": worker, "--abort-on": abort_on}
@@ -175,7 +175,7 @@ def run(
         return _work(chosen, master_host, master_port)
     container = _container(engine, image, build_args) if docker else None
     if compare_with is not None:
-        plan = _plan(pairs, until_settled, max_runs, max_time, confirm)
+        plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
         return _side_by_side(
             chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels), container
         )
@@ -224,7 +224,8 @@ def _container(engine: str | None, image: str | None, build_args: tuple[str, ...
     return provide_container(ContainerWish(engine, image, build_args), partial(click.echo, err=True))
 
 
-def _plan(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
+def plan_of(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
+    """How long to go on comparing two sides, from options."""
     from perfkit.profile_words import parse_duration
     from perfkit.side_by_side import MOST_PAIRS, Plan
 
@@ -276,7 +277,8 @@ def _work(chosen: list[Scenario], host: str, port: int) -> int:
     return run_worker(chosen[0], host, port)
 
 
-def _chosen(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:
+def chosen_scenario(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:
+    """A scenario of the settings, or one that is only a name for a locustfile, with what the options change."""
     from perfkit.config import Scenario, override
 
     if locustfile is None:

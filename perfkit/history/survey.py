@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfkit.errors import ReadError, SettingsError, did_you_mean
+from perfkit.errors import SettingsError, did_you_mean
 from perfkit.history.attribution import Attribution
 from perfkit.history.events import Event, Series, events_of, shared_alpha
 from perfkit.history.scan import OnProgress, Task, scan
-from perfkit.history.timeline import Timeline, timeline_of
+from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.model import Metric
 from perfkit.slo import WORDS
 from perfkit.stats.changepoints import Drift, Segmentation
@@ -120,18 +120,7 @@ def stored_timelines(store: RunStore, scenarios: Sequence[str] = ()) -> tuple[Ti
         if name not in known:
             near = did_you_mean(name, known)
             raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(known)}")
-    found = []
-    for name in dict.fromkeys(scenarios or known):
-        ids = frame["id"][frame["scenario"] == name]
-        found.append(timeline_of(name, [run for run_id in ids if (run := _run(store, run_id)) is not None]))
-    return tuple(found)
-
-
-def _run(store: RunStore, run_id: str) -> Any:
-    try:
-        return store.get(run_id)
-    except ReadError:
-        return None  # it became unreadable meanwhile; the store names it
+    return tuple(load_timeline(store, name) for name in dict.fromkeys(scenarios or known))
 
 
 def survey(

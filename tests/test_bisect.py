@@ -1,0 +1,310 @@
+"""`perfkit bisect` on a real repository: the slow commit is found, and nothing is left behind."""
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perfkit.bisect.order import Log, Order, Question, Step, question_of
+from perfkit.bisect.repository import bisection, marks, suspects, under_test
+from perfkit.bisect.search import search
+from perfkit.bisect.step import build, judge_commit
+from perfkit.cli import main
+from perfkit.config import Scenario
+from perfkit.errors import HistoryError, LoadError
+from perfkit.model import Finding, Verdict
+from perfkit.policy import Policy
+from perfkit.side_by_side import Plan
+
+SERVICE = """
+import http.server, sys, time
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet for an answer; two would wait for each other
+    def do_GET(self):
+        time.sleep(SECONDS)
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+LOCUSTFILE = """
+from locust import FastHttpUser, constant, task
+class Caller(FastHttpUser):
+    wait_time = constant(0.01)
+    @task
+    def call(self):
+        self.client.get("/", name="front")
+"""
+SERVE = f"{sys.executable} service.py {{port}}"
+
+
+def git(folder, *words):
+    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def commit(folder, subject, **files):
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    git(folder, "add", "--", "*.py")
+    git(folder, "commit", "-q", "--allow-empty", "-m", subject)
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Six commits of a small server, of which the fourth adds 30 ms; the working tree has changes of its own."""
+    folder = tmp_path / "my shop"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
+    (tmp_path / "load.toml").write_text(
+        '[scenario.shop]\nlocustfile = "locustfile.py"\nusers = 4\nspawn_rate = 4\nduration = "2s"\n'
+    )
+    fast, slow = SERVICE.replace("SECONDS", "0.010"), SERVICE.replace("SECONDS", "0.040")
+    commits = [
+        commit(folder, "first", service=fast, build="print('built')"),
+        commit(folder, "readme"),
+        commit(folder, "docs"),
+        commit(folder, "slow\x1b[31m", service=slow),
+        commit(folder, "more"),
+        commit(folder, "last"),
+    ]
+    (folder / "service.py").write_text("what I am working on")
+    (folder / "notes.txt").write_text("untracked")
+    monkeypatch.chdir(folder)
+    return folder, commits
+
+
+def words(folder, good, *more):
+    return [
+        *("bisect", "shop", "--good", good, "--serve", SERVE, "--settings", str(folder.parent / "load.toml")),
+        *("--max-runs", "10", *more),
+    ]
+
+
+def order(folder, commits, **changes):
+    """The same search, as the library knows it."""
+    scenario = Scenario("shop", folder.parent / "locustfile.py", users=4, spawn_rate=4.0, duration_s=2.0)
+    log = folder.parent / "log.jsonl"
+    plan = Plan(5, until_settled=True)
+    made = Order(
+        folder, folder, commits[0], commits[-1], scenario, SERVE, None, plan, Policy(), str(folder.parent / "runs"), log
+    )
+    return replace(made, **changes)
+
+
+def assert_nothing_is_left(folder):
+    """No working tree, no state of git, no process, and what its user works on is as it was."""
+    assert len(git(folder, "worktree", "list").splitlines()) == 1
+    assert git(folder, "for-each-ref", "refs/bisect") == ""
+    assert not list((folder / ".git").rglob("BISECT*"))
+    assert processes(folder) == []
+    assert (folder / "service.py").read_text() == "what I am working on"
+    assert git(folder, "status", "--porcelain").splitlines() == ["M service.py", "?? notes.txt"]
+    assert git(folder, "symbolic-ref", "HEAD") == "refs/heads/main"
+
+
+def processes(folder):
+    """Command lines of processes of a search that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "perfkit-bisect-" in text or "perfkit-ref-" in text or str(folder.parent) in text:
+            found.append(text)
+    return found
+
+
+@pytest.mark.slow
+def test_the_slow_commit_is_found_and_nothing_is_left(repository, capsys):
+    folder, commits = repository
+    build = f"{sys.executable} build.py"
+    arguments = words(folder, commits[0], "--build", build)
+    assert main([*arguments, "--format", "json"], sys.stdout, sys.stderr) == 0, capsys.readouterr().err
+    result = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in result["suspects"]] == [commits[3]]
+    assert 0 < result["size"]["ci_low"] < result["size"]["change"] < result["size"]["ci_high"]
+    assert result["size"]["verdict"] == "bad"
+    # the two ends, and of the four in between those that tell the slow one from its parent
+    assert {commits[2], commits[3], commits[5]} <= {step["commit"] for step in result["steps"]}
+    assert_nothing_is_left(folder)
+    log = Path(result["log"])
+    assert folder / ".git" in log.parents
+
+    # Again: what is known is not measured again
+    assert main(arguments, sys.stdout, sys.stderr) == 0
+    said = capsys.readouterr().out
+    assert f"first bad commit: {commits[3][:9]} slow [31m (Ann, " in said
+    assert "\x1b" not in said
+    settled = [line["commit"] for line in map(json.loads, log.read_text().splitlines()) if line["is_final"]]
+    assert len(settled) == len(set(settled))
+
+
+def known(log, commits, verdicts, *, end=True):
+    """A log as an earlier search left it."""
+    for one, verdict in zip(commits, verdicts, strict=True):
+        limit = 40.0 if end and one == commits[-1] else None
+        log.add(Step(one, verdict, "settled", "front", "avg_latency_ms", 80.0, 75.0, 85.0, "%", limit))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "left"),
+    [
+        (("good", "good", "bad", "bad", "bad"), [3]),
+        (("bad", "bad", "bad", "bad", "bad"), [1]),
+        (("good", "skip", "bad", "bad", "bad"), [3, 2]),
+    ],
+)
+def test_what_the_log_knows_is_not_measured_again(repository, verdicts, left):
+    folder, commits = repository
+    asked = order(folder, commits)
+    known(asked.log, commits[1:], verdicts)
+    result = search(asked, lambda _: None)
+    assert [one.id for one in result.suspects] == [commits[at] for at in left]
+    assert result.found == (len(left) == 1)
+    assert not (folder.parent / "runs").exists()
+    assert_nothing_is_left(folder)
+
+
+def test_ends_that_do_not_differ_are_told(repository):
+    folder, commits = repository
+    asked = order(folder, commits)
+    known(asked.log, commits[1:], ["good"] * 5, end=False)
+    result = search(asked, lambda _: None)
+    assert (result.suspects, result.found, result.step.verdict) == ((), False, "good")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_search_leaves_only_its_log(repository, number):
+    folder, commits = repository
+    asked = order(folder, commits, log_path=folder.parent / "log.jsonl")
+    known(asked.log, commits[-1:], ["bad"])
+    code = (
+        "import pickle, sys; from perfkit.bisect.search import search\n"
+        "search(pickle.load(sys.stdin.buffer), lambda text: print(text, file=sys.stderr, flush=True))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, start_new_session=True
+    )
+    with process:
+        process.stdin.write(pickle.dumps(asked))
+        process.stdin.close()
+        assert any(b"pair 1 of" in line for line in process.stderr)  # a step is under way, in a process of git's
+        assert processes(folder)
+        process.send_signal(number)
+        said = process.stderr.read().decode()
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in said
+    assert_nothing_is_left(folder)
+    assert set(asked.log.steps()) == {commits[-1]}
+
+
+def test_a_build_that_fails_skips_its_commit_for_good(repository):
+    folder, commits = repository
+    broken = commit(folder, "broken", build="raise SystemExit('no compiler')")
+    asked = order(folder, [commits[0], broken], build=f"{sys.executable} build.py", question=Question("a", "rps", 5.0))
+    step = judge_commit(asked, broken, lambda _: None)
+    assert (step.verdict, step.is_final) == ("skip", True)
+    assert "failed with exit code 1: no compiler" in step.why
+    assert asked.log.steps()[broken] == step
+    with pytest.raises(LoadError, match="cannot be started"):
+        build("no-such-command", folder)
+
+
+def test_a_step_that_fails_itself_is_no_verdict(repository, capfd):
+    folder, commits = repository
+    (folder.parent / "runs").write_text("a file where the store should be")
+    asked = order(folder, commits)
+    known(asked.log, commits[-1:], ["bad"])
+    with pytest.raises(HistoryError, match="`git bisect run` failed"):
+        search(asked, lambda _: None)
+    assert "runs" in capfd.readouterr().err
+    assert_nothing_is_left(folder)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--good", "nonsense"], "--good 'nonsense': git knows no such commit, branch or tag"),
+        (["--good", "--output=x"], "git knows no such commit"),
+        (["--good", "HEAD"], "are the same commit"),
+        (["--good", "HEAD", "--bad", "HEAD~2"], "is no ancestor of"),
+    ],
+)
+def test_ends_that_make_no_sense_are_refused(repository, capsys, more, said):
+    folder, _ = repository
+    assert main(words(folder, "HEAD~1", *more), sys.stdout, sys.stderr) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_it_must_know_how_the_service_starts(repository, capsys):
+    _, commits = repository
+    code = main(["bisect", "shop", "--good", commits[0], "--locustfile", "l.py"], sys.stdout, sys.stderr)
+    assert (code, "say how the service starts" in capsys.readouterr().err) == (2, True)
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(repository, capsys):
+    folder, commits = repository
+    assert main(words(folder, commits[0], "--build", "make", "--dry-run"), sys.stdout, sys.stderr) == 0
+    said = capsys.readouterr().out
+    assert f"check out {commits[0][:9]} (good) and build it: make" in said
+    assert "over 5 commits: about 3 further comparisons" in said
+    assert not (folder / ".git" / "perfkit").exists()
+    assert_nothing_is_left(folder)
+
+
+def test_the_question_is_the_clearest_regression_and_half_of_it():
+    def finding(service, metric, change, p, verdict=Verdict.REGRESSION, gating=True):
+        rest = (10.0, 12.0, change, 2.0, change - 1, change + 1, p, p, verdict, 5.0, "", gating)
+        return Finding(service, metric, "ms", "%", *rest)
+
+    findings = (
+        finding("a", "p99_latency_ms", 90.0, 1e-9, gating=False),
+        finding("a", "avg_latency_ms", 20.0, 1e-4),
+        finding("b", "avg_latency_ms", 30.0, 1e-6),
+        finding("b", "rps", -30.0, 1e-5),
+        finding("b", "p50_latency_ms", float("inf"), 1e-12),
+        finding("c", "avg_latency_ms", 50.0, 1e-12, Verdict.INCONCLUSIVE),
+    )
+    question = question_of(findings)
+    assert question == Question("b", "avg_latency_ms", 15.0)
+    assert question_of(findings[-1:]) is None
+    policy = question.policy(Policy(alpha=0.02))
+    assert policy.limit("b", "avg_latency_ms").amount == 15.0
+    assert (policy.limit("a", "avg_latency_ms"), policy.limit("b", "rps")) == (None, None)
+    assert (policy.gating, policy.alpha) == (("avg_latency_ms",), 0.02)
+    assert Question("b", "error_rate_pct", 0.7).policy(Policy()).limit("b", "error_rate_pct").describe() == "+0.7 pp"
+
+
+def test_a_log_survives_a_killed_writer_and_knows_its_own(tmp_path):
+    log = Log(tmp_path / "a" / "log.jsonl", "one")
+    log.add(Step("c0", "skip", "not settled", is_final=False))
+    log.add(Step("c0", "good", "settled"))
+    Log(log.path, "two").add(Step("c1", "bad", "settled"))
+    with log.path.open("a") as file:
+        file.write('{"key": "one", "time"')
+    assert log.steps() == {"c0": Step("c0", "good", "settled")}
+    log.path.unlink()
+    log.path.mkdir()
+    with pytest.raises(HistoryError, match="remove it to begin anew"):
+        log.steps()
+
+
+def test_what_git_asks_and_takes(repository):
+    folder, commits = repository
+    with bisection(folder, commits[0], commits[-1]) as tree:
+        assert under_test(tree) in commits[1:5]
+        assert marks(tree) == {commits[0]: "good", commits[-1]: "bad"}
+        assert suspects(tree) == tuple(reversed(commits[1:]))
+        assert not list(tree.glob("*.py"))  # no file is checked out for it
+    assert_nothing_is_left(folder)
