@@ -21,7 +21,7 @@ from perfkit.history.creep import creep_of
 from perfkit.history.selection import Past, select
 from perfkit.history.selectors import misspelt, readings
 from perfkit.history.timeline import Timeline, load_timeline
-from perfkit.history.trend import trend_of
+from perfkit.history.trend import known_events, trend_of
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run, Validity
@@ -35,6 +35,7 @@ from perfkit.validity import duplicate_check
 
 __all__ = [
     "Execution",
+    "acknowledged_in",
     "capacity_of",
     "choose_runs",
     "compare",
@@ -144,9 +145,19 @@ def timeline(store: str, scenario: str) -> Timeline:
     StoreError
         The store has no run of the scenario; it names the nearest.
     """
-    beside = Path("..") / store
-    place = str(beside) if "://" not in store and not Path(store).exists() and beside.exists() else store
-    return load_timeline(RunStore(place), scenario)
+    return load_timeline(RunStore(_beside(store)), scenario)
+
+
+def acknowledged_in(history: Timeline, file: str | None) -> dict[str, str]:
+    """Ids of the events of a history that this file acknowledges today, with who said why; none without a file."""
+    known = AcknowledgedFile(Path(_beside(file))).read() if file is not None else ()
+    return known_events(history, known, datetime.now(UTC).date())
+
+
+def _beside(place: str) -> str:
+    """The place, or the one of that name in the folder above when only that exists."""
+    above = Path("..") / place
+    return str(above) if "://" not in place and not Path(place).exists() and above.exists() else place
 
 
 def plan(store: str, scenario: str, percent: float, *, power: float, policy: Policy | None = None) -> pd.DataFrame:

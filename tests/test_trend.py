@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import nbformat
@@ -15,11 +16,12 @@ from samples import REPOSITORY
 from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
 from perfkit import SettingsError, workflow
+from perfkit.cli import main
+from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement
 from perfkit.history.timeline import Moment, Timeline
-from perfkit.history.trend import trend_of
+from perfkit.history.trend import known_events, trend_of
 from perfkit.model import LATENCY_METRICS, Metric
 from perfkit.render import (
-    run_report,
     trend_banner,
     trend_calendar,
     trend_chart,
@@ -30,6 +32,7 @@ from perfkit.render import (
 )
 from perfkit.render.export import count_charts
 from perfkit.render.moment_links import Links, read_commit_url, trend_links
+from perfkit.render.notebook import Report
 from perfkit.render.page import Note
 from perfkit.render.trend_charts import drawn_services
 
@@ -98,7 +101,7 @@ def test_the_most_telling_service_comes_first(rng):
     both = Timeline("api", line.moments, {**line.series, **moved.series}, {**line.errors, **moved.errors})
     assert trend_of(both).services == ("slower", "quiet", "other")
     event = trend_of(both).events[-1]
-    assert trend_of(both, acknowledged=[event.id]).services == ("quiet", "other", "slower")
+    assert trend_of(both, acknowledged={event.id: ""}).services == ("quiet", "other", "slower")
 
 
 def test_what_is_shown_does_not_change_what_is_found(rng):
@@ -151,7 +154,7 @@ def test_the_banner_says_what_is_new_and_where_it_stands(samples):
     assert re.search(r"api_gateway, p95 latency: 39\.4 ms \[38\.9, 40\.0\], stable for 21 runs since 1 Nov 2026", text)
     html = trend_banner(trend)._repr_html_()
     assert "60 runs of nightly, since 24 Sep 2026; 1 invalid; 2 services" in html
-    known = trend_of(samples, acknowledged=[trend.events[0].id])
+    known = trend_of(samples, acknowledged={trend.events[0].id: ""})
     assert str(trend_banner(known)).startswith("no news in 21 runs\nNewest event, acknowledged: ")
 
 
@@ -196,7 +199,7 @@ def test_the_calendar_marks_events_and_days_without_a_valid_run(samples):
     assert '<a href="#pk-event-38"' in html
     assert re.search(r'class="pk-day-unfit" title="10 Nov 2026: 1 run, 1 invalid">⊘', html)
     assert html.count('class="pk-day-runs"') == 58
-    known = trend_of(samples, acknowledged=[trend.events[0].id])
+    known = trend_of(samples, acknowledged={trend.events[0].id: ""})
     assert re.search(r'class="pk-day-known".*?>✓</a>', trend_calendar(known)._repr_html_())
 
 
@@ -225,7 +228,7 @@ def test_acknowledged_events_are_drawn_hollow_and_grey(rng):
     line = history(rng)
     news = trend_of(line)
     strip = trend_chart(news).data[0]
-    known = trend_chart(trend_of(line, acknowledged=[news.events[0].id])).data[0]
+    known = trend_chart(trend_of(line, acknowledged={news.events[0].id: ""})).data[0]
     at = news.events[0].index
     assert (strip.marker.symbol[at], known.marker.symbol[at]) == ("x", "x-open")
     assert strip.marker.color[at] != known.marker.color[at]
@@ -286,9 +289,56 @@ def test_a_run_folder_is_linked_from_beside_the_report_and_only_if_it_is_there(t
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The report on the sample history."""
-    given = {"store": SAMPLES, "scenario": "nightly", "commit_url": COMMITS, "title": "<script>window.pwned=1</script>"}
-    return run_report("trend", given, reports_dir=tmp_path_factory.mktemp("reports"))
+    """The report on the sample history, as the command makes it; its event is acknowledged."""
+    folder = tmp_path_factory.mktemp("reports")
+    timeline = workflow.timeline(str(SAMPLES), "nightly")
+    AcknowledgedFile(folder / "known.json").add(acknowledgement(timeline))
+    (folder / "perfkit.toml").write_text('acknowledged = "known.json"\n', encoding="utf-8")
+    words = ["report", "trend", "nightly", "--store", str(SAMPLES), "--commit-url", COMMITS, "--title", HOSTILE[0]]
+    out, err = io.StringIO(), io.StringIO()
+    code = main([*words, "--reports", str(folder), "--settings", str(folder / "perfkit.toml")], out, err)
+    assert code == 0, err.getvalue()
+    html = Path(out.getvalue().strip())
+    return Report(html.parent, html, html.with_name("executed.ipynb"), html.with_name("result.json"))
+
+
+def acknowledgement(timeline, by="Ada <b>"):
+    """That the one event of a history is fine."""
+    (event,) = trend_of(timeline).events
+    movements = tuple(map(KnownMovement.of_movement, event.movements))
+    made = datetime(2026, 11, 2, tzinfo=UTC)
+    return Acknowledgement(event.id, timeline.scenario, (event.id,), movements, "TLS everywhere", by, made)
+
+
+def test_what_is_acknowledged_is_told_with_its_reason(samples, report):
+    (event,) = json.loads(report.result.read_text())["events"]
+    assert event["acknowledged"] is True
+    html = report.html.read_text(encoding="utf-8")
+    assert "acknowledged by Ada &lt;b&gt; on 2026-11-02: TLS everywhere" in html
+    assert "no news in 21 runs" in html
+    known = [acknowledgement(samples)]
+    assert list(known_events(samples, known, date(2026, 11, 3))) == [event["id"]]
+    ended = replace(known[0], until=date(2026, 11, 10))
+    assert known_events(samples, [ended], date(2026, 11, 11)) == {}
+    assert known_events(samples, [replace(known[0], scenario="another")], date(2026, 11, 3)) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nightli"], 4, "did you mean 'nightly'"),
+        (["nightly", "--service", "api"], 2, "there are api_gateway, rag_service"),
+        (["nightly", "--metric", "p97"], 2, "did you mean 'p9"),
+        (["nightly", "--commit-url", "javascript:alert({commit})"], 2, "is not an address of http or https"),
+        (["nightly", "--last", "0"], 2, "--last"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_the_notebook_starts(tmp_path, words, code, said):
+    out, err = io.StringIO(), io.StringIO()
+    asked = ["report", "trend", *words, "--store", str(SAMPLES), "--reports", str(tmp_path / "reports")]
+    assert main(asked, out, err) == code
+    assert said in err.getvalue()
+    assert not (tmp_path / "reports").exists()
 
 
 def page(trend, file):
@@ -315,7 +365,7 @@ def test_the_result_is_for_programs(report):
     assert result["schema"] == "perfkit.trend/1"
     assert (result["scenario"], result["runs"], result["invalid"]) == ("nightly", 60, 1)
     (event,) = result["events"]
-    assert (event["index"], event["kind"], event["acknowledged"]) == (38, "regression", False)
+    assert (event["index"], event["kind"]) == (38, "regression")
     levels = {(item["service"], item["metric"]): item for item in result["levels"]}
     assert levels["api_gateway", "avg_latency_ms"]["outliers"] == [21]
 

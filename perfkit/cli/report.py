@@ -180,6 +180,7 @@ def trend(
         "metric": metric,
         "last": last,
         "commit_url": commit_url,
+        "acknowledged": str(known.acknowledged.resolve()),
         "title": title,
     }
     _run("trend", parameters, reports or known.reports)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.errors import SettingsError
-from perfkit.history.events import Event, Series
+from perfkit.history.acknowledged import Acknowledgement, match
+from perfkit.history.events import Event, Series, find_events
 from perfkit.history.survey import survey
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
@@ -100,7 +103,7 @@ class Trend:
         Those in which what is shown moved, oldest first, with these movements.  They were looked for in the whole
         history and in all of its series, whatever is shown.
     acknowledged
-        Names of events that are known or intended.
+        Names of events that are known or intended, with who said why.
     first
         Index of the first run that is shown.
     metric
@@ -110,7 +113,7 @@ class Trend:
     timeline: Timeline
     courses: tuple[Course, ...]
     events: tuple[Event, ...]
-    acknowledged: frozenset[str]
+    acknowledged: Mapping[str, str]
     first: int
     alpha: float
     metric: Metric | None = None
@@ -140,6 +143,10 @@ class Trend:
         """Whether the event was acknowledged."""
         return any(map(event.answers_to, self.acknowledged))
 
+    def why_known(self, event: Event) -> str:
+        """Who acknowledged it, and why; empty where nobody did, or did not say."""
+        return next((why for name, why in self.acknowledged.items() if event.answers_to(name)), "")
+
     def course(self, service: str, metric: Metric) -> Course | None:
         """One series, or ``None`` where no run could tell."""
         return next((c for c in self.courses if c.service == service and c.metric is metric), None)
@@ -165,7 +172,7 @@ def trend_of(
     service: str | None = None,
     metric: str | None = None,
     last: int | None = None,
-    acknowledged: Collection[str] = (),
+    acknowledged: Mapping[str, str] = MappingProxyType({}),
     alpha: float = 0.01,
 ) -> Trend:
     """Levels, events, outliers and drift of a history.
@@ -177,7 +184,7 @@ def trend_of(
     last
         Show only so many of the newest runs, `MOST_SHOWN` when ``None``; what is known of them comes from all.
     acknowledged
-        Ids of events.
+        Ids of events that are known or intended, with who said why; see `known_events`.
     alpha
         Chance that a history in which nothing changed shows any event.
 
@@ -194,9 +201,19 @@ def trend_of(
     only = next(iter(wanted))[1] if metric is not None and wanted else None
     first = max(len(timeline) - (last or MOST_SHOWN), 0)
     courses = tuple(_course(timeline, key, wanted[key]) for key in wanted)
-    trend = Trend(timeline, courses, found.events, frozenset(acknowledged), first, alpha, only)
+    trend = Trend(timeline, courses, found.events, acknowledged, first, alpha, only)
     order = _telling(trend)
     return replace(trend, courses=tuple(sorted(courses, key=lambda course: order[course.service])))
+
+
+def known_events(
+    timeline: Timeline, known: Sequence[Acknowledgement], today: date, *, alpha: float = 0.01
+) -> dict[str, str]:
+    """Ids of the events of a history that are acknowledged on that day, with who said why."""
+    own = [one for one in known if one.scenario == timeline.scenario]
+    events = find_events(timeline, alpha=alpha) if own else ()
+    found = match(events, [moment.run_id for moment in timeline.moments], own, today)
+    return {event_id: one.describe() for event_id, one in found.items()}
 
 
 def _course(timeline: Timeline, key: Series, found: Segmentation) -> Course:

@@ -43,7 +43,7 @@ def trend_sheet(trend: Trend) -> go.Figure | Note:
         return Note("There are no two services to be set side by side.")
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
     scale = _scale(parts)
-    runs = [f"run {i + 1}, {run_name(trend.moments[i])}" for i in range(trend.first, len(trend.moments))]
+    runs = [f"run {i + 1}, {run_name(trend.moments[i], '<br>')}" for i in range(trend.first, len(trend.moments))]
     drawing = Drawing()
     for row, (course, part) in enumerate(zip(courses, parts, strict=True)):
         _line(drawing, course, trend, _height(part, scale, row), runs)
@@ -147,13 +147,14 @@ def _frame(drawing: Drawing, trend: Trend, metric: Metric, scale: float, runs: l
     title = f"{metric.title}; half a row is {format_number(round(scale, 1))} {unit}"
     drawing.text(x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=8, text=title)
     places = ticks(trend)
+    beside = len(runs) / 2000.0  # the hover of a run that has a tick would tell the tick's text instead of the run
     drawing.arrange(
         xaxis={
             "type": "category",
             "categoryorder": "array",
             "categoryarray": runs,
             "range": [-0.7, len(runs) - 0.3],
-            "tickvals": [i - trend.first for i in places],
+            "tickvals": [i - trend.first + beside for i in places],
             "ticktext": list(places.values()),
             "showgrid": False,
             "fixedrange": True,

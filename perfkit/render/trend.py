@@ -217,6 +217,7 @@ def _event_cells(event: Event, trend: Trend, links: Links) -> dict[str, Any]:
         "day": day(event.first_after),
         "headline": headline(event),
         "acknowledged": trend.is_known(event),
+        "why_known": shorten(trend.why_known(event), 200),
         "sides": [run_cells(moment, links) for moment in (event.last_before, event.first_after)],
         "movements": [_movement_cells(item) for item in event.movements[:MOST_MOVEMENTS]],
         "more": max(len(event.movements) - MOST_MOVEMENTS, 0),

@@ -30,6 +30,7 @@ from perfkit.render.theme import (
 from perfkit.render.trend import KIND_COLOURS, KIND_SYMBOLS, commit_text, day, outliers
 
 MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; tests/test_trend.py measures it
+FEW = 150  # runs: more have smaller marks
 MOST_LINES = 40  # events that are drawn through all panels
 _WORSE, _BETTER = VERDICT_COLOURS[Verdict.REGRESSION], VERDICT_COLOURS[Verdict.IMPROVEMENT]
 _UNFIT = VERDICT_COLOURS[Verdict.INVALID]
@@ -145,15 +146,13 @@ def _wrapped(text: str, width: int = 44) -> str:
     return "<br>".join(label(line, 2 * width) for line in lines)
 
 
-def run_name(moment: Moment) -> str:
-    """``1 Nov 2026 03:02, commit 1ab2c3d4e5, main``, harmless for plotly."""
+def run_name(moment: Moment, between: str = ", ") -> str:
+    """``1 Nov 2026 03:02, commit 1ab2c3d4e5, main``, harmless for plotly; ``between`` stands behind the time."""
     at = moment.started_at
-    parts = [f"{day(moment)} {at:%H:%M}" if at is not None else "time unknown"]
-    if moment.commit:
-        parts.append(f"commit {label(commit_text(moment))}")
-    if moment.branch:
-        parts.append(label(moment.branch, 24))
-    return ", ".join(parts)
+    time = f"{day(moment)} {at:%H:%M}" if at is not None else "time unknown"
+    commit = [f"commit {label(commit_text(moment))}"] if moment.commit else []
+    branch = [label(moment.branch, 24)] if moment.branch else []
+    return between.join([time, ", ".join([*commit, *branch])]).removesuffix(between)
 
 
 def _legend(drawing: Drawing, trend: Trend) -> None:
@@ -192,7 +191,6 @@ def _course(drawing: Drawing, course: Course, trend: Trend, index: int) -> None:
     where = {"xaxis": "x", "yaxis": f"y{axis(index)}", "showlegend": False}
     marks = {"hoverinfo": "skip", **where}
     values = course.values[trend.first :]
-    few = len(values) <= 150
     for dash, stretches in (("solid", False), ("dash", True)):
         own = [item for item in course.stretches if (item.drift is not None) is stretches and item.end > trend.first]
         if own:
@@ -206,7 +204,7 @@ def _course(drawing: Drawing, course: Course, trend: Trend, index: int) -> None:
         customdata=reaches(course, trend.first),
         mode="lines+markers",
         line={"color": _RUN, "width": 1},
-        marker={"color": CANDIDATE_COLOUR, "size": 5 if few else 3},
+        marker={"color": CANDIDATE_COLOUR, "size": 5 if len(values) <= FEW else 3},
         hovertemplate=f"{says_value(course.metric, 'y', 'customdata')}<extra></extra>",
         **where,
     )
