@@ -304,12 +304,14 @@ def test_compare_without_a_baseline_judges_against_history(rng, tmp_path, monkey
     code, out, _ = said("compare", "--candidate", ids[-1], "--format", "json")
     assert (code, json.loads(out)["history"]["alerts"][0]["acknowledged"]["reason"]) == (0, "TLS | <b>")
     assert "&#60;b&#62;" in said("compare", "--candidate", ids[-1], "--format", "markdown")[1]
+    assert said("changes", "api", "--fail-on", "regression")[0] == 0
     code, out, _ = said("ack", "--list")
     assert "acknowledged by me on" in out
     assert len(json.loads(said("ack", "--list", "--format", "json")[1])) == 1
     shown = json.loads((tmp_path / "data" / "acknowledged.json").read_text())["acknowledged"][0]["id"]
     assert said("ack", "--remove", shown)[0] == 0
     assert said("compare", "--candidate", ids[-1])[0] == 1
+    assert said("changes", "api", "--fail-on", "regression")[0] == 1
 
 
 def test_wrong_use_is_told(rng, tmp_path, monkeypatch):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from perfkit.history.attribution import Attribution
     from perfkit.history.events import Event
     from perfkit.history.survey import Attribute, Survey
-    from perfkit.store import RunStore
 
 PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 
@@ -114,14 +113,20 @@ def changes(
 
     for run_id, reason in known.broken().items():
         click.echo(f"! {run_id}: skipped: {reason}", err=True)
-    silenced = acknowledged(known)
+    silenced = acknowledged(found, settings_of(settings).acknowledged)
     _write(found, format_, output, commits, silenced)
     return exit_code(found, fail_on, silenced)
 
 
-def acknowledged(_store: RunStore) -> frozenset[str]:
-    """Ids of the events that somebody called known or intended."""
-    return frozenset()
+def acknowledged(found: Sequence[Survey], file: Path) -> frozenset[str]:
+    """Ids of the events that somebody called known or intended, and in which nothing new happened since."""
+    from datetime import UTC, datetime
+
+    from perfkit.history.acknowledged import AcknowledgedFile, match
+
+    known, today = AcknowledgedFile(file).read(), datetime.now(UTC).date()
+    ids = {of.scenario: [moment.run_id for moment in of.timeline.moments] for of in found}
+    return frozenset(event_id for of in found for event_id in match(of.events, ids[of.scenario], known, today))
 
 
 def _progress() -> Callable[[int, int], None] | None:

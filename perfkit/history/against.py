@@ -1,4 +1,11 @@
-"""A candidate judged against the history of its scenario: the rolling baseline, and the watch over all its series."""
+"""A candidate judged against the history of its scenario: the rolling baseline, and the watch over all its series.
+
+Both are asked run after run, so both spend a budget for the whole history: the watch as `perfkit.stats.watch` says, the
+comparison `SPENDING / (n + SPENDING)^2` of alpha when n runs came before (these shares sum to one; alpha spending, Lan
+& DeMets 1983, doi:10.1093/biomet/70.3.659).  tests/test_history_budget.py holds it to its word.
+
+Its limit: of a single candidate nobody can tell whether it is an outlier or the first run of a new level.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +24,8 @@ from perfkit.judge import judge, overall
 from perfkit.model import Comparison, HistoryNote, Run, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
+
+SPENDING = 30.0  # runs, after which half of the budget is spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,8 @@ def judge_history(
     today = past.now.date()
     watch = watch_timeline(timeline, policy, known, today)
     creep = creep_of(selected.runs, past, policy)
-    comparison = judge(selected.runs, candidates, policy, profile)
+    share = policy.alpha * SPENDING / (_earlier(timeline, candidates) + SPENDING) ** 2
+    comparison = judge(selected.runs, candidates, replace(policy, alpha=share), profile)
     near = _in_reach(known, selected.runs, timeline, today)
     comparison = _softened(comparison, near, policy)
     if watch.fails and comparison.comparable:
@@ -61,6 +71,11 @@ def judge_history(
     notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
     comparison = comparison.with_warnings(notes)
     return AgainstHistory(_told(comparison, watch, creep, selected), watch, creep, tuple(near))
+
+
+def _earlier(timeline: Timeline, candidates: Sequence[Run]) -> int:
+    """Valid runs before the candidates, at least one."""
+    return max(sum(moment.valid for moment in timeline.moments) - len(candidates), 1)
 
 
 def _rolling(candidates: Sequence[Run], past: Past) -> Selected:
@@ -119,19 +134,22 @@ def _told(comparison: Comparison, watch: ScenarioWatch, creep: Sequence[Creep], 
     document: dict[str, Any] = {
         "baseline": str(selected.selector),
         "baseline_runs": [run.id for run in selected.runs],
+        "alpha_of_this_comparison": comparison.alpha,
         **watch.to_dict(),
         "anchors": [one.to_dict() for one in creep],
     }
     news = tuple(alert.event.headline for alert in watch.alerts if alert.fails)
-    lines = (*_lines(watch, selected), *(one.sentence for one in creep))
+    lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep))
     return replace(comparison, history=HistoryNote(news if comparison.comparable else (), lines, document))
 
 
-def _lines(watch: ScenarioWatch, selected: Selected) -> list[str]:
+def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison) -> list[str]:
     since = f" since {watch.since.started_at:%Y-%m-%d}" if watch.since.started_at else ""
     bad = f" ({watch.invalid} more were invalid)" if watch.invalid else ""
     lines = [
         f"Baseline {selected.selector}: {_runs(len(selected.runs))}, {selected.runs[0].id} to {selected.runs[-1].id}.",
+        f"This comparison has {comparison.alpha:.2g} of the chance of {watch.alpha:g} that comparing run after run "
+        f"ever raises a false alarm.{_single(comparison)}",
         f"Watching {_runs(watch.runs)} of {watch.scenario}{since}{bad}: {watch.series} series, one budget for all "
         f"(alpha {watch.alpha:g}). {_voice(watch)}",
     ]
@@ -140,6 +158,13 @@ def _lines(watch: ScenarioWatch, selected: Selected) -> list[str]:
         heard = f"{event.headline} Heard at run {alert.raised_at.run_id}, {_runs(alert.runs_ago)} ago."
         lines.append(f"{heard} {_standing(alert.acknowledgement, alert.fails, bool(alert.holds), event.id)}".rstrip())
     return lines
+
+
+def _single(comparison: Comparison) -> str:
+    """A single run may be an outlier."""
+    if len(comparison.candidate.runs) > 1 or not comparison.by_verdict(Verdict.REGRESSION):
+        return ""
+    return " A single run may be an outlier: two more, judged together with it, tell."
 
 
 def _runs(count: int) -> str:
