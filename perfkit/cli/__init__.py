@@ -16,7 +16,23 @@ from typing import Any, TextIO
 import click
 
 from perfkit import __version__
-from perfkit.cli import ack, baseline, bisect, changes, compare, demo, files, init, plan, replay, report, run, runs
+from perfkit.cli import (
+    ack,
+    baseline,
+    bisect,
+    changes,
+    compare,
+    demo,
+    files,
+    init,
+    plan,
+    removal,
+    replay,
+    report,
+    run,
+    runs,
+    store,
+)
 from perfkit.errors import (
     HistoryError,
     LoadError,
@@ -71,6 +87,7 @@ for command in (
     plan.plan,
     replay.replay,
     runs.runs,
+    store.store,
     files.import_,
     files.metrics,
     baseline.baseline,
@@ -79,6 +96,8 @@ for command in (
     init.init,
 ):
     perfkit.add_command(command)
+for part in (removal.rm, removal.gc):
+    runs.runs.add_command(part)
 
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:

@@ -1,31 +1,96 @@
-"""``perfkit runs``."""
+"""``perfkit runs``: list the store, look at a run, set it aside, take runs away, check them, hand them on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from perfkit.cli.options import SETTINGS, STORE, console, dump, settings_of
 
+if TYPE_CHECKING:
+    from perfkit.store import RunStore
 
-@click.command(short_help="List the runs of the store.")
-@click.option("--scenario", help="Only runs of this load test.")
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@STORE
-@SETTINGS
-def runs(scenario: str | None, format_: str, store: str | None, settings: Path | None) -> None:
-    """List the runs of the store, oldest first.
+RUNS = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+SCENARIO = click.option("--scenario", help="Only runs of this load test.")
+
+
+def placed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where the runs are."""
+    return STORE(SETTINGS(command))
+
+
+def opened(store: str | None, settings: Path | None) -> RunStore:
+    """The store of a command, or the one that was named before it (``perfkit runs --store URL show RUN``)."""
+    from perfkit.store import RunStore
+
+    context = click.get_current_context()
+    outer = context.parent.params if context.parent is not None else {}
+    settings = settings or outer.get("settings")
+    return RunStore(store or outer.get("store") or settings_of(settings).store)
+
+
+def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
+    """Run ids from ids, beginnings of ids that only one run has, and patterns; ``SettingsError`` for any other name."""
+    from fnmatch import fnmatchcase
+
+    from perfkit.errors import SettingsError, did_you_mean
+
+    whole, unfinished = store.ids(), store.unfinished()
+    known = [*whole, *unfinished]
+    found: list[str] = []
+    for name in names:  # a run that may still be under way is meant only by its whole id
+        own = [run_id for run_id in whole if fnmatchcase(run_id, name)] + [run_id for run_id in known if run_id == name]
+        begun = [run_id for run_id in whole if run_id.startswith(name)] if name else []
+        if not own and len(begun) != 1:
+            why = f"{len(begun)} runs begin with it" if begun else f"has no such run{did_you_mean(name, known)}"
+            raise SettingsError(f"{store.url}: {name!r}: {why}; `perfkit runs` lists what is there")
+        found += own or begun
+    return list(dict.fromkeys(found))
+
+
+@click.group(invoke_without_command=True, short_help="List the runs of the store, and look after them.")
+@SCENARIO
+@FORMAT
+@placed
+@click.pass_context
+def runs(context: click.Context, scenario: str | None, format_: str, store: str | None, settings: Path | None) -> None:
+    """List the runs of the store, oldest first; or do something with some of them.
+
+    A RUN is an id, its beginning where that is enough, or a pattern in quotes.
+
+    \b
+    Examples:
+      perfkit runs --scenario api
+      perfkit runs show 20261017T143004Z-api-3f9c
+      perfkit runs quarantine 20261017T143004Z-api-3f9c --reason "the database was being backed up"
+      perfkit runs gc --requests-older-than 90d --dry-run
+      perfkit runs export --format parquet --output runs.parquet
+    """
+    if context.invoked_subcommand is None:
+        _list(opened(store, settings), scenario, format_)
+
+
+@runs.command("list", short_help="List the runs, oldest first.")
+@SCENARIO
+@FORMAT
+@placed
+def list_(scenario: str | None, format_: str, store: str | None, settings: Path | None) -> None:
+    """List the runs of the store, oldest first; the same as `perfkit runs` alone.
 
     \b
     Example:
-      perfkit runs --scenario api
+      perfkit runs list --scenario api --format json
     """
-    from perfkit.errors import SettingsError, did_you_mean
-    from perfkit.store import RunStore
+    _list(opened(store, settings), scenario, format_)
 
-    known = RunStore(store or settings_of(settings).store)
+
+def _list(known: RunStore, scenario: str | None, format_: str) -> None:
+    from perfkit.errors import SettingsError, did_you_mean
+
     frame = known.runs()
     if scenario and len(frame):
         names = sorted(set(frame["scenario"]))
@@ -37,24 +102,37 @@ def runs(scenario: str | None, format_: str, store: str | None, settings: Path |
         frame = frame[frame["scenario"] == scenario]
     rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     if format_ == "json":
-        click.echo(dump([{**row, "started_at": _iso(row["started_at"])} for row in rows]), nl=False)
+        click.echo(dump([{name: _plain(value) for name, value in row.items()} for row in rows]), nl=False)
     elif rows:
         console().print(_table(rows))
     elif not known.unfinished():
         click.echo(f"{known.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
+    _tell_what_is_skipped(known)
+
+
+def _tell_what_is_skipped(known: RunStore) -> None:
+    from perfkit.render.theme import clean
+
     for run_id in known.unfinished():
-        click.echo(f"! {run_id}: not finished: still running, or killed; what it measured can be read", err=True)
+        click.echo(f"! {clean(run_id)}: not finished: still running, or killed; what it measured can be read", err=True)
     for run_id, reason in known.broken().items():
-        click.echo(f"! {run_id}: skipped: {reason}", err=True)
+        click.echo(f"! {clean(run_id)}: skipped: {clean(reason)}", err=True)
+    if foreign := known.foreign():
+        names = ", ".join(map(clean, foreign[:5])) + (", ..." if len(foreign) > 5 else "")
+        click.echo(f"! skipped, no runs: {names}", err=True)
 
 
-def _iso(time: Any) -> str | None:
-    return None if time is None or time != time else time.isoformat()
+def _plain(value: Any) -> Any:
+    if hasattr(value, "isoformat"):
+        return value.isoformat() if value == value else None
+    return None if value != value else value
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
+
+    from perfkit.render.theme import clean
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in (("run", "left"), ("users", "right"), ("seconds", "right"), ("requests", "right")):
@@ -67,5 +145,128 @@ def _table(rows: list[dict[str, Any]]) -> Any:
             "" if row["duration_s"] is None or row["duration_s"] != row["duration_s"] else f"{row['duration_s']:.0f}"
         )
         valid = Text("yes") if row["valid"] else Text("no", style="magenta")
-        table.add_row(Text(row["id"]), users, seconds, f"{row['requests']:,}", f"{row['failures']:,}", valid)
+        valid = Text("quarantined", style="magenta") if row["quarantined"] else valid
+        table.add_row(Text(clean(row["id"])), users, seconds, f"{row['requests']:,}", f"{row['failures']:,}", valid)
     return table
+
+
+@runs.command(short_help="What is known of one run.")
+@click.argument("run")
+@FORMAT
+@placed
+def show(run: str, format_: str, store: str | None, settings: Path | None) -> None:
+    """Print one run: what it was, whether it can be judged, and every metric of every service.
+
+    \b
+    Example:
+      perfkit runs show 20261017T143004Z-api-3f9c --format json
+    """
+    from perfkit.document import run_to_document
+    from perfkit.render.run_page import run_page
+
+    known = opened(store, settings)
+    for run_id in chosen(known, (run,)):
+        found = known.get(run_id)
+        if format_ == "json":
+            click.echo(dump(run_to_document(found)), nl=False)
+        else:
+            console().print(run_page(found))
+
+
+@runs.command(short_help="Set runs aside: kept, but never used.")
+@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@click.option("--reason", help="Why; needed to set a run aside.")
+@click.option("--by", help="Who says so [the user].")
+@click.option("--lift", is_flag=True, help="Take the runs back.")
+@placed
+def quarantine(
+    runs: tuple[str, ...], reason: str | None, by: str | None, lift: bool, store: str | None, settings: Path | None
+) -> None:
+    """Set runs aside. They stay as they are and count as invalid; without RUN, list those that are.
+
+    \b
+    Examples:
+      perfkit runs quarantine 20261017T143004Z-api-3f9c --reason "the database was being backed up"
+      perfkit runs quarantine 20261017T143004Z-api-3f9c --lift
+    """
+    from perfkit.render.theme import clean
+
+    known = opened(store, settings)
+    if not runs:
+        for note in known.quarantined().values():
+            click.echo(f"{clean(note.run_id)}: {clean(note.reason)} ({clean(note.by)}, {clean(note.at)})")
+        return
+    if not lift and not (reason or "").strip():
+        raise click.UsageError("say why: --reason TEXT")
+    for run_id in chosen(known, runs):
+        if lift:
+            known.lift_quarantine(run_id)
+        else:
+            known.quarantine(run_id, reason or "", by)
+        click.echo(run_id)
+
+
+@runs.command(short_help="Recompute the hashes of runs.")
+@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@placed
+def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> int:
+    """Recompute the hashes of runs (all of them without RUN) and tell what was changed, lost or damaged.
+
+    Exits with 2 when something is wrong.
+
+    \b
+    Example:
+      perfkit runs verify --store s3://team/runs
+    """
+    from perfkit.render.theme import clean
+    from perfkit.store.verify import verify_run
+
+    known = opened(store, settings)
+    every = [verify_run(known, run_id) for run_id in (chosen(known, runs) if runs else known.ids())]
+    for found in every:
+        for text in found.problems:
+            click.echo(f"✗ {clean(found.run_id)}: {clean(text)}")
+        for text in found.notes:
+            click.echo(f"! {clean(found.run_id)}: {clean(text)}", err=True)
+    damaged = sum(bool(found.problems) for found in every)
+    click.echo(f"{len(every)} runs: {len(every) - damaged} whole, {damaged} damaged")
+    return 2 if damaged else 0
+
+
+@runs.command(short_help="All numbers as CSV, Parquet or JSON.")
+@SCENARIO
+@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file; Parquet needs it.")
+@placed
+def export(scenario: str | None, format_: str, output: Path | None, store: str | None, settings: Path | None) -> None:
+    """Write one row per run and service: what the run was, counts, every metric with its standard error.
+
+    \b
+    Examples:
+      perfkit runs export --scenario api > api.csv
+      perfkit runs export --format parquet --output runs.parquet
+    """
+    from perfkit.store.export import exported, measurements
+
+    known = opened(store, settings)
+    if format_ == "parquet" and output is None:
+        raise click.UsageError("a Parquet file is no text: name it with --output FILE")
+    frame = known.runs(**({"scenario": scenario} if scenario else {}))
+    content = exported(measurements(known, set(frame["id"])), format_)
+    if output is None:
+        click.echo(content.decode(), nl=False)
+        return
+    _write(output, content)
+
+
+def _write(output: Path, content: bytes) -> None:
+    from perfkit.errors import StoreError
+
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(output)
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {output}", err=True)

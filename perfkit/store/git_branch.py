@@ -80,7 +80,7 @@ class GitBranch:
         return {parts[0]: blob for parts, blob in every if parts[1:] == [DOCUMENT] and not parts[0].startswith(HIDDEN)}
 
     def inside(self, path: str) -> dict[str, int]:
-        begin = f"{path.rstrip('/')}/"
+        begin = f"{path}/" if path else ""
         if begin.startswith(DERIVED):
             return self._beside.inside(path)
         return {name[len(begin) :]: size for name, (_, size) in self._blobs().items() if name.startswith(begin)}
@@ -126,6 +126,10 @@ class GitBranch:
         paths = [path for path in self._blobs() if path.split("/")[0] in gone]
         if paths:
             self._commit(lambda _: dict.fromkeys(paths), f"perfkit: without {_count(len(gone))}")
+
+    def leftovers(self, older_than_s: float) -> dict[str, int]:  # noqa: ARG002 - part of what a place is
+        """None: a commit is whole or not there."""
+        return {}
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ class LocalFolder:
             except FileNotFoundError:
                 continue
             shutil.rmtree(gone)
+
+    def leftovers(self, older_than_s: float) -> dict[str, int]:
+        found = [*self.root.glob(f"{INCOMING}*"), *self.root.glob(f"{OUTGOING}*")]
+        old = [path for path in found if time.time() - path.stat().st_mtime > older_than_s]
+        return {path.name: sum(self.inside(path.name).values()) for path in old}
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

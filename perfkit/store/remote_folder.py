@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -144,6 +145,17 @@ class RemoteFolder:
                 self.fs.invalidate_cache()
                 if self.fs.exists(self._path(run_id)):
                     self.fs.rm(self._path(run_id), recursive=True)
+
+    def leftovers(self, older_than_s: float) -> dict[str, int]:
+        """Folders that were claimed so long ago and never finished."""
+        found = {}
+        for name in self.names():
+            if self.exists(f"{name}/{CLAIM}") and not self.exists(f"{name}/{DOCUMENT}"):
+                with self._spoken():
+                    claimed_at = self.fs.modified(self._path(f"{name}/{CLAIM}"))
+                if (datetime.now(UTC) - claimed_at).total_seconds() > older_than_s:
+                    found[name] = sum(self.inside(name).values())
+        return found
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

@@ -77,7 +77,7 @@ class RunStore:
         run_document(run.id)
         try:
             for name in names:
-                if self._identity(name) == mark:
+                if self.identity_of(name) == mark:
                     return name
             return self._finished_in_place(run) or self._published(run, names, mark)
         except OSError as error:
@@ -101,12 +101,12 @@ class RunStore:
                 write_requests(run, folder)
             for name in names:
                 (folder / DOCUMENT).write_bytes(document_of(replace(run, id=name), folder / REQUESTS))
-                if self.place.publish([Parcel(folder, name, mark)])[0] or self._identity(name) == mark:
+                if self.place.publish([Parcel(folder, name, mark)])[0] or self.identity_of(name) == mark:
                     return name
         raise StoreError(f"{self.url}: another run already has the id {run.id}")
 
-    def _identity(self, run_id: str) -> str | None:
-        """Of a stored run; ``None`` when there is none, or its document is broken."""
+    def identity_of(self, run_id: str) -> str | None:
+        """What tells a stored run from all others; ``None`` when there is none, or its document is broken."""
         path = run_document(run_id)
         try:
             return identity(parse_run(self.place.read(path), path))

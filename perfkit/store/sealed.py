@@ -15,6 +15,7 @@ from perfkit.model import Run
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS
 
 SEAL = "seal"
+DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped on purpose
 MOST_REQUESTS = 10**15  # of one service; also their sum fits into 64 bits
 
 
@@ -74,6 +75,15 @@ def renamed(content: bytes, run_id: str) -> bytes:
 def document_hash(document: Mapping[str, Any]) -> str:
     """SHA-256 of a document without its seal, whatever its spaces and the order of its keys."""
     return hashlib.sha256(_canonical({key: value for key, value in document.items() if key != SEAL})).hexdigest()
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether a document is what was written; one without a seal, of an earlier perfkit, is when it can be read."""
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return False
+    return SEAL not in document or document[SEAL].get("document") == document_hash(document)
 
 
 def file_hash(path: Path) -> str:

@@ -1,0 +1,180 @@
+"""What a store may forget: requests first, whole runs last, runs of baselines never."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from perfkit.document import dump_json
+from perfkit.errors import StoreError
+from perfkit.readers.run_folder import RECORDING, REQUESTS
+from perfkit.store.run_store import RunStore
+from perfkit.store.sealed import DROPPED
+
+LEFTOVER_S = 24 * 3600.0  # after which what a writer left half made is not being written any more
+REQUESTS_GO, RUN_GOES, LEFTOVER_GOES = "requests", "run", "leftover"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One thing to take away: the ``requests`` of a run, a whole ``run``, or a ``leftover`` of a killed writer."""
+
+    what: str
+    name: str
+    size: int  # bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much to keep; ``None`` is without limit.  Ages are of a run's start; undated runs have none, and stay."""
+
+    requests_for: timedelta | None = None
+    runs_for: timedelta | None = None
+    most_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_for", "runs_for"):
+            age = getattr(self, name)
+            if age is not None and age <= timedelta(0):
+                raise ValueError(f"{name}: must be longer than zero, got {age}")
+        if self.most_bytes is not None and self.most_bytes < 0:
+            raise ValueError(f"most_bytes: must be >= 0, got {self.most_bytes}")
+
+
+def protected_runs(baselines: Path) -> dict[str, str]:
+    """Texts that stand in any baseline file, each with the file: a run with such an id is never removed.
+
+    ``StoreError`` for a file that cannot be read: what it protects is not known then.
+    """
+    found: dict[str, str] = {}
+    for file in sorted(baselines.rglob("*.json")) if baselines.is_dir() else []:
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreError(f"{file}: cannot be read, so the runs it protects are not known: {error}") from error
+        found |= dict.fromkeys(_texts(document), str(file))
+    return found
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """Every text of a document, and the last part of those that are paths."""
+    if isinstance(document, str):
+        yield document
+        yield document.rstrip("/").rpartition("/")[2]
+    elif isinstance(document, Mapping):
+        for value in document.values():
+            yield from _texts(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _texts(value)
+
+
+def plan_retention(
+    store: RunStore, keep: Retention, protected: Mapping[str, str], *, now: datetime | None = None
+) -> tuple[Removal, ...]:
+    """What would go, in the order in which it would: leftovers, requests by age and size, runs by age and size."""
+    now = now or datetime.now(UTC)
+    sizes = _Sizes(store)
+    rows = store.index().table.select(["id", "started_at"]).to_pylist()
+    dated = sorted((row["started_at"], row["id"]) for row in rows if row["started_at"] is not None)
+    free = [(run_id, now - started_at) for started_at, run_id in dated if run_id not in protected]
+    plan = [*_leftovers(store), *_by_age(sizes, keep, free)]
+    return (*plan, *_by_size(sizes, keep, [run_id for run_id, _ in free], plan))
+
+
+def _by_age(sizes: _Sizes, keep: Retention, free: Sequence[tuple[str, timedelta]]) -> Iterator[Removal]:
+    """Requests first, then whole runs; of a run that goes whole the requests are not named too."""
+    gone = {run_id for run_id, age in free if keep.runs_for is not None and age > keep.runs_for}
+    for run_id, age in free:
+        if keep.requests_for is not None and age > keep.requests_for and run_id not in gone and sizes.requests(run_id):
+            yield Removal(REQUESTS_GO, run_id, sizes.requests(run_id), "too old")
+    for run_id, _ in free:
+        if run_id in gone:
+            yield Removal(RUN_GOES, run_id, sizes.run(run_id), "too old")
+
+
+def _by_size(sizes: _Sizes, keep: Retention, free: Sequence[str], plan: Sequence[Removal]) -> Iterator[Removal]:
+    """Requests of the oldest runs, then the oldest runs themselves, until the rest is small enough."""
+    if keep.most_bytes is None:
+        return
+    excess = sizes.total - sum(removal.size for removal in plan) - keep.most_bytes
+    light = {removal.name for removal in plan}  # runs without requests, or without anything
+    whole = {removal.name for removal in plan if removal.what == RUN_GOES}
+    for run_id in free:
+        size = sizes.requests(run_id)
+        if excess > 0 and size and run_id not in light:
+            yield Removal(REQUESTS_GO, run_id, size, "the store is too large")
+            light.add(run_id)
+            excess -= size
+    for run_id in free:
+        if excess > 0 and run_id not in whole:
+            size = sizes.run(run_id) - (sizes.requests(run_id) if run_id in light else 0)
+            yield Removal(RUN_GOES, run_id, size, "the store is too large")
+            excess -= size
+
+
+class _Sizes:
+    """Bytes of every run folder, from one listing."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._files: dict[str, dict[str, int]] = {}
+        for path, size in store.place.inside("").items():
+            run_id, _, name = path.partition("/")
+            self._files.setdefault(run_id, {})[name] = size
+        self.total = sum(self.run(run_id) for run_id in self._files)
+
+    def run(self, run_id: str) -> int:
+        return sum(self._files.get(run_id, {}).values())
+
+    def requests(self, run_id: str) -> int:
+        return sum(self._files.get(run_id, {}).get(name, 0) for name in (REQUESTS, RECORDING))
+
+
+def _leftovers(store: RunStore) -> Iterator[Removal]:
+    for name, size in store.place.leftovers(LEFTOVER_S).items():
+        yield Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
+
+
+def plan_removal(
+    store: RunStore, run_ids: Sequence[str], protected: Mapping[str, str], *, only_requests: bool = False
+) -> tuple[Removal, ...]:
+    """The removal of runs by name.  ``StoreError``, before anything is removed, when a baseline needs one of them."""
+    for run_id in run_ids:
+        if run_id in protected:
+            raise StoreError(f"{run_id}: the baseline {protected[run_id]} needs it; take it out of that file first")
+    files = {run_id: store.place.inside(run_id) for run_id in run_ids}
+    asked = "asked for"
+    if not only_requests:
+        return tuple(Removal(RUN_GOES, run_id, sum(own.values()), asked) for run_id, own in files.items())
+    sizes = {run_id: sum(own.get(name, 0) for name in (REQUESTS, RECORDING)) for run_id, own in files.items()}
+    return tuple(Removal(REQUESTS_GO, run_id, size, asked) for run_id, size in sizes.items() if size)
+
+
+def remove(store: RunStore, plan: Iterable[Removal]) -> int:
+    """Carry a plan out; returns the bytes freed.  ``StoreError`` names what could not be removed."""
+    freed = 0
+    for removal in plan:
+        try:
+            _remove(store, removal)
+        except OSError as error:
+            raise StoreError(
+                f"{store.place.where(removal.name)}: cannot be removed: {error.strerror or error}"
+            ) from error
+        freed += removal.size
+    return freed
+
+
+def _remove(store: RunStore, removal: Removal) -> None:
+    if removal.what != REQUESTS_GO:
+        store.place.remove_runs([removal.name])
+        store.lift_quarantine(removal.name)
+        return
+    note = {"dropped_at": datetime.now(UTC).isoformat(timespec="seconds"), "reason": removal.reason}
+    store.place.write(f"{removal.name}/{DROPPED}", dump_json(note).encode())
+    for name in (REQUESTS, RECORDING):
+        store.place.remove(f"{removal.name}/{name}")
