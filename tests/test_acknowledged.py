@@ -177,7 +177,7 @@ def test_watching_says_how_long_it_has_watched_and_when_it_may_speak(rng, tmp_pa
     assert (found.watch.runs, found.watch.runs_to_learn) == (9, 10)
     assert found.watch.silent == found.watch.series > 4
     text = " ".join(found.comparison.history.lines)
-    assert "It may not speak before 10 runs more" in text
+    assert "It may not speak before 10 more runs" in text
     assert "Watching 9 runs of api since 2025-10-17" in text
     document = found.comparison.to_dict()["history"]
     assert (document["runs_to_learn"], document["since_run"], document["alerts"]) == (10, ids[0], [])
@@ -331,3 +331,11 @@ def test_wrong_use_is_told(rng, tmp_path, monkeypatch):
         got, out, err = said(*words)
         assert (got, told in out + err) == (code, True), (words, got, out, err)
     assert RunStore("data/runs").ids() == sorted(ids)
+
+
+def test_the_file_is_where_the_settings_say(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "perfkit.toml").write_text('acknowledged = "review/known.json"\n')
+    _, ids = stored("data/runs", nights(rng, 20), nights(rng, 8, first=20, factor=1.3))
+    assert said("ack", ids[20], "--reason", "intended")[0] == 0
+    assert json.loads((tmp_path / "review" / "known.json").read_text())["acknowledged"][0]["reason"] == "intended"

@@ -175,7 +175,8 @@ def _voice(watch: ScenarioWatch) -> str:
     if watch.silent == 0:
         return "All of them may speak."
     who = "It" if watch.silent == watch.series else f"{watch.silent} of them"
-    return f"{who} may not speak before {_runs(watch.runs_to_learn)} more."
+    count = watch.runs_to_learn
+    return f"{who} may not speak before {count} more run{'' if count == 1 else 's'}."
 
 
 def _standing(known: Acknowledgement | None, fails: bool, holds: bool, event_id: str) -> str:

@@ -51,7 +51,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def _sides(comparison: Comparison) -> str:
     counts = [len(side.runs) for side in (comparison.baseline, comparison.candidate)]
     nouns = ["run" if count == 1 else "runs" for count in counts]
-    rule = "fixed limits, no statistics" if comparison.rule == "threshold" else f"alpha {comparison.alpha:g}"
+    rule = "fixed limits, no statistics" if comparison.rule == "threshold" else f"alpha {comparison.alpha:.3g}"
     return f"({counts[0]} baseline {nouns[0]}, {counts[1]} candidate {nouns[1]}; rule {comparison.rule}: {rule})"
 
 
