@@ -28,13 +28,22 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAU
 def object_store() -> Iterator[dict[str, str]]:
     """Environment variables under which ``s3://`` addresses lead to a server of their own, with no bucket in it."""
     process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+    forget_connections()
     try:
         port = int(process.stdout.readline())
         yield {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     finally:
+        forget_connections()
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def forget_connections() -> None:
+    """Let the next ``s3://`` address be opened with the environment of then: s3fs keeps what it opened before."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def make_bucket(name: str) -> None:

@@ -336,6 +336,24 @@ def test_writers_of_one_branch_at_once_lose_nothing(repository):
     git(repository, "fsck", "--strict")
 
 
+def test_two_runners_that_push_at_once_are_brought_together(repository, tmp_path):
+    """The lines of the documentation: a push that comes second is refused, and a sync merges."""
+    git(tmp_path, "init", "-q", "--bare", str(tmp_path / "origin"))
+    clones = [tmp_path / name for name in ("one", "two")]
+    for number, clone in enumerate(clones):
+        git(tmp_path, "clone", "-q", str(repository), str(clone))
+        git(clone, "remote", "set-url", "origin", str(tmp_path / "origin"))
+        branch(clone).add(run({"a": plain_stats()}, number=number))
+    git(clones[0], "push", "-q", "origin", "perf-history")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(clones[1], "push", "-q", "origin", "perf-history")
+    git(clones[1], "fetch", "-q", "origin", "perf-history:merged")
+    sync(branch(clones[1]), branch(clones[1], "merged"))
+    git(clones[1], "push", "-q", "origin", "merged:perf-history")
+    git(clones[0], "fetch", "-q", "origin", "perf-history:all")
+    assert len(branch(clones[0], "all").ids()) == 2
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from object_store import make_bucket, object_store
+from object_store import forget_connections, make_bucket, object_store
 from samples import plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
@@ -83,12 +83,10 @@ def test_without_keys_the_store_cannot_be_reached(s3, monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_connections()
     with pytest.raises(StoreError, match="s3://team/runs: cannot be reached: Unable to locate credentials"):
         RunStore("s3://team/runs").add(run({"a": plain_stats()}))
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_connections()
 
 
 def test_the_extra_that_is_missing_is_named():

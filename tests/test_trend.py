@@ -104,6 +104,24 @@ def test_the_most_telling_service_comes_first(rng):
     assert trend_of(both, acknowledged={event.id: ""}).services == ("quiet", "other", "slower")
 
 
+def test_worse_news_come_before_better_ones_however_large(rng):
+    lines = [history(rng, services=("faster",), step=0.5, at=20), history(rng, services=("slower",), step=1.1)]
+    both = Timeline("api", lines[0].moments, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)
+    trend = trend_of(both)
+    assert [event.kind for event in trend.events] == ["improvement", "regression"]
+    assert trend.services == ("slower", "faster")
+
+
+def test_the_menu_changes_the_service_and_leaves_the_marks_of_runs(rng):
+    figure = trend_chart(trend_of(history(rng, services=("a", "b"))))
+    (menu,) = figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["a", "b"]
+    always = [i for i, trace in enumerate(figure.data) if trace.visible and menu.buttons[1].args[0]["visible"][i]]
+    assert 0 in always
+    assert len([i for i, trace in enumerate(figure.data) if trace.visible]) < len(figure.data)
+    assert not any(figure.data[i].mode == "lines+markers" for i in always)
+
+
 def test_what_is_shown_does_not_change_what_is_found(rng):
     line = history(rng, services=("a", "b"))
     every, one = trend_of(line), trend_of(line, service="a", metric="p95", last=10)
@@ -409,7 +427,7 @@ class TestInBrowser:
         assert text.count("±") == 6
 
     def test_hostile_names_stay_text(self, browser, rng, tmp_path):  # noqa: F811
-        line = history(rng, services=HOSTILE)
+        line = history(rng, services=(HOSTILE[3], *HOSTILE[:3], HOSTILE[4], "<b>bold</b>"))
         moments = [replace(m, run_id=HOSTILE[0], branch=HOSTILE[2], commit=HOSTILE[2]) for m in line.moments]
         moments[3] = replace(moments[3], valid=False, why_invalid=HOSTILE[0])
         page(trend_of(replace(line, scenario=HOSTILE[4], moments=tuple(moments))), tmp_path / "report.html")
@@ -423,4 +441,6 @@ class TestInBrowser:
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
         html = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "\u202e" not in html
-        assert "x" * 200 not in html.split("</style>")[-1].split("<script>(function")[0].rsplit("<main>", 1)[-1]
+        assert "x" * 200 not in re.sub(r"(?s)<script.*?</script>", "", html)
+        texts = opened.page.locator(".pk-plot").nth(1).locator(".annotation-text").all_text_contents()
+        assert "<b>bold</b>" in texts

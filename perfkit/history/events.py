@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -207,32 +207,46 @@ def group(timeline: Timeline, movements: Sequence[Movement]) -> tuple[Event, ...
     to a member but not to the strongest is an event of its own, so that chains do not grow; and a series joins an event
     once, so that up and down again is never one.
     """
-    cores: list[list[Movement]] = []
+    cores: list[_Core] = []
     for item in sorted(movements, key=_strength):
-        fit = [core for core in cores if _is_near(item, core) and not _has(core, item)]
+        fit = [core for core in cores if core.takes(item)]
         if fit:
-            min(fit, key=partial(_distance, item)).append(item)
+            min(fit, key=methodcaller("distance", item)).add(item)
         else:
-            cores.append([item])
-    places = [_place(core) for core in cores]
-    events = [_event(timeline, at, tuple(core), places) for at, core in zip(places, cores, strict=True)]
+            cores.append(_Core.begun(item))
+    places = [_place(core.members) for core in cores]
+    if len(set(places)) < len(places):  # events need names of their own
+        places = [core.leader.change.index for core in cores]
+    events = [_event(timeline, at, tuple(core.members), places) for at, core in zip(places, cores, strict=True)]
     return tuple(sorted(events, key=lambda event: event.index))
+
+
+@dataclass(slots=True)
+class _Core:
+    """An event that grows around its strongest movement."""
+
+    leader: Movement
+    members: list[Movement]
+    series: set[Series]
+
+    @classmethod
+    def begun(cls, item: Movement) -> _Core:
+        return cls(item, [item], {(item.service, item.metric)})
+
+    def distance(self, item: Movement) -> int:
+        return abs(item.change.index - self.leader.change.index)
+
+    def takes(self, item: Movement) -> bool:
+        reach = min(max(NEAR, REACHES * item.reach + self.leader.reach), FAR)
+        return self.distance(item) <= reach and (item.service, item.metric) not in self.series
+
+    def add(self, item: Movement) -> None:
+        self.members.append(item)
+        self.series.add((item.service, item.metric))
 
 
 def _strength(item: Movement) -> tuple[float, int, int, str, str]:
     return item.change.p_value, item.reach, item.change.index, item.service, item.metric.value
-
-
-def _distance(item: Movement, core: Sequence[Movement]) -> int:
-    return abs(item.change.index - core[0].change.index)
-
-
-def _is_near(item: Movement, core: Sequence[Movement]) -> bool:
-    return _distance(item, core) <= min(max(NEAR, REACHES * item.reach + core[0].reach), FAR)
-
-
-def _has(core: Sequence[Movement], item: Movement) -> bool:
-    return any((one.service, one.metric) == (item.service, item.metric) for one in core)
 
 
 def _place(core: Sequence[Movement]) -> int:

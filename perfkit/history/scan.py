@@ -14,10 +14,10 @@ from perfkit.errors import HistoryError, MissingExtra, SettingsError
 from perfkit.stats.changepoints import Segmentation, segment
 from perfkit.stats.summary import Floats
 
-CHUNK = 40_000  # values that travel together: some 50 ms of work
-# Values that a further process must get to be worth its start (0.7 s on the machine of benchmarks/README.md, where a
-# core looks at 730,000 values a second)
-WORTH_A_PROCESS = 1_000_000
+CHUNK = 40_000  # values that travel together: some 60 ms of work
+# Values that each process must get: some 3 s of work (600,000 values a second), against 0.7 s of CPU to start one.
+# Where the cores are busy otherwise, a second process does not pay at all
+WORTH_A_PROCESS = 2_000_000
 CONNECT_S = 10.0
 OnProgress = Callable[[int, int], None]
 

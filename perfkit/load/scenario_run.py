@@ -80,9 +80,10 @@ def run_scenario(
         except OSError as error:
             what = f"{folder}: the run could not be kept whole: {error.strerror or error}"
             raise StoreError(f"{what}; what was recorded can be read, as an interrupted run") from error
-        store.add(run)
+        run_id = store.add(run)
         if store.folder is None:
-            store.add_files(run.id, folder / "source")
+            store.add_files(run_id, folder / "source")
+            return store.get(run_id)  # the folder here is about to go
         (folder / STARTED).unlink()
         return run
 

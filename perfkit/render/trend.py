@@ -147,7 +147,7 @@ def _sentences(trend: Trend) -> Iterator[str]:
         known = ", acknowledged" if trend.is_known(event) else ""
         yield f"Newest event{known}: {headline(event)} It came {event_place(event, trend)}."
     elif trend.courses:
-        yield "Nothing changed by more than chance explains."
+        yield "No level changed by more than chance explains."
     wanted = (trend.metric,) if trend.metric else KEY_METRICS
     if trend.services:
         name = trend.services[0]

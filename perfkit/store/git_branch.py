@@ -58,7 +58,7 @@ class GitBranch:
     @property
     def _beside(self) -> LocalFolder:
         shared = os.fsdecode(self.git("rev-parse", "--git-common-dir").rstrip(b"\n"))
-        return LocalFolder(self.url, self.git.repository / shared / "perfkit" / self.branch)
+        return LocalFolder(self.url, self.git.repository / shared / "perfkit" / "store" / self.branch)
 
     def _tip(self) -> str | None:
         found = self.git.ask("rev-parse", "--verify", "--quiet", f"{self._ref}^{{commit}}")

@@ -1,0 +1,135 @@
+"""How long a store of many runs takes to be listed, filtered and followed over time.
+
+``python benchmarks/store.py [RUNS]`` makes run folders of 20 services x 7 metrics in a temporary folder (10,000 of
+them; 100,000 take about 2 GB and some minutes) and measures, in fresh interpreters that have loaded their libraries:
+
+- cold: no index, every ``run.json`` is read (target: at most 30 s for 10,000);
+- warm: the index is there (target: at most 1 s for each question);
+- one more run: the index lacks the newest run;
+- floor: reading every ``run.json`` as JSON, and listing the folders, which no index can go below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from perfkit.load_profile import LoadProfile
+from perfkit.model import Metric, Run, ServiceStats, Validity
+from perfkit.store.sealed import document_of
+
+SERVICES, SCENARIOS, TEMPLATES = 20, 5, 50
+BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
+ASK = """
+import sys, time
+import pandas, pyarrow.parquet, pyarrow.compute
+from perfkit.history.timeline import load_timeline
+from perfkit.store import RunStore
+seconds = {}
+store = RunStore(sys.argv[1])
+def timed(title, ask):
+    begin = time.perf_counter()
+    found = ask()
+    seconds[title] = time.perf_counter() - begin
+    return found
+timed("first", lambda: RunStore(sys.argv[1]).runs())
+timed("list", lambda: RunStore(sys.argv[1]).runs())
+timed("filter", lambda: RunStore(sys.argv[1]).runs(scenario="api1", branch="main", build="7"))
+timed("history", lambda: RunStore(sys.argv[1]).history("api1", "GET /service/3", "p95_latency_ms"))
+timed("timeline", lambda: load_timeline(RunStore(sys.argv[1]), "api1"))
+print(*(f"{title}={value:.3f}" for title, value in seconds.items()))
+"""
+FLOOR = """
+import json, os, sys, time
+begin = time.perf_counter()
+for name in os.listdir(sys.argv[1]):
+    if not name.startswith("."):
+        with open(f"{sys.argv[1]}/{name}/run.json", "rb") as file:
+            json.loads(file.read())
+read = time.perf_counter() - begin
+begin = time.perf_counter()
+for name in os.listdir(sys.argv[1]):
+    os.path.exists(f"{sys.argv[1]}/{name}/run.json")
+print(f"read={read:.3f} stat={time.perf_counter() - begin:.3f}")
+"""
+
+
+def template(rng: np.random.Generator, number: int) -> Run:
+    """A run whose numbers look like those of a load test."""
+    services = {}
+    for service in range(SERVICES):
+        values = {metric.value: float((20.0 + service) * rng.lognormal(0, 0.05)) for metric in Metric}
+        errors = {name: value * 0.01 for name, value in values.items()}
+        services[f"GET /service/{service}"] = ServiceStats(5000, 3, **values, standard_errors=errors)
+    return Run(
+        id="",
+        scenario=f"api{number % SCENARIOS}",
+        started_at=BEGIN,
+        duration_s=60.0,
+        profile=LoadProfile("steady", 30, None, 60.0),
+        validity=Validity(),
+        services=services,
+        tool="locust 2.47.0",
+        labels={"build": str(number % 20)},
+        git={"commit": hashlib.sha1(str(number).encode()).hexdigest(), "branch": "main"},
+    )
+
+
+def write_runs(folder: Path, first: int, count: int) -> None:
+    """Straight into the folder: what is measured is reading."""
+    rng = np.random.default_rng(1)
+    templates = [template(rng, number) for number in range(TEMPLATES)]
+    for number in range(first, first + count):
+        one, started = templates[number % TEMPLATES], BEGIN + timedelta(minutes=10 * number)
+        content = hashlib.sha256(str(number).encode()).hexdigest()
+        run_id = f"{started:%Y%m%dT%H%M%SZ}-{one.scenario}-{content[:4]}"
+        own = folder / run_id
+        own.mkdir(parents=True)
+        run = replace(one, id=run_id, started_at=started, content_hash=content)
+        (own / "run.json").write_bytes(document_of(run, own / "none"))
+
+
+def asked(code: str, folder: Path) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, text=True, stdout=subprocess.PIPE)
+    return {part.partition("=")[0]: float(part.partition("=")[2]) for part in done.stdout.split()}
+
+
+def main(count: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="perfkit-bench-") as name:
+        folder = Path(name) / "runs"
+        write_runs(folder, 0, count)
+        floor = asked(FLOOR, folder)
+        begin = time.perf_counter()
+        asked("from perfkit.store import RunStore; import sys; RunStore(sys.argv[1]).index()", folder)
+        cold = time.perf_counter() - begin
+        warm = asked(ASK, folder)
+        write_runs(folder, count, 1)
+        more = asked(ASK, folder)
+        size = (folder / ".index" / "runs.arrow").stat().st_size
+        begin = time.perf_counter()
+        words = [sys.executable, "-m", "perfkit", "runs", "--store", str(folder), "--scenario", "api1"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        command = time.perf_counter() - begin
+        shutil.rmtree(folder)
+    print(f"{count:,} runs x {SERVICES} services x {len(Metric)} metrics; index {size / 1e6:.1f} MB")
+    print("| what | seconds |\n|---|--:|")
+    print(f"| floor: every run.json read as JSON | {floor['read']:.2f} |")
+    print(f"| floor: every folder looked at | {floor['stat']:.3f} |")
+    print(f"| cold: index made, interpreter included | {cold:.2f} |")
+    for title in ("list", "filter", "history", "timeline"):
+        print(f"| warm: {title} | {warm[title]:.3f} |")
+    print(f"| one more run, not yet in the index: list | {more['first']:.3f} |")
+    print(f"| `perfkit runs --scenario api1`, interpreter included | {command:.2f} |")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
