@@ -1,4 +1,7 @@
-"""A run as the JSON document ``run.json`` (schema ``perfkit.run/1``), and back.  Pure: no files are touched."""
+"""A run as the JSON document ``run.json`` (schema ``perfkit.run/1``), and back; a comparison, back from its document.
+
+Pure: no files are touched.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,20 @@ from typing import Any
 
 from perfkit.errors import ReadError
 from perfkit.load_profile import LoadProfile, Stage
-from perfkit.model import Check, Metric, Run, ServiceStats, Severity, StageStats, Validity
+from perfkit.model import (
+    Check,
+    Comparison,
+    Finding,
+    HistoryNote,
+    Metric,
+    Run,
+    ServiceStats,
+    Severity,
+    Side,
+    StageStats,
+    Validity,
+    Verdict,
+)
 
 SCHEMA = "perfkit.run/1"
 _TEXTS = ("labels", "environment", "git", "versions")
@@ -133,6 +149,61 @@ def _stats_from_document(service: str, item: Any) -> ServiceStats:
         response_bytes=item["response_bytes"],
         warnings=tuple(item["warnings"]),
     )
+
+
+def comparison_from_document(document: Mapping[str, Any]) -> Comparison:
+    """Rebuild a comparison from ``Comparison.to_dict()``; its runs have no services, which the document does not hold.
+
+    ``KeyError``, ``TypeError`` or ``ValueError`` for what is no such document.
+    """
+    history = document.get("history")
+    return Comparison(
+        verdict=Verdict(document["verdict"]),
+        comparable=bool(document["comparable"]),
+        rule=_text(document["rule"]),
+        alpha=float(document["alpha"]),
+        confidence=float(document["confidence"]),
+        baseline=_side(_table(document, "baseline")),
+        candidate=_side(_table(document, "candidate")),
+        findings=tuple(_finding(item) for item in document["findings"]),
+        warnings=tuple(_text(item) for item in document["warnings"]),
+        checks=tuple(_check(item) for item in document["checks"]),
+        history=_history(history) if history is not None else None,
+    )
+
+
+def _side(plain: Mapping[str, Any]) -> Side:
+    return Side(tuple(_summarised_run(item) for item in plain["runs"]))
+
+
+def _summarised_run(plain: Mapping[str, Any]) -> Run:
+    return Run(
+        id=_text(plain["id"]),
+        scenario=_text(plain["scenario"]),
+        started_at=parse_time(plain["started_at"]) if plain["started_at"] else None,
+        duration_s=plain["duration_s"],
+        profile=LoadProfile.from_dict(plain.get("load", {})),
+        validity=Validity(tuple(_check(item) for item in plain["checks"])),
+        services={},
+        tool=_text(plain["tool"]),
+        target=plain["target"],
+        labels=dict(_table(plain, "labels")),
+        environment=dict(_table(plain, "environment")),
+        git=dict(_table(plain, "git")),
+        source=plain["source"],
+    )
+
+
+def _finding(plain: Mapping[str, Any]) -> Finding:
+    fields = {**plain, "verdict": Verdict(plain["verdict"]), "warnings": tuple(plain["warnings"])}
+    if fields["change_pct"] is None and fields["change_abs"] is not None:
+        fields["change_pct"] = float("inf") if fields["change_abs"] else None  # from zero
+    return Finding(**fields)
+
+
+def _history(plain: Mapping[str, Any]) -> HistoryNote:
+    own = {key: value for key, value in plain.items() if key not in ("news", "lines")}
+    return HistoryNote(tuple(plain.get("news", ())), tuple(plain.get("lines", ())), own)
 
 
 def dump_json(document: Any) -> str:

@@ -313,6 +313,8 @@ def run_summary(run: Run) -> dict[str, Any]:
         "started_at": run.started_at.isoformat() if run.started_at else None,
         "duration_s": run.duration_s,
         "profile": run.profile.describe(),
+        "load": run.profile.to_dict(),
+        "requests": sum(stats.count or 0 for stats in run.services.values()) if run.services else None,
         "tool": run.tool,
         "target": run.target,
         "labels": dict(run.labels),
@@ -335,6 +337,10 @@ class HistoryNote:
     news: tuple[str, ...]
     lines: tuple[str, ...]
     document: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document, with the sentences."""
+        return {**self.document, "news": list(self.news), "lines": list(self.lines)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +373,7 @@ class Comparison:
             "warnings": list(self.warnings),
             "checks": [check.to_dict() for check in self.checks],
             "findings": [finding.to_dict() for finding in self.findings],
-            **({"history": dict(self.history.document)} if self.history is not None else {}),
+            **({"history": self.history.to_dict()} if self.history is not None else {}),
         }
 
     def to_frame(self) -> pd.DataFrame:

@@ -31,6 +31,7 @@ LEVELS = [
     "capacity",
     "store",
     "history",
+    "results",
     "load",
     "render",
     "workflow",

@@ -119,7 +119,7 @@ def _side_rows(title: str, side: Side) -> list[tuple[str, ...]]:
             escape(run.id),
             escape(run.scenario),
             escape(run.profile.describe()),
-            f"{sum(stats.count or 0 for stats in run.services.values()):,}",
+            f"{sum(stats.count or 0 for stats in run.services.values()):,}" if run.services else "~",
             "yes" if run.validity.ok else "no",
         )
         for run in side.runs

@@ -1,0 +1,148 @@
+"""Results written as JSON tell the same when they are read back; worsenings become episodes."""
+
+import json
+
+import pytest
+from nights import nights
+from samples import REPOSITORY, plain_stats, run, side
+
+from perfkit import ReadError, RunStore, compare
+from perfkit.history.against import judge_history
+from perfkit.history.episodes import Sighting, episodes_of
+from perfkit.history.events import Event, Movement
+from perfkit.history.selection import Past
+from perfkit.history.timeline import Moment
+from perfkit.model import Metric, Verdict
+from perfkit.policy import Policy
+from perfkit.render.markdown import to_markdown
+from perfkit.render.words import headlines, next_step
+from perfkit.results import read_result, result_of
+from perfkit.stats.changepoints import ChangePoint
+
+
+def again(comparison):
+    return result_of(json.loads(json.dumps(comparison.to_dict(), allow_nan=False)), "result.json")
+
+
+def against_history(runs, tmp_path):
+    store = RunStore(tmp_path)
+    for one in runs[:-1]:
+        store.add(one)
+    return judge_history(runs[-1:], Past(store, candidates=tuple(runs[-1:])), Policy()).comparison
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.2])
+def test_a_comparison_read_back_is_the_same(rng, slower):
+    before = compare(side(rng, 3, first=0), side(rng, 3, first=3, slower=slower))
+    read = again(before)
+    assert read.comparison.to_dict() | {"baseline": 0, "candidate": 0} == before.to_dict() | {
+        "baseline": 0,
+        "candidate": 0,
+    }
+    assert (headlines(read.comparison), next_step(read.comparison)) == (headlines(before), next_step(before))
+    assert (read.scenario, read.verdict, read.watched) == ("api", before.verdict, False)
+    runs = read.comparison.baseline.runs
+    assert [(one.id, one.profile, one.validity.ok) for one in runs] == [
+        (one.id, one.profile, True) for one in before.baseline.runs
+    ]
+    assert to_markdown(read.comparison).partition("## Runs")[0] == to_markdown(before).partition("## Runs")[0]
+
+
+def test_a_change_from_zero_stays_one(rng):
+    before = compare(
+        [run({"a": plain_stats(failures=0)}, number=n) for n in range(3)],
+        [run({"a": plain_stats(failures=90)}, number=n) for n in range(3, 6)],
+    )
+    read = again(before)
+    assert [one.change_pct for one in read.comparison.findings] == [one.change_pct for one in before.findings]
+    assert any(item.metric is Metric.ERROR_RATE for item in read.news[0].last.worse)
+
+
+def test_a_comparison_of_two_builds_is_one_episode_that_keeps_its_name(rng):
+    baseline = side(rng, 3, first=0)
+    found = [
+        again(compare(baseline, side(rng, 3, first=begin, slower=1.3, names=tuple("ab")))).news for begin in (3, 9)
+    ]
+    assert again(compare(side(rng, 3), side(rng, 3, first=3))).episodes == ()
+    assert not found[0]  # nothing in common: no claim
+    slow = [again(compare(baseline, side(rng, 3, first=begin, slower=1.3))).news for begin in (3, 9)]
+    assert [len(news) for news in slow] == [1, 1]
+    assert slow[0][0].fingerprint == slow[1][0].fingerprint
+    assert len(slow[0][0].last.services) == 3
+
+
+def test_the_history_of_a_comparison_is_read_back(rng, tmp_path):
+    runs = [*nights(rng, 40, services=("a", "b")), *nights(rng, 4, first=40, factor=1.3, services=("a", "b"))]
+    comparison = against_history(runs, tmp_path)
+    read = again(comparison)
+    (episode,) = read.news
+    (alert,) = comparison.history.document["alerts"]
+    assert read.comparison.history == comparison.history
+    assert (episode.last.event.headline, episode.last.event.kind) == (alert["headline"], "regression")
+    assert set(episode.last.services) == {"a", "b"}
+    assert episode.last.heard_at == alert["raised_at"]
+
+
+def test_an_acknowledged_or_passed_worsening_is_no_news():
+    assert [one.is_open for one in episodes_of([seen(3, holds=False)])] == [False]
+    plain = {"schema": "perfkit.trend/1"}
+    with pytest.raises(ReadError, match="the key 'watch' is missing"):
+        result_of(plain, "x")
+
+
+def seen(index, *, size=20.0, service="a", **changes):
+    change = ChangePoint(index, 100.0, 100.0 + size, size, 1e-9, size - 1, size + 1)
+    moments = [Moment(f"run{at}", None, True) for at in (index - 1, index)]
+    names = tuple(f"run{at}" for at in range(index - 1, index + 2))
+    return Sighting(
+        Event(f"run{index}", "api", index, *moments, (Movement(service, Metric.P95, change),), names), **changes
+    )
+
+
+def test_what_comes_back_is_the_same_episode():
+    (one,) = episodes_of([seen(10, holds=False), seen(20, size=-20.0), seen(30, size=22.0)])
+    assert (one.relapses, one.is_open, one.first.event.id, one.last.event.id) == (1, True, "run10", "run30")
+
+
+@pytest.mark.parametrize("other", [{"size": 60.0}, {"service": "b"}])
+def test_another_size_or_service_is_another_episode(other):
+    assert len(episodes_of([seen(10, holds=False), seen(30, **other)])) == 2
+
+
+def test_a_second_step_while_the_first_holds_is_an_episode_of_its_own():
+    assert len(episodes_of([seen(10), seen(30)])) == 2
+
+
+def test_the_fingerprint_is_found_again_when_the_place_moved():
+    before, after = episodes_of([seen(10)])[0], episodes_of([seen(11)])[0]
+    assert before.fingerprint != after.fingerprint
+    assert before.fingerprint in after.fingerprints
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no result file"),
+        ("[]", "not a result of schema"),
+        ('{"schema": "perfkit.comparison/1"}', "the key 'verdict' is missing"),
+        ('{"schema": "perfkit.capacity/1"}', "found 'perfkit.capacity/1'"),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path, text, said):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ReadError, match=said):
+        read_result(tmp_path)
+
+
+def test_a_report_is_found_beside_its_result(tmp_path):
+    samples = REPOSITORY / "data" / "samples"
+    sides = [sorted(path.parent for path in (samples / name).glob("*/run.json")) for name in ("baseline", "candidate")]
+    comparison = compare(*sides)
+    (tmp_path / "result.json").write_text(json.dumps(comparison.to_dict()))
+    assert read_result(tmp_path).report is None
+    (tmp_path / "report.html").write_text("<html></html>")
+    for name in (".", "report.html", "result.json"):
+        assert read_result(tmp_path / name).report == tmp_path / "report.html"
+    assert read_result(tmp_path).verdict is Verdict.REGRESSION
+    with pytest.raises(ReadError, match="there is no such file"):
+        read_result(tmp_path / "none")
