@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, ServiceStats, compare
+from perfkit.judge import judge
 from perfkit.judge.budget import WEIGHTS
 from perfkit.judge.evidence import log_worsening, percent_worsening
 from perfkit.workflow import detectable
@@ -390,3 +391,12 @@ def test_what_is_no_run_is_refused_by_name():
     for wrong in (None, 5, [1]):
         with pytest.raises(TypeError, match="candidate: expected runs or paths"):
             compare(exact_side(), wrong)
+
+
+def test_runs_that_could_show_no_change_of_any_size_say_so(rng):
+    """Two unlike runs at the small alpha of a long history: 5e25 % is no number, and e^710 is none at all."""
+    (one,), (other,) = side(rng, 1, sd=0.001), side(rng, 1, first=1, sd=0.001, slower=1.5)
+    found = judge([one, other], side(rng, 1, first=2, sd=0.001, slower=1.2), Policy(alpha=1e-8))
+    latencies = [finding for finding in found.findings if finding.metric == Metric.P999]
+    assert [finding.min_detectable for finding in latencies] == [None] * 3
+    assert all(abs(finding.min_detectable or 0.0) <= 10_000 for finding in found.findings)

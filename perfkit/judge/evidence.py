@@ -18,6 +18,7 @@ from perfkit.policy import Policy
 from perfkit.stats.compare import Effect, Failures, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
 
+BEYOND_SIZE = math.log(101.0)  # more than +10,000 %: so few and so unlike runs show no change of any size
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 
 
@@ -141,9 +142,10 @@ def _with_plan(
     design = Design(len(sides[0]), len(sides[1]), judgement.level)
     shift = question.metric.worse * math.log1p(effect.change / 100)
     bound = log_worsening(question.metric, tolerance)
-    detectable = percent_worsening(question.metric, min_detectable_log(effect.noise, design))
+    smallest = percent_worsening(question.metric, min_detectable_log(effect.noise, design))
+    detectable = max(tolerance, smallest) if math.isfinite(smallest) else None
     needed = runs_needed(effect.noise, design, shift, bound, judgement.policy.confidence) if open_question else None
-    return replace(finding, min_detectable=max(tolerance, detectable), runs_needed=needed)
+    return replace(finding, min_detectable=detectable, runs_needed=needed)
 
 
 def log_worsening(metric: Metric, percent: float) -> float:
@@ -152,7 +154,9 @@ def log_worsening(metric: Metric, percent: float) -> float:
 
 
 def percent_worsening(metric: Metric, shift: float) -> float:
-    """The inverse of `log_worsening`."""
+    """The inverse of `log_worsening`; infinite beyond `BEYOND_SIZE`."""
+    if shift > BEYOND_SIZE:
+        return math.inf
     return 100.0 * math.expm1(shift) if metric.worse > 0 else -100.0 * math.expm1(-shift)
 
 
