@@ -143,9 +143,9 @@ def _with_plan(
     shift = question.metric.worse * math.log1p(effect.change / 100)
     bound = log_worsening(question.metric, tolerance)
     smallest = percent_worsening(question.metric, min_detectable_log(effect.noise, design))
-    detectable = max(tolerance, smallest) if math.isfinite(smallest) else None
+    shown = max(tolerance, smallest) if math.isfinite(smallest) else None
     needed = runs_needed(effect.noise, design, shift, bound, judgement.policy.confidence) if open_question else None
-    return replace(finding, min_detectable=detectable, runs_needed=needed)
+    return replace(finding, min_detectable=shown, runs_needed=needed)
 
 
 def log_worsening(metric: Metric, percent: float) -> float:
