@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from perfkit.channels import ChatSettings, EmailSettings, IssueSettings
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
-from perfkit.policy import Policy, read_toml
+from perfkit.policy import Policy
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
+from perfkit.settings_file import expand, known_keys, read_toml, subtable, texts, typed
 
 FILE_NAME = "perfkit.toml"
 _PLACES = {"reports": "reports", "baselines": "data/baselines", "acknowledged": "data/acknowledged.json"}
@@ -106,6 +106,9 @@ class Settings:
     reports: Path = Path("reports")
     baselines: Path = Path("data/baselines")
     acknowledged: Path = Path("data/acknowledged.json")
+    email: EmailSettings = field(default_factory=EmailSettings)
+    issues: IssueSettings = field(default_factory=IssueSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings)
     path: Path | None = None
     own: tuple[str, ...] = ()  # the scenarios that the file itself defines
 
@@ -128,15 +131,18 @@ def load_settings(path: Path | None = None) -> Settings:
     if file is None:
         return Settings(BUILT_IN, Policy())
     document = read_toml(file)
-    _known_keys(document, ("scenario", "policy", "store", *_PLACES), str(file))
+    known_keys(document, ("scenario", "policy", "store", "email", "issues", "chat", *_PLACES), str(file))
     base = file.resolve().parent
     return Settings(
-        scenarios=_scenarios(_table(document, "scenario", str(file)), file, base),
-        policy=Policy.from_mapping(_table(document, "policy", str(file)), f"{file}: [policy]"),
+        scenarios=_scenarios(subtable(document, "scenario", str(file)), file, base),
+        policy=Policy.from_mapping(subtable(document, "policy", str(file)), f"{file}: [policy]"),
         store=_store(document, file, base),
-        **{name: base / _typed(document.get(name, usual), str, f"{file}: {name}") for name, usual in _PLACES.items()},
+        **{name: base / typed(document.get(name, usual), str, f"{file}: {name}") for name, usual in _PLACES.items()},
+        email=EmailSettings.from_table(subtable(document, "email", str(file)), f"{file}: [email]"),
+        issues=IssueSettings.from_table(subtable(document, "issues", str(file)), f"{file}: [issues]"),
+        chat=ChatSettings.from_table(subtable(document, "chat", str(file)), f"{file}: [chat]"),
         path=file,
-        own=tuple(_table(document, "scenario", str(file))),
+        own=tuple(subtable(document, "scenario", str(file))),
     )
 
 
@@ -146,7 +152,7 @@ def find_settings(start: Path) -> Path | None:
 
 
 def _store(document: Mapping[str, Any], file: Path, base: Path) -> str:
-    url: str = _typed(document.get("store", "data/runs"), str, f"{file}: store")
+    url: str = typed(document.get("store", "data/runs"), str, f"{file}: store")
     return url if "://" in url else str(base / url)
 
 
@@ -166,17 +172,15 @@ _KEYS = ("locustfile", *_TEXTS, *_NUMBERS, "rate", "stages", "duration", "tags",
 
 
 def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inherited: Scenario | None) -> Scenario:
-    _known_keys(table, _KEYS, place)
+    known_keys(table, _KEYS, place)
     if inherited is None and "locustfile" not in table:
         raise SettingsError(f'{place}: locustfile is missing, such as locustfile = "locustfile.py"')
     changes: dict[str, Any] = _load_of(table, place)
     if "locustfile" in table:
-        changes["locustfile"] = base / _typed(table["locustfile"], str, f"{place}: locustfile")
+        changes["locustfile"] = base / typed(table["locustfile"], str, f"{place}: locustfile")
     for key in ("tags", "exclude_tags"):
         if key in table:
-            changes[key] = tuple(
-                _typed(item, str, f"{place}: {key}") for item in _typed(table[key], list, f"{place}: {key}")
-            )
+            changes[key] = texts(table[key], f"{place}: {key}")
     if "environment" in table:
         changes["environment"] = _environment(table["environment"], place)
     return override(inherited or Scenario(name, changes["locustfile"]), place, **changes)
@@ -187,15 +191,15 @@ def _load_of(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for key, name in _TEXTS.items():
         if key in table:
-            said[name] = _expand(_typed(table[key], str, f"{place}: {key}"), place)
+            said[name] = expand(typed(table[key], str, f"{place}: {key}"), place)
     for key, kind in _NUMBERS.items():
         if key in table:
-            said[key] = _typed(table[key], kind, f"{place}: {key}")
+            said[key] = typed(table[key], kind, f"{place}: {key}")
     for key in ("rate", "duration", "stages"):
         if key in table:
             said[key] = table[key]
     if "stages" in said:
-        _typed(said["stages"], list, f"{place}: stages")
+        typed(said["stages"], list, f"{place}: stages")
     return load_words(said, lambda key: f"{place}: {key}")
 
 
@@ -221,19 +225,8 @@ def load_words(said: Mapping[str, Any], place_of: Callable[[str], str]) -> dict[
 
 
 def _environment(value: Any, place: str) -> dict[str, str]:
-    table = _typed(value, dict, f"{place}: environment")
-    return {name: _expand(str(item), place) for name, item in table.items()}
-
-
-def _expand(text: str, place: str) -> str:
-    """Replace ``${NAME}`` by the variable, so that secrets and addresses stay out of the file."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise SettingsError(f"{place}: the environment variable {match[1]} is not set")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, text)
+    table = typed(value, dict, f"{place}: environment")
+    return {name: expand(str(item), place) for name, item in table.items()}
 
 
 def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
@@ -249,21 +242,3 @@ def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
         return replace(scenario, **cleared, **given)
     except ValueError as error:
         raise SettingsError(f"{place}: {error}") from error
-
-
-def _known_keys(table: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
-    for key in table:
-        if key not in known:
-            raise SettingsError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
-
-
-def _table(document: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any]:
-    table: Mapping[str, Any] = _typed(document.get(key, {}), dict, f"{place}: [{key}]")
-    return table
-
-
-def _typed(value: Any, kind: Any, place: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        names = {str: "text", int: "a whole number", list: "a list", dict: "a table"}
-        raise SettingsError(f"{place}: expected {names.get(kind, 'a number')}, got {value!r}")
-    return value

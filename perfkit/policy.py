@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.model import Metric
+from perfkit.settings_file import read_toml
 
 RULES = ("evidence", "threshold")
 
@@ -292,17 +292,3 @@ def _laid_over(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
         both = name not in _METRIC_NAMES and isinstance(inner, Mapping) and isinstance(value, Mapping)
         merged[name] = {**inner, **value} if both else value  # type: ignore[dict-item]
     return merged
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; ``SettingsError`` names file and place of what is wrong."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: is not TOML: {error}") from error

@@ -11,11 +11,13 @@ from samples import REPOSITORY
 LEVELS = [
     "errors",
     "whole_file",
+    "settings_file",
     "load_profile",
     "profile_words",
     "model",
     "policy",
     "document",
+    "channels",
     "config",
     "stats",
     "validity",

@@ -168,3 +168,27 @@ def test_override_keeps_what_is_not_given(tmp_path):
     assert override(scenario, "--users", users=None, host="http://x").users == 10
     with pytest.raises(SettingsError, match="--users: users: must be > 0 and finite, got -1"):
         override(scenario, "--users", users=-1)
+
+
+def test_channels_are_read(settings_file):
+    settings = load_settings(
+        settings_file('[email]\nto = ["a@b.example"]\nfrom = "ci@b.example"\nport = 25\n[issues]\nlabels = []\n')
+    )
+    assert (settings.email.to, settings.email.sender, settings.email.port) == (("a@b.example",), "ci@b.example", 25)
+    assert (settings.issues.labels, settings.chat.urls) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[email]\nsender = "x"', r"\[email\]: unknown key 'sender'.*known are to, from"),
+        ('[email]\nto = "x"', r"\[email\]: to: expected a list"),
+        ('[email]\nsecurity = "ssl"', r"\[email\]: security: one of starttls, tls, none, got 'ssl'"),
+        ("[email]\nport = 99999", r"\[email\]: port: from 1 to 65535"),
+        ("[issues]\nmost_new = 0", r"\[issues\]: most_new: at least 1"),
+        ('[chat]\nwhen = "change"', r"\[chat\]: when: one of .*did you mean 'changes'"),
+    ],
+)
+def test_a_wrong_channel_names_its_key(settings_file, text, said):
+    with pytest.raises(SettingsError, match=said):
+        load_settings(settings_file(text))

@@ -212,7 +212,7 @@ def _place(run: Run) -> str:
 
 def _policy(policy: Path | None, settings: Path | None) -> str | None:
     """The file that the notebook reads its policy from: settings without a policy are none."""
-    from perfkit.policy import read_toml
+    from perfkit.settings_file import read_toml
 
     if policy is None and (settings is None or "policy" not in read_toml(settings)):
         return None

@@ -1,0 +1,63 @@
+"""What every table of a TOML file needs: read, keys known, values of the right kind, variables of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perfkit.errors import SettingsError, did_you_mean
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; ``SettingsError`` names file and place of what is wrong."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from error
+
+
+def known_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    """``SettingsError`` for a key that is not known; it names the nearest one."""
+    for key in table:
+        if key not in known:
+            raise SettingsError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+
+
+def subtable(document: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any]:
+    """The table under a key; an empty one where there is none."""
+    table: Mapping[str, Any] = typed(document.get(key, {}), dict, f"{place}: [{key}]")
+    return table
+
+
+def typed(value: Any, kind: Any, place: str) -> Any:
+    """The value when it is of that kind, else ``SettingsError``."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        names = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
+        raise SettingsError(f"{place}: expected {names.get(kind, 'a number')}, got {value!r}")
+    return value
+
+
+def texts(value: Any, place: str) -> tuple[str, ...]:
+    """A list of texts, or ``SettingsError``."""
+    return tuple(typed(item, str, place) for item in typed(value, list, place))
+
+
+def expand(text: str, place: str) -> str:
+    """Replace ``${NAME}`` by the variable, so that secrets and addresses stay out of the file."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise SettingsError(f"{place}: the environment variable {match[1]} is not set")
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, text)
