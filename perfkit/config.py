@@ -16,7 +16,12 @@ from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan
 from perfkit.settings_file import expand, known_keys, read_toml, subtable, texts, typed
 
 FILE_NAME = "perfkit.toml"
-_PLACES = {"reports": "reports", "baselines": "data/baselines", "acknowledged": "data/acknowledged.json"}
+_PLACES = {
+    "reports": "reports",
+    "baselines": "data/baselines",
+    "acknowledged": "data/acknowledged.json",
+    "delivery": "data/delivery",
+}
 LOAD = ("users", "spawn_rate", "duration_s", "rate", "peak", "stages", "arrivals", "max_in_flight")
 # Said anew, one of these replaces what an inherited scenario says of the others
 _INSTEAD = {
@@ -106,6 +111,7 @@ class Settings:
     reports: Path = Path("reports")
     baselines: Path = Path("data/baselines")
     acknowledged: Path = Path("data/acknowledged.json")
+    delivery: Path = Path("data/delivery")  # what was told already, and what could not be sent yet
     email: EmailSettings = field(default_factory=EmailSettings)
     issues: IssueSettings = field(default_factory=IssueSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)

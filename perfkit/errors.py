@@ -58,6 +58,10 @@ class RenderError(PerfkitError):
     """A notebook failed or a report could not be written."""
 
 
+class DeliveryError(PerfkitError):
+    """A message could not be delivered; names the server or the recipient, never a secret."""
+
+
 class MissingExtra(PerfkitError):
     """An optional dependency is missing; names the extra that brings it."""
 

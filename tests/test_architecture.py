@@ -36,6 +36,7 @@ LEVELS = [
     "results",
     "load",
     "render",
+    "deliver",
     "workflow",
     "side_by_side",
     "bisect",

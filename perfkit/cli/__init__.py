@@ -34,6 +34,7 @@ from perfkit.cli import (
     store,
 )
 from perfkit.errors import (
+    DeliveryError,
     HistoryError,
     LoadError,
     MissingExtra,
@@ -54,6 +55,7 @@ EXIT_CODES: dict[type[PerfkitError], int] = {
     StoreError: 4,
     HistoryError: 4,
     RenderError: 4,
+    DeliveryError: 4,
 }
 
 EPILOG = """\b
