@@ -12,7 +12,7 @@ from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, Know
 from perfkit.history.against import judge_history
 from perfkit.history.events import find_events
 from perfkit.history.recognising import acknowledge
-from perfkit.history.selection import Past
+from perfkit.history.selection import Past, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model import Check, Metric, Severity, Validity, Verdict
 
@@ -239,6 +239,40 @@ def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one
         assert judged(store, [candidate], [known]).comparison.verdict is not Verdict.REGRESSION
         store.add(candidate)
     assert judged(store, nights(rng, 1, first=36, factor=1.9), [known]).comparison.verdict is Verdict.REGRESSION
+
+
+def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard_of(rng, tmp_path):
+    """After 12 runs the watch may not speak yet; change points see the new level at once, and rolling begins there."""
+    store, ids = stored(tmp_path, nights(rng, 12), nights(rng, 6, first=12, factor=1.3))
+    candidate = nights(rng, 1, first=18, factor=1.3)
+    assert [one.id for one in select("api@rolling", Past(store)).runs] == ids[12:]
+    found = judged(store, candidate)
+    assert [one.id for one in found.comparison.baseline.runs] == ids[:12]
+    assert found.comparison.by_verdict(Verdict.REGRESSION)
+    assert found.comparison.history.document["held_before"] == ids[12]
+    (note,) = (note for note in found.comparison.warnings if "the watch has not heard of it yet: Worse" in note)
+    assert f"`perfkit ack {ids[12]}`" in note
+    known = acknowledge(Past(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
+    quiet = judged(store, candidate, [known]).comparison
+    assert [one.id for one in quiet.baseline.runs] == ids[12:]
+    assert (quiet.history.document["held_before"], quiet.by_verdict(Verdict.REGRESSION)) == (None, ())
+
+
+def test_the_baseline_moves_along_to_a_better_level_and_with_what_was_heard_or_taken_back(rng, tmp_path):
+    for name, groups in (
+        ("better", [(12, 1.0), (6, 0.7)]),
+        ("heard", [(30, 1.0), (8, 1.4)]),
+        ("taken back", [(12, 1.0), (6, 1.4), (6, 1.0)]),
+        ("within tolerance", [(30, 1.0), (20, 1.03)]),
+    ):
+        first, parts = 0, []
+        for count, factor in groups:
+            parts.append(nights(rng, count, first=first, factor=factor, sd=0.005 if name[0] == "w" else 0.02))
+            first += count
+        store, ids = stored(tmp_path / name, *parts)
+        document = judged(store, nights(rng, 1, first=first, factor=groups[-1][1])).comparison.history.document
+        assert (name, document["held_before"]) == (name, None)
+        assert document["baseline_runs"] == ids[first - groups[-1][0] :], name
 
 
 def test_a_known_change_covers_no_other_service(rng, tmp_path):

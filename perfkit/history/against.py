@@ -17,6 +17,7 @@ from typing import Any
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.history.acknowledged import Acknowledgement, softened
 from perfkit.history.creep import Creep, creep_of
+from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
 from perfkit.history.timeline import Timeline, timeline_of
 from perfkit.history.watching import ScenarioWatch, watch_timeline
@@ -58,11 +59,15 @@ def judge_history(
     """
     selected = _rolling(candidates, past)
     policy = policy.for_scenario(candidates[0].scenario)
-    timeline = _timeline(candidates, past)
+    earlier = _earlier(candidates, past)
+    timeline = _timeline(candidates, past, earlier)
     today = past.now.date()
     watch = watch_timeline(timeline, policy, known, today)
     creep = creep_of(selected.runs, past, policy)
-    share = policy.alpha * SPENDING / (_earlier(timeline, candidates) + SPENDING) ** 2
+    share = policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2
+    held = held_level(earlier, policy, watch, known, today)
+    if held is not None:
+        selected = replace(selected, runs=held.runs, warnings=(*selected.warnings, held.note))
     comparison = judge(selected.runs, candidates, replace(policy, alpha=share), profile)
     near = _in_reach(known, selected.runs, timeline, today)
     comparison = _softened(comparison, near, policy)
@@ -70,12 +75,7 @@ def judge_history(
         comparison = replace(comparison, verdict=Verdict.REGRESSION)
     notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
     comparison = comparison.with_warnings(notes)
-    return AgainstHistory(_told(comparison, watch, creep, selected), watch, creep, tuple(near))
-
-
-def _earlier(timeline: Timeline, candidates: Sequence[Run]) -> int:
-    """Valid runs before the candidates, at least one."""
-    return max(sum(moment.valid for moment in timeline.moments) - len(candidates), 1)
+    return AgainstHistory(_told(comparison, watch, creep, selected, held), watch, creep, tuple(near))
 
 
 def _rolling(candidates: Sequence[Run], past: Past) -> Selected:
@@ -98,14 +98,19 @@ def _near(scenario: str, past: Past) -> str:
     return "" if scenario in names else did_you_mean(scenario, names)
 
 
-def _timeline(candidates: Sequence[Run], past: Past) -> Timeline:
-    """The runs before the candidates that may be held against them, and the candidates."""
+def _earlier(candidates: Sequence[Run], past: Past) -> tuple[Run, ...]:
+    """The valid runs before the candidates that may be held against them, at least one."""
     own = {run.id for run in candidates}
-    earlier = [run for run in before(past.runs_of(candidates[0].scenario), past.until) if run.id not in own]
-    valid, _ = alike([run for run in earlier if run.validity.ok], candidates[0])
-    kept = {run.id for run in valid}
-    shown = [run for run in earlier if run.id in kept or not run.validity.ok]
-    return timeline_of(candidates[0].scenario, [*shown, *candidates])
+    valid = [run for run in before(past.runs_of(candidates[0].scenario), past.until) if run.validity.ok]
+    return alike([run for run in valid if run.id not in own], candidates[0])[0]
+
+
+def _timeline(candidates: Sequence[Run], past: Past, earlier: Sequence[Run]) -> Timeline:
+    """The runs before the candidates, invalid ones, and the candidates."""
+    own = {run.id for run in candidates}
+    every = before(past.runs_of(candidates[0].scenario), past.until)
+    invalid = [run for run in every if not run.validity.ok and run.id not in own]
+    return timeline_of(candidates[0].scenario, [*earlier, *invalid, *candidates])
 
 
 def _in_reach(
@@ -130,16 +135,19 @@ def _softened(comparison: Comparison, near: Sequence[Acknowledgement], policy: P
     return replace(comparison, findings=findings, verdict=overall(findings, policy))
 
 
-def _told(comparison: Comparison, watch: ScenarioWatch, creep: Sequence[Creep], selected: Selected) -> Comparison:
+def _told(
+    comparison: Comparison, watch: ScenarioWatch, creep: Sequence[Creep], selected: Selected, held: Held | None
+) -> Comparison:
     document: dict[str, Any] = {
         "baseline": str(selected.selector),
         "baseline_runs": [run.id for run in selected.runs],
+        "held_before": held.unheard.id if held is not None else None,
         "alpha_of_this_comparison": comparison.alpha,
         **watch.to_dict(),
         "anchors": [one.to_dict() for one in creep],
     }
     news = tuple(alert.event.headline for alert in watch.alerts if alert.fails)
-    lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep))
+    lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep if not one.worse))
     return replace(comparison, history=HistoryNote(news if comparison.comparable else (), lines, document))
 
 

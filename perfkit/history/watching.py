@@ -145,7 +145,7 @@ def _alerts(
         own = [raised[item.service, item.metric, item.change.index] for item in event.movements]
         at = min(alarm.raised_at for alarm in own)
         holds = tuple(item for item in event.movements if not _is_over(item, turned[item.service, item.metric]))
-        serious = tuple(item for item in holds if item.is_worse and _is_beyond(item, policy))
+        serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
         alerts.append(Alert(event, timeline.moments[at], len(timeline) - 1 - at, holds, serious))
     return tuple(alerts)
 
@@ -178,7 +178,8 @@ def _is_over(movement: Movement, turned: Sequence[tuple[int, float]]) -> bool:
     return any(at > movement.change.index + NEAR and size * step < 0 for at, step in turned)
 
 
-def _is_beyond(movement: Movement, policy: Policy) -> bool:
+def is_beyond(movement: Movement, policy: Policy) -> bool:
+    """Whether it moved by more than the policy accepts."""
     limit = policy.limit(movement.service, movement.metric)
     allowed = limit.in_change_unit(movement.change.before) if limit is not None else None
     return allowed is None or abs(movement.size) > allowed
