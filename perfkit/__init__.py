@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perfkit.errors import (
+        DeliveryError,
         HistoryError,
         LoadError,
         MissingExtra,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "perfkit.errors": (
+        "DeliveryError",
         "HistoryError",
         "LoadError",
         "MissingExtra",
@@ -67,6 +69,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ChangePoint",
     "Comparison",
+    "DeliveryError",
     "Finding",
     "HistoryError",
     "LoadError",
