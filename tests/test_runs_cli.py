@@ -140,6 +140,15 @@ def test_sync_copies_once_and_names_what_is_damaged(here):
     assert err.startswith(f"✗ {ids()[1]}: not copied: requests.parquet is not the file that was written")
 
 
+def test_a_place_without_runs_is_never_green(here):
+    for words in (("store", "sync", "data/rums", "copy"), ("runs", "verify", "--store", "data/rums")):
+        code, out, err = perfkit(*words)
+        assert (code, out) == (2, "")
+        assert err.startswith("perfkit: data/rums: has no runs to ")
+    assert not (here / "copy").exists()
+    assert "no runs of the scenario 'apu' (did you mean 'api'?)" in perfkit("runs", "export", "--scenario", "apu")[2]
+
+
 @pytest.mark.parametrize("command", [("runs",), ("store",)])
 def test_every_command_has_an_example(command):
     names = [line.split()[0] for line in perfkit(*command, "--help")[1].split("Commands:\n")[1].splitlines() if line]

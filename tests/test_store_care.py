@@ -354,6 +354,55 @@ def test_two_runners_that_push_at_once_are_brought_together(repository, tmp_path
     assert len(branch(clones[0], "all").ids()) == 2
 
 
+def test_summaries_that_come_back_from_a_branch_are_whole(repository, store, tmp_path):
+    sync(store, branch(repository))
+    back, on = RunStore(tmp_path / "back"), RunStore(tmp_path / "on")
+    sync(branch(repository), back)
+    assert not any(found.problems for found in fsck(back).values())
+    assert fsck(back)[store.ids()[0]].notes == ("its requests were dropped",)
+    assert sync(back, on).refused == ()
+    assert folders(on) == folders(back)
+
+
+@pytest.mark.parametrize("name", ["ü<&>|\"'`$(x)", "-x", "HEAD", "a#b", "x/y+z", "100%25"])
+def test_a_branch_may_be_called_what_git_allows(repository, name):
+    kept = branch(repository, name)
+    one = kept.add(run({"a": plain_stats()}))
+    assert kept.ids() == [one]
+    assert one in git(repository, "ls-tree", "--name-only", f"refs/heads/{name.replace('%25', '%')}")
+    assert git(repository, "rev-list", "--count", "main").strip() == "1"
+
+
+def test_a_branch_that_somebody_works_on_is_left_alone(repository):
+    before = git(repository, "status", "--porcelain"), git(repository, "rev-parse", "main")
+    with pytest.raises(StoreError, match=r"is checked out in .*repository, where runs would seem deleted"):
+        branch(repository, "main").add(run({"a": plain_stats()}))
+    assert (git(repository, "status", "--porcelain"), git(repository, "rev-parse", "main")) == before
+
+
+def test_a_branch_that_cannot_be_made_is_refused_in_the_words_of_git(repository):
+    branch(repository, "a").add(run({"a": plain_stats()}))
+    with pytest.raises(StoreError, match="'refs/heads/a' exists; cannot create 'refs/heads/a/b'"):
+        branch(repository, "a/b").add(run({"a": plain_stats()}))
+
+
+def test_a_document_that_git_has_lost_hides_no_other(repository):
+    kept = branch(repository)
+    ids = [kept.add(run({"a": plain_stats()}, number=number)) for number in range(2)]
+    blob = git(repository, "rev-parse", f"perf-history:{ids[0]}/run.json").strip()
+    (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    assert list(branch(repository).runs()["id"]) == ids[1:]
+    assert "git has lost its content" in branch(repository).broken()[ids[0]]
+
+
+def test_a_repository_with_long_hashes(tmp_path, repository):
+    git(tmp_path, "init", "-q", "--object-format=sha256", str(tmp_path / "long"))
+    kept = branch(tmp_path / "long")
+    ids = [kept.add(run({"a": plain_stats()}, number=number)) for number in range(2)]
+    kept.place.remove_runs(ids[:1])
+    assert kept.ids() == ids[1:]
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -361,6 +410,10 @@ def test_two_runners_that_push_at_once_are_brought_together(repository, tmp_path
         ("git+branch://a..b?repository=HERE", "'a..b' is not the name of a branch"),
         ("git+branch://?repository=HERE", "'' is not the name of a branch"),
         ("git+branch://x?repo=HERE", "unknown part 'repo'; known is .repository=PATH"),
+        ("git+branch://x?repository=", "unknown part 'repository='"),
+        ("git+branch://[x?repository=HERE", r"'\[x' is not the name of a branch"),
+        ("git+branch://x\ny?repository=HERE", r"'x.ny' is not the name of a branch"),
+        ("git+branch://x%00?repository=HERE", "the letter NUL"),
     ],
 )
 def test_addresses_of_git_branches_that_are_none(repository, url, said):
@@ -369,6 +422,14 @@ def test_addresses_of_git_branches_that_are_none(repository, url, said):
 
 
 # Export ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_date_is_exported_too(tmp_path):
+    store = RunStore(tmp_path)
+    store.add(run({"a": plain_stats()}))
+    store.add(replace(run({"a": plain_stats()}, number=1), id="undated-api-1234", started_at=None))
+    rows = json.loads(exported(measurements(store, store.ids()), "json"))
+    assert [row["started_at"] for row in rows] == ["2025-10-17T14:30:04+00:00", None]
 
 
 @pytest.mark.parametrize("format_", ["csv", "parquet", "json"])

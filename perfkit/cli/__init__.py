@@ -126,6 +126,7 @@ class _Gone(io.TextIOBase):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
+        self.refusal: OSError | None = None  # why it could not be written
 
     def write(self, text: str) -> int:
         return self._do(lambda stream: stream.write(text)) or 0
@@ -155,6 +156,9 @@ class _Gone(io.TextIOBase):
             # Without this, the interpreter complains while it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
             return None
+        except OSError as error:
+            self.refusal = error
+            raise
 
 
 def entry() -> None:
@@ -164,7 +168,8 @@ def entry() -> None:
         code = main(sys.argv[1:], out, sys.stderr)  # type: ignore[arg-type]  # all of TextIO that click and rich use
         out.flush()
     except OSError as error:
-        sys.stderr.write(f"perfkit: standard output cannot be written: {error.strerror or error}\n")
+        said = f"standard output cannot be written: {error.strerror or error}" if error is out.refusal else error
+        sys.stderr.write(f"perfkit: {said}\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = EXIT_CODES[StoreError]
     raise SystemExit(code)

@@ -84,7 +84,7 @@ def console() -> Console:
     return Console(file=sys.stdout, width=None if terminal else 160, highlight=False, markup=False, emoji=False)
 
 
-def write(text: str, output: Path | None) -> None:
+def write(text: str | bytes, output: Path | None) -> None:
     """To a file (its folder is made), or to standard output."""
     if output is None:
         click.echo(text, nl=False)

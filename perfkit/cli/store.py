@@ -29,12 +29,15 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
       perfkit store sync data/runs git+branch://perf-history
       perfkit store sync 'git+branch://perf-history?repository=../service' data/runs
     """
+    from perfkit.errors import SettingsError
     from perfkit.render.theme import clean
     from perfkit.store import RunStore
     from perfkit.store.sync import missing_runs
     from perfkit.store.sync import sync as copy
 
     stores = RunStore(source), RunStore(destination)
+    if not stores[0].ids():
+        raise SettingsError(f"{source}: has no runs to copy; is it the place you mean?")
     if dry_run:
         click.echo(f"{len(missing_runs(*stores))} runs to copy")
         return 0

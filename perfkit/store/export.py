@@ -58,8 +58,11 @@ def exported(frame: pd.DataFrame, format_: str) -> bytes:
         return buffer.getvalue()
     if format_ == "json":
         plain = frame.astype(object).where(frame.notna(), None)
-        plain["started_at"] = [time and time.isoformat() for time in plain["started_at"]]
-        return dump_json(plain.to_dict("records")).encode()
+        rows = plain.to_dict("records")
+        times = (row["started_at"] for row in rows)
+        return dump_json(
+            [{**row, "started_at": time and time.isoformat()} for row, time in zip(rows, times, strict=True)]
+        ).encode()
     if format_ == "csv":
         return frame.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z").encode()
     raise ValueError(f"format: must be one of {', '.join(FORMATS)}, got {format_!r}")

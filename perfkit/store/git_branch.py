@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT
@@ -21,7 +22,9 @@ from perfkit.store.local_folder import LocalFolder
 from perfkit.store.place import GIT, HIDDEN, Parcel
 
 DERIVED = (".index/", ".noise/")
-ATTEMPTS = 200  # of moving the branch; each fails only when another writer has succeeded
+ATTEMPTS = 20  # of moving a branch that no other writer moves meanwhile; git itself waits 0.1 s each time
+KNOWN = "known is ?repository=PATH"
+ANOTHER = "name a branch that nobody works on"
 Changes = Callable[[set[str]], Mapping[str, bytes | None]]  # from the names at the branch's root
 
 
@@ -37,14 +40,17 @@ class GitBranch:
     @classmethod
     def from_url(cls, url: str) -> GitBranch:
         """``git+branch://NAME``, the repository of this folder, or ``git+branch://NAME?repository=PATH``."""
-        parts = urlsplit(url)
-        given = parse_qs(parts.query)
-        if unknown := given.keys() - {"repository"}:
-            raise StoreError(f"{url}: unknown part {sorted(unknown)[0]!r}; known is ?repository=PATH")
-        place = cls(url, Git(url, Path(given.get("repository", ["."])[0])), unquote(parts.netloc + parts.path))
+        address, _, query = url.removeprefix(GIT).partition("?")
+        part, _, path = query.partition("=")
+        if query and (part != "repository" or not path):
+            raise StoreError(f"{url}: unknown part {query if part == 'repository' else part!r}; {KNOWN}")
+        branch, repository = unquote(address), unquote(path) or "."
+        if "\0" in branch + repository:
+            raise StoreError(f"{url}: holds the letter NUL, which no name may")
+        place = cls(url, Git(url, Path(repository)), branch)
         place.git("rev-parse", "--git-dir")
         if place.git.ask("check-ref-format", place._ref) is None:
-            raise StoreError(f"{url}: {place.branch!r} is not the name of a branch; write {GIT}perf-history")
+            raise StoreError(f"{url}: {branch!r} is not the name of a branch; write {GIT}perf-history")
         return place
 
     @property
@@ -64,9 +70,9 @@ class GitBranch:
         found = self.git.ask("rev-parse", "--verify", "--quiet", f"{self._ref}^{{commit}}")
         return found.decode().strip() if found is not None else None
 
-    def _blobs(self) -> dict[str, tuple[str, int]]:
+    def _blobs(self) -> Mapping[str, tuple[str, int]]:
         tip = self._tip()
-        return self.git.blobs(tip) if tip is not None else {}
+        return _files(self.git, tip) if tip is not None else {}
 
     def where(self, path: str) -> str:
         return f"{self.url}/{path}"
@@ -98,7 +104,8 @@ class GitBranch:
         there = [path for path in paths if path in blobs]
         contents = dict(zip(there, self.git.contents([blobs[path][0] for path in there]), strict=True))
         for path in paths:
-            yield path, contents[path] if path in contents else FileNotFoundError(self.where(path))
+            content = contents.get(path, b"") if path in blobs else FileNotFoundError(self.where(path))
+            yield path, OSError("git has lost its content; see git fsck") if content is None else content
 
     def exists(self, path: str) -> bool:
         if path.startswith(DERIVED):
@@ -150,16 +157,29 @@ class GitBranch:
 
     def _commit(self, changes: Changes, message: str) -> None:
         """Change files of the branch on top of whatever is there when it succeeds."""
-        for _ in range(ATTEMPTS):
+        if (tree := self.git.checked_out_in(self._ref)) is not None:
+            raise StoreError(f"{self.url}: is checked out in {tree}, where runs would seem deleted; {ANOTHER}")
+        in_vain = 0
+        while True:
             tip = self._tip()
             listed = self.git("ls-tree", "-z", "--name-only", tip) if tip is not None else b""
             wanted = changes(set(os.fsdecode(listed).split("\0")))
             if not wanted:
                 return
             commit = self.git.commit(tip, wanted, message)
-            if self.git.ask("update-ref", self._ref, commit, tip or "") is not None:
+            try:
+                self.git("update-ref", self._ref, commit, tip or "")
                 return
-        raise StoreError(f"{self.url}: the branch could not be moved; is a {self._ref}.lock left from a killed git?")
+            except StoreError:  # another writer was quicker, or is about to be
+                in_vain = in_vain + 1 if self._tip() == tip else 0
+                if in_vain == ATTEMPTS:
+                    raise
+
+
+@lru_cache(maxsize=4)
+def _files(git: Git, commit: str) -> Mapping[str, tuple[str, int]]:
+    """Those of a commit never change."""
+    return git.blobs(commit)
 
 
 def _count(runs: int) -> str:

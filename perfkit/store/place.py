@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from perfkit.errors import MissingExtra
+from perfkit.errors import MissingExtra, StoreError
 
 HIDDEN = "."  # first letter of the names that are no runs
 CLAIM = ".claim"  # file in a folder elsewhere: the identity of the run that may use it; stays, for late writers to see
@@ -105,6 +105,8 @@ def open_place(url: str) -> Place:
         raise MissingExtra(f"{url}: {_how_to_install(url, error)}") from error
     except ValueError as error:
         raise MissingExtra(f"{url}: {error}") from error
+    except OSError as error:
+        raise StoreError(f"{url}: cannot be reached: {error.strerror or error}") from error
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
     if "file" in protocols:
         from perfkit.store.local_folder import LocalFolder

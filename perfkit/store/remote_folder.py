@@ -57,6 +57,8 @@ class RemoteFolder:
                 found: list[dict[str, Any]] = self.fs.ls(path, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
+            except OSError as error:
+                raise self._unreadable(error) from error
         own = [item for item in found if item["name"].strip("/") == path.strip("/")]
         if own and own[0]["type"] == "file" and own[0]["size"]:
             raise StoreError(f"{self.url}: is a file; a store is a folder of runs")
@@ -72,6 +74,9 @@ class RemoteFolder:
         except foreign as error:
             raise StoreError(f"{self.url}: cannot be reached: {error}") from error
 
+    def _unreadable(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.url}: cannot be read: {error.strerror or error}")
+
     def stamps(self) -> dict[str, str]:
         return dict.fromkeys(self.names(), "")
 
@@ -83,6 +88,8 @@ class RemoteFolder:
                 found = self.fs.find(top, detail=True)
             except FileNotFoundError:
                 return {}
+            except OSError as error:
+                raise self._unreadable(error) from error
         begin = len(top.strip("/")) + 1
         return {name.strip("/")[begin:]: int(facts["size"]) for name, facts in found.items()}
 
@@ -104,7 +111,12 @@ class RemoteFolder:
     def exists(self, path: str) -> bool:
         with self._spoken():
             self.fs.invalidate_cache()
-            return bool(self.fs.isfile(self._path(path)))
+            try:  # isfile() would say no when the server does not answer
+                return bool(self.fs.info(self._path(path))["type"] == "file")
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            except OSError as error:
+                raise self._unreadable(error) from error
 
     def fetch(self, path: str, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -175,8 +187,15 @@ class RemoteFolder:
                 with self._spoken():
                     self._make_folder(target)
                     self.fs.put_file(str(file), target)
-        self._create(f"{parcel.run_id}/{DOCUMENT}", (parcel.folder / DOCUMENT).read_bytes())
+        self._finish(f"{parcel.run_id}/{DOCUMENT}", (parcel.folder / DOCUMENT).read_bytes())
         return True
+
+    def _finish(self, path: str, content: bytes) -> None:
+        """An object appears whole; a file is visible while it is written, and has to be moved to its place."""
+        if self._is_object_store:
+            self._create(path, content)
+        elif not self.exists(path):
+            self.write(path, content)
 
     def _claimed(self, parcel: Parcel) -> bool:
         """Read back what is there: not every server that is asked to create refuses to overwrite."""

@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import dump_json
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import RECORDING, REQUESTS
 from perfkit.store.run_store import RunStore
-from perfkit.store.sealed import DROPPED
+from perfkit.store.sealed import DROPPED, dropped_note
 
 LEFTOVER_S = 24 * 3600.0  # after which what a writer left half made is not being written any more
 REQUESTS_GO, RUN_GOES, LEFTOVER_GOES = "requests", "run", "leftover"
@@ -31,7 +30,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much to keep; ``None`` is without limit.  Ages are of a run's start; undated runs have none, and stay."""
+    """How much to keep; ``None`` is without limit.  Ages are of a run's start; undated runs have none, and stay.
+
+    ``most_bytes`` counts whole runs: no run goes because something else in the folder is large.
+    """
 
     requests_for: timedelta | None = None
     runs_for: timedelta | None = None
@@ -81,10 +83,12 @@ def plan_retention(
     now = now or datetime.now(UTC)
     sizes = _Sizes(store)
     rows = store.index().table.select(["id", "started_at"]).to_pylist()
+    total = sum(sizes.run(row["id"]) for row in rows)
     dated = sorted((row["started_at"], row["id"]) for row in rows if row["started_at"] is not None)
     free = [(run_id, now - started_at) for started_at, run_id in dated if run_id not in protected]
-    plan = [*_leftovers(store), *_by_age(sizes, keep, free)]
-    return (*plan, *_by_size(sizes, keep, [run_id for run_id, _ in free], plan))
+    aged = tuple(_by_age(sizes, keep, free))
+    excess = 0 if keep.most_bytes is None else total - sum(removal.size for removal in aged) - keep.most_bytes
+    return (*_leftovers(store), *aged, *_by_size(sizes, excess, [run_id for run_id, _ in free], aged))
 
 
 def _by_age(sizes: _Sizes, keep: Retention, free: Sequence[tuple[str, timedelta]]) -> Iterator[Removal]:
@@ -98,11 +102,8 @@ def _by_age(sizes: _Sizes, keep: Retention, free: Sequence[tuple[str, timedelta]
             yield Removal(RUN_GOES, run_id, sizes.run(run_id), "too old")
 
 
-def _by_size(sizes: _Sizes, keep: Retention, free: Sequence[str], plan: Sequence[Removal]) -> Iterator[Removal]:
-    """Requests of the oldest runs, then the oldest runs themselves, until the rest is small enough."""
-    if keep.most_bytes is None:
-        return
-    excess = sizes.total - sum(removal.size for removal in plan) - keep.most_bytes
+def _by_size(sizes: _Sizes, excess: int, free: Sequence[str], plan: Sequence[Removal]) -> Iterator[Removal]:
+    """Requests of the oldest runs, then the oldest runs themselves, until ``excess`` bytes more than the plan go."""
     light = {removal.name for removal in plan}  # runs without requests, or without anything
     whole = {removal.name for removal in plan if removal.what == RUN_GOES}
     for run_id in free:
@@ -126,7 +127,6 @@ class _Sizes:
         for path, size in store.place.inside("").items():
             run_id, _, name = path.partition("/")
             self._files.setdefault(run_id, {})[name] = size
-        self.total = sum(self.run(run_id) for run_id in self._files)
 
     def run(self, run_id: str) -> int:
         return sum(self._files.get(run_id, {}).values())
@@ -174,7 +174,14 @@ def _remove(store: RunStore, removal: Removal) -> None:
         store.place.remove_runs([removal.name])
         store.lift_quarantine(removal.name)
         return
-    note = {"dropped_at": datetime.now(UTC).isoformat(timespec="seconds"), "reason": removal.reason}
-    store.place.write(f"{removal.name}/{DROPPED}", dump_json(note).encode())
+    try:
+        store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
+        _remove_requests(store, removal.name)
+    except OSError:  # such as on a full disk, which has room for the note only when the requests are gone
+        _remove_requests(store, removal.name)
+        store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
+
+
+def _remove_requests(store: RunStore, run_id: str) -> None:
     for name in (REQUESTS, RECORDING):
-        store.place.remove(f"{removal.name}/{name}")
+        store.place.remove(f"{run_id}/{name}")

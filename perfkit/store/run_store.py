@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from perfkit.document import dump_json, slug
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run, Validity
-from perfkit.noise_profile import NoiseProfile, profile_of
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
 from perfkit.store import quarantine as notes
 from perfkit.store.index import Index, current_index
@@ -31,6 +30,8 @@ from perfkit.store.tables import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from perfkit.noise_profile import NoiseProfile  # costs half of the start of `perfkit runs`
 
 
 NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
@@ -177,15 +178,17 @@ class RunStore:
 
     def unfinished(self) -> list[str]:
         """Folders of runs that are still under way or were killed: begun, and never finished."""
-        return [name for name in self._no_runs() if self._is_begun(name)]
+        return self.no_runs()[0]
 
     def foreign(self) -> list[str]:
         """Folders that are no runs and were never begun as such."""
-        return [name for name in self._no_runs() if not self._is_begun(name)]
+        return self.no_runs()[1]
 
-    def _no_runs(self) -> list[str]:
+    def no_runs(self) -> tuple[list[str], list[str]]:
+        """All folders that are not whole runs: the `unfinished` and the `foreign` ones."""
         runs = set(self.ids())
-        return [name for name in self.place.names() if name not in runs]
+        others = {name: self._is_begun(name) for name in self.place.names() if name not in runs}
+        return [name for name in others if others[name]], [name for name in others if not others[name]]
 
     def _is_begun(self, name: str) -> bool:
         return any(self.place.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
@@ -246,11 +249,21 @@ class RunStore:
         """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""
         if not self.place.exists(run_document(run_id)):
             raise self._no_run(run_id)
-        return notes.set_aside(self.place, run_id, reason, by)
+        with self._noting(run_id):
+            return notes.set_aside(self.place, run_id, reason, by)
 
     def lift_quarantine(self, run_id: str) -> None:
         """The run counts again as what its own checks say."""
-        notes.lift(self.place, run_id)
+        with self._noting(run_id):
+            notes.lift(self.place, run_id)
+
+    @contextmanager
+    def _noting(self, run_id: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.url}: the note on {run_id} could not be written: {reason}") from error
 
     # Noise ------------------------------------------------------------------------------------------------------------
 
@@ -260,6 +273,8 @@ class RunStore:
         It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as
         those that are to be compared.  `StoreError` when there is no run.
         """
+        from perfkit.noise_profile import profile_of
+
         usable = valid_ids(of_scenario(self.index().table, scenario), self.quarantined().keys())
         ids = [run_id for run_id in usable if run_id not in without]
         if not ids:
@@ -286,6 +301,8 @@ class RunStore:
 
     def _kept_profile(self, path: str) -> NoiseProfile | None:
         """A profile is derived: a broken one is learned anew."""
+        from perfkit.noise_profile import NoiseProfile
+
         try:
             return NoiseProfile.from_dict(json.loads(self.place.read(path)))
         except (OSError, ValueError):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from perfkit.model import Run
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS
 
 SEAL = "seal"
-DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped on purpose
+DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
 MOST_REQUESTS = 10**15  # of one service; also their sum fits into 64 bits
 
 
@@ -61,6 +62,11 @@ def document_of(run: Run, requests: Path) -> bytes:
     if requests.is_file():
         seal |= {"requests": file_hash(requests), "requests_bytes": requests.stat().st_size}
     return dump_json({**document, SEAL: seal}).encode()
+
+
+def dropped_note(reason: str) -> bytes:
+    """What stands in a run's folder in place of its requests."""
+    return dump_json({"dropped_at": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}).encode()
 
 
 def renamed(content: bytes, run_id: str) -> bytes:

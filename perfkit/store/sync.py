@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT, QUARANTINE
 from perfkit.store.place import HIDDEN, Parcel
 from perfkit.store.run_store import RunStore
-from perfkit.store.sealed import candidate_ids, is_sealed, parse_run, renamed, run_document
+from perfkit.store.sealed import DROPPED, candidate_ids, dropped_note, is_sealed, parse_run, renamed, run_document
 from perfkit.store.verify import MISSING, verify_folder
 
 AT_ONCE = 8  # runs under way; most of the time is spent waiting for a server
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # where a copy is put, not whence it comes
 ONE_COMMIT = 200  # runs that a git branch takes in one commit
 OnRun = Callable[[int, int], None]
 
@@ -45,8 +47,9 @@ def missing_runs(source: RunStore, destination: RunStore) -> list[tuple[str, str
 def sync(source: RunStore, destination: RunStore, on_run: OnRun | None = None) -> Synced:
     """Copy every run that the destination lacks; each is verified before it leaves and after it has arrived.
 
-    Runs stay under their ids unless another run has the id there.  Notes of quarantine come along.  ``on_run`` is
-    called with the number of runs done and the number of all.
+    A run that is damaged, or cannot be read, is refused and hinders no other.  Runs stay under their ids unless another
+    run has the id there.  Notes of quarantine come along.  ``on_run`` is called with the number of runs done and the
+    number of all.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def _copied(stores: _Stores, batch: Sequence[tuple[str, str]]) -> list[tuple[str
     """Of each run: its id, its id in the destination (empty when it was refused), and why."""
     try:
         with stores.destination.place.staging() as top:
-            fetched = [(run_id, mark, _fetched(stores, run_id, top / run_id)) for run_id, mark in batch]
+            fetched = [(run_id, mark, _whats_wrong(stores, run_id, top / run_id)) for run_id, mark in batch]
             good = [Parcel(top / run_id, run_id, mark) for run_id, mark, why in fetched if not why]
             sums = {parcel.run_id: _contents(parcel.folder) for parcel in good}
             published = stores.destination.place.publish(good) if good else []
@@ -90,14 +93,23 @@ def _copied(stores: _Stores, batch: Sequence[tuple[str, str]]) -> list[tuple[str
                 names[parcel.run_id] = parcel.run_id if is_new else _under_another_id(stores, parcel)
             _check_arrival(stores, {names[run_id]: sent for run_id, sent in sums.items()})
     except OSError as error:
-        raise StoreError(
-            f"{stores.source.url} -> {stores.destination.url}: a run could not be copied: {error.strerror or error}"
-        ) from error
+        what = batch[0][0] if len(batch) == 1 else f"{len(batch)} runs"
+        way = f"{stores.source.url} -> {stores.destination.url}"
+        raise StoreError(f"{way}: {what} could not be copied: {error.strerror or error}") from error
     return [(run_id, names.get(run_id, ""), why) for run_id, _, why in fetched]
 
 
-def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
+def _whats_wrong(stores: _Stores, run_id: str, folder: Path) -> str:
     """Bring a run's files here; what is wrong with them, or nothing."""
+    try:
+        return _fetched(stores, run_id, folder)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        return f"cannot be read: {error.strerror or error}"
+
+
+def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
     place = stores.source.place
     folder.mkdir(parents=True)
     content = place.read(run_document(run_id))
@@ -105,9 +117,10 @@ def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
     for name in names if stores.destination.place.keeps_requests else []:
         place.fetch(f"{run_id}/{name}", folder / name)
     (folder / DOCUMENT).write_bytes(content)
-    found = verify_folder(run_id, content, folder)
-    problems = found.problems
+    problems = verify_folder(run_id, content, folder).problems
     if not (stores.destination.place.keeps_requests and place.keeps_requests):
+        if MISSING in problems and stores.destination.place.keeps_requests:
+            (folder / DROPPED).write_bytes(dropped_note(f"{stores.source.url} keeps summaries alone"))
         problems = tuple(problem for problem in problems if problem != MISSING)
     return "; ".join(problems)
 

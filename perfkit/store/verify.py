@@ -35,9 +35,9 @@ def verify_run(store: RunStore, run_id: str) -> Verified:
             content = store.place.read(run_document(run_id))
             if store.folder is None:
                 _fetch(store, run_id, folder)
+            found = verify_folder(run_id, content, folder)
         except OSError as error:
             return Verified(run_id, (f"cannot be read: {error.strerror or error}",))
-        found = verify_folder(run_id, content, folder)
     if not store.place.keeps_requests:
         kept = tuple(problem for problem in found.problems if problem != MISSING)
         return Verified(run_id, kept, found.notes)
