@@ -109,6 +109,8 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
 
 def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
     watch = document["watch"]
+    if watch is None:
+        raise ValueError("this history was not watched; make the report with `perfkit report trend`")
     episodes = episodes_of(_sighting(one) for one in watch["alerts"])
     verdict = Verdict.REGRESSION if any(one["fails"] for one in watch["alerts"]) else Verdict.NO_CHANGE
     return Result(place, document, document["scenario"], verdict, None, episodes, True, report)

@@ -22,6 +22,7 @@ from perfkit.history.selection import Past, select
 from perfkit.history.selectors import misspelt, readings
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.history.trend import known_events, trend_of
+from perfkit.history.watching import ScenarioWatch, watch_timeline
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run, Validity
@@ -56,6 +57,7 @@ __all__ = [
     "simulate_runs",
     "timeline",
     "trend_of",
+    "watch_of",
 ]
 
 if TYPE_CHECKING:
@@ -152,6 +154,12 @@ def acknowledged_in(history: Timeline, file: str | None) -> dict[str, str]:
     """Ids of the events of a history that this file acknowledges today, with who said why; none without a file."""
     known = AcknowledgedFile(Path(_beside(file))).read() if file is not None else ()
     return known_events(history, known, datetime.now(UTC).date())
+
+
+def watch_of(history: Timeline, file: str | None, policy: Policy) -> ScenarioWatch:
+    """What watching a history run after run came to, under the policy of its scenario; ``file`` as above."""
+    known = AcknowledgedFile(Path(_beside(file))).read() if file is not None else ()
+    return watch_timeline(history, policy.for_scenario(history.scenario), known, datetime.now(UTC).date())
 
 
 def _beside(place: str) -> str:

@@ -81,6 +81,7 @@ def test_the_history_of_a_comparison_is_read_back(rng, tmp_path):
     assert (episode.last.event.headline, episode.last.event.kind) == (alert["headline"], "regression")
     assert set(episode.last.services) == {"a", "b"}
     assert episode.last.heard_at == alert["raised_at"]
+    assert all(item.size_low < item.size < item.size_high for item in episode.last.worse)
 
 
 def test_an_acknowledged_or_passed_worsening_is_no_news():
@@ -88,6 +89,15 @@ def test_an_acknowledged_or_passed_worsening_is_no_news():
     plain = {"schema": "perfkit.trend/1"}
     with pytest.raises(ReadError, match="the key 'watch' is missing"):
         result_of(plain, "x")
+
+
+def test_what_is_taken_back_by_a_little_still_holds(rng, tmp_path):
+    night = {"services": ("a",), "sd": 0.01}
+    risen = [*nights(rng, 40, **night), *nights(rng, 20, first=40, factor=1.5, **night)]
+    for last, holds in ((1.45, True), (1.0, False)):
+        runs = [*risen, *nights(rng, 20, first=60, factor=last, **night)]
+        alerts = against_history(runs, tmp_path / str(last)).history.document["alerts"]
+        assert [one["holds"] for one in alerts if one["kind"] == "regression"] == [holds]
 
 
 def seen(index, *, size=20.0, service="a", **changes):

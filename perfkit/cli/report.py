@@ -141,6 +141,7 @@ def capacity(
     help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
 )
 @TITLE
+@POLICY
 @REPORTS
 @STORE
 @SETTINGS
@@ -151,6 +152,7 @@ def trend(
     last: int | None,
     commit_url: str | None,
     title: str | None,
+    policy: Path | None,
     reports: Path | None,
     store: str | None,
     settings: Path | None,
@@ -181,6 +183,7 @@ def trend(
         "last": last,
         "commit_url": commit_url,
         "acknowledged": str(known.acknowledged.resolve()),
+        "policy": _policy(policy, known.path),
         "title": title,
     }
     _run("trend", parameters, reports or known.reports)

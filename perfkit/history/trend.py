@@ -17,6 +17,7 @@ from perfkit.history.acknowledged import Acknowledgement, match
 from perfkit.history.events import Event, Series, find_events
 from perfkit.history.survey import survey
 from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.watching import ScenarioWatch
 from perfkit.model import Metric
 from perfkit.stats.changepoints import Drift, Segmentation
 from perfkit.stats.summary import Floats
@@ -108,6 +109,8 @@ class Trend:
         Index of the first run that is shown.
     metric
         The one metric that was asked for, else ``None``.
+    watch
+        What watching the scenario run after run came to; ``None`` where nobody asked.
     """
 
     timeline: Timeline
@@ -117,6 +120,7 @@ class Trend:
     first: int
     alpha: float
     metric: Metric | None = None
+    watch: ScenarioWatch | None = None
 
     @property
     def moments(self) -> tuple[Moment, ...]:
@@ -163,6 +167,7 @@ class Trend:
             "last_run": self.moments[-1].run_id if self.moments else None,
             "events": [{**event.to_dict(), "acknowledged": self.is_known(event)} for event in self.events],
             "levels": [course.to_dict() for course in self.courses],
+            "watch": self.watch.to_dict() if self.watch is not None else None,
         }
 
 
@@ -174,6 +179,7 @@ def trend_of(
     last: int | None = None,
     acknowledged: Mapping[str, str] = MappingProxyType({}),
     alpha: float = 0.01,
+    watch: ScenarioWatch | None = None,
 ) -> Trend:
     """Levels, events, outliers and drift of a history.
 
@@ -187,6 +193,8 @@ def trend_of(
         Ids of events that are known or intended, with who said why; see `known_events`.
     alpha
         Chance that a history in which nothing changed shows any event.
+    watch
+        What watching it came to, to stand in the result.
 
     Raises
     ------
@@ -201,7 +209,7 @@ def trend_of(
     only = next(iter(wanted))[1] if metric is not None and wanted else None
     first = max(len(timeline) - (last or MOST_SHOWN), 0)
     courses = tuple(_course(timeline, key, wanted[key]) for key in wanted)
-    trend = Trend(timeline, courses, found.events, acknowledged, first, alpha, only)
+    trend = Trend(timeline, courses, found.events, acknowledged, first, alpha, only, watch)
     order = _telling(trend)
     return replace(trend, courses=tuple(sorted(courses, key=lambda course: order[course.service])))
 

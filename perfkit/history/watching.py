@@ -138,8 +138,9 @@ def _alerts(
     raised: dict[tuple[str, Metric, int], Alarm] = {}
     for (service, metric), found in alarms.items():
         raised |= {(service, metric, alarm.index): alarm for alarm in found}
-    movements = [_movement(service, metric, alarm) for (service, metric), every in alarms.items() for alarm in every]
-    turned = _turns(timeline, alarms, policy)
+    changes = _changes(timeline, alarms, policy)
+    movements = [_movement(*key, alarm, changes[key]) for key, every in alarms.items() for alarm in every]
+    turned = {key: [(step.index, _rise(step)) for step in _steps(alarms[key], changes[key])] for key in alarms}
     alerts = []
     for event in group(timeline, movements):
         own = [raised[item.service, item.metric, item.change.index] for item in event.movements]
@@ -150,32 +151,46 @@ def _alerts(
     return tuple(alerts)
 
 
-def _movement(service: str, metric: Metric, alarm: Alarm) -> Movement:
-    """An alarm has no interval: its place was chosen as the one that shows most."""
+def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[ChangePoint]) -> Movement:
+    """What an alarm heard, at the place where it heard it.
+
+    Its size is that of the change point there, which later runs make more exact and give an interval; an alarm alone
+    has none, for its place was chosen as the one that shows most.
+    """
+    same = [one for one in changes if abs(one.index - alarm.index) <= NEAR and _rise(one) * _rise(alarm) > 0]
+    if same:
+        nearest = min(same, key=lambda one: abs(one.index - alarm.index))
+        return Movement(service, metric, replace(nearest, index=alarm.index, p_value=alarm.p_value))
     unknown = float("nan")
     change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
     return Movement(service, metric, change)
 
 
-def _turns(
+def _steps(alarms: Sequence[Alarm], changes: Sequence[ChangePoint]) -> list[Alarm | ChangePoint]:
+    return [*alarms, *changes]
+
+
+def _rise(step: Alarm | ChangePoint) -> float:
+    return step.after - step.before
+
+
+def _changes(
     timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy
-) -> dict[tuple[str, Metric], list[tuple[int, float]]]:
-    """Where series with an alarm moved, and by how much.
+) -> dict[tuple[str, Metric], tuple[ChangePoint, ...]]:
+    """The change points of series with an alarm.
 
     Watching learns a new level before it speaks again; change points see sooner that a change was taken back.
     """
     each = shared_alpha(timeline, policy.alpha)
-    found = {}
-    for key, every in ((key, every) for key, every in alarms.items() if every):
-        steps: list[Alarm | ChangePoint] = [*every, *segment(timeline.series[key], alpha=each).changes]
-        found[key] = [(step.index, step.after - step.before) for step in steps]
-    return found
+    return {key: segment(timeline.series[key], alpha=each).changes if every else () for key, every in alarms.items()}
 
 
 def _is_over(movement: Movement, turned: Sequence[tuple[int, float]]) -> bool:
-    """Whether its series later moved the other way."""
+    """Whether at least half of it was taken back later."""
     size = movement.change.after - movement.change.before
-    return any(at > movement.change.index + NEAR and size * step < 0 for at, step in turned)
+    return any(
+        at > movement.change.index + NEAR and size * step < 0 and 2 * abs(step) >= abs(size) for at, step in turned
+    )
 
 
 def is_beyond(movement: Movement, policy: Policy) -> bool:
