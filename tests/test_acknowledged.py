@@ -2,19 +2,22 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
 import pytest
 from nights import nights, said, stored
+from samples import side
 
 from perfkit import Policy, ReadError, RunStore
 from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement, match, softened
 from perfkit.history.against import judge_history
-from perfkit.history.events import find_events
+from perfkit.history.events import Event, Movement, find_events
 from perfkit.history.recognising import acknowledge
 from perfkit.history.selection import Past, select
-from perfkit.history.timeline import timeline_of
-from perfkit.model import Check, Metric, Severity, Validity, Verdict
+from perfkit.history.timeline import Moment, timeline_of
+from perfkit.model import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
+from perfkit.stats.changepoints import ChangePoint
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATENCIES = [metric for metric in Metric if metric.unit == "ms"]
@@ -99,6 +102,29 @@ def test_something_new_is_heard(rng, tmp_path, what):
     assert match(big, now, [one], today) == {}
 
 
+@pytest.mark.parametrize(("low", "high", "covered"), [(12.0, 20.0, True), (13.0, 19.0, False), (math.nan, math.nan, 0)])
+def test_an_event_is_larger_only_where_its_whole_interval_is(low, high, covered):
+    """It is 16 % where 10 % are known; an alarm, which has no interval, may tell a quarter too much."""
+    known = Acknowledgement("r", "api", ("r",), (KnownMovement("a", Metric.P95, 10.0, 8.0, 12.0),), "why", "me", NOW)
+    for size, is_covered in ((16.0, covered), (15.0, True)) if math.isnan(low) else ((16.0, covered),):
+        change = ChangePoint(5, 100.0, 100.0 + size, size, 1e-6, low, high)
+        moment = Moment("r", NOW, True)
+        event = Event("r", "api", 5, moment, moment, (Movement("a", Metric.P95, change),))
+        assert bool(match([event], ["r"] * 10, [known], NOW.date())) is bool(is_covered)
+
+
+def test_a_service_is_acknowledged_with_all_that_leans_along_also_where_the_policy_accepts_it(rng, tmp_path):
+    """4 % are within tolerance, so no comparison calls them, and the tail is too noisy to be seen yet."""
+    kind = {"sd": 0.005, "names": ("a", "b")}
+    runs = side(rng, 32, **kind), side(rng, 12, first=32, slower={"a": 1.04}, **kind)
+    _, ids, known = one_ack(rng, tmp_path, *runs, at=32)
+    sizes = {(item.service, item.metric): item.size for item in known.movements}
+    assert sizes["a", Metric.AVG] == pytest.approx(4.0, abs=1.5)
+    assert {metric for service, metric in sizes if service == "a"} >= {*LATENCY_METRICS} - {Metric.P999}
+    assert {service for service, _ in sizes} == {"a"}
+    assert known.id in ids[30:35]
+
+
 def test_the_same_change_seen_by_more_runs_is_not_new(rng, tmp_path):
     silent = 0
     for seed in range(6):
@@ -151,6 +177,15 @@ def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
         file.path.write_text(broken)
         with pytest.raises(ReadError, match=told):
             file.read()
+
+
+def test_of_those_who_acknowledge_at_once_none_is_lost(tmp_path):
+    movement = KnownMovement("a", Metric.P95, 10.0, 8.0, 12.0)
+    every = [Acknowledgement(f"r{n}", "api", (f"r{n}",), (movement,), "why", "me", NOW) for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: AcknowledgedFile(tmp_path / "data" / "known.json").add(one), every))
+    assert {one.id for one in AcknowledgedFile(tmp_path / "data" / "known.json").read()} == {one.id for one in every}
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["known.json"]
 
 
 # Against history ----------------------------------------------------------------------------------------------------

@@ -1,15 +1,17 @@
 """Changes that are known or intended, in one reviewable JSON file: silent until something new happens.
 
 An acknowledgement names a place in a scenario's history, by run ids, which stay although places move, and what moved
-there, by how much.  It covers an event within `NEAR` runs of that place in which nothing else moved, and nothing by
-materially more: beyond the acknowledged interval, and by more than a quarter beyond the acknowledged size.
+there, by how much.  It covers an event within `NEAR` runs of that place in which nothing else moved, and nothing is
+shown to have moved by materially more: beyond the acknowledged interval, and by more than a quarter beyond the
+acknowledged size.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -19,10 +21,11 @@ from perfkit.document import dump_json, parse_time
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.history.events import NEAR, Event, Movement
 from perfkit.model import Finding, Metric, Verdict
-from perfkit.whole_file import write_whole
+from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.acknowledged/1"
 MATERIAL = 1.25  # times the acknowledged size
+SLIGHT = 1e-12  # of a direction, and of no size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class KnownMovement:
         """The size, without its sign, up to which it is the same change."""
         far = self.high if self.size > 0 else self.low
         return max(MATERIAL * abs(self.size), abs(far) if far is not None and far * self.size > 0 else 0.0)
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether users would mind."""
+        return self.size * self.metric.worse > 0
 
     def covers(self, service: str, metric: str, size: float) -> bool:
         """Whether a change of that size is this one."""
@@ -154,10 +162,21 @@ def match(
             and (event.answers_to(one.id) or (at is not None and abs(at - event.index) <= NEAR))
         ]
         if near and all(
-            any(one.covering(item.service, item.metric, item.size) for one in near) for item in event.movements
+            any(one.covering(item.service, item.metric, _mildest(item)) for one in near) for item in event.movements
         ):
             found[event.id] = near[-1]
     return found
+
+
+def _mildest(movement: Movement) -> float:
+    """The least that it is shown to be: the near end of its interval, or a quarter less than an alarm tells.
+
+    An alarm has no interval, and rests on few runs.
+    """
+    end = movement.size_low if movement.size > 0 else movement.size_high
+    if end is None:
+        return movement.size / MATERIAL
+    return end if end * movement.size > 0 else math.copysign(SLIGHT, movement.size)
 
 
 def softened(finding: Finding, near: Sequence[Acknowledgement]) -> Finding:
@@ -170,7 +189,7 @@ def softened(finding: Finding, near: Sequence[Acknowledgement]) -> Finding:
     worse = Metric(finding.metric).worse
     bounds = (finding.ci_low, finding.ci_high) if worse > 0 else (finding.ci_high, finding.ci_low)
     mild, bad = (finding.change if bound is None else bound for bound in bounds)
-    size = mild if mild * worse > 0 else math.copysign(1e-12, worse)
+    size = mild if mild * worse > 0 else math.copysign(SLIGHT, worse)
     for one in reversed(near):
         known = one.covering(finding.service, finding.metric, size)
         if known is not None:
@@ -216,24 +235,34 @@ class AcknowledgedFile:
 
     def add(self, one: Acknowledgement) -> None:
         """Keep it; it replaces one of the same event."""
-        self._write([*(old for old in self.read() if old.id != one.id), one])
+        with self._alone():
+            self._write([*(old for old in self.read() if old.id != one.id), one])
 
     def remove(self, event_id: str) -> Acknowledgement:
         """Take one away; ``ReadError`` names the nearest known one."""
-        every = self.read()
-        found = next((one for one in every if one.id == event_id), None)
-        if found is None:
-            near = did_you_mean(event_id, [one.id for one in every])
-            raise ReadError(f"{self.path}: {event_id} is not acknowledged{near}; `perfkit ack --list` shows what is")
-        self._write([one for one in every if one.id != event_id])
+        with self._alone():
+            every = self.read()
+            found = next((one for one in every if one.id == event_id), None)
+            if found is None:
+                near = did_you_mean(event_id, [one.id for one in every])
+                raise ReadError(
+                    f"{self.path}: {event_id} is not acknowledged{near}; `perfkit ack --list` shows what is"
+                )
+            self._write([one for one in every if one.id != event_id])
         return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two who change the file at once come one after the other."""
+        try:
+            with alone(self.path):
+                yield
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def _write(self, every: Sequence[Acknowledgement]) -> None:
         document = {"schema": SCHEMA, "acknowledged": [one.to_dict() for one in every]}
-        try:
-            write_whole(self.path, dump_json(document))
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        write_whole(self.path, dump_json(document))
 
 
 def _from_document(item: Any) -> Acknowledgement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 
 from perfkit.errors import ReadError
@@ -14,7 +14,7 @@ from perfkit.history.selection import Past, alike
 from perfkit.history.timeline import timeline_of
 from perfkit.history.watching import watch_timeline
 from perfkit.judge import judge
-from perfkit.model import Finding, Metric, Run, Verdict
+from perfkit.model import Finding, Run, Verdict
 from perfkit.policy import Policy
 
 
@@ -47,13 +47,9 @@ def acknowledge(
     own = [one for one in events if _is_at(one, event, runs)]
     at = own[0].index if own else _index(runs, event)
     alerts = [alert.event for alert in watch_timeline(timeline, policy).alerts if abs(alert.event.index - at) <= NEAR]
-    movements = _strongest(
-        (
-            *(KnownMovement.of_movement(item) for one in own for item in one.movements),
-            *_compared(runs, at, events, policy),
-            *(KnownMovement.of_movement(item) for one in alerts for item in one.movements),
-        )
-    )
+    seen = [KnownMovement.of_movement(item) for one in (*own, *alerts) for item in one.movements]
+    places = sorted({at, _index(runs, event)})
+    movements = _largest(_with_companions(seen, _compared(runs, places, events, policy)))
     if not movements:
         there = f"; the events of {first.scenario} are {', '.join(one.id for one in events)}" if events else ""
         raise ReadError(f"{event}: nothing is seen to have moved there{there}")
@@ -73,31 +69,36 @@ def _index(runs: Sequence[Run], run_id: str) -> int:
     return next(i for i, run in enumerate(runs) if run.id == run_id)
 
 
-def _compared(runs: Sequence[Run], at: int, events: Sequence[Event], policy: Policy) -> list[KnownMovement]:
-    """What a comparison calls between the levels before and after a place.
+def _compared(runs: Sequence[Run], places: Iterable[int], events: Sequence[Event], policy: Policy) -> list[Finding]:
+    """The levels before and after each of these places, compared."""
+    found: list[Finding] = []
+    for at in places:
+        begin = max((one.index for one in events if one.index < at - NEAR), default=0)
+        end = min((one.index for one in events if one.index > at + NEAR), default=len(runs))
+        if runs[begin:at] and runs[at:end]:
+            found += (item for item in judge(runs[begin:at], runs[at:end], policy).findings if not item.objective)
+    return found
 
-    The other metrics of a service that moved belong to it where they lean the same way: few runs after a change show it
-    in the most exact metric only, and the others follow as runs are added.
+
+def _with_companions(seen: Sequence[KnownMovement], compared: Sequence[Finding]) -> Iterator[KnownMovement]:
+    """What was seen to move, what a comparison calls, and the other metrics of these services that lean the same way.
+
+    Few runs show a change in the most exact metric only, and the others follow as runs are added.
     """
-    begin = max((one.index for one in events if one.index < at - NEAR), default=0)
-    end = min((one.index for one in events if one.index > at + NEAR), default=len(runs))
-    before, after = runs[begin:at], runs[at:end]
-    if not before or not after:
-        return []
-    findings = [item for item in judge(before, after, policy).findings if not item.objective]
-    called = [item for item in findings if item.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
-    senses = {(item.service, _is_worse(item)) for item in called}
-    leaning = [item for item in findings if item.change and (item.service, _is_worse(item)) in senses]
-    return [KnownMovement.of_finding(item) for item in dict.fromkeys((*called, *leaning))]
+    called = [item for item in compared if item.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
+    moved = [*seen, *(KnownMovement.of_finding(item) for item in called)]
+    yield from moved
+    senses = {(item.service, item.is_worse) for item in moved}
+    for other in map(KnownMovement.of_finding, compared):
+        if other.size and (other.service, other.is_worse) in senses:
+            yield other
 
 
-def _is_worse(finding: Finding) -> bool:
-    return (finding.change or 0.0) * Metric(finding.metric).worse > 0
-
-
-def _strongest(movements: Iterable[KnownMovement]) -> tuple[KnownMovement, ...]:
-    """One of each series and direction, the first that tells."""
+def _largest(movements: Iterable[KnownMovement]) -> tuple[KnownMovement, ...]:
+    """One of each series and direction."""
     found: dict[tuple[str, str, bool], KnownMovement] = {}
     for item in movements:
-        found.setdefault((item.service, item.metric.value, item.size > 0), item)
+        key = (item.service, item.metric.value, item.size > 0)
+        if key not in found or abs(item.size) > abs(found[key].size):
+            found[key] = item
     return tuple(found.values())
