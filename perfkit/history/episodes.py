@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from perfkit.history.events import Event, Movement
-
-ALIKE = 1.5  # times the size, up or down, within which a worsening of the same series is the earlier one again
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +83,19 @@ class Episode:
     @property
     def fingerprints(self) -> tuple[str, ...]:
         """The same for each of its names, for what was followed before its place moved."""
-        return tuple(hashlib.sha256(f"{self.scenario}\n{name}".encode()).hexdigest()[:12] for name in self.names)
+        return tuple(fingerprint(self.scenario, name) for name in self.names)
+
+
+def fingerprint(scenario: str, name: str) -> str:
+    """Under which an event of that name is followed elsewhere."""
+    return hashlib.sha256(f"{scenario}\n{name}".encode()).hexdigest()[:12]
 
 
 def episodes_of(sightings: Iterable[Sighting]) -> tuple[Episode, ...]:
     """Sightings of one scenario, oldest first, as episodes, in order of their beginning.
 
-    A worsening of much the same size in the series that led an earlier episode, after that was over, is its relapse.
-    What only got better is no episode.
+    A worsening in the series that led an earlier episode, between much the same levels, is its relapse: in between it
+    must have been over.  What only got better is no episode.
     """
     found: list[Episode] = []
     for one in sightings:
@@ -108,12 +110,12 @@ def episodes_of(sightings: Iterable[Sighting]) -> tuple[Episode, ...]:
 
 
 def _comes_back(one: Sighting, known: Episode) -> bool:
-    if known.is_open:
-        return False
     lead = known.last.worse[0]
     return any((item.service, item.metric) == (lead.service, lead.metric) and _alike(item, lead) for item in one.worse)
 
 
 def _alike(one: Movement, other: Movement) -> bool:
-    sizes = abs(one.size), abs(other.size)
-    return sizes[0] == sizes[1] or (max(sizes) <= ALIKE * min(sizes) and math.isfinite(max(sizes)))
+    """Whether both levels are nearer to those of the other than half its size."""
+    half = abs(other.change.after - other.change.before) / 2.0
+    ends = ((one.change.before, other.change.before), (one.change.after, other.change.after))
+    return all(abs(a - b) < half for a, b in ends)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+import numpy as np
+
 from perfkit.history.acknowledged import Acknowledgement, match
 from perfkit.history.events import NEAR, Event, Movement, group, shared_alpha
 from perfkit.history.timeline import Moment, Timeline
@@ -140,12 +142,11 @@ def _alerts(
         raised |= {(service, metric, alarm.index): alarm for alarm in found}
     changes = _changes(timeline, alarms, policy)
     movements = [_movement(*key, alarm, changes[key]) for key, every in alarms.items() for alarm in every]
-    turned = {key: [(step.index, _rise(step)) for step in _steps(alarms[key], changes[key])] for key in alarms}
     alerts = []
     for event in group(timeline, movements):
         own = [raised[item.service, item.metric, item.change.index] for item in event.movements]
         at = min(alarm.raised_at for alarm in own)
-        holds = tuple(item for item in event.movements if not _is_over(item, turned[item.service, item.metric]))
+        holds = tuple(item for item in event.movements if _holds(item, timeline, changes[item.service, item.metric]))
         serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
         alerts.append(Alert(event, timeline.moments[at], len(timeline) - 1 - at, holds, serious))
     return tuple(alerts)
@@ -166,10 +167,6 @@ def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[Chan
     return Movement(service, metric, change)
 
 
-def _steps(alarms: Sequence[Alarm], changes: Sequence[ChangePoint]) -> list[Alarm | ChangePoint]:
-    return [*alarms, *changes]
-
-
 def _rise(step: Alarm | ChangePoint) -> float:
     return step.after - step.before
 
@@ -185,12 +182,13 @@ def _changes(
     return {key: segment(timeline.series[key], alpha=each).changes if every else () for key, every in alarms.items()}
 
 
-def _is_over(movement: Movement, turned: Sequence[tuple[int, float]]) -> bool:
-    """Whether at least half of it was taken back later."""
-    size = movement.change.after - movement.change.before
-    return any(
-        at > movement.change.index + NEAR and size * step < 0 and 2 * abs(step) >= abs(size) for at, step in turned
-    )
+def _holds(movement: Movement, timeline: Timeline, changes: Sequence[ChangePoint]) -> bool:
+    """Whether its series now stands nearer to the level after it than to the one before it."""
+    change = movement.change
+    begin = max([change.index, *(one.index for one in changes)])
+    values = timeline.series[movement.service, movement.metric][begin:]
+    now = float(np.nanmedian(values))
+    return 2.0 * (now - change.before) * _rise(change) >= _rise(change) ** 2
 
 
 def is_beyond(movement: Movement, policy: Policy) -> bool:
