@@ -184,7 +184,7 @@ def test_ends_that_do_not_differ_are_told(repository):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_search_leaves_only_its_log(repository, number):
     folder, commits = repository
     asked = order(folder, commits, log_path=folder.parent / "log.jsonl")
@@ -202,6 +202,8 @@ def test_a_stopped_search_leaves_only_its_log(repository, number):
         assert any(b"pair 1 of" in line for line in process.stderr)  # a step is under way, in a process of git's
         assert processes(folder)
         process.send_signal(number)
+        if number is signal.SIGHUP:
+            process.send_signal(number)  # as when a terminal is closed
         said = process.stderr.read().decode()
     assert process.returncode != 0
     assert "KeyboardInterrupt" in said
@@ -245,6 +247,43 @@ def test_ends_that_make_no_sense_are_refused(repository, capsys, more, said):
     folder, _ = repository
     assert main(words(folder, "HEAD~1", *more), sys.stdout, sys.stderr) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--build", "sh -c 'make"], '--build "sh -c \'make": cannot be taken apart (No closing quotation)'),
+        (["--build", " "], "--build ' ': is empty"),
+        (["--serve", 'app "{port}'], "--serve 'app \"{port}': cannot be taken apart"),
+    ],
+)
+def test_commands_that_cannot_be_are_refused_before_anything_is_done(repository, capsys, more, said):
+    folder, commits = repository
+    assert main(words(folder, commits[0], *more), sys.stdout, sys.stderr) == 2
+    assert said in capsys.readouterr().err
+    assert_nothing_is_left(folder)
+
+
+def test_where_there_is_no_repository_or_a_shallow_one(repository, tmp_path, capsys, monkeypatch):
+    folder, commits = repository
+    monkeypatch.chdir(tmp_path)
+    assert main(words(folder, commits[0]), sys.stdout, sys.stderr) == 2
+    assert f"{tmp_path} is in no git repository" in capsys.readouterr().err
+    git(tmp_path, "clone", "-q", "--depth", "2", folder.as_uri(), "shallow")
+    monkeypatch.chdir(tmp_path / "shallow")
+    assert main(words(folder, commits[0]), sys.stdout, sys.stderr) == 2
+    assert "`git fetch --unshallow` may bring it" in capsys.readouterr().err
+
+
+def test_what_a_service_wrote_is_harmless_on_the_terminal(repository, capsys):
+    folder, commits = repository
+    serve = f"{sys.executable} -c \"print('\\x1b]0;owned\\x07')\""
+    assert main([*words(folder, commits[0]), "--serve", serve], sys.stdout, sys.stderr) == 3
+    said = capsys.readouterr()
+    assert "owned" in said.out
+    assert "owned" in said.err
+    assert "\x1b" not in said.out + said.err
+    assert said.out.startswith(f"not found: {commits[-1][:9]} is not shown to be worse than")
 
 
 def test_it_must_know_how_the_service_starts(repository, capsys):

@@ -12,7 +12,7 @@ from samples import run as make_run
 
 from perfkit.cli import main
 from perfkit.cli.changes import exit_code
-from perfkit.errors import MissingExtra, SettingsError
+from perfkit.errors import HistoryError, MissingExtra, SettingsError
 from perfkit.history.scan import CHUNK, Task, scan
 from perfkit.history.survey import stored_timelines, survey
 from perfkit.model import Check, Severity, Validity
@@ -113,6 +113,8 @@ def test_only_what_is_asked_for_is_shown_and_events_stay_the_same(tmp_path, rng)
         (["api", "--all"], 2, "name scenarios, or say --all"),
         (["api", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], 2, "say one of them"),
         (["api", "--scheduler", "nonsense://"], 2, "no Dask scheduler answers there"),
+        (["api", "--scheduler", "nonsense"], 2, "write one such as tcp://10.0.0.5:8786"),
+        (["api", "--scheduler", "http://127.0.0.1:8786"], 2, "write one such as tcp://10.0.0.5:8786"),
     ],
 )
 def test_mistakes_are_told(tmp_path, rng, capsys, words, code, said):
@@ -134,9 +136,27 @@ def test_it_fails_on_a_regression_when_asked_to(tmp_path, rng, capsys, size, cod
     assert main([*words, "--fail-on", "regression"], sys.stdout, sys.stderr) == code
 
 
+def test_news_of_another_service_hide_no_regression(tmp_path, rng):
+    """shop gets worse and stays so; cart gets worse and better again, which is the newest event."""
+    store = RunStore(str(tmp_path))
+    for number in range(60):
+        factors = {"shop": 1.4 if number >= 20 else 1.0, "cart": 1.4 if 30 <= number < 45 else 1.0}
+        stats = {
+            name: plain_stats(20.0 * factor * float(np.exp(rng.normal(0, 0.02)))) for name, factor in factors.items()
+        }
+        store.add(make_run(stats, number=number, scenario="api"))
+    found = survey(stored_timelines(store))
+    assert [event.kind for event in found[0].events] == ["regression", "regression", "improvement"]
+    (held,) = found[0].worsenings
+    assert held.services == ("shop",)
+    assert exit_code(found, "regression") == 1
+    assert exit_code(found, "never") == 0
+    assert exit_code(found, "regression", {held.id}) == 0
+
+
 def test_what_is_acknowledged_fails_no_more(tmp_path, rng):
     found = survey(stored_timelines(filled(tmp_path, rng)))
-    event = found[0].newest
+    event = found[0].events[-1]
     assert exit_code(found, "regression") == 1
     assert exit_code(found, "regression", {event.id}) == 0
     assert exit_code(found, "regression", {event.aliases[0]}) == 0  # the name it had before a run more was known
@@ -172,6 +192,17 @@ def test_a_cluster_gives_the_same_to_the_last_bit(rng):
         found = scan(tasks, scheduler=cluster.scheduler_address, on_progress=lambda *said: told.append(said))
     assert found == scan(tasks, jobs=1)
     assert told[-1] == (60, 60)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_its_workers_is_told(rng, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("perfkit.history.scan.ALIVE_S", 0.5)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+        tell = lambda done, _: cluster.scale(0)  # noqa: E731 - the first result is the last one
+        with pytest.raises(HistoryError, match="no worker is left"):
+            scan(many(rng, count=400, n=2000), scheduler=cluster.scheduler_address, on_progress=tell)
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):

@@ -39,8 +39,16 @@ def resolve(folder: Path, name: str, what: str) -> str:
     """The id of a commit, branch or tag."""
     done = _run(folder, ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"))
     if done.returncode:
-        raise SettingsError(f"{what} {name!r}: git knows no such commit, branch or tag in {folder}")
+        raise SettingsError(f"{what} {name!r}: {_why_unknown(folder)}")
     return done.stdout.strip()
+
+
+def _why_unknown(folder: Path) -> str:
+    shallow = _run(folder, ("rev-parse", "--is-shallow-repository"))
+    if shallow.returncode:
+        return f"{folder} is in no git repository; go into the one of the service"
+    hint = ": it is a shallow clone, and `git fetch --unshallow` may bring it" if "true" in shallow.stdout else ""
+    return f"git knows no such commit, branch or tag in {folder}{hint}"
 
 
 def is_ancestor(folder: Path, older: str, newer: str) -> bool:

@@ -20,7 +20,7 @@ from perfkit.bisect.repository import ask, bisection, commit_of, is_ancestor, ma
 from perfkit.bisect.step import build, judge_commit
 from perfkit.errors import HistoryError, SettingsError
 from perfkit.history.attribution import Commit
-from perfkit.load.served import checkout
+from perfkit.load.served import checkout, command_words
 from perfkit.side_by_side import Tell
 
 STEP_COMMAND = "bisect-step"
@@ -81,8 +81,11 @@ def outlook(order: Order) -> Outlook:
     Raises
     ------
     SettingsError
-        The good commit is no ancestor of the bad one, or both are the same.
+        The good commit is no ancestor of the bad one, or both are the same; a command cannot be taken apart.
     """
+    for command, what in ((order.serve, "--serve"), (order.build, "--build")):
+        if command is not None:
+            command_words(command, what)
     if order.good == order.bad:
         raise SettingsError(f"--good and --bad are the same commit {order.good[:9]}; there is nothing to search")
     if not is_ancestor(order.repository, order.good, order.bad):
@@ -98,7 +101,8 @@ def search(order: Order, tell: Tell) -> Result:
     """Find the first bad commit between a good and a bad one.
 
     The working tree of the user is not touched: commits are checked out and built in temporary folders.  Nothing of
-    them, of git's state or of a process is left, also after Ctrl-C; the log is, and the same search goes on with it.
+    them, of git's state or of a process is left, also after Ctrl-C or with its terminal gone; the log is, and the same
+    search goes on with it.
 
     Raises
     ------
@@ -179,9 +183,19 @@ def _end(process: subprocess.Popen[bytes], ended: int) -> None:
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM is cleaned up after like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM, and SIGHUP where ``nohup`` does not hold it off, are cleaned up after like Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def stop(*_: object) -> None:
+        for number in before:  # a terminal that is closed says so more than once
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

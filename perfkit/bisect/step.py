@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shlex
 import signal
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ from perfkit.bisect.repository import under_test
 from perfkit.config import Scenario
 from perfkit.errors import LoadError
 from perfkit.load.scenario_run import run_scenario
-from perfkit.load.served import checkout, served
+from perfkit.load.served import checkout, command_words, served
 from perfkit.model import Comparison, Finding, Run, Verdict
 from perfkit.side_by_side import Outcome, SideBySide, Tell
 from perfkit.store import RunStore
@@ -133,7 +132,7 @@ def build(command: str | None, tree: Path) -> None:
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                shlex.split(command),
+                command_words(command, "build"),
                 cwd=tree,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

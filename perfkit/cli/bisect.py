@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +114,7 @@ def bisect(
     if dry_run:
         write(_steps(order), output)
         return 0
-    result = search(order, partial(click.echo, err=True))
+    result = search(order, _tell)
     write(dump(result.to_dict()) if format_ == "json" else _told(result), output)
     return 0 if result.found else EXIT_NOT_FOUND
 
@@ -129,10 +128,17 @@ def step(order: Path) -> int:
     from perfkit.errors import PerfkitError
 
     try:
-        return run_step(order, partial(click.echo, err=True))
+        return run_step(order, _tell)
     except PerfkitError as error:
         click.echo(f"perfkit: {error}", err=True)
         return FAILED
+
+
+def _tell(text: str) -> None:
+    """What builds and services wrote is in it."""
+    from perfkit.render.theme import clean
+
+    click.echo(clean(text), err=True)
 
 
 def _steps(order: Order) -> str:
@@ -157,7 +163,8 @@ def _told(result: Result) -> str:
 
     lines = []
     if not result.suspects:
-        lines += [f"not found: {result.bad[:9]} is not shown to be worse than {result.good[:9]}: {result.step.why}"]
+        why = clean(result.step.why)
+        lines += [f"not found: {result.bad[:9]} is not shown to be worse than {result.good[:9]}: {why}"]
     elif not result.found:
         lines += [f"not found: one of these {len(result.suspects)} commits; the others could not be told from it:"]
     for commit in result.suspects:

@@ -45,7 +45,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
     type=click.Choice(["regression", "never"]),
     default="never",
     show_default=True,
-    help="Exit with 1 when the newest event of a scenario is a regression that nobody acknowledged.",
+    help="Exit with 1 when the newest change of any series is for the worse and nobody acknowledged it.",
 )
 @click.option(
     "--repository",
@@ -163,7 +163,6 @@ def _write(
 
 
 def exit_code(found: Sequence[Survey], fail_on: str, silenced: Collection[str] = ()) -> int:
-    """1 when it shall fail on regressions, and the newest event of a scenario is one that nobody acknowledged."""
-    newest = [survey.newest for survey in found if survey.newest is not None]
-    bad = [event for event in newest if event.kind != "improvement" and not any(map(event.answers_to, silenced))]
+    """1 when it shall fail on regressions, and one holds that nobody acknowledged."""
+    bad = [event for survey in found for event in survey.worsenings if not any(map(event.answers_to, silenced))]
     return int(fail_on == "regression" and bool(bad))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import as_completed as completed_here
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ CHUNK = 40_000  # values that travel together: some 60 ms of work
 # Where the cores are busy otherwise, a second process does not pay at all
 WORTH_A_PROCESS = 2_000_000
 CONNECT_S = 10.0
+ALIVE_S = 30.0  # without a result after which it is asked whether any worker is left
+_ADDRESS = re.compile(r"((tcp|tls|ucx|wss?)://)?[^\s/]+:\d+")  # Dask itself takes 20 s to give up on another
 OnProgress = Callable[[int, int], None]
 
 
@@ -130,7 +133,7 @@ def _in_processes(chunks: Sequence[list[Task]], count: int, tell: _Progress) -> 
 def _on_cluster(address: str, chunks: Sequence[list[Task]], tell: _Progress) -> list[list[Segmentation]]:
     """Chunks are sent a few at a time, so that neither this process nor the scheduler holds all of them twice."""
     try:
-        from distributed import CancelledError, KilledWorker, as_completed
+        from distributed import CancelledError, KilledWorker
     except ImportError as error:
         raise MissingExtra(f"{address}: Dask is not installed; pip install 'perfkit[dask]' brings it") from error
     found: list[list[Segmentation]] = [[] for _ in chunks]
@@ -146,21 +149,40 @@ def _on_cluster(address: str, chunks: Sequence[list[Task]], tell: _Progress) -> 
             return futures
 
         try:
-            going = as_completed(sent(4 * sum(client.nthreads().values())), loop=client.loop)
-            for future in going:
-                number = numbers.pop(future)
-                found[number] = future.result()
-                tell(found[number])
-                going.update(sent(1))
-        except (ImportError, OSError, KilledWorker, CancelledError) as error:
-            what = f"{address}: the workers failed: {type(error).__name__}: {error}"
+            going = set(sent(4 * sum(client.nthreads().values())))
+            while going:
+                done = _some(client, going)
+                for future in done:
+                    number = numbers.pop(future)
+                    found[number] = future.result()
+                    tell(found[number])
+                going = going - done | set(sent(len(done)))
+        except CancelledError as error:
+            raise HistoryError(f"{address}: the connection to the scheduler was lost; begin again") from error
+        except (ImportError, OSError, KilledWorker) as error:
+            what = f"{address}: the workers failed: {type(error).__name__}: {' '.join(str(error).split())}"
             raise HistoryError(f"{what}; each needs perfkit of this version, and memory") from error
     return found
+
+
+def _some(client: Any, going: Collection[Any]) -> set[Any]:
+    """Those that are done, at least one; ``OSError`` when nobody is left who could do any: Dask would wait for ever."""
+    from distributed import wait
+
+    while True:
+        try:
+            with client.as_current():
+                return set(wait(going, timeout=ALIVE_S, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            if not client.nthreads():
+                raise OSError("no worker is left") from None
 
 
 def _connected(address: str) -> Any:
     from distributed import Client
 
+    if not _ADDRESS.fullmatch(address):
+        raise SettingsError(f"{address}: no Dask scheduler answers there: write one such as tcp://10.0.0.5:8786")
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -49,9 +49,11 @@ class Survey:
         return sum(not moment.valid for moment in self.timeline.moments)
 
     @property
-    def newest(self) -> Event | None:
-        """The last event, or ``None`` where nothing happened."""
-        return self.events[-1] if self.events else None
+    def worsenings(self) -> tuple[Event, ...]:
+        """Events for the worse that hold: what is newest of a series, whatever happened to others since."""
+        newest = {(item.service, item.metric): event for event in self.events for item in event.movements}
+        worse = ((event, item) for event in self.events for item in event.movements if item.is_worse)
+        return tuple(dict.fromkeys(e for e, item in worse if newest[item.service, item.metric] is e))
 
     @property
     def outliers(self) -> Mapping[int, tuple[Series, ...]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from perfkit.errors import LoadError
+from perfkit.errors import LoadError, SettingsError
 from perfkit.load.locust import free_port
 
 READY_TIMEOUT_S = 60.0
@@ -46,6 +46,17 @@ def _git(repository: Path, *words: str, what: str) -> None:
         )
 
 
+def command_words(command: str, what: str) -> list[str]:
+    """The words of a command that is started without a shell; ``SettingsError`` where it cannot be taken apart."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"{what} {command!r}: cannot be taken apart ({error}); close what is quoted") from error
+    if not words:
+        raise SettingsError(f"{what} {command!r}: is empty; leave it out, or write a command")
+    return words
+
+
 @contextmanager
 def served(command: str, folder: Path) -> Iterator[str]:
     """Start a service in a folder and yield its address once it takes connections.
@@ -59,9 +70,11 @@ def served(command: str, folder: Path) -> Iterator[str]:
     ------
     LoadError
         It cannot be started, ends, or does not listen within a minute; with the last lines that it wrote.
+    SettingsError
+        The command cannot be taken apart into words.
     """
     port = free_port()
-    words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
+    words = [word.replace("{port}", str(port)) for word in command_words(command, "serve")]
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
