@@ -11,7 +11,7 @@ from typing import Any
 
 from perfkit.document import comparison_from_document, parse_time
 from perfkit.errors import ReadError
-from perfkit.history.episodes import Episode, Sighting, episodes_of
+from perfkit.history.episodes import Episode, Sighting, episodes_of, fingerprint
 from perfkit.history.events import Event, Movement
 from perfkit.history.timeline import Moment
 from perfkit.model import Comparison, Finding, Metric, Verdict
@@ -52,6 +52,13 @@ class Result:
     def news(self) -> tuple[Episode, ...]:
         """Episodes that hold and that nobody acknowledged."""
         return tuple(one for one in self.episodes if one.is_open and not one.last.acknowledged)
+
+    @property
+    def fingerprint(self) -> str:
+        """Under which a worsening since the same baseline is followed; empty without two builds to compare."""
+        if self.comparison is None or not self.comparison.baseline.runs:
+            return ""
+        return fingerprint(self.scenario, _after(self.comparison))
 
 
 def read_result(path: str | Path) -> Result:
@@ -126,7 +133,12 @@ def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
         for run in (comparison.baseline.runs[-1], comparison.candidate.runs[0])
     )
     movements = tuple(_finding(one) for one in sorted(found, key=lambda f: f.p_adjusted if f.p_adjusted else 0.0))
-    return [Sighting(Event(f"after-{before.run_id}", scenario, 0, before, after, movements))]
+    return [Sighting(Event(_after(comparison), scenario, 0, before, after, movements))]
+
+
+def _after(comparison: Comparison) -> str:
+    """The name of what happened since the baseline: other candidates, the same event."""
+    return f"after-{comparison.baseline.runs[-1].id}"
 
 
 def _finding(finding: Finding) -> Movement:

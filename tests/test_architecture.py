@@ -34,6 +34,7 @@ LEVELS = [
     "store",
     "history",
     "results",
+    "news",
     "load",
     "render",
     "deliver",

@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 from perfkit.errors import SettingsError
 from perfkit.history.acknowledged import Acknowledgement, match
 from perfkit.history.events import Event, Series, find_events
+from perfkit.history.excerpt import excerpts
 from perfkit.history.survey import survey
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.history.watching import ScenarioWatch
@@ -167,6 +168,7 @@ class Trend:
             "last_run": self.moments[-1].run_id if self.moments else None,
             "events": [{**event.to_dict(), "acknowledged": self.is_known(event)} for event in self.events],
             "levels": [course.to_dict() for course in self.courses],
+            "courses": excerpts(self),
             "watch": self.watch.to_dict() if self.watch is not None else None,
         }
 

@@ -1,0 +1,120 @@
+"""What is new in a result for somebody who was told earlier ones: what appeared, what came back, what is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perfkit.history.episodes import Episode
+from perfkit.model import Verdict
+from perfkit.results import Result
+
+MOST_KNOWN = 200  # worsenings that are remembered: the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A worsening that somebody was told: its names (see `Episode.fingerprints`) when last seen, and how it was put."""
+
+    names: tuple[str, ...]
+    headline: str
+
+    @classmethod
+    def of_episode(cls, episode: Episode) -> Known:
+        """As it stands now."""
+        return cls(episode.fingerprints, episode.last.event.headline)
+
+    def shared(self, episode: Episode) -> int:
+        """How many names it has in common with an episode; 0: it is another one."""
+        return len(set(self.names) & set(episode.fingerprints))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What somebody knows of a scenario: the worsenings that hold, oldest first, and whether its runs were unfit."""
+
+    open: tuple[Known, ...] = ()
+    invalid: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "open": [{"names": list(one.names), "headline": one.headline} for one in self.open],
+            "invalid": self.invalid,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Told:
+        """``KeyError`` or ``TypeError`` for what `to_dict` did not write."""
+        return cls(
+            tuple(Known(tuple(map(str, one["names"])), str(one["headline"])) for one in plain["open"]),
+            bool(plain["invalid"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new; false when nothing is.
+
+    Parameters
+    ----------
+    appeared, returned
+        Worsenings that hold and were not told: new ones, and those that were over before.
+    over
+        What was told and does not hold any more.
+    invalid
+        Whether the runs cannot be judged, for the first time.
+    after
+        What is known once this is told.
+    """
+
+    appeared: tuple[Episode, ...]
+    returned: tuple[Episode, ...]
+    over: tuple[Known, ...]
+    invalid: bool
+    after: Told
+
+    def __bool__(self) -> bool:
+        return bool(self.appeared or self.returned or self.over or self.invalid)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for those who are to hear the same."""
+        names = tuple(one.fingerprints for one in (*self.appeared, *self.returned))
+        return names, tuple(one.names for one in self.over), self.invalid
+
+
+def news_of(result: Result, told: Told) -> News:
+    """What a result says that was not told.
+
+    An acknowledged worsening is no news, nor is its end.  What was told and is not in the result at all is taken to
+    hold still: the history at hand may be a part of the one that it was seen in.
+    """
+    pairs = [(known, _same(known, result.episodes)) for known in told.open]
+    seen = [found for _, found in pairs if found is not None]
+    fresh = [one for one in result.news if one not in seen]
+    over = tuple(known for known, found in pairs if _is_over(known, found, result))
+    open_now = [known for known, found in pairs if found is None and known not in over]
+    open_now += [Known.of_episode(one) for one in result.news]
+    invalid = result.verdict is Verdict.INVALID
+    return News(
+        tuple(one for one in fresh if not one.relapses),
+        tuple(one for one in fresh if one.relapses),
+        over,
+        invalid and not told.invalid,
+        Told(tuple(open_now[-MOST_KNOWN:]), invalid),
+    )
+
+
+def _same(known: Known, episodes: Sequence[Episode]) -> Episode | None:
+    """The episode that was told: of neighbours, whose names may overlap, the one that has most in common with it."""
+    best = max(episodes, key=known.shared, default=None)
+    return best if best is not None and known.shared(best) else None
+
+
+def _is_over(known: Known, found: Episode | None, result: Result) -> bool:
+    if found is not None:
+        return not found.is_open
+    fine = result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)
+    return not result.watched and fine and result.fingerprint in known.names
