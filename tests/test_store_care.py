@@ -16,6 +16,7 @@ from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
+from perfkit.load.unsent import send
 from perfkit.store.amounts import parse_age, parse_size, size_text
 from perfkit.store.export import exported, measurements
 from perfkit.store.retention import Retention, plan_removal, plan_retention, protected_runs, remove
@@ -371,6 +372,33 @@ def test_a_branch_may_be_called_what_git_allows(repository, name):
     assert kept.ids() == [one]
     assert one in git(repository, "ls-tree", "--name-only", f"refs/heads/{name.replace('%25', '%')}")
     assert git(repository, "rev-list", "--count", "main").strip() == "1"
+
+
+def test_a_folder_below_the_repository_will_do(repository, monkeypatch):
+    one = branch(repository).add(run({"a": plain_stats()}))
+    (repository / "service").mkdir()
+    monkeypatch.chdir(repository / "service")
+    below = RunStore("git+branch://perf-history")
+    assert below.add(run({"a": plain_stats()})) == one
+    other = below.add(run({"a": plain_stats(21.0)}, number=1))
+    assert below.ids() == branch(repository).ids() == [one, other]
+    below.place.remove_runs([other])
+    assert branch(repository).ids() == [one]
+
+
+def test_a_run_that_its_store_does_not_take_is_kept_here(repository, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = store.get(store.ids()[0])
+    (store.folder / one.id / "source").mkdir()
+    (store.folder / one.id / "source" / "locust.log").write_text("hello")
+    with pytest.raises(
+        StoreError, match=r"checked out.*the run is kept in data/unsent, `perfkit store sync .*` sends it"
+    ):
+        send(one, store.folder / one.id, branch(repository, "main"))
+    assert folders(RunStore("data/unsent")) == {
+        name: size for name, size in folders(store).items() if name.startswith(one.id)
+    }
+    assert sync(RunStore("data/unsent"), branch(repository)).copied == (one.id,)
 
 
 def test_a_branch_that_somebody_works_on_is_left_alone(repository):

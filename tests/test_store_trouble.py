@@ -1,6 +1,7 @@
 """A store in trouble: no permission, no room, a server that says no, files that vanish while it looks."""
 
 import errno
+import io
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from object_store import KEYS, forget_connections
 from samples import EPOCH, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
+from perfkit.cli import main
 from perfkit.store.local_folder import LocalFolder
 from perfkit.store.remote_folder import RemoteFolder
 from perfkit.store.retention import Retention, plan_removal, plan_retention, remove
@@ -181,6 +183,14 @@ def test_a_server_that_says_no(refusing):
             ask()
     with pytest.raises(StoreError, match="could not be written: "):
         store.add(run({"a": plain_stats()}))
+
+
+def test_a_store_that_does_not_answer_is_told_before_the_load(refusing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out, err = io.StringIO(), io.StringIO()
+    assert main(["run", "baseline", "--store", "s3://team/runs"], out, err) == 4
+    assert err.getvalue() == "perfkit: s3://team/runs: cannot be read: Access Denied\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_where_nobody_answers():

@@ -22,6 +22,7 @@ from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_
 from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
 from perfkit.load.services import start_services
+from perfkit.load.unsent import send
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Run, Severity, Validity
 from perfkit.readers.generator import generator_facts
@@ -62,7 +63,7 @@ def run_scenario(
     LoadError
         Load could not be run or measured nothing; no folder that looks like a good run is left.
     StoreError
-        The run could not be written.
+        The run could not be written, or not be sent; then it is kept here, and the error names the place.
     """
     with _folder(store) as parent, _with_target(scenario) as scenario:
         intent = _intent(scenario, labels)
@@ -80,10 +81,9 @@ def run_scenario(
         except OSError as error:
             what = f"{folder}: the run could not be kept whole: {error.strerror or error}"
             raise StoreError(f"{what}; what was recorded can be read, as an interrupted run") from error
-        run_id = store.add(run)
         if store.folder is None:
-            store.add_files(run_id, folder / "source")
-            return store.get(run_id)  # the folder here is about to go
+            return send(run, folder, store)
+        store.add(run)
         (folder / STARTED).unlink()
         return run
 
@@ -94,6 +94,7 @@ def _folder(store: RunStore) -> Iterator[Path]:
     if store.folder is not None:
         yield store.folder
         return
+    store.place.names()  # one that cannot be reached is told before the load, not after it
     with tempfile.TemporaryDirectory(prefix="perfkit-") as name:
         yield Path(name)
 

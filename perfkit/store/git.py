@@ -51,7 +51,7 @@ class Git:
     def blobs(self, commit: str) -> dict[str, tuple[str, int]]:
         """Every file of a commit: its hash and its size in bytes, 0 when git has lost it."""
         found = {}
-        for line in os.fsdecode(self("ls-tree", "-r", "-l", "-z", commit)).split("\0"):
+        for line in os.fsdecode(self("ls-tree", "--full-tree", "-r", "-l", "-z", commit)).split("\0"):
             facts, _, path = line.partition("\t")
             if path and facts.split()[1] == "blob":
                 _, _, blob, size = facts.split()

@@ -162,7 +162,7 @@ class GitBranch:
         in_vain = 0
         while True:
             tip = self._tip()
-            listed = self.git("ls-tree", "-z", "--name-only", tip) if tip is not None else b""
+            listed = self.git("ls-tree", "--full-tree", "-z", "--name-only", tip) if tip is not None else b""
             wanted = changes(set(os.fsdecode(listed).split("\0")))
             if not wanted:
                 return
