@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, Settings, load_settings
 from perfkit.document import make_run_id
-from perfkit.errors import NotComparable, PerfkitError, ReadError
+from perfkit.errors import NotComparable, PerfkitError, ReadError, did_you_mean
 from perfkit.history.acknowledged import AcknowledgedFile
 from perfkit.history.against import judge_history
 from perfkit.history.creep import creep_of
-from perfkit.history.selection import Past, select
+from perfkit.history.selection import Past, in_time, select
 from perfkit.history.selectors import misspelt, readings
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.history.trend import known_events, trend_of
@@ -45,6 +45,7 @@ __all__ = [
     "execution_record",
     "expand_path",
     "explain",
+    "first_named",
     "import_run",
     "known_history",
     "levels_of",
@@ -110,11 +111,29 @@ def _profile(history: NoiseProfile | Sequence[Run | str | Path] | None) -> Noise
     return profile_of(runs[0].scenario, runs) if runs else None
 
 
-def replay_history(store: str, scenario: str, *, policy: Policy | None = None, window: int = 9) -> tuple[Replay, ...]:
-    """When would this policy have fired on the stored history of a scenario?  Oldest first."""
-    known = RunStore(store)
-    ids = known.runs(scenario=scenario)["id"]
-    return replay([known.get(run_id) for run_id in ids], policy or Policy(), window)
+def replay_history(
+    store: str, scenario: str, *, policy: Policy | None = None, window: int = 9, baselines: Path | None = None
+) -> tuple[Replay, ...]:
+    """When would this policy have fired on the stored runs of a scenario, or on those of a selector?  Oldest first.
+
+    Raises
+    ------
+    ReadError
+        There is no such scenario, or the selector names nothing.
+    NotComparable
+        There are too few valid runs.
+    """
+    if is_selector(scenario):
+        runs = in_time(load_runs([scenario], store=store, baselines=baselines))
+    else:
+        known = RunStore(store)
+        ids = known.runs(scenario=scenario)["id"]
+        if not len(ids):
+            names = list(dict.fromkeys(known.runs()["scenario"]))
+            there = f"; there are {', '.join(names)}" if names else "; it has no runs yet"
+            raise ReadError(f"{known.url}: no scenario {scenario!r}{did_you_mean(scenario, names)}{there}")
+        runs = tuple(known.get(run_id) for run_id in ids)
+    return replay(runs, policy or Policy(), window)
 
 
 def explain(
@@ -168,7 +187,15 @@ def _beside(place: str) -> str:
     return str(above) if "://" not in place and not Path(place).exists() and above.exists() else place
 
 
-def plan(store: str, scenario: str, percent: float, *, power: float, policy: Policy | None = None) -> pd.DataFrame:
+def plan(
+    store: str,
+    scenario: str,
+    percent: float,
+    *,
+    power: float,
+    policy: Policy | None = None,
+    baselines: Path | None = None,
+) -> pd.DataFrame:
     """How many runs a comparison needs on each side to call a worsening of ``percent``.
 
     Learned from all runs of a scenario, or from those that a selector such as ``api@rolling`` names.
@@ -184,7 +211,7 @@ def plan(store: str, scenario: str, percent: float, *, power: float, policy: Pol
 
     known = RunStore(store)
     if is_selector(scenario):
-        runs = load_runs([scenario], store=store)
+        runs = load_runs([scenario], store=store, baselines=baselines)
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
     else:
         profile, lengths = known.noise_profile(scenario), known.runs(scenario=scenario)["duration_s"]
@@ -236,6 +263,13 @@ def load_runs(
     return tuple(run for name in names for run in _named(name, store, beside=from_notebook, baselines=baselines))
 
 
+def first_named(name: str, *, store: str, baselines: Path) -> str:
+    """The id of the first run that a selector, path or pattern names; any other text as it is, such as an id."""
+    if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in RunStore(store).ids()):
+        return load_runs([name], store=store, baselines=baselines)[0].id
+    return name
+
+
 def choose_runs(
     names: Sequence[str], *, store: str, baselines: Path, candidates: Sequence[Run] = ()
 ) -> tuple[tuple[Run, ...], tuple[str, ...]]:
@@ -244,6 +278,7 @@ def choose_runs(
     Selectors leave the candidates out.
     """
     past = Past(RunStore(store), baselines, candidates=tuple(candidates))
+    names = [name for name in names if name.strip()]
     chosen = [select(name, past) if is_selector(name) else None for name in names]
     runs = [
         one.runs if one is not None else _named(name, store, beside=False)

@@ -1,6 +1,7 @@
 """Pinned baselines: kept, moved, checked; slow creep against them is said."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -167,6 +168,32 @@ def test_accept_moves_the_anchor_and_keeps_where_it_was(rng, kept):
     again = accept(Past(past.store, past.baselines), ids[42], reason="and that", now=NOW)
     assert [item["reason"] for item in again.history] == ["release 1", "TLS everywhere"]
     assert again.expires == before.expires
+
+
+def test_a_baseline_that_has_expired_is_moved_with_a_new_day(rng, tmp_path):
+    store, ids = stored(tmp_path / "runs", nights(rng, 20))
+    past = past_of(tmp_path, store)
+    pin_runs(past, "v1", [store.get(one) for one in ids[:5]], reason="r", expires=NOW.date() - timedelta(days=1))
+    with pytest.raises(ReadError, match=r"v1: expired on .*; say until when it is good where it moves to: --expires"):
+        accept(past, ids[10], reason="r", now=NOW)
+    day = NOW.date() + timedelta(days=90)
+    moved = accept(past, ids[10], reason="r", now=NOW, expires=day)
+    assert (moved.expires, moved.history[0]["expires"]) == (day, str(NOW.date() - timedelta(days=1)))
+
+
+def test_of_those_who_pin_one_name_at_once_one_wins(rng, tmp_path):
+    store, ids = stored(tmp_path / "runs", nights(rng, 8))
+    past = past_of(tmp_path, store)
+
+    def attempt(run_id):
+        try:
+            return pin_runs(past, "v1", [store.get(run_id)], reason="r")[0].runs
+        except StoreError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [runs for runs in pool.map(attempt, ids) if runs]
+    assert [read_pinned(tmp_path / "baselines" / "api" / "v1.json").runs] == won
 
 
 def test_accept_is_refused_where_it_makes_no_sense(rng, kept):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from nights import nights, said, stored
@@ -176,6 +177,67 @@ def test_selectors_on_the_command_line(rng, tmp_path, monkeypatch):
     assert said("compare", "api@rolling", "--candidate", "api@lst:1", "--store", store.url)[0] == 2
     code, out, err = said("plan", "--scenario", "api@rolling", "--detect", "8%", "--store", store.url)
     assert code == 0, err
+
+
+NAMES = ["rolling", "rolling:main", "pinned:v1", "last:4", "commit:abcd", "branch:main"]
+
+
+@pytest.fixture
+def beside(rng, tmp_path, monkeypatch):
+    """Ids of twenty runs in the store of the folder that is worked in, twelve of them pinned."""
+    monkeypatch.chdir(tmp_path)
+    facts = {"git": {"commit": "abcd" * 10, "branch": "main"}}
+    _, every = stored("data/runs", nights(rng, 12, **facts), nights(rng, 8, first=12, factor=1.4, **facts))
+    assert said("baseline", "pin", "v1", *every[:12], "--reason", "r")[0] == 0
+    return every
+
+
+@pytest.mark.parametrize("name", [*(f"api@{name}" for name in NAMES), "{id}", "data/runs/{id}", "data/runs/*", "2025*"])
+def test_runs_are_named_alike_wherever_they_are_asked_for(beside, name):
+    words = name.format(id=beside[3])
+    for command in (
+        ("metrics", words),
+        ("baseline", "extract", words, "--output", "metrics.json"),
+        ("baseline", "pin", "v2", words, "--reason", "r"),
+        ("compare", words, "--candidate", beside[-1], "--fail-on", "never"),
+    ):
+        if command[0] == "compare" and "*" in name:
+            continue  # the candidate itself is among them
+        code, out, err = said(*command)
+        assert (command, code) == (command, 0), out + err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_histories_are_named_by_selectors_too(beside, name):
+    for command in (("plan", "--detect", "9%"), ("replay", "--window", "2")):
+        code, out, err = said(*command, "--scenario", f"api@{name}")
+        assert (command, code) == (command, 0), out + err
+    code, _, err = said("replay", "--scenario", "apj")
+    assert (code, "no scenario 'apj' (did you mean 'api'?)" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["api@rolling", "data/runs/{id}", "{id}*"])
+def test_the_first_of_the_runs_named_is_acknowledged_and_accepted(beside, name):
+    words = name.format(id=beside[12])
+    code, _, err = said("ack", words, "--reason", "r")
+    assert code == 0, err
+    assert json.loads(said("ack", "--list", "--format", "json")[1])[0]["id"] == beside[12]
+    assert said("baseline", "accept", words, "--reason", "r")[0] == 0
+    assert json.loads(said("baseline", "show", "v1", "--format", "json")[1])["runs"] == beside[12:]
+
+
+def test_an_empty_name_names_nothing(beside):
+    assert beside
+    code, _, err = said("compare", "", "--candidate", "api@last:1")
+    assert (code, "baseline: has no runs" in err) == (3, True)
+
+
+def test_the_folder_of_the_settings_holds_the_baselines_of_every_command(beside):
+    Path("data/baselines").rename("kept")
+    Path("other.toml").write_text('baselines = "kept"\n')
+    for command in (("plan", "--detect", "9%"), ("replay", "--window", "2")):
+        assert said(*command, "--scenario", "api@pinned:v1", "--settings", "other.toml")[0] == 0
+        assert said(*command, "--scenario", "api@pinned:v1")[0] == 2
 
 
 # git ----------------------------------------------------------------------------------------------------------------

@@ -38,9 +38,9 @@ def ack(
 ) -> None:
     """Acknowledge a change: `perfkit compare` without a baseline and `perfkit changes` list it, and stay silent.
 
-    EVENT is the id of an event, or of a run that begins a new level.  Silent until something new happens there: another
-    metric or service moves, or one moves by materially more.  Kept in data/acknowledged.json, to be reviewed and
-    committed.
+    EVENT is the id of an event, or of a run that begins a new level; of several runs, such as api@rolling, the first.
+    Silent until something new happens there: another metric or service moves, or one moves by materially more.  Kept in
+    data/acknowledged.json, to be reviewed and committed.
 
     \b
     Examples:
@@ -78,6 +78,7 @@ def _acknowledge(
 ) -> Acknowledgement:
     from datetime import UTC, datetime
 
+    from perfkit import workflow
     from perfkit.history.baselines import parse_day
     from perfkit.history.recognising import acknowledge
     from perfkit.history.selection import Past
@@ -92,7 +93,8 @@ def _acknowledge(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--until") from error
     past = Past(RunStore(store or known.store), known.baselines)
-    return acknowledge(past, event, chosen, reason=reason, by=by, until=day, now=now)
+    first = workflow.first_named(event, store=past.store.url, baselines=past.baselines)
+    return acknowledge(past, first, chosen, reason=reason, by=by, until=day, now=now)
 
 
 def _print(every: tuple[Acknowledgement, ...] | list[Acknowledgement], format_: str) -> None:

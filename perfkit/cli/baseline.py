@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 REASON = click.option("--reason", required=True, help="Why; kept for those who review it.")
 BY = click.option("--by", default="", help="Who says so [your login].")
+EXPIRES = click.option("--expires", metavar="DAY", help="Last day on which it is good: 2027-01-31, or 90d from now.")
 SCENARIO = click.option("--scenario", help="Only baselines of this load test.")
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
@@ -34,7 +35,7 @@ def baseline() -> None:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @REASON
 @BY
-@click.option("--expires", metavar="DAY", help="Last day on which it is good: 2027-01-31, or 90d from now.")
+@EXPIRES
 @STORE
 @SETTINGS
 def pin(
@@ -67,12 +68,22 @@ def pin(
 @REASON
 @BY
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")
+@EXPIRES
 @STORE
 @SETTINGS
-def accept(event: str, reason: str, by: str, name: str | None, store: str | None, settings: Path | None) -> None:
+def accept(
+    event: str,
+    reason: str,
+    by: str,
+    name: str | None,
+    expires: str | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
     """Accept a change: its pinned baseline moves to the runs of the level that begins with this run.
 
-    Where it was before stays in its file.
+    Of several runs, such as api@rolling, the first is meant.  Where the baseline was before stays in its file; one that
+    has expired needs a new day.
 
     \b
     Example:
@@ -80,10 +91,13 @@ def accept(event: str, reason: str, by: str, name: str | None, store: str | None
     """
     from datetime import UTC, datetime
 
+    from perfkit import workflow
     from perfkit.history.pinning import accept as move
 
     past = _past(store, settings)
-    moved = move(past, event, reason=reason, by=by, name=name, now=datetime.now(UTC))
+    first = workflow.first_named(event, store=past.store.url, baselines=past.baselines)
+    day = _day(expires)
+    moved = move(past, first, reason=reason, by=by, name=name, expires=day, now=datetime.now(UTC))
     _say(past, moved, ())
 
 
@@ -149,19 +163,25 @@ def show(name: str, scenario: str | None, format_: str, store: str | None, setti
     show_default=True,
     help="The baselines file.",
 )
-def extract(files: tuple[str, ...], output: Path) -> None:
+@STORE
+@SETTINGS
+def extract(files: tuple[str, ...], output: Path, store: str | None, settings: Path | None) -> None:
     """Write the baselines file: service name to users, latencies, error rate, rps, counts and time.
 
-    Several runs of one service are pooled: counts add up, other values are averaged over runs.
+    Several runs of one service are pooled: counts add up, other values are averaged over runs.  A FILE may be whatever
+    `perfkit compare` takes as a run.
 
     \b
-    Example:
+    Examples:
       perfkit baseline extract load_results_baseline_*_stats.csv
+      perfkit baseline extract api@pinned:v1.4 --output v1.4.json
     """
     from perfkit import workflow
     from perfkit.readers.metrics_json import pooled_metrics
 
-    write(dump(pooled_metrics(workflow.load_runs(files))), output)
+    past = _past(store, settings)
+    runs = workflow.load_runs(files, store=past.store.url, baselines=past.baselines)
+    write(dump(pooled_metrics(runs)), output)
 
 
 def _past(store: str | None, settings: Path | None) -> Past:

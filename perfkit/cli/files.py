@@ -39,10 +39,12 @@ def import_(
 @click.command(short_help="Any result file -> normalised metrics JSON.")
 @FILES
 @OUTPUT
-def metrics(files: tuple[str, ...], output: Path | None) -> None:
+@STORE
+@SETTINGS
+def metrics(files: tuple[str, ...], output: Path | None, store: str | None, settings: Path | None) -> None:
     """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
 
-    What a source cannot say is absent.
+    What a source cannot say is absent.  A FILE may be whatever `perfkit compare` takes as a run.
 
     \b
     Example:
@@ -51,7 +53,9 @@ def metrics(files: tuple[str, ...], output: Path | None) -> None:
     from perfkit import workflow
     from perfkit.readers.metrics_json import pooled_metrics
 
-    write(dump(pooled_metrics(workflow.load_runs(files))), output)
+    known = settings_of(settings)
+    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines)
+    write(dump(pooled_metrics(runs)), output)
 
 
 @click.command(short_help="Write simulated Locust result files.")

@@ -47,7 +47,9 @@ def plan(
     known = settings_of(settings)
     chosen = Policy.from_toml(policy) if policy else known.policy
     percent = _percent(detect)
-    frame = workflow.plan(store or known.store, scenario, percent, power=power, policy=chosen)
+    frame = workflow.plan(
+        store or known.store, scenario, percent, power=power, policy=chosen, baselines=known.baselines
+    )
     rows: list[dict[str, Any]] = [
         {str(k): None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")
     ]

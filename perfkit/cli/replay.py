@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="When would a policy have fired in the past?")
-@click.option("--scenario", required=True, help="The load test whose history is judged.")
+@click.option("--scenario", required=True, help="The load test whose history is judged, or such as api@branch:main.")
 @click.option(
     "--window",
     type=click.IntRange(1),
@@ -49,7 +49,9 @@ def replay(
 
     known = settings_of(settings)
     chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
-    found = workflow.replay_history(store or known.store, scenario, policy=chosen, window=window)
+    found = workflow.replay_history(
+        store or known.store, scenario, policy=chosen, window=window, baselines=known.baselines
+    )
     if format_ == "json":
         click.echo(dump([_row(item) for item in found]), nl=False)
         return

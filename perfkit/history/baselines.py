@@ -19,7 +19,7 @@ from typing import Any
 from perfkit.document import dump_json, parse_time, slug
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.model import Run
-from perfkit.whole_file import write_whole
+from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.pinned/1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -86,10 +86,14 @@ class Pinned:
             "expires": self.expires.isoformat() if self.expires else None,
         }
 
-    def moved(self, runs: Sequence[Run], reason: str, by: str, now: datetime) -> Pinned:
-        """The same baseline on other runs; where it was stays in its history."""
+    def has_expired(self, today: date) -> bool:
+        """Whether its last good day is over."""
+        return self.expires is not None and today > self.expires
+
+    def moved(self, runs: Sequence[Run], reason: str, by: str, now: datetime, expires: date | None = None) -> Pinned:
+        """The same baseline on other runs, until another day where one is given; where it was stays in its history."""
         return replace(
-            pin(self.name, runs, reason=reason, by=by, expires=self.expires, now=now),
+            pin(self.name, runs, reason=reason, by=by, expires=expires or self.expires, now=now),
             history=(*self.history, self._state()),
         )
 
@@ -172,12 +176,14 @@ class Baselines:
     def keep(self, pinned: Pinned, *, replacing: bool = False) -> Path:
         """Write a baseline; `StoreError` when there is one of that name, unless ``replacing``."""
         path = self.place(pinned.scenario, pinned.name)
-        if path.exists() and not replacing:
-            raise StoreError(
-                f"{path}: {pinned.name} is pinned already; `perfkit baseline accept` moves it, or choose another name"
-            )
         try:
-            write_whole(path, dump_json(pinned.to_dict()))
+            with alone(path):
+                if path.exists() and not replacing:
+                    raise StoreError(
+                        f"{path}: {pinned.name} is pinned already; `perfkit baseline accept` moves it, or choose "
+                        "another name"
+                    )
+                write_whole(path, dump_json(pinned.to_dict()))
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
         return path

@@ -77,7 +77,7 @@ def creep_of(level: Sequence[Run], past: Past, policy: Policy) -> tuple[Creep, .
     """
     found = []
     for anchor in Baselines(past.baselines).all(level[-1].scenario) if level else ():
-        if anchor.expires is not None and past.now.date() > anchor.expires:
+        if anchor.has_expired(past.now.date()):
             continue
         try:
             runs = select(str(Selector(anchor.scenario, "pinned", anchor.name)), past).runs

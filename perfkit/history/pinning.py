@@ -67,15 +67,24 @@ def _stored(store: RunStore, run: Run) -> None:
         raise ReadError(f"{run.source or run.id}: is not in {store.url}; `perfkit import` keeps it there")
 
 
-def accept(past: Past, run_id: str, *, reason: str, by: str = "", name: str | None = None, now: datetime) -> Pinned:
+def accept(
+    past: Past,
+    run_id: str,
+    *,
+    reason: str,
+    by: str = "",
+    name: str | None = None,
+    expires: date | None = None,
+    now: datetime,
+) -> Pinned:
     """Move a pinned baseline to the runs of the level that begins with this run (an event is named by it).
 
-    ``name`` may be left out where the scenario has one pinned baseline.
+    ``name`` may be left out where the scenario has one pinned baseline, ``expires`` where that has not run out.
 
     Raises
     ------
     ReadError
-        There is no such run or baseline, or no valid run from there on.
+        There is no such run or baseline, no valid run from there on, or no day until which it is good.
     """
     first = stored_run(past.store, run_id)
     known = Baselines(past.baselines)
@@ -85,7 +94,11 @@ def accept(past: Past, run_id: str, *, reason: str, by: str = "", name: str | No
         raise ReadError(f"{run_id}: no valid run of {first.scenario!r} from there on; nothing to move to")
     if not reason.strip():
         raise ReadError("reason: say why the change is intended, for those who review it")
-    moved = pinned.moved(runs, reason, by, now)
+    if expires is None and pinned.has_expired(now.date()):
+        raise ReadError(
+            f"{pinned.name}: expired on {pinned.expires}; say until when it is good where it moves to: --expires 90d"
+        )
+    moved = pinned.moved(runs, reason, by, now, expires)
     known.keep(moved, replacing=True)
     return moved
 

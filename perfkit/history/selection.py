@@ -156,9 +156,10 @@ def _pinned(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
             f"{selector}: {len(missing)} of its {len(pinned.runs)} runs are gone from {past.store.url} or no longer "
             f"valid: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}."
         )
-    if pinned.expires is not None and past.now.date() > pinned.expires:
+    if pinned.has_expired(past.now.date()):
         notes.append(
-            f"{selector} expired on {pinned.expires}: pin a newer one, or move it with `perfkit baseline accept`."
+            f"{selector} expired on {pinned.expires}: pin a newer one, or move it with "
+            "`perfkit baseline accept --expires DAY`."
         )
     return tuple(by_id[run_id] for run_id in pinned.runs if run_id in by_id), tuple(notes)
 
