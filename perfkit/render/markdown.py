@@ -17,12 +17,19 @@ from perfkit.render.theme import (
 from perfkit.render.words import detectable, headlines, limit_text, next_step, settle
 
 MOST_ROWS = 10  # longer tables are folded: nobody reads them, and comments have a length limit
-_SAFE = re.compile(r"[^\w\s./:%,+=~?()'…±×∞✗★✓⊘\[\]-]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(|://|^\s*[-+=]")
+_SAFE = re.compile(
+    r"[^\w\s./:%,+=?()'…±×∞✗★✓⊘\[\]-]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(|://|^\s*[-+=\[]"
+    r"|(?<=[wW]{3})\.|^\d+[.)](?=\s)"
+)
+# GitHub and GitLab look for these in the finished text, where a character reference is the character again
+_FOUND_LATER = re.compile(r"@|[#!&%~$](?=\w)|(?<=\bgh)-(?=\d)|:(?=[a-z_+-][\w+-]*:)", re.IGNORECASE)
+_BREAK = "\u200b"
 
 
 def escape(text: object, limit: int = 120) -> str:
     """A text from outside as Markdown that shows it: no markup, mention, link or table cell can come of it."""
-    return _SAFE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), shorten(text, limit))
+    broken = _FOUND_LATER.sub(lambda match: match[0] + _BREAK, shorten(text, limit))
+    return _SAFE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), broken)
 
 
 def to_markdown(comparison: Comparison) -> str:
