@@ -74,6 +74,17 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
             path.chmod(0o755)
 
 
+def test_runs_that_were_set_aside_do_not_count_when_the_notes_cannot_be_read(rng):
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)  # noqa: PTH101
+        store = fill(RunStore(f"{name}/runs"), rng, 1)
+        store.quarantine(store.ids()[0], "odd")
+        (store.folder / ".quarantine").chmod(0)
+        with as_nobody(), pytest.raises(StoreError, match="the notes on runs cannot be read: Permission denied"):
+            store.runs()
+        (store.folder / ".quarantine").chmod(0o755)
+
+
 def test_runs_that_come_and_go_do_not_disturb_who_looks_at_their_files(rng, tmp_path):
     store = fill(RunStore(tmp_path / "runs"), rng, 2)
     one = store.get(store.ids()[0])
@@ -203,6 +214,14 @@ def test_a_note_that_cannot_be_written(rng, tmp_path):
     (store.folder / ".quarantine").write_text("no folder can be made here")
     with pytest.raises(StoreError, match=r"runs: the note on .* could not be written: "):
         store.quarantine(store.ids()[0], "odd")
+
+
+def test_a_note_that_cannot_be_copied(rng, tmp_path):
+    store, there = fill(RunStore(tmp_path / "runs"), rng, 1), fill(RunStore(tmp_path / "there"), rng, 1)
+    store.quarantine(store.ids()[0], "odd")
+    (there.folder / ".quarantine").write_text("no folder can be made here")
+    with pytest.raises(StoreError, match=r"there: the note on .* could not be copied: "):
+        sync(store, there)
 
 
 def test_a_run_that_goes_while_others_are_copied_is_named(rng, tmp_path):

@@ -62,9 +62,14 @@ class LocalFolder:
         return found
 
     def inside(self, path: str) -> dict[str, int]:
-        """Files and folders that go away or may not be read while it looks are left out."""
+        """Files and folders below that go away or may not be read while it looks are left out."""
         top, found = self.root / path, {}
-        for folder, _, names in os.walk(top):
+
+        def refuse(error: OSError) -> None:
+            if error.filename == str(top) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise error
+
+        for folder, _, names in os.walk(top, onerror=refuse):
             begin = os.path.relpath(folder, top)
             for name in names:
                 with suppress(OSError):
@@ -119,7 +124,7 @@ class LocalFolder:
     def leftovers(self, older_than_s: float) -> dict[str, int]:
         found: dict[str, int] = {}
         for path in (*self.root.glob(f"{INCOMING}*"), *self.root.glob(f"{OUTGOING}*")):
-            with suppress(FileNotFoundError):  # its writer was done meanwhile
+            with suppress(OSError):  # its writer was done meanwhile
                 if time.time() - path.lstat().st_mtime > older_than_s:
                     found[path.name] = sum(self.inside(path.name).values())
         return found

@@ -242,8 +242,11 @@ class RunStore:
     # Setting aside ----------------------------------------------------------------------------------------------------
 
     def quarantined(self) -> dict[str, Quarantined]:
-        """The runs that were set aside, by id."""
-        return notes.quarantined(self.place)
+        """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
+        try:
+            return notes.quarantined(self.place)
+        except OSError as error:
+            raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
 
     def quarantine(self, run_id: str, reason: str, by: str | None = None) -> Quarantined:
         """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""

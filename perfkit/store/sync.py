@@ -161,5 +161,11 @@ def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
     for run_id in stores.source.quarantined():
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
-            content = stores.source.place.read(f"{QUARANTINE}/{run_id}.json")
-            stores.destination.place.write(f"{QUARANTINE}/{name}.json", content)
+            try:
+                content = stores.source.place.read(f"{QUARANTINE}/{run_id}.json")
+                stores.destination.place.write(f"{QUARANTINE}/{name}.json", content)
+            except FileNotFoundError:  # taken back meanwhile
+                continue
+            except OSError as error:
+                why = error.strerror or error
+                raise StoreError(f"{stores.destination.url}: the note on {name} could not be copied: {why}") from error
