@@ -5,6 +5,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
+import numpy as np
 import pytest
 from nights import nights, said, stored
 from samples import side
@@ -291,6 +292,23 @@ def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard
     quiet = judged(store, candidate, [known]).comparison
     assert [one.id for one in quiet.baseline.runs] == ids[12:]
     assert (quiet.history.document["held_before"], quiet.by_verdict(Verdict.REGRESSION)) == (None, ())
+
+
+def test_runs_since_the_unheard_change_tell_together_what_one_of_them_cannot(tmp_path):
+    told = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        kind = {"sd": 0.03, "first": 12}
+        store, ids = stored(tmp_path / str(seed), nights(rng, 12, sd=0.03), nights(rng, 6, factor=1.2, **kind))
+        slow, back = nights(rng, 1, sd=0.03, first=18, factor=1.2), nights(rng, 1, sd=0.03, first=18, factor=0.98)
+        found = judged(store, slow).comparison
+        assert found.verdict is Verdict.REGRESSION
+        assert found.history.news[0].startswith("Worse: ")
+        told.append(bool(found.by_verdict(Verdict.REGRESSION)))
+        assert judged(store, back).comparison.verdict is not Verdict.REGRESSION
+        known = acknowledge(Past(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
+        assert judged(store, slow, [known]).comparison.history.news == ()
+    assert not all(told)
 
 
 def test_the_baseline_moves_along_to_a_better_level_and_with_what_was_heard_or_taken_back(rng, tmp_path):

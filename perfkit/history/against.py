@@ -64,18 +64,24 @@ def judge_history(
     today = past.now.date()
     watch = watch_timeline(timeline, policy, known, today)
     creep = creep_of(selected.runs, past, policy)
-    share = policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2
+    share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
     held = held_level(earlier, policy, watch, known, today)
     if held is not None:
         selected = replace(selected, runs=held.runs, warnings=(*selected.warnings, held.note))
-    comparison = judge(selected.runs, candidates, replace(policy, alpha=share), profile)
     near = _in_reach(known, selected.runs, timeline, today)
-    comparison = _softened(comparison, near, policy)
-    if watch.fails and comparison.comparable:
-        comparison = replace(comparison, verdict=Verdict.REGRESSION)
+    comparison = _softened(judge(selected.runs, candidates, share, profile), near, policy)
+    if comparison.comparable:
+        news = [alert.event.headline for alert in watch.alerts if alert.fails]
+        if held is not None and held.is_shown_by(candidates, comparison, share, near):
+            news.append(held.unheard.headline)
+        comparison = replace(comparison, verdict=Verdict.REGRESSION if news else comparison.verdict)
+    else:
+        news = []
     notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
-    comparison = comparison.with_warnings(notes)
-    return AgainstHistory(_told(comparison, watch, creep, selected, held), watch, creep, tuple(near))
+    document = _document(comparison, watch, creep, selected, held)
+    lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep if not one.worse))
+    comparison = replace(comparison.with_warnings(notes), history=HistoryNote(tuple(news), lines, document))
+    return AgainstHistory(comparison, watch, creep, tuple(near))
 
 
 def _rolling(candidates: Sequence[Run], past: Past) -> Selected:
@@ -135,10 +141,10 @@ def _softened(comparison: Comparison, near: Sequence[Acknowledgement], policy: P
     return replace(comparison, findings=findings, verdict=overall(findings, policy))
 
 
-def _told(
+def _document(
     comparison: Comparison, watch: ScenarioWatch, creep: Sequence[Creep], selected: Selected, held: Held | None
-) -> Comparison:
-    document: dict[str, Any] = {
+) -> dict[str, Any]:
+    return {
         "baseline": str(selected.selector),
         "baseline_runs": [run.id for run in selected.runs],
         "held_before": held.unheard.id if held is not None else None,
@@ -146,9 +152,6 @@ def _told(
         **watch.to_dict(),
         "anchors": [one.to_dict() for one in creep],
     }
-    news = tuple(alert.event.headline for alert in watch.alerts if alert.fails)
-    lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep if not one.worse))
-    return replace(comparison, history=HistoryNote(news if comparison.comparable else (), lines, document))
 
 
 def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison) -> list[str]:

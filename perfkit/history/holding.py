@@ -3,28 +3,45 @@
 Change points find a new level within few runs, and the rolling baseline begins there.  The watch, whose false alarms
 have a budget, may need some runs more.  In between a regression would be in the baseline, and told by nothing.  So the
 level before is held until the watch has heard of the change, or it is acknowledged, or it is `NEWS` runs old.
+
+A single candidate may be too little to tell.  So all runs since the change are held against that level too.  Where the
+change began was chosen among `NEWS` places at most, so this comparison has that part of the candidate's budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
-from perfkit.history.acknowledged import Acknowledgement, match
+from perfkit.history.acknowledged import Acknowledgement, match, softened
 from perfkit.history.events import FAR, Event, find_events
 from perfkit.history.timeline import timeline_of
 from perfkit.history.watching import NEWS, ScenarioWatch, is_beyond
-from perfkit.model import Run
+from perfkit.judge import judge
+from perfkit.model import Comparison, Finding, Metric, Run, Verdict
 from perfkit.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Runs of a level, oldest first, and the change after it that nobody has heard of yet."""
+    """Runs of a level and those since, oldest first, and the change between them that nobody has heard of yet."""
 
     runs: tuple[Run, ...]
+    since: tuple[Run, ...]
     unheard: Event
+
+    def is_shown_by(
+        self, candidates: Sequence[Run], comparison: Comparison, policy: Policy, known: Sequence[Acknowledgement]
+    ) -> bool:
+        """Whether all runs since the change show that it is a regression, which the candidates have not left behind.
+
+        ``comparison`` is that of the candidates with this level, under ``policy``; what is ``known`` is no regression.
+        """
+        whole = judge(self.runs, (*self.since, *candidates), replace(policy, alpha=policy.alpha / NEWS))
+        called = [item for item in whole.findings if softened(item, known).verdict is Verdict.REGRESSION]
+        worse = {(item.service, item.metric) for item in called}
+        return any((item.service, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
 
     @property
     def note(self) -> str:
@@ -50,9 +67,14 @@ def held_level(
     for number, event in enumerate(events):
         news = len(runs) - event.index <= NEWS and event.id not in quiet
         if news and _stays_worse(event, events[number + 1 :], policy) and not _is_heard(event, watch, ids):
-            return Held(tuple(runs[begin : event.index]), event)
+            return Held(tuple(runs[begin : event.index]), tuple(runs[event.index :]), event)
         begin = event.index
     return None
+
+
+def _leans_beyond(finding: Finding) -> bool:
+    """Whether it was seen to be worse by more than is accepted, be it by chance or not."""
+    return (finding.change or 0.0) * Metric(finding.metric).worse > (finding.tolerance or 0.0)
 
 
 def _stays_worse(event: Event, later: Sequence[Event], policy: Policy) -> bool:
