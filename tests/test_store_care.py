@@ -87,11 +87,19 @@ def test_without_limits_only_leftovers_go(store):
     for folder in (old, young):
         folder.mkdir()
         (folder / "requests.parquet").write_bytes(b"12345")
-    os.utime(old, (time.time() - 2 * DAY,) * 2)
+    store.runs()
+    half = store.folder / ".index" / ".runs.arrow.0123456789ab"
+    half.write_bytes(b"1234567")
+    for path in (old, half, store.folder / ".index" / "runs.arrow"):
+        os.utime(path, (time.time() - 2 * DAY,) * 2)
     plan = plan_retention(store, Retention(), {}, now=NOW)
-    assert [(item.what, item.name, item.size) for item in plan] == [("leftover", old.name, 5)]
+    assert [(item.what, item.name, item.size) for item in plan] == [
+        ("leftover", old.name, 5),
+        ("leftover", f".index/{half.name}", 7),
+    ]
     remove(store, plan)
     assert not old.exists()
+    assert [path.name for path in half.parent.iterdir()] == ["runs.arrow"]
     assert young.exists()
     assert len(store.ids()) == 10
 

@@ -124,6 +124,14 @@ def test_requests_can_be_dropped_from_a_full_disk(rng, tmp_path):
     assert store.get(store.ids()[0]).requests() is None
 
 
+def test_a_run_that_goes_before_its_requests_leaves_no_note_behind(rng, tmp_path):
+    store = fill(RunStore(tmp_path / "runs"), rng, 1)
+    plan = plan_removal(store, store.ids(), {}, only_requests=True)
+    store.place.remove_runs(store.ids())
+    remove(store, plan)
+    assert store.place.names() == []
+
+
 def test_no_run_goes_because_something_else_in_the_folder_is_large(rng, tmp_path):
     store = fill(RunStore(tmp_path / "runs"), rng)
     (store.folder / "photos").mkdir()

@@ -17,6 +17,7 @@ from perfkit.readers.run_folder import DOCUMENT
 from perfkit.store.place import HIDDEN, Parcel
 
 INCOMING, OUTGOING = ".incoming-", ".outgoing-"
+HALF_MADE = (f"{INCOMING}*", f"{OUTGOING}*", ".index/.*", ".noise/.*", ".quarantine/.*")  # `write` makes the latter
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +117,18 @@ class LocalFolder:
                 (self.root / run_id).rename(gone)
             except FileNotFoundError:
                 continue
-            if gone.is_symlink():
-                gone.unlink()  # what it pointed to was never part of the store
+            if gone.is_symlink() or gone.is_file():
+                gone.unlink()  # what a link points to was never part of the store
             else:
                 shutil.rmtree(gone)
 
     def leftovers(self, older_than_s: float) -> dict[str, int]:
         found: dict[str, int] = {}
-        for path in (*self.root.glob(f"{INCOMING}*"), *self.root.glob(f"{OUTGOING}*")):
+        for path in (item for pattern in HALF_MADE for item in self.root.glob(pattern)):
             with suppress(OSError):  # its writer was done meanwhile
                 if time.time() - path.lstat().st_mtime > older_than_s:
-                    found[path.name] = sum(self.inside(path.name).values())
+                    name = path.relative_to(self.root).as_posix()
+                    found[name] = sum(self.inside(name).values()) if path.is_dir() else path.lstat().st_size
         return found
 
     @contextmanager

@@ -82,7 +82,7 @@ class Place(Protocol):
         """Take run folders away; none is ever seen half."""
 
     def leftovers(self, older_than_s: float) -> dict[str, int]:
-        """Folders that a killed writer left half made so long ago, with their bytes; `remove_runs` takes them away."""
+        """What a killed writer left half made so long ago, with its bytes; `remove_runs` takes it away."""
 
     def staging(self) -> AbstractContextManager[Path]:
         """An empty local folder in which a run is made ready; gone afterwards."""

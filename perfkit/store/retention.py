@@ -174,6 +174,8 @@ def _remove(store: RunStore, removal: Removal) -> None:
         store.place.remove_runs([removal.name])
         store.lift_quarantine(removal.name)
         return
+    if not store.place.inside(removal.name):  # somebody else removed the run since the plan was made
+        return
     try:
         store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
         _remove_requests(store, removal.name)
