@@ -134,10 +134,15 @@ def test_sync_copies_once_and_names_what_is_damaged(here):
     assert perfkit("store", "sync", "data/runs", "copy", "--dry-run")[1] == "4 runs to copy\n"
     assert perfkit("store", "sync", "data/runs", "copy") == (0, "copied 4 runs; 0 were there already\n", "")
     assert perfkit("store", "sync", "data/runs", "copy")[1] == "copied 0 runs; 4 were there already\n"
+    (here / "copy" / "20990101T000000Z-api-half").mkdir()
+    (here / "copy" / "20990101T000000Z-api-half" / "started.json").write_text("{}")
     (here / "copy" / ids()[1] / "requests.parquet").write_bytes(b"")
     code, out, err = perfkit("store", "sync", "copy", "other")
     assert (code, out) == (2, "copied 3 runs; 0 were there already\n")
-    assert err.startswith(f"✗ {ids()[1]}: not copied: requests.parquet is not the file that was written")
+    assert err.splitlines() == [
+        f"✗ {ids()[1]}: not copied: requests.parquet is not the file that was written",
+        "! 20990101T000000Z-api-half: not copied: not finished: still running, or killed",
+    ]
 
 
 def test_a_place_without_runs_is_never_green(here):

@@ -44,6 +44,8 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
     found = copy(*stores, _progress if sys.stderr.isatty() else None)
     for run_id, reason in found.refused:
         click.echo(f"✗ {clean(run_id)}: not copied: {clean(reason)}", err=True)
+    for run_id in stores[0].unfinished():
+        click.echo(f"! {clean(run_id)}: not copied: not finished: still running, or killed", err=True)
     click.echo(f"copied {len(found.copied)} runs; {found.present} were there already")
     return 2 if found.refused else 0
 
