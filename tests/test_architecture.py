@@ -34,6 +34,7 @@ LEVELS = [
     "store",
     "history",
     "results",
+    "overview",
     "news",
     "load",
     "render",

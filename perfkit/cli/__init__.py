@@ -32,6 +32,7 @@ from perfkit.cli import (
     run,
     runs,
     store,
+    summary,
 )
 from perfkit.errors import (
     DeliveryError,
@@ -85,6 +86,7 @@ for command in (
     bisect.bisect,
     bisect.step,
     report.report,
+    summary.summary,
     demo.demo,
     plan.plan,
     replay.replay,

@@ -1,53 +1,115 @@
-"""A comparison as JUnit XML: one test case per finding; inconclusive is skipped with a reason, invalid is an error."""
+"""Results as JUnit XML: one suite per result, one test case per finding.
+
+A regression is a failure, what is inconclusive is skipped with its reason, and what could not be judged is an error.
+The form is that of Jenkins (junit-10.xsd), which GitLab, Azure, TeamCity and others read too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from perfkit.model import Comparison, Finding, Metric, Verdict
-from perfkit.render.theme import clean, format_change, format_interval
+from perfkit.render.claims import Account
+from perfkit.render.theme import clean, format_change, format_interval, shorten
 from perfkit.render.words import headlines, limit_text, settle
+from perfkit.results import Result
+
+LONGEST = 1000  # characters of an attribute: servers show them in one line
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A test case; ``end`` is ``failure``, ``error``, ``skipped``, or empty for one that passed."""
+
+    name: str
+    end: str = ""
+    kind: str = ""
+    message: str = ""
+    text: str = ""
 
 
 def to_junit(comparison: Comparison) -> str:
     """An XML document with one suite named ``perfkit compare``."""
-    news = len(comparison.history.news) if comparison.history is not None else 0
-    counts = {verdict: len(comparison.by_verdict(verdict)) for verdict in Verdict}
-    invalid = comparison.verdict is Verdict.INVALID
-    suite = ElementTree.Element(
-        "testsuite",
-        name="perfkit compare",
-        tests=str(len(comparison.findings) + invalid + news),
-        failures=str(0 if invalid else counts[Verdict.REGRESSION] + news),
-        errors=str(int(invalid)),
-        skipped=str(len(comparison.findings) if invalid else counts[Verdict.INCONCLUSIVE]),
-    )
-    if invalid:
-        case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name="runs can be judged")
-        error = ElementTree.SubElement(case, "error", message=clean(headlines(comparison)[0]))
-        error.text = "\n".join(clean(warning) for warning in comparison.warnings)
+    return _document([_of_comparison(comparison, "perfkit compare", "perfkit")])
+
+
+def told_as_junit(told: Sequence[Account]) -> str:
+    """An XML document with a suite for each result that judges, and for each report that could not be made."""
+    return _document([_of_told(one) for one in told if one.result is not None or one.claims])
+
+
+def _of_told(one: Account) -> ElementTree.Element:
+    title, place = f"perfkit {one.kind} {clean(one.scenario)}", f"perfkit.{clean(one.scenario)}.{one.kind}"
+    if one.result is None:
+        text = "\n".join(claim.text for claim in one.claims)
+        return _suite(title, place, [_Case("report was made", "error", str(one.word), text, text)], [])
+    if one.result.comparison is not None:
+        return _of_comparison(one.result.comparison, title, place)
+    return _suite(title, place, list(_history_cases(one.result)), [claim.text for claim in one.claims])
+
+
+def _of_comparison(comparison: Comparison, title: str, place: str) -> ElementTree.Element:
+    return _suite(title, place, list(_cases(comparison)), [*headlines(comparison), *comparison.warnings])
+
+
+def _cases(comparison: Comparison) -> Iterator[_Case]:
+    judged = comparison.verdict is not Verdict.INVALID
+    if not judged:
+        said = "\n".join(clean(warning) for warning in comparison.warnings)
+        yield _Case("runs can be judged", "error", "invalid", headlines(comparison)[0], said)
     for text in comparison.history.news if comparison.history is not None else ():
-        case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name="history")
-        ElementTree.SubElement(case, "failure", message=clean(text))
+        yield _Case("history", "failure", "regression", text)
     for finding in comparison.findings:
-        _case(suite, finding, judged=not invalid)
-    notes = [clean(text) for text in (*headlines(comparison), *comparison.warnings)]
-    ElementTree.SubElement(suite, "system-out").text = "\n".join(notes)
+        yield _case(finding) if judged else _Case(_name(finding), "skipped", "", "the comparison is invalid")
+
+
+def _case(finding: Finding) -> _Case:
+    interval = f" {format_interval(finding)}" if finding.ci_low is not None else ""
+    text = f"{format_change(finding)}{interval}, tolerance {limit_text(finding)}"
+    reason = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
+    why = f"{finding.verdict}: {text}; {reason}".removesuffix("; ")
+    ends = {Verdict.REGRESSION: "failure", Verdict.INCONCLUSIVE: "skipped", Verdict.INVALID: "error"}
+    end = ends.get(finding.verdict, "")
+    message = text if end == "failure" else why
+    return _Case(_name(finding), end, finding.verdict.value, message) if end else _Case(_name(finding))
+
+
+def _name(finding: Finding) -> str:
+    limit = f" ({finding.limit})" if finding.objective else ""
+    return f"{shorten(finding.service, 200)}: {Metric(finding.metric).title}{limit}"
+
+
+def _history_cases(result: Result) -> Iterator[_Case]:
+    """Every worsening that was ever heard of is a case; one that is over or known passes."""
+    failing = {alert["id"] for alert in result.document["watch"]["alerts"] if alert["fails"]}
+    for episode in result.episodes:
+        event = episode.last.event
+        name = f"no change since run {event.id}"
+        yield _Case(name, "failure", "regression", event.headline) if event.id in failing else _Case(name)
+    if not result.episodes:
+        yield _Case("nothing got worse")
+
+
+def _document(suites: Iterable[ElementTree.Element]) -> str:
     root = ElementTree.Element("testsuites")
-    root.append(suite)
+    root.extend(suites)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(suite: ElementTree.Element, finding: Finding, *, judged: bool) -> None:
-    name = f"{clean(finding.service)}: {Metric(finding.metric).title}"
-    case = ElementTree.SubElement(suite, "testcase", classname="perfkit", name=name)
-    interval = f" {format_interval(finding)}" if finding.ci_low is not None else ""
-    text = f"{format_change(finding)}{interval}, tolerance {limit_text(finding)}"
-    if not judged:
-        ElementTree.SubElement(case, "skipped", message="the comparison is invalid")
-    elif finding.verdict is Verdict.REGRESSION:
-        ElementTree.SubElement(case, "failure", message=text)
-    elif finding.verdict is Verdict.INCONCLUSIVE:
-        reason = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
-        ElementTree.SubElement(case, "skipped", message=clean(f"inconclusive: {text}; {reason}"))
+def _suite(title: str, place: str, cases: Sequence[_Case], notes: Iterable[str]) -> ElementTree.Element:
+    ends = [case.end for case in cases]
+    counts = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    suite = ElementTree.Element(
+        "testsuite",
+        {"name": title, "tests": str(len(cases)), **{name: str(ends.count(end)) for name, end in counts.items()}},
+    )
+    for case in cases:
+        item = ElementTree.SubElement(suite, "testcase", classname=place, name=clean(case.name))
+        if case.end:
+            said = {"message": shorten(case.message, LONGEST), "type": case.kind}
+            ElementTree.SubElement(item, case.end, {k: v for k, v in said.items() if v}).text = case.text or None
+    ElementTree.SubElement(suite, "system-out").text = "\n".join(clean(note) for note in notes)
+    return suite

@@ -36,7 +36,7 @@ def to_markdown(comparison: Comparison) -> str:
     """The whole comparison: verdict, what changed, tables, warnings, both sides."""
     parts = [
         f"# Regression analysis: {verdict_text(comparison.verdict)}",
-        "\n".join(f"- {escape(text, 400)}" for text in headlines(comparison)),
+        bullets(headlines(comparison)),
         f"**Next:** {next_step(comparison)}",
         _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
         _list("History", comparison.history.lines if comparison.history is not None else ()),
@@ -61,7 +61,7 @@ def _threshold(comparison: Comparison) -> str:
 def _limits(title: str, findings: Sequence[Finding]) -> str:
     rows = [(*_name(f), *_values(f), format_change(f), f.limit) for f in findings]
     header = ("Service", "Metric", "Baseline", "Current", "Change", "Limit")
-    return f"## {title}\n\n{_folded(header, rows, '<<>>>>')}" if rows else f"## {title}\n\nNone."
+    return f"## {title}\n\n{folded(header, rows, '<<>>>>')}" if rows else f"## {title}\n\nNone."
 
 
 def _evidence(comparison: Comparison) -> str:
@@ -95,7 +95,7 @@ def _evidence(comparison: Comparison) -> str:
         f"Rule `evidence`: the run is the unit; at most {comparison.alpha:g} chance that a comparison of identical "
         "builds calls any regression."
     )
-    table = f"## Findings\n\n{_folded(header, rows, '<<<>>>>>>>')}" if rows else ""
+    table = f"## Findings\n\n{folded(header, rows, '<<<>>>>>>>')}" if rows else ""
     return "\n\n".join(part for part in (note, table, _open_questions(comparison)) if part)
 
 
@@ -116,7 +116,7 @@ def _sides(comparison: Comparison) -> str:
     rows = []
     for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
         rows += _side_rows(title, side)
-    return "## Runs\n\n" + _folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), rows, "<<<<><")
+    return "## Runs\n\n" + folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), rows, "<<<<><")
 
 
 def _side_rows(title: str, side: Side) -> list[tuple[str, ...]]:
@@ -142,11 +142,22 @@ def _values(finding: Finding) -> tuple[str, str]:
 
 
 def _list(title: str, texts: Iterable[str]) -> str:
+    lines = bullets(texts)
+    return f"## {title}\n\n{lines}" if lines else ""
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A list of texts from outside; those after the first `MOST_ROWS` are folded."""
     lines = [f"- {escape(text, 400)}" for text in texts]
-    return f"## {title}\n\n" + "\n".join(lines) if lines else ""
+    shown = "\n".join(lines[:MOST_ROWS])
+    if len(lines) <= MOST_ROWS:
+        return shown
+    rest = "\n".join(lines[MOST_ROWS:])
+    return f"{shown}\n\n<details><summary>{len(lines) - MOST_ROWS} more</summary>\n\n{rest}\n\n</details>"
 
 
-def _folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
+def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
+    """A table of escaped cells; rows after the first `MOST_ROWS` are folded.  ``align`` has ``<`` or ``>`` a column."""
     table = _table(header, rows[:MOST_ROWS], align)
     if len(rows) <= MOST_ROWS:
         return table

@@ -15,9 +15,14 @@ def headlines(comparison: Comparison) -> tuple[str, ...]:
 
     Where there is none of either: one that says why there is nothing to claim.
     """
+    return tuple(text for _, text in claimed(comparison)) or (_nothing_to_claim(comparison),)
+
+
+def claimed(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
+    """The same, without that last one, each with what it is: a regression or an improvement."""
     news = comparison.history.news if comparison.history is not None else ()
-    texts = [*map(clean, news), *(_event(service, findings) for service, findings in _events(comparison))]
-    return tuple(texts) or (_nothing_to_claim(comparison),)
+    events = [(findings[0].verdict, _event(service, findings)) for service, findings in _events(comparison)]
+    return (*((Verdict.REGRESSION, clean(text)) for text in news), *events)
 
 
 def _events(comparison: Comparison) -> list[tuple[str, list[Finding]]]:

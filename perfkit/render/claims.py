@@ -1,0 +1,102 @@
+"""What results say, one sentence at a time, each with what kind of thing it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from perfkit.model import Comparison, Verdict
+from perfkit.overview import Entry, Outcome, rank
+from perfkit.render.theme import VERDICT_SYMBOLS, VERDICT_WORDS, clean
+from perfkit.render.words import claimed, headlines, next_step
+from perfkit.results import Result
+
+MOST_REASONS = 3  # of what makes runs invalid; the report has the rest
+OUTCOME_WORDS = {
+    Outcome.DONE: "reported",
+    Outcome.INCOMPARABLE: "nothing to compare with",
+    Outcome.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence, and what it is about."""
+
+    word: Verdict | Outcome
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One report as it is told elsewhere.
+
+    Parameters
+    ----------
+    kind
+        ``compare``, ``trend``, ``baseline`` or ``capacity``.
+    claims
+        The worst first, never empty for a report that judges.
+    result
+        All of it, where there is a result that judges.
+    """
+
+    scenario: str
+    kind: str
+    word: Verdict | Outcome
+    claims: tuple[Claim, ...]
+    result: Result | None = None
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst that may happen."""
+        return rank(self.word)
+
+
+def account_of(result: Result) -> Account:
+    """A result, told."""
+    comparison = result.comparison
+    claims = _of_comparison(comparison) if comparison is not None else _of_history(result)
+    kind = "compare" if comparison is not None else "trend"
+    return Account(result.scenario, kind, result.verdict, tuple(claims), result)
+
+
+def account_in(entry: Entry, result: Result | None) -> Account:
+    """An entry of an overview, told; with its result where it has one that judges."""
+    if result is not None:
+        return account_of(result)
+    claims = tuple(Claim(entry.word, clean(text)) for text in entry.sentences)
+    return Account(entry.scenario, entry.kind, entry.word, claims)
+
+
+def word_text(word: Verdict | Outcome) -> str:
+    """Symbol and word: ``✗ regression``, ``! failed``."""
+    if isinstance(word, Verdict):
+        return f"{VERDICT_SYMBOLS[word]} {VERDICT_WORDS[word]}"
+    symbol = {Outcome.DONE: "", Outcome.INCOMPARABLE: "⊘ ", Outcome.FAILED: "! "}[word]
+    return f"{symbol}{OUTCOME_WORDS[word]}"
+
+
+def _of_comparison(comparison: Comparison) -> Iterator[Claim]:
+    if comparison.verdict is Verdict.INVALID:
+        why = " ".join(clean(text) for text in comparison.warnings[:MOST_REASONS])
+        yield Claim(Verdict.INVALID, f"The runs cannot be judged. {why}".rstrip())
+        return
+    found = claimed(comparison)
+    for verdict, text in found:
+        yield Claim(verdict, text)
+    if not found or comparison.verdict is Verdict.INCONCLUSIVE:
+        more = f" {next_step(comparison)}" if comparison.verdict is Verdict.INCONCLUSIVE else ""
+        said = headlines(comparison)[0] if not found else "Not every gating metric could be shown unharmed."
+        yield Claim(comparison.verdict, f"{said}{more}".rstrip())
+
+
+def _of_history(result: Result) -> Iterator[Claim]:
+    failing = {alert["id"] for alert in result.document["watch"]["alerts"] if alert["fails"]}
+    news = sorted(result.news, key=lambda episode: episode.last.event.id not in failing)
+    for episode in news:
+        event = episode.last.event
+        again = " It came back." if episode.relapses else ""
+        yield Claim(Verdict.REGRESSION if event.id in failing else Verdict.NO_CHANGE, clean(event.headline) + again)
+    if not news:
+        yield Claim(result.verdict, "Nothing got worse that is not known or over.")
