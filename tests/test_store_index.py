@@ -116,6 +116,17 @@ def test_an_index_that_knows_too_much_or_too_little_is_put_right(store, tmp_path
     assert list(frame.loc[frame["id"] == edited, "scenario"]) == ["another"]
 
 
+def test_runs_that_come_later_stand_where_they_belong(store, rng):
+    store.runs()
+    for number in (50, 1, -400, 4, 51):
+        store.add(run({"b": plain_stats(7.0 + number / 100)}, number=number, salt="y"))
+    told = RunStore(store.url).index()
+    assert told.ids == store.ids()
+    assert told.unwritten == 0
+    shutil.rmtree(file_of(store).parent)
+    assert RunStore(store.url).index().table.equals(told.table)
+
+
 def test_the_index_of_another_store_tells_nothing(store, tmp_path):
     store.runs()
     other = RunStore(tmp_path / "other")

@@ -8,6 +8,7 @@ last one wins, and what it did not know is read again.
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,8 +65,22 @@ def _refreshed(place: Place, before: Index) -> Index:
     new = table_of(_read(place, {name: stamp for name, stamp in stamps.items() if name not in there}, broken))
     changed = before.unwritten + keep.count(False) + len(new)
     if len(new):
-        table = pa.concat_tables([table, new]).sort_by("id")
+        table = _merged(table, new)
     return Index(table.combine_chunks(), broken, changed)
+
+
+def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
+    """Of two that are sorted by id, in pieces: to sort a table of lists takes 3 s where 100,000 runs are known."""
+    import pyarrow as pa
+
+    old_ids, new_ids = table["id"].to_pylist(), new["id"].to_pylist()
+    pieces, at, row = [], 0, 0
+    while row < len(new_ids):
+        to = bisect_left(old_ids, new_ids[row], at)
+        end = bisect_left(new_ids, old_ids[to], row) if to < len(old_ids) else len(new_ids)
+        pieces += [table.slice(at, to - at), new.slice(row, end - row)]
+        at, row = to, end
+    return pa.concat_tables([*pieces, table.slice(at)])
 
 
 def _read(place: Place, stamps: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
