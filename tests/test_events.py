@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perfkit.history.events import FAR, Movement, events_of, find_events, group, shared_alpha
+from perfkit.history.places import possible_places
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
 from perfkit.stats.changepoints import ChangePoint, segment
@@ -78,6 +79,47 @@ def test_a_change_in_twenty_series_is_one_event_at_its_place(rng):
     alone = sum(count for found, count in places.items() if len(found) == 1)
     assert alone >= 56
     assert sum(count for found, count in places.items() if any(abs(at - 60) <= 1 for at in found)) >= 59
+
+
+def correlated(rng, at, *, size=0.04, correlation=0.3, n=120, sd=0.02):
+    """Runs that resemble their neighbours; by two standard deviations slower from a run on."""
+    shocks = rng.normal(0, sd, n)
+    noise = np.zeros(n)
+    for i in range(1, n):
+        noise[i] = correlation * noise[i - 1] + shocks[i] * (1 - correlation**2) ** 0.5
+    return 100 * np.exp(noise + size * (np.arange(n) >= at))
+
+
+def test_series_that_noise_puts_far_off_are_of_the_same_event(rng):
+    """Of twenty series one is often over ten runs off where neighbouring runs resemble each other."""
+    alone = 0
+    for _ in range(40):
+        found = find_events(timeline({(f"s{i}", Metric.AVG): correlated(rng, 60) for i in range(20)}))
+        alone += len(found) == 1 and abs(found[0].index - 60) <= 2
+    assert alone >= 38
+
+
+def test_events_of_different_services_eight_runs_apart_stay_two(rng):
+    """Two standard deviations of one run each."""
+    two = 0
+    for _ in range(40):
+        series = {(f"s{i}", Metric.AVG): correlated(rng, 60 + 8 * (i % 2)) for i in range(20)}
+        places = [event.index for event in find_events(timeline(series))]
+        two += len(places) == 2 and abs(places[0] - 60) <= 2 and abs(places[1] - 68) <= 2
+    assert two >= 31
+
+
+def test_where_else_a_change_may_have_been():
+    clear = step(40, 20)
+    (change,) = segment(clear, alpha=0.01).changes
+    assert possible_places(clear, segment(clear, alpha=0.01), 0) == (20, 20) == (change.index,) * 2
+    gap = clear.copy()
+    gap[18:20] = (gap[18:20] + gap[22:24]) / 2  # halfway between both levels
+    found = segment(gap, alpha=0.01)
+    first, last = possible_places(gap, found, 0)
+    assert first <= 18
+    assert last >= 20
+    assert possible_places(np.repeat([1.0, 2.0], 20), segment(np.repeat([1.0, 2.0], 20), alpha=0.01), 0) == (20, 20)
 
 
 def test_nothing_happened_in_a_history_without_a_change(rng):

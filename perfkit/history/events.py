@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from perfkit.history.places import possible_places
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
 from perfkit.stats.changepoints import ChangePoint, Segmentation, segment
 
 NEAR = 2  # runs by which the place of one change may differ between series, however clear it is
-FAR = 12  # runs beyond which two changes are never one, however unclear their places are
-REACHES = 2.0  # by which a place may be off at most: of the many series of an event one in twenty is beyond its reach
+FAR = 12  # runs beyond which two changes of which nothing but their size is known are never one
+REACHES = 2.0  # by which such a place may be off at most: of the many series one in twenty is beyond its reach
 # With 95 % a step of d standard deviations is found within 11 / d^2 runs of its place (Bai 1997,
 # doi:10.1162/003465397557132)
 _BAI = 11.0
@@ -28,12 +29,17 @@ Series = tuple[str, Metric]
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """One metric of one service that moved; ``reach`` says by how many runs its place may be off (95 %)."""
+    """One metric of one service that moved.
+
+    ``reach`` says by how many runs its place may be off (95 %); ``places`` are the first and the last index at which
+    it may have been at all, ``None`` where that was not looked at.
+    """
 
     service: str
     metric: Metric
     change: ChangePoint
     reach: int = NEAR
+    places: tuple[int, int] | None = None
 
     @property
     def is_worse(self) -> bool:
@@ -186,8 +192,9 @@ def _movements(timeline: Timeline, key: Series, found: Segmentation) -> Iterator
     known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
     edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
     lengths = [max(b - a, 1) for a, b in pairwise(edges)]
-    for change, left, right in zip(found.changes, lengths, lengths[1:], strict=False):
-        yield Movement(*key, change, _reach(change, left, right))
+    for number, (change, left, right) in enumerate(zip(found.changes, lengths, lengths[1:], strict=False)):
+        places = possible_places(timeline.series[key], found, number)
+        yield Movement(*key, change, _reach(change, left, right), places)
 
 
 def _reach(change: ChangePoint, left: int, right: int) -> int:
@@ -237,8 +244,13 @@ class _Core:
         return abs(item.change.index - self.leader.change.index)
 
     def takes(self, item: Movement) -> bool:
-        reach = min(max(NEAR, REACHES * item.reach + self.leader.reach), FAR)
-        return self.distance(item) <= reach and (item.service, item.metric) not in self.series
+        if (item.service, item.metric) in self.series:
+            return False
+        if item.places is None:
+            return self.distance(item) <= min(max(NEAR, REACHES * item.reach + self.leader.reach), FAR)
+        first, last = item.places
+        around = max(NEAR, self.leader.reach)
+        return self.distance(item) <= NEAR or first - around <= self.leader.change.index <= last + around
 
     def add(self, item: Movement) -> None:
         self.members.append(item)
