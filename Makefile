@@ -45,6 +45,7 @@ bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/open_model.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report_time.py
+	$(BIN)/python benchmarks/store.py
 
 lab: setup      ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
