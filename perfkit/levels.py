@@ -42,10 +42,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Every level of a set of runs, in the order of services and metrics."""
+    """Every level of a set of runs, in the order of services and metrics; what to know of these runs as a baseline."""
 
     runs: tuple[Run, ...]
     levels: tuple[Level, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.baseline/1``."""
@@ -53,6 +54,7 @@ class Levels:
             "schema": "perfkit.baseline/1",
             "runs": [run_summary(run) for run in self.runs],
             "levels": [asdict(level) for level in self.levels],
+            "warnings": list(self.warnings),
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -62,14 +64,14 @@ class Levels:
         return pd.DataFrame([asdict(level) for level in self.levels], columns=list(Level.__dataclass_fields__))
 
 
-def levels_of(runs: Sequence[Run]) -> Levels:
+def levels_of(runs: Sequence[Run], warnings: Sequence[str] = ()) -> Levels:
     """The level of each metric and service of ``runs``, with intervals; the run is the unit.
 
     Latency and throughput: geometric mean over runs, Student's t on the log scale with a moderated variance.  Error
     rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
     run cannot tell is left out.
     """
-    return Levels(tuple(runs), tuple(_levels(runs)))
+    return Levels(tuple(runs), tuple(_levels(runs)), tuple(warnings))
 
 
 def _levels(runs: Sequence[Run]) -> Iterator[Level]:

@@ -49,6 +49,7 @@ __all__ = [
     "import_run",
     "known_history",
     "levels_of",
+    "load_baseline",
     "load_runs",
     "plan",
     "policy_from",
@@ -270,22 +271,47 @@ def first_named(name: str, *, store: str, baselines: Path) -> str:
     return name
 
 
+def load_baseline(
+    paths: str, notes: str | None = None, *, candidate: Sequence[Run] = (), policy: Policy | None = None
+) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """`load_runs` for the baseline of a notebook, with what must be known of it: ``notes``, one a line, and more.
+
+    What selectors choose is looked for where the settings say, and leaves the candidate out.
+    """
+    settings = load_settings()
+    place, baselines = _beside(settings.store), Path(_beside(str(settings.baselines)))
+    names = [name.strip() for name in _split(paths)]
+    runs, more = choose_runs(
+        names, store=place, baselines=baselines, candidates=candidate, policy=policy, from_notebook=True
+    )
+    return runs, tuple(dict.fromkeys((*(notes or "").splitlines(), *more)))
+
+
 def choose_runs(
-    names: Sequence[str], *, store: str, baselines: Path, candidates: Sequence[Run] = ()
+    names: Sequence[str],
+    *,
+    store: str,
+    baselines: Path,
+    candidates: Sequence[Run] = (),
+    policy: Policy | None = None,
+    from_notebook: bool = False,
 ) -> tuple[tuple[Run, ...], tuple[str, ...]]:
     """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
 
-    Selectors leave the candidates out.
+    Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.
     """
     past = Past(RunStore(store), baselines, candidates=tuple(candidates))
     names = [name for name in names if name.strip()]
     chosen = [select(name, past) if is_selector(name) else None for name in names]
     runs = [
-        one.runs if one is not None else _named(name, store, beside=False)
+        one.runs if one is not None else _named(name, store, beside=from_notebook)
         for name, one in zip(names, chosen, strict=True)
     ]
     notes = [note for one in chosen if one is not None for note in one.warnings]
-    return tuple(run for side in runs for run in side), tuple(dict.fromkeys(notes))
+    every = tuple(run for side in runs for run in side)
+    if policy is not None and any(one is not None and one.selector.kind == "rolling" for one in chosen):
+        notes += [creep.sentence for creep in creep_of(every, past, policy) if creep.worse]
+    return every, tuple(dict.fromkeys(notes))
 
 
 def compare_named(
@@ -311,13 +337,11 @@ def compare_named(
         There is no history to judge against.
     """
     judged = load_runs(candidate, store=store, baselines=settings.baselines)
-    past = Past(RunStore(store), settings.baselines, candidates=judged)
     if not baseline:
+        past = Past(RunStore(store), settings.baselines, candidates=judged)
         known = AcknowledgedFile(settings.acknowledged).read()
         return judge_history(judged, past, policy, known=known).comparison, None
-    runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged)
-    if any(is_selector(name) and readings(name)[0].kind == "rolling" for name in baseline):
-        notes = (*notes, *(creep.sentence for creep in creep_of(runs, past, policy) if creep.worse))
+    runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
     profile = known_history(store, runs, judged) if learn else None
     return compare(runs, judged, policy=policy, history=profile).with_warnings(notes), profile
 
@@ -337,7 +361,10 @@ def _split(text: str) -> list[str]:
 def _named(name: str, store: str | None, *, beside: bool, baselines: Path | None = None) -> list[Run]:
     if is_selector(name):
         settings = load_settings()
-        return [*select(name, Past(RunStore(store or settings.store), baselines or settings.baselines)).runs]
+        place, pins = store or settings.store, str(baselines or settings.baselines)
+        if beside:
+            place, pins = _beside(place), _beside(pins)
+        return [*select(name, Past(RunStore(place), Path(pins))).runs]
     if store is not None and "://" in store:
         known = RunStore(store)
         found = fnmatch.filter(known.ids(), name)

@@ -57,8 +57,8 @@ def test_the_title_is_a_question_and_every_picture_has_its_sentence(kind):
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("baseline", ("runs", "policy", "title", "result")),
-        ("compare", ("baseline", "candidate", "policy", "rule", "title", "result")),
+        ("baseline", ("runs", "policy", "title", "notes", "result")),
+        ("compare", ("baseline", "candidate", "policy", "rule", "title", "notes", "result")),
         ("capacity", ("runs", "candidate", "slo", "title", "result")),
         (
             "trend",

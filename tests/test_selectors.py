@@ -5,14 +5,17 @@ import subprocess
 from datetime import timedelta
 from pathlib import Path
 
+import nbformat
 import pytest
 from nights import nights, said, stored
 from samples import run
 
-from perfkit import ReadError, RunStore, workflow
+from perfkit import ReadError, RunStore, render, workflow
+from perfkit.cli import report
 from perfkit.history.selection import Past, select
 from perfkit.history.selectors import Selector, misspelt, readings
 from perfkit.model import Check, Severity, Validity
+from perfkit.render.notebook import declared_parameters, find_notebook
 
 BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
 
@@ -200,9 +203,10 @@ def test_runs_are_named_alike_wherever_they_are_asked_for(beside, name):
         ("baseline", "extract", words, "--output", "metrics.json"),
         ("baseline", "pin", "v2", words, "--reason", "r"),
         ("compare", words, "--candidate", beside[-1], "--fail-on", "never"),
+        ("runs", "verify", words),
     ):
-        if command[0] == "compare" and "*" in name:
-            continue  # the candidate itself is among them
+        if (command[0] == "compare" and "*" in name) or (command[0] == "runs" and "data/" in name):
+            continue  # the candidate itself is among them; `perfkit runs` is of what is in the store
         code, out, err = said(*command)
         assert (command, code) == (command, 0), out + err
 
@@ -226,6 +230,34 @@ def test_the_first_of_the_runs_named_is_acknowledged_and_accepted(beside, name):
     assert json.loads(said("baseline", "show", "v1", "--format", "json")[1])["runs"] == beside[12:]
 
 
+def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
+    """Also one that is opened in the folder below."""
+    Path("notebooks").mkdir()
+    for place in (".", "notebooks"):
+        monkeypatch.chdir(place)
+        after = workflow.load_runs("api@last:1")
+        before, said_of = workflow.load_baseline("api@last:2", "known already\nand this", candidate=after)
+        assert [one.id for one in (*before, *after)] == beside[-3:]
+        assert said_of[:2] == ("known already", "and this")
+        assert "is 2 runs: too few" in said_of[2]
+    levels = workflow.levels_of(before, said_of)
+    assert levels.to_dict()["warnings"] == list(said_of)
+    assert "known already" in render.warnings_list(levels).html
+    for kind in ("baseline", "compare"):
+        assert "notes" in declared_parameters(nbformat.read(find_notebook(kind), as_version=4), kind)
+
+
+def test_reports_hand_on_what_is_said_of_a_baseline(beside, monkeypatch):
+    given = []
+    monkeypatch.setattr(report, "_run", lambda kind, parameters, _: given.append((kind, parameters)))
+    assert said("report", "compare", "api@pinned:v1", "api@last:1", "--candidate", beside[-3])[0] == 0
+    code, _, err = said("report", "baseline", "api@last:2")
+    assert code == 0, err
+    for kind, parameters in given:
+        assert "too few to know how runs vary" in parameters["notes"], kind
+        assert "too few to know how runs vary" in err
+
+
 def test_an_empty_name_names_nothing(beside):
     assert beside
     code, _, err = said("compare", "", "--candidate", "api@last:1")
@@ -238,6 +270,8 @@ def test_the_folder_of_the_settings_holds_the_baselines_of_every_command(beside)
     for command in (("plan", "--detect", "9%"), ("replay", "--window", "2")):
         assert said(*command, "--scenario", "api@pinned:v1", "--settings", "other.toml")[0] == 0
         assert said(*command, "--scenario", "api@pinned:v1")[0] == 2
+    assert said("runs", "--settings", "other.toml", "verify", "api@pinned:v1")[0] == 0
+    assert said("runs", "verify", "api@pinned:v1")[0] == 2
 
 
 # git ----------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ import click
 from perfkit.cli.options import CANDIDATE, OPTIONAL_CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
 
 if TYPE_CHECKING:
+    from perfkit.config import Settings
     from perfkit.model import Run
+    from perfkit.policy import Policy
 
 REPORTS = click.option(
     "--reports", type=click.Path(path_type=Path, file_okay=False), help="Where reports go [reports]."
@@ -47,7 +49,8 @@ def baseline(
     """
     known = settings_of(settings)
     place = store or known.store
-    parameters = {"runs": _paths(runs, place, known.baselines), "policy": _policy(policy, known.path), "title": title}
+    chosen, notes = _baseline(runs, (), place, known, known.policy)
+    parameters = {"runs": chosen, "policy": _policy(policy, known.path), "title": title, "notes": notes}
     _run("baseline", parameters, reports or known.reports)
 
 
@@ -78,14 +81,18 @@ def compare(
     Example:
       perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
     """
+    from perfkit.policy import Policy
+
     known = settings_of(settings)
     place = store or known.store
+    chosen, notes = _baseline(before, candidate, place, known, Policy.from_toml(policy) if policy else known.policy)
     parameters = {
-        "baseline": _baseline(before, candidate, place, known.baselines),
+        "baseline": chosen,
         "candidate": _paths(candidate, place, known.baselines),
         "policy": _policy(policy, known.path),
         "rule": rule,
         "title": title,
+        "notes": notes,
     }
     _run("compare", parameters, reports or known.reports)
 
@@ -196,16 +203,21 @@ def _paths(names: tuple[str, ...], store: str, baselines: Path) -> str:
     return "\n".join(_place(run) for run in workflow.load_runs(names, store=store, baselines=baselines))
 
 
-def _baseline(names: tuple[str, ...], candidate: tuple[str, ...], store: str, baselines: Path) -> str:
-    """`_paths` of a baseline, which selectors choose without the candidate; what is to be known of it is said."""
+def _baseline(
+    names: tuple[str, ...], candidate: tuple[str, ...], store: str, known: Settings, policy: Policy
+) -> tuple[str, str | None]:
+    """`_paths` of a baseline, which selectors choose without the candidate; what is to be known of it, one a line."""
     from perfkit import workflow
     from perfkit.render.theme import clean
 
-    judged = workflow.load_runs(candidate, store=store, baselines=baselines)
-    runs, notes = workflow.choose_runs(names, store=store, baselines=baselines, candidates=judged)
-    for note in notes:
-        click.echo(f"! {clean(note)}", err=True)
-    return "\n".join(_place(run) for run in runs)
+    judged = workflow.load_runs(candidate, store=store, baselines=known.baselines)
+    runs, notes = workflow.choose_runs(
+        names, store=store, baselines=known.baselines, candidates=judged, policy=policy if judged else None
+    )
+    lines = [" ".join(clean(note).split()) for note in notes]
+    for line in lines:
+        click.echo(f"! {line}", err=True)
+    return "\n".join(_place(run) for run in runs), "\n".join(lines) or None
 
 
 def _place(run: Run) -> str:

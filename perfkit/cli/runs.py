@@ -29,23 +29,33 @@ def opened(store: str | None, settings: Path | None) -> RunStore:
     """The store of a command, or the one that was named before it (``perfkit runs --store URL show RUN``)."""
     from perfkit.store import RunStore
 
-    context = click.get_current_context()
-    outer = context.parent.params if context.parent is not None else {}
-    settings = settings or outer.get("settings")
-    return RunStore(store or outer.get("store") or settings_of(settings).store)
+    return RunStore(store or _before("store") or settings_of(settings or _before("settings")).store)
+
+
+def _before(option: str) -> Any:
+    """What an option was given before the name of the command."""
+    parent = click.get_current_context().parent
+    return parent.params.get(option) if parent is not None else None
 
 
 def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
-    """Run ids from ids, beginnings of ids that only one run has, and patterns; ``SettingsError`` for any other name."""
+    """Run ids from ids, beginnings of ids that only one run has, patterns and selectors such as ``api@last:5``.
+
+    ``SettingsError`` for any other name.
+    """
     from fnmatch import fnmatchcase
 
+    from perfkit import workflow
     from perfkit.errors import SettingsError, did_you_mean
 
     whole, unfinished = store.ids(), store.unfinished()
     known = [*whole, *unfinished]
     found: list[str] = []
+    pins = settings_of(click.get_current_context().params.get("settings") or _before("settings")).baselines
     for name in names:  # a run that may still be under way is meant only by its whole id
         own = [run_id for run_id in whole if fnmatchcase(run_id, name)] + [run_id for run_id in known if run_id == name]
+        if not own and workflow.is_selector(name):
+            own = [run.id for run in workflow.load_runs([name], store=store.url, baselines=pins)]
         begun = [run_id for run_id in whole if run_id.startswith(name)] if name else []
         if not own and len(begun) != 1:
             why = f"{len(begun)} runs begin with it" if begun else f"has no such run{did_you_mean(name, known)}"
@@ -62,7 +72,7 @@ def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
 def runs(context: click.Context, scenario: str | None, format_: str, store: str | None, settings: Path | None) -> None:
     """List the runs of the store, oldest first; or do something with some of them.
 
-    A RUN is an id, its beginning where that is enough, or a pattern in quotes.
+    A RUN is an id, its beginning where that is enough, a pattern in quotes, or a selector such as api@last:5.
 
     \b
     Examples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfkit.capacity.results import Capacity
+from perfkit.levels import Levels
 from perfkit.model import Check, Comparison, Run, Severity
 from perfkit.render.page import Html, render
 from perfkit.render.theme import UNKNOWN, format_number
@@ -12,7 +13,7 @@ from perfkit.render.theme import UNKNOWN, format_number
 MOST_VALUES = 3
 
 
-def warnings_list(subject: Comparison | Capacity | Sequence[Run]) -> Html:
+def warnings_list(subject: Comparison | Capacity | Levels | Sequence[Run]) -> Html:
     """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
     sides: list[tuple[str, Sequence[Run]]] = []
     warnings: tuple[str, ...] = ()
@@ -25,6 +26,9 @@ def warnings_list(subject: Comparison | Capacity | Sequence[Run]) -> Html:
         checks += [("", check) for check in own if check.severity is not Severity.OK]
     elif isinstance(subject, Capacity):
         sides += [("baseline" if subject.candidate else "run", subject.runs), ("candidate", subject.candidate)]
+        warnings = subject.warnings
+    elif isinstance(subject, Levels):
+        sides.append(("run", subject.runs))
         warnings = subject.warnings
     else:
         sides.append(("run", subject))
