@@ -34,7 +34,7 @@ from perfkit.render.export import count_charts
 from perfkit.render.moment_links import Links, read_commit_url, trend_links
 from perfkit.render.notebook import Report
 from perfkit.render.page import Note
-from perfkit.render.trend_charts import drawn_services
+from perfkit.render.trend_charts import drawn_services, reaches
 
 SAMPLES = REPOSITORY / "data" / "samples" / "history"
 COMMITS = "https://git.example/team/api/commit/{commit}"
@@ -260,6 +260,14 @@ def test_the_hover_of_a_run_tells_commit_date_value_and_interval(samples):
     assert p95.hovertemplate == "p95 latency %{y} ± %{customdata} ms<extra></extra>"
     assert all(isinstance(reach, float) and 0 < reach < p95.y[0] for reach in p95.customdata if reach != "?")
     assert (figure.layout.hovermode, figure.layout.hoversubplots) == ("x unified", "axis")
+
+
+def test_a_run_without_a_failure_has_no_interval_of_width_nothing(rng):
+    line = history(rng)
+    line.errors["api", Metric.ERROR_RATE][:2] = [0.0, np.nan]
+    (course,) = trend_of(line, metric="error_rate").courses
+    assert reaches(course, 0)[:2] == ["?", "?"]
+    assert all(reach > 0 for reach in reaches(course, 2))
 
 
 # Links ------------------------------------------------------------------------------------------------------------

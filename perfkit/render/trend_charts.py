@@ -216,8 +216,12 @@ def _course(drawing: Drawing, course: Course, trend: Trend, index: int) -> None:
 
 
 def reaches(course: Course, first: int) -> list[float | str]:
-    """Half of the 95 % interval of each run's own value, from within the run; ``?`` where it is not known."""
-    return [float(f"{1.96 * error:.2g}") if math.isfinite(error) else "?" for error in course.errors[first:]]
+    """Half of the 95 % interval of each run's own value, from within the run; ``?`` where it is not known.
+
+    Requests of which none failed tell no scatter: that is not known either, and no interval of width 0.
+    """
+    known = (error if math.isfinite(error) and error > 0.0 else None for error in course.errors[first:])
+    return [float(f"{1.96 * error:.2g}") if error is not None else "?" for error in known]
 
 
 def says_value(metric: Metric, value: str, reach: str) -> str:
