@@ -40,6 +40,7 @@ LEVELS = [
     "render",
     "deliver",
     "workflow",
+    "telling",
     "side_by_side",
     "bisect",
     "demo",

@@ -129,6 +129,14 @@ class Trend:
         return self.timeline.moments
 
     @property
+    def store(self) -> str | None:
+        """Where its runs are kept; ``None`` where they are in no store."""
+        newest = self.moments[-1] if self.moments else None
+        if newest is None or not newest.source.endswith(f"/{newest.run_id}"):
+            return None
+        return newest.source[: -len(newest.run_id) - 1]
+
+    @property
     def services(self) -> tuple[str, ...]:
         """What is shown, most telling first."""
         return tuple(dict.fromkeys(course.service for course in self.courses))
@@ -161,6 +169,7 @@ class Trend:
         return {
             "schema": "perfkit.trend/1",
             "scenario": self.timeline.scenario,
+            "store": self.store,
             "alpha": self.alpha,
             "runs": len(self.moments),
             "invalid": sum(not moment.valid for moment in self.moments),

@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
+from perfkit.history.events import Event
 from perfkit.model import Comparison, Run
 from perfkit.profile_words import load_options
 from perfkit.render.page import Html, render
 from perfkit.render.theme import clean
+from perfkit.results import Result
+
+LONGEST = 2_000  # characters of a command line in a message: more are many runs, which the result names
 
 
 def reproduce(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> Html:
@@ -55,3 +59,45 @@ def _run_words(run: Run) -> Iterator[str]:
     yield from ("perfkit", "run", run.scenario)
     yield from (word for option, value in options.items() if value is not None for word in (option, value))
     yield from (word for name, value in run.labels.items() for word in ("--label", f"{name}={value}"))
+
+
+def judge_lines(result: Result) -> tuple[tuple[str, str], ...]:
+    """The command lines that come to this result again, each with what it does."""
+    comparison = result.comparison
+    if comparison is None:
+        words = [clean(result.scenario), *_store_of(result)]
+        return (
+            ("Write the report again", shlex.join(["perfkit", "report", "trend", *words])),
+            ("List the changes", shlex.join(["perfkit", "changes", *words])),
+        )
+    rule = comparison.rule if comparison.rule != "evidence" else None
+    line = _against_history(comparison) if result.watched else reproduce(comparison, rule=rule).text
+    if not comparison.candidate.runs or len(line) > LONGEST:
+        return ()
+    return (("Judge the same runs again", line),)
+
+
+def _store_of(result: Result) -> tuple[str, ...]:
+    store = clean(result.document.get("store") or "")
+    return ("--store", store) if store else ()
+
+
+def _against_history(comparison: Comparison) -> str:
+    """Judged without a baseline, a candidate is held against the history of its scenario."""
+    runs = comparison.candidate.runs
+    store = _common_store(runs)
+    names = [clean(run.id if store else run.source or run.id) for run in runs]
+    return shlex.join(["perfkit", "compare", "--candidate", *names, *(("--store", clean(store)) if store else ())])
+
+
+def acknowledge_line(event_id: str) -> str:
+    """The command that silences an event."""
+    return f'{shlex.join(["perfkit", "ack", clean(event_id)])} --reason "..."'
+
+
+def bisect_line(scenario: str, event: Event) -> tuple[str, ...]:
+    """The command that finds the commit of an event; none where its ends are not two commits."""
+    good, bad = clean(event.last_before.commit), clean(event.first_after.commit)
+    if not good or not bad or good == bad:
+        return ()
+    return (shlex.join(["perfkit", "bisect", clean(scenario), "--good", good[:12], "--bad", bad[:12]]),)

@@ -1,0 +1,175 @@
+"""The body of an e-mail: HTML that needs neither script, style sheet nor pictures, and the same as plain text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from perfkit.model import Verdict
+from perfkit.render.mail_charts import Picture, pictures_of
+from perfkit.render.notice import Happening, Notice, Row, Telling, notice_of, row_verdict
+from perfkit.render.page import render
+from perfkit.render.theme import VERDICT_COLOURS, VERDICT_SYMBOLS, clean, shorten
+
+LARGEST = 100_000  # bytes of HTML: some mail readers cut what is longer
+LONGEST_SUBJECT = 120
+MOST_ROWS = 30  # in the table of a message on one result
+MOST_ROWS_EACH = 8  # of several results
+MOST_PICTURES = 3
+MOST_WHOLE = 20  # results of a digest that are told; the rest are one line each
+_FEWER = (1.0, 0.5, 0.2, 0.0)  # parts of the rows to try until the body is small enough
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What a message says; ``pictures`` by their content id, as the HTML names them."""
+
+    subject: str
+    html: str
+    text: str
+    pictures: dict[str, Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One result of the message."""
+
+    notice: Notice
+    pictures: dict[str, Picture]
+    colour: str
+
+
+def mail_of(tellings: Sequence[Telling], quiet: Sequence[str] = ()) -> Mail:
+    """The message that tells these results, the worst first.
+
+    ``quiet`` names scenarios of which there is nothing to tell, for a digest.
+    """
+    if not tellings:
+        raise ValueError("tellings: at least one result, got none")
+    sections = _sections(tellings)
+    names = tuple(shorten(name, 60) for name in quiet)
+    pictures = {cid: picture for one in sections for cid, picture in one.pictures.items()}
+    return Mail(_subject(sections), _html(sections, names), _text(sections, names), pictures)
+
+
+def _sections(tellings: Sequence[Telling]) -> tuple[_Section, ...]:
+    noted = sorted(((notice_of(one), one) for one in tellings), key=lambda pair: _URGENCY[pair[0].verdict])
+    sections: list[_Section] = []
+    room = MOST_PICTURES
+    for number, (notice, telling) in enumerate(noted):
+        wanted = room if len(noted) == 1 else min(room, 1)
+        drawn = pictures_of(telling.result.document, telling.result.comparison)[:wanted]
+        room -= len(drawn)
+        cids = {f"chart{number + 1}-{i + 1}@perfkit": picture for i, picture in enumerate(drawn)}
+        sections.append(_Section(notice, cids, VERDICT_COLOURS[notice.verdict]))
+    return tuple(sections)
+
+
+_URGENCY = {
+    verdict: place
+    for place, verdict in enumerate(
+        (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.IMPROVEMENT, Verdict.NO_CHANGE)
+    )
+}
+
+
+def _subject(sections: Sequence[_Section]) -> str:
+    """Verdict, load test and what happened; of several: how many of each verdict."""
+    first = sections[0].notice
+    if len(sections) == 1:
+        return _cut(f"{first.title}: {first.scenario}: {first.lead}")
+    titles = [section.notice.title for section in sections]
+    counts = ", ".join(f"{titles.count(title)} {title}" for title in dict.fromkeys(titles))
+    return _cut(f"{counts} of {len(sections)} load tests: {', '.join(one.notice.scenario for one in sections)}")
+
+
+def _cut(text: str) -> str:
+    """The beginning, which says most."""
+    line = clean(text)
+    return line if len(line) <= LONGEST_SUBJECT else f"{line[: LONGEST_SUBJECT - 1].rstrip()}…"
+
+
+def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
+    import css_inline
+
+    most = MOST_ROWS if len(sections) == 1 else MOST_ROWS_EACH
+    inliner = css_inline.CSSInliner(keep_style_tags=False, load_remote_stylesheets=False)
+    for part in _FEWER:
+        whole = sections[: MOST_WHOLE if part else 5]
+        page = render(
+            "mail.html.j2",
+            title=_subject(sections),
+            sections=whole,
+            brief=[one.notice for one in sections[len(whole) :]],
+            quiet=quiet[:MOST_WHOLE],
+            quieter=max(len(quiet) - MOST_WHOLE, 0),
+            most_rows=int(most * part),
+            verdict_of=row_verdict,
+            symbols=VERDICT_SYMBOLS,
+            colours=VERDICT_COLOURS,
+        )
+        html: str = inliner.inline(page)
+        if len(html.encode()) <= LARGEST:
+            break
+    return html
+
+
+def _text(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
+    blocks = ["\n".join(_lines(one.notice, MOST_ROWS if len(sections) == 1 else MOST_ROWS_EACH)) for one in sections]
+    if quiet:
+        blocks.append(_wrapped(f"Nothing new: {', '.join(quiet)}."))
+    return f"\n\n{'-' * 72}\n\n".join(blocks) + "\n\n-- \nSent by perfkit.\n"
+
+
+def _lines(notice: Notice, most: int) -> Iterator[str]:
+    yield f"{notice.title.upper()}: {notice.scenario}"
+    yield ""
+    for one in notice.happenings:
+        yield from _happening(one)
+    if notice.hidden:
+        yield f"And {notice.hidden} more events, in the report."
+    yield from (_wrapped(f"* {text}") for text in notice.remarks)
+    yield ""
+    yield _wrapped(f"Next: {notice.next_step}", indent="")
+    if notice.rows:
+        yield ""
+        yield from (_row(row, notice.level) for row in notice.rows[:most])
+        more = len(notice.rows) - most
+        if more > 0:
+            yield f"... and {more} more, in the report and the result file."
+    yield from (_wrapped(f"! {text}") for text in notice.warnings)
+    if notice.place.words:
+        yield ""
+        yield notice.place.words
+        yield from ([notice.place.link] if notice.place.link else [])
+    for what, command in notice.commands:
+        yield from ("", f"{what}:", f"    {command}")
+    yield from ("", _wrapped(notice.basis, indent=""))
+
+
+def _happening(one: Happening) -> Iterator[str]:
+    tag = f"[{one.tag}] " if one.tag else ""
+    yield from (_wrapped(f"* {tag}{text}") for text in one.texts)
+    if one.between:
+        yield _wrapped(f"  {one.between}", indent="  ")
+    yield from (_wrapped(f"  - {line}", indent="    ") for line in one.commits)
+    for what, command in one.commands:
+        yield f"  {what}:"
+        yield f"    {command}"
+
+
+def _row(row: Row, level: str) -> str:
+    limit = f", accepted {row.tolerance}" if row.tolerance else ""
+    interval = f" {row.interval}" if row.interval else ""
+    name = f"{row.service}, {row.metric}"
+    return _wrapped(
+        f"{row_verdict(row)}: {name}: {row.change}{interval} ({row.before} -> {row.after}{limit}; {level})"
+        if interval
+        else f"{row_verdict(row)}: {name}: {row.change} ({row.before} -> {row.after}{limit})",
+        indent="    ",
+    )
+
+
+def _wrapped(text: str, indent: str = "  ") -> str:
+    return textwrap.fill(text, 76, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

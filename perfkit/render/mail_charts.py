@@ -1,0 +1,291 @@
+"""Charts as PNG for messages, drawn without a browser: effects of a comparison, courses of a history.
+
+Mail readers put pictures on light and dark pages and some turn colours round: these bring their own light card.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.render.theme import (
+    CANDIDATE_COLOUR,
+    SHORT_METRICS,
+    TOLERANCE_COLOUR,
+    VERDICT_COLOURS,
+    VERDICT_WORDS,
+    format_change,
+    format_interval,
+    format_value,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 500  # CSS pixels; drawn finer
+_DPI = 168
+_INCH = 96.0  # CSS pixels
+MOST_EFFECTS = 10
+MOST_COURSES = 3
+_CARD, _INK, _SOFT, _GRID = "#fbfbfa", "#24292f", "#5d6570", "#dfe2e6"
+_MARKS: Mapping[Verdict, str] = {
+    Verdict.REGRESSION: "X",
+    Verdict.IMPROVEMENT: "*",
+    Verdict.NO_CHANGE: "o",
+    Verdict.INCONCLUSIVE: "D",
+    Verdict.INVALID: "s",
+}
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": _GRID,
+    "axes.facecolor": _CARD,
+    "figure.facecolor": _CARD,
+    "xtick.color": _SOFT,
+    "ytick.color": _INK,
+    "text.parse_math": False,  # a name with dollar signs is no formula
+    "axes.unicode_minus": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart: PNG bytes, their size in CSS pixels, and in words what they show."""
+
+    png: bytes
+    width: int
+    height: int
+    alt: str
+
+
+def pictures_of(document: Mapping[str, Any], comparison: Comparison | None) -> tuple[Picture, ...]:
+    """One to three charts of a result; none where it holds nothing that could be drawn."""
+    if comparison is None:
+        courses = [one for one in document.get("courses", ()) if any(value is not None for value in one["values"])]
+        return tuple(_course_picture(one) for one in courses[:MOST_COURSES])
+    drawn = _most_telling(comparison.findings)
+    return (_effects_picture(drawn, len(comparison.findings)),) if drawn else ()
+
+
+def _picture(height: int, alt: str, draw: Callable[[Figure], None]) -> Picture:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph")  # names in scripts that the font lacks: boxes do
+        figure = Figure(figsize=(WIDTH / _INCH, height / _INCH), dpi=_DPI)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches=None, metadata={"Software": None})
+    return Picture(buffer.getvalue(), WIDTH, height, alt)
+
+
+def _most_telling(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Those that can be drawn, changes first, then those nearest to one; in the order of the table."""
+    able = [one for one in findings if one.change is not None and not one.objective and not math.isnan(one.change)]
+    ranked = sorted(
+        able,
+        key=lambda f: (
+            f.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT),
+            f.verdict is not Verdict.REGRESSION,
+            f.p_adjusted if f.p_adjusted is not None else 2.0,
+        ),
+    )[:MOST_EFFECTS]
+    return tuple(one for one in able if one in ranked)
+
+
+_ROW, _LEFT, _RIGHT, _BELOW = 25, 112, 76, 52  # CSS pixels
+
+
+def _effects_picture(findings: tuple[Finding, ...], total: int) -> Picture:
+    units = [unit for unit in ("%", "pp") if any(one.change_unit == unit for one in findings)]
+    panels = [tuple(one for one in findings if one.change_unit == unit) for unit in units]
+    heights = [_ROW * _lines(panel) for panel in panels]
+    height = sum(heights) + _BELOW * len(panels) + 40
+
+    def draw(figure: Figure) -> None:
+        top = 12.0
+        for unit, panel, tall in zip(units, panels, heights, strict=True):
+            place = (_LEFT / WIDTH, 1 - (top + tall) / height, (WIDTH - _LEFT - _RIGHT) / WIDTH, tall / height)
+            _draw_effects(figure.add_axes(place), unit, panel)
+            top += tall + _BELOW
+        _legend(figure, findings, height)
+
+    return _picture(height, _effects_alt(findings, total), draw)
+
+
+def _lines(panel: Sequence[Finding]) -> int:
+    return len(panel) + len({one.service for one in panel})
+
+
+def _draw_effects(axes: Axes, unit: str, panel: Sequence[Finding]) -> None:
+    reach, y, ticks, names = _reach(panel), 0.0, [], []
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(_lines(panel) - 0.4, -0.6)
+    axes.axvline(0.0, color=_SOFT, linewidth=0.8)
+    for service in dict.fromkeys(one.service for one in panel):
+        left = (10 - _LEFT) / (WIDTH - _LEFT - _RIGHT)
+        axes.text(left, y, shorten(service, 44), transform=_across(axes), weight="bold", va="center")
+        for finding in (one for one in panel if one.service == service):
+            y += 1.0
+            ticks.append(y)
+            names.append(SHORT_METRICS.get(finding.metric, finding.metric))
+            _draw_effect(axes, finding, y, reach)
+        y += 1.0
+    axes.set_yticks(ticks, names)
+    axes.tick_params(length=0, labelsize=9)
+    axes.grid(axis="x", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    words = {"%": "change in percent of the baseline", "pp": "change in percentage points"}
+    axes.set_xlabel(words[unit], fontsize=9)
+
+
+def _across(axes: Axes) -> Any:
+    """Places by the width of the panel, and by row."""
+    return axes.get_yaxis_transform()
+
+
+def _draw_effect(axes: Axes, finding: Finding, y: float, reach: float) -> None:
+    colour = VERDICT_COLOURS[finding.verdict]
+    if finding.tolerance is not None:
+        end = min(finding.tolerance, reach) * Metric(finding.metric).worse
+        axes.fill_between([0.0, end], y - 0.38, y + 0.38, color=TOLERANCE_COLOUR, alpha=0.17, linewidth=0)
+    if finding.ci_low is not None and finding.ci_high is not None:
+        ends = [max(finding.ci_low, -reach), min(finding.ci_high, reach)]
+        axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+    at = max(-reach, min(reach, finding.change or 0.0))
+    axes.plot([at], [y], _MARKS[finding.verdict], color=colour, markersize=7, markeredgecolor=_CARD, clip_on=False)
+    change = format_change(finding).replace(" (from zero)", "")
+    axes.text(1.03, y, change, transform=_across(axes), va="center", fontsize=9)
+
+
+def _reach(panel: Sequence[Finding]) -> float:
+    """Far enough for every estimate and tolerance and most interval ends; one wild interval must not flatten all."""
+    sizes = [abs(f.change) for f in panel if f.change is not None and math.isfinite(f.change)]
+    limits = [f.tolerance for f in panel if f.tolerance is not None]
+    bounds = [max(abs(f.ci_low), abs(f.ci_high)) for f in panel if f.ci_low is not None and f.ci_high is not None]
+    ends = sorted(end for end in bounds if math.isfinite(end))
+    most = ends[min(len(ends) - 1, int(0.85 * len(ends)))] if ends else 0.0
+    return 1.1 * max([*sizes, *limits, most, 1e-3])
+
+
+def _legend(figure: Figure, findings: Sequence[Finding], height: int) -> None:
+    """What each mark and the shaded stretch mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    marks: list[Any] = [
+        Line2D(
+            [], [], marker=_MARKS[verdict], color=VERDICT_COLOURS[verdict], linestyle="", label=VERDICT_WORDS[verdict]
+        )
+        for verdict in Verdict
+        if any(one.verdict is verdict for one in findings)
+    ]
+    if any(one.tolerance is not None for one in findings):
+        marks.append(Patch(color=TOLERANCE_COLOUR, alpha=0.3, linewidth=0, label="accepted"))
+    figure.legend(
+        handles=marks,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 4 / height),
+        ncols=len(marks),
+        frameon=False,
+        fontsize=8.5,
+        handletextpad=0.2,
+        columnspacing=1.0,
+        borderaxespad=0.0,
+    )
+
+
+def _effects_alt(findings: Sequence[Finding], total: int) -> str:
+    shown = f"{len(findings)} of {total}" if total > len(findings) else f"{total}"
+    worst = [one for one in findings if one.verdict is Verdict.REGRESSION][:3]
+    named = "; ".join(
+        f"{shorten(one.service, 40)} {Metric(one.metric).title} {format_change(one)} {format_interval(one)}"
+        for one in worst
+    )
+    return f"Chart of {shown} effects with their intervals beside what is accepted. {named}".strip()
+
+
+_PLOT = 150  # CSS pixels
+
+
+def _course_picture(course: Mapping[str, Any]) -> Picture:
+    height = _PLOT + 62
+    return _picture(height, _course_alt(course), lambda figure: _draw_course(figure, course, height))
+
+
+def _draw_course(figure: Figure, course: Mapping[str, Any], height: int) -> None:
+    metric, values = Metric(course["metric"]), course["values"]
+    axes = figure.add_axes((58 / WIDTH, 30 / height, (WIDTH - 58 - 14) / WIDTH, _PLOT / height))
+    figure.text(10 / WIDTH, 1 - 18 / height, _course_title(course), weight="bold", va="center")
+    xs = [i for i, value in enumerate(values) if value is not None]
+    axes.plot(xs, [values[i] for i in xs], "o", color="#8b95a1", markersize=3.2, markeredgewidth=0)
+    last = len(course["levels"]) - 1
+    for number, (begin, end, value) in enumerate(_levels(course)):
+        colour = _level_colour(course, number) if number == last else _SOFT
+        axes.plot([begin - 0.5, end - 0.5], [value, value], color=colour, linewidth=2.6, solid_capstyle="butt")
+        if number:
+            axes.axvline(begin - 0.5, color=colour, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set_xlim(-1.0, len(values))
+    axes.set_ylim(*_range([values[i] for i in xs], metric))
+    _days(axes, course["started_at"])
+    axes.set_ylabel(metric.unit, fontsize=9)
+    axes.tick_params(length=0, labelsize=8.5)
+    axes.grid(axis="y", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _levels(course: Mapping[str, Any]) -> Iterator[tuple[int, int, float]]:
+    """By place in the picture."""
+    first = course["first_index"]
+    for part in course["levels"]:
+        yield max(part["begin"] - first, 0), part["end"] - first, part["value"]
+
+
+def _level_colour(course: Mapping[str, Any], number: int) -> str:
+    if number == 0:
+        return CANDIDATE_COLOUR
+    before, after = (course["levels"][i]["value"] for i in (number - 1, number))
+    worse = (after - before) * Metric(course["metric"]).worse > 0
+    return VERDICT_COLOURS[Verdict.REGRESSION if worse else Verdict.IMPROVEMENT]
+
+
+def _range(values: Sequence[float], metric: Metric) -> tuple[float, float]:
+    """All values; from zero for error rates, where most are."""
+    low, high = min(values), max(values)
+    room = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
+    return (0.0 if metric is Metric.ERROR_RATE else low - room), high + room
+
+
+def _days(axes: Axes, started_at: Sequence[str | None]) -> None:
+    """At most five days below the runs; numbers of runs where no time is known."""
+    step = max(math.ceil(len(started_at) / 5), 1)
+    places = range(0, len(started_at), step)
+    times = [datetime.fromisoformat(text) if (text := started_at[i]) else None for i in places]
+    axes.set_xticks(
+        list(places), [f"{at.day} {at:%b}" if at else f"run {i + 1}" for i, at in zip(places, times, strict=True)]
+    )
+
+
+def _course_title(course: Mapping[str, Any]) -> str:
+    levels = [part["value"] for part in course["levels"]]
+    metric = course["metric"]
+    change = " → ".join(format_value(metric, value) for value in levels[-2:])
+    return f"{shorten(course['service'], 30)}, {Metric(metric).title}: {change}"
+
+
+def _course_alt(course: Mapping[str, Any]) -> str:
+    runs = sum(value is not None for value in course["values"])
+    return f"Chart of {runs} runs, newest right, with their levels. {_course_title(course)}."
