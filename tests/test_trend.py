@@ -104,6 +104,19 @@ def test_the_most_telling_service_comes_first(rng):
     assert trend_of(both, acknowledged={event.id: ""}).services == ("quiet", "other", "slower")
 
 
+def test_what_is_worse_still_is_the_headline_whatever_got_better_since(rng):
+    lines = [history(rng, services=("faster",), step=0.5, at=50), history(rng, services=("slower",), step=1.2, at=20)]
+    both = Timeline("api", lines[0].moments, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)
+    trend = trend_of(both)
+    assert [event.kind for event in trend.events] == ["regression", "improvement"]
+    said = str(trend_banner(trend)).splitlines()
+    assert said[0] == "worse since 21 Sep 2025"
+    assert said[1].startswith("Worse: ")
+    assert said[2].startswith("Newest event: Better: ")
+    known = trend_of(both, acknowledged={trend.events[0].id: ""})
+    assert str(trend_banner(known)).startswith("better since 21 Oct 2025\nNewest event: Better: ")
+
+
 def test_worse_news_come_before_better_ones_however_large(rng):
     lines = [history(rng, services=("faster",), step=0.5, at=20), history(rng, services=("slower",), step=1.1)]
     both = Timeline("api", lines[0].moments, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)

@@ -207,6 +207,13 @@ def _reach(change: ChangePoint, left: int, right: int) -> int:
     return min(math.ceil(_BAI / squared), FAR) if squared > 0.0 else FAR
 
 
+def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
+    """Events for the worse that are the newest of a series, whatever happened to other series since; oldest first."""
+    newest = {(item.service, item.metric): event for event in events for item in event.movements}
+    worse = ((event, item) for event in events for item in event.movements if item.is_worse)
+    return tuple(dict.fromkeys(event for event, item in worse if newest[item.service, item.metric] is event))
+
+
 def group(timeline: Timeline, movements: Sequence[Movement]) -> tuple[Event, ...]:
     """Movements of all series at about one place are one event; its place is the one that most of them agree on.
 

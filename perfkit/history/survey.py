@@ -8,7 +8,7 @@ from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.history.attribution import Attribution
-from perfkit.history.events import Event, Series, events_of, shared_alpha
+from perfkit.history.events import Event, Series, events_of, held_worsenings, shared_alpha
 from perfkit.history.scan import OnProgress, Task, scan
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.model import Metric
@@ -50,10 +50,8 @@ class Survey:
 
     @property
     def worsenings(self) -> tuple[Event, ...]:
-        """Events for the worse that hold: what is newest of a series, whatever happened to others since."""
-        newest = {(item.service, item.metric): event for event in self.events for item in event.movements}
-        worse = ((event, item) for event in self.events for item in event.movements if item.is_worse)
-        return tuple(dict.fromkeys(e for e, item in worse if newest[item.service, item.metric] is e))
+        """See `held_worsenings`."""
+        return held_worsenings(self.events)
 
     @property
     def outliers(self) -> Mapping[int, tuple[Series, ...]]:

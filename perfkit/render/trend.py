@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perfkit.history.events import Event, Movement
+from perfkit.history.events import Event, Movement, held_worsenings
 from perfkit.history.timeline import Moment
 from perfkit.history.trend import KEY_METRICS, Course, Trend
 from perfkit.model import Metric, Verdict
@@ -109,9 +109,9 @@ def interval_text(course: Course) -> str:
 
 def trend_banner(trend: Trend, title: str | None = None) -> Html:
     """The answer: since when it is as it is, how it stands, and the newest event."""
-    news = next((event for event in reversed(trend.events) if not trend.is_known(event)), None)
+    news = _news(trend)
     word, kind = _headline(trend, news)
-    sentences = [clean(sentence) for sentence in _sentences(trend)]
+    sentences = [clean(sentence) for sentence in _sentences(trend, news)]
     html = render(
         "trend_banner.html.j2",
         title=clean(title) if title else "",
@@ -124,6 +124,13 @@ def trend_banner(trend: Trend, title: str | None = None) -> Html:
         alpha=f"{trend.alpha:g}",
     )
     return Html(html, text="\n".join([word, *sentences]))
+
+
+def _news(trend: Trend) -> Event | None:
+    """The newest event that nobody acknowledged; one that made worse what is worse still comes before any other."""
+    unknown = [event for event in trend.events if not trend.is_known(event)]
+    held = [event for event in held_worsenings(trend.events) if event in unknown]
+    return next(reversed(held or unknown), None)
 
 
 def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
@@ -140,8 +147,10 @@ def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
     return f"no news in {sum(moment.valid for moment in trend.moments[settled:])} runs", ""
 
 
-def _sentences(trend: Trend) -> Iterator[str]:
-    """The newest event, then the levels of the most telling service."""
+def _sentences(trend: Trend, news: Event | None) -> Iterator[str]:
+    """What the headline is about, the newest event, then the levels of the most telling service."""
+    if news is not None and news is not trend.events[-1]:
+        yield f"{headline(news)} It came {event_place(news, trend)}."
     if trend.events:
         event = trend.events[-1]
         known = ", acknowledged" if trend.is_known(event) else ""
