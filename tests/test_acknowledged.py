@@ -171,7 +171,9 @@ def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
         ("{", "cannot be read"),
         (json.dumps({"schema": "x"}), "not a file of schema"),
         (json.dumps({**good, "acknowledged": [{}]}), "the key 'id' is missing"),
-        (json.dumps({**good, "acknowledged": [3]}), "expected objects, got 3"),
+        (json.dumps({**good, "acknowledged": [3]}), r"acknowledged: expected a list of objects, got \[3\]"),
+        (json.dumps({**good, "acknowledged": 3}), "acknowledged: expected a list of objects, got 3"),
+        (json.dumps({**good, "acknowledged": [{**good["acknowledged"][0], "movements": 3}]}), "movements: expected a"),
         (json.dumps(good).replace("p95_latency_ms", "p95_latency"), "unknown metric 'p95_latency'"),
         (json.dumps(good).replace('"me"', "7"), "by: expected text, got 7"),
     ):

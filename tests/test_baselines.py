@@ -120,6 +120,9 @@ def test_days_are_read_as_people_write_them():
     for wrong in ("soon", "", "-5d", "2026-13-01"):
         with pytest.raises(ValueError, match="expected a day such as 2027-01-31, or 90d"):
             parse_day(wrong, today)
+    assert parse_day("2026-01-01", today) == parse_day("0d", today) == today
+    with pytest.raises(ValueError, match="2025-12-31 is over already; expected today or a later day"):
+        parse_day("2025-12-31", today)
 
 
 # What speaks against it ---------------------------------------------------------------------------------------------

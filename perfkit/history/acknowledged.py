@@ -227,7 +227,7 @@ class AcknowledgedFile:
         if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
             raise ReadError(f"{self.path}: not a file of schema {SCHEMA!r}; it may come from a newer perfkit")
         try:
-            return tuple(_from_document(item) for item in document["acknowledged"])
+            return tuple(_from_document(item) for item in _items(document["acknowledged"], "acknowledged"))
         except KeyError as error:
             raise ReadError(f"{self.path}: the key {error} is missing") from error
         except (TypeError, ValueError) as error:
@@ -265,9 +265,7 @@ class AcknowledgedFile:
         write_whole(self.path, dump_json(document))
 
 
-def _from_document(item: Any) -> Acknowledgement:
-    if not isinstance(item, Mapping):
-        raise TypeError(f"acknowledged: expected objects, got {item!r}"[:200])
+def _from_document(item: Mapping[str, Any]) -> Acknowledgement:
     texts = {}
     for name in ("id", "scenario", "reason", "by"):
         if not isinstance(item[name], str):
@@ -276,10 +274,16 @@ def _from_document(item: Any) -> Acknowledgement:
     return Acknowledgement(
         **texts,
         around=tuple(str(run_id) for run_id in item["around"]),
-        movements=tuple(_movement(movement) for movement in item["movements"]),
+        movements=tuple(_movement(movement) for movement in _items(item["movements"], "movements")),
         created=parse_time(item["created"]),
         until=date.fromisoformat(item["until"]) if item.get("until") is not None else None,
     )
+
+
+def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise TypeError(f"{name}: expected a list of objects, got {value!r}"[:200])
+    return value
 
 
 def _movement(item: Mapping[str, Any]) -> KnownMovement:

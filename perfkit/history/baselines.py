@@ -136,13 +136,16 @@ def whoever() -> str:
 
 
 def parse_day(text: str, today: date) -> date:
-    """A day, as ``2027-01-31`` or as ``90d`` from today; ``ValueError`` for anything else."""
+    """A day, as ``2027-01-31`` or as ``90d`` from today; ``ValueError`` for anything else, and for one that is over."""
     if match := re.fullmatch(r"(\d{1,5}) ?d(ays?)?", text.strip()):
         return today + timedelta(days=int(match[1]))
     try:
-        return date.fromisoformat(text.strip())
+        day = date.fromisoformat(text.strip())
     except ValueError as error:
         raise ValueError(f"expected a day such as 2027-01-31, or 90d, got {text!r}") from error
+    if day < today:
+        raise ValueError(f"{day} is over already; expected today or a later day")
+    return day
 
 
 class Baselines:
