@@ -7,6 +7,7 @@
     │   └── UnknownFormat    no reader recognises it
     ├── SettingsError        perfkit.toml or a policy file is wrong
     ├── LoadError            load could not be run, or measured nothing
+    │   └── LoadStopped      its user stopped it
     ├── StoreError           a run could not be stored or found
     ├── HistoryError         a history could not be looked at, or a commit not be searched for
     ├── NotComparable        the two sides cannot be compared at all
@@ -40,6 +41,10 @@ class SettingsError(PerfkitError):
 
 class LoadError(PerfkitError):
     """Load could not be started or measured nothing."""
+
+
+class LoadStopped(LoadError):
+    """Load was stopped by a signal to this process before there was anything to judge."""
 
 
 class StoreError(PerfkitError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, Settings, load_settings
 from perfkit.document import make_run_id
-from perfkit.errors import NotComparable, PerfkitError, ReadError, did_you_mean
+from perfkit.errors import LoadStopped, NotComparable, PerfkitError, ReadError, did_you_mean
 from perfkit.history.acknowledged import AcknowledgedFile
 from perfkit.history.against import judge_history
 from perfkit.history.creep import creep_of
@@ -530,6 +530,8 @@ class Execution:
     @property
     def stopped(self) -> bool:
         """Whether the run was interrupted by its user."""
+        if isinstance(self.error, LoadStopped):
+            return True
         checks = self.run.validity.problems if self.run is not None else ()
         return any(check.name == "interrupted" and "aborted" not in str(check.value) for check in checks)
 

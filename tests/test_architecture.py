@@ -44,6 +44,8 @@ LEVELS = [
     "side_by_side",
     "bisect",
     "demo",
+    "audit",
+    "selftest",
     "cli",
     "__main__",
 ]

@@ -152,6 +152,19 @@ def test_ctrl_c_ends_in_order_and_marks_the_run(tmp_path: Path) -> None:
     assert read.requests() is not None
 
 
+def test_ctrl_c_before_the_first_request_ends_the_sequence(tmp_path: Path) -> None:
+    words = ["run", "baseline", "--duration", "5s", "--repeat", "3", "--store", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-m", "perfkit", *words], stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("*/source/locust.log")):  # Locust is starting, and takes a second or two for it
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C before its first request; nothing was measured" in err
+    assert perfkit.RunStore(tmp_path).ids() == []
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_run_that_measures_nothing_leaves_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "idle.py").write_text(
         "from locust import User, constant, task\n"

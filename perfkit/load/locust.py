@@ -160,6 +160,7 @@ class LocustOutcome:
     ended_at: datetime
     has_own_shape: bool = False  # a LoadTestShape in the locustfile decided the load
     lost_workers: tuple[str, ...] = ()
+    by_user: bool = False  # interrupted by a signal to this process
 
 
 def run_locust(
@@ -204,7 +205,7 @@ def run_locust(
     interrupted, reason = _judge(command, returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
     now, own_shape, lost = datetime.now(UTC), bool(last.get("own_shape")), tuple(last.get("lost_workers", ()))
-    return LocustOutcome(returncode, interrupted, reason, tail, started_at, now, own_shape, lost)
+    return LocustOutcome(returncode, interrupted, reason, tail, started_at, now, own_shape, lost, stop.by_user)
 
 
 class _Stop:
@@ -214,6 +215,7 @@ class _Stop:
         self.process: subprocess.Popen[bytes] | None = None
         self.signal: signal.Signals | None = None
         self.reason = ""
+        self.by_user = False
         self._since = 0.0
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
@@ -222,7 +224,7 @@ class _Stop:
             self._since -= ORDERLY_END_S  # asked again: wait no longer
             self.pursue()
             return
-        self.signal, self._since = signal.Signals(number), time.monotonic()
+        self.signal, self._since, self.by_user = signal.Signals(number), time.monotonic(), True
         self.reason = "stopped by Ctrl-C" if self.signal is signal.SIGINT else f"stopped by {self.signal.name}"
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
@@ -230,7 +232,7 @@ class _Stop:
     def abort(self, reason: str) -> None:
         """Ask for an end that nobody sent a signal for."""
         self(signal.SIGINT)
-        self.reason = reason
+        self.reason, self.by_user = reason, False
 
     def pursue(self) -> None:
         """Terminate, then kill, when asking did not help in time."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from perfkit.config import Scenario
 from perfkit.document import dump_json, make_run_id, run_to_document
-from perfkit.errors import LoadError, StoreError
+from perfkit.errors import LoadError, LoadStopped, StoreError
 from perfkit.load import surroundings
 from perfkit.load.container import Container, inside_facts
 from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_locust
@@ -62,6 +62,8 @@ def run_scenario(
     ------
     LoadError
         Load could not be run or measured nothing; no folder that looks like a good run is left.
+    LoadStopped
+        A signal stopped it before its first request.
     StoreError
         The run could not be written, or not be sent; then it is kept here, and the error names the place.
     """
@@ -177,12 +179,10 @@ def _first_users(profile: LoadProfile) -> int:
 
 def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Distribution | None) -> Run:
     """Recording -> Parquet -> summary -> run."""
-    recorded = finish_recording(folder / RECORDING, folder / REQUESTS)
-    log = folder / "source" / "locust.log"
-    said = log.read_text(errors="replace") if log.is_file() else ""
+    is_begun = (folder / RECORDING).is_file() or not outcome.interrupted
+    recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else 0
     if recorded == 0:
-        reason = "no host is known: name one with --host" if NO_HOST in said else "do its tasks call the client?"
-        raise LoadError(f"scenario {intent.scenario!r}: no request was made; {reason}  See {log}")
+        raise _nothing_measured(intent.scenario, outcome, folder / "source" / "locust.log")
     columns = request_columns(read_requests(folder / REQUESTS))
     summary = summarise_columns(columns)
     profile = intent.profile if not outcome.has_own_shape else LoadProfile("custom")
@@ -211,6 +211,16 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
         source=str(folder),
         load_requests=lambda: read_requests(folder / REQUESTS),
     )
+
+
+def _nothing_measured(scenario: str, outcome: LocustOutcome, log: Path) -> LoadError:
+    """Why there is no request."""
+    if outcome.interrupted:
+        kind = LoadStopped if outcome.by_user else LoadError
+        return kind(f"scenario {scenario!r}: {outcome.reason} before its first request; nothing was measured")
+    said = log.read_text(errors="replace") if log.is_file() else ""
+    reason = "no host is known: name one with --host" if NO_HOST in said else "do its tasks call the client?"
+    return LoadError(f"scenario {scenario!r}: no request was made; {reason}  See {log}")
 
 
 def _tidy_up(folder: Path) -> None:
