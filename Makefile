@@ -48,7 +48,7 @@ bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/store.py
 
 lab: setup      ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/perfkit lab
 
 clean:          ## remove what was made, but no runs and no reports
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
