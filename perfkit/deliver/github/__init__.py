@@ -1,0 +1,1 @@
+"""GitHub: issues that follow worsenings, and the comment of a pull request."""
