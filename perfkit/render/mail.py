@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from perfkit.model import Verdict
-from perfkit.render.mail_charts import Picture, pictures_of
-from perfkit.render.notice import Happening, Notice, Row, Telling, notice_of, row_verdict
+from perfkit.render.mail_charts import MOST_PICTURES, Picture, pictures_of
+from perfkit.render.notice import MOST_ROWS, Happening, Notice, Row, Telling, notice_of, row_verdict
 from perfkit.render.page import render
 from perfkit.render.theme import VERDICT_COLOURS, VERDICT_SYMBOLS, clean, shorten
 
 LARGEST = 100_000  # bytes of HTML: some mail readers cut what is longer
 LONGEST_SUBJECT = 120
-MOST_ROWS = 30  # in the table of a message on one result
-MOST_ROWS_EACH = 8  # of several results
-MOST_PICTURES = 3
+MOST_ROWS_EACH = 8  # in the table of each of several results
 MOST_WHOLE = 20  # results of a digest that are told; the rest are one line each
 _FEWER = (1.0, 0.5, 0.2, 0.0)  # parts of the rows to try until the body is small enough
 
@@ -59,7 +57,7 @@ def _sections(tellings: Sequence[Telling]) -> tuple[_Section, ...]:
     room = MOST_PICTURES
     for number, (notice, telling) in enumerate(noted):
         wanted = room if len(noted) == 1 else min(room, 1)
-        drawn = pictures_of(telling.result.document, telling.result.comparison)[:wanted]
+        drawn = pictures_of(telling.result.document, telling.result.comparison, wanted)
         room -= len(drawn)
         cids = {f"chart{number + 1}-{i + 1}@perfkit": picture for i, picture in enumerate(drawn)}
         sections.append(_Section(notice, cids, VERDICT_COLOURS[notice.verdict]))
@@ -116,9 +114,14 @@ def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
 
 
 def _text(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
-    blocks = ["\n".join(_lines(one.notice, MOST_ROWS if len(sections) == 1 else MOST_ROWS_EACH)) for one in sections]
+    most = MOST_ROWS if len(sections) == 1 else MOST_ROWS_EACH
+    blocks = ["\n".join(_lines(one.notice, most)) for one in sections[:MOST_WHOLE]]
+    brief = [one.notice for one in sections[MOST_WHOLE:]]
+    if brief:
+        blocks.append("\n".join(_wrapped(f"* {one.scenario}: {one.title}. {one.lead}") for one in brief))
     if quiet:
-        blocks.append(_wrapped(f"Nothing new: {', '.join(quiet)}."))
+        more = f" and {len(quiet) - MOST_WHOLE} more" if len(quiet) > MOST_WHOLE else ""
+        blocks.append(_wrapped(f"Nothing new: {', '.join(quiet[:MOST_WHOLE])}{more}."))
     return f"\n\n{'-' * 72}\n\n".join(blocks) + "\n\n-- \nSent by perfkit.\n"
 
 
@@ -135,7 +138,7 @@ def _lines(notice: Notice, most: int) -> Iterator[str]:
     if notice.rows:
         yield ""
         yield from (_row(row, notice.level) for row in notice.rows[:most])
-        more = len(notice.rows) - most
+        more = notice.effects - most
         if more > 0:
             yield f"... and {more} more, in the report and the result file."
     yield from (_wrapped(f"! {text}") for text in notice.warnings)

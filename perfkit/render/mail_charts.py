@@ -34,7 +34,7 @@ WIDTH = 500  # CSS pixels; drawn finer
 _DPI = 168
 _INCH = 96.0  # CSS pixels
 MOST_EFFECTS = 10
-MOST_COURSES = 3
+MOST_PICTURES = 3
 _CARD, _INK, _SOFT, _GRID = "#fbfbfa", "#24292f", "#5d6570", "#dfe2e6"
 _MARKS: Mapping[Verdict, str] = {
     Verdict.REGRESSION: "X",
@@ -68,11 +68,15 @@ class Picture:
     alt: str
 
 
-def pictures_of(document: Mapping[str, Any], comparison: Comparison | None) -> tuple[Picture, ...]:
-    """One to three charts of a result; none where it holds nothing that could be drawn."""
+def pictures_of(
+    document: Mapping[str, Any], comparison: Comparison | None, most: int = MOST_PICTURES
+) -> tuple[Picture, ...]:
+    """The charts of a result, at most so many; none where it holds nothing that could be drawn."""
+    if most < 1:
+        return ()
     if comparison is None:
         courses = [one for one in document.get("courses", ()) if any(value is not None for value in one["values"])]
-        return tuple(_course_picture(one) for one in courses[:MOST_COURSES])
+        return tuple(_course_picture(one) for one in courses[:most])
     drawn = _most_telling(comparison.findings)
     return (_effects_picture(drawn, len(comparison.findings)),) if drawn else ()
 

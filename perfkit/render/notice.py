@@ -29,6 +29,7 @@ from perfkit.results import Result
 MOST_HAPPENINGS = 8  # of each kind; the result has all
 MOST_COMMITS = 5
 MOST_WARNINGS = 5
+MOST_ROWS = 30
 NAME = 60  # characters of a name in a sentence
 _ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
 
@@ -100,6 +101,7 @@ class Notice:
     remarks: tuple[str, ...]
     next_step: str
     rows: tuple[Row, ...]
+    effects: int  # of which `rows` are the first
     level: str
     commands: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
@@ -118,6 +120,7 @@ def notice_of(telling: Telling) -> Notice:
     result, comparison = telling.result, telling.result.comparison
     every = tuple(_happenings(telling))
     verdict, word = _answer(telling)
+    rows, effects = _findings(comparison) if comparison is not None else _movements(telling)
     return Notice(
         scenario=shorten(result.scenario, NAME) or "a load test",
         verdict=verdict,
@@ -126,7 +129,8 @@ def notice_of(telling: Telling) -> Notice:
         hidden=len(every) - len(every[:MOST_HAPPENINGS]),
         remarks=tuple(_remarks(result, comparison))[:MOST_HAPPENINGS],
         next_step=next_step(comparison) if comparison is not None else _after_watching(result),
-        rows=_findings(comparison) if comparison is not None else _movements(telling),
+        rows=rows,
+        effects=effects,
         level=f"{comparison.confidence if comparison is not None else 0.95:.0%} interval".replace("%", " %"),
         commands=judge_lines(result),
         warnings=_warnings(comparison),
@@ -241,13 +245,13 @@ def _after_watching(result: Result) -> str:
     return "Look at the commits in between; acknowledge what is intended, and it stays silent."
 
 
-def _findings(comparison: Comparison) -> tuple[Row, ...]:
-    """All findings, those that decide first."""
+def _findings(comparison: Comparison) -> tuple[tuple[Row, ...], int]:
+    """The findings that decide, first, and how many there are."""
     ranked = sorted(
         comparison.findings,
         key=lambda f: (_ORDER.index(f.verdict), not f.gating, f.p_adjusted if f.p_adjusted is not None else 2.0),
     )
-    return tuple(_finding(one) for one in ranked)
+    return tuple(_finding(one) for one in ranked[:MOST_ROWS]), len(ranked)
 
 
 def _finding(finding: Finding) -> Row:
@@ -264,12 +268,13 @@ def _finding(finding: Finding) -> Row:
     )
 
 
-def _movements(telling: Telling) -> tuple[Row, ...]:
-    """What moved in the events that are told: new ones first."""
+def _movements(telling: Telling) -> tuple[tuple[Row, ...], int]:
+    """What moved in the events that are told, new ones first, and how much did."""
     news = telling.news
     fresh = (*news.appeared, *news.returned) if news is not None else ()
     open_now = sorted(telling.result.news, key=lambda one: one not in fresh)
-    return tuple(_movement(item) for one in open_now for item in one.last.event.movements)
+    items = [item for one in open_now for item in one.last.event.movements]
+    return tuple(_movement(item) for item in items[:MOST_ROWS]), len(items)
 
 
 def _movement(item: Movement) -> Row:

@@ -146,7 +146,10 @@ def format_p(value: float | None) -> str:
 
 def clean(text: object) -> str:
     """A text from outside on one line, without control, bidirectional and other invisible characters."""
-    visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text))
+    plain = str(text)
+    if plain.isprintable():  # nearly always: 100 times as quick, and the same
+        return " ".join(plain.split())
+    visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in plain)
     return " ".join("".join(c for c in visible if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn")).split())
 
 
