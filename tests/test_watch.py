@@ -71,6 +71,27 @@ def test_after_an_alarm_the_new_level_is_learned_and_watched(rng):
     assert watch.learned_from == watch.alarms[-1].index
 
 
+@pytest.mark.parametrize(("at", "back"), [(20, 27), (40, 52), (60, 68)])
+def test_a_change_is_heard_when_it_comes_and_when_it_goes(rng, at, back):
+    heard = 0
+    for _ in range(20):
+        values = history(rng, NOISE["normal"], back + 8, at, 8.0)
+        values[back:] *= np.exp(-0.4)
+        alarms = watch_history(values, alpha=EACH).alarms
+        heard += [round((alarm.index - place) / 5) for alarm, place in zip(alarms, (at, back), strict=False)] == [0, 0]
+    assert heard >= 18
+
+
+def test_a_change_among_the_first_runs_does_not_deafen(rng):
+    heard = 0
+    for _ in range(20):
+        values = history(rng, NOISE["normal"], 40, 34, 6.0)
+        values[:8] *= np.exp(0.5)
+        alarms = watch_history(values, alpha=EACH).alarms
+        heard += [abs(alarm.index - 34) <= 2 for alarm in alarms] == [True]
+    assert heard >= 18
+
+
 @given(st.integers(0, 10_000), st.integers(20, 79), st.floats(-6, 6))
 def test_what_was_heard_never_depends_on_later_runs(seed, until, size):
     rng = np.random.default_rng(seed)

@@ -167,7 +167,7 @@ def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison) -> 
     for alert in watch.alerts:
         event = alert.event
         heard = f"{event.headline} Heard at run {alert.raised_at.run_id}, {_runs(alert.runs_ago)} ago."
-        lines.append(f"{heard} {_standing(alert.acknowledgement, alert.fails, bool(alert.holds), event.id)}".rstrip())
+        lines.append(f"{heard} {_standing(alert.acknowledgement, alert.fails, alert.stands, event.id)}".rstrip())
     return lines
 
 

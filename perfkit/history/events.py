@@ -185,10 +185,13 @@ def shared_alpha(timeline: Timeline, alpha: float) -> float:
 
 def events_of(timeline: Timeline, segmentations: Mapping[Series, Segmentation]) -> tuple[Event, ...]:
     """The events of a scenario whose series were already looked at, oldest first."""
-    return group(timeline, [item for key, found in segmentations.items() for item in _movements(timeline, key, found)])
+    return group(
+        timeline, [item for key, found in segmentations.items() for item in movements_of(timeline, key, found)]
+    )
 
 
-def _movements(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:
+def movements_of(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:
+    """The changes of one series, oldest first."""
     known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
     edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
     lengths = [max(b - a, 1) for a, b in pairwise(edges)]

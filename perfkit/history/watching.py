@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perfkit.history.acknowledged import Acknowledgement, match
-from perfkit.history.events import NEAR, Event, Movement, group, shared_alpha
+from perfkit.history.events import NEAR, Event, Movement, group, movements_of, shared_alpha
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
 from perfkit.policy import Policy
@@ -46,6 +46,13 @@ class Alert:
     acknowledgement: Acknowledgement | None = None
 
     @property
+    def stands(self) -> bool:
+        """Whether the strongest movement of any service, for the worse if any is, still holds."""
+        moved = [item for item in self.event.movements if item.is_worse] or self.event.movements
+        strongest = {item.service: item for item in reversed(moved)}
+        return any(item in self.holds for item in strongest.values())
+
+    @property
     def fails(self) -> bool:
         """Whether it is a reason to object."""
         return bool(self.serious) and self.runs_ago < NEWS and self.acknowledgement is None
@@ -56,7 +63,7 @@ class Alert:
             **self.event.to_dict(),
             "raised_at": self.raised_at.run_id,
             "raised_runs_ago": self.runs_ago,
-            "holds": bool(self.holds),
+            "holds": self.stands,
             "fails": self.fails,
             "acknowledged": self.acknowledgement.to_dict() if self.acknowledgement else None,
         }
@@ -152,16 +159,20 @@ def _alerts(
     return tuple(alerts)
 
 
-def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[ChangePoint]) -> Movement:
+def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[Movement]) -> Movement:
     """What an alarm heard, at the place where it heard it.
 
     Its size is that of the change point there, which later runs make more exact and give an interval; an alarm alone
     has none, for its place was chosen as the one that shows most.
     """
-    same = [one for one in changes if abs(one.index - alarm.index) <= NEAR and _rise(one) * _rise(alarm) > 0]
+    same = [
+        item
+        for item in changes
+        if abs(item.change.index - alarm.index) <= NEAR and _rise(item.change) * _rise(alarm) > 0
+    ]
     if same:
-        nearest = min(same, key=lambda one: abs(one.index - alarm.index))
-        return Movement(service, metric, replace(nearest, index=alarm.index, p_value=alarm.p_value))
+        nearest = min(same, key=lambda item: abs(item.change.index - alarm.index))
+        return replace(nearest, change=replace(nearest.change, index=alarm.index, p_value=alarm.p_value))
     unknown = float("nan")
     change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
     return Movement(service, metric, change)
@@ -173,21 +184,18 @@ def _rise(step: Alarm | ChangePoint) -> float:
 
 def _changes(
     timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy
-) -> dict[tuple[str, Metric], tuple[ChangePoint, ...]]:
-    """The change points of series with an alarm.
-
-    Watching learns a new level before it speaks again; change points see sooner that a change was taken back.
-    """
+) -> dict[tuple[str, Metric], tuple[Movement, ...]]:
+    """The change points of series with an alarm: they see sooner than watching that a change was taken back."""
     each = shared_alpha(timeline, policy.alpha)
-    return {key: segment(timeline.series[key], alpha=each).changes if every else () for key, every in alarms.items()}
+    heard = [key for key, every in alarms.items() if every]
+    return {key: tuple(movements_of(timeline, key, segment(timeline.series[key], alpha=each))) for key in heard}
 
 
-def _holds(movement: Movement, timeline: Timeline, changes: Sequence[ChangePoint]) -> bool:
+def _holds(movement: Movement, timeline: Timeline, changes: Sequence[Movement]) -> bool:
     """Whether its series now stands nearer to the level after it than to the one before it."""
     change = movement.change
-    begin = max([change.index, *(one.index for one in changes)])
-    values = timeline.series[movement.service, movement.metric][begin:]
-    now = float(np.nanmedian(values))
+    begin = max([change.index, *(item.change.index for item in changes)])
+    now = float(np.nanmedian(timeline.series[movement.service, movement.metric][begin:]))
     return 2.0 * (now - change.before) * _rise(change) >= _rise(change) ** 2
 
 

@@ -1,31 +1,36 @@
 """A history watched run after run, as CI does: alarms whose false ones stay within one budget for the whole history.
 
 Each new run is looked at with the runs before it: the mean of the last 4 to 30 of them is held against the level that
-all earlier runs of the stretch had, in standard errors that respect the lag-1 correlation and how few runs the level
-was learned from (a windowed generalised likelihood ratio test; Lai 1995,
-doi:10.1111/j.2517-6161.1995.tb02052.x).  A run counts no more than `CLIP` noise standard deviations, and half of a
-window must lie on its far side, so that a single strange run raises no alarm and two hardly ever do.  The chance of a
-false alarm is spent over the looks, less and less each time (alpha spending; Lan & DeMets 1983,
-doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the history grows.
+the runs since the last change had, in standard errors that respect how few these are, and the noise and lag-1
+correlation of all runs around their levels (a windowed generalised likelihood ratio test; Lai 1995,
+doi:10.1111/j.2517-6161.1995.tb02052.x).  A run counts no more than `CLIP` noise standard deviations, unless over three
+quarters of a window reach further, and half of a window must lie on its far side, so that a single strange run raises
+no alarm and two hardly ever do.  The chance of a false alarm is spent over the looks, less and less each time (alpha
+spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the
+history grows.
 
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
-speak before `LEARN` runs of a level, and a drift that is slow against thirty runs moves the level along.
+speak before `LEARN` runs, nor in the first `LEAST_LEVEL` of a new level, and a drift that is slow against thirty runs
+moves the level along.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from perfkit.stats.changepoints import relative_change_pct
+from perfkit.stats.changepoints import relative_change_pct, segment
 from perfkit.stats.summary import Floats
 
-LEARN = 15  # runs from which a level, its noise and their correlation are learned
+LEARN = 15  # runs from which noise and its correlation are learned
+LEAST_LEVEL = 6  # runs of a level after a change from which it is learned
+EARLY_ALPHA = 0.001  # of a change among the first `LEARN` runs
 FIRST_WINDOW, LAST_WINDOW = 4, 30  # runs that an alarm may rest on
 CLIP = 3.5
 FAR, LEAST_FAR = 1.25, 3  # half of a window, and so many runs, must be so many standard deviations away
@@ -95,62 +100,89 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
         raise ValueError(f"alpha: must be above 0 and at most 0.5, got {alpha!r}")
     (places,) = np.nonzero(~np.isnan(every))
     plain = every[places]
+    edges = [0, *_early_changes(plain)]
     alarms: list[Alarm] = []
     begin = 0
-    while (alarm := _first_alarm(plain, begin, alpha)) is not None:
-        begin = alarm.index
+    while (alarm := _next_alarm(plain, edges, begin, alpha)) is not None:
+        begin = alarm.raised_at + 1
+        edges.append(alarm.index)
         at, since = int(places[alarm.raised_at]), int(places[alarm.index])
         alarms.append(Alarm(at, since, alarm.before, alarm.after, alarm.change_pct, alarm.p_value))
-    learned = len(plain) - begin
-    first = int(places[begin]) if begin < len(plain) else len(every)
-    return Watch(tuple(alarms), len(plain), first, max(LEARN + FIRST_WINDOW - learned, 0))
+    least = max(LEARN - len(plain), LEAST_LEVEL - (len(plain) - edges[-1])) + FIRST_WINDOW
+    first = int(places[edges[-1]]) if edges[-1] < len(plain) else len(every)
+    return Watch(tuple(alarms), len(plain), first, max(least, 0))
 
 
-def _first_alarm(plain: Floats, begin: int, alpha: float) -> Alarm | None:
-    """The first alarm that a stretch which begins there raises, in positions among the values."""
-    positive = np.nonzero(plain[begin:] <= 0)[0]
-    until = begin + int(positive[0]) if positive.size else len(plain)  # from there on the log scale is not known
-    for scale, first, last in ((np.log, begin, until), (np.asarray, until, len(plain))):
-        best: dict[int, tuple[float, int]] = {}
-        usable = plain[begin:last]
-        if len(usable) < LEARN + FIRST_WINDOW or first == last:
+def _early_changes(plain: Floats) -> list[int]:
+    """Changes before the watch may speak: it does not speak of them, but learns the level after them."""
+    if len(plain) < LEARN + FIRST_WINDOW:
+        return []
+    found = segment(plain[:LEARN], alpha=EARLY_ALPHA).changes
+    return [change.index for change in found]
+
+
+def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -> Alarm | None:
+    """The first alarm raised at ``begin`` or later, in positions among the values; levels change at the edges."""
+    below = np.nonzero(plain <= 0)[0]
+    until = int(below[0]) if below.size else len(plain)  # from there on the log scale is not known
+    for scale, first, last in ((np.log, begin, until), (np.asarray, max(begin, until), len(plain))):
+        if first >= last:
             continue
-        values = np.asarray(scale(usable), float)
-        for split in range(LEARN, len(values) - FIRST_WINDOW + 1):
-            for at, strength in _strengths(values, split):
-                if at + begin >= first and strength > best.get(at, (0.0, 0))[0]:
-                    best[at] = (strength, split)
+        best = _looks(np.asarray(scale(plain[:last]), float), edges, first)
         for at in sorted(best):
             strength, split = best[at]
-            p_value = _spent(strength, begin + at)
+            p_value = _spent(strength, at)
             if p_value <= alpha:
-                before, after = (float(np.median(part)) for part in (usable[:split], usable[split : at + 1]))
-                change = relative_change_pct(before, after)
-                return Alarm(begin + at, begin + split, before, after, change, p_value)
+                before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
+                return Alarm(at, split, before, after, relative_change_pct(before, after), p_value)
     return None
 
 
-def _strengths(values: Floats, split: int) -> Iterator[tuple[int, float]]:
+def _looks(values: Floats, edges: Sequence[int], begin: int) -> dict[int, tuple[float, int]]:
+    """Of each look at ``begin`` or later: its strongest window, with the run at which that begins."""
+    best: dict[int, tuple[float, int]] = {}
+    first = max(LEARN, edges[-1] + LEAST_LEVEL, begin - LAST_WINDOW + 1)
+    for split in range(first, len(values) - FIRST_WINDOW + 1):
+        for at, strength in _strengths(values, edges, split):
+            if at >= begin and strength > best.get(at, (0.0, 0))[0]:
+                best[at] = (strength, split)
+    return best
+
+
+def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tuple[int, float]]:
     """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
-    learned = values[:split]
-    middle = float(np.median(learned))
-    sd = max(_robust_sd(learned - middle), 1e-9 * max(abs(middle), 1e-300))  # of equal runs: any other value is far
+    stretches = [values[a:b] for a, b in pairwise([*edges, split])]
+    middle = float(np.median(stretches[-1]))
+    rest = np.concatenate([stretch - np.median(stretch) for stretch in stretches])
+    sd = max(_robust_sd(rest), 1e-9 * max(abs(middle), 1e-300))  # of equal runs: any other value is far
     # Heavy tails add to the noise of a window what they add to that of the runs learned from
-    sd = max(sd, float(np.std(np.clip(learned - middle, -CLIP * sd, CLIP * sd))))
-    drawn = np.clip(learned - middle, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
-    level = float(drawn.mean())
-    rho = _correlation(drawn - level)
-    window = np.clip(values[split : split + LAST_WINDOW] - middle, -CLIP * sd, CLIP * sd)
+    sd = max(sd, float(np.std(np.clip(rest, -CLIP * sd, CLIP * sd))))
+    drawn = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
+    level = float(drawn[edges[-1] :].mean())
+    rho = _correlation(drawn - drawn.mean())
+    window = values[split : split + LAST_WINDOW] - middle
     far = np.maximum(np.cumsum(window > FAR * sd), np.cumsum(window < -FAR * sd))
     length = np.arange(1, len(window) + 1, dtype=float)
-    means = np.cumsum(window) / length
     inflation = (1.0 + rho) / (1.0 - rho)
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
-    t = (means - level) / (sd * np.sqrt(of_window / length + inflation / split))
-    strength = _normal(t, DF_PER_RUN * split / inflation)
+    error = sd * np.sqrt(of_window / length + inflation / len(stretches[-1]))
+    strength = _normal((_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation)
     for i in range(FIRST_WINDOW - 1, len(window)):
         if far[i] >= max(LEAST_FAR, (i + 1) / 2):
             yield split + i, float(strength[i])
+
+
+def _means(window: Floats, sd: float) -> Floats:
+    """Of the first 1, 2, ... runs; each counts no more than `CLIP`, or than what over three quarters of them reach."""
+    drawn = np.clip(window, -CLIP * sd, CLIP * sd)
+    means: Floats = np.cumsum(drawn) / np.arange(1, len(window) + 1)
+    for side in (1.0, -1.0) if (np.abs(window) > CLIP * sd).sum() >= LEAST_FAR else ():
+        for count in range(FIRST_WINDOW, len(window) + 1):
+            part = side * window[:count]
+            reached = float(np.sort(part)[(count - 1) // 4])
+            if reached > CLIP * sd:
+                means[count - 1] = side * float(np.clip(part, -CLIP * sd, reached).mean())
+    return means
 
 
 def _robust_sd(rest: Floats) -> float:
