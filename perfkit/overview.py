@@ -89,7 +89,6 @@ class Overview:
     entries: tuple[Entry, ...]
     made_at: datetime
     store: str = ""
-    stopped: bool = False  # by Ctrl-C, before all was done
 
     @property
     def scenarios(self) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
@@ -104,7 +103,6 @@ class Overview:
             "schema": SCHEMA,
             "made_at": self.made_at.isoformat(),
             "store": self.store,
-            "stopped": self.stopped,
             "worst": worst(self.entries).word.value if self.entries else None,
             "entries": [asdict(entry) for entry in self.entries],
         }
@@ -132,15 +130,16 @@ def read_overview(path: Path) -> Overview:
         document = json.loads(file.read_text("utf-8"))
         if document["schema"] != SCHEMA:
             raise ReadError(f"{file}: not of schema {SCHEMA} (found {document['schema']!r})")
-        entries = tuple(_entry(item) for item in document["entries"])
+        entries = tuple(entry_from(item) for item in document["entries"])
         if not entries:
             raise ReadError(f"{file}: holds no report at all")
-        return Overview(entries, parse_time(document["made_at"]), document["store"], document["stopped"])
+        return Overview(entries, parse_time(document["made_at"]), document["store"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ReadError(f"{file}: is no overview of reports: {error}") from error
 
 
-def _entry(plain: Mapping[str, Any]) -> Entry:
+def entry_from(plain: Mapping[str, Any]) -> Entry:
+    """An entry from its plain values; ``KeyError``, ``TypeError`` or ``ValueError`` for what is none."""
     verdict = plain["verdict"]
     return Entry(
         **{

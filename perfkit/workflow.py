@@ -25,12 +25,13 @@ from perfkit.history.trend import known_events, trend_of
 from perfkit.history.watching import ScenarioWatch, watch_timeline
 from perfkit.judge import judge
 from perfkit.levels import levels_of
-from perfkit.model import Comparison, Run, Validity
+from perfkit.model import Comparison, Run, Side, Validity
 from perfkit.noise_profile import NoiseProfile, profile_of
 from perfkit.planning import detectable_changes, plan_runs
 from perfkit.policy import Policy
 from perfkit.readers import locust_csv, read_run, run_folder
 from perfkit.replay import Replay, replay
+from perfkit.results import read_result
 from perfkit.store import RunStore
 from perfkit.validity import duplicate_check
 
@@ -47,6 +48,7 @@ __all__ = [
     "explain",
     "first_named",
     "import_run",
+    "judged_or_now",
     "known_history",
     "levels_of",
     "load_baseline",
@@ -103,6 +105,25 @@ def compare(
     """
     sides = [_runs(title, side) for title, side in (("baseline", baseline), ("candidate", candidate))]
     return judge(sides[0], sides[1], policy or Policy(), _profile(history))
+
+
+def judged_or_now(judged: str | None, baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
+    """What a result file says of these runs, whatever it was judged by; without such a file, `compare`.
+
+    Raises
+    ------
+    ReadError
+        It is no result of a comparison, or one of other runs.
+    """
+    if judged is None:
+        return compare(baseline, candidate, policy=policy)
+    read = read_result(judged).comparison
+    if read is None or not all(
+        {run.id for run in told.runs} == {run.id for run in runs}
+        for told, runs in ((read.baseline, baseline), (read.candidate, candidate))
+    ):
+        raise ReadError(f"{judged}: is not about these runs; name the runs that it was made from")
+    return replace(read, baseline=Side(tuple(baseline)), candidate=Side(tuple(candidate)))
 
 
 def _profile(history: NoiseProfile | Sequence[Run | str | Path] | None) -> NoiseProfile | None:

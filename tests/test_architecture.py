@@ -42,6 +42,7 @@ LEVELS = [
     "workflow",
     "telling",
     "side_by_side",
+    "batch",
     "bisect",
     "demo",
     "audit",

@@ -58,7 +58,7 @@ def test_the_title_is_a_question_and_every_picture_has_its_sentence(kind):
     ("kind", "names"),
     [
         ("baseline", ("runs", "policy", "title", "notes", "result")),
-        ("compare", ("baseline", "candidate", "policy", "rule", "title", "notes", "result")),
+        ("compare", ("baseline", "candidate", "policy", "rule", "title", "notes", "judged", "result")),
         ("capacity", ("runs", "candidate", "slo", "title", "result")),
         (
             "trend",
@@ -115,14 +115,14 @@ def test_paths_become_text():
 
 
 def test_two_reports_of_the_same_second_have_folders_of_their_own(tmp_path):
-    folders = {notebooks._new_folder(tmp_path, "compare") for _ in range(5)}
+    folders = {notebooks.new_folder(tmp_path, "compare") for _ in range(5)}
     assert len(folders) == 5
 
 
 def test_a_reports_folder_that_is_a_file_is_an_error(tmp_path):
     (tmp_path / "reports").write_text("")
     with pytest.raises(RenderError, match="reports"):
-        notebooks._new_folder(tmp_path / "reports", "compare")
+        notebooks.new_folder(tmp_path / "reports", "compare")
 
 
 def test_results_have_null_for_what_json_cannot_say(tmp_path):

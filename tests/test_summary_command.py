@@ -277,7 +277,7 @@ def test_what_failed_is_never_left_out(batch, tmp_path, monkeypatch):
 
 
 EMPTY = (
-    '{"schema": "perfkit.overview/1", "entries": [], "made_at": "2026-11-25T00:00:00Z", "store": "", "stopped": false}'
+    '{"schema": "perfkit.overview/1", "entries": [], "made_at": "2026-11-25T00:00:00Z", "store": ""}'
 )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from perfkit.cli.options import CANDIDATE, OPTIONAL_CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
+from perfkit.cli.report_all import run_all, with_all
 
 if TYPE_CHECKING:
     from perfkit.config import Settings
@@ -21,9 +22,22 @@ REPORTS = click.option(
 TITLE = click.option("--title", help="Title of the report.")
 
 
-@click.group(short_help="Execute a notebook and write the HTML report.")
-def report() -> None:
-    """Execute one of perfkit's notebooks and export it as one HTML file that opens offline."""
+@click.group(short_help="Execute a notebook and write the HTML report.", invoke_without_command=True)
+@with_all
+@click.pass_context
+def report(context: click.Context, /, **options: Any) -> int | None:
+    """Execute one of perfkit's notebooks and export it as one HTML file that opens offline.
+
+    With --all, the notebooks of every scenario of the store are executed, several at a time: the newest run against its
+    history, the trend, what is normal and, for ramps, how much load it takes.  One that fails does not stop the rest.
+    The exit code is the worst of all: 4 a notebook failed, 3 runs that cannot be judged, 1 a regression.
+
+    \b
+    Examples:
+      perfkit report compare api@rolling --candidate api@last:3
+      perfkit report --all --newest 3
+    """
+    return run_all(context, **options)
 
 
 @report.command(short_help="What is normal?")
@@ -50,7 +64,7 @@ def baseline(
     known = settings_of(settings)
     place = store or known.store
     chosen, notes = _baseline(runs, (), place, known, known.policy)
-    parameters = {"runs": chosen, "policy": _policy(policy, known.path), "title": title, "notes": notes}
+    parameters = {"runs": chosen, "policy": policy_file(policy, known.path), "title": title, "notes": notes}
     _run("baseline", parameters, reports or known.reports)
 
 
@@ -89,7 +103,7 @@ def compare(
     parameters = {
         "baseline": chosen,
         "candidate": _paths(candidate, place, known.baselines),
-        "policy": _policy(policy, known.path),
+        "policy": policy_file(policy, known.path),
         "rule": rule,
         "title": title,
         "notes": notes,
@@ -190,10 +204,37 @@ def trend(
         "last": last,
         "commit_url": commit_url,
         "acknowledged": str(known.acknowledged.resolve()),
-        "policy": _policy(policy, known.path),
+        "policy": policy_file(policy, known.path),
         "title": title,
     }
     _run("trend", parameters, reports or known.reports)
+
+
+@report.command(short_help="What was judged before.")
+@click.argument("file", metavar="RESULT", type=click.Path(path_type=Path))
+@TITLE
+@REPORTS
+@SETTINGS
+def result(file: Path, title: str | None, reports: Path | None, settings: Path | None) -> None:
+    """The report of a comparison that was judged before, with its verdict as it was.
+
+    RESULT is what `perfkit compare --format json` or `perfkit run --compare-with ... --result` wrote.
+
+    \b
+    Examples:
+      perfkit compare --candidate api@last:1 --format json --output result.json
+      perfkit report result result.json
+    """
+    from perfkit.results import read_result
+
+    comparison = read_result(file).comparison
+    if comparison is None:
+        raise click.UsageError(f"{file} is no comparison: perfkit report trend draws a history")
+    known = settings_of(settings)
+    sides = {"baseline": comparison.baseline.runs, "candidate": comparison.candidate.runs}
+    parameters = {name: "\n".join(map(_place, runs)) for name, runs in sides.items()}
+    judged = file / "result.json" if file.is_dir() else file
+    _run("compare", {**parameters, "judged": str(judged.resolve()), "title": title}, reports or known.reports)
 
 
 def _paths(names: tuple[str, ...], store: str, baselines: Path) -> str:
@@ -225,7 +266,7 @@ def _place(run: Run) -> str:
     return source if "://" in source else str(Path(source).resolve())
 
 
-def _policy(policy: Path | None, settings: Path | None) -> str | None:
+def policy_file(policy: Path | None, settings: Path | None) -> str | None:
     """The file that the notebook reads its policy from: settings without a policy are none."""
     from perfkit.settings_file import read_toml
 

@@ -101,7 +101,7 @@ def run_report(
     say = progress or (lambda _: None)
     notebook = _read(source)
     values = _checked(kind, declared_parameters(notebook, source.name), parameters)
-    folder = _new_folder(Path(reports_dir), kind)
+    folder = new_folder(Path(reports_dir), kind)
     report = Report(folder, folder / "report.html", folder / "executed.ipynb", folder / "result.json")
     values["result"] = str(report.result.absolute())
     executed = _execute(notebook, kind, report, values, say)
@@ -173,7 +173,7 @@ def _plain(kind: str, name: str, value: object) -> str | float | bool | None:
     )
 
 
-def _new_folder(reports: Path, kind: str) -> Path:
+def new_folder(reports: Path, kind: str) -> Path:
     """A folder of our own, also when two reports start in the same second."""
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{kind}"
     for attempt in range(1, 1000):
