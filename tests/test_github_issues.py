@@ -142,9 +142,19 @@ def test_one_that_a_person_closed_stays_closed_until_it_comes_back(server, follo
     server.issues[1]["state"] = "closed"
     over = alert(40, holds=False)
     more = alert(40, services=("checkout", "cart"), size=50.0)
-    assert follow(trend(alert(40)), trend(more), trend(over), trend(alert(40))) == []
+    assert follow(trend(alert(40)), trend(more), trend(alert(41))) == []
     assert len(server.writes) == 1
-    assert follow(trend(over, alert(70))) == ["reopened: #1 checkout: p95 latency +20.0 % (api)"]
+    assert [line.split(":")[0] for line in follow(trend(over), trend(over, alert(70)))] == ["noted as over", "reopened"]
+    server.issues[1]["state"] = "closed"
+    assert follow(trend(over, alert(70))) == []
+    done = follow(trend(over, alert(70, holds=False), alert(99)))  # another sighting, and nobody saw it over
+    assert done == ["reopened: #1 checkout: p95 latency +20.0 % (api)"]
+
+
+def test_what_holds_again_without_another_alarm_is_reopened(server, follow):
+    """Long after it was first heard it is no news any more."""
+    done = follow(trend(alert(40)), trend(alert(40, holds=False)), trend(alert(40, fails=False)))
+    assert [line.split(":")[0] for line in done] == ["opened", "closed, over", "reopened"]
 
 
 def test_one_that_a_person_reopened_stays_open(server, follow):
@@ -442,7 +452,7 @@ def test_a_real_history_that_steps_recovers_and_steps_again_is_one_issue(server,
     for count, factor in ((30, 1.0), (14, 1.3), (14, 1.0), (14, 1.3)):
         runs += nights(rng, count, first=len(runs), factor=factor, **kind)
     done = []
-    for known in (30, 36, 40, 50, 51, 64, 66):
+    for known in (30, 36, 40, 50, 51, 66, 72):
         watch = watch_timeline(timeline_of("api", runs[:known]), Policy())
         document = {"schema": "perfkit.trend/1", "scenario": "api", "watch": watch.to_dict()}
         done += follow(result_of(json.loads(json.dumps(document)), "reports/trend/result.json"))

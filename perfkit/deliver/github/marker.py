@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-OPEN, CLOSED = "open", "closed"
+OPEN, TWIN = "open", "twin"
 MOST_SERVICES = 500
 MOST_NAMES = 100
 _BEGIN = re.compile(r"<!-- perfkit-issue (\{[^<>]*\}) -->\n?")
@@ -46,7 +46,8 @@ class Marker:
     sizes
         Digest of a service and metric to the size of its change that is shown.
     state
-        ``open`` or ``closed``, as perfkit left it: an issue in another state was put there by a person.
+        How perfkit left it: ``open``, or closed because it was ``over``, ``known`` or the ``twin`` of another issue.
+        What is open or closed against that was opened or closed by a person.
     turn
         Counts what perfkit did with it.
     title, text

@@ -12,10 +12,10 @@ from typing import Any
 
 from perfkit.channels import IssueSettings
 from perfkit.deliver.github.marker import (
-    CLOSED,
     MOST_NAMES,
     MOST_SERVICES,
     OPEN,
+    TWIN,
     Marker,
     digest,
     marked_anew,
@@ -106,7 +106,7 @@ class Planner:
         """Close an issue that follows the same as another one."""
         calls = (
             self._comment(twin, "twin", twin_comment(number)),
-            self._change(twin, self._left(twin), state="closed", state_reason="not_planned"),
+            self._change(twin, self._left(twin, TWIN), state="closed", state_reason="not_planned"),
         )
         return Step(f"closed as a duplicate of #{number}", twin.number, twin.title, calls, wanted)
 
@@ -119,7 +119,7 @@ class Planner:
         return Step("opened", None, title, (Call("POST", f"{self.path}/issues", payload),), wanted)
 
     def _on_open(self, wanted: Wanted, issue: Issue) -> Iterator[Step]:
-        by_hand = issue.marker.state == CLOSED  # reopened by a person: theirs, until it comes back
+        by_hand = issue.marker.state != OPEN  # reopened by a person: theirs, until it comes back
         if by_hand and not (wanted.speaks and _came_back(wanted, issue.marker)):
             return
         if wanted.standing == HOLDS and wanted.episode is not None:
@@ -130,16 +130,16 @@ class Planner:
             yield self._closed(wanted, issue, "over", over_comment(wanted.episode, wanted.scenario), "completed")
 
     def _on_closed(self, wanted: Wanted, issue: Issue) -> Iterator[Step]:
-        by_hand = issue.marker.state == OPEN
-        if wanted.speaks and wanted.episode is not None and (not by_hand or _came_back(wanted, issue.marker)):
+        if wanted.episode is not None and _returns(wanted, issue.marker):
             comment = self._comment(issue, "back", back_comment(wanted.episode))
             change = self._change(
                 issue, self._body(wanted, wanted.episode, issue), state="open", state_reason="reopened"
             )
             yield Step("reopened", issue.number, issue.title, (comment, change), wanted)
-        elif wanted.standing == OVER and by_hand and wanted.episode is None:
-            # Only from its text can a later comparison with the same baseline tell a relapse
-            yield Step("noted as over", issue.number, issue.title, (self._change(issue, self._left(issue)),), wanted)
+        elif wanted.standing == OVER and issue.marker.state == OPEN:
+            # Closed by a person; from now on it may come back
+            change = self._change(issue, self._left(issue, OVER))
+            yield Step("noted as over", issue.number, issue.title, (change,), wanted)
 
     def _updated(self, wanted: Wanted, episode: Episode, issue: Issue, *, anyway: bool) -> Iterator[Step]:
         known = issue.marker.services
@@ -155,7 +155,7 @@ class Planner:
         yield Step(what, issue.number, issue.title, tuple(calls), wanted)
 
     def _closed(self, wanted: Wanted, issue: Issue, why: str, comment: str, reason: str) -> Step:
-        body = self._body(wanted, wanted.episode, issue) if wanted.episode is not None else self._left(issue)
+        body = self._body(wanted, wanted.episode, issue) if wanted.episode is not None else self._left(issue, OVER)
         calls = (
             self._comment(issue, why, comment),
             self._change(issue, body, state="closed", state_reason=reason),
@@ -169,9 +169,9 @@ class Planner:
     def _change(self, issue: Issue, content: Mapping[str, str], **state: str) -> Call:
         return Call("PATCH", f"{self.path}/issues/{issue.number}", {**content, **state})
 
-    def _left(self, issue: Issue) -> dict[str, str]:
-        """The text as it is, with a marker that says closed."""
-        marker = replace(issue.marker, state=CLOSED, turn=issue.marker.turn + 1)
+    def _left(self, issue: Issue, state: str) -> dict[str, str]:
+        """The text as it is, with a marker that says how it is left."""
+        marker = replace(issue.marker, state=state, turn=issue.marker.turn + 1)
         return {"body": marked_anew(issue.body, marker)}
 
     def _body(self, wanted: Wanted, episode: Episode, issue: Issue) -> dict[str, str]:
@@ -200,11 +200,22 @@ def _marker(wanted: Wanted, old: Marker | None, title: str, text: str) -> Marker
         with_old("heard", MOST_NAMES),
         with_old("services", MOST_SERVICES),
         wanted.sizes,
-        OPEN if wanted.standing == HOLDS else CLOSED,
+        OPEN if wanted.standing == HOLDS else wanted.standing,
         old.turn + 1 if old is not None else 0,
         digest(title),
         digest(text),
     )
+
+
+def _returns(wanted: Wanted, marker: Marker) -> bool:
+    """Whether a closed issue is to be opened again.
+
+    What was over and holds again does so, however long ago it was first heard; else it needs a reason to object, and,
+    when a person closed it, another sighting than the issue knows.
+    """
+    if marker.state == OVER:
+        return wanted.standing == HOLDS
+    return wanted.speaks and (marker.state != OPEN or _came_back(wanted, marker))
 
 
 def _came_back(wanted: Wanted, marker: Marker) -> bool:
