@@ -52,7 +52,7 @@ def real(count: int) -> list[Sides]:
             said = self_test(Task(), Path(folder), lambda _: None)
             again = (Path(folder) / "second-runs").exists()
             runs = [read_run(path) for path in sorted((Path(folder) / "runs").iterdir()) if path.name[0] != "."]
-        wrong = [trial.name for trial in said.trials if not trial.ok]
+        wrong = [f"{trial.name}: {trial.got}. {trial.advice}" for trial in said.trials if not trial.ok]
         print(f"{number + 1}: {time.monotonic() - begun:.0f} s, second look: {again}, wrong: {wrong}", flush=True)
         found.append({name: [run for run in runs if run.labels["build"] == name] for name in builds.ROUND})
     return found
@@ -60,7 +60,7 @@ def real(count: int) -> list[Sides]:
 
 def simulated(count: int, noise: float) -> list[Sides]:
     """The same load simulated, every run at a level of its own, and no common luck: harder than the real thing."""
-    scenario = builds._scenario()
+    scenario = builds.scenario()
     found = []
     for number in range(count):
         sides: dict[str, list[Run]] = {name: [] for name in builds.ROUND}

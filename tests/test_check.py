@@ -16,17 +16,22 @@ import pytest
 from nights import said
 from samples import requests
 
-from perfkit import RunStore, run_from_requests
+from perfkit import Policy, RunStore, read_run, run_from_requests
 from perfkit.cli.check import SCHEMA
+from perfkit.history.against import judge_history
+from perfkit.history.selection import Past as HistoryPast
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Severity, Validity
 from perfkit.selftest import SelfTest, Task, self_test
 from perfkit.selftest.builds import BASELINE, IDENTICAL, ROUND, SERVICE, SLOWER, Load
 from perfkit.selftest.gate import Answer, Gate
+from perfkit.selftest.past import simulated_pasts
 from perfkit.selftest.trials import believed, identical_trial, load_trial, slowdown_trial, unfit_trial
 
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
 LOOSE = "[policy.tolerance]\n" + "".join(f"{name} = 1000\n" for name in LATENCIES)
+BUILDS = ("slower by 100 %", "identical builds")
+HISTORY = ("slower by 100 %, against history", "identical builds, against history")
 REFUSED = (
     *("run.json cut off", "run.json cut off in the baseline", "garbage for run.json", "killed run", "invalid run"),
     *("empty folder", "nothing there", "garbage for results", "misspelt policy"),
@@ -182,6 +187,26 @@ def test_a_broken_gate_is_found_out(sides, tmp_path, monkeypatch, policy, option
     assert advice in trial.advice
 
 
+@pytest.mark.parametrize("required_runs", [1, 3])
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+def test_against_a_history_it_does_the_same(tmp_path, monkeypatch, required_runs, rule):
+    """The simulated runs are the same everywhere: the identical ones are within 1 % of the level before them."""
+    monkeypatch.chdir(tmp_path)
+    pasts = simulated_pasts(required_runs, 100.0, tmp_path / "history")
+    comparisons = {}
+    for name, past in pasts.items():
+        runs = [read_run(path) for path in past.newest]
+        before = HistoryPast(RunStore(past.store), candidates=tuple(runs))
+        policy = Policy(rule=rule, required_runs=required_runs)
+        comparisons[name] = judge_history(runs, before, policy).comparison
+    assert comparisons[SLOWER].verdict == "regression"
+    assert comparisons[IDENTICAL].verdict == "no_change"
+    changes = [
+        f.change_pct for f in comparisons[IDENTICAL].findings if f.metric in ("avg_latency_ms", "p95_latency_ms")
+    ]
+    assert max(map(abs, changes)) < 1.0
+
+
 def test_the_settings_of_the_folder_hold_as_they_do_in_a_pipeline(sides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "perfkit.toml").write_text(LOOSE)
@@ -205,12 +230,12 @@ def test_a_whole_self_test_on_runs_of_known_truth(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = []
     found = self_test(Task(), tmp_path / "good", told.append, measured=made)
-    assert [trial.name for trial in found.trials] == ["load", "slower by 100 %", "identical builds", *REFUSED]
+    assert [trial.name for trial in found.trials] == ["load", *BUILDS, *HISTORY, *REFUSED]
     assert [trial.name for trial in found.trials if not trial.ok] == []
     assert not any("once more" in text for text in told)
     (tmp_path / "loose.toml").write_text(LOOSE)
     found = self_test(Task(("--policy", "loose.toml")), tmp_path / "loose", told.append, measured=made)
-    assert [trial.name for trial in found.trials if not trial.ok] == ["slower by 100 %"]
+    assert [trial.name for trial in found.trials if not trial.ok] == [BUILDS[0], HISTORY[0]]
     assert not any("once more" in text for text in told)  # fresh runs would not help
 
 
@@ -268,8 +293,7 @@ def test_the_whole_thing_with_real_load(tmp_path):
     assert document["schema"] == SCHEMA
     assert document["gate"]["ok"]
     assert [trial["name"] for trial in document["gate"]["trials"]] == [
-        *("load", "slower by 100 %", "identical builds"),
-        *REFUSED,
+        *("load", *BUILDS, *HISTORY, *REFUSED),
     ]
     assert "self-test: run 6 of 6: baseline build, 20 users for 3 s" in err
     assert marked(mark) == []
@@ -285,7 +309,7 @@ def test_a_tolerance_of_1000_percent_is_reported_as_a_gate_that_lets_slowdowns_t
     assert process.returncode == 4
     assert re.search(r"WRONG +slower by 100 % +exit 1, regression +exit 0", out)
     assert "THE GATE LETS SLOWDOWNS THROUGH: the average latency rose by" in out
-    assert "THE GATE DOES NOT WORK: 11 of 12 as expected" in out
+    assert "THE GATE DOES NOT WORK: 12 of 14 as expected" in out
     assert "error  blind  all services" in out
 
 

@@ -7,14 +7,15 @@ cannot be read must be refused; `self_test` says what it found of each.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from perfkit.selftest.builds import BASELINE, IDENTICAL, ROUND, SLOWER, Load, Sides, Tell, measure
 from perfkit.selftest.gate import Gate
+from perfkit.selftest.past import Past, simulated_pasts
 from perfkit.selftest.trials import Trial, believed, identical_trial, load_trial, slowdown_trial, unfit_trial
 from perfkit.selftest.unfit import Unfit, unfit_inputs
 
@@ -87,9 +88,10 @@ def self_test(
         tell(f"not as expected: {names}; measured once more, with fresh runs, before it is believed")
         sides, again = _look(task, gate, folder / "second-runs", tell, measured)
         trials = [believed(first, second) for first, second in zip(trials, again, strict=True)]
-    tell("files that must be refused")
+    tell("runs against a history, and files that must be refused")
     good = tuple(Path(run.source or run.id) for run in sides[BASELINE])
-    return SelfTest((*trials, *_refusals(gate, good, folder / "unfit")))
+    pasts = simulated_pasts(task.required_runs, task.slower_pct, folder / "history")
+    return SelfTest((*trials, *_against_history(task, gate, pasts), *_refusals(gate, good, folder / "unfit")))
 
 
 def _look(
@@ -106,6 +108,14 @@ def _look(
         identical_trial(gate.compare(places[BASELINE], places[IDENTICAL]), task.fail_on),
     ]
     return sides, trials
+
+
+def _against_history(task: Task, gate: Gate, pasts: Mapping[str, Past]) -> Iterator[Trial]:
+    answers = {name: gate.compare((), past.newest, ("--store", str(past.store))) for name, past in pasts.items()}
+    slow = slowdown_trial(answers[SLOWER], task.slower_pct, task.fail_on)
+    same = identical_trial(answers[IDENTICAL], task.fail_on)
+    for trial in (slow, same):
+        yield replace(trial, name=f"{trial.name}, against history", by_chance=False)
 
 
 def _refusals(gate: Gate, good: tuple[Path, ...], folder: Path) -> Iterator[Trial]:

@@ -59,7 +59,7 @@ def measure(load: Load, store: str, tell: Tell) -> Sides:
             turn, place = divmod(number, len(ROUND))
             name = (ROUND if turn % 2 == 0 else ROUND[::-1])[place]
             tell(f"run {number + 1} of {load.rounds * len(ROUND)}: {name} build, {USERS} users for {SECONDS:g} s")
-            run = run_scenario(aimed_at(_scenario(), addresses[name]), RunStore(store), {"build": name})
+            run = run_scenario(aimed_at(scenario(), addresses[name]), RunStore(store), {"build": name})
             stopped = next((check for check in run.validity.problems if check.name == "interrupted"), None)
             if stopped is not None:
                 raise LoadStopped(f"the self-test was {stopped.value}; nothing is said of the gate")
@@ -67,7 +67,8 @@ def measure(load: Load, store: str, tell: Tell) -> Sides:
     return {name: tuple(runs) for name, runs in sides.items()}
 
 
-def _scenario() -> Scenario:
+def scenario() -> Scenario:
+    """The load of every run: one service, known weights."""
     weights = {"PERFKIT_DEMO_WEIGHTS": f"{SERVICE}=1"}
     return replace(
         BUILT_IN["baseline"], name=SCENARIO, users=USERS, spawn_rate=USERS, duration_s=SECONDS, environment=weights
