@@ -237,12 +237,12 @@ def test_what_init_writes_changes_no_verdict(here: Path) -> None:
 
 
 def test_settings_without_a_policy_are_not_taken_for_a_policy(here: Path) -> None:
-    from perfkit.cli.report import _policy
+    from perfkit.cli.report import policy_file
 
     (here / "perfkit.toml").write_text('store = "runs"\n')
-    assert _policy(None, here / "perfkit.toml") is None
+    assert policy_file(None, here / "perfkit.toml") is None
     (here / "perfkit.toml").write_text("[policy]\nalpha = 0.02\n")
-    assert _policy(None, here / "perfkit.toml") == str(here / "perfkit.toml")
+    assert policy_file(None, here / "perfkit.toml") == str(here / "perfkit.toml")
 
 
 @pytest.mark.parametrize("slower", ["nan", "-200", "99999", "x"])
