@@ -22,6 +22,7 @@ from perfkit.load.scenario_run import run_scenario
 from perfkit.load.served import checkout, served
 from perfkit.model import Check, Severity, Validity
 from perfkit.noise_profile import paired
+from perfkit.results import read_result
 from perfkit.side_by_side import ALARMS, Plan, SideBySide, both_targets
 from perfkit.store import RunStore
 
@@ -213,11 +214,24 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_a_commit_is_served_beside_the_working_copy_and_the_difference_is_found(repository, capsys):
-    code = main(["run", "shop", "--compare-with", "main", "--until-settled", "--max-runs", "8"], sys.stdout, sys.stderr)
+    words = [
+        "run",
+        "shop",
+        "--compare-with",
+        "main",
+        "--until-settled",
+        "--max-runs",
+        "8",
+        "--result",
+        "out/result.json",
+    ]
+    code = main(words, sys.stdout, sys.stderr)
     said = capsys.readouterr()
     assert code == 1, said
     assert "front got worse" in said.out
     assert "settled after 3 pairs" in said.out
+    told = read_result(repository / "out" / "result.json")
+    assert (told.verdict, told.scenario, len(told.comparison.candidate.runs)) == ("regression", "shop", 3)
     worktrees = subprocess.run(["git", "worktree", "list"], cwd=repository, capture_output=True, text=True, check=True)
     assert len(worktrees.stdout.splitlines()) == 1  # none is left behind
     frame = RunStore(str(repository / "data" / "runs")).runs()

@@ -276,9 +276,7 @@ def test_what_failed_is_never_left_out(batch, tmp_path, monkeypatch):
     assert [int(suite.get("errors")) for suite in suites] == [1, 0, 1]
 
 
-EMPTY = (
-    '{"schema": "perfkit.overview/1", "entries": [], "made_at": "2026-11-25T00:00:00Z", "store": ""}'
-)
+EMPTY = '{"schema": "perfkit.overview/1", "entries": [], "made_at": "2026-11-25T00:00:00Z", "store": ""}'
 
 
 @pytest.mark.parametrize(

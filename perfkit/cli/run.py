@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perfkit.config import Scenario, Settings
     from perfkit.load.container import Container
     from perfkit.load.locust import Distribution
-    from perfkit.side_by_side import Plan
+    from perfkit.side_by_side import Outcome, Plan
     from perfkit.workflow import Execution
 
 EXIT_INTERRUPTED = 130
@@ -62,6 +62,9 @@ EXIT_INTERRUPTED = 130
 @click.option("--max-time", help="With --compare-with: begin no pair that would end later, such as 1h.")
 @click.option("--confirm", is_flag=True, help="With --compare-with: repeat a comparison that found a regression.")
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="With --compare-with: policy (TOML).")
+@click.option(
+    "--result", type=click.Path(path_type=Path, dir_okay=False), help="With --compare-with: the comparison as JSON."
+)
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each scenario.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
 @click.option(
@@ -105,6 +108,7 @@ def run(
     max_time: str | None,
     confirm: bool,
     policy: Path | None,
+    result: Path | None,
     repeat: int,
     labels: tuple[str, ...],
     record: Path | None,
@@ -130,6 +134,7 @@ def run(
       perfkit run shop --docker --build-arg BASE=python:3.12-slim
       perfkit run shop --compare-with http://127.0.0.1:8001 --until-settled --max-time 1h
       perfkit run shop --compare-with main --confirm
+      perfkit run shop --compare-with main --until-settled --result result.json
       perfkit run --all
     """
     from perfkit import workflow
@@ -160,7 +165,7 @@ def run(
     )
     chosen = [chosen_scenario(name, known, locustfile, changes) for name in names]
     paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
-    paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy}
+    paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy, "--result": result}
     single: dict[str, object] = {"--workers": workers, "--master": master, "--worker": worker, "--abort-on": abort_on}
     single |= {"--all": all_, "--repeat": repeat > 1, "--record": record}
     contained: dict[str, object] = {"--engine": engine, "--image": image, "--build-arg": build_args}
@@ -176,9 +181,10 @@ def run(
     container = _container(engine, image, build_args) if docker else None
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
-        return _side_by_side(
+        outcome = _side_by_side(
             chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels), container
         )
+        return _tell_outcome(outcome, result)
     done = workflow.run_scenarios(
         chosen,
         store or known.store,
@@ -248,9 +254,8 @@ def _side_by_side(
     store: str,
     labels: dict[str, str],
     container: Container | None,
-) -> int:
-    """Measure both sides alternately and print the comparison."""
-    from perfkit.cli.compare import exit_code, print_text
+) -> Outcome:
+    """Measure both sides alternately."""
     from perfkit.load.scenario_run import run_scenario
     from perfkit.policy import Policy
     from perfkit.side_by_side import SideBySide, both_targets
@@ -261,7 +266,15 @@ def _side_by_side(
     with both_targets(chosen[0], other) as targets:
         tell = partial(click.echo, err=True)
         run_one = partial(run_scenario, container=container)
-        outcome = SideBySide(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
+        return SideBySide(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
+
+
+def _tell_outcome(outcome: Outcome, result: Path | None) -> int:
+    """Print the comparison, keep it where that is asked for, and judge."""
+    from perfkit.cli.compare import exit_code, print_text
+
+    if result is not None:
+        write(dump(outcome.comparison.to_dict()), result)
     print_text(outcome.comparison)
     click.echo(outcome.why)
     return exit_code(outcome.comparison)
