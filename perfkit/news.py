@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perfkit.history.episodes import Episode
+from perfkit.history.episodes import Episode, fingerprint
 from perfkit.model import Verdict
 from perfkit.results import Result
 
@@ -15,7 +15,7 @@ MOST_KNOWN = 200  # worsenings that are remembered: the newest
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A worsening that somebody was told: its names (see `Episode.fingerprints`) when last seen, and how it was put."""
+    """A worsening that somebody was told: the fingerprints of all its sightings when last seen, and how it was put."""
 
     names: tuple[str, ...]
     headline: str
@@ -23,11 +23,18 @@ class Known:
     @classmethod
     def of_episode(cls, episode: Episode) -> Known:
         """As it stands now."""
-        return cls(episode.fingerprints, episode.last.event.headline)
+        return cls(_names(episode), episode.last.event.headline)
 
     def shared(self, episode: Episode) -> int:
         """How many names it has in common with an episode; 0: it is another one."""
-        return len(set(self.names) & set(episode.fingerprints))
+        return len(set(self.names) & set(_names(episode)))
+
+
+def _names(episode: Episode) -> tuple[str, ...]:
+    """Of every sighting: with few runs a relapse may look like an event of its own, and be told as one."""
+    events = [one.event for one in episode.sightings]
+    names = [name for event in events for name in (event.id, *event.aliases)]
+    return tuple(dict.fromkeys(fingerprint(episode.scenario, name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class News:
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for those who are to hear the same."""
-        names = tuple(one.fingerprints for one in (*self.appeared, *self.returned))
+        names = tuple(_names(one) for one in (*self.appeared, *self.returned))
         return names, tuple(one.names for one in self.over), self.invalid
 
 

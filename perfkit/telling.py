@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from perfkit.config import Settings
@@ -63,13 +64,7 @@ def mail_results(paths: Sequence[str | Path], settings: Settings, order: MailOrd
     results = _read(paths)
     post = _Post(settings, order)
     units = [results] if order.digest else [(one,) for one in results]
-    if (order.when or settings.email.when) == "always":
-        for unit in units:
-            yield from post.deliver(_Batch(post.recipients, unit, None))
-    else:
-        yield from _mail_changes(units, post, Memory(settings.delivery, "email"))
-    if post.failures:
-        raise DeliveryError("; ".join(post.failures))
+    yield from _told(units, post, order.when or settings.email.when, Memory(settings.delivery, "email"))
 
 
 def _read(paths: Sequence[str | Path]) -> tuple[Result, ...]:
@@ -80,34 +75,60 @@ def _read(paths: Sequence[str | Path]) -> tuple[Result, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The same message for several people; ``news`` is parallel to the results, ``None`` where all is told."""
+    """The same message for several readers; ``news`` is parallel to the results, ``None`` where all is told."""
 
-    recipients: tuple[Address, ...]
+    readers: tuple[str, ...]
     results: tuple[Result, ...]
     news: tuple[News, ...] | None
 
+    @property
+    def told(self) -> tuple[tuple[Result, News | None], ...]:
+        """The results of which there is something to tell."""
+        news = self.news or [None] * len(self.results)
+        return tuple((one, new) for one, new in zip(self.results, news, strict=True) if new is None or new)
 
-def _mail_changes(units: Sequence[tuple[Result, ...]], post: _Post, memory: Memory) -> Iterator[str]:
+
+class _Channel(Protocol):
+    """A way to readers.  ``failures`` say who was not reached and why; a trial is not to be remembered."""
+
+    readers: tuple[str, ...]
+    remembers: bool
+    reached: set[str]
+    failures: list[str]
+
+    def deliver(self, batch: _Batch) -> Iterator[str]: ...
+
+
+def _told(units: Sequence[tuple[Result, ...]], channel: _Channel, when: str, memory: Memory) -> Iterator[str]:
     for unit in units:
-        every = {one: memory.news(_reader(one), unit) for one in post.recipients}
-        groups: dict[tuple[object, ...], list[Address]] = {}
-        for address, news in every.items():
-            if any(news):
-                groups.setdefault(tuple(one.key for one in news), []).append(address)
-        if not groups:
-            yield f"nothing new in {_names(unit)} since the last message: nothing sent"
-        if post.remembers:
-            memory.prepare(unit)
-        for same in groups.values():
-            yield from post.deliver(_Batch(tuple(same), unit, every[same[0]]))
-        for address, news in every.items() if post.remembers else ():
-            if not any(news) or address.addr_spec in post.reached:
-                memory.remember(_reader(address), unit, news)
-        post.reached.clear()
+        if when == "always":
+            yield from channel.deliver(_Batch(channel.readers, unit, None))
+        else:
+            yield from _changes(unit, channel, memory)
+    if channel.failures:
+        raise DeliveryError("; ".join(channel.failures))
 
 
-def _reader(address: Address) -> str:
-    return address.addr_spec.lower()
+def _changes(unit: tuple[Result, ...], channel: _Channel, memory: Memory) -> Iterator[str]:
+    """Tell each reader what is new for him, and remember it of those who were reached."""
+    every = {reader: memory.news(reader, unit) for reader in channel.readers}
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for reader, news in every.items():
+        if any(news):
+            groups.setdefault(tuple(one.key for one in news), []).append(reader)
+    if not groups:
+        yield f"nothing new in {_names(unit)} since the last message: nothing sent"
+    if channel.remembers:
+        memory.prepare(unit)
+    channel.reached.clear()
+    for same in groups.values():
+        yield from channel.deliver(_Batch(tuple(same), unit, every[same[0]]))
+        for reader in same if channel.remembers else ():
+            if reader in channel.reached:
+                memory.remember(reader, unit, every[reader])
+    for reader, news in every.items() if channel.remembers else ():
+        if not any(news):
+            memory.remember(reader, unit, news)
 
 
 def _names(results: Sequence[Result]) -> str:
@@ -121,19 +142,17 @@ class _Post:
     def __init__(self, settings: Settings, order: MailOrder) -> None:
         self._settings, self._order = settings.email, order
         place = "--to" if order.to else "[email]: to"
-        self.recipients = addresses_of(order.to or settings.email.to, place)
-        if not self.recipients:
+        people = addresses_of(order.to or settings.email.to, place)
+        if not people:
             raise SettingsError("[email]: to is missing: say there or with --to who shall get the message")
         self._server = server_of(settings.email) if order.dry_run is None else None
         self._sender = self._sender_of(self._server)
         self._link = link_template(settings.email.link, "[email]: link")
+        self._people = {one.addr_spec.lower(): one for one in people}
+        self.readers = tuple(self._people)
+        self.remembers = self._server is not None
         self.reached: set[str] = set()
         self.failures: list[str] = []
-
-    @property
-    def remembers(self) -> bool:
-        """A trial is not remembered."""
-        return self._server is not None
 
     def _sender_of(self, server: MailServer | None) -> Address:
         text = self._order.sender or self._settings.sender
@@ -152,9 +171,9 @@ class _Post:
         if self._server is None:
             yield self._write(letter)
             return
-        names = [one.addr_spec for one in batch.recipients]
+        names = [self._people[reader].addr_spec for reader in batch.readers]
         done = send(letter, self._sender.addr_spec, names, self._server)
-        self.reached.update(done.accepted)
+        self.reached.update(name.lower() for name in done.accepted)
         self.failures += [f"not delivered to {name}: {why}" for name, why in done.failed.items()]
         if done.accepted:
             yield f"sent to {', '.join(done.accepted)}: {subject}"
@@ -168,16 +187,16 @@ class _Post:
         return f"wrote {file}, sent nothing: {clean(letter['Subject'])}"
 
     def _letter(self, batch: _Batch) -> EmailMessage:
-        told = batch.news or [None] * len(batch.results)
-        wanted = [(one, news) for one, news in zip(batch.results, told, strict=True) if news is None or news]
-        enclosed = list(self._enclosed([one for one, _ in wanted]))
+        enclosed = list(self._enclosed([one for one, _ in batch.told]))
         tellings = [
             Telling(one, place, news, commits_of(one, self._order.repository))
-            for (one, news), (place, _) in zip(wanted, enclosed, strict=True)
+            for (one, news), (place, _) in zip(batch.told, enclosed, strict=True)
         ]
-        quiet = [one.scenario for one in batch.results if all(one is not other for other, _ in wanted)]
+        loud = [id(one) for one, _ in batch.told]
+        quiet = [one.scenario for one in batch.results if id(one) not in loud]
         attachments = [attached for _, attached in enclosed if attached is not None]
-        return letter_of(mail_of(tellings, quiet), self._sender, batch.recipients, attachments, datetime.now(UTC))
+        people = [self._people[reader] for reader in batch.readers]
+        return letter_of(mail_of(tellings, quiet), self._sender, people, attachments, datetime.now(UTC))
 
     def _enclosed(self, results: Sequence[Result]) -> Iterator[tuple[Place, Attachment | None]]:
         """Where each report is, with those that are small enough to go along."""

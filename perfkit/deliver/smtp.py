@@ -112,7 +112,7 @@ def send(
     recipients: Sequence[str],
     server: MailServer,
     *,
-    pauses: Sequence[float] = PAUSES,
+    pauses: Sequence[float] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Delivery:
     """Hand the message over for each of these recipients once.
@@ -124,7 +124,7 @@ def send(
     accepted: list[str] = []
     failed: dict[str, str] = {}
     waiting = list(recipients)
-    for pause in (0.0, *pauses):
+    for pause in (0.0, *(PAUSES if pauses is None else pauses)):
         if pause:
             sleep(pause)
         try:

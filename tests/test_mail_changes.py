@@ -1,0 +1,313 @@
+"""E-mail as people get it from the command: who is told what, and when nothing is sent; over a real server."""
+
+import json
+
+import pytest
+from mail_server import PASSWORD, USER, Authority, serving
+from nights import said
+from reported import HOSTILE, nightly, reported, trend_document, until
+from samples import run, side
+
+from perfkit import compare
+from perfkit.channels import EmailSettings
+from perfkit.config import BUILT_IN, Settings
+from perfkit.deliver.told import Memory, ToldFile
+from perfkit.errors import DeliveryError, ReadError, SettingsError, StoreError
+from perfkit.model import Check, Severity, Validity, Verdict
+from perfkit.news import Known, Told, news_of
+from perfkit.policy import Policy
+from perfkit.results import read_result, result_of
+from perfkit.telling import MailOrder, mail_results
+
+ANN, BOB = "ann@example.org", "bob@example.org"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def post(monkeypatch):
+    """A server, and settings that use it."""
+    with serving(security="none", login=False) as (box, port):
+        monkeypatch.setenv("PERFKIT_SMTP_HOST", "localhost")
+        monkeypatch.setenv("PERFKIT_SMTP_PORT", str(port))
+        monkeypatch.setattr("perfkit.deliver.smtp.PAUSES", ())
+        yield box
+
+
+@pytest.fixture
+def settings(tmp_path):
+    email = EmailSettings(to=(ANN,), sender="perfkit@example.org", security="none", when="changes")
+    return Settings(BUILT_IN, Policy(), delivery=tmp_path / "delivery", email=email)
+
+
+def lines(settings, *paths, **order):
+    return list(mail_results(paths, settings, MailOrder(**order)))
+
+
+def subjects(box):
+    return [str(message["Subject"]) for _, message, _ in box.letters]
+
+
+def test_only_what_is_new_is_sent_and_every_thing_once(rng, post, settings, tmp_path):
+    """Ninety nights: two worsenings, of which one is over and comes back, noise, and broken nights."""
+    steps = [(40, "api", 1.25), (55, "api", 1.0), (62, "db", 1.3), (75, "api", 1.25)]
+    history = nightly(rng, 90, steps, bad=(45, 46, 58, 70, 80))
+    sent = {}
+    for count in range(30, 91):
+        folder = reported(tmp_path / f"night-{count}", trend_document(until(history, count)))
+        (line,) = lines(settings, folder)
+        if line.startswith("sent to"):
+            sent[count] = subjects(post)[-1]
+        else:
+            assert line == "nothing new in nightly since the last message: nothing sent"
+    assert [subject.split(": ")[0] for subject in sent.values()] == [
+        "✗ regression",
+        "★ recovered",
+        "✗ regression",
+        "✗ regression",
+    ]
+    texts = [message.get_body(("plain",)).get_content() for _, message, _ in post.letters]
+    tags = [{tag for tag in ("new", "again", "over", "told before") if f"[{tag}]" in text} for text in texts]
+    assert tags[:3] == [{"new"}, {"over"}, {"new"}]
+    assert "told before" in tags[3]  # the second; with few runs nobody knows that the first is back and nothing else
+    assert tags[3] & {"new", "again"}
+    assert [" of api " in texts[0], " of api " in texts[1], " of db " in texts[2]] == [True] * 3
+    assert all(40 <= night - at <= 48 for night, at in zip(sent, (0, 15, 22, 35), strict=True))
+
+
+def test_a_second_look_at_the_same_result_sends_nothing(rng, post, settings, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    assert lines(settings, folder)[0].startswith(f"sent to {ANN}: ✗ regression: nightly: Worse: ")
+    assert lines(settings, folder) == ["nothing new in nightly since the last message: nothing sent"]
+    assert len(post.letters) == 1
+    assert len(lines(settings, folder, when="always")) == 1
+    assert len(post.letters) == 2
+
+
+def test_who_did_not_get_it_gets_it_the_next_time_and_nobody_twice(rng, post, settings, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    post.answers[BOB] = ["550 mailbox full"]
+    with pytest.raises(DeliveryError, match=rf"^not delivered to {BOB}: 550 mailbox full$"):
+        lines(settings, folder, to=(ANN, BOB))
+    assert lines(settings, folder, to=(ANN, BOB))[0].startswith(f"sent to {BOB}: ")
+    assert lines(settings, folder, to=(ANN, BOB))[0].startswith("nothing new")
+    assert [people for people, _, _ in post.letters] == [(ANN,), (BOB,)]
+
+
+def test_a_server_that_is_down_loses_nothing(rng, post, settings, tmp_path, monkeypatch):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    post.ends = ["451 disk full"] * 9
+    monkeypatch.setattr("perfkit.deliver.smtp.PAUSES", (0.0,))
+    with pytest.raises(DeliveryError, match="451 disk full"):
+        lines(settings, folder)
+    post.ends = []
+    assert lines(settings, folder)[0].startswith("sent to")
+    assert len(post.letters) == 1
+
+
+def test_news_of_several_results_make_one_digest(rng, post, settings, tmp_path):
+    folders = [
+        reported(tmp_path / name, trend_document(nightly(rng, 60, steps, scenario=name)))
+        for name, steps in (("shop", [(40, "api", 1.2)]), ("search", []), ("chat", [(40, "db", 1.2)]))
+    ]
+    (line,) = lines(settings, *folders, digest=True)
+    assert "2 ✗ regression of 2 load tests: shop, chat" in line
+    ((_, message, _),) = post.letters
+    assert "Nothing new: search." in message.get_body(("plain",)).get_content()
+    assert [part.get_filename() for part in message.iter_attachments()] == ["shop-shop.html", "chat-chat.html"]
+    assert lines(settings, *folders, digest=True) == [
+        "nothing new in shop, search, chat since the last message: nothing sent"
+    ]
+
+
+def test_a_comparison_and_a_history_that_heard_the_same_tell_it_once(rng, post, settings, tmp_path):
+    document = trend_document(nightly(rng, 60, [(40, "api", 1.2)]))
+    both = [reported(tmp_path / name, document) for name in "ab"]
+    lines(settings, *both, digest=True)
+    ((_, message, _),) = post.letters
+    assert "Nothing new: nightly." in message.get_body(("plain",)).get_content()
+    assert len(list(message.iter_attachments())) == 1
+
+
+def test_comparisons_of_two_builds_are_told_once_per_baseline(rng, post, settings, tmp_path):
+    before = side(rng, 5, sd=0.003)
+    made = [
+        reported(tmp_path / str(n), compare(before, side(rng, 5, first=9 * n, slower=factor, sd=0.003)).to_dict())
+        for n, factor in enumerate((1.0, 1.3, 1.3, 1.0), start=1)
+    ]
+    kinds = [lines(settings, folder)[0].partition(":")[0] for folder in made]
+    assert kinds == [
+        "nothing new in api since the last message",
+        f"sent to {ANN}",
+        "nothing new in api since the last message",
+        f"sent to {ANN}",
+    ]
+    assert [subject.partition(": ")[0] for subject in subjects(post)] == ["✗ regression", "★ recovered"]
+
+
+def test_runs_that_cannot_be_judged_are_told_once(rng, post, settings, tmp_path):
+    bad = Validity((Check("generator_saturated", 97.0, 90.0, Severity.INVALID, "Add workers."),))
+    sick = compare(side(rng, 3), [run(side(rng, 1)[0].services, number=9, validity=bad)]).to_dict()
+    fine = compare(side(rng, 3), side(rng, 3, first=9)).to_dict()
+    kinds = [
+        lines(settings, reported(tmp_path / str(n), document))[0].partition(" ")[0]
+        for n, document in enumerate((sick, sick, fine, sick))
+    ]
+    assert kinds == ["sent", "nothing", "nothing", "sent"]
+
+
+def test_an_event_whose_place_moved_is_the_one_that_was_told(rng):
+    before = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x")
+    told = news_of(before, Told()).after
+    moved = before.news[0].last.event.aliases[-1]
+    other = json.loads(
+        json.dumps(before.document).replace(f'"id": "{before.news[0].last.event.id}"', f'"id": "{moved}"')
+    )
+    assert not news_of(result_of(other, "x"), told)
+
+
+def test_of_two_neighbours_the_one_that_was_told_stays_silent_and_the_other_speaks(rng):
+    (episode,) = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x").news
+    known = Told((Known((*episode.fingerprints, "another"), "Worse"),))
+    result = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2), (44, "db", 1.4)])), "x")
+    news = news_of(result, known)
+    assert len(news.appeared) == len(result.news) - 1 == 1
+    assert news.appeared[0].last.services[0] == "db"
+
+
+def test_what_is_not_in_a_result_at_all_is_neither_over_nor_forgotten(rng):
+    told = Told((Known(("elsewhere",), "Worse: x"),))
+    news = news_of(result_of(trend_document(nightly(rng, 60, [])), "x"), told)
+    assert not news
+    assert news.after == told
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_any_scenario_has_a_file_of_its_own_in_the_folder(tmp_path, name):
+    files = {
+        ToldFile(tmp_path, "email", text, watched=watched).path for text in (name, f"{name}x") for watched in (0, 1)
+    }
+    assert len(files) == 4
+    for file in files:
+        assert file.parent == tmp_path / "told"
+        assert len(file.name) < 80
+        assert file.name.isprintable()
+    known = {ANN: Told((Known(("a", "b"), name),), True)}
+    ToldFile(tmp_path, "email", name, watched=True).write(known)
+    assert ToldFile(tmp_path, "email", name, watched=True).read() == known
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": "x/1"}', '{"schema": "perfkit.told/1", "readers": {"a": {}}}']
+)
+def test_a_broken_memory_is_named_and_sends_nothing(rng, post, settings, tmp_path, text):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    lines(settings, folder)
+    (file,) = (settings.delivery / "told").iterdir()
+    file.write_text(text)
+    with pytest.raises(ReadError, match=r"told/email-nightly-\w+\.json: cannot be read: .*told once more"):
+        lines(settings, folder)
+    assert len(post.letters) == 1
+
+
+def test_what_could_not_be_remembered_is_not_sent(rng, post, settings, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    settings.delivery.write_text("a file where a folder should be")
+    with pytest.raises((ReadError, StoreError), match="cannot be"):
+        lines(settings, folder)
+    assert post.letters == []
+
+
+def test_a_trial_sends_and_remembers_nothing(rng, settings, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    for _ in range(2):
+        (line,) = lines(settings, folder, dry_run=tmp_path / "mail.eml")
+        assert line.startswith(f"wrote {tmp_path / 'mail.eml'}, sent nothing: ✗ regression: nightly")
+    assert not settings.delivery.exists()
+
+
+def test_a_large_report_is_linked_or_its_place_named(rng, post, settings, tmp_path):
+    from dataclasses import replace
+
+    document = trend_document(nightly(rng, 60, [(40, "api", 1.2)]))
+    folder = reported(tmp_path / "r 1%", document, "x" * 200_000)
+    for link, says in (("", "The full report (0.2 MB) is "), ("https://ci.example/{report}/report.html", "r%201%25")):
+        email = replace(settings.email, attach_mb=0.1, link=link, when="always")
+        lines(replace(settings, email=email), folder)
+        message = post.letters[-1][1]
+        assert list(message.iter_attachments()) == []
+        assert says in message.get_body(("plain",)).get_content()
+    with pytest.raises(SettingsError, match=r"\[email\]: link: expected an address such as"):
+        lines(replace(settings, email=replace(settings.email, link="javascript:alert(1)")), folder)
+
+
+def test_what_is_missing_is_told_before_anything_is_sent(rng, settings, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [])))
+    monkeypatch.delenv("PERFKIT_SMTP_HOST", raising=False)
+    with pytest.raises(SettingsError, match="host is missing"):
+        lines(settings, folder)
+    with pytest.raises(SettingsError, match="to is missing"):
+        lines(replace(settings, email=replace(settings.email, to=())), folder)
+    monkeypatch.setenv("PERFKIT_SMTP_HOST", "localhost")
+    with pytest.raises(SettingsError, match="from is missing"):
+        lines(replace(settings, email=replace(settings.email, sender="")), folder)
+
+
+def test_the_command_sends_over_tls_with_a_login_and_names_who_was_refused(rng, authority, tmp_path, monkeypatch):
+    folder = reported(
+        tmp_path / "reports" / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)], scenario=HOSTILE[0]))
+    )
+    monkeypatch.chdir(tmp_path)
+    with serving(authority) as (box, port):
+        (tmp_path / "perfkit.toml").write_text(
+            f'[email]\nto = ["${{TEAM}}"]\nfrom = "Perf <perf@example.org>"\nhost = "localhost"\nport = {port}\n'
+        )
+        box.answers[BOB] = ["550 no such user: \x1b[31m\u202e"]
+        for name, value in (("USER", USER), ("PASSWORD", PASSWORD), ("CA", str(authority.file))):
+            monkeypatch.setenv(f"PERFKIT_SMTP_{name}", value)
+        monkeypatch.setenv("TEAM", f"{ANN}, {BOB}")
+        code, out, err = said("email", folder)
+        assert (code, err) == (4, f"perfkit: not delivered to {BOB}: 550 no such user: [31m\n")
+        assert out.startswith(f"sent to {ANN}: ✗ regression: ")
+        assert box.logins == [(USER, PASSWORD)]
+        monkeypatch.setenv("PERFKIT_SMTP_PASSWORD", "wr0ng!")
+        code, out, err = said("email", folder)
+    assert (code, out) == (4, "")
+    assert "the login as robot was refused: 535" in err
+    everything = out + err + "".join(message.as_string() for _, message, _ in box.letters)
+    assert PASSWORD not in everything
+    assert "wr0ng!" not in everything
+
+
+def test_the_command_writes_a_trial(rng, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [])))
+    file = tmp_path / "mails" / "m.eml"
+    code, out, err = said("email", folder, "--to", ANN, "--dry-run", file)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"wrote {file}, sent nothing: ✓ no news: nightly")
+    assert file.read_bytes().startswith(b"From: ")
+    assert said("email", folder, folder, "--to", ANN, "--dry-run", file)[0] == 2
+    assert said("email", tmp_path / "none", "--to", ANN, "--dry-run", file)[0] == 2
+    assert said("email", folder, "--to", f"{ANN}\r\nBcc: {BOB}", "--dry-run", file)[0] == 2
+
+
+def test_the_same_report_named_twice_is_one(rng, settings, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [])))
+    assert len(lines(settings, folder, folder / "report.html", dry_run=tmp_path / "m.eml", when="always")) == 1
+
+
+def test_readers_are_kept_apart(rng, tmp_path):
+    result = read_result(reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)]))))
+    assert result.verdict is Verdict.REGRESSION
+    memory = Memory(tmp_path / "delivery", "email")
+    news = memory.news(ANN, [result])
+    memory.remember(ANN, [result], news)
+    fresh = Memory(tmp_path / "delivery", "email")
+    assert not fresh.news(ANN, [result])[0]
+    assert fresh.news(BOB, [result])[0].key == news[0].key
+    assert Memory(tmp_path / "delivery", "chat").news(ANN, [result])[0]
