@@ -20,7 +20,7 @@ from perfkit.model import Check, Severity, Validity
 
 HOSTILE = "</script>![x](javascript:1)|@everyone\r\n\u202e" + "x" * 10_000
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
-SECRETS = ("PERFKIT_SMTP_USER", "PERFKIT_SMTP_PASSWORD", "GITHUB_TOKEN", "GITHUB_REPOSITORY")
+SECRETS = ("PERFKIT_SMTP_HOST", "PERFKIT_SMTP_USER", "PERFKIT_SMTP_PASSWORD", "GITHUB_TOKEN", "GITHUB_REPOSITORY")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_store_that_cannot_be_read_or_opened_is_an_error_and_the_rest_is_still
     for url in ("file", "nosuch://bucket", "git+branch://perf"):
         found = audit(house, f'store = "{url}"\n[issues]\nrepository = "a/b"\n')
         assert [row[1] for row in told(found, "store")] == ["error"], url
-        assert [row[2] for row in told(found, "credentials")] == ["GITHUB_TOKEN not set"]
+        assert ["GITHUB_TOKEN" in row[2] for row in told(found, "credentials")] == [True]
 
 
 def test_a_store_that_cannot_be_written_is_an_error(house, monkeypatch):
@@ -278,27 +278,31 @@ def test_acknowledgements_that_ran_out_or_match_nothing(house, rng):
     ("settings", "missing"),
     [
         ("", []),
-        ("[email]\nto = ['a@b.c']", []),
-        ("[email]\nhost = 'mail'", ["PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD not set"]),
+        ("[email]\nto = ['a@b.c']", ["[email]: host is missing"]),
+        ("[email]\nhost = 'mail'", ["PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD are not set"]),
         ("[email]\nhost = 'mail'\nsecurity = 'none'", []),
-        ("[issues]\nlabels = ['perf']", ["GITHUB_TOKEN not set", "GITHUB_REPOSITORY not set"]),
-        ("[issues]\nrepository = 'nonsense'", ["GITHUB_TOKEN not set", "not a repository: 'nonsense'"]),
+        ("[email]\nhost = 'mail'\nsecurity = 'none'\nto = ['nobody']", ["[email]: to: 'nobody' is no address"]),
+        ("[issues]\nlabels = ['perf']", ["GitHub: no repository is named", "GITHUB_TOKEN: is not set"]),
+        (
+            "[issues]\nrepository = 'nonsense'",
+            ["GitHub: the repository must be owner/name", "GITHUB_TOKEN: is not set"],
+        ),
         ("[chat]\nurls = ['${SLACK_URL}']", ["an address: the environment variable SLACK_URL is not set"]),
         ("[chat]\nwebhook = 'http://x/${HOOK}'", ["an address: the environment variable HOOK is not set"]),
     ],
 )
 def test_credentials_that_are_missing(house, settings, missing):
     rows = told(audit(house, settings), "credentials")
-    assert [row[2] for row in rows] == missing
+    assert [row[2][: len(text)] for row, text in zip(rows, missing, strict=True)] == missing
     assert {row[1] for row in rows} <= {"error"}
 
 
 def test_credentials_that_are_there_are_fine_and_never_shown(house, monkeypatch):
     for name in SECRETS:
-        monkeypatch.setenv(name, "owner/name" if name == "GITHUB_REPOSITORY" else "hush-hush")
+        monkeypatch.setenv(name, {"GITHUB_REPOSITORY": "a/b", "PERFKIT_SMTP_HOST": "mail"}.get(name, "hush-hush"))
     monkeypatch.setenv("SLACK_URL", "slack://hush-hush")
     (house / "perfkit.toml").write_text(
-        "[email]\nhost = 'mail'\n[issues]\nlabels = ['perf']\n[chat]\nurls = ['${SLACK_URL}']\n"
+        "[email]\nto = ['a@b.c']\n[issues]\nlabels = ['perf']\n[chat]\nurls = ['${SLACK_URL}']\n"
     )
     code, out, err = said("check", "--settings-only", "--format", "json")
     document = json.loads(out)
@@ -315,7 +319,7 @@ def test_credentials_that_are_there_are_fine_and_never_shown(house, monkeypatch)
 def test_half_a_login_is_an_error_without_tls_too(house, monkeypatch):
     monkeypatch.setenv("PERFKIT_SMTP_USER", "me")
     ((_, _, text, _),) = told(audit(house, "[email]\nhost = 'mail'\nsecurity = 'none'\n"), "credentials")
-    assert text == "PERFKIT_SMTP_PASSWORD not set"
+    assert text == "PERFKIT_SMTP_USER is set, and PERFKIT_SMTP_PASSWORD is not"
 
 
 # The command ----------------------------------------------------------------------------------------------------------

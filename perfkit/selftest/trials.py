@@ -69,7 +69,8 @@ def identical_trial(answer: Answer, fail_on: str) -> Trial:
     excused = answer.verdict == Verdict.REGRESSION or fail_on == "inconclusive"
     ok = bool(answer.verdict) and not objects and (answer.code == 0 or (answer.code == OBJECT and excused))
     advice = "" if ok else _why_red(answer, objects)
-    return Trial("identical builds", "exit 0, no regression", _got(answer), ok, answer.seconds, advice, not ok)
+    expected = "no regression" if fail_on == "inconclusive" else "exit 0, no regression"
+    return Trial("identical builds", expected, _got(answer), ok, answer.seconds, advice, not ok)
 
 
 def unfit_trial(name: str, answer: Answer) -> Trial:
