@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
 
 from perfkit.audit.premises import Premises
 from perfkit.audit.remark import Grade, Remark, fine
 from perfkit.errors import ReadError
 from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, match
 from perfkit.history.baselines import Baselines, Pinned, read_pinned
-from perfkit.history.events import find_events
+from perfkit.history.events import Event, find_events
 from perfkit.history.pinning import standing
 from perfkit.history.timeline import load_timeline
 from perfkit.history.watching import watch_timeline
@@ -50,31 +52,39 @@ def acknowledgement_remarks(premises: Premises) -> Iterator[Remark]:
         advice = "Restore it from version control: comparisons against history fail without it."
         yield Remark("acknowledged", str(file.path), Grade.ERROR, f"cannot be read: {error}", advice)
         return
+    seen = {name: _seen(name, premises) for name in {one.scenario for one in every} if name in premises.scenarios}
     for one in every:
-        yield _of_acknowledgement(one, premises)
+        yield _of_acknowledgement(one, seen.get(one.scenario), premises.now.date())
 
 
-def _of_acknowledgement(one: Acknowledgement, premises: Premises) -> Remark:
-    name, today = f"{one.scenario} {one.id}", premises.now.date()
-    remove = f"`perfkit ack --remove {one.id}` takes it away"
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The runs of a scenario, and every change in them that is seen in hindsight or was heard."""
+
+    run_ids: tuple[str, ...]
+    events: tuple[Event, ...]
+
+
+def _seen(scenario: str, premises: Premises) -> _Seen:
+    timeline = load_timeline(premises.store, scenario)
+    heard = watch_timeline(timeline, premises.policy.for_scenario(scenario)).alerts
+    events = (*find_events(timeline), *(alert.event for alert in heard))
+    return _Seen(tuple(moment.run_id for moment in timeline.moments), events)
+
+
+def _of_acknowledgement(one: Acknowledgement, seen: _Seen | None, today: date) -> Remark:
+    name, remove = f"{one.scenario} {one.id}", f"`perfkit ack --remove {one.id}` takes it away"
+    nothing = f"It matches nothing: {remove}."
     if not one.holds_on(today):
         return Remark(
             "acknowledged", name, Grade.WARN, f"ran out on {one.until}", f"It silences nothing now: {remove}."
         )
-    if one.scenario not in premises.scenarios:
-        return Remark("acknowledged", name, Grade.WARN, "its scenario has no runs", f"It matches nothing: {remove}.")
-    timeline = load_timeline(premises.store, one.scenario)
-    run_ids = [moment.run_id for moment in timeline.moments]
-    if one.place_in(run_ids) is None:
-        return Remark("acknowledged", name, Grade.WARN, "its runs are gone", f"It matches nothing: {remove}.")
-    heard = watch_timeline(timeline, premises.policy.for_scenario(one.scenario)).alerts
-    events = (*find_events(timeline), *(alert.event for alert in heard))
-    if not match(events, run_ids, [one], today):
-        return Remark(
-            "acknowledged",
-            name,
-            Grade.WARN,
-            "no change that is seen there is covered by it",
-            f"What is there was taken back, or has grown beyond what was acknowledged: {remove}.",
-        )
+    if seen is None:
+        return Remark("acknowledged", name, Grade.WARN, "its scenario has no runs", nothing)
+    if one.place_in(seen.run_ids) is None:
+        return Remark("acknowledged", name, Grade.WARN, "its runs are gone", nothing)
+    if not match(seen.events, seen.run_ids, [one], today):
+        found = "no change that is seen there is covered by it"
+        advice = f"What is there was taken back, or has grown beyond what was acknowledged: {remove}."
+        return Remark("acknowledged", name, Grade.WARN, found, advice)
     return fine("acknowledged", name, one.describe())

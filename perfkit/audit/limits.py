@@ -22,7 +22,7 @@ DOUBLED_PCT = 100.0
 def noise_remarks(premises: Premises) -> Iterator[Remark]:
     """Per scenario and metric: tolerances below what comparisons of runs like the stored ones can show."""
     for scenario in premises.scenarios:
-        runs, policy = premises.level(scenario), premises.policy.for_scenario(scenario)
+        runs, policy = premises.levels[scenario], premises.policy.for_scenario(scenario)
         if len(runs) >= LEAST_RUNS:
             yield from _of_scenario(scenario, runs, policy)
         elif runs:

@@ -76,7 +76,7 @@ def _no_locustfile(name: str, file: Path) -> Remark:
 
 
 def _of_runs(name: str, premises: Premises) -> Iterator[Remark]:
-    newest, level = premises.newest(name), premises.level(name)
+    newest, level = premises.newest(name), premises.levels[name]
     if not level:
         why = newest.validity.problems[0].advice if newest.validity.problems else ""
         advice = f"Nothing can be judged against it. The newest, {newest.id}: {why}"
