@@ -17,7 +17,7 @@ from perfkit.model import Check, Severity, Validity, Verdict
 from perfkit.news import Known, Told, news_of
 from perfkit.policy import Policy
 from perfkit.results import read_result, result_of
-from perfkit.telling import MailOrder, mail_results
+from perfkit.telling.mail import MailOrder, mail_results
 
 ANN, BOB = "ann@example.org", "bob@example.org"
 

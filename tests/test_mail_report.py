@@ -10,7 +10,7 @@ from perfkit.channels import EmailSettings
 from perfkit.config import BUILT_IN, Settings
 from perfkit.policy import Policy
 from perfkit.render.mail import LARGEST
-from perfkit.telling import MailOrder, mail_results
+from perfkit.telling.mail import MailOrder, mail_results
 
 SAMPLES = REPOSITORY / "data" / "samples"
 pytestmark = [pytest.mark.slow, *needs_chromium]

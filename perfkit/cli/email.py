@@ -59,7 +59,7 @@ def email(
       perfkit email reports/20261102T020000Z-compare --to team@example.org --dry-run mail.eml
     """
     from perfkit.cli.options import settings_of
-    from perfkit.telling import MailOrder, mail_results
+    from perfkit.telling.mail import MailOrder, mail_results
 
     if dry_run is not None and len(reports) > 1 and not digest:
         raise click.UsageError("--dry-run writes one message: name one report, or say --digest")
