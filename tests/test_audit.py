@@ -169,7 +169,7 @@ def test_tolerances_below_the_noise_say_what_can_be_shown(house, rng):
     grade, text, advice = rows["noisy, average latency"]
     assert grade == "warn"
     assert text.startswith("a: 2 % accepted, runs show ")
-    assert "With 5 runs a side such comparisons end inconclusive: run longer" in advice
+    assert "Even 10 runs a side seldom call a worsening of that size: run longer" in advice
     assert "api, average latency" not in rows
     loose = audit(house, "[policy.tolerance]\navg_latency_ms = 40\n[policy]\ngating = ['avg_latency_ms']\n")
     assert told(loose, "tolerance") == []

@@ -14,8 +14,7 @@ from perfkit.planning import detectable_changes
 from perfkit.policy import Policy
 
 LEAST_RUNS = 3  # fewer do not tell how runs vary
-USUAL_RUNS = 5  # on each side of a comparison
-MOST_RUNS = 10
+MOST_RUNS = 10  # on each side of a comparison: few teams make more
 DOUBLED_PCT = 100.0
 
 
@@ -32,33 +31,32 @@ def noise_remarks(premises: Premises) -> Iterator[Remark]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Short:
-    """A tolerance that the usual number of runs cannot show."""
+class _Asked:
+    """A tolerance, and the smallest worsening that 1, 2, ... runs on each side show, all in the change unit."""
 
     service: str
     tolerance: float
-    shown: float
-    enough: int | None  # runs per side that could
+    shown: Mapping[int, float]
+
+    @property
+    def runs(self) -> int | None:
+        """Runs on each side from which on a worsening of the tolerance's size is called."""
+        return next((count for count, smallest in self.shown.items() if smallest <= self.tolerance), None)
 
 
 def _of_scenario(scenario: str, runs: Sequence[Run], policy: Policy) -> Iterator[Remark]:
     table: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for service, metric, count, smallest, _ in detectable_changes(runs, policy, MOST_RUNS):
+    most = 1 if policy.rule == "threshold" else max(MOST_RUNS, policy.required_runs)
+    for service, metric, count, smallest, _ in detectable_changes(runs, policy, most):
         table[service, metric][count] = smallest
-    usual = 1 if policy.rule == "threshold" else min(max(USUAL_RUNS, policy.required_runs), MOST_RUNS)
-    judged = [metric for metric in Metric if policy.rule == "threshold" or metric.value in policy.gating]
-    for metric in judged:
-        own = {service: shown for (service, name), shown in table.items() if name == metric.value}
-        asked = {service: _tolerance(policy, service, metric, runs) for service in own}
-        short = [
-            _Short(service, limit, own[service][usual], next((n for n, s in own[service].items() if s <= limit), None))
-            for service, limit in asked.items()
-            if limit is not None and own[service][usual] > limit
+    for metric in (metric for metric in Metric if policy.rule == "threshold" or metric.value in policy.gating):
+        asked = [
+            _Asked(service, tolerance, shown)
+            for (service, name), shown in table.items()
+            if name == metric.value and (tolerance := _tolerance(policy, service, metric, runs)) is not None
         ]
-        if short:
-            yield _too_short(scenario, metric, short, usual, policy)
-        elif any(limit is not None for limit in asked.values()):
-            yield fine("tolerance", f"{scenario}, {metric.title}", "can be shown")
+        if asked:
+            yield _of_metric(f"{scenario}, {metric.title}", metric.change_unit, asked, most, policy)
 
 
 def _tolerance(policy: Policy, service: str, metric: Metric, runs: Sequence[Run]) -> float | None:
@@ -67,21 +65,20 @@ def _tolerance(policy: Policy, service: str, metric: Metric, runs: Sequence[Run]
     return limit.in_change_unit(fmean(values) if values else None) if limit is not None else None
 
 
-def _too_short(scenario: str, metric: Metric, short: list[_Short], usual: int, policy: Policy) -> Remark:
-    unit = metric.change_unit
-    worst = max(short, key=lambda one: one.shown / max(one.tolerance, 1e-9))
-    names = listed([one.service for one in sorted(short, key=lambda one: -one.shown)])
-    found = f"{names}: {worst.tolerance:.3g} {unit} accepted, runs show {worst.shown:.3g} {unit} at best"
-    if policy.rule == "threshold":
-        advice = (
-            "Fixed limits below the noise alarm on identical builds: raise the limit, run longer, or use the rule "
-            "evidence."
-        )
-    else:
-        enough = [one.enough for one in short]
-        more = f"compare {max(n or 0 for n in enough)} a side" if all(enough) else "run longer"
-        advice = f"With {usual} runs a side such comparisons end inconclusive: {more}, or accept what can be shown."
-    return Remark("tolerance", f"{scenario}, {metric.title}", Grade.WARN, found, advice)
+def _of_metric(subject: str, unit: str, asked: Sequence[_Asked], most: int, policy: Policy) -> Remark:
+    short = sorted((one for one in asked if one.runs is None), key=lambda one: -one.shown[most])
+    if not short:
+        needed = max(one.runs or 0 for one in asked)
+        return fine("tolerance", subject, f"a worsening beyond it shows from {needed} runs a side on")
+    worst = max(short, key=lambda one: one.shown[most] / max(one.tolerance, 1e-9))
+    names = listed([one.service for one in short])
+    found = f"{names}: {worst.tolerance:.3g} {unit} accepted, runs show {worst.shown[most]:.3g} {unit} at best"
+    advice = (
+        "Fixed limits below the noise alarm on identical builds: raise the limit, run longer, or use the rule evidence."
+        if policy.rule == "threshold"
+        else f"Even {most} runs a side seldom call a worsening of that size: run longer, or accept what can be shown."
+    )
+    return Remark("tolerance", subject, Grade.WARN, found, advice)
 
 
 def blind_remarks(policy: Policy) -> Iterator[Remark]:
