@@ -33,7 +33,7 @@ def summary(results: tuple[Path, ...], annotations: bool, junit: Path | None, ve
       perfkit summary reports/20261125T020000Z-compare
       perfkit summary reports/20261125T020000Z-all --annotations --junit junit.xml
     """
-    told = [one for path in results for one in _told(path)]
+    told = [one for path in results for one in told_in(path)]
     if junit is not None:
         from perfkit.render.junit import told_as_junit
 
@@ -48,7 +48,8 @@ def summary(results: tuple[Path, ...], annotations: bool, junit: Path | None, ve
         _add_page(told)
 
 
-def _told(path: Path) -> Iterator[Account]:
+def told_in(path: Path) -> Iterator[Account]:
+    """The results that a path names, as they are told elsewhere."""
     from perfkit.overview import is_overview, read_overview
     from perfkit.render.claims import account_in, account_of
     from perfkit.results import read_result

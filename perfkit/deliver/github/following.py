@@ -16,9 +16,9 @@ from perfkit.deliver.github.steps import Call
 from perfkit.deliver.github.tracker import Tracker
 from perfkit.deliver.github.troubles import Trouble
 from perfkit.deliver.github.wanted import wanted_of
-from perfkit.errors import DeliveryError
+from perfkit.errors import DeliveryError, ReadError
 from perfkit.model import Verdict
-from perfkit.results import Result
+from perfkit.results import Result, result_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,21 @@ def follow_issues(
 
 
 def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
+    """A result waits in place of one that it says the newer of: of a history, of comparisons with one baseline."""
+    what = "history" if result.watched else result.fingerprint
+    report = str(result.report) if result.report is not None else None
+    content = {"place": result.place, "report": report, "result": result.document}
     try:
-        return outbox.keep(result)
+        return outbox.keep(f"{result.scenario}\n{what}", content)
     except OSError as error:
         tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now is lost")
-        return Unsent(Path(), result, "")
+        return Unsent(Path(), "", content)
+
+
+def _unpacked(one: Unsent) -> Result:
+    """``ReadError`` for what another perfkit kept."""
+    report = one.content.get("report")
+    return result_of(one.content.get("result"), str(one.content.get("place")), Path(report) if report else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,9 @@ class _Follower:
         for one in every:
             try:
                 opened, late, troubles = self._send_one(one, tracker, carrier, room)
+            except ReadError as error:
+                failed.append(DeliveryError(f"{one.file}: {error}"))
+                continue
             except Trouble as trouble:  # not even looking works
                 failed.append(trouble)
                 break
@@ -142,8 +155,9 @@ class _Follower:
         return left
 
     def _send_one(self, one: Unsent, tracker: Tracker, carrier: Carrier, room: int) -> tuple[int, int, list[Trouble]]:
-        planner = planner_of(one.result, self.settings.issues, self.access, self.checkout)
-        found = plan(wanted_of(one.result), tracker, planner, room)
+        result = _unpacked(one)
+        planner = planner_of(result, self.settings.issues, self.access, self.checkout)
+        found = plan(wanted_of(result), tracker, planner, room)
         done, troubles = carrier.carry_out(found.steps, planner)
         return sum(step.opens for step in done), len(found.left), troubles
 

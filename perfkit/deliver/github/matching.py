@@ -10,8 +10,6 @@ from perfkit.deliver.github.marker import Marker, read_marker
 from perfkit.deliver.github.wanted import Wanted
 from perfkit.history.episodes import fingerprint
 
-HOUSE = ("OWNER", "MEMBER", "COLLABORATOR")
-
 
 @dataclass(frozen=True, slots=True)
 class Issue:
@@ -22,8 +20,6 @@ class Issue:
     body: str
     is_open: bool
     marker: Marker
-    author: str = ""
-    of_the_house: bool = True  # written by a bot or by somebody who belongs to the repository
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Issue | None:
@@ -39,20 +35,7 @@ class Issue:
         marker = read_marker(body)
         if marker is None or "pull_request" in plain:
             return None
-        return cls(number, title, body, state == "open", marker, author_of(plain), of_the_house(plain))
-
-
-def author_of(plain: Mapping[str, Any]) -> str:
-    """Who wrote an issue or a comment; empty where the account is gone."""
-    user = plain.get("user")
-    return str(user.get("login") or "") if isinstance(user, Mapping) else ""
-
-
-def of_the_house(plain: Mapping[str, Any]) -> bool:
-    """Whether it was written by a bot or by somebody who belongs to the repository."""
-    user = plain.get("user")
-    is_bot = isinstance(user, Mapping) and user.get("type") == "Bot"
-    return is_bot or plain.get("author_association") in HOUSE
+        return cls(number, title, body, state == "open", marker)
 
 
 @dataclass(frozen=True, slots=True)

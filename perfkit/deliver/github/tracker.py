@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 from perfkit.deliver.github.client import PER_PAGE, Client
-from perfkit.deliver.github.matching import Issue, author_of, of_the_house, score
-from perfkit.deliver.github.troubles import Trouble, of_nonsense
+from perfkit.deliver.github.matching import Issue, score
+from perfkit.deliver.github.troubles import of_nonsense
+from perfkit.deliver.github.trust import Trust
 from perfkit.deliver.github.wanted import Wanted
 
 SURE = 4  # points of `score` from which an issue is that of a worsening, and not a neighbour's
@@ -17,12 +17,12 @@ SURE = 4  # points of `score` from which an issue is that of a worsening, and no
 class Tracker:
     """Looks, and remembers; ``label`` is one that its issues bear.
 
-    Only those issues count that were written by a bot, by somebody who belongs to the repository, or by the token's own
-    user: anybody else could write a marker to keep a worsening from being told.
+    Only those issues count whose authors are trusted.
     """
 
     def __init__(self, client: Client, label: str = "") -> None:
         self._client = client
+        self._trust = Trust(client)
         self._path = f"{client.access.path}/issues"
         self._label = label if "," not in label else ""  # the API would take it for two
         self._known: dict[int, Issue] = {}
@@ -69,7 +69,7 @@ class Tracker:
     def says(self, number: int, word: str) -> bool | None:
         """Whether a comment of an issue holds a hidden word; ``None`` if not."""
         for comment in self._client.pages(f"{self._path}/{number}/comments", {}):
-            if word in str(comment.get("body")) and self._is_trusted(comment):
+            if word in str(comment.get("body")) and self._trust.covers(comment):
                 return True
         return None
 
@@ -84,22 +84,5 @@ class Tracker:
                 issue = Issue.read(plain)
             except (KeyError, TypeError, ValueError) as error:
                 raise of_nonsense(self._client.access.api, "something else than issues") from error
-            if issue is not None and (issue.of_the_house or self._is_own(issue.author)):
+            if issue is not None and self._trust.covers(plain):
                 self._known[issue.number] = issue
-
-    def _is_trusted(self, plain: Mapping[str, Any]) -> bool:
-        return of_the_house(plain) or self._is_own(author_of(plain))
-
-    def _is_own(self, author: str) -> bool:
-        return bool(author) and author == self._own
-
-    @cached_property
-    def _own(self) -> str:
-        """The token's own user; a workflow's token has none, and is a bot."""
-        try:
-            _, user = self._client.get("/user")
-        except Trouble as trouble:
-            if trouble.status in (401, 403, 404):
-                return ""
-            raise
-        return str(user.get("login") or "") if isinstance(user, Mapping) else ""

@@ -1,0 +1,179 @@
+"""The comment of a pull request: one, changed in place, whatever the server does meanwhile."""
+
+import json
+import re
+from dataclasses import replace
+
+import cmarkgfm
+import pytest
+from github_server import REPOSITORY, TOKEN
+from nights import said
+from samples import plain_stats, run, side
+from test_github_issues import plain_result, server, unsent
+from worsenings import HOSTILE, alert, trend
+
+from perfkit import SettingsError, compare
+from perfkit.deliver.github.access import Access
+from perfkit.deliver.github.client import Patience
+from perfkit.deliver.github.comments import Comment, post_comment, pull_request_of
+from perfkit.errors import DeliveryError
+from perfkit.render.claims import account_of
+from perfkit.render.pull_comment import MOST_CHARACTERS, to_comment
+
+__all__ = ["server"]  # fixture
+
+
+@pytest.fixture
+def post(server, tmp_path):
+    """Post a comment on the pull request #1."""
+    server.add_issue("A pull request", pull_request={})
+
+    def posting(text, number=1, name="api"):
+        lines = []
+        patience = Patience(timeout_s=1, first_wait_s=0.0, pause_s=0.0, sleep=lambda _: None)
+        comment = Comment(number, name, text)
+        post_comment(comment, Access.from_environment(), posting.outbox, patience=patience, tell=lines.append)
+        return lines
+
+    posting.outbox = tmp_path / "delivery"
+    return posting
+
+
+def test_there_is_one_comment_that_is_changed_in_place(server, post):
+    assert post("bad") == ["commented on pull request #1"]
+    assert post("bad") == ["is up to date: pull request #1"]
+    assert post("good") == ["updated the comment of pull request #1"]
+    assert [text.partition("\n")[2] for text in server.said(1)] == ["good"]
+    assert len(server.writes) == 2
+    post("other", name="rag")
+    assert len(server.said(1)) == 2
+
+
+@pytest.mark.parametrize("acts", [False, True])
+@pytest.mark.parametrize("how", ["status", "reset", "half", "broken", "silent"])
+def test_a_failure_leaves_one_comment(server, post, how, acts):
+    for number in range(3):
+        server.failing(how=how, method="*", acts=acts, after=number)
+        post(f"text {number}")
+        server.faults.clear()
+    assert [text.partition("\n")[2] for text in server.said(1)] == ["text 2"]
+
+
+@pytest.mark.parametrize("acts", [False, True])
+def test_what_could_not_be_sent_is_sent_with_the_next_call(server, post, acts):
+    server.failing(method="*", acts=acts, times=100)
+    with pytest.raises(DeliveryError, match=r"octo/shop: GitHub is in trouble \(502.*is kept in"):
+        post("lost?")
+    server.faults.clear()
+    (file,) = unsent(post)
+    assert TOKEN not in file.read_text()
+    server.add_issue("Another pull request", pull_request={})
+    assert len(post("other", number=2)) == 2
+    assert [text.partition("\n")[2] for text in (*server.said(1), *server.said(2))] == ["lost?", "other"]
+    assert unsent(post) == []
+
+
+def test_comments_beyond_the_first_page_are_found(server, post):
+    post("old")
+    mine = server.comments[1].pop()
+    for number in range(230):
+        server.comments[1].append({**mine, "id": 1000 + number, "body": f"talk {number}"})
+    server.comments[1].append({**mine, "id": 5000})
+    assert post("new") == ["updated the comment of pull request #1"]
+    assert len(server.said(1)) == 231
+
+
+def test_a_comment_that_a_stranger_marked_is_left_alone(server, post):
+    post("mine")
+    server.comments[1][0] |= {"user": server._user("mallory"), "author_association": "NONE"}
+    assert post("mine") == ["commented on pull request #1"]
+    assert len(server.said(1)) == 2
+
+
+def test_two_calls_at_once_keep_one_current(server, post):
+    post("one")
+    server.comments[1].append({**server.comments[1][0], "id": 77})
+    post("two")
+    assert [text.partition("\n")[2] for text in server.said(1)] == [
+        "two",
+        "The other comment of perfkit here is kept current.",
+    ]
+    before = len(server.writes)
+    post("two")
+    assert len(server.writes) == before
+
+
+@pytest.mark.parametrize(
+    ("event", "ref", "number"),
+    [
+        ({"pull_request": {"number": 412}, "number": 412}, "refs/pull/412/merge", 412),
+        ({"issue": {"number": 9, "pull_request": {"url": "x"}}}, "refs/heads/main", 9),
+        ({"issue": {"number": 9}}, "refs/heads/main", None),
+        (None, "refs/pull/7/merge", 7),
+        ([], "refs/heads/main", None),
+        ({"pull_request": {"number": "7"}}, "", None),
+        (None, "refs/heads/pull/7/", None),
+    ],
+)
+def test_the_pull_request_is_that_of_the_job(tmp_path, event, ref, number):
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event))
+    known = {"GITHUB_REF": ref, **({"GITHUB_EVENT_PATH": str(file)} if event is not None else {})}
+    if number is None:
+        with pytest.raises(SettingsError, match=r"no job of a pull request.*say --pull-request NUMBER"):
+            pull_request_of(known)
+    else:
+        assert pull_request_of(known) == number
+
+
+def test_an_event_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "event.json").write_text("{")
+    for path in (tmp_path / "none", tmp_path / "event.json"):
+        with pytest.raises(SettingsError, match=r"GITHUB_EVENT_PATH: .*cannot be read"):
+            pull_request_of({"GITHUB_EVENT_PATH": str(path)})
+
+
+def test_the_command_comments_and_changes_in_place(server, tmp_path, monkeypatch, rng):
+    server.add_issue("A pull request", pull_request={})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_REF", "refs/pull/1/merge")
+    monkeypatch.delenv("GITHUB_EVENT_PATH", raising=False)
+    base = side(rng, 5)
+    for number, (slower, verdict) in enumerate(((1.3, "regression"), (1.0, "no change"))):
+        comparison = compare(base, side(rng, 5, first=5 + 5 * number, slower=slower))
+        (tmp_path / "result.json").write_text(json.dumps(comparison.to_dict()))
+        code, out, err = said("comment", ".", "--link", "https://ci.example/{report}")
+        assert (code, err) == (0, "")
+        (text,) = server.said(1)
+        assert f": {'✗' if number == 0 else '✓'} {verdict}" in text
+        assert f"(https://ci.example/{tmp_path.name})" in text
+    assert out == "updated the comment of pull request #1\n"
+
+
+def test_a_dry_run_needs_no_token_and_sends_nothing(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("GITHUB_TOKEN")
+    (tmp_path / "result.json").write_text(json.dumps(trend(alert(40)).document))
+    code, out, _ = said("comment", tmp_path, "--dry-run", "--pull-request", "3")
+    (call,) = json.loads(out)
+    assert (code, call["method"], call["path"]) == (0, "POST", f"/repos/{REPOSITORY}/issues/3/comments")
+    assert "p95 latency of checkout +20" in call["json"]["body"]
+    assert server.requests == []
+    code, _, err = said("comment", tmp_path, "--pull-request", "3")
+    assert (code, "GITHUB_TOKEN: is not set" in err) == (2, True)
+
+
+def test_a_comment_fits_whatever_the_result(rng):
+    names = [f"{HOSTILE}{number}{'x' * 300}" for number in range(100)]
+    sides = [
+        [run({name: plain_stats(20.0 * factor * (1 + number / 500)) for name in names}, number=number) for number in of]
+        for factor, of in ((1.0, range(3)), (2.0, range(3, 6)))
+    ]
+    big = account_of(plain_result(compare(*sides)))
+    text = to_comment([big])
+    assert 1_000 < len(text) <= MOST_CHARACTERS
+    assert "most telling findings" in text
+    many = [replace(big, scenario=f"s{number}{HOSTILE}") for number in range(200)]
+    text = to_comment(many, "https://ci.example/x")
+    assert 1_000 < len(text) <= MOST_CHARACTERS
+    shown = re.sub(r"<pre.*?</pre>", "", cmarkgfm.github_flavored_markdown_to_html(text), flags=re.DOTALL)
+    assert not re.search(r"<(script|img)\b|@everyone|#1\b|href=\"(?!https://ci\.example/x\")", shown)
