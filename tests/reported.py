@@ -21,14 +21,14 @@ HOSTILE = (
 )
 
 
-def nightly(rng, runs, steps, *, scenario="nightly", services=("api", "db"), bad=(), commit="{:040x}", branch="main"):
+def nightly(rng, runs, steps, *, scenario="nightly", services=("api", "db"), bad=(), commit="", branch="main"):
     """The history of a nightly load test; ``steps`` are (run, service, factor) and hold until the next of a service."""
     moments = tuple(
         Moment(
             f"2026{i:04d}T020000Z-{scenario}"[:200],
             datetime(2026, 6, 1, 2, tzinfo=UTC) + timedelta(days=i),
             i not in bad,
-            commit=commit.format(i),
+            commit=f"{commit}{i:040x}",
             branch=branch,
         )
         for i in range(runs)
