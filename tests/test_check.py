@@ -29,7 +29,7 @@ from perfkit.selftest.past import simulated_pasts
 from perfkit.selftest.trials import believed, identical_trial, load_trial, slowdown_trial, unfit_trial
 
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
-LOOSE = "[policy.tolerance]\n" + "".join(f"{name} = 1000\n" for name in LATENCIES)
+LOOSE = "[policy.tolerance]\nrps = 99\n" + "".join(f"{name} = 1000\n" for name in LATENCIES)
 BUILDS = ("slower by 100 %", "identical builds")
 HISTORY = ("slower by 100 %, against history", "identical builds, against history")
 REFUSED = (
@@ -86,6 +86,7 @@ def finding(verdict="regression", *, change=98.0, tolerance=5.0, objective=False
         (answer(0, "inconclusive", [finding("inconclusive", tolerance=95)]), "regression", False, "it said", True),
         (answer(0, "regression", [finding()]), "never", False, "--fail-on never", False),
         (answer(0, "inconclusive", [finding(metric="rps")]), "regression", False, "no change of a latency", False),
+        (answer(0, "inconclusive", [finding(metric="rps", change=-24.0)]), "regression", False, "of a latency", True),
         (answer(1, "regression", [finding(objective=True)]), "regression", False, "LETS SLOWDOWNS THROUGH", False),
         (answer(3, "invalid", warnings=["Too few."]), "regression", False, "could not be judged: Too few.", True),
         (answer(2, "", said="perfkit: x\nperfkit: no such file"), "regression", False, "no such file", True),
@@ -233,10 +234,6 @@ def test_a_whole_self_test_on_runs_of_known_truth(tmp_path, monkeypatch):
     assert [trial.name for trial in found.trials] == ["load", *BUILDS, *HISTORY, *REFUSED]
     assert [trial.name for trial in found.trials if not trial.ok] == []
     assert not any("once more" in text for text in told)
-    (tmp_path / "loose.toml").write_text(LOOSE)
-    found = self_test(Task(("--policy", "loose.toml")), tmp_path / "loose", told.append, measured=made)
-    assert [trial.name for trial in found.trials if not trial.ok] == [BUILDS[0], HISTORY[0]]
-    assert not any("once more" in text for text in told)  # fresh runs would not help
 
 
 @pytest.mark.slow
@@ -305,8 +302,9 @@ def test_the_whole_thing_with_real_load(tmp_path):
 def test_a_tolerance_of_1000_percent_is_reported_as_a_gate_that_lets_slowdowns_through(tmp_path):
     (tmp_path / "loose.toml").write_text(LOOSE)
     process, _ = started(tmp_path, "--policy", "loose.toml")
-    out, _ = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 4
+    assert "once more" not in err  # fresh runs would not help
     assert re.search(r"WRONG +slower by 100 % +exit 1, regression +exit 0", out)
     assert "THE GATE LETS SLOWDOWNS THROUGH: the average latency rose by" in out
     assert "THE GATE DOES NOT WORK: 12 of 14 as expected" in out

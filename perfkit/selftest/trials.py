@@ -103,9 +103,11 @@ def believed(first: Trial, second: Trial) -> Trial:
 def _may_yet_be_red(answer: Answer, fail_on: str) -> bool:
     if answer.code not in (0, OBJECT) or not answer.verdict:
         return True
-    seen = [(f.get("change_pct") or 0.0, f.get("tolerance")) for f in answer.findings if _is_relative_latency(f)]
-    is_close = any(tolerance is not None and tolerance < CHANCE * change for change, tolerance in seen)
-    return is_close and not (fail_on == "never" and answer.verdict == Verdict.REGRESSION)
+    if fail_on == "never" and answer.verdict == Verdict.REGRESSION:
+        return False
+    relative = [f for f in answer.findings if not f.get("objective") and f.get("tolerance") is not None]
+    worsenings = ((f.get("change_pct") or 0.0) * Metric(f["metric"]).worse for f in relative)
+    return any(f["tolerance"] < CHANCE * worsening for f, worsening in zip(relative, worsenings, strict=True))
 
 
 def _is_relative_latency(finding: Mapping[str, Any]) -> bool:
