@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, Settings, load_settings
+from perfkit.deliver.github.following import follow_issues
 from perfkit.document import make_run_id
 from perfkit.errors import LoadStopped, NotComparable, PerfkitError, ReadError, did_you_mean
 from perfkit.history.acknowledged import AcknowledgedFile
@@ -47,6 +48,7 @@ __all__ = [
     "expand_path",
     "explain",
     "first_named",
+    "follow_issues",
     "import_run",
     "judged_or_now",
     "known_history",

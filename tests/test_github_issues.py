@@ -325,7 +325,7 @@ def test_the_text_says_what_people_need(server, follow):
     )
     body = server.issues[1]["body"]
     for text in (
-        "p95 latency of checkout got worse: +20.0 % [+18.0, +22.0].",
+        "P95 latency of checkout got worse: +20.0 % [+18.0, +22.0].",
         "| checkout | p95 latency | 100 ms | 120 ms | +20.0 % | [+18.0, +22.0] |",
         "`▁▂▁██`",
         "between the runs run39 and run40; heard at run run43.",

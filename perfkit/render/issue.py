@@ -104,7 +104,8 @@ def headline(episode: Episode) -> str:
     lead, others, services = worse[0], len(worse) - 1, len(episode.last.services)
     where = f" in {services} services" if services > 1 else ""
     more = f", and {others} more metric{'s' if others > 1 else ''}{where}" if others else ""
-    return f"{lead.metric.title} of {escape(lead.service, 80)} got worse: {_size(lead)}{_interval(lead, ' ')}{more}."
+    what = f"{lead.metric.title[:1].upper()}{lead.metric.title[1:]}"
+    return f"{what} of {escape(lead.service, 80)} got worse: {_size(lead)}{_interval(lead, ' ')}{more}."
 
 
 def spread_comment(episode: Episode, services: Sequence[str]) -> str:
