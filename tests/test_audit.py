@@ -157,6 +157,7 @@ def test_a_hostile_name_breaks_no_table(house, rng):
     assert "\u202e" not in out
     assert "\r" not in out
     assert max(map(len, out.splitlines())) < 700
+    assert len(out) < 5000
 
 
 # Tolerances -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "perfkit.check/1"
 EXIT_SETTINGS, EXIT_GATE = 2, 4
+MOST_CELL, MOST_ADVICE = 160, 600  # characters: names may be of any length
 CHECKS = ("store", "scenario", "generator", "service", "tolerance", "blind", "baseline", "acknowledged", "credentials")
 
 
@@ -163,11 +164,11 @@ def _print_self_test(found: SelfTest, seconds: float) -> None:
 
 
 def _print_advice(pairs: Sequence[tuple[str, str]]) -> None:
-    from perfkit.render.theme import clean, shorten
+    from perfkit.render.theme import shorten
 
     for name, advice in dict.fromkeys(pairs):
         if advice:
-            click.echo(f"! {shorten(name, 60)}: {clean(advice)}")
+            click.echo(f"! {shorten(name, 60)}: {shorten(advice, MOST_ADVICE)}")
 
 
 def _count(number: int, noun: str) -> str:
@@ -178,14 +179,14 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from perfkit.render.theme import clean
+    from perfkit.render.theme import shorten
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         table.add_column(title, justify="right" if title == "seconds" else "left", overflow="fold")
     for row in rows:
         bad = row[0] in ("error", "WRONG")
-        cells = [Text(clean(cell)) for cell in row]
+        cells = [Text(shorten(cell, MOST_CELL)) for cell in row]
         cells[0].stylize("bold red" if bad else "yellow" if row[0] == "warn" else "default")
         table.add_row(*cells)
     return table
