@@ -38,10 +38,7 @@ CLIP_LEARNED = 2.5  # in the runs that the level is learned from
 PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
 MOST_CORRELATION = 0.8
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
-# A look has windows of many lengths, and heavy tails and correlation take their share: the chance that a look alarms is
-# `LOOKS` times that of one normal value at `CALIBRATED`, and falls faster than a normal one beyond, because runs are
-# clipped.  tests/test_watch.py holds it to its word
-LOOKS, FALL, CALIBRATED = 1.5, 1.3, 0.05
+LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by tests/test_watch.py
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
 
@@ -212,5 +209,4 @@ def _normal(t: Floats, df: float) -> Floats:
 def _spent(strength: float, at: int) -> float:
     """The budget for the whole history at which a look at this run alarms at this strength."""
     share = (LEARN + SPENDING) / (at + SPENDING) ** 2  # sums to one over all looks from LEARN on
-    as_normal = LOOKS * 2.0 * float(ndtr(-strength)) / share
-    return min(CALIBRATED * math.pow(as_normal / CALIBRATED, FALL), 1.0)
+    return min(LOOKS * 2.0 * float(ndtr(-strength)) / share, 1.0)
