@@ -288,20 +288,23 @@ def test_acknowledgements_that_ran_out_or_match_nothing(house, rng):
             "[issues]\nrepository = 'nonsense'",
             ["GitHub: the repository must be owner/name", "GITHUB_TOKEN: is not set"],
         ),
-        ("[chat]\nurls = ['${SLACK_URL}']", ["an address: the environment variable SLACK_URL is not set"]),
-        ("[chat]\nwebhook = 'http://x/${HOOK}'", ["an address: the environment variable HOOK is not set"]),
+        ("[chat]\nurls = ['${SLACK_URL}']", ["[chat]: urls: number 1: the environment variable SLACK_URL is not set"]),
+        ("[chat]\nurls = ['nosuch://x', 'json://127.0.0.1']", ["[chat]: urls: number 1 is no address that Apprise"]),
+        ("[chat]\nwebhook = 'http://x/${HOOK}'", ["[chat]: webhook: the environment variable HOOK is not set"]),
+        ("[chat]\nwebhook = 'ftp://hush-hush'", ["[chat]: webhook: expected an address such as"]),
     ],
 )
 def test_credentials_that_are_missing(house, settings, missing):
     rows = told(audit(house, settings), "credentials")
     assert [row[2][: len(text)] for row, text in zip(rows, missing, strict=True)] == missing
     assert {row[1] for row in rows} <= {"error"}
+    assert "hush" not in repr(rows)
 
 
 def test_credentials_that_are_there_are_fine_and_never_shown(house, monkeypatch):
     for name in SECRETS:
         monkeypatch.setenv(name, {"GITHUB_REPOSITORY": "a/b", "PERFKIT_SMTP_HOST": "mail"}.get(name, "hush-hush"))
-    monkeypatch.setenv("SLACK_URL", "slack://hush-hush")
+    monkeypatch.setenv("SLACK_URL", "json://hush-hush")
     (house / "perfkit.toml").write_text(
         "[email]\nto = ['a@b.c']\n[issues]\nlabels = ['perf']\n[chat]\nurls = ['${SLACK_URL}']\n"
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from perfkit.audit.remark import Grade, Remark, fine
 from perfkit.channels import ChatSettings, EmailSettings, IssueSettings
 from perfkit.config import Settings
+from perfkit.deliver import webhook
 from perfkit.deliver.addresses import addresses_of
+from perfkit.deliver.chat import Room
 from perfkit.deliver.github.access import Access
 from perfkit.deliver.smtp import server_of
-from perfkit.errors import SettingsError
+from perfkit.errors import MissingExtra, SettingsError
 from perfkit.settings_file import expand
 
 Missing = Iterator[tuple[str, str]]  # what, and what to do
@@ -37,7 +39,7 @@ def _refusal(step: Callable[[], object], advice: str) -> Missing:
     """What the settings lack for a step; nothing is sent by it."""
     try:
         step()
-    except SettingsError as error:
+    except (SettingsError, MissingExtra) as error:
         yield str(error), advice
 
 
@@ -60,8 +62,13 @@ def _issues(issues: IssueSettings) -> Missing:
 
 
 def _chat(chat: ChatSettings) -> Missing:
-    for url in filter(None, (*chat.urls, chat.webhook)):
-        advice = "Set it where messages are sent; it holds the address with its secret."
-        yield from _refusal(lambda url=url: expand(url, "an address"), advice)  # type: ignore[misc]
-    if chat.urls and importlib.util.find_spec("apprise") is None:
-        yield "apprise is not installed", "It sends the messages: pip install 'perfkit[chat]'."
+    advice = "Correct it where messages are sent."
+    for number, url in enumerate(chat.urls, 1):
+        yield from _refusal(partial(_room, url, number), advice)
+    if chat.webhook:
+        place = "[chat]: webhook"
+        yield from _refusal(lambda: webhook.address(expand(chat.webhook, place), place), advice)
+
+
+def _room(url: str, number: int) -> Room:
+    return Room(expand(url, f"[chat]: urls: number {number}"), number)
