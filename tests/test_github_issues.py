@@ -81,6 +81,20 @@ def test_an_event_whose_place_moves_far_is_known_by_the_run_that_heard_it(server
     assert len(server.issues) == 1
 
 
+def test_an_event_is_known_by_a_place_that_both_may_have_had(server, follow):
+    follow(trend(alert(40, heard=43)), trend(alert(44, heard=47)))
+    assert len(server.issues) == 1
+
+
+def test_an_issue_whose_event_is_no_more_in_the_history_is_left_and_named(server, follow):
+    follow(trend(alert(40)))
+    done = follow(trend(alert(400, services=("cart",))))
+    assert done[-1] == (
+        "left as it is: #1 checkout: p95 latency +20.0 % (api): this history does not hold what it follows"
+    )
+    assert [one["state"] for one in server.issues.values()] == ["open", "open"]
+
+
 def test_neighbours_have_an_issue_each(server, follow):
     both = alert(40, aliases=("run39", "run40", "run42")), alert(44, aliases=("run42", "run44"), services=("cart",))
     follow(trend(both[0]), trend(*both), trend(*both))
@@ -188,6 +202,12 @@ def test_an_issue_is_found_without_its_label_before_another_is_opened(server, fo
     assert follow(trend(alert(40))) == []
     assert follow(trend(alert(40)), labels=()) == []
     assert len(server.issues) == 1
+
+
+@pytest.mark.parametrize("label", ["perf & löad", "a,b", "?x=1#2", "@everyone"])
+def test_any_label_will_do(server, follow, label):
+    follow(*[trend(alert(40))] * 2, labels=(label,))
+    assert [one["name"] for one in server.issues[1]["labels"]] == [label]
 
 
 def test_at_most_so_many_are_opened_at_once_and_the_others_with_the_next_call(server, follow):

@@ -26,12 +26,15 @@ class Access:
         Empty where nothing is to be sent; in no text that this class makes.
     web
         Where its pages are, for links; empty where that is not known.
+    code
+        The repository that a workflow is of, whose commits are linked; empty: the same one.
     """
 
     repository: str
     api: str = PUBLIC_API
     token: str = field(default="", repr=False)
     web: str = ""
+    code: str = ""
 
     @classmethod
     def from_environment(
@@ -46,11 +49,13 @@ class Access:
         """
         known = os.environ if environment is None else environment
         api = _api(known.get("GITHUB_API_URL") or PUBLIC_API)
+        of_workflow = known.get("GITHUB_REPOSITORY", "")
         return cls(
-            _repository(repository or known.get("GITHUB_REPOSITORY", "")),
+            _repository(repository or of_workflow),
             api,
             _token(known.get("GITHUB_TOKEN", "").strip(), needed=with_token),
             _web(known.get("GITHUB_SERVER_URL", ""), api),
+            of_workflow if _REPOSITORY.fullmatch(of_workflow) else "",
         )
 
     @property

@@ -159,6 +159,8 @@ class _Follower:
         planner = planner_of(result, self.settings.issues, self.access, self.checkout)
         found = plan(wanted_of(result), tracker, planner, room)
         done, troubles = carrier.carry_out(found.steps, planner)
+        for issue in found.lost:
+            self.tell(f"left as it is: #{issue.number} {issue.title}: this history does not hold what it follows")
         return sum(step.opens for step in done), len(found.left), troubles
 
     def _why(self, failed: Sequence[DeliveryError]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from perfkit.channels import IssueSettings
 from perfkit.deliver.github.access import Access
 from perfkit.deliver.github.client import Client
-from perfkit.deliver.github.matching import Issue, paired
+from perfkit.deliver.github.matching import Issue, Pair, paired, scenario_digest
 from perfkit.deliver.github.steps import Call, Planner, Step
 from perfkit.deliver.github.tracker import Tracker
 from perfkit.deliver.github.troubles import Trouble
@@ -27,10 +27,19 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done; ``left`` are new ones beyond `IssueSettings.most_new`, for the next call."""
+    """What is to be done.
+
+    Parameters
+    ----------
+    left
+        New ones beyond `IssueSettings.most_new`, for the next call.
+    lost
+        Open issues of events that the history does not hold any more; they are left as they are.
+    """
 
     steps: tuple[Step, ...]
     left: tuple[Step, ...] = ()
+    lost: tuple[Issue, ...] = ()
 
 
 def planner_of(result: Result, settings: IssueSettings, access: Access, checkout: Path | None) -> Planner:
@@ -76,7 +85,7 @@ def _compare(access: Access, before: str, after: str) -> str:
     is_commit = all(7 <= len(one) <= 64 and set(one) <= set("0123456789abcdef") for one in (before, after))
     if not access.web or not is_commit or before == after:
         return ""
-    return f"{access.web}/{access.repository}/compare/{before}...{after}"
+    return f"{access.web}/{access.code or access.repository}/compare/{before}...{after}"
 
 
 def plan(wanted: Sequence[Wanted], tracker: Tracker | None, planner: Planner, most_new: int) -> Plan:
@@ -84,13 +93,21 @@ def plan(wanted: Sequence[Wanted], tracker: Tracker | None, planner: Planner, mo
     pairs = paired(wanted, tracker.followed() if tracker is not None else ())
     if tracker is not None and any(pair.issue is None and pair.wanted.speaks for pair in pairs):
         pairs = paired(wanted, tracker.everything())
-    return _limited([step for pair in pairs for step in planner.steps(pair)], most_new)
+    steps = [step for pair in pairs for step in planner.steps(pair)]
+    late = [step for step in steps if step.opens][most_new:]
+    lost = _lost(pairs, tracker.followed()) if tracker is not None else ()
+    return Plan(tuple(step for step in steps if step not in late), tuple(late), lost)
 
 
-def _limited(steps: Sequence[Step], most_new: int) -> Plan:
-    fresh = [step for step in steps if step.opens]
-    late = fresh[most_new:]
-    return Plan(tuple(step for step in steps if step not in late), tuple(late))
+def _lost(pairs: Sequence[Pair], issues: Sequence[Issue]) -> tuple[Issue, ...]:
+    """Open issues of the same watched history that no event of it answers to."""
+    scenarios = {scenario_digest(pair.wanted.scenario) for pair in pairs if pair.wanted.heard}
+    found = {one.number for pair in pairs for one in (*pair.twins, pair.issue) if one is not None}
+    return tuple(
+        one
+        for one in issues
+        if one.number not in found and one.is_open and one.marker.heard and one.marker.scenario in scenarios
+    )
 
 
 class Carrier:

@@ -145,8 +145,8 @@ class Planner:
         known = issue.marker.services
         room = len(known) < MOST_SERVICES
         fresh = [name for name in episode.last.services if service_digest(name) not in known] if room else []
-        news = fresh or _moved(issue.marker.sizes, wanted.sizes) or _came_back(wanted, issue.marker)
-        if not anyway and not news:
+        moved = _moved(issue.marker.sizes, wanted.sizes) and self._reads_differently(wanted, episode, issue.marker)
+        if not (anyway or fresh or moved or _came_back(wanted, issue.marker)):
             return
         calls = [self._change(issue, self._body(wanted, episode, issue))]
         if fresh:
@@ -182,6 +182,9 @@ class Planner:
             body = replaced(issue.body, self._part(wanted, episode, issue.marker, brief=True)[1])
         ours = digest(issue.title) == issue.marker.title and title != issue.title
         return {"title": title, "body": body} if ours else {"body": body}
+
+    def _reads_differently(self, wanted: Wanted, episode: Episode, old: Marker) -> bool:
+        return digest(to_body(self.story_of(wanted, episode))) != old.text
 
     def _part(self, wanted: Wanted, episode: Episode, old: Marker | None, *, brief: bool = False) -> tuple[str, str]:
         title = to_title(episode, self.settings.title)

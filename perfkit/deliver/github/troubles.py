@@ -51,7 +51,8 @@ def of_answer(error: GithubException, repository: str) -> Trouble:
         text = f"GitHub limits the rate of requests ({status}{said}): it asks to wait {wait:.0f} s"
         return Trouble(text, status=status, again=True, undone=True, wait_s=wait)
     if status >= 500:
-        return Trouble(f"GitHub is in trouble ({status}{said})", status=status, again=True)
+        asked = _wait(headers) if "retry-after" in headers else None
+        return Trouble(f"GitHub is in trouble ({status}{said})", status=status, again=True, wait_s=asked)
     return Trouble(_REASONS.get(status, _OTHER).format(repository=repository, status=status, said=said), status=status)
 
 
