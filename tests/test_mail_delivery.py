@@ -15,7 +15,7 @@ from perfkit.deliver.letter import Attachment, attachment_name, letter_of
 from perfkit.deliver.smtp import MailServer, send, server_of
 from perfkit.errors import SettingsError
 from perfkit.render.mail import Mail
-from perfkit.render.mail_charts import Picture
+from perfkit.render.picture import Picture
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
 SENDER = Address("perfkit", "perfkit", "example.org")

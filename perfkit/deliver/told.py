@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from perfkit.document import dump_json
 from perfkit.errors import ReadError, StoreError
 from perfkit.news import News, Told, news_of
 from perfkit.results import Result
-from perfkit.whole_file import write_whole
+from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.told/1"
 
@@ -67,6 +68,17 @@ class Memory:
     def __init__(self, folder: Path, channel: str) -> None:
         self._folder, self._channel = folder, channel
         self._known: dict[Path, dict[str, Told]] = {}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this lasts no other process tells anything on any channel, so that two at once do not tell it twice."""
+        try:
+            with alone(self._folder / "told" / "any"):
+                self._known.clear()
+                yield
+        except OSError as error:
+            place = self._folder / "told"
+            raise StoreError(f"{place}: what was told cannot be remembered: {error.strerror or error}") from error
 
     def news(self, reader: str, results: Sequence[Result]) -> tuple[News, ...]:
         """What is new for a reader in each of these results, told in this order; what one says, the next need not."""

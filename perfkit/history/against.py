@@ -17,6 +17,7 @@ from typing import Any
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.history.acknowledged import Acknowledgement, softened
 from perfkit.history.creep import Creep, creep_of
+from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
 from perfkit.history.timeline import Timeline, timeline_of
@@ -78,7 +79,7 @@ def judge_history(
     else:
         news = []
     notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
-    document = _document(comparison, watch, creep, selected, held)
+    document = _document(comparison, watch, creep, selected, held) | {"courses": heard_courses(timeline, watch)}
     lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep if not one.worse))
     comparison = replace(comparison.with_warnings(notes), history=HistoryNote(tuple(news), lines, document))
     return AgainstHistory(comparison, watch, creep, tuple(near))

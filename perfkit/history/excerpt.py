@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from perfkit.history.events import Event, Series
+from perfkit.history.events import Event, Series, shared_alpha
+from perfkit.history.timeline import Timeline
+from perfkit.stats.changepoints import Segmentation, segment
 
 if TYPE_CHECKING:
-    from perfkit.history.trend import Course, Trend
+    from perfkit.history.trend import Trend
+    from perfkit.history.watching import ScenarioWatch
 
 MOST_COURSES = 3
 MOST_RUNS = 200
@@ -21,19 +24,25 @@ def excerpts(trend: Trend) -> list[dict[str, Any]]:
     ``values`` has one number per run, ``null`` where it has none; ``begin`` of a level and ``first_index`` count runs
     from the oldest of the history.
     """
-    series = list(dict.fromkeys(_telling(trend)))
-    courses = [course for key in series if (course := trend.course(*key)) is not None]
-    return [_excerpt(trend, course) for course in courses[:MOST_COURSES]]
-
-
-def _telling(trend: Trend) -> Iterator[Series]:
-    alerts = trend.watch.alerts if trend.watch is not None else ()
-    heard = [alert for alert in alerts if alert.holds and alert.acknowledgement is None]
-    yield from (_lead(alert.event) for alert in sorted(heard, key=lambda alert: alert.runs_ago))
+    found = {(course.service, course.metric): course.segmentation for course in trend.courses}
     news = [event for event in trend.shown_events if not trend.is_known(event)]
-    yield from (_lead(event) for event in reversed(news))
-    if not heard and not news:
-        yield from ((course.service, course.metric) for course in trend.courses[:1])
+    heard = _heard(trend.watch) if trend.watch is not None else []
+    telling = [*heard, *(_lead(event) for event in reversed(news))] or list(found)[:1]
+    wanted = [key for key in dict.fromkeys(telling) if key in found][:MOST_COURSES]
+    return [_excerpt(trend.timeline, key, found[key]) for key in wanted]
+
+
+def heard_courses(timeline: Timeline, watch: ScenarioWatch) -> list[dict[str, Any]]:
+    """The same of what watching heard and holds; empty where that is nothing."""
+    each = shared_alpha(timeline, watch.alpha)
+    wanted = [key for key in dict.fromkeys(_heard(watch)) if key in timeline.series][:MOST_COURSES]
+    return [_excerpt(timeline, key, segment(timeline.series[key], alpha=each)) for key in wanted]
+
+
+def _heard(watch: ScenarioWatch) -> Sequence[Series]:
+    """The leading series of each alert that nobody acknowledged, the newest first."""
+    holding = [alert for alert in watch.alerts if alert.holds and alert.acknowledgement is None]
+    return [_lead(alert.event) for alert in sorted(holding, key=lambda alert: alert.runs_ago)]
 
 
 def _lead(event: Event) -> Series:
@@ -43,15 +52,20 @@ def _lead(event: Event) -> Series:
     return first.service, first.metric
 
 
-def _excerpt(trend: Trend, course: Course) -> dict[str, Any]:
-    first = max(len(trend.moments) - MOST_RUNS, 0)
-    levels = [part for part in course.stretches if part.end > first]
-    moments = trend.moments[first:]
+def _excerpt(timeline: Timeline, key: Series, found: Segmentation) -> dict[str, Any]:
+    first = max(len(timeline) - MOST_RUNS, 0)
+    moments = timeline.moments[first:]
     return {
-        "service": course.service,
-        "metric": course.metric.value,
+        "service": key[0],
+        "metric": key[1].value,
         "first_index": first,
         "started_at": [one.started_at.isoformat() if one.started_at is not None else None for one in moments],
-        "values": [None if math.isnan(value) else float(value) for value in course.values[first:]],
-        "levels": [{"begin": part.begin, "end": part.end, "value": part.value} for part in levels],
+        "values": [None if math.isnan(value) else float(value) for value in timeline.series[key][first:]],
+        "levels": [level for level in _levels(found, len(timeline)) if level["end"] > first],
     }
+
+
+def _levels(found: Segmentation, runs: int) -> Iterator[dict[str, Any]]:
+    begins = [0, *(change.index for change in found.changes)]
+    for begin, end, value in zip(begins, [*begins[1:], runs], found.levels, strict=True):
+        yield {"begin": begin, "end": end, "value": float(value)}

@@ -7,15 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from perfkit.model import Verdict
-from perfkit.render.mail_charts import MOST_PICTURES, Picture, pictures_of
-from perfkit.render.notice import MOST_ROWS, Happening, Notice, Row, Telling, notice_of, row_verdict
+from perfkit.render.effect_tables import MOST_ROWS, Row, Table, row_verdict
+from perfkit.render.mail_charts import MOST_PICTURES, pictures_of
+from perfkit.render.notice import Happening, Notice, Telling, notice_of
 from perfkit.render.page import render
+from perfkit.render.picture import Picture
 from perfkit.render.theme import VERDICT_COLOURS, VERDICT_SYMBOLS, clean, shorten
 
 LARGEST = 100_000  # bytes of HTML: some mail readers cut what is longer
 LONGEST_SUBJECT = 120
 MOST_ROWS_EACH = 8  # in the table of each of several results
 MOST_WHOLE = 20  # results of a digest that are told; the rest are one line each
+MOST_BRIEF = 100  # that are named at all
 _FEWER = (1.0, 0.5, 0.2, 0.0)  # parts of the rows to try until the body is small enough
 
 
@@ -99,7 +102,8 @@ def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
             "mail.html.j2",
             title=_subject(sections),
             sections=whole,
-            brief=[one.notice for one in sections[len(whole) :]],
+            brief=[one.notice for one in sections[len(whole) : MOST_BRIEF]],
+            briefer=max(len(sections) - MOST_BRIEF, 0),
             quiet=quiet[:MOST_WHOLE],
             quieter=max(len(quiet) - MOST_WHOLE, 0),
             most_rows=int(most * part),
@@ -116,9 +120,11 @@ def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
 def _text(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
     most = MOST_ROWS if len(sections) == 1 else MOST_ROWS_EACH
     blocks = ["\n".join(_lines(one.notice, most)) for one in sections[:MOST_WHOLE]]
-    brief = [one.notice for one in sections[MOST_WHOLE:]]
+    brief = [one.notice for one in sections[MOST_WHOLE:MOST_BRIEF]]
     if brief:
         blocks.append("\n".join(_wrapped(f"* {one.scenario}: {one.title}. {one.lead}") for one in brief))
+    if len(sections) > MOST_BRIEF:
+        blocks.append(f"And {len(sections) - MOST_BRIEF} more load tests.")
     if quiet:
         more = f" and {len(quiet) - MOST_WHOLE} more" if len(quiet) > MOST_WHOLE else ""
         blocks.append(_wrapped(f"Nothing new: {', '.join(quiet[:MOST_WHOLE])}{more}."))
@@ -135,12 +141,8 @@ def _lines(notice: Notice, most: int) -> Iterator[str]:
     yield from (_wrapped(f"* {text}") for text in notice.remarks)
     yield ""
     yield _wrapped(f"Next: {notice.next_step}", indent="")
-    if notice.rows:
-        yield ""
-        yield from (_row(row, notice.level) for row in notice.rows[:most])
-        more = notice.effects - most
-        if more > 0:
-            yield f"... and {more} more, in the report and the result file."
+    for table in notice.tables:
+        yield from _table(table, most // len(notice.tables))
     yield from (_wrapped(f"! {text}") for text in notice.warnings)
     if notice.place.words:
         yield ""
@@ -162,16 +164,19 @@ def _happening(one: Happening) -> Iterator[str]:
         yield f"    {command}"
 
 
-def _row(row: Row, level: str) -> str:
+def _table(table: Table, most: int) -> Iterator[str]:
+    yield ""
+    yield f"{table.title or 'Effects'} (change [{table.level}], before -> after, accepted):"
+    yield from map(_row, table.rows[:most])
+    if table.total > most:
+        yield f"... and {table.total - most} more, in the report and the result file."
+
+
+def _row(row: Row) -> str:
+    change = f"{row.change} {row.interval}".rstrip()
     limit = f", accepted {row.tolerance}" if row.tolerance else ""
-    interval = f" {row.interval}" if row.interval else ""
-    name = f"{row.service}, {row.metric}"
-    return _wrapped(
-        f"{row_verdict(row)}: {name}: {row.change}{interval} ({row.before} -> {row.after}{limit}; {level})"
-        if interval
-        else f"{row_verdict(row)}: {name}: {row.change} ({row.before} -> {row.after}{limit})",
-        indent="    ",
-    )
+    text = f"{row_verdict(row)}: {row.service}, {row.metric}: {change}, {row.before} -> {row.after}{limit}"
+    return _wrapped(text, indent="    ")
 
 
 def _wrapped(text: str, indent: str = "  ") -> str:

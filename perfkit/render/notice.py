@@ -7,31 +7,23 @@ from dataclasses import dataclass, field, replace
 
 from perfkit.history.attribution import Attribution
 from perfkit.history.episodes import Episode
-from perfkit.history.events import Event, Movement
-from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.history.events import Event
+from perfkit.model import Comparison, Verdict
 from perfkit.news import Known, News
 from perfkit.render.commands import acknowledge_line, bisect_line, judge_lines
+from perfkit.render.effect_tables import NAME, ORDER, Table, count_runs, effect_tables
 from perfkit.render.theme import (
-    UNKNOWN,
     VERDICT_SYMBOLS,
     VERDICT_WORDS,
     clean,
-    format_change,
-    format_interval,
-    format_signed,
-    format_value,
     shorten,
-    verdict_text,
 )
-from perfkit.render.words import headlines, limit_text, next_step
+from perfkit.render.words import headlines, next_step
 from perfkit.results import Result
 
 MOST_HAPPENINGS = 8  # of each kind; the result has all
 MOST_COMMITS = 5
 MOST_WARNINGS = 5
-MOST_ROWS = 30
-NAME = 60  # characters of a name in a sentence
-_ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +68,6 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One effect in a table; all is ready to be read."""
-
-    verdict: Verdict
-    service: str
-    metric: str
-    change: str
-    interval: str
-    before: str
-    after: str
-    tolerance: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Notice:
     """What is said of one result; every text is on one line and of bounded length, but not escaped for any markup."""
 
@@ -100,9 +78,7 @@ class Notice:
     hidden: int  # events that are not told singly
     remarks: tuple[str, ...]
     next_step: str
-    rows: tuple[Row, ...]
-    effects: int  # of which `rows` are the first
-    level: str
+    tables: tuple[Table, ...]
     commands: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     basis: str
@@ -120,7 +96,6 @@ def notice_of(telling: Telling) -> Notice:
     result, comparison = telling.result, telling.result.comparison
     every = tuple(_happenings(telling))
     verdict, word = _answer(telling)
-    rows, effects = _findings(comparison) if comparison is not None else _movements(telling)
     return Notice(
         scenario=shorten(result.scenario, NAME) or "a load test",
         verdict=verdict,
@@ -128,10 +103,8 @@ def notice_of(telling: Telling) -> Notice:
         happenings=every[:MOST_HAPPENINGS],
         hidden=len(every) - len(every[:MOST_HAPPENINGS]),
         remarks=tuple(_remarks(result, comparison))[:MOST_HAPPENINGS],
-        next_step=next_step(comparison) if comparison is not None else _after_watching(result),
-        rows=rows,
-        effects=effects,
-        level=f"{comparison.confidence if comparison is not None else 0.95:.0%} interval".replace("%", " %"),
+        next_step=_next(result),
+        tables=tuple(table for table in effect_tables(result, telling.news) if table.rows),
         commands=judge_lines(result),
         warnings=_warnings(comparison),
         basis=_basis(result),
@@ -229,66 +202,24 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
         if not result.news:
             yield "No level got worse, or what got worse is over or acknowledged."
         return
+    told = {one.last.event.headline for one in result.episodes}
+    unheard = [text for text in (comparison.history.news if comparison.history is not None else ()) if text not in told]
+    yield from (shorten(text, 260) for text in unheard)
     named = {service for one in result.news for service in one.last.services}
     findings = tuple(
         one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.service not in named
     )
     texts = headlines(replace(comparison, history=None, findings=findings))
     changed = any(one.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for one in findings)
-    if changed or not result.news:
+    if changed or comparison.verdict is Verdict.INVALID or not (result.news or unheard):
         yield from texts
 
 
-def _after_watching(result: Result) -> str:
-    if not result.news:
-        return "Nothing to do."
-    return "Look at the commits in between; acknowledge what is intended, and it stays silent."
-
-
-def _findings(comparison: Comparison) -> tuple[tuple[Row, ...], int]:
-    """The findings that decide, first, and how many there are."""
-    ranked = sorted(
-        comparison.findings,
-        key=lambda f: (_ORDER.index(f.verdict), not f.gating, f.p_adjusted if f.p_adjusted is not None else 2.0),
-    )
-    return tuple(_finding(one) for one in ranked[:MOST_ROWS]), len(ranked)
-
-
-def _finding(finding: Finding) -> Row:
-    interval = format_interval(finding)
-    return Row(
-        finding.verdict,
-        shorten(finding.service, NAME),
-        Metric(finding.metric).title,
-        format_change(finding),
-        "" if interval == UNKNOWN else interval,
-        format_value(finding.metric, finding.baseline),
-        format_value(finding.metric, finding.candidate),
-        clean(limit_text(finding)),
-    )
-
-
-def _movements(telling: Telling) -> tuple[tuple[Row, ...], int]:
-    """What moved in the events that are told, new ones first, and how much did."""
-    news = telling.news
-    fresh = (*news.appeared, *news.returned) if news is not None else ()
-    open_now = sorted(telling.result.news, key=lambda one: one not in fresh)
-    items = [item for one in open_now for item in one.last.event.movements]
-    return tuple(_movement(item) for item in items[:MOST_ROWS]), len(items)
-
-
-def _movement(item: Movement) -> Row:
-    unit = item.metric.change_unit
-    ends = [format_signed(end, unit) for end in (item.size_low, item.size_high)]
-    return Row(
-        Verdict.REGRESSION if item.is_worse else Verdict.IMPROVEMENT,
-        shorten(item.service, NAME),
-        item.metric.title,
-        f"{format_signed(item.size, unit)} {unit}",
-        "" if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]",
-        format_value(item.metric, item.change.before),
-        format_value(item.metric, item.change.after),
-    )
+def _next(result: Result) -> str:
+    """What its reader should do now."""
+    if result.watched and result.news and result.verdict is not Verdict.INVALID:
+        return "Look at what came in between; acknowledge what is intended, and it stays silent."
+    return next_step(result.comparison) if result.comparison is not None else "Nothing to do."
 
 
 def _warnings(comparison: Comparison | None) -> tuple[str, ...]:
@@ -305,21 +236,12 @@ def _basis(result: Result) -> str:
     if comparison is None:
         document = result.document
         return f"Watched: {document['runs']} runs of {shorten(result.scenario, NAME)}, {document['invalid']} invalid."
-    counts = [(verdict, len(comparison.by_verdict(verdict))) for verdict in _ORDER]
+    counts = [(verdict, len(comparison.by_verdict(verdict))) for verdict in ORDER]
     found = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
-    sides = f"{_runs(len(comparison.candidate.runs))} judged against {_runs(len(comparison.baseline.runs))}"
+    sides = f"{count_runs(len(comparison.candidate.runs))} judged against {count_runs(len(comparison.baseline.runs))}"
     rule = (
         "rule threshold, which knows nothing of noise"
         if comparison.rule == "threshold"
         else f"chance of any false alarm {comparison.alpha:.2g}"
     )
     return f"{sides}; {rule}; findings: {found or 'none'}."
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def row_verdict(row: Row) -> str:
-    """``✗ regression``."""
-    return verdict_text(row.verdict)

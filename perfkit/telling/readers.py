@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +52,8 @@ def tell(units: Sequence[tuple[Result, ...]], channel: Channel, when: str, memor
         if when == "always":
             yield from channel.deliver(Batch(channel.readers, unit, None))
         else:
-            yield from _changes(unit, channel, memory)
+            with memory.alone() if channel.remembers else nullcontext():
+                yield from _changes(unit, channel, memory)
     if channel.failures:
         raise DeliveryError("; ".join(channel.failures))
 
