@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -482,3 +483,29 @@ def test_a_real_history_that_steps_recovers_and_steps_again_is_one_issue(server,
         "reopened",
     ]
     assert len(server.issues) == 1
+
+
+def test_calls_at_the_same_time_leave_one_issue_open(server, tmp_path):
+    together = threading.Barrier(4)
+    opened = []
+
+    def call(number):
+        known = replace(load_settings(), delivery=tmp_path / str(number), issues=IssueSettings())
+        together.wait(10)
+        opened.extend(follow_issues(trend(alert(40)), known, patience=Patience(pause_s=0.0, first_wait_s=0.0)).done)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) >= 4
+    open_ones = [number for number, one in server.issues.items() if one["state"] == "open"]
+    assert open_ones == [1]
+
+
+def test_more_services_than_a_marker_holds_are_told_once(server, follow):
+    many = tuple(f"s{number}" for number in range(700))
+    follow(*[trend(alert(40, services=many))] * 3)
+    assert len(server.writes) == 1
+    assert len(server.issues[1]["body"]) < 65_536
