@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +12,30 @@ from perfkit.capacity import capacity_of
 from perfkit.config import Scenario, Settings, load_settings
 from perfkit.deliver.github.following import follow_issues
 from perfkit.document import make_run_id
-from perfkit.errors import LoadStopped, NotComparable, PerfkitError, ReadError, did_you_mean
+from perfkit.errors import NotComparable, ReadError, did_you_mean
+from perfkit.executions import Execution, execution_record, run_scenarios
 from perfkit.history.acknowledged import AcknowledgedFile
 from perfkit.history.against import judge_history
-from perfkit.history.creep import creep_of
-from perfkit.history.selection import Past, in_time, select
-from perfkit.history.selectors import misspelt, readings
+from perfkit.history.selection import Past, in_time
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.history.trend import known_events, trend_of
 from perfkit.history.watching import ScenarioWatch, watch_timeline
 from perfkit.judge import judge
 from perfkit.levels import levels_of
 from perfkit.model import Comparison, Run, Side, Validity
+from perfkit.named_runs import (
+    choose_runs,
+    expand_path,
+    first_named,
+    found_beside,
+    is_selector,
+    load_baseline,
+    load_runs,
+)
 from perfkit.noise_profile import NoiseProfile, profile_of
 from perfkit.planning import detectable_changes, plan_runs
 from perfkit.policy import Policy
-from perfkit.readers import locust_csv, read_run, run_folder
+from perfkit.readers import read_run
 from perfkit.replay import Replay, replay
 from perfkit.results import read_result
 from perfkit.store import RunStore
@@ -50,6 +55,7 @@ __all__ = [
     "first_named",
     "follow_issues",
     "import_run",
+    "is_selector",
     "judged_or_now",
     "known_history",
     "levels_of",
@@ -68,10 +74,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from perfkit.load.container import Container
-    from perfkit.load.locust import Distribution
-    from perfkit.load.progress import Progress
 
 
 def compare(
@@ -190,25 +192,19 @@ def timeline(store: str, scenario: str) -> Timeline:
     StoreError
         The store has no run of the scenario; it names the nearest.
     """
-    return load_timeline(RunStore(_beside(store)), scenario)
+    return load_timeline(RunStore(found_beside(store)), scenario)
 
 
 def acknowledged_in(history: Timeline, file: str | None) -> dict[str, str]:
     """Ids of the events of a history that this file acknowledges today, with who said why; none without a file."""
-    known = AcknowledgedFile(Path(_beside(file))).read() if file is not None else ()
+    known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
     return known_events(history, known, datetime.now(UTC).date())
 
 
 def watch_of(history: Timeline, file: str | None, policy: Policy) -> ScenarioWatch:
     """What watching a history run after run came to, under the policy of its scenario; ``file`` as above."""
-    known = AcknowledgedFile(Path(_beside(file))).read() if file is not None else ()
+    known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
     return watch_timeline(history, policy.for_scenario(history.scenario), known, datetime.now(UTC).date())
-
-
-def _beside(place: str) -> str:
-    """The place, or the one of that name in the folder above when only that exists."""
-    above = Path("..") / place
-    return str(above) if "://" not in place and not Path(place).exists() and above.exists() else place
 
 
 def plan(
@@ -260,83 +256,6 @@ def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
     return tuple(run if isinstance(run, Run) else read_run(run) for run in side)
 
 
-def load_runs(
-    paths: str | Path | Sequence[str | Path], *, store: str | None = None, baselines: Path | None = None
-) -> tuple[Run, ...]:
-    """Read every run that the paths name, in the order given.
-
-    Parameters
-    ----------
-    paths
-        A path, glob pattern, or folder of run folders; or several, as a sequence or as one text separated by commas or
-        line ends.  A relative path in a text that does not exist is tried from the folder above too, so that a
-        notebook opened in ``notebooks/`` finds what the command line finds.  Selectors such as ``api@rolling`` too.
-    store
-        Folder or URL of a store, whose run ids (and patterns of them) may be named too.
-    baselines
-        Folder of the pinned baselines; else that of the settings, as is the store of a selector.
-
-    Raises
-    ------
-    ReadError
-        A path names nothing, or cannot be read.
-    """
-    from_notebook = isinstance(paths, str)
-    texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
-    names = [str(text).strip() for text in texts if str(text).strip()]
-    return tuple(run for name in names for run in _named(name, store, beside=from_notebook, baselines=baselines))
-
-
-def first_named(name: str, *, store: str, baselines: Path) -> str:
-    """The id of the first run that a selector, path or pattern names; any other text as it is, such as an id."""
-    if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in RunStore(store).ids()):
-        return load_runs([name], store=store, baselines=baselines)[0].id
-    return name
-
-
-def load_baseline(
-    paths: str, notes: str | None = None, *, candidate: Sequence[Run] = (), policy: Policy | None = None
-) -> tuple[tuple[Run, ...], tuple[str, ...]]:
-    """`load_runs` for the baseline of a notebook, with what must be known of it: ``notes``, one a line, and more.
-
-    What selectors choose is looked for where the settings say, and leaves the candidate out.
-    """
-    settings = load_settings()
-    place, baselines = _beside(settings.store), Path(_beside(str(settings.baselines)))
-    names = [name.strip() for name in _split(paths)]
-    runs, more = choose_runs(
-        names, store=place, baselines=baselines, candidates=candidate, policy=policy, from_notebook=True
-    )
-    return runs, tuple(dict.fromkeys((*(notes or "").splitlines(), *more)))
-
-
-def choose_runs(
-    names: Sequence[str],
-    *,
-    store: str,
-    baselines: Path,
-    candidates: Sequence[Run] = (),
-    policy: Policy | None = None,
-    from_notebook: bool = False,
-) -> tuple[tuple[Run, ...], tuple[str, ...]]:
-    """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
-
-    Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.
-    """
-    past = Past(RunStore(store), baselines, candidates=tuple(candidates))
-    names = [name for name in names if name.strip()]
-    chosen = [select(name, past) if is_selector(name) else None for name in names]
-    runs = [
-        one.runs if one is not None else _named(name, store, beside=from_notebook)
-        for name, one in zip(names, chosen, strict=True)
-    ]
-    notes = [note for one in chosen if one is not None for note in one.warnings]
-    every = tuple(run for side in runs for run in side)
-    if policy is not None and any(one is not None and one.selector.kind == "rolling" for one in chosen):
-        notes += [creep.sentence for creep in creep_of(every, past, policy) if creep.worse]
-    return every, tuple(dict.fromkeys(notes))
-
-
 def compare_named(
     baseline: Sequence[str],
     candidate: Sequence[str],
@@ -367,68 +286,6 @@ def compare_named(
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
     profile = known_history(store, runs, judged) if learn else None
     return compare(runs, judged, policy=policy, history=profile).with_warnings(notes), profile
-
-
-def is_selector(name: str) -> bool:
-    """Whether a name is a selector such as ``api@rolling``; a file or folder of that name comes first."""
-    return bool(readings(name)) and not Path(name).exists()
-
-
-def _split(text: str) -> list[str]:
-    """One path a line; in a single line also several with commas between them, unless it names something as it is."""
-    if "\n" in text or any((root / text.strip()).exists() for root in (Path(), Path(".."))):
-        return text.splitlines()
-    return text.split(",")
-
-
-def _named(name: str, store: str | None, *, beside: bool, baselines: Path | None = None) -> list[Run]:
-    if is_selector(name):
-        settings = load_settings()
-        place, pins = store or settings.store, str(baselines or settings.baselines)
-        if beside:
-            place, pins = _beside(place), _beside(pins)
-        return [*select(name, Past(RunStore(place), Path(pins))).runs]
-    if store is not None and "://" in store:
-        known = RunStore(store)
-        found = fnmatch.filter(known.ids(), name)
-        if found:
-            return [known.get(run_id) for run_id in found]
-    try:
-        places = expand_path(name, store, beside=beside)
-    except ReadError as error:
-        if hint := misspelt(name):
-            raise ReadError(f"{error}; {hint}") from error
-        raise
-    return [read_run(path) for path in places]
-
-
-def expand_path(name: str, store: str | None = None, *, beside: bool = False) -> list[Path]:
-    """The runs that one path, pattern or folder of runs names, sorted by name; ``ReadError`` when there is none.
-
-    Files of one set that a pattern catches together are one run.  ``beside``: try the folder above too.
-    """
-    roots = [Path(), *([Path("..")] if beside else []), *([Path(store)] if store else [])]
-    for text in (str(root / name) for root in roots):
-        path = Path(text)
-        if _holds_a_run(path):
-            return [path]
-        if path.is_dir():
-            inside = sorted(item for item in path.iterdir() if item.is_dir() and _holds_a_run(item))
-            if inside:
-                return inside
-        if path.exists():
-            return [path]
-        found = sorted(Path(item) for item in glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if found:
-            every = [run for item in found for run in expand_path(str(item))]
-            mains = {run: locust_csv.main_file(run) or run for run in every}
-            return list({mains[run]: run for run in reversed(every)}.values())[::-1]
-    where = f", and no run of that id in {store}" if store else ""
-    raise ReadError(f"{name}: there is no such file, folder or pattern of files{where}")
-
-
-def _holds_a_run(path: Path) -> bool:
-    return run_folder.sniff(path) or locust_csv.sniff(path)
 
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:
@@ -500,94 +357,3 @@ def simulate_runs(
     given: dict[str, Any] = dict(truth or {})
     history = SimulatedHistory(runs, changes=parse_changes(inject), **given)
     return simulate_history(scenario, seed, history, RunStore(store), started_at=started_at)
-
-
-def run_scenarios(
-    scenarios: Sequence[Scenario],
-    store: str,
-    *,
-    repeat: int = 1,
-    labels: Mapping[str, str] | None = None,
-    on_progress: Callable[[Scenario, Progress], None] | None = None,
-    on_end: Callable[[Execution], None] | None = None,
-    distribution: Distribution | None = None,
-    abort_on: str | None = None,
-    container: Container | None = None,
-) -> tuple[Execution, ...]:
-    """Run load tests one after the other, ``repeat`` rounds of them; a failing one does not stop the rest.
-
-    A run stopped by Ctrl-C ends the sequence, because its user wants an end.
-    """
-    from perfkit.load.abort import parse_abort
-    from perfkit.load.scenario_run import run_scenario
-
-    if abort_on is not None:
-        parse_abort(abort_on)  # a mistake is told before the first run
-    done: list[Execution] = []
-    for scenario in [one for _ in range(repeat) for one in scenarios]:
-        started = datetime.now(UTC)
-        report = None if on_progress is None else partial(on_progress, scenario)
-        abort = parse_abort(abort_on).reason if abort_on is not None else None
-        try:
-            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort, container)
-            done.append(Execution(scenario.name, started, datetime.now(UTC), run))
-        except PerfkitError as error:
-            done.append(Execution(scenario.name, started, datetime.now(UTC), error=error))
-        if on_end is not None:
-            on_end(done[-1])
-        if done[-1].stopped:
-            break
-    return tuple(done)
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """One attempt to run a scenario: the run, or the error that prevented it."""
-
-    scenario: str
-    started_at: datetime
-    ended_at: datetime
-    run: Run | None = None
-    error: PerfkitError | None = None
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run was interrupted by its user."""
-        if isinstance(self.error, LoadStopped):
-            return True
-        checks = self.run.validity.problems if self.run is not None else ()
-        return any(check.name == "interrupted" and "aborted" not in str(check.value) for check in checks)
-
-    @property
-    def status(self) -> str:
-        """``ok``, ``invalid`` or ``failed``."""
-        return "failed" if self.run is None else "ok" if self.run.validity.ok else "invalid"
-
-    def to_dict(self) -> dict[str, object]:
-        """As the execution record keeps it."""
-        stats = self.run.services.values() if self.run else ()
-        return {
-            "scenario": self.scenario,
-            "status": self.status,
-            "run_id": self.run.id if self.run else None,
-            "folder": self.run.source if self.run else None,
-            "started_at": self.started_at.isoformat(),
-            "ended_at": self.ended_at.isoformat(),
-            "duration_s": round((self.ended_at - self.started_at).total_seconds(), 3),
-            "load": self.run.profile.describe() if self.run else None,
-            "requests": sum(item.count or 0 for item in stats),
-            "failures": sum(item.failures or 0 for item in stats),
-            "problems": [check.to_dict() for check in self.run.validity.problems] if self.run else [],
-            "error": str(self.error) if self.error else None,
-        }
-
-
-def execution_record(executions: Sequence[Execution]) -> dict[str, object]:
-    """The document ``test_execution_metadata.json`` (schema ``perfkit.execution/1``)."""
-    return {
-        "schema": "perfkit.execution/1",
-        "started_at": executions[0].started_at.isoformat() if executions else None,
-        "ended_at": executions[-1].ended_at.isoformat() if executions else None,
-        "status": next((s for s in ("failed", "invalid") if any(e.status == s for e in executions)), "ok"),
-        "executions": [execution.to_dict() for execution in executions],
-    }

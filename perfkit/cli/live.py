@@ -10,8 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from perfkit.config import Scenario
+    from perfkit.executions import Execution
     from perfkit.load.progress import Progress
-    from perfkit.workflow import Execution
 
 PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 

@@ -16,10 +16,10 @@ from perfkit.profile_words import ARRIVALS
 
 if TYPE_CHECKING:
     from perfkit.config import Scenario, Settings
+    from perfkit.executions import Execution
     from perfkit.load.container import Container
     from perfkit.load.locust import Distribution
     from perfkit.side_by_side import Outcome, Plan
-    from perfkit.workflow import Execution
 
 EXIT_INTERRUPTED = 130
 
