@@ -189,6 +189,9 @@ class _Git:
         done = self._ask(*words)
         if done.returncode:
             lines = done.stderr.strip().splitlines()
+            if lines and "not a git repository" in lines[-1]:
+                where = "This folder" if self.folder == Path() else str(self.folder)
+                raise _Silent(f"{where} is not a git repository: the commits in between cannot be listed.")
             raise _Silent(f"git {words[0]} in {self.folder} failed: {lines[-1] if lines else 'it does not say why'}")
         return done.stdout
 
