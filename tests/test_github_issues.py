@@ -449,6 +449,21 @@ def test_a_plan_needs_no_server(monkeypatch):
     assert [(one["method"], one["path"]) for one in calls] == [("POST", "/repos/octo/shop/issues")]
 
 
+def test_several_results_are_followed_and_kept_together(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "perfkit.toml").write_text("")
+    for name in ("api", "rag"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(trend(alert(40, scenario=name), scenario=name).document))
+    server.enabled = False
+    code, _, err = said("issue", "api.json", "rag.json")
+    assert (code, err.count("has its issues turned off")) == (4, 1)
+    assert len(list((tmp_path / "data").rglob("*.json"))) == 2
+    server.enabled = True
+    code, out, _ = said("issue", "rag.json")
+    assert (code, out.count("opened: ")) == (0, 2)
+    assert len(json.loads(said("issue", "api.json", "rag.json", "--dry-run")[1])) == 0
+
+
 def test_a_delivery_error_is_no_traceback(server, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_TOKEN", "wrong")
     monkeypatch.chdir(tmp_path)
