@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
+from nights import nights
 from reported import HOSTILE, nightly, reported, trend_document
 from samples import REPOSITORY, run, side
 from test_report import browser, needs_chromium  # noqa: F401 - a fixture
+from test_results import against_history
 
 from perfkit import Policy, compare
 from perfkit.history.acknowledged import Acknowledgement, KnownMovement
@@ -215,6 +217,42 @@ def test_it_needs_no_script_no_style_sheet_and_nothing_from_elsewhere(rng, hosti
         "#a8760c",
         "#8b5fbf",
     }
+
+
+def test_against_history_the_events_come_before_the_newest_runs(rng, tmp_path):
+    names = ("checkout", "search")
+    before, after = (
+        nights(rng, n, first=first, factor=f, slow=("checkout",), services=names)
+        for n, first, f in ((40, 0, 1.0), (6, 40, 1.3))
+    )
+    result = of(against_history([*before, *after], tmp_path))
+    mail = mail_of([Telling(result)])
+    event = result.news[0].last.event
+    text = " ".join(mail.text.split())
+    assert text.index("What happened (change [95 % interval]") < text.index("1 run against the ")
+    assert re.search(r"What happened .*: ✗ regression: checkout, [a-z0-9.]+ latency: \+[23]\d\.\d % \[", text)
+    assert f"perfkit ack {event.id}" in text
+    assert re.search(r"perfkit compare --candidate \S+ --store|perfkit compare --candidate", text)
+    assert "Next: Look at what came in between" in text
+    courses, effects = mail.pictures.values()
+    assert courses.alt.startswith("Chart of 46 runs, newest right, with their levels. checkout, ")
+    assert "effects with their intervals" in effects.alt
+
+
+def test_what_only_the_level_before_shows_is_told(rng, tmp_path):
+    result = of(against_history(nights(rng, 41), tmp_path))
+    comparison = result.comparison
+    unheard = replace(comparison.history, news=("Worse: average latency of a +20 %, since run x.",))
+    held = replace(result, comparison=replace(comparison, verdict=Verdict.REGRESSION, history=unheard))
+    assert "* Worse: average latency of a +20 %, since run x." in mail_of([Telling(held)]).text
+
+
+def test_hundreds_of_results_are_named_as_far_as_they_fit(rng):
+    one = slower(rng, 1.3, ("a",), runs=2)
+    mail = mail_of([Telling(replace(one, scenario=f"test {n:03d} {'x' * 99}")) for n in range(300)])
+    assert len(mail.html.encode()) <= LARGEST
+    assert "And 200 more load tests." in mail.text
+    assert "And 200 more load tests." in words(mail.html)
 
 
 def test_pictures_are_real_and_say_in_words_what_they_show(rng):

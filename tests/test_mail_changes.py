@@ -1,6 +1,8 @@
 """E-mail as people get it from the command: who is told what, and when nothing is sent; over a real server."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from mail_server import PASSWORD, USER, Authority, serving
@@ -51,6 +53,7 @@ def subjects(box):
     return [str(message["Subject"]) for _, message, _ in box.letters]
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_sent_and_every_thing_once(rng, post, settings, tmp_path):
     """Ninety nights: two worsenings, of which one is over and comes back, noise, and broken nights."""
     steps = [(40, "api", 1.25), (55, "api", 1.0), (62, "db", 1.3), (75, "api", 1.25)]
@@ -219,6 +222,19 @@ def test_what_could_not_be_remembered_is_not_sent(rng, post, settings, tmp_path)
     with pytest.raises((ReadError, StoreError), match="cannot be"):
         lines(settings, folder)
     assert post.letters == []
+
+
+def test_two_at_once_do_not_tell_the_same(rng, post, settings, tmp_path):
+    folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
+    (tmp_path / "perfkit.toml").write_text(
+        f'[email]\nto = ["{ANN}"]\nfrom = "perf@example.org"\nsecurity = "none"\nwhen = "changes"\n'
+    )
+    words = [sys.executable, "-m", "perfkit", "email", str(folder)]
+    both = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = sorted(one.communicate(timeout=60)[0].partition(" ")[0] for one in both)
+    assert told == ["nothing", "sent"]
+    assert [one.returncode for one in both] == [0, 0]
+    assert len(post.letters) == 1
 
 
 def test_a_trial_sends_and_remembers_nothing(rng, settings, tmp_path):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from perfkit.document import dump_json
@@ -72,13 +72,14 @@ class Memory:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While this lasts no other process tells anything on any channel, so that two at once do not tell it twice."""
-        try:
-            with alone(self._folder / "told" / "any"):
-                self._known.clear()
-                yield
-        except OSError as error:
-            place = self._folder / "told"
-            raise StoreError(f"{place}: what was told cannot be remembered: {error.strerror or error}") from error
+        with ExitStack() as held:
+            try:
+                held.enter_context(alone(self._folder / "told" / "any"))
+            except OSError as error:
+                place = self._folder / "told"
+                raise StoreError(f"{place}: what was told cannot be remembered: {error.strerror or error}") from error
+            self._known.clear()
+            yield
 
     def news(self, reader: str, results: Sequence[Result]) -> tuple[News, ...]:
         """What is new for a reader in each of these results, told in this order; what one says, the next need not."""
