@@ -67,6 +67,16 @@ def test_what_could_not_be_sent_is_sent_with_the_next_call(server, post, acts):
     server.faults.clear()
     (file,) = unsent(post)
     assert TOKEN not in file.read_text()
+    strange = file.with_name("0.json")
+    strange.write_text(json.dumps({**json.loads(file.read_text()), "content": {}}))
+    with pytest.raises(DeliveryError, match=r"0\.json: is no comment that waits"):
+        post("lost?")
+    strange.unlink()
+    server.comments.clear()
+    server.failing(method="*", acts=acts, times=100)
+    with pytest.raises(DeliveryError):
+        post("lost?")
+    server.faults.clear()
     server.add_issue("Another pull request", pull_request={})
     assert len(post("other", number=2)) == 2
     assert [text.partition("\n")[2] for text in (*server.said(1), *server.said(2))] == ["lost?", "other"]

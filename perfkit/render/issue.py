@@ -154,7 +154,8 @@ def _chart(story: Story) -> str:
     lead = story.episode.last.worse[0]
     for course in story.courses:
         if (course.get("service"), course.get("metric")) == (lead.service, lead.metric.value):
-            drawn, low, high, count = sparkline(course.get("values") or ())
+            values = [one if isinstance(one, int | float) else None for one in course.get("values") or ()]
+            drawn, low, high, count = sparkline(values)
             if drawn:
                 ends = f"{format_value(lead.metric.value, low)} to {format_value(lead.metric.value, high)}"
                 return f"`{drawn}`  \n{lead.metric.title}, the newest {count} runs: {ends}"

@@ -15,7 +15,7 @@ from perfkit.deliver.github.client import Client, Patience
 from perfkit.deliver.github.marker import digest
 from perfkit.deliver.github.outbox import Outbox, Unsent
 from perfkit.deliver.github.steps import Call
-from perfkit.deliver.github.troubles import Trouble, of_nonsense
+from perfkit.deliver.github.troubles import of_nonsense
 from perfkit.deliver.github.trust import Trust
 from perfkit.errors import DeliveryError, SettingsError
 
@@ -98,13 +98,13 @@ def post_comment(
     for note in notes:
         tell(note)
     client = Client(access, patience)
-    failed: list[Trouble] = []
+    failed: list[DeliveryError] = []
     for one in (*(one for one in waiting if one.file != own.file), own):
         try:
             tell(_sent(_unpacked(one), client))
             outbox.sent(one)
-        except Trouble as trouble:
-            failed.append(trouble)
+        except DeliveryError as error:
+            failed.append(error)
     if failed:
         texts = "; ".join(dict.fromkeys(map(str, failed)))
         raise DeliveryError(f"{access.repository}: {texts}. What was not sent is kept in {folder} for the next call")
@@ -126,7 +126,10 @@ def _kept(outbox: Outbox, comment: Comment, tell: Tell) -> Unsent:
 
 def _unpacked(one: Unsent) -> Comment:
     content = one.content
-    return Comment(int(content["number"]), str(content["name"]), str(content["text"]))
+    try:
+        return Comment(int(content["number"]), str(content["name"]), str(content["text"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeliveryError(f"{one.file}: is no comment that waits ({error}); remove it") from error
 
 
 def _sent(comment: Comment, client: Client) -> str:

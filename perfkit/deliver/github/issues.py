@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ def _story(
         _compare(access, before, after),
         report,
         (*lines, *(("Find the commit", line) for line in find)),
-        tuple(result.document.get("courses") or ()),
+        tuple(one for one in result.document.get("courses") or () if isinstance(one, Mapping)),
     )
 
 

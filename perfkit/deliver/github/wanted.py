@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfkit.deliver.github.marker import MOST_NAMES, MOST_SERVICES, digest
-from perfkit.document import parse_time
 from perfkit.history.episodes import Episode, Sighting, fingerprint
 from perfkit.model import Verdict
 from perfkit.results import Result
@@ -114,7 +113,6 @@ def _reason(known: Any) -> str:
     """As `Acknowledgement.describe` says it."""
     if not isinstance(known, Mapping):
         return "acknowledged"
-    created = known.get("created")
-    day = f" on {parse_time(created):%Y-%m-%d}" if isinstance(created, str) else ""
+    day = f" on {str(known['created'])[:10]}" if known.get("created") else ""  # ISO 8601
     until = f", until {known['until']}" if known.get("until") else ""
     return f"acknowledged by {known.get('by') or 'unknown'}{day}{until}: {known.get('reason') or 'no reason is given'}"
