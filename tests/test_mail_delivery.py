@@ -12,7 +12,8 @@ from mail_server import PASSWORD, USER, Authority, hangs_up, polite, scripted, s
 from perfkit.channels import EmailSettings
 from perfkit.deliver.addresses import addresses_of
 from perfkit.deliver.letter import Attachment, attachment_name, letter_of
-from perfkit.deliver.smtp import MailServer, send, server_of
+from perfkit.deliver.mail_server import MailServer, server_of
+from perfkit.deliver.smtp import send
 from perfkit.errors import SettingsError
 from perfkit.render.mail import Mail
 from perfkit.render.picture import Picture
@@ -296,6 +297,7 @@ def test_the_environment_names_the_server():
     [
         ({}, {}, "host is missing"),
         ({"host": "a b\r\n"}, {}, "is no name of a server"),
+        ({"host": "m:587"}, {}, "holds a port"),
         ({"host": "m"}, {"PERFKIT_SMTP_PORT": "smtp"}, "PERFKIT_SMTP_PORT: from 1 to 65535, got 'smtp'"),
         ({"host": "m"}, {"PERFKIT_SMTP_USER": "u"}, "PERFKIT_SMTP_PASSWORD is not"),
         (

@@ -12,7 +12,7 @@ from perfkit.deliver import webhook
 from perfkit.deliver.addresses import addresses_of
 from perfkit.deliver.chat import Room
 from perfkit.deliver.github.access import Access
-from perfkit.deliver.smtp import server_of
+from perfkit.deliver.mail_server import server_of
 from perfkit.errors import MissingExtra, SettingsError
 from perfkit.settings_file import expand
 

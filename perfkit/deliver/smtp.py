@@ -7,7 +7,6 @@ the whole message went out and before its answer came, nobody can know; that is 
 from __future__ import annotations
 
 import base64
-import os
 import re
 import smtplib
 import socket
@@ -15,79 +14,15 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import EmailMessage
 
-from perfkit.channels import EmailSettings
+from perfkit.deliver.mail_server import MailServer
 from perfkit.errors import SettingsError
-from perfkit.render.theme import clean, shorten
+from perfkit.render.theme import clean
 
-TIMEOUT_S = 30.0  # of one answer
 PAUSES = (2.0, 10.0, 30.0)  # seconds before each further try
 _PARTING_S = 3.0
-_PORTS = {"starttls": 587, "tls": 465, "none": 25}
-
-
-@dataclass(frozen=True, slots=True)
-class MailServer:
-    """Who takes messages, and how to speak with it.
-
-    Parameters
-    ----------
-    authority
-        File of a certificate authority of one's own, beside those of the system.
-    """
-
-    host: str
-    port: int
-    security: str
-    user: str = ""
-    password: str = field(default="", repr=False)
-    authority: str = ""
-    timeout_s: float = TIMEOUT_S
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    def without_secrets(self, text: str) -> str:
-        """What it said, harmless, and without the password should it repeat it."""
-        both = f"\0{self.user}\0{self.password}".encode()
-        secrets = [self.password, *(base64.b64encode(part).decode() for part in (self.password.encode(), both))]
-        for secret in secrets if self.password else ():
-            text = text.replace(secret, "***")
-        return shorten(text, 200)
-
-
-def server_of(settings: EmailSettings, environment: Mapping[str, str] = os.environ) -> MailServer:
-    """The server that settings and environment name; the environment counts more.
-
-    Raises
-    ------
-    SettingsError
-        No server is named, a port is none, or a password would travel unencrypted.
-    """
-    said = {name: environment.get(f"PERFKIT_SMTP_{name}", "") for name in ("HOST", "PORT", "USER", "PASSWORD", "CA")}
-    host = said["HOST"] or settings.host
-    if not host:
-        raise SettingsError("[email]: host is missing: name the mail server there or in PERFKIT_SMTP_HOST")
-    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,255}", host):
-        raise SettingsError(f"[email]: host: {host!r:.80} is no name of a server")
-    port = _port(said["PORT"]) if said["PORT"] else settings.port
-    if said["USER"] and not said["PASSWORD"]:
-        raise SettingsError("PERFKIT_SMTP_USER is set, and PERFKIT_SMTP_PASSWORD is not")
-    if said["USER"] and settings.security == "none":
-        raise SettingsError(
-            '[email]: security = "none" would send the password readable to all; use "starttls" or "tls"'
-        )
-    return MailServer(
-        host, port or _PORTS[settings.security], settings.security, said["USER"], said["PASSWORD"], said["CA"]
-    )
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise SettingsError(f"PERFKIT_SMTP_PORT: from 1 to 65535, got {text!r:.40}")
-    return int(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from perfkit.config import Settings
 from perfkit.deliver.addresses import address_of, addresses_of
 from perfkit.deliver.letter import Attachment, attachment_name, letter_of
-from perfkit.deliver.smtp import MailServer, send, server_of
+from perfkit.deliver.mail_server import MailServer, server_of
+from perfkit.deliver.smtp import send
 from perfkit.deliver.told import Memory
 from perfkit.errors import ReadError, SettingsError, StoreError
 from perfkit.render.mail import mail_of
