@@ -25,6 +25,15 @@ class Known:
         """As it stands now."""
         return cls(_names(episode), episode.last.event.headline)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"names": list(self.names), "headline": self.headline}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Known:
+        """``KeyError`` or ``TypeError`` for what `to_dict` did not write."""
+        return cls(tuple(map(str, plain["names"])), str(plain["headline"]))
+
     def shared(self, episode: Episode) -> int:
         """How many names it has in common with an episode; 0: it is another one."""
         return len(set(self.names) & set(_names(episode)))
@@ -39,25 +48,25 @@ def _names(episode: Episode) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What somebody knows of a scenario: the worsenings that hold, oldest first, and whether its runs were unfit."""
+    """What somebody knows of a scenario: worsenings that hold and that are over, and whether its runs were unfit."""
 
     open: tuple[Known, ...] = ()
+    over: tuple[Known, ...] = ()
     invalid: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "open": [{"names": list(one.names), "headline": one.headline} for one in self.open],
+            "open": [one.to_dict() for one in self.open],
+            "over": [one.to_dict() for one in self.over],
             "invalid": self.invalid,
         }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Told:
         """``KeyError`` or ``TypeError`` for what `to_dict` did not write."""
-        return cls(
-            tuple(Known(tuple(map(str, one["names"])), str(one["headline"])) for one in plain["open"]),
-            bool(plain["invalid"]),
-        )
+        known = [tuple(map(Known.from_dict, plain[name])) for name in ("open", "over")]
+        return cls(known[0], known[1], bool(plain["invalid"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +113,15 @@ def news_of(result: Result, told: Told) -> News:
     over = tuple(known for known, found in pairs if _is_over(known, found, result))
     open_now = [known for known, found in pairs if found is None and known not in over]
     open_now += [Known.of_episode(one) for one in result.news]
+    gone = [known for known in (*told.over, *over) if not any(map(known.shared, result.news))]
+    back = [one for one in fresh if one.relapses or any(known.shared(one) for known in told.over)]
     invalid = result.verdict is Verdict.INVALID
     return News(
-        tuple(one for one in fresh if not one.relapses),
-        tuple(one for one in fresh if one.relapses),
+        tuple(one for one in fresh if one not in back),
+        tuple(back),
         over,
         invalid and not told.invalid,
-        Told(tuple(open_now[-MOST_KNOWN:]), invalid),
+        Told(tuple(open_now[-MOST_KNOWN:]), tuple(gone[-MOST_KNOWN:]), invalid),
     )
 
 
