@@ -23,6 +23,7 @@ from perfkit.render.theme import clean
 
 PAUSES = (2.0, 10.0, 30.0)  # seconds before each further try
 _PARTING_S = 3.0
+_TOO_LARGE = 552
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ def _hand_over(server: MailServer, content: bytes, sender: str, recipients: Sequ
         text = f"{server}: the login as {clean(server.user)} was refused: {_said(server, error)}"
         raise _Trouble(text, passes=400 <= error.smtp_code < 500) from None
     except smtplib.SMTPResponseException as error:
-        raise _Trouble(f"{server}: {_said(server, error)}", passes=400 <= error.smtp_code < 500) from None
+        hint = "; attach_mb in [email] says how much is attached" if error.smtp_code == _TOO_LARGE else ""
+        raise _Trouble(f"{server}: {_said(server, error)}{hint}", passes=400 <= error.smtp_code < 500) from None
     except smtplib.SMTPNotSupportedError as error:
         raise _Trouble(f"{server}: {server.without_secrets(str(error))}", passes=False) from None
     except (smtplib.SMTPException, OSError) as error:
