@@ -27,7 +27,9 @@ def excerpts(trend: Trend) -> list[dict[str, Any]]:
     found = {(course.service, course.metric): course.segmentation for course in trend.courses}
     news = [event for event in trend.shown_events if not trend.is_known(event)]
     heard = _heard(trend.watch) if trend.watch is not None else []
-    telling = [*heard, *(_lead(event) for event in reversed(news))] or list(found)[:1]
+    named = {service for service, _ in heard}  # the same event, whichever of its metrics leads here
+    others = [key for key in map(_lead, reversed(news)) if key[0] not in named]
+    telling = [*heard, *others] or list(found)[:1]
     wanted = [key for key in dict.fromkeys(telling) if key in found][:MOST_COURSES]
     return [_excerpt(trend.timeline, key, found[key]) for key in wanted]
 
