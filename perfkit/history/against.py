@@ -4,7 +4,8 @@ Both are asked run after run, so both spend a budget for the whole history: the 
 comparison `SPENDING / (n + SPENDING)^2` of alpha when n runs came before (these shares sum to one; alpha spending, Lan
 & DeMets 1983, doi:10.1093/biomet/70.3.659).  tests/test_history_budget.py holds it to its word.
 
-Its limit: of a single candidate nobody can tell whether it is an outlier or the first run of a new level.
+Its limit: of a single candidate nobody can tell whether it is an outlier or the first run of a new level.  Where
+earlier runs were outliers, it is therefore no regression by itself (`perfkit.history.strays`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from perfkit.history.creep import Creep, creep_of
 from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
+from perfkit.history.strays import doubted, strays_of
 from perfkit.history.timeline import Timeline, timeline_of
 from perfkit.history.watching import ScenarioWatch, watch_timeline
 from perfkit.judge import judge, overall
@@ -75,6 +77,9 @@ def judge_history(
         news = [alert.event.headline for alert in watch.alerts if alert.fails]
         if held is not None and held.is_shown_by(candidates, comparison, share, near):
             news.append(held.unheard.headline)
+        if len(candidates) == 1 and policy.rule == "evidence":
+            findings = doubted(comparison.findings, strays_of(timeline_of(candidates[0].scenario, earlier), policy))
+            comparison = replace(comparison, findings=findings, verdict=overall(findings, policy))
         comparison = replace(comparison, verdict=Verdict.REGRESSION if news else comparison.verdict)
     else:
         news = []

@@ -1,0 +1,62 @@
+"""A single run that looks worse, in a history that has stray runs and in one that has none."""
+
+import pytest
+from nights import nights
+from samples import plain_stats, run
+
+from perfkit.history.against import judge_history
+from perfkit.history.selection import Past
+from perfkit.history.strays import strays_of
+from perfkit.history.timeline import timeline_of
+from perfkit.model import Verdict
+from perfkit.policy import Policy
+from perfkit.store import RunStore
+
+
+def judged(tmp_path, history, candidates, policy=None):
+    store = RunStore(tmp_path)
+    for one in history:
+        store.add(one)
+    return judge_history(candidates, Past(store, candidates=tuple(candidates)), policy or Policy()).comparison
+
+
+def with_stray(rng, *, factor=1.25):
+    """Thirty nights, of which the tenth was slow, and no other."""
+    return [*nights(rng, 10), *nights(rng, 1, first=10, factor=factor), *nights(rng, 19, first=11)]
+
+
+def test_what_strayed_before_makes_a_single_run_a_question(rng, tmp_path):
+    comparison = judged(tmp_path, with_stray(rng), nights(rng, 1, first=30, factor=1.3))
+    assert comparison.verdict is Verdict.INCONCLUSIVE
+    (finding, *_) = [item for item in comparison.findings if item.runs_needed == 2]
+    assert finding.warnings[-1] == (
+        "A single run may be a stray one, as 1 of 30 earlier runs was; two more, judged with it, tell."
+    )
+    assert comparison.history.news == ()
+
+
+@pytest.mark.parametrize(("stray", "count", "factor"), [(1.25, 2, 1.3), (1.25, 1, 2.5), (1.0, 1, 1.3), (0.8, 1, 1.3)])
+def test_several_runs_much_more_or_no_such_history_are_evidence(rng, tmp_path, stray, count, factor):
+    comparison = judged(tmp_path, with_stray(rng, factor=stray), nights(rng, count, first=30, factor=factor))
+    assert comparison.verdict is Verdict.REGRESSION
+
+
+def test_the_newest_runs_may_begin_a_new_level_and_are_no_strays(rng, tmp_path):
+    runs = [*nights(rng, 30), *nights(rng, 2, first=30, factor=1.3)]
+    for count in (30, 31):
+        comparison = judged(tmp_path / str(count), runs[:count], runs[count : count + 1])
+        assert comparison.verdict is Verdict.REGRESSION
+
+
+def test_an_absolute_limit_holds_for_a_single_run(rng, tmp_path):
+    policy = Policy(objectives={"avg_latency_ms": {"max": 15.0}})
+    comparison = judged(tmp_path, with_stray(rng), [run({"a": plain_stats(26.0)}, number=30)], policy)
+    assert [item.objective for item in comparison.by_verdict(Verdict.REGRESSION)] == [True]
+
+
+def test_strays_are_counted_by_runs_and_measured_from_their_own_level(rng):
+    runs = [*with_stray(rng), *nights(rng, 15, first=30, factor=1.5), *nights(rng, 1, first=45, factor=2.0)]
+    strays = strays_of(timeline_of("api", [*runs, *nights(rng, 10, first=46, factor=1.5)]), Policy())
+    assert sorted(strays.farthest) == [10, 45]
+    assert strays.runs == 56
+    assert all(5.0 < distance < 40.0 for distance in strays.farthest.values())
