@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from nights import nights, said
+from object_store import make_bucket, object_store
 from samples import REPOSITORY, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
@@ -28,6 +29,7 @@ from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Severity, Validity, Verdict
 from perfkit.overview import Entry, Outcome, Overview, read_overview
 from perfkit.render.index_page import index_page
+from perfkit.workflow import load_runs
 
 HOSTILE = '../<script>alert(1)</script> "@everyone" | \u202e![x](javascript:alert(1))'
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -86,6 +88,18 @@ def test_runs_in_quarantine_are_neither_judged_nor_counted(rng, tmp_path):
     store.quarantine(one, "a broken machine")
     with pytest.raises(StoreError, match="has no run to report on"):
         ordered(tmp_path / "runs", tmp_path)
+
+
+def test_runs_of_a_bucket_are_named_by_their_whole_address(rng, monkeypatch):
+    """As a notebook names them, which runs elsewhere and knows no store."""
+    with object_store() as keys:
+        for name, value in keys.items():
+            monkeypatch.setenv(name, value)
+        make_bucket("team")
+        (run_id,) = keep(RunStore("s3://team/runs"), nights(rng, 1))
+        assert [one.id for one in load_runs(f"s3://team/runs/{run_id}")] == [run_id]
+        with pytest.raises(StoreError, match="s3://team/runs: has no run 'none'"):
+            load_runs("s3://team/runs/none")
 
 
 # Processes ---------------------------------------------------------------------------------------------------------
