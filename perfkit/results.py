@@ -120,6 +120,8 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
         raise ValueError("this history was not watched; make the report with `perfkit report trend`")
     episodes = episodes_of(_sighting(one) for one in watch["alerts"])
     verdict = Verdict.REGRESSION if any(one["fails"] for one in watch["alerts"]) else Verdict.NO_CHANGE
+    if watch.get("runs") == 0:
+        verdict = Verdict.INVALID  # a history without a valid run says nothing
     return Result(place, document, document["scenario"], verdict, None, episodes, True, report)
 
 

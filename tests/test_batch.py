@@ -126,6 +126,14 @@ def test_a_history_without_anything_to_judge_against_is_not_green(rng, tmp_path,
     assert said("summary", index.parent, "--verdict") == (0, "incomparable\n", "")
 
 
+def test_a_history_without_a_valid_run_is_not_green(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    broken = Validity((Check("x", 1, 0, Severity.INVALID),))
+    keep(RunStore(tmp_path / "runs"), [run({"a": plain_stats()}, number=n, validity=broken) for n in range(3)])
+    code, _, err = said("report", "--all", "--store", "runs", "--kind", "trend")
+    assert (code, err.partition(" (")[0]) == (3, "1/1 api trend: ⊘ invalid")
+
+
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
     """A real batch: one scenario got slower, one did not, one has a notebook that fails; with what was said of it."""

@@ -98,5 +98,7 @@ def _of_history(result: Result) -> Iterator[Claim]:
         event = episode.last.event
         again = " It came back." if episode.relapses else ""
         yield Claim(Verdict.REGRESSION if event.id in failing else Verdict.NO_CHANGE, clean(event.headline) + again)
-    if not news:
+    if result.verdict is Verdict.INVALID:
+        yield Claim(Verdict.INVALID, "None of its runs is valid: there is nothing to judge.")
+    elif not news:
         yield Claim(result.verdict, "Nothing got worse that is not known or over.")
