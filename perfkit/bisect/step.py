@@ -16,7 +16,7 @@ from typing import Any
 from perfkit.bisect.order import CODES, Order, Step, question_of
 from perfkit.bisect.repository import under_test
 from perfkit.config import Scenario
-from perfkit.errors import LoadError
+from perfkit.errors import LoadError, LoadStopped
 from perfkit.load.scenario_run import run_scenario
 from perfkit.load.served import checkout, command_words, served
 from perfkit.model import Comparison, Finding, Run, Verdict
@@ -89,7 +89,10 @@ def _compared(order: Order, commit: str, tree: Path, tell: Tell) -> Outcome:
 
 def _run_one(scenario: Scenario, store: RunStore, labels: Mapping[str, str], report: Any) -> Run:
     """A run that its user stopped stops the whole search; it says nothing of the commit."""
-    run = run_scenario(scenario, store, labels, report)
+    try:
+        run = run_scenario(scenario, store, labels, report)
+    except LoadStopped as error:
+        raise KeyboardInterrupt from error
     if any(check.name == "interrupted" and "stopped by" in str(check.value) for check in run.validity.problems):
         raise KeyboardInterrupt
     return run
