@@ -32,6 +32,7 @@ SERVICES = {
 }
 TITLE = "<script>window.pwned=1</script> PR 7"
 LARGEST = 6_000_000
+DRAWN = "html[data-drawn]"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def ramps(tmp_path_factory):
 class Opened:
     """A report in a browser page, with everything that it said and asked for."""
 
-    def __init__(self, browser, file, width=1280, scheme="light"):
+    def __init__(self, browser, file, width=1280, scheme="light", until=DRAWN):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         self.page = context.new_page()
         self.said, self.asked = [], []
@@ -92,7 +93,8 @@ class Opened:
         self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(file.as_uri())
-        self.page.wait_for_selector("html[data-drawn]", state="attached")
+        if until:
+            self.page.wait_for_selector(until, state="attached")
 
     def count(self, selector):
         return self.page.locator(selector).count()

@@ -6,6 +6,7 @@ Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 w
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -53,6 +54,7 @@ from perfkit.errors import (
     SettingsError,
     StoreError,
 )
+from perfkit.render.theme import clean, shorten
 
 EXIT_CODES: dict[type[PerfkitError], int] = {
     ReadError: 2,
@@ -132,9 +134,20 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
             err.write("perfkit: stopped by Ctrl-C\n")
             return 130
         except PerfkitError as error:
-            err.write(f"perfkit: {error}\n")
+            err.write(f"perfkit: {_told(error)}\n")
             return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            err.write(f"perfkit: {shorten(error.filename, 80)}: no file has so long a name\n")
+            return EXIT_CODES[ReadError]
     return result if isinstance(result, int) else 0
+
+
+def _told(error: PerfkitError) -> str:
+    """Its text; names and other programs' words in it move no cursor, and command no runner of workflows."""
+    lines = str(error).split("\n")
+    return "\n".join(f"{line[: len(line) - len(line.lstrip(' '))]}{clean(line)}" for line in lines)
 
 
 class _Gone(io.TextIOBase):

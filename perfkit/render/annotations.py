@@ -83,8 +83,8 @@ def _most(found: Sequence[Annotation], level: Level) -> Sequence[Annotation]:
 
 
 def _data(text: str) -> str:
-    """A message: what would end it, or begin a command of the older form anywhere in a line, is escaped."""
-    return clean(text).replace("%", "%25").replace("##[", "## [")
+    """A message: what would end it is escaped; `clean` takes care of what would begin another command."""
+    return clean(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

@@ -8,6 +8,7 @@ is cheap: it needs no plotting library.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -144,9 +145,23 @@ def format_p(value: float | None) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
+# GitHub's runner obeys "::name ...::" where a line begins, be it one that was wrapped there, and "##[name]" anywhere
+_WORKFLOW_COMMAND = re.compile(r"(?<!\S):(?=:[A-Za-z])|##(?=\[)")
+
+
 def clean(text: object) -> str:
-    """A text from outside on one line, without control, bidirectional and other invisible characters."""
-    plain = str(text)
+    """A text from outside on one line, without control, bidirectional and other invisible characters.
+
+    No runner of workflows takes a part of it for a command.
+
+    >>> clean("::error::x\\r\\n##[add-mask]x  std::sort")
+    ': :error::x ## [add-mask]x std::sort'
+    """
+    line = _on_one_line(str(text))
+    return _WORKFLOW_COMMAND.sub(lambda found: f"{found[0]} ", line) if "::" in line or "##[" in line else line
+
+
+def _on_one_line(plain: str) -> str:
     if plain.isprintable():  # nearly always: 100 times as quick, and the same
         return " ".join(plain.split())
     visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in plain)

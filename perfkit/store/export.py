@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "parquet", "json")
 RUN_PARTS = ("id", "scenario", "started_at", "duration_s", "users", "tool", "commit", "branch", "valid", "quarantined")
+
+_TEXTS = ("id", "scenario", "tool", "commit", "branch", "service")
+_FORMULA = re.compile(r"^(?=[=+@\t\r-])")  # owasp.org/www-community/attacks/CSV_Injection
 
 
 def measurements(store: RunStore, run_ids: Collection[str]) -> pd.DataFrame:
@@ -51,7 +55,10 @@ def _flat(table: pa.Table, name: str) -> pd.Series:
 
 
 def exported(frame: pd.DataFrame, format_: str) -> bytes:
-    """A table as CSV, Parquet or JSON (a list of objects); times are ISO 8601, what is missing is empty or null."""
+    """A table as CSV, Parquet or JSON (a list of objects); times are ISO 8601, what is missing is empty or null.
+
+    In CSV, a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     if format_ == "parquet":
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
@@ -64,5 +71,6 @@ def exported(frame: pd.DataFrame, format_: str) -> bytes:
             [{**row, "started_at": time and time.isoformat()} for row, time in zip(rows, times, strict=True)]
         ).encode()
     if format_ == "csv":
-        return frame.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z").encode()
+        safe = frame.assign(**{name: frame[name].str.replace(_FORMULA, "'", regex=True) for name in _TEXTS})
+        return safe.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z").encode()
     raise ValueError(f"format: must be one of {', '.join(FORMATS)}, got {format_!r}")
