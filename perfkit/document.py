@@ -5,15 +5,19 @@ Pure: no files are touched.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from perfkit.errors import ReadError
-from perfkit.load_profile import LoadProfile, Stage
+import msgspec
+
+from perfkit.codec import Count, Share, Size, Time, decode, parse_json, utc
+from perfkit.load_profile import LoadProfile
 from perfkit.model import (
     Check,
     Comparison,
@@ -30,6 +34,7 @@ from perfkit.model import (
 )
 
 SCHEMA = "perfkit.run/1"
+SEAL = "seal"
 _TEXTS = ("labels", "environment", "git", "versions")
 
 
@@ -63,13 +68,6 @@ def _stage_to_document(of: StageStats) -> dict[str, Any]:
     }
 
 
-def _stage_from_document(item: Any) -> StageStats:
-    if not isinstance(item, Mapping):
-        raise TypeError(f"stages: expected an object, got {item!r}"[:200])
-    services = {name: _stats_from_document(name, stats) for name, stats in _table(item, "services").items()}
-    return StageStats(_text(item["name"]), Stage(**_table(item, "stage")), item["begin_s"], item["end_s"], services)
-
-
 def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
     values = {metric.value: stats.value(metric) for metric in Metric}
     return {
@@ -84,126 +82,240 @@ def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
     }
 
 
+class _Validity(msgspec.Struct, frozen=True):
+    ok: bool
+    checks: tuple[Check, ...]
+
+    def __post_init__(self) -> None:
+        if self.ok != Validity(self.checks).ok:
+            raise ValueError(f"ok: is {self.ok}, which the checks contradict")
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """What a store noted of a run when it was kept: hashes of the document without this part, and of its requests."""
+
+    document: str
+    requests: str | None = None
+    requests_bytes: Count | None = None
+
+
+class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``.  What calls itself fit to be judged does not contradict itself."""
+
+    id: str
+    scenario: str
+    started_at: Time | None
+    duration_s: Size | None
+    profile: LoadProfile
+    target: str | None
+    tool: str
+    labels: dict[str, str]
+    environment: dict[str, str]
+    git: dict[str, str]
+    versions: dict[str, str]
+    locustfile_hash: str | None
+    content_hash: str | None
+    validity: _Validity
+    services: dict[str, ServiceStats]
+    stages: tuple[StageStats, ...] = ()
+    seal: Seal | None = None
+
+    def __post_init__(self) -> None:
+        if self.started_at is not None:
+            utc(self.started_at)
+        if not self.validity.ok:  # foreign files may contradict themselves: their runs are kept, and say so
+            return
+        if self.duration_s == 0:
+            raise ValueError("duration_s: must be > 0, got 0.0")
+        for part in (self.services, *(stage.services for stage in self.stages)):
+            for name, stats in part.items():
+                _check_rate(name, stats)
+
+
+def _check_rate(name: str, stats: ServiceStats) -> None:
+    if stats.count is not None and stats.failures is not None and stats.failures > stats.count:
+        raise ValueError(f"services: {name}: {stats.failures} failures of {stats.count} requests")
+    if stats.error_rate_pct is not None and stats.error_rate_pct > 100.0:
+        raise ValueError(f"services: {name}: error_rate_pct: must be <= 100, got {stats.error_rate_pct!r}")
+
+
+def document_hash(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a document without its seal, whatever its spaces and the order of its keys."""
+    return hashlib.sha256(canonical({key: value for key, value in document.items() if key != SEAL})).hexdigest()
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """The same bytes for the same values."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a ``run.json`` holds: the run, and the seal; ``None`` where an earlier perfkit wrote none.
+
+    ``changed``: its content is not what was sealed.
+    """
+
+    run: Run
+    seal: Seal | None
+    changed: bool
+
+
+def read_stored(content: bytes, place: str) -> Stored:
+    """A ``run.json``; ``ReadError`` names the place and the field that is wrong.
+
+    A run whose document was changed after it was stored is invalid, and says so in its checks.
+    """
+    document = parse_json(content, place)
+    run, seal = _run_of(document, place)
+    changed = seal is not None and seal.document != document_hash(document)
+    if changed:
+        run = replace(run, validity=Validity((_CHANGED, *run.validity.checks)))
+    return Stored(run, seal, changed)
+
+
+def parse_run(content: bytes, place: str) -> Run:
+    """The run of a ``run.json``, as `read_stored`."""
+    return read_stored(content, place).run
+
+
+_CHANGED = Check(
+    "seal",
+    "changed after it was stored",
+    "as it was stored",
+    Severity.INVALID,
+    "Its run.json is not what was written: bring the file back from a copy of the store, or measure again. "
+    "`perfkit runs verify` names all such runs.",
+)
+
+
 def run_from_document(document: Any, place: str) -> Run:
-    """Rebuild a run; ``ReadError`` names the place and the part that is wrong."""
-    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
-        schema = document.get("schema") if isinstance(document, Mapping) else None
-        raise ReadError(f"{place}: not a run of schema {SCHEMA!r} (found {schema!r}); it may come from a newer perfkit")
-    try:
-        texts: dict[str, Any] = {name: {k: str(v) for k, v in _table(document, name).items()} for name in _TEXTS}
-        return Run(
-            id=_text(document["id"]),
-            scenario=_text(document["scenario"]),
-            started_at=parse_time(document["started_at"]) if document["started_at"] else None,
-            duration_s=document["duration_s"],
-            profile=LoadProfile.from_dict(_table(document, "profile")),
-            validity=Validity(tuple(_check(item) for item in _table(document, "validity")["checks"])),
-            services={name: _stats_from_document(name, item) for name, item in _table(document, "services").items()},
-            tool=_text(document["tool"]),
-            target=document["target"],
-            **texts,
-            locustfile_hash=document["locustfile_hash"],
-            content_hash=document["content_hash"],
-            stages=tuple(_stage_from_document(item) for item in document.get("stages", ())),
-            source=place,
-        )
-    except KeyError as error:
-        raise ReadError(f"{place}: the key {error} is missing; the file is not a whole run.json") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ReadError(f"{place}: {error}") from error
+    """Rebuild a run; ``ReadError`` names the place and the field that is wrong."""
+    return _run_of(document, place)[0]
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-    return value
-
-
-def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = document[name]
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: expected an object, got {value!r}"[:200])
-    return value
-
-
-def _count(value: Any, place: str) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ValueError(f"{place}: expected a whole number >= 0, got {value!r}")
-    return value
-
-
-def _check(item: Mapping[str, Any]) -> Check:
-    return Check(item["name"], item["value"], item["limit"], Severity(item["severity"]), item["advice"])
-
-
-def _stats_from_document(service: str, item: Any) -> ServiceStats:
-    if not isinstance(item, Mapping):
-        raise TypeError(f"services: {service}: expected an object, got {item!r}"[:200])
-    return ServiceStats(
-        _count(item["count"], f"{service}: count"),
-        _count(item["failures"], f"{service}: failures"),
-        **{metric.value: item.get(metric.value) for metric in Metric},
-        standard_errors={Metric(name).value: float(error) for name, error in item["standard_errors"].items()},
-        resolutions={Metric(name).value: float(step) for name, step in item["resolutions"].items()},
-        assumed=tuple(Metric(name).value for name in item.get("assumed", ())),
-        response_bytes=item["response_bytes"],
-        warnings=tuple(item["warnings"]),
+def _run_of(document: Any, place: str) -> tuple[Run, Seal | None]:
+    known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
+    run = Run(
+        id=known.id,
+        scenario=known.scenario,
+        started_at=utc(known.started_at) if known.started_at is not None else None,
+        duration_s=known.duration_s,
+        profile=known.profile,
+        validity=Validity(known.validity.checks),
+        services=known.services,
+        tool=known.tool,
+        target=known.target,
+        labels=known.labels,
+        environment=known.environment,
+        git=known.git,
+        versions=known.versions,
+        locustfile_hash=known.locustfile_hash,
+        content_hash=known.content_hash,
+        stages=known.stages,
+        source=place,
     )
+    return run, known.seal
 
 
-def comparison_from_document(document: Mapping[str, Any]) -> Comparison:
+class _RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as `run_summary` tells it."""
+
+    id: str
+    scenario: str
+    started_at: Time | None
+    duration_s: Size | None
+    tool: str
+    target: str | None
+    labels: dict[str, str]
+    environment: dict[str, str]
+    git: dict[str, str]
+    checks: tuple[Check, ...]
+    source: str | None
+    load: LoadProfile = LoadProfile()
+
+    def run(self) -> Run:
+        """Without services, which the summary does not hold."""
+        return Run(
+            id=self.id,
+            scenario=self.scenario,
+            started_at=utc(self.started_at) if self.started_at is not None else None,
+            duration_s=self.duration_s,
+            profile=self.load,
+            validity=Validity(self.checks),
+            services={},
+            tool=self.tool,
+            target=self.target,
+            labels=self.labels,
+            environment=self.environment,
+            git=self.git,
+            source=self.source,
+        )
+
+
+class _Side(msgspec.Struct, frozen=True):
+    runs: tuple[_RunSummary, ...]
+
+
+class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The document ``perfkit.comparison/1``."""
+
+    verdict: Verdict
+    comparable: bool
+    rule: str
+    alpha: Share
+    confidence: Share
+    baseline: _Side
+    candidate: _Side
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+    checks: tuple[Check, ...]
+    history: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for finding in self.findings:
+            Metric(finding.metric)
+            if self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) and finding.verdict is Verdict.REGRESSION:
+                raise ValueError(
+                    f"verdict: is {self.verdict.value}, and {finding.service} {finding.metric} a regression"
+                )
+
+
+def comparison_from_document(document: Any, place: str) -> Comparison:
     """Rebuild a comparison from ``Comparison.to_dict()``; its runs have no services, which the document does not hold.
 
-    ``KeyError``, ``TypeError`` or ``ValueError`` for what is no such document.
+    ``ReadError`` names the place and the field that is wrong.
     """
-    history = document.get("history")
+    known = decode(document, _Comparison, place)
     return Comparison(
-        verdict=Verdict(document["verdict"]),
-        comparable=bool(document["comparable"]),
-        rule=_text(document["rule"]),
-        alpha=float(document["alpha"]),
-        confidence=float(document["confidence"]),
-        baseline=_side(_table(document, "baseline")),
-        candidate=_side(_table(document, "candidate")),
-        findings=tuple(_finding(item) for item in document["findings"]),
-        warnings=tuple(_text(item) for item in document["warnings"]),
-        checks=tuple(_check(item) for item in document["checks"]),
-        history=_history(history) if history is not None else None,
+        verdict=known.verdict,
+        comparable=known.comparable,
+        rule=known.rule,
+        alpha=known.alpha,
+        confidence=known.confidence,
+        baseline=Side(tuple(item.run() for item in known.baseline.runs)),
+        candidate=Side(tuple(item.run() for item in known.candidate.runs)),
+        findings=tuple(map(_from_zero, known.findings)),
+        warnings=known.warnings,
+        checks=known.checks,
+        history=_history(known.history, place) if known.history is not None else None,
     )
 
 
-def _side(plain: Mapping[str, Any]) -> Side:
-    return Side(tuple(_summarised_run(item) for item in plain["runs"]))
+def _from_zero(finding: Finding) -> Finding:
+    """What is not told of a change that has a size is one from zero."""
+    return replace(finding, change_pct=math.inf) if finding.change_pct is None and finding.change_abs else finding
 
 
-def _summarised_run(plain: Mapping[str, Any]) -> Run:
-    return Run(
-        id=_text(plain["id"]),
-        scenario=_text(plain["scenario"]),
-        started_at=parse_time(plain["started_at"]) if plain["started_at"] else None,
-        duration_s=plain["duration_s"],
-        profile=LoadProfile.from_dict(plain.get("load", {})),
-        validity=Validity(tuple(_check(item) for item in plain["checks"])),
-        services={},
-        tool=_text(plain["tool"]),
-        target=plain["target"],
-        labels=dict(_table(plain, "labels")),
-        environment=dict(_table(plain, "environment")),
-        git=dict(_table(plain, "git")),
-        source=plain["source"],
-    )
+class _Sentences(msgspec.Struct, frozen=True):
+    news: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
 
-def _finding(plain: Mapping[str, Any]) -> Finding:
-    fields = {**plain, "verdict": Verdict(plain["verdict"]), "warnings": tuple(plain["warnings"])}
-    if fields["change_pct"] is None and fields["change_abs"] is not None:
-        fields["change_pct"] = float("inf") if fields["change_abs"] else None  # from zero
-    return Finding(**fields)
-
-
-def _history(plain: Mapping[str, Any]) -> HistoryNote:
+def _history(plain: Mapping[str, Any], place: str) -> HistoryNote:
     own = {key: value for key, value in plain.items() if key not in ("news", "lines")}
-    return HistoryNote(tuple(plain.get("news", ())), tuple(plain.get("lines", ())), own)
+    told = decode(plain, _Sentences, f"{place}: history")
+    return HistoryNote(told.news, told.lines, own)
 
 
 def dump_json(document: Any) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from perfkit.codec import Count, Size, decode
+
 KINDS = ("steady", "ramp", "stages", "spike", "soak")
 
 
@@ -61,13 +63,17 @@ class LoadProfile:
     """
 
     kind: str = "unknown"
-    users: int | None = None
-    spawn_rate: float | None = None
-    duration_s: float | None = None
-    rate: float | None = None
+    users: Count | None = None
+    spawn_rate: Size | None = None
+    duration_s: Size | None = None
+    rate: Size | None = None
     arrivals: str | None = None
-    max_in_flight: int | None = None
+    max_in_flight: Count | None = None
     stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind == "spike" and not self.stages:
+            raise ValueError("stages: a spike has some")
 
     @property
     def is_open(self) -> bool:
@@ -129,6 +135,5 @@ class LoadProfile:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> LoadProfile:
-        """Back from `to_dict`; ``TypeError`` or ``ValueError`` for anything else."""
-        stages = tuple(Stage(**stage) for stage in plain.get("stages", ()))
-        return cls(**{**plain, "stages": stages})
+        """Back from `to_dict`; ``ReadError`` for anything else."""
+        return decode(plain, cls, "load profile")

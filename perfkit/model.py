@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from perfkit.codec import Count, Share, Size
 from perfkit.errors import did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
 
@@ -97,8 +98,8 @@ class Check:
     """One test of fitness: what was measured, what it was held against, and what to do."""
 
     name: str
-    value: float | str | None
-    limit: float | str | None
+    value: int | float | str | None
+    limit: int | float | str | None
     severity: Severity
     advice: str = ""
 
@@ -151,8 +152,8 @@ class ServiceStats:
         What a reader must know before trusting these numbers.
     """
 
-    count: int | None
-    failures: int | None
+    count: Count | None
+    failures: Count | None
     avg_latency_ms: float | None = None
     p50_latency_ms: float | None = None
     p95_latency_ms: float | None = None
@@ -163,7 +164,7 @@ class ServiceStats:
     standard_errors: Mapping[str, float] = field(default_factory=dict)
     resolutions: Mapping[str, float] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
-    response_bytes: float | None = None
+    response_bytes: Size | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -171,6 +172,13 @@ class ServiceStats:
             value = self.value(metric)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{metric}: must be a finite number >= 0, got {value!r}")
+        for title, table in (("standard_errors", self.standard_errors), ("resolutions", self.resolutions)):
+            for name, error in table.items():
+                if not (math.isfinite(error) and error >= 0):
+                    raise ValueError(f"{title}: {name}: must be a finite number >= 0, got {error!r}")
+                Metric(name)
+        for name in self.assumed:
+            Metric(name)
 
     def value(self, metric: str) -> float | None:
         """The value of ``metric``, or ``None`` where the source cannot say."""
@@ -270,15 +278,15 @@ class Finding:
     change_abs: float | None
     ci_low: float | None
     ci_high: float | None
-    p_value: float | None
-    p_adjusted: float | None
+    p_value: Share | None
+    p_adjusted: Share | None
     verdict: Verdict
-    tolerance: float | None
+    tolerance: Size | None
     limit: str
     gating: bool
-    min_detectable: float | None = None
-    runs_needed: int | None = None
-    requests_needed: int | None = None
+    min_detectable: Size | None = None
+    runs_needed: Count | None = None
+    requests_needed: Count | None = None
     objective: bool = False
     warnings: tuple[str, ...] = ()
 

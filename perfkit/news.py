@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,6 @@ class Known:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"names": list(self.names), "headline": self.headline}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Known:
-        """``KeyError`` or ``TypeError`` for what `to_dict` did not write."""
-        return cls(tuple(map(str, plain["names"])), str(plain["headline"]))
 
     def shared(self, episode: Episode) -> int:
         """How many names it has in common with an episode; 0: it is another one."""
@@ -61,12 +56,6 @@ class Told:
             "over": [one.to_dict() for one in self.over],
             "invalid": self.invalid,
         }
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Told:
-        """``KeyError`` or ``TypeError`` for what `to_dict` did not write."""
-        known = [tuple(map(Known.from_dict, plain[name])) for name in ("open", "over")]
-        return cls(known[0], known[1], bool(plain["invalid"]))
 
 
 @dataclass(frozen=True, slots=True)

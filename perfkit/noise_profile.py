@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
+from perfkit.codec import Count, Size, decode
 from perfkit.model import Metric, Run, ServiceStats
 from perfkit.stats.compare import Values
 from perfkit.stats.noise import Knowledge, Noise, run_to_run, scatter_of_history
@@ -31,11 +33,14 @@ class Variation:
 
     service: str
     metric: str
-    runs: int
-    variation_pct: float
-    within_pct: float
-    sum_of_squares: float
-    df: float
+    runs: Count
+    variation_pct: Size
+    within_pct: Size
+    sum_of_squares: Size
+    df: Size
+
+    def __post_init__(self) -> None:
+        Metric(self.metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +71,22 @@ class NoiseProfile:
         }
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> NoiseProfile:
-        """The inverse of `to_dict`; ``ValueError`` for anything else."""
-        try:
-            if document["schema"] != SCHEMA:
-                raise ValueError(f"schema: expected {SCHEMA!r}, got {document['schema']!r}")
-            items = tuple(Variation(**item) for item in document["variations"])
-            return cls(document["scenario"], tuple(document["runs"]), items)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a noise profile: {error}") from error
+    def from_dict(cls, plain: Any, place: str = "noise profile") -> NoiseProfile:
+        """The inverse of `to_dict`; ``ReadError`` for anything else."""
+        known = decode(plain, _Document, place, schema=SCHEMA, title="noise profile")
+        return cls(known.scenario, known.runs, known.variations)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per service and metric."""
         import pandas as pd
 
         return pd.DataFrame([asdict(item) for item in self.variations], columns=list(Variation.__dataclass_fields__))
+
+
+class _Document(msgspec.Struct, frozen=True):
+    scenario: str
+    runs: tuple[str, ...]
+    variations: tuple[Variation, ...]
 
 
 def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import dump_json, parse_time
+import msgspec
+
+from perfkit.codec import Time, decode, read_json, utc
+from perfkit.document import dump_json
 from perfkit.errors import ReadError
 from perfkit.model import Verdict
 from perfkit.whole_file import write_whole
@@ -127,25 +128,26 @@ def read_overview(path: Path) -> Overview:
     """Read what `Overview.write` wrote: the file, or its folder; ``ReadError`` for anything else."""
     file = path / INDEX if path.is_dir() else path
     try:
-        document = json.loads(file.read_text("utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ReadError(f"{file}: not of schema {SCHEMA} (found {document['schema']!r})")
-        entries = tuple(entry_from(item) for item in document["entries"])
-        if not entries:
-            raise ReadError(f"{file}: holds no report at all")
-        return Overview(entries, parse_time(document["made_at"]), document["store"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ReadError(f"{file}: is no overview of reports: {error}") from error
+        plain = read_json(file)
+    except FileNotFoundError as error:
+        raise ReadError(f"{file}: cannot be read: {error.strerror}") from error
+    known = decode(plain, _Document, str(file), schema=SCHEMA, title="overview of reports")
+    return Overview(known.entries, utc(known.made_at), known.store)
 
 
-def entry_from(plain: Mapping[str, Any]) -> Entry:
-    """An entry from its plain values; ``KeyError``, ``TypeError`` or ``ValueError`` for what is none."""
-    verdict = plain["verdict"]
-    return Entry(
-        **{
-            **plain,
-            "outcome": Outcome(plain["outcome"]),
-            "verdict": Verdict(verdict) if verdict is not None else None,
-            "sentences": tuple(plain["sentences"]),
-        }
-    )
+class _Document(msgspec.Struct, frozen=True):
+    entries: tuple[Entry, ...]
+    made_at: Time
+    store: str
+    worst: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise ValueError("entries: holds no report at all")
+        if self.worst not in (None, worst(self.entries).word.value):
+            raise ValueError(f"worst: is {self.worst}, and the entries say {worst(self.entries).word.value}")
+
+
+def entry_from(plain: Any) -> Entry:
+    """An entry from its plain values; ``ReadError`` for what is none."""
+    return decode(plain, Entry, "entry of a report")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import comparison_from_document, parse_time
+import msgspec
+
+from perfkit.codec import Count, Share, Time, decode, read_json, utc
+from perfkit.document import comparison_from_document
 from perfkit.errors import ReadError
 from perfkit.history.episodes import Episode, Sighting, episodes_of, fingerprint
 from perfkit.history.events import Event, Movement
@@ -70,10 +72,7 @@ def read_result(path: str | Path) -> Result:
         There is no such file, or it is not the result of a comparison or of a history.
     """
     file = _result_file(Path(path))
-    try:
-        document = json.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReadError(f"{file}: is no result file: {getattr(error, 'strerror', None) or error}") from error
+    document = read_json(file)
     report = file.with_name(REPORT)
     return result_of(document, str(file), report if report.is_file() else None)
 
@@ -91,38 +90,35 @@ def _result_file(path: Path) -> Path:
 def result_of(document: Any, place: str, report: Path | None = None) -> Result:
     """What a result document says; ``ReadError`` names the place when it is none."""
     schema = document.get("schema") if isinstance(document, Mapping) else None
-    try:
-        if schema == COMPARISON:
-            return _of_comparison(document, place, report)
-        if schema == TREND:
-            return _of_trend(document, place, report)
-    except KeyError as error:
-        raise ReadError(f"{place}: the key {error} is missing; the file is not a whole result") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ReadError(f"{place}: {error}") from error
-    raise ReadError(f"{place}: not a result of schema {COMPARISON} or {TREND} (found {schema!r})")
+    if schema == COMPARISON:
+        return _of_comparison(document, place, report)
+    if schema == TREND:
+        return _of_trend(document, place, report)
+    raise ReadError(f"{place}: not a result of schema {COMPARISON} or {TREND} (found {str(schema)[:100]!r})")
 
 
 def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
-    comparison = comparison_from_document(document)
+    comparison = comparison_from_document(document, place)
     runs = (*comparison.candidate.runs, *comparison.baseline.runs)
     scenario = runs[0].scenario if runs else ""
     history = document.get("history")
-    sightings = [_sighting(one) for one in history["alerts"]] if history else _called(comparison, scenario)
+    watched = decode(history, _Watch, f"{place}: history") if history is not None else None
+    sightings = [one.sighting() for one in watched.alerts] if watched is not None else _called(comparison, scenario)
     return Result(
         place, document, scenario, comparison.verdict, comparison, episodes_of(sightings), history is not None, report
     )
 
 
 def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
-    watch = document["watch"]
+    trend = decode(document, _Trend, place)
+    watch = trend.watch
     if watch is None:
-        raise ValueError("this history was not watched; make the report with `perfkit report trend`")
-    episodes = episodes_of(_sighting(one) for one in watch["alerts"])
-    verdict = Verdict.REGRESSION if any(one["fails"] for one in watch["alerts"]) else Verdict.NO_CHANGE
-    if watch.get("runs") == 0:
+        raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
+    episodes = episodes_of(one.sighting() for one in watch.alerts)
+    verdict = Verdict.REGRESSION if any(one.fails for one in watch.alerts) else Verdict.NO_CHANGE
+    if watch.runs == 0:
         verdict = Verdict.INVALID  # a history without a valid run says nothing
-    return Result(place, document, document["scenario"], verdict, None, episodes, True, report)
+    return Result(place, document, trend.scenario, verdict, None, episodes, True, report)
 
 
 def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
@@ -159,40 +155,87 @@ def _percent(finding: Finding, end: float | None) -> float:
     return 100.0 * end / finding.baseline if finding.baseline else math.nan
 
 
-def _sighting(alert: Mapping[str, Any]) -> Sighting:
-    known = alert.get("acknowledged")
-    return Sighting(_event(alert), bool(alert["holds"]), bool(known), alert.get("raised_at") or "")
+class _Moment(msgspec.Struct, frozen=True):
+    run: str
+    started_at: Time | None
+    commit: str
+    branch: str
+
+    def moment(self) -> Moment:
+        time = utc(self.started_at) if self.started_at is not None else None
+        return Moment(self.run, time, True, self.commit, self.branch)
 
 
-def _event(plain: Mapping[str, Any]) -> Event:
-    index = int(plain["index"])
-    return Event(
-        plain["id"],
-        plain["scenario"],
-        index,
-        _moment(plain["last_before"]),
-        _moment(plain["first_after"]),
-        tuple(_movement(item, index) for item in plain["movements"]),
-        tuple(plain["aliases"]),
-    )
+class _Movement(msgspec.Struct, frozen=True):
+    service: str
+    metric: str
+    before: float | None
+    after: float | None
+    change_pct: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: Share | None
+
+    def __post_init__(self) -> None:
+        Metric(self.metric)
+
+    def movement(self, index: int) -> Movement:
+        change = ChangePoint(
+            index,
+            _number(self.before),
+            _number(self.after),
+            _change(self.change_pct),
+            _number(self.p_value),
+            _number(self.ci_low),
+            _number(self.ci_high),
+        )
+        return Movement(self.service, Metric(self.metric), change)
 
 
-def _moment(plain: Mapping[str, Any]) -> Moment:
-    time = parse_time(plain["started_at"]) if plain["started_at"] else None
-    return Moment(plain["run"], time, True, plain["commit"], plain["branch"])
+class _Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watched history tells of an event."""
+
+    id: str
+    scenario: str
+    index: Count
+    last_before: _Moment
+    first_after: _Moment
+    movements: tuple[_Movement, ...]
+    aliases: tuple[str, ...]
+    holds: bool
+    fails: bool
+    acknowledged: dict[str, Any] | None = None
+    raised_at: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.movements:
+            raise ValueError("movements: an event has at least one")
+        for moment in (self.last_before, self.first_after):
+            moment.moment()
+
+    def sighting(self) -> Sighting:
+        event = Event(
+            self.id,
+            self.scenario,
+            self.index,
+            self.last_before.moment(),
+            self.first_after.moment(),
+            tuple(item.movement(self.index) for item in self.movements),
+            self.aliases,
+        )
+        return Sighting(event, self.holds, bool(self.acknowledged), self.raised_at or "")
 
 
-def _movement(plain: Mapping[str, Any], index: int) -> Movement:
-    change = ChangePoint(
-        index,
-        _number(plain["before"]),
-        _number(plain["after"]),
-        _change(plain["change_pct"]),
-        _number(plain["p_value"]),
-        _number(plain["ci_low"]),
-        _number(plain["ci_high"]),
-    )
-    return Movement(plain["service"], Metric(plain["metric"]), change)
+class _Watch(msgspec.Struct, frozen=True):
+    alerts: tuple[_Alert, ...]
+    runs: Count | None = None
+
+
+class _Trend(msgspec.Struct, frozen=True):
+    """Of the document ``perfkit.trend/1``, what is told elsewhere."""
+
+    scenario: str
+    watch: _Watch | None
 
 
 def _number(value: float | None) -> float:

@@ -168,14 +168,17 @@ def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
     assert file.remove("r1").reason == "again"
     good = json.loads(file.path.read_text())
     for broken, told in (
-        ("{", "cannot be read"),
-        (json.dumps({"schema": "x"}), "not a file of schema"),
-        (json.dumps({**good, "acknowledged": [{}]}), "the key 'id' is missing"),
-        (json.dumps({**good, "acknowledged": [3]}), r"acknowledged: expected a list of objects, got \[3\]"),
-        (json.dumps({**good, "acknowledged": 3}), "acknowledged: expected a list of objects, got 3"),
+        ("{", "not JSON"),
+        (json.dumps({"schema": "x"}), "not a file of acknowledged changes of schema"),
+        (json.dumps({**good, "acknowledged": [{}]}), "acknowledged.0.id: is missing"),
+        (json.dumps({**good, "acknowledged": [3]}), "acknowledged.0: expected object, got int"),
+        (json.dumps({**good, "acknowledged": 3}), "acknowledged: expected array, got int"),
         (json.dumps({**good, "acknowledged": [{**good["acknowledged"][0], "movements": 3}]}), "movements: expected a"),
+        (json.dumps({**good, "acknowledged": [{**good["acknowledged"][0], "untill": None}]}), "unknown field untill"),
         (json.dumps(good).replace("p95_latency_ms", "p95_latency"), "unknown metric 'p95_latency'"),
-        (json.dumps(good).replace('"me"', "7"), "by: expected text, got 7"),
+        (json.dumps(good).replace('"me"', "7"), "acknowledged.0.by: expected str, got int"),
+        (json.dumps(good).replace('"rises": true', '"rises": false'), "rises: is False, and the change 10"),
+        (json.dumps(good).replace('"change": 10.0', '"change": 1e999'), "number out of range"),
     ):
         file.path.write_text(broken)
         with pytest.raises(ReadError, match=told):

@@ -10,6 +10,7 @@ from samples import REPOSITORY
 # Lower first: a module may import modules of a lower level, and its own level within one folder.
 LEVELS = [
     "errors",
+    "codec",
     "whole_file",
     "settings_file",
     "load_profile",

@@ -96,13 +96,13 @@ def test_odd_scenarios_have_files_of_their_own(rng, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda d: "{", "cannot be read"),
+        (lambda d: "{", r"v1.json: not JSON: "),
         (lambda d: json.dumps({**d, "schema": "perfkit.pinned/9"}), "may come from a newer perfkit"),
-        (lambda d: json.dumps({name: d[name] for name in d if name != "runs"}), "the key 'runs' is missing"),
-        (lambda d: json.dumps({**d, "runs": "x"}), "runs: expected a list of run ids"),
-        (lambda d: json.dumps({**d, "expires": "soon"}), "Invalid isoformat string"),
-        (lambda d: json.dumps({**d, "by": 3}), "by: expected text, got 3"),
-        (lambda d: json.dumps({**d, "history": {}}), "history a list"),
+        (lambda d: json.dumps({name: d[name] for name in d if name != "runs"}), "runs: is missing"),
+        (lambda d: json.dumps({**d, "runs": "x"}), "runs: expected array, got str"),
+        (lambda d: json.dumps({**d, "expires": "soon"}), "expires: invalid RFC3339 encoded date"),
+        (lambda d: json.dumps({**d, "by": 3}), "by: expected str, got int"),
+        (lambda d: json.dumps({**d, "history": {}}), "history: expected array, got object"),
     ],
 )
 def test_a_broken_file_is_named(kept, change, told):

@@ -69,7 +69,7 @@ def test_what_could_not_be_sent_is_sent_with_the_next_call(server, post, acts):
     assert TOKEN not in file.read_text()
     strange = file.with_name("0.json")
     strange.write_text(json.dumps({**json.loads(file.read_text()), "content": {}}))
-    with pytest.raises(DeliveryError, match=r"0\.json: is no comment that waits"):
+    with pytest.raises(DeliveryError, match=r"0\.json: content: number: is missing.*it is no comment that waits"):
         post("lost?")
     strange.unlink()
     server.comments.clear()
@@ -120,8 +120,6 @@ def test_two_calls_at_once_keep_one_current(server, post):
         ({"issue": {"number": 9, "pull_request": {"url": "x"}}}, "refs/heads/main", 9),
         ({"issue": {"number": 9}}, "refs/heads/main", None),
         (None, "refs/pull/7/merge", 7),
-        ([], "refs/heads/main", None),
-        ({"pull_request": {"number": "7"}}, "", None),
         (None, "refs/heads/pull/7/", None),
     ],
 )
@@ -137,10 +135,18 @@ def test_the_pull_request_is_that_of_the_job(tmp_path, event, ref, number):
 
 
 def test_an_event_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "event.json").write_text("{")
-    for path in (tmp_path / "none", tmp_path / "event.json"):
-        with pytest.raises(SettingsError, match=r"GITHUB_EVENT_PATH: .*cannot be read"):
-            pull_request_of({"GITHUB_EVENT_PATH": str(path)})
+    for content, told in (
+        (None, "cannot be read: No such file"),
+        ("{", "not JSON"),
+        ("[]", "expected object, got array"),
+        ('{"pull_request": {"number": "7"}}', "pull_request.number: expected int, got str"),
+        ('{"pull_request": {"number": true}}', "pull_request.number: expected int, got bool"),
+        ('{"issue": {"number": -1, "pull_request": {}}}', "issue.number: expected int >= 1"),
+    ):
+        if content is not None:
+            (tmp_path / "event.json").write_text(content)
+        with pytest.raises(SettingsError, match=rf"GITHUB_EVENT_PATH: .*event\.json: {told}"):
+            pull_request_of({"GITHUB_EVENT_PATH": str(tmp_path / "event.json")})
 
 
 def test_the_command_comments_and_changes_in_place(server, tmp_path, monkeypatch, rng):

@@ -210,7 +210,9 @@ def test_a_broken_memory_is_named_and_sends_nothing(rng, post, settings, tmp_pat
     lines(settings, folder)
     (file,) = (settings.delivery / "told").iterdir()
     file.write_text(text)
-    with pytest.raises(ReadError, match=r"told/email-nightly-\w+\.json: cannot be read: .*told once more"):
+    with pytest.raises(
+        ReadError, match=r"told/email-nightly-\w+\.json: .*; without it everything that holds is told once more"
+    ):
         lines(settings, folder)
     assert len(post.letters) == 1
 

@@ -324,7 +324,7 @@ def test_a_broken_run_folder_names_its_file(rng, tmp_path, change, says):
 def test_requests_that_were_lost_are_named_when_they_are_wanted(rng, tmp_path):
     folder = tmp_path / RunStore(tmp_path).add(run_from_requests(requests(rng)))
     (folder / "requests.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(ReadError, match=r"requests\.parquet: cannot be read"):
+    with pytest.raises(ReadError, match=r"requests\.parquet: is not the file that was written"):
         read_run(folder).requests()
 
 

@@ -87,7 +87,7 @@ def test_the_history_of_a_comparison_is_read_back(rng, tmp_path):
 def test_an_acknowledged_or_passed_worsening_is_no_news():
     assert [one.is_open for one in episodes_of([seen(3, holds=False)])] == [False]
     plain = {"schema": "perfkit.trend/1"}
-    with pytest.raises(ReadError, match="the key 'watch' is missing"):
+    with pytest.raises(ReadError, match="x: scenario: is missing; the file is not whole"):
         result_of(plain, "x")
 
 
@@ -134,9 +134,9 @@ def test_the_fingerprint_is_found_again_when_the_place_moved():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is no result file"),
+        ("{", "not JSON: "),
         ("[]", "not a result of schema"),
-        ('{"schema": "perfkit.comparison/1"}', "the key 'verdict' is missing"),
+        ('{"schema": "perfkit.comparison/1"}', "verdict: is missing; the file is not whole"),
         ('{"schema": "perfkit.capacity/1"}', "found 'perfkit.capacity/1'"),
     ],
 )

@@ -140,7 +140,8 @@ def test_sync_copies_once_and_names_what_is_damaged(here):
     code, out, err = perfkit("store", "sync", "copy", "other")
     assert (code, out) == (2, "copied 3 runs; 0 were there already\n")
     assert err.splitlines() == [
-        f"✗ {ids()[1]}: not copied: requests.parquet is not the file that was written",
+        f"✗ {ids()[1]}: not copied: requests.parquet is not the file that was written; "
+        "bring it back from a copy of the store",
         "! 20990101T000000Z-api-half: not copied: not finished: still running, or killed",
     ]
 

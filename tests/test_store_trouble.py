@@ -64,7 +64,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
             assert list(store.runs()["id"]) == [ids[0], ids[3]]
             assert list(store.broken()) == [ids[2]]
             assert store.foreign() == [ids[1]]
-            assert verify_run(store, ids[3]).problems == ("cannot be read: Permission denied",)
+            assert verify_run(store, ids[3]).problems == ("requests.parquet cannot be read: Permission denied",)
             with pytest.raises(StoreError, match=r"the note on .* could not be written: Permission denied"):
                 store.quarantine(ids[0], "odd")
             assert {item.name for item in plan_retention(store, Retention(most_bytes=0), {})} == {ids[0], ids[3]}

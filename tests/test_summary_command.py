@@ -282,9 +282,9 @@ EMPTY = '{"schema": "perfkit.overview/1", "entries": [], "made_at": "2026-11-25T
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no overview of reports"),
-        ('{"schema": "x"}', "not of schema perfkit.overview/1 (found 'x')"),
-        (EMPTY, "holds no report at all"),
+        ("{", "index.json: not JSON"),
+        ('{"schema": "x"}', "not an overview of reports of schema 'perfkit.overview/1' (found 'x')"),
+        (EMPTY, "entries: holds no report at all"),
     ],
 )
 def test_a_broken_overview_is_no_green_one(tmp_path, text, message):

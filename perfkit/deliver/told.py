@@ -6,19 +6,43 @@ The files lie in ``Settings.delivery``; each appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
+from perfkit.codec import decode, read_json
 from perfkit.document import dump_json
 from perfkit.errors import ReadError, StoreError
-from perfkit.news import News, Told, news_of
+from perfkit.news import Known, News, Told, news_of
 from perfkit.results import Result
 from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.told/1"
+_WITHOUT = "without it everything that holds is told once more"
+
+
+class _Known(msgspec.Struct, frozen=True):
+    names: tuple[str, ...]
+    headline: str
+
+    def known(self) -> Known:
+        return Known(self.names, self.headline)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    open: tuple[_Known, ...]
+    over: tuple[_Known, ...]
+    invalid: bool
+
+    def told(self) -> Told:
+        return Told(tuple(one.known() for one in self.open), tuple(one.known() for one in self.over), self.invalid)
+
+
+class _Document(msgspec.Struct, frozen=True):
+    readers: dict[str, _Told]
 
 
 class ToldFile:
@@ -37,17 +61,13 @@ class ToldFile:
     def read(self) -> dict[str, Told]:
         """By reader; empty where nothing was told.  ``ReadError`` names the file when it is none of ours."""
         try:
-            document = json.loads(self.path.read_text("utf-8"))
-            if document["schema"] != SCHEMA:
-                raise ValueError(f"found schema {document['schema']!r}, not {SCHEMA}")
-            return {str(name): Told.from_dict(plain) for name, plain in document["readers"].items()}
+            plain = read_json(self.path)
+            document = decode(plain, _Document, str(self.path), schema=SCHEMA, title="sent log")
+            return {name: told.told() for name, told in document.readers.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ReadError(
-                f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}; "
-                "without it everything that holds is told once more"
-            ) from error
+        except ReadError as error:
+            raise ReadError(f"{error}; {_WITHOUT}") from error
 
     def write(self, readers: Mapping[str, Told]) -> None:
         """Remember; ``StoreError`` when it cannot be kept."""

@@ -8,16 +8,18 @@ acknowledged size.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import dump_json, parse_time
+import msgspec
+
+from perfkit.codec import Time, decode, parse_json, read_bytes, utc
+from perfkit.document import dump_json
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.history.events import NEAR, Event, Movement
 from perfkit.model import Finding, Metric, Verdict
@@ -219,19 +221,14 @@ class AcknowledgedFile:
     def read(self) -> tuple[Acknowledgement, ...]:
         """All of them, oldest first; none when there is no file.  ``ReadError`` names what is wrong."""
         try:
-            document = json.loads(self.path.read_text(encoding="utf-8"))
+            content = read_bytes(self.path)
         except FileNotFoundError:
             return ()
-        except (OSError, ValueError) as error:
-            raise ReadError(f"{self.path}: cannot be read: {error}") from error
-        if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
-            raise ReadError(f"{self.path}: not a file of schema {SCHEMA!r}; it may come from a newer perfkit")
-        try:
-            return tuple(_from_document(item) for item in _items(document["acknowledged"], "acknowledged"))
-        except KeyError as error:
-            raise ReadError(f"{self.path}: the key {error} is missing") from error
-        except (TypeError, ValueError) as error:
-            raise ReadError(f"{self.path}: {error}") from error
+        place = str(self.path)
+        document = decode(
+            parse_json(content, place), _Document, place, schema=SCHEMA, title="file of acknowledged changes"
+        )
+        return tuple(item.acknowledgement() for item in document.acknowledged)
 
     def add(self, one: Acknowledgement) -> None:
         """Keep it; it replaces one of the same event."""
@@ -265,29 +262,52 @@ class AcknowledgedFile:
         write_whole(self.path, dump_json(document))
 
 
-def _from_document(item: Mapping[str, Any]) -> Acknowledgement:
-    texts = {}
-    for name in ("id", "scenario", "reason", "by"):
-        if not isinstance(item[name], str):
-            raise TypeError(f"{name}: expected text, got {item[name]!r}"[:200])
-        texts[name] = item[name]
-    return Acknowledgement(
-        **texts,
-        around=tuple(str(run_id) for run_id in item["around"]),
-        movements=tuple(_movement(movement) for movement in _items(item["movements"], "movements")),
-        created=parse_time(item["created"]),
-        until=date.fromisoformat(item["until"]) if item.get("until") is not None else None,
-    )
+class _Movement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    service: str
+    metric: str
+    rises: bool
+    change: float | None
+    low: float | None
+    high: float | None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        Metric(self.metric)
+        if self.change is not None and (self.change > 0) != self.rises:
+            raise ValueError(f"rises: is {self.rises}, and the change {self.change:g}")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low: {self.low:g} is above high, {self.high:g}")
+
+    def movement(self) -> KnownMovement:
+        size = (math.inf if self.rises else -math.inf) if self.change is None else self.change
+        return KnownMovement(self.service, Metric(self.metric), size, self.low, self.high)
 
 
-def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise TypeError(f"{name}: expected a list of objects, got {value!r}"[:200])
-    return value
+class _Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    scenario: str
+    around: tuple[str, ...]
+    reason: str
+    by: str
+    created: Time
+    movements: tuple[_Movement, ...]
+    until: date | None = None
+
+    def __post_init__(self) -> None:
+        self.acknowledgement()
+
+    def acknowledgement(self) -> Acknowledgement:
+        return Acknowledgement(
+            self.id,
+            self.scenario,
+            self.around,
+            tuple(item.movement() for item in self.movements),
+            self.reason,
+            self.by,
+            utc(self.created),
+            self.until,
+        )
 
 
-def _movement(item: Mapping[str, Any]) -> KnownMovement:
-    sign = 1.0 if item["rises"] else -1.0
-    size = sign * math.inf if item["change"] is None else float(item["change"])
-    low, high = (None if item[name] is None else float(item[name]) for name in ("low", "high"))
-    return KnownMovement(str(item["service"]), Metric(item["metric"]), size, low, high)
+class _Document(msgspec.Struct, frozen=True):
+    acknowledged: tuple[_Acknowledgement, ...]

@@ -7,7 +7,6 @@ themselves stay in the store.
 from __future__ import annotations
 
 import getpass
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +15,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import dump_json, parse_time, slug
+import msgspec
+
+from perfkit.codec import Time, decode, read_json, utc
+from perfkit.document import dump_json, slug
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.model import Run
 from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.pinned/1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_TEXTS = ("name", "scenario", "profile", "reason", "by", "created")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,40 +193,60 @@ class Baselines:
         return path
 
 
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a baseline was at one time."""
+
+    runs: tuple[str, ...]
+    profile: str
+    environment: dict[str, str]
+    reason: str
+    by: str
+    created: Time
+    expires: date | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The document ``perfkit.pinned/1``."""
+
+    schema: str
+    name: str
+    scenario: str
+    runs: tuple[str, ...]
+    profile: str
+    environment: dict[str, str]
+    reason: str
+    by: str
+    created: Time
+    expires: date | None = None
+    history: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        self.pinned()
+        for number, item in enumerate(self.history):
+            decode(item, _State, f"history.{number}")
+
+    def pinned(self) -> Pinned:
+        return Pinned(
+            self.name,
+            self.scenario,
+            self.runs,
+            self.profile,
+            self.environment,
+            self.reason,
+            self.by,
+            utc(self.created),
+            self.expires,
+            self.history,
+        )
+
+
 def read_pinned(path: Path) -> Pinned:
     """Read one file; ``ReadError`` names what is wrong."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
-        raise ReadError(f"{path}: not a pinned baseline of schema {SCHEMA!r}; it may come from a newer perfkit")
-    try:
-        return _from_document(document)
-    except KeyError as error:
-        raise ReadError(f"{path}: the key {error} is missing") from error
-    except (TypeError, ValueError) as error:
-        raise ReadError(f"{path}: {error}") from error
-
-
-def _from_document(document: Mapping[str, Any]) -> Pinned:
-    for name in _TEXTS:
-        if not isinstance(document[name], str):
-            raise TypeError(f"{name}: expected text, got {document[name]!r}")
-    runs, environment, history = document["runs"], document["environment"], document.get("history", [])
-    if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
-        raise TypeError(f"runs: expected a list of run ids, got {runs!r}"[:200])
-    if not isinstance(environment, Mapping) or not isinstance(history, list):
-        raise TypeError("environment: expected an object, and history a list")
-    expires = document.get("expires")
-    return Pinned(
-        **{name: document[name] for name in _TEXTS if name != "created"},
-        runs=tuple(runs),
-        environment={str(name): str(value) for name, value in environment.items()},
-        created=parse_time(document["created"]),
-        expires=date.fromisoformat(expires) if expires is not None else None,
-        history=tuple(history),
-    )
+        plain = read_json(path)
+    except FileNotFoundError as error:
+        raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
+    return decode(plain, _Document, str(path), schema=SCHEMA, title="pinned baseline").pinned()
 
 
 def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from perfkit.readers.recording import RECORDING_SCHEMA, complete_batches
+from perfkit.readers.recording import RECORDING_SCHEMA, Batches
 
 FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
 ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
 
 
 def finish_recording(recording: Path, parquet: Path) -> int:
-    """Turn a recording into a Parquet file and remove the recording.
+    """Turn a recording into a Parquet file and remove the recording, unless a part of it could not be read.
 
     Memory stays flat: about a quarter of a million rows are held at a time, which is also the size of a row group.  The
     Parquet file appears whole or not at all; until it does, the recording stays.
@@ -38,15 +38,17 @@ def finish_recording(recording: Path, parquet: Path) -> int:
     rows = 0
     try:
         with unfinished.open("wb") as file:
-            with pq.ParquetWriter(file, RECORDING_SCHEMA, compression="zstd") as writer:
-                for group in _row_groups(complete_batches(recording)):
+            batches = Batches(recording)
+            with pq.ParquetWriter(file, RECORDING_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+                for group in _row_groups(iter(batches)):
                     writer.write_table(group, row_group_size=len(group))
                     rows += len(group)
             os.fsync(file.fileno())  # the recording is removed below: its copy must be on the disk, not in a cache
         unfinished.replace(parquet)
     finally:
         unfinished.unlink(missing_ok=True)
-    recording.unlink()
+    if not batches.unread:  # what could not be read is not lost
+        recording.unlink()
     return rows
 
 

@@ -6,8 +6,10 @@ services a run meets, the writer keeps only those of the last second.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from perfkit.errors import ReadError
@@ -28,56 +30,106 @@ RECORDING_SCHEMA = pa.schema(
 )
 """One row is one request, in the order in which the requests ended."""
 
+_MOST = 1e11  # seconds since the epoch: the year 5138
 _CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC format since 0.15
 
 
+# What Arrow raises for damaged bytes, besides its own errors
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The whole batches of a recording, one row per request in order of completion (`RECORDING_SCHEMA`).
+
+    ``unread`` counts the bytes after them: those of a batch that was cut off, or all from the first damage on.
+    """
+
+    table: pa.Table
+    unread: int = 0
+
+
 def read_recording(path: Path) -> pa.Table:
-    """Read all complete batches of a recording, also of one that was cut off at any byte.
+    """The table of `salvage`."""
+    return salvage(path).table
+
+
+def salvage(path: Path) -> Recorded:
+    """Read the whole batches of a recording up to the first damage, also of one that was cut off at any byte.
 
     Parameters
     ----------
     path
         An Arrow IPC stream written by the recorder, finished or not.
 
-    Returns
-    -------
-    pyarrow.Table
-        `RECORDING_SCHEMA`; one row per request in order of completion; no rows when no batch is complete.
-
     Raises
     ------
     ReadError
         The file cannot be opened, or is something else than a recording.
     """
-    return pa.Table.from_batches(list(complete_batches(path)), RECORDING_SCHEMA).unify_dictionaries()
+    batches = Batches(path)
+    return Recorded(pa.Table.from_batches(list(batches), RECORDING_SCHEMA).unify_dictionaries(), batches.unread)
 
 
-def complete_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a stream until it ends or breaks off."""
-    try:
-        with pa.OSFile(str(path)) as file:
-            if file.size() < len(_CONTINUATION):
-                return
-            if file.read(len(_CONTINUATION)) != _CONTINUATION:
-                raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
-            file.seek(0)
-            yield from _until_cut(file, path)
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
+class Batches:
+    """The batches of a stream until it ends, breaks off, or is damaged; each is checked to its last byte.
 
+    The file is mapped into memory: a damaged length then reaches beyond the file, and reserves nothing.
 
-def _until_cut(file: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatch]:
-    try:
-        stream = pa.ipc.open_stream(file)
-    except (pa.ArrowInvalid, OSError):  # cut off within the schema
-        return
-    if stream.schema != RECORDING_SCHEMA:
-        raise ReadError(
-            f"{path}: an Arrow stream, but its columns are not those of a recording: {stream.schema.names}."
-        )
-    while True:
+    Attributes
+    ----------
+    unread
+        Bytes after the last batch, once all were taken; the mark of the end is none of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unread = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        path = self.path
         try:
-            batch = stream.read_next_batch()
-        except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or a batch that was cut off
+            self.unread = path.stat().st_size
+            if self.unread < len(_CONTINUATION):
+                return
+            with pa.memory_map(str(path)) as file:
+                if file.read(len(_CONTINUATION)) != _CONTINUATION:
+                    raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
+                file.seek(0)
+                yield from self._until_cut(file)
+        except OSError as error:
+            raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
+
+    def _until_cut(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+        try:
+            stream = pa.ipc.open_stream(file)
+        except (pa.ArrowException, *_DAMAGE):  # cut off within the schema
             return
-        yield batch
+        if stream.schema != RECORDING_SCHEMA:
+            raise ReadError(
+                f"{self.path}: an Arrow stream, but its columns are not those of a recording: {stream.schema.names}."
+            )
+        while True:
+            self.unread = file.size() - file.tell()
+            try:
+                batch = stream.read_next_batch()
+                batch.validate(full=True)
+                _check_sense(batch)
+            except StopIteration:
+                self.unread = file.size() - file.tell()
+                return
+            except (pa.ArrowException, *_DAMAGE):
+                return
+            yield batch
+
+
+def _check_sense(batch: pa.RecordBatch) -> None:
+    """``ValueError`` for what the recorder never writes: no times, requests without a service."""
+    if any(batch.column(name).null_count for name in ("start", "service", "response_time_ms", "failed")):
+        raise ValueError("a request is not whole")
+    if batch.column("service").dictionary.null_count:
+        raise ValueError("service: holds a label that is none")
+    for name in ("start", "response_time_ms"):
+        values = np.frombuffer(batch.column(name).buffers()[1], np.float64)[batch.column(name).offset :][: len(batch)]
+        if not (np.isfinite(values).all() and (values >= 0).all() and (values < _MOST).all()):
+            raise ValueError(f"{name}: holds what is no time")

@@ -6,17 +6,21 @@ the run is marked ``interrupted``.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.document import run_from_document
+import msgspec
+import numpy as np
+
+from perfkit.codec import decode, parse_json, read_bytes, read_json
+from perfkit.document import Seal, read_stored, run_from_document
 from perfkit.errors import ReadError
 from perfkit.model import Check, Run, Severity, Validity
 from perfkit.readers.generator import generator_facts
-from perfkit.readers.recording import read_recording
+from perfkit.readers.recording import salvage
 from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.stages import stage_stats
 from perfkit.validity import check_run
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 TITLE = "run folders of perfkit (run.json)"
 DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
+NOTE_SCHEMA = "perfkit.quarantine/1"
+BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 QUARANTINE = ".quarantine"  # folder beside the runs: a note for each run that a person set aside
 
 
@@ -41,24 +47,42 @@ def read(path: Path) -> Run:
     folder = path if path.is_dir() else path.parent
     if not (folder / DOCUMENT).is_file():
         return _read_killed(folder)
-    run = run_from_document(_load(folder / DOCUMENT), str(folder / DOCUMENT))
+    stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
-    loader = (lambda: read_requests(parquet)) if parquet.is_file() else None
-    return _unless_set_aside(replace(run, source=str(folder), load_requests=loader), folder)
+    loader = (lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
+    return _unless_set_aside(replace(stored.run, source=str(folder), load_requests=loader), folder)
 
 
 def _unless_set_aside(run: Run, folder: Path) -> Run:
     """A note beside the run makes it invalid; the run itself stays as it was written."""
     folder = folder.resolve()
-    note = folder.parent / QUARANTINE / f"{folder.name}.json"
-    if not note.is_file():
+    file = folder.parent / QUARANTINE / f"{folder.name}.json"
+    if not file.is_file():
         return run
     try:
-        document = _load(note)
+        content = read_bytes(file)
+    except (ReadError, FileNotFoundError):
+        content = b""
+    check = quarantine_check(read_note(content, str(file)).reason)
+    return replace(run, validity=Validity((*run.validity.checks, check)))
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Why a person set a run aside, who, and when (UTC, ISO 8601)."""
+
+    reason: str = ""
+    by: str = ""
+    at: str = ""
+
+
+def read_note(content: bytes, place: str) -> Note:
+    """A note on a run; one that cannot be read still holds, and says so."""
+    unreadable = Note("no reason can be read")
+    try:
+        note = decode(parse_json(content, place), Note, place, schema=NOTE_SCHEMA, title="note")
     except ReadError:
-        document = {}
-    reason = document.get("reason") if isinstance(document, dict) else None
-    return replace(run, validity=Validity((*run.validity.checks, quarantine_check(str(reason or "no reason given")))))
+        return unreadable
+    return note if note.reason.strip() else unreadable
 
 
 def quarantine_check(reason: str) -> Check:
@@ -67,34 +91,110 @@ def quarantine_check(reason: str) -> Check:
     return Check("quarantined", reason, "no", Severity.INVALID, advice)
 
 
-def read_requests(parquet: Path) -> pd.DataFrame:
-    """Every request of a run, in the order in which they were recorded."""
+def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = None) -> pd.DataFrame:
+    """Every request of a run, in the order in which they were recorded.
+
+    Parameters
+    ----------
+    run, seal
+        What ``run.json`` says of them.  A file that is sealed must be the one that was written; of another the requests
+        must be as many, per service and of failures, as were summed up.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged, holds other requests, or more than there is memory for.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    is_sealed = check_requests(parquet, run, seal)
     try:
-        frame: pd.DataFrame = pq.read_table(parquet).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ReadError(f"{parquet}: cannot be read: {error}") from error
+        with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
+            _check_size(parquet, file.metadata, run)
+            table = file.read()
+        if not is_sealed:
+            table.validate(full=True)
+        frame: pd.DataFrame = table.to_pandas()
+    except (pa.ArrowException, *UNREADABLE) as error:
+        raise ReadError(f"{parquet}: cannot be read: {_first_line(error)}") from error
+    if run is not None and not is_sealed:
+        _check_counts(parquet, frame, run)
     return frame
 
 
-def _load(file: Path) -> Any:
+def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
+    """Whether the file is sealed; ``ReadError`` when it is, and is not what was written."""
+    if run is None or seal is None or seal.requests is None:
+        return False
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ReadError(f"{file}: line {error.lineno}: not JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise ReadError(f"{file}: is not UTF-8 text (byte {error.start})") from error
+        with parquet.open("rb") as file:
+            mark = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ReadError(f"{parquet}: cannot be read: {error.strerror or error}") from error
+    if mark != seal.requests:
+        raise ReadError(f"{parquet}: is not the file that was written; bring it back from a copy of the store")
+    return True
+
+
+# What Arrow and pandas raise for damaged files, besides Arrow's own errors
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+def _check_size(parquet: Path, metadata: Any, run: Run | None) -> None:
+    """Before anything is read: a small file may claim to hold more than fits into memory."""
+    counts = [stats.count for stats in run.services.values()] if run is not None else [None]
+    counted = sum(count or 0 for count in counts)
+    if None not in counts and metadata.num_rows != counted:
+        raise ReadError(f"{parquet}: holds {metadata.num_rows:,} requests; run.json was made of {counted:,}")
+    check_memory(parquet, metadata.num_rows, metadata.num_columns)
+
+
+def check_memory(path: Path, rows: int, columns: int) -> None:
+    """``ReadError`` for a table whose columns would not fit into the memory that is free."""
+    import psutil
+
+    needed, free = rows * max(columns, 1) * BYTES_PER_CELL, psutil.virtual_memory().available
+    if needed > free:
+        raise ReadError(
+            f"{path}: holds {rows:,} rows, which take about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are "
+            "free"
+        )
+
+
+def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
+    """Of a file without a seal: the requests that were summed up, or as many."""
+    try:
+        columns = request_columns(frame)
+    except ValueError as error:
+        raise ReadError(f"{parquet}: {error}") from error
+    if run.content_hash is None or columns.digest() == run.content_hash:
+        return
+    # The first versions hashed requests in another way; then their numbers have to do.
+    size = len(columns.names)
+    counts = np.bincount(columns.codes, minlength=size)
+    failures = np.bincount(columns.codes, columns.failed, minlength=size)
+    there = {name: (int(counts[code]), int(failures[code])) for code, name in enumerate(columns.names)}
+    if there != {name: (stats.count, stats.failures) for name, stats in run.services.items()}:
+        raise ReadError(f"{parquet}: holds other requests than the summary was made of")
 
 
 def _read_killed(folder: Path) -> Run:
     """What a killed run left: its intent, and the requests that had been flushed."""
-    run = run_from_document(_load(folder / STARTED), str(folder / STARTED))
-    frame = _salvage(folder)
-    columns = request_columns(frame)
+    run = run_from_document(read_json(folder / STARTED), str(folder / STARTED))
+    frame, unread = _salvage(folder)
+    try:
+        columns = request_columns(frame)
+    except ValueError as error:
+        raise ReadError(f"{folder}: {error}") from error
     summary = summarise_columns(columns)
     killed = "the run was killed before it could be finished"
+    if unread:
+        killed += f"; the last {unread:,} bytes of its recording cannot be read"
     facts = replace(generator_facts(folder / "source", run.profile), interrupted=killed, warm_up_s=summary.warm_up_s)
     return replace(
         run,
@@ -109,13 +209,15 @@ def _read_killed(folder: Path) -> Run:
     )
 
 
-def _salvage(folder: Path) -> pd.DataFrame:
+def _salvage(folder: Path) -> tuple[pd.DataFrame, int]:
+    """The requests of a run that was killed, and how many bytes of its recording cannot be read."""
     if (folder / RECORDING).is_file():
-        frame: pd.DataFrame = read_recording(folder / RECORDING).to_pandas()
-        return frame
+        recorded = salvage(folder / RECORDING)
+        frame: pd.DataFrame = recorded.table.to_pandas()
+        return frame, recorded.unread
     if (folder / REQUESTS).is_file():
-        return read_requests(folder / REQUESTS)
+        return read_requests(folder / REQUESTS), 0
     from perfkit.readers.recording import RECORDING_SCHEMA
 
     empty: pd.DataFrame = RECORDING_SCHEMA.empty_table().to_pandas()
-    return empty
+    return empty, 0

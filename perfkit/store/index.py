@@ -13,17 +13,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perfkit.document import parse_run
 from perfkit.errors import ReadError, StoreError
 from perfkit.model import Run
 from perfkit.store.index_rows import schema, table_of
 from perfkit.store.place import Place
-from perfkit.store.sealed import parse_run, run_document
+from perfkit.store.sealed import run_document
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE = ".index/runs.arrow"
-_TITLE = b"perfkit.index/1"
+_TITLE = b"perfkit.index/2"  # also counted up when runs are read in another way
 _HEAD = 64  # bytes: title and checksum; Arrow wants its buffers aligned to this
 SHARE_UNWRITTEN, MOST_UNWRITTEN = 0.02, 64  # runs read anew each time before the file is written again
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perfkit.document import dump_json
-from perfkit.readers.run_folder import QUARANTINE
+from perfkit.readers.run_folder import NOTE_SCHEMA, QUARANTINE, read_note
 from perfkit.store.place import Place
-
-SCHEMA = "perfkit.quarantine/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ def set_aside(place: Place, run_id: str, reason: str, by: str | None = None) -> 
     if not reason.strip():
         raise ValueError("reason: must say why the run is not to be used, got nothing")
     item = Quarantined(run_id, reason.strip(), by or _user(), datetime.now(UTC).isoformat(timespec="seconds"))
-    document = {"schema": SCHEMA, "run": run_id, "reason": item.reason, "by": item.by, "at": item.at}
+    document = {"schema": NOTE_SCHEMA, "run": run_id, "reason": item.reason, "by": item.by, "at": item.at}
     place.write(_path(run_id), dump_json(document).encode())
     return item
 
@@ -47,14 +44,19 @@ def quarantined(place: Place) -> dict[str, Quarantined]:
     return {run_id: _note(run_id, content) for run_id, (_, content) in zip(ids, found, strict=True)}
 
 
+def note_on(place: Place, run_id: str) -> Quarantined | None:
+    """The note on one run; ``None`` when it was not set aside.  A note that cannot be read still holds."""
+    ((_, content),) = place.read_many([_path(run_id)])
+    if isinstance(content, FileNotFoundError | NotADirectoryError):
+        return None
+    if isinstance(content, OSError) and not place.exists(_path(run_id)):
+        raise content  # such as a folder of notes that may not be looked into
+    return _note(run_id, content)
+
+
 def _note(run_id: str, content: bytes | OSError) -> Quarantined:
-    try:
-        document = json.loads(content) if isinstance(content, bytes) else {}
-    except ValueError:
-        document = {}
-    known = document if isinstance(document, dict) else {}
-    text = {name: str(known.get(name) or "") for name in ("reason", "by", "at")}
-    return Quarantined(run_id, **{**text, "reason": text["reason"] or "no reason can be read"})
+    note = read_note(content if isinstance(content, bytes) else b"", run_id)
+    return Quarantined(run_id, note.reason, note.by, note.at)
 
 
 def _path(run_id: str) -> str:

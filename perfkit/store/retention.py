@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from perfkit.errors import StoreError
+from perfkit.codec import read_json
+from perfkit.errors import ReadError, StoreError
 from perfkit.readers.run_folder import RECORDING, REQUESTS
 from perfkit.store.run_store import RunStore
 from perfkit.store.sealed import DROPPED, dropped_note
@@ -56,9 +56,11 @@ def protected_runs(baselines: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in sorted(baselines.rglob("*.json")) if baselines.is_dir() else []:
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise StoreError(f"{file}: cannot be read, so the runs it protects are not known: {error}") from error
+            document = read_json(file)
+        except FileNotFoundError:  # it was taken away meanwhile
+            continue
+        except ReadError as error:
+            raise StoreError(f"{error}; so the runs that this baseline protects are not known") from error
         found |= dict.fromkeys(_texts(document), str(file))
     return found
 

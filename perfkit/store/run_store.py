@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.document import dump_json, slug
+from perfkit.codec import parse_json
+from perfkit.document import Stored, dump_json, parse_run, read_stored, slug
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run, Validity
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
@@ -18,7 +18,7 @@ from perfkit.store import quarantine as notes
 from perfkit.store.index import Index, current_index
 from perfkit.store.place import CLAIM, Parcel, open_place
 from perfkit.store.quarantine import Quarantined
-from perfkit.store.sealed import candidate_ids, document_of, identity, parse_run, run_document, write_requests
+from perfkit.store.sealed import candidate_ids, document_of, identity, run_document, write_requests
 from perfkit.store.tables import (
     ScenarioSeries,
     history_frame,
@@ -136,12 +136,21 @@ class RunStore:
             raise self._no_run(run_id) from error
         except OSError as error:
             raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
-        run = parse_run(content, self.place.where(path))
+        stored = read_stored(content, self.place.where(path))
         parquet = f"{run_id}/{REQUESTS}"
-        loader = (lambda: self._read_requests(parquet)) if self._has_requests(parquet) else None
-        note = self.quarantined().get(run_id)
-        checks = (*run.validity.checks, *([quarantine_check(note.reason)] if note else []))
-        return replace(run, id=run_id, source=self.place.where(run_id), load_requests=loader, validity=Validity(checks))
+        loader = (lambda: self._read_requests(parquet, stored)) if self._has_requests(parquet) else None
+        note = self._note_on(run_id)
+        checks = (*stored.run.validity.checks, *([quarantine_check(note.reason)] if note else []))
+        return replace(
+            stored.run, id=run_id, source=self.place.where(run_id), load_requests=loader, validity=Validity(checks)
+        )
+
+    def _note_on(self, run_id: str) -> Quarantined | None:
+        try:
+            return notes.note_on(self.place, run_id)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.url}: the note on {run_id} cannot be read: {reason}") from error
 
     def _no_run(self, run_id: str) -> StoreError:
         return StoreError(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
@@ -149,18 +158,18 @@ class RunStore:
     def _has_requests(self, parquet: str) -> bool:
         return self.place.keeps_requests and self.place.exists(parquet)
 
-    def _read_requests(self, path: str) -> pd.DataFrame:
+    def _read_requests(self, path: str, stored: Stored) -> pd.DataFrame:
         from perfkit.readers.run_folder import read_requests
 
         if self.folder is not None:
-            return read_requests(self.folder / path)
+            return read_requests(self.folder / path, stored.run, stored.seal)
         with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
             local = Path(folder) / REQUESTS
             try:
                 self.place.fetch(path, local)
             except OSError as error:
                 raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
-            return read_requests(local)
+            return read_requests(local, stored.run, stored.seal)
 
     # Looking round ----------------------------------------------------------------------------------------------------
 
@@ -307,6 +316,6 @@ class RunStore:
         from perfkit.noise_profile import NoiseProfile
 
         try:
-            return NoiseProfile.from_dict(json.loads(self.place.read(path)))
-        except (OSError, ValueError):
+            return NoiseProfile.from_dict(parse_json(self.place.read(path), path), path)
+        except (OSError, ReadError):
             return None

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import dump_json, run_from_document, run_to_document
+from perfkit.codec import parse_json
+from perfkit.document import SEAL, canonical, document_hash, dump_json, read_stored, run_to_document
 from perfkit.errors import ReadError, StoreError
 from perfkit.model import Run
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS
 
-SEAL = "seal"
 DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
-MOST_REQUESTS = 10**15  # of one service; also their sum fits into 64 bits
 
 
 def identity(run: Run) -> str:
     """The same for the same measurements of the same scenario, under whatever id, and for nothing else."""
     content = run.content_hash
     if content is None:
-        document = {**run_to_document(run), "id": None}
-        content = hashlib.sha256(_canonical(document)).hexdigest()
+        document = json.loads(canonical({**run_to_document(run), "id": None}), parse_int=float)  # 50 and 50.0 are one
+        content = hashlib.sha256(canonical(document)).hexdigest()
     return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
@@ -46,7 +44,7 @@ def write_requests(run: Run, folder: Path) -> None:
     partial = folder / f".{REQUESTS}"
     try:
         table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         partial.replace(target)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         reason = "; ".join(map(str, error.args))
@@ -61,7 +59,12 @@ def document_of(run: Run, requests: Path) -> bytes:
     seal: dict[str, Any] = {"document": document_hash(document), "requests": None, "requests_bytes": None}
     if requests.is_file():
         seal |= {"requests": file_hash(requests), "requests_bytes": requests.stat().st_size}
-    return dump_json({**document, SEAL: seal}).encode()
+    content = dump_json({**document, SEAL: seal}).encode()
+    try:
+        read_stored(content, run.id)  # what could not be read again is not written
+    except ReadError as error:
+        raise StoreError(f"{error}; the run cannot be kept so") from error
+    return content
 
 
 def dropped_note(reason: str) -> bytes:
@@ -71,70 +74,32 @@ def dropped_note(reason: str) -> bytes:
 
 def renamed(content: bytes, run_id: str) -> bytes:
     """A sealed document under another id."""
-    document = json.loads(content)
-    document["id"] = run_id
-    if SEAL in document:
-        document[SEAL]["document"] = document_hash(document)
-    return dump_json(document).encode()
+    document = parse_json(content, run_id)
+    return dump_json(resealed({**document, "id": run_id})).encode()
 
 
-def document_hash(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a document without its seal, whatever its spaces and the order of its keys."""
-    return hashlib.sha256(_canonical({key: value for key, value in document.items() if key != SEAL})).hexdigest()
+def resealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of a run that was changed on purpose, sealed as it is now; one without a seal stays without.
+
+    What stands in the seal of the file of requests is kept: it was not changed.
+    """
+    if SEAL not in document:
+        return dict(document)
+    return {**document, SEAL: {**document[SEAL], "document": document_hash(document)}}
 
 
 def is_sealed(content: bytes) -> bool:
     """Whether a document is what was written; one without a seal, of an earlier perfkit, is when it can be read."""
     try:
-        document = json.loads(content)
-    except ValueError:
+        return not read_stored(content, DOCUMENT).changed
+    except ReadError:
         return False
-    return SEAL not in document or document[SEAL].get("document") == document_hash(document)
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def parse_run(content: bytes, place: str) -> Run:
-    """A run from its ``run.json``; ``ReadError`` for whatever else stands there."""
-    document = parse_document(content, place)
-    try:
-        run = run_from_document(document, place)
-        _check_plain(run)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise ReadError(f"{place}: {error}") from error
-    return run
-
-
-def _check_plain(run: Run) -> None:
-    """What a table of many runs relies on: numbers that fit, text that is text."""
-    if run.duration_s is not None and (isinstance(run.duration_s, bool | str) or not math.isfinite(run.duration_s)):
-        raise ValueError(f"duration_s: expected a number, got {run.duration_s!r}")
-    users = run.profile.users
-    if users is not None and (not isinstance(users, int | float) or not 0 <= users < MOST_REQUESTS):
-        raise ValueError(f"users: expected a number, got {users!r}")
-    if not isinstance(run.content_hash, str | None):
-        raise ValueError(f"content_hash: expected text, got {run.content_hash!r}")
-    counts = [number for stats in run.services.values() for number in (stats.count, stats.failures)]
-    if any(number is not None and number > MOST_REQUESTS for number in counts):
-        raise ValueError(f"a service has more than {MOST_REQUESTS:,} requests")
-
-
-def parse_document(content: bytes, place: str) -> Any:
-    """JSON, however broken; ``ReadError`` names the place."""
-    try:
-        if b"\\ud" in content.lower():  # half of a letter may be escaped in JSON, and then cannot be written anywhere
-            json.dumps(json.loads(content), ensure_ascii=False).encode()
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ReadError(f"{place}: not JSON: {error}") from error
-
-
-def _canonical(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
 def run_document(run_id: str) -> str:

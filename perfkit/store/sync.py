@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from perfkit.document import parse_run
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT, QUARANTINE
 from perfkit.store.place import HIDDEN, Parcel
 from perfkit.store.run_store import RunStore
-from perfkit.store.sealed import DROPPED, candidate_ids, dropped_note, is_sealed, parse_run, renamed, run_document
+from perfkit.store.sealed import DROPPED, candidate_ids, dropped_note, is_sealed, renamed, run_document
 from perfkit.store.verify import MISSING, verify_folder
 
 AT_ONCE = 8  # runs under way; most of the time is spent waiting for a server

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from perfkit.document import Seal, read_stored
 from perfkit.errors import ReadError
 from perfkit.model import Run
-from perfkit.readers.requests_frame import request_columns
-from perfkit.readers.run_folder import DOCUMENT, REQUESTS, read_requests
+from perfkit.readers.run_folder import DOCUMENT, REQUESTS, check_requests, read_requests
 from perfkit.store.run_store import RunStore
-from perfkit.store.sealed import DROPPED, SEAL, document_hash, file_hash, parse_document, parse_run, run_document
+from perfkit.store.sealed import DROPPED, run_document
 
 MISSING = f"{REQUESTS} is missing"
 
@@ -53,16 +52,14 @@ def _fetch(store: RunStore, run_id: str, folder: Path) -> None:
 def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
     """The same of a document and of the other files of its run in a local folder."""
     try:
-        document = parse_document(content, DOCUMENT)
-        run = parse_run(content, DOCUMENT)
+        stored = read_stored(content, DOCUMENT)
     except ReadError as error:
         return Verified(run_id, (str(error),))
-    sealed = document.get(SEAL)
-    seal: Mapping[str, Any] = sealed if isinstance(sealed, Mapping) else {}
+    run, seal = stored.run, stored.seal
     problems, notes = [], []
-    if not seal:
+    if seal is None:
         notes.append("has no seal: an earlier perfkit wrote it, and changes of its summary cannot be told")
-    elif seal.get("document") != document_hash(document):
+    elif stored.changed:
         problems.append(f"{DOCUMENT} was changed after it was written")
     if run.id != run_id:
         notes.append(f"calls itself {run.id}: the folder was renamed or copied")
@@ -72,22 +69,13 @@ def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
     return Verified(run_id, tuple(problems), tuple(notes))
 
 
-def _requests(folder: Path, seal: Mapping[str, Any], run: Run) -> Iterator[str]:
+def _requests(folder: Path, seal: Seal | None, run: Run) -> Iterator[str]:
     file = folder / REQUESTS
     if not file.is_file():
-        if seal.get("requests") and not (folder / DROPPED).is_file():
+        if seal is not None and seal.requests and not (folder / DROPPED).is_file():
             yield MISSING
         return
-    if seal:
-        if seal.get("requests") != file_hash(file):
-            yield f"{REQUESTS} is not the file that was written"
-        return
     try:
-        columns = request_columns(read_requests(file))
-    except (ReadError, ValueError) as error:
-        yield f"{REQUESTS}: {error}"
-        return
-    counts = [sum(getattr(stats, name) or 0 for stats in run.services.values()) for name in ("count", "failures")]
-    # The first versions hashed requests in another way; then their number has to do.
-    if columns.digest() != run.content_hash and [len(columns.failed), int(columns.failed.sum())] != counts:
-        yield f"{REQUESTS} holds other requests than the summary was made of"
+        read_requests(file, run, seal) if seal is None else check_requests(file, run, seal)
+    except ReadError as error:
+        yield str(error).replace(f"{file}: ", f"{REQUESTS} ", 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from perfkit.codec import decode, read_json
 from perfkit.deliver.github.access import Access
 from perfkit.deliver.github.client import Client, Patience
 from perfkit.deliver.github.marker import digest
@@ -17,7 +19,7 @@ from perfkit.deliver.github.outbox import Outbox, Unsent
 from perfkit.deliver.github.steps import Call
 from perfkit.deliver.github.troubles import of_nonsense
 from perfkit.deliver.github.trust import Trust
-from perfkit.errors import DeliveryError, SettingsError
+from perfkit.errors import DeliveryError, ReadError, SettingsError
 
 Tell = Callable[[str], None]
 _REF = re.compile(r"refs/pull/(\d+)/")
@@ -62,19 +64,34 @@ def pull_request_of(environment: Mapping[str, str] | None = None) -> int:
     return number
 
 
+class _Pull(msgspec.Struct, frozen=True):
+    number: Annotated[int, msgspec.Meta(gt=0)]
+
+
+class _Issue(msgspec.Struct, frozen=True):
+    number: Annotated[int, msgspec.Meta(gt=0)]
+    pull_request: dict[str, Any] | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """Of what triggered a workflow: the pull request that it is about, or an issue, which may be one."""
+
+    pull_request: _Pull | None = None
+    issue: _Issue | None = None
+
+
 def _in_event(path: str) -> int | None:
     if not path:
         return None
     try:
-        event = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"GITHUB_EVENT_PATH: {path}: cannot be read: {error}") from error
-    if not isinstance(event, Mapping):
-        return None
-    issue = event.get("issue")
-    places = [event.get("pull_request"), issue if isinstance(issue, Mapping) and "pull_request" in issue else None]
-    numbers = [place.get("number") for place in places if isinstance(place, Mapping)]
-    return next((number for number in numbers if isinstance(number, int) and number > 0), None)
+        event = decode(read_json(Path(path)), _Event, path)
+    except FileNotFoundError as error:
+        raise SettingsError(f"GITHUB_EVENT_PATH: {path}: cannot be read: {error.strerror}") from error
+    except ReadError as error:
+        raise SettingsError(f"GITHUB_EVENT_PATH: {error}") from error
+    if event.pull_request is not None:
+        return event.pull_request.number
+    return event.issue.number if event.issue is not None and event.issue.pull_request is not None else None
 
 
 def post_comment(
@@ -124,12 +141,18 @@ def _kept(outbox: Outbox, comment: Comment, tell: Tell) -> Unsent:
         return Unsent(Path(), "", content)
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    number: Annotated[int, msgspec.Meta(gt=0)]
+    name: str
+    text: str
+
+
 def _unpacked(one: Unsent) -> Comment:
-    content = one.content
     try:
-        return Comment(int(content["number"]), str(content["name"]), str(content["text"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DeliveryError(f"{one.file}: is no comment that waits ({error}); remove it") from error
+        kept = decode(dict(one.content), _Kept, f"{one.file}: content")
+    except ReadError as error:
+        raise DeliveryError(f"{error}; it is no comment that waits: remove it") from error
+    return Comment(kept.number, kept.name, kept.text)
 
 
 def _sent(comment: Comment, client: Client) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from perfkit.codec import decode
 from perfkit.config import Settings
 from perfkit.deliver.github.access import Access
 from perfkit.deliver.github.client import Client, Patience
@@ -115,8 +118,14 @@ def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
 
 def _unpacked(one: Unsent) -> Result:
     """``ReadError`` for what another perfkit kept."""
-    report = one.content.get("report")
-    return result_of(one.content.get("result"), str(one.content.get("place")), Path(report) if report else None)
+    kept = decode(dict(one.content), _Kept, f"{one.file}: content")
+    return result_of(kept.result, kept.place, Path(kept.report) if kept.report else None)
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    place: str
+    result: dict[str, Any]
+    report: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,19 @@ what it had sent is found on the server, not sent again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from perfkit.codec import Time, decode, read_json, utc
 from perfkit.deliver.github.access import Access
 from perfkit.deliver.github.marker import digest
 from perfkit.document import dump_json
+from perfkit.errors import ReadError
 from perfkit.whole_file import write_whole
 
 SCHEMA = "perfkit.unsent/1"
@@ -55,8 +58,8 @@ class Outbox:
                 found.append(_read(file))
             except FileNotFoundError:  # another call has sent it
                 continue
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                notes.append(f"{file}: cannot be read and is left there: {error}")
+            except ReadError as error:
+                notes.append(f"{error}; it is left there and not sent")
         return tuple(sorted(found, key=lambda one: one.kept_at)), tuple(notes)
 
     def sent(self, one: Unsent) -> None:
@@ -64,7 +67,7 @@ class Outbox:
         try:
             if _read(one.file).kept_at == one.kept_at:
                 one.file.unlink()
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ReadError):
             return  # it is gone, or never was there
 
     @property
@@ -72,8 +75,11 @@ class Outbox:
         return self.folder / "github" / f"{self.kind}-{digest(f'{self.access.api} {self.access.repository}')}"
 
 
+class _Document(msgspec.Struct, frozen=True):
+    kept_at: Time
+    content: dict[str, Any]
+
+
 def _read(file: Path) -> Unsent:
-    plain = json.loads(file.read_text("utf-8"))
-    if plain["schema"] != SCHEMA:
-        raise ValueError(f"not of schema {SCHEMA!r}; it may come from a newer perfkit")
-    return Unsent(file, str(plain["kept_at"]), dict(plain["content"]))
+    plain = decode(read_json(file), _Document, str(file), schema=SCHEMA, title="message")
+    return Unsent(file, utc(plain.kept_at).isoformat(), plain.content)
