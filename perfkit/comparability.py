@@ -6,11 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from perfkit.alike import check_alike
-from perfkit.model import Check, Run, Severity
+from perfkit.coverage import (
+    ENOUGH,
+    NO_COVERAGE,
+    Absence,
+    Coverage,
+    listed,
+    measured,
+    named,
+    percent,
+    renames,
+    service_coverage,
+)
+from perfkit.model import Check, Gap, Run, Severity
+from perfkit.policy import Policy
 from perfkit.validity import MANY_ERRORS_PCT
 
 LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
-SHARE_DIFFERS = 0.10  # gap between the shares of requests that the common services carry
+SHARE_DIFFERS = 0.10  # share of the requests from which on services sway what is said of the whole run
 SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not the same answers
 ERRORS_DIFFER_PP = 10.0  # gap between error rates from which latencies describe error pages
 DURATION_DIFFERS = 2.0  # factor between run lengths
@@ -29,13 +42,16 @@ PLANNED = {
 class Comparability:
     """What the two sides have in common, and why some of it may not be claimed.
 
-    ``services`` are those on both sides.  ``capped`` maps a service to the reason why its latency and throughput may be
-    reported but not called a regression or an improvement.
+    ``services`` are those that are judged.  ``capped`` maps a service to the reason why its latency and throughput may
+    be reported but not called a regression or an improvement.  ``gaps`` says what is missing or in doubt: it hides no
+    finding, and keeps the whole comparison from being green.
     """
 
     services: tuple[str, ...]
     checks: tuple[Check, ...]
     capped: Mapping[str, str]
+    gaps: tuple[Gap, ...] = ()
+    coverage: Coverage = NO_COVERAGE
 
     @property
     def ok(self) -> bool:
@@ -44,39 +60,44 @@ class Comparability:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What did not pass, in words."""
-        return tuple(check.advice for check in self.checks if check.severity is not Severity.OK)
+        """What did not pass, in words; what makes the comparison invalid comes first."""
+        bad = [check for check in self.checks if check.severity is not Severity.OK]
+        return tuple(check.advice for check in sorted(bad, key=lambda check: check.severity is not Severity.INVALID))
 
 
-def check_sides(baseline: Sequence[Run], candidate: Sequence[Run]) -> Comparability:
+def check_sides(
+    baseline: Sequence[Run],
+    candidate: Sequence[Run],
+    policy: Policy | None = None,
+    coverage: Coverage | None = None,
+) -> Comparability:
     """Whether two sets of runs may be compared.
 
-    Invalid: a side without runs, an unfit run, the same run twice, no common service, services that carry different
-    shares of the load, and a load that is known to differ.  A load that a summary file merely declares, or that only
-    rate and latency tell of, caps the verdicts on latency and throughput at ``inconclusive`` instead.
+    Invalid: a side without runs, an unfit run, the same run twice, no common service, judged services that carry too
+    little of the load of either side (by evidence only: fixed limits judge what both sides have), and a load that is
+    known to differ.  A load that a summary file merely declares, or that only rate and latency tell of, caps the
+    verdicts on latency and throughput at ``inconclusive`` instead.
     """
-    common = _common_services(baseline, candidate)
+    policy = policy or Policy()
+    if coverage is None:
+        coverage = service_coverage(baseline, candidate, policy.alpha)
+    common = coverage.services if baseline and candidate else ()
     load, cap_all = _load(baseline, candidate, common)
     capped = dict.fromkeys(common, cap_all) if cap_all else {}
-    checks = [
-        *_fit(baseline, candidate),
-        *_same_run(baseline, candidate),
-        *_services(baseline, candidate, common),
-        *load,
-    ]
+    checks = [*_fit(baseline, candidate), *_same_run(baseline, candidate)]
+    gaps: list[Gap] = []
+    missing = list(_services(coverage, policy)) if baseline and candidate else []
+    for check, gap in sorted(missing, key=lambda pair: pair[0].severity is Severity.INVALID):
+        checks.append(check)
+        gaps += [gap] if gap is not None else []
+    checks += load
     for name in common:
-        for check in _same_answers(name, baseline, candidate):
+        sides = measured(name, baseline), measured(name, candidate)
+        for check in _same_answers(name, *sides):
             checks.append(check)
             capped.setdefault(name, check.advice)
     checks += check_alike(baseline, candidate)
-    return Comparability(common, tuple(checks), capped)
-
-
-def _common_services(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[str, ...]:
-    every = [run.services for run in (*baseline, *candidate)]
-    if not baseline or not candidate:
-        return ()
-    return tuple(name for name in every[0] if all(name in services for services in every))
+    return Comparability(common, tuple(checks), capped, tuple(gaps), coverage)
 
 
 def _fit(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
@@ -101,36 +122,70 @@ def _same_run(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Che
         seen[key] = run.id
 
 
-def _services(baseline: Sequence[Run], candidate: Sequence[Run], common: tuple[str, ...]) -> Iterable[Check]:
-    if not baseline or not candidate:
+def _services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check, Gap | None]]:
+    """What is not measured on both sides; with the gap, where it keeps the comparison from being green."""
+
+    def check(text: str, severity: Severity = Severity.WARN, value: float | str | None = None) -> Check:
+        return Check("services", value, ENOUGH, severity, text)
+
+    def gap(
+        text: str, advice: str, severity: Severity = Severity.WARN, value: float | str | None = None
+    ) -> tuple[Check, Gap]:
+        return check(text, severity, value), Gap(text, advice)
+
+    renamed = tuple(renames(coverage.absences))
+    strict = policy.rule == "evidence"
+    alone = [item for item in coverage.absences if item.alias is None]
+    rare = [item for item in alone if not item.is_new and item.is_chance(policy.alpha)]
+    gone = [item for item in alone if item.is_whole and not item.is_new and item not in rare]
+    new = [item for item in alone if item.is_new]
+    before, after = coverage.shares
+    if not coverage.services:
+        text = " ".join(("The two sides have no service in common.", *(text for text, _ in renamed)))
+        yield gap(text, " ".join(advice for _, advice in renamed) or _ANOTHER_LOAD, Severity.INVALID, 0.0)
         return
-    names = {name for run in (*baseline, *candidate) for name in run.services}
-    missing = sorted(names - set(common))
-    if not common:
-        yield Check("services", 0, 1, Severity.INVALID, "The two sides have no service in common.")
-    elif missing:
-        left_out = f"Not in every run, so left out: {', '.join(missing)}. "
-        before, after = (_share(runs, common) for runs in (baseline, candidate))
-        if before is None or after is None:
-            advice = left_out + "How many requests they carry is not known, so nothing can be claimed for the whole."
-            yield Check("services", "unknown share", SHARE_DIFFERS, Severity.INVALID, advice)
-            return
-        gap = abs(before - after)
-        bad = Severity.INVALID if gap > SHARE_DIFFERS else Severity.WARN
-        advice = (
-            f"{left_out}The common services carry {before:.0%} of the baseline's and {after:.0%} of the candidate's "
-            "requests."
+    if (before is None or after is None) and coverage.absences:
+        text = f"Not measured on both sides: {listed(coverage.absences)}. How many requests they carry is not known."
+        yield gap(text, _ANOTHER_LOAD, _worst(strict), "unknown share")
+    elif before is not None and after is not None and min(before, after) < ENOUGH and (strict or not (renamed or gone)):
+        what = "and nothing can be judged" if strict else "which changes the load of the rest"
+        text = (
+            f"The services that both sides measured carry {percent(before)} of the baseline's and {percent(after)} of "
+            f"the candidate's requests: another load was measured, {what}."
         )
-        yield Check("services", round(gap, 3), SHARE_DIFFERS, bad, advice)
+        yield gap(text, "" if renamed or gone else _ANOTHER_LOAD, _worst(strict), round(min(before, after), 3))
+    for text, advice in renamed:
+        yield gap(text, advice)
+    if gone:
+        text = f"Not measured in the candidate: {listed(gone, 'the baseline')}."
+        verb = "it was" if len(gone) == 1 else "they were"
+        yield gap(
+            text,
+            f"Find out why {named(gone)} got no request; if {verb} removed on purpose, measure a new baseline.",
+        )
+    for item in alone:
+        if not item.is_whole and item not in rare:
+            runs = f"{item.lacking} of {item.runs} runs of the {item.side}"
+            text = f"{item.service}: no request in {runs}, so it is judged by the others."
+            yield gap(text, f"Find out why {item.service} got no request there.")
+    if limited := [item for item in coverage.absences if _is_limited(item, policy)]:
+        text = f"The policy has limits for {named(limited)}, of which the candidate has no request."
+        yield gap(text, "", _worst(strict))
+    if new:
+        yield check(f"New in the candidate, so left out: {listed(new, 'the candidate')}."), None
+    if rare:
+        yield check(f"Called so rarely that chance explains runs without them, so left out: {listed(rare)}."), None
 
 
-def _share(runs: Sequence[Run], common: tuple[str, ...]) -> float | None:
-    """Share of all requests that the common services carry; ``None`` where a count is not known."""
-    if any(stats.count is None for run in runs for stats in run.services.values()):
-        return None
-    total = sum(stats.count or 0 for run in runs for stats in run.services.values())
-    kept = sum(run.services[name].count or 0 for run in runs for name in common)
-    return kept / total if total else None
+_ANOTHER_LOAD = "Measure both sides with the same load script."
+
+
+def _worst(strict: bool) -> Severity:
+    return Severity.INVALID if strict else Severity.WARN
+
+
+def _is_limited(item: Absence, policy: Policy) -> bool:
+    return item.is_whole and not item.is_new and item.service in policy.limited_services
 
 
 def _load(baseline: Sequence[Run], candidate: Sequence[Run], common: tuple[str, ...]) -> tuple[list[Check], str | None]:
@@ -176,7 +231,7 @@ def _offered_load(baseline: Sequence[Run], candidate: Sequence[Run], common: tup
 def _in_flight(runs: Sequence[Run], common: tuple[str, ...]) -> tuple[float, float] | None:
     """Requests per second and in flight over the common services, mean over runs; ``None`` where not known."""
     rate = flight = 0.0
-    for stats in (run.services[name] for run in runs for name in common):
+    for stats in (run.services[name] for run in runs for name in common if name in run.services):
         if stats.rps is None or stats.avg_latency_ms is None:
             return None
         rate += stats.rps / len(runs)

@@ -22,6 +22,7 @@ from perfkit.model import (
     Check,
     Comparison,
     Finding,
+    Gap,
     HistoryNote,
     Metric,
     Run,
@@ -271,8 +272,11 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     checks: tuple[Check, ...]
     history: dict[str, Any] | None = None
+    gaps: tuple[Gap, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.gaps and self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
+            raise ValueError(f"verdict: is {self.verdict.value}, and something is missing: {self.gaps[0].text}")
         for finding in self.findings:
             Metric(finding.metric)
             if self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) and finding.verdict is Verdict.REGRESSION:
@@ -299,6 +303,7 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
         warnings=known.warnings,
         checks=known.checks,
         history=_history(known.history, place) if known.history is not None else None,
+        gaps=known.gaps,
     )
 
 

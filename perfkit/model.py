@@ -352,8 +352,22 @@ class HistoryNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """What a comparison lacks or doubts, such as a service that the candidate did not call, and what to do about it.
+
+    It hides no finding, and keeps the verdict from being ``no_change`` or ``improvement``.
+    """
+
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Candidate against baseline: one verdict, its findings, and what to know about them."""
+    """Candidate against baseline: one verdict, its findings, and what to know about them.
+
+    While there are ``gaps`` it is not green: they say what is missing or in doubt.
+    """
 
     verdict: Verdict
     comparable: bool
@@ -366,6 +380,7 @@ class Comparison:
     warnings: tuple[str, ...]
     checks: tuple[Check, ...] = ()
     history: HistoryNote | None = None
+    gaps: tuple[Gap, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.comparison/1``."""
@@ -378,6 +393,7 @@ class Comparison:
             "confidence": self.confidence,
             "baseline": self.baseline.to_dict(),
             "candidate": self.candidate.to_dict(),
+            "gaps": [{"text": gap.text, "advice": gap.advice} for gap in self.gaps],
             "warnings": list(self.warnings),
             "checks": [check.to_dict() for check in self.checks],
             "findings": [finding.to_dict() for finding in self.findings],

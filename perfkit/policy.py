@@ -200,6 +200,12 @@ class Policy:
         """Services that have tolerances of their own."""
         return tuple(name for name, value in self.tolerance.items() if isinstance(value, Mapping))
 
+    @property
+    def limited_services(self) -> tuple[str, ...]:
+        """Services that have tolerances or objectives of their own."""
+        objectives = (name for name in self.objectives if name not in _METRIC_NAMES)
+        return tuple(dict.fromkeys((*self.services, *objectives)))
+
     def _limits(self, service: str | None) -> dict[str, Limit]:
         table: dict[str, Any] = dict(EVIDENCE_TOLERANCE if self.rule == "evidence" else THRESHOLD_LIMITS)
         table.update({name: value for name, value in self.tolerance.items() if not isinstance(value, Mapping)})
@@ -213,6 +219,11 @@ class Policy:
     def limit(self, service: str, metric: str) -> Limit | None:
         """The limit that holds for one service and metric, or ``None`` where it is not judged."""
         return self._limits(service).get(Metric(metric).value)
+
+    def names_limit(self, service: str, metric: str) -> bool:
+        """Whether the policy itself, and not its rule's defaults, sets this limit."""
+        own = self.tolerance.get(service)
+        return metric in self.tolerance or (isinstance(own, Mapping) and metric in own)
 
     def objectives_of(self, service: str | None) -> tuple[Objective, ...]:
         """The absolute limits that hold for one service, in the order of metrics."""

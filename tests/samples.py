@@ -219,6 +219,15 @@ KNOWN_BASELINE = {
         "total_failures": 0,
         "timestamp": "2025-10-17T14:30:04Z",
     },
+    "mcp_server": {
+        "baseline_users": 1,
+        "p95_latency_ms": 3500.0,
+        "error_rate_pct": 0.0,
+        "rps": 15.0,
+        "total_requests": 90,
+        "total_failures": 0,
+        "timestamp": "2025-10-17T14:30:04Z",
+    },
 }
 KNOWN_CANDIDATE = {
     "api_gateway": {

@@ -23,6 +23,7 @@ LEVELS = [
     "stats",
     "validity",
     "alike",
+    "coverage",
     "comparability",
     "noise_profile",
     "readers",

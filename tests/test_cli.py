@@ -289,3 +289,37 @@ def test_a_scenario_that_the_store_does_not_know_is_told(here: Path) -> None:
     said = perfkit("runs", "--store", REPOSITORY / "data" / "samples" / "baseline", "--scenario", "dmo")
     assert (said.code, "did you mean 'demo'?" in said.err) == (2, True)
     assert "is a file" in perfkit("runs", "--store", here / "metrics.json").err
+
+
+def test_the_classic_pipeline_from_the_simulator_to_the_issue(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The baseline profiles three services, the progressive run two of them, with errors that the baseline has not."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "acme/shop")
+    (here / "perfkit.toml").write_text(
+        '[scenario.api]\nenvironment = { PERFKIT_DEMO_WEIGHTS = "api_gateway=3,rag_service=1" }\n'
+        '[issues]\nrepository = "acme/shop"\n'
+    )
+    assert perfkit("simulate", "baseline", "--seed", "1", "--at", "2026-01-02T03:04:05Z", "--output", "base").code == 0
+    api = ("simulate", "api", "--seed", "2", "--users", "3", "--duration", "60s", "--at", "2026-01-02T04:00:00Z")
+    assert perfkit(*api, "--inject", "rag_service:error_rate_pct=4", "--output", "new").code == 0
+    base, new = (next((here / name).glob("*_stats.csv")) for name in ("base", "new"))
+    assert perfkit("baseline", "extract", base).code == 0
+    assert perfkit("metrics", new, "--output", "metrics.json").code == 0
+    assert set(json.loads((here / "performance-baselines-v2.json").read_text())) == {
+        "api_gateway",
+        "rag_service",
+        "mcp_server",
+    }
+    document = json.loads(perfkit(*KNOWN_ANSWER, "--rule", "threshold", "--format", "json").out)
+    assert {f["service"] for f in document["findings"]} == {"api_gateway", "rag_service"}
+    assert [f["service"] for f in document["findings"] if f["verdict"] == "regression"] == ["rag_service"]
+    said = perfkit(
+        *KNOWN_ANSWER, "--rule", "threshold", "--format", "markdown", "--output", "reports/regression-analysis.md"
+    )
+    text = (here / "reports" / "regression-analysis.md").read_text()
+    assert (said.code, document["verdict"]) == (1, "regression")
+    assert "| 6 | 5 | 1 |" in text
+    assert "Not measured in the candidate: mcp_server (" in text
+    (here / "result.json").write_text(json.dumps(document))
+    issue = perfkit("issue", "result.json", "--dry-run")
+    assert issue.code == 0
+    assert "rag_service" in issue.out

@@ -1,11 +1,14 @@
 """The known answer of the classic pipeline, under both rules, and the threshold rule by itself."""
 
+import json
 import math
 
 import pytest
 from samples import known_answer_files, plain_stats, run
 
 from perfkit import Policy, ServiceStats, compare
+from perfkit.model import Verdict
+from perfkit.render.words import headlines, next_step
 
 THRESHOLD = Policy(rule="threshold")
 
@@ -55,6 +58,37 @@ def test_known_answer_under_the_evidence_rule(known_answer):
         assert errors.runs_needed > 1
         assert found[service, "rps"].verdict == "inconclusive"
         assert any("1 user" in warning for warning in found[service, "rps"].warnings)
+
+
+def test_the_service_that_only_the_baseline_profiled_is_named_and_hides_nothing(known_answer):
+    comparison = compare(known_answer[:1], known_answer[1:], policy=THRESHOLD)
+    counts = [len(comparison.by_verdict(Verdict(word))) for word in ("no_change", "regression")]
+    assert (len(comparison.findings), *counts, comparison.comparable) == (4, 2, 2, True)
+    text = "Not measured in the candidate: mcp_server (17 % of the baseline's requests)."
+    assert text in [gap.text for gap in comparison.gaps]
+    assert text in comparison.warnings
+    assert text in headlines(comparison)
+    assert "why mcp_server got no request" in next_step(comparison)
+
+
+def test_limits_that_both_sides_keep_are_not_green_while_a_service_is_missing(tmp_path):
+    files = known_answer_files(tmp_path)
+    candidate = json.loads(files[1].read_text())
+    candidate = {name: entry | {"error_rate_pct": 0.0, "total_failures": 0} for name, entry in candidate.items()}
+    files[1].write_text(json.dumps(candidate))
+    comparison = compare(files[:1], files[1:], policy=THRESHOLD)
+    assert {finding.verdict.value for finding in comparison.findings} == {"no_change"}
+    assert (comparison.verdict, comparison.comparable) == ("inconclusive", True)
+
+
+def test_a_limited_metric_that_one_side_does_not_know_is_said_and_not_green():
+    sides = [
+        [run({"a": ServiceStats(100, 0, rps=5.0, **more)}, number=n)]
+        for n, more in enumerate(({"p95_latency_ms": 10.0}, {}))
+    ]
+    comparison = compare(*sides, policy=THRESHOLD)
+    assert comparison.verdict == "inconclusive"
+    assert comparison.gaps[0].text == "P95 latency is not known in the candidate, so it is not judged: a."
 
 
 @pytest.mark.parametrize("rule", ["evidence", "threshold"])

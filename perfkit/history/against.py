@@ -79,7 +79,7 @@ def judge_history(
             news.append(held.unheard.headline)
         if len(candidates) == 1 and policy.rule == "evidence":
             findings = doubted(comparison.findings, strays_of(timeline_of(candidates[0].scenario, earlier), policy))
-            comparison = replace(comparison, findings=findings, verdict=overall(findings, policy))
+            comparison = replace(comparison, findings=findings, verdict=overall(findings, policy, comparison.gaps))
         comparison = replace(comparison, verdict=Verdict.REGRESSION if news else comparison.verdict)
     else:
         news = []
@@ -144,7 +144,7 @@ def _softened(comparison: Comparison, near: Sequence[Acknowledgement], policy: P
     if not near or not comparison.comparable:
         return comparison
     findings = tuple(softened(finding, near) for finding in comparison.findings)
-    return replace(comparison, findings=findings, verdict=overall(findings, policy))
+    return replace(comparison, findings=findings, verdict=overall(findings, policy, comparison.gaps))
 
 
 def _document(

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from perfkit.comparability import check_sides
+from perfkit.comparability import Comparability, check_sides
+from perfkit.coverage import service_coverage
 from perfkit.errors import did_you_mean
-from perfkit.judge.equal_load import by_stage
+from perfkit.judge.equal_load import by_stage, of_stages
 from perfkit.judge.evidence import by_evidence
 from perfkit.judge.objective import by_objective
+from perfkit.judge.question import questions, unstated
 from perfkit.judge.threshold import by_threshold
 from perfkit.judge.whole_run import NAME
-from perfkit.model import Comparison, Finding, Run, Side, Verdict
+from perfkit.model import Check, Comparison, Finding, Gap, Run, Severity, Side, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
 
@@ -27,22 +29,29 @@ def judge(
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
     policy = policy.for_scenario(candidate[0].scenario if candidate else "")
     whole = Side(tuple(baseline)), Side(tuple(candidate))
+    coverage = service_coverage(baseline, candidate, policy.alpha)
+    asked = policy
     baseline, candidate, policy = by_stage(baseline, candidate, policy)
-    sides = check_sides(baseline, candidate)
+    if policy is not asked:
+        coverage = of_stages(coverage, service_coverage(baseline, candidate, policy.alpha), whole[0].runs)
+    sides = check_sides(baseline, candidate, asked, coverage)
     findings: tuple[Finding, ...] = ()
     if sides.services and policy.rule == "evidence":
         findings = by_evidence(baseline, candidate, sides, policy, profile)
     elif sides.services:
         findings = by_threshold(baseline, candidate, sides, policy)
     if sides.services:
-        findings = (*findings, *by_objective(baseline, candidate, sides.services, policy, profile))
+        findings = (*findings, *by_objective(baseline, candidate, _with_objectives(sides), policy, profile))
+    metrics = tuple(unstated(questions(baseline, candidate, sides.services, policy), policy))
+    checks = (*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in metrics))
+    gaps = (*sides.gaps, *(gap for _, gap in metrics if gap is not None))
     missing = policy.required_runs - min(len(baseline), len(candidate))
     if missing > 0:
         findings = tuple(_too_early(finding, missing) for finding in findings)
-    verdict = overall(findings, policy) if sides.ok and findings else Verdict.INVALID
+    verdict = overall(findings, policy, gaps) if sides.ok and findings else Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)
-    warnings = [*sides.warnings, *_unknown_services(sides.services, policy)]
+    warnings = [*sides.warnings, *(text for text, _ in metrics), *_unknown_services(asked.limited_services, whole)]
     if missing > 0:
         warnings.append(
             f"The policy asks for {policy.required_runs} runs on each side; there are {len(baseline)} and "
@@ -60,22 +69,29 @@ def judge(
         candidate=whole[1],
         findings=findings,
         warnings=tuple(dict.fromkeys(warnings)),
-        checks=sides.checks,
+        checks=checks,
+        gaps=gaps,
     )
 
 
-def _unknown_services(services: Sequence[str], policy: Policy) -> Iterator[str]:
-    """A tolerance for a service that is not there is a misspelling more often than not."""
-    for name in policy.services:
+def _with_objectives(sides: Comparability) -> tuple[str, ...]:
+    """The services whose level can be held against a limit: those of the candidate, new ones too."""
+    return (*sides.services, *(item.service for item in sides.coverage.absences if item.is_new))
+
+
+def _unknown_services(limited: Sequence[str], sides: tuple[Side, Side]) -> Iterator[str]:
+    """A limit for a service that is not there is a misspelling more often than not."""
+    services = dict.fromkeys(name for side in sides for run in side.runs for name in run.services)
+    for name in limited:
         if services and name not in (*services, NAME):
-            yield f"The policy has tolerances for {name!r}, which is not compared here{did_you_mean(name, services)}."
+            yield f"The policy has limits for {name!r}, which is not compared here{did_you_mean(name, services)}."
 
 
-def overall(findings: Sequence[Finding], policy: Policy) -> Verdict:
-    """The verdict of a whole comparison whose sides are fit, from those of its findings."""
+def overall(findings: Sequence[Finding], policy: Policy, gaps: Sequence[Gap] = ()) -> Verdict:
+    """The verdict of a whole comparison whose sides are fit, from those of its findings and from what is missing."""
     if any(finding.verdict is Verdict.REGRESSION for finding in findings):
         return Verdict.REGRESSION
-    if any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
+    if gaps or any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
         return Verdict.INCONCLUSIVE
     if findings and all(finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
         return Verdict.INCONCLUSIVE

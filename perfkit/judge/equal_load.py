@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from perfkit.coverage import Coverage
 from perfkit.model import Run, ServiceStats
 from perfkit.policy import Policy
 
@@ -45,6 +46,14 @@ def _spread(table: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dic
     """A table of the policy, with what it says of a service said of each of its stages."""
     staged = {name: table[service] for service in names if service in table for name in names[service]}
     return {key: value for key, value in table.items() if key not in names} | staged
+
+
+def of_stages(whole: Coverage, staged: Coverage, runs: Sequence[Run]) -> Coverage:
+    """The coverage of the stages, where a service that whole runs lack is missing once, and not in each stage."""
+    missing = {item.service for item in whole.absences}
+    more = (item for item in staged.absences if service_of(item.service, runs) not in missing)
+    absences = (*whole.absences, *(replace(item, alias=None) for item in more))
+    return replace(whole, services=staged.services, absences=absences)
 
 
 def service_of(name: str, runs: Sequence[Run]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perfkit.comparability import SHARE_DIFFERS, Comparability
+from perfkit.coverage import Coverage, measured, percent
 from perfkit.judge.budget import shares
 from perfkit.judge.question import Question, blank, questions
 from perfkit.judge.whole_run import NAME, with_whole
@@ -44,12 +45,13 @@ def by_evidence(
     better = weighted_holm({n: _p_better(asked[n], e) for n, e in effects.items()}, levels)
     findings = []
     for number, question in enumerate(asked):
+        having = measured(question.service, baseline), measured(question.service, candidate)
         if number in effects:
             judgement = _Judgement(effects[number], worse[number], better[number], levels[number], policy)
-            finding = _answer(question, baseline, candidate, judgement)
-            findings.append(_cap(finding, capped.get(question.service)))
+            finding = _answer(question, having[0], having[1], judgement)
+            findings.append(_of_the_mix(_cap(finding, capped.get(question.service)), sides.coverage))
         elif question.gating:
-            findings.append(_unanswered(question, baseline, candidate))
+            findings.append(_unanswered(question, having[0], having[1]))
     return tuple(findings)
 
 
@@ -69,7 +71,8 @@ def effect_of(
     confidence: float,
     profile: NoiseProfile | None = None,
 ) -> Effect | None:
-    """Effect of one metric of one service, or ``None`` where a run cannot say."""
+    """Effect of one metric of one service between the runs that have it, or ``None`` where one of them cannot say."""
+    baseline, candidate = measured(service, baseline), measured(service, candidate)
     if metric is Metric.ERROR_RATE:
         failures = _failures(service, baseline), _failures(service, candidate)
         if failures[0] is None or failures[1] is None:
@@ -175,7 +178,7 @@ def _capped(sides: Comparability, runs: Sequence[Run], services: Sequence[str]) 
     """Why a service's latency may not be judged; the whole run's, when such services carry much of its load."""
     reasons = dict(sides.capped)
     if NAME in services and reasons:
-        share = sum(run.services[name].count or 0 for run in runs for name in reasons)
+        share = sum(run.services[name].count or 0 for run in runs for name in reasons if name in run.services)
         if share > SHARE_DIFFERS * sum(run.services[NAME].count or 0 for run in runs):
             reasons[NAME] = next(iter(reasons.values()))
     return reasons
@@ -185,6 +188,24 @@ def _cap(finding: Finding, reason: str | None) -> Finding:
     if reason is None or finding.metric == Metric.ERROR_RATE:
         return finding
     return replace(finding, verdict=Verdict.INCONCLUSIVE, runs_needed=None, warnings=(*finding.warnings, reason))
+
+
+def _of_the_mix(finding: Finding, coverage: Coverage) -> Finding:
+    """Users who call a new service call the others less, and more when one is gone: so much is no change of the others.
+
+    Their throughput is called changed only where its interval leaves out what the mix of requests explains.
+    """
+    if finding.metric != Metric.RPS or finding.ci_low is None or finding.ci_high is None:
+        return finding
+    gone, new = coverage.turnover
+    if finding.verdict is Verdict.REGRESSION and new and finding.ci_high > -100.0 * new:
+        what = f"{percent(new)} of the candidate's load goes to new services"
+    elif finding.verdict is Verdict.IMPROVEMENT and 0 < gone < 1 and finding.ci_low < 100.0 * gone / (1.0 - gone):
+        what = f"{percent(gone)} of the baseline's load went to services that are gone"
+    else:
+        return finding
+    text = f"{what}, which may be all of this change"
+    return replace(finding, verdict=Verdict.INCONCLUSIVE, runs_needed=None, warnings=(*finding.warnings, text))
 
 
 def _unanswered(question: Question, baseline: Sequence[Run], candidate: Sequence[Run]) -> Finding:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from perfkit.coverage import measured
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.judge.budget import shares
 from perfkit.judge.evidence import effect_of, log_worsening
@@ -59,7 +60,7 @@ def _lines(comparison: Comparison, finding: Finding, policy: Policy, profile: No
     yield f"{finding.service}, {metric.title} ({finding.metric})"
     yield ""
     for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
-        values = [run.services[finding.service].value(metric) for run in side.runs]
+        values = [run.services[finding.service].value(metric) for run in measured(finding.service, side.runs)]
         shown = ", ".join("unknown" if value is None else f"{value:.6g}" for value in values)
         yield f"{title + ':':<11}{shown} {finding.unit}"
     if comparison.rule == "threshold":
@@ -80,7 +81,7 @@ def _step(title: str, text: str) -> str:
 
 def _levels(comparison: Comparison, finding: Finding, profile: NoiseProfile | None) -> Iterator[str]:
     metric = Metric(finding.metric)
-    sides = comparison.baseline.runs, comparison.candidate.runs
+    sides = measured(finding.service, comparison.baseline.runs), measured(finding.service, comparison.candidate.runs)
     values = level_values(finding.service, metric, *sides, profile)
     effect = effect_of(finding.service, metric, *sides, comparison.confidence, profile)
     if values is None or effect is None or effect.noise is None:
@@ -117,7 +118,8 @@ def _levels(comparison: Comparison, finding: Finding, profile: NoiseProfile | No
 
 def _errors(comparison: Comparison, finding: Finding, profile: NoiseProfile | None) -> Iterator[str]:  # noqa: ARG001
     stats = [
-        [run.services[finding.service] for run in side.runs] for side in (comparison.baseline, comparison.candidate)
+        [run.services[finding.service] for run in measured(finding.service, side.runs)]
+        for side in (comparison.baseline, comparison.candidate)
     ]
     failed = [np.array([item.failures for item in side], float) for side in stats]
     counts = [np.array([item.count for item in side], float) for side in stats]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from perfkit.coverage import measured
 from perfkit.model import Finding, Metric, Run, Verdict
 from perfkit.noise_profile import NoiseProfile, level_values, noise_of
 from perfkit.policy import Objective, Policy
@@ -31,10 +32,11 @@ def by_objective(
     """
     asked = [(service, limit) for service in services for limit in policy.objectives_of(service)]
     for service, limit in asked:
+        sides = measured(service, baseline), measured(service, candidate)
         if limit.metric is Metric.ERROR_RATE:
-            found = _share(service, candidate, limit, policy.confidence)
+            found = _share(service, sides[1], limit, policy.confidence)
         else:
-            found = _level(service, (baseline, candidate), limit, policy.confidence, profile)
+            found = _level(service, sides, limit, policy.confidence, profile)
         yield _answer(service, limit, found, policy.alpha / len(asked))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from perfkit.model import Finding, Metric, Run, Verdict
+from perfkit.coverage import MOST_NAMED, measured
+from perfkit.model import Finding, Gap, Metric, Run, Verdict
 from perfkit.policy import Limit, Policy
 
 
@@ -29,16 +30,51 @@ class Question:
 def questions(
     baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str], policy: Policy
 ) -> list[Question]:
-    """Every metric of the services that the policy holds to a limit, in the order of services and metrics."""
+    """Every metric of the services that the policy holds to a limit, in the order of services and metrics.
+
+    A service that some runs lack is judged by those that have it; of its throughput those would tell too much.
+    """
     found = []
     for service in services:
+        having = measured(service, baseline), measured(service, candidate)
+        is_partial = len(having[0]) + len(having[1]) < len(baseline) + len(candidate)
         for metric in Metric:
             limit = policy.limit(service, metric)
-            if limit is None:
+            if limit is None or (is_partial and metric is Metric.RPS):
                 continue
-            sides = [tuple(run.services[service].value(metric) for run in runs) for runs in (baseline, candidate)]
+            sides = [tuple(run.services[service].value(metric) for run in runs) for runs in having]
             found.append(Question(service, metric, limit, metric.value in policy.gating, *sides))
     return found
+
+
+def unstated(asked: Sequence[Question], policy: Policy) -> Iterator[tuple[str, Gap | None]]:
+    """Limited metrics that a side, or some of its runs, cannot tell, and the gap where that keeps from a green verdict.
+
+    One sentence for each metric and side.  By evidence only gating metrics must be shown unharmed, and those have a
+    finding that says so.  Where neither side knows a metric it is missing only if the policy asks for it by name.
+    """
+    groups: dict[tuple[Metric, str], list[str]] = {}
+    for question in asked:
+        known = [[value is not None for value in side] for side in (question.baseline, question.candidate)]
+        if all(map(all, known)) or (policy.rule == "evidence" and question.gating):
+            continue
+        lacking = [title for title, side in zip(("baseline", "candidate"), known, strict=True) if not all(side)]
+        where = " and ".join(
+            f"the {title}" if not any(side) else f"{side.count(False)} of {len(side)} runs of the {title}"
+            for title, side in zip(("baseline", "candidate"), known, strict=True)
+            if title in lacking
+        )
+        if any(map(any, known)) or policy.names_limit(question.service, question.metric):
+            groups.setdefault((question.metric, where), []).append(question.service)
+    for (metric, where), services in groups.items():
+        names = ", ".join(services[:MOST_NAMED]) + (
+            f" and {len(services) - MOST_NAMED} more" if len(services) > MOST_NAMED else ""
+        )
+        partly = policy.rule == "threshold" and " of " in where
+        judged = "judged by the runs that know it" if partly else "not judged"
+        text = f"{metric.title[0].upper()}{metric.title[1:]} is not known in {where}, so it is {judged}: {names}."
+        advice = f"Measure {metric.title} on both sides, or switch its limit off in the policy."
+        yield text, Gap(text, advice) if policy.rule == "threshold" else None
 
 
 def blank(question: Question, before: float | None, after: float | None) -> Finding:

@@ -17,14 +17,17 @@ from perfkit.policy import Policy
 def by_threshold(
     baseline: Sequence[Run], candidate: Sequence[Run], sides: Comparability, policy: Policy
 ) -> tuple[Finding, ...]:
-    """Return a finding for every limited metric that all runs of both sides state."""
+    """Return a finding for every limited metric that runs of both sides state."""
     asked = questions(baseline, candidate, sides.services, policy)
-    return tuple(_answer(question) for question in asked if question.answerable)
+    findings = (_answer(question, _stated(question.baseline), _stated(question.candidate)) for question in asked)
+    return tuple(finding for finding in findings if finding is not None)
 
 
-def _answer(question: Question) -> Finding:
+def _answer(question: Question, before: float | None, after: float | None) -> Finding | None:
+    if before is None or after is None:
+        return None
     limit, metric = question.limit, question.metric
-    finding = blank(question, _stated(question.baseline), _stated(question.candidate))
+    finding = blank(question, before, after)
     absolute = "pp" if metric.change_unit == "pp" else metric.unit
     finding = replace(finding, change_unit="%" if limit.relative else absolute, tolerance=limit.amount)
     worsening = (finding.change or 0.0) * metric.worse
@@ -33,6 +36,7 @@ def _answer(question: Question) -> Finding:
     return replace(finding, verdict=Verdict.REGRESSION if critical else Verdict.NO_CHANGE)
 
 
-def _stated(values: Sequence[float | None]) -> float:
-    """Return the mean of the values as their sources state them."""
-    return float(np.mean(np.array(values, dtype=float)))
+def _stated(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that their sources state; ``None`` where none is."""
+    stated = [value for value in values if value is not None]
+    return float(np.mean(stated)) if stated else None

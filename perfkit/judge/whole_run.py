@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from perfkit.coverage import measured
 from perfkit.model import LATENCY_METRICS, Metric, Run, ServiceStats
 from perfkit.stats.noise import PRIOR_SD
 
@@ -30,22 +31,26 @@ def with_whole(
 ) -> tuple[list[Run], list[Run], tuple[str, ...]]:
     """Both sides with the service `NAME` added, and the names to judge; as they were where services are few.
 
+    The whole is that of the services which all runs have.
+
     A latency of the whole is the geometric mean over services, weighted by their share of the requests of all runs: a
     change in the mix of requests does not move it, and a factor common to all services moves it by that factor.
     """
-    every = [run.services.get(name) for run in (*baseline, *candidate) for name in services]
-    if len(services) < MANY or NAME in services or any(stats is None or not stats.count for stats in every):
-        return list(baseline), list(candidate), tuple(services)
-    counts = {name: sum(run.services[name].count or 0 for run in (*baseline, *candidate)) for name in services}
+    asked, both = tuple(services), [*baseline, *candidate]
+    services = [name for name in services if len(measured(name, both)) == len(both)]
+    every = [run.services[name] for run in both for name in services]
+    if len(services) < MANY or NAME in services or any(not stats.count for stats in every):
+        return list(baseline), list(candidate), asked
+    counts = {name: sum(run.services[name].count or 0 for run in both) for name in services}
     known = {
-        metric: [n for n in services if all(run.services[n].value(metric) for run in (*baseline, *candidate))]
+        metric: [n for n in services if all(run.services[n].value(metric) for run in both)]
         for metric in LATENCY_METRICS
     }
     sides = [
         [replace(run, services={**run.services, NAME: _whole(run, counts, known)}) for run in side]
         for side in (baseline, candidate)
     ]
-    return sides[0], sides[1], (NAME, *services)
+    return sides[0], sides[1], (NAME, *asked)
 
 
 def _whole(run: Run, counts: dict[str, int], known: dict[Metric, list[str]]) -> ServiceStats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perfkit.model import Comparison, Verdict
 from perfkit.overview import Entry, Outcome, rank
 from perfkit.render.theme import VERDICT_SYMBOLS, VERDICT_WORDS, clean
-from perfkit.render.words import claimed, headlines, next_step
+from perfkit.render.words import claimed, gap_texts, headlines, next_step
 from perfkit.results import Result
 
 MOST_REASONS = 3  # of what makes runs invalid; the report has the rest
@@ -79,7 +79,8 @@ def word_text(word: Verdict | Outcome) -> str:
 
 def _of_comparison(comparison: Comparison) -> Iterator[Claim]:
     if comparison.verdict is Verdict.INVALID:
-        why = " ".join(clean(text) for text in comparison.warnings[:MOST_REASONS])
+        texts = dict.fromkeys(clean(text) for text in (*comparison.warnings[:MOST_REASONS], *gap_texts(comparison)))
+        why = " ".join(texts)
         yield Claim(Verdict.INVALID, f"The runs cannot be judged. {why}".rstrip())
         return
     found = claimed(comparison)
@@ -87,7 +88,8 @@ def _of_comparison(comparison: Comparison) -> Iterator[Claim]:
         yield Claim(verdict, text)
     if not found or comparison.verdict is Verdict.INCONCLUSIVE:
         more = f" {next_step(comparison)}" if comparison.verdict is Verdict.INCONCLUSIVE else ""
-        said = headlines(comparison)[0] if not found else "Not every gating metric could be shown unharmed."
+        is_open = all(verdict is Verdict.INCONCLUSIVE for verdict, _ in found)
+        said = headlines(comparison)[-1] if is_open else "Not every gating metric could be shown unharmed."
         yield Claim(comparison.verdict, f"{said}{more}".rstrip())
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from perfkit.model import Comparison, Finding, Metric, Verdict
 from perfkit.render.claims import Account
 from perfkit.render.theme import clean, format_change, format_interval, shorten
-from perfkit.render.words import headlines, limit_text, settle
+from perfkit.render.words import gap_texts, headlines, limit_text, settle
 from perfkit.results import Result
 
 LONGEST = 1000  # characters of an attribute: servers show them in one line
@@ -59,6 +59,8 @@ def _cases(comparison: Comparison) -> Iterator[_Case]:
     if not judged:
         said = "\n".join(clean(warning) for warning in comparison.warnings)
         yield _Case("runs can be judged", "error", "invalid", headlines(comparison)[0], said)
+    if judged and comparison.gaps and comparison.verdict is not Verdict.REGRESSION:  # no case would show it
+        yield _Case("everything was measured", "skipped", "", "\n".join(gap_texts(comparison)))
     for text in comparison.history.news if comparison.history is not None else ():
         yield _Case("history", "failure", "regression", text)
     for finding in comparison.findings:

@@ -18,7 +18,7 @@ from perfkit.render.theme import (
     clean,
     shorten,
 )
-from perfkit.render.words import headlines, next_step
+from perfkit.render.words import gap_texts, headlines, next_step
 from perfkit.results import Result
 
 MOST_HAPPENINGS = 8  # of each kind; the result has all
@@ -156,7 +156,8 @@ def _open(tag: str, episode: Episode, telling: Telling) -> Happening:
 
 def _called(comparison: Comparison) -> tuple[str, ...]:
     """One sentence per service that got worse."""
-    texts = headlines(replace(comparison, history=None, findings=comparison.by_verdict(Verdict.REGRESSION)))
+    worse = comparison.by_verdict(Verdict.REGRESSION)
+    texts = headlines(replace(comparison, history=None, findings=worse, gaps=()))
     more = len(texts) - MOST_HAPPENINGS
     return (*texts[:MOST_HAPPENINGS], *((f"And {more} more services got worse.",) if more > 0 else ()))
 
@@ -209,7 +210,10 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
     findings = tuple(
         one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.service not in named
     )
-    texts = headlines(replace(comparison, history=None, findings=findings))
+    gaps = comparison.gaps if comparison.verdict is Verdict.INVALID or not (result.news or unheard) else ()
+    if not gaps:
+        yield from gap_texts(comparison)
+    texts = headlines(replace(comparison, history=None, findings=findings, gaps=gaps))
     changed = any(one.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for one in findings)
     if changed or comparison.verdict is Verdict.INVALID or not (result.news or unheard):
         yield from texts

@@ -43,7 +43,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(findings_table(comparison, console))
     for line in comparison.history.lines if comparison.history is not None else ():
         console.print(Text(f"History: {clean(line)}"))
-    for note in dict.fromkeys((*_notes(comparison), *comparison.warnings)):
+    gaps = {gap.text for gap in comparison.gaps}  # said above
+    for note in dict.fromkeys((*_notes(comparison), *(text for text in comparison.warnings if text not in gaps))):
         console.print(Text(f"! {clean(note)}", style="yellow"))
     console.print(Text(f"Next: {next_step(comparison)}"))
 

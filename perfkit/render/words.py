@@ -4,25 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.model import Comparison, Finding, Metric, Severity, Verdict
 from perfkit.render.theme import clean, format_change, format_interval, format_signed, format_value, shorten
 
+MOST_GAPS = 3  # and of what is missing
+MOST_GAPS = 3  # and so many sentences on what is missing
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 
 
 def headlines(comparison: Comparison) -> tuple[str, ...]:
-    """What the history shows, and one sentence per service that changed, regressions first.
+    """What the history shows, one sentence per service that changed, regressions first, and what is missing.
 
-    Where there is none of either: one that says why there is nothing to claim.
+    Where no change is claimed, one says why.
     """
-    return tuple(text for _, text in claimed(comparison)) or (_nothing_to_claim(comparison),)
+    if comparison.verdict is Verdict.INVALID:
+        return _why_invalid(comparison)
+    found = claimed(comparison)
+    texts = tuple(text for _, text in found)
+    is_open = all(verdict is Verdict.INCONCLUSIVE for verdict, _ in found)
+    return (*texts, _nothing_to_claim(comparison)) if is_open else texts
 
 
 def claimed(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
-    """The same, without that last one, each with what it is: a regression or an improvement."""
+    """The same, without that last one, each with what it is: a regression, an improvement, or inconclusive."""
     news = comparison.history.news if comparison.history is not None else ()
     events = [(findings[0].verdict, _event(service, findings)) for service, findings in _events(comparison)]
-    return (*((Verdict.REGRESSION, clean(text)) for text in news), *events)
+    worse = [event for event in events if event[0] is Verdict.REGRESSION]
+    better = [event for event in events if event[0] is not Verdict.REGRESSION]
+    missing = ((Verdict.INCONCLUSIVE, text) for text in gap_texts(comparison))
+    return (*((Verdict.REGRESSION, clean(text)) for text in news), *worse, *missing, *better)
+
+
+def gap_texts(comparison: Comparison) -> tuple[str, ...]:
+    """What is missing, as far as a headline has room for it."""
+    texts = tuple(clean(gap.text) for gap in comparison.gaps)
+    more = len(texts) - MOST_GAPS
+    rest = (f"{more} more such {_plural(more, 'gap')}: see the warnings.",) if more > 0 else ()
+    return (*texts[:MOST_GAPS], *rest)
+
+
+def _why_invalid(comparison: Comparison) -> tuple[str, ...]:
+    """The first reason, and what is missing."""
+    reasons = [clean(check.advice) for check in comparison.checks if check.severity is Severity.INVALID]
+    if not reasons:
+        return ("The runs cannot be judged: see the warnings.",)
+    gaps = (text for text in gap_texts(comparison) if text != reasons[0])
+    return (f"The runs cannot be judged. {reasons[0]}", *gaps)
 
 
 def _events(comparison: Comparison) -> list[tuple[str, list[Finding]]]:
@@ -53,14 +80,18 @@ def _effect(finding: Finding) -> str:
 
 
 def _nothing_to_claim(comparison: Comparison) -> str:
-    if comparison.verdict is Verdict.INVALID:
-        return "The runs cannot be judged: see the warnings."
     if comparison.rule == "threshold":
-        return "Every metric is within its limit."
+        return (
+            "Every metric that both sides state is within its limit."
+            if comparison.gaps
+            else "Every metric is within its limit."
+        )
     if comparison.verdict is Verdict.NO_CHANGE:
         return "Every gating metric is shown to be within its tolerance."
     open_questions = [f for f in comparison.findings if f.gating and f.verdict is Verdict.INCONCLUSIVE]
     total = sum(finding.gating for finding in comparison.findings)
+    if comparison.gaps and total and not open_questions:
+        return "Every gating metric that could be judged is shown to be within its tolerance."
     return (
         f"No regression can be claimed: what was seen is within chance or cannot be judged. "
         f"{len(open_questions)} of {total} gating metrics could not be shown to be within tolerance either."
@@ -68,14 +99,19 @@ def _nothing_to_claim(comparison: Comparison) -> str:
 
 
 def next_step(comparison: Comparison) -> str:
-    """What its reader should do now."""
+    """What its reader should do now; what to do about what is missing comes last."""
+    advice = dict.fromkeys(clean(gap.advice) for gap in comparison.gaps[:MOST_GAPS])
+    return " ".join(part for part in (_own_step(comparison), *advice) if part) or "Nothing to do."
+
+
+def _own_step(comparison: Comparison) -> str:
     if comparison.verdict is Verdict.INVALID:
-        return "Mend what the warnings name and run again."
+        return "" if comparison.gaps else "Mend what the warnings name and run again."
     if comparison.verdict is Verdict.REGRESSION:
         return "Look at the services named above; repeat the comparison when a second opinion is cheap."
     if comparison.verdict is Verdict.INCONCLUSIVE:
         return _to_settle(comparison)
-    return "Nothing to do."
+    return ""
 
 
 def _to_settle(comparison: Comparison) -> str:

@@ -1,0 +1,282 @@
+"""Absence is not agreement: services that are gone, new, renamed, rare, or missing in some runs only."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from samples import plain_stats, run
+
+from perfkit import Policy, compare
+from perfkit.coverage import Absence, listed, plain_name, service_coverage
+from perfkit.document import comparison_from_document
+from perfkit.load_profile import LoadProfile, Stage
+from perfkit.model import StageStats
+from perfkit.render.claims import account_of
+from perfkit.render.junit import to_junit
+from perfkit.render.markdown import to_markdown
+from perfkit.render.words import headlines, next_step
+from perfkit.results import result_of
+
+EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
+LOAD = {"/a": 20000, "/b": 16000}
+
+
+def runs(load=LOAD, n=4, *, first=0, factors=None, rps=None):
+    """Runs whose services are called so often, and vary by a tenth of a percent."""
+    made = []
+    for i in range(n):
+        services = {
+            name: plain_stats(20.0 * EXACT[i % 5] * (factors or {}).get(name, 1.0), count=count, rps=count / 60)
+            for name, count in load.items()
+        }
+        for name, rate in (rps or {}).items():
+            services[name] = replace(services[name], rps=rate * EXACT[i % 5])
+        made.append(run(services, number=first + i))
+    return made
+
+
+def texts(comparison):
+    return [gap.text for gap in comparison.gaps]
+
+
+# Gone -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+@pytest.mark.parametrize("count", [750, 3900])
+def test_a_service_that_is_gone_is_never_green(rule, count):
+    comparison = compare(runs(LOAD | {"/pay": count}), runs(first=50), policy=Policy(rule=rule))
+    share = round(100 * count / (36000 + count))
+    assert (comparison.verdict, comparison.comparable) == ("inconclusive", True)
+    assert texts(comparison) == [f"Not measured in the candidate: /pay ({share} % of the baseline's requests)."]
+    assert "Find out why /pay got no request" in next_step(comparison)
+
+
+def test_a_regression_elsewhere_stays_one():
+    comparison = compare(runs(LOAD | {"/pay": 3900}), runs(first=50, factors={"/a": 1.3}))
+    assert comparison.verdict == "regression"
+    assert "/a got worse" in headlines(comparison)[0]
+    assert headlines(comparison)[1].startswith("Not measured in the candidate: /pay")
+    assert "why /pay got no request" in next_step(comparison)
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(8000, "inconclusive"), (10000, "invalid")])
+def test_by_evidence_most_of_the_load_must_have_been_measured_on_both_sides(count, verdict):
+    sides = runs(LOAD | {"/pay": count}), runs(first=50, factors={"/a": 1.3})
+    assert compare(*sides).verdict == ("regression" if verdict == "inconclusive" else "invalid")
+    assert compare(sides[0], runs(first=50)).verdict == verdict
+    assert compare(sides[0], runs(first=50), policy=Policy(rule="threshold")).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("of", ["tolerance", "objectives"])
+def test_by_evidence_a_limit_for_what_is_gone_cannot_be_kept(of):
+    limit = {"p95_latency_ms": {"max": 100.0}} if of == "objectives" else {"p95_latency_ms": 10.0}
+    policy = Policy(**{of: {"/pay": limit}})
+    comparison = compare(runs(LOAD | {"/pay": 750}), runs(first=50), policy=policy)
+    assert comparison.verdict == "invalid"
+    assert headlines(comparison)[0] == (
+        "The runs cannot be judged. The policy has limits for /pay, of which the candidate has no request."
+    )
+    fixed = compare(runs(LOAD | {"/pay": 750}), runs(first=50), policy=replace(policy, rule="threshold"))
+    assert fixed.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(1, "no_change"), (2, "inconclusive"), (20, "inconclusive")])
+def test_chance_explains_the_absence_of_what_is_hardly_ever_called(count, verdict):
+    comparison = compare(runs(LOAD | {"/rare": count}), runs(first=50))
+    assert comparison.verdict == verdict
+    assert any("/rare" in text for text in comparison.warnings)
+    assert (texts(comparison) == []) == (verdict == "no_change")
+
+
+def test_the_chance_is_that_of_a_negative_binomial_count():
+    """Two requests per run in four runs, none in four: expected 8, with a factor of 1.2 on the Poisson variance."""
+    found = service_coverage(runs(LOAD | {"/rare": 2}), runs(first=50), 0.01).absences
+    assert [(item.service, item.side, item.lacking, item.runs) for item in found] == [("/rare", "candidate", 4, 4)]
+    # the equal counts of the baseline speak for less scatter than the prior: the factor lies between 1 and 1.2
+    assert math.exp(-8.0) <= found[0].p_value <= 1.2 ** (-8.0 / 0.2)
+
+
+def test_alpha_decides_what_chance_explains():
+    sides = runs(LOAD | {"/rare": 2}), runs(first=50)
+    assert compare(*sides, policy=Policy(alpha=0.0001)).verdict == "no_change"
+
+
+# New --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_service_is_named_and_prevents_nothing():
+    comparison = compare(runs(), runs(LOAD | {"/new": 2000}, first=50))
+    assert (comparison.verdict, comparison.gaps) == ("no_change", ())
+    assert "New in the candidate, so left out: /new (5 % of the candidate's requests)." in comparison.warnings
+    assert "/new" not in {finding.service for finding in comparison.findings}
+
+
+@pytest.mark.parametrize(("rule", "verdict"), [("evidence", "invalid"), ("threshold", "inconclusive")])
+def test_new_services_that_take_over_the_load_are_another_load(rule, verdict):
+    comparison = compare(runs(), runs(LOAD | {"/new": 30000}, first=50), policy=Policy(rule=rule))
+    assert comparison.verdict == verdict
+    assert "another load was measured" in " ".join(comparison.warnings)
+
+
+def test_what_the_mix_does_to_the_throughput_of_the_others_is_no_change_of_theirs():
+    fewer = {"/a": 20000 * 0.9 / 60, "/b": 16000 * 0.9 / 60}
+    comparison = compare(runs(), runs(LOAD | {"/new": 4000}, first=50, rps=fewer))
+    rates = [finding for finding in comparison.findings if finding.metric == "rps"]
+    assert {finding.verdict.value for finding in rates} == {"inconclusive"}
+    assert rates[0].warnings[-1] == "11 % of the candidate's load goes to new services, which may be all of this change"
+    assert comparison.verdict == "inconclusive"
+    halved = {"/a": 20000 * 0.5 / 60, "/b": 16000 * 0.5 / 60}  # more than the mix explains
+    assert compare(runs(), runs(LOAD | {"/new": 4000}, first=50, rps=halved)).verdict == "regression"
+
+
+def test_what_is_gone_makes_the_others_no_better():
+    more = {"/a": 20000 * 1.1 / 60, "/b": 16000 * 1.1 / 60}
+    comparison = compare(runs(LOAD | {"/pay": 3900}), runs(first=50, rps=more))
+    assert "improvement" not in {finding.verdict.value for finding in comparison.findings}
+
+
+def test_an_objective_of_a_new_service_is_judged_by_the_candidate_alone():
+    policy = Policy(objectives={"/new": {"p95_latency_ms": {"max": 10.0}}})
+    comparison = compare(runs(), runs(LOAD | {"/new": 2000}, first=50), policy=policy)
+    found = [(f.service, f.metric, f.verdict.value) for f in comparison.findings if f.objective]
+    assert found == [("/new", "p95_latency_ms", "regression")]
+
+
+# In some runs only ------------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_one_candidate_run_lacks_is_judged_by_the_others_and_said():
+    candidate = runs(LOAD | {"/pay": 3900}, first=50, factors={"/pay": 1.5})
+    del candidate[2].services["/pay"]
+    comparison = compare(runs(LOAD | {"/pay": 3900}), candidate)
+    assert comparison.verdict == "regression"
+    assert texts(comparison) == ["/pay: no request in 1 of 4 runs of the candidate, so it is judged by the others."]
+    assert "rps" not in {finding.metric for finding in comparison.findings if finding.service == "/pay"}
+    healthy = runs(LOAD | {"/pay": 3900}, first=50)
+    del healthy[2].services["/pay"]
+    assert compare(runs(LOAD | {"/pay": 3900}), healthy).verdict == "inconclusive"
+
+
+def test_a_service_that_some_baseline_runs_lack_is_judged_by_the_others_and_said():
+    baseline = runs(LOAD | {"/pay": 3900})
+    for one in baseline[:2]:
+        del one.services["/pay"]
+    comparison = compare(baseline, runs(LOAD | {"/pay": 3900}, first=50))
+    assert comparison.verdict == "inconclusive"
+    assert texts(comparison) == ["/pay: no request in 2 of 4 runs of the baseline, so it is judged by the others."]
+
+
+def test_a_rare_service_that_some_runs_lack_is_left_out_and_prevents_nothing():
+    baseline, candidate = runs(LOAD | {"/rare": 2}), runs(LOAD | {"/rare": 1}, first=50)
+    del candidate[0].services["/rare"]
+    comparison = compare(baseline, candidate)
+    assert comparison.verdict == "no_change"
+    assert any("chance explains runs without them, so left out: /rare" in text for text in comparison.warnings)
+
+
+def test_a_service_without_a_request_is_as_good_as_none():
+    empty = replace(plain_stats(), count=0, failures=0, avg_latency_ms=None, error_rate_pct=None, rps=0.0)
+    candidate = [replace(r, services={**r.services, "/pay": empty}) for r in runs(first=50)]
+    comparison = compare(runs(LOAD | {"/pay": 3900}), candidate)
+    assert comparison.verdict == "inconclusive"
+    assert "Not measured in the candidate: /pay" in texts(comparison)[0]
+
+
+def test_in_stages_what_is_gone_is_named_once():
+    stages = (Stage(30.0, 10, 10), Stage(30.0, 20, 20))
+
+    def staged(one):
+        of = [StageStats(f"{s.end:g} users", s, 30.0 * k, 30.0 * (k + 1), one.services) for k, s in enumerate(stages)]
+        return replace(one, stages=tuple(of), profile=LoadProfile("stages", 20, None, 60.0, stages=stages))
+
+    sides = [[staged(one) for one in side] for side in (runs(LOAD | {"/pay": 3900}), runs(first=50))]
+    comparison = compare(*sides)
+    assert comparison.verdict == "inconclusive"
+    assert texts(comparison) == ["Not measured in the candidate: /pay (10 % of the baseline's requests)."]
+    assert len({finding.service for finding in comparison.findings}) == 4
+
+
+# Renamed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("/v1/items", "/v2/items"),
+        ("GET /items", "POST /items"),
+        ("/items", "/items/"),
+        ("/items", "/Items"),
+        ("/items", "/api/v3/items"),
+        ("/items/17", "/items/{id}"),
+        ("/items?page=1", "/items"),
+        ("login", "sign_in"),  # nothing alike but how often it is called
+    ],
+)
+def test_a_rename_is_guessed_and_said(before, after):
+    comparison = compare(runs(LOAD | {before: 3900}), runs(LOAD | {after: 3900}, first=50))
+    assert comparison.verdict == "inconclusive"
+    assert texts(comparison) == [
+        f"{before} (10 % of the baseline's requests) is gone, {after} (10 % of the candidate's requests) is new: "
+        "renamed? [services] in the settings can map them."
+    ]
+    assert next_step(comparison) == (
+        f"If it was renamed, put {json.dumps(before)} = {json.dumps(after)} under [services] in perfkit.toml."
+    )
+
+
+def test_services_that_have_nothing_to_do_with_each_other_are_not_taken_for_one():
+    comparison = compare(runs(LOAD | {"/pay": 3900}), runs(LOAD | {"/reports/yearly": 700}, first=50))
+    assert texts(comparison) == ["Not measured in the candidate: /pay (10 % of the baseline's requests)."]
+
+
+def test_when_all_services_are_renamed_the_guess_is_the_answer():
+    before = {f"/v1/s{k}": 2000 + 300 * k for k in range(8)}
+    after = {name.replace("v1", "v2"): count for name, count in before.items()}
+    comparison = compare(runs(before), runs(after, first=50))
+    assert comparison.verdict == "invalid"
+    assert "no service in common. /v1/s7 (27 %" not in headlines(comparison)[0]  # shares are of all requests
+    assert "The two sides have no service in common. /v1/s7" in headlines(comparison)[0]
+    assert "3 more services look renamed, such as /v1/s2 to /v2/s2." in headlines(comparison)[0]
+    assert '"/v1/s7" = "/v2/s7"' in next_step(comparison)
+
+
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+def test_a_slower_service_under_another_name_is_never_green(rule):
+    """Two thirds of the load move to another name and get three times as slow."""
+    before, after = {"/health": 12000, "/v1/items": 24000}, {"/health": 12000, "/v2/items": 24000}
+    sides = runs(before), runs(after, first=50, factors={"/v2/items": 3.0})
+    comparison = compare(*sides, policy=Policy(rule=rule))
+    assert comparison.verdict == ("invalid" if rule == "evidence" else "inconclusive")
+    assert any("/v1/items" in text and "/v2/items" in text and "renamed?" in text for text in headlines(comparison))
+
+
+def test_plain_names_know_ids_and_versions():
+    assert plain_name("DELETE /api/v1/users/3fa85f64-5717-4562-b3fc-2c963f66afa6/") == "api/users/*"
+    assert plain_name("/v1") == ""
+    assert plain_name("checkout") != plain_name("check-in")
+
+
+# Everywhere -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+def test_every_output_names_what_is_missing_also_when_read_back(rule):
+    comparison = compare(runs(LOAD | {"/pay": 3900}), runs(first=50), policy=Policy(rule=rule))
+    back = comparison_from_document(json.loads(json.dumps(comparison.to_dict())))
+    assert back.gaps == comparison.gaps
+    account = account_of(result_of(comparison.to_dict(), "result.json"))
+    assert "/pay" in account.claims[0].text
+    assert "/pay" in to_markdown(back).split("## ")[0]
+    junit = to_junit(back)
+    assert 'skipped="1"' in junit
+    assert "/pay" in junit
+    assert comparison.to_dict()["gaps"][0]["text"].startswith("Not measured in the candidate: /pay")
+
+
+def test_a_long_list_of_names_is_cut_and_counted():
+    gone = [Absence(f"/s{k}", "candidate", 1, 1, 0.01 * (k + 1), 0.0) for k in range(7)]
+    assert listed(gone, "the baseline") == (
+        "/s6 (7 %), /s5 (6 %), /s4 (5 %), /s3 (4 %), /s2 (3 %) and 2 more, together 28 % of the baseline's requests"
+    )
