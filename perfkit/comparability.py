@@ -21,6 +21,7 @@ from perfkit.coverage import (
 from perfkit.model import Check, Gap, Run, Severity
 from perfkit.policy import Policy
 from perfkit.validity import MANY_ERRORS_PCT
+from perfkit.validity.outage import FAILING, outages, same_on_both
 
 LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
 SHARE_DIFFERS = 0.10  # share of the requests from which on services sway what is said of the whole run
@@ -43,7 +44,8 @@ class Comparability:
     """What the two sides have in common, and why some of it may not be claimed.
 
     ``services`` are those that are judged.  ``capped`` maps a service to the reason why its latency and throughput may
-    be reported but not called a regression or an improvement.  ``gaps`` says what is missing or in doubt: it hides no
+    be reported but not called a regression or an improvement.  ``failing`` are services nearly all of whose requests
+    fail on both sides, with `None` for all of them.  ``gaps`` says what is missing or in doubt: it hides no
     finding, and keeps the whole comparison from being green.
     """
 
@@ -52,6 +54,7 @@ class Comparability:
     capped: Mapping[str, str]
     gaps: tuple[Gap, ...] = ()
     coverage: Coverage = NO_COVERAGE
+    failing: frozenset[str | None] = frozenset()
 
     @property
     def ok(self) -> bool:
@@ -91,13 +94,17 @@ def check_sides(
         checks.append(check)
         gaps += [gap] if gap is not None else []
     checks += load
+    failing: set[str | None] = set()
+    for check, gap in _outages(baseline, candidate, policy, failing):
+        checks.append(check)
+        gaps.append(gap)
     for name in common:
         sides = measured(name, baseline), measured(name, candidate)
         for check in _same_answers(name, *sides):
             checks.append(check)
             capped.setdefault(name, check.advice)
     checks += check_alike(baseline, candidate)
-    return Comparability(common, tuple(checks), capped, tuple(gaps), coverage)
+    return Comparability(common, tuple(checks), capped, tuple(gaps), coverage, frozenset(failing))
 
 
 def _fit(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
@@ -265,6 +272,31 @@ def _durations(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Ch
         if factor > DURATION_DIFFERS:
             advice = f"Runs last {means[0]:.0f} s in the baseline and {means[1]:.0f} s in the candidate."
             yield Check("duration", round(factor, 2), DURATION_DIFFERS, Severity.WARN, advice)
+
+
+def _outages(
+    baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, failing: set[str | None]
+) -> Iterable[tuple[Check, Gap]]:
+    """What nearly always fails: on one side its error rate is judged; on both there is nothing to compare."""
+    before, after = outages(baseline), outages(candidate)
+    for one, other in same_on_both(before, after):
+        failing.add(one.service)
+        text = f"{one.describe('baseline')}, {other.describe('candidate').removeprefix(f'{other.service}: ')}: "
+        text += "there is nothing to compare."
+        # Fixed limits still judge the other services
+        severity = Severity.WARN if policy.rule == "threshold" and one.service is not None else Severity.INVALID
+        check = Check("error_pages", round(100 * other.share, 2), 100 * FAILING, severity, text)
+        yield check, Gap(text, "Look at the errors first, and measure both sides again when they are gone.")
+    for title, side in (("baseline", before), ("candidate", after)):
+        for outage in side:
+            if outage.service in failing:
+                continue
+            text = f"{outage.describe(title)}: latencies are withheld."
+            advice = "Look at the errors first." if title == "candidate" else "Measure a baseline that does not fail."
+            yield (
+                Check("error_pages", round(100 * outage.share, 2), 100 * FAILING, Severity.WARN, text),
+                Gap(text, advice),
+            )
 
 
 def _same_answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:

@@ -80,6 +80,7 @@ def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
         "assumed": list(stats.assumed),
         "response_bytes": stats.response_bytes,
         "warnings": list(stats.warnings),
+        **({"errors": dict(stats.errors)} if stats.errors else {}),
     }
 
 

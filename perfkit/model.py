@@ -148,6 +148,9 @@ class ServiceStats:
         Metrics whose standard error rests on an assumption instead of a measurement inside the run.
     response_bytes
         Mean size of a response in bytes.
+    errors
+        Kind of error, such as ``HTTPError 500``, to how many requests failed with it: the most frequent kinds, where
+        the source tells them.
     warnings
         What a reader must know before trusting these numbers.
     """
@@ -166,6 +169,7 @@ class ServiceStats:
     assumed: tuple[str, ...] = ()
     response_bytes: Size | None = None
     warnings: tuple[str, ...] = ()
+    errors: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for metric in Metric:

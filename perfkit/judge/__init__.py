@@ -6,7 +6,7 @@ that have such limits; it knows nothing of noise and is labelled as what it is).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from perfkit.comparability import Comparability, check_sides
@@ -21,6 +21,7 @@ from perfkit.judge.whole_run import NAME
 from perfkit.model import Check, Comparison, Finding, Gap, Run, Severity, Side, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
+from perfkit.validity.outage import without_outages
 
 
 def judge(
@@ -28,6 +29,7 @@ def judge(
 ) -> Comparison:
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
     policy = policy.for_scenario(candidate[0].scenario if candidate else "")
+    baseline, candidate = ([without_outages(run) for run in side] for side in (baseline, candidate))
     whole = Side(tuple(baseline)), Side(tuple(candidate))
     coverage = service_coverage(baseline, candidate, policy.alpha)
     asked = policy
@@ -49,6 +51,8 @@ def judge(
     if missing > 0:
         findings = tuple(_too_early(finding, missing) for finding in findings)
     verdict = overall(findings, policy, gaps) if sides.ok and findings else Verdict.INVALID
+    if sides.failing and not any(_is_critical(finding, sides.failing) for finding in findings):
+        verdict = Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)
     warnings = [*sides.warnings, *(text for text, _ in metrics), *_unknown_services(asked.limited_services, whole)]
@@ -100,6 +104,11 @@ def overall(findings: Sequence[Finding], policy: Policy, gaps: Sequence[Gap] = (
     if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
         return Verdict.IMPROVEMENT
     return Verdict.NO_CHANGE
+
+
+def _is_critical(finding: Finding, failing: Collection[str | None]) -> bool:
+    """A regression of a service that does not fail on both sides."""
+    return finding.verdict is Verdict.REGRESSION and finding.service not in failing
 
 
 def _too_early(finding: Finding, missing: int) -> Finding:

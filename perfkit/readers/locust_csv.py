@@ -12,19 +12,21 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from perfkit.document import make_run_id
 from perfkit.errors import ReadError
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.readers.locust_history import read_history
-from perfkit.readers.locust_tables import Row, looks_like_locust, stats_rows, with_distribution
+from perfkit.readers.locust_tables import Row, failures_of, looks_like_locust, stats_rows, with_distribution
 from perfkit.stats.course import CourseErrors
 from perfkit.stats.percentile_table import AUTOCORRELATION_FACTOR, PercentileTable, errors_from_percentiles
 from perfkit.stats.summary import requests_needed_for
 from perfkit.validity import GeneratorFacts, check_run
+from perfkit.validity.outage import withheld
 
 TITLE = "Locust CSV (PREFIX_stats.csv with its companions)"
 MAIN = ("_stats.csv", "_requests.csv")
@@ -54,7 +56,7 @@ def read(path: Path) -> Run:
     rows = with_distribution(list(stats_rows(main)), Path(f"{prefix}_distribution.csv"))
     history = read_history(Path(f"{prefix}_stats_history.csv"))
     total = next((row for row in rows if row.is_total), None)
-    services = _services(rows, history.errors)
+    services = withheld(_services(rows, history.errors, failures_of(Path(f"{prefix}_failures.csv"))))
     duration = history.duration_s or _length(total, rows)
     profile = LoadProfile("unknown", users=history.peak_users, duration_s=None)
     digest = _digest(main, prefix)
@@ -99,12 +101,19 @@ def _prefix(main: Path) -> Path:
     return main.with_suffix("")
 
 
-def _services(rows: list[Row], course: CourseErrors | None) -> dict[str, ServiceStats]:
+def _services(
+    rows: list[Row], course: CourseErrors | None, failures: Mapping[tuple[str, str], Mapping[str, int]]
+) -> dict[str, ServiceStats]:
     own = [row for row in rows if not row.is_total]
     dependence = _Dependence.of(next((row for row in rows if row.is_total), None), own, course)
     uses = Counter(row.name for row in own)
     # Locust sums up by method and name; the method is only needed where one name has several.
-    return {row.name if uses[row.name] == 1 else f"{row.kind} {row.name}": _stats(row, dependence) for row in own}
+    return {
+        row.name if uses[row.name] == 1 else f"{row.kind} {row.name}": replace(
+            _stats(row, dependence), errors=failures.get((row.kind, row.name), {})
+        )
+        for row in own
+    }
 
 
 def resolution(latency_ms: float) -> float:
@@ -113,7 +122,7 @@ def resolution(latency_ms: float) -> float:
 
 
 def _stats(row: Row, dependence: _Dependence) -> ServiceStats:
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     warnings = []
     for metric in Metric:
         quantile = metric.quantile

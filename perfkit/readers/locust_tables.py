@@ -12,6 +12,7 @@ from pathlib import Path
 
 from perfkit.errors import ReadError
 from perfkit.model import Metric
+from perfkit.readers.error_kinds import most_frequent
 
 TOTAL_NAMES = ("Aggregated", "Total")
 # Column titles changed in Locust 1.0; compared without case.
@@ -179,3 +180,23 @@ def _whole(place: str, key: str, value: float | None) -> int:
     if value is None or value != int(value):
         raise ReadError(f"{place}: {key}: expected a whole number, got {value!r}")
     return int(value)
+
+
+def failures_of(path: Path) -> dict[tuple[str, str], dict[str, int]]:
+    """Kinds of error and their counts by method and name, of ``PREFIX_failures.csv``; empty where there is none.
+
+    It only adds names to numbers that stand elsewhere: a line that cannot be understood is passed over.
+    """
+    if not path.is_file():
+        return {}
+    lines = table_of(path)
+    titles = [title.strip().lower() for title in next(lines, (0, []))[1]]
+    if not {"method", "name", "error", "occurrences"} <= set(titles):
+        return {}
+    at = {title: titles.index(title) for title in ("method", "name", "error", "occurrences")}
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for _, cells in lines:
+        if len(cells) == len(titles) and cells[at["occurrences"]].strip().isdecimal():
+            key = cells[at["method"]], cells[at["name"]]
+            found.setdefault(key, []).append((cells[at["error"]], int(cells[at["occurrences"]])))
+    return {key: most_frequent(counts) for key, counts in found.items()}

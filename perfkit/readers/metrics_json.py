@@ -23,6 +23,7 @@ from perfkit.load_profile import LoadProfile
 from perfkit.model import Metric, Run, ServiceStats, Severity, Validity
 from perfkit.stats.percentile_table import PercentileTable, errors_assumed, errors_from_percentiles
 from perfkit.validity import GeneratorFacts, check_run
+from perfkit.validity.outage import withheld
 
 TITLE = "metrics or baselines JSON (service name to metrics)"
 COUNTS = {"count": "total_requests", "failures": "total_failures"}
@@ -72,7 +73,7 @@ def read(path: Path) -> Run:
         duration_s=duration,
         profile=profile,
         validity=Validity(check_run(services, profile, GeneratorFacts(), duration)),
-        services=services,
+        services=withheld(services),
         tool="metrics file",
         content_hash=digest,
         source=str(path),

@@ -13,10 +13,12 @@ import numpy as np
 from perfkit.document import make_run_id
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Run, ServiceStats, Validity
+from perfkit.readers.error_kinds import most_frequent
 from perfkit.stats.steady import warm_up_s
 from perfkit.stats.summary import Floats, RequestArrays, summarise
 from perfkit.stats.within_run import WithinRun, count_no_server, within_run
 from perfkit.validity import GeneratorFacts, check_run
+from perfkit.validity.outage import withheld
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +88,7 @@ def _utc(seconds: float) -> datetime:
 class RequestColumns:
     """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``."""
 
-    __slots__ = ("bytes", "codes", "failed", "names", "no_server", "response_time_ms", "start_s")
+    __slots__ = ("bytes", "codes", "errors", "failed", "names", "no_server", "response_time_ms", "start_s")
 
     def __init__(
         self,
@@ -97,17 +99,28 @@ class RequestColumns:
         failed: Any,
         sizes: Floats | None,
         no_server: int | None = None,  # requests that met no server; None where errors are not known by kind
+        errors: tuple[Any, list[str]] | None = None,  # integer codes into texts, negative for none
     ) -> None:
         self.start_s, self.codes, self.names = start_s, codes, names
         self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
-        self.no_server = no_server
+        self.no_server, self.errors = no_server, errors
 
     def subset(self, rows: Any) -> RequestColumns:
         """The requests of these rows, and only their services."""
         used, codes = np.unique(self.codes[rows], return_inverse=True)
         sizes = None if self.bytes is None else self.bytes[rows]
         names = [self.names[code] for code in used]
-        return RequestColumns(self.start_s[rows], codes, names, self.response_time_ms[rows], self.failed[rows], sizes)
+        errors = None if self.errors is None else (self.errors[0][rows], self.errors[1])
+        times, failed = self.response_time_ms[rows], self.failed[rows]
+        return RequestColumns(self.start_s[rows], codes, names, times, failed, sizes, None, errors)
+
+    def error_kinds(self, rows: Any) -> dict[str, int]:
+        """The most frequent kinds of error of these rows, with their counts."""
+        if self.errors is None:
+            return {}
+        codes, texts = self.errors
+        counts = np.bincount(codes[rows][codes[rows] >= 0], minlength=len(texts))
+        return most_frequent((text, int(count)) for text, count in zip(texts, counts, strict=True) if count)
 
     def span(self) -> tuple[float, float]:
         """First start and last end, in seconds since the epoch; zeros without requests."""
@@ -149,9 +162,13 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     if (codes < 0).any():
         raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
     sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
-    no_server = count_no_server(frame["error"].dropna().tolist()) if "error" in frame else None
+    no_server = errors = None
+    if "error" in frame:
+        no_server = count_no_server(frame["error"].dropna().tolist())
+        error_codes, error_texts = pd.factorize(frame["error"])
+        errors = error_codes, [str(text) for text in error_texts]
     labels = [str(name) if str(name).strip() else NO_NAME for name in names]
-    return RequestColumns(start, codes, labels, times, failed, sizes, no_server)
+    return RequestColumns(start, codes, labels, times, failed, sizes, no_server, errors)
 
 
 def _seconds(column: pd.Series[Any]) -> Any:
@@ -221,9 +238,9 @@ def summarise_columns(columns: RequestColumns) -> Summary:
     for name, rows in zip(columns.names, groups, strict=True):
         size = _mean_size(columns, rows)
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
-        services[name] = summarise(arrays, begin + warm_up, end)
+        services[name] = replace(summarise(arrays, begin + warm_up, end), errors=columns.error_kinds(rows))
     within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
-    return Summary(begin, end, warm_up, services, replace(within, no_server=columns.no_server))
+    return Summary(begin, end, warm_up, withheld(services), replace(within, no_server=columns.no_server))
 
 
 def _levels(columns: RequestColumns, groups: list[Any]) -> Floats:

@@ -46,10 +46,11 @@ def gap_texts(comparison: Comparison) -> tuple[str, ...]:
 def _why_invalid(comparison: Comparison) -> tuple[str, ...]:
     """The first reason, and what is missing."""
     reasons = [clean(check.advice) for check in comparison.checks if check.severity is Severity.INVALID]
-    if not reasons:
+    gaps = gap_texts(comparison)
+    if not gaps:
         return ("The runs cannot be judged: see the warnings.",)
-    gaps = (text for text in gap_texts(comparison) if text != reasons[0])
-    return (f"The runs cannot be judged. {reasons[0]}", *gaps)
+    reason = (*reasons, gaps[0])[0]
+    return (f"The runs cannot be judged. {reason}", *(text for text in gaps if text != reason))
 
 
 def _events(comparison: Comparison) -> list[tuple[str, list[Finding]]]:

@@ -1,0 +1,135 @@
+"""Services, or whole runs, nearly all of whose requests fail: how fast they fail says nothing of the target.
+
+Their latencies are withheld, and their error rate is what is judged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perfkit.model import LATENCY_METRICS, Run, ServiceStats
+
+FAILING = 0.90  # share of the requests of a service, or of a run, that fail
+CARRIES = 0.10  # share of a run's requests from which on a service counts
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Nearly every request of a service fails, in ``failing`` of the ``runs`` runs of a side that have it.
+
+    Parameters
+    ----------
+    service
+        ``None`` for the run as a whole.
+    share
+        Of the requests of the failing runs that failed, 0 to 1.
+    error
+        The most frequent error by kind, where kinds are known.
+    """
+
+    service: str | None
+    failing: int
+    runs: int
+    share: float
+    error: str | None
+
+    @property
+    def is_whole(self) -> bool:
+        """In every run of the side."""
+        return self.failing == self.runs
+
+    def describe(self, side: str) -> str:
+        """As the beginning of a sentence: ``/pay: 97 % of the candidate's requests failed, most often with ...``."""
+        whose = (
+            f"the {side}'s requests" if self.is_whole else f"the requests of {self.failing} of {self.runs} {side} runs"
+        )
+        name = f"{self.service}: " if self.service is not None else ""
+        error = f", most often with {self.error}" if self.error else ""
+        return f"{name}{_percent(self.share)} of {whose} failed{error}"
+
+
+def _percent(share: float) -> str:
+    return "100 %" if share >= 1.0 else f"{min(100 * share, 99.9):.3g} %"
+
+
+def outages(runs: Sequence[Run]) -> tuple[Outage, ...]:
+    """What fails in any of these runs: the run as a whole, else single services of it."""
+    failing = [_failing(run.services) for run in runs]
+    found = []
+    for service in dict.fromkeys(name for names in failing for name in names):
+        having = [run for run in runs if service is None or service in run.services]
+        bad = [run for run, names in zip(runs, failing, strict=True) if service in names]
+        stats = [of for run in bad for name, of in run.services.items() if service in (None, name)]
+        share = _failed_share(stats) or FAILING
+        found.append(Outage(service, len(bad), len(having), share, most_frequent_error(stats)))
+    return tuple(found)
+
+
+def without_outages(run: Run) -> Run:
+    """The run without the latencies of what fails in it."""
+    services = withheld(run.services)
+    stages = tuple(replace(stage, services=withheld(stage.services)) for stage in run.stages)
+    if services is run.services and all(a.services is b.services for a, b in zip(stages, run.stages, strict=True)):
+        return run
+    return replace(run, services=services, stages=stages)
+
+
+def withheld(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]:
+    """The services of one run; those that fail have no latencies, and a warning that says why."""
+    failing = _failing(services)
+    if not failing:
+        return services
+    return {name: _withheld(of) if None in failing or name in failing else of for name, of in services.items()}
+
+
+def _withheld(stats: ServiceStats) -> ServiceStats:
+    known = [metric for metric in LATENCY_METRICS if stats.value(metric) is not None]
+    if not known:
+        return stats
+    kind = most_frequent_error([stats])
+    why = f"{_percent(_failed_share([stats]) or 0.0)} of the requests failed{f' ({kind})' if kind else ''}"
+    gone: dict[str, Any] = {metric.value: None for metric in known}
+    return replace(stats, **gone, warnings=(*stats.warnings, *(f"{m.title} withheld: {why}" for m in known)))
+
+
+def _failing(services: Mapping[str, ServiceStats]) -> tuple[str | None, ...]:
+    """The services of one run that fail; ``None`` alone where the run as a whole does."""
+    shares = {name: _failed_share([stats]) for name, stats in services.items()}
+    if services and all(share is not None for share in shares.values()):
+        whole = _failed_share(list(services.values()))
+        if whole is not None and whole >= FAILING:
+            return (None,)
+    return tuple(n for n, share in shares.items() if share is not None and share >= FAILING and _carries(n, services))
+
+
+def _carries(name: str, services: Mapping[str, ServiceStats]) -> bool:
+    """Whether a service carries a part of the run's requests that counts; so it does where that is not known."""
+    counts = [stats.count for stats in services.values()]
+    known = [count for count in counts if count is not None]
+    return len(known) < len(counts) or (services[name].count or 0) >= CARRIES * sum(known)
+
+
+def _failed_share(stats: Sequence[ServiceStats]) -> float | None:
+    """Failed requests over all of them, where anything is known of them."""
+    if all(of.count is not None and of.failures is not None for of in stats):
+        total = sum(of.count or 0 for of in stats)
+        return min(sum(of.failures or 0 for of in stats) / total, 1.0) if total else None
+    rates = [of.error_rate_pct for of in stats if of.error_rate_pct is not None]
+    return sum(rates) / len(rates) / 100.0 if len(rates) == len(stats) and rates else None
+
+
+def most_frequent_error(stats: Sequence[ServiceStats]) -> str | None:
+    """The kind of error that most requests of these services failed with, such as ``HTTPError 500``."""
+    counts: Counter[str] = Counter()
+    for of in stats:
+        counts.update(of.errors)
+    return max(counts, key=lambda kind: counts[kind]) if counts else None
+
+
+def same_on_both(before: Sequence[Outage], after: Sequence[Outage]) -> Iterator[tuple[Outage, Outage]]:
+    """Outages of all runs of both sides: there is nothing to compare."""
+    whole = {outage.service: outage for outage in before if outage.is_whole}
+    yield from ((whole[outage.service], outage) for outage in after if outage.is_whole and outage.service in whole)
