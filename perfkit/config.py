@@ -11,7 +11,7 @@ from typing import Any
 from perfkit.channels import ChatSettings, EmailSettings, IssueSettings
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
-from perfkit.policy import Policy
+from perfkit.policy import Policy, service_names_of
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
 from perfkit.settings_file import expand, known_keys, read_toml, subtable, texts, typed
 
@@ -123,6 +123,12 @@ class Settings:
         """What ``perfkit run --all`` runs: the file's own scenarios, or the built-in ones when it has none."""
         return self.own or tuple(BUILT_IN)
 
+    def policy_of(self, file: Path | None) -> Policy:
+        """The policy of a file, with the service names of these settings; their own where there is no file."""
+        if file is None:
+            return self.policy
+        return Policy.from_toml(file).with_service_names(self.policy.service_names)
+
     def scenario(self, name: str) -> Scenario:
         """A scenario by name; ``SettingsError`` names the nearest known one."""
         if name not in self.scenarios:
@@ -137,11 +143,13 @@ def load_settings(path: Path | None = None) -> Settings:
     if file is None:
         return Settings(BUILT_IN, Policy())
     document = read_toml(file)
-    known_keys(document, ("scenario", "policy", "store", "email", "issues", "chat", *_PLACES), str(file))
+    known_keys(document, ("scenario", "policy", "services", "store", "email", "issues", "chat", *_PLACES), str(file))
     base = file.resolve().parent
     return Settings(
         scenarios=_scenarios(subtable(document, "scenario", str(file)), file, base),
-        policy=Policy.from_mapping(subtable(document, "policy", str(file)), f"{file}: [policy]"),
+        policy=Policy.from_mapping(subtable(document, "policy", str(file)), f"{file}: [policy]").with_service_names(
+            service_names_of(document, str(file))
+        ),
         store=_store(document, file, base),
         **{name: base / typed(document.get(name, usual), str, f"{file}: {name}") for name, usual in _PLACES.items()},
         email=EmailSettings.from_table(subtable(document, "email", str(file)), f"{file}: [email]"),

@@ -15,6 +15,7 @@ from perfkit.history.selectors import misspelt, readings
 from perfkit.model import Run
 from perfkit.policy import Policy
 from perfkit.readers import locust_csv, read_run, run_folder
+from perfkit.service_names import renamed_runs
 from perfkit.store import RunStore
 
 
@@ -81,7 +82,8 @@ def choose_runs(
 
     Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.
     """
-    past = Past(RunStore(store), baselines, candidates=tuple(candidates))
+    now = policy.service_names if policy is not None else {}
+    past = Past(RunStore(store), baselines, candidates=renamed_runs(candidates, now), service_names=now)
     names = [name for name in names if name.strip()]
     chosen = [select(name, past) if is_selector(name) else None for name in names]
     runs = [

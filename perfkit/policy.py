@@ -142,6 +142,9 @@ class Policy:
         Level in (0.5, 1) of the reported intervals.
     rule
         ``evidence`` (a statistical judgement) or ``threshold`` (percentage change against fixed limits).
+    service_names
+        Service name to the name that it has now, ``{"/v1/items": "/v2/items"}``; one ``*`` on both sides stands for the
+        same text, ``{"/v1/*": "/v2/*"}``.  Runs and limits are held under the new names.
     required_runs
         Runs that each side must have before anything is claimed of it; with fewer, the verdict is ``inconclusive``.
     """
@@ -154,6 +157,7 @@ class Policy:
     required_runs: int = 1
     objectives: Mapping[str, Any] = field(default_factory=dict)
     scenarios: Mapping[str, Any] = field(default_factory=dict)
+    service_names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -171,6 +175,7 @@ class Policy:
         object.__setattr__(self, "tolerance", tolerance)
         object.__setattr__(self, "objectives", _laid_over(self.objectives, moved))
         object.__setattr__(self, "scenarios", dict(self.scenarios))
+        object.__setattr__(self, "service_names", _service_names(self.service_names))
         for service in (None, *self.services):
             self._limits(service)
         for service in (None, *(name for name, value in self.objectives.items() if name not in _METRIC_NAMES)):
@@ -249,6 +254,10 @@ class Policy:
             raise ValueError(f"scenarios: {scenario}: a table of tolerances, got {own!r}")
         return replace(self, tolerance=_laid_over(self.tolerance, own), scenarios={})
 
+    def with_service_names(self, names: Mapping[str, str]) -> Policy:
+        """The same policy, with names of the settings laid under its own."""
+        return replace(self, service_names={**names, **self.service_names}) if names else self
+
     def with_rule(self, rule: str | None) -> Policy:
         """The same policy under another rule; ``None`` keeps it."""
         return self if rule is None else replace(self, rule=rule)
@@ -274,7 +283,44 @@ class Policy:
         table = document.get("policy", document)
         if not isinstance(table, Mapping):
             raise SettingsError(f"{path}: policy must be a table, such as [policy]")
-        return cls.from_mapping(table, f"{path}: [policy]" if "policy" in document else str(path))
+        if "policy" in document:  # a whole settings file, whose other tables mean something too
+            names = service_names_of(document, str(path))
+            return cls.from_mapping(table, f"{path}: [policy]").with_service_names(names)
+        return cls.from_mapping(table, str(path))
+
+
+def service_names_of(document: Mapping[str, Any], place: str) -> dict[str, str]:
+    """The table ``[services]`` of a settings file; ``SettingsError`` names the place of what is wrong."""
+    try:
+        return _service_names(document.get("services", {}))
+    except ValueError as error:
+        raise SettingsError(f"{place}: [services]: {str(error).removeprefix('service_names: ')}") from error
+
+
+def _service_names(table: Any) -> dict[str, str]:
+    """Old name to new one, of ``{"/v1/items": "/v2/items"}`` or ``{"/v2/items": ["/v1/items", "/items"]}``."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f'service_names: a table such as {{"/v1/items" = "/v2/items"}}, got {table!r}')
+    names: dict[str, str] = {}
+    for name, value in table.items():
+        if not isinstance(value, str | list | tuple):
+            raise ValueError(f"service_names: {name}: expected the name of a service, got {value!r}")
+        pairs = [(name, value)] if isinstance(value, str) else [(old, name) for old in value]
+        for old, new in pairs:
+            if not isinstance(old, str) or not old or not isinstance(new, str) or not new:
+                raise ValueError(f"service_names: {name}: expected the name of a service, got {value!r}")
+            if names.get(old, new) != new:
+                raise ValueError(f"service_names: {old!r} is given two names, {names[old]!r} and {new!r}")
+            if old.count("*") > 1 or new.count("*") > old.count("*"):
+                raise ValueError(f"service_names: {old!r} = {new!r}: one * on both sides, or on the left alone")
+            if old != new:
+                names[old] = new
+    for old, new in names.items():
+        if new in names:
+            raise ValueError(
+                f"service_names: {old!r} becomes {new!r}, and that {names[new]!r}: give both the last name"
+            )
+    return names
 
 
 _METRIC_NAMES = tuple(metric.value for metric in Metric)

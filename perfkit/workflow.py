@@ -290,8 +290,7 @@ def compare_named(
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:
     """The policy of a file, else of the nearest ``perfkit.toml``, else the default; optionally under another rule."""
-    policy = Policy.from_toml(path) if path else load_settings().policy
-    return policy.with_rule(rule)
+    return load_settings().policy_of(Path(path) if path else None).with_rule(rule)
 
 
 def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:

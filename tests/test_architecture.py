@@ -27,6 +27,7 @@ LEVELS = [
     "comparability",
     "noise_profile",
     "readers",
+    "service_names",
     "judge",
     "levels",
     "planning",

@@ -5,11 +5,15 @@ import math
 from dataclasses import replace
 
 import pytest
-from samples import plain_stats, run
+from samples import EPOCH, plain_stats, requests, run
 
-from perfkit import Policy, compare
+from perfkit import Policy, RunStore, compare, run_from_requests
+from perfkit.config import load_settings
 from perfkit.coverage import Absence, listed, plain_name, service_coverage
 from perfkit.document import comparison_from_document
+from perfkit.errors import NotComparable, SettingsError
+from perfkit.history.against import judge_history
+from perfkit.history.selection import Past
 from perfkit.load_profile import LoadProfile, Stage
 from perfkit.model import StageStats
 from perfkit.render.claims import account_of
@@ -280,3 +284,87 @@ def test_a_long_list_of_names_is_cut_and_counted():
     assert listed(gone, "the baseline") == (
         "/s6 (7 %), /s5 (6 %), /s4 (5 %), /s3 (4 %), /s2 (3 %) and 2 more, together 28 % of the baseline's requests"
     )
+
+
+# Under the names that services have now -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "before", "after"),
+    [
+        ({"/v1/items": "/v2/items"}, "/v1/items", "/v2/items"),
+        ({"/v1/*": "/v2/*"}, "/v1/items", "/v2/items"),
+        ({"/items": ["/v1/items", "/v2/items"]}, "/v1/items", "/v2/items"),
+        ({"GET /a?*": "/a"}, "GET /a?x=1", "/a"),
+    ],
+)
+def test_a_service_that_the_settings_map_is_one_before_and_after(names, before, after):
+    load = {"/health": 12000}
+    sides = runs(load | {before: 24000}), runs(load | {after: 24000}, first=50, factors={after: 3.0})
+    comparison = compare(*sides, policy=Policy(service_names=names))
+    assert (comparison.verdict, comparison.gaps) == ("regression", ())
+    same = compare(sides[0], runs(load | {after: 24000}, first=50), policy=Policy(service_names=names))
+    assert same.verdict == "no_change"
+
+
+def test_limits_move_with_their_service():
+    sides = runs({"/v1/items": 24000}), runs({"/v2/items": 24000}, first=50, factors={"/v2/items": 1.3})
+    policy = Policy(tolerance={"/v1/items": {"avg_latency_ms": 50}}, service_names={"/v1/items": "/v2/items"})
+    found = {f.metric: f for f in compare(*sides, policy=policy).findings}
+    assert found["avg_latency_ms"].tolerance == 50
+
+
+def test_rows_that_share_a_name_are_summed_up_from_the_requests(rng):
+    sides = []
+    for k in range(2):
+        made = [
+            requests(rng, seconds=30, services={"/v1/a": 20.0, "/v1/b": 30.0}, begin=EPOCH + 999 * k + 99 * i)
+            for i in range(2)
+        ]
+        sides.append([run_from_requests(frame, scenario="shop") for frame in made])
+    policy = Policy(service_names={"both": ["/v1/a", "/v1/b"]})
+    comparison = compare(*sides, policy=policy)
+    assert {finding.service for finding in comparison.findings} == {"both"}
+    total = sum(stats.count for stats in sides[0][0].services.values())
+    assert comparison.baseline.runs[0].services["both"].count == total
+    assert set(comparison.baseline.runs[0].requests()["service"]) == {"both"}
+    without = [[replace(r, load_requests=None) for r in side] for side in sides]
+    with pytest.raises(NotComparable, match=r"gives /v1/a and /v1/b one name, both, and the run has no requests"):
+        compare(*without, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("'/a' = 3", "[services]: /a: expected the name of a service, got 3"),
+        ("'/a' = '/b'\n'/b' = '/c'", "[services]: '/a' becomes '/b', and that '/c': give both the last name"),
+        ("'/x' = ['/a']\n'/y' = ['/a']", "[services]: '/a' is given two names, '/x' and '/y'"),
+        ("'/a' = '/*'", "one * on both sides, or on the left alone"),
+    ],
+)
+def test_what_is_wrong_in_the_settings_is_said_with_its_place(tmp_path, table, text):
+    (tmp_path / "perfkit.toml").write_text(f"[services]\n{table}\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(tmp_path / "perfkit.toml")
+    assert str(raised.value).startswith(str(tmp_path / "perfkit.toml"))
+    assert text in str(raised.value)
+
+
+def test_a_policy_file_of_its_own_keeps_the_names_of_the_settings(tmp_path):
+    (tmp_path / "perfkit.toml").write_text("[services]\n'/v1/*' = '/v2/*'\n")
+    (tmp_path / "policy.toml").write_text("alpha = 0.02\n")
+    policy = load_settings(tmp_path / "perfkit.toml").policy_of(tmp_path / "policy.toml")
+    assert (policy.alpha, policy.service_names) == (0.02, {"/v1/*": "/v2/*"})
+
+
+def test_against_its_history_a_renamed_service_keeps_it(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    for one in runs({"/health": 12000, "/v1/items": 24000}, 6):
+        store.add(one)
+    candidate = runs({"/health": 12000, "/v2/items": 24000}, 1, first=50, factors={"/v2/items": 3.0})
+    past = Past(store, tmp_path, candidates=tuple(candidate))
+    policy = Policy(service_names={"/v1/items": "/v2/items"})
+    comparison = judge_history(candidate, past, policy).comparison
+    assert len(comparison.baseline.runs) == 6
+    assert comparison.verdict == "regression"
+    assert judge_history(candidate, past, Policy()).comparison.verdict == "invalid"

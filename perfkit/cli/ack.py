@@ -82,11 +82,10 @@ def _acknowledge(
     from perfkit.history.baselines import parse_day
     from perfkit.history.recognising import acknowledge
     from perfkit.history.selection import Past
-    from perfkit.policy import Policy
     from perfkit.store import RunStore
 
     known = settings_of(settings)
-    chosen = Policy.from_toml(policy) if policy else known.policy
+    chosen = known.policy_of(policy)
     now = datetime.now(UTC)
     try:
         day = parse_day(until, now.date()) if until is not None else None

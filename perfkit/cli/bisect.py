@@ -84,7 +84,6 @@ def bisect(
     from perfkit.config import load_words
     from perfkit.document import slug
     from perfkit.errors import SettingsError
-    from perfkit.policy import Policy
 
     known = settings_of(settings)
     changes = load_words({"users": users, "duration": duration}, "--{}".format)
@@ -94,7 +93,7 @@ def bisect(
         raise SettingsError(
             f'scenario {scenario!r}: say how the service starts: --serve "python app.py --port {{port}}"'
         )
-    rules = (Policy.from_toml(policy) if policy else known.policy).for_scenario(chosen.name)
+    rules = known.policy_of(policy).for_scenario(chosen.name)
     here = Path.cwd()
     ends = [resolve(here, name, what) for name, what in ((good, "--good"), (bad, "--bad"))]
     place = common_folder(here) / "perfkit" / f"bisect-{slug(chosen.name)}-{ends[0][:9]}-{ends[1][:9]}"

@@ -92,10 +92,9 @@ def check(
       perfkit check --settings-only --skip credentials
     """
     from perfkit.audit import audit_settings
-    from perfkit.policy import Policy
 
     known = settings_of(settings)
-    chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
+    chosen = known.policy_of(policy).with_rule(rule)
     audit = audit_settings(known, chosen, store or known.store, skip=skip)
     if format_ == "text":
         _print_audit(audit)

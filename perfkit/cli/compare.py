@@ -77,10 +77,9 @@ def compare(
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
     from perfkit import workflow
-    from perfkit.policy import Policy
 
     known = settings_of(settings)
-    chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
+    chosen = known.policy_of(policy).with_rule(rule)
     place = store or known.store
     if history and not baseline:
         raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")

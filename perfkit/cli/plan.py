@@ -42,10 +42,9 @@ def plan(
       perfkit plan --scenario api --detect 5%
     """
     from perfkit import workflow
-    from perfkit.policy import Policy
 
     known = settings_of(settings)
-    chosen = Policy.from_toml(policy) if policy else known.policy
+    chosen = known.policy_of(policy)
     percent = _percent(detect)
     frame = workflow.plan(
         store or known.store, scenario, percent, power=power, policy=chosen, baselines=known.baselines

@@ -45,10 +45,9 @@ def replay(
       perfkit replay --scenario api --policy stricter.toml
     """
     from perfkit import workflow
-    from perfkit.policy import Policy
 
     known = settings_of(settings)
-    chosen = (Policy.from_toml(policy) if policy else known.policy).with_rule(rule)
+    chosen = known.policy_of(policy).with_rule(rule)
     found = workflow.replay_history(
         store or known.store, scenario, policy=chosen, window=window, baselines=known.baselines
     )

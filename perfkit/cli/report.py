@@ -95,11 +95,10 @@ def compare(
     Example:
       perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
     """
-    from perfkit.policy import Policy
 
     known = settings_of(settings)
     place = store or known.store
-    chosen, notes = _baseline(before, candidate, place, known, Policy.from_toml(policy) if policy else known.policy)
+    chosen, notes = _baseline(before, candidate, place, known, known.policy_of(policy))
     parameters = {
         "baseline": chosen,
         "candidate": _paths(candidate, place, known.baselines),

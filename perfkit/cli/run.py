@@ -257,12 +257,11 @@ def _side_by_side(
 ) -> Outcome:
     """Measure both sides alternately."""
     from perfkit.load.scenario_run import run_scenario
-    from perfkit.policy import Policy
     from perfkit.side_by_side import SideBySide, both_targets
 
     if len(chosen) != 1:
         raise click.UsageError("--compare-with takes one scenario")
-    rules = Policy.from_toml(policy) if policy else known.policy
+    rules = known.policy_of(policy)
     with both_targets(chosen[0], other) as targets:
         tell = partial(click.echo, err=True)
         run_one = partial(run_scenario, container=container)

@@ -28,6 +28,7 @@ from perfkit.judge import judge, overall
 from perfkit.model import Comparison, HistoryNote, Run, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
+from perfkit.service_names import renamed_runs
 
 SPENDING = 30.0  # runs, after which half of the budget is spent
 
@@ -60,6 +61,9 @@ def judge_history(
     NotComparable
         The candidates are of several scenarios, or no valid run is older than they are.
     """
+    if policy.service_names:
+        candidates = renamed_runs(candidates, policy.service_names)
+        past = replace(past, candidates=candidates, service_names=policy.service_names, _read={})
     selected = _rolling(candidates, past)
     policy = policy.for_scenario(candidates[0].scenario)
     earlier = _earlier(candidates, past)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from perfkit.history.fitness import told_of
 from perfkit.history.selectors import Selector, misspelt, readings
 from perfkit.history.timeline import timeline_of
 from perfkit.model import Run, Severity
+from perfkit.service_names import renamed_runs
 from perfkit.store import RunStore
 
 _OTHER_LOAD = ("load", "load_profile", "services")  # checks that make runs of one history unlike each other
@@ -34,19 +35,22 @@ class Past:
         A folder of the checkout that ``merge-base`` asks.
     candidates
         Runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest.
+    service_names
+        Names that services have now, see `Policy`; all runs are read under these.
     """
 
     store: RunStore
     baselines: Path = Path("data/baselines")
     repository: Path = field(default_factory=Path)
     candidates: tuple[Run, ...] = ()
+    service_names: Mapping[str, str] = field(default_factory=dict)
     _read: dict[str, tuple[Run, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def runs_of(self, scenario: str) -> tuple[Run, ...]:
         """All runs of a scenario, oldest first, read once; broken ones are skipped."""
         if scenario not in self._read:
             found = [self.store.get(run_id) for run_id in self.store.runs(scenario=scenario)["id"]]
-            self._read[scenario] = in_time(found)
+            self._read[scenario] = in_time(renamed_runs(found, self.service_names))
         return self._read[scenario]
 
     @property

@@ -6,8 +6,9 @@ that have such limits; it knows nothing of noise and is labelled as what it is).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from perfkit.comparability import Comparability, check_sides
 from perfkit.coverage import service_coverage
@@ -18,9 +19,10 @@ from perfkit.judge.objective import by_objective
 from perfkit.judge.question import questions, unstated
 from perfkit.judge.threshold import by_threshold
 from perfkit.judge.whole_run import NAME
-from perfkit.model import Check, Comparison, Finding, Gap, Run, Severity, Side, Verdict
+from perfkit.model import Check, Comparison, Finding, Gap, Metric, Run, Severity, Side, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
+from perfkit.service_names import new_name, renamed_runs
 from perfkit.validity.outage import without_outages
 
 
@@ -29,6 +31,7 @@ def judge(
 ) -> Comparison:
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
     policy = policy.for_scenario(candidate[0].scenario if candidate else "")
+    baseline, candidate, policy = by_name(baseline, candidate, policy)
     baseline, candidate = ([without_outages(run) for run in side] for side in (baseline, candidate))
     whole = Side(tuple(baseline)), Side(tuple(candidate))
     coverage = service_coverage(baseline, candidate, policy.alpha)
@@ -76,6 +79,27 @@ def judge(
         checks=checks,
         gaps=gaps,
     )
+
+
+def by_name(
+    baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy
+) -> tuple[Sequence[Run], Sequence[Run], Policy]:
+    """Runs and limits under the names that services have now."""
+    names = policy.service_names
+    if not names:
+        return baseline, candidate, policy
+    policy = replace(policy, tolerance=_under(policy.tolerance, names), objectives=_under(policy.objectives, names))
+    return renamed_runs(baseline, names), renamed_runs(candidate, names), policy
+
+
+def _under(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A table of limits under the new names; where two old ones become one, what stands later holds."""
+    table: dict[str, Any] = {}
+    for name, value in limits.items():
+        now = name if name in list(Metric) else new_name(name, names)
+        inner = table.get(now)
+        table[now] = {**inner, **value} if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return table
 
 
 def _with_objectives(sides: Comparability) -> tuple[str, ...]:
