@@ -169,7 +169,7 @@ class ServiceStats:
     assumed: tuple[str, ...] = ()
     response_bytes: Size | None = None
     warnings: tuple[str, ...] = ()
-    errors: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, Count] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for metric in Metric:

@@ -268,7 +268,7 @@ def test_plain_names_know_ids_and_versions():
 @pytest.mark.parametrize("rule", ["evidence", "threshold"])
 def test_every_output_names_what_is_missing_also_when_read_back(rule):
     comparison = compare(runs(LOAD | {"/pay": 3900}), runs(first=50), policy=Policy(rule=rule))
-    back = comparison_from_document(json.loads(json.dumps(comparison.to_dict())))
+    back = comparison_from_document(json.loads(json.dumps(comparison.to_dict())), "result.json")
     assert back.gaps == comparison.gaps
     account = account_of(result_of(comparison.to_dict(), "result.json"))
     assert "/pay" in account.claims[0].text

@@ -372,7 +372,7 @@ def test_a_tolerance_for_a_service_that_is_not_there_is_told():
 def test_runs_that_mostly_fail_are_not_green():
     broken = {"failures": 18000, "error_rate_pct": 90.0}
     comparison = compare(exact_side(**broken), exact_side(first=50, **broken))
-    assert comparison.verdict == "inconclusive"
+    assert comparison.verdict == "invalid"
     assert any("latencies describe error pages" in text for text in comparison.warnings)
 
 
