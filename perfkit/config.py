@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from perfkit.errors import SettingsError, did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
 from perfkit.policy import Policy, service_names_of
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
+from perfkit.redaction import conceal_environment, conceal_url
 from perfkit.settings_file import expand, known_keys, read_toml, subtable, texts, typed
 
 FILE_NAME = "perfkit.toml"
@@ -56,13 +58,13 @@ class Scenario:
 
     name: str
     locustfile: Path
-    host: str | None = None
+    host: str | None = field(default=None, repr=False)  # may hold a password
     users: int | None = None
     spawn_rate: float | None = None
     duration_s: float | None = None
     tags: tuple[str, ...] = ()
     exclude_tags: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     demo: bool = False
     kind: str | None = None
     rate: float | None = None
@@ -77,6 +79,8 @@ class Scenario:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}: must be > 0 and finite, got {value!r}")
+        conceal_url(self.host)
+        conceal_environment(self.environment)
         _ = self.profile  # what contradicts itself is told now, not when the run begins
 
     @property
@@ -107,7 +111,7 @@ class Settings:
 
     scenarios: Mapping[str, Scenario]
     policy: Policy
-    store: str = "data/runs"
+    store: str = field(default="data/runs", repr=False)  # may hold a password
     reports: Path = Path("reports")
     baselines: Path = Path("data/baselines")
     acknowledged: Path = Path("data/acknowledged.json")
@@ -167,6 +171,10 @@ def find_settings(start: Path) -> Path | None:
 
 def _store(document: Mapping[str, Any], file: Path, base: Path) -> str:
     url: str = typed(document.get("store", "data/runs"), str, f"{file}: store")
+    with suppress(SettingsError):  # a variable that is not set is told when the store is opened, and only then
+        url = expand(url, f"{file}: store")
+    if "${" in url:
+        return url
     return url if "://" in url else str(base / url)
 
 

@@ -33,6 +33,7 @@ from perfkit.model import (
     Validity,
     Verdict,
 )
+from perfkit.redaction import redact_document
 
 SCHEMA = "perfkit.run/1"
 SEAL = "seal"
@@ -325,8 +326,8 @@ def _history(plain: Mapping[str, Any], place: str) -> HistoryNote:
 
 
 def dump_json(document: Any) -> str:
-    """JSON as perfkit writes it everywhere: readable, strict (no NaN), one newline at the end."""
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON as perfkit writes it everywhere: readable, strict (no NaN), one newline at the end, and no secret in it."""
+    return json.dumps(redact_document(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def parse_time(text: str) -> datetime:

@@ -22,9 +22,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from perfkit.redaction import redact
+
 
 class PerfkitError(Exception):
-    """Anything perfkit reports to its user instead of a traceback."""
+    """Anything perfkit reports to its user instead of a traceback; no secret is left in its text."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact(item) if isinstance(item, str) else item for item in arguments))
 
 
 class ReadError(PerfkitError):

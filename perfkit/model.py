@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit.codec import Count, Share, Size
 from perfkit.errors import did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
+from perfkit.redaction import public_url, redact, redact_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,6 +209,9 @@ class StageStats:
     end_s: float
     services: Mapping[str, ServiceStats]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "services", _public(self.services))
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -239,6 +243,10 @@ class Run:
     def __post_init__(self) -> None:
         if self.started_at is not None and self.started_at.tzinfo is None:
             raise ValueError(f"started_at: must be an aware time, got {self.started_at!r}")
+        # Here, so that no reader, of older runs either, hands a secret on to what is compared, shown or kept.
+        object.__setattr__(self, "target", public_url(self.target) if isinstance(self.target, str) else self.target)
+        for name in ("services", "labels", "environment", "git", "versions"):
+            object.__setattr__(self, name, _public(getattr(self, name)))
 
     def requests(self) -> pd.DataFrame | None:
         """Every request of the run, or ``None`` when only a summary was kept."""
@@ -250,6 +258,12 @@ class Run:
 
         rows = {name: _service_row(stats) for name, stats in self.services.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("service")
+
+
+def _public(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A table without secrets; the table itself where there are none."""
+    public = {name: redact(value) if isinstance(value, str) else value for name, value in redact_names(table).items()}
+    return table if public == table else public
 
 
 def _service_row(stats: ServiceStats) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
+from perfkit.redaction import conceal_environment
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def expand(text: str, place: str) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
             raise SettingsError(f"{place}: the environment variable {match[1]} is not set")
+        conceal_environment({match[1]: os.environ[match[1]]})
         return os.environ[match[1]]
 
     return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, text)

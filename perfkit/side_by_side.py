@@ -164,7 +164,9 @@ class SideBySide:
             report = None if self.on_progress is None else partial(self.on_progress, scenario)
             run = self.run_one(scenario, RunStore(self.store), labels, report)
             if any(check.name == "interrupted" for check in run.validity.problems):
-                raise LoadError(f"run {run.id} was interrupted; the runs made until then are kept in {self.store}")
+                raise LoadError(
+                    f"run {run.id} was interrupted; the runs made until then are kept in {RunStore(self.store).url}"
+                )
             runs[side].append(run)
         self._longest_s = max(self._longest_s, time.monotonic() - begun)
 

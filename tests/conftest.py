@@ -1,5 +1,7 @@
 """Fixtures for every test.  Real files that others wrote live outside the repository; tests that read them may skip."""
 
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -7,6 +9,11 @@ from samples import REPOSITORY
 
 settings.register_profile("perfkit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("perfkit")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Under nohup, and in the background of a script, SIGINT is ignored, and so it would be by every process that a test
+    # starts and then interrupts: the test would wait for ever.  Processes that are started inherit the default again.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = REPOSITORY.parent / "shared" / "data"
 

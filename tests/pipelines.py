@@ -110,7 +110,7 @@ class GitHubJob:
             assert any(path.rglob("*")), f"{path} holds nothing to keep"
             self.artifacts[given["name"]] = path
             return True, {}
-        assert what == "perfkit/perfkit"
+        assert what == "./.perfkit"
         return self._composite(given, env)
 
     def _composite(self, given, env):

@@ -9,9 +9,11 @@ from samples import REPOSITORY
 
 # Lower first: a module may import modules of a lower level, and its own level within one folder.
 LEVELS = [
+    "whole_file",
+    "redaction",
+    "installation",
     "errors",
     "codec",
-    "whole_file",
     "settings_file",
     "load_profile",
     "profile_words",

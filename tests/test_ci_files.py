@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_workflows_ask_for_as_little_as_they_need(path):
         assert job["timeout-minutes"] <= 360
         for step in job["steps"]:
             assert "secrets." not in json.dumps(job.get("env", {}))
-            assert re.fullmatch(r"(actions/[\w-]+|perfkit/perfkit)@v[\d.]+", step.get("uses", "actions/x@v1"))
+            assert re.fullmatch(r"actions/[\w-]+@v[\d.]+|\./\.perfkit", step.get("uses", "actions/x@v1"))
 
 
 @pytest.mark.parametrize(("place", "script"), list(scripts()))
@@ -132,6 +133,44 @@ def test_the_action_is_read_by_name_only():
         assert step["shell"] == "bash"
         for name in re.findall(r"\$\{?([A-Z_]+)", step["run"]):
             assert name in step.get("env", {}) or name == "GITHUB_OUTPUT", name
+
+
+def test_no_file_fetches_what_nobody_has_published():
+    """Whoever registers such a name owns the pipeline."""
+    kept = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in kept.splitlines():
+        if name.startswith(("tests/", "notebooks/")) or not (REPOSITORY / name).is_file():
+            continue
+        text = (REPOSITORY / name).read_bytes().decode(errors="replace")
+        assert not re.search(r"github\.com/perfkit/|uses: *perfkit/|git\+https?://(?!git\.example/OWNER/)", text), name
+        assert not re.search(r"pip install [\"']?perfkit\b(?!-)", text), name
+
+
+@pytest.mark.parametrize("path", GITHUB, ids=lambda path: path.name)
+def test_a_workflow_that_is_not_filled_in_stops_at_once(path, tmp_path):
+    (tmp_path / "work").mkdir()
+    (job,) = read(path)["jobs"].values()
+    done = GitHubJob(tmp_path / "work", {"PATH": os.environ["PATH"]}, {})
+    assert not done.carry_out({**job, "steps": job["steps"][:1]})
+    assert (done.ran[0].code, done.ran[0].out.split("::")[2].partition(":")[0]) == (
+        2,
+        "PERFKIT_REPOSITORY is not filled in",
+    )
+    well = GitHubJob(tmp_path / "work", {"PATH": os.environ["PATH"]}, {}, dict(FILLED))
+    assert well.carry_out({**job, "steps": job["steps"][:1]})
+
+
+@pytest.mark.parametrize("script", ["gitlab", "jenkins"])
+def test_other_pipelines_stop_too(script, tmp_path):
+    (tmp_path / "work").mkdir()
+    steps = "\n".join(read(GITLAB)[".perf"]["before_script"]) if script == "gitlab" else jenkins_scripts()["Install"]
+    unfilled = f"perfkit @ git+https://git.example/{UNFILLED}@v0.1.0"
+    assert unfilled.partition("@ ")[2] in (GITLAB if script == "gitlab" else JENKINS).read_text(encoding="utf-8")
+    done = shell_run(["sh", "-e"], steps, tmp_path / "work", {"PATH": os.environ["PATH"], "PERFKIT": unfilled})
+    assert (done.returncode, done.stdout) == (
+        2,
+        "PERFKIT is not filled in: name the repository that holds your copy of perfkit\n",
+    )
 
 
 # What they do ------------------------------------------------------------------------------------------------------
@@ -170,7 +209,8 @@ duration = "3s"
 """
 BRIEF = DEMO.replace("3s", "1s")
 SHORT = SERVED.replace("3s", "1s")  # to see that scripts work; whether the verdict is right is tried elsewhere
-PACKAGE = "perfkit @ git+https://github.com/perfkit/perfkit@v0.1.0"
+PACKAGE, UNFILLED = "./.perfkit", "OWNER/REPOSITORY"
+FILLED = {UNFILLED: "team/perfkit"}
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +263,7 @@ def test_a_pull_request_is_compared_with_its_target(tmp_path, machine):
     with github() as server:
         event["number"] = number = server.add_issue(title="A pull request")["number"]
         contexts = {"github": github_context(base_ref="main", event=event)}
-        job = GitHubJob(work, {**machine, **server.environment()}, contexts)
+        job = GitHubJob(work, {**machine, **server.environment()}, contexts, dict(FILLED))
         assert not job.carry_out(job_of("perf-pull-request.yml"))
         (comment,) = server.said(number)
         assert server.violations == []
@@ -263,7 +303,7 @@ def test_what_goes_wrong_in_the_action_is_never_green(given, verdict, code, text
     work = project(tmp_path, SERVED)
     job = GitHubJob(work, machine, {"github": github_context()})
     quick = {"install": "none", "self-test": "none", "fail-on": "never"}
-    step = {"uses": "perfkit/perfkit@v0.1.0", "id": "perf", "with": {**given, **quick}}
+    step = {"uses": "./.perfkit", "id": "perf", "with": {**given, **quick}}
     assert not job.carry_out({"steps": [step]})
     told = job.contexts["steps"]["perf"]["outputs"]
     assert (told["verdict"], told["result"], told["report"]) == (verdict, "", "")
@@ -298,7 +338,7 @@ def test_nights_are_judged_against_the_history_on_a_branch(tmp_path, machine):
 
 def _night(work, machine, server):
     contexts = {"github": github_context(), "vars": {"PERFKIT_SMTP_HOST": "127.0.0.1"}}
-    replaced = {PACKAGE: machine["WHEEL"]}
+    replaced = {**FILLED, PACKAGE: machine["WHEEL"]}
     job = GitHubJob(work, {**machine, **server.environment()}, contexts, replaced)
     job.carry_out(job_of("perf-nightly.yml"))
     return job
@@ -316,9 +356,7 @@ def test_nights_are_judged_against_the_history_in_a_bucket(tmp_path, machine, mo
         machine = {**machine, "AWS_ENDPOINT_URL": keys["AWS_ENDPOINT_URL"]}
         found = []
         for _ in range(2):
-            job = GitHubJob(
-                work, machine, dict(contexts), {PACKAGE.replace("perfkit @", "perfkit[s3] @"): machine["WHEEL"]}
-            )
+            job = GitHubJob(work, machine, dict(contexts), {**FILLED, f"{PACKAGE}[s3]": machine["WHEEL"]})
             job.carry_out(job_of("perf-nightly-s3.yml"))
             found.append(job)
         assert len(RunStore("s3://team-perf/runs").ids()) == 6
@@ -339,7 +377,7 @@ def test_all_notebooks_are_executed_from_the_history(tmp_path, machine):
     git(work, "push", "-q", "origin", "perf-history")
     clone = cloned(tmp_path, "clone")
     job = GitHubJob(
-        clone, machine, {"github": github_context(), "inputs": {"scenario": ""}}, {PACKAGE: machine["WHEEL"]}
+        clone, machine, {"github": github_context(), "inputs": {"scenario": ""}}, {**FILLED, PACKAGE: machine["WHEEL"]}
     )
     assert not job.carry_out(job_of("perf-notebooks.yml"))
     assert job["Execute the notebooks"].code == 1, job["Execute the notebooks"].out

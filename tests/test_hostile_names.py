@@ -275,6 +275,7 @@ COMMANDS = {  # words of a command, and what its standard output must be; {first
     "runs export": check_csv,
     "runs export --format json": check_json,
     "runs verify": check_text,
+    "runs redact --all --dry-run": check_text,
     "runs gc --requests-older-than 1d --dry-run": check_text,
     "runs rm {last} --dry-run": check_text,
     "baseline list": check_text,

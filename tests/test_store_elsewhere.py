@@ -93,4 +93,4 @@ def test_the_extra_that_is_missing_is_named():
     code = "import sys; sys.modules['s3fs'] = None; from perfkit import RunStore; RunStore('s3://team/runs')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtra: s3://team/runs: needs the package s3fs" in done.stderr
-    assert "pip install 'perfkit[s3]'" in done.stderr
+    assert "install perfkit with the extra `s3`: " in done.stderr

@@ -11,19 +11,31 @@ from perfkit.audit.known import acknowledgement_remarks, baseline_remarks
 from perfkit.audit.limits import blind_remarks, noise_remarks
 from perfkit.audit.premises import Premises
 from perfkit.audit.remark import Grade, Remark
-from perfkit.audit.stored import scenario_remarks, service_remarks, store_remarks
+from perfkit.audit.stored import scenario_remarks, secret_remarks, service_remarks, store_remarks
 from perfkit.config import Settings
 from perfkit.policy import Policy
 
 __all__ = ["CHECKS", "Audit", "Grade", "Remark", "audit_settings"]
 
-CHECKS = ("store", "scenario", "generator", "service", "tolerance", "blind", "baseline", "acknowledged", "credentials")
+CHECKS = (
+    "store",
+    "scenario",
+    "generator",
+    "service",
+    "tolerance",
+    "blind",
+    "baseline",
+    "acknowledged",
+    "secrets",
+    "credentials",
+)
 _OF_STORE: tuple[Callable[[Premises], Iterable[Remark]], ...] = (
     scenario_remarks,
     service_remarks,
     noise_remarks,
     baseline_remarks,
     acknowledgement_remarks,
+    secret_remarks,
 )
 
 

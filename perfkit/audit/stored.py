@@ -13,9 +13,11 @@ from perfkit.errors import MissingExtra, ReadError, StoreError, did_you_mean
 from perfkit.judge.whole_run import NAME
 from perfkit.model import Metric, Run
 from perfkit.store import RunStore
-from perfkit.store.place import GIT
+from perfkit.store.place import GIT, public_address
+from perfkit.store.redacted import exposed_documents
 
 PROBE = ".noise/audit"  # a derived file, hidden, in a folder that the store has anyway
+MOST_DOCUMENTS = 5_000  # runs, the newest, that are looked at for secrets: a second
 WEAK = ("generator_cpu", "event_loop_lag", "load_reached", "late_arrivals", "missed_arrivals", "workers")
 
 
@@ -26,7 +28,8 @@ def store_remarks(url: str) -> tuple[RunStore | None, list[Remark]]:
         count, broken = len(store.runs()), sorted(store.broken())
     except (StoreError, ReadError, MissingExtra, OSError) as error:
         advice = "Nothing can be compared without it: correct `store`, or the credentials that it needs."
-        return None, [Remark("store", url, Grade.ERROR, f"cannot be read: {error}", advice)]
+        return None, [Remark("store", public_address(url), Grade.ERROR, f"cannot be read: {error}", advice)]
+    url = store.url
     said = [fine("store", url, f"{count} runs")]
     if broken:
         advice = "`perfkit runs verify` says what is wrong; restore them from a copy, or remove them."
@@ -51,6 +54,21 @@ def _why_not_writable(store: RunStore) -> str | None:
     except (OSError, StoreError) as error:
         return str(getattr(error, "strerror", None) or error)
     return None
+
+
+def secret_remarks(premises: Premises) -> Iterator[Remark]:
+    """Runs that hold secrets, which an earlier perfkit, or an import, let in."""
+    exposed = exposed_documents(premises.store, MOST_DOCUMENTS)
+    if not exposed:
+        yield fine("secrets", premises.store.url, "no secret in the runs")
+        return
+    where = ", ".join(dict.fromkeys(part for run in exposed for part in run.where))
+    found = f"{len(exposed)} runs hold secrets ({where}): {listed([run.run_id for run in exposed])}"
+    advice = (
+        "`perfkit runs redact --all` rewrites and reseals them. Change these secrets where they are in use: what was "
+        "pushed, sent or copied stays out there."
+    )
+    yield Remark("secrets", premises.store.url, Grade.ERROR, found, advice)
 
 
 def scenario_remarks(premises: Premises) -> Iterator[Remark]:

@@ -20,6 +20,7 @@ from perfkit.render.claims import account_of
 from perfkit.render.notebook import Report, run_report
 from perfkit.results import read_result
 from perfkit.store import RunStore
+from perfkit.store.place import public_address
 from perfkit.whole_file import write_whole
 
 SHOWN = 10  # runs in a picture of what is normal: the newest of the present level
@@ -64,7 +65,7 @@ def _compare(order: Order) -> Report:
 
 
 def _trend(order: Order) -> Report:
-    parameters = {"store": order.store, "scenario": order.scenario, "acknowledged": order.acknowledged}
+    parameters = {"store": public_address(order.store), "scenario": order.scenario, "acknowledged": order.acknowledged}
     return _run("trend", {**parameters, "policy": order.policy}, order)
 
 

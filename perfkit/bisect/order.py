@@ -148,5 +148,6 @@ class Order:
     def log(self) -> Log:
         """The log of this search; the same words for another service, load or policy are another search."""
         code = self.scenario.locustfile.read_bytes() if self.scenario.locustfile.is_file() else b""
-        words = (self.good, self.bad, self.scenario, self.serve, self.build, self.policy)
+        own = (self.scenario, self.scenario.host, dict(self.scenario.environment))
+        words = (self.good, self.bad, own, self.serve, self.build, self.policy)
         return Log(self.log_path, hashlib.sha256(repr(words).encode() + code).hexdigest()[:16])

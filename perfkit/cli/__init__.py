@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -54,6 +54,7 @@ from perfkit.errors import (
     SettingsError,
     StoreError,
 )
+from perfkit.redaction import Redacted, conceal_environment
 from perfkit.render.theme import clean, shorten
 
 EXIT_CODES: dict[type[PerfkitError], int] = {
@@ -121,7 +122,9 @@ for part in (removal.rm, removal.gc):
 
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Run one command and return its exit code; nothing is written but to ``out`` and ``err``."""
+    """Run one command and return its exit code; nothing is written but to ``out`` and ``err``, and no secret there."""
+    conceal_environment()
+    out, err = cast("TextIO", Redacted(out)), cast("TextIO", Redacted(err))
     with redirect_stdout(out), redirect_stderr(err):
         try:
             result = perfkit.main(list(argv), prog_name="perfkit", standalone_mode=False)

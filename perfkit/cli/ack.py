@@ -92,7 +92,7 @@ def _acknowledge(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--until") from error
     past = Past(RunStore(store or known.store), known.baselines)
-    first = workflow.first_named(event, store=past.store.url, baselines=past.baselines)
+    first = workflow.first_named(event, store=past.store.address, baselines=past.baselines)
     return acknowledge(past, first, chosen, reason=reason, by=by, until=day, now=now)
 
 

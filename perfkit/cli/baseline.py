@@ -58,7 +58,7 @@ def pin(
     from perfkit.history.pinning import pin_runs
 
     past = _past(store, settings)
-    chosen = workflow.load_runs(runs, store=past.store.url, baselines=past.baselines)
+    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines)
     pinned, notes = pin_runs(past, name, chosen, reason=reason, by=by, expires=_day(expires))
     _say(past, pinned, notes)
 
@@ -95,7 +95,7 @@ def accept(
     from perfkit.history.pinning import accept as move
 
     past = _past(store, settings)
-    first = workflow.first_named(event, store=past.store.url, baselines=past.baselines)
+    first = workflow.first_named(event, store=past.store.address, baselines=past.baselines)
     day = _day(expires)
     moved = move(past, first, reason=reason, by=by, name=name, expires=day, now=datetime.now(UTC))
     _say(past, moved, ())
@@ -180,7 +180,7 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     from perfkit.readers.metrics_json import pooled_metrics
 
     past = _past(store, settings)
-    runs = workflow.load_runs(files, store=past.store.url, baselines=past.baselines)
+    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines)
     write(dump(pooled_metrics(runs)), output)
 
 

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 SCHEMA = "perfkit.check/1"
 EXIT_SETTINGS, EXIT_GATE = 2, 4
 MOST_CELL, MOST_ADVICE = 160, 600  # characters: names may be of any length
-CHECKS = ("store", "scenario", "generator", "service", "tolerance", "blind", "baseline", "acknowledged", "credentials")
+CHECKS = (
+    "store",
+    "scenario",
+    "generator",
+    "service",
+    "tolerance",
+    "blind",
+    "baseline",
+    "acknowledged",
+    "secrets",
+    "credentials",
+)
 
 
 @click.command(short_help="Does the gate work here?  Its self-test, and an audit of the settings.")
@@ -80,7 +91,8 @@ def check(
     --settings-only leaves all that out.
 
     Looks first for settings that do not mean what their user thinks: services and scenarios without runs, tolerances
-    below the noise, expired baselines and acknowledgements, missing credentials, a store that cannot be written.
+    below the noise, expired baselines and acknowledgements, secrets in stored runs, missing
+    credentials, a store that cannot be written.
 
     Exit codes: 0 everything as it should be; 2 an error in the settings (with --strict: or a warning); 4 the gate does
     not do what it should, which counts more; 130 stopped by Ctrl-C, and no process is left.

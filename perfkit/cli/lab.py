@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from perfkit.errors import MissingExtra, StoreError
+from perfkit.installation import extra_advice
 
 
 @click.command(
@@ -36,7 +37,7 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
       perfkit lab --folder investigations/checkout --no-browser --port 8899
     """
     if importlib.util.find_spec("jupyterlab") is None:
-        raise MissingExtra("JupyterLab is not installed; the extra perfkit[lab] brings it: pip install 'perfkit[lab]'")
+        raise MissingExtra(f"JupyterLab is not installed; {extra_advice('lab')}")
     if not any(folder.glob("*.ipynb")):
         _copy_notebooks(folder)
     sys.stdout.flush()

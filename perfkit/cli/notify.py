@@ -35,7 +35,7 @@ def notify(
 
     RESULT is a folder that `perfkit report compare` or `perfkit report trend` wrote, or what `perfkit compare --format
     json` wrote.  Chats are named in [chat] of the settings, by addresses of Apprise whose secrets stand in variables
-    ("${SLACK_URL}"); they need pip install 'perfkit[chat]'.  A webhook gets a JSON document (perfkit.notice/1).
+    ("${SLACK_URL}"); they need the extra `chat` of perfkit.  A webhook gets a JSON document (perfkit.notice/1).
 
     Only what is new since the last message is told, unless --when always or the settings say otherwise.
 

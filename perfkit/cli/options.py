@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.errors import StoreError
+from perfkit.redaction import redact
 from perfkit.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -22,7 +23,21 @@ SETTINGS = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Settings file; else the nearest perfkit.toml in this folder or above.",
 )
-STORE = click.option("--store", metavar="URL", help="Where runs are kept: a folder or any fsspec URL [data/runs].")
+
+
+def expanded(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """An address with its variables looked up: ``'${STORE}'`` keeps a password out of the list of processes."""
+    from perfkit.settings_file import expand
+
+    return expand(text, parameter.opts[0]) if text else text
+
+
+STORE = click.option(
+    "--store",
+    metavar="URL",
+    callback=expanded,
+    help="Where runs are kept: a folder or any fsspec URL [data/runs].",
+)
 POLICY = click.option(
     "--policy",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -90,7 +105,7 @@ def write(text: str | bytes, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        write_whole(output, text)
+        write_whole(output, redact(text) if isinstance(text, str) else text)
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {output}", err=True)

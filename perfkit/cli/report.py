@@ -188,6 +188,7 @@ def trend(
     """
     from perfkit import workflow
     from perfkit.render.moment_links import read_commit_url
+    from perfkit.store.place import public_address
 
     known = settings_of(settings)
     place = store or known.store
@@ -196,7 +197,7 @@ def trend(
     if service is not None or metric is not None:
         workflow.trend_of(history, service=service, metric=metric)
     parameters = {
-        "store": place if "://" in place else str(Path(place).resolve()),
+        "store": public_address(place) if "://" in place else str(Path(place).resolve()),
         "scenario": scenario,
         "service": service,
         "metric": metric,

@@ -78,6 +78,7 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     from perfkit.overview import Overview
     from perfkit.render.index_page import index_page
     from perfkit.render.notebook import new_folder
+    from perfkit.store.place import public_address
     from perfkit.whole_file import write_whole
 
     store = given["store"] or known.store
@@ -86,7 +87,7 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     policy = policy_file(given["policy"], known.path)
     orders = orders_of(store, folder, wish, policy=policy, acknowledged=known.acknowledged, baselines=known.baselines)
     entries = _made(orders, given["jobs"] or len(os.sched_getaffinity(0)))
-    overview = Overview(entries, datetime.now(UTC), store)
+    overview = Overview(entries, datetime.now(UTC), public_address(store))
     overview.write(folder)
     write_whole(folder / "index.html", index_page(overview))
     click.echo(str(folder / "index.html"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli.live import show_progress, tell_end
-from perfkit.cli.options import SETTINGS, STORE, dump, settings_of, write
+from perfkit.cli.options import SETTINGS, STORE, dump, expanded, settings_of, write
 from perfkit.load_profile import KINDS
 from perfkit.profile_words import ARRIVALS
 
@@ -27,7 +27,7 @@ EXIT_INTERRUPTED = 130
 @click.command(short_help="Run load tests and keep every request.")
 @click.argument("scenarios", nargs=-1, metavar="SCENARIO...")
 @click.option("--all", "all_", is_flag=True, help="Run every scenario in sequence.")
-@click.option("--host", help="Base URL of the target, such as http://127.0.0.1:8000.")
+@click.option("--host", callback=expanded, help="Base URL of the target: http://127.0.0.1:8000 or '${API_URL}'.")
 @click.option("--users", type=click.IntRange(1), help="Peak number of users.")
 @click.option("--spawn-rate", type=click.FloatRange(0, min_open=True), help="Users started per second.")
 @click.option("--duration", help="Length, such as 90s, 15m or 1h30m.")
@@ -55,7 +55,9 @@ EXIT_INTERRUPTED = 130
     help="Run this locustfile; SCENARIO is then just a name for it.",
 )
 @click.option("--abort-on", metavar="CONDITION", help='End a hopeless run, such as "p95_latency_ms>2000 for 30s".')
-@click.option("--compare-with", metavar="HOST|REF", help="Baseline to run beside: another host, or a commit.")
+@click.option(
+    "--compare-with", callback=expanded, metavar="HOST|REF", help="Baseline to run beside: another host, or a commit."
+)
 @click.option("--pairs", type=click.IntRange(1), help="With --compare-with: runs of each side [5].")
 @click.option("--until-settled", is_flag=True, help="With --compare-with: stop once the verdict is settled.")
 @click.option("--max-runs", type=click.IntRange(2), help="With --until-settled: runs in all, at most [64].")

@@ -55,7 +55,7 @@ def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
     for name in names:  # a run that may still be under way is meant only by its whole id
         own = [run_id for run_id in whole if fnmatchcase(run_id, name)] + [run_id for run_id in known if run_id == name]
         if not own and workflow.is_selector(name):
-            own = [run.id for run in workflow.load_runs([name], store=store.url, baselines=pins)]
+            own = [run.id for run in workflow.load_runs([name], store=store.address, baselines=pins)]
         begun = [run_id for run_id in whole if run_id.startswith(name)] if name else []
         if not own and len(begun) != 1:
             why = f"{len(begun)} runs begin with it" if begun else f"has no such run{did_you_mean(name, known)}"
@@ -247,6 +247,54 @@ def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> i
     damaged = sum(bool(found.problems) for found in every)
     click.echo(f"{len(every)} runs: {len(every) - damaged} whole, {damaged} damaged")
     return 2 if damaged else 0
+
+
+@runs.command(short_help="Take secrets out of stored runs.")
+@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@click.option("--all", "all_", is_flag=True, help="Every run of the store, killed ones too.")
+@click.option("--dry-run", is_flag=True, help="Only say which runs hold secrets, and where.")
+@placed
+def redact(runs: tuple[str, ...], all_: bool, dry_run: bool, store: str | None, settings: Path | None) -> int:
+    """Rewrite runs that hold secrets, and seal them anew; their ids stay. No secret is printed.
+
+    User info and query values of targets are taken out, and from all files of a run user info of addresses,
+    parameters and headers of credentials, and the secrets that settings and variables name here.  Whatever was pushed,
+    sent or copied before stays out there: change the secrets where they are in use.
+
+    With --dry-run, exits with 2 when there are any; with 4 when one could not be rewritten.
+
+    \b
+    Examples:
+      perfkit runs redact --all --dry-run
+      perfkit runs redact 20261017T143004Z-api-3f9c
+    """
+    from perfkit.errors import StoreError
+    from perfkit.render.theme import clean
+    from perfkit.store.place import GIT
+    from perfkit.store.redacted import exposed_runs, redact_run
+
+    if bool(runs) == all_:
+        raise click.UsageError("name runs, or say --all")
+    known = opened(store, settings)
+    exposed = exposed_runs(known, chosen(known, runs) if runs else None)
+    failed = 0
+    for run in exposed:
+        try:
+            where = run.where if dry_run else redact_run(known, run.run_id)
+            click.echo(f"{clean(run.run_id)}: {', '.join(map(clean, where))}")
+        except StoreError as error:
+            failed += 1
+            click.echo(f"✗ {clean(str(error))}", err=True)
+    if not exposed:
+        click.echo("no secret found")
+        return 0
+    click.echo(f"{len(exposed)} runs {'hold secrets' if dry_run else 'held secrets'}, {failed} could not be rewritten")
+    click.echo(
+        "! change these secrets where they are in use: what was pushed, sent or copied stays out there", err=True
+    )
+    if known.url.startswith(GIT) and not dry_run:
+        click.echo("! earlier commits of the branch still hold them: rewrite its history, or name a new one", err=True)
+    return 4 if failed else 2 if dry_run else 0
 
 
 @runs.command(short_help="All numbers as CSV, Parquet or JSON.")

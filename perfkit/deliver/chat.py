@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from perfkit.errors import MissingExtra, SettingsError
+from perfkit.installation import extra_advice
 from perfkit.model import Verdict
 from perfkit.render.theme import shorten
 
@@ -36,7 +37,7 @@ class Room:
         try:
             import apprise
         except ImportError as error:
-            raise MissingExtra("messages to chats need Apprise: pip install 'perfkit[chat]'") from error
+            raise MissingExtra(f"messages to chats need Apprise; {extra_advice('chat')}") from error
         scheme = re.match(r"[A-Za-z0-9+-]{1,20}(?=://)", url)
         self.name = f"{scheme[0].lower() if scheme else 'address'} {number}"
         self.key = f"{self.name.split(' ')[0]}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

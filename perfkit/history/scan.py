@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from perfkit.errors import HistoryError, MissingExtra, SettingsError
+from perfkit.installation import extra_advice
 from perfkit.stats.changepoints import Segmentation, segment
 from perfkit.stats.summary import Floats
 
@@ -135,7 +136,7 @@ def _on_cluster(address: str, chunks: Sequence[list[Task]], tell: _Progress) -> 
     try:
         from distributed import CancelledError, KilledWorker
     except ImportError as error:
-        raise MissingExtra(f"{address}: Dask is not installed; pip install 'perfkit[dask]' brings it") from error
+        raise MissingExtra(f"{address}: Dask is not installed; {extra_advice('dask')}") from error
     found: list[list[Segmentation]] = [[] for _ in chunks]
     with _connected(address) as client:
         waiting = enumerate(chunks)

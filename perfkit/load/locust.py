@@ -25,6 +25,7 @@ from perfkit.load.container import Container, explain, remove_container, start_c
 from perfkit.load.preflight import check_host, check_locust, check_locustfile
 from perfkit.load.progress import Progress
 from perfkit.load_profile import LoadProfile
+from perfkit.redaction import redact
 
 RECORDER = Path(__file__).with_name("recorder.py")  # not imported: importing Locust patches the standard library
 RECORDING_NAME = "requests.arrow"
@@ -75,14 +76,14 @@ class LocustCommand:
     """
 
     locustfile: Path
-    host: str | None
+    host: str | None = field(repr=False)  # handed over in the environment: arguments stand in every process list
     users: int | None
     spawn_rate: float | None
     duration_s: float | None
     folder: Path
     tags: tuple[str, ...] = ()
     exclude_tags: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
     distribution: Distribution | None = None  # None: one process does all
     profile: LoadProfile | None = None  # stages of users, or arrivals; users and duration are then those of the pool
@@ -112,7 +113,7 @@ class LocustCommand:
 
     def options(self) -> list[str]:
         """Return what follows the locustfiles on Locust's command line."""
-        options = {"-H": self.host, "-u": self.users, "-r": self.spawn_rate}
+        options: dict[str, float | None] = {"-u": self.users, "-r": self.spawn_rate}
         options["-t"] = None if self.duration_s is None else int(self.duration_s)
         given = [str(part) for option in options.items() if option[1] is not None for part in option]
         for option, tags in (("--tags", self.tags), ("--exclude-tags", self.exclude_tags)):
@@ -132,6 +133,8 @@ class LocustCommand:
             own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
         if self.profile is not None:
             own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
+        if self.host is not None:
+            own["LOCUST_HOST"] = self.host
         return {**self.environment, **own}
 
 
@@ -200,7 +203,7 @@ def run_locust(
             if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:
                 stop.abort(reason)
         _wait(process, stop)
-    said = command.log.read_text(errors="replace")
+    said = redact(command.log.read_text(errors="replace"))
     returncode = _locusts_own(process.returncode, command)
     interrupted, reason = _judge(command, returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])

@@ -41,6 +41,7 @@ from perfkit.load.local_workers import LocalWorkers
 from perfkit.load.recording import RequestBuffer
 from perfkit.load.sinks import FileSink, Gatherer, ShippedSink
 from perfkit.load_profile import LoadProfile
+from perfkit.redaction import conceal_environment
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
@@ -410,6 +411,7 @@ def on_init(environment: Any, **_: object) -> None:
 
 
 if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions
+    conceal_environment()  # the host, and what the scenario sets: none of it belongs into the name of a service
     BUFFER = events.perfkit_buffer = RequestBuffer()
     events.request.add_listener(BUFFER.on_request)
     events.init.add_listener(on_init)

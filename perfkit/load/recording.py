@@ -3,7 +3,7 @@
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from perfkit.readers.recording import RECORDING_SCHEMA, Batches
+from perfkit.redaction import redact
 
 FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
 ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
@@ -67,11 +68,20 @@ def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 class _Labels(dict[object, int]):
-    """Number the labels that are asked for."""
+    """Number the labels that are asked for; those that differ by a secret alone have one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: dict[str, int] = {}
 
     def __missing__(self, label: object) -> int:
-        code = self[label] = len(self)
+        code = self[label] = self.texts.setdefault(redact(str(label)), len(self.texts))
         return code
+
+    def clear(self) -> None:
+        """Begin anew."""
+        super().clear()
+        self.texts.clear()
 
 
 class RequestBuffer:
@@ -181,13 +191,13 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _label_column(labels: Iterable[object], codes: "array[int]", valid: pa.Buffer | None = None) -> pa.DictionaryArray:
+def _label_column(labels: _Labels, codes: "array[int]", valid: pa.Buffer | None = None) -> pa.DictionaryArray:
     """Build a dictionary column from its labels and one code per row.
 
     It goes through buffers because much of pyarrow, ``pa.array`` and ``to_numpy`` among it, imports pandas: a pause of
     a second in the middle of the load.
     """
-    texts = [str(label).encode("utf-8", "replace") for label in labels]
+    texts = [label.encode("utf-8", "replace") for label in labels.texts]
     ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
     dictionary = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
     indices = pa.Array.from_buffers(pa.int32(), len(codes), [valid, pa.py_buffer(codes.tobytes())])

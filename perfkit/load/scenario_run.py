@@ -29,6 +29,7 @@ from perfkit.readers.generator import generator_facts
 from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
 from perfkit.readers.stages import stage_stats
+from perfkit.redaction import redact_files
 from perfkit.store import RunStore
 from perfkit.validity import check_run
 from perfkit.whole_file import write_whole
@@ -73,7 +74,10 @@ def run_scenario(
         _begin(intent, folder)
         try:
             command = replace(_command(scenario, folder, distribution), container=container)
-            outcome = run_locust(command, on_progress, abort)
+            try:
+                outcome = run_locust(command, on_progress, abort)
+            finally:
+                redact_files(folder / "source")
             if container is not None:
                 intent = replace(intent, **inside_facts(container, folder))
             run = _finish(intent, folder, outcome, distribution)

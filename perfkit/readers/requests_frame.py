@@ -14,6 +14,7 @@ from perfkit.document import make_run_id
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Run, ServiceStats, Validity
 from perfkit.readers.error_kinds import most_frequent
+from perfkit.redaction import redact
 from perfkit.stats.steady import warm_up_s
 from perfkit.stats.summary import Floats, RequestArrays, summarise
 from perfkit.stats.within_run import WithinRun, count_no_server, within_run
@@ -55,7 +56,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     if not isinstance(scenario, str) or not scenario:
         raise ValueError(f"scenario: expected the name of a load test, got {scenario!r}")
     columns = request_columns(frame)
-    kept = frame.assign(start=columns.start_s, failed=columns.failed)
+    kept = frame.assign(start=columns.start_s, failed=columns.failed, service=redact_column(frame["service"]))
     summary = summarise_columns(columns)
     content = columns.digest()
     started = _utc(summary.begin_s) if len(frame) else None
@@ -156,7 +157,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         row = int(times.argmin())
         raise ValueError(f"requests: response_time_ms must be >= 0, row {row} has {times[row]!r}")
     failed = _flags(frame["failed"])
-    services = frame["service"].astype("category").cat.remove_unused_categories()
+    services = redact_column(frame["service"]).astype("category").cat.remove_unused_categories()
     services = services.cat.reorder_categories(sorted(services.cat.categories, key=str))
     codes, names = pd.factorize(services, sort=True)
     if (codes < 0).any():
@@ -169,6 +170,24 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         errors = error_codes, [str(text) for text in error_texts]
     labels = [str(name) if str(name).strip() else NO_NAME for name in names]
     return RequestColumns(start, codes, labels, times, failed, sizes, no_server, errors)
+
+
+def redact_requests(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of requests without secrets in the names of services and errors; the same table where there are none."""
+    public = {name: redact_column(frame[name]) for name in ("service", "error") if name in frame}
+    changed = {name: column for name, column in public.items() if column is not frame[name]}
+    return frame.assign(**changed) if changed else frame
+
+
+def redact_column(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of texts without the secrets in it; the column itself where there are none."""
+    import pandas as pd
+
+    kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    changed = {name: public for name in kinds if isinstance(name, str) and (public := redact(name)) != name}
+    if not changed:
+        return column
+    return column.astype(object).map(lambda name: changed.get(name, name)).astype("category")
 
 
 def _seconds(column: pd.Series[Any]) -> Any:

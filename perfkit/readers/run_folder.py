@@ -21,7 +21,7 @@ from perfkit.errors import ReadError
 from perfkit.model import Check, Run, Severity, Validity
 from perfkit.readers.generator import generator_facts
 from perfkit.readers.recording import salvage
-from perfkit.readers.requests_frame import request_columns, summarise_columns
+from perfkit.readers.requests_frame import redact_requests, request_columns, summarise_columns
 from perfkit.readers.stages import stage_stats
 from perfkit.validity import check_run
 
@@ -115,7 +115,7 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
             table = file.read()
         if not is_sealed:
             table.validate(full=True)
-        frame: pd.DataFrame = table.to_pandas()
+        frame = redact_requests(table.to_pandas())
     except (pa.ArrowException, *UNREADABLE) as error:
         raise ReadError(f"{parquet}: cannot be read: {_first_line(error)}") from error
     if run is not None and not is_sealed:
@@ -213,8 +213,7 @@ def _salvage(folder: Path) -> tuple[pd.DataFrame, int]:
     """The requests of a run that was killed, and how many bytes of its recording cannot be read."""
     if (folder / RECORDING).is_file():
         recorded = salvage(folder / RECORDING)
-        frame: pd.DataFrame = recorded.table.to_pandas()
-        return frame, recorded.unread
+        return redact_requests(recorded.table.to_pandas()), recorded.unread
     if (folder / REQUESTS).is_file():
         return read_requests(folder / REQUESTS), 0
     from perfkit.readers.recording import RECORDING_SCHEMA

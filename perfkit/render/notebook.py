@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import RenderError, SettingsError, did_you_mean
+from perfkit.redaction import mask, redact, redact_document, redact_files
 from perfkit.render.page import PLOTLY
+from perfkit.store.place import credentials_for_children
 from perfkit.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def _show_chart(figure: Any) -> None:
 def write_result(result: Any, path: str | Path) -> None:
     """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
     document = result if isinstance(result, Mapping) else result.to_dict()
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(redact_document(_finite(document)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(Path(path), text)
 
 
@@ -103,8 +105,12 @@ def run_report(
     values = _checked(kind, declared_parameters(notebook, source.name), parameters)
     folder = new_folder(Path(reports_dir), kind)
     report = Report(folder, folder / "report.html", folder / "executed.ipynb", folder / "result.json")
+    values = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
     values["result"] = str(report.result.absolute())
-    executed = _execute(notebook, kind, report, values, say)
+    try:
+        executed = _execute(notebook, kind, report, values, say)
+    finally:
+        redact_files(folder)
     say("writing the report")
     if not report.result.is_file():
         raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
@@ -113,7 +119,7 @@ def run_report(
     result = json.loads(report.result.read_text("utf-8"))
     html = export_html(executed, kind=kind, title=values.get("title"), result=result)
     try:
-        write_whole(report.html, html)
+        write_whole(report.html, mask(html))
     except OSError as error:
         raise RenderError(f"{report.html}: cannot be written: {error.strerror}; the rest is in {folder}") from error
     return report
@@ -240,7 +246,8 @@ def _current_interpreter() -> type[Any]:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             # No history file: two reports at once would wait for one another's lock.
             spec = get_kernel_dict(extra_arguments=["--HistoryManager.enabled=False", "--log-level=CRITICAL"])
-            return KernelSpec(resource_dir=RESOURCES, **spec)
+            # The notebook, which is kept, gets public addresses; what opens them stands in no file.
+            return KernelSpec(resource_dir=RESOURCES, env=credentials_for_children(), **spec)
 
     class ThisKernel(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:

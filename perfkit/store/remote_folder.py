@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT
+from perfkit.redaction import public_url
 from perfkit.store.place import CLAIM, HIDDEN, Parcel
 
 AT_ONCE = 500  # files asked for in one batch
@@ -40,7 +41,9 @@ class RemoteFolder:
         return None
 
     def where(self, path: str) -> str:
-        return str(self.fs.unstrip_protocol(self._path(path)))
+        full = str(self.fs.unstrip_protocol(self._path(path)))
+        public = public_url(full)
+        return full if public == full else f"{self.url.rstrip('/')}/{path}"
 
     def _path(self, path: str) -> str:
         return posixpath.join(self.root, path)

@@ -16,7 +16,7 @@ from perfkit.model import Metric, Run, Validity
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
 from perfkit.store import quarantine as notes
 from perfkit.store.index import Index, current_index
-from perfkit.store.place import CLAIM, Parcel, open_place
+from perfkit.store.place import CLAIM, Parcel, full_address, open_place, public_address
 from perfkit.store.quarantine import Quarantined
 from perfkit.store.sealed import candidate_ids, document_of, identity, run_document, write_requests
 from perfkit.store.tables import (
@@ -47,13 +47,18 @@ class RunStore:
 
     Attributes
     ----------
+    url
+        Where it is, for people: without user info and query values.
+    address
+        The same with them, to open it again; for no output.
     place
         Where the run folders are, for what works on their files.
     """
 
     def __init__(self, url: str | Path = "data/runs") -> None:
-        self.url = str(url)
-        self.place = open_place(self.url)
+        self.address = full_address(str(url))
+        self.url = public_address(self.address)
+        self.place = open_place(self.address)
         self._known: Index | None = None
 
     @property

@@ -14,6 +14,7 @@ from perfkit.document import SEAL, canonical, document_hash, dump_json, read_sto
 from perfkit.errors import ReadError, StoreError
 from perfkit.model import Run
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS
+from perfkit.redaction import redact_document
 
 DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
 
@@ -55,7 +56,7 @@ def write_requests(run: Run, folder: Path) -> None:
 
 def document_of(run: Run, requests: Path) -> bytes:
     """``run.json``, with the seal: the hashes of the document without it, and of the file of requests."""
-    document = run_to_document(run)
+    document = redact_document(run_to_document(run))
     seal: dict[str, Any] = {"document": document_hash(document), "requests": None, "requests_bytes": None}
     if requests.is_file():
         seal |= {"requests": file_hash(requests), "requests_bytes": requests.stat().st_size}
@@ -74,7 +75,7 @@ def dropped_note(reason: str) -> bytes:
 
 def renamed(content: bytes, run_id: str) -> bytes:
     """A sealed document under another id."""
-    document = parse_json(content, run_id)
+    document = redact_document(parse_json(content, run_id))
     return dump_json(resealed({**document, "id": run_id})).encode()
 
 

@@ -1,0 +1,490 @@
+"""Canaries in every setting, and every output swept for them: what is secret is neither kept nor shown nor sent."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from nights import nights, said
+from object_store import KEYS, make_bucket, object_store
+from samples import requests as frame_of
+
+import perfkit
+from perfkit.config import Scenario, load_settings
+from perfkit.document import document_hash
+from perfkit.errors import StoreError
+from perfkit.redaction import (
+    Redacted,
+    conceal,
+    conceal_environment,
+    conceal_url,
+    public_url,
+    redact,
+    redact_document,
+    redact_files,
+)
+from perfkit.store import RunStore
+from perfkit.store.verify import verify_run
+
+CANARY = "c4n4ry"  # stands in every secret of this file, and nowhere else
+
+
+# What a secret is ---------------------------------------------------------------------------------------------------
+
+ADDRESSES = {
+    "http://127.0.0.1:8000": "http://127.0.0.1:8000",
+    "http://ci:c4n4ry@127.0.0.1:8000": "http://127.0.0.1:8000",
+    "https://c4n4ry@shop.example/api": "https://shop.example/api",
+    "https://ci:p@c4n4ry@shop.example/": "https://shop.example/",
+    "https://ci:c4/n4ry@shop.example/x": "https://shop.example/x",
+    "https://ci:c4?n4#ry@shop.example/x": "https://shop.example/x",
+    "HTTPS://CI:C4N4RY@SHOP/": "HTTPS://SHOP/",
+    "http://ci:c4n4ry@[::1]:80/": "http://[::1]:80/",
+    "https://shop/api?token=c4n4ry&v=2#c4n4ry": "https://shop/api?token=***&v=***",
+    "https://shop/api?c4n4ry": "https://shop/api?***",
+    "//ci:c4n4ry@shop/x": "//shop/x",
+    "ci:c4n4ry@shop:8000": "shop:8000",
+    "http:/ci:c4n4ry@shop": "http:/shop",
+    "s3://key:c4n4ry@bucket/runs": "s3://bucket/runs",
+    "memory://runs?token=c4n4ry": "memory://runs?token=***",
+    "https://x-access-token:c4n4ry@github.com/o/r.git": "https://github.com/o/r.git",
+    "git+branch://perf?repository=/srv/shop": "git+branch://perf?repository=/srv/shop",
+    "http://shop:8000/users/@me": "http://shop:8000/users/@me",
+    "/srv/a@b/runs": "/srv/a@b/runs",
+}
+
+
+@pytest.mark.parametrize(("address", "public"), ADDRESSES.items(), ids=ADDRESSES)
+def test_an_address_loses_user_info_and_query_values(address, public):
+    assert (public_url(address), public_url(public)) == (public, public)
+
+
+TEXTS = {
+    "Max retries exceeded with url: /x?page=2&token=c4n4ry (Caused by 0)": "Max retries exceeded with url: /x?page=2&"
+    "token=*** (Caused by 0)",
+    "GET http://ci:c4n4ry@shop/x failed": "GET http://shop/x failed",
+    "fatal: unable to access 'https://x:c4n4ry@github.com/o/r/': 403": "fatal: unable to access "
+    "'https://github.com/o/r/': 403",
+    '{"Authorization": "Basic YzRuNHJ5"}': '{"Authorization": "Basic ***"}',
+    "Authorization: Bearer c4n4ry.x": "Authorization: Bearer ***",
+    "GET,/x?api_key=c4n4ry,3": "GET,/x?api_key=***,3",
+    "/search?q=shoes&author=smith&page=2": "/search?q=shoes&author=smith&page=2",
+    "mail me@shop.example, a@b": "mail me@shop.example, a@b",
+    "https://a.example,b@c.example": "https://a.example,b@c.example",
+}
+
+
+@pytest.mark.parametrize(("text", "public"), TEXTS.items(), ids=list(TEXTS))
+def test_a_text_loses_credentials_and_nothing_else(text, public):
+    assert (redact(text), redact(public)) == (public, public)
+
+
+def test_a_value_that_is_known_is_found_however_it_is_written():
+    conceal_url("http://bot:c4n4ry%2Fx+1@shop.example/?q=c4n4ryquery")
+    header = base64.b64encode(b"bot:c4n4ry/x+1").decode()
+    for form in ("c4n4ry/x+1", "c4n4ry%2Fx+1", "c4n4ry%2Fx%2B1", header, "/?q=c4n4ryquery"):
+        assert CANARY not in redact(f"said {form}.")
+        assert header not in redact(f"said {form}.")
+
+
+@pytest.mark.parametrize("word", ["baseline", "regression", "admin", "1234567", "2026", "ab1"])
+def test_a_plain_word_or_number_is_masked_in_addresses_alone(word):
+    conceal(word)
+    assert redact(f"no {word} here") == f"no {word} here"
+    assert redact(f"http://ci:{word}@shop/") == "http://shop/"
+
+
+def test_variables_with_the_name_of_a_credential_are_known():
+    conceal_environment({"SHOP_TOKEN": "c4n4ry-token", "SHOP": "shop-name-1", "DB": "pg://u:c4n4ry-db@db/x"})
+    assert redact("c4n4ry-token shop-name-1 c4n4ry-db") == "*** shop-name-1 ***"
+
+
+def test_keys_that_become_one_are_numbered():
+    document = {"services": {"/x?token=a": 1, "/x?token=b": {"deep": ["http://u:c4n4ry@h"]}}}
+    assert redact_document(document) == {"services": {"/x?token=***": 1, "/x?token=*** (2)": {"deep": ["http://h"]}}}
+
+
+def test_files_are_rewritten_where_they_must_be(tmp_path):
+    (tmp_path / "a.log").write_text("http://u:c4n4ry@h/\n")
+    (tmp_path / "b.log").write_text("nothing\n")
+    (tmp_path / "c.bin").write_bytes(b"\xff\x00http://u:c4n4ry@h/")
+    assert redact_files(tmp_path) == ("a.log",)
+    assert (tmp_path / "a.log").read_text() == "http://h/\n"
+
+
+def test_a_stream_and_an_error_are_redacted():
+    stream = io.StringIO()
+    assert Redacted(stream).write("http://u:c4n4ry@h") == len("http://u:c4n4ry@h")
+    assert stream.getvalue() == "http://h"
+    assert str(StoreError("s3://k:c4n4ry@b: cannot be read")) == "s3://b: cannot be read"
+
+
+def test_nothing_that_is_printed_of_settings_has_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOP_PASSWORD", "c4n4ry-password")
+    (tmp_path / "perfkit.toml").write_text(
+        'store = "s3://k:c4n4ry@b/x"\n[scenario.t]\nlocustfile = "l.py"\nhost = "http://u:${SHOP_PASSWORD}@h"\n'
+        'serve = "python app.py --password ${SHOP_PASSWORD}"\nenvironment = { TOKEN = "c4n4ry" }\n'
+    )
+    settings = load_settings(tmp_path / "perfkit.toml")
+    assert settings.scenario("t").host == "http://u:c4n4ry-password@h"
+    assert CANARY not in redact(repr(settings))
+    assert CANARY not in repr(Scenario("t", Path("l.py"), host="http://u:c4n4ry@h", environment={"A": "c4n4ry"}))
+
+
+# A load test --------------------------------------------------------------------------------------------------------
+
+
+class _Guarded(BaseHTTPRequestHandler):
+    """Answers who sends user and password."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        right = "Basic " + base64.b64encode(b"ci:c4n4ry-p4ss").decode()
+        status = 200 if self.headers.get("Authorization") == right else 401
+        self.wfile.write(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % status)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+TALKATIVE = """
+    import logging, os, pathlib, subprocess, sys
+    from locust import HttpUser, constant, events, task
+
+    @events.test_start.add_listener
+    def look_round(environment, **_):
+        listed = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True).stdout
+        pathlib.Path(os.environ["SEEN"]).write_text(listed)
+
+    class Caller(HttpUser):
+        wait_time = constant(0.02)
+
+        @task
+        def call(self):
+            self.client.get("/items?page=2")
+            self.client.get("/items?token=c4n4ry-request%d" % id(self))
+            print("I call", self.host, "with", os.environ["SHOP_TOKEN"])
+            logging.error("%s refused", self.host)
+
+        @task
+        def fail(self):
+            self.client.get("http://u:c4n4ry-other@127.0.0.1:9/x?api_key=c4n4ry-key")
+            raise ValueError(f"no answer of {self.host}/x?secret=c4n4ry-exception")
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(guarded, tmp_path_factory):
+    """A real run whose host, environment, requests, log and exceptions hold canaries, made by a process of its own."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "locustfile.py").write_text(dedent(TALKATIVE))
+    (folder / "perfkit.toml").write_text(
+        f'store = "runs"\n[scenario.t]\nlocustfile = "locustfile.py"\nhost = "http://ci:${{API_PASSWORD}}@127.0.0.1:{guarded}"\n'
+        f'users = 2\nduration = "2s"\nenvironment = {{ SHOP_TOKEN = "c4n4ry-environment", SEEN = "{folder}/seen" }}\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "perfkit", "run", "t", "--label", "url=https://x:c4n4ry@ci.example/7"],
+        cwd=folder,
+        env={**os.environ, "API_PASSWORD": "c4n4ry-p4ss"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return folder, done
+
+
+def everything_in(folder):
+    """Names and contents of all files below a folder; tables as text."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        yield str(file), file.read_bytes().decode(errors="replace")
+        if file.suffix == ".parquet":
+            yield str(file), str(pq.read_table(file).to_pydict())
+
+
+def test_a_run_sends_the_credentials_and_keeps_none(measured):
+    folder, done = measured
+    store = RunStore(folder / "runs")
+    run = store.get(store.ids()[0])
+    assert run.target.startswith("http://127.0.0.1:")
+    assert run.services["/items?page=2"].count > 5
+    assert run.services["/items?page=2"].failures == 0  # the target was sent user and password
+    assert run.services["/items?token=***"].count > 5  # names that differ by a secret alone are one service
+    assert run.labels == {"url": "https://ci.example/7"}
+    assert CANARY not in done.stdout + done.stderr
+    assert [name for name, text in everything_in(folder / "runs") if CANARY in text] == []
+    log = (folder / "runs" / run.id / "source" / "locust.log").read_text()
+    assert "I call http://127.0.0.1:" in log
+    assert "*** refused" not in log
+
+
+def test_no_process_has_a_secret_among_its_arguments(measured):
+    folder, _ = measured
+    seen = (folder / "seen").read_text()
+    assert "recorder.py" in seen  # Locust's own line is there
+    assert [line for line in seen.splitlines() if CANARY in line and "perfkit run" not in line] == []
+
+
+def test_a_host_that_cannot_be_used_is_not_repeated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "l.py").write_text("from locust import HttpUser\nclass U(HttpUser): pass\n")
+    for host in ("ci:c4n4ry@127.0.0.1:1", "http://ci:c4n4ry@127.0.0.1:1", "http://ci:c4n4ry@", "http://a:c4n4ry@h:x"):
+        code, out, err = said("run", "t", "--locustfile", "l.py", "--host", host, "--duration", "1s", "--users", "1")
+        assert code == 4
+        assert CANARY not in out + err
+    code, out, err = said(
+        *["run", "t", "--locustfile", "l.py", "--duration", "1s", "--users", "1", "--compare-with"],
+        "http://a:c4n4ry@h:x",
+    )
+    assert code == 4
+    assert CANARY not in out + err
+
+
+# Older runs, and every output of them -------------------------------------------------------------------------------
+
+TARGET = "http://ci:c4n4ry@shop.example:8000/api?tenant=c4n4ry"
+
+
+def leak(store, run_id):
+    """Make of a stored run one that an earlier perfkit would have written: sealed, with secrets in it."""
+    file = store.folder / run_id / "run.json"
+    document = json.loads(file.read_text())
+    document |= {"target": TARGET, "labels": {"url": "https://x:c4n4ry@ci.example/7"}}
+    document["services"] = {f"{name}?token=c4n4ry": stats for name, stats in document["services"].items()}
+    document["validity"]["checks"] += [
+        {"name": "x", "value": "1", "limit": "2", "severity": "warn", "advice": "http://u:c4n4ry@h"}
+    ]
+    document["seal"]["document"] = document_hash(document)
+    file.write_text(json.dumps(document))
+    source = store.folder / run_id / "source"
+    source.mkdir(exist_ok=True)
+    (source / "locust.log").write_text("calling http://ci:c4n4ry@shop.example:8000\n")
+
+
+@pytest.fixture
+def leaky(tmp_path, monkeypatch):
+    """Six runs with secrets, in the current folder."""
+    store = RunStore(tmp_path / "runs")
+    rng = np.random.default_rng(3)
+    ids = [store.add(run) for run in (*nights(rng, 3), *nights(rng, 3, first=3, factor=1.5))]
+    for run_id in ids:
+        leak(store, run_id)
+    (tmp_path / "perfkit.toml").write_text(
+        'store = "runs"\n[scenario.api]\nlocustfile = "l.py"\nhost = "http://ci:c4n4ry@h"\n'
+        '[email]\nfrom = "a@example.org"\nto = ["b@example.org"]\nhost = "mail.example"\nwhen = "always"\n'
+        '[issues]\nrepository = "octo/shop"\n[chat]\nwhen = "always"\nwebhook = "${HOOK}"\n'
+    )
+    (tmp_path / "l.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOOK", "https://u:c4n4ry@hooks.example/c4n4ry-hook")
+    monkeypatch.setenv("GITHUB_TOKEN", "c4n4ry-github")
+    monkeypatch.setenv("PERFKIT_SMTP_USER", "perf")
+    monkeypatch.setenv("PERFKIT_SMTP_PASSWORD", "c4n4ry-smtp")
+    return store, ids
+
+
+OUTPUTS = (
+    "runs list --format json",
+    "runs show {first}",
+    "runs show {first} --format json",
+    "runs export",
+    "runs verify",
+    "runs gc --dry-run",
+    "compare {first} --candidate {last}",
+    "compare {first} --candidate {last} --format markdown",
+    "compare {first} --candidate {last} --format junit",
+    "compare {first} --candidate {last} --format json --output result.json",
+    "compare {first} --candidate {last} --explain a?token=*** avg_latency_ms",
+    "changes",
+    "metrics {first}",
+    "baseline pin anchor {first} --reason because-of-http://u:c4n4ry@h/",
+    "baseline show anchor",
+    "baseline extract {first} --output b.json",
+    "runs quarantine {last} --reason see-http://u:c4n4ry@h/x?token=c4n4ry",
+    "summary result.json --junit junit.xml --annotations",
+    "issue result.json --dry-run",
+    "comment result.json --pull-request 1 --repository octo/shop --dry-run",
+    "notify result.json --dry-run",
+    "email result.json --dry-run mail.eml",
+    "check --settings-only",
+    "check --settings-only --format json",
+    "runs redact --all --dry-run",
+    "store sync s3://key:c4n4ry@bucket/x copy",
+    "store sync memory://x?token=c4n4ry copy",
+    "compare {first} --candidate {last} --store ftp://u:c4n4ry@127.0.0.1:1/runs",
+)
+
+
+def test_no_output_of_an_older_run_shows_its_secrets(leaky, tmp_path):
+    """All that these commands print, and all files that they leave."""
+    store, ids = leaky
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
+    for words in OUTPUTS:
+        _, out, err = said(*words.format(first=ids[0], last=ids[-1]).split())
+        assert CANARY not in out + err, words
+        assert "Traceback" not in err, words
+    written = {file for file in tmp_path.rglob("*") if file.is_file()} - before
+    assert {"result.json", "junit.xml", "mail.eml"} <= {file.name for file in written}
+    for file in written:
+        assert CANARY not in file.read_bytes().decode(errors="replace"), file
+    assert store.get(ids[0]).target == "http://shop.example:8000/api?tenant=***"
+
+
+def test_older_targets_are_compared_after_the_same_removal(leaky):
+    _, ids = leaky
+    _, out, _ = said("compare", *ids[:2], "--candidate", ids[2], "--format", "json")
+    sides = json.loads(out)
+    targets = {run["target"] for side in ("baseline", "candidate") for run in sides[side]["runs"]}
+    assert targets == {"http://shop.example:8000/api?tenant=***"}
+    assert "target" not in " ".join(sides["warnings"])
+
+
+def test_the_audit_finds_what_is_stored_and_one_command_takes_it_out(leaky):
+    store, ids = leaky
+    code, out, _ = said("check", "--settings-only", "--format", "json", "--skip", "credentials")
+    (remark,) = [item for item in json.loads(out)["settings"]["remarks"] if item["check"] == "secrets"]
+    assert (code, remark["grade"]) == (2, "error")
+    assert remark["found"].startswith("6 runs hold secrets (")
+    assert "runs redact --all" in remark["advice"]
+    code, out, err = said("runs", "redact", "--all", "--dry-run")
+    assert code == 2
+    assert f"{ids[0]}: target, labels, validity, services, source/locust.log\n" in out
+    code, out, err = said("runs", "redact", "--all")
+    assert code == 0
+    assert "change these secrets" in err
+    assert [name for name, text in everything_in(store.folder) if CANARY in text] == []
+    assert [verify_run(store, run_id).problems for run_id in ids] == [()] * 6
+    assert store.ids() == sorted(ids)
+    assert said("runs", "redact", "--all")[1] == "no secret found\n"
+    remarks = json.loads(said("check", "--settings-only", "--format", "json")[1])["settings"]["remarks"]
+    assert [item["grade"] for item in remarks if item["check"] == "secrets"] == ["ok"]
+
+
+def test_a_run_that_was_changed_is_not_sealed_anew(leaky):
+    store, ids = leaky
+    file = store.folder / ids[0] / "run.json"
+    file.write_text(file.read_text().replace('"duration_s": ', '"duration_s": 1'))
+    code, out, err = said("runs", "redact", ids[0])
+    assert code == 4
+    assert "was changed after it was written" in err
+    assert CANARY not in out + err
+
+
+def with_requests(folder):
+    """A stored run whose requests have secrets in their names, as an earlier perfkit kept them."""
+    store = RunStore(folder)
+    frame = frame_of(np.random.default_rng(5), seconds=5.0)
+    run_id = store.add(perfkit.run_from_requests(frame, scenario="api"))
+    parquet = store.folder / run_id / "requests.parquet"
+    table = pq.read_table(parquet).to_pandas()
+    table["service"] = (table["service"].astype(str) + "?token=c4n4ry").astype("category")
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), parquet)
+    document = json.loads((store.folder / run_id / "run.json").read_text())
+    document["services"] = {f"{name}?token=c4n4ry": stats for name, stats in document["services"].items()}
+    import hashlib
+
+    document["seal"] |= {"requests": hashlib.sha256(parquet.read_bytes()).hexdigest()}
+    document["seal"]["document"] = document_hash(document)
+    (store.folder / run_id / "run.json").write_text(json.dumps(document))
+    assert verify_run(store, run_id).problems == ()
+    return store, run_id
+
+
+def test_requests_are_rewritten_too(tmp_path):
+    store, run_id = with_requests(tmp_path / "runs")
+    shown = store.get(run_id)
+    assert (
+        set(shown.services)
+        == set(shown.requests()["service"])
+        == {f"{name}?token=***" for name in ("api_gateway", "rag_service", "mcp_server")}
+    )
+    before = shown.requests()
+    code, _, _ = said("runs", "redact", run_id, "--store", store.folder)
+    assert code == 0
+    assert [name for name, text in everything_in(store.folder) if CANARY in text] == []
+    again = store.get(run_id)
+    assert verify_run(store, run_id).problems == ()
+    assert list(again.requests()["response_time_ms"]) == list(before["response_time_ms"])
+    assert list(again.requests()["service"].astype(str)) == list(before["service"].astype(str))
+    from perfkit.readers.requests_frame import request_columns
+
+    assert request_columns(again.requests()).digest() == again.content_hash
+
+
+def test_a_rewriting_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    store, run_id = with_requests(tmp_path / "runs")
+    write = type(store.place).write
+
+    def full(place, path, content):
+        if path.endswith("/run.json"):
+            raise OSError(28, "No space left on device")
+        write(place, path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.place), "write", full)
+        assert said("runs", "redact", run_id, "--store", store.folder)[0] == 4
+    assert verify_run(store, run_id).problems  # half done, and that is seen
+    assert said("runs", "redact", run_id, "--store", store.folder)[0] == 0
+    assert verify_run(store, run_id).problems == ()
+    assert [name for name, text in everything_in(store.folder) if CANARY in text] == []
+
+
+# Stores elsewhere ---------------------------------------------------------------------------------------------------
+
+
+def test_a_branch_keeps_no_secret_at_its_tip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    local = RunStore("runs")
+    run_id = local.add(nights(np.random.default_rng(1), 1)[0])
+    leak(local, run_id)
+    store = RunStore("git+branch://perf")
+    store.place.write(f"{run_id}/run.json", (local.folder / run_id / "run.json").read_bytes())
+    code, _, err = said("runs", "redact", run_id, "--store", "git+branch://perf")
+    assert code == 0
+    assert "earlier commits of the branch still hold them" in err
+    kept = subprocess.run(["git", "show", f"perf:{run_id}/run.json"], capture_output=True, text=True, check=True).stdout
+    assert CANARY not in kept
+    assert verify_run(RunStore("git+branch://perf"), run_id).problems == ()
+
+
+def test_keys_in_the_address_of_a_bucket_open_it_and_are_shown_nowhere(monkeypatch):
+    with object_store() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        make_bucket("shop")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        monkeypatch.setenv("SHOP_KEYS", f"{KEYS['AWS_ACCESS_KEY_ID']}:c4n4ry%2Fsecret")
+        store = RunStore("s3://${SHOP_KEYS}@shop/runs")
+        run_id = store.add(nights(np.random.default_rng(1), 1)[0])
+        assert store.url == "s3://shop/runs"
+        assert store.get(run_id).source == f"s3://shop/runs/{run_id}"
+        assert RunStore("s3://shop/runs").get(run_id).id == run_id  # this process knows the keys of that address
+        assert store.place.fs.secret == "c4n4ry/secret"
