@@ -13,6 +13,8 @@ from perfkit.errors import LoadStopped, PerfkitError
 from perfkit.model import Run
 from perfkit.store import RunStore
 
+STOPPED_BY = "stopped by "  # begins the reason of a run that a signal to perfkit ended
+
 if TYPE_CHECKING:
     from perfkit.load.container import Container
     from perfkit.load.locust import Distribution
@@ -34,8 +36,7 @@ class Execution:
         """Whether the run was interrupted by its user."""
         if isinstance(self.error, LoadStopped):
             return True
-        checks = self.run.validity.problems if self.run is not None else ()
-        return any(check.name == "interrupted" and "aborted" not in str(check.value) for check in checks)
+        return self.run is not None and was_stopped(self.run)
 
     @property
     def status(self) -> str:
@@ -59,6 +60,13 @@ class Execution:
             "problems": [check.to_dict() for check in self.run.validity.problems] if self.run else [],
             "error": str(self.error) if self.error else None,
         }
+
+
+def was_stopped(run: Run) -> bool:
+    """Whether a signal to perfkit ended the run; a Locust that was killed is no wish of its user."""
+    return any(
+        check.name == "interrupted" and str(check.value).startswith(STOPPED_BY) for check in run.validity.problems
+    )
 
 
 def run_scenarios(

@@ -17,6 +17,7 @@ LEVELS = [
     "settings_file",
     "load_profile",
     "profile_words",
+    "script_errors",
     "model",
     "policy",
     "document",

@@ -263,8 +263,6 @@ def test_the_order_of_rows_does_not_change_a_number(rng):
     ("change", "says"),
     [
         ({"drop": "failed"}, "missing column failed"),
-        ({"response_time_ms": -1.0}, "response_time_ms must be >= 0, row 0"),
-        ({"response_time_ms": math.nan}, "response_time_ms is missing or not finite in row 0"),
         ({"response_time_ms": "slow"}, "column response_time_ms holds something that is not a number"),
         ({"start": pd.Timestamp("2026-01-01")}, "times without a zone"),
         ({"start": 1e18}, "start must be in seconds since the epoch"),
@@ -280,6 +278,25 @@ def test_a_table_that_is_not_one_of_requests(change, says):
     with pytest.raises(ValueError, match="requests: ") as caught:
         run_from_requests(frame)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", [-1.0, math.nan, math.inf, -math.inf, 1e300, 86_400_001.0, None])
+def test_a_response_time_of_no_use_is_left_out_and_the_rest_is_whole(rng, odd):
+    good = requests(rng)
+    bad = pd.DataFrame({"start": [EPOCH, EPOCH + 1], "service": "/odd", "response_time_ms": odd, "failed": False})
+    run = run_from_requests(pd.concat([bad.head(1), good, bad.tail(1)]))
+    assert dict(run.services) == dict(run_from_requests(good).services)
+    assert len(run.requests()) == len(good)
+    (check,) = run.validity.problems
+    assert (check.name, check.value, check.severity) == ("skipped_requests", 2, "warn")
+    assert "2 requests of /odd (2) have no usable response time" in check.advice
+
+
+def test_requests_that_are_all_of_no_use_make_an_invalid_run():
+    bad = pd.DataFrame({"start": [EPOCH], "service": "/odd", "response_time_ms": -1.0, "failed": False})
+    run = run_from_requests(bad)
+    assert not run.validity.ok
+    assert {"requests", "skipped_requests"} <= {check.name for check in run.validity.problems}
 
 
 def test_no_requests_at_all_make_an_invalid_run(rng):

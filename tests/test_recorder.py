@@ -2,10 +2,14 @@
 
 import csv
 import json
+import math
 import os
 import time
 from collections import Counter
+from datetime import timedelta
+from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -15,9 +19,11 @@ from pyarrow import parquet as pq
 
 from perfkit.errors import LoadError, ReadError
 from perfkit.load.locust import run_locust
-from perfkit.load.recording import RequestBuffer, error_kind, finish_recording
+from perfkit.load.meter import Meter
+from perfkit.load.recording import RequestBuffer, error_kind, finish_recording, usable_time
 from perfkit.readers.recording import RECORDING_SCHEMA, read_recording
 
+LATELY = round(time.time()) - 3600.0  # a client may say when a request began
 EVERY_KIND = """
     import sys, time
     import gevent
@@ -61,7 +67,7 @@ EVERY_KIND = """
         @task
         def all(self):
             fire = self.environment.events.request.fire
-            fire(request_type="QUEUE", name="put", response_time=0.123456, response_length=0, start_time=1234.5678)
+            fire(request_type="QUEUE", name="put", response_time=0.123456, response_length=0, start_time=LATELY)
             fire(request_type="QUEUE", name="put", response_time=2, response_length=7, exception=KeyError("secret"))
             fire(request_type="QUEUE", name="put", response_time=None, response_length=0)
             with events.request.measure("QUEUE", "take"):
@@ -80,7 +86,7 @@ def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("every_kind")
     with serving() as loopback:
         exact = ("--json-file", str(folder / "exact"))
-        asked = command(folder, EVERY_KIND, loopback.url, users=3, arguments=exact)
+        asked = command(folder, EVERY_KIND.replace("LATELY", str(LATELY)), loopback.url, users=3, arguments=exact)
         outcome = run_locust(asked)
         return asked, loopback.answered, outcome, read_recording(asked.recording).to_pylist()
 
@@ -128,7 +134,7 @@ def test_errors_are_kinds_and_hold_no_message(recorded):
 def test_values_are_kept_as_they_were_measured(recorded):
     first, second = (row for row in recorded[3] if row["service"] == "put")
     assert first == {
-        "start": 1234.5678,
+        "start": LATELY,
         "service": "put",
         "method": "QUEUE",
         "response_time_ms": 0.123456,
@@ -144,7 +150,7 @@ def test_values_are_kept_as_they_were_measured(recorded):
 
 def test_starts_lie_within_the_run(recorded):
     _, _, outcome, rows = recorded
-    starts = [row["start"] for row in rows if row["start"] != 1234.5678]
+    starts = [row["start"] for row in rows if row["start"] != LATELY]
     assert outcome.started_at.timestamp() < min(starts) <= max(starts) < outcome.ended_at.timestamp()
 
 
@@ -288,7 +294,7 @@ ODD = st.sampled_from([None, 0, -1, 3, 2**70, True, 1.5, float("nan"), float("in
 }), max_size=8))  # fmt: skip
 def test_whatever_is_fired_columns_stay_aligned(requests):
     buffer = RequestBuffer()
-    good = {"name": "good", "request_type": "GET", "response_time": 1.5, "start_time": 7.0, "response_length": 3}
+    good = {"name": "good", "request_type": "GET", "response_time": 1.5, "start_time": LATELY, "response_length": 3}
     for request in requests:
         buffer.on_request(**request)
         buffer.on_request(**good)
@@ -296,8 +302,81 @@ def test_whatever_is_fired_columns_stay_aligned(requests):
     batch.validate(full=True)
     assert len(batch) + buffer.skipped == 2 * len(requests)
     rows = [row for row in batch.to_pylist() if row["service"] == "good"]
-    expected = {"start": 7.0, "service": "good", "method": "GET", "response_time_ms": 1.5, "response_bytes": 3}
+    expected = {"start": LATELY, "service": "good", "method": "GET", "response_time_ms": 1.5, "response_bytes": 3}
     assert rows == [expected | {"failed": False, "error": None, "service_time_ms": None}] * len(requests)
+
+
+@pytest.mark.parametrize(
+    ("taken", "fault"),
+    [
+        (None, "missing"),
+        (-1.0, "negative"),
+        (-(10**400), "not a number"),
+        (float("nan"), "not a number"),
+        (np.float32("nan"), "not a number"),
+        (float("inf"), "infinite"),
+        (1e300, "over 24 h"),
+        (86_400_000.5, "over 24 h"),
+        ("soon", "not a number"),
+        ("-3", "negative"),
+        (Decimal("NaN"), "not a number"),
+        (Decimal("sNaN"), "not a number"),
+        (np.array([1.0, 2.0]), "not a number"),
+        (1j, "not a number"),
+        (timedelta(seconds=1), "not a number"),
+    ],
+)
+def test_a_response_time_of_no_use_is_counted_with_its_service_and_kept_out(taken, fault):
+    buffer, skipped = RequestBuffer(), []
+    buffer.on_skipped = lambda service, why: skipped.append((service, why))
+    buffer.on_request("X", "odd", taken)
+    buffer.on_request("X", "good", 20.0)
+    assert skipped == [("odd", fault)]
+    assert buffer.skipped == 1
+    assert usable_time(taken) is None
+    assert buffer.take()["service"].to_pylist() == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "kept"),
+    [
+        (0.0, 0.0),
+        (86_400_000.0, 86_400_000.0),
+        ("12", 12.0),
+        (np.float64(3.5), 3.5),
+        (np.int16(7), 7.0),
+        (Decimal("20.5"), 20.5),
+        (True, 1.0),
+    ],
+)
+def test_a_number_of_any_make_is_a_response_time(taken, kept):
+    assert batch_of({"response_time": taken})["response_time_ms"].to_pylist() == [kept] == [usable_time(taken)]
+
+
+def test_a_minus_zero_is_a_zero():
+    (kept,) = batch_of({"response_time": -0.0})["response_time_ms"].to_pylist()
+    assert math.copysign(1.0, kept) == 1.0
+
+
+@pytest.mark.parametrize("start", [time.perf_counter(), float("nan"), float("inf"), -1e18, 1e18, "noon"])
+def test_a_start_of_another_clock_is_taken_for_none(start):
+    (row,) = batch_of({"response_time": 2000.0, "start_time": start}).to_pylist()
+    assert abs(time.time() - 2.0 - row["start"]) < 5.0
+
+
+@pytest.mark.parametrize(("workers", "per_second"), [(1, 1), (8, 8)])
+def test_the_live_p95_is_over_seconds_however_many_batches_they_bring(monkeypatch, workers, per_second):
+    now = [100.0]
+    monkeypatch.setattr("perfkit.load.meter.time.monotonic", lambda: now[0])
+    meter = Meter()
+    for second in range(20):  # ten seconds at 100 ms, then ten at 10 ms
+        for _ in range(per_second):
+            meter.add(batch_of(*[{"response_time": 100.0 if second < 10 else 10.0}] * 10))
+        now[0] += 1.0
+        if second == 14:  # half of the last ten seconds were slow
+            assert meter.p95_latency_ms() == 100.0
+    now[0] += 0.5
+    assert meter.p95_latency_ms() == 10.0
 
 
 def test_a_request_without_a_start_started_its_response_time_ago():

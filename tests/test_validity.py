@@ -11,6 +11,7 @@ from perfkit import LoadProfile, RunStore, ServiceStats, Validity, compare, run_
 from perfkit.comparability import check_sides
 from perfkit.model import Check, Severity
 from perfkit.profile_words import plan_profile
+from perfkit.script_errors import ScriptErrors, SkippedRequests, TaskException
 from perfkit.stats.within_run import Burst, Drift, WithinRun, drift_of, within_run
 from perfkit.validity import ArrivalCounts, GeneratorFacts, Process, check_run
 from perfkit.validity.requests import DRIFT_P, DRIFT_PCT
@@ -68,6 +69,18 @@ def many(**changed):
     return {"arrivals": ArrivalCounts(**counts), "profile": plan_profile(None, rate=50.0, duration_s=20)}
 
 
+def stalled(seconds, cpu, of=20.0):
+    return {"processes": (Process("generator", (5.0,), (5.0,), seconds, cpu, of),)}
+
+
+def raised(where, count, **more):
+    return TaskException(where, "KeyError", "x", count, **more)
+
+
+def script(*exceptions, skipped=()):
+    return {"script": ScriptErrors(100, 10, exceptions, skipped)}
+
+
 def inside(**changed):
     values = {"drift": None, "burst": None, "silence_s": 0.5, "mean_gap_s": 0.01, "no_server": 0} | changed
     return {"within": WithinRun(**values)}
@@ -88,6 +101,33 @@ def inside(**changed):
         ({"processes": (Process("a", (5.0,), (*(20.0,) * 18, 300.0, 101.0)),)}, {"event_loop_lag": "warn"}),
         ({"processes": (Process("a", (5.0,), (20.0, 300.0) * 5),)}, {"event_loop_lag": "invalid"}),
         ({"processes": (Process("a", (5.0,)), Process("b", (99.0,)))}, {"generator_cpu": "invalid"}),
+        (stalled(3.0, 0.0), {"generator_stalled": "invalid"}),
+        (stalled(0.9, 0.0, of=6.0), {}),
+        (stalled(2.0, 2.0, of=60.0), {"generator_stalled": "warn"}),
+        (inside(silence_s=3.1) | stalled(3.0, 0.0), {"generator_stalled": "invalid"}),  # the target did not stand still
+        (inside(silence_s=6.1) | stalled(3.0, 0.0), {"generator_stalled": "invalid", "silence": "warn"}),
+        ({"users_at_end": 10, "peak_users": 10}, {}),
+        ({"users_at_end": 8, "peak_users": 10}, {"load_held": "invalid"}),
+        ({"users_at_end": 0, "peak_users": 10, "early_end": "ended after 1 s"}, {"duration": "invalid"}),
+        ({"early_end": "", "planned_s": 60.0}, {}),
+        ({"exit_code": 0}, {}),
+        ({"exit_code": 1}, {"exit_code": "warn"}),
+        (script(), {}),
+        (script(raised("task", 1)), {"exceptions": "warn"}),
+        (script(raised("task", 50)), {"exceptions": "warn"}),
+        (script(raised("task", 51)), {"exceptions": "invalid"}),
+        (script(raised("task", 30), raised("task", 21)), {"exceptions": "invalid"}),
+        (
+            script(raised("task", 100, after_failure=60)),
+            {"exceptions": "warn"},
+        ),  # the target failed: its error rate says so
+        (script(raised("task", 100, after_failure=40)), {"exceptions": "invalid"}),
+        (script(raised("on_start", 5)), {"exceptions": "warn"}),
+        (script(raised("on_start", 6)), {"exceptions": "invalid"}),
+        (script(raised("on_stop", 90)), {"exceptions": "warn"}),
+        (script(raised("listener", 90)), {"exceptions": "warn"}),
+        (script(skipped=(SkippedRequests("m", "negative", 3),)), {"skipped_requests": "warn"}),
+        ({"skipped": (SkippedRequests("m", "negative", 3),)}, {"skipped_requests": "warn"}),
         ({"clock_step_s": 0.05}, {}),
         ({"clock_step_s": -3.0}, {"clock": "invalid"}),
         ({"workers_asked": 3}, {}),
@@ -117,6 +157,28 @@ def test_each_check_of_generator_and_course(facts, expected):
     found = checked(**facts)
     assert graded(found) == expected
     assert all(check.advice for check in found.values() if check.severity is not Severity.OK)
+
+
+def test_each_sentence_names_what_happened_and_the_way_out():
+    login = checked(peak_users=5, **script(raised("on_start", 5)))
+    assert login["load_reached"].advice == (
+        "Only 5 of 10 users ran: the others ended in on_start (KeyError: x); correct that."
+    )
+    assert "more users do not help" in login["exceptions"].advice
+    tasks = checked(**script(raised("task", 99)))["exceptions"]
+    assert tasks.value == "99 exceptions, 99 % of the tasks"
+    assert tasks.advice.startswith("99 of 100 tasks (99 %) ended with KeyError: x: ")
+    assert (
+        "stopped, its container paused, or its CPU taken away"
+        in checked(**stalled(3.0, 0.1))["generator_stalled"].advice
+    )
+    assert "code in a task did not let others run" in checked(**stalled(3.0, 2.9))["generator_stalled"].advice
+    early = checked(early_end="ended after 4 s of 60 s by the locustfile", planned_s=60.0)["duration"]
+    assert (early.value, early.limit) == ("ended after 4 s of 60 s by the locustfile", "60 s")
+
+
+def test_what_is_not_known_is_not_said_to_be_none():
+    assert not {"exceptions", "skipped_requests", "duration", "exit_code", "generator_stalled"} & checked().keys()
 
 
 def steady_requests(rng, minutes=2, rate=20):

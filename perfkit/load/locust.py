@@ -34,6 +34,10 @@ ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
 FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
 EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
 LOG_TAIL_LINES = 40
+EARLY_S, EARLY_SHARE = (
+    0.5,
+    0.02,
+)  # by the larger of these a run may fall short of its length: Locust's timers are coarse
 WORKERS_WAIT_S = 120
 
 
@@ -98,6 +102,11 @@ class LocustCommand:
             raise ValueError(f"duration_s must be a whole number of seconds, at least 1, not {self.duration_s}")
 
     @property
+    def planned_s(self) -> float | None:
+        """How long the load shall last; None where the locustfile decides."""
+        return self.profile.duration_s if self.profile is not None else self.duration_s
+
+    @property
     def recording(self) -> Path:
         """Where the requests go."""
         return self.folder / RECORDING_NAME
@@ -128,6 +137,7 @@ class LocustCommand:
         own = {
             "PERFKIT_RECORDING": str(self.recording.absolute()),
             "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
+            "PERFKIT_SCRIPT_ERRORS": str(self.folder.absolute() / "source" / "script_errors.json"),
         }
         if self.distribution is not None and self.distribution.local:
             own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
@@ -164,6 +174,8 @@ class LocustOutcome:
     has_own_shape: bool = False  # a LoadTestShape in the locustfile decided the load
     lost_workers: tuple[str, ...] = ()
     by_user: bool = False  # interrupted by a signal to this process
+    early_end: str | None = None  # how it ended before its time by itself, empty when it did not; None: interrupted
+    users_at_end: int | None = None  # when the load was to end
 
 
 def run_locust(
@@ -207,8 +219,19 @@ def run_locust(
     returncode = _locusts_own(process.returncode, command)
     interrupted, reason = _judge(command, returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
-    now, own_shape, lost = datetime.now(UTC), bool(last.get("own_shape")), tuple(last.get("lost_workers", ()))
-    return LocustOutcome(returncode, interrupted, reason, tail, started_at, now, own_shape, lost, stop.by_user)
+    return LocustOutcome(
+        returncode,
+        interrupted,
+        reason,
+        tail,
+        started_at,
+        datetime.now(UTC),
+        bool(last.get("own_shape")),
+        tuple(last.get("lost_workers", ())),
+        stop.by_user,
+        None if interrupted else _early_end(command, returncode, last),
+        last.get("users_at_end"),
+    )
 
 
 class _Stop:
@@ -356,11 +379,29 @@ def _judge(
         return True, "Locust was asked to end by a signal"
     if "exit_code" not in last:
         if last.get("requests"):
-            return True, f"Locust ended in the middle of the run with exit code {returncode}"
+            return False, None  # see `_early_end`
         raise LoadError(_explain(command, returncode, said))
     if returncode:
         return False, f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
     return False, None
+
+
+def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any]) -> str:
+    """``ended after 4 s of 60 s by the locustfile``; empty for a run that lasted as long as it should."""
+    if "exit_code" not in last:  # it did not come to its end in order
+        planned = f" of {command.planned_s:g} s" if command.planned_s and not last.get("own_shape") else ""
+        return f"ended after {last['elapsed_s']:.0f} s{planned} by the locustfile, with exit code {returncode}"
+    ran_s = last.get("ran_s")
+    if ran_s is None:
+        return ""
+    if last.get("own_shape"):
+        early = not last.get("shape_ended")
+        return f"ended after {ran_s:.0f} s by the locustfile, before its load shape did" if early else ""
+    planned_s = command.planned_s
+    if planned_s is None or ran_s >= planned_s - max(EARLY_S, EARLY_SHARE * planned_s):
+        return ""
+    whom = "because its workers were lost" if last.get("lost_workers") else "by the locustfile"
+    return f"ended after {ran_s:.0f} s of {planned_s:g} s {whom}"
 
 
 def _explain(command: LocustCommand, returncode: int, said: str) -> str:

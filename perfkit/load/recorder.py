@@ -8,6 +8,8 @@ PERFKIT_PROGRESS_FD
     Number of an open pipe that gets one JSON object per second.  When nobody reads it any more, the run is stopped.
 PERFKIT_GENERATOR_CSV
     Path of a table with one row per second about the load generator itself, see `COLUMNS`.
+PERFKIT_SCRIPT_ERRORS
+    Path of a file about what the load script gets wrong, see `perfkit.script_errors`.
 PERFKIT_LOCAL_WORKERS
     Number of workers that a master shall start beside itself.
 PERFKIT_LOAD_PROFILE
@@ -16,19 +18,18 @@ PERFKIT_LOAD_PROFILE
 Requests are gathered in columns of plain numbers and written once a second.
 """
 
+import atexit
 import ctypes
 import json
 import os
 import signal
 import sys
 import time
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gevent
-import numpy as np
 import pyarrow as pa
 from locust import events
 from locust.rpc import Message
@@ -38,18 +39,22 @@ from locust.runners import MasterRunner, WorkerRunner
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
 from perfkit.load.local_workers import LocalWorkers
-from perfkit.load.recording import RequestBuffer
+from perfkit.load.meter import Meter
+from perfkit.load.recording import RequestBuffer, usable_time
+from perfkit.load.script_counter import ScriptCounter, merged, note_failure, write
 from perfkit.load.sinks import FileSink, Gatherer, ShippedSink
 from perfkit.load_profile import LoadProfile
 from perfkit.redaction import conceal_environment
+from perfkit.script_errors import ScriptErrors
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
 LAST_WORDS_S = 2.0  # what a process sent before it ended is read within this time
 WORKERS_END_S = 10.0  # beyond the stop timeout, for the last requests of the workers to come in
-RPS_WINDOW_S, P95_WINDOW_S = 5.0, 10.0
 LAG_EVERY_S = 0.05  # how often it is looked how late the event loop is
 DRAIN_S = 10.0  # for tasks in flight when the last arrival has been admitted
+STALL_S = 0.5  # an event loop so late did not run at all
+IDLE_S = 5.0  # without one user, when all of them should run: they have stopped by themselves
 COLUMNS = (
     "time",  # seconds since the epoch
     "users",
@@ -63,65 +68,28 @@ COLUMNS = (
     "late",
     "waiting",
     "in_flight",
+    "stalled_s",  # so far, time in which the event loop did not run
+    "stalled_cpu_s",  # CPU time that this process used meanwhile
 )
 ABANDONED_EXIT_S = 4.0  # a user's code can refuse to be stopped; nobody is left who would kill it
-
-
-class Meter:
-    """Totals, and what the last seconds were like."""
-
-    def __init__(self) -> None:
-        self.requests = self.failures = 0
-        self.cpu_pct = 0.0
-        self._clocks = (time.monotonic(), time.process_time())
-        self._totals = deque([(time.monotonic(), 0)])
-        self._times: deque[tuple[float, Any]] = deque(maxlen=20)  # of at most `FLUSH_ROWS` each: 8 MB
-        np.percentile([0.0], 95)  # its first call imports numpy.ma, 50 ms that the load need not meet
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Count one batch."""
-        self.requests += len(batch)
-        self.failures += len(batch) - batch.column("error").null_count
-        times = batch.column("response_time_ms").buffers()[
-            1
-        ]  # not to_numpy(): that imports pandas, a pause of a second
-        self._times.append((time.monotonic(), np.frombuffer(times)))
-
-    def measure_cpu(self) -> None:
-        """Set `cpu_pct` to the CPU time of this process since the last call, in percent of one core."""
-        now, used = time.monotonic(), time.process_time()
-        if (span := now - self._clocks[0]) >= 0.2:  # the last call of a run comes early; keep the figure before it
-            self.cpu_pct = 100 * (used - self._clocks[1]) / span
-            self._clocks = now, used
-
-    def rps(self) -> float:
-        """Return requests per second over `RPS_WINDOW_S`."""
-        now = time.monotonic()
-        while len(self._totals) > 1 and self._totals[0][0] < now - RPS_WINDOW_S - 0.5:
-            self._totals.popleft()
-        since, before = self._totals[0]
-        self._totals.append((now, self.requests))
-        return (self.requests - before) / max(now - since, 1e-3)
-
-    def p95_latency_ms(self) -> float | None:
-        """Return the exact 95th percentile (linear interpolation) over `P95_WINDOW_S`, None without requests."""
-        while self._times and self._times[0][0] < time.monotonic() - P95_WINDOW_S:
-            self._times.popleft()
-        return float(np.percentile(np.concatenate([times for _, times in self._times]), 95)) if self._times else None
 
 
 class LoopLag:
     """How late the event loop is: users that wait for an answer learn of it that much later."""
 
     def __init__(self) -> None:
-        self.worst_ms = 0.0
+        self.worst_ms = self.stalled_s = self.stalled_cpu_s = 0.0
 
     def run(self) -> None:
         """Look at it, as long as Locust lives."""
         while True:
-            due = time.monotonic() + LAG_EVERY_S
+            due, used = time.monotonic() + LAG_EVERY_S, time.process_time()
             gevent.sleep(LAG_EVERY_S)
-            self.worst_ms = max(self.worst_ms, 1000 * (time.monotonic() - due))
+            late_s = time.monotonic() - due
+            self.worst_ms = max(self.worst_ms, 1000 * late_s)
+            if late_s > STALL_S:
+                self.stalled_s += late_s
+                self.stalled_cpu_s += time.process_time() - used
 
     def take(self) -> float:
         """Return the worst since the last call, in ms."""
@@ -134,8 +102,13 @@ class Recorder:
 
     def __init__(self, environment: Any) -> None:
         self.environment, self.meter, self.lag, self.problem = environment, Meter(), LoopLag(), ""
-        self.is_quitting = self.is_interrupted = self.has_begun = False
+        self.is_quitting = self.is_interrupted = self.has_begun = self.has_ended = False
         self.has_own_shape = environment.shape_class is not None
+        self.has_shape_ended = False  # the user's own, by itself
+        self.load_end: float | None = None  # when users were stopped, or the last of them stopped by itself
+        self.users_at_end: int | None = None
+        self.last_load: float | None = None  # when users were last there
+        self.script_counts: ScriptErrors | None = None  # as last written
         self.arrivals = _follow_profile(environment)
         self.clock_offset_s = time.time() - time.monotonic()
         self.is_master = isinstance(environment.runner, MasterRunner)
@@ -145,12 +118,23 @@ class Recorder:
         self.gatherer: Gatherer | None = None
         self.workers: LocalWorkers | None = None
         try:
-            shipped = ShippedSink(environment.runner, self.arrivals) if self.is_worker else None
+            shipped = ShippedSink(environment.runner, self.arrivals, SCRIPT) if self.is_worker else None
             self.shipped, self.sink = shipped, shipped or self._open_files()
         except OSError as error:
             self.report(problem=str(error))
             sys.exit(EXIT_DISK)
         BUFFER.on_full = self.flush
+        self._guard_statistics()
+        atexit.register(self.on_exit)
+
+    def _guard_statistics(self) -> None:
+        """Keep response times of no use from Locust's own statistics, which would break at the end of the run."""
+        original = self.environment.stats.log_request
+
+        def log_request(method: Any, name: Any, response_time: Any, size: Any) -> None:
+            original(method, name, usable_time(response_time), size)
+
+        self.environment.stats.log_request = log_request
 
     def _open_files(self) -> FileSink:
         table = Path(os.environ["PERFKIT_GENERATOR_CSV"]) if os.environ.get("PERFKIT_GENERATOR_CSV") else None
@@ -170,6 +154,7 @@ class Recorder:
 
         def quit_when_all_is_told() -> None:
             runner = self.environment.runner
+            self.note_end()
             if self.has_begun and not self.problem:
                 for client in runner.clients.all:
                     runner.server.send_to_client(Message("quit", None, client.id))
@@ -208,8 +193,10 @@ class Recorder:
         if not self.problem:
             try:
                 self.sink.write_row(self._row())
+                self._write_script_errors()
             except OSError as error:
                 self.fail(error)
+        self._watch_users()
         self.report()
         if self.gatherer is not None and self.gatherer.is_over(self._missing()) and not self.is_quitting:
             gevent.spawn(self._end_of_arrivals)
@@ -217,13 +204,49 @@ class Recorder:
             self.workers.end()
             os._exit(EXIT_WORKERS)  # Locust would wait for it
 
+    def script_errors(self) -> ScriptErrors:
+        """Of this process, and of its workers."""
+        return merged([SCRIPT.snapshot(), *(self.gatherer.script_errors() if self.gatherer is not None else ())])
+
+    def _write_script_errors(self) -> None:
+        """When there is something new to tell; how many tasks there were is brought up to date at the end."""
+        if self.is_worker or not (path := os.environ.get("PERFKIT_SCRIPT_ERRORS")):
+            return
+        now, before = self.script_errors(), self.script_counts
+        if before is None or (now.exceptions, now.skipped) != (before.exceptions, before.skipped) or self.has_ended:
+            write(now, Path(path))
+            self.script_counts = now
+
+    def _watch_users(self) -> None:
+        """End a run whose users have all stopped by themselves: nobody would ask anything any more."""
+        if self.is_worker or self.arrivals is not None or self.environment.shape_class is not None:
+            return
+        now = time.monotonic()
+        if self.users() or self.environment.runner.state not in ("running", "stopped"):
+            self.last_load = now
+        elif self.last_load is not None and now - self.last_load > IDLE_S and not self.is_quitting:
+            if self.load_end is None:
+                self.load_end, self.users_at_end = self.last_load, 0
+            self.quit()
+
+    def note_end(self) -> None:
+        """Users are about to be stopped: when that is, how many there are, and whether the user's shape wants it."""
+        if self.load_end is not None or not self.has_begun:
+            return
+        runner = self.environment.runner
+        self.load_end, self.users_at_end = time.monotonic(), self.users()
+        if not self.users_at_end and self.last_load is not None:
+            self.load_end = self.last_load
+        self.has_shape_ended = self.has_own_shape and gevent.getcurrent() is runner.shape_greenlet
+
     def _row(self) -> tuple[object, ...]:
         """What `COLUMNS` names."""
         now, clock_s = time.time(), time.time() - time.monotonic() - self.clock_offset_s
         known = self.arrivals
         schedule = (known.scheduled, known.started, known.late, known.waiting, known.in_flight) if known else ("",) * 5
         cpu, lag = f"{self.meter.cpu_pct:.1f}", f"{self.lag.take():.1f}"
-        return (f"{now:.3f}", self.users(), cpu, *self.totals(), lag, f"{clock_s:.3f}", *schedule)
+        stalled = (f"{self.lag.stalled_s:.3f}", f"{self.lag.stalled_cpu_s:.3f}")
+        return (f"{now:.3f}", self.users(), cpu, *self.totals(), lag, f"{clock_s:.3f}", *schedule, *stalled)
 
     def flush(self) -> None:
         """Write what is buffered as one batch."""
@@ -287,7 +310,7 @@ class Recorder:
             "users": self.users(),
             "requests": requests,
             "failures": failures,
-            "skipped": BUFFER.skipped,
+            "skipped": BUFFER.skipped + (self.gatherer.skipped() if self.gatherer is not None else 0),
             "rps": self.meter.rps(),
             "p95_latency_ms": self.meter.p95_latency_ms(),
             "cpu_pct": self.meter.cpu_pct,
@@ -305,7 +328,9 @@ class Recorder:
         return self.meter.requests, self.meter.failures
 
     def on_test_start(self, **_: object) -> None:
-        self.started, self.has_begun = time.monotonic(), True
+        if not self.has_begun:
+            self.started, self.has_begun = time.monotonic(), True
+        self.load_end = None
         if self.arrivals is not None:
             self.arrivals.divide(self.environment)
             gevent.spawn(self.arrivals.run, self.on_last_arrival)
@@ -315,6 +340,9 @@ class Recorder:
         if self.is_worker:
             self.tick()
             self.sink.close()
+
+    def on_test_stopping(self, **_: object) -> None:
+        self.note_end()
 
     def on_last_arrival(self) -> None:
         """Give tasks in flight their time, then end the run; a worker is ended by its master."""
@@ -334,11 +362,18 @@ class Recorder:
         if self.problem:  # here, because a user's own listener may have set another code
             self.environment.process_exit_code = EXIT_DISK
 
+    def on_exit(self) -> None:
+        """Write the rest when Locust did not come to its end: of ``sys.exit`` in a task nobody is told."""
+        if not self.has_ended and not self.is_worker:
+            self.has_ended = True
+            self.tick()
+
     def on_quit(self, exit_code: int = 0, **_: object) -> None:
         """Write the rest: after this event Locust only exits."""
         if self.shipped is not None:
             self.shipped.flush()
             return
+        self.has_ended = True
         self.tick()
         if not self.problem:
             with suppress(OSError):
@@ -346,7 +381,14 @@ class Recorder:
         if self.workers is not None:
             self.workers.end()
         lost = self.gatherer.unheard if self.gatherer is not None else ()
-        self.report(exit_code=exit_code, interrupted=self.is_interrupted, lost_workers=lost)
+        self.report(
+            exit_code=exit_code,
+            interrupted=self.is_interrupted,
+            lost_workers=lost,
+            ran_s=self.load_end - self.started if self.load_end is not None else None,
+            users_at_end=self.users_at_end,
+            shape_ended=self.has_shape_ended,
+        )
         if self.problem:
             sys.exit(EXIT_DISK)
 
@@ -398,8 +440,10 @@ def on_init(environment: Any, **_: object) -> None:
         sys.exit("recorder.py: PERFKIT_RECORDING is not set. Name the file that shall hold the requests.")
     # Timers start from the loop's last look at the clock, from before the imports: a run would end that much early
     gevent.get_hub().loop.update_now()
+    SCRIPT.install()
     recorder = Recorder(environment)
     events.test_start.add_listener(recorder.on_test_start)
+    events.test_stopping.add_listener(recorder.on_test_stopping)
     events.test_stop.add_listener(recorder.on_test_stop)
     events.quitting.add_listener(recorder.on_quitting)
     events.quit.add_listener(recorder.on_quit)
@@ -413,6 +457,8 @@ def on_init(environment: Any, **_: object) -> None:
 if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions
     conceal_environment()  # the host, and what the scenario sets: none of it belongs into the name of a service
     BUFFER = events.perfkit_buffer = RequestBuffer()
+    SCRIPT = ScriptCounter()
+    BUFFER.on_skipped, BUFFER.on_failure = SCRIPT.skip, note_failure
     events.request.add_listener(BUFFER.on_request)
     events.init.add_listener(on_init)
     end_with_parent()

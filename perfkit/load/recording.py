@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from perfkit.readers.recording import RECORDING_SCHEMA, Batches
 from perfkit.redaction import redact
+from perfkit.script_errors import LONGEST_MS, time_fault
 
+LONGEST_S = LONGEST_MS / 1e3
 FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
 ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
 
@@ -92,46 +94,53 @@ class RequestBuffer:
         self.service_times = array("d")  # negative: not counted from a schedule
         self.service_codes, self.method_codes, self.error_codes = array("i"), array("i"), array("i")
         self.services, self.methods, self.errors = _Labels(), _Labels(), _Labels()
-        self.skipped = 0  # requests without a response time, as asynchronous clients report them
+        self.skipped = 0  # requests whose response time is of no use, or missing, as of asynchronous clients
         self.on_full: Callable[[], None] = lambda: None
+        self.on_skipped: Callable[[object, str], None] = lambda *_: None
+        self.on_failure: Callable[[], None] = lambda: None
         self.turn_of: Callable[[], Any] | None = None  # the arrival that is worked for, in the open model
 
     def on_request(
         self,
         request_type: object = "",
         name: object = "",
-        response_time: float | None = None,
+        response_time: Any = None,
         response_length: int | None = None,
         exception: object = None,
-        start_time: float | None = None,
+        start_time: Any = None,
         response: object = None,
         **_: object,
     ) -> None:
         """Take one request; a listener of Locust's ``events.request``, called with any subset of its arguments."""
-        if response_time is None:
-            self.skipped += 1
-            return
         try:
+            if not 0.0 <= response_time <= LONGEST_MS:
+                self._skip(name, response_time)
+                return
+            now = time.time()
+            if start_time is None or not abs(now - start_time) <= LONGEST_S:  # of another clock
+                start_time = now - response_time / 1e3
             service, method = self.services[name], self.methods[request_type]
-            start = time.time() - response_time / 1e3 if start_time is None else start_time
+            # Locust, too, asks whether the exception is true, not whether it is None
+            error = self.errors[error_kind(exception, response)] if exception else -1
+            self.sizes.append(-1 if response_length is None else response_length)
             turn = self.turn_of() if self.turn_of is not None else None
             if turn is not None and turn.is_first:
                 turn.is_first, due = False, turn.due_s + turn.clock_offset_s
                 self.service_times.append(response_time)
-                self.times.append(response_time + 1e3 * max(start - due, 0.0))
-                self.starts.append(min(due, start))
+                self.times.append(response_time + 1e3 * max(start_time - due, 0.0))
+                self.starts.append(min(due, start_time))
             else:
                 self.service_times.append(-1.0)
                 self.times.append(response_time)
-                self.starts.append(start)
-            self.sizes.append(-1 if response_length is None else response_length)
-        except (TypeError, ValueError, OverflowError):  # a custom client may hand over anything
+                self.starts.append(start_time)
+        except (TypeError, ValueError, ArithmeticError):  # a custom client may hand over anything
             self._take_odd(request_type, name, response_time, response_length, exception, start_time, response)
             return
         self.service_codes.append(service)
         self.method_codes.append(method)
-        # Locust, too, asks whether the exception is true, not whether it is None
-        self.error_codes.append(self.errors[error_kind(exception, response)] if exception else -1)
+        self.error_codes.append(error)
+        if error >= 0:
+            self.on_failure()
         if len(self.times) >= FLUSH_ROWS:
             self.on_full()
 
@@ -141,18 +150,25 @@ class RequestBuffer:
         """Take a request whose values have unexpected types, as far as they can be converted."""
         for column in (self.times, self.starts, self.sizes, self.service_times):
             del column[len(self.error_codes) :]
-        taken_ms, start_s = _number(taken), _number(start)
+        taken_ms, start_s = to_number(taken), to_number(start)
         if taken_ms is None:
-            self.skipped += 1
+            self._skip(name, taken)
             return
-        size_bytes = _number(size)
+        size_bytes = to_number(size)
+        if not isinstance(exception, str | BaseException | None):
+            exception = "error" if _is_true(exception) else None
         whole = int(size_bytes) if size_bytes is not None and abs(size_bytes) < 2**62 else None
         self.on_request(str(method), str(name), taken_ms, whole, exception, start_s, response)
+
+    def _skip(self, service: object, taken: object) -> None:
+        self.skipped += 1
+        time_ms = to_number(taken)
+        self.on_skipped(service, time_fault(time_ms) if taken is None or time_ms is not None else "not a number")
 
     def take(self) -> pa.RecordBatch:
         """Return what was gathered as one batch of `RECORDING_SCHEMA` and begin anew."""
         rows = len(self.times)
-        sizes = np.array(self.sizes)
+        sizes, times = np.array(self.sizes), np.array(self.times) + 0.0  # not minus zero
         failed = np.packbits(np.array(self.error_codes) >= 0, bitorder="little")
         known = pa.py_buffer(np.packbits(sizes >= 0, bitorder="little"))
         service_times = np.array(self.service_times)
@@ -161,7 +177,7 @@ class RequestBuffer:
             pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(self.starts.tobytes())]),
             _label_column(self.services, self.service_codes),
             _label_column(self.methods, self.method_codes),
-            pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(self.times.tobytes())]),
+            pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(times.tobytes())]),
             pa.Array.from_buffers(pa.bool_(), rows, [None, pa.py_buffer(failed)]),
             _label_column(self.errors, self.error_codes, pa.py_buffer(failed)),
             pa.Array.from_buffers(pa.int64(), rows, [known, pa.py_buffer(sizes)]),
@@ -184,11 +200,25 @@ def error_kind(exception: object, response: object = None) -> str:
     return f"{kind} {status}" if isinstance(status, int) and status else kind
 
 
-def _number(value: Any) -> float | None:
+def to_number(value: Any) -> float | None:
+    """What somebody handed over as a number, if it is one."""
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):
         return None
+
+
+def usable_time(value: Any) -> float | None:
+    """A response time in ms that can be measured; ``None`` for what is none."""
+    time_ms = value if type(value) is float else to_number(value)
+    return time_ms if time_ms is not None and 0.0 <= time_ms <= LONGEST_MS else None
+
+
+def _is_true(value: Any) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):  # an array, say
+        return True
 
 
 def _label_column(labels: _Labels, codes: "array[int]", valid: pa.Buffer | None = None) -> pa.DictionaryArray:

@@ -30,6 +30,7 @@ from perfkit.readers.requests_frame import request_columns, summarise_columns
 from perfkit.readers.run_folder import RECORDING, REQUESTS, STARTED, read_requests
 from perfkit.readers.stages import stage_stats
 from perfkit.redaction import redact_files
+from perfkit.script_errors import ScriptErrors
 from perfkit.store import RunStore
 from perfkit.validity import check_run
 from perfkit.whole_file import write_whole
@@ -186,7 +187,8 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
     is_begun = (folder / RECORDING).is_file() or not outcome.interrupted
     recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else 0
     if recorded == 0:
-        raise _nothing_measured(intent.scenario, outcome, folder / "source" / "locust.log")
+        script = generator_facts(folder / "source", intent.profile).script
+        raise _nothing_measured(intent.scenario, outcome, folder / "source" / "locust.log", script)
     columns = request_columns(read_requests(folder / REQUESTS))
     summary = summarise_columns(columns)
     profile = intent.profile if not outcome.has_own_shape else LoadProfile("custom")
@@ -194,6 +196,11 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
         generator_facts(folder / "source", profile),
         interrupted=(outcome.reason or "stopped before its time") if outcome.interrupted else None,
         warm_up_s=summary.warm_up_s,
+        early_end=outcome.early_end,
+        planned_s=profile.duration_s,
+        users_at_end=outcome.users_at_end,
+        exit_code=None if outcome.interrupted else outcome.returncode,
+        skipped=columns.skipped,
         recorded=recorded,
         workers_asked=distribution.workers if distribution is not None else None,
         workers_lost=outcome.lost_workers,
@@ -217,14 +224,31 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
     )
 
 
-def _nothing_measured(scenario: str, outcome: LocustOutcome, log: Path) -> LoadError:
+def _nothing_measured(scenario: str, outcome: LocustOutcome, log: Path, script: ScriptErrors | None) -> LoadError:
     """Why there is no request."""
     if outcome.interrupted:
         kind = LoadStopped if outcome.by_user else LoadError
         return kind(f"scenario {scenario!r}: {outcome.reason} before its first request; nothing was measured")
     said = log.read_text(errors="replace") if log.is_file() else ""
-    reason = "no host is known: name one with --host" if NO_HOST in said else "do its tasks call the client?"
-    return LoadError(f"scenario {scenario!r}: no request was made; {reason}  See {log}")
+    if NO_HOST in said:
+        reason = "no host is known: name one with --host."
+    else:
+        reason = _what_failed(script) or "do its tasks call the client?"
+    return LoadError(f"scenario {scenario!r}: no request was made; {reason} See {log}")
+
+
+def _what_failed(script: ScriptErrors | None) -> str:
+    """The exception, or the response times, that left a run without a request."""
+    if script is None:
+        return ""
+    if script.exceptions:
+        first = script.exceptions[0]
+        what = f"{first.count} of {script.tasks} tasks" if first.raised_in == "task" else f"its {first.raised_in}"
+        return f"{what} ended with {first.describe().rstrip('.')}. Correct that in the locustfile."
+    if script.skipped:
+        names = ", ".join(f"{one.count} of {one.service} ({one.fault})" for one in script.skipped[:3])
+        return f"no request had a usable response time: {names}. Correct the client that reports them."
+    return "" if script.tasks else "no task was begun."
 
 
 def _tidy_up(folder: Path) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from perfkit.load.script_counter import ScriptCounter, from_plain, to_plain
 from perfkit.readers.recording import RECORDING_SCHEMA
+from perfkit.script_errors import ScriptErrors
 
 MESSAGE = "perfkit_requests"
 LINGER_S = 10
@@ -43,8 +45,8 @@ class FileSink:
 class ShippedSink:
     """A worker's: gathers until the second is over, then sends; `arrivals` of the open model are told too."""
 
-    def __init__(self, runner: Any, arrivals: Any) -> None:
-        self._runner, self._arrivals = runner, arrivals
+    def __init__(self, runner: Any, arrivals: Any, script: ScriptCounter) -> None:
+        self._runner, self._arrivals, self._script = runner, arrivals, script
         self._batches: list[bytes] = []
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
@@ -72,6 +74,7 @@ class ShippedSink:
     def _send(self, row: bytes, *, is_last: bool) -> None:
         batches, self._batches = self._batches, []
         message = {"index": self._runner.worker_index, "batches": batches, "row": row, "is_last": is_last}
+        message["script"] = to_plain(self._script.snapshot())
         if (known := self._arrivals) is not None:
             message |= {"late": known.late, "in_flight": known.in_flight + known.waiting, "is_over": known.is_over}
         self._runner.send_message(MESSAGE, message)
@@ -133,6 +136,14 @@ class Gatherer:
         """Late ones so far, and tasks that are under way or wait for a user, over all workers."""
         told = self._told.values()
         return sum(one.get("late", 0) for one in told), sum(one.get("in_flight", 0) for one in told)
+
+    def script_errors(self) -> list[ScriptErrors]:
+        """What went wrong so far in the load script, of each worker."""
+        return [from_plain(one["script"]) for one in self._told.values() if "script" in one]
+
+    def skipped(self) -> int:
+        """Requests without a usable response time so far, over all workers."""
+        return sum(item.count for errors in self.script_errors() for item in errors.skipped)
 
     def is_over(self, missing: int) -> bool:
         """Whether every worker that is still there has admitted its last arrival."""

@@ -6,14 +6,17 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from perfkit.errors import ReadError
 from perfkit.load_profile import LoadProfile
+from perfkit.script_errors import ScriptErrors
 from perfkit.stats.summary import Floats
 from perfkit.validity import ArrivalCounts, GeneratorFacts, Process
 
 NAME = "generator.csv"
+SCRIPT_ERRORS = "script_errors.json"
 Row = Mapping[str, str]
 
 
@@ -33,12 +36,30 @@ def generator_facts(source: Path, profile: LoadProfile) -> GeneratorFacts:
         processes=tuple(_process(name, rows) for name, rows in tables.items()),
         arrivals=_arrivals(list(makers.values()), profile) if profile.is_open else None,
         clock_step_s=max((_step(rows) for rows in tables.values()), key=abs),
+        script=_script_errors(source / SCRIPT_ERRORS),
         counted=int(sum(max(_column(rows, "requests"), default=0.0) for rows in makers.values())),
     )
 
 
+def _script_errors(path: Path) -> ScriptErrors | None:
+    """What the load script got wrong; ``None`` where the recorder did not write it, or could not to the end."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ScriptErrors)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def _process(name: str, rows: Sequence[Row]) -> Process:
-    return Process(name, _column(rows, "cpu_pct"), _column(rows, "lag_ms"))
+    stalled, stalled_cpu = _column(rows, "stalled_s"), _column(rows, "stalled_cpu_s")
+    times = _column(rows, "time")
+    return Process(
+        name,
+        _column(rows, "cpu_pct"),
+        _column(rows, "lag_ms"),
+        stalled[-1] if stalled else None,
+        stalled_cpu[-1] if stalled_cpu else 0.0,
+        times[-1] - times[0] if times else 0.0,
+    )
 
 
 def _rows(path: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from perfkit.load_profile import LoadProfile
 from perfkit.model import Run, ServiceStats, Validity
 from perfkit.readers.error_kinds import most_frequent
 from perfkit.redaction import redact
+from perfkit.script_errors import LONGEST_MS, SkippedRequests, time_fault
 from perfkit.stats.steady import warm_up_s
 from perfkit.stats.summary import Floats, RequestArrays, summarise
 from perfkit.stats.within_run import WithinRun, count_no_server, within_run
@@ -34,7 +36,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     Parameters
     ----------
     frame
-        Columns ``start`` (seconds since the epoch, or aware times), ``service`` (text), ``response_time_ms`` (>= 0) and
+        Columns ``start`` (seconds since the epoch, or aware times), ``service`` (text), ``response_time_ms`` and
         ``failed`` (bool); optional ``response_bytes``.  Any order of rows; other columns are kept.
     scenario
         Name of the load test.
@@ -44,7 +46,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     Raises
     ------
     ValueError
-        A column is missing, or a value is not a number, negative or not finite.  Names column and row.
+        A column is missing, or a value is not what its column holds.  Names column and row.
 
     Examples
     --------
@@ -56,21 +58,19 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     if not isinstance(scenario, str) or not scenario:
         raise ValueError(f"scenario: expected the name of a load test, got {scenario!r}")
     columns = request_columns(frame)
-    kept = frame.assign(start=columns.start_s, failed=columns.failed, service=redact_column(frame["service"]))
+    kept = frame if columns.is_usable is None else frame[columns.is_usable]
+    kept = kept.assign(start=columns.start_s, failed=columns.failed, service=redact_column(kept["service"]))
     summary = summarise_columns(columns)
     content = columns.digest()
-    started = _utc(summary.begin_s) if len(frame) else None
+    started = _utc(summary.begin_s) if len(kept) else None
+    facts = GeneratorFacts(warm_up_s=summary.warm_up_s, skipped=columns.skipped)
     return Run(
         id=make_run_id(started, scenario, content),
         scenario=scenario,
         started_at=started,
-        duration_s=summary.end_s - summary.begin_s if len(frame) else None,
+        duration_s=summary.end_s - summary.begin_s if len(kept) else None,
         profile=LoadProfile(),
-        validity=Validity(
-            check_run(
-                summary.services, LoadProfile(), GeneratorFacts(warm_up_s=summary.warm_up_s), None, summary.within
-            )
-        ),
+        validity=Validity(check_run(summary.services, LoadProfile(), facts, None, summary.within)),
         services=summary.services,
         tool="requests",
         labels={name: str(value) for name, value in labels.items()},
@@ -87,9 +87,23 @@ def _utc(seconds: float) -> datetime:
 
 
 class RequestColumns:
-    """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``."""
+    """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``.
 
-    __slots__ = ("bytes", "codes", "errors", "failed", "names", "no_server", "response_time_ms", "start_s")
+    ``skipped`` counts those that were left out; ``is_usable`` tells of each row of the frame whether it was kept.
+    """
+
+    __slots__ = (
+        "bytes",
+        "codes",
+        "errors",
+        "failed",
+        "is_usable",
+        "names",
+        "no_server",
+        "response_time_ms",
+        "skipped",
+        "start_s",
+    )
 
     def __init__(
         self,
@@ -105,6 +119,8 @@ class RequestColumns:
         self.start_s, self.codes, self.names = start_s, codes, names
         self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
         self.no_server, self.errors = no_server, errors
+        self.skipped: tuple[SkippedRequests, ...] = ()
+        self.is_usable: Any = None  # all of them
 
     def subset(self, rows: Any) -> RequestColumns:
         """The requests of these rows, and only their services."""
@@ -151,11 +167,16 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise ValueError(f"requests: missing column {', '.join(missing)}; found {', '.join(map(str, frame.columns))}")
-    start = _numbers("start", _seconds(frame["start"]))
     times = _numbers("response_time_ms", frame["response_time_ms"])
-    if times.size and times.min() < 0:
-        row = int(times.argmin())
-        raise ValueError(f"requests: response_time_ms must be >= 0, row {row} has {times[row]!r}")
+    usable = (times >= 0) & (times <= LONGEST_MS)  # false for what is not a number
+    if not usable.all():
+        kept = request_columns(frame[usable])
+        kept.skipped, kept.is_usable = _skipped(frame["service"].to_numpy()[~usable], times[~usable]), usable
+        return kept
+    start = _numbers("start", _seconds(frame["start"]))
+    bad = ~np.isfinite(start)
+    if bad.any():
+        raise ValueError(f"requests: start is missing or not finite in row {int(bad.argmax())}")
     failed = _flags(frame["failed"])
     services = redact_column(frame["service"]).astype("category").cat.remove_unused_categories()
     services = services.cat.reorder_categories(sorted(services.cat.categories, key=str))
@@ -168,7 +189,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         no_server = count_no_server(frame["error"].dropna().tolist())
         error_codes, error_texts = pd.factorize(frame["error"])
         errors = error_codes, [str(text) for text in error_texts]
-    labels = [str(name) if str(name).strip() else NO_NAME for name in names]
+    labels = [_label(name) for name in names]
     return RequestColumns(start, codes, labels, times, failed, sizes, no_server, errors)
 
 
@@ -188,6 +209,16 @@ def redact_column(column: pd.Series[Any]) -> pd.Series[Any]:
     if not changed:
         return column
     return column.astype(object).map(lambda name: changed.get(name, name)).astype("category")
+
+
+def _skipped(services: Any, times: Floats) -> tuple[SkippedRequests, ...]:
+    """What is left out, by service and by what is wrong with the response time, the most frequent first."""
+    counts = Counter((redact(_label(service)), time_fault(time)) for service, time in zip(services, times, strict=True))
+    return tuple(SkippedRequests(service, fault, count) for (service, fault), count in counts.most_common())
+
+
+def _label(service: Any) -> str:
+    return text if (text := str(service)).strip() else NO_NAME
 
 
 def _seconds(column: pd.Series[Any]) -> Any:
@@ -216,12 +247,9 @@ def _holds_times(column: pd.Series[Any]) -> bool:
 
 def _numbers(name: str, column: Any) -> Floats:
     try:
-        values = np.asarray(column, dtype=np.float64)
+        values = np.asarray(column if isinstance(column, np.ndarray) else column.to_numpy(na_value=np.nan), np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"requests: column {name} holds something that is not a number: {error}") from error
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise ValueError(f"requests: {name} is missing or not finite in row {int(bad.argmax())}")
     return values
 
 

@@ -8,8 +8,9 @@ from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, ServiceStats, Severity
 from perfkit.stats.within_run import WithinRun
 from perfkit.validity.facts import ArrivalCounts, GeneratorFacts, Process, graded
-from perfkit.validity.generator import check_generator
+from perfkit.validity.generator import check_generator, longest_stall_s
 from perfkit.validity.requests import MANY_ERRORS_PCT, check_requests
+from perfkit.validity.script import check_script
 
 __all__ = ["MANY_ERRORS_PCT", "ArrivalCounts", "GeneratorFacts", "Process", "check_run", "duplicate_check"]
 
@@ -32,7 +33,8 @@ def check_run(
     """
     return (
         _interrupted(facts),
-        *check_requests(services, profile, duration_s, within),
+        *check_script(facts),
+        *check_requests(services, profile, duration_s, within, longest_stall_s(facts.processes)),
         *check_generator(profile, facts),
         *_warm_up(facts),
     )

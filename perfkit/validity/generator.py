@@ -8,6 +8,7 @@ from statistics import median
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Severity
 from perfkit.validity.facts import ArrivalCounts, GeneratorFacts, Process, graded
+from perfkit.validity.script import failed_logins
 
 LOAD_REACHED = 0.9  # share of the asked-for users that must have run
 RATE_REACHED = 0.95  # share of the planned arrivals that must have started
@@ -16,6 +17,8 @@ LAG_MS = 100.0  # an event loop so late adds as much to latencies
 LAGGING_PCT = 5.0  # share of the seconds in which it may be so late
 ARRIVALS_PCT = 1.0  # share of arrivals that may be late or missed
 CLOCK_STEP_S = 0.1  # the monotonic clock is slewed as the time of day is: anything more is a step
+STALL_S = 1.0  # time in which the generator's event loop did not run ...
+STALLED_PCT = 5.0  # ... and the share of the run above which nothing is left to judge
 COUNT_GAP = 0.001  # relative gap between requests counted and kept
 
 
@@ -24,6 +27,7 @@ def check_generator(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[Che
     yield from _load_reached(profile, facts)
     yield from _cpu(facts.processes)
     yield from _lag(facts.processes)
+    yield from _stalls(facts.processes)
     if facts.arrivals is not None:
         yield from _arrivals(facts.arrivals)
     if facts.clock_step_s is not None:
@@ -37,7 +41,7 @@ def check_generator(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[Che
 def _load_reached(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[Check]:
     """A run that was cut short may have had no time for its load: that is the interruption's doing, and said there."""
     for check in _load_against_plan(profile, facts):
-        if check.severity is Severity.OK or facts.interrupted is None:
+        if check.severity is Severity.OK or not (facts.interrupted or facts.early_end):
             yield check
 
 
@@ -50,8 +54,21 @@ def _load_against_plan(profile: LoadProfile, facts: GeneratorFacts) -> Iterator[
     elif profile.users is not None and facts.peak_users is not None:
         limit = LOAD_REACHED * profile.users
         bad = Severity.INVALID if facts.peak_users < limit else None
-        advice = f"Only {facts.peak_users} of {profile.users} users ran: give the run more time or a higher spawn rate."
+        login = failed_logins(facts.script)
+        remedy = (
+            f"the others ended in on_start ({login.describe()}); correct that"
+            if login is not None
+            else "give the run more time or a higher spawn rate"
+        )
+        advice = f"Only {facts.peak_users} of {profile.users} users ran: {remedy}."
         yield graded("load_reached", facts.peak_users, limit, bad, advice)
+        if bad is None and facts.users_at_end is not None and not profile.stages:
+            left = facts.users_at_end
+            advice = (
+                f"Only {left} of {profile.users} users were left at the end of the run: the others had stopped by "
+                "themselves (StopUser, or an exception), and the load was not what it should have been."
+            )
+            yield graded("load_held", left, limit, Severity.INVALID if left < limit else None, advice)
 
 
 def _cpu(processes: tuple[Process, ...]) -> Iterator[Check]:
@@ -83,6 +100,33 @@ def _lag(processes: tuple[Process, ...]) -> Iterator[Check]:
         "in a task block (gevent.sleep, not a busy loop)."
     )
     yield graded("event_loop_lag", round(share, 1), LAGGING_PCT, bad, advice)
+
+
+def longest_stall_s(processes: tuple[Process, ...]) -> float:
+    """Time in which the process that stood still longest did, in seconds."""
+    return max((process.stalled_s or 0.0 for process in processes), default=0.0)
+
+
+def _stalls(processes: tuple[Process, ...]) -> Iterator[Check]:
+    """A generator that stands still sends nothing and hears nothing: it must not be taken for the target's silence."""
+    known = [process for process in processes if process.stalled_s is not None]
+    if not known:
+        return
+    worst = max(known, key=lambda process: process.stalled_s or 0.0)
+    stalled = worst.stalled_s or 0.0
+    bad = None
+    if stalled > STALL_S:
+        bad = Severity.INVALID if 100 * stalled > STALLED_PCT * worst.length_s else Severity.WARN
+    why = (
+        "it was stopped, its container paused, or its CPU taken away. Give it a machine of its own"
+        if worst.stalled_cpu_s < stalled / 2
+        else "code in a task did not let others run. Move such work out of the tasks"
+    )
+    advice = (
+        f"The load generator itself ({worst.name}) stood still for {stalled:.1f} s of {worst.length_s:.0f} s, and "
+        f"response times include that: {why}, and repeat the run."
+    )
+    yield graded("generator_stalled", round(stalled, 2), STALL_S, bad, advice)
 
 
 def _arrivals(counts: ArrivalCounts) -> Iterator[Check]:

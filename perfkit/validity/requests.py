@@ -23,16 +23,23 @@ NO_SERVER_PCT = 1.0  # share of requests that met no server
 
 
 def check_requests(
-    services: Mapping[str, ServiceStats], profile: LoadProfile, duration_s: float | None, within: WithinRun | None
+    services: Mapping[str, ServiceStats],
+    profile: LoadProfile,
+    duration_s: float | None,
+    within: WithinRun | None,
+    stalled_s: float,
 ) -> Iterator[Check]:
-    """Checks of what was measured; ``within`` is ``None`` where single requests are not known."""
+    """Checks of what was measured; ``within`` is ``None`` where single requests are not known.
+
+    Within ``stalled_s`` the generator itself stood still, and heard no answer.
+    """
     yield _requests(services)
     yield from _percentiles(services)
     yield from _errors(services)
     if within is not None:
         yield from _burst(within.burst)
         yield from _no_server(within, services)
-        yield _silence(within)
+        yield _silence(within, stalled_s)
         if within.drift is not None and _is_level(profile):
             yield _drift(within.drift)
     yield from _counts(services, duration_s)
@@ -103,13 +110,13 @@ def _no_server(within: WithinRun, services: Mapping[str, ServiceStats]) -> Itera
     yield graded("connections", round(share, 2), NO_SERVER_PCT, bad, advice)
 
 
-def _silence(within: WithinRun) -> Check:
+def _silence(within: WithinRun, stalled_s: float) -> Check:
     limit = max(SILENCE_S, SILENCE_GAPS * within.mean_gap_s)
     advice = (
         f"For {within.silence_s:.1f} s the target answered nothing although requests were waiting: it stood still "
         "(garbage collection, a lock, a restart). With users instead of a rate few requests meet it: see --rate."
     )
-    bad = Severity.WARN if within.silence_s > limit else None
+    bad = Severity.WARN if within.silence_s - stalled_s > limit else None
     return graded("silence", round(within.silence_s, 2), round(limit, 2), bad, advice)
 
 
