@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
 from perfkit.alike import check_alike
 from perfkit.coverage import (
     ENOUGH,
+    MOST_NAMED,
     NO_COVERAGE,
     Absence,
     Coverage,
@@ -18,11 +20,13 @@ from perfkit.coverage import (
     renames,
     service_coverage,
 )
-from perfkit.model import Check, Gap, Run, Severity
+from perfkit.model import LATENCY_METRICS, Check, Gap, Metric, Run, ServiceStats, Severity
 from perfkit.policy import Policy
 from perfkit.validity import MANY_ERRORS_PCT
 from perfkit.validity.outage import FAILING, outages, same_on_both
 
+UNIT = 1000.0  # between seconds and milliseconds, milliseconds and microseconds ...
+UNIT_WITHIN = 2.0  # ... within this factor, for the build may have changed too
 LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
 SHARE_DIFFERS = 0.10  # share of the requests from which on services sway what is said of the whole run
 SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not the same answers
@@ -98,6 +102,10 @@ def check_sides(
     for check, gap in _outages(baseline, candidate, policy, failing):
         checks.append(check)
         gaps.append(gap)
+    for check, gap, faster in _units(common, baseline, candidate):
+        checks.append(check)
+        gaps.append(gap)
+        capped.update(dict.fromkeys(faster, check.advice))  # slower stays slower: a regression is looked at anyway
     for name in common:
         sides = measured(name, baseline), measured(name, candidate)
         for check in _same_answers(name, *sides):
@@ -297,6 +305,56 @@ def _outages(
                 Check("error_pages", round(100 * outage.share, 2), 100 * FAILING, Severity.WARN, text),
                 Gap(text, advice),
             )
+
+
+def _units(
+    services: Sequence[str], baseline: Sequence[Run], candidate: Sequence[Run]
+) -> Iterable[tuple[Check, Gap, tuple[str, ...]]]:
+    """Runs all of whose latencies are about a thousand times, or a thousandth of, what the baseline usually has.
+
+    Each with the services that seem faster by it, of which nothing is claimed.
+    """
+    groups: dict[tuple[str, bool], list[tuple[str, float]]] = {}
+    for service in services:
+        usual = _usual_latencies(measured(service, baseline), service)
+        for title, side in (("baseline", baseline), ("candidate", candidate)):
+            runs = measured(service, side)
+            factors = [factor for run in runs if (factor := _unit_factor(run.services[service], usual))]
+            for slower in (True, False):
+                off = [factor for factor in factors if (factor > 1) == slower]
+                if off:
+                    where = (
+                        f"the {title}" if len(off) == len(runs) else f"{len(off)} of {len(runs)} runs of the {title}"
+                    )
+                    groups.setdefault((where, slower), []).append((service, fmean(off)))
+    for (where, slower), found in groups.items():
+        names = [service for service, _ in found]
+        factor = fmean(factor for _, factor in found)
+        many = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        size = f"{factor:,.0f} times" if slower else f"{factor:.2g} times"
+        text = (
+            f"Every latency of {', '.join(names[:MOST_NAMED])}{many} in {where} is about {size} that of the baseline: "
+            "a unit mistake, seconds or microseconds for milliseconds?"
+        )
+        advice = "Make sure that both sides are in milliseconds; if the change is real, look at what is measured."
+        check = Check("units", float(f"{factor:.3g}"), "a factor of about 1,000", Severity.WARN, text)
+        yield check, Gap(text, advice), () if slower else tuple(names)
+
+
+def _usual_latencies(runs: Sequence[Run], service: str) -> dict[Metric, float]:
+    """The median over runs of each latency that is above zero."""
+    known = {metric: [run.services[service].value(metric) for run in runs] for metric in LATENCY_METRICS}
+    usual = {metric: [value for value in values if value] for metric, values in known.items()}
+    return {metric: median(values) for metric, values in usual.items() if values}
+
+
+def _unit_factor(stats: ServiceStats, usual: Mapping[Metric, float]) -> float | None:
+    """How many times the usual latencies these are, where that is about `UNIT` or its inverse for all of them."""
+    factors = [value / level for metric, level in usual.items() if (value := stats.value(metric))]
+    if not factors or max(factors) > UNIT_WITHIN * min(factors):
+        return None
+    factor = fmean(factors)
+    return factor if 1 / UNIT_WITHIN <= max(factor, 1 / factor) / UNIT <= UNIT_WITHIN else None
 
 
 def _same_answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:

@@ -131,26 +131,26 @@ def _absence(
     name: str, title: str, side: Sequence[Run], have: Sequence[Run], every: Sequence[Run], exposure: _Exposure
 ) -> Absence:
     others = measured(name, every)
-    lacking = [run for run in side if run not in have]
+    having, own = {id(run) for run in have}, {id(run) for run in side}
+    lacking = [run for run in side if id(run) not in having]
     # Of a service that its side has nowhere, the other side tells the rate, its runs without a request included
-    reference = others if have else [run for run in every if run not in side]
+    reference = others if have else [run for run in every if id(run) not in own]
     share = _share(measured(name, reference), (name,))
     return Absence(name, title, len(lacking), len(side), share, exposure.chance_of_none(name, reference, lacking))
 
 
-@dataclass(frozen=True, slots=True)
 class _Exposure:
-    """How much load a run carried: requests of the services that all runs have, else its length, else one run."""
+    """How much load each run carried: requests of the services that all runs have, else its length, else one run."""
 
-    every: Sequence[Run]
-    complete: Sequence[str]
-
-    def of(self, run: Run) -> float:
-        known = [run.services[name].count for run in self.every for name in self.complete]
-        if known and None not in known:
-            return float(sum(run.services[name].count or 0 for name in self.complete))
-        lengths = [run.duration_s for run in self.every]
-        return float(run.duration_s or 1.0) if all(lengths) else 1.0
+    def __init__(self, every: Sequence[Run], complete: Sequence[str]) -> None:
+        counts = [[run.services[name].count for name in complete] for run in every]
+        if complete and all(None not in of_run for of_run in counts):
+            loads = [float(sum(count or 0 for count in of_run)) for of_run in counts]
+        elif all(run.duration_s for run in every):
+            loads = [float(run.duration_s or 1.0) for run in every]
+        else:
+            loads = [1.0] * len(every)
+        self._loads = {id(run): load for run, load in zip(every, loads, strict=True)}
 
     def chance_of_none(self, name: str, reference: Sequence[Run], lacking: Sequence[Run]) -> float | None:
         """Chance that the lacking runs hold no request of a service that is called as often as in the reference.
@@ -162,10 +162,10 @@ class _Exposure:
         if any(count is None for count in counts):
             return None
         called = np.array(counts, dtype=float)
-        load = np.array([self.of(run) for run in reference])
+        load = np.array([self._loads[id(run)] for run in reference])
         if not called.sum() or not load.sum():
             return None
-        expected = float(called.sum() / load.sum()) * sum(self.of(run) for run in lacking)
+        expected = float(called.sum() / load.sum()) * sum(self._loads[id(run)] for run in lacking)
         factor, _ = overdispersion((called,), (called + load,))
         slowing = math.log(factor) / (factor - 1.0) if factor > 1.0 + 1e-9 else 1.0
         return math.exp(-expected * slowing)

@@ -368,3 +368,48 @@ def test_against_its_history_a_renamed_service_keeps_it(tmp_path):
     assert len(comparison.baseline.runs) == 6
     assert comparison.verdict == "regression"
     assert judge_history(candidate, past, Policy()).comparison.verdict == "invalid"
+
+
+# Units --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+@pytest.mark.parametrize("factor", [0.001, 0.0012, 0.0007])
+def test_a_thousandth_of_every_latency_is_asked_about_and_not_celebrated(rule, factor):
+    comparison = compare(runs(), runs(first=50, factors={"/a": factor}), policy=Policy(rule=rule))
+    assert comparison.verdict == "inconclusive"
+    assert not [finding for finding in comparison.findings if finding.verdict == "improvement"]
+    text = f"Every latency of /a in the candidate is about {factor:.2g} times that of the baseline: a unit mistake, "
+    assert headlines(comparison)[0] == text + "seconds or microseconds for milliseconds?"
+    assert "Make sure that both sides are in milliseconds" in next_step(comparison)
+
+
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+def test_a_thousand_times_every_latency_is_asked_about_and_stays_a_regression(rule):
+    comparison = compare(runs(), runs(first=50, factors={"/a": 1000.0, "/b": 1000.0}), policy=Policy(rule=rule))
+    assert comparison.verdict == "regression"
+    assert texts(comparison) == [
+        "Every latency of /a, /b in the candidate is about 1,000 times that of the baseline: a unit mistake, seconds "
+        "or microseconds for milliseconds?"
+    ]
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.1, 3.0, 100.0])
+def test_other_changes_are_changes(factor):
+    comparison = compare(runs(), runs(first=50, factors={"/a": factor}))
+    assert comparison.gaps == ()
+    assert comparison.verdict == ("improvement" if factor < 1 else "regression")
+
+
+def test_latencies_that_change_by_unlike_factors_are_no_unit_mistake():
+    candidate = runs(first=50, factors={"/a": 1000.0})
+    for one in candidate:
+        one.services["/a"] = replace(one.services["/a"], p50_latency_ms=25.0)
+    assert compare(runs(), candidate).gaps == ()
+
+
+def test_single_runs_in_another_unit_are_counted():
+    candidate = [*runs(first=50)[:3], *runs(n=1, first=60, factors={"/a": 0.001})]
+    comparison = compare(runs(), candidate)
+    assert comparison.verdict == "inconclusive"
+    assert texts(comparison)[0].startswith("Every latency of /a in 1 of 4 runs of the candidate is about 0.001 times")
