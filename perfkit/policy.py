@@ -180,8 +180,17 @@ class Policy:
             self._limits(service)
         for service in (None, *(name for name, value in self.objectives.items() if name not in _METRIC_NAMES)):
             self.objectives_of(service)
+        if not self._judges_anything():
+            raise ValueError("tolerance: every metric is off and there is no objective, so the policy judges nothing")
         for name in self.scenarios:
-            self.for_scenario(name)
+            try:
+                self.for_scenario(name)
+            except ValueError as error:
+                raise ValueError(f"scenarios: {name}: {error}") from error
+
+    def _judges_anything(self) -> bool:
+        """Whether any metric of any service has a limit."""
+        return bool(self.objectives) or any(self._limits(service) for service in (None, *self.services))
 
     def _check_types(self) -> None:
         if not isinstance(self.rule, str):

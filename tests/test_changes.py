@@ -15,7 +15,8 @@ from perfkit.cli.changes import exit_code
 from perfkit.errors import HistoryError, MissingExtra, SettingsError
 from perfkit.history.scan import CHUNK, Task, scan
 from perfkit.history.survey import stored_timelines, survey
-from perfkit.model import Check, Severity, Validity
+from perfkit.history.timeline import timeline_of
+from perfkit.model import Check, ServiceStats, Severity, Validity
 from perfkit.store import RunStore
 
 HOSTILE = "<b>cart</b>|\x1b[31m"
@@ -226,3 +227,11 @@ def closed_port():
 
 def test_nothing_to_look_at():
     assert scan([]) == []
+
+
+def test_a_metric_that_no_run_could_tell_is_refused_and_no_agreement():
+    lines = [
+        timeline_of("api", [make_run({"a": ServiceStats(500, 0, avg_latency_ms=20.0)}, number=n) for n in range(5)])
+    ]
+    with pytest.raises(SettingsError, match=r"no run could tell p999_latency_ms of any service; there are avg_latency"):
+        survey(lines, metrics=["p999"])

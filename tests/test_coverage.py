@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from samples import EPOCH, plain_stats, requests, run
 
-from perfkit import Policy, RunStore, compare, run_from_requests
+from perfkit import Metric, Policy, RunStore, compare, run_from_requests
 from perfkit.config import load_settings
 from perfkit.coverage import Absence, listed, plain_name, service_coverage
 from perfkit.document import comparison_from_document
@@ -413,3 +413,40 @@ def test_single_runs_in_another_unit_are_counted():
     comparison = compare(runs(), candidate)
     assert comparison.verdict == "inconclusive"
     assert texts(comparison)[0].startswith("Every latency of /a in 1 of 4 runs of the candidate is about 0.001 times")
+
+
+# Limits that hold nothing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", ["tolerance", "objectives"])
+def test_a_limit_for_a_service_that_neither_side_has_is_said_with_the_nearest_name(of):
+    limit = {"p95_latency_ms": {"max": 100.0}} if of == "objectives" else {"p95_latency_ms": 10.0}
+    sides = runs(LOAD | {"/checkout": 4000}), runs(LOAD | {"/checkout": 4000}, first=50)
+    comparison = compare(*sides, policy=Policy(**{of: {"/chekout": limit}}))
+    assert "The policy has limits for '/chekout', which is not compared here (did you mean '/checkout'?)." in (
+        comparison.warnings
+    )
+
+
+def test_limits_that_hold_none_of_the_services_judge_nothing():
+    off = {metric.value: "off" for metric in Metric}
+    comparison = compare(runs(), runs(first=50), policy=Policy(tolerance=off | {"/c": {"avg_latency_ms": 5}}))
+    assert comparison.verdict == "invalid"
+    assert any("Nothing to judge" in text for text in comparison.warnings)
+
+
+def test_without_a_gating_metric_the_reason_is_said():
+    policy = Policy(tolerance=dict.fromkeys(Policy().gating, "off"))
+    comparison = compare(runs(), runs(first=50), policy=policy)
+    assert comparison.verdict == "inconclusive"
+    assert "No gating metric is judged" in headlines(comparison)[0]
+    assert "Give a gating metric a tolerance" in next_step(comparison)
+
+
+def test_a_metric_that_one_side_withheld_is_said_and_does_not_gate():
+    candidate = runs(first=50)
+    for one in candidate[:2]:
+        one.services["/a"] = replace(one.services["/a"], p999_latency_ms=None)
+    comparison = compare(runs(), candidate)
+    assert comparison.verdict == "no_change"
+    assert "P99.9 latency is not known in 2 of 4 runs of the candidate, so it is not judged: /a." in comparison.warnings

@@ -212,3 +212,14 @@ def test_a_policy_file_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(SettingsError, match="is not UTF-8 text"):
         Policy.from_toml(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("rule", ["evidence", "threshold"])
+def test_a_policy_that_judges_nothing_is_an_error(rule):
+    nothing = {metric.value: "off" for metric in Metric}
+    with pytest.raises(ValueError, match="every metric is off and there is no objective, so the policy judges nothing"):
+        Policy(tolerance=nothing, rule=rule)
+    with pytest.raises(ValueError, match="scenarios: api: tolerance: every metric is off"):
+        Policy(scenarios={"api": nothing}, rule=rule)
+    Policy(tolerance=nothing, rule=rule, objectives={"p95_latency_ms": {"max": 300}})
+    Policy(tolerance=nothing | {"/pay": {"p95_latency_ms": 10.0}}, rule=rule)

@@ -113,11 +113,18 @@ def list_(scenario: str | None, format_: str, store: str | None, settings: Path 
     Example:
       perfkit baseline list --scenario api
     """
+    from perfkit.errors import SettingsError, did_you_mean
     from perfkit.history.baselines import Baselines
     from perfkit.history.pinning import standing
 
     past = _past(store, settings)
-    every = [standing(past, pinned) for pinned in Baselines(past.baselines).all(scenario)]
+    pinned_baselines = Baselines(past.baselines)
+    every = [standing(past, pinned) for pinned in pinned_baselines.all(scenario)]
+    if scenario is not None and not every and (known := sorted({one.scenario for one in pinned_baselines.all(None)})):
+        near = did_you_mean(scenario, known)
+        raise SettingsError(
+            f"{past.baselines}: no baseline of {scenario!r}{near}; there are some of {', '.join(known)}"
+        )
     if format_ == "json":
         click.echo(dump([item.to_dict() for item in every]), nl=False)
         return

@@ -148,10 +148,11 @@ def survey(
     Raises
     ------
     SettingsError
-        No history has such a service; there is no such metric.
+        No history has such a service; there is no such metric, or no run could tell it.
     """
     _refuse_unknown(timelines, services)
     chosen = [_metric(name) for name in metrics]
+    _refuse_untold(timelines, services, chosen)
     each = {timeline.scenario: shared_alpha(timeline, alpha) for timeline in timelines}
     tasks = [Task(values, each[line.scenario]) for line in timelines for values in line.series.values()]
     found = iter(scan(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress))
@@ -168,6 +169,18 @@ def _refuse_unknown(timelines: Sequence[Timeline], services: Collection[str]) ->
             raise SettingsError(
                 f"service {name!r}: is in no history that is looked at{did_you_mean(name, known)}; "
                 f"there are {there or 'none'}"
+            )
+
+
+def _refuse_untold(timelines: Sequence[Timeline], services: Collection[str], metrics: Sequence[Metric]) -> None:
+    """What is shown of a metric that no run could tell would read as if nothing had changed."""
+    known = {key for line in timelines for key in line.series}
+    for metric in metrics:
+        if not any(of is metric and (not services or service in services) for service, of in known):
+            there = [of.value for of in Metric if any(of is other for _, other in known)]
+            whose = ", ".join(services) or "any service"
+            raise SettingsError(
+                f"no run could tell {metric.value} of {whose}; there are {', '.join(there) or 'no metrics'}"
             )
 
 

@@ -50,6 +50,9 @@ def judge(
     metrics = tuple(unstated(questions(baseline, candidate, sides.services, policy), policy))
     checks = (*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in metrics))
     gaps = (*sides.gaps, *(gap for _, gap in metrics if gap is not None))
+    if policy.rule == "evidence" and findings and not any(finding.gating for finding in findings):
+        text = f"No gating metric is judged, so nothing can be shown unharmed: gating {_are(policy.gating)}."
+        gaps = (*gaps, Gap(text, "Give a gating metric a tolerance, or let gating name a metric that has one."))
     missing = policy.required_runs - min(len(baseline), len(candidate))
     if missing > 0:
         findings = tuple(_too_early(finding, missing) for finding in findings)
@@ -100,6 +103,10 @@ def _under(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
         inner = table.get(now)
         table[now] = {**inner, **value} if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return table
+
+
+def _are(metrics: Sequence[str]) -> str:
+    return f"{'is' if len(metrics) == 1 else 'are'} {', '.join(metrics)}"
 
 
 def _with_objectives(sides: Comparability) -> tuple[str, ...]:
