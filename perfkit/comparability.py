@@ -93,7 +93,7 @@ def check_sides(
     capped = dict.fromkeys(common, cap_all) if cap_all else {}
     checks = [*_fit(baseline, candidate), *_same_run(baseline, candidate)]
     gaps: list[Gap] = []
-    missing = list(_services(coverage, policy)) if baseline and candidate else []
+    missing = list(missing_services(coverage, policy)) if baseline and candidate else []
     for check, gap in sorted(missing, key=lambda pair: pair[0].severity is Severity.INVALID):
         checks.append(check)
         gaps += [gap] if gap is not None else []
@@ -137,7 +137,7 @@ def _same_run(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Che
         seen[key] = run.id
 
 
-def _services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check, Gap | None]]:
+def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check, Gap | None]]:
     """What is not measured on both sides; with the gap, where it keeps the comparison from being green."""
 
     def check(text: str, severity: Severity = Severity.WARN, value: float | str | None = None) -> Check:

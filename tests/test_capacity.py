@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -164,6 +165,22 @@ def test_users_of_several_processes_add_up(tmp_path):
     (source / "generator.csv.3").write_text("time,users\n10,many\n")
     with pytest.raises(ReadError, match=r"generator\.csv\.3: line 2: could not convert"):
         read_users(tmp_path)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, "inconclusive"), (0.5, "invalid")])
+def test_a_service_that_only_one_build_has_is_named_and_never_green(ramps, share, verdict):
+    def parted(runs, other):
+        """The same ramps, a share of whose requests goes to a service of another name."""
+        for one in runs:
+            frame = one.requests()
+            frame = frame.assign(service=np.where(np.arange(len(frame)) % 100 < 100 * share, other, "api"))
+            services = run_from_requests(frame).services
+            yield replace(one, services=services, load_requests=lambda frame=frame: frame)
+
+    runs = load_runs(ramps / "baseline")
+    found = capacity_of([*parted(runs, "/pay")], [*parted(runs, "/reports/yearly/of/all")])
+    assert found.verdict == verdict
+    assert any("/pay" in warning for warning in found.warnings)
 
 
 # What people see ----------------------------------------------------------------------------------------------------

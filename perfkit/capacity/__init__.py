@@ -8,8 +8,11 @@ from perfkit.capacity.comparison import compare_service, judged, overall
 from perfkit.capacity.course import ALL, IN_FLIGHT, Course, courses_of
 from perfkit.capacity.curves import Curve, curve_of
 from perfkit.capacity.results import BASELINE, CANDIDATE, AtLoad, Capacity, Difference, ServiceCapacity
+from perfkit.comparability import missing_services
+from perfkit.coverage import service_coverage
 from perfkit.errors import NotComparable
-from perfkit.model import Run, Verdict
+from perfkit.model import Check, Gap, Run, Severity, Verdict
+from perfkit.policy import Policy
 from perfkit.slo import parse_slo
 
 __all__ = ["ALL", "AtLoad", "Capacity", "Difference", "ServiceCapacity", "capacity_of"]
@@ -55,7 +58,8 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
         tuple(curve_of(service, name, side, unit, promise) for name, side in zip(names, sides, strict=False))
         for service in services
     ]
-    warnings = tuple(_warnings(unit, sides))
+    missing = tuple(missing_services(service_coverage(runs, candidate, ALPHA), Policy())) if candidate else ()
+    warnings = (*_warnings(unit, sides), *(check.advice for check, _ in missing))
     differences, at_load = _compared(services, sides, pairs) if candidate else ((), ())
     return Capacity(
         runs=tuple(runs),
@@ -65,7 +69,7 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
         curves=tuple(curve.result for pair in pairs for curve in pair),
         differences=differences,
         at_load=at_load,
-        verdict=_overall(runs, candidate, differences),
+        verdict=_overall(runs, candidate, differences, missing),
         warnings=warnings,
         confidence=CONFIDENCE,
         alpha=ALPHA,
@@ -83,11 +87,20 @@ def _compared(
     return judged(answers, ALPHA), tuple(at_load)
 
 
-def _overall(runs: Sequence[Run], candidate: Sequence[Run], differences: Sequence[Difference]) -> Verdict | None:
+def _overall(
+    runs: Sequence[Run],
+    candidate: Sequence[Run],
+    differences: Sequence[Difference],
+    missing: Sequence[tuple[Check, Gap | None]],
+) -> Verdict | None:
     if not candidate:
         return None
     fit = all(run.validity.ok for run in (*runs, *candidate))
-    return overall(differences) if fit else Verdict.INVALID
+    if not fit or any(check.severity is Severity.INVALID for check, _ in missing):
+        return Verdict.INVALID
+    verdict = overall(differences)
+    is_open = any(gap is not None for _, gap in missing) and verdict is not Verdict.REGRESSION
+    return Verdict.INCONCLUSIVE if is_open else verdict
 
 
 def _warnings(unit: str, sides: Sequence[Sequence[Course]]) -> Iterator[str]:
