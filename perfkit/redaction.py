@@ -31,9 +31,10 @@ _CREDENTIALS = r"auth|authorization|session|session_?id|sid|sig|key|pass|pw|pwd|
 _VARIABLE = re.compile(rf"(?i){_CREDENTIAL}|webhook|_(?:auth|key|pass|pw|pwd)$")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
 _FORGOTTEN = re.compile(r"(?i)(https?:/?)?(?![./])")  # an address without its scheme, or without all of its slashes
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s,/?#\"'<>|\\]*@")
+# What follows is searched for in names of any length and content: nothing here may take quadratic time.
+_USER_INFO = re.compile(r"(?<=://)[^\s,/?#\"'<>|\\]*@")
 _PARAMETER = re.compile(
-    rf"(?i)([?&;](?:[\w.\[\]-]*(?:{_CREDENTIAL})[\w.\[\]-]*|{_CREDENTIALS})=)(?!\*\*\*)[^\s,&;#\"'<>\\]+"
+    rf"(?i)([?&;](?:[\w.\[\]-]{{0,60}}(?:{_CREDENTIAL})[\w.\[\]-]{{0,60}}|{_CREDENTIALS})=)(?!\*\*\*)[^\s,&;#\"'<>\\]+"
 )
 _HEADER = re.compile(
     r"(?i)(authorization[\"']?\s*[:=]\s*[bf]?[\"']?(?:basic|bearer|token|digest)\s+)(?!\*\*\*)[^\s\"',]+"
@@ -149,15 +150,20 @@ def _parts(rest: str) -> tuple[str, str, str]:
     return user_info, place.partition("#")[0], query
 
 
-def redact(text: str) -> str:
+def redact(text: str, *secrets: str) -> str:
     """A text without the secrets in it: known values, user info of addresses, parameters and headers of credentials.
+
+    ``secrets`` are values that this text must not hold, however plain they are: those of the channel that it is about.
 
     >>> redact("GET http://ci:s3cret@shop/items?page=2&api_key=abc failed")
     'GET http://shop/items?page=2&api_key=*** failed'
     """
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        for form in _spellings(secret):
+            text = text.replace(form, MASK)
     text = mask(text)
     if "://" in text:
-        text = _USER_INFO.sub(r"\1", text)
+        text = _USER_INFO.sub("", text)
     if "=" in text:
         text = _PARAMETER.sub(rf"\1{MASK}", text)
     return _HEADER.sub(rf"\1{MASK}", text)
@@ -239,15 +245,18 @@ def _keys(names: Mapping[Any, Any]) -> Iterator[Any]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it is, as addresses and JSON write it, and as base64; nothing for what is no distinctive value."""
+    """The spellings of a secret; nothing for what is no distinctive value."""
     secret = secret.strip()
-    if MASK in secret or not _is_distinctive(secret):
-        return
-    yield secret
-    yield from (quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1])
-    code = base64.b64encode(secret.encode(errors="replace")).decode().rstrip("=")
-    if len(code) > 2 * LEAST_LENGTH:
-        yield code
+    if MASK not in secret and _is_distinctive(secret):
+        yield from _spellings(secret)
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as it is, as addresses and Python write it, and as base64."""
+    yield from (secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1])
+    code = base64.b64encode(secret.encode(errors="replace")).decode()
+    if len(bare := code.rstrip("=")) >= LEAST_LENGTH:
+        yield from (code, bare)
 
 
 def _is_distinctive(text: str) -> bool:

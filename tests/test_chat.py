@@ -317,7 +317,7 @@ def test_the_command_tells_whom_the_settings_name(rng, server, tmp_path, monkeyp
 def test_without_apprise_the_extra_is_named_and_webhooks_work(rng, server, settings, tmp_path, monkeypatch):
     folder = reported(tmp_path / "r", worse(rng))
     monkeypatch.setitem(sys.modules, "apprise", None)
-    with pytest.raises(MissingExtra, match=r"perfkit\[chat\]"):
+    with pytest.raises(MissingExtra, match="install perfkit with the extra `chat`"):
         lines(settings, folder, urls=("json://localhost",))
     assert len(lines(settings, folder, webhook=f"http://{server.place}/x")) == 1
 

@@ -106,6 +106,20 @@ def test_a_plain_word_or_number_is_masked_in_addresses_alone(word):
     assert redact(f"http://ci:{word}@shop/") == "http://shop/"
 
 
+def test_what_a_channel_is_about_is_taken_out_of_its_texts_however_plain_it_is():
+    said_by_server = "535 no: secret (c2VjcmV0) for \0ann\0secret"
+    assert redact(said_by_server, "secret", "\0ann\0secret") == "535 no: *** (***) for ***"
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "token", "a://", "?token", "?a=b", "x@", "://x", "authorization: ", "%41"], ids=lambda text: text[:5]
+)
+def test_long_texts_take_no_quadratic_time(text):
+    """A name of a megabyte, which in quadratic time would take hours: the time limit of tests ends it."""
+    redact(f"{text * (1_000_000 // len(text))} ?token=c4n4ry")
+    public_url(f"http://{text * (1_000_000 // len(text))}")
+
+
 def test_variables_with_the_name_of_a_credential_are_known():
     conceal_environment({"SHOP_TOKEN": "c4n4ry-token", "SHOP": "shop-name-1", "DB": "pg://u:c4n4ry-db@db/x"})
     assert redact("c4n4ry-token shop-name-1 c4n4ry-db") == "*** shop-name-1 ***"
@@ -381,6 +395,19 @@ def test_the_audit_finds_what_is_stored_and_one_command_takes_it_out(leaky):
     assert said("runs", "redact", "--all")[1] == "no secret found\n"
     remarks = json.loads(said("check", "--settings-only", "--format", "json")[1])["settings"]["remarks"]
     assert [item["grade"] for item in remarks if item["check"] == "secrets"] == ["ok"]
+
+
+def test_a_copy_takes_no_secret_along(leaky, tmp_path):
+    store, ids = leaky
+    _, with_names = with_requests(store.folder)
+    code, _, err = said("store", "sync", "runs", "copy")
+    assert code == 2
+    assert f"{with_names}: not copied: holds secrets in its requests; `perfkit runs redact` takes them out" in err
+    copy = RunStore("copy")
+    assert copy.ids() == ids
+    assert [verify_run(copy, run_id).problems for run_id in ids] == [()] * 6
+    assert [name for name, text in everything_in(tmp_path / "copy") if CANARY in text] == []
+    assert said("store", "sync", "copy", "again")[0] == 0
 
 
 def test_a_run_that_was_changed_is_not_sealed_anew(leaky):

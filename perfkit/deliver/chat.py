@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from perfkit.errors import MissingExtra, SettingsError
 from perfkit.installation import extra_advice
 from perfkit.model import Verdict
+from perfkit.redaction import redact
 from perfkit.render.theme import shorten
 
 _KINDS = {
@@ -61,12 +62,7 @@ class Room:
                 notify_type=apprise.NotifyType(_KINDS[verdict]),
             )
             why = said.getvalue()
-        return "" if done else self._without_secrets(why) or "Apprise does not say why"
-
-    def _without_secrets(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return shorten(text, 200)
+        return "" if done else shorten(redact(why, *self._secrets), 200) or "Apprise does not say why"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 
 from perfkit.channels import EmailSettings
 from perfkit.errors import SettingsError
+from perfkit.redaction import redact
 from perfkit.render.theme import shorten
 
 TIMEOUT_S = 30.0  # of one answer
@@ -39,11 +39,8 @@ class MailServer:
 
     def without_secrets(self, text: str) -> str:
         """What it said, harmless, and without the password should it repeat it."""
-        both = f"\0{self.user}\0{self.password}".encode()
-        secrets = [self.password, *(base64.b64encode(part).decode() for part in (self.password.encode(), both))]
-        for secret in secrets if self.password else ():
-            text = text.replace(secret, "***")
-        return shorten(text, 200)
+        both = f"\0{self.user}\0{self.password}" if self.password else ""
+        return shorten(redact(text, self.password, both), 200)
 
 
 def server_of(settings: EmailSettings, environment: Mapping[str, str] = os.environ) -> MailServer:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from perfkit.errors import SettingsError
+from perfkit.redaction import public_url
 from perfkit.render.theme import shorten
 
 TIMEOUT_S = 30.0
@@ -32,7 +33,7 @@ def address(text: str, place: str) -> str:
 
 def name_of(url: str) -> str:
     """The address without what may be secret in it."""
-    parts = urlsplit(url)
+    parts = urlsplit(public_url(url))
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 

@@ -44,7 +44,10 @@ def exposed_runs(store: RunStore, run_ids: Iterable[str] | None = None) -> tuple
     Known by where they stand (user info and query values of the target; user info, credentials' parameters and headers
     anywhere), or by value, where this process was told them by settings and variables.
     """
-    found = (Exposed(run_id, tuple(_exposed(store, run_id))) for run_id in run_ids or store.place.names())
+    found = (
+        Exposed(run_id, tuple(_exposed(store, run_id)))
+        for run_id in (store.place.names() if run_ids is None else run_ids)
+    )
     return tuple(run for run in found if run.where)
 
 
@@ -202,7 +205,11 @@ def _public_table(file: Path, folder: Path | None) -> bytes | None:
     import pyarrow.parquet as pq
 
     try:
-        table = read_recording(file) if file.name == RECORDING else pq.read_table(file)
+        if file.name == RECORDING:
+            table = read_recording(file)
+        else:
+            labels = [name for name in pq.read_schema(file).names if name in _LABELS]
+            table = pq.read_table(file, columns=labels if folder is None else None)
     except (pa.ArrowInvalid, OSError, ReadError):
         return None
     public = _public_labels(table)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from perfkit.document import parse_run
 from perfkit.errors import StoreError
-from perfkit.readers.run_folder import DOCUMENT, QUARANTINE
+from perfkit.readers.run_folder import DOCUMENT, QUARANTINE, REQUESTS
+from perfkit.redaction import redact_bytes
 from perfkit.store.place import HIDDEN, Parcel
+from perfkit.store.redacted import exposed_runs, redact_run
 from perfkit.store.run_store import RunStore
 from perfkit.store.sealed import DROPPED, candidate_ids, dropped_note, is_sealed, renamed, run_document
 from perfkit.store.verify import MISSING, verify_folder
@@ -123,7 +125,19 @@ def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
         if MISSING in problems and stores.destination.place.keeps_requests:
             (folder / DROPPED).write_bytes(dropped_note(f"{stores.source.url} keeps summaries alone"))
         problems = tuple(problem for problem in problems if problem != MISSING)
-    return "; ".join(problems)
+    return "; ".join(problems) or _exposed(folder)
+
+
+def _exposed(folder: Path) -> str:
+    """Take the secrets out of a run of an earlier perfkit before it goes anywhere; why it must not go, or nothing.
+
+    Other requests would be another run, which the next copy would not know again.
+    """
+    here = RunStore(folder.parent)
+    if any(REQUESTS in run.where for run in exposed_runs(here, [folder.name])):
+        return "holds secrets in its requests; `perfkit runs redact` takes them out"
+    redact_run(here, folder.name)
+    return ""
 
 
 def _under_another_id(stores: _Stores, parcel: Parcel) -> str:
@@ -163,7 +177,7 @@ def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
             try:
-                content = stores.source.place.read(f"{QUARANTINE}/{run_id}.json")
+                content = redact_bytes(stores.source.place.read(f"{QUARANTINE}/{run_id}.json"))
                 stores.destination.place.write(f"{QUARANTINE}/{name}.json", content)
             except FileNotFoundError:  # taken back meanwhile
                 continue

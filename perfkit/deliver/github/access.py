@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from perfkit.errors import SettingsError
+from perfkit.redaction import redact
 
 PUBLIC_API = "https://api.github.com"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}/(?!\.\.?$)[A-Za-z0-9._-]{1,100}")
@@ -65,7 +66,7 @@ class Access:
 
     def without_secrets(self, text: str) -> str:
         """A text, such as an error of the server, without the token."""
-        return text.replace(self.token, "***") if self.token else text
+        return redact(text, self.token)
 
 
 def _repository(text: str) -> str:
