@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from perfkit.arithmetic import Arithmetic
 from perfkit.codec import Count, Share, Size
 from perfkit.errors import did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
@@ -284,6 +285,7 @@ class Finding:
     in the direction seen, for this finding alone; ``p_adjusted`` is corrected over all findings.  ``tolerance`` and
     ``min_detectable`` are worsenings >= 0 in ``change_unit``.  ``runs_needed`` counts further runs on each side;
     ``None`` where more runs would not settle it.  Of an ``objective`` (an absolute limit) ``baseline`` is the limit.
+    ``arithmetic`` holds the numbers that led to the verdict; ``None`` in results of older versions.
     """
 
     service: str
@@ -307,12 +309,14 @@ class Finding:
     requests_needed: Count | None = None
     objective: bool = False
     warnings: tuple[str, ...] = ()
+    arithmetic: Arithmetic | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is infinite or unknown is ``null``."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["verdict"] = self.verdict.value
         plain["warnings"] = list(self.warnings)
+        plain["arithmetic"] = self.arithmetic.to_dict() if self.arithmetic is not None else None
         return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
 
     @property
@@ -422,7 +426,7 @@ class Comparison:
         """One row per finding, in the order of ``findings``."""
         import pandas as pd
 
-        names = list(Finding.__dataclass_fields__)
+        names = [name for name in Finding.__dataclass_fields__ if name != "arithmetic"]
         rows = [{**{n: getattr(f, n) for n in names}, "verdict": f.verdict.value} for f in self.findings]
         return pd.DataFrame(rows, columns=names)
 

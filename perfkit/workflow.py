@@ -67,6 +67,7 @@ __all__ = [
     "run_scenarios",
     "simulate",
     "simulate_runs",
+    "stored_comparison",
     "timeline",
     "trend_of",
     "watch_of",
@@ -109,6 +110,14 @@ def compare(
     """
     sides = [_runs(title, side) for title, side in (("baseline", baseline), ("candidate", candidate))]
     return judge(sides[0], sides[1], policy or Policy(), _profile(history))
+
+
+def stored_comparison(path: str | Path) -> Comparison:
+    """The comparison that a result file or report folder holds; ``ReadError`` when it holds none."""
+    comparison = read_result(path).comparison
+    if comparison is None:
+        raise ReadError(f"{path}: is the history of a scenario, and no comparison; name the result of a comparison")
+    return comparison
 
 
 def judged_or_now(judged: str | None, baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
@@ -162,18 +171,11 @@ def replay_history(
     return replay(runs, policy or Policy(), window)
 
 
-def explain(
-    comparison: Comparison,
-    service: str,
-    metric: str,
-    *,
-    policy: Policy | None = None,
-    history: NoiseProfile | None = None,
-) -> str:
-    """The arithmetic of one verdict of a comparison, made under that policy and history, step by step."""
+def explain(comparison: Comparison, service: str, metric: str) -> str:
+    """The arithmetic of one verdict of a comparison, step by step, as it was made; of one from a result file too."""
     from perfkit.judge.explain import explain as steps
 
-    return steps(comparison, service, metric, policy or Policy(), history)
+    return steps(comparison, service, metric)
 
 
 def known_history(store: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> NoiseProfile:
@@ -264,10 +266,10 @@ def compare_named(
     settings: Settings,
     policy: Policy,
     learn: bool = False,
-) -> tuple[Comparison, NoiseProfile | None]:
+) -> Comparison:
     """Judge what these names name; without a baseline, against the history of the candidate's scenario.
 
-    With ``learn``, the other runs of the scenario tell the noise too; the profile learned from them comes second.
+    With ``learn``, the other runs of the scenario tell the noise too.
     Against history the rolling baseline is used, every series of the scenario is watched, and what is acknowledged is
     no reason to object; see `perfkit.history.against`.
 
@@ -282,10 +284,10 @@ def compare_named(
     if not baseline:
         past = Past(RunStore(store), settings.baselines, candidates=judged)
         known = AcknowledgedFile(settings.acknowledged).read()
-        return judge_history(judged, past, policy, known=known).comparison, None
+        return judge_history(judged, past, policy, known=known).comparison
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
     profile = known_history(store, runs, judged) if learn else None
-    return compare(runs, judged, policy=policy, history=profile).with_warnings(notes), profile
+    return compare(runs, judged, policy=policy, history=profile).with_warnings(notes)
 
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:

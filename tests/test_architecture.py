@@ -15,6 +15,7 @@ LEVELS = [
     "errors",
     "codec",
     "settings_file",
+    "arithmetic",
     "load_profile",
     "profile_words",
     "script_errors",

@@ -1,6 +1,7 @@
 """Our statistics against those of SciPy and statsmodels, and against their own definitions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,25 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from perfkit import Metric
 from perfkit.stats import compare, noise
-from perfkit.stats.compare import Failures, Values, compare_error_rates, compare_levels, weighted_holm
+from perfkit.stats.compare import (
+    Failures,
+    Values,
+    compare_error_rates,
+    compare_levels,
+    rise_above_limit,
+    rise_of_rates,
+    weighted_holm,
+)
 from perfkit.stats.noise import Knowledge, Noise, overdispersion, run_to_run, scatter_of_history
-from perfkit.stats.power import Design, min_detectable_log, planned_noise, requests_needed, runs_needed
+from perfkit.stats.power import (
+    Design,
+    RateDesign,
+    min_detectable_log,
+    min_detectable_rate,
+    planned_noise,
+    requests_needed,
+    runs_needed,
+)
 
 
 def failures(failed, counts):
@@ -290,7 +307,7 @@ def test_a_change_as_large_as_its_tolerance_needs_endless_runs():
 def test_that_many_requests_settle_the_question_four_times_in_five(rng):
     """As the comparison itself would judge them, not as a textbook formula would."""
     seen = failures([3], [1000]), failures([12], [1000])
-    needed = requests_needed(*seen, 0.005, 0.001)
+    needed = requests_needed(*seen, 0.005, 0.001, 0.95)
     called = [
         compare_error_rates(failures([k1], [needed]), failures([k2], [needed]), 0.95).p_rise <= 0.001
         for k1, k2 in zip(rng.binomial(needed, 0.003, 400), rng.binomial(needed, 0.012, 400), strict=True)
@@ -299,7 +316,7 @@ def test_that_many_requests_settle_the_question_four_times_in_five(rng):
 
 
 def test_that_many_requests_show_no_change_four_times_in_five(rng):
-    needed = requests_needed(failures([10], [1000]), failures([10], [1000]), 0.005, 0.001)
+    needed = requests_needed(failures([10], [1000]), failures([10], [1000]), 0.005, 0.001, 0.95)
     shown = [
         compare_error_rates(failures([k1], [needed]), failures([k2], [needed]), 0.95).ci_high <= 0.5
         for k1, k2 in rng.binomial(needed, 0.01, (400, 2))
@@ -307,7 +324,77 @@ def test_that_many_requests_show_no_change_four_times_in_five(rng):
     assert 0.75 <= np.mean(shown) <= 0.98
 
 
-def test_requests_needed_where_none_would_do():
-    assert requests_needed(failures([0], [1000]), failures([5], [1000]), 0.005, 0.001) is None
+def test_a_wider_confidence_needs_more_requests():
+    """It was 95 % whatever the policy said."""
     same = failures([10], [1000]), failures([10], [1000])
-    assert requests_needed(*same, 0.005, 0.001) > requests_needed(*same, 0.01, 0.001)
+    wide, narrow = (requests_needed(*same, 0.005, 0.001, confidence) for confidence in (0.99, 0.8))
+    assert wide > 1.5 * requests_needed(*same, 0.005, 0.001, 0.95) > 1.5 * narrow
+
+
+def test_a_change_just_beyond_its_tolerance_needs_more_requests_than_one_far_beyond():
+    """What is called lies beyond the tolerance too, in four cases of five."""
+    near = requests_needed(failures([100], [10000]), failures([160], [10000]), 0.005, 0.001, 0.95)
+    assert near > requests_needed(failures([100], [10000]), failures([300], [10000]), 0.005, 0.001, 0.95)
+    called = [
+        compare_error_rates(failures([k1], [near]), failures([k2], [near]), 0.95).change > 0.5
+        for k1, k2 in zip(
+            np.random.default_rng(2).binomial(near, 0.01, 300),
+            np.random.default_rng(3).binomial(near, 0.016, 300),
+            strict=True,
+        )
+    ]
+    assert np.mean(called) >= 0.75
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_baseline", "n_candidate", "level"),
+    [
+        (0.002, 25000, 15000, 0.0007),
+        (0.002, 25000, 15000, 0.01),
+        (0.0, 25000, 15000, 0.0007),
+        (0.01, 1500, 500, 0.0007),
+        (0.05, 3000, 3000, 0.0001),
+        (0.01, 400_000, 400_000, 0.0007),
+    ],
+)
+def test_the_detectable_rise_of_an_error_rate_is_called_four_times_in_five(rng, rate, n_baseline, n_candidate, level):
+    """At the level at which it is tested, not at one of 0.01 whatever alpha and the number of findings are."""
+    design = RateDesign(n_baseline, n_candidate, 0.0, 1.0, 12.0, level)
+    rise = min_detectable_rate(rate, design)
+    called = [
+        rise_of_rates(failures([k1], [n_baseline]), failures([k2], [n_candidate]), 1.0, 12.0) <= level
+        for k1, k2 in zip(rng.binomial(n_baseline, rate, 300), rng.binomial(n_candidate, rate + rise, 300), strict=True)
+    ]
+    assert 0.8 - 0.1 <= np.mean(called) <= 0.8 + 0.12
+    assert min_detectable_rate(rate, replace(design, level=level / 20)) > rise
+    assert min_detectable_rate(rate, replace(design, tolerance=2 * rise)) > 2 * rise
+
+
+def test_a_rise_that_nothing_could_show_is_unknown():
+    assert math.isnan(min_detectable_rate(0.0, RateDesign(3, 3, 0.0, 1.2, 8.0, 0.0001)))
+
+
+@pytest.mark.parametrize("failed", [0, 3, 40, 4900])
+def test_a_rate_above_its_limit_has_the_p_of_the_binomial(failed):
+    """Without overdispersion and with normal tails the mid-p is that of the table."""
+    at = scipy_stats.binom(5000, 0.002)
+    want = at.sf(failed - 1) - 0.5 * at.pmf(failed)
+    got = rise_above_limit(failures([failed], [5000]), 0.002, 1.0, 1e9)
+    assert got == pytest.approx(want, rel=1e-4, abs=1e-15)
+
+
+def test_pairs_add_one_degree_of_freedom_each():
+    """A pair tells one difference, and not two values."""
+    apart, paired = (Design(3, 3, 0.002, df_per_run=df) for df in (2, 1))
+    assert runs_needed(Noise(0.05, 2.5), paired, 0.0, 0.05, 0.95) >= runs_needed(
+        Noise(0.05, 2.5), apart, 0.0, 0.05, 0.95
+    )
+    alone = Design(0, 4, 0.002)
+    assert alone.error(Noise(0.04, 5.0)) == pytest.approx(0.02)
+    assert alone.grown(5).error(Noise(0.04, 5.0)) == pytest.approx(0.04 / 3)
+
+
+def test_requests_needed_where_none_would_do():
+    assert requests_needed(failures([0], [1000]), failures([5], [1000]), 0.005, 0.001, 0.95) is None
+    same = failures([10], [1000]), failures([10], [1000])
+    assert requests_needed(*same, 0.005, 0.001, 0.95) > requests_needed(*same, 0.01, 0.001, 0.95)

@@ -114,7 +114,7 @@ def test_an_explanation_can_be_redone_by_hand(rng):
     assert f"-> {finding.verdict}" in text
     assert "requests failed" in workflow.explain(comparison, "a", "error_rate_pct")
     fixed = compare(before, after, policy=Policy(rule="threshold"))
-    assert "limit +50 %" in workflow.explain(fixed, "a", "p95_latency_ms", policy=Policy(rule="threshold"))
+    assert "limit +50 %" in workflow.explain(fixed, "a", "p95_latency_ms")
     with pytest.raises(SettingsError, match="'b': not compared"):
         workflow.explain(comparison, "b", "rps")
 

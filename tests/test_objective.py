@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from samples import SERVICES, plain_stats, run, side
+from scipy.stats import binom
 
-from perfkit import Policy, SettingsError, compare
+from perfkit import Metric, Policy, SettingsError, compare
 
 LEVELS = (1.0, 1.01, 0.99, 1.005, 0.995)
 
@@ -129,3 +130,117 @@ avg_latency_ms = 8
 
 def test_services_of_the_samples_are_the_demo_services():
     assert set(SERVICES) == {"api_gateway", "rag_service", "mcp_server"}
+
+
+# One alarm budget, and the error of an absolute level ----------------------------------------------------------------
+
+NO_TOLERANCE = {metric.value: 1e-6 for metric in Metric}
+
+
+def in_pairs(rng, n, *, weather=0.05, factor=1.0):
+    """Runs of two services that share, pair by pair, what the machine does to both sides."""
+    both = ([], [])
+    for pair in range(n):
+        shared = float(np.exp(rng.normal(0, weather)))
+        for number, level in enumerate((1.0, factor)):
+            services = {}
+            for name in ("a", "b"):
+                avg = 100 * shared * level * float(np.exp(rng.normal(0, 0.006)))
+                services[name] = plain_stats(avg, count=5000, failures=int(rng.binomial(5000, 0.002)), error=0.006)
+            labels = {"pair": str(pair), "side": str(number)}
+            both[number].append(run(services, number=2 * pair + number, labels=labels))
+    return both
+
+
+def test_a_limit_at_the_level_is_not_broken_by_what_disturbs_both_runs_of_a_pair(rng):
+    """The noise of the differences of pairs knows nothing of it: it called 46 in a hundred broken."""
+    policy = Policy(objectives={"avg_latency_ms": {"max": 100.0}})
+    broken = sum(
+        any(f.objective and f.verdict == "regression" for f in compare(*in_pairs(rng, 6), policy=policy).findings)
+        for _ in range(150)
+    )
+    found = sum(
+        all(
+            f.verdict == "regression"
+            for f in compare(*in_pairs(rng, 6, factor=1.3), policy=policy).findings
+            if f.objective
+        )
+        for _ in range(40)
+    )
+    assert broken <= binom.ppf(0.999, 150, 0.01)
+    assert found >= 30
+
+
+def test_the_error_of_a_level_is_that_of_the_candidate_alone_where_runs_were_paired(rng):
+    before, after = in_pairs(rng, 6)
+    finding = objective(compare(before, after, policy=Policy(objectives={"avg_latency_ms": {"max": 100.0}})))
+    numbers = finding.arithmetic.levels
+    logs = np.log([one.services["a"].avg_latency_ms for one in after])
+    assert numbers.squares == pytest.approx((((logs - logs.mean()) ** 2).sum(),))
+    assert (numbers.runs, numbers.squares_df) == ((6,), 5)
+    assert numbers.error == pytest.approx(numbers.sd / np.sqrt(6))
+
+
+def test_everything_that_can_turn_a_comparison_red_shares_one_budget():
+    policy = Policy(objectives={"avg_latency_ms": {"max": 20.0}, "rps": {"min": 50}}, alpha=0.02)
+    comparison = compare(runs(20.0), runs(20.0, first=50), policy=policy)
+    shares = [f.arithmetic.share for f in comparison.findings]
+    assert sum(shares) == pytest.approx(1.0)
+    assert {f.arithmetic.alpha for f in comparison.findings} == {0.02}
+    assert {f.arithmetic.tests for f in comparison.findings} == {len(comparison.findings)}
+    assert [f.arithmetic.share for f in comparison.findings if f.objective] == pytest.approx([0.1, 0.1])
+    alone = compare(runs(20.0), runs(20.0, first=50), policy=replace(policy, rule="threshold"))
+    assert [f.arithmetic.share for f in alone.findings if f.objective] == pytest.approx([0.5, 0.5])
+
+
+def test_the_adjusted_p_of_a_limit_is_corrected_over_findings_and_limits():
+    """By hand: Holm's steps over all raw p-values, weighted by their shares."""
+    policy = Policy(objectives={"avg_latency_ms": {"max": 19.8}, "p95_latency_ms": {"max": 33.0}})
+    findings = compare(runs(20.0), runs(20.1, first=50), policy=policy).findings
+    worse = dict(enumerate(findings))
+    p = {
+        n: f.p_value if f.objective or (f.change >= 0) == (f.metric != "rps") else 1 - f.p_value
+        for n, f in worse.items()
+    }
+    left, floor, adjusted = 1.0, 0.0, {}
+    for n in sorted(p, key=lambda n: p[n] / worse[n].arithmetic.share):
+        floor = adjusted[n] = max(floor, min(p[n] * left / worse[n].arithmetic.share, 1.0))
+        left -= worse[n].arithmetic.share
+    limits = [n for n, f in worse.items() if f.objective]
+    assert [worse[n].p_adjusted for n in limits] == pytest.approx([adjusted[n] for n in limits], rel=1e-6)
+    assert all(worse[n].p_adjusted > worse[n].p_value for n in limits)
+
+
+def test_limits_at_the_true_level_alarm_with_all_findings_at_most_once_in_a_hundred(rng):
+    """No finding has any tolerance: identical builds, and limits that are exactly met, by chance only."""
+    levels = {"avg_latency_ms": {"max": 21.6}, "p95_latency_ms": {"max": 35.6}, "error_rate_pct": {"max": 0.2}}
+    policy = Policy(tolerance=NO_TOLERANCE, objectives=levels)
+    trials = 120
+    red = 0
+    for _ in range(trials):
+        pair = side(rng, 5, names=("api_gateway",)), side(rng, 3, first=50, names=("api_gateway",))
+        red += compare(*pair, policy=policy).verdict == "regression"
+    assert red <= binom.ppf(0.999, trials, 0.01)
+
+
+@pytest.mark.parametrize(("limit", "level"), [({"avg_latency_ms": {"max": 20.0}}, 20.0), ({"rps": {"min": 50}}, 20.0)])
+def test_an_open_limit_says_how_many_runs_would_settle_it(limit, level):
+    finding = objective(compare(runs(level), runs(level, first=50), policy=Policy(objectives=limit)), next(iter(limit)))
+    assert finding.verdict == "inconclusive"
+    assert finding.runs_needed is None  # a level exactly at its limit: none would
+    near = objective(
+        compare(runs(19.9), runs(19.9, first=50), policy=Policy(objectives={"avg_latency_ms": {"max": 20.0}}))
+    )
+    assert (near.verdict, near.runs_needed) == ("inconclusive", near.runs_needed)
+    assert near.runs_needed >= 1
+
+
+def test_an_open_limit_on_errors_says_how_many_requests_would_settle_it():
+    many = runs(20.0, first=50, failures=76, error_rate_pct=0.38)
+    finding = objective(
+        compare(runs(20.0), many, policy=Policy(objectives={"error_rate_pct": {"max": 0.4}})), "error_rate_pct"
+    )
+    assert finding.verdict == "inconclusive"
+    assert finding.requests_needed > 100_000
+    assert finding.runs_needed >= 1
+    assert finding.min_detectable > 0

@@ -90,7 +90,7 @@ def test_a_service_of_that_name_is_left_as_it_is(rng):
 
 def test_the_arithmetic_of_the_whole_can_be_redone(rng):
     comparison = compare(noisy(rng, 3), noisy(rng, 3, first=50))
-    text = explain(comparison, NAME, "avg_latency_ms", Policy())
+    text = explain(comparison, NAME, "avg_latency_ms")
     assert "difference d" in text
     assert "30 % of it for this one" in text
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, console, dump, settings_of, write
+from perfkit.cli.options import (
+    OPTIONAL_CANDIDATE,
+    POLICY,
+    RULE,
+    SETTINGS,
+    STORE,
+    Variadic,
+    console,
+    dump,
+    settings_of,
+    write,
+)
 
 if TYPE_CHECKING:
     from perfkit.model import Comparison
@@ -17,7 +28,7 @@ EXIT_INVALID = 3
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, metavar="[BASELINE...]")
-@CANDIDATE
+@OPTIONAL_CANDIDATE
 @POLICY
 @RULE
 @click.option(
@@ -41,7 +52,7 @@ EXIT_INVALID = 3
     "--explain",
     nargs=2,
     metavar="SERVICE METRIC",
-    help="Print the arithmetic of one verdict, step by step.",
+    help="Print the arithmetic of one verdict, step by step; of a result file or report folder too, without CANDIDATE.",
 )
 @STORE
 @SETTINGS
@@ -74,6 +85,7 @@ def compare(
       perfkit compare api@merge-base --candidate api@last:3
       perfkit compare old_stats.csv --candidate new_stats.csv --format markdown --output reports/regression-analysis.md
       perfkit compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*" --explain api_gateway p95_latency_ms
+      perfkit compare reports/20261102-api-compare --explain api_gateway p95_latency_ms
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
     from perfkit import workflow
@@ -83,11 +95,16 @@ def compare(
     place = store or known.store
     if history and not baseline:
         raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")
-    comparison, profile = workflow.compare_named(
-        baseline, candidate, store=place, settings=known, policy=chosen, learn=history
-    )
+    if explain is not None and not candidate and len(baseline) == 1:
+        comparison = workflow.stored_comparison(baseline[0])
+    elif not candidate:
+        raise click.UsageError("Missing option '--candidate'.")
+    else:
+        comparison = workflow.compare_named(
+            baseline, candidate, store=place, settings=known, policy=chosen, learn=history
+        )
     if explain is not None:
-        write(workflow.explain(comparison, *explain, policy=chosen, history=profile), output)
+        write(workflow.explain(comparison, *explain), output)
     else:
         _write(comparison, format_, output)
     return exit_code(comparison, fail_on)

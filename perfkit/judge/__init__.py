@@ -13,9 +13,10 @@ from typing import Any
 from perfkit.comparability import Comparability, check_sides
 from perfkit.coverage import service_coverage
 from perfkit.errors import did_you_mean
+from perfkit.judge.budget import allocate
 from perfkit.judge.equal_load import by_stage, of_stages
-from perfkit.judge.evidence import by_evidence
-from perfkit.judge.objective import by_objective
+from perfkit.judge.evidence import by_evidence, measure
+from perfkit.judge.objective import by_objective, limit_questions
 from perfkit.judge.question import questions, unstated
 from perfkit.judge.threshold import by_threshold
 from perfkit.judge.whole_run import NAME
@@ -40,13 +41,7 @@ def judge(
     if policy is not asked:
         coverage = of_stages(coverage, service_coverage(baseline, candidate, policy.alpha), whole[0].runs)
     sides = check_sides(baseline, candidate, asked, coverage)
-    findings: tuple[Finding, ...] = ()
-    if sides.services and policy.rule == "evidence":
-        findings = by_evidence(baseline, candidate, sides, policy, profile)
-    elif sides.services:
-        findings = by_threshold(baseline, candidate, sides, policy)
-    if sides.services:
-        findings = (*findings, *by_objective(baseline, candidate, _with_objectives(sides), policy, profile))
+    findings = _findings(baseline, candidate, sides, policy, profile) if sides.services else ()
     metrics = tuple(unstated(questions(baseline, candidate, sides.services, policy), policy))
     checks = (*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in metrics))
     gaps = (*sides.gaps, *(gap for _, gap in metrics if gap is not None))
@@ -107,6 +102,26 @@ def _under(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
 
 def _are(metrics: Sequence[str]) -> str:
     return f"{'is' if len(metrics) == 1 else 'are'} {', '.join(metrics)}"
+
+
+def _findings(
+    baseline: Sequence[Run],
+    candidate: Sequence[Run],
+    sides: Comparability,
+    policy: Policy,
+    profile: NoiseProfile | None,
+) -> tuple[Finding, ...]:
+    """What the rule says of every metric, then every absolute limit; what is judged by chance shares one budget."""
+    limits = limit_questions(baseline, candidate, _with_objectives(sides), policy, profile)
+    broken = [question.level.p_value for question in limits if question.level is not None]
+    if policy.rule == "evidence":
+        evidence = measure(baseline, candidate, sides, policy, profile)
+        budget = allocate(policy.alpha, evidence.worse, broken)
+        findings = by_evidence(evidence, policy, budget)
+    else:
+        budget = allocate(policy.alpha, {}, broken)
+        findings = by_threshold(baseline, candidate, sides, policy)
+    return (*findings, *by_objective(limits, policy, budget))
 
 
 def _with_objectives(sides: Comparability) -> tuple[str, ...]:

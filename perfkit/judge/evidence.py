@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from perfkit.arithmetic import Arithmetic, LevelArithmetic, RateArithmetic
 from perfkit.comparability import SHARE_DIFFERS, Comparability
 from perfkit.coverage import Coverage, measured, percent
-from perfkit.judge.budget import shares
+from perfkit.judge.budget import Budget
 from perfkit.judge.question import Question, blank, questions
 from perfkit.judge.whole_run import NAME, with_whole
 from perfkit.model import Finding, Metric, Run, ServiceStats, Verdict
-from perfkit.noise_profile import NoiseProfile, level_values
+from perfkit.noise_profile import NoiseProfile, level_values, paired
 from perfkit.policy import Policy
 from perfkit.stats.compare import Effect, Failures, compare_error_rates, compare_levels, weighted_holm
-from perfkit.stats.power import Design, min_detectable_log, requests_needed, runs_needed
+from perfkit.stats.power import (
+    Design,
+    RateDesign,
+    min_detectable_log,
+    min_detectable_rate,
+    requests_needed,
+    runs_needed,
+)
 
 BEYOND_SIZE = math.log(101.0)  # more than +10,000 %: so few and so unlike runs show no change of any size
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 
 
-def by_evidence(
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The questions that a policy asks of two sides, and the effect of each that the runs can answer, by its number."""
+
+    baseline: Sequence[Run]
+    candidate: Sequence[Run]
+    questions: Sequence[Question]
+    effects: Mapping[int, Effect]
+    capped: Mapping[str, str]
+    coverage: Coverage
+
+    @property
+    def worse(self) -> dict[tuple[str, Metric], float]:
+        """The one-sided p of a worsening of each effect."""
+        asked = [(self.questions[number], effect) for number, effect in self.effects.items()]
+        return {(question.service, question.metric): _p_worse(question, effect) for question, effect in asked}
+
+
+def measure(
     baseline: Sequence[Run],
     candidate: Sequence[Run],
     sides: Comparability,
     policy: Policy,
     profile: NoiseProfile | None = None,
-) -> tuple[Finding, ...]:
-    """Return a finding for every limited metric that can be compared, and for every gating one that cannot."""
+) -> Evidence:
+    """Measure the effect of every limited metric that can be compared."""
     baseline, candidate, services = with_whole(baseline, candidate, sides.services)
     asked = questions(baseline, candidate, services, policy)
     effects: dict[int, Effect] = {}
@@ -38,18 +64,25 @@ def by_evidence(
         effect = effect_of(question.service, question.metric, baseline, candidate, policy.confidence, profile)
         if effect is not None:
             effects[number] = effect
-    budget = shares([(asked[number].service, asked[number].metric) for number in effects])
-    levels: dict[object, float] = {n: policy.alpha * share for n, share in zip(effects, budget, strict=True)}
-    capped = _capped(sides, baseline, services)
-    worse = weighted_holm({n: _p_worse(asked[n], e) for n, e in effects.items()}, levels)
+    return Evidence(baseline, candidate, asked, effects, _capped(sides, baseline, services), sides.coverage)
+
+
+def by_evidence(evidence: Evidence, policy: Policy, budget: Budget) -> tuple[Finding, ...]:
+    """Return a finding for every effect, and for every gating metric that cannot be compared.
+
+    ``budget`` is that of all judgements of the comparison; improvements have one of their own, shared out alike.
+    """
+    asked, effects = evidence.questions, evidence.effects
+    levels: dict[object, float] = dict(zip(effects, budget.shares, strict=True))
+    worse = dict(zip(effects, budget.adjusted, strict=True))
     better = weighted_holm({n: _p_better(asked[n], e) for n, e in effects.items()}, levels)
     findings = []
     for number, question in enumerate(asked):
-        having = measured(question.service, baseline), measured(question.service, candidate)
+        having = measured(question.service, evidence.baseline), measured(question.service, evidence.candidate)
         if number in effects:
-            judgement = _Judgement(effects[number], worse[number], better[number], levels[number], policy)
+            judgement = _Judgement(effects[number], worse[number], better[number], levels[number], budget.tests, policy)
             finding = _answer(question, having[0], having[1], judgement)
-            findings.append(_of_the_mix(_cap(finding, capped.get(question.service)), sides.coverage))
+            findings.append(_of_the_mix(_cap(finding, evidence.capped.get(question.service)), evidence.coverage))
         elif question.gating:
             findings.append(_unanswered(question, having[0], having[1]))
     return tuple(findings)
@@ -94,8 +127,14 @@ class _Judgement:
     effect: Effect
     p_worse: float  # adjusted
     p_better: float  # adjusted
-    level: float
+    share: float
+    tests: int
     policy: Policy
+
+    @property
+    def level(self) -> float:
+        """The level at which this finding is tested first; Holm's steps may add to it."""
+        return self.policy.alpha * self.share
 
 
 def _answer(question: Question, baseline: Sequence[Run], candidate: Sequence[Run], judgement: _Judgement) -> Finding:
@@ -103,17 +142,39 @@ def _answer(question: Question, baseline: Sequence[Run], candidate: Sequence[Run
     blank_finding = blank(question, _level(question, baseline, "baseline"), _level(question, candidate, "candidate"))
     tolerance = blank_finding.tolerance
     rises = effect.change >= 0
+    verdict = _verdict(question.metric, judgement, tolerance) if tolerance is not None else Verdict.INCONCLUSIVE
     finding = replace(
         blank_finding,
         ci_low=effect.ci_low,
         ci_high=effect.ci_high,
         p_value=effect.p_rise if rises else effect.p_fall,
         p_adjusted=judgement.p_worse if rises == (question.metric.worse > 0) else judgement.p_better,
+        verdict=verdict,
+        arithmetic=_arithmetic(question, (baseline, candidate), judgement, verdict),
     )
     if tolerance is None:
         return replace(finding, warnings=(*finding.warnings, "the limit cannot be placed on this baseline"))
-    finding = replace(finding, verdict=_verdict(question.metric, judgement, tolerance))
     return _with_plan(finding, question, (baseline, candidate), judgement)
+
+
+def _arithmetic(
+    question: Question, sides: tuple[Sequence[Run], Sequence[Run]], judgement: _Judgement, verdict: Verdict
+) -> Arithmetic:
+    pairs, numbers = paired(*sides), judgement.effect.arithmetic
+    before, after = (
+        tuple(run.services[question.service].value(question.metric) for run in runs) for runs in pairs or sides
+    )
+    return Arithmetic(
+        before,
+        after,
+        verdict.value,
+        alpha=judgement.policy.alpha,
+        share=judgement.share,
+        tests=judgement.tests,
+        paired=pairs is not None and question.metric is not Metric.ERROR_RATE,
+        levels=numbers if isinstance(numbers, LevelArithmetic) else None,
+        rates=numbers if isinstance(numbers, RateArithmetic) else None,
+    )
 
 
 def _verdict(metric: Metric, judgement: _Judgement, tolerance: float) -> Verdict:
@@ -131,24 +192,26 @@ def _with_plan(
     finding: Finding, question: Question, sides: tuple[Sequence[Run], Sequence[Run]], judgement: _Judgement
 ) -> Finding:
     """Add the minimum detectable change and what would settle an open question."""
-    effect, tolerance = judgement.effect, finding.tolerance or 0.0
+    effect, tolerance, confidence = judgement.effect, finding.tolerance or 0.0, judgement.policy.confidence
     open_question = finding.verdict is Verdict.INCONCLUSIVE
     if effect.noise is None:
-        detectable = max(tolerance, (2.33 + 0.84) * effect.error)
-        needed = None
-        pair = [_failures(finding.service, side) for side in sides]
-        if open_question and pair[0] is not None and pair[1] is not None:
-            needed = requests_needed(pair[0], pair[1], tolerance / 100, judgement.level)
-        return replace(
-            finding, min_detectable=detectable, requests_needed=needed, runs_needed=_runs_for(needed, finding, sides)
-        )
-    design = Design(len(sides[0]), len(sides[1]), judgement.level)
-    shift = question.metric.worse * math.log1p(effect.change / 100)
-    bound = log_worsening(question.metric, tolerance)
-    smallest = percent_worsening(question.metric, min_detectable_log(effect.noise, design))
-    shown = max(tolerance, smallest) if math.isfinite(smallest) else None
-    needed = runs_needed(effect.noise, design, shift, bound, judgement.policy.confidence) if open_question else None
-    return replace(finding, min_detectable=shown, runs_needed=needed)
+        before, after = (_failures(finding.service, side) for side in sides)
+        rates = effect.arithmetic
+        if before is None or after is None or not isinstance(rates, RateArithmetic):
+            return finding
+        numbers = (*rates.requests, tolerance / 100, rates.overdispersion, rates.df, judgement.level)
+        smallest = 100.0 * min_detectable_rate(before.rate, RateDesign(*numbers))
+        needed = requests_needed(before, after, tolerance / 100, judgement.level, confidence) if open_question else None
+        more = _runs_for(needed, finding, sides)
+        finding = replace(finding, requests_needed=needed, runs_needed=more)
+    else:
+        design = Design(len(sides[0]), len(sides[1]), judgement.level, df_per_run=1 if paired(*sides) else 2)
+        shift = question.metric.worse * math.log1p(effect.change / 100)
+        bound = log_worsening(question.metric, tolerance)
+        smallest = percent_worsening(question.metric, min_detectable_log(effect.noise, design, tolerance=bound))
+        more = runs_needed(effect.noise, design, shift, bound, confidence) if open_question else None
+        finding = replace(finding, runs_needed=more)
+    return replace(finding, min_detectable=smallest if math.isfinite(smallest) else None)
 
 
 def log_worsening(metric: Metric, percent: float) -> float:

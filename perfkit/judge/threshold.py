@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from perfkit.arithmetic import Arithmetic
 from perfkit.comparability import Comparability
 from perfkit.judge.question import Question, blank, questions
 from perfkit.model import Finding, Run, Verdict
@@ -33,7 +34,9 @@ def _answer(question: Question, before: float | None, after: float | None) -> Fi
     worsening = (finding.change or 0.0) * metric.worse
     # A limit is met when the change equals it: -30 % of 50 rps is 35 rps whatever binary fractions say.
     critical = worsening > limit.amount and not math.isclose(worsening, limit.amount, rel_tol=1e-9)
-    return replace(finding, verdict=Verdict.REGRESSION if critical else Verdict.NO_CHANGE)
+    verdict = Verdict.REGRESSION if critical else Verdict.NO_CHANGE
+    numbers = Arithmetic(question.baseline, question.candidate, verdict.value)
+    return replace(finding, verdict=verdict, arithmetic=numbers)
 
 
 def _stated(values: Sequence[float | None]) -> float | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import gammaln, logsumexp, ndtri, stdtr, stdtrit
+from scipy.special import betainc, gammaln, ndtri, stdtr, stdtrit
 
+from perfkit.arithmetic import LevelArithmetic, RateArithmetic
 from perfkit.model import Metric
-from perfkit.stats.noise import Knowledge, Noise, overdispersion, run_to_run
+from perfkit.stats.noise import Knowledge, Noise, Scatter, overdispersion, run_to_run
 from perfkit.stats.summary import Floats
+
+FAR_OUT = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Effect:
     ``change`` and the interval are in percent of the baseline (pp for the error rate); ``p_rise`` and ``p_fall`` are
     the one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``error`` is the
     standard error of ``change`` on the scale of the test (log; pp for the error rate) with ``df`` degrees of freedom.
+    ``noise`` is that of one run (``None`` for error rates); ``arithmetic`` has the numbers on the way.
     """
 
     change: float
@@ -30,6 +35,7 @@ class Effect:
     error: float
     df: float
     noise: Noise | None = None
+    arithmetic: LevelArithmetic | RateArithmetic | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,10 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     noise = run_to_run(metric, values.residuals, values.known)
     shift = float(after.mean() - before.mean())
     error = noise.error_of_difference(before.size, after.size)
-    half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * error
+    numbers = level_arithmetic(
+        (float(before.mean()), float(after.mean())), noise, values.known, (before.size, after.size), confidence
+    )
+    half = numbers.quantile * error
     return Effect(
         change=100.0 * float(np.expm1(shift)),
         ci_low=100.0 * float(np.expm1(shift - half)),
@@ -75,6 +84,33 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
         error=error,
         df=noise.df,
         noise=noise,
+        arithmetic=numbers,
+    )
+
+
+def level_arithmetic(
+    means: tuple[float, float], noise: Noise, known: Knowledge, runs: tuple[int, ...], confidence: float
+) -> LevelArithmetic:
+    """The numbers of a t test of two mean logs whose difference has the error of so many runs."""
+    scatter = noise.scatter or Scatter(noise, noise.df, (), 0.0)
+    return LevelArithmetic(
+        means=means,
+        shift=means[1] - means[0],
+        within_sd=float(np.sqrt(known.within_variance)),
+        measured=known.measured,
+        prior_sd=scatter.prior.sd,
+        prior_df=scatter.prior.df,
+        weight=scatter.weight,
+        squares=scatter.squares,
+        squares_df=scatter.df,
+        history_squares=float(known.history[0]),
+        history_df=float(known.history[1]),
+        sd=noise.sd,
+        df=noise.df,
+        runs=runs,
+        error=noise.sd * math.sqrt(sum(1.0 / n for n in runs)),
+        quantile=float(stdtrit(noise.df, 0.5 + confidence / 2.0)),
+        floor_sd=math.sqrt(known.floor),
     )
 
 
@@ -112,7 +148,17 @@ def compare_error_rates(baseline: Failures, candidate: Failures, confidence: flo
         p_fall=p_fall,
         error=100.0 * (high - low) / (2.0 * t),
         df=df,
+        arithmetic=rate_arithmetic((baseline, candidate), factor, df, t),
     )
+
+
+def rate_arithmetic(
+    sides: Sequence[Failures], factor: float, df: float, quantile: float, limit: float | None = None
+) -> RateArithmetic:
+    """The numbers of a test of error rates."""
+    failed = tuple(round(float(side.failed.sum())) for side in sides)
+    counts = tuple(round(float(side.counts.sum())) for side in sides)
+    return RateArithmetic(failed, counts, factor, df, quantile, limit)
 
 
 def _mid_p_larger(lesser: Failures, larger: Failures) -> float:
@@ -122,10 +168,15 @@ def _mid_p_larger(lesser: Failures, larger: Failures) -> float:
     total = float(np.round(lesser.failed.sum())) + seen
     if total == 0 or total == n1 + n2:
         return 0.5
-    k = np.arange(seen, min(total, n2) + 1.0)
+    # What lies further than `FAR_OUT` standard deviations off adds nothing to a tail, but takes its time
+    mean, share = total * n2 / (n1 + n2), n2 / (n1 + n2)
+    reach = FAR_OUT * (math.sqrt(total * share * (1.0 - share)) + 5.0)
+    begin, end = max(seen, math.floor(mean - reach)), min(total, n2, max(seen, mean) + reach)
+    k = np.append(seen, np.arange(begin + (begin == seen), end + 1.0))
     k = k[total - k <= n1]
     log_p = _log_choose(n2, k) + _log_choose(n1, total - k) - _log_choose(n1 + n2, np.array([total]))
-    tail = float(np.exp(logsumexp(log_p)))
+    peak = float(log_p.max())  # scipy's logsumexp does the same in ten times the time
+    tail = math.exp(peak) * float(np.exp(log_p - peak).sum())
     return min(max(tail - 0.5 * float(np.exp(log_p[0])), 1e-300), 1.0)
 
 
@@ -137,6 +188,14 @@ def _log_choose(n: float, k: Floats) -> Floats:
 def rise_of_rates(lesser: Failures, larger: Failures, factor: float, df: float) -> float:
     """One-sided p of "the second rate is larger", for a given overdispersion and its degrees of freedom."""
     return _overdispersed(_mid_p_larger(lesser, larger), factor, df)
+
+
+def rise_above_limit(failures: Failures, limit: float, factor: float, df: float) -> float:
+    """One-sided p of "the rate is above ``limit``" (a share in (0, 1)): binomial tail with mid-p, overdispersed."""
+    seen, n = float(np.round(failures.failed.sum())), float(failures.counts.sum())
+    at_least = float(betainc(seen, n - seen + 1.0, limit)) if seen > 0 else 1.0  # P(this many or more)
+    more = float(betainc(seen + 1.0, n - seen, limit)) if seen < n else 0.0
+    return _overdispersed(max(0.5 * (at_least + more), 1e-300), factor, df)
 
 
 def _overdispersed(p: float, factor: float, df: float) -> float:

@@ -7,7 +7,7 @@ doi:10.2202/1544-6115.1027): ``s^2 = (d0 s0^2 + SS) / (d0 + df)`` with ``d0 + df
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import fdtrc
@@ -41,11 +41,22 @@ CLIP = 3.0  # robust standard deviations: a step in the history is one large dif
 
 
 @dataclass(frozen=True, slots=True)
+class Scatter:
+    """From what a variation was estimated: the prior, what was left of it, and the sums of squares of each side."""
+
+    prior: Noise
+    weight: float
+    squares: tuple[float, ...]
+    df: float
+
+
+@dataclass(frozen=True, slots=True)
 class Noise:
     """Standard deviation (log scale) of one run's value around its level, and the degrees of freedom behind it."""
 
     sd: float
     df: float
+    scatter: Scatter | None = field(default=None, repr=False, compare=False)
 
     def error_of_difference(self, n_baseline: int, n_candidate: int) -> float:
         """Standard error of the difference of two means of that many runs."""
@@ -91,11 +102,13 @@ def run_to_run(metric: Metric, sides: Sequence[Floats], known: Knowledge) -> Noi
         What the runs themselves and their scenario's history tell of the noise.
     """
     prior = known.prior(metric)
-    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size) + known.history[0]
-    df = sum(max(side.size - 1, 0) for side in sides) + known.history[1]
+    of_sides = tuple(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size)
+    df_of_sides = float(sum(side.size - 1 for side in sides if side.size))
+    squares, df = sum(of_sides) + known.history[0], df_of_sides + known.history[1]
     weight = _trust(prior, squares, df)
     variance = (weight * prior.sd**2 + squares) / (weight + df)
-    return Noise(float(np.sqrt(max(variance, known.floor))), weight + df)
+    scatter = Scatter(prior, weight, of_sides, df_of_sides)
+    return Noise(float(np.sqrt(max(variance, known.floor))), weight + df, scatter)
 
 
 def _trust(prior: Noise, squares: float, df: float) -> float:
