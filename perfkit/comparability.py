@@ -23,7 +23,7 @@ from perfkit.coverage import (
 from perfkit.model import LATENCY_METRICS, Check, Gap, Metric, Run, ServiceStats, Severity
 from perfkit.policy import Policy
 from perfkit.validity import MANY_ERRORS_PCT
-from perfkit.validity.outage import FAILING, outages, same_on_both
+from perfkit.validity.outage import FAILING, describe_both, outages, same_on_both
 
 UNIT = 1000.0  # between seconds and milliseconds, milliseconds and microseconds ...
 UNIT_WITHIN = 2.0  # ... within this factor, for the build may have changed too
@@ -289,8 +289,7 @@ def _outages(
     before, after = outages(baseline), outages(candidate)
     for one, other in same_on_both(before, after):
         failing.add(one.service)
-        text = f"{one.describe('baseline')}, {other.describe('candidate').removeprefix(f'{other.service}: ')}: "
-        text += "there is nothing to compare."
+        text = f"{describe_both(one, other)}: there is nothing to compare."
         # Fixed limits still judge the other services
         severity = Severity.WARN if policy.rule == "threshold" and one.service is not None else Severity.INVALID
         check = Check("error_pages", round(100 * other.share, 2), 100 * FAILING, severity, text)

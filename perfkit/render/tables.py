@@ -41,6 +41,8 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
     """The answer: verdict, one sentence per service that changed, and what to do next."""
     verdict = comparison.verdict
     counts = [(VERDICT_WORDS[v], len(comparison.by_verdict(v))) for v in Verdict]
+    above = " ".join(headlines(comparison))
+    reasons = [text for text in comparison.warnings if clean(text) not in above]
     html = render(
         "banner.html.j2",
         title=clean(title) if title else "",
@@ -49,7 +51,7 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         symbol=VERDICT_SYMBOLS[verdict],
         colour=VERDICT_COLOURS[verdict],
         sentences=[_unbroken(sentence) for sentence in headlines(comparison)],
-        reasons=comparison.warnings if verdict is Verdict.INVALID else (),
+        reasons=reasons if verdict is Verdict.INVALID else (),
         next_step=next_step(comparison),
         runs=(len(comparison.baseline.runs), len(comparison.candidate.runs)),
         counts=[f"{count} {word}" for word, count in counts if count],

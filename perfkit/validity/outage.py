@@ -129,6 +129,15 @@ def most_frequent_error(stats: Sequence[ServiceStats]) -> str | None:
     return max(counts, key=lambda kind: counts[kind]) if counts else None
 
 
+def describe_both(before: Outage, after: Outage) -> str:
+    """One outage of both sides, as the beginning of a sentence."""
+    name = f"{before.service}: " if before.service is not None else ""
+    kinds = [outage.error for outage in (before, after) if outage.error]
+    error = f", most often with {' and '.join(dict.fromkeys(kinds))}" if kinds else ""
+    shares = f"{_percent(before.share)} of the baseline's and {_percent(after.share)} of the candidate's requests"
+    return f"{name}{shares} failed{error}"
+
+
 def same_on_both(before: Sequence[Outage], after: Sequence[Outage]) -> Iterator[tuple[Outage, Outage]]:
     """Outages of all runs of both sides: there is nothing to compare."""
     whole = {outage.service: outage for outage in before if outage.is_whole}
