@@ -29,15 +29,20 @@ def check_alike(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[C
     yield from _precision(baseline, candidate)
 
 
-def _facts(run: Run) -> dict[str, str]:
-    """What is known of how a run was made, by name; labels too, which may differ between the sides."""
-    facts = {"tool": run.tool, "load script": run.locustfile_hash, "scenario": run.scenario}
-    if run.tool in NAMED_AFTER_FILE:
-        del facts["scenario"]
+def environment_of(run: Run) -> dict[str, str]:
+    """Environment of a run by name: ``environment: cpu``, ``version of locust``, ``load script``, ``tool``."""
+    facts = {"tool": run.tool, "load script": run.locustfile_hash}
     facts |= {f"environment: {key}": value for key, value in run.environment.items()}
     facts |= {f"version of {key}": value for key, value in run.versions.items()}
-    facts |= {f"label {key}": value for key, value in run.labels.items()}
     return {name: str(value) for name, value in facts.items() if value}
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """What is known of how a run was made, by name; labels too, which may differ between the sides."""
+    facts = environment_of(run)
+    if run.tool not in NAMED_AFTER_FILE:
+        facts["scenario"] = run.scenario
+    return facts | {f"label {key}": str(value) for key, value in run.labels.items() if value}
 
 
 def _differs(name: str, facts: Sequence[Sequence[Mapping[str, str]]]) -> Iterator[Check]:

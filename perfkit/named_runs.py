@@ -20,7 +20,11 @@ from perfkit.store import RunStore
 
 
 def load_runs(
-    paths: str | Path | Sequence[str | Path], *, store: str | None = None, baselines: Path | None = None
+    paths: str | Path | Sequence[str | Path],
+    *,
+    store: str | None = None,
+    baselines: Path | None = None,
+    alpha: float | None = None,
 ) -> tuple[Run, ...]:
     """Read every run that the paths name, in the order given.
 
@@ -34,6 +38,8 @@ def load_runs(
         Folder or URL of a store, whose run ids (and patterns of them) may be named too.
     baselines
         Folder of the pinned baselines; else that of the settings, as is the store of a selector.
+    alpha
+        Of the policy, by which ``rolling`` finds the last change; else that of the settings.
 
     Raises
     ------
@@ -43,13 +49,13 @@ def load_runs(
     from_notebook = isinstance(paths, str)
     texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
-    return tuple(run for name in names for run in _named(name, store, beside=from_notebook, baselines=baselines))
+    return tuple(run for name in names for run in _named(name, store, from_notebook, baselines, alpha))
 
 
-def first_named(name: str, *, store: str, baselines: Path) -> str:
+def first_named(name: str, *, store: str, baselines: Path, alpha: float | None = None) -> str:
     """The id of the first run that a selector, path or pattern names; any other text as it is, such as an id."""
     if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in RunStore(store).ids()):
-        return load_runs([name], store=store, baselines=baselines)[0].id
+        return load_runs([name], store=store, baselines=baselines, alpha=alpha)[0].id
     return name
 
 
@@ -76,18 +82,22 @@ def choose_runs(
     baselines: Path,
     candidates: Sequence[Run] = (),
     policy: Policy | None = None,
+    alpha: float | None = None,
     from_notebook: bool = False,
 ) -> tuple[tuple[Run, ...], tuple[str, ...]]:
     """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
 
-    Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.
+    Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.  ``alpha`` as of
+    `load_runs`, where there is no policy.
     """
     now = policy.service_names if policy is not None else {}
-    past = Past(RunStore(store), baselines, candidates=renamed_runs(candidates, now), service_names=now)
+    level = policy.alpha if policy is not None else alpha or load_settings().policy.alpha
+    renamed = renamed_runs(candidates, now)
+    past = Past(RunStore(store), baselines, candidates=renamed, service_names=now, alpha=level)
     names = [name for name in names if name.strip()]
     chosen = [select(name, past) if is_selector(name) else None for name in names]
     runs = [
-        one.runs if one is not None else _named(name, store, beside=from_notebook)
+        one.runs if one is not None else _named(name, store, from_notebook)
         for name, one in zip(names, chosen, strict=True)
     ]
     notes = [note for one in chosen if one is not None for note in one.warnings]
@@ -115,13 +125,16 @@ def _split(text: str) -> list[str]:
     return text.split(",")
 
 
-def _named(name: str, store: str | None, *, beside: bool, baselines: Path | None = None) -> list[Run]:
+def _named(
+    name: str, store: str | None, beside: bool, baselines: Path | None = None, alpha: float | None = None
+) -> list[Run]:
     if is_selector(name):
         settings = load_settings()
         place, pins = store or settings.store, str(baselines or settings.baselines)
         if beside:
             place, pins = found_beside(place), found_beside(pins)
-        return [*select(name, Past(RunStore(place), Path(pins))).runs]
+        past = Past(RunStore(place), Path(pins), alpha=alpha or settings.policy.alpha)
+        return [*select(name, past).runs]
     if store is not None and "://" in store:
         known = RunStore(store)
         found = fnmatch.filter(known.ids(), name)

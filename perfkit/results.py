@@ -102,11 +102,10 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     runs = (*comparison.candidate.runs, *comparison.baseline.runs)
     scenario = runs[0].scenario if runs else ""
     history = document.get("history")
-    watched = decode(history, _Watch, f"{place}: history") if history is not None else None
-    sightings = [one.sighting() for one in watched.alerts] if watched is not None else _called(comparison, scenario)
-    return Result(
-        place, document, scenario, comparison.verdict, comparison, episodes_of(sightings), history is not None, report
-    )
+    watched = history is not None and not history.get("pull_request")  # a pull request is judged alone
+    watch = decode(history, _Watch, f"{place}: history") if watched else None
+    sightings = [one.sighting() for one in watch.alerts] if watch is not None else _called(comparison, scenario)
+    return Result(place, document, scenario, comparison.verdict, comparison, episodes_of(sightings), watched, report)
 
 
 def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
@@ -115,10 +114,7 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
     episodes = episodes_of(one.sighting() for one in watch.alerts)
-    verdict = Verdict.REGRESSION if any(one.fails for one in watch.alerts) else Verdict.NO_CHANGE
-    if watch.runs == 0:
-        verdict = Verdict.INVALID  # a history without a valid run says nothing
-    return Result(place, document, trend.scenario, verdict, None, episodes, True, report)
+    return Result(place, document, trend.scenario, watch.judgement, None, episodes, True, report)
 
 
 def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
@@ -206,6 +202,7 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
     fails: bool
     acknowledged: dict[str, Any] | None = None
     raised_at: str | None = None
+    coincides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.movements:
@@ -222,6 +219,7 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
             self.first_after.moment(),
             tuple(item.movement(self.index) for item in self.movements),
             self.aliases,
+            self.coincides,
         )
         return Sighting(event, self.holds, bool(self.acknowledged), self.raised_at or "")
 
@@ -229,6 +227,16 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
 class _Watch(msgspec.Struct, frozen=True):
     alerts: tuple[_Alert, ...]
     runs: Count | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def judgement(self) -> Verdict:
+        """As `ScenarioWatch.verdict`; of results of earlier versions, by their alerts."""
+        if self.verdict is not None:
+            return self.verdict
+        if self.runs == 0:
+            return Verdict.INVALID  # a history without a valid run says nothing
+        return Verdict.REGRESSION if any(one.fails for one in self.alerts) else Verdict.NO_CHANGE
 
 
 class _Trend(msgspec.Struct, frozen=True):

@@ -15,7 +15,8 @@ from perfkit.document import make_run_id
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.executions import Execution, execution_record, run_scenarios
 from perfkit.history.acknowledged import AcknowledgedFile
-from perfkit.history.against import judge_history
+from perfkit.history.against import judge_history, open_in_history
+from perfkit.history.baselines import Baselines
 from perfkit.history.selection import Past, in_time
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.history.trend import known_events, trend_of
@@ -159,7 +160,7 @@ def replay_history(
         There are too few valid runs.
     """
     if is_selector(scenario):
-        runs = in_time(load_runs([scenario], store=store, baselines=baselines))
+        runs = in_time(load_runs([scenario], store=store, baselines=baselines, alpha=policy.alpha if policy else None))
     else:
         known = RunStore(store)
         ids = known.runs(scenario=scenario)["id"]
@@ -197,16 +198,24 @@ def timeline(store: str, scenario: str) -> Timeline:
     return load_timeline(RunStore(found_beside(store)), scenario)
 
 
-def acknowledged_in(history: Timeline, file: str | None) -> dict[str, str]:
-    """Ids of the events of a history that this file acknowledges today, with who said why; none without a file."""
+def acknowledged_in(history: Timeline, file: str | None, policy: Policy | None = None) -> dict[str, str]:
+    """Ids of the events of a history that this file acknowledges today, with who said why; none without a file.
+
+    Events are found at the ``alpha`` of the policy, of the default one when ``None``.
+    """
     known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
-    return known_events(history, known, datetime.now(UTC).date())
+    return known_events(history, known, datetime.now(UTC).date(), alpha=(policy or Policy()).alpha)
 
 
-def watch_of(history: Timeline, file: str | None, policy: Policy) -> ScenarioWatch:
-    """What watching a history run after run came to, under the policy of its scenario; ``file`` as above."""
+def watch_of(history: Timeline, file: str | None, policy: Policy, baselines: str | Path | None = None) -> ScenarioWatch:
+    """What watching a history run after run came to, under the policy of its scenario; ``file`` as above.
+
+    ``baselines`` is the folder of the pinned baselines, which tell what was accepted; none without it.
+    """
     known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
-    return watch_timeline(history, policy.for_scenario(history.scenario), known, datetime.now(UTC).date())
+    pinned = Baselines(Path(found_beside(str(baselines)))).all(history.scenario) if baselines is not None else ()
+    today = datetime.now(UTC).date()
+    return watch_timeline(history, policy.for_scenario(history.scenario), known, today, pinned)
 
 
 def plan(
@@ -233,7 +242,8 @@ def plan(
 
     known = RunStore(store)
     if is_selector(scenario):
-        runs = load_runs([scenario], store=store, baselines=baselines)
+        alpha = policy.alpha if policy is not None else None
+        runs = load_runs([scenario], store=store, baselines=baselines, alpha=alpha)
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
     else:
         profile, lengths = known.noise_profile(scenario), known.runs(scenario=scenario)["duration_s"]
@@ -280,13 +290,16 @@ def compare_named(
     NotComparable
         There is no history to judge against.
     """
-    judged = load_runs(candidate, store=store, baselines=settings.baselines)
+    judged = load_runs(candidate, store=store, baselines=settings.baselines, alpha=policy.alpha)
     if not baseline:
         past = Past(RunStore(store), settings.baselines, candidates=judged)
         known = AcknowledgedFile(settings.acknowledged).read()
         return judge_history(judged, past, policy, known=known).comparison
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
     profile = known_history(store, runs, judged) if learn else None
+    if any(map(is_selector, baseline)):
+        past = Past(RunStore(store), settings.baselines, candidates=judged, alpha=policy.alpha)
+        notes = (*notes, *open_in_history(judged, past, policy, AcknowledgedFile(settings.acknowledged).read()))
     return compare(runs, judged, policy=policy, history=profile).with_warnings(notes)
 
 

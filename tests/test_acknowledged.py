@@ -261,11 +261,15 @@ def test_what_is_within_tolerance_is_told_and_does_not_fail(rng, tmp_path):
     assert judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04), tolerance=strict).watch.fails
 
 
-def test_an_old_alarm_is_how_things_are(rng, tmp_path):
-    store, _ = stored(tmp_path, nights(rng, 30), nights(rng, 50, first=30, factor=1.25))
+def test_a_regression_that_nobody_acknowledged_fails_for_ever_and_says_since_when(rng, tmp_path):
+    store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 50, first=30, factor=1.25))
     found = judged(store, nights(rng, 1, first=80, factor=1.25))
     assert found.watch.alerts[0].runs_ago >= 30
-    assert not found.watch.fails
+    assert found.watch.fails
+    assert found.comparison.verdict is Verdict.REGRESSION
+    since = f"run {ids[30]} ({found.watch.alerts[0].event.first_after.started_at:%Y-%m-%d}), 51 runs"
+    assert found.watch.alerts[0].since == since
+    assert f"{found.watch.alerts[0].event.headline} Open since then, 51 runs." in found.comparison.history.news
 
 
 def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one_is_not(rng, tmp_path):

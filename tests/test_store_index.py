@@ -49,6 +49,9 @@ def same(left, right):
     for name, values in right[2].series.items():
         np.testing.assert_array_equal(left[2].series[name], values)
         np.testing.assert_array_equal(left[2].errors[name], right[2].errors[name])
+    assert list(left[2].counts) == list(right[2].counts)
+    for name, counts in right[2].counts.items():
+        np.testing.assert_array_equal(left[2].counts[name], counts)
 
 
 def test_a_timeline_is_the_one_that_the_runs_themselves_give(store):

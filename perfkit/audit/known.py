@@ -67,8 +67,9 @@ class _Seen:
 
 def _seen(scenario: str, premises: Premises) -> _Seen:
     timeline = load_timeline(premises.store, scenario)
-    heard = watch_timeline(timeline, premises.policy.for_scenario(scenario)).alerts
-    events = (*find_events(timeline), *(alert.event for alert in heard))
+    policy = premises.policy.for_scenario(scenario)
+    heard = watch_timeline(timeline, policy).alerts
+    events = (*find_events(timeline, alpha=policy.alpha), *(alert.event for alert in heard))
     return _Seen(tuple(moment.run_id for moment in timeline.moments), events)
 
 

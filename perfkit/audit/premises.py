@@ -35,7 +35,7 @@ class Premises:
     @cached_property
     def past(self) -> Past:
         """Where selectors look."""
-        return Past(self.store, self.settings.baselines)
+        return Past(self.store, self.settings.baselines, alpha=self.policy.alpha)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -61,7 +61,7 @@ class Premises:
         ids = frame[frame["valid"] & ~frame["quarantined"]]["id"][-NEWEST:]
         runs = [self.store.get(run_id) for run_id in ids]
         kept = alike(runs, runs[-1])[0] if runs else ()
-        return since_last_change(kept)
+        return since_last_change(kept, self.policy.alpha)
 
     def newest(self, scenario: str) -> Run:
         """The newest run of a scenario, whether it is valid or not."""

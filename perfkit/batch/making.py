@@ -66,19 +66,25 @@ def _compare(order: Order) -> Report:
 
 def _trend(order: Order) -> Report:
     parameters = {"store": public_address(order.store), "scenario": order.scenario, "acknowledged": order.acknowledged}
-    return _run("trend", {**parameters, "policy": order.policy}, order)
+    return _run("trend", {**parameters, "baselines": order.baselines, "policy": order.policy}, order)
 
 
 def _baseline(order: Order) -> Report:
     runs, notes = workflow.choose_runs(
-        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines)
+        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=_alpha(order)
     )
     parameters = {"runs": places(runs[-SHOWN:]), "policy": order.policy, "notes": "\n".join(notes) or None}
     return _run("baseline", parameters, order)
 
 
+def _alpha(order: Order) -> float:
+    return workflow.policy_from(order.policy).alpha
+
+
 def _capacity(order: Order) -> Report:
-    runs, _ = workflow.choose_runs([f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines))
+    runs, _ = workflow.choose_runs(
+        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=_alpha(order)
+    )
     return _run("capacity", {"runs": places(runs[-SHOWN:])}, order)
 
 

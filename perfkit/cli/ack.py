@@ -91,8 +91,8 @@ def _acknowledge(
         day = parse_day(until, now.date()) if until is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--until") from error
-    past = Past(RunStore(store or known.store), known.baselines)
-    first = workflow.first_named(event, store=past.store.address, baselines=past.baselines)
+    past = Past(RunStore(store or known.store), known.baselines, alpha=chosen.alpha)
+    first = workflow.first_named(event, store=past.store.address, baselines=past.baselines, alpha=chosen.alpha)
     return acknowledge(past, first, chosen, reason=reason, by=by, until=day, now=now)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import SETTINGS, STORE, console, dump, settings_of, write
+from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of, write
 
 if TYPE_CHECKING:
     from perfkit.history.baselines import Pinned
@@ -58,7 +58,7 @@ def pin(
     from perfkit.history.pinning import pin_runs
 
     past = _past(store, settings)
-    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines)
+    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
     pinned, notes = pin_runs(past, name, chosen, reason=reason, by=by, expires=_day(expires))
     _say(past, pinned, notes)
 
@@ -69,6 +69,7 @@ def pin(
 @BY
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")
 @EXPIRES
+@POLICY
 @STORE
 @SETTINGS
 def accept(
@@ -77,6 +78,7 @@ def accept(
     by: str,
     name: str | None,
     expires: str | None,
+    policy: Path | None,
     store: str | None,
     settings: Path | None,
 ) -> None:
@@ -94,8 +96,8 @@ def accept(
     from perfkit import workflow
     from perfkit.history.pinning import accept as move
 
-    past = _past(store, settings)
-    first = workflow.first_named(event, store=past.store.address, baselines=past.baselines)
+    past = _past(store, settings, policy)
+    first = workflow.first_named(event, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
     day = _day(expires)
     moved = move(past, first, reason=reason, by=by, name=name, expires=day, now=datetime.now(UTC))
     _say(past, moved, ())
@@ -187,16 +189,18 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     from perfkit.readers.metrics_json import pooled_metrics
 
     past = _past(store, settings)
-    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines)
+    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
     write(dump(pooled_metrics(runs)), output)
 
 
-def _past(store: str | None, settings: Path | None) -> Past:
+def _past(store: str | None, settings: Path | None, policy: Path | None = None) -> Past:
     from perfkit.history.selection import Past
+    from perfkit.policy import Policy
     from perfkit.store import RunStore
 
     known = settings_of(settings)
-    return Past(RunStore(store or known.store), known.baselines)
+    judging = Policy.from_toml(policy) if policy else known.policy
+    return Past(RunStore(store or known.store), known.baselines, alpha=judging.alpha)
 
 
 def _day(text: str | None) -> Any:

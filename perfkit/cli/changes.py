@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import SETTINGS, STORE, console, dump, settings_of, write
+from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of, write
 
 if TYPE_CHECKING:
     from perfkit.history.attribution import Attribution
-    from perfkit.history.events import Event
+    from perfkit.history.events import Happened
     from perfkit.history.survey import Attribute, Survey
 
 PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
@@ -27,9 +27,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 0.5, min_open=True),
-    default=0.01,
-    show_default=True,
-    help="Chance that a scenario in which nothing changed shows any event.",
+    help="Chance that a scenario in which nothing changed shows any event [that of the policy].",
 )
 @click.option(
     "--format",
@@ -55,6 +53,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 )
 @click.option("--jobs", type=click.IntRange(1), help="Processes [as many as pay].")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Look at the series on this Dask cluster instead.")
+@POLICY
 @STORE
 @SETTINGS
 def changes(
@@ -62,13 +61,14 @@ def changes(
     all_: bool,
     services: tuple[str, ...],
     metrics: tuple[str, ...],
-    alpha: float,
+    alpha: float | None,
     format_: str,
     output: Path | None,
     fail_on: str,
     repository: Path,
     jobs: int | None,
     scheduler: str | None,
+    policy: Path | None,
     store: str | None,
     settings: Path | None,
 ) -> int:
@@ -87,33 +87,37 @@ def changes(
     """
     from perfkit.history.attribution import attribute
     from perfkit.history.survey import stored_timelines, survey
+    from perfkit.policy import Policy
     from perfkit.store import RunStore
 
     if all_ and scenarios:
         raise click.UsageError("name scenarios, or say --all")
     if jobs is not None and scheduler is not None:
         raise click.UsageError("--jobs is about this machine, --scheduler about others: say one of them")
-    known = RunStore(store or settings_of(settings).store)
+    settled = settings_of(settings)
+    judging = Policy.from_toml(policy) if policy else settled.policy
+    known = RunStore(store or settled.store)
     found = survey(
         stored_timelines(known, scenarios),
         services=services,
         metrics=metrics,
-        alpha=alpha,
+        alpha=alpha or judging.alpha,
         jobs=jobs,
         scheduler=scheduler,
         on_progress=_progress(),
     )
 
-    looked_up: dict[str, Attribution] = {}
+    looked_up: dict[tuple[str, str], Attribution] = {}
 
-    def commits(event: Event) -> Attribution:
-        if event.id not in looked_up:
-            looked_up[event.id] = attribute(event, repository)
-        return looked_up[event.id]
+    def commits(event: Happened) -> Attribution:
+        ends = event.last_before.run_id, event.first_after.run_id
+        if ends not in looked_up:
+            looked_up[ends] = attribute(event, repository)
+        return looked_up[ends]
 
     for run_id, reason in known.broken().items():
         click.echo(f"! {run_id}: skipped: {reason}", err=True)
-    silenced = acknowledged(found, settings_of(settings).acknowledged)
+    silenced = acknowledged(found, settled.acknowledged)
     _write(found, format_, output, commits, silenced)
     return exit_code(found, fail_on, silenced)
 

@@ -54,7 +54,7 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     from perfkit.readers.metrics_json import pooled_metrics
 
     known = settings_of(settings)
-    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines)
+    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha)
     write(dump(pooled_metrics(runs)), output)
 
 

@@ -61,9 +61,11 @@ def baseline(
     Example:
       perfkit report baseline "data/runs/*-api-*"
     """
+    from perfkit.policy import Policy
+
     known = settings_of(settings)
     place = store or known.store
-    chosen, notes = _baseline(runs, (), place, known, known.policy)
+    chosen, notes = _baseline(runs, (), place, known, Policy.from_toml(policy) if policy else known.policy)
     parameters = {"runs": chosen, "policy": policy_file(policy, known.path), "title": title, "notes": notes}
     _run("baseline", parameters, reports or known.reports)
 
@@ -98,10 +100,11 @@ def compare(
 
     known = settings_of(settings)
     place = store or known.store
-    chosen, notes = _baseline(before, candidate, place, known, known.policy_of(policy))
+    judging = known.policy_of(policy)
+    chosen, notes = _baseline(before, candidate, place, known, judging)
     parameters = {
         "baseline": chosen,
-        "candidate": _paths(candidate, place, known.baselines),
+        "candidate": _paths(candidate, place, known.baselines, judging.alpha),
         "policy": policy_file(policy, known.path),
         "rule": rule,
         "title": title,
@@ -142,8 +145,8 @@ def capacity(
     if slo is not None:
         parse_slo(slo)  # a wrong one is told before the notebook starts
     parameters = {
-        "runs": _paths(runs, place, known.baselines),
-        "candidate": _paths(candidate, place, known.baselines) if candidate else None,
+        "runs": _paths(runs, place, known.baselines, known.policy.alpha),
+        "candidate": _paths(candidate, place, known.baselines, known.policy.alpha) if candidate else None,
         "slo": slo,
         "title": title,
     }
@@ -204,6 +207,7 @@ def trend(
         "last": last,
         "commit_url": commit_url,
         "acknowledged": str(known.acknowledged.resolve()),
+        "baselines": str(known.baselines.resolve()),
         "policy": policy_file(policy, known.path),
         "title": title,
     }
@@ -237,11 +241,11 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
     _run("compare", {**parameters, "judged": str(judged.resolve()), "title": title}, reports or known.reports)
 
 
-def _paths(names: tuple[str, ...], store: str, baselines: Path) -> str:
+def _paths(names: tuple[str, ...], store: str, baselines: Path, alpha: float) -> str:
     """Absolute places of the runs, one a line: the notebook runs in a folder of its own."""
     from perfkit import workflow
 
-    return "\n".join(_place(run) for run in workflow.load_runs(names, store=store, baselines=baselines))
+    return "\n".join(_place(run) for run in workflow.load_runs(names, store=store, baselines=baselines, alpha=alpha))
 
 
 def _baseline(
@@ -251,9 +255,14 @@ def _baseline(
     from perfkit import workflow
     from perfkit.render.theme import clean
 
-    judged = workflow.load_runs(candidate, store=store, baselines=known.baselines)
+    judged = workflow.load_runs(candidate, store=store, baselines=known.baselines, alpha=policy.alpha)
     runs, notes = workflow.choose_runs(
-        names, store=store, baselines=known.baselines, candidates=judged, policy=policy if judged else None
+        names,
+        store=store,
+        baselines=known.baselines,
+        candidates=judged,
+        policy=policy if judged else None,
+        alpha=policy.alpha,
     )
     lines = [" ".join(clean(note).split()) for note in notes]
     for line in lines:

@@ -51,11 +51,12 @@ def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
     whole, unfinished = store.ids(), store.unfinished()
     known = [*whole, *unfinished]
     found: list[str] = []
-    pins = settings_of(click.get_current_context().params.get("settings") or _before("settings")).baselines
+    settings = settings_of(click.get_current_context().params.get("settings") or _before("settings"))
+    pins, alpha = settings.baselines, settings.policy.alpha
     for name in names:  # a run that may still be under way is meant only by its whole id
         own = [run_id for run_id in whole if fnmatchcase(run_id, name)] + [run_id for run_id in known if run_id == name]
         if not own and workflow.is_selector(name):
-            own = [run.id for run in workflow.load_runs([name], store=store.address, baselines=pins)]
+            own = [run.id for run in workflow.load_runs([name], store=store.address, baselines=pins, alpha=alpha)]
         begun = [run_id for run_id in whole if run_id.startswith(name)] if name else []
         if not own and len(begun) != 1:
             why = f"{len(begun)} runs begin with it" if begun else f"has no such run{did_you_mean(name, known)}"

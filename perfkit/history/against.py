@@ -4,33 +4,38 @@ Both are asked run after run, so both spend a budget for the whole history: the 
 comparison `SPENDING / (n + SPENDING)^2` of alpha when n runs came before (these shares sum to one; alpha spending, Lan
 & DeMets 1983, doi:10.1093/biomet/70.3.659).  tests/test_history_budget.py holds it to its word.
 
+A pull request is a candidate of another branch than the history.  It is judged alone, against the present level of the
+history's branch: what is open there already is reported, and is no reason to object to it.
+
 Its limit: of a single candidate nobody can tell whether it is an outlier or the first run of a new level.  Where
 earlier runs were outliers, it is therefore no regression by itself (`perfkit.history.strays`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.history.acknowledged import Acknowledgement, softened
+from perfkit.history.baselines import Baselines
 from perfkit.history.creep import Creep, creep_of
 from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
 from perfkit.history.strays import doubted, strays_of
-from perfkit.history.timeline import Timeline, timeline_of
-from perfkit.history.watching import ScenarioWatch, watch_timeline
+from perfkit.history.timeline import Timeline, load_timeline, timeline_of
+from perfkit.history.watching import SPENDING, Alert, ScenarioWatch, watch_timeline
 from perfkit.judge import judge, overall
 from perfkit.model import Comparison, HistoryNote, Run, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
 from perfkit.service_names import renamed_runs
 
-SPENDING = 30.0  # runs, after which half of the budget is spent
+BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,29 @@ class AgainstHistory:
     watch: ScenarioWatch
     creep: tuple[Creep, ...]
     known: tuple[Acknowledgement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """A candidate's branch, and the branch of the history that it is judged against."""
+
+    branch: str
+    history_branch: str
+
+
+def pull_request_of(candidates: Sequence[Run], earlier: Iterable[tuple[str, str]]) -> PullRequest | None:
+    """Whether candidates are of another branch than the history; ``None`` where they are not, or it is not known.
+
+    ``earlier`` has id and branch of the runs before, oldest first.  The branch of a history is the one that at least
+    half of its newest runs are of.
+    """
+    own = {run.id for run in candidates}
+    named = [branch for run_id, branch in earlier if branch and run_id not in own][-BRANCH_RUNS:]
+    branches = {run.git.get("branch", "") for run in candidates}
+    main, count = Counter(named).most_common(1)[0] if named else ("", 0)
+    if not main or 2 * count < len(named) or "" in branches or main in branches:
+        return None
+    return PullRequest(", ".join(sorted(branches)), main)
 
 
 def judge_history(
@@ -64,48 +92,111 @@ def judge_history(
     if policy.service_names:
         candidates = renamed_runs(candidates, policy.service_names)
         past = replace(past, candidates=candidates, service_names=policy.service_names, _read={})
-    selected = _rolling(candidates, past)
-    policy = policy.for_scenario(candidates[0].scenario)
-    earlier = _earlier(candidates, past)
-    timeline = _timeline(candidates, past, earlier)
+    past = replace(past, alpha=policy.alpha)
+    scenario = _scenario(candidates)
+    before_them = [(run.id, run.git.get("branch", "")) for run in before(past.runs_of(scenario), past.until)]
+    pull = pull_request_of(candidates, before_them)
+    selected = _rolling(scenario, past, pull)
+    policy = policy.for_scenario(scenario)
+    earlier = _earlier(candidates, past, pull)
+    timeline = _timeline(() if pull else candidates, past, earlier)
     today = past.now.date()
-    watch = watch_timeline(timeline, policy, known, today)
+    pinned = Baselines(past.baselines).all(scenario)
+    watch = watch_timeline(timeline, policy, known, today, pinned)
     creep = creep_of(selected.runs, past, policy)
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
-    held = held_level(earlier, policy, watch, known, today)
+    held = held_level(earlier, policy, watch, known, today) if pull is None else None
     if held is not None:
         selected = replace(selected, runs=held.runs, warnings=(*selected.warnings, held.note))
     near = _in_reach(known, selected.runs, timeline, today)
     comparison = _softened(judge(selected.runs, candidates, share, profile), near, policy)
     if comparison.comparable:
-        news = [alert.event.headline for alert in watch.alerts if alert.fails]
-        if held is not None and held.is_shown_by(candidates, comparison, share, near):
+        if held is not None and held.is_left_by(comparison):
+            watch = replace(watch, alerts=tuple(one for one in watch.alerts if one.is_confirmed))
+        failing = [alert for alert in watch.alerts if alert.fails and pull is None]
+        news = [f"{alert.event.headline} {alert.open_for}" for alert in failing]
+        is_told = held is not None and any(held.unheard.id == alert.event.id for alert in failing)
+        if held is not None and not is_told and held.is_shown_by(candidates, comparison, share, near):
             news.append(held.unheard.headline)
         if len(candidates) == 1 and policy.rule == "evidence":
-            findings = doubted(comparison.findings, strays_of(timeline_of(candidates[0].scenario, earlier), policy))
+            findings = doubted(comparison.findings, strays_of(timeline_of(scenario, earlier), policy))
             comparison = replace(comparison, findings=findings, verdict=overall(findings, policy, comparison.gaps))
-        comparison = replace(comparison, verdict=Verdict.REGRESSION if news else comparison.verdict)
+        is_pending = pull is None and any(alert.is_open for alert in watch.alerts)
+        comparison = replace(comparison, verdict=_with_history(comparison.verdict, bool(news), is_pending))
     else:
         news = []
     notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
     document = _document(comparison, watch, creep, selected, held) | {"courses": heard_courses(timeline, watch)}
-    lines = (*_lines(watch, selected, comparison), *(one.sentence for one in creep if not one.worse))
+    if pull is not None:
+        notes = (*notes, *(open_already(alert) for alert in watch.alerts if alert.is_open))
+        document |= _of_pull_request(pull, watch)
+    lines = (*_lines(watch, selected, comparison, pull), *(one.sentence for one in creep if not one.worse))
     comparison = replace(comparison.with_warnings(notes), history=HistoryNote(tuple(news), lines, document))
     return AgainstHistory(comparison, watch, creep, tuple(near))
 
 
-def _rolling(candidates: Sequence[Run], past: Past) -> Selected:
+def _with_history(verdict: Verdict, fails: bool, is_pending: bool) -> Verdict:
+    """A verdict on candidates, whose history may hold a worsening that is shown, or one that is not confirmed yet."""
+    if fails:
+        return Verdict.REGRESSION
+    return Verdict.INCONCLUSIVE if is_pending and verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) else verdict
+
+
+def open_already(alert: Alert) -> str:
+    """What a pull request, or any comparison with a baseline of its own, is told of an alert of the history."""
+    return f"Open already since {alert.since}, and not judged here: {alert.event.headline}"
+
+
+def open_in_history(
+    candidates: Sequence[Run], past: Past, policy: Policy, known: Sequence[Acknowledgement]
+) -> tuple[str, ...]:
+    """Sentences on what is open in the history of the candidates' scenario, before them and on its own branch."""
+    scenarios = {run.scenario for run in candidates}
+    if len(scenarios) != 1 or not len(past.store.runs(scenario=next(iter(scenarios)))):
+        return ()
+    scenario, own, until = next(iter(scenarios)), {run.id for run in candidates}, past.until
+    whole = load_timeline(past.store, scenario)
+    pull = pull_request_of(candidates, [(moment.run_id, moment.branch) for moment in whole.moments])
+    kept = [
+        number
+        for number, moment in enumerate(whole.moments)
+        if moment.run_id not in own
+        and (until is None or (moment.started_at is not None and moment.started_at < until))
+        and (pull is None or moment.branch in ("", pull.history_branch))
+    ]
+    if not any(whole.moments[number].valid for number in kept):
+        return ()
+    baselines = Baselines(past.baselines).all(scenario)
+    watch = watch_timeline(whole.part(kept), policy.for_scenario(scenario), known, past.now.date(), baselines)
+    return tuple(open_already(alert) for alert in watch.alerts if alert.is_open)
+
+
+def _of_pull_request(pull: PullRequest, watch: ScenarioWatch) -> dict[str, Any]:
+    """What is open belongs to the history: it is no alert of this comparison."""
+    return {
+        "pull_request": {"branch": pull.branch, "history_branch": pull.history_branch},
+        "alerts": [],
+        "open_already": [alert.to_dict() for alert in watch.alerts if alert.is_open],
+        "courses": [],
+    }
+
+
+def _scenario(candidates: Sequence[Run]) -> str:
     scenarios = sorted({run.scenario for run in candidates})
     if len(scenarios) != 1:
         raise NotComparable(
             f"the candidates are of the scenarios {', '.join(scenarios)}: name a baseline, or one scenario"
         )
+    return scenarios[0]
+
+
+def _rolling(scenario: str, past: Past, pull: PullRequest | None) -> Selected:
     try:
-        return select(f"{scenarios[0]}@rolling", past)
+        return select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", past)
     except ReadError as error:
         raise NotComparable(
-            f"{scenarios[0]}: {past.store.url} has no earlier valid run of this scenario to judge against"
-            f"{_near(scenarios[0], past)}; name a baseline, or keep this run as the first of its history"
+            f"{scenario}: {past.store.url} has no earlier valid run of this scenario to judge against"
+            f"{_near(scenario, past)}; name a baseline, or keep this run as the first of its history"
         ) from error
 
 
@@ -114,19 +205,21 @@ def _near(scenario: str, past: Past) -> str:
     return "" if scenario in names else did_you_mean(scenario, names)
 
 
-def _earlier(candidates: Sequence[Run], past: Past) -> tuple[Run, ...]:
-    """The valid runs before the candidates that may be held against them, at least one."""
+def _earlier(candidates: Sequence[Run], past: Past, pull: PullRequest | None) -> tuple[Run, ...]:
+    """The valid runs before the candidates that may be held against them, at least one; of the history's branch."""
     own = {run.id for run in candidates}
     valid = [run for run in before(past.runs_of(candidates[0].scenario), past.until) if run.validity.ok]
+    if pull is not None:
+        valid = [run for run in valid if run.git.get("branch", "") in ("", pull.history_branch)]
     return alike([run for run in valid if run.id not in own], candidates[0])[0]
 
 
 def _timeline(candidates: Sequence[Run], past: Past, earlier: Sequence[Run]) -> Timeline:
     """The runs before the candidates, invalid ones, and the candidates."""
-    own = {run.id for run in candidates}
-    every = before(past.runs_of(candidates[0].scenario), past.until)
+    own = {run.id for run in past.candidates}
+    every = before(past.runs_of(earlier[0].scenario), past.until)
     invalid = [run for run in every if not run.validity.ok and run.id not in own]
-    return timeline_of(candidates[0].scenario, [*earlier, *invalid, *candidates])
+    return timeline_of(earlier[0].scenario, [*earlier, *invalid, *candidates])
 
 
 def _in_reach(
@@ -164,7 +257,7 @@ def _document(
     }
 
 
-def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison) -> list[str]:
+def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison, pull: PullRequest | None) -> list[str]:
     since = f" since {watch.since.started_at:%Y-%m-%d}" if watch.since.started_at else ""
     bad = f" ({watch.invalid} more were invalid)" if watch.invalid else ""
     lines = [
@@ -174,10 +267,17 @@ def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison) -> 
         f"Watching {_runs(watch.runs)} of {watch.scenario}{since}{bad}: {watch.series} series, one budget for all "
         f"(alpha {watch.alpha:g}). {_voice(watch)}",
     ]
+    if pull is not None:
+        lines.append(
+            f"The candidate is of the branch {pull.branch}, the history of {pull.history_branch}: judged as a pull "
+            "request, by what it changes itself."
+        )
     for alert in watch.alerts:
-        event = alert.event
-        heard = f"{event.headline} Heard at run {alert.raised_at.run_id}, {_runs(alert.runs_ago)} ago."
-        lines.append(f"{heard} {_standing(alert.acknowledgement, alert.fails, alert.stands, event.id)}".rstrip())
+        heard = alert.doubt
+        if alert.raised_at is not None:
+            heard = f"Heard at run {alert.raised_at.run_id}, {_runs(alert.runs_ago)} ago."
+        lines.append(f"{alert.event.headline} {heard} {_standing(alert)}".rstrip())
+    lines += [change.headline for change in watch.services_changed]
     return lines
 
 
@@ -200,9 +300,12 @@ def _voice(watch: ScenarioWatch) -> str:
     return f"{who} may not speak before {count} more run{'' if count == 1 else 's'}."
 
 
-def _standing(known: Acknowledgement | None, fails: bool, holds: bool, event_id: str) -> str:
+def _standing(alert: Alert) -> str:
+    known, accepted = alert.acknowledgement, alert.accepted
     if known is not None:
         return f"{known.describe()[0].upper()}{known.describe()[1:]}."
-    if fails:
-        return f"If it is intended: perfkit ack {event_id} --reason ..."
-    return "" if holds else "It was taken back since."
+    if accepted is not None:
+        return f"Accepted as baseline {accepted.name} by {accepted.by or 'unknown'}: {accepted.reason}."
+    if alert.is_open:
+        return f"{alert.open_for} If it is intended: perfkit ack {alert.event.id} --reason ..."
+    return "" if alert.stands else "It was taken back since."

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perfkit.history.events import Event
+from perfkit.history.events import Happened
 
 MOST_COMMITS = 50  # that are listed
 TIMEOUT_S = 20.0  # of one question to git
@@ -82,7 +82,7 @@ class Attribution:
         }
 
 
-def attribute(event: Event, repository: Path | None = None) -> Attribution:
+def attribute(event: Happened, repository: Path | None = None) -> Attribution:
     """The commits between the runs of an event.
 
     Parameters

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import methodcaller
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from perfkit.history.confounders import environment_changes
 from perfkit.history.places import possible_places
+from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
 from perfkit.stats.changepoints import ChangePoint, Segmentation, segment
@@ -109,6 +111,8 @@ class Event:
     aliases
         Ids of all runs at which it may as well have begun, `id` included.  More runs may move the place of an event by
         one or two: a name that was given to it before then still stands here.
+    coincides
+        What else changed there, in words: the machine, a version, the load script, a service that ended or began.
     """
 
     id: str
@@ -118,6 +122,7 @@ class Event:
     first_after: Moment
     movements: tuple[Movement, ...]
     aliases: tuple[str, ...] = ()
+    coincides: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -137,13 +142,14 @@ class Event:
 
     @property
     def headline(self) -> str:
-        """One sentence: what moved most, by how much, what else, and since when.  Names are as they came."""
+        """What moved most, by how much, since when, and what else changed there.  Names are as they came."""
         first, others = self.movements[0], len(self.movements) - 1
         services = len(self.services)
         more = f", and {others} more" if others else ""
         of = f" in {services} services" if others and services > 1 else ""
         when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
-        return f"{_WORDS[self.kind]}: {first.describe()}{more}{of}, since run {self.id}{when}."
+        beside = "".join(f"; {text}" for text in self.coincides)
+        return f"{_WORDS[self.kind]}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
 
     def answers_to(self, name: str) -> bool:
         """Whether that is its id, or was before more runs moved its place a little."""
@@ -160,7 +166,8 @@ class Event:
             "index": self.index,
             "reach": self.reach,
             "aliases": list(self.aliases),
-            **{name: _moment(moment) for name, moment in moments.items()},
+            **{name: moment.to_dict() for name, moment in moments.items()},
+            "coincides": list(self.coincides),
             "movements": [movement.to_dict() for movement in self.movements],
         }
 
@@ -168,12 +175,20 @@ class Event:
 _WORDS = {"regression": "Worse", "improvement": "Better", "mixed": "Partly worse, partly better"}
 
 
+Happened = Event | ServiceChange
+
+
+def in_order(changes: Iterable[Happened]) -> tuple[Happened, ...]:
+    """By their place in the history; of one place, levels come before services."""
+    return tuple(sorted(changes, key=lambda change: (change.index, isinstance(change, ServiceChange))))
+
+
 def find_events(timeline: Timeline, *, alpha: float = 0.01) -> tuple[Event, ...]:
     """The events of a scenario's history, oldest first.
 
     ``alpha`` is shared over all series: the chance that a history in which nothing changed shows any event.
     """
-    each = shared_alpha(timeline, alpha)
+    timeline, each = in_one_mix(timeline), shared_alpha(timeline, alpha)
     return events_of(timeline, {key: segment(values, alpha=each) for key, values in timeline.series.items()})
 
 
@@ -184,20 +199,28 @@ def shared_alpha(timeline: Timeline, alpha: float) -> float:
 
 
 def events_of(timeline: Timeline, segmentations: Mapping[Series, Segmentation]) -> tuple[Event, ...]:
-    """The events of a scenario whose series were already looked at, oldest first."""
+    """The events of a scenario whose series were already looked at, `in_one_mix`; oldest first."""
     return group(
         timeline, [item for key, found in segmentations.items() for item in movements_of(timeline, key, found)]
     )
 
 
 def movements_of(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:
-    """The changes of one series, oldest first."""
+    """The changes of one series, oldest first, in the units in which its runs were measured."""
     known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
     edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
     lengths = [max(b - a, 1) for a, b in pairwise(edges)]
     for number, (change, left, right) in enumerate(zip(found.changes, lengths, lengths[1:], strict=False)):
         places = possible_places(timeline.series[key], found, number)
-        yield Movement(*key, change, _reach(change, left, right), places)
+        yield Movement(*key, unscaled(timeline, key, change), _reach(change, left, right), places)
+
+
+def unscaled(timeline: Timeline, key: Series, change: ChangePoint) -> ChangePoint:
+    """A change of a scaled series with its levels as they were measured where it happened."""
+    if key not in timeline.scale:
+        return change
+    factor = float(timeline.scale[key][change.index])
+    return replace(change, before=change.before / factor, after=change.after / factor)
 
 
 def _reach(change: ChangePoint, left: int, right: int) -> int:
@@ -234,7 +257,8 @@ def group(timeline: Timeline, movements: Sequence[Movement]) -> tuple[Event, ...
     places = [_place(core.members) for core in cores]
     if len(set(places)) < len(places):  # events need names of their own
         places = [core.leader.change.index for core in cores]
-    events = [_event(timeline, at, tuple(core.members), places) for at, core in zip(places, cores, strict=True)]
+    mix = service_changes(timeline) if cores else ()
+    events = [_event(timeline, at, tuple(core.members), places, mix) for at, core in zip(places, cores, strict=True)]
     return tuple(sorted(events, key=lambda event: event.index))
 
 
@@ -278,7 +302,13 @@ def _place(core: Sequence[Movement]) -> int:
     return ranked[int(np.searchsorted(counts, counts[-1] / 2.0))].change.index
 
 
-def _event(timeline: Timeline, at: int, movements: tuple[Movement, ...], places: Sequence[int]) -> Event:
+def _event(
+    timeline: Timeline,
+    at: int,
+    movements: tuple[Movement, ...],
+    places: Sequence[int],
+    mix: Sequence[ServiceChange],
+) -> Event:
     reach = max(NEAR, min(item.reach for item in movements))
     around = range(max(at - reach, 0), min(at + reach + 1, len(timeline)))
     own = [i for i in around if abs(i - at) <= min(abs(i - place) for place in places)]
@@ -291,6 +321,10 @@ def _event(timeline: Timeline, at: int, movements: tuple[Movement, ...], places:
         after,
         movements,
         tuple(timeline.moments[i].run_id for i in own),
+        (
+            *(change.sentence for change in environment_changes(timeline, at, reach)),
+            *(text for change in mix if abs(change.index - at) <= reach for text in change.brief),
+        ),
     )
 
 
@@ -300,11 +334,6 @@ def _last_before(timeline: Timeline, at: int, movements: Sequence[Movement]) -> 
     measured = [np.nonzero(~np.isnan(timeline.series[key][:at]))[0] for key in there if key in timeline.series]
     last = [int(places[-1]) for places in measured if places.size]
     return max(last, default=max(at - 1, 0))
-
-
-def _moment(moment: Moment) -> dict[str, Any]:
-    time = moment.started_at.isoformat() if moment.started_at else None
-    return {"run": moment.run_id, "started_at": time, "commit": moment.commit, "branch": moment.branch}
 
 
 def _finite(value: float) -> float | None:

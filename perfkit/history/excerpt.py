@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perfkit.history.events import Event, Series, shared_alpha
+from perfkit.history.service_mix import in_one_mix
+from perfkit.history.stretches import Stretch, stretches
 from perfkit.history.timeline import Timeline
-from perfkit.stats.changepoints import Segmentation, segment
+from perfkit.stats.changepoints import segment
 
 if TYPE_CHECKING:
     from perfkit.history.trend import Trend
@@ -24,7 +26,7 @@ def excerpts(trend: Trend) -> list[dict[str, Any]]:
     ``values`` has one number per run, ``null`` where it has none; ``begin`` of a level and ``first_index`` count runs
     from the oldest of the history.
     """
-    found = {(course.service, course.metric): course.segmentation for course in trend.courses}
+    found = {(course.service, course.metric): course.stretches for course in trend.courses}
     news = [event for event in trend.shown_events if not trend.is_known(event)]
     heard = _heard(trend.watch) if trend.watch is not None else []
     named = {service for service, _ in heard}  # the same event, whichever of its metrics leads here
@@ -36,9 +38,10 @@ def excerpts(trend: Trend) -> list[dict[str, Any]]:
 
 def heard_courses(timeline: Timeline, watch: ScenarioWatch) -> list[dict[str, Any]]:
     """The same of what watching heard and holds; empty where that is nothing."""
-    each = shared_alpha(timeline, watch.alpha)
+    each, aligned = shared_alpha(timeline, watch.alpha), in_one_mix(timeline)
     wanted = [key for key in dict.fromkeys(_heard(watch)) if key in timeline.series][:MOST_COURSES]
-    return [_excerpt(timeline, key, segment(timeline.series[key], alpha=each)) for key in wanted]
+    found = {key: segment(aligned.series[key], alpha=each) for key in wanted}
+    return [_excerpt(timeline, key, tuple(stretches(aligned, key, found[key]))) for key in wanted]
 
 
 def _heard(watch: ScenarioWatch) -> Sequence[Series]:
@@ -54,7 +57,7 @@ def _lead(event: Event) -> Series:
     return first.service, first.metric
 
 
-def _excerpt(timeline: Timeline, key: Series, found: Segmentation) -> dict[str, Any]:
+def _excerpt(timeline: Timeline, key: Series, levels: Sequence[Stretch]) -> dict[str, Any]:
     first = max(len(timeline) - MOST_RUNS, 0)
     moments = timeline.moments[first:]
     return {
@@ -63,11 +66,9 @@ def _excerpt(timeline: Timeline, key: Series, found: Segmentation) -> dict[str, 
         "first_index": first,
         "started_at": [one.started_at.isoformat() if one.started_at is not None else None for one in moments],
         "values": [None if math.isnan(value) else float(value) for value in timeline.series[key][first:]],
-        "levels": [level for level in _levels(found, len(timeline)) if level["end"] > first],
+        "levels": [
+            {"begin": level.begin, "end": level.end, "value": float(level.value)}
+            for level in levels
+            if level.end > first
+        ],
     }
-
-
-def _levels(found: Segmentation, runs: int) -> Iterator[dict[str, Any]]:
-    begins = [0, *(change.index for change in found.changes)]
-    for begin, end, value in zip(begins, [*begins[1:], runs], found.levels, strict=True):
-        yield {"begin": begin, "end": end, "value": float(value)}

@@ -15,13 +15,13 @@ STALE_DAYS = 30
 STALE_RUNS = 50  # later runs of the scenario
 
 
-def told_of(name: str, runs: Sequence[Run], every: Sequence[Run], now: datetime) -> Iterator[str]:
+def told_of(name: str, runs: Sequence[Run], every: Sequence[Run], now: datetime, alpha: float = 0.01) -> Iterator[str]:
     """Warnings about runs chosen as a baseline from all valid ones of their scenario, as of ``now``."""
     if len(runs) < FEW_RUNS:
         count = "a single run" if len(runs) == 1 else f"{len(runs)} runs"
         yield f"{name} is {count}: too few to know how runs vary; {FEW_RUNS} or more make a baseline."
     yield from _stale(name, runs, every, now)
-    yield from _mixed(name, runs)
+    yield from _mixed(name, runs, alpha)
 
 
 def _stale(name: str, runs: Sequence[Run], every: Sequence[Run], now: datetime) -> Iterator[str]:
@@ -37,12 +37,13 @@ def _stale(name: str, runs: Sequence[Run], every: Sequence[Run], now: datetime) 
         yield f"{name} is stale: {later} runs of this scenario came after its newest ({newest:%Y-%m-%d})."
 
 
-def _mixed(name: str, runs: Sequence[Run]) -> Iterator[str]:
+def _mixed(name: str, runs: Sequence[Run], alpha: float) -> Iterator[str]:
     branches = Counter(branch for run in runs if (branch := run.git.get("branch")))
     if len(branches) > 1:
         parts = ", ".join(f"{branch} {count}" for branch, count in branches.most_common(3))
         yield f"{name} has runs of {len(branches)} branches ({parts}): SCENARIO@rolling:BRANCH takes those of one."
-    events = find_events(timeline_of(runs[0].scenario, runs)) if len(runs) > 2 * FEW_RUNS else ()
+    timeline = timeline_of(runs[0].scenario, runs)
+    events = find_events(timeline, alpha=alpha) if len(runs) > 2 * FEW_RUNS else ()
     if events:
         yield (
             f"{name} mixes two levels: the history changed at {events[-1].id}. "

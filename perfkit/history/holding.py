@@ -43,6 +43,11 @@ class Held:
         worse = {(item.service, item.metric) for item in called}
         return any((item.service, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
 
+    def is_left_by(self, comparison: Comparison) -> bool:
+        """Whether the candidates, compared with this level, are no worse where the change was: it was taken back."""
+        moved = {(item.service, item.metric) for item in self.unheard.movements if item.is_worse}
+        return not any((item.service, item.metric) in moved and _leans_beyond(item) for item in comparison.findings)
+
     @property
     def note(self) -> str:
         """What to know of it, in one sentence."""
@@ -61,7 +66,7 @@ def held_level(
     ``None`` where there is no such worsening: the present level is the baseline.
     """
     ids = [run.id for run in runs]
-    events = find_events(timeline_of(runs[0].scenario, runs))
+    events = find_events(timeline_of(runs[0].scenario, runs), alpha=policy.alpha)
     quiet = match(events, ids, known, today)
     begin = 0
     for number, event in enumerate(events):
@@ -87,9 +92,13 @@ def _stays_worse(event: Event, later: Sequence[Event], policy: Policy) -> bool:
 
 
 def _is_heard(event: Event, watch: ScenarioWatch, run_ids: Sequence[str]) -> bool:
-    """Whether there is an alarm about it that somebody must have seen: one that failed, or was acknowledged."""
+    """Whether there is an alarm about it that somebody must have seen: one that fails, or that was called fine."""
     places = {run_id: index for index, run_id in enumerate(run_ids)}
-    heard = [one.event for one in watch.alerts if one.fails or one.acknowledgement is not None]
+    heard = [
+        one.event
+        for one in watch.alerts
+        if one.is_confirmed and (one.fails or one.acknowledgement is not None or one.accepted is not None)
+    ]
     return any(
         one.kind != "improvement" and abs(places.get(one.id, len(run_ids)) - event.index) <= FAR for one in heard
     )

@@ -130,7 +130,7 @@ def level_from(past: Past, first: Run) -> tuple[Run, ...]:
     every = [run for run in past.runs_of(first.scenario) if run.validity.ok or run.id == first.id]
     runs, _ = alike(every, first)
     begin = next(i for i, run in enumerate(runs) if run.id == first.id)
-    events = find_events(timeline_of(first.scenario, runs))
+    events = find_events(timeline_of(first.scenario, runs), alpha=past.alpha)
     end = next((event.index for event in events if event.index > begin + NEAR), len(runs))
     return tuple(run for run in runs[begin:end] if run.validity.ok)
 

@@ -43,7 +43,7 @@ def acknowledge(
     runs, _ = alike([run for run in past.runs_of(first.scenario) if run.validity.ok], first)
     timeline = timeline_of(first.scenario, runs)
     policy = policy.for_scenario(first.scenario)
-    events = find_events(timeline)
+    events = find_events(timeline, alpha=policy.alpha)
     own = [one for one in events if _is_at(one, event, runs)]
     at = own[0].index if own else _index(runs, event)
     alerts = [alert.event for alert in watch_timeline(timeline, policy).alerts if abs(alert.event.index - at) <= NEAR]

@@ -12,15 +12,17 @@ from perfkit.comparability import check_sides
 from perfkit.errors import ReadError, did_you_mean
 from perfkit.history.ancestry import ancestry_of
 from perfkit.history.baselines import Baselines
+from perfkit.history.confounders import ENOUGH, on_one_machine
 from perfkit.history.events import find_events
 from perfkit.history.fitness import told_of
 from perfkit.history.selectors import Selector, misspelt, readings
+from perfkit.history.service_mix import mixes
 from perfkit.history.timeline import timeline_of
 from perfkit.model import Run, Severity
 from perfkit.service_names import renamed_runs
 from perfkit.store import RunStore
 
-_OTHER_LOAD = ("load", "load_profile", "services")  # checks that make runs of one history unlike each other
+_OTHER_LOAD = ("load", "load_profile")  # checks that make runs of one history unlike each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Past:
         Runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest.
     service_names
         Names that services have now, see `Policy`; all runs are read under these.
+    alpha
+        Chance that a history in which nothing changed shows any change: that of the policy.
     """
 
     store: RunStore
@@ -44,6 +48,7 @@ class Past:
     repository: Path = field(default_factory=Path)
     candidates: tuple[Run, ...] = ()
     service_names: Mapping[str, str] = field(default_factory=dict)
+    alpha: float = 0.01
     _read: dict[str, tuple[Run, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def runs_of(self, scenario: str) -> tuple[Run, ...]:
@@ -97,7 +102,7 @@ def select(text: str, past: Past) -> Selected:
     selected, notes = _CHOOSE[selector.kind](selector, every, past)
     if not selected:
         raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}")
-    notes = (*notes, *told_of(str(selector), selected, every, past.now))
+    notes = (*notes, *told_of(str(selector), selected, every, past.now, past.alpha))
     return Selected(selector, selected, tuple(dict.fromkeys(notes)))
 
 
@@ -121,11 +126,13 @@ def alike(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], str]:
     verb = "runs were" if gone > 1 else "run was"
     return (
         kept,
-        f"{gone} {verb} left out of {reference.scenario}'s history: made under another load or of other services.",
+        f"{gone} {verb} left out of {reference.scenario}'s history: made under another load, or of other services.",
     )
 
 
 def _is_foreign(run: Run, reference: Run) -> bool:
+    if not set(run.services) & set(reference.services):
+        return True
     checks = check_sides([run], [reference]).checks
     return any(check.name in _OTHER_LOAD and check.severity is Severity.INVALID for check in checks)
 
@@ -139,14 +146,36 @@ def _rolling(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
         runs = _of_branch(selector, runs)
     if not runs:
         return (), ()
-    runs, note = alike(runs, past.candidates[0] if past.candidates else runs[-1])
-    return since_last_change(runs), (note,) if note else ()
+    reference = past.candidates[0] if past.candidates else runs[-1]
+    runs, note = alike(runs, reference)
+    level, others = like_with_like(since_last_change(runs, past.alpha), reference)
+    return level, tuple(text for text in (note, *others) if text)
 
 
-def since_last_change(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The runs of the present level, of valid ones of one scenario in time order."""
-    events = find_events(timeline_of(runs[0].scenario, runs)) if runs else ()
+def since_last_change(runs: Sequence[Run], alpha: float = 0.01) -> tuple[Run, ...]:
+    """The runs since a level of the history last changed, of valid ones of one scenario in time order."""
+    events = find_events(timeline_of(runs[0].scenario, runs), alpha=alpha) if runs else ()
     return tuple(runs[events[-1].index :]) if events else tuple(runs)
+
+
+def like_with_like(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """The runs of one level that are like the reference in their services and their machine, and notes on the others.
+
+    Where fewer than `ENOUGH` have its services, those that have the services of the newest run.
+    """
+    if not runs:
+        return (), ()
+    every = [run for run in runs if run.id != reference.id]
+    numbers = mixes(timeline_of(reference.scenario, [*every, reference]))
+    order = {run.id: number for run, number in zip([*in_time(every), reference], numbers, strict=True)}
+    chosen = [run for run in runs if order[run.id] == order[reference.id]]
+    if len(chosen) < ENOUGH:
+        chosen = [run for run in runs if order[run.id] == order[runs[-1].id]]
+    gone = len(runs) - len(chosen)
+    verb = "runs of this level have" if gone > 1 else "run of this level has"
+    note = f"{gone} {verb} other services, and other throughput with them: left out." if gone else ""
+    level, machines = on_one_machine(chosen, reference)
+    return level, (note, machines)
 
 
 def _pinned(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:

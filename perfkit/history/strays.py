@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perfkit.history.events import Series, shared_alpha
+from perfkit.history.service_mix import in_one_mix
 from perfkit.history.timeline import Timeline
 from perfkit.model import Finding, Metric, Verdict
 from perfkit.policy import Policy
@@ -50,7 +51,7 @@ class Strays:
 
 def strays_of(timeline: Timeline, policy: Policy) -> Strays:
     """The runs of a history that strayed in any series that the policy judges."""
-    each = shared_alpha(timeline, policy.alpha)
+    timeline, each = in_one_mix(timeline), shared_alpha(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
     found = {key: segment(values, alpha=each) for key, values in judged.items()}
     farthest: dict[int, float] = {}

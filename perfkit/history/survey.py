@@ -8,15 +8,16 @@ from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.history.attribution import Attribution
-from perfkit.history.events import Event, Series, events_of, held_worsenings, shared_alpha
+from perfkit.history.events import Event, Happened, Series, events_of, held_worsenings, in_order, shared_alpha
 from perfkit.history.scan import OnProgress, Task, scan
+from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.model import Metric
 from perfkit.slo import WORDS
 from perfkit.stats.changepoints import Drift, Segmentation
 from perfkit.store import RunStore
 
-Attribute = Callable[[Event], Attribution]
+Attribute = Callable[[Happened], Attribution]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Survey:
         Oldest first, with those of their movements that were asked for.  They were looked for in all series.
     series
         How many were looked at.
+    services
+        Services that ended or began, oldest first.
     """
 
     timeline: Timeline
@@ -38,6 +41,7 @@ class Survey:
     events: tuple[Event, ...]
     alpha: float
     series: int
+    services: tuple[ServiceChange, ...] = ()
 
     @property
     def scenario(self) -> str:
@@ -80,10 +84,10 @@ class Survey:
             "events": [
                 {
                     **event.to_dict(),
-                    "acknowledged": any(map(event.answers_to, silenced)),
+                    "acknowledged": isinstance(event, Event) and any(map(event.answers_to, silenced)),
                     "commits": attribute(event).to_dict(),
                 }
-                for event in self.events
+                for event in in_order((*self.events, *self.services))
             ],
             "outliers": list(self._outliers()),
             "drifts": list(self._drifts()),
@@ -92,7 +96,7 @@ class Survey:
     def _outliers(self) -> Iterator[dict[str, Any]]:
         for at, keys in self.outliers.items():
             of = [
-                {"service": service, "metric": metric.value, "value": float(self.timeline.series[service, metric][at])}
+                {"service": service, "metric": metric.value, "value": self.timeline.measured((service, metric), at)}
                 for service, metric in keys
             ]
             yield {"run": self.timeline.moments[at].run_id, "index": at, "series": of}
@@ -100,7 +104,8 @@ class Survey:
     def _drifts(self) -> Iterator[dict[str, Any]]:
         for (service, metric), drift in self.drifts:
             first, last = (self.timeline.moments[at].run_id for at in (drift.begin, drift.end - 1))
-            levels = {"before": drift.before, "after": drift.after}
+            scale = self.timeline.scale_at((service, metric), drift.end - 1)
+            levels = {"before": drift.before / scale, "after": drift.after / scale}
             yield {"service": service, "metric": metric.value, "first_run": first, "last_run": last, **levels}
 
 
@@ -154,11 +159,10 @@ def survey(
     chosen = [_metric(name) for name in metrics]
     _refuse_untold(timelines, services, chosen)
     each = {timeline.scenario: shared_alpha(timeline, alpha) for timeline in timelines}
-    tasks = [Task(values, each[line.scenario]) for line in timelines for values in line.series.values()]
+    aligned = [in_one_mix(line) for line in timelines]
+    tasks = [Task(values, each[line.scenario]) for line in aligned for values in line.series.values()]
     found = iter(scan(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress))
-    return tuple(
-        _survey(line, {key: next(found) for key in line.series}, services, chosen, alpha) for line in timelines
-    )
+    return tuple(_survey(line, {key: next(found) for key in line.series}, services, chosen, alpha) for line in aligned)
 
 
 def _refuse_unknown(timelines: Sequence[Timeline], services: Collection[str]) -> None:
@@ -207,4 +211,9 @@ def _survey(
         if own:
             events.append(replace(event, movements=own))
     shown = {key: found for key, found in every.items() if key in wanted}
-    return Survey(timeline, shown, tuple(events), alpha, len(every))
+    mix = tuple(
+        change
+        for change in service_changes(timeline, alpha)
+        if not services or not {*change.ended, *change.began}.isdisjoint(services)
+    )
+    return Survey(timeline, shown, tuple(events), alpha, len(every), mix)

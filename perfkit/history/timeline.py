@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
+from perfkit.alike import environment_of
 from perfkit.model import Metric, Run
 from perfkit.stats.summary import Floats
 from perfkit.store import RunStore
@@ -17,7 +19,10 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown."""
+    """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown.
+
+    ``environment`` has the pairs of `perfkit.alike.environment_of`, by name.
+    """
 
     run_id: str
     started_at: datetime | None
@@ -26,6 +31,12 @@ class Moment:
     branch: str = ""
     source: str = ""
     why_invalid: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Run, time, commit and branch as plain JSON values."""
+        time = self.started_at.isoformat() if self.started_at else None
+        return {"run": self.run_id, "started_at": time, "commit": self.commit, "branch": self.branch}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +44,40 @@ class Timeline:
     """A scenario's runs, oldest first.
 
     ``series`` maps (service, metric) to one value per run, shape ``(n_runs,)``, ``NaN`` where the run is invalid or
-    cannot say; ``errors`` likewise to standard errors within the runs.
+    cannot say; ``errors`` likewise to standard errors within the runs.  ``counts`` maps services to requests per run:
+    0 where a valid run has none, ``NaN`` where a run is invalid or its number is not known; services whose counts
+    nobody knows may be absent.  ``scale`` holds the factors by which values of a series were multiplied, where they
+    were (see `perfkit.history.service_mix.in_one_mix`).
     """
 
     scenario: str
     moments: tuple[Moment, ...]
     series: Mapping[tuple[str, Metric], Floats]
     errors: Mapping[tuple[str, Metric], Floats]
+    counts: Mapping[str, Floats] = field(default_factory=dict)
+    scale: Mapping[tuple[str, Metric], Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.moments)
+
+    def part(self, runs: Sequence[int]) -> Timeline:
+        """The timeline of some of its runs, by index in order."""
+        at = list(runs)
+        parts = [
+            {key: values[at] for key, values in every.items() if not np.isnan(values[at]).all()}
+            for every in (self.series, self.errors)
+        ]
+        counts = {name: values[at] for name, values in self.counts.items()}
+        scale = {key: values[at] for key, values in self.scale.items()}
+        return Timeline(self.scenario, tuple(self.moments[i] for i in at), parts[0], parts[1], counts, scale)
+
+    def scale_at(self, key: tuple[str, Metric], run: int) -> float:
+        """The factor of a series at one run; 1 where it has none."""
+        return float(self.scale[key][run]) if key in self.scale else 1.0
+
+    def measured(self, key: tuple[str, Metric], run: int) -> float:
+        """A value as it was measured."""
+        return float(self.series[key][run]) / self.scale_at(key, run)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -58,6 +93,7 @@ def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
     names = list(dict.fromkeys(service for run in own if run.validity.ok for service in run.services))
     series: dict[tuple[str, Metric], Floats] = {}
     errors: dict[tuple[str, Metric], Floats] = {}
+    counts = {name: np.array([_count(run, name) for run in own]) for name in names}
     for service in names:
         every = [run.services.get(service) if run.validity.ok else None for run in own]
         for metric in Metric:
@@ -67,7 +103,15 @@ def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
                 errors[service, metric] = np.array(
                     [_known(stats.standard_error(metric) if stats else None) for stats in every]
                 )
-    return Timeline(scenario, tuple(map(_moment, own)), series, errors)
+    return Timeline(scenario, tuple(map(_moment, own)), series, errors, counts)
+
+
+def _count(run: Run, service: str) -> float:
+    """Requests of a service in a run."""
+    if not run.validity.ok:
+        return float("nan")
+    stats = run.services.get(service)
+    return 0.0 if stats is None else _known(stats.count)
 
 
 def _known(value: float | None) -> float:
@@ -79,7 +123,14 @@ def _moment(run: Run) -> Moment:
     why = f"{bad.name}: {bad.value}" if bad is not None else ""
     git = run.git
     return Moment(
-        run.id, run.started_at, run.validity.ok, git.get("commit", ""), git.get("branch", ""), run.source or "", why
+        run.id,
+        run.started_at,
+        run.validity.ok,
+        git.get("commit", ""),
+        git.get("branch", ""),
+        run.source or "",
+        why,
+        tuple(sorted(environment_of(run).items())),
     )
 
 
@@ -95,10 +146,17 @@ def load_timeline(store: RunStore, scenario: str) -> Timeline:
     """
     known = store.series(scenario)
     facts = zip(
-        known.run_ids, known.started_at, known.valid, known.commits, known.branches, known.why_invalid, strict=True
+        known.run_ids,
+        known.started_at,
+        known.valid,
+        known.commits,
+        known.branches,
+        known.why_invalid,
+        known.environments,
+        strict=True,
     )
     moments = tuple(
-        Moment(run_id, started_at, valid, commit, branch, store.place.where(run_id), why)
-        for run_id, started_at, valid, commit, branch, why in facts
+        Moment(run_id, started_at, valid, commit, branch, store.place.where(run_id), why, environment)
+        for run_id, started_at, valid, commit, branch, why, environment in facts
     )
-    return Timeline(scenario, moments, known.values, known.errors)
+    return Timeline(scenario, moments, known.values, known.errors, known.counts)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -14,28 +13,19 @@ from scipy.special import stdtrit
 
 from perfkit.errors import SettingsError
 from perfkit.history.acknowledged import Acknowledgement, match
-from perfkit.history.events import Event, Series, find_events
+from perfkit.history.events import Event, Series, find_events, in_order, unscaled
 from perfkit.history.excerpt import excerpts
+from perfkit.history.service_mix import ServiceChange
+from perfkit.history.stretches import Stretch, stretches
 from perfkit.history.survey import survey
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.history.watching import ScenarioWatch
 from perfkit.model import Metric
-from perfkit.stats.changepoints import Drift, Segmentation
+from perfkit.stats.changepoints import Segmentation
 from perfkit.stats.summary import Floats
 
 MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
 KEY_METRICS = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)  # those that gate by default
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The runs from ``begin`` up to and without ``end``, on one level; ``drift`` where they move steadily instead."""
-
-    begin: int
-    end: int
-    value: float
-    runs: int  # that have a value
-    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +79,11 @@ class Course:
             "since_index": self.now.begin,
             "runs": self.now.runs,
             "outliers": list(self.segmentation.outliers),
-            "drifts": [{**asdict(drift), "change_pct": drift.change_pct} for drift in self.segmentation.drifts],
+            "drifts": [
+                {**asdict(stretch.drift), "change_pct": stretch.drift.change_pct}
+                for stretch in self.stretches
+                if stretch.drift is not None
+            ],
         }
 
 
@@ -108,6 +102,8 @@ class Trend:
         Names of events that are known or intended, with who said why.
     first
         Index of the first run that is shown.
+    services_changed
+        Services that ended or began, oldest first.
     metric
         The one metric that was asked for, else ``None``.
     watch
@@ -122,6 +118,7 @@ class Trend:
     alpha: float
     metric: Metric | None = None
     watch: ScenarioWatch | None = None
+    services_changed: tuple[ServiceChange, ...] = ()
 
     @property
     def moments(self) -> tuple[Moment, ...]:
@@ -175,7 +172,10 @@ class Trend:
             "invalid": sum(not moment.valid for moment in self.moments),
             "first_run": self.moments[0].run_id if self.moments else None,
             "last_run": self.moments[-1].run_id if self.moments else None,
-            "events": [{**event.to_dict(), "acknowledged": self.is_known(event)} for event in self.events],
+            "events": [
+                {**event.to_dict(), "acknowledged": isinstance(event, Event) and self.is_known(event)}
+                for event in in_order((*self.events, *self.services_changed))
+            ],
             "levels": [course.to_dict() for course in self.courses],
             "courses": excerpts(self),
             "watch": self.watch.to_dict() if self.watch is not None else None,
@@ -219,8 +219,8 @@ def trend_of(
         raise SettingsError(f"history of {timeline.scenario}: no run could tell {metric} of {service or 'any service'}")
     only = next(iter(wanted))[1] if metric is not None and wanted else None
     first = max(len(timeline) - (last or MOST_SHOWN), 0)
-    courses = tuple(_course(timeline, key, wanted[key]) for key in wanted)
-    trend = Trend(timeline, courses, found.events, acknowledged, first, alpha, only, watch)
+    courses = tuple(_course(timeline, found.timeline, key, wanted[key]) for key in wanted)
+    trend = Trend(timeline, courses, found.events, acknowledged, first, alpha, only, watch, found.services)
     order = _telling(trend)
     return replace(trend, courses=tuple(sorted(courses, key=lambda course: order[course.service])))
 
@@ -235,16 +235,10 @@ def known_events(
     return {event_id: one.describe() for event_id, one in found.items()}
 
 
-def _course(timeline: Timeline, key: Series, found: Segmentation) -> Course:
-    values = timeline.series[key]
-    return Course(*key, values, timeline.errors[key], found, tuple(_stretches(found, values)))
-
-
-def _stretches(found: Segmentation, values: Floats) -> Iterator[Stretch]:
-    edges = [0, *(change.index for change in found.changes), len(values)]
-    for (begin, end), level in zip(pairwise(edges), found.levels, strict=True):
-        drift = next((item for item in found.drifts if begin <= item.begin and item.end <= end), None)
-        yield Stretch(begin, end, level, int(np.count_nonzero(~np.isnan(values[begin:end]))), drift)
+def _course(timeline: Timeline, aligned: Timeline, key: Series, found: Segmentation) -> Course:
+    levels = tuple(stretches(aligned, key, found))
+    measured = replace(found, changes=tuple(unscaled(aligned, key, change) for change in found.changes))
+    return Course(*key, timeline.series[key], timeline.errors[key], measured, levels)
 
 
 def _telling(trend: Trend) -> dict[str, tuple[float, ...]]:

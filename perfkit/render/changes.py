@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from perfkit.history.attribution import Attribution
-from perfkit.history.events import Event, Movement, Series
+from perfkit.history.events import Event, Happened, Movement, Series
 from perfkit.history.survey import Attribute, Survey
 from perfkit.model import Verdict
 from perfkit.render.markdown import escape
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_MOVEMENTS = 8  # of one event that are listed; JSON has all
 MOST_COMMITS = 10
+LONGEST_LINE = 400  # characters
 MOST_LINES = 10  # outliers, and drifts, that are listed: the newest
 LEFT_OUT = ("before", "after", "date", "p")  # on a narrow terminal, in this order
 TITLES = (
@@ -63,7 +64,11 @@ def print_survey(survey: Survey, console: Console, attribute: Attribute, silence
     if survey.events:
         console.print(_fitting(survey, found, silenced, console))
     for event in survey.events:
-        for line in _commit_lines(event, found[event.id]):
+        for line in (*_beside(event), *_commit_lines(event, found[event.id])):
+            console.print(Text(line))
+    for change in survey.services:
+        console.print(Text(shorten(change.headline, LONGEST_LINE), style="bold"))
+        for line in _commit_lines(change, attribute(change)):
             console.print(Text(line))
     for line in (*outlier_lines(survey), *drift_lines(survey)):
         console.print(Text(f"! {line}", style="yellow"))
@@ -73,7 +78,8 @@ def looked_at(survey: Survey) -> str:
     """``120 runs (2 invalid), 21 series, alpha 0.01: 2 events``."""
     runs = _count(len(survey.timeline), "run")
     invalid = f" ({survey.invalid} invalid)" if survey.invalid else ""
-    found = _count(len(survey.events), "event") if survey.events else "no change found"
+    count = len(survey.events) + len(survey.services)
+    found = _count(count, "event") if count else "no change found"
     return f"{runs}{invalid}, {survey.series} series, alpha {survey.alpha:g}: {found}"
 
 
@@ -141,7 +147,13 @@ def _cells(item: Movement) -> dict[str, str]:
     }
 
 
-def _commit_lines(event: Event, found: Attribution) -> Iterator[str]:
+def _beside(event: Event) -> Iterator[str]:
+    """What else changed where an event happened."""
+    for text in event.coincides:
+        yield f"{shorten(event.id, 50)}: {shorten(text, LONGEST_LINE)}"
+
+
+def _commit_lines(event: Happened, found: Attribution) -> Iterator[str]:
     """The commits of an event, and what is to be known about them."""
     if found.commits:
         yield f"{shorten(event.id, 50)}: {_count(found.total or 0, 'commit')} in between:"
@@ -199,8 +211,11 @@ def _section(survey: Survey, attribute: Attribute, silenced: Collection[str]) ->
         ]
         parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in (TITLES, marks, *rows)))
     for event in survey.events:
-        lines = [line.strip() for line in _commit_lines(event, found[event.id])]
-        parts += ["\n".join(f"- {escape(line, 400)}" for line in lines)] if lines else []
+        lines = [line.strip() for line in (*_beside(event), *_commit_lines(event, found[event.id]))]
+        parts += ["\n".join(f"- {escape(line, LONGEST_LINE)}" for line in lines)] if lines else []
+    for change in survey.services:
+        lines = [change.headline, *(line.strip() for line in _commit_lines(change, attribute(change)))]
+        parts += ["\n".join(f"- {escape(line, LONGEST_LINE)}" for line in lines)]
     notes = [*outlier_lines(survey), *drift_lines(survey)]
     parts += ["\n".join(f"- {escape(line, 400)}" for line in notes)] if notes else []
     return "\n\n".join(parts)

@@ -204,7 +204,11 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
             yield "No level got worse, or what got worse is over or acknowledged."
         return
     told = {one.last.event.headline for one in result.episodes}
-    unheard = [text for text in (comparison.history.news if comparison.history is not None else ()) if text not in told]
+    unheard = [
+        text
+        for text in (comparison.history.news if comparison.history is not None else ())
+        if not any(text.startswith(headline) for headline in told)
+    ]
     yield from (shorten(text, 260) for text in unheard)
     named = {service for one in result.news for service in one.last.services}
     findings = tuple(

@@ -12,8 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from perfkit.history.events import Event, Movement
+from perfkit.history.stretches import Stretch
 from perfkit.history.timeline import Moment
-from perfkit.history.trend import Course, Stretch, Trend
+from perfkit.history.trend import Course, Trend
 from perfkit.model import Metric, Verdict
 from perfkit.render.drawing import Drawing
 from perfkit.render.page import Note

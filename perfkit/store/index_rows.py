@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from perfkit.alike import environment_of
 from perfkit.model import Metric, Run
 from perfkit.store.sealed import identity
 
@@ -21,7 +22,10 @@ def schema() -> pa.Schema:
     """Of the index; one that differs is not read."""
     import pyarrow as pa
 
-    texts = ("id", "stamp", "identity", "content_hash", "scenario", "tool", "labels", "commit", "branch", "why_invalid")
+    texts = (
+        *("id", "stamp", "identity", "content_hash", "scenario", "tool", "labels", "commit", "branch", "why_invalid"),
+        "environment",
+    )
     numbers = {"requests": pa.int64(), "failures": pa.int64(), "users": pa.int64(), "duration_s": pa.float64()}
     lists = {"service": pa.string(), "count": pa.int64(), "failed": pa.int64()}
     lists |= {name: pa.float64() for metric in Metric for name in (metric.value, f"{metric.value}{ERROR}")}
@@ -54,6 +58,7 @@ def _row(run_id: str, stamp: str, run: Run) -> dict[str, Any]:
         "commit": run.git.get("commit", ""),
         "branch": run.git.get("branch", ""),
         "why_invalid": "".join(f"{check.name}: {check.value}" for check in first),
+        "environment": json.dumps(environment_of(run), sort_keys=True),
         "started_at": run.started_at,
         "valid": run.validity.ok,
         "requests": sum(stats.count or 0 for stats in every),

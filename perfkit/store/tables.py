@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import did_you_mean
@@ -30,7 +31,9 @@ class ScenarioSeries:
     """Every metric of every service over the runs of a scenario, oldest first.
 
     ``values`` and ``errors`` map (service, metric) to one number per run, shape ``(n_runs,)``: ``NaN`` where the run is
-    invalid, set aside, or cannot say.
+    invalid, set aside, or cannot say.  ``counts`` maps services to their requests in each run: 0 where a valid run has
+    none, ``NaN`` where it is invalid or the number is not known.  ``environments`` are those of
+    `perfkit.alike.environment_of`, as pairs.
     """
 
     scenario: str
@@ -42,6 +45,8 @@ class ScenarioSeries:
     branches: tuple[str, ...]
     values: Mapping[tuple[str, Metric], Floats]
     errors: Mapping[tuple[str, Metric], Floats]
+    counts: Mapping[str, Floats]
+    environments: tuple[tuple[tuple[str, str], ...], ...]
 
 
 def runs_frame(
@@ -111,7 +116,7 @@ def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str
     ids = table["id"].to_pylist()
     valid = [ok and run_id not in set_aside for run_id, ok in zip(ids, table["valid"].to_pylist(), strict=True)]
     reasons = zip(ids, table["why_invalid"].to_pylist(), strict=True)
-    values, errors = _matrices(table, valid)
+    values, errors, counts = _matrices(table, valid)
     return ScenarioSeries(
         scenario,
         tuple(ids),
@@ -122,7 +127,15 @@ def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str
         tuple(table["branch"].to_pylist()),
         values,
         errors,
+        counts,
+        tuple(map(_environment, table["environment"].to_pylist())),
     )
+
+
+@lru_cache(maxsize=1024)
+def _environment(text: str) -> tuple[tuple[str, str], ...]:
+    """Most runs of a store were made alike."""
+    return tuple(json.loads(text).items())
 
 
 def _in_time(table: pa.Table) -> pa.Table:
@@ -136,8 +149,8 @@ def _in_time(table: pa.Table) -> pa.Table:
 
 def _matrices(
     table: pa.Table, valid: list[bool]
-) -> tuple[dict[tuple[str, Metric], Floats], dict[tuple[str, Metric], Floats]]:
-    """Values and errors of each series; services in the order in which they first appeared in a valid run."""
+) -> tuple[dict[tuple[str, Metric], Floats], dict[tuple[str, Metric], Floats], dict[str, Floats]]:
+    """Values and errors of each series, and counts; services in the order of their first valid run."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -160,4 +173,7 @@ def _matrices(
                 values[service, metric], errors[service, metric] = level[code], error[code]
     order = {service: number for number, service in enumerate(services)}
     keys = sorted(values, key=lambda key: (order[key[0]], list(Metric).index(key[1])))
-    return {key: values[key] for key in keys}, {key: errors[key] for key in keys}
+    counts = np.where(np.array(valid, dtype=bool), 0.0, np.nan) * np.ones((len(services), 1))
+    counts[codes, runs] = pc.list_flatten(table["service_count"]).to_numpy(zero_copy_only=False)[usable]
+    by_service = {service: counts[code] for code, service in enumerate(services)}
+    return {key: values[key] for key in keys}, {key: errors[key] for key in keys}, by_service
