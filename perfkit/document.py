@@ -37,6 +37,7 @@ from perfkit.redaction import redact_document
 
 SCHEMA = "perfkit.run/1"
 SEAL = "seal"
+CHANGED = "seal"  # name of the check of a run whose document is not what was stored
 _TEXTS = ("labels", "environment", "git", "versions")
 
 
@@ -183,7 +184,7 @@ def parse_run(content: bytes, place: str) -> Run:
 
 
 _CHANGED = Check(
-    "seal",
+    CHANGED,
     "changed after it was stored",
     "as it was stored",
     Severity.INVALID,

@@ -122,6 +122,7 @@ def list_(scenario: str | None, format_: str, store: str | None, settings: Path 
     past = _past(store, settings)
     pinned_baselines = Baselines(past.baselines)
     every = [standing(past, pinned) for pinned in pinned_baselines.all(scenario)]
+    _notes(f"skipped: {text}" for text in pinned_baselines.broken())
     if scenario is not None and not every and (known := sorted({one.scenario for one in pinned_baselines.all(None)})):
         near = did_you_mean(scenario, known)
         raise SettingsError(

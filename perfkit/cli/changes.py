@@ -85,6 +85,7 @@ def changes(
       perfkit changes --all --scheduler tcp://10.0.0.5:8786
       perfkit changes api --fail-on regression
     """
+    from perfkit.cli.runs import tell_broken
     from perfkit.history.attribution import attribute
     from perfkit.history.survey import stored_timelines, survey
     from perfkit.policy import Policy
@@ -115,8 +116,7 @@ def changes(
             looked_up[ends] = attribute(event, repository)
         return looked_up[ends]
 
-    for run_id, reason in known.broken().items():
-        click.echo(f"! {run_id}: skipped: {reason}", err=True)
+    tell_broken(known)
     silenced = acknowledged(found, settled.acknowledged)
     _write(found, format_, output, commits, silenced)
     return exit_code(found, fail_on, silenced)

@@ -112,7 +112,7 @@ def _list(known: RunStore, scenario: str | None, format_: str) -> None:
     unfinished, foreign = known.no_runs()
     if not rows and not unfinished and format_ == "text":
         click.echo(f"{known.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
-    _tell_what_is_skipped(unfinished, known.broken(), foreign)
+    _tell_what_is_skipped(unfinished, known, foreign)
 
 
 def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
@@ -128,13 +128,20 @@ def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
     return frame[frame["scenario"] == scenario]
 
 
-def _tell_what_is_skipped(unfinished: list[str], broken: dict[str, str], foreign: list[str]) -> None:
+def tell_broken(store: RunStore) -> None:
+    """Name the runs whose document cannot be read."""
+    from perfkit.render.theme import clean
+
+    for run_id, reason in store.broken().items():
+        click.echo(f"! {clean(run_id)}: skipped: {clean(reason)}", err=True)
+
+
+def _tell_what_is_skipped(unfinished: list[str], known: RunStore, foreign: list[str]) -> None:
     from perfkit.render.theme import clean
 
     for run_id in unfinished:
         click.echo(f"! {clean(run_id)}: not finished: still running, or killed; what it measured can be read", err=True)
-    for run_id, reason in broken.items():
-        click.echo(f"! {clean(run_id)}: skipped: {clean(reason)}", err=True)
+    tell_broken(known)
     if foreign:
         names = ", ".join(map(clean, foreign[:5])) + (", ..." if len(foreign) > 5 else "")
         click.echo(f"! skipped, no runs: {names}", err=True)
@@ -317,5 +324,6 @@ def export(scenario: str | None, format_: str, output: Path | None, store: str |
     if format_ == "parquet" and output is None:
         raise click.UsageError("a Parquet file is no text: name it with --output FILE")
     frame = _of(known.runs(), scenario, known.url)
+    tell_broken(known)
     content = exported(measurements(known, set(frame["id"])), format_)
     write(content if output is not None else content.decode(), output)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
@@ -162,9 +162,20 @@ class Baselines:
         return self.folder / room / f"{name}.json"
 
     def all(self, scenario: str | None = None) -> tuple[Pinned, ...]:
-        """Every baseline, by scenario and name; ``ReadError`` names a file that is none."""
-        found = [read_pinned(path) for path in sorted(self.folder.glob("*/*.json"))]
+        """Every baseline that can be read, by scenario and name; `broken` names the others."""
+        found = [item for item in self._every() if isinstance(item, Pinned)]
         return tuple(item for item in found if scenario in (None, item.scenario))
+
+    def broken(self) -> tuple[str, ...]:
+        """What is wrong with each file that is no baseline."""
+        return tuple(str(item) for item in self._every() if isinstance(item, ReadError))
+
+    def _every(self) -> Iterator[Pinned | ReadError]:
+        for path in sorted(self.folder.glob("*/*.json")):
+            try:
+                yield read_pinned(path)
+            except ReadError as error:
+                yield error
 
     def get(self, scenario: str, name: str) -> Pinned:
         """One baseline; ``ReadError`` names the nearest known one."""
@@ -251,7 +262,8 @@ def read_pinned(path: Path) -> Pinned:
 
 def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:
     """A baseline by its name alone; ``ReadError`` where that names none, or several."""
-    every = Baselines(folder).all(scenario)
+    known = Baselines(folder)
+    every = known.all(scenario)
     found = [item for item in every if name in (item.name, f"{item.scenario}@pinned:{item.name}")]
     if len(found) == 1:
         return found[0]
@@ -259,4 +271,5 @@ def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:
     if found:
         raise ReadError(f"{name}: is pinned for {', '.join(item.scenario for item in found)}; say --scenario")
     there = f"; there are {', '.join(names)}" if names else "; `perfkit baseline pin` makes one"
-    raise ReadError(f"{folder}: no pinned baseline {name!r}{did_you_mean(name, names)}{there}")
+    damaged = "".join(f"; {text}" for text in known.broken())
+    raise ReadError(f"{folder}: no pinned baseline {name!r}{did_you_mean(name, names)}{there}{damaged}")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perfkit.comparability import check_sides
+from perfkit.document import CHANGED
 from perfkit.errors import ReadError, did_you_mean
 from perfkit.history.ancestry import ancestry_of
 from perfkit.history.baselines import Baselines
@@ -50,13 +51,29 @@ class Past:
     service_names: Mapping[str, str] = field(default_factory=dict)
     alpha: float = 0.01
     _read: dict[str, tuple[Run, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _damaged: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def runs_of(self, scenario: str) -> tuple[Run, ...]:
-        """All runs of a scenario, oldest first, read once; broken ones are skipped."""
+        """All runs of a scenario, oldest first, read once; what `left_out` names is not among them."""
         if scenario not in self._read:
-            found = [self.store.get(run_id) for run_id in self.store.runs(scenario=scenario)["id"]]
+            found, damaged = [], []
+            for run_id in self.store.runs(scenario=scenario)["id"]:
+                try:
+                    found.append(self.store.get(run_id))
+                except ReadError as error:  # damaged since it was listed
+                    damaged.append(f"{run_id} is left out: {error}")
+            self._damaged[scenario] = damaged
             self._read[scenario] = in_time(renamed_runs(found, self.service_names))
         return self._read[scenario]
+
+    def left_out(self, scenario: str) -> tuple[str, ...]:
+        """A sentence for each damaged run of a scenario: it cannot be read, or was changed after it was stored."""
+        changed = [
+            f"{run.id} is left out: its run.json was changed after it was stored."
+            for run in self.runs_of(scenario)
+            if any(check.name == CHANGED for check in run.validity.problems)
+        ]
+        return (*self.store.left_out(scenario), *self._damaged[scenario], *changed)
 
     @property
     def until(self) -> datetime | None:
@@ -72,11 +89,15 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The runs that a selector names, oldest first, and what its reader must know of them."""
+    """The runs that a selector names, oldest first, and what its reader must know of them.
+
+    ``left_out`` names damaged runs of its scenario, each in a sentence that is among the warnings too.
+    """
 
     selector: Selector
     runs: tuple[Run, ...]
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def select(text: str, past: Past) -> Selected:
@@ -103,7 +124,8 @@ def select(text: str, past: Past) -> Selected:
     if not selected:
         raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}")
     notes = (*notes, *told_of(str(selector), selected, every, past.now, past.alpha))
-    return Selected(selector, selected, tuple(dict.fromkeys(notes)))
+    left_out = past.left_out(selector.scenario)
+    return Selected(selector, selected, tuple(dict.fromkeys((*notes, *left_out))), left_out)
 
 
 def in_time(runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -103,12 +103,11 @@ class Batches:
     def _until_cut(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
         try:
             stream = pa.ipc.open_stream(file)
-        except (pa.ArrowException, *_DAMAGE):  # cut off within the schema
+            names = stream.schema.names
+        except (pa.ArrowException, *_DAMAGE):  # cut off within the schema, or damaged there
             return
         if stream.schema != RECORDING_SCHEMA:
-            raise ReadError(
-                f"{self.path}: an Arrow stream, but its columns are not those of a recording: {stream.schema.names}."
-            )
+            raise ReadError(f"{self.path}: an Arrow stream, but its columns are not those of a recording: {names}.")
         while True:
             self.unread = file.size() - file.tell()
             try:

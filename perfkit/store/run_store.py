@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from perfkit.noise_profile import NoiseProfile  # costs half of the start of `perfkit runs`
 
 
+RUN_ID = re.compile(r"(\d{8}T\d{6}Z|undated)-.+-[0-9a-f]+")
 NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
 
 
@@ -211,6 +213,15 @@ class RunStore:
         """Folders whose run.json cannot be read: id to reason."""
         return dict(self.index().broken)
 
+    def left_out(self, scenario: str) -> tuple[str, ...]:
+        """A sentence for each run whose document cannot be read, of those that may be of this scenario by their id."""
+        own = f"-{slug(scenario)}-"
+        return tuple(
+            f"{run_id} is left out: {reason}"
+            for run_id, reason in self.broken().items()
+            if own in run_id or not RUN_ID.fullmatch(run_id)
+        )
+
     def with_content(self, content_hash: str | None) -> list[str]:
         """Ids of the runs that hold the same measurements; none for content that is not known."""
         if content_hash is None:
@@ -306,10 +317,11 @@ class RunStore:
         return profile
 
     def _summaries(self, ids: Collection[str]) -> Iterator[Run]:
-        """Runs without their requests; one that has gone meanwhile is left out."""
+        """Runs without their requests; one that has gone, or was damaged, meanwhile is left out."""
         for path, content in self.place.read_many([run_document(run_id) for run_id in ids]):
             if isinstance(content, bytes):
-                yield replace(parse_run(content, self.place.where(path)), id=path.split("/")[0])
+                with suppress(ReadError):  # damaged since it was listed
+                    yield replace(parse_run(content, self.place.where(path)), id=path.split("/")[0])
 
     def _keep_profile(self, path: str, document: Mapping[str, Any]) -> None:
         """It can be learned anew: a store that may only be read is no reason to fail."""
