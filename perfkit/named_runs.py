@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from perfkit.config import load_settings
@@ -25,6 +26,7 @@ def load_runs(
     store: str | None = None,
     baselines: Path | None = None,
     alpha: float | None = None,
+    on_left_out: Callable[[str], None] = lambda _: None,
 ) -> tuple[Run, ...]:
     """Read every run that the paths name, in the order given.
 
@@ -40,6 +42,8 @@ def load_runs(
         Folder of the pinned baselines; else that of the settings, as is the store of a selector.
     alpha
         Of the policy, by which ``rolling`` finds the last change; else that of the settings.
+    on_left_out
+        Called with a sentence for each damaged run of the scenario of a selector: it was not chosen from.
 
     Raises
     ------
@@ -49,7 +53,10 @@ def load_runs(
     from_notebook = isinstance(paths, str)
     texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
-    return tuple(run for name in names for run in _named(name, store, from_notebook, baselines, alpha))
+    found = [_named(name, store, from_notebook, baselines, alpha) for name in names]
+    for sentence in dict.fromkeys(text for one in found for text in one.left_out):
+        on_left_out(sentence)
+    return tuple(run for one in found for run in one.runs)
 
 
 def first_named(name: str, *, store: str, baselines: Path, alpha: float | None = None) -> str:
@@ -97,7 +104,7 @@ def choose_runs(
     names = [name for name in names if name.strip()]
     chosen = [select(name, past) if is_selector(name) else None for name in names]
     runs = [
-        one.runs if one is not None else _named(name, store, from_notebook)
+        one.runs if one is not None else _named(name, store, from_notebook).runs
         for name, one in zip(names, chosen, strict=True)
     ]
     notes = [note for one in chosen if one is not None for note in one.warnings]
@@ -125,31 +132,40 @@ def _split(text: str) -> list[str]:
     return text.split(",")
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The runs of a name, and sentences on damaged ones among which a selector could not choose."""
+
+    runs: Sequence[Run]
+    left_out: tuple[str, ...] = ()
+
+
 def _named(
     name: str, store: str | None, beside: bool, baselines: Path | None = None, alpha: float | None = None
-) -> list[Run]:
+) -> _Named:
     if is_selector(name):
         settings = load_settings()
         place, pins = store or settings.store, str(baselines or settings.baselines)
         if beside:
             place, pins = found_beside(place), found_beside(pins)
         past = Past(RunStore(place), Path(pins), alpha=alpha or settings.policy.alpha)
-        return [*select(name, past).runs]
+        selected = select(name, past)
+        return _Named(selected.runs, selected.left_out)
     if store is not None and "://" in store:
         known = RunStore(store)
         found = fnmatch.filter(known.ids(), name)
         if found:
-            return [known.get(run_id) for run_id in found]
+            return _Named([known.get(run_id) for run_id in found])
     if "://" in name:
         place, _, run_id = name.rpartition("/")
-        return [RunStore(place).get(run_id)]
+        return _Named([RunStore(place).get(run_id)])
     try:
         places = expand_path(name, store, beside=beside)
     except ReadError as error:
         if hint := misspelt(name):
             raise ReadError(f"{error}; {hint}") from error
         raise
-    return [read_run(path) for path in places]
+    return _Named([read_run(path) for path in places])
 
 
 def expand_path(name: str, store: str | None = None, *, beside: bool = False) -> list[Path]:

@@ -290,17 +290,20 @@ def compare_named(
     NotComparable
         There is no history to judge against.
     """
-    judged = load_runs(candidate, store=store, baselines=settings.baselines, alpha=policy.alpha)
+    damaged: list[str] = []
+    judged = load_runs(
+        candidate, store=store, baselines=settings.baselines, alpha=policy.alpha, on_left_out=damaged.append
+    )
     if not baseline:
         past = Past(RunStore(store), settings.baselines, candidates=judged)
         known = AcknowledgedFile(settings.acknowledged).read()
-        return judge_history(judged, past, policy, known=known).comparison
+        return judge_history(judged, past, policy, known=known).comparison.with_warnings(damaged)
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
     profile = known_history(store, runs, judged) if learn else None
     if any(map(is_selector, baseline)):
         past = Past(RunStore(store), settings.baselines, candidates=judged, alpha=policy.alpha)
         notes = (*notes, *open_in_history(judged, past, policy, AcknowledgedFile(settings.acknowledged).read()))
-    return compare(runs, judged, policy=policy, history=profile).with_warnings(notes)
+    return compare(runs, judged, policy=policy, history=profile).with_warnings((*notes, *damaged))
 
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:

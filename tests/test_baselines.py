@@ -1,6 +1,7 @@
 """Pinned baselines: kept, moved, checked; slow creep against them is said."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
@@ -109,8 +110,12 @@ def test_a_broken_file_is_named(kept, change, told):
     past, _, _ = kept
     path = past.baselines / "api" / "v1.json"
     path.write_text(change(json.loads(path.read_text())))
+    pin_runs(past, "v2", [past.store.get(past.store.ids()[0])], reason="r")
     with pytest.raises(ReadError, match=told):
-        Baselines(past.baselines).all()
+        Baselines(past.baselines).get("api", "v1")
+    assert [item.name for item in Baselines(past.baselines).all()] == ["v2"]
+    (named,) = Baselines(past.baselines).broken()
+    assert re.search(told, named)
 
 
 def test_days_are_read_as_people_write_them():

@@ -228,7 +228,7 @@ def test_a_file_in_the_outbox_that_is_broken_is_named_and_left(server, follow):
     (file,) = unsent(follow)
     broken = file.with_name("0000.json")
     broken.write_text("{")
-    assert follow(NIGHTS[0])[0].startswith(f"{broken}: cannot be read and is left there")
+    assert follow(NIGHTS[0])[0] == f"{broken}: not JSON: it ends in the middle; it is left there and not sent"
     assert unsent(follow) == [broken]
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of, write
+from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of, tell, write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perfkit.history.baselines import Pinned
     from perfkit.history.pinning import Standing
     from perfkit.history.selection import Past
@@ -58,7 +60,7 @@ def pin(
     from perfkit.history.pinning import pin_runs
 
     past = _past(store, settings)
-    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
+    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell)
     pinned, notes = pin_runs(past, name, chosen, reason=reason, by=by, expires=_day(expires))
     _say(past, pinned, notes)
 
@@ -190,7 +192,7 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     from perfkit.readers.metrics_json import pooled_metrics
 
     past = _past(store, settings)
-    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
+    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell)
     write(dump(pooled_metrics(runs)), output)
 
 
@@ -226,11 +228,9 @@ def _say(past: Past, pinned: Pinned, notes: tuple[str, ...]) -> None:
     _notes((*notes, *standing(past, pinned).warnings))
 
 
-def _notes(notes: Any) -> None:
-    from perfkit.render.theme import clean
-
+def _notes(notes: Iterable[str]) -> None:
     for note in notes:
-        click.echo(f"! {clean(note)}", err=True)
+        tell(note)
 
 
 def _table(every: list[Standing]) -> Any:

@@ -111,6 +111,13 @@ def write(text: str | bytes, output: Path | None) -> None:
     click.echo(f"wrote {output}", err=True)
 
 
+def tell(note: str) -> None:
+    """What must be known besides the output, on standard error."""
+    from perfkit.render.theme import clean
+
+    click.echo(f"! {clean(note)}", err=True)
+
+
 def dump(document: Any) -> str:
     """JSON as perfkit writes it everywhere."""
     from perfkit.document import dump_json

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from perfkit.config import Scenario
 from perfkit.document import dump_json, make_run_id, run_to_document
-from perfkit.errors import LoadError, LoadStopped, StoreError
+from perfkit.errors import LoadError, LoadStopped, ReadError, StoreError
 from perfkit.load import surroundings
 from perfkit.load.container import Container, inside_facts
 from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_locust
@@ -87,7 +87,7 @@ def run_scenario(
             raise
         except OSError as error:
             what = f"{folder}: the run could not be kept whole: {error.strerror or error}"
-            raise StoreError(f"{what}; what was recorded can be read, as an interrupted run") from error
+            raise StoreError(f"{what}; {_what_is_left(folder)}") from error
         if store.folder is None:
             return send(run, folder, store)
         store.add(run)
@@ -251,12 +251,28 @@ def _what_failed(script: ScriptErrors | None) -> str:
     return "" if script.tasks else "no task was begun."
 
 
-def _tidy_up(folder: Path) -> None:
-    """After a failure, keep recorded requests, which are evidence of an interrupted run, and Locust's log."""
+def _recorded(folder: Path) -> int:
+    """Requests that can be read of a run that was not finished."""
     from perfkit.readers.recording import read_recording
 
-    recording = folder / RECORDING
-    if recording.is_file() and read_recording(recording).num_rows:
+    try:
+        if (folder / RECORDING).is_file():
+            return int(read_recording(folder / RECORDING).num_rows)
+        return len(read_requests(folder / REQUESTS)) if (folder / REQUESTS).is_file() else 0
+    except ReadError:
+        return 0
+
+
+def _what_is_left(folder: Path) -> str:
+    """What can still be had of a run that could not be kept whole."""
+    if not (folder / STARTED).is_file() or not (count := _recorded(folder)):
+        return "no request was recorded"
+    return f"the {count:,} requests that were recorded can be read, as an interrupted run"
+
+
+def _tidy_up(folder: Path) -> None:
+    """After a failure, keep recorded requests, which are evidence of an interrupted run, and Locust's log."""
+    if _recorded(folder):
         return
     if not (folder / "source" / "locust.log").is_file():
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ the run is marked ``interrupted``.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,11 @@ TITLE = "run folders of perfkit (run.json)"
 DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
 NOTE_SCHEMA = "perfkit.quarantine/1"
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
+MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 QUARANTINE = ".quarantine"  # folder beside the runs: a note for each run that a person set aside
 
 
@@ -151,19 +157,31 @@ def _check_size(parquet: Path, metadata: Any, run: Run | None) -> None:
     counted = sum(count or 0 for count in counts)
     if None not in counts and metadata.num_rows != counted:
         raise ReadError(f"{parquet}: holds {metadata.num_rows:,} requests; run.json was made of {counted:,}")
+    size = parquet.stat().st_size
+    if metadata.num_rows > max(MANY_ROWS, size * ROWS_PER_BYTE):
+        raise ReadError(f"{parquet}: holds {metadata.num_rows:,} rows in {size} bytes, which no requests do")
     check_memory(parquet, metadata.num_rows, metadata.num_columns)
 
 
 def check_memory(path: Path, rows: int, columns: int) -> None:
     """``ReadError`` for a table whose columns would not fit into the memory that is free."""
-    import psutil
-
-    needed, free = rows * max(columns, 1) * BYTES_PER_CELL, psutil.virtual_memory().available
+    needed, free = rows * max(columns, 1) * BYTES_PER_CELL, free_memory()
     if needed > free:
         raise ReadError(
             f"{path}: holds {rows:,} rows, which take about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are "
             "free"
         )
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, and of its control group where that has a limit."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in CONTROL_GROUPS:
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(free, 0)
 
 
 def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:

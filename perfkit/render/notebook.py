@@ -267,4 +267,5 @@ def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> s
     last = [line for line in str(error.evalue).splitlines() if line.strip()]
     what = f"{error.ename}: {last[-1].strip()}" if last else str(error.ename)
     number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
-    return f"notebook {kind}, {number}{under} ({first}): {what}. The executed notebook is kept: {report.notebook}"
+    kept = "The executed notebook is kept" if report.notebook.is_file() else "The executed notebook could not be kept"
+    return f"notebook {kind}, {number}{under} ({first}): {what}. {kept}: {report.notebook}"

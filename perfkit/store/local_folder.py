@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 from uuid import uuid4
 
+from perfkit.codec import MOST_BYTES
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT
 from perfkit.store.place import HIDDEN, Parcel
@@ -63,8 +65,8 @@ class LocalFolder:
         return found
 
     def inside(self, path: str) -> dict[str, int]:
-        """Files and folders below that go away or may not be read while it looks are left out."""
-        top, found = self.root / path, {}
+        """Files and folders below that go away or may not be read while it looks are left out, as are links."""
+        top, found = self._own(path), {}
 
         def refuse(error: OSError) -> None:
             if error.filename == str(top) and not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -74,13 +76,28 @@ class LocalFolder:
             begin = os.path.relpath(folder, top)
             for name in names:
                 with suppress(OSError):
-                    facts = os.stat(f"{folder}{os.sep}{name}")  # noqa: PTH116 - a Path costs ten times as much
+                    facts = os.lstat(f"{folder}{os.sep}{name}")
                     if S_ISREG(facts.st_mode):
                         found[name if begin == "." else f"{Path(begin).as_posix()}/{name}"] = facts.st_size
         return found
 
+    def _own(self, path: str) -> Path:
+        """A path in the store; ``OSError`` for one that symbolic links lead out of it."""
+        whole, text = self.root / path, str(self.root)
+        for part in Path(path).parts:
+            text = f"{text}{os.sep}{part}"
+            if os.path.islink(text) and not whole.resolve().is_relative_to(self.root.resolve()):  # noqa: PTH114 - see above
+                raise OSError(errno.EXDEV, "a symbolic link leads out of the store, and is not followed", str(whole))
+        return whole
+
     def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+        file = self._own(path)
+        facts = file.stat()
+        if not S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(file))
+        if facts.st_size > MOST_BYTES:
+            raise OSError(errno.EOVERFLOW, f"holds {facts.st_size:,} bytes; at most {MOST_BYTES:,} are read", str(file))
+        return file.read_bytes()
 
     def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
         for path in paths:
@@ -94,10 +111,10 @@ class LocalFolder:
 
     def fetch(self, path: str, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.root / path, to)
+        shutil.copyfile(self._own(path), to)
 
     def write(self, path: str, content: bytes) -> None:
-        target = self.root / path
+        target = self._own(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{HIDDEN}{target.name}.{uuid4().hex[:12]}")
         try:
@@ -108,7 +125,8 @@ class LocalFolder:
             partial.unlink(missing_ok=True)
 
     def remove(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        folder, _, name = path.rpartition("/")
+        (self._own(folder) / name).unlink(missing_ok=True)
 
     def remove_runs(self, run_ids: Iterable[str]) -> None:
         for run_id in run_ids:

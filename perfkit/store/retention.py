@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 from perfkit.codec import read_json
 from perfkit.errors import ReadError, StoreError
-from perfkit.readers.run_folder import RECORDING, REQUESTS
-from perfkit.store.run_store import RunStore
+from perfkit.readers.run_folder import DOCUMENT, RECORDING, REQUESTS
+from perfkit.store.run_store import RUN_ID, RunStore
 from perfkit.store.sealed import DROPPED, dropped_note
 
+SCHEMA_BYTES = 2048  # of a recording without a request there are fewer
 LEFTOVER_S = 24 * 3600.0  # after which what a writer left half made is not being written any more
 REQUESTS_GO, RUN_GOES, LEFTOVER_GOES = "requests", "run", "leftover"
 
@@ -90,7 +92,12 @@ def plan_retention(
     free = [(run_id, now - started_at) for started_at, run_id in dated if run_id not in protected]
     aged = tuple(_by_age(sizes, keep, free))
     excess = 0 if keep.most_bytes is None else total - sum(removal.size for removal in aged) - keep.most_bytes
-    return (*_leftovers(store), *aged, *_by_size(sizes, excess, [run_id for run_id, _ in free], aged))
+    return (
+        *_leftovers(store),
+        *_never_begun(store, now),
+        *aged,
+        *_by_size(sizes, excess, [run_id for run_id, _ in free], aged),
+    )
 
 
 def _by_age(sizes: _Sizes, keep: Retention, free: Sequence[tuple[str, timedelta]]) -> Iterator[Removal]:
@@ -142,6 +149,21 @@ def _leftovers(store: RunStore) -> Iterator[Removal]:
         yield Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
 
 
+def _never_begun(store: RunStore, now: datetime) -> Iterator[Removal]:
+    """Folders of runs that ended before their first request: all that they hold is old, and none of it is a request."""
+    if store.folder is None:
+        return
+    for name in (name for names in store.no_runs() for name in names if RUN_ID.fullmatch(name)):
+        folder = store.folder / name
+        files = _files(store, name)
+        if folder.is_symlink() or DOCUMENT in files or REQUESTS in files or files.get(RECORDING, 0) > SCHEMA_BYTES:
+            continue
+        with suppress(OSError):  # it is gone meanwhile
+            newest = max(path.lstat().st_mtime for path in (folder, *(folder / file for file in files)))
+            if now.timestamp() - newest > LEFTOVER_S:
+                yield Removal(LEFTOVER_GOES, name, sum(files.values()), "its load never began")
+
+
 def plan_removal(
     store: RunStore, run_ids: Sequence[str], protected: Mapping[str, str], *, only_requests: bool = False
 ) -> tuple[Removal, ...]:
@@ -149,12 +171,20 @@ def plan_removal(
     for run_id in run_ids:
         if run_id in protected:
             raise StoreError(f"{run_id}: the baseline {protected[run_id]} needs it; take it out of that file first")
-    files = {run_id: store.place.inside(run_id) for run_id in run_ids}
+    files = {run_id: _files(store, run_id) for run_id in run_ids}
     asked = "asked for"
     if not only_requests:
         return tuple(Removal(RUN_GOES, run_id, sum(own.values()), asked) for run_id, own in files.items())
     sizes = {run_id: sum(own.get(name, 0) for name in (REQUESTS, RECORDING)) for run_id, own in files.items()}
     return tuple(Removal(REQUESTS_GO, run_id, size, asked) for run_id, size in sizes.items() if size)
+
+
+def _files(store: RunStore, run_id: str) -> Mapping[str, int]:
+    """Of a run; none for a link out of the store, of which only the link is removed."""
+    try:
+        return store.place.inside(run_id)
+    except OSError:
+        return {}
 
 
 def remove(store: RunStore, plan: Iterable[Removal]) -> int:

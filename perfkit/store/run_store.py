@@ -126,7 +126,7 @@ class RunStore:
         if not self.place.keeps_requests:
             return
         try:
-            for file in sorted(item for item in folder.rglob("*") if item.is_file()):
+            for file in sorted(item for item in folder.rglob("*") if item.is_file() and not item.is_symlink()):
                 name = file.relative_to(folder.parent).as_posix()
                 self.place.write(f"{run_id}/{name}", file.read_bytes())
         except OSError as error:

@@ -116,15 +116,17 @@ def post_comment(
         tell(note)
     client = Client(access, patience)
     failed: list[DeliveryError] = []
+    unsent: list[Unsent] = []
     for one in (*(one for one in waiting if one.file != own.file), own):
         try:
             tell(_sent(_unpacked(one), client))
             outbox.sent(one)
         except DeliveryError as error:
             failed.append(error)
+            unsent.append(one)
     if failed:
         texts = "; ".join(dict.fromkeys(map(str, failed)))
-        raise DeliveryError(f"{access.repository}: {texts}. What was not sent is kept in {folder} for the next call")
+        raise DeliveryError(f"{access.repository}: {texts}. {outbox.whereabouts(unsent)}")
 
 
 def planned_comment(comment: Comment, access: Access) -> Call:
@@ -137,7 +139,7 @@ def _kept(outbox: Outbox, comment: Comment, tell: Tell) -> Unsent:
     try:
         return outbox.keep(f"{comment.number}\n{comment.name}", content)
     except OSError as error:
-        tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now is lost")
+        tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now will not be sent later")
         return Unsent(Path(), "", content)
 
 

@@ -112,7 +112,7 @@ def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
     try:
         return outbox.keep(f"{result.scenario}\n{what}", content)
     except OSError as error:
-        tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now is lost")
+        tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now will not be sent later")
         return Unsent(Path(), "", content)
 
 
@@ -144,6 +144,7 @@ class _Follower:
         carrier = Carrier(client, tracker, self.tell)
         room, left = self.settings.issues.most_new, 0
         failed: list[DeliveryError] = []
+        waiting = list(every)
         for one in every:
             try:
                 opened, late, troubles = self._send_one(one, tracker, carrier, room)
@@ -157,10 +158,12 @@ class _Follower:
             failed += troubles
             if not troubles and not late:
                 self.outbox.sent(one)
+                waiting.remove(one)
             if any(trouble.status != 422 for trouble in troubles):
                 break
         if failed:
-            raise DeliveryError(self._why(failed))
+            texts = "; ".join(dict.fromkeys(map(str, failed)))
+            raise DeliveryError(f"{self.access.repository}: {texts}. {self.outbox.whereabouts(waiting)}")
         return left
 
     def _send_one(self, one: Unsent, tracker: Tracker, carrier: Carrier, room: int) -> tuple[int, int, list[Trouble]]:
@@ -171,10 +174,6 @@ class _Follower:
         for issue in found.lost:
             self.tell(f"left as it is: #{issue.number} {issue.title}: this history does not hold what it follows")
         return sum(step.opens for step in done), len(found.left), troubles
-
-    def _why(self, failed: Sequence[DeliveryError]) -> str:
-        texts = "; ".join(dict.fromkeys(str(one) for one in failed))
-        return f"{self.access.repository}: {texts}. What was not sent is kept in {self.outbox.folder} for the next call"
 
 
 def planned_calls(

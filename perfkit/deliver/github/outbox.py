@@ -6,7 +6,7 @@ what it had sent is found on the server, not sent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +69,14 @@ class Outbox:
                 one.file.unlink()
         except (OSError, ReadError):
             return  # it is gone, or never was there
+
+    def whereabouts(self, unsent: Sequence[Unsent]) -> str:
+        """Where what was not sent is: only what is there is said to be kept."""
+        kept = sum(one.file.is_file() for one in unsent)
+        if kept == len(unsent):
+            return f"What was not sent is kept in {self.folder} for the next call"
+        lost = f"could not be kept in {self.folder} either: make room there, and call again with the same results"
+        return f"{len(unsent) - kept} of {len(unsent)} that were not sent {lost}"
 
     @property
     def _folder(self) -> Path:
