@@ -60,7 +60,9 @@ def pin(
     from perfkit.history.pinning import pin_runs
 
     past = _past(store, settings)
-    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell)
+    chosen = workflow.load_runs(
+        runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell
+    )
     pinned, notes = pin_runs(past, name, chosen, reason=reason, by=by, expires=_day(expires))
     _say(past, pinned, notes)
 
@@ -192,7 +194,9 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     from perfkit.readers.metrics_json import pooled_metrics
 
     past = _past(store, settings)
-    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell)
+    runs = workflow.load_runs(
+        files, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell
+    )
     write(dump(pooled_metrics(runs)), output)
 
 

@@ -54,7 +54,9 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     from perfkit.readers.metrics_json import pooled_metrics
 
     known = settings_of(settings)
-    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha, on_left_out=tell)
+    runs = workflow.load_runs(
+        files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha, on_left_out=tell
+    )
     write(dump(pooled_metrics(runs)), output)
 
 
