@@ -75,7 +75,7 @@ class EmailSettings(_Channel):
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: from 1 to 65535, got {self.port}")
         if not 0 <= self.attach_mb <= 100:
-            raise ValueError(f"attach_mb: from 0 to 100, got {self.attach_mb:g}")
+            raise ValueError(f"attach_mb: from 0 to 100, got {self.attach_mb!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.channels import ChatSettings, EmailSettings, IssueSettings
-from perfkit.errors import SettingsError, did_you_mean
+from perfkit.errors import Activity, SettingsError, did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
 from perfkit.policy import Policy, service_names_of
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
@@ -31,6 +31,7 @@ _INSTEAD = {
     "rate": ("users", "spawn_rate", "stages"),
     "stages": ("users", "spawn_rate", "rate", "duration_s", "peak", "kind"),
 }
+MOST = {"users": 10_000_000, "spawn_rate": 10_000_000.0, "duration_s": 366 * 86_400.0}  # anything above is a mistake
 BUILT_IN_LOCUSTFILE = Path(__file__).parent / "load" / "demo_locustfile.py"
 
 
@@ -75,10 +76,14 @@ class Scenario:
     serve: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("users", "spawn_rate", "duration_s"):
+        for name, most in MOST.items():
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is None:
+                continue
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name}: must be > 0 and finite, got {value!r}")
+            if value > most:
+                raise ValueError(f"{name}: must be at most {most:,.0f}, got {str(value)[:30]}")
         conceal_url(self.host)
         conceal_environment(self.environment)
         _ = self.profile  # what contradicts itself is told now, not when the run begins
@@ -146,7 +151,11 @@ def load_settings(path: Path | None = None) -> Settings:
     file = path or find_settings(Path.cwd())
     if file is None:
         return Settings(BUILT_IN, Policy())
-    document = read_toml(file)
+    with Activity(f"reading {file}"):
+        return _settings(read_toml(file), file)
+
+
+def _settings(document: Mapping[str, Any], file: Path) -> Settings:
     known_keys(document, ("scenario", "policy", "services", "store", "email", "issues", "chat", *_PLACES), str(file))
     base = file.resolve().parent
     return Settings(

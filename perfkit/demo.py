@@ -39,6 +39,8 @@ class DemoResult:
     @property
     def as_injected(self) -> bool:
         """Whether the injected change, and only it, was found."""
+        if self.comparison.verdict is Verdict.INVALID:
+            return False
         if self.slower_pct == 0:
             return not self.changed
         wanted = Verdict.REGRESSION if self.slower_pct > 0 else Verdict.IMPROVEMENT

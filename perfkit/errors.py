@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from types import TracebackType
 
 from perfkit.redaction import redact
 
@@ -80,3 +81,36 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest known word, or nothing when none is near."""
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+_ACTIVITY = "perfkit: while "
+
+
+class Activity:
+    """What is being done, and on what: it stays with an exception that passes, for whoever reports it.
+
+    >>> try:
+    ...     with Activity("reading a.json"):
+    ...         {}["p95"]
+    ... except KeyError as error:
+    ...     activities_of(error)
+    ('while reading a.json',)
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if error is not None and not isinstance(error, PerfkitError):
+            error.add_note(f"{_ACTIVITY}{self._text}")
+
+
+def activities_of(error: BaseException) -> tuple[str, ...]:
+    """What was being done when an exception was raised, innermost first; empty where nobody said."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return tuple(note.removeprefix("perfkit: ") for note in notes if note.startswith(_ACTIVITY))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from perfkit.config import Scenario
-from perfkit.errors import LoadStopped, PerfkitError
+from perfkit.errors import Activity, LoadStopped, PerfkitError
 from perfkit.model import Run
 from perfkit.store import RunStore
 
@@ -96,7 +96,8 @@ def run_scenarios(
         report = None if on_progress is None else partial(on_progress, scenario)
         abort = parse_abort(abort_on).reason if abort_on is not None else None
         try:
-            run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort, container)
+            with Activity(f"running the scenario {scenario.name}"):
+                run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort, container)
             done.append(Execution(scenario.name, started, datetime.now(UTC), run))
         except PerfkitError as error:
             done.append(Execution(scenario.name, started, datetime.now(UTC), error=error))

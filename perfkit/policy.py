@@ -11,9 +11,10 @@ from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.model import Metric
-from perfkit.settings_file import read_toml
+from perfkit.settings_file import finite, read_toml
 
 RULES = ("evidence", "threshold")
+MOST_REQUIRED_RUNS = 1000  # of one side; nobody waits for more
 
 _LIMIT = re.compile(r"^\s*([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pp|ms|rps|/s)\s*$")
 _ABSOLUTE_UNITS = {Metric.ERROR_RATE: ("pp",), Metric.RPS: ("rps", "/s")}
@@ -43,7 +44,7 @@ class Limit:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError(f'{metric}: a tolerance is a number or text such as "+50%", got {value!r}')
         if isinstance(value, int | float):
-            return cls(known, float(value), relative=known is not Metric.ERROR_RATE)
+            return cls(known, finite(value), relative=known is not Metric.ERROR_RATE)
         return cls._parse_text(known, value)
 
     @classmethod
@@ -93,7 +94,7 @@ class Objective:
         if set(value) != {key}:
             raise ValueError(f"{metric}: an absolute limit is written {{{key} = 300}}, got {dict(value)!r}")
         amount = value[key]
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < amount < float("inf"):
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < finite(amount) < float("inf"):
             raise ValueError(f"{metric}: {key} must be a finite number > 0, got {amount!r}")
         return cls(known, float(amount))
 
@@ -199,8 +200,12 @@ class Policy:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
-        if isinstance(self.required_runs, bool) or not isinstance(self.required_runs, int) or self.required_runs < 1:
+        if isinstance(self.required_runs, bool) or not isinstance(self.required_runs, int):
             raise ValueError(f"required_runs: a whole number of at least 1, got {self.required_runs!r}")
+        if not 1 <= self.required_runs <= MOST_REQUIRED_RUNS:
+            raise ValueError(
+                f"required_runs: a whole number from 1 to {MOST_REQUIRED_RUNS}, got {self.required_runs!r}"
+            )
         for name in ("objectives", "scenarios"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name}: a table, got {getattr(self, name)!r}")

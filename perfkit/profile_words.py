@@ -9,6 +9,7 @@ from typing import Any
 
 from perfkit.errors import did_you_mean
 from perfkit.load_profile import KINDS, LoadProfile, Stage
+from perfkit.settings_file import finite
 
 ARRIVALS = ("constant", "poisson")
 SOAK_S = 3600.0
@@ -154,7 +155,7 @@ def _pace(kind: str | None, users: int | None, spawn_rate: float | None, duratio
 def parse_duration(value: Any, place: str) -> float:
     """Seconds from a number or text such as ``"90s"``, ``"15m"``, ``"1h30m"``; ``ValueError`` names the place."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = finite(value)
     else:
         match = _DURATION.match(str(value).strip().lower()) if str(value).strip() else None
         if match is None:
@@ -228,7 +229,7 @@ def _level(value: Any, is_rate: bool, place: str) -> float:
         return parse_rate(value, place)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{place}: expected a number, got {value!r}")
-    return float(value)
+    return finite(value)
 
 
 def load_options(profile: LoadProfile) -> dict[str, str]:

@@ -12,7 +12,7 @@ import msgspec
 
 from perfkit.codec import Count, Share, Time, decode, read_json, utc
 from perfkit.document import comparison_from_document
-from perfkit.errors import ReadError
+from perfkit.errors import Activity, ReadError
 from perfkit.history.episodes import Episode, Sighting, episodes_of, fingerprint
 from perfkit.history.events import Event, Movement
 from perfkit.history.timeline import Moment
@@ -74,7 +74,8 @@ def read_result(path: str | Path) -> Result:
     file = _result_file(Path(path))
     document = read_json(file)
     report = file.with_name(REPORT)
-    return result_of(document, str(file), report if report.is_file() else None)
+    with Activity(f"reading {file}"):
+        return result_of(document, str(file), report if report.is_file() else None)
 
 
 def _result_file(path: Path) -> Path:

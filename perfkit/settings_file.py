@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from perfkit.errors import SettingsError, did_you_mean
 from perfkit.redaction import conceal_environment
 
 
+def url_parts(text: str) -> SplitResult | None:
+    """The parts of an address; ``None`` for what cannot be taken apart, such as ``http://[``."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def finite(number: float) -> float:
+    """A number as a float, infinite where it is a whole number that no float can hold."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file; ``SettingsError`` names file and place of what is wrong."""
+    document = _parsed(path)
+    for key, value in _values(document):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise SettingsError(f"{path}: {key}: a whole number has at most 64 bits in TOML")
+        if isinstance(value, str) and "\0" in value:
+            raise SettingsError(f"{path}: {key}: holds a null character")
+    return document
+
+
+def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no table or list, with the path of its key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _values(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _values(inner, key)
+    else:
+        yield key, value
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -23,7 +65,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise SettingsError(f"{path}: is not TOML that anybody means: it is nested too deeply") from error
+    except ValueError as error:  # of TOML, or of a number with thousands of digits
         raise SettingsError(f"{path}: is not TOML: {error}") from error
 
 

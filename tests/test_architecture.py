@@ -13,6 +13,7 @@ LEVELS = [
     "redaction",
     "installation",
     "errors",
+    "git",
     "codec",
     "settings_file",
     "arithmetic",

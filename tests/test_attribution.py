@@ -122,7 +122,7 @@ def test_without_a_repository_or_git(repository, tmp_path, monkeypatch):
     assert "not a git repository" in note
     monkeypatch.setenv("PATH", str(tmp_path))
     (note,) = commits_between(*ids, repository).notes
-    assert note == "git cannot be started: No such file or directory"
+    assert note.startswith("git cannot be started: No such file or directory; install git")
 
 
 def test_a_hook_of_another_repository_does_not_aim_it_elsewhere(repository, tmp_path, monkeypatch):

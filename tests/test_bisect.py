@@ -272,7 +272,7 @@ def test_where_there_is_no_repository_or_a_shallow_one(repository, tmp_path, cap
     folder, commits = repository
     monkeypatch.chdir(tmp_path)
     assert main(words(folder, commits[0]), sys.stdout, sys.stderr) == 2
-    assert f"{tmp_path} is in no git repository" in capsys.readouterr().err
+    assert f"{tmp_path} is not a git repository" in capsys.readouterr().err
     git(tmp_path, "clone", "-q", "--depth", "2", folder.as_uri(), "shallow")
     monkeypatch.chdir(tmp_path / "shallow")
     assert main(words(folder, commits[0]), sys.stdout, sys.stderr) == 2

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from nights import said
 
+from perfkit.cli.lab import JUPYTERLAB
 from perfkit.load.locust import free_port
 from perfkit.render.notebook import KINDS, find_notebook
 
@@ -80,7 +81,7 @@ def test_own_notebooks_are_left_alone_and_options_are_handed_on(tmp_path, monkey
     asked = []
     monkeypatch.setattr(os, "execv", lambda program, words: asked.append((program, words[1:])))
     assert said("lab", "--folder", "mine", "--port", "8899", "--no-browser")[0] == 0
-    assert asked == [(sys.executable, ["-m", "jupyterlab", "mine", "--port", "8899", "--no-browser"])]
+    assert asked == [(sys.executable, ["-c", JUPYTERLAB, "mine", "--port", "8899", "--no-browser"])]
     assert [path.name for path in Path("mine").iterdir()] == ["own.ipynb"]
 
 
@@ -90,3 +91,14 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
     code, _, err = said("lab", "--folder", "file/notebooks")
     assert code == 4
     assert "file/notebooks: cannot be written: Not a directory" in err
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("sys.exit(1)", 4), ("sys.exit('no such option')", 4), ("pass", 0), ("1 / 0", 4)]
+)
+def test_a_failure_of_jupyterlab_is_no_regression(tmp_path, end, code):
+    (tmp_path / "jupyterlab").mkdir()
+    (tmp_path / "jupyterlab" / "__init__.py").touch()
+    (tmp_path / "jupyterlab" / "__main__.py").write_text(f"import sys\n{end}\n")
+    done = subprocess.run([sys.executable, "-c", JUPYTERLAB], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr

@@ -343,5 +343,5 @@ def test_merge_base_outside_a_repository_is_refused(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     store, _ = stored(tmp_path / "runs", nights(rng, 3))
-    with pytest.raises(ReadError, match="not in a git repository"):
+    with pytest.raises(ReadError, match="is not a git repository; merge-base needs the checkout"):
         select("api@merge-base", Past(store))

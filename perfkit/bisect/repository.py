@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from perfkit.errors import HistoryError, SettingsError
-from perfkit.history.attribution import Commit
+from perfkit.git import Commit, Git, GitError
 
 
 def ask(folder: Path, *words: str) -> str:
     """What git says; ``HistoryError`` when it fails."""
-    done = _run(folder, words)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise HistoryError(f"git {words[0]} in {folder} failed: {lines[-1] if lines else 'it does not say why'}")
-    return done.stdout.strip()
+    with _as_history_error():
+        return Git(folder).text(*words)
 
 
-def _run(folder: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def _as_history_error() -> Iterator[None]:
     try:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-    except OSError as error:
-        raise HistoryError(f"git cannot be started: {error.strerror}; install git") from error
+        yield
+    except GitError as error:
+        raise HistoryError(str(error)) from error
 
 
 def resolve(folder: Path, name: str, what: str) -> str:
     """The id of a commit, branch or tag."""
-    done = _run(folder, ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"))
-    if done.returncode:
-        raise SettingsError(f"{what} {name!r}: {_why_unknown(folder)}")
-    return done.stdout.strip()
-
-
-def _why_unknown(folder: Path) -> str:
-    shallow = _run(folder, ("rev-parse", "--is-shallow-repository"))
-    if shallow.returncode:
-        return f"{folder} is in no git repository; go into the one of the service"
-    hint = ": it is a shallow clone, and `git fetch --unshallow` may bring it" if "true" in shallow.stdout else ""
-    return f"git knows no such commit, branch or tag in {folder}{hint}"
+    with _as_history_error():
+        git = Git(folder)
+        commit = git.commit(name)
+        if commit is None:
+            raise SettingsError(f"{what} {name!r}: {git.why_unknown()}; go into the repository of the service")
+        return commit
 
 
 def is_ancestor(folder: Path, older: str, newer: str) -> bool:
-    return _run(folder, ("merge-base", "--is-ancestor", older, newer)).returncode == 0
+    with _as_history_error():
+        return Git(folder).is_ancestor(older, newer)
 
 
 def commit_of(folder: Path, commit: str) -> Commit:
     """Author, date and subject; hostile text."""
-    fields = ask(folder, "show", "--no-patch", "--no-show-signature", "--format=%H%x00%an%x00%cI%x00%s", commit)
-    return Commit(*(*fields.split("\0"), "", "", "")[:4])
+    with _as_history_error():
+        return Git(folder).log(commit, 1)[0]
 
 
 def common_folder(folder: Path) -> Path:
     """Where the repository itself is, whichever of its working trees is asked."""
-    return Path(ask(folder, "rev-parse", "--path-format=absolute", "--git-common-dir"))
+    with _as_history_error():
+        return Git(folder).common_folder()
 
 
 @contextmanager
@@ -73,15 +58,9 @@ def bisection(repository: Path, good: str, bad: str) -> Iterator[Path]:
     The tree is without files: commits are checked out elsewhere, each into a folder of its own, so that nothing that
     one build leaves behind can get into another.
     """
-    with tempfile.TemporaryDirectory(prefix="perfkit-bisect-") as parent:
-        tree = Path(parent) / "state"
-        ask(repository, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(tree), bad)
-        try:
-            ask(tree, "bisect", "start", "--no-checkout", bad, good)
-            yield tree
-        finally:
-            with suppress(HistoryError):
-                ask(repository, "worktree", "remove", "--force", str(tree))
+    with _as_history_error(), Git(repository).worktree(bad, checkout=False) as tree:
+        ask(tree, "bisect", "start", "--no-checkout", bad, good)
+        yield tree
 
 
 def under_test(tree: Path) -> str:

@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from perfkit.bisect.order import Order, Step
 from perfkit.bisect.repository import ask, bisection, commit_of, is_ancestor, marks, suspects
 from perfkit.bisect.step import build, judge_commit
 from perfkit.errors import HistoryError, SettingsError
-from perfkit.history.attribution import Commit
+from perfkit.git import Commit, Git
 from perfkit.load.served import checkout, command_words
 from perfkit.side_by_side import Tell
 
@@ -131,7 +131,7 @@ def _searched(order: Order, end: Step) -> Result:
         file.write_bytes(pickle.dumps(order))
         # -P: a package of the same name in the project under test is not this one
         step = [sys.executable, "-P", "-m", "perfkit", STEP_COMMAND, str(file)]
-        _to_the_end(["git", "-C", str(tree), "bisect", "run", *step])
+        _to_the_end(Git(tree), "bisect", "run", *step)
         steps = order.log.steps()
         _agree(marks(tree), steps, order)
         left = suspects(tree)
@@ -153,13 +153,11 @@ def _verdict(step: Step | None) -> str:
     return step.verdict if step is not None else ""
 
 
-def _to_the_end(words: Sequence[str]) -> None:
-    """Run a command in a session of its own; Ctrl-C ends it and all that it started, in order, before it is raised."""
+def _to_the_end(git: Git, *words: str) -> None:
+    """Run a git command; Ctrl-C ends it and all that it started, in order, before it is raised."""
     ended, holder = os.pipe()  # held open by git and the step: when nobody holds it any more, both have ended
     try:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=(holder,)
-        )
+        process = git.start(*words, pass_fds=(holder,))
         os.close(holder)
         try:
             code = process.wait()

@@ -16,7 +16,7 @@ from typing import Any
 from perfkit.bisect.order import CODES, Order, Step, question_of
 from perfkit.bisect.repository import under_test
 from perfkit.config import Scenario
-from perfkit.errors import LoadError, LoadStopped
+from perfkit.errors import HistoryError, LoadError, LoadStopped
 from perfkit.load.scenario_run import run_scenario
 from perfkit.load.served import checkout, command_words, served
 from perfkit.model import Comparison, Finding, Run, Verdict
@@ -54,7 +54,10 @@ def judge_commit(order: Order, commit: str, tell: Tell) -> Step:
 
 def run_step(file: Path, tell: Tell) -> int:
     """A step as `git bisect run` asks for it, in the tree of the bisection; returns the exit code that git expects."""
-    order: Order = pickle.loads(file.read_bytes())  # written by `search` into a folder of its own
+    try:
+        order: Order = pickle.loads(file.read_bytes())  # written by `search` into a folder of its own
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
+        raise HistoryError(f"{file}: holds no step of a search; `perfkit bisect` makes them") from error
     commit = under_test(Path.cwd())
     os.chdir(order.folder)
     return CODES[judge_commit(order, commit, tell).verdict]

@@ -1,18 +1,18 @@
 """The command line: parse, one call into the library, print, exit code.
 
 Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 wrong usage or unreadable input;
-3 invalid or not comparable runs; 4 a step failed (load, notebook, disk, network); 130 stopped by Ctrl-C.
+3 invalid or not comparable runs; 4 a step failed (load, notebook, disk, network) or perfkit itself did; 130 stopped by
+Ctrl-C.  No failure of ours looks like a regression: an exception that is no `PerfkitError` ends in 4.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import click
 
@@ -41,6 +41,7 @@ from perfkit.cli import (
     store,
     summary,
 )
+from perfkit.cli.streams import Output, open_descriptors
 from perfkit.errors import (
     DeliveryError,
     HistoryError,
@@ -57,6 +58,9 @@ from perfkit.errors import (
 from perfkit.redaction import Redacted, conceal_environment
 from perfkit.render.theme import clean, shorten
 
+COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
+EXIT_FAILED = 4
+EXIT_STOPPED = 130
 EXIT_CODES: dict[type[PerfkitError], int] = {
     ReadError: 2,
     SettingsError: 2,
@@ -121,87 +125,95 @@ for part in (removal.rm, removal.gc):
     runs.runs.add_command(part)
 
 
-def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Run one command and return its exit code; nothing is written but to ``out`` and ``err``, and no secret there."""
+def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
+    """Run one command and return its exit code; nothing is written but to ``out`` and ``err``, and no secret there.
+
+    A stream that is closed is ``None``.
+    """
     conceal_environment()
-    out, err = cast("TextIO", Redacted(out)), cast("TextIO", Redacted(err))
-    with redirect_stdout(out), redirect_stderr(err):
+    output = cast("TextIO", Redacted(Output(out, required=True)))
+    errors = cast("TextIO", Redacted(Output(err, required=False)))
+    with redirect_stdout(output), redirect_stderr(errors):
         try:
-            result = perfkit.main(list(argv), prog_name="perfkit", standalone_mode=False)
-        except click.ClickException as error:
-            error.show(err)
-            return error.exit_code
-        except click.exceptions.Exit as error:
-            return error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            err.write("perfkit: stopped by Ctrl-C\n")
-            return 130
-        except PerfkitError as error:
-            err.write(f"perfkit: {_told(error)}\n")
-            return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            err.write(f"perfkit: {shorten(error.filename, 80)}: no file has so long a name\n")
-            return EXIT_CODES[ReadError]
+            code = _run(argv)
+            output.flush()
+        except OSError as error:  # standard output is on a full disk, say
+            errors.write(f"perfkit: standard output cannot be written: {error.strerror or error}\n")
+            code = EXIT_FAILED
+    return bisect.code_of_step(code) if list(argv[:1]) == [bisect.step.name] else code
+
+
+def _run(argv: Sequence[str]) -> int:
+    out, err = sys.stdout, sys.stderr
+    unusable = next((word for word in argv if not _is_encodable(word)), None)
+    if unusable is not None:
+        err.write(f"perfkit: {shorten(ascii(unusable), 80)}: holds a null character or half of a character; mend it\n")
+        return EXIT_CODES[SettingsError]
+    try:
+        result = _invoke(argv)
+    except click.ClickException as error:
+        error.show(err)
+        # click ends what it cannot open with 1, which means a regression here
+        return EXIT_CODES[ReadError]
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        err.write("perfkit: stopped by Ctrl-C\n")
+        return EXIT_STOPPED
+    except PerfkitError as error:
+        err.write(f"perfkit: {_message(error)}\n")
+        return exit_code_of(error)
+    except OSError as error:
+        if error is getattr(out, "refusal", None):
+            raise
+        if error.errno != errno.ENAMETOOLONG:
+            return _unexpected(error, argv)
+        err.write(f"perfkit: {shorten(error.filename, 80)}: no file has so long a name\n")
+        return EXIT_CODES[ReadError]
+    except (Exception, SystemExit) as error:  # the outermost boundary; SystemExit comes of libraries
+        return _unexpected(error, argv)
     return result if isinstance(result, int) else 0
 
 
-def _told(error: PerfkitError) -> str:
+def _invoke(argv: Sequence[str]) -> object:
+    """Run the command.
+
+    Not by click's ``main``, which ends a broken pipe of any file or socket with 1, and takes any ``EOFError`` for
+    Ctrl-C.
+    """
+    if COMPLETION in os.environ:
+        return perfkit.main(list(argv), prog_name="perfkit", complete_var=COMPLETION, standalone_mode=False)
+    with perfkit.make_context("perfkit", list(argv)) as context:
+        return perfkit.invoke(context)
+
+
+def _is_encodable(word: str) -> bool:
+    """Whether the operating system can be handed this word."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+
+
+def _unexpected(error: BaseException, argv: Sequence[str]) -> int:
+    from perfkit.cli.unexpected import report_unexpected
+
+    sys.stderr.write(report_unexpected(error, argv))
+    return EXIT_FAILED
+
+
+def exit_code_of(error: PerfkitError) -> int:
+    """The exit code that an error ends a command with."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
+
+
+def _message(error: PerfkitError) -> str:
     """Its text; names and other programs' words in it move no cursor, and command no runner of workflows."""
     lines = str(error).split("\n")
     return "\n".join(f"{line[: len(line) - len(line.lstrip(' '))]}{clean(line)}" for line in lines)
 
 
-class _Gone(io.TextIOBase):
-    """Standard output that keeps a command going when its reader (head, less) has gone: the exit code still counts."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream: TextIO | None = stream
-        self.refusal: OSError | None = None  # why it could not be written
-
-    def write(self, text: str) -> int:
-        return self._do(lambda stream: stream.write(text)) or 0
-
-    def flush(self) -> None:
-        self._do(lambda stream: stream.flush())
-
-    def isatty(self) -> bool:
-        return self._stream is not None and self._stream.isatty()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding if self._stream is not None else "utf-8"
-
-    def fileno(self) -> int:
-        if self._stream is None:
-            raise io.UnsupportedOperation("fileno")
-        return self._stream.fileno()
-
-    def _do(self, action: Callable[[TextIO], Any]) -> Any:
-        if self._stream is None:
-            return None
-        try:
-            return action(self._stream)
-        except BrokenPipeError:
-            self._stream = None
-            # Without this, the interpreter complains while it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-            return None
-        except OSError as error:
-            self.refusal = error
-            raise
-
-
 def entry() -> None:
     """The console script ``perfkit``."""
-    out = _Gone(sys.stdout)
-    try:
-        code = main(sys.argv[1:], out, sys.stderr)  # type: ignore[arg-type]  # all of TextIO that click and rich use
-        out.flush()
-    except OSError as error:
-        said = f"standard output cannot be written: {error.strerror or error}" if error is out.refusal else error
-        sys.stderr.write(f"perfkit: {said}\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = EXIT_CODES[StoreError]
-    raise SystemExit(code)
+    open_descriptors()
+    raise SystemExit(main(sys.argv[1:], sys.stdout, sys.stderr))

@@ -121,16 +121,17 @@ def bisect(
 @click.command("bisect-step", hidden=True)
 @click.argument("order", type=click.Path(path_type=Path, dir_okay=False))
 def step(order: Path) -> int:
-    """One step of `perfkit bisect`, as `git bisect run` calls it; any failure of ours must not look like a verdict."""
-    from perfkit.bisect.order import FAILED
+    """One step of `perfkit bisect`, as `git bisect run` calls it."""
     from perfkit.bisect.step import run_step
-    from perfkit.errors import PerfkitError
 
-    try:
-        return run_step(order, _tell)
-    except PerfkitError as error:
-        click.echo(f"perfkit: {error}", err=True)
-        return FAILED
+    return run_step(order, _tell)
+
+
+def code_of_step(code: int) -> int:
+    """The exit code for git, which takes 1 to 127 for a verdict: no failure of a step may look like one."""
+    from perfkit.bisect.order import CODES, FAILED
+
+    return code if code in CODES.values() or code > 127 else FAILED
 
 
 def _tell(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of, write
+from perfkit.cli.options import POLICY, SETTINGS, STORE, Number, console, dump, settings_of, write
 
 if TYPE_CHECKING:
     from perfkit.history.attribution import Attribution
@@ -26,7 +26,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 @click.option("--metric", "metrics", multiple=True, help="Show only this metric, such as p95; may be repeated.")
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 0.5, min_open=True),
+    type=Number(0, 0.5, min_open=True),
     help="Chance that a scenario in which nothing changed shows any event [that of the policy].",
 )
 @click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, console, dump, settings_of, write
+from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Number, console, dump, settings_of, write
 from perfkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ CHECKS = (
 )
 @click.option(
     "--slower",
-    type=click.FloatRange(50, 1000),
+    type=Number(50, 1000),
     default=100.0,
     show_default=True,
     help="Percent that is injected; so few short runs do not show less than 50.",

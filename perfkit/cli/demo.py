@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from perfkit.cli.options import INJECT, console
+from perfkit.cli.options import INJECT, Number, console
+
+EXIT_INVALID, EXIT_NOT_SHOWN = 3, 4
 
 
 @click.command(short_help="See the whole chain at work, on this machine.")
@@ -14,7 +16,7 @@ from perfkit.cli.options import INJECT, console
 @INJECT
 @click.option(
     "--slower",
-    type=click.FloatRange(-90, 1000),
+    type=Number(-90, 1000),
     default=20.0,
     show_default=True,
     help="Percent that is injected into api_gateway.",
@@ -25,7 +27,7 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
     """Load three small services for real, slow one of them down, and find it.
 
     Five baseline and three candidate runs, interleaved, about two minutes.  Ends 0 when the injected change, and only
-    it, was found.
+    it, was found; 3 when the runs cannot be judged; 4 when something else was found.
 
     \b
     Examples:
@@ -33,9 +35,8 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
       perfkit demo --serve --inject rag_service:tail_pct=2,tail_factor=3 --inject api_gateway:error_rate_pct=5
     """
     from perfkit import demo as story
+    from perfkit.model import Verdict
 
-    if slower != slower:
-        raise click.BadParameter("expected a number of percent, got nan", param_hint="--slower")
     if serve:
         return _serve(inject)
     if inject:
@@ -47,7 +48,9 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
     click.echo(f"\ninjected: api_gateway {slower:+g} % service time")
     click.echo(f"found:    {found.summary}")
     click.echo(f"report:   {found.report}")
-    return 0 if found.as_injected else 1
+    if found.as_injected:
+        return 0
+    return EXIT_INVALID if found.comparison.verdict is Verdict.INVALID else EXIT_NOT_SHOWN
 
 
 def _serve(inject: tuple[str, ...]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from perfkit.cli.options import INJECT, SETTINGS, STORE, dump, settings_of, tell, write
+from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, dump, settings_of, tell, write
 
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
@@ -69,12 +69,12 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
 @click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
 @INJECT
 @click.option("--runs", type=click.IntRange(1), help="Write so many run folders into the store, with every request.")
-@click.option("--variation", type=float, default=2.0, show_default=True, help="Between runs, percent.")
-@click.option("--autocorrelation", type=float, default=0.0, help="Of neighbouring runs, -1 to 1 [0]; with --runs.")
+@click.option("--variation", type=Number(), default=2.0, show_default=True, help="Between runs, percent.")
+@click.option("--autocorrelation", type=Number(), default=0.0, help="Of neighbouring runs, -1 to 1 [0]; with --runs.")
 @click.option(
-    "--outliers", type=float, default=0.0, help="Percent of the runs that are slower by 30 % [0]; with --runs."
+    "--outliers", type=Number(), default=0.0, help="Percent of the runs that are slower by 30 % [0]; with --runs."
 )
-@click.option("--drift", type=float, default=0.0, help="Percent from the first run to the last [0]; with --runs.")
+@click.option("--drift", type=Number(), default=0.0, help="Percent from the first run to the last [0]; with --runs.")
 @click.option(
     "--inject-at", type=click.IntRange(0), default=0, help="Run from which --inject holds, from 0; with --runs."
 )

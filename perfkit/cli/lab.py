@@ -13,6 +13,20 @@ import click
 from perfkit.errors import MissingExtra, StoreError
 from perfkit.installation import extra_advice
 
+# JupyterLab in the process of this command, so that signals reach it; its failures end in 4, as any other step's do
+JUPYTERLAB = """
+import runpy, sys, traceback
+try:
+    runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    if isinstance(end.code, str):
+        sys.stderr.write(end.code + "\\n")
+    sys.exit(4 if end.code else 0)
+except Exception:
+    traceback.print_exc()
+    sys.exit(4)
+"""
+
 
 @click.command(
     short_help="Open the notebooks in JupyterLab.",
@@ -29,7 +43,8 @@ from perfkit.installation import extra_advice
 def lab(folder: Path, options: tuple[str, ...]) -> None:
     """Open the notebooks in JupyterLab, to look further than a report does.
 
-    Everything else is handed on to JupyterLab, which takes the place of this command: its exit code counts.
+    Everything else is handed on to JupyterLab, which takes the place of this command.  When it fails, the exit
+    code is 4.
 
     \b
     Examples:
@@ -42,7 +57,7 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
         _copy_notebooks(folder)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder), *options])
+    os.execv(sys.executable, [sys.executable, "-c", JUPYTERLAB, str(folder), *options])
 
 
 def _copy_notebooks(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,18 @@ INJECT = click.option(
     metavar="SERVICE:NAME=VALUE[,...]",
     help="Change a service: slower_pct, tail_pct with tail_factor, error_rate_pct, stall_s with stall_at_s.",
 )
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own lets nan through any range."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class Variadic(click.Command):

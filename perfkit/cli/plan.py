@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of
+from perfkit.cli.options import POLICY, SETTINGS, STORE, Number, console, dump, settings_of
 
 
 @click.command(short_help="How many runs show a change of that size?")
@@ -15,7 +15,7 @@ from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings
 @click.option("--detect", required=True, metavar="PERCENT", help="The worsening to be called, such as 5%.")
 @click.option(
     "--power",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     default=0.8,
     show_default=True,
     help="Chance that a comparison calls a worsening of that size.",

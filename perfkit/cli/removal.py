@@ -143,7 +143,9 @@ def _carry_out(store: RunStore, plan: tuple[Removal, ...], dry_run: bool, yes: b
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
-        click.confirm("Remove this for good?", abort=True, err=True)
+        if not click.confirm("Remove this for good?", err=True):
+            click.echo("nothing was removed")
+            return
     click.echo(f"freed {size_text(remove(store, plan))}")
 
 

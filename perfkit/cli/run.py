@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli.live import show_progress, tell_end
-from perfkit.cli.options import SETTINGS, STORE, dump, expanded, settings_of, write
+from perfkit.cli.options import SETTINGS, STORE, Number, dump, expanded, settings_of, write
+from perfkit.errors import LoadError
 from perfkit.load_profile import KINDS
 from perfkit.profile_words import ARRIVALS
 
@@ -29,7 +31,7 @@ EXIT_INTERRUPTED = 130
 @click.option("--all", "all_", is_flag=True, help="Run every scenario in sequence.")
 @click.option("--host", callback=expanded, help="Base URL of the target: http://127.0.0.1:8000 or '${API_URL}'.")
 @click.option("--users", type=click.IntRange(1), help="Peak number of users.")
-@click.option("--spawn-rate", type=click.FloatRange(0, min_open=True), help="Users started per second.")
+@click.option("--spawn-rate", type=Number(0, min_open=True), help="Users started per second.")
 @click.option("--duration", help="Length, such as 90s, 15m or 1h30m.")
 @click.option("--profile", "kind", type=click.Choice(KINDS), help="Course of the load; else from the other options.")
 @click.option("--stages", help="Load stage by stage, such as 1m:10,1m:20,30s:20-80 (users) or 1m:50/s,1m:100/s.")
@@ -181,6 +183,7 @@ def run(
         _refuse({"--docker": docker}, "does not go with --worker")
         return _work(chosen, master_host, master_port)
     container = _container(engine, image, build_args) if docker else None
+    _tell_unknown_revision()
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
         outcome = _side_by_side(
@@ -202,6 +205,15 @@ def run(
     if target is not None:
         write(dump(workflow.execution_record(done)), target)
     return _exit_code(done)
+
+
+def _tell_unknown_revision() -> None:
+    """Once, before any load: a run that knows no commit tells nobody which build was slow."""
+    from perfkit.load.revision import revision_of
+    from perfkit.render.theme import clean
+
+    for note in revision_of(Path.cwd()).notes:
+        click.echo(f"! {clean(note)}", err=True)
 
 
 def _distribution(workers: int | None, remote: int | None, host: str, port: int) -> Distribution | None:
@@ -288,7 +300,12 @@ def _work(chosen: list[Scenario], host: str, port: int) -> int:
     if len(chosen) != 1:
         raise click.UsageError("a worker makes the load of one scenario: name one")
     click.echo(f"{chosen[0].name}: worker of {host}, port {port}")
-    return run_worker(chosen[0], host, port)
+    code = run_worker(chosen[0], host, port)
+    if code in (-signal.SIGINT, EXIT_INTERRUPTED):
+        return EXIT_INTERRUPTED
+    if code:
+        raise LoadError(f"scenario {chosen[0].name!r}: the worker's Locust ended with exit code {code}; see above")
+    return 0
 
 
 def chosen_scenario(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:
@@ -314,14 +331,14 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _exit_code(done: tuple[Execution, ...]) -> int:
-    from perfkit.cli import EXIT_CODES
+    from perfkit.cli import exit_code_of
 
     if any(execution.stopped for execution in done):
         return EXIT_INTERRUPTED
     codes = [0]
     for execution in done:
         if execution.error is not None:
-            codes.append(next(code for kind, code in EXIT_CODES.items() if isinstance(execution.error, kind)))
+            codes.append(exit_code_of(execution.error))
         elif execution.status == "invalid":
             codes.append(3)
     return max(codes)

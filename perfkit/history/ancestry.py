@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from perfkit.errors import ReadError
+from perfkit.git import Git, GitError
 
 MAIN = ("origin/HEAD", "origin/main", "main", "origin/master", "master")  # tried in this order
 FARTHEST = 2000  # commits: runs that are older belong to another time
@@ -31,15 +31,22 @@ def ancestry_of(folder: Path, branch: str = "") -> Ancestry:
     ReadError
         Not a repository, an unknown branch, or a clone too shallow to tell.
     """
-    main = _main_branch(folder, branch)
-    head, tip = _commit(folder, "HEAD"), _commit(folder, main)
-    base = _git(folder, "merge-base", tip, head)
+    git = Git(folder)
+    try:
+        return _ancestry(git, branch)
+    except GitError as error:
+        raise ReadError(f"{error}; merge-base needs the checkout of what is judged") from error
+
+
+def _ancestry(git: Git, branch: str) -> Ancestry:
+    main, tip = _main_branch(git, branch)
+    head = git.text("rev-parse", "--verify", "HEAD")
+    base = git.ask("merge-base", tip, head).text
     if not base:
-        shallow = _git(folder, "rev-parse", "--is-shallow-repository") == "true"
-        todo = "fetch the whole history (git fetch --unshallow)" if shallow else "name another branch"
-        raise ReadError(f"{folder}: HEAD and {main} have no commit in common; {todo}")
-    commits = _git(folder, "rev-list", "--first-parent", f"--max-count={FARTHEST}", base).split()
-    if base == head and not _git(folder, "status", "--porcelain", "--untracked-files=no"):
+        todo = "fetch the whole history (git fetch --unshallow)" if git.is_shallow() else "name another branch"
+        raise ReadError(f"{git.folder}: HEAD and {main} have no commit in common; {todo}")
+    commits = git.text("rev-list", "--first-parent", f"--max-count={FARTHEST}", base).split()
+    if base == head and not git.is_dirty():
         return Ancestry(tuple(commits[1:]), f"HEAD has not left {main}, so its parent {_parent(commits)} counts")
     return Ancestry(tuple(commits), f"the branch left {main} at {base[:10]}")
 
@@ -48,27 +55,11 @@ def _parent(commits: list[str]) -> str:
     return commits[1][:10] if len(commits) > 1 else "(none)"
 
 
-def _main_branch(folder: Path, branch: str) -> str:
-    if not _git(folder, "rev-parse", "--git-dir"):
-        raise ReadError(f"{folder}: not in a git repository; merge-base needs the checkout of what is judged")
+def _main_branch(git: Git, branch: str) -> tuple[str, str]:
+    """Name and newest commit of the branch that was named, else of the main one."""
+    git.text("rev-parse", "--git-dir")
     for name in (branch, f"origin/{branch}") if branch else MAIN:
-        if _commit(folder, name):
-            return name
+        if (tip := git.commit(name)) is not None:
+            return name, tip
     looked = branch or ", ".join(MAIN)
-    raise ReadError(f"{folder}: git knows no branch {looked}; name one, such as SCENARIO@merge-base:develop")
-
-
-def _commit(folder: Path, name: str) -> str:
-    """The commit of a name; empty when git knows none."""
-    return _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-
-
-def _git(folder: Path, *words: str) -> str:
-    """What git prints; empty when it says no.  Names from outside come after ``--end-of-options``, or as hashes."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", check=False
-        )
-    except OSError as error:
-        raise ReadError(f"git: cannot be started ({error.strerror}); merge-base needs it") from error
-    return done.stdout.strip() if done.returncode == 0 else ""
+    raise ReadError(f"{git.folder}: git knows no branch {looked}; name one, such as SCENARIO@merge-base:develop")

@@ -1,44 +1,19 @@
 """Which commits an event may come of: those between the last run before it and the first run after it.
 
-Git is asked with lists of words, never through a shell, and is not let on the network.  What it answers (subjects,
-names) was written by strangers: it is kept as it came, and whoever shows it makes it harmless.
+Git is not let on the network.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from perfkit.git import COMMIT_ID, Commit, Git, GitError
 from perfkit.history.events import Happened
 
 MOST_COMMITS = 50  # that are listed
 TIMEOUT_S = 20.0  # of one question to git
-_ID = re.compile(r"[0-9a-f]{7,64}")
-_QUIET = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_ALLOW_PROTOCOL": "none",  # older git fetches what a partial clone lacks, whatever it is told
-    "LC_ALL": "C",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One commit; ``date`` is when it was committed, ISO 8601.  Author and subject are hostile text."""
-
-    id: str
-    author: str
-    date: str
-    subject: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, "author": self.author, "date": self.date, "subject": self.subject}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +78,10 @@ def commits_between(before: str, after: str, repository: Path | None = None) -> 
     trouble = _trouble(before, after, repository)
     if trouble or repository is None:
         return Attribution(before, after, notes=trouble)
-    git = _Git(repository)
     try:
-        return _listed(git, before, after)
-    except _Silent as error:
-        return Attribution(before, after, notes=(str(error),))
+        return _listed(Git(repository, offline=True, timeout_s=TIMEOUT_S), before, after)
+    except GitError as error:
+        return Attribution(before, after, notes=(f"{error}: the commits in between cannot be listed.",))
 
 
 def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...]:
@@ -116,7 +90,7 @@ def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...
     if missing:
         runs = "neither run says" if len(missing) == 2 else f"the run {missing[0]} it does not say"
         return (f"Which commits it came with is not known: {runs} of which commit it is.",)
-    if any(not _ID.fullmatch(commit) for commit in (before, after)):
+    if any(not COMMIT_ID.fullmatch(commit) for commit in (before, after)):
         return ("What the runs say of their commits is no commit id.",)
     if before.startswith(after) or after.startswith(before):
         return (
@@ -126,14 +100,14 @@ def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...
     return () if repository is not None else ("No repository is at hand to list the commits.",)
 
 
-def _listed(git: _Git, before: str, after: str) -> Attribution:
+def _listed(git: Git, before: str, after: str) -> Attribution:
     notes = tuple(text for commit in (before, after) if (text := _unknown(git, commit)))
     if notes:
         return Attribution(before, after, notes=notes)
     ahead, behind = git.count(f"{before}..{after}"), git.count(f"{after}..{before}")
     if behind and not ahead:
         note = f"The later run is of an earlier commit: {behind} commits were taken back. They are listed."
-        return Attribution(before, after, git.log(f"{after}..{before}"), behind, (note,))
+        return Attribution(before, after, git.log(f"{after}..{before}", MOST_COMMITS), behind, (note,))
     if behind:
         notes = (
             f"{before[:9]} is no ancestor of {after[:9]}: the history was rewritten, or the runs are of different "
@@ -143,12 +117,12 @@ def _listed(git: _Git, before: str, after: str) -> Attribution:
         notes = (*notes, "This is a shallow clone: commits may be missing. `git fetch --unshallow` brings them.")
     if ahead > MOST_COMMITS:
         notes = (*notes, f"The newest {MOST_COMMITS} of {ahead} commits are listed.")
-    return Attribution(before, after, git.log(f"{before}..{after}"), ahead, notes)
+    return Attribution(before, after, git.log(f"{before}..{after}", MOST_COMMITS), ahead, notes)
 
 
-def _unknown(git: _Git, commit: str) -> str:
+def _unknown(git: Git, commit: str) -> str:
     """Why a commit cannot be found; empty when it can."""
-    if git.knows(commit):
+    if git.commit(commit) is not None:
         return ""
     if git.is_shallow():
         return f"The commit {commit[:9]} is not in this shallow clone; `git fetch --unshallow` may bring it."
@@ -156,64 +130,3 @@ def _unknown(git: _Git, commit: str) -> str:
         f"The commit {commit[:9]} is not in this repository: it was never fetched, was rewritten since (by rebase or "
         "squash), or is of another repository."
     )
-
-
-class _Silent(Exception):
-    """Git gave no answer; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Git:
-    """Questions to a repository."""
-
-    folder: Path
-
-    def knows(self, commit: str) -> bool:
-        return self._ask("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
-
-    def is_shallow(self) -> bool:
-        return self._said("rev-parse", "--is-shallow-repository").strip() == "true"
-
-    def count(self, span: str) -> int:
-        return int(self._said("rev-list", "--count", "--end-of-options", span, "--"))
-
-    def log(self, span: str) -> tuple[Commit, ...]:
-        """Newest first."""
-        form = "--format=%H%x00%an%x00%cI%x00%s%x00"
-        words = ("log", "--no-show-signature", "--no-color", f"--max-count={MOST_COMMITS}", form)
-        fields = self._said(*words, "--end-of-options", span, "--").split("\0")
-        rows = zip(*[iter(fields)] * 4, strict=False)
-        return tuple(Commit(row[0].strip(), *row[1:]) for row in rows)
-
-    def _said(self, *words: str) -> str:
-        done = self._ask(*words)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            if lines and "not a git repository" in lines[-1]:
-                where = "This folder" if self.folder == Path() else str(self.folder)
-                raise _Silent(f"{where} is not a git repository: the commits in between cannot be listed.")
-            raise _Silent(f"git {words[0]} in {self.folder} failed: {lines[-1] if lines else 'it does not say why'}")
-        return done.stdout
-
-    def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run(
-                ["git", "-C", str(self.folder), "-c", "core.fsmonitor=false", *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=TIMEOUT_S,
-                check=False,
-                env=_quiet(os.environ),
-            )
-        except OSError as error:
-            raise _Silent(f"git cannot be started: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise _Silent(f"git {words[0]} in {self.folder} did not answer within {TIMEOUT_S:g} s") from error
-
-
-def _quiet(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without variables that aim git at another repository (set in hooks), and without questions or network."""
-    aimed = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
-    return {**{name: value for name, value in environment.items() if name not in aimed}, **_QUIET}

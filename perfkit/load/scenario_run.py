@@ -21,6 +21,7 @@ from perfkit.load.container import Container, inside_facts
 from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_locust
 from perfkit.load.progress import Progress
 from perfkit.load.recording import finish_recording
+from perfkit.load.revision import revision_of
 from perfkit.load.services import start_services
 from perfkit.load.unsent import send
 from perfkit.load_profile import LoadProfile
@@ -148,7 +149,7 @@ def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
         target=scenario.host,
         labels=labels,
         environment=surroundings.environment(),
-        git=surroundings.git(Path.cwd()),
+        git=revision_of(Path.cwd()).to_dict(),
         versions=surroundings.versions(),
         locustfile_hash=hashlib.sha256(source).hexdigest(),
     )

@@ -10,10 +10,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from perfkit.errors import LoadError, SettingsError
+from perfkit.git import Git, GitError
 from perfkit.load.locust import free_port
 
 READY_TIMEOUT_S = 60.0
@@ -23,27 +24,16 @@ END_S = 5.0
 @contextmanager
 def checkout(ref: str, repository: Path) -> Iterator[Path]:
     """A temporary working tree of a commit, branch or tag; ``LoadError`` when git does not know it."""
-    with tempfile.TemporaryDirectory(prefix="perfkit-ref-") as parent:
-        tree = Path(parent) / "tree"
-        _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", what=ref)
-        _git(repository, "worktree", "add", "--detach", "--quiet", str(tree), ref, what=ref)
+    git = Git(repository)
+    with ExitStack() as stack:
         try:
-            yield tree
-        finally:
-            with suppress(LoadError):
-                _git(repository, "worktree", "remove", "--force", str(tree), what=ref)
-
-
-def _git(repository: Path, *words: str, what: str) -> None:
-    try:
-        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise LoadError(f"git: cannot be started ({error.strerror}). Install git, or compare with a host.") from error
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise LoadError(
-            f"{what!r}: git knows no such commit, branch or tag in {repository}. {said[-1] if said else ''}".strip()
-        )
+            commit = git.commit(ref)
+            if commit is None:
+                raise LoadError(f"{ref!r}: {git.why_unknown()}")
+            tree = stack.enter_context(git.worktree(commit))
+        except GitError as error:
+            raise LoadError(f"{ref!r}: {error}, or compare with a host") from error
+        yield tree
 
 
 def command_words(command: str, what: str) -> list[str]:

@@ -1,10 +1,9 @@
-"""Where a run happened: machine, versions, commit."""
+"""Where a run happened: machine and versions."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -31,23 +30,3 @@ def _cpu_model() -> str:
 def versions() -> dict[str, str]:
     """Versions of what took part in the measurement."""
     return {name: metadata.version(name) for name in ("perfkit", "locust", "gevent", "geventhttpclient")}
-
-
-def git(folder: Path) -> dict[str, str]:
-    """Commit, branch and whether the tree was changed (``dirty``); empty outside a repository or without git."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD") or ""
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "branch": branch, "dirty": "yes" if changes else "no"}
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

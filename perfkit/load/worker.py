@@ -27,7 +27,17 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
     environment = {**os.environ, **scenario.environment}
     if scenario.profile.is_open:
         environment["PERFKIT_LOAD_PROFILE"] = json.dumps(scenario.profile.to_dict())
-    command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "locust",
+        "-f",
+        locustfiles(scenario.locustfile),
+        "--worker",
+        "--exit-code-on-error",
+        "0",
+    ]
     process = subprocess.Popen([*command, "--master-host", host, "--master-port", str(port)], env=environment)
     while True:
         try:

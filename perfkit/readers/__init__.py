@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from perfkit.errors import ReadError, UnknownFormat
+from perfkit.errors import Activity, ReadError, UnknownFormat
 from perfkit.model import Run
 from perfkit.readers import locust_csv, metrics_json, run_folder
 from perfkit.readers.requests_frame import run_from_requests
@@ -44,9 +44,10 @@ def read_run(path: str | Path) -> Run:
     """
     place = Path(path)
     try:
-        for reader in READERS:
-            if reader.sniff(place):
-                return reader.read(place)
+        with Activity(f"reading {path}"):
+            for reader in READERS:
+                if reader.sniff(place):
+                    return reader.read(place)
     except OSError as error:
         raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not place.exists():

@@ -6,10 +6,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from perfkit.errors import SettingsError
 from perfkit.history.timeline import Moment
+from perfkit.settings_file import url_parts
 
 PLACE = "{commit}"
 
@@ -57,9 +58,9 @@ def read_commit_url(text: str | None) -> str | None:
     """
     if not text:
         return None
-    parts = urlsplit(text)
+    parts = url_parts(text)
     wrong = "write one such as https://git.example/team/api/commit/{commit}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"commit URL {text!r}: is not an address of http or https; {wrong}")
     if "@" in parts.netloc:
         raise SettingsError(f"commit URL {text!r}: names a user, whom every reader of the report would see; {wrong}")

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.errors import RenderError, SettingsError, did_you_mean
+from perfkit.errors import Activity, RenderError, SettingsError, did_you_mean
 from perfkit.redaction import mask, redact, redact_document, redact_files
 from perfkit.render.page import PLOTLY
 from perfkit.store.place import credentials_for_children
@@ -108,7 +108,8 @@ def run_report(
     values = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
     values["result"] = str(report.result.absolute())
     try:
-        executed = _execute(notebook, kind, report, values, say)
+        with Activity(f"executing the notebook {kind} in {folder}"):
+            executed = _execute(notebook, kind, report, values, say)
     finally:
         redact_files(folder)
     say("writing the report")

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from perfkit.errors import StoreError
+from perfkit.git import Answer, Git, GitError
 
-ELSEWHERE = (  # a hook sets some of them; they would win over the repository meant
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
-)
 NOBODY = {"NAME": "perfkit", "EMAIL": "perfkit@localhost"}  # commits where git knows no author, as on a fresh runner
 
 
 @dataclass(frozen=True, slots=True)
-class Git:
-    """A repository, asked by its command line; names are given as arguments, never to a shell."""
+class GitStorage:
+    """The objects and branches of a repository."""
 
     place: str  # as errors name it
     repository: Path
 
     def __call__(self, *words: str, given: bytes = b"", extra: Mapping[str, str] | None = None) -> bytes:
         """What git prints; ``StoreError`` with its own words when it refuses."""
-        done = self._run(words, given, extra)
-        if done.returncode:
-            raise StoreError(f"{self.place}: git {words[0]}: {done.stderr.decode(errors='replace').strip()}")
-        return done.stdout
+        answer = self._answer(words, given, extra)
+        if answer.code:
+            raise StoreError(f"{self.place}: git {words[0]}: {answer.errors.strip()}")
+        return answer.output
 
     def ask(self, *words: str) -> bytes | None:
         """What git prints, or ``None`` when it says no."""
-        done = self._run(words, b"", None)
-        return None if done.returncode else done.stdout
+        answer = self._answer(words, b"", None)
+        return None if answer.code else answer.output
 
-    def _run(
-        self, words: Sequence[str], given: bytes, extra: Mapping[str, str] | None
-    ) -> subprocess.CompletedProcess[bytes]:
-        known = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-        command = ["git", "-C", str(self.repository), *words]
+    def _answer(self, words: Sequence[str], given: bytes, extra: Mapping[str, str] | None) -> Answer:
         try:
-            return subprocess.run(
-                command, input=given, capture_output=True, check=False, env={**known, **(extra or {})}
-            )
-        except OSError as error:
-            raise StoreError(f"{self.place}: git cannot be started: {error.strerror}; install git") from error
+            return Git(self.repository).ask(*words, stdin=given, environment=extra)
+        except GitError as error:
+            raise StoreError(f"{self.place}: {error}") from error
 
     def blobs(self, commit: str) -> dict[str, tuple[str, int]]:
         """Every file of a commit: its hash and its size in bytes, 0 when git has lost it."""

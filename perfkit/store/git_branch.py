@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from perfkit.errors import StoreError
 from perfkit.readers.run_folder import DOCUMENT
-from perfkit.store.git import Git
+from perfkit.store.git import GitStorage
 from perfkit.store.local_folder import LocalFolder
 from perfkit.store.place import GIT, HIDDEN, Parcel
 
@@ -33,7 +33,7 @@ class GitBranch:
     """Run folders that hold ``run.json`` alone, on a branch of a repository."""
 
     url: str
-    git: Git
+    git: GitStorage
     branch: str
     keeps_requests: bool = False
 
@@ -47,7 +47,7 @@ class GitBranch:
         branch, repository = unquote(address), unquote(path) or "."
         if "\0" in branch + repository:
             raise StoreError(f"{url}: holds the letter NUL, which no name may")
-        place = cls(url, Git(url, Path(repository)), branch)
+        place = cls(url, GitStorage(url, Path(repository)), branch)
         place.git("rev-parse", "--git-dir")
         if place.git.ask("check-ref-format", place._ref) is None:
             raise StoreError(f"{url}: {branch!r} is not the name of a branch; write {GIT}perf-history")
@@ -177,7 +177,7 @@ class GitBranch:
 
 
 @lru_cache(maxsize=4)
-def _files(git: Git, commit: str) -> Mapping[str, tuple[str, int]]:
+def _files(git: GitStorage, commit: str) -> Mapping[str, tuple[str, int]]:
     """Those of a commit never change."""
     return git.blobs(commit)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfkit.document import parse_run
-from perfkit.errors import ReadError, StoreError
+from perfkit.errors import Activity, ReadError, StoreError
 from perfkit.model import Run
 from perfkit.store.index_rows import schema, table_of
 from perfkit.store.place import Place
@@ -92,13 +92,16 @@ def _read(place: Place, stamps: Mapping[str, str], broken: dict[str, str]) -> It
         try:
             if isinstance(content, OSError):
                 raise content
-            yield name, stamps[name], parse_run(content, place.where(path))
+            with Activity(f"reading {place.where(path)}"):
+                run = parse_run(content, place.where(path))
         except FileNotFoundError:
             continue
         except OSError as error:
             broken[name] = f"{place.where(path)}: cannot be read: {error.strerror or error}"
         except ReadError as error:
             broken[name] = str(error)
+        else:
+            yield name, stamps[name], run
 
 
 def _load(place: Place) -> Index:

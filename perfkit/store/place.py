@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from perfkit.errors import MissingExtra, StoreError
+from perfkit.errors import MissingExtra, SettingsError, StoreError
 from perfkit.installation import extra_advice
 from perfkit.redaction import conceal_url, public_url
 from perfkit.settings_file import expand
@@ -139,6 +139,11 @@ def open_place(url: str) -> Place:
         from perfkit.store.git_branch import GitBranch
 
         return GitBranch.from_url(url)
+    try:
+        if "://" in url:
+            _ = urlsplit(url).port  # file systems look at host and port only when they are used
+    except ValueError as error:
+        raise SettingsError(f"{shown}: is not the URL of a store: {error}") from error
     try:
         fs, root = fsspec.core.url_to_fs(_without_keys(url), **_keys(url))
     except ImportError as error:

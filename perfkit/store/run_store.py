@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.codec import parse_json
 from perfkit.document import Stored, dump_json, parse_run, read_stored, slug
-from perfkit.errors import ReadError, StoreError, did_you_mean
+from perfkit.errors import Activity, ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run, Validity
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
 from perfkit.store import quarantine as notes
@@ -143,7 +143,8 @@ class RunStore:
             raise self._no_run(run_id) from error
         except OSError as error:
             raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
-        stored = read_stored(content, self.place.where(path))
+        with Activity(f"reading {self.place.where(path)}"):
+            stored = read_stored(content, self.place.where(path))
         parquet = f"{run_id}/{REQUESTS}"
         loader = (lambda: self._read_requests(parquet, stored)) if self._has_requests(parquet) else None
         note = self._note_on(run_id)

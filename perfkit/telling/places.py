@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from perfkit.errors import SettingsError
 from perfkit.history.attribution import Attribution, attribute
 from perfkit.render.notice import MOST_HAPPENINGS, Place
 from perfkit.render.theme import clean, shorten
 from perfkit.results import Result
-from perfkit.settings_file import expand
+from perfkit.settings_file import expand, url_parts
 
 MEGABYTE = 1e6
 
@@ -28,7 +28,8 @@ def report_place(result: Result, link: str) -> Place:
 def link_template(text: str, place: str) -> str:
     """An address with ``{report}``; ``SettingsError`` when it is none of the web."""
     address = expand(text, place)
-    if address and (urlsplit(address).scheme not in ("http", "https") or clean(address) != address):
+    parts = url_parts(address)
+    if address and (parts is None or parts.scheme not in ("http", "https") or clean(address) != address):
         raise SettingsError(f"{place}: expected an address such as https://ci.example/reports/{{report}}, got {text!r}")
     return address
 
