@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.channels import ChatSettings, EmailSettings, IssueSettings
-from perfkit.errors import Activity, SettingsError, did_you_mean
+from perfkit.errors import Activity, SettingsError, UnsetVariable, did_you_mean
 from perfkit.load_profile import LoadProfile, Stage
 from perfkit.policy import Policy, service_names_of
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
@@ -126,6 +126,7 @@ class Settings:
     chat: ChatSettings = field(default_factory=ChatSettings)
     path: Path | None = None
     own: tuple[str, ...] = ()  # the scenarios that the file itself defines
+    unusable: Mapping[str, UnsetVariable] = field(default_factory=dict)  # of these, each with what keeps it from use
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -139,7 +140,9 @@ class Settings:
         return Policy.from_toml(file).with_service_names(self.policy.service_names)
 
     def scenario(self, name: str) -> Scenario:
-        """A scenario by name; ``SettingsError`` names the nearest known one."""
+        """A scenario by name; ``SettingsError`` names the nearest known one, or the variable that it lacks."""
+        if name in self.unusable:
+            raise UnsetVariable(str(self.unusable[name])) from self.unusable[name]
         if name not in self.scenarios:
             known = ", ".join(self.scenarios)
             raise SettingsError(f"scenario {name!r}: not known{did_you_mean(name, self.scenarios)}; known are {known}")
@@ -158,8 +161,10 @@ def load_settings(path: Path | None = None) -> Settings:
 def _settings(document: Mapping[str, Any], file: Path) -> Settings:
     known_keys(document, ("scenario", "policy", "services", "store", "email", "issues", "chat", *_PLACES), str(file))
     base = file.resolve().parent
+    scenarios, unusable = _scenarios(subtable(document, "scenario", str(file)), file, base)
     return Settings(
-        scenarios=_scenarios(subtable(document, "scenario", str(file)), file, base),
+        scenarios=scenarios,
+        unusable=unusable,
         policy=Policy.from_mapping(subtable(document, "policy", str(file)), f"{file}: [policy]").with_service_names(
             service_names_of(document, str(file))
         ),
@@ -187,14 +192,21 @@ def _store(document: Mapping[str, Any], file: Path, base: Path) -> str:
     return url if "://" in url else str(base / url)
 
 
-def _scenarios(tables: Mapping[str, Any], file: Path, base: Path) -> dict[str, Scenario]:
-    found = dict(BUILT_IN)
+def _scenarios(
+    tables: Mapping[str, Any], file: Path, base: Path
+) -> tuple[dict[str, Scenario], dict[str, UnsetVariable]]:
+    """All scenarios, and those that lack a variable of the environment: they stop only what needs them."""
+    found, unusable = dict(BUILT_IN), {}
     for name, table in tables.items():
         place = f"{file}: [scenario.{name}]"
         if not isinstance(table, Mapping):
             raise SettingsError(f"{place}: must be a table")
-        found[name] = _scenario(name, table, place, base, found.get(name))
-    return found
+        try:
+            found[name] = _scenario(name, table, place, base, found.get(name))
+        except UnsetVariable as error:
+            found.pop(name, None)
+            unusable[name] = error
+    return found, unusable
 
 
 _NUMBERS = {"users": int, "spawn_rate": (int, float), "peak": (int, float, str), "max_in_flight": int}

@@ -6,6 +6,7 @@
     ├── ReadError            a file or folder could not be read
     │   └── UnknownFormat    no reader recognises it
     ├── SettingsError        perfkit.toml or a policy file is wrong
+    │   └── UnsetVariable    it names an environment variable that is not set
     ├── LoadError            load could not be run, or measured nothing
     │   └── LoadStopped      its user stopped it
     ├── StoreError           a run could not be stored or found
@@ -43,6 +44,10 @@ class UnknownFormat(ReadError):
 
 class SettingsError(PerfkitError):
     """A settings or policy file is wrong; names file and key."""
+
+
+class UnsetVariable(SettingsError):
+    """Settings name an environment variable that is not set here."""
 
 
 class LoadError(PerfkitError):

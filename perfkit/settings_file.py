@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from perfkit.errors import SettingsError, did_you_mean
+from perfkit.errors import SettingsError, UnsetVariable, did_you_mean
 from perfkit.redaction import conceal_environment
 
 
@@ -102,7 +102,7 @@ def expand(text: str, place: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise SettingsError(f"{place}: the environment variable {match[1]} is not set")
+            raise UnsetVariable(f"{place}: the environment variable {match[1]} is not set")
         conceal_environment({match[1]: os.environ[match[1]]})
         return os.environ[match[1]]
 

@@ -4,6 +4,7 @@ import pytest
 
 from perfkit import SettingsError
 from perfkit.config import BUILT_IN, Scenario, find_settings, load_settings, override
+from perfkit.errors import UnsetVariable
 from perfkit.load_profile import LoadProfile
 from perfkit.profile_words import parse_duration
 
@@ -114,7 +115,6 @@ def test_no_file_means_defaults(tmp_path, monkeypatch):
         ("[scenario.api]\ntags = 'a'", "tags: expected a list, got 'a'"),
         ("[scenario.api]\ntags = [1]", "tags: expected text, got 1"),
         ("[scenario.api]\nenvironment = 'a'", "environment: expected a table"),
-        ("[scenario.api]\nhost = '${PERFKIT_NOT_SET}'", "environment variable PERFKIT_NOT_SET is not set"),
         ("[policy]\nalpa = 1", "\\[policy\\]: unknown key 'alpa'"),
         ("[policy.tolerance]\nrps = '+1%'", "\\[policy\\]: rps: gets worse when it falls"),
         ("x = [", "is not TOML"),
@@ -124,6 +124,20 @@ def test_a_wrong_file_names_the_key(settings_file, text, message):
     with pytest.raises(SettingsError, match=message) as caught:
         load_settings(settings_file(text))
     assert "perfkit.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["host = '${PERFKIT_NOT_SET}'", "environment = { KEY = 'x${PERFKIT_NOT_SET}' }"])
+def test_a_variable_that_is_not_set_stops_its_scenario_and_no_other(settings_file, line):
+    other = "[scenario.other]\nlocustfile = 'x.py'\n"
+    settings = load_settings(settings_file(f"[scenario.api]\n{line}\n{other}"))
+    assert settings.scenario("other").name == "other"
+    assert settings.scenario("rag").demo
+    assert settings.all_names == ("api", "other")
+    for _ in range(2):
+        with pytest.raises(
+            UnsetVariable, match=r"scenario\.api\]: the environment variable PERFKIT_NOT_SET is not set"
+        ):
+            settings.scenario("api")  # not the built-in scenario of that name
 
 
 def test_an_unknown_scenario_names_the_nearest(settings_file):

@@ -332,3 +332,36 @@ def test_wrong_settings_are_refused_in_words(here, tmp_path, key):
         assert code in (0, 2), (value, err)
         if value.startswith("10") or "u0000" in value:
             assert code == 2, (value, err)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("runs",), 0),
+        (("metrics", "metrics.json"), 0),
+        (("compare", "metrics.json", "--candidate", "metrics.json"), 3),
+        (("changes", "api"), 0),
+        (("simulate", "api", "--seed", "1", "--runs", "1", "--duration", "1s", "--users", "1", "--store", "other"), 0),
+        (("check", "--settings-only", "--skip", "credentials"), 0),
+        (("run", "lacking"), 2),
+        (("run", "lacking", "--locustfile", "none.py"), 2),
+        (("run", "--all"), 2),
+        (("bisect", "lacking", "--good", "x"), 2),
+    ],
+)
+def test_a_variable_that_is_not_set_stops_what_needs_its_scenario(here, tmp_path, monkeypatch, words, code):
+    (tmp_path / "perfkit.toml").write_text(
+        "[scenario.lacking]\nlocustfile = 'x.py'\nhost = '${PERFKIT_NOT_SET}'\n"
+        "[scenario.second]\nlocustfile = 'none.py'\n"
+    )
+    monkeypatch.delenv("PERFKIT_NOT_SET", raising=False)
+    words = [
+        *words,
+        "--settings",
+        str(tmp_path / "perfkit.toml"),
+        *(["--store", "data/runs"] if words[0] != "metrics" else []),
+    ]
+    got, out, err = perfkit_in("utf-8", *words)
+    assert got == code or (words[0] == "check" and got in (0, 2)), out + err
+    assert (words[0] not in ("run", "bisect")) or "PERFKIT_NOT_SET is not set" in err
+    assert words[0] != "check" or "PERFKIT_NOT_SET" in out

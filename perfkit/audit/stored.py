@@ -75,13 +75,18 @@ def scenario_remarks(premises: Premises) -> Iterator[Remark]:
     """Scenarios that have no runs, none that is valid, or a generator that was too weak for its load."""
     stored, known = premises.scenarios, premises.settings.scenarios
     for name in premises.settings.own:
-        if not known[name].locustfile.exists():
+        if name in premises.settings.unusable:
+            why = str(premises.settings.unusable[name])
+            yield Remark(
+                "scenario", name, Grade.WARN, f"cannot be run here: {why}", "Set the variable where it is run."
+            )
+        elif not known[name].locustfile.exists():
             yield _no_locustfile(name, known[name].locustfile)
         if name not in stored:
             found = f"no run in {premises.store.url}"
             yield Remark("scenario", name, Grade.WARN, found, f"Run it, `perfkit run {name}`, or take it out.")
     for name in premises.policy.scenarios:
-        if name not in stored and name not in known:
+        if name not in stored and name not in known and name not in premises.settings.own:
             near = did_you_mean(name, [*known, *stored])
             advice = f"Its tolerances hold for nothing: correct the name{near}, or take it out."
             yield Remark("scenario", name, Grade.WARN, "the policy names it; nobody else does", advice)

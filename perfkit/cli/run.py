@@ -312,7 +312,7 @@ def chosen_scenario(name: str, known: Settings, locustfile: Path | None, changes
     """A scenario of the settings, or one that is only a name for a locustfile, with what the options change."""
     from perfkit.config import Scenario, override
 
-    if locustfile is None:
+    if locustfile is None or name in known.unusable:
         scenario = known.scenario(name)
     elif name in known.scenarios:
         scenario = replace(known.scenarios[name], locustfile=locustfile, demo=False)
