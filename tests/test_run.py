@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from busy import own_problems, was_starved
 
 import perfkit
 from perfkit.cli import main
@@ -65,19 +66,19 @@ def test_a_run_leaves_a_folder_that_reads_back(tmp_path: Path, capsys: pytest.Ca
     (folder,) = tmp_path.iterdir()
     read = perfkit.read_run(folder)
     requests = read.requests()
-    assert code == 0, said.err
+    assert code == (0 if read.validity.ok else 3), said.err
     assert f"-> {folder}" in said.out
     assert "users 8/8" in said.out or "users 0/8" in said.out
     assert {"run.json", "requests.parquet", "source"} == {item.name for item in folder.iterdir()}
     assert read.id == folder.name
-    assert read.validity.ok
+    assert own_problems(read) == set()
     assert read.labels == {"b": "1"}
     assert read.profile == perfkit.LoadProfile("steady", 8, 8.0, 4.0)
     assert set(read.services) == {"api_gateway", "rag_service", "mcp_server"}
     assert requests is not None
     assert len(requests) == sum(stats.count or 0 for stats in read.services.values())
     assert (requests["response_time_ms"] % 1 > 0).mean() > 0.9  # not rounded
-    assert read.services["mcp_server"].p50_latency_ms == pytest.approx(240, rel=0.3)
+    assert read.services["mcp_server"].p50_latency_ms == pytest.approx(240, rel=0.3) or was_starved(read)
     assert read.services["api_gateway"].response_bytes == 256
     assert read.services["api_gateway"].p999_latency_ms is None
     locusts_own = perfkit.read_run(folder / "source")
@@ -97,10 +98,12 @@ def test_all_runs_the_files_scenarios_and_records_what_failed(
     assert code == 4
     assert "gone.py: there is no such locustfile" in capsys.readouterr().err
     assert record["schema"] == "perfkit.execution/1"
-    assert [item["status"] for item in record["executions"]] == ["ok", "failed"]
+    read = perfkit.read_run(record["executions"][0]["folder"])
+    assert own_problems(read) == set()
+    status = "ok" if read.validity.ok else "invalid"
+    assert [item["status"] for item in record["executions"]] == [status, "failed"]
     assert record["executions"][0]["requests"] > 50
     assert "gone.py" in record["executions"][1]["error"]
-    read = perfkit.read_run(record["executions"][0]["folder"])
     assert read.profile.kind == "custom"
     assert list(read.services) == ["front"]
 
@@ -134,7 +137,7 @@ def test_kill_nine_keeps_the_requests_and_no_comparison_takes_the_run(tmp_path: 
     # The demo services die with the run, so Locust may have met no server before it noticed
     bad = {check.name for check in read.validity.problems if check.severity == "invalid"}
     assert "interrupted" in bad
-    assert bad <= {"interrupted", "connections"}
+    assert own_problems(read) <= {"interrupted", "connections"}
     assert perfkit.compare([folder], [folder]).verdict is perfkit.Verdict.INVALID
     assert perfkit.RunStore(tmp_path).ids() == []
     assert perfkit.RunStore(tmp_path).unfinished() == [folder.name]
