@@ -18,6 +18,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 DATA = REPOSITORY.parent / "shared" / "data"
 
 
+SLOW_TIMEOUT_S = 1800  # of a test that is marked slow; the others have that of pyproject.toml
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests have a longer limit, unless they name their own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
 @pytest.fixture
 def rng():
     """A generator with a fixed seed: a calibration must give the same answer every time."""

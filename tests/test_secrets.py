@@ -313,6 +313,8 @@ def leaky(tmp_path, monkeypatch):
     )
     (tmp_path / "l.py").write_text("")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("HOOK", "https://u:c4n4ry@hooks.example/c4n4ry-hook")
     monkeypatch.setenv("GITHUB_TOKEN", "c4n4ry-github")
     monkeypatch.setenv("PERFKIT_SMTP_USER", "perf")
@@ -498,7 +500,10 @@ def test_a_branch_keeps_no_secret_at_its_tip(tmp_path, monkeypatch):
     assert verify_run(RunStore("git+branch://perf"), run_id).problems == ()
 
 
-def test_keys_in_the_address_of_a_bucket_open_it_and_are_shown_nowhere(monkeypatch):
+@pytest.fixture
+def keyed(monkeypatch, tmp_path):
+    """An address of a bucket with its keys in a variable, which is the only place where they stand."""
+    monkeypatch.chdir(tmp_path)
     with object_store() as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -509,9 +514,27 @@ def test_keys_in_the_address_of_a_bucket_open_it_and_are_shown_nowhere(monkeypat
         monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         monkeypatch.setenv("SHOP_KEYS", f"{KEYS['AWS_ACCESS_KEY_ID']}:c4n4ry%2Fsecret")
-        store = RunStore("s3://${SHOP_KEYS}@shop/runs")
-        run_id = store.add(nights(np.random.default_rng(1), 1)[0])
-        assert store.url == "s3://shop/runs"
-        assert store.get(run_id).source == f"s3://shop/runs/{run_id}"
-        assert RunStore("s3://shop/runs").get(run_id).id == run_id  # this process knows the keys of that address
-        assert store.place.fs.secret == "c4n4ry/secret"
+        yield "s3://${SHOP_KEYS}@shop/runs"
+
+
+def test_keys_in_the_address_of_a_bucket_open_it_and_are_shown_nowhere(keyed):
+    store = RunStore(keyed)
+    run_id = store.add(nights(np.random.default_rng(1), 1)[0])
+    assert store.url == "s3://shop/runs"
+    assert store.get(run_id).source == f"s3://shop/runs/{run_id}"
+    assert RunStore("s3://shop/runs").get(run_id).id == run_id  # this process knows the keys of that address
+    assert store.place.fs.secret == "c4n4ry/secret"
+
+
+@pytest.mark.slow
+def test_an_executed_notebook_opens_a_store_whose_keys_it_does_not_name(keyed, tmp_path):
+    store = RunStore(keyed)
+    ids = [store.add(run) for run in nights(np.random.default_rng(1), 8)]
+    (tmp_path / "perfkit.toml").write_text(f'store = "{keyed}"\n')
+    for words in (("trend", "api"), ("compare", *ids[:3], "--candidate", *ids[3:6])):
+        code, out, err = said("report", *words)
+        assert code in (0, 1), err
+        assert CANARY not in out + err
+    assert len(list(tmp_path.glob("reports/*/executed.ipynb"))) == 2
+    assert [name for name, text in everything_in(tmp_path / "reports") if CANARY in text] == []
+    assert "s3://shop/runs" in next(tmp_path.glob("reports/*-trend/executed.ipynb")).read_text()
