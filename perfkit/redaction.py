@@ -30,6 +30,7 @@ _CREDENTIAL = (
 _CREDENTIALS = r"auth|authorization|session|session_?id|sid|sig|key|pass|pw|pwd|jwt|bearer"  # only as the whole name
 _VARIABLE = re.compile(rf"(?i){_CREDENTIAL}|webhook|_(?:auth|key|pass|pw|pwd)$")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
+_BRANCH = "git+branch:"  # a store whose query is the path of its repository
 _FORGOTTEN = re.compile(r"(?i)(https?:/?)?(?![./])")  # an address without its scheme, or without all of its slashes
 # What follows is searched for in names of any length and content: nothing here may take quadratic time.
 _USER_INFO = re.compile(r"(?<=://)[^\s,/?#\"'<>|\\]*@")
@@ -82,7 +83,7 @@ def conceal(*secrets: str | None) -> None:
 
 def conceal_url(url: str | None) -> None:
     """`conceal` the user info and the query values of an address, and the header that they become."""
-    if not url or not (match := _URL.match(url)):
+    if not url or url.startswith(_BRANCH) or not (match := _URL.match(url)):
         return
     user_info, _, query = _parts(url[match.end() :])
     user, _, password = user_info.partition(":")
@@ -95,8 +96,9 @@ def conceal_url(url: str | None) -> None:
     for name, sign, value in pairs:
         if value:
             _VALUES.add({f"(?<=[?&]{re.escape(name)}=){re.escape(value)}"})
-        if not sign or not _ORDINARY.fullmatch(value):
-            conceal(value or name, unquote_plus(value))
+        secret = value if sign else name  # a query without a name is a value itself
+        if not _ORDINARY.fullmatch(secret):
+            conceal(secret, unquote_plus(secret))
 
 
 def conceal_environment(variables: Mapping[str, str] | None = None) -> None:
@@ -126,7 +128,7 @@ def public_url(url: str) -> str:
         begin = _FORGOTTEN.match(url) if "@" in url else None
         return redact(f"{begin[1] or ''}{url.rpartition('@')[2]}" if begin is not None else url)
     _, place, query = _parts(url[match.end() :])
-    if url.startswith("git+branch:"):
+    if url.startswith(_BRANCH):
         return redact(f"{match[0]}{place}{'?' if query else ''}{query}")
     values = [_without_value(part) for part in query.partition("#")[0].split("&") if part]
     return redact(f"{match[0]}{place}{'?' if values else ''}{'&'.join(values)}")

@@ -106,6 +106,12 @@ def test_a_plain_word_or_number_is_masked_in_addresses_alone(word):
     assert redact(f"http://ci:{word}@shop/") == "http://shop/"
 
 
+def test_the_path_of_a_repository_is_no_secret():
+    for address in ("git+branch://x?repository=", "git+branch://x?repository=/srv/c4n4ry-shop-1"):
+        conceal_url(address)
+        assert redact(address) == address
+
+
 def test_what_a_channel_is_about_is_taken_out_of_its_texts_however_plain_it_is():
     said_by_server = "535 no: secret (c2VjcmV0) for \0ann\0secret"
     assert redact(said_by_server, "secret", "\0ann\0secret") == "535 no: *** (***) for ***"

@@ -60,6 +60,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
         store = RunStore(store.url)
         Path(name, "copies").mkdir(mode=0o777)
         Path(name, "copies").chmod(0o777)
+        store.folder.chmod(0o555)  # who is no administrator owns it
         with as_nobody():
             assert list(store.runs()["id"]) == [ids[0], ids[3]]
             assert list(store.broken()) == [ids[2]]
@@ -70,7 +71,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
             assert {item.name for item in plan_retention(store, Retention(most_bytes=0), {})} == {ids[0], ids[3]}
             found = sync(store, RunStore(f"{name}/copies/runs"))
             assert (len(found.copied), {name for name, _ in found.refused}) == (1, {ids[2], ids[3]})
-        for path in closed:
+        for path in (store.folder, *closed):
             path.chmod(0o755)
 
 
