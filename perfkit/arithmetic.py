@@ -107,6 +107,11 @@ class Arithmetic:
     levels: LevelArithmetic | None = None
     rates: RateArithmetic | None = None
 
+    def __post_init__(self) -> None:
+        for side in ("baseline", "candidate"):
+            values = tuple(None if value is None else float(value) for value in getattr(self, side))
+            object.__setattr__(self, side, values)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         plain = asdict(self)

@@ -237,6 +237,7 @@ class _RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     source: str | None
     load: LoadProfile = LoadProfile()
+    requests: Count | None = None
 
     def run(self) -> Run:
         """Without services, which the summary does not hold."""
@@ -254,6 +255,7 @@ class _RunSummary(msgspec.Struct, frozen=True, kw_only=True):
             environment=self.environment,
             git=self.git,
             source=self.source,
+            summary_requests=self.requests,
         )
 
 

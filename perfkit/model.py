@@ -239,6 +239,7 @@ class Run:
     content_hash: str | None = None
     stages: tuple[StageStats, ...] = ()  # one per stage of the profile; empty when the load is one level
     source: str | None = None
+    summary_requests: int | None = None  # of a run whose services are not at hand, as a result file tells it
     load_requests: Callable[[], pd.DataFrame] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -248,6 +249,12 @@ class Run:
         object.__setattr__(self, "target", public_url(self.target) if isinstance(self.target, str) else self.target)
         for name in ("services", "labels", "environment", "git", "versions"):
             object.__setattr__(self, name, _public(getattr(self, name)))
+
+    @property
+    def request_count(self) -> int | None:
+        """Requests of all services; ``None`` where one of them cannot say."""
+        counts = [stats.count for stats in self.services.values()]
+        return sum(count or 0 for count in counts) if counts and None not in counts else self.summary_requests
 
     def requests(self) -> pd.DataFrame | None:
         """Every request of the run, or ``None`` when only a summary was kept."""
@@ -344,7 +351,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "duration_s": run.duration_s,
         "profile": run.profile.describe(),
         "load": run.profile.to_dict(),
-        "requests": sum(stats.count or 0 for stats in run.services.values()) if run.services else None,
+        "requests": run.request_count,
         "tool": run.tool,
         "target": run.target,
         "labels": dict(run.labels),

@@ -308,7 +308,7 @@ def test_the_worst_scenario_comes_first():
     rows = re.findall(r"<bdi>(.*?)</bdi>", html)
     assert rows == ["torn", "slow", "unsure", "calm"]
     assert "3 of 4 scenarios need a look." in html
-    assert "1 failed, 1 regression, 1 inconclusive, 1 no change" in html
+    assert "1 failed, 1 regression, 1 inconclusive, 1 no regression" in html
     assert '<a href="torn/executed.ipynb">notebook of the failure</a> <span class="pk-of">! failed</span>' in html
     assert "4 reports, 1 could not be made · store data/runs" in html
 

@@ -155,7 +155,7 @@ def test_the_command_comments_and_changes_in_place(server, tmp_path, monkeypatch
     monkeypatch.setenv("GITHUB_REF", "refs/pull/1/merge")
     monkeypatch.delenv("GITHUB_EVENT_PATH", raising=False)
     base = side(rng, 5)
-    for number, (slower, verdict) in enumerate(((1.3, "regression"), (1.0, "no change"))):
+    for number, (slower, verdict) in enumerate(((1.3, "regression"), (1.0, "no regression"))):
         comparison = compare(base, side(rng, 5, first=5 + 5 * number, slower=slower))
         (tmp_path / "result.json").write_text(json.dumps(comparison.to_dict()))
         code, out, err = said("comment", ".", "--link", "https://ci.example/{report}")

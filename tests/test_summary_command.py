@@ -101,7 +101,7 @@ def test_the_page_is_added_to_what_other_steps_said(slower, same, tmp_path, monk
     assert text.startswith("before\n# Load tests\n\n| Verdict | Scenario | Report | What it says |")
     assert "| ✗ regression | api | compare | rag_service got worse: " in text
     assert "<details open><summary>✗ regression: api, compare</summary>" in text
-    assert "<details><summary>✓ no change: api, compare</summary>" in text
+    assert "<details><summary>✓ no regression: api, compare</summary>" in text
 
 
 def test_a_summary_that_cannot_be_written_is_told(slower, tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_annotations_say_how_serious_it_is(slower, same, unsure, invalid):
     assert lines[0].startswith("::error title=perfkit compare api%3A ✗ regression::rag_service got worse: ")
     assert "%25 [" in lines[0]
     assert lines[1].startswith("::error title=perfkit compare api%3A ⊘ invalid::The runs cannot be judged. ")
-    assert "further runs on each side would settle it." in out
+    assert "further runs on each side would settle " in out
 
 
 def test_at_most_ten_annotations_of_a_kind(rng, tmp_path):
@@ -234,7 +234,7 @@ def test_a_history_is_told_like_a_comparison(history, tmp_path, monkeypatch):
     assert any(line.startswith("::error title=perfkit compare api%3A ✗ regression::Worse: ") for line in lines)
     said("summary", trend, against, "--junit", tmp_path / "junit.xml")
     suites = junit((tmp_path / "junit.xml").read_text())
-    assert [case.get("name")[:19] for case in suites[0].iter("testcase")] == ["no change since run"]
+    assert [case.get("name")[:23] for case in suites[0].iter("testcase")] == ["no regression since run"]
     assert int(suites[0].get("failures")) == 1
 
 

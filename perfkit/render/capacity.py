@@ -19,6 +19,7 @@ from perfkit.render.theme import (
     format_number,
     format_p,
     format_signed,
+    likely_direction,
     shorten,
 )
 from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, Estimate
@@ -245,6 +246,15 @@ def differences_table(capacity: Capacity) -> Html:
     return Html(html, text=f"{len(capacity.differences)} questions")
 
 
+def _word(difference: Difference) -> str:
+    """As `finding_word`: no row says that nothing changed beside an interval that leaves out zero."""
+    word = VERDICT_WORDS[difference.verdict]
+    if difference.verdict not in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE):
+        return word
+    direction = likely_direction(difference.worse, difference.ci_low, difference.ci_high)
+    return f"{word}, likely {direction}" if direction else word
+
+
 def _difference_cells(difference: Difference, notes: Sequence[str]) -> dict[str, Any]:
     def value(number: float | None) -> str:
         unit = {"load": "", "1/s": "/s"}.get(difference.unit, f" {difference.unit}")
@@ -258,7 +268,7 @@ def _difference_cells(difference: Difference, notes: Sequence[str]) -> dict[str,
         "gating": difference.gating,
         "verdict": difference.verdict.value,
         "symbol": VERDICT_SYMBOLS[difference.verdict],
-        "word": VERDICT_WORDS[difference.verdict],
+        "word": _word(difference),
         "change": UNKNOWN if difference.change_pct is None else f"{format_signed(difference.change_pct, '%')} %",
         "interval": f"[{'-∞' if low == '∞' else low}, {'+∞' if high == '∞' else high}]" if known else UNKNOWN,
         BASELINE: value(difference.baseline),

@@ -11,6 +11,7 @@ from perfkit.news import News
 from perfkit.render.theme import (
     UNKNOWN,
     clean,
+    finding_text,
     format_change,
     format_interval,
     format_signed,
@@ -28,9 +29,10 @@ ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict.INCON
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One effect in a table; all is ready to be read."""
+    """One effect in a table; all is ready to be read, ``text`` is its verdict."""
 
     verdict: Verdict
+    text: str
     service: str
     metric: str
     change: str
@@ -76,6 +78,7 @@ def _finding(finding: Finding) -> Row:
     interval = format_interval(finding)
     return Row(
         finding.verdict,
+        finding_text(finding),
         shorten(finding.service, NAME),
         Metric(finding.metric).title,
         format_change(finding),
@@ -97,8 +100,10 @@ def _movements(result: Result, news: News | None, title: str) -> Table:
 def _movement(item: Movement) -> Row:
     unit = item.metric.change_unit
     ends = [format_signed(end, unit) for end in (item.size_low, item.size_high)]
+    verdict = Verdict.REGRESSION if item.is_worse else Verdict.IMPROVEMENT
     return Row(
-        Verdict.REGRESSION if item.is_worse else Verdict.IMPROVEMENT,
+        verdict,
+        verdict_text(verdict),
         shorten(item.service, NAME),
         item.metric.title,
         f"{format_signed(item.size, unit)} {unit}",
@@ -114,5 +119,5 @@ def count_runs(count: int) -> str:
 
 
 def row_verdict(row: Row) -> str:
-    """``✗ regression``."""
-    return verdict_text(row.verdict)
+    """``✗ regression``, ``✓ no regression, likely better``."""
+    return row.text

@@ -19,13 +19,13 @@ from perfkit.render.theme import (
     VERDICT_COLOURS,
     VERDICT_MARKERS,
     VERDICT_WORDS,
+    finding_text,
     format_change,
     format_interval,
     format_value,
     label,
     layout,
     shorten,
-    verdict_text,
 )
 
 _ROW = 24  # pixels
@@ -54,7 +54,7 @@ def forest(comparison: Comparison) -> go.Figure | Note:
     """Every effect with its interval: left of zero is less than the baseline, right of it more.
 
     Percent and percentage points have a panel each.  The tolerance is the shaded stretch on the worse side of each row:
-    a regression's mark lies beyond it, *no change* has its whole interval short of its end.  An arrow says that an
+    a regression's mark lies beyond it, *no regression* has its whole interval short of its end.  An arrow says that an
     interval goes on beyond the axis.  A finding without an estimate has a row which says so.
     """
     telling = _most_telling(comparison.findings)
@@ -238,7 +238,7 @@ def _goes_on(finding: Finding, side: int, reach: float) -> bool:
 def _hover(finding: Finding) -> str:
     lines = [
         f"<b>{label(finding.service, 60)}</b> · {_title(finding)}",
-        f"{verdict_text(finding.verdict)}: {format_change(finding)} {format_interval(finding)}",
+        f"{finding_text(finding)}: {format_change(finding)} {format_interval(finding)}",
         f"{format_value(finding.metric, finding.baseline)} → {format_value(finding.metric, finding.candidate)}",
     ]
     if finding.limit:

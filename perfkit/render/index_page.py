@@ -72,7 +72,7 @@ def _answer(overview: Overview) -> str:
 
 
 def _counts(overview: Overview) -> str:
-    """Scenarios by the worst that is said of them: ``1 failed, 2 no change``; empty when all are alike."""
+    """Scenarios by the worst that is said of them: ``1 failed, 2 no regression``; empty when all are alike."""
     ranked = Counter(worst(entries).word for _, entries in overview.scenarios)
     parts = [f"{count} {word_text(word).split(' ', 1)[-1]}" for word, count in ranked.items()]
     return ", ".join(parts) if len(parts) > 1 else ""

@@ -118,7 +118,7 @@ def spread_comment(episode: Episode, services: Sequence[str]) -> str:
 def over_comment(episode: Episode | None, scenario: str) -> str:
     """That it is over."""
     if episode is None:
-        return f"**Over.** {escape(scenario, 60)}, judged against the same baseline, now shows no change for the worse."
+        return f"**Over.** {escape(scenario, 60)}, judged against the same baseline, now shows no regression."
     lead = episode.last.worse[0]
     return (
         f"**Over.** {lead.metric.title} of {escape(lead.service, 80)} stands nearer to where it was before "
@@ -233,7 +233,7 @@ def _evidence(story: Story) -> str:
 
 def _acknowledge(story: Story) -> str:
     if not story.watched:
-        text = "Close this issue. It stays closed until the same baseline shows no change and then a regression again."
+        text = "Close this issue. It stays closed until the same baseline shows no regression, and then one."
     else:
         line = acknowledge_line(story.episode.last.event.id)
         text = (

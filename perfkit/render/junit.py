@@ -88,7 +88,7 @@ def _history_cases(result: Result) -> Iterator[_Case]:
     failing = {alert["id"] for alert in result.document["watch"]["alerts"] if alert["fails"]}
     for episode in result.episodes:
         event = episode.last.event
-        name = f"no change since run {event.id}"
+        name = f"no regression since run {event.id}"
         yield _Case(name, "failure", "regression", event.headline) if event.id in failing else _Case(name)
     if not result.episodes:
         yield _Case("nothing got worse")

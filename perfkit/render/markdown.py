@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from perfkit.model import Comparison, Finding, Metric, Side, Verdict
 from perfkit.render.theme import (
+    UNKNOWN,
+    finding_text,
     format_change,
     format_interval,
     format_p,
@@ -80,7 +82,7 @@ def _evidence(comparison: Comparison) -> str:
     )
     rows = [
         (
-            verdict_text(f.verdict),
+            finding_text(f),
             *_name(f),
             *_values(f),
             format_change(f),
@@ -126,7 +128,7 @@ def _side_rows(title: str, side: Side) -> list[tuple[str, ...]]:
             escape(run.id),
             escape(run.scenario),
             escape(run.profile.describe()),
-            f"{sum(stats.count or 0 for stats in run.services.values()):,}" if run.services else "~",
+            UNKNOWN if run.request_count is None else f"{run.request_count:,}",
             "yes" if run.validity.ok else "no",
         )
         for run in side.runs

@@ -17,6 +17,7 @@ from perfkit.render.theme import (
     VERDICT_SYMBOLS,
     VERDICT_WORDS,
     clean,
+    finding_word,
     format_change,
     format_interval,
     format_number,
@@ -84,7 +85,7 @@ def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
         "gating": finding.gating,
         "verdict": finding.verdict.value,
         "symbol": VERDICT_SYMBOLS[finding.verdict],
-        "word": VERDICT_WORDS[finding.verdict],
+        "word": finding_word(finding),
         "change": format_change(finding),
         "interval": format_interval(finding),
         "baseline": format_value(finding.metric, finding.baseline),
@@ -134,13 +135,12 @@ def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
 
 
 def _run_cells(side: str, run: Run) -> dict[str, Any]:
-    known = [stats.count for stats in run.services.values() if stats.count is not None]
     return {
         "side": side,
         "id": run.id,
         "started": run.started_at.strftime("%Y-%m-%d %H:%M:%S") if run.started_at else UNKNOWN,
         "duration": f"{run.duration_s:.0f} s" if run.duration_s is not None else UNKNOWN,
-        "requests": f"{sum(known):,}" if known else UNKNOWN,
+        "requests": UNKNOWN if run.request_count is None else f"{run.request_count:,}",
         "valid": run.validity.ok,
         "problems": len(run.validity.problems),
     }

@@ -9,6 +9,7 @@ from perfkit.model import Comparison, Finding, Metric, Verdict
 from perfkit.render.theme import (
     SHORT_METRICS,
     clean,
+    finding_text,
     format_change,
     format_interval,
     format_p,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LEFT_OUT = ("detectable", "p", "to settle", "tolerance")  # on a narrow terminal, in this order
+VERDICT_WIDTH = 16  # on a narrow terminal: "✓ no regression," and what its interval adds on the next line
 STYLES = {
     Verdict.REGRESSION: "bold red",
     Verdict.IMPROVEMENT: "green",
@@ -60,12 +62,12 @@ def findings_table(comparison: Comparison, console: Console) -> Table:
     """All findings, one row each; on a narrow terminal the columns that matter least are left out."""
     unlimited = console.options.update_width(10_000)  # measured in the real width, nothing is ever too wide
     columns = _columns(comparison)
-    for title in (None, *LEFT_OUT):
+    for title in (None, "", *LEFT_OUT):
         columns.pop(title or "", None)
-        table = _table(comparison, columns, gap=2)
+        table = _table(comparison, columns, gap=2, verdict_width=None if title is None else VERDICT_WIDTH)
         if console.measure(table, options=unlimited).maximum <= console.width:
             return table
-    return _table(comparison, columns, gap=1)
+    return _table(comparison, columns, gap=1, verdict_width=VERDICT_WIDTH)
 
 
 def _columns(comparison: Comparison) -> dict[str, Callable[[Finding], str]]:
@@ -87,7 +89,9 @@ def _columns(comparison: Comparison) -> dict[str, Callable[[Finding], str]]:
     }
 
 
-def _table(comparison: Comparison, columns: Mapping[str, Callable[[Finding], str]], gap: int) -> Table:
+def _table(
+    comparison: Comparison, columns: Mapping[str, Callable[[Finding], str]], gap: int, verdict_width: int | None
+) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -96,13 +100,13 @@ def _table(comparison: Comparison, columns: Mapping[str, Callable[[Finding], str
     table.add_column("metric", no_wrap=True)
     for title in columns:
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict", max_width=verdict_width, no_wrap=verdict_width is None)
     above = None
     for finding in comparison.findings:
         service = "" if finding.service == above else shorten(finding.service)
         above = finding.service
         metric = SHORT_METRICS.get(finding.metric, finding.metric)
-        verdict = Text(verdict_text(finding.verdict), style=STYLES[finding.verdict])
+        verdict = Text(finding_text(finding), style=STYLES[finding.verdict])
         table.add_row(*map(Text, (service, metric, *(cell(finding) for cell in columns.values()))), verdict)
     return table
 

@@ -57,7 +57,7 @@ VERDICT_WORDS: Mapping[Verdict, str] = MappingProxyType(
     {
         Verdict.REGRESSION: "regression",
         Verdict.IMPROVEMENT: "improvement",
-        Verdict.NO_CHANGE: "no change",
+        Verdict.NO_CHANGE: "no regression",  # what is shown is one-sided: not worse than is accepted
         Verdict.INCONCLUSIVE: "inconclusive",
         Verdict.INVALID: "invalid",
     }
@@ -79,6 +79,36 @@ SHORT_METRICS: Mapping[str, str] = MappingProxyType(
 def verdict_text(verdict: Verdict) -> str:
     """Symbol and word: ``✗ regression``."""
     return f"{VERDICT_SYMBOLS[verdict]} {VERDICT_WORDS[verdict]}"
+
+
+def likely_direction(worse: int, low: float | None, high: float | None) -> str:
+    """``worse`` or ``better`` where an interval leaves out zero; else empty.  ``worse`` is +1 where more is worse.
+
+    >>> [likely_direction(1, *interval) for interval in ((0.5, 2.0), (-3.0, -1.0), (-1.0, 1.0), (None, None))]
+    ['worse', 'better', '', '']
+    """
+    rises, falls = low is not None and low > 0, high is not None and high < 0
+    return ("worse" if rises == (worse > 0) else "better") if rises != falls else ""
+
+
+def finding_word(finding: Finding) -> str:
+    """The verdict of a row, in words that its interval bears out: ``no regression, likely better``.
+
+    A change beyond chance is named where it is not called: short of its part of the alarm budget, or of the tolerance.
+    """
+    word = VERDICT_WORDS[finding.verdict]
+    if finding.objective:
+        return "limit kept" if finding.verdict is Verdict.NO_CHANGE else word
+    judged = finding.arithmetic is None or finding.arithmetic.verdict == finding.verdict
+    if finding.verdict not in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE) or not judged:
+        return word
+    direction = likely_direction(Metric(finding.metric).worse, finding.ci_low, finding.ci_high)
+    return f"{word}, likely {direction}" if direction else word
+
+
+def finding_text(finding: Finding) -> str:
+    """Symbol and `finding_word`."""
+    return f"{VERDICT_SYMBOLS[finding.verdict]} {finding_word(finding)}"
 
 
 def format_number(value: float) -> str:

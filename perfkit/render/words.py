@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from perfkit.model import Comparison, Finding, Metric, Severity, Verdict
@@ -116,17 +117,40 @@ def _own_step(comparison: Comparison) -> str:
 
 
 def _to_settle(comparison: Comparison) -> str:
-    """The most demanding gating question decides; what no number of runs would settle is said."""
-    gating = [f for f in comparison.findings if f.gating and f.verdict is Verdict.INCONCLUSIVE]
-    hardest = max(gating, key=lambda f: f.runs_needed or 0, default=None)
-    text = settle(hardest) if hardest is not None else ""
-    hopeless = sum(not settle(finding) for finding in gating)
-    rest = (
-        f" {hopeless} open {_plural(hopeless, 'question')} cannot be settled by more runs like these (~ in the table)."
-        if hopeless
-        else ""
-    )
-    return f"About {text} would settle it.{rest}" if text else rest.strip()
+    """What would settle the open question that matters most, and how many others stay open."""
+    questions = open_questions(comparison)
+    if not questions:
+        return ""
+    first = questions[0]
+    name = f"{Metric(first.metric).title} of {shorten(first.service, 60)}"
+    text, why = settle(first), f" ({clean(first.warnings[0])})" if first.warnings else ""
+    advice = f"About {text} would settle {name}." if text else f"More runs like these cannot settle {name}{why}."
+    if len(questions) == 1:
+        return advice
+    others, hopeless = len(questions) - 1, sum(not settle(finding) for finding in questions[1:])
+    rest = f" {others} more gating {_plural(others, 'question')} {'is' if others == 1 else 'are'} open"
+    if not hopeless:
+        return f"{advice}{rest}; the table says how many runs would settle {'it' if others == 1 else 'each'}."
+    which = "it" if others == 1 else "any of them" if hopeless == others else f"{hopeless} of them"
+    return f"{advice}{rest}; more runs like these cannot settle {which} (~ in the table)."
+
+
+def open_questions(comparison: Comparison) -> list[Finding]:
+    """The gating questions that are open, the one that matters most first.
+
+    What was seen to be worse than is accepted comes first, the strongest evidence of it in front; then what has the
+    larger part of the alarm budget: the run as a whole, and the averages.  Of two alike, the one that fewer runs
+    settle.
+    """
+
+    def rank(finding: Finding) -> tuple[bool, float, float, float]:
+        worsening = (finding.change or 0.0) * Metric(finding.metric).worse
+        beyond = finding.tolerance is not None and worsening > finding.tolerance
+        share = finding.arithmetic.share if finding.arithmetic is not None else None
+        evidence = finding.p_value if beyond and finding.p_value is not None else 1.0
+        return not beyond, evidence, -(share or 0.0), float(finding.runs_needed or math.inf)
+
+    return sorted((f for f in comparison.findings if f.gating and f.verdict is Verdict.INCONCLUSIVE), key=rank)
 
 
 def settle(finding: Finding) -> str:

@@ -142,7 +142,7 @@ def _why_not_red(answer: Answer, slower_pct: float, fail_on: str) -> str:
             f"{lets}the {title} rose by {least['change_pct']:.0f} % ({slower_pct:g} % were injected), and the policy "
             f"accepts {least['tolerance']:g} %, no latency less; lower the tolerance."
         )
-    said = answer.verdict.replace("_", " ") or "nothing"
+    said = answer.verdict.replace("no_change", "no regression") or "nothing"
     return f"{lets}it said {said}, with exit code {answer.code}. Look at alpha and at the gating metrics; {_AGAIN}."
 
 
