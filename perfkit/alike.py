@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
 from perfkit.model import Check, Metric, Run, Severity
+from perfkit.validity.clock import misdated
 
 NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
 PRECISION_DIFFERS = 2.0  # factor between the steps to which the two sources round
@@ -27,6 +29,18 @@ def check_alike(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[C
         if not mixed and not name.startswith("label "):
             yield from _differs(name, facts)
     yield from _precision(baseline, candidate)
+    yield from _dates((*baseline, *candidate))
+
+
+def _dates(runs: Sequence[Run]) -> Iterator[Check]:
+    """Runs that cannot have been made when they say."""
+    now = datetime.now(UTC)
+    wrong = {run.id: text for run in runs if (text := misdated(run.started_at, now))}
+    if wrong:
+        first, text = next(iter(wrong.items()))
+        more = f" (and {len(wrong) - 1} more such runs)" if len(wrong) > 1 else ""
+        advice = f"Run {first} is {text}{more}: a clock was wrong. It is never taken for the newest of its history."
+        yield Check("clock", text, "the present", Severity.WARN, advice)
 
 
 def environment_of(run: Run) -> dict[str, str]:

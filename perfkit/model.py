@@ -375,6 +375,11 @@ class HistoryNote:
     lines: tuple[str, ...]
     document: Mapping[str, Any]
 
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What its next step names: services that are gone, another machine."""
+        return tuple(map(str, self.document.get("advice") or ()))
+
     def to_dict(self) -> dict[str, Any]:
         """The document, with the sentences."""
         return {**self.document, "news": list(self.news), "lines": list(self.lines)}

@@ -18,7 +18,7 @@ from perfkit.history.acknowledged import AcknowledgedFile
 from perfkit.history.against import judge_history, open_in_history
 from perfkit.history.baselines import Baselines
 from perfkit.history.selection import Past, in_time
-from perfkit.history.timeline import Timeline, load_timeline
+from perfkit.history.timeline import Timeline, load_timeline, under_names
 from perfkit.history.trend import known_events, trend_of
 from perfkit.history.watching import ScenarioWatch, watch_timeline
 from perfkit.judge import judge
@@ -185,8 +185,8 @@ def known_history(store: str, baseline: Sequence[Run], candidate: Sequence[Run])
     return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every})
 
 
-def timeline(store: str, scenario: str) -> Timeline:
-    """The runs of a scenario in time order, with every metric of every service.
+def timeline(store: str, scenario: str, policy: Policy | None = None) -> Timeline:
+    """The runs of a scenario in time order, with every metric of every service, under the names of the policy.
 
     A folder that does not exist is tried from the folder above too, for a notebook opened in ``notebooks/``.
 
@@ -195,7 +195,8 @@ def timeline(store: str, scenario: str) -> Timeline:
     StoreError
         The store has no run of the scenario; it names the nearest.
     """
-    return load_timeline(RunStore(found_beside(store)), scenario)
+    names = policy.service_names if policy is not None else {}
+    return under_names(load_timeline(RunStore(found_beside(store)), scenario), names)
 
 
 def acknowledged_in(history: Timeline, file: str | None, policy: Policy | None = None) -> dict[str, str]:

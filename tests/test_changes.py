@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from samples import plain_stats
 from samples import run as make_run
 
 from perfkit.cli import main
-from perfkit.cli.changes import exit_code
+from perfkit.cli.changes import exit_code, watched
 from perfkit.errors import HistoryError, MissingExtra, SettingsError
+from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement
 from perfkit.history.scan import CHUNK, Task, scan
 from perfkit.history.survey import stored_timelines, survey
 from perfkit.history.timeline import timeline_of
-from perfkit.model import Check, ServiceStats, Severity, Validity
+from perfkit.model import Check, Metric, ServiceStats, Severity, Validity
+from perfkit.policy import Policy
 from perfkit.store import RunStore
 
 HOSTILE = "<b>cart</b>|\x1b[31m"
@@ -150,18 +153,31 @@ def test_news_of_another_service_hide_no_regression(tmp_path, rng):
     assert [event.kind for event in found[0].events] == ["regression", "regression", "improvement"]
     (held,) = found[0].worsenings
     assert held.services == ("shop",)
-    assert exit_code(found, "regression") == 1
-    assert exit_code(found, "never") == 0
-    assert exit_code(found, "regression", {held.id}) == 0
+    assert judged(found, "regression", tmp_path) == 1
+    assert judged(found, "never", tmp_path) == 0
+    assert judged(found, "regression", tmp_path, held.id) == 0
+
+
+def judged(found, fail_on, folder, *acknowledged):
+    """The exit code, with events acknowledged under these names."""
+    file = AcknowledgedFile(folder / "acknowledged.json")
+    for name in acknowledged:
+        event = next(event for event in found[0].events if event.answers_to(name))
+        around = [found[0].timeline.moments[i].run_id for i in range(event.index - 2, event.index + 3)]
+        moved = tuple(KnownMovement.of_movement(item) for item in event.movements)
+        every = (*moved, *(replace(item, metric=metric) for item in moved for metric in Metric))
+        at = name if name in around else event.id
+        file.add(Acknowledgement(at, found[0].scenario, tuple(around), every, "known", "me", datetime.now(UTC)))
+    watches = watched(found, Policy(), file.path, folder / "baselines")
+    return exit_code(found, watches, fail_on)
 
 
 def test_what_is_acknowledged_fails_no_more(tmp_path, rng):
     found = survey(stored_timelines(filled(tmp_path, rng)))
     event = found[0].events[-1]
-    assert exit_code(found, "regression") == 1
-    assert exit_code(found, "regression", {event.id}) == 0
-    assert exit_code(found, "regression", {event.aliases[0]}) == 0  # the name it had before a run more was known
-    assert exit_code(found, "regression", {"another"}) == 1
+    assert judged(found, "regression", tmp_path) == 1
+    assert judged(found, "regression", tmp_path / "id", event.id) == 0
+    assert judged(found, "regression", tmp_path / "alias", event.aliases[0]) == 0  # before a run more was known
 
 
 def many(rng, count=60, n=3000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from perfkit.model import Metric, Run
 from perfkit.store import RunStore
 from perfkit.store.place import GIT, public_address
 from perfkit.store.redacted import exposed_documents
+from perfkit.validity.clock import misdated
 
 PROBE = ".noise/audit"  # a derived file, hidden, in a folder that the store has anyway
 MOST_DOCUMENTS = 5_000  # runs, the newest, that are looked at for secrets: a second
@@ -34,10 +36,26 @@ def store_remarks(url: str) -> tuple[RunStore | None, list[Remark]]:
     if broken:
         advice = "`perfkit runs verify` says what is wrong; restore them from a copy, or remove them."
         said = [Remark("store", url, Grade.WARN, f"{len(broken)} broken runs: {listed(broken)}", advice)]
+    said += _misdated(store)
     if (why := _why_not_writable(store)) is not None:
         advice = "`perfkit run` could not keep what it measures: correct the permissions, or name another store."
         said.append(Remark("store", url, Grade.ERROR, f"cannot be written: {why}", advice))
     return store, said
+
+
+def _misdated(store: RunStore) -> Iterator[Remark]:
+    """Runs that cannot have been made when they say."""
+    now, frame = datetime.now(UTC), store.runs()
+    pairs = zip(frame["id"], frame["started_at"], strict=True)
+    wrong = {run_id: text for run_id, at in pairs if at == at and (text := misdated(at, now))}
+    if wrong:
+        noun = "run has" if len(wrong) == 1 else "runs have"
+        named = listed([f"{name} ({text})" for name, text in wrong.items()])
+        found = f"{len(wrong)} {noun} a wrong date: {named}"
+        advice = (
+            "A clock was wrong. They are never taken for the newest; `perfkit runs rm` or `quarantine` removes them."
+        )
+        yield Remark("store", store.url, Grade.WARN, found, advice)
 
 
 def _why_not_writable(store: RunStore) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from perfkit import workflow
@@ -21,6 +22,7 @@ from perfkit.render.notebook import Report, run_report
 from perfkit.results import read_result
 from perfkit.store import RunStore
 from perfkit.store.place import public_address
+from perfkit.validity.clock import in_future
 from perfkit.whole_file import write_whole
 
 SHOWN = 10  # runs in a picture of what is normal: the newest of the present level
@@ -49,7 +51,9 @@ def _compare(order: Order) -> Report:
     """The newest runs against the history before them, as ``perfkit compare --candidate`` judges them."""
     store = RunStore(order.store)
     frame = store.runs(scenario=order.scenario)
-    ids = frame[~frame["quarantined"].astype(bool)]["id"]
+    frame = frame[~frame["quarantined"].astype(bool)]
+    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
+    ids = frame["id"][[not flag for flag in late]]
     candidates = tuple(store.get(run_id) for run_id in ids.tail(order.newest))
     past = Past(store, Path(order.baselines), candidates=candidates)
     known = AcknowledgedFile(Path(order.acknowledged)).read()

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from perfkit.history.attribution import Attribution
     from perfkit.history.events import Happened
     from perfkit.history.survey import Attribute, Survey
+    from perfkit.history.watching import ScenarioWatch
+    from perfkit.policy import Policy
 
+EXIT_INVALID = 3
 PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 
 
@@ -40,10 +43,10 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
 @click.option(
     "--fail-on",
-    type=click.Choice(["regression", "never"]),
+    type=click.Choice(["regression", "inconclusive", "never"]),
     default="never",
     show_default=True,
-    help="Exit with 1 when the newest change of any series is for the worse and nobody acknowledged it.",
+    help="Exit with 1 while a worsening beyond its tolerance is open: neither taken back, acknowledged nor accepted.",
 )
 @click.option(
     "--repository",
@@ -75,7 +78,10 @@ def changes(
     """Show when the level of past runs changed.
 
     Changes of all metrics and services at one time are one event, with the commits between the last run before and the
-    first run after it.  Single strange runs are outliers and steady movement is drift; neither is an event.
+    first run after it.  Single strange runs are outliers and steady movement is drift; neither is an event.  A service
+    that ends or begins is one.
+
+    Exit codes: 3 where a history has no valid run; with --fail-on, 1 while a worsening is open.
 
     \b
     Examples:
@@ -88,7 +94,8 @@ def changes(
     from perfkit.cli.runs import tell_broken
     from perfkit.history.attribution import attribute
     from perfkit.history.survey import stored_timelines, survey
-    from perfkit.policy import Policy
+    from perfkit.history.timeline import under_names
+    from perfkit.render.theme import clean
     from perfkit.store import RunStore
 
     if all_ and scenarios:
@@ -96,10 +103,10 @@ def changes(
     if jobs is not None and scheduler is not None:
         raise click.UsageError("--jobs is about this machine, --scheduler about others: say one of them")
     settled = settings_of(settings)
-    judging = Policy.from_toml(policy) if policy else settled.policy
+    judging = settled.policy_of(policy)
     known = RunStore(store or settled.store)
     found = survey(
-        stored_timelines(known, scenarios),
+        [under_names(line, judging.service_names) for line in stored_timelines(known, scenarios)],
         services=services,
         metrics=metrics,
         alpha=alpha or judging.alpha,
@@ -119,7 +126,13 @@ def changes(
     tell_broken(known)
     silenced = acknowledged(found, settled.acknowledged)
     _write(found, format_, output, commits, silenced)
-    return exit_code(found, fail_on, silenced)
+    for of in found:
+        if of.invalid == len(of.timeline):
+            click.echo(f"! {of.scenario}: none of its {of.invalid} runs is valid: nothing can be judged", err=True)
+    watches = watched(found, judging, settled.acknowledged, settled.baselines) if fail_on != "never" else ()
+    for alert in (alert for watch in watches for alert in watch.alerts if alert.is_open):
+        click.echo(f"! {clean(alert.event.headline)} {alert.open_for} {alert.doubt}".rstrip(), err=True)
+    return exit_code(found, watches, fail_on)
 
 
 def acknowledged(found: Sequence[Survey], file: Path) -> frozenset[str]:
@@ -166,7 +179,32 @@ def _write(
         write(captured.get(), output)
 
 
-def exit_code(found: Sequence[Survey], fail_on: str, silenced: Collection[str] = ()) -> int:
-    """1 when it shall fail on regressions, and one holds that nobody acknowledged."""
-    bad = [event for survey in found for event in survey.worsenings if not any(map(event.answers_to, silenced))]
-    return int(fail_on == "regression" and bool(bad))
+def watched(
+    found: Sequence[Survey], policy: Policy, acknowledged_file: Path, baselines: Path
+) -> tuple[ScenarioWatch, ...]:
+    """What watching these histories came to: the judgement that reports, summaries, issues and mail give too."""
+    from datetime import UTC, datetime
+
+    from perfkit.history.acknowledged import AcknowledgedFile
+    from perfkit.history.baselines import Baselines
+    from perfkit.history.watching import watch_timeline
+
+    known, today = AcknowledgedFile(acknowledged_file).read(), datetime.now(UTC).date()
+    pinned = Baselines(baselines).all()
+    return tuple(
+        watch_timeline(of.timeline.unscaled(), policy.for_scenario(of.scenario), known, today, pinned) for of in found
+    )
+
+
+def exit_code(found: Sequence[Survey], watches: Sequence[ScenarioWatch], fail_on: str) -> int:
+    """3 where a history has no valid run; 1 when it shall fail, and one of the shown series is open."""
+    if any(of.invalid == len(of.timeline) for of in found):
+        return EXIT_INVALID
+    shown = [
+        alert
+        for of, watch in zip(found, watches, strict=False)
+        for alert in watch.alerts
+        if any((item.service, item.metric) in of.segmentations for item in alert.serious)
+    ]
+    failing = {"regression": [alert.fails for alert in shown], "inconclusive": [alert.is_open for alert in shown]}
+    return int(any(failing.get(fail_on, ())))

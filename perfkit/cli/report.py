@@ -198,7 +198,7 @@ def trend(
     known = settings_of(settings)
     place = store or known.store
     read_commit_url(commit_url)  # what is wrong is told before the notebook starts
-    history = workflow.timeline(place, scenario)
+    history = workflow.timeline(place, scenario, known.policy_of(policy))
     tell_broken(RunStore(place))
     if service is not None or metric is not None:
         workflow.trend_of(history, service=service, metric=metric)

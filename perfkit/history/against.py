@@ -14,7 +14,7 @@ earlier runs were outliers, it is therefore no regression by itself (`perfkit.hi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -22,12 +22,14 @@ from typing import Any
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.history.acknowledged import Acknowledgement, softened
 from perfkit.history.baselines import Baselines
+from perfkit.history.confounders import machine_of
 from perfkit.history.creep import Creep, creep_of
 from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
+from perfkit.history.service_mix import missing_services
 from perfkit.history.strays import doubted, strays_of
-from perfkit.history.timeline import Timeline, load_timeline, timeline_of
+from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.watching import SPENDING, Alert, ScenarioWatch, watch_timeline
 from perfkit.judge import judge, overall
 from perfkit.model import Comparison, HistoryNote, Run, Verdict
@@ -155,7 +157,7 @@ def open_in_history(
     if len(scenarios) != 1 or not len(past.store.runs(scenario=next(iter(scenarios)))):
         return ()
     scenario, own, until = next(iter(scenarios)), {run.id for run in candidates}, past.until
-    whole = load_timeline(past.store, scenario)
+    whole = under_names(load_timeline(past.store, scenario), policy.service_names)
     pull = pull_request_of(candidates, [(moment.run_id, moment.branch) for moment in whole.moments])
     kept = [
         number
@@ -254,6 +256,7 @@ def _document(
         "alpha_of_this_comparison": comparison.alpha,
         **watch.to_dict(),
         "anchors": [one.to_dict() for one in creep],
+        "advice": list(_advice(comparison, watch)),
     }
 
 
@@ -279,6 +282,18 @@ def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison, pul
         lines.append(f"{alert.event.headline} {heard} {_standing(alert)}".rstrip())
     lines += [change.headline for change in watch.services_changed]
     return lines
+
+
+def _advice(comparison: Comparison, watch: ScenarioWatch) -> Iterator[str]:
+    """What the next step names beside the findings."""
+    machines = [list(dict.fromkeys(map(machine_of, side.runs))) for side in (comparison.baseline, comparison.candidate)]
+    if comparison.verdict is Verdict.REGRESSION and all(map(all, machines)) and set(machines[1]) - set(machines[0]):
+        yield (
+            f"The candidate ran on another machine ({', '.join(machines[1][:2])}) than the baseline "
+            f"({', '.join(machines[0][:2])}): repeat it there, or measure both on one machine."
+        )
+    for name, change in missing_services(watch.services_changed):
+        yield f"Service {name} has no requests since run {change.id}: find out why, unless it was removed on purpose."
 
 
 def _single(comparison: Comparison) -> str:

@@ -22,7 +22,9 @@ from perfkit.history.timeline import timeline_of
 from perfkit.model import Run, Severity
 from perfkit.service_names import renamed_runs
 from perfkit.store import RunStore
+from perfkit.validity.clock import in_future, misdated
 
+_NEWEST = ("rolling", "last")  # selectors that ask for the newest runs
 _OTHER_LOAD = ("load", "load_profile")  # checks that make runs of one history unlike each other
 
 
@@ -83,8 +85,9 @@ class Past:
 
     @property
     def now(self) -> datetime:
-        """The time at which a baseline's age is told: that of the candidates, else the present."""
-        return self.until or datetime.now(UTC)
+        """The time at which a baseline's age is told: that of the candidates, else the present; never the future."""
+        present = datetime.now(UTC)
+        return min(self.until or present, present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,26 @@ def select(text: str, past: Past) -> Selected:
         raise ReadError(f"{text}: no scenario {selector.scenario!r} in {past.store.url}{near}{there}")
     candidates = {run.id for run in past.candidates}
     every = [run for run in past.runs_of(selector.scenario) if run.validity.ok and run.id not in candidates]
+    every, late = _dated(every) if selector.kind in _NEWEST else (every, "")
     selected, notes = _CHOOSE[selector.kind](selector, every, past)
+    notes = (*notes, late) if late else notes
     if not selected:
         raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}")
     notes = (*notes, *told_of(str(selector), selected, every, past.now, past.alpha))
     left_out = past.left_out(selector.scenario)
     return Selected(selector, selected, tuple(dict.fromkeys((*notes, *left_out))), left_out)
+
+
+def _dated(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """The runs that are not dated in the future, which are never the newest, and a note on the others."""
+    now = datetime.now(UTC)
+    late = [run for run, flag in zip(runs, in_future([run.started_at for run in runs], now), strict=True) if flag]
+    if not late:
+        return list(runs), ""
+    more = f" and {len(late) - 1} more" if len(late) > 1 else ""
+    names = {run.id for run in late}
+    note = f"Run {late[0].id}{more} left out: {misdated(late[0].started_at, now)}."
+    return [run for run in runs if run.id not in names], note
 
 
 def in_time(runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from perfkit.alike import environment_of
-from perfkit.model import Metric, Run
+from perfkit.model import Check, Metric, Run, Severity, Validity
+from perfkit.service_names import new_name
 from perfkit.stats.summary import Floats
 from perfkit.store import RunStore
+from perfkit.validity.clock import in_future, misdated
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -71,6 +73,11 @@ class Timeline:
         scale = {key: values[at] for key, values in self.scale.items()}
         return Timeline(self.scenario, tuple(self.moments[i] for i in at), parts[0], parts[1], counts, scale)
 
+    def unscaled(self) -> Timeline:
+        """The timeline with its values as they were measured."""
+        series = {key: v / self.scale[key] if key in self.scale else v for key, v in self.series.items()}
+        return replace(self, series=series, scale={})
+
     def scale_at(self, key: tuple[str, Metric], run: int) -> float:
         """The factor of a series at one run; 1 where it has none."""
         return float(self.scale[key][run]) if key in self.scale else 1.0
@@ -90,6 +97,7 @@ def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
     own = sorted(
         (run for run in runs if run.scenario == scenario), key=lambda run: (run.started_at or _LONG_AGO, run.id)
     )
+    own = _without_future(own)
     names = list(dict.fromkeys(service for run in own if run.validity.ok for service in run.services))
     series: dict[tuple[str, Metric], Floats] = {}
     errors: dict[tuple[str, Metric], Floats] = {}
@@ -106,6 +114,19 @@ def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
     return Timeline(scenario, tuple(map(_moment, own)), series, errors, counts)
 
 
+def _without_future(runs: Sequence[Run]) -> list[Run]:
+    """Runs that are dated in the future are unfit for a history: nobody knows their place in it."""
+    now = datetime.now(UTC)
+    late = in_future([run.started_at for run in runs], now)
+    check = Check("clock", None, None, Severity.INVALID)
+    return [
+        replace(run, validity=Validity((replace(check, value=misdated(run.started_at, now)), *run.validity.checks)))
+        if is_late
+        else run
+        for run, is_late in zip(runs, late, strict=True)
+    ]
+
+
 def _count(run: Run, service: str) -> float:
     """Requests of a service in a run."""
     if not run.validity.ok:
@@ -120,7 +141,7 @@ def _known(value: float | None) -> float:
 
 def _moment(run: Run) -> Moment:
     bad = run.validity.problems[0] if not run.validity.ok else None
-    why = f"{bad.name}: {bad.value}" if bad is not None else ""
+    why = "" if bad is None else str(bad.value) if bad.name == "clock" else f"{bad.name}: {bad.value}"
     git = run.git
     return Moment(
         run.id,
@@ -132,6 +153,30 @@ def _moment(run: Run) -> Moment:
         why,
         tuple(sorted(environment_of(run).items())),
     )
+
+
+def under_names(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
+    """The timeline with the series of each old name in those of the name that its service has now.
+
+    Where runs have both, the value of the name that it has now counts, and requests are added up.
+    """
+    now = {service: new_name(service, names) for service in (*timeline.services, *timeline.counts)}
+    if all(service == name for service, name in now.items()):
+        return timeline
+    series: dict[tuple[str, Metric], Floats] = {}
+    errors: dict[tuple[str, Metric], Floats] = {}
+    ordered = sorted(timeline.series, key=lambda key: now[key[0]] != key[0])  # the names of today first
+    for service, metric in ordered:
+        key = now[service], metric
+        for merged, every in ((series, timeline.series), (errors, timeline.errors)):
+            own = every.get((service, metric))
+            if own is not None:
+                merged[key] = np.where(np.isnan(merged[key]), own, merged[key]) if key in merged else own
+    counts: dict[str, Floats] = {}
+    for service, own in timeline.counts.items():
+        name = now[service]
+        counts[name] = counts[name] + own if name in counts else own
+    return replace(timeline, series=series, errors=errors, counts=counts)
 
 
 def load_timeline(store: RunStore, scenario: str) -> Timeline:

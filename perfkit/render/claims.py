@@ -61,6 +61,12 @@ def account_of(result: Result) -> Account:
     return Account(result.scenario, kind, result.verdict, tuple(claims), result)
 
 
+def missing_texts(result: Result) -> tuple[str, ...]:
+    """What the history behind a result says of services that its newest runs lack."""
+    watch = result.document.get("history") or result.document.get("watch") or {}
+    return tuple(dict.fromkeys(str(one["sentence"]) for one in watch.get("missing_services") or ()))
+
+
 def account_in(entry: Entry, result: Result | None) -> Account:
     """An entry of an overview, told; with its result where it has one that judges."""
     if result is not None:
@@ -94,13 +100,20 @@ def _of_comparison(comparison: Comparison) -> Iterator[Claim]:
 
 
 def _of_history(result: Result) -> Iterator[Claim]:
-    failing = {alert["id"] for alert in result.document["watch"]["alerts"] if alert["fails"]}
-    news = sorted(result.news, key=lambda episode: episode.last.event.id not in failing)
+    alerts = {alert["id"]: alert for alert in result.document["watch"]["alerts"]}
+    news = sorted(result.news, key=lambda episode: not alerts[episode.last.event.id]["fails"])
     for episode in news:
-        event = episode.last.event
+        event, alert = episode.last.event, alerts[episode.last.event.id]
         again = " It came back." if episode.relapses else ""
-        yield Claim(Verdict.REGRESSION if event.id in failing else Verdict.NO_CHANGE, clean(event.headline) + again)
+        runs = alert.get("runs_open")
+        since = f" Open since then, {runs} run{'' if runs == 1 else 's'}." if runs and alert.get("open") else ""
+        doubt = f" {alert['doubt']}" if alert.get("doubt") else ""
+        word = Verdict.INCONCLUSIVE if alert.get("open") else Verdict.NO_CHANGE
+        yield Claim(Verdict.REGRESSION if alert["fails"] else word, clean(f"{event.headline}{again}{since}{doubt}"))
+    yield from (Claim(Verdict.NO_CHANGE, clean(text)) for text in missing_texts(result))
     if result.verdict is Verdict.INVALID:
         yield Claim(Verdict.INVALID, "None of its runs is valid: there is nothing to judge.")
+    elif not news and result.verdict is Verdict.INCONCLUSIVE:
+        yield Claim(result.verdict, "Too few valid runs to tell whether anything got worse.")
     elif not news:
         yield Claim(result.verdict, "Nothing got worse that is not known or over.")

@@ -88,6 +88,7 @@ def to_body(story: Story) -> str:
     parts = [
         _status(story),
         f"**{headline(story.episode)}**",
+        _beside(story.episode),
         _chart(story),
         _movements(story.episode.last),
         _times(story.episode),
@@ -148,6 +149,11 @@ def _status(story: Story) -> str:
     if story.standing == "known":
         return f"> {escape(story.reason[:1].upper() + story.reason[1:], 600)}."
     return ""
+
+
+def _beside(episode: Episode) -> str:
+    """What else changed where it began: the machine, versions, the load script, services."""
+    return "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in episode.last.event.coincides)
 
 
 def _chart(story: Story) -> str:

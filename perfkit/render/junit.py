@@ -85,12 +85,21 @@ def _name(finding: Finding) -> str:
 
 def _history_cases(result: Result) -> Iterator[_Case]:
     """Every worsening that was ever heard of is a case; one that is over or known passes."""
-    failing = {alert["id"] for alert in result.document["watch"]["alerts"] if alert["fails"]}
+    alerts = {alert["id"]: alert for alert in result.document["watch"]["alerts"]}
     for episode in result.episodes:
         event = episode.last.event
-        name = f"no regression since run {event.id}"
-        yield _Case(name, "failure", "regression", event.headline) if event.id in failing else _Case(name)
-    if not result.episodes:
+        alert, name = alerts[event.id], f"no regression since run {event.id}"
+        if alert["fails"]:
+            yield _Case(name, "failure", "regression", event.headline)
+        elif alert.get("open"):
+            yield _Case(name, "skipped", "inconclusive", f"{event.headline} {alert.get('doubt') or ''}".rstrip())
+        else:
+            yield _Case(name)
+    if result.verdict is Verdict.INVALID:
+        yield _Case("runs can be judged", "error", "invalid", "None of the runs is valid.")
+    elif not result.episodes and result.verdict is Verdict.INCONCLUSIVE:
+        yield _Case("nothing got worse", "skipped", "inconclusive", "Too few valid runs to tell.")
+    elif not result.episodes:
         yield _Case("nothing got worse")
 
 

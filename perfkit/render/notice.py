@@ -10,6 +10,7 @@ from perfkit.history.episodes import Episode
 from perfkit.history.events import Event
 from perfkit.model import Comparison, Verdict
 from perfkit.news import Known, News
+from perfkit.render.claims import missing_texts
 from perfkit.render.commands import acknowledge_line, bisect_line, judge_lines
 from perfkit.render.effect_tables import NAME, ORDER, Table, count_runs, effect_tables
 from perfkit.render.theme import (
@@ -23,6 +24,7 @@ from perfkit.results import Result
 
 MOST_HAPPENINGS = 8  # of each kind; the result has all
 MOST_COMMITS = 5
+LONGEST_HEADLINE = 400  # characters, with what else changed at the place
 MOST_WARNINGS = 5
 
 
@@ -163,7 +165,7 @@ def _called(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _over(known: Known) -> Happening:
-    return Happening("over", Verdict.IMPROVEMENT, (shorten(known.headline, 260),))
+    return Happening("over", Verdict.IMPROVEMENT, (shorten(known.headline, LONGEST_HEADLINE),))
 
 
 def _told(episode: Episode) -> Happening:
@@ -200,8 +202,11 @@ def _commits(found: Attribution | None) -> tuple[str, ...]:
 def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
     """What the comparison itself says that the events do not."""
     if comparison is None:
-        if not result.news:
+        if not result.news and result.verdict is Verdict.INCONCLUSIVE:
+            yield "Too few valid runs to tell whether any level got worse."
+        elif not result.news:
             yield "No level got worse, or what got worse is over or acknowledged."
+        yield from (shorten(text, LONGEST_HEADLINE) for text in missing_texts(result))
         return
     told = {one.last.event.headline for one in result.episodes}
     unheard = [
@@ -209,7 +214,7 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
         for text in (comparison.history.news if comparison.history is not None else ())
         if not any(text.startswith(headline) for headline in told)
     ]
-    yield from (shorten(text, 260) for text in unheard)
+    yield from (shorten(text, LONGEST_HEADLINE) for text in unheard)
     named = {service for one in result.news for service in one.last.services}
     findings = tuple(
         one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.service not in named
@@ -226,8 +231,13 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
 def _next(result: Result) -> str:
     """What its reader should do now."""
     if result.watched and result.news and result.verdict is not Verdict.INVALID:
-        return "Look at what came in between; acknowledge what is intended, and it stays silent."
-    return next_step(result.comparison) if result.comparison is not None else "Nothing to do."
+        missing = " ".join(f"Find out why: {text}" for text in missing_texts(result))
+        text = "Look at what came in between; acknowledge what is intended, and it stays silent."
+        return shorten(f"{text} {missing}".rstrip(), 2 * LONGEST_HEADLINE)
+    if result.comparison is not None:
+        return next_step(result.comparison)
+    missing = " ".join(missing_texts(result))
+    return shorten(f"Find out why: {missing}", 2 * LONGEST_HEADLINE) if missing else "Nothing to do."
 
 
 def _warnings(comparison: Comparison | None) -> tuple[str, ...]:

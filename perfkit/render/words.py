@@ -103,7 +103,15 @@ def _nothing_to_claim(comparison: Comparison) -> str:
 def next_step(comparison: Comparison) -> str:
     """What its reader should do now; what to do about what is missing comes last."""
     advice = dict.fromkeys(clean(gap.advice) for gap in comparison.gaps[:MOST_GAPS])
-    return " ".join(part for part in (_own_step(comparison), *advice) if part) or "Nothing to do."
+    return " ".join(part for part in (_own_step(comparison), *advice, *_of_history(comparison)) if part) or _NOTHING
+
+
+_NOTHING = "Nothing to do."
+
+
+def _of_history(comparison: Comparison) -> Sequence[str]:
+    """What the history knows to be missing, or to be different since: services, the candidate's machine."""
+    return tuple(clean(text) for text in comparison.history.advice) if comparison.history is not None else ()
 
 
 def _own_step(comparison: Comparison) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from perfkit.errors import did_you_mean
 from perfkit.model import Metric
 from perfkit.store.index_rows import ERROR
+from perfkit.validity.clock import in_future, misdated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +116,11 @@ def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str
     table = _in_time(of_scenario(table, scenario))
     ids = table["id"].to_pylist()
     valid = [ok and run_id not in set_aside for run_id, ok in zip(ids, table["valid"].to_pylist(), strict=True)]
+    times, now = table["started_at"].to_pylist(), datetime.now(UTC)
+    late = in_future(times, now)
+    dates = {run_id: misdated(time, now) for run_id, time, is_late in zip(ids, times, late, strict=True) if is_late}
+    valid = [ok and run_id not in dates for run_id, ok in zip(ids, valid, strict=True)]
+    set_aside = {**dates, **{run_id: f"quarantined: {reason}" for run_id, reason in set_aside.items()}}
     reasons = zip(ids, table["why_invalid"].to_pylist(), strict=True)
     values, errors, counts = _matrices(table, valid)
     return ScenarioSeries(
@@ -122,7 +128,7 @@ def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str
         tuple(ids),
         tuple(table["started_at"].to_pylist()),
         tuple(valid),
-        tuple(f"quarantined: {set_aside[run_id]}" if run_id in set_aside else why for run_id, why in reasons),
+        tuple(set_aside.get(run_id) or why for run_id, why in reasons),
         tuple(table["commit"].to_pylist()),
         tuple(table["branch"].to_pylist()),
         values,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from perfkit.document import Seal, read_stored
@@ -13,6 +14,7 @@ from perfkit.model import Run
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, check_requests, read_requests
 from perfkit.store.run_store import RunStore
 from perfkit.store.sealed import DROPPED, run_document
+from perfkit.validity.clock import misdated
 
 MISSING = f"{REQUESTS} is missing"
 
@@ -61,6 +63,8 @@ def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
         notes.append("has no seal: an earlier perfkit wrote it, and changes of its summary cannot be told")
     elif stored.changed:
         problems.append(f"{DOCUMENT} was changed after it was written")
+    if date := misdated(run.started_at, datetime.now(UTC)):
+        notes.append(f"is {date}: a clock was wrong, and it is never taken for the newest of its history")
     if run.id != run_id:
         notes.append(f"calls itself {run.id}: the folder was renamed or copied")
     problems += _requests(folder, seal, run)
