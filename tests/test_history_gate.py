@@ -449,10 +449,10 @@ def test_a_run_dated_in_the_future_is_named_and_never_the_newest(rng, tmp_path, 
     said = " ".join((captured.out + captured.err).split())
     assert date in said
     assert "far in the past" in said
-    main(["check", "--settings-only", "--store", url], sys.stdout, sys.stderr)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "2 runs have a wrong date" in said
-    assert late.id in said.replace(" ", "") or late.id[:20] in said
+    main(["check", "--settings-only", "--format", "json", "--store", url], sys.stdout, sys.stderr)
+    found = [one["found"] for one in json.loads(capsys.readouterr().out)["settings"]["remarks"]]
+    dates = f"{late.id} ({late.started_at:%Y-%m-%d}), {ancient.id} ({ancient.started_at:%Y-%m-%d})"
+    assert f"2 runs have a wrong date: {dates}" in found
 
 
 def test_a_history_that_is_all_in_the_future_means_that_the_clock_here_is_wrong(rng):

@@ -47,10 +47,11 @@ def _misdated(store: RunStore) -> Iterator[Remark]:
     """Runs that cannot have been made when they say."""
     now, frame = datetime.now(UTC), store.runs()
     pairs = zip(frame["id"], frame["started_at"], strict=True)
-    wrong = {run_id: text for run_id, at in pairs if at == at and (text := misdated(at, now))}
+    wrong = {run_id: at for run_id, at in pairs if at == at and misdated(at, now)}
     if wrong:
         noun = "run has" if len(wrong) == 1 else "runs have"
-        named = listed([f"{name} ({text})" for name, text in wrong.items()])
+        latest_first = sorted(wrong, key=lambda run_id: wrong[run_id], reverse=True)
+        named = listed([f"{name} ({wrong[name]:%Y-%m-%d})" for name in latest_first])
         found = f"{len(wrong)} {noun} a wrong date: {named}"
         advice = (
             "A clock was wrong. They are never taken for the newest; `perfkit runs rm` or `quarantine` removes them."
