@@ -69,7 +69,7 @@ def main():
                 f"closed, {users} users": measure(Path(name), host, **closed),
                 "open, constant": measure(Path(name), host, **opened),
                 "open, poisson": measure(Path(name), host, arrivals="poisson", **opened),
-                "open, 2 workers": measure(Path(name), host, Distribution(2, bind_port=free_port()), **opened),
+                "open, 2 workers": measure(Path(name), host, Distribution(2, bind_port=0), **opened),
             }
             for title, run in cases.items():
                 print(describe(title, run))

@@ -53,6 +53,8 @@ class Scenario:
         Command that starts the service from its sources, with ``{port}``; for comparisons with a commit.
     environment
         Variables set for the locustfile.
+    arguments
+        Further arguments of Locust: those that the locustfile itself declares, or the names of user classes.
     demo
         True for the built-in scenarios, which start the demo services when no host is given.
     """
@@ -74,6 +76,7 @@ class Scenario:
     max_in_flight: int | None = None
     stages: tuple[Stage, ...] = ()
     serve: str | None = None
+    arguments: tuple[str, ...] = field(default=(), repr=False)  # may hold a password
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -84,6 +87,8 @@ class Scenario:
                 raise ValueError(f"{name}: must be > 0 and finite, got {value!r}")
             if value > most:
                 raise ValueError(f"{name}: must be at most {most:,.0f}, got {str(value)[:30]}")
+        for word in self.arguments:
+            check_argument(word)
         conceal_url(self.host)
         conceal_environment(self.environment)
         _ = self.profile  # what contradicts itself is told now, not when the run begins
@@ -92,6 +97,58 @@ class Scenario:
     def profile(self) -> LoadProfile:
         """The load profile as asked for."""
         return plan_profile(self.kind, **{name: getattr(self, name) for name in LOAD})
+
+
+_ORDERED = {
+    ("-f", "--locustfile"): "say --locustfile, or locustfile in perfkit.toml",
+    ("-H", "--host"): "say --host, or host in perfkit.toml",
+    ("-u", "--users", "-r", "--spawn-rate"): "say --users and --spawn-rate of perfkit itself",
+    ("-t", "--run-time"): "say --duration",
+    ("-T", "--tags", "-E", "--exclude-tags"): "say tags or exclude_tags in perfkit.toml",
+    (
+        "--master",
+        "--worker",
+        "--processes",
+        "--expect-workers",
+        "--expect-workers-max-wait",
+    ): "say --workers or --master",
+    (
+        "--master-bind-host",
+        "--master-bind-port",
+        "--master-host",
+        "--master-port",
+    ): "they are options of perfkit run too",
+    (
+        *(
+            "--headless",
+            "--headful",
+            "--autostart",
+            "--autoquit",
+            "--config",
+            "--csv",
+            "--csv-full-history",
+            "--logfile",
+        ),
+        *(
+            "--print-stats",
+            "--only-summary",
+            "--skip-log-setup",
+            "--exit-code-on-error",
+            "--stop-timeout",
+            "-l",
+            "--list",
+        ),
+        *("--show-task-ratio", "--show-task-ratio-json", "-h", "--help", "-V", "--version"),
+    ): "perfkit decides it, so that every run is kept and ends",
+}
+
+
+def check_argument(word: str) -> None:
+    """``ValueError`` for an argument that tells Locust what perfkit tells it already."""
+    name = word.partition("=")[0] if word.startswith("--") else word[:2]
+    why = next((why for names, why in _ORDERED.items() if name in names), None)
+    if why is not None:
+        raise ValueError(f"Locust's {name} cannot be handed on: {why}")
 
 
 def _mission(name: str, users: int, rate: float, seconds: float, weights: str) -> Scenario:
@@ -211,7 +268,18 @@ def _scenarios(
 
 _NUMBERS = {"users": int, "spawn_rate": (int, float), "peak": (int, float, str), "max_in_flight": int}
 _TEXTS = {"host": "host", "profile": "kind", "arrivals": "arrivals", "serve": "serve"}
-_KEYS = ("locustfile", *_TEXTS, *_NUMBERS, "rate", "stages", "duration", "tags", "exclude_tags", "environment")
+_KEYS = (
+    "locustfile",
+    *_TEXTS,
+    *_NUMBERS,
+    "rate",
+    "stages",
+    "duration",
+    "tags",
+    "exclude_tags",
+    "arguments",
+    "environment",
+)
 
 
 def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inherited: Scenario | None) -> Scenario:
@@ -221,7 +289,7 @@ def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inher
     changes: dict[str, Any] = _load_of(table, place)
     if "locustfile" in table:
         changes["locustfile"] = base / typed(table["locustfile"], str, f"{place}: locustfile")
-    for key in ("tags", "exclude_tags"):
+    for key in ("tags", "exclude_tags", "arguments"):
         if key in table:
             changes[key] = texts(table[key], f"{place}: {key}")
     if "environment" in table:

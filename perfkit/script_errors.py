@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 LONGEST_MS = 24 * 3600 * 1000.0  # no load test waits longer for an answer; what is beyond is another unit, or a mistake
 LONGEST_TEXT = 120  # characters of a message that are kept
@@ -73,3 +76,41 @@ def short_text(text: str) -> str:
     line = next((line.strip() for line in text[:1000].splitlines() if line.strip()), "")
     line = _ID.sub("…", "".join(sign for sign in line if sign.isprintable()))
     return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
+
+
+def merged(parts: Iterable[ScriptErrors]) -> ScriptErrors:
+    """The counts of several processes as one."""
+    exceptions: dict[tuple[str, str], TaskException] = {}
+    skipped: Counter[tuple[str, str]] = Counter()
+    tasks = users = 0
+    for part in parts:
+        tasks, users = tasks + part.tasks, users + part.users
+        for one in part.exceptions:
+            known = exceptions.get((one.raised_in, one.kind))
+            count, after = (known.count, known.after_failure) if known else (0, 0)
+            exceptions[one.raised_in, one.kind] = replace(
+                known or one, count=count + one.count, after_failure=after + one.after_failure
+            )
+        for item in part.skipped:
+            skipped[item.service, item.fault] += item.count
+    return ScriptErrors(
+        tasks,
+        users,
+        tuple(sorted(exceptions.values(), key=lambda one: -one.count)),
+        tuple(SkippedRequests(*key, count) for key, count in skipped.most_common()),
+    )
+
+
+def to_plain(errors: ScriptErrors) -> dict[str, Any]:
+    """As it travels from a worker to its master, and into a file."""
+    return asdict(errors)
+
+
+def from_plain(plain: Mapping[str, Any]) -> ScriptErrors:
+    """Back from `to_plain`."""
+    return ScriptErrors(
+        plain["tasks"],
+        plain["users"],
+        tuple(TaskException(**one) for one in plain["exceptions"]),
+        tuple(SkippedRequests(**one) for one in plain["skipped"]),
+    )

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from perfkit.config import Scenario
-from perfkit.errors import LoadError, SettingsError
+from perfkit.errors import LoadStopped, NotComparable, SettingsError
+from perfkit.executions import was_stopped
 from perfkit.load.progress import Progress
 from perfkit.load.scenario_run import run_scenario
 from perfkit.load.served import checkout, served
@@ -114,12 +115,27 @@ class SideBySide:
     _longest_s: float = 0.0
 
     def decide(self) -> Outcome:
-        """Measure and compare as planned; ``LoadError`` when a run was interrupted or could not be made."""
-        outcome = self._look(1)
+        """Measure and compare as planned.
+
+        Raises
+        ------
+        LoadStopped
+            A signal to perfkit ended a run.
+        NotComparable
+            A run was interrupted otherwise.
+        LoadError
+            A run could not be made.
+        """
+        begun, limit = time.monotonic(), self.plan.max_time_s
+        share = 0.5 if self.plan.confirm else 1.0  # what the first comparison leaves is for the second
+        outcome = self._look(1, None if limit is None else begun + share * limit)
         if not self.plan.confirm or outcome.comparison.verdict is not Verdict.REGRESSION:
             return outcome
+        give_up = None if limit is None else begun + limit
+        if self._is_late(give_up):
+            return replace(outcome, why=f"{outcome.why}; not confirmed, for no time was left for a second comparison")
         self.tell("a regression was found; the comparison is repeated with fresh runs before it is called one")
-        second = self._look(2)
+        second = self._look(2, give_up)
         confirmed = second.comparison.verdict is Verdict.REGRESSION
         self._log(outcome.comparison, second.comparison, cleared=not confirmed)
         if confirmed:
@@ -128,31 +144,36 @@ class SideBySide:
         cleared = replace(second.comparison, warnings=(text, *second.comparison.warnings))
         return Outcome(cleared, f"an alarm was cleared; {second.why}", outcome.comparison)
 
-    def _look(self, round_: int) -> Outcome:
-        begun = time.monotonic()
+    def _look(self, round_: int, give_up: float | None) -> Outcome:
+        """Measure until the verdict is settled, the pairs are made or the time is over, on the monotonic clock."""
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
         looks, policy = self.plan.looks, self.plan.policy_per_look(self.policy)
         for pair in range(1, looks[-1] + 1):
-            if pair > 1 and self._is_late(begun):
+            if pair > 1 and self._is_late(give_up):
                 return self._spent(runs, policy)
             self._run_pair(pair, round_, runs)
-            if pair in looks:
-                comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
-                if pair == looks[-1] or comparison.verdict is not Verdict.INCONCLUSIVE:
-                    settled = (
-                        "settled" if comparison.verdict is not Verdict.INCONCLUSIVE else "all planned runs were made"
-                    )
-                    return Outcome(comparison, f"{settled} after {pair} pairs")
-                self.tell(f"after {pair} pairs: inconclusive")
+            is_fit = all(side[-1].validity.ok for side in runs.values())
+            if pair not in looks and is_fit:
+                continue
+            comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+            if comparison.verdict is Verdict.INVALID:  # a bad run stays: no further one would mend that
+                return Outcome(comparison, f"stopped after {_pairs(pair)}: the comparison is invalid")
+            if pair not in looks:
+                continue
+            if comparison.verdict is not Verdict.INCONCLUSIVE:
+                return Outcome(comparison, f"settled after {_pairs(pair)}")
+            if pair == looks[-1]:
+                return Outcome(comparison, f"all planned runs were made after {_pairs(pair)}")
+            self.tell(f"after {_pairs(pair)}: inconclusive")
         raise AssertionError("the last look ends the loop")
 
     def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> Outcome:
         comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
-        return Outcome(comparison, f"the time was spent after {len(runs['baseline'])} pairs")
+        return Outcome(comparison, f"the time was spent after {_pairs(len(runs['baseline']))}")
 
-    def _is_late(self, begun: float) -> bool:
-        limit = self.plan.max_time_s
-        return limit is not None and time.monotonic() - begun + self._longest_s > limit
+    def _is_late(self, give_up: float | None) -> bool:
+        """Whether a further pair would end too late, judged by the longest so far."""
+        return give_up is not None and time.monotonic() + self._longest_s > give_up
 
     def _run_pair(self, pair: int, round_: int, runs: dict[str, list[Run]]) -> None:
         begun = time.monotonic()
@@ -163,9 +184,12 @@ class SideBySide:
             labels = {**self.labels, "side": side, "pair": f"{round_}.{pair}"}
             report = None if self.on_progress is None else partial(self.on_progress, scenario)
             run = self.run_one(scenario, RunStore(self.store), labels, report)
-            if any(check.name == "interrupted" for check in run.validity.problems):
-                raise LoadError(
-                    f"run {run.id} was interrupted; the runs made until then are kept in {RunStore(self.store).url}"
+            interrupted = next((check for check in run.validity.problems if check.name == "interrupted"), None)
+            if interrupted is not None:
+                kind = LoadStopped if was_stopped(run) else NotComparable
+                raise kind(
+                    f"run {run.id} was interrupted: {interrupted.value}. The runs made until then are kept in "
+                    f"{RunStore(self.store).url}"
                 )
             runs[side].append(run)
         self._longest_s = max(self._longest_s, time.monotonic() - begun)
@@ -184,6 +208,10 @@ class SideBySide:
         if folder is not None:
             with (folder / ALARMS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pairs" if count > 1 else "1 pair"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Pairs: what disturbs both sides disturbs no comparison; looking often costs no false alarms; alarms are confirmed."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from samples import run as make_run
 from perfkit import Policy, compare
 from perfkit.cli import main
 from perfkit.config import Scenario
-from perfkit.errors import LoadError, SettingsError
+from perfkit.errors import LoadError, LoadStopped, NotComparable, SettingsError
 from perfkit.load.abort import parse_abort
 from perfkit.load.progress import Progress
 from perfkit.load.scenario_run import run_scenario
@@ -154,17 +155,86 @@ def test_an_alarm_is_confirmed_or_cleared_and_logged(rng, tmp_path):
 
 def test_no_pair_is_begun_that_would_end_too_late(rng, tmp_path):
     outcome = simulated(rng, tmp_path, Plan(50, until_settled=True, max_time_s=1e-9))
-    assert outcome.why == "the time was spent after 1 pairs"
+    assert outcome.why == "the time was spent after 1 pair"
     assert outcome.comparison.verdict == "inconclusive"
 
 
-def test_an_interrupted_run_ends_it(tmp_path):
-    killed = Validity((Check("interrupted", "stopped by Ctrl-C", "no", Severity.INVALID, ""),))
+class Clock:
+    """A monotonic clock that a run moves by ten seconds."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("perfkit.side_by_side.time.monotonic", lambda: self.now)
+
+    def runs(self, rng, change, slow_pair=None):
+        numbers, started = iter(range(10_000)), []
+
+        def run_one(_scenario, _store, labels, _report):
+            self.now += 60.0 if labels["pair"] == slow_pair else 10.0
+            started.append(labels["pair"])
+            level = 100 * (1 + change) if labels["side"] == "candidate" else 100
+            return made(rng, next(numbers), level=level, side=labels["side"], pair=labels["pair"])
+
+        return run_one, started
+
+
+@pytest.mark.parametrize(
+    ("limit", "pairs", "why"),
+    [
+        (200.0, 10, "confirmed by a second comparison; settled after 5 pairs"),  # 2 x 5 pairs of 20 s
+        (160.0, 8, "confirmed by a second comparison; the time was spent after 4 pairs"),
+        (130.0, 6, "confirmed by a second comparison; the time was spent after 3 pairs"),
+    ],
+)
+def test_a_confirmation_keeps_within_the_longest_time(rng, tmp_path, monkeypatch, limit, pairs, why):
+    clock = Clock(monkeypatch)
+    run_one, started = clock.runs(rng, 0.5)
+    targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
+    plan = Plan(5, max_time_s=limit, confirm=True)
+    outcome = SideBySide(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
+    assert clock.now - 1000.0 <= limit
+    assert (len(started), outcome.why) == (2 * pairs, why)
+
+
+def test_without_time_for_a_confirmation_the_regression_stands_and_says_so(rng, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    run_one, _ = clock.runs(rng, 0.5, slow_pair="1.3")
+    targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
+    plan = Plan(3, max_time_s=170.0, confirm=True)
+    outcome = SideBySide(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
+    assert outcome.comparison.verdict == "regression"
+    assert outcome.why == "settled after 3 pairs; not confirmed, for no time was left for a second comparison"
+
+
+@pytest.mark.parametrize(("bad_pair", "until_settled", "pairs"), [(1, True, 1), (2, True, 2), (4, False, 4)])
+def test_an_invalid_comparison_is_not_settled_and_ends_at_once(rng, tmp_path, bad_pair, until_settled, pairs):
+    numbers = iter(range(10_000))
+    frozen = Validity((Check("generator_stalled", 3.0, 1.0, Severity.INVALID, "It stood still."),))
+
+    def run_one(_scenario, _store, labels, _report):
+        run = made(rng, next(numbers), level=100, side=labels["side"], pair=labels["pair"])
+        is_bad = labels["side"] == "candidate" and labels["pair"] == f"1.{bad_pair}"
+        return replace(run, validity=frozen) if is_bad else run
+
+    targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
+    plan = Plan(6, until_settled=until_settled)
+    outcome = SideBySide(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
+    assert outcome.comparison.verdict == "invalid"
+    noun = "pair" if pairs == 1 else "pairs"
+    assert outcome.why == f"stopped after {pairs} {noun}: the comparison is invalid"
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [("stopped by Ctrl-C", LoadStopped), ("Locust was ended by SIGKILL (out of memory)", NotComparable)],
+)
+def test_an_interrupted_run_ends_it(tmp_path, reason, error):
+    killed = Validity((Check("interrupted", reason, "no", Severity.INVALID, ""),))
     targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
     ended = SideBySide(
         targets, str(tmp_path), POLICY, Plan(3), lambda _: None, run_one=lambda *_: make_run({}, validity=killed)
     )
-    with pytest.raises(LoadError, match="was interrupted"):
+    with pytest.raises(error, match=f"was interrupted: {re.escape(reason)}"):
         ended.decide()
 
 

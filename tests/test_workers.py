@@ -36,7 +36,7 @@ def distributed(folder, source=LOCUSTFILE, on_progress=None, distribution=None, 
     file = folder / "locustfile.py"
     file.write_text(source)
     store = RunStore(str(folder / "runs"))
-    distribution = distribution or Distribution(2, bind_port=free_port())
+    distribution = distribution or Distribution(2, bind_port=0)
     with serving() as server:
         scenario = Scenario("many", file, server.url, **load)
         run = run_scenario(scenario, store, {}, on_progress, distribution)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perfkit.render.theme import clean
+
 if TYPE_CHECKING:
     from perfkit.config import Scenario
     from perfkit.executions import Execution
@@ -29,8 +31,11 @@ def tell_end(execution: Execution) -> None:
     click.echo(
         f"{run.scenario}: {requests:,} requests, {failures:,} failures in {run.duration_s:.0f} s -> {run.source}"
     )
+    ignored = next((check.value for check in run.validity.checks if check.name == "locust_settings"), None)
+    if ignored is not None:
+        click.echo(clean(f"ignored: {ignored}: the load is what perfkit's settings and options say"), err=True)
     for check in run.validity.problems:
-        click.echo(f"! {check.severity.value}: {check.name} ({check.value}): {check.advice}", err=True)
+        click.echo(clean(f"! {check.severity.value}: {check.name} ({check.value}): {check.advice}"), err=True)
 
 
 def show_progress() -> Callable[[Scenario, Progress], None]:

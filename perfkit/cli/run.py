@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     from perfkit.side_by_side import Outcome, Plan
 
 EXIT_INTERRUPTED = 130
+ARGUMENTS = "perfkit.run.arguments"
 
 
-@click.command(short_help="Run load tests and keep every request.")
+class _Run(click.Command):
+    """Takes what follows ``--`` for arguments of Locust."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[ARGUMENTS], args = tuple(args[at + 1 :]), args[:at]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- ARGUMENT...]"]
+
+
+@click.command(cls=_Run, short_help="Run load tests and keep every request.")
 @click.argument("scenarios", nargs=-1, metavar="SCENARIO...")
 @click.option("--all", "all_", is_flag=True, help="Run every scenario in sequence.")
 @click.option("--host", callback=expanded, help="Base URL of the target: http://127.0.0.1:8000 or '${API_URL}'.")
@@ -121,6 +135,8 @@ def run(
 ) -> int:
     """Run load tests with Locust and keep every request of them.
 
+    Arguments that the locustfile itself declares follow after --.
+
     SCENARIO is a name from perfkit.toml, or one of the built-in ones: baseline, api, rag, mcp.  Those call three small
     demo services, which are started for the run unless --host says otherwise.
 
@@ -139,6 +155,7 @@ def run(
       perfkit run shop --compare-with http://127.0.0.1:8001 --until-settled --max-time 1h
       perfkit run shop --compare-with main --confirm
       perfkit run shop --compare-with main --until-settled --result result.json
+      perfkit run shop --duration 2m -- --my-arg 3
       perfkit run --all
     """
     from perfkit import workflow
@@ -167,6 +184,8 @@ def run(
         },
         "--{}".format,
     )
+    if arguments := click.get_current_context().meta.get(ARGUMENTS):
+        changes["arguments"] = arguments
     chosen = [chosen_scenario(name, known, locustfile, changes) for name in names]
     paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
     paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy, "--result": result}
@@ -218,10 +237,10 @@ def _tell_unknown_revision() -> None:
 
 def _distribution(workers: int | None, remote: int | None, host: str, port: int) -> Distribution | None:
     """A master and its workers, where they were asked for."""
-    from perfkit.load.locust import Distribution, free_port
+    from perfkit.load.locust import Distribution
 
     if workers is not None:
-        return Distribution(workers, bind_port=free_port())
+        return Distribution(workers, bind_port=0)
     return Distribution(remote, local=False, bind_host=host, bind_port=port) if remote is not None else None
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from perfkit.load import surroundings
 from perfkit.load.container import FACTS, RESULTS
 from perfkit.load.locust import ORDERLY_END_S, RECORDER
+from perfkit.load.locust_settings import without_early
 
 
 def main() -> int:
@@ -65,7 +66,7 @@ def _locust(order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "locust", "-f", files, *order["options"]],
         stdin=subprocess.DEVNULL,
         stdout=2,
-        env={**os.environ, **order["environment"], "PERFKIT_PROGRESS_FD": str(progress)},
+        env={**without_early(os.environ), **order["environment"], "PERFKIT_PROGRESS_FD": str(progress)},
         pass_fds=(progress,),
         start_new_session=True,
     )

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 class LocalWorkers:
     """Processes of Locust that connect to the master in this process; they write to its log."""
 
-    def __init__(self, count: int, locustfiles: str, host: str, port: int) -> None:
+    def __init__(self, count: int, locustfiles: str, host: str, port: int, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles, "--worker"]
-        address = ["--master-host", host, "--master-port", str(port)]
+        address = ["--master-host", host, "--master-port", str(port), *arguments]
         environment = {name: value for name, value in os.environ.items() if name != "PERFKIT_LOCAL_WORKERS"}
         self._processes: Sequence[subprocess.Popen[bytes]] = [
             subprocess.Popen([*command, *address], stdin=subprocess.DEVNULL, env=environment) for _ in range(count)

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from perfkit.errors import LoadError
+from perfkit.errors import LoadError, PerfkitError, SettingsError
 from perfkit.load.container import Container, explain, remove_container, start_contained
+from perfkit.load.locust_settings import ignored_early, without_early
 from perfkit.load.preflight import check_host, check_locust, check_locustfile
 from perfkit.load.progress import Progress
 from perfkit.load_profile import LoadProfile
@@ -32,6 +33,7 @@ RECORDING_NAME = "requests.arrow"
 STOP_TIMEOUT_S = 5  # requests in flight at the end may finish: those that would be cut off are the slow ones
 ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
 FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
+EXIT_USAGE = 2  # of Locust's command line
 EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
 LOG_TAIL_LINES = 40
 EARLY_S, EARLY_SHARE = (
@@ -58,7 +60,7 @@ class Distribution:
     workers: int
     local: bool = True
     bind_host: str = "127.0.0.1"
-    bind_port: int = 5557
+    bind_port: int = 5557  # 0: one that is free
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -141,11 +143,12 @@ class LocustCommand:
         }
         if self.distribution is not None and self.distribution.local:
             own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
+            own["PERFKIT_ARGUMENTS"] = json.dumps(self.arguments)
         if self.profile is not None:
             own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
         if self.host is not None:
             own["LOCUST_HOST"] = self.host
-        return {**self.environment, **own}
+        return {**without_early(self.environment), **own}
 
 
 def free_port() -> int:
@@ -176,6 +179,7 @@ class LocustOutcome:
     by_user: bool = False  # interrupted by a signal to this process
     early_end: str | None = None  # how it ended before its time by itself, empty when it did not; None: interrupted
     users_at_end: int | None = None  # when the load was to end
+    ignored_settings: tuple[str, ...] = ()  # of Locust's own, from variables and files
 
 
 def run_locust(
@@ -231,6 +235,7 @@ def run_locust(
         stop.by_user,
         None if interrupted else _early_end(command, returncode, last),
         last.get("users_at_end"),
+        (*ignored_early({**os.environ, **command.environment}), *last.get("ignored_settings", ())),
     )
 
 
@@ -320,7 +325,11 @@ def _start(command: LocustCommand, progress_fd: int) -> subprocess.Popen[bytes]:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **command.own_environment(), "PERFKIT_PROGRESS_FD": str(progress_fd)},
+                env={
+                    **without_early(os.environ),
+                    **command.own_environment(),
+                    "PERFKIT_PROGRESS_FD": str(progress_fd),
+                },
                 pass_fds=(progress_fd,),
                 start_new_session=True,
             )
@@ -380,7 +389,7 @@ def _judge(
     if "exit_code" not in last:
         if last.get("requests"):
             return False, None  # see `_early_end`
-        raise LoadError(_explain(command, returncode, said))
+        raise _failure(command, returncode, said)
     if returncode:
         return False, f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
     return False, None
@@ -402,6 +411,17 @@ def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any])
         return ""
     whom = "because its workers were lost" if last.get("lost_workers") else "by the locustfile"
     return f"ended after {ran_s:.0f} s of {planned_s:g} s {whom}"
+
+
+def _failure(command: LocustCommand, returncode: int, said: str) -> PerfkitError:
+    """Why there is no load: arguments that Locust refuses are wrong usage."""
+    refused = next((line.partition(": error: ")[2] for line in said.splitlines() if ": error: " in line), None)
+    if returncode == EXIT_USAGE and refused is not None:
+        return SettingsError(
+            f"{command.locustfile}: Locust refuses its arguments: {refused.rstrip('.')}. A locustfile's own arguments "
+            "are declared in it (events.init_command_line_parser) and given after --"
+        )
+    return LoadError(_explain(command, returncode, said))
 
 
 def _explain(command: LocustCommand, returncode: int, said: str) -> str:

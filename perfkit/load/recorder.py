@@ -12,6 +12,8 @@ PERFKIT_SCRIPT_ERRORS
     Path of a file about what the load script gets wrong, see `perfkit.script_errors`.
 PERFKIT_LOCAL_WORKERS
     Number of workers that a master shall start beside itself.
+PERFKIT_ARGUMENTS
+    Further arguments of Locust, for these workers, as JSON.
 PERFKIT_LOAD_PROFILE
     A `LoadProfile` as JSON, of stages of users or of arrivals; a shape in the locustfile has precedence.
 
@@ -39,13 +41,14 @@ from locust.runners import MasterRunner, WorkerRunner
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
 from perfkit.load.local_workers import LocalWorkers
+from perfkit.load.locust_settings import IGNORED, on_parser
 from perfkit.load.meter import Meter
 from perfkit.load.recording import RequestBuffer, usable_time
-from perfkit.load.script_counter import ScriptCounter, merged, note_failure, write
+from perfkit.load.script_counter import ScriptCounter, note_failure, write
 from perfkit.load.sinks import FileSink, Gatherer, ShippedSink
 from perfkit.load_profile import LoadProfile
 from perfkit.redaction import conceal_environment
-from perfkit.script_errors import ScriptErrors
+from perfkit.script_errors import ScriptErrors, merged
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
@@ -144,9 +147,11 @@ class Recorder:
             runner, options = self.environment.runner, self.environment.parsed_options
             self.gatherer = Gatherer(runner, self.take, table, self.fail).with_header(COLUMNS)
             runner.quit = self._quit_of_a_master(runner.quit)
+            runner.master_bind_port = runner.server.port  # it was bound to a free one, and may be bound anew
             if count := int(os.environ.get("PERFKIT_LOCAL_WORKERS", "0")):
                 host = options.master_bind_host if options.master_bind_host != "*" else "127.0.0.1"
-                self.workers = LocalWorkers(count, options.locustfile, host, options.master_bind_port)
+                own = json.loads(os.environ.get("PERFKIT_ARGUMENTS", "[]"))
+                self.workers = LocalWorkers(count, options.locustfile, host, runner.server.port, own)
         return sink
 
     def _quit_of_a_master(self, original: Any) -> Any:
@@ -218,15 +223,25 @@ class Recorder:
             self.script_counts = now
 
     def _watch_users(self) -> None:
-        """End a run whose users have all stopped by themselves: nobody would ask anything any more."""
-        if self.is_worker or self.arrivals is not None or self.environment.shape_class is not None:
+        """End a run that nobody loads any more: all users have stopped by themselves, or the locustfile stopped them.
+
+        A user that calls ``runner.quit()`` may be stopped by it in the middle of it; Locust would then stay for ever.
+        """
+        if self.is_worker or self.is_quitting:
             return
-        now = time.monotonic()
-        if self.users() or self.environment.runner.state not in ("running", "stopped"):
+        now, runner = time.monotonic(), self.environment.runner
+        if self.load_end is not None:
+            grace = IDLE_S
+            if runner.state != "stopped":
+                grace += self.environment.stop_timeout + (WORKERS_END_S if self.is_master else 0.0)
+            if now - self.load_end > grace:
+                self.quit()
+        elif self.arrivals is not None or self.environment.shape_class is not None:
+            return
+        elif self.users() or runner.state != "running":
             self.last_load = now
-        elif self.last_load is not None and now - self.last_load > IDLE_S and not self.is_quitting:
-            if self.load_end is None:
-                self.load_end, self.users_at_end = self.last_load, 0
+        elif self.last_load is not None and now - self.last_load > IDLE_S:
+            self.load_end, self.users_at_end = self.last_load, 0
             self.quit()
 
     def note_end(self) -> None:
@@ -450,6 +465,7 @@ def on_init(environment: Any, **_: object) -> None:
     if getattr(environment.parsed_options, "headless", False) and not isinstance(environment.runner, WorkerRunner):
         # Python would raise KeyboardInterrupt wherever it happens to be, also between two columns of one request
         gevent.signal_handler(signal.SIGINT, recorder.stop)
+    recorder.report(ignored_settings=list(IGNORED))
     gevent.spawn(recorder.run)
     gevent.spawn(recorder.lag.run)
 
@@ -461,6 +477,7 @@ if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks
     BUFFER.on_skipped, BUFFER.on_failure = SCRIPT.skip, note_failure
     events.request.add_listener(BUFFER.on_request)
     events.init.add_listener(on_init)
+    events.init_command_line_parser.add_listener(on_parser)
     end_with_parent()
 if __name__ == "recorder":  # the name under which Locust loads it, and which a user's own module may need
     del sys.modules[__name__]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from perfkit.config import Scenario
 from perfkit.document import dump_json, make_run_id, run_to_document
-from perfkit.errors import LoadError, LoadStopped, ReadError, StoreError
+from perfkit.errors import LoadError, LoadStopped, ReadError, SettingsError, StoreError
 from perfkit.load import surroundings
 from perfkit.load.container import Container, inside_facts
 from perfkit.load.locust import Distribution, LocustCommand, LocustOutcome, run_locust
@@ -39,6 +39,7 @@ from perfkit.whole_file import write_whole
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
 NO_HOST = "You must specify the base host"  # what Locust writes into its log
 LEAST_USERS, FIRST_USERS_S = 10, 0.25
+IGNORED_SETTINGS = "locust_settings"  # a check that always passes: says what had no effect
 ARRIVALS_MARGIN_S = 30.0  # the arrivals themselves end the run; this is for when they cannot
 OnProgress = Callable[[Progress], None]
 
@@ -83,7 +84,7 @@ def run_scenario(
             if container is not None:
                 intent = replace(intent, **inside_facts(container, folder))
             run = _finish(intent, folder, outcome, distribution)
-        except LoadError:
+        except (LoadError, SettingsError):
             _tidy_up(folder)
             raise
         except OSError as error:
@@ -172,6 +173,7 @@ def _command(scenario: Scenario, folder: Path, distribution: Distribution | None
         tags=scenario.tags,
         exclude_tags=scenario.exclude_tags,
         environment=scenario.environment,
+        arguments=scenario.arguments,
         profile=profile if profile.is_open or is_shaped else None,
         distribution=distribution,
     )
@@ -210,6 +212,8 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
     if outcome.has_own_shape and intent.profile.kind != "custom":
         advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
         shaped = (Check("load_shape", intent.profile.describe(), "custom load shape", Severity.WARN, advice),)
+    if outcome.ignored_settings:
+        shaped += (Check(IGNORED_SETTINGS, ", ".join(outcome.ignored_settings), "ignored", Severity.OK),)
     checks = check_run(summary.services, profile, facts, None, summary.within)
     return replace(
         intent,
@@ -233,6 +237,8 @@ def _nothing_measured(scenario: str, outcome: LocustOutcome, log: Path, script: 
     said = log.read_text(errors="replace") if log.is_file() else ""
     if NO_HOST in said:
         reason = "no host is known: name one with --host."
+        if "LOCUST_HOST" in outcome.ignored_settings:
+            reason += " LOCUST_HOST is set, and perfkit does not read it: the host is to be kept with the run."
     else:
         reason = _what_failed(script) or "do its tasks call the client?"
     return LoadError(f"scenario {scenario!r}: no request was made; {reason} See {log}")

@@ -11,8 +11,8 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,7 @@ import locust
 from locust import TaskSet, User, events
 
 from perfkit.redaction import redact
-from perfkit.script_errors import ScriptErrors, SkippedRequests, TaskException, short_text
+from perfkit.script_errors import ScriptErrors, SkippedRequests, TaskException, short_text, to_plain
 
 LOCUST = str(Path(locust.__file__).parent) + os.sep
 PERFKIT = str(Path(__file__).resolve().parents[1]) + os.sep
@@ -110,44 +110,6 @@ class ScriptCounter:
 def note_failure() -> None:
     """Remember, of the task that is running, that a request of it has failed."""
     gevent.getcurrent().perfkit_request_failed = True
-
-
-def merged(parts: Iterable[ScriptErrors]) -> ScriptErrors:
-    """The counts of several processes as one."""
-    exceptions: dict[tuple[str, str], TaskException] = {}
-    skipped: Counter[tuple[str, str]] = Counter()
-    tasks = users = 0
-    for part in parts:
-        tasks, users = tasks + part.tasks, users + part.users
-        for one in part.exceptions:
-            known = exceptions.get((one.raised_in, one.kind))
-            count, after = (known.count, known.after_failure) if known else (0, 0)
-            exceptions[one.raised_in, one.kind] = replace(
-                known or one, count=count + one.count, after_failure=after + one.after_failure
-            )
-        for item in part.skipped:
-            skipped[item.service, item.fault] += item.count
-    return ScriptErrors(
-        tasks,
-        users,
-        tuple(sorted(exceptions.values(), key=lambda one: -one.count)),
-        tuple(SkippedRequests(*key, count) for key, count in skipped.most_common()),
-    )
-
-
-def to_plain(errors: ScriptErrors) -> dict[str, Any]:
-    """As it travels from a worker to its master, and into a file."""
-    return asdict(errors)
-
-
-def from_plain(plain: Mapping[str, Any]) -> ScriptErrors:
-    """Back from `to_plain`."""
-    return ScriptErrors(
-        plain["tasks"],
-        plain["users"],
-        tuple(TaskException(**one) for one in plain["exceptions"]),
-        tuple(SkippedRequests(**one) for one in plain["skipped"]),
-    )
 
 
 def write(errors: ScriptErrors, path: Path) -> None:

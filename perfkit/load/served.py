@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from perfkit.errors import LoadError, SettingsError
 from perfkit.git import Git, GitError
@@ -19,6 +21,9 @@ from perfkit.load.locust import free_port
 
 READY_TIMEOUT_S = 60.0
 END_S = 5.0
+SETTLED_S = 0.3  # a service whose port is taken ends within this time
+PORTS_TRIED = 3  # the service binds the port, not we: somebody may be quicker
+IN_USE = re.compile("in use|EADDRINUSE", re.IGNORECASE)
 
 
 @contextmanager
@@ -63,30 +68,37 @@ def served(command: str, folder: Path) -> Iterator[str]:
     SettingsError
         The command cannot be taken apart into words.
     """
-    port = free_port()
-    words = [word.replace("{port}", str(port)) for word in command_words(command, "serve")]
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                words,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PORT": str(port)},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LoadError(f"{command!r} in {folder}: cannot be started: {error.strerror}.") from error
-        try:
-            if not _listens(process, port):
+    for attempt in range(PORTS_TRIED):
+        port = free_port()
+        with tempfile.TemporaryFile() as output:
+            process = _start(command, folder, port, output)
+            try:
+                if _listens(process, port):
+                    yield f"http://127.0.0.1:{port}"
+                    return
                 output.seek(0)
-                tail = output.read().decode(errors="replace").splitlines()[-10:]
-                text = "".join(f"\n  {line}" for line in tail) or " It wrote nothing."
-                raise LoadError(f"{command!r} in {folder}: does not listen on port {port}.{text}")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            _end(process)
+                said = output.read().decode(errors="replace")
+            finally:
+                _end(process)
+        if attempt == PORTS_TRIED - 1 or not IN_USE.search(said):
+            text = "".join(f"\n  {line}" for line in said.splitlines()[-10:]) or " It wrote nothing."
+            raise LoadError(f"{command!r} in {folder}: does not listen on port {port}.{text}")
+
+
+def _start(command: str, folder: Path, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    words = [word.replace("{port}", str(port)) for word in command_words(command, "serve")]
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PORT": str(port)},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise LoadError(f"{command!r} in {folder}: cannot be started: {error.strerror}.") from error
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
@@ -97,7 +109,9 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
         except OSError:
             time.sleep(0.05)
         else:
-            return True
+            with suppress(subprocess.TimeoutExpired):  # it may be another's port: then the service ends
+                process.wait(SETTLED_S)
+            return process.poll() is None
     return False
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from perfkit.load.script_counter import ScriptCounter, from_plain, to_plain
+from perfkit.load.script_counter import ScriptCounter
 from perfkit.readers.recording import RECORDING_SCHEMA
-from perfkit.script_errors import ScriptErrors
+from perfkit.script_errors import ScriptErrors, from_plain, to_plain
 
 MESSAGE = "perfkit_requests"
 LINGER_S = 10

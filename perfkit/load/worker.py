@@ -9,6 +9,7 @@ import sys
 
 from perfkit.config import Scenario
 from perfkit.load.locust import locustfiles
+from perfkit.load.locust_settings import without_early
 from perfkit.load.preflight import check_locust, check_locustfile
 
 
@@ -24,21 +25,12 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
     """
     check_locust()
     check_locustfile(scenario.locustfile)
-    environment = {**os.environ, **scenario.environment}
+    environment = without_early({**os.environ, **scenario.environment})
     if scenario.profile.is_open:
         environment["PERFKIT_LOAD_PROFILE"] = json.dumps(scenario.profile.to_dict())
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "locust",
-        "-f",
-        locustfiles(scenario.locustfile),
-        "--worker",
-        "--exit-code-on-error",
-        "0",
-    ]
-    process = subprocess.Popen([*command, "--master-host", host, "--master-port", str(port)], env=environment)
+    command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
+    given = ["--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port), *scenario.arguments]
+    process = subprocess.Popen([*command, *given], env=environment)
     while True:
         try:
             return process.wait()
