@@ -413,6 +413,12 @@ def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any])
     return f"ended after {ran_s:.0f} s of {planned_s:g} s {whom}"
 
 
+def _raised(said: str) -> str:
+    """What the last traceback of a log says; other processes may have written behind it."""
+    after = said.rpartition("Traceback (most recent call last)")[2].splitlines()[1:]
+    return next((line for line in after if line.strip() and not line.startswith((" ", "["))), "see its log")
+
+
 def _failure(command: LocustCommand, returncode: int, said: str) -> PerfkitError:
     """Why there is no load: arguments that Locust refuses are wrong usage."""
     refused = next((line.partition(": error: ")[2] for line in said.splitlines() if ": error: " in line), None)
@@ -439,7 +445,7 @@ def _explain(command: LocustCommand, returncode: int, said: str) -> str:
         )
     if "Traceback (most recent call last)" in said:
         return (
-            f"{command.locustfile}: could not be loaded: {lines[-1]}. Install what is missing for {sys.executable}, or "
+            f"{command.locustfile}: could not be loaded: {_raised(said)}. Install what is missing for {sys.executable}, or "
             f"correct the file; {command.log} has the traceback."
         )
     return (
