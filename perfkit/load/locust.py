@@ -445,8 +445,8 @@ def _explain(command: LocustCommand, returncode: int, said: str) -> str:
         )
     if "Traceback (most recent call last)" in said:
         return (
-            f"{command.locustfile}: could not be loaded: {_raised(said)}. Install what is missing for {sys.executable}, or "
-            f"correct the file; {command.log} has the traceback."
+            f"{command.locustfile}: could not be loaded: {_raised(said)}. Install what is missing for "
+            f"{sys.executable}, or correct the file; {command.log} has the traceback."
         )
     return (
         f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: {lines[-1]}. "
