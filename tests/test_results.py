@@ -72,7 +72,7 @@ def test_a_comparison_of_two_builds_is_one_episode_that_keeps_its_name(rng):
 
 
 def test_the_history_of_a_comparison_is_read_back(rng, tmp_path):
-    runs = [*nights(rng, 40, services=("a", "b")), *nights(rng, 4, first=40, factor=1.3, services=("a", "b"))]
+    runs = [*nights(rng, 40, services=("a", "b")), *nights(rng, 5, first=40, factor=1.3, services=("a", "b"))]
     comparison = against_history(runs, tmp_path)
     read = again(comparison)
     (episode,) = read.news

@@ -182,7 +182,7 @@ def test_the_banner_says_what_is_new_and_where_it_stands(samples):
     text = str(trend_banner(trend))
     assert text.startswith("worse since 1 Nov 2026\n")
     assert "between run 38 (31 Oct 2026, d4d650d1de) and run 39 (1 Nov 2026, 00e60c8bcd)" in text
-    assert re.search(r"api_gateway, p95 latency: 39\.4 ms \[38\.9, 40\.0\], stable for 21 runs since 1 Nov 2026", text)
+    assert re.search(r"api_gateway, p95 latency: 39\.4 ms \[38\.8, 40\.1\], stable for 21 runs since 1 Nov 2026", text)
     html = trend_banner(trend)._repr_html_()
     assert "60 runs of nightly, since 24 Sep 2026; 1 invalid; 2 services" in html
     known = trend_of(samples, acknowledged={trend.events[0].id: ""})

@@ -6,9 +6,15 @@ strong one is, is the difference of the levels beside it in standard errors, les
 side of L runs: short stretches have more places to occur by chance (Dümbgen & Spokoiny 2001,
 doi:10.1214/aos/996986504).  The standard error is widened by the lag-1 correlation of the history.
 
+What is left must also be beyond what random orders of the same values show (`perfkit.stats.permutation`), so that runs
+on two kinds of machine, rare slow ones, ties or zeros make no change: a test of exchangeability first of the whole
+history, then of the parts between changes (as E-divisive does it; Matteson & James 2014,
+doi:10.1080/01621459.2013.849605, with tail approximations in place of random orders).
+
 Assumes that the noise is about alike on all levels (on the log scale where all values are positive) and correlated as
-in an AR(1) process of at most 0.8.  Its limit: steps of less than 1.5 noise standard deviations, and stretches of fewer
-than `LEAST_RUNS` runs, are mostly missed.
+in an AR(1) process of at most 0.8, *or* that runs are exchangeable whatever their distribution is.  Its limit: steps of
+less than 1.5 noise standard deviations, and stretches of fewer than `LEAST_RUNS` runs, are mostly missed; where runs
+are both of two kinds and correlated (the same machine several nights in a row), nothing is promised.
 """
 
 from __future__ import annotations
@@ -20,8 +26,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln, ndtri
+from scipy.special import gammaln, ndtr, ndtri
 
+from perfkit.stats.permutation import chance_of_few_turns, drawn_in, rarity, rivals
 from perfkit.stats.summary import Floats
 
 LEAST_RUNS = 3  # of a level: one or two strange runs are outliers
@@ -31,13 +38,15 @@ OUTLIER = 4.5  # robust standard deviations from its level
 LEAST_LEVELS_OF_A_WALK = 5  # fewer may be steps under correlated noise
 PENALTY = 2.0  # of PELT, times log n: one candidate in ten histories without a change; the strength test decides
 PRIOR_RUNS = 10.0  # by which the noise of the whole history counts in that of two neighbouring levels
-PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 25.0
+PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.25, 80.0
 MOST_CORRELATION = 0.8
+IN_PARTS = 2.5  # times alpha is enough for a change beside another: the history is known to change
+MOST_STRETCHES = 4  # of those between changes, held against all orders: the clearest
 LONGEST = 20_000  # beyond, blocks of runs are searched first, because PELT takes quadratic time where nothing changes
 _BLOCKS = 8_000
 # p = exp(-(a + b t + t^2 / 2)) of the strongest change in a history without any; tests/test_changepoints.py holds it to
 # its word under Gaussian, t3, AR(0.4), log-normal and bimodal noise and outliers
-_TAIL = (1.65, 0.45)
+_TAIL = (1.6, 0.45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +143,13 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
     if not plain.size:
         return Segmentation()
     series = _Series.of(plain)
-    edges = series.edges(alpha)
+    edges, of_order = series.edges(alpha)
     drifts, edges = _drifts(series, edges)
     wanders = _wanders(series, edges)
     edges = [0, len(plain)] if wanders else edges
     where = [int(place) for place in places] + [len(every)]
     return Segmentation(
-        tuple(series.change(edges, i, where[edges[i]]) for i in range(1, len(edges) - 1)),
+        tuple(series.change(edges, i, where[edges[i]], of_order) for i in range(1, len(edges) - 1)),
         tuple(where[i] for i in series.outliers(edges)),
         tuple(Drift(where[begin], where[end], first, last) for begin, end, first, last in drifts),
         tuple(float(series.back(series.mean(a, b))) for a, b in pairwise(edges)),
@@ -209,11 +218,11 @@ class _Series:
         squares = [0.0, *np.cumsum(centred * centred).tolist()]
         return cls(drawn, raw, is_log, sd, lag_one_correlation(drawn) if sd > 0 else 0.0, sums, squares)
 
-    def edges(self, alpha: float) -> list[int]:
-        """0, the changes that are beyond chance, and the length."""
+    def edges(self, alpha: float) -> tuple[list[int], float]:
+        """0, the changes that are beyond chance, and the length; the chance that a random order shows as much."""
         count = len(self.values)
         if count < 4 or self.sd == 0.0:
-            return [0, count]
+            return [0, count], 1.0
         edges = [0, *self._candidates(), count]
         while len(edges) > 2:
             strengths = self.strengths(edges)
@@ -221,7 +230,48 @@ class _Series:
             if chance(strengths[weakest], count) <= alpha and not self._is_too_short(edges, weakest + 1, alpha):
                 break
             del edges[weakest + 1]
-        return self._past_spikes(edges)
+        return self._beyond_order(self._past_spikes(edges), alpha, IN_PARTS * alpha)
+
+    def _beyond_order(self, edges: list[int], alpha: float, in_parts: float) -> tuple[list[int], float]:
+        """The changes that random orders of the same values would not show, whatever the distribution of these is.
+
+        By binary segmentation: where the whole is beyond chance, its clearest change is kept and both sides are asked.
+        """
+        if len(edges) == 2:
+            return edges, 1.0
+        p_value, suspects = self._chance_of_order(edges)
+        if p_value > alpha:
+            return [edges[0], edges[-1]], p_value
+        strengths = self.strengths(edges)
+        at = max(suspects, key=lambda i: strengths[i - 1])
+        left, _ = self._beyond_order(edges[: at + 1], in_parts, in_parts)
+        right, _ = self._beyond_order(edges[at:], in_parts, in_parts)
+        return left[:-1] + right, p_value
+
+    def _chance_of_order(self, edges: Sequence[int]) -> tuple[float, list[int]]:
+        """Chance that a random order of these values shows as much, and the positions of the edges that show it.
+
+        The rarest stretch between any two edges is held against all stretches of all orders; where many changes leave
+        none rare, the number of turns from high values to low ones and back is.
+        """
+        begin, count, last = edges[0], edges[-1] - edges[0], len(edges) - 1
+        scores = drawn_in(self.raw[begin : edges[-1]])
+        sums = np.concatenate([[0.0], np.cumsum(scores)])[np.asarray(edges) - begin]
+        # A stretch up to the end is the complement of one from the begin
+        pairs = np.array([(i, j) for i in range(last) for j in range(i + 1, last)])
+        sizes = np.asarray(edges)[pairs[:, 1]] - np.asarray(edges)[pairs[:, 0]]
+        totals = sums[pairs[:, 1]] - sums[pairs[:, 0]]
+        penalties = np.array([_penalty(count, min(size, count - size)) for size in sizes.tolist()])
+        rough = np.abs(totals) / np.sqrt(np.mean(scores * scores) * sizes * (1.0 - sizes / count)) - penalties
+        best, suspects = chance_of_few_turns(scores), list(range(1, last))
+        kept = np.argsort(-rough)[:MOST_STRETCHES]
+        for k, z in zip(kept, np.abs(rarity(scores, sizes[kept], totals[kept])), strict=True):
+            i, j = (int(at) for at in pairs[k])
+            of_any = 2.0 * float(ndtr(-z)) * rivals(count, float(z), anywhere=i > 0)
+            p_value = min(chance(float(z - penalties[k]), count), 2.0 * of_any)
+            if p_value < best:
+                best, suspects = p_value, [at for at in (i, j) if at > 0]
+        return best, suspects
 
     def _past_spikes(self, edges: list[int]) -> list[int]:
         """A level begins with its first ordinary run, not with a spike that belongs to neither side."""
@@ -295,7 +345,7 @@ class _Series:
     def _strength(self, a: int, b: int, c: int, variance: float) -> float:
         step = (self.sums[c] - self.sums[b]) / (c - b) - (self.sums[b] - self.sums[a]) / (b - a)
         beside = min(b - a, c - b)
-        return abs(step) / self.error(a, b, c, variance) - math.sqrt(2.0 * math.log(math.e * len(self.values) / beside))
+        return abs(step) / self.error(a, b, c, variance) - _penalty(len(self.values), beside)
 
     def _is_too_short(self, edges: Sequence[int], i: int, alpha: float) -> bool:
         """Without any noise to go by, a step is as unlikely as that order of its values."""
@@ -305,13 +355,13 @@ class _Series:
         orders = gammaln(left + right + 1) - gammaln(left + 1) - gammaln(right + 1)
         return bool(math.log(left + right) - orders > math.log(alpha))
 
-    def change(self, edges: Sequence[int], i: int, index: int) -> ChangePoint:
+    def change(self, edges: Sequence[int], i: int, index: int, of_order: float) -> ChangePoint:
         a, b, c = edges[i - 1 : i + 2]
         variance = self.variance(edges)
         before, after = self.mean(a, b), self.mean(b, c)
         reach = float(ndtri(0.975)) * self.error(a, b, c, variance)
         ends = [self._change_pct(before, after + side * reach) for side in (-1.0, 1.0)]
-        p_value = chance(self._strength(a, b, c, variance), len(self.values))
+        p_value = max(chance(self._strength(a, b, c, variance), len(self.values)), of_order)
         levels = (float(self.back(before)), float(self.back(after)))
         return ChangePoint(index, *levels, self._change_pct(before, after), p_value, min(ends), max(ends))
 
@@ -335,6 +385,11 @@ class _Series:
         rest = np.abs(self.raw - levels)
         scale = max(1.4826 * float(np.median(rest)), self.sd)
         return [int(i) for i in np.nonzero(rest > OUTLIER * scale)[0]]
+
+
+def _penalty(count: int, beside: int) -> float:
+    """What the many places of a stretch that short let chance reach, in standard deviations."""
+    return math.sqrt(2.0 * math.log(math.e * count / beside))
 
 
 def chance(strength: float, count: int) -> float:

@@ -9,9 +9,15 @@ no alarm and two hardly ever do.  The chance of a false alarm is spent over the 
 spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never exceeds ``alpha`` however long the
 history grows.
 
+What looks far by the noise of most runs may have been seen before: two kinds of machine, rare slow runs, zeros.  So the
+window must also be rare among all orders of the runs so far, at the same budget (`perfkit.stats.permutation`).  That
+holds whatever the distribution of the runs is, as long as their order says nothing; the first test holds where
+neighbouring runs correlate.
+
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
-speak before `LEARN` runs, nor in the first `LEAST_LEVEL` of a new level, and a drift that is slow against thirty runs
-moves the level along.
+speak before `LEARN` runs, nor in the first `LEAST_LEVEL` of a new level; a drift that is slow against thirty runs
+moves the level along; and k new runs among n are no rarer than one of all choices of k, so that early in a history
+five runs cannot be enough.
 """
 
 from __future__ import annotations
@@ -26,11 +32,12 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from perfkit.stats.changepoints import relative_change_pct, segment
+from perfkit.stats.permutation import drawn_in, rarity
 from perfkit.stats.summary import Floats
 
 LEARN = 15  # runs from which noise and its correlation are learned
 LEAST_LEVEL = 6  # runs of a level after a change from which it is learned
-EARLY_ALPHA = 0.001  # of a change among the first `LEARN` runs
+EARLY_ALPHA = 0.002  # of a change among the first `LEARN` runs; eight on one side and seven on the other reach it
 FIRST_WINDOW, LAST_WINDOW = 4, 30  # runs that an alarm may rest on
 CLIP = 3.5
 FAR, LEAST_FAR = 1.25, 3  # half of a window, and so many runs, must be so many standard deviations away
@@ -38,6 +45,7 @@ CLIP_LEARNED = 2.5  # in the runs that the level is learned from
 PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
 MOST_CORRELATION = 0.8
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
+HOPELESS = 2.0  # standard deviations: a window that lies nearer is not rare among all orders, and not looked at closer
 LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by tests/test_watch.py
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
@@ -128,7 +136,11 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
         best = _looks(np.asarray(scale(plain[:last]), float), edges, first)
         for at in sorted(best):
             strength, split = best[at]
-            p_value = _spent(strength, at)
+            p_value = LOOKS * _spent(strength, at)
+            if p_value > alpha:
+                continue
+            order = _rarity(np.asarray(scale(plain[: at + 1]), float), edges, split)
+            p_value = min(max(p_value, _spent(order, at)), 1.0)
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
                 return Alarm(at, split, before, after, relative_change_pct(before, after), p_value)
@@ -167,6 +179,22 @@ def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tup
     for i in range(FIRST_WINDOW - 1, len(window)):
         if far[i] >= max(LEAST_FAR, (i + 1) / 2):
             yield split + i, float(strength[i])
+
+
+def _rarity(values: Floats, edges: Sequence[int], split: int) -> float:
+    """How rare the runs from ``split`` on are among all orders of the runs so far, each less its level, as a normal z.
+
+    Whatever the distribution of these runs is: where some of the earlier ones were as far off, a few more are not rare.
+    """
+    stretches = [values[a:b] for a, b in pairwise([*edges, split])]
+    rest = [stretch - np.median(stretch) for stretch in stretches] if len(stretches) > 1 else stretches
+    window = values[split:] - (np.median(stretches[-1]) if len(stretches) > 1 else 0.0)
+    scores = drawn_in(np.concatenate([*rest, window]))
+    count, total = len(window), float(scores[split:].sum())
+    if not scores.any():
+        return 0.0
+    plain = abs(total) / math.sqrt(count * (1.0 - count / len(scores)) * float(np.mean(scores * scores)))
+    return abs(float(rarity(scores, [count], [total])[0])) if plain > HOPELESS else plain
 
 
 def _means(window: Floats, sd: float) -> Floats:
@@ -209,4 +237,4 @@ def _normal(t: Floats, df: float) -> Floats:
 def _spent(strength: float, at: int) -> float:
     """The budget for the whole history at which a look at this run alarms at this strength."""
     share = (LEARN + SPENDING) / (at + SPENDING) ** 2  # sums to one over all looks from LEARN on
-    return min(LOOKS * 2.0 * float(ndtr(-strength)) / share, 1.0)
+    return 2.0 * float(ndtr(-strength)) / share
