@@ -21,6 +21,7 @@ from perfkit.stats.noise import overdispersion
 
 ENOUGH = 0.80  # share of the requests of either side that the judged services must carry
 MOST_NAMED = 5  # services in a sentence
+LONGEST_NAME = 80  # characters of a name in a sentence
 MOST_COMPARED = 60  # names whose likeness is worked out letter by letter
 ALIKE = 0.60  # likeness of two names from which on one may be the other
 SAME_SHARE = 0.75  # of two services, the smaller share over the larger one: called about as often as each other
@@ -117,7 +118,7 @@ def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: f
         missing = [
             _absence(name, title, side, have, every, exposure)
             for title, side, have in (("baseline", baseline, before), ("candidate", candidate, after))
-            if len(have) < len(side)
+            if len(have) < len(side) and (not have or (before and after))
         ]
         absences += missing
         if before and after and not (missing and all(item.is_chance(alpha) for item in missing)):
@@ -286,7 +287,11 @@ def named(absences: Sequence[Absence]) -> str:
     """Names alone, in the order of `listed`."""
     ranked = _largest_first(absences)
     more = f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else ""
-    return ", ".join(item.service for item in ranked[:MOST_NAMED]) + more
+    return ", ".join(_short(item.service) for item in ranked[:MOST_NAMED]) + more
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _largest_first(absences: Sequence[Absence]) -> list[Absence]:
@@ -314,7 +319,7 @@ def listed(absences: Sequence[Absence], side: str = "") -> str:
     whose = f" of {side}'s requests" if side else ""
     inside = whose if len(ranked) == 1 else ""
     names = [
-        item.service if item.share is None else f"{item.service} ({percent(item.share)}{inside})"
+        _short(item.service) if item.share is None else f"{_short(item.service)} ({percent(item.share)}{inside})"
         for item in ranked[:MOST_NAMED]
     ]
     text = ", ".join(names) + (f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else "")

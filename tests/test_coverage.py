@@ -172,6 +172,14 @@ def test_a_service_that_some_baseline_runs_lack_is_judged_by_the_others_and_said
     assert texts(comparison) == ["/pay: no request in 2 of 4 runs of the baseline, so it is judged by the others."]
 
 
+def test_what_the_candidate_lacks_altogether_is_said_once():
+    baseline = runs(LOAD | {"/pay": 3900})
+    del baseline[3].services["/pay"]
+    comparison = compare(baseline, runs(first=50))
+    assert comparison.verdict == "inconclusive"
+    assert texts(comparison) == ["Not measured in the candidate: /pay (10 % of the baseline's requests)."]
+
+
 def test_a_rare_service_that_some_runs_lack_is_left_out_and_prevents_nothing():
     baseline, candidate = runs(LOAD | {"/rare": 2}), runs(LOAD | {"/rare": 1}, first=50)
     del candidate[0].services["/rare"]
@@ -277,6 +285,17 @@ def test_every_output_names_what_is_missing_also_when_read_back(rule):
     assert 'skipped="1"' in junit
     assert "/pay" in junit
     assert comparison.to_dict()["gaps"][0]["text"].startswith("Not measured in the candidate: /pay")
+
+
+def test_hostile_names_stay_text():
+    hostile = "</script>|`x`\n@everyone ![x](javascript:alert(1)) \u202e\x1b[31m" + "y" * 5000
+    comparison = compare(runs(LOAD | {hostile: 3900}), runs(LOAD | {hostile + "/": 3900}, first=50))
+    assert comparison.verdict == "inconclusive"
+    markdown = to_markdown(comparison)
+    assert not any(bad in markdown for bad in ("</script", "@everyone", "](", "\u202e", "`x`", "\x1b"))
+    for text in (*headlines(comparison), next_step(comparison)):
+        assert len(text) < 1000
+        assert not any(bad in text for bad in ("\u202e", "\x1b", "\n"))
 
 
 def test_a_long_list_of_names_is_cut_and_counted():

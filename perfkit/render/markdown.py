@@ -16,7 +16,7 @@ from perfkit.render.theme import (
     shorten,
     verdict_text,
 )
-from perfkit.render.words import detectable, headlines, limit_text, next_step, settle
+from perfkit.render.words import LONGEST, detectable, headlines, limit_text, next_step, settle
 
 MOST_ROWS = 10  # longer tables are folded: nobody reads them, and comments have a length limit
 _SAFE = re.compile(
@@ -39,7 +39,7 @@ def to_markdown(comparison: Comparison) -> str:
     parts = [
         f"# Regression analysis: {verdict_text(comparison.verdict)}",
         bullets(headlines(comparison)),
-        f"**Next:** {next_step(comparison)}",
+        f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
         _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
         _list("History", comparison.history.lines if comparison.history is not None else ()),
         _list("Warnings", comparison.warnings),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from perfkit.model import Comparison, Finding, Metric, Severity, Verdict
 from perfkit.render.theme import clean, format_change, format_interval, format_signed, format_value, shorten
 
+LONGEST = 400  # characters of a sentence with names from outside
 MOST_GAPS = 3  # and of what is missing
 MOST_GAPS = 3  # and so many sentences on what is missing
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
@@ -38,7 +39,7 @@ def claimed(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
 
 def gap_texts(comparison: Comparison) -> tuple[str, ...]:
     """What is missing, as far as a headline has room for it."""
-    texts = tuple(clean(gap.text) for gap in comparison.gaps)
+    texts = tuple(shorten(gap.text, LONGEST) for gap in comparison.gaps)
     more = len(texts) - MOST_GAPS
     rest = (f"{more} more such {_plural(more, 'gap')}: see the warnings.",) if more > 0 else ()
     return (*texts[:MOST_GAPS], *rest)
@@ -46,7 +47,7 @@ def gap_texts(comparison: Comparison) -> tuple[str, ...]:
 
 def _why_invalid(comparison: Comparison) -> tuple[str, ...]:
     """The first reason, and what is missing."""
-    reasons = [clean(check.advice) for check in comparison.checks if check.severity is Severity.INVALID]
+    reasons = [shorten(check.advice, LONGEST) for check in comparison.checks if check.severity is Severity.INVALID]
     gaps = gap_texts(comparison)
     if not gaps:
         return ("The runs cannot be judged: see the warnings.",)
@@ -100,18 +101,12 @@ def _nothing_to_claim(comparison: Comparison) -> str:
     )
 
 
-def next_step(comparison: Comparison) -> str:
-    """What its reader should do now; what to do about what is missing comes last."""
-    advice = dict.fromkeys(clean(gap.advice) for gap in comparison.gaps[:MOST_GAPS])
-    return " ".join(part for part in (_own_step(comparison), *advice, *_of_history(comparison)) if part) or _NOTHING
-
-
-_NOTHING = "Nothing to do."
-
-
-def _of_history(comparison: Comparison) -> Sequence[str]:
-    """What the history knows to be missing, or to be different since: services, the candidate's machine."""
-    return tuple(clean(text) for text in comparison.history.advice) if comparison.history is not None else ()
+def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> str:
+    """What its reader should do now; what to do about what is missing comes last, its names ``written`` so."""
+    history = comparison.history.advice if comparison.history is not None else ()  # services and machines that changed
+    texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), *history)
+    advice = dict.fromkeys(written(shorten(text, LONGEST)) for text in texts if text)
+    return " ".join(part for part in (_own_step(comparison), *advice) if part) or "Nothing to do."
 
 
 def _own_step(comparison: Comparison) -> str:
