@@ -9,7 +9,6 @@ from perfkit.model import Comparison, Finding, Metric, Severity, Verdict
 from perfkit.render.theme import clean, format_change, format_interval, format_signed, format_value, shorten
 
 LONGEST = 400  # characters of a sentence with names from outside
-MOST_GAPS = 3  # and of what is missing
 MOST_GAPS = 3  # and so many sentences on what is missing
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 
@@ -106,27 +105,27 @@ def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> 
     history = comparison.history.advice if comparison.history is not None else ()  # services and machines that changed
     texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), *history)
     advice = dict.fromkeys(written(shorten(text, LONGEST)) for text in texts if text)
-    return " ".join(part for part in (_own_step(comparison), *advice) if part) or "Nothing to do."
+    return " ".join(part for part in (_own_step(comparison, written), *advice) if part) or "Nothing to do."
 
 
-def _own_step(comparison: Comparison) -> str:
+def _own_step(comparison: Comparison, written: Callable[[str], str]) -> str:
     if comparison.verdict is Verdict.INVALID:
         return "" if comparison.gaps else "Mend what the warnings name and run again."
     if comparison.verdict is Verdict.REGRESSION:
         return "Look at the services named above; repeat the comparison when a second opinion is cheap."
     if comparison.verdict is Verdict.INCONCLUSIVE:
-        return _to_settle(comparison)
+        return _to_settle(comparison, written)
     return ""
 
 
-def _to_settle(comparison: Comparison) -> str:
+def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:
     """What would settle the open question that matters most, and how many others stay open."""
     questions = open_questions(comparison)
     if not questions:
         return ""
     first = questions[0]
-    name = f"{Metric(first.metric).title} of {shorten(first.service, 60)}"
-    text, why = settle(first), f" ({clean(first.warnings[0])})" if first.warnings else ""
+    name = f"{Metric(first.metric).title} of {written(shorten(first.service, 60))}"
+    text, why = settle(first), f" ({written(first.warnings[0])})" if first.warnings else ""
     advice = f"About {text} would settle {name}." if text else f"More runs like these cannot settle {name}{why}."
     if len(questions) == 1:
         return advice
