@@ -19,6 +19,7 @@ import msgspec
 from perfkit.codec import Count, Share, Size, Time, decode, parse_json, utc
 from perfkit.load_profile import LoadProfile
 from perfkit.model import (
+    LATENCY_METRICS,
     Check,
     Comparison,
     Finding,
@@ -37,6 +38,7 @@ from perfkit.redaction import redact_document
 
 SCHEMA = "perfkit.run/1"
 SEAL = "seal"
+DAY_MS = 86_400_000.0
 CHANGED = "seal"  # name of the check of a run whose document is not what was stored
 _TEXTS = ("labels", "environment", "git", "versions")
 
@@ -141,6 +143,9 @@ def _check_rate(name: str, stats: ServiceStats) -> None:
         raise ValueError(f"services: {name}: {stats.failures} failures of {stats.count} requests")
     if stats.error_rate_pct is not None and stats.error_rate_pct > 100.0:
         raise ValueError(f"services: {name}: error_rate_pct: must be <= 100, got {stats.error_rate_pct!r}")
+    for metric in LATENCY_METRICS:
+        if (value := stats.value(metric)) is not None and value > DAY_MS:
+            raise ValueError(f"services: {name}: {metric}: must be <= {DAY_MS:,.0f} ms, a day, got {value!r}")
 
 
 def document_hash(document: Mapping[str, Any]) -> str:

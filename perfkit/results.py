@@ -225,9 +225,32 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
         return Sighting(event, self.holds, bool(self.acknowledged), self.raised_at or "")
 
 
+class _Level(msgspec.Struct, frozen=True):
+    begin: Count
+    end: Count
+    value: float
+
+
+class _Course(msgspec.Struct, frozen=True):
+    """A series that a message draws; see `perfkit.history.excerpt`."""
+
+    service: str
+    metric: str
+    first_index: Count
+    started_at: tuple[Time | None, ...]
+    values: tuple[float | None, ...]
+    levels: tuple[_Level, ...]
+
+    def __post_init__(self) -> None:
+        Metric(self.metric)
+        if len(self.started_at) != len(self.values):
+            raise ValueError(f"values: there are {len(self.values)}, and {len(self.started_at)} times")
+
+
 class _Watch(msgspec.Struct, frozen=True):
     alerts: tuple[_Alert, ...]
     runs: Count | None = None
+    courses: tuple[_Course, ...] = ()
     verdict: Verdict | None = None
 
     @property
@@ -245,6 +268,7 @@ class _Trend(msgspec.Struct, frozen=True):
 
     scenario: str
     watch: _Watch | None
+    courses: tuple[_Course, ...] = ()
 
 
 def _number(value: float | None) -> float:

@@ -34,6 +34,7 @@ BUILDS = ("slower by 100 %", "identical builds")
 HISTORY = ("slower by 100 %, against history", "identical builds, against history")
 REFUSED = (
     *("run.json cut off", "run.json cut off in the baseline", "garbage for run.json", "killed run", "invalid run"),
+    "run.json changed afterwards",
     *("empty folder", "nothing there", "garbage for results", "misspelt policy"),
 )
 

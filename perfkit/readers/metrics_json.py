@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import make_run_id, parse_time
+from perfkit.document import DAY_MS, make_run_id, parse_time
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.load_profile import LoadProfile
-from perfkit.model import Metric, Run, ServiceStats, Severity, Validity
+from perfkit.model import LATENCY_METRICS, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.stats.percentile_table import PercentileTable, errors_assumed, errors_from_percentiles
 from perfkit.validity import GeneratorFacts, check_run
 from perfkit.validity.outage import withheld
@@ -30,7 +30,12 @@ COUNTS = {"count": "total_requests", "failures": "total_failures"}
 KNOWN = {*COUNTS.values(), *(metric.value for metric in Metric), "baseline_users", "timestamp", "duration_s"}
 BASELINE_SECONDS = 120.0  # the scenario ``baseline`` lasts two minutes by definition
 MAX_SNIFFED = 64 * 1024 * 1024
-MOST = 1e300  # JSON allows whole numbers that no float can hold
+MOST: dict[str, float] = {  # what is beyond was not measured
+    **dict.fromkeys(LATENCY_METRICS, DAY_MS),
+    Metric.ERROR_RATE: 100.0,
+    **dict.fromkeys(("total_requests", "total_failures"), 1e15),
+}
+MOST_OTHERS = 1e9  # users, requests per second, seconds
 
 
 def sniff(path: Path) -> bool:
@@ -110,8 +115,10 @@ def _number(item: Mapping[str, Any], key: str, place: str) -> float | None:
     value = item.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
-        raise ReadError(f"{place}: {key}: expected a number >= 0, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ReadError(f"{place}: {key}: expected a number >= 0, got {value!r}"[:300])
+    if value > (most := MOST.get(key, MOST_OTHERS)):
+        raise ReadError(f"{place}: {key}: expected at most {most:,.0f}, got {value!r}"[:300])
     return float(value)
 
 
@@ -128,8 +135,6 @@ def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
             raise ReadError(f"{place}: unknown key {key!r}{near}; rename or remove it")
     counts = {ours: _whole(item, theirs, place) for ours, theirs in COUNTS.items()}
     values: dict[str, Any] = {metric.value: _number(item, metric.value, place) for metric in Metric}
-    if (values["error_rate_pct"] or 0.0) > 100.0:
-        raise ReadError(f"{place}: error_rate_pct: expected at most 100, got {values['error_rate_pct']:g}")
     if None not in counts.values() and (counts["failures"] or 0) > (counts["count"] or 0):
         raise ReadError(
             f"{place}: total_failures: {counts['failures']:g} failures of {counts['count']:g} requests; mend the file"

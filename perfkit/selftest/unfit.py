@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from perfkit.codec import read_json
+from perfkit.document import dump_json
 from perfkit.readers.run_folder import DOCUMENT, STARTED
+from perfkit.store.sealed import resealed
+from perfkit.whole_file import write_whole
 
 GARBAGE = bytes(range(256)) * 8
 MISSPELT = '[policy]\ntolerence = { "p95_latency_ms" = 10 }\n'
@@ -58,10 +61,17 @@ def _kill(place: Path) -> None:
 
 def _invalidate(place: Path) -> None:
     """As a run is kept whose generator was saturated."""
-    document = json.loads((place / DOCUMENT).read_text(encoding="utf-8"))
+    document = read_json(place / DOCUMENT)
     check = {"name": "generator_cpu", "value": 100.0, "limit": 90.0, "severity": "invalid", "advice": "saturated"}
     document["validity"] = {"ok": False, "checks": [check]}
-    (place / DOCUMENT).write_text(json.dumps(document), encoding="utf-8")
+    write_whole(place / DOCUMENT, dump_json(resealed(document)))
+
+
+def _forge(place: Path) -> None:
+    """As a run is found whose numbers somebody made better."""
+    document = read_json(place / DOCUMENT)
+    stats = next(iter(document["services"].values()))
+    write_whole(place / DOCUMENT, dump_json({**document, "services": {"forged": stats, **document["services"]}}))
 
 
 _SPOILT: dict[str, Callable[[Path], None]] = {
@@ -69,4 +79,5 @@ _SPOILT: dict[str, Callable[[Path], None]] = {
     "garbage for run.json": _garble,
     "killed run": _kill,
     "invalid run": _invalidate,
+    "run.json changed afterwards": _forge,
 }
