@@ -178,9 +178,9 @@ def faults_of(name, path, argv, code, out, err):
         return
     if name.endswith(SEALED) and not is_named(name, text) and argv[:2] not in UNREAD:
         yield "sealed, and green in silence"
-    if path and not any(FREE.fullmatch(str(key)) for key in path) and name not in DERIVED:
-        if not is_named(name, text) and argv[:2] not in UNREAD:
-            yield "a field, and green in silence"
+    is_read = path and not any(FREE.fullmatch(str(key)) for key in path)
+    if is_read and name not in DERIVED and not is_named(name, text) and argv[:2] not in UNREAD:
+        yield "a field, and green in silence"
 
 
 def is_named(name, text):
