@@ -219,7 +219,7 @@ def test_a_bad_run_is_named_by_every_command_and_stops_none(store, tmp_path):
         ("compare", *ids[:5], "--candidate", "api@last:2"),
         ("baseline", "pin", "v1", "api@last:5", "--reason", "r"),
         ("baseline", "list"),
-        ("check",),
+        ("check", "--settings-only"),
         ("store", "sync", "data/runs", "copies"),
     ):
         code, out, err = said(*argv)
