@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SettingsError,
         StoreError,
         UnknownFormat,
+        UnsetVariable,
     )
     from perfkit.load_profile import LoadProfile
     from perfkit.model import Comparison, Finding, Metric, Run, ServiceStats, Validity, Verdict
@@ -48,6 +49,7 @@ _HOMES = {
         "SettingsError",
         "StoreError",
         "UnknownFormat",
+        "UnsetVariable",
     ),
     "perfkit.load_profile": ("LoadProfile",),
     "perfkit.model": (
@@ -90,6 +92,7 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "UnknownFormat",
+    "UnsetVariable",
     "Validity",
     "Verdict",
     "Watch",

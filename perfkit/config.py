@@ -55,6 +55,9 @@ class Scenario:
         Variables set for the locustfile.
     arguments
         Further arguments of Locust: those that the locustfile itself declares, or the names of user classes.
+    revision
+        Commit, branch and ``dirty`` of the build that is measured, as far as they are known; ``None`` takes them from
+        the current folder.
     demo
         True for the built-in scenarios, which start the demo services when no host is given.
     """
@@ -77,6 +80,7 @@ class Scenario:
     stages: tuple[Stage, ...] = ()
     serve: str | None = None
     arguments: tuple[str, ...] = field(default=(), repr=False)  # may hold a password
+    revision: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():

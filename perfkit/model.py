@@ -214,6 +214,9 @@ class StageStats:
         object.__setattr__(self, "services", _public(self.services))
 
 
+AB_SIDES = ("baseline", "candidate")  # values of the label ``side`` of runs of an A/B test; ``pair`` numbers them
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One execution of one load test: the unit of inference.
@@ -255,6 +258,11 @@ class Run:
         """Requests of all services; ``None`` where one of them cannot say."""
         counts = [stats.count for stats in self.services.values()]
         return sum(count or 0 for count in counts) if counts and None not in counts else self.summary_requests
+
+    @property
+    def in_ab_test(self) -> bool:
+        """Whether the run is one of a pair of an A/B test (`perfkit run --compare-with`): in no history then."""
+        return self.labels.get("side") in AB_SIDES and bool(self.labels.get("pair"))
 
     def requests(self) -> pd.DataFrame | None:
         """Every request of the run, or ``None`` when only a summary was kept."""

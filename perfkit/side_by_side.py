@@ -20,6 +20,7 @@ from perfkit.config import Scenario
 from perfkit.errors import LoadStopped, NotComparable, SettingsError
 from perfkit.executions import was_stopped
 from perfkit.load.progress import Progress
+from perfkit.load.revision import revision_of, revision_of_ref
 from perfkit.load.scenario_run import run_scenario
 from perfkit.load.served import checkout, served
 from perfkit.model import Comparison, Run, Verdict
@@ -221,11 +222,12 @@ def both_targets(scenario: Scenario, other: str) -> Iterator[dict[str, Scenario]
     Parameters
     ----------
     other
-        The baseline: the URL of a host, or a commit, branch or tag of the repository in the current folder, from which
-        the scenario's ``serve`` command starts the service; the candidate is then served from the current folder.
+        The baseline: the URL of a host, whose commit is unknown, or a commit, branch or tag of the repository in the
+        current folder, from which the scenario's ``serve`` command starts the service; the candidate is then served
+        from the current folder.  Each side's runs carry the commit of that side.
     """
     if "://" in other:
-        yield {"baseline": replace(scenario, host=other), "candidate": scenario}
+        yield {"baseline": replace(scenario, host=other, revision={}), "candidate": scenario}
         return
     if not scenario.serve:
         raise SettingsError(
@@ -236,4 +238,6 @@ def both_targets(scenario: Scenario, other: str) -> Iterator[dict[str, Scenario]
         tree = stack.enter_context(checkout(other, Path.cwd()))
         before = stack.enter_context(served(scenario.serve, tree))
         after = stack.enter_context(served(scenario.serve, Path.cwd()))
-        yield {"baseline": replace(scenario, host=before), "candidate": replace(scenario, host=after)}
+        built = {"baseline": revision_of_ref(tree, other), "candidate": revision_of(Path.cwd())}
+        hosts = {"baseline": before, "candidate": after}
+        yield {side: replace(scenario, host=hosts[side], revision=built[side].to_dict()) for side in SIDES}

@@ -163,7 +163,7 @@ def replay_history(
         runs = in_time(load_runs([scenario], store=store, baselines=baselines, alpha=policy.alpha if policy else None))
     else:
         known = RunStore(store)
-        ids = known.runs(scenario=scenario)["id"]
+        ids = known.runs(scenario=scenario, ab_test=False)["id"]
         if not len(ids):
             names = list(dict.fromkeys(known.runs()["scenario"]))
             there = f"; there are {', '.join(names)}" if names else "; it has no runs yet"
@@ -247,7 +247,7 @@ def plan(
         runs = load_runs([scenario], store=store, baselines=baselines, alpha=alpha)
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
     else:
-        profile, lengths = known.noise_profile(scenario), known.runs(scenario=scenario)["duration_s"]
+        profile, lengths = known.noise_profile(scenario), known.runs(scenario=scenario, ab_test=False)["duration_s"]
     lengths = lengths.dropna()
     length = float(lengths.median()) if len(lengths) else float("nan")
     rows = plan_runs(profile, policy or Policy(), percent, power)

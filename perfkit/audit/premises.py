@@ -49,7 +49,7 @@ class Premises:
 
     def services(self, scenario: str) -> tuple[str, ...]:
         """Services that any valid run of a scenario has."""
-        return tuple(dict.fromkeys(service for service, _ in self.store.series(scenario).values))
+        return tuple(dict.fromkeys(service for service, _ in self.store.series(scenario, ab_tests=True).values))
 
     @cached_property
     def levels(self) -> dict[str, tuple[Run, ...]]:
@@ -58,7 +58,7 @@ class Premises:
 
     def _level(self, scenario: str) -> tuple[Run, ...]:
         frame = self.runs[self.runs["scenario"] == scenario]
-        ids = frame[frame["valid"] & ~frame["quarantined"]]["id"][-NEWEST:]
+        ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
         runs = [self.store.get(run_id) for run_id in ids]
         kept = alike(runs, runs[-1])[0] if runs else ()
         return since_last_change(kept, self.policy.alpha)

@@ -50,7 +50,7 @@ def make(order: Order) -> Entry:
 def _compare(order: Order) -> Report:
     """The newest runs against the history before them, as ``perfkit compare --candidate`` judges them."""
     store = RunStore(order.store)
-    frame = store.runs(scenario=order.scenario)
+    frame = store.runs(scenario=order.scenario, ab_test=False)
     frame = frame[~frame["quarantined"].astype(bool)]
     late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
     ids = frame["id"][[not flag for flag in late]]

@@ -61,7 +61,7 @@ def orders_of(
     """
     known = RunStore(store)
     every = known.runs()
-    every = every[~every["quarantined"].astype(bool)]
+    every = every[~(every["quarantined"] | every["ab_test"]).astype(bool)]
     names = sorted(set(every["scenario"]))
     if not names:
         raise StoreError(f"{store}: has no run to report on; keep one with perfkit run or perfkit import")

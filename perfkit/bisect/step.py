@@ -83,8 +83,8 @@ def _compared(order: Order, commit: str, tree: Path, tell: Tell) -> Outcome:
     policy = order.question.policy(order.policy) if order.question is not None else order.policy
     with served(order.serve, order.good_tree or tree) as before, served(order.serve, tree) as after:
         targets = {
-            "baseline": replace(order.scenario, host=before),
-            "candidate": replace(order.scenario, host=after),
+            "baseline": replace(order.scenario, host=before, revision={"commit": order.good, "dirty": "no"}),
+            "candidate": replace(order.scenario, host=after, revision={"commit": commit, "dirty": "no"}),
         }
         labels = {"bisect": f"{order.good[:9]}..{order.bad[:9]}", "bisect_commit": commit}
         return SideBySide(targets, order.store, policy, order.plan, tell, labels, run_one=_run_one).decide()

@@ -54,6 +54,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
     default=Path(),
     help="Where to look the commits up [this folder].",
 )
+@click.option("--ab-tests", is_flag=True, help="With the runs of A/B tests (perfkit run --compare-with).")
 @click.option("--jobs", type=click.IntRange(1), help="Processes [as many as pay].")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Look at the series on this Dask cluster instead.")
 @POLICY
@@ -69,6 +70,7 @@ def changes(
     output: Path | None,
     fail_on: str,
     repository: Path,
+    ab_tests: bool,
     jobs: int | None,
     scheduler: str | None,
     policy: Path | None,
@@ -106,7 +108,7 @@ def changes(
     judging = settled.policy_of(policy)
     known = RunStore(store or settled.store)
     found = survey(
-        [under_names(line, judging.service_names) for line in stored_timelines(known, scenarios)],
+        [under_names(line, judging.service_names) for line in stored_timelines(known, scenarios, ab_tests=ab_tests)],
         services=services,
         metrics=metrics,
         alpha=alpha or judging.alpha,

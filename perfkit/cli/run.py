@@ -202,7 +202,7 @@ def run(
         _refuse({"--docker": docker}, "does not go with --worker")
         return _work(chosen, master_host, master_port)
     container = _container(engine, image, build_args) if docker else None
-    _tell_unknown_revision()
+    _tell_unknown_revision(compare_with)
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
         outcome = _side_by_side(
@@ -226,12 +226,15 @@ def run(
     return _exit_code(done)
 
 
-def _tell_unknown_revision() -> None:
+def _tell_unknown_revision(compare_with: str | None) -> None:
     """Once, before any load: a run that knows no commit tells nobody which build was slow."""
     from perfkit.load.revision import revision_of
     from perfkit.render.theme import clean
 
-    for note in revision_of(Path.cwd()).notes:
+    notes = revision_of(Path.cwd()).notes
+    if compare_with is not None and "://" in compare_with:
+        notes += ("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.",)
+    for note in notes:
         click.echo(f"! {clean(note)}", err=True)
 
 

@@ -127,6 +127,8 @@ def stored_run(store: RunStore, run_id: str) -> Run:
 
 def level_from(past: Past, first: Run) -> tuple[Run, ...]:
     """The valid runs of a scenario from one run up to the next change."""
+    if first.in_ab_test:
+        raise ReadError(f"{first.id}: is of an A/B test, and in no history; name a run of the scenario's history")
     every = [run for run in past.runs_of(first.scenario) if run.validity.ok or run.id == first.id]
     runs, _ = alike(every, first)
     begin = next(i for i, run in enumerate(runs) if run.id == first.id)
@@ -142,8 +144,8 @@ def standing(past: Past, pinned: Pinned) -> Standing:
         selected = select(str(name), past)
     except (ReadError, StoreError) as error:
         return Standing(pinned, (), (str(error),))
-    newest = [run for run in past.runs_of(pinned.scenario) if run.validity.ok][-1]
-    return Standing(pinned, selected.runs, (*selected.warnings, *foreign(str(name), selected.runs, newest)))
+    newest = [run for run in past.runs_of(pinned.scenario) if run.validity.ok] or selected.runs
+    return Standing(pinned, selected.runs, (*selected.warnings, *foreign(str(name), selected.runs, newest[-1])))
 
 
 def foreign(name: str, runs: Sequence[Run], newest: Run) -> tuple[str, ...]:

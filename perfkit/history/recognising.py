@@ -40,6 +40,8 @@ def acknowledge(
     first = stored_run(past.store, event)
     if not first.validity.ok:
         raise ReadError(f"{event}: is an invalid run; name the first valid one of the new level")
+    if first.in_ab_test:
+        raise ReadError(f"{event}: is of an A/B test, and in no history; name a run of the scenario's history")
     runs, _ = alike([run for run in past.runs_of(first.scenario) if run.validity.ok], first)
     timeline = timeline_of(first.scenario, runs)
     policy = policy.for_scenario(first.scenario)

@@ -52,21 +52,24 @@ class Past:
     candidates: tuple[Run, ...] = ()
     service_names: Mapping[str, str] = field(default_factory=dict)
     alpha: float = 0.01
-    _read: dict[str, tuple[Run, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _read: dict[tuple[str, bool], tuple[Run, ...]] = field(default_factory=dict, repr=False, compare=False)
     _damaged: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
 
-    def runs_of(self, scenario: str) -> tuple[Run, ...]:
-        """All runs of a scenario, oldest first, read once; what `left_out` names is not among them."""
-        if scenario not in self._read:
+    def runs_of(self, scenario: str, *, ab_tests: bool = False) -> tuple[Run, ...]:
+        """All runs of a scenario, oldest first, read once; those of A/B tests only if asked for.
+
+        What `left_out` names is not among them.
+        """
+        if (scenario, ab_tests) not in self._read:
             found, damaged = [], []
-            for run_id in self.store.runs(scenario=scenario)["id"]:
+            for run_id in self.store.runs(scenario=scenario, **({} if ab_tests else {"ab_test": False}))["id"]:
                 try:
                     found.append(self.store.get(run_id))
                 except ReadError as error:  # damaged since it was listed
                     damaged.append(f"{run_id} is left out: {error}")
             self._damaged[scenario] = damaged
-            self._read[scenario] = in_time(renamed_runs(found, self.service_names))
-        return self._read[scenario]
+            self._read[scenario, ab_tests] = in_time(renamed_runs(found, self.service_names))
+        return self._read[scenario, ab_tests]
 
     def left_out(self, scenario: str) -> tuple[str, ...]:
         """A sentence for each damaged run of a scenario: it cannot be read, or was changed after it was stored."""
@@ -122,12 +125,16 @@ def select(text: str, past: Past) -> Selected:
         near = did_you_mean(selector.scenario, known)
         raise ReadError(f"{text}: no scenario {selector.scenario!r} in {past.store.url}{near}{there}")
     candidates = {run.id for run in past.candidates}
-    every = [run for run in past.runs_of(selector.scenario) if run.validity.ok and run.id not in candidates]
+    is_pinned = selector.kind == "pinned"  # whoever pinned runs of an A/B test asked for them
+    runs = past.runs_of(selector.scenario, ab_tests=is_pinned)
+    every = [run for run in runs if run.validity.ok and run.id not in candidates]
     every, late = _dated(every) if selector.kind in _NEWEST else (every, "")
     selected, notes = _CHOOSE[selector.kind](selector, every, past)
     notes = (*notes, late) if late else notes
     if not selected:
-        raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}")
+        apart = 0 if is_pinned else len(past.runs_of(selector.scenario, ab_tests=True)) - len(runs)
+        hint = f"; {apart} runs of A/B tests are in no history: name them by their ids" if apart else ""
+        raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}{hint}")
     notes = (*notes, *told_of(str(selector), selected, every, past.now, past.alpha))
     left_out = past.left_out(selector.scenario)
     return Selected(selector, selected, tuple(dict.fromkeys((*notes, *left_out))), left_out)

@@ -109,8 +109,8 @@ class Survey:
             yield {"service": service, "metric": metric.value, "first_run": first, "last_run": last, **levels}
 
 
-def stored_timelines(store: RunStore, scenarios: Sequence[str] = ()) -> tuple[Timeline, ...]:
-    """The histories of these scenarios of a store, or of all of them, by name.
+def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests: bool = False) -> tuple[Timeline, ...]:
+    """The histories of these scenarios of a store, or of all of them, by name; of A/B tests only if asked for.
 
     Raises
     ------
@@ -119,13 +119,16 @@ def stored_timelines(store: RunStore, scenarios: Sequence[str] = ()) -> tuple[Ti
     """
     frame = store.runs()
     known = sorted(set(frame["scenario"]))
+    usual = known if ab_tests else sorted(set(frame["scenario"][~frame["ab_test"].astype(bool)]))
     if not known:
         raise SettingsError(f"{store.url}: has no runs yet; `perfkit run SCENARIO` makes one")
+    if not usual:
+        raise SettingsError(f"{store.url}: has runs of A/B tests only, which are in no history unless asked for")
     for name in scenarios:
         if name not in known:
             near = did_you_mean(name, known)
             raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(known)}")
-    return tuple(load_timeline(store, name) for name in dict.fromkeys(scenarios or known))
+    return tuple(load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual))
 
 
 def survey(

@@ -179,17 +179,18 @@ def under_names(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
     return replace(timeline, series=series, errors=errors, counts=counts)
 
 
-def load_timeline(store: RunStore, scenario: str) -> Timeline:
+def load_timeline(store: RunStore, scenario: str, *, ab_tests: bool = False) -> Timeline:
     """The timeline of a scenario from a store's index, without reading each run.
 
-    It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.
+    It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.  Runs of A/B tests are
+    left out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.
 
     Raises
     ------
     StoreError
         The store has no run of that scenario.
     """
-    known = store.series(scenario)
+    known = store.series(scenario, ab_tests=ab_tests)
     facts = zip(
         known.run_ids,
         known.started_at,

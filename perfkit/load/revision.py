@@ -84,6 +84,20 @@ def revision_of(folder: Path, environment: Mapping[str, str] | None = None) -> R
     return Revision(commit, branch, dirty, () if commit and branch else revision.notes)
 
 
+def revision_of_ref(tree: Path, ref: str) -> Revision:
+    """The commit of a working tree that was made for a commit, branch or tag; never raises.
+
+    What the CI system says is of another tree, and is not asked.
+    """
+    git = Git(tree, offline=True, timeout_s=TIMEOUT_S)
+    try:
+        names = (f"refs/heads/{ref}", f"refs/remotes/{ref}")
+        is_branch = any(git.commit(name) is not None for name in names)
+        return Revision(git.text("rev-parse", "HEAD"), ref if is_branch else "", _dirty(git))
+    except GitError:
+        return Revision()
+
+
 def _from_git(git: Git, build: Build) -> Revision:
     git.text("rev-parse", "--git-dir")  # says why, where this is no repository, or another user's
     head, branch = git.commit("HEAD"), git.branch() or ""

@@ -150,7 +150,7 @@ def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
         target=scenario.host,
         labels=labels,
         environment=surroundings.environment(),
-        git=revision_of(Path.cwd()).to_dict(),
+        git=dict(scenario.revision) if scenario.revision is not None else revision_of(Path.cwd()).to_dict(),
         versions=surroundings.versions(),
         locustfile_hash=hashlib.sha256(source).hexdigest(),
     )

@@ -30,6 +30,7 @@ from perfkit.validity.outage import withheld
 
 TITLE = "Locust CSV (PREFIX_stats.csv with its companions)"
 MAIN = ("_stats.csv", "_requests.csv")
+MOST_MISSING = 0.01  # of the requests: Locust writes the rows while it counts
 COMPANIONS = ("_stats_history.csv", "_failures.csv", "_exceptions.csv", "_distribution.csv")
 
 
@@ -60,7 +61,8 @@ def read(path: Path) -> Run:
     duration = history.duration_s or _length(total, rows)
     profile = LoadProfile("unknown", users=history.peak_users, duration_s=None)
     digest = _digest(main, prefix)
-    scenario = prefix.name if prefix.name not in ("", "results", "locust") else prefix.parent.name or "locust"
+    stem = main.name.removesuffix(_ending(main))
+    scenario = stem if stem not in ("", "results", "locust") else main.resolve().parent.name or "locust"
     checks = (*check_run(services, profile, GeneratorFacts(), None), *_contradictions(total, services))
     return Run(
         id=make_run_id(history.started_at, scenario, digest),
@@ -89,16 +91,19 @@ def _mains(path: Path) -> list[Path]:
         for ending in COMPANIONS:
             if path.name.endswith(ending):
                 stem = str(path)[: -len(ending)]
-                return [Path(stem + main) for main in MAIN if Path(stem + main).is_file()]
-        return [path] if path.suffix.lower() == ".csv" else []
+                return [Path(stem + main) for main in MAIN if Path(stem + main).is_file()] or [path]
+        return [path]
     return [Path(f"{path}{main}") for main in MAIN if Path(f"{path}{main}").is_file()]
 
 
-def _prefix(main: Path) -> Path:
-    for ending in MAIN:
-        if main.name.endswith(ending):
-            return main.with_name(main.name[: -len(ending)])
-    return main.with_suffix("")
+def _ending(main: Path) -> str:
+    """What of a file's name comes behind the prefix; the prefix of Locust may be empty."""
+    return next((ending for ending in MAIN if main.name.endswith(ending)), main.suffix)
+
+
+def _prefix(main: Path) -> str:
+    """The path that the names of all files of the set begin with."""
+    return str(main).removesuffix(_ending(main))
 
 
 def _services(
@@ -214,14 +219,17 @@ def _length(total: Row | None, rows: list[Row]) -> float | None:
 
 
 def _contradictions(total: Row | None, services: Mapping[str, ServiceStats]) -> tuple[Check, ...]:
+    """Whether the rows add up to the row of all; where they come short of it, services are missing from the file."""
     seen = sum(stats.count or 0 for stats in services.values())
     if total is None or total.count == seen:
         return ()
     advice = f"The row Aggregated counts {total.count} requests, the rows above it {seen}: the file contradicts itself."
-    return (Check("counts", total.count, seen, Severity.WARN, advice),)
+    missing = total.count - seen > MOST_MISSING * total.count
+    advice += " Rows are missing; copy the whole file." if missing else ""
+    return (Check("counts", total.count, seen, Severity.INVALID if missing else Severity.WARN, advice),)
 
 
-def _digest(main: Path, prefix: Path) -> str:
+def _digest(main: Path, prefix: str) -> str:
     sha = hashlib.sha256(main.read_bytes())
     history = Path(f"{prefix}_stats_history.csv")
     if history.is_file():

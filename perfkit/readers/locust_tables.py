@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from perfkit.errors import ReadError
 from perfkit.model import Metric
+from perfkit.readers.csv_text import header_of, read_table, spoilt_by_spreadsheet
 from perfkit.readers.error_kinds import most_frequent
 
 TOTAL_NAMES = ("Aggregated", "Total")
@@ -28,17 +27,13 @@ COLUMNS = {
 }
 REQUIRED = ("name", "count", "failures", "average", "rps")
 MOST_ROUNDED_DIGITS = 2
-_PERCENT = re.compile(r"^(\d+(?:\.\d+)?)%?$")
+TEXTS = ("type", "method", "name", "error", "message", "traceback", "nodes", "first seen", "last seen")
+_PERCENT = re.compile(r"^(\d+(?:[.,]\d+)?)\s?%?$")
 
 
 def looks_like_locust(main: Path) -> bool:
     """Whether the first line has Locust's columns."""
-    with main.open("rb") as file:
-        head = file.readline(8192).decode("utf-8-sig", "replace")
-    try:
-        titles = {title.strip().lower() for title in next(csv.reader([head]), [])}
-    except csv.Error:  # such as a lone carriage return in the first line
-        return False
+    titles = header_of(main)
     return sum(any(name in titles for name in names) for names in COLUMNS.values()) >= 5
 
 
@@ -61,19 +56,9 @@ class Row:
         return self.name in TOTAL_NAMES and self.kind in ("", "None")
 
 
-def _text(path: Path) -> str:
-    # Names in the wild hold bytes of other encodings; a replacement character is better than losing the file.
-    return path.read_bytes().decode("utf-8-sig", "replace").replace("\r\r\n", "\n")
-
-
 def table_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""))
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise ReadError(f"{path}: line {reader.line_num}: {error}") from error
+    """The lines of a table with their numbers, the header first; see `read_table`."""
+    return ((line.number, line.cells) for line in read_table(path, TEXTS))
 
 
 def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], dict[float, int]]:
@@ -92,16 +77,32 @@ def stats_rows(path: Path) -> Iterator[Row]:
         raise ReadError(f"{path}: is empty")
     named, percents = _columns(path, first[1])
     width = len(first[1])
-    found = False
+    seen: dict[tuple[str, str], int] = {}
+    total = False
     for line, cells in table:
+        if cells == first[1]:
+            raise ReadError(f"{path}: line {line}: the header again; these are several files in one, split them")
         if len(cells) != width:
             raise ReadError(
                 f"{path}: line {line}: {len(cells)} cells where the header has {width}; is the file cut off?"
             )
-        yield _row(f"{path}: line {line}", cells, named, percents)
-        found = True
-    if not found:
+        row = _row(f"{path}: line {line}", cells, named, percents)
+        key = ("", TOTAL_NAMES[0]) if row.is_total else (row.kind, row.name)
+        if key in seen:
+            raise ReadError(
+                f"{path}: line {line}: {' '.join(filter(None, key))!r} stands in line {seen[key]} already; "
+                "Locust writes each row once: which of them holds?"
+            )
+        seen[key] = line
+        total = total or row.is_total
+        yield row
+    if not seen:
         raise ReadError(f"{path}: holds a header and no rows; the run measured nothing")
+    if not total:
+        raise ReadError(
+            f"{path}: is cut off after line {max(seen.values())}: the row {TOTAL_NAMES[0]}, which Locust writes last, "
+            "is missing; copy the whole file"
+        )
 
 
 def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mapping[float, int]) -> Row:
@@ -161,7 +162,7 @@ def _distribution(path: Path) -> Iterator[tuple[str, dict[float, float]]]:
 
 def _percents(titles: list[str]) -> dict[float, int]:
     """Quantile -> column."""
-    return {float(m[1]) / 100.0: i for i, title in enumerate(titles) if (m := _PERCENT.match(title))}
+    return {float(m[1].replace(",", ".")) / 100.0: i for i, title in enumerate(titles) if (m := _PERCENT.match(title))}
 
 
 def number_of(place: str, key: str, text: str) -> float | None:
@@ -172,7 +173,7 @@ def number_of(place: str, key: str, text: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise ReadError(f"{place}: {key}: expected a number >= 0, got {text!r}")
+        raise ReadError(f"{place}: {key}: expected a number >= 0, got {text!r}{spoilt_by_spreadsheet(text)}")
     return value
 
 

@@ -30,7 +30,10 @@ def schema() -> pa.Schema:
     lists = {"service": pa.string(), "count": pa.int64(), "failed": pa.int64()}
     lists |= {name: pa.float64() for metric in Metric for name in (metric.value, f"{metric.value}{ERROR}")}
     fields = [pa.field(name, pa.string()) for name in texts]
-    fields += [pa.field("started_at", pa.timestamp("us", tz="UTC")), pa.field("valid", pa.bool_())]
+    fields += [
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        *(pa.field(name, pa.bool_()) for name in ("valid", "ab_test")),
+    ]
     fields += [pa.field(name, kind) for name, kind in numbers.items()]
     return pa.schema([*fields, *(pa.field(f"service_{name}", pa.list_(kind)) for name, kind in lists.items())])
 
@@ -54,6 +57,7 @@ def _row(run_id: str, stamp: str, run: Run) -> dict[str, Any]:
         "content_hash": run.content_hash,
         "scenario": run.scenario,
         "tool": run.tool,
+        "ab_test": run.in_ab_test,
         "labels": json.dumps(dict(run.labels)),
         "commit": run.git.get("commit", ""),
         "branch": run.git.get("branch", ""),

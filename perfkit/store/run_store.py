@@ -23,6 +23,7 @@ from perfkit.store.sealed import candidate_ids, document_of, identity, run_docum
 from perfkit.store.tables import (
     ScenarioSeries,
     history_frame,
+    of_history,
     of_scenario,
     runs_frame,
     scenario_series,
@@ -236,31 +237,34 @@ class RunStore:
         ``ValueError`` for a name that is neither a column nor a label of any run.
 
         Columns: id, scenario, started_at (UTC), duration_s, users, services, requests, failures, valid, tool, source,
-        commit, branch (empty where unknown), quarantined.
+        commit, branch (empty where unknown), quarantined, ab_test (whether it is one of a pair of an A/B test).
         """
         return runs_frame(self.index().table, self.quarantined().keys(), self.place.where, filters)
 
-    def history(self, scenario: str, service: str, metric: str) -> pd.DataFrame:
+    def history(self, scenario: str, service: str, metric: str, *, ab_tests: bool = False) -> pd.DataFrame:
         """One metric of one service over the valid runs of a scenario, oldest first.
 
         Columns: id, started_at, value, standard_error (in the metric's unit; ``NaN`` where a run cannot say).  Runs in
-        quarantine are left out.
+        quarantine are left out, and those of A/B tests unless ``ab_tests`` asks for them.
         """
-        table = of_scenario(self.index().table, scenario)
+        table = of_history(self.index().table, scenario, ab_tests=ab_tests)
         return history_frame(table, self.quarantined().keys(), service, Metric(metric))
 
-    def series(self, scenario: str) -> ScenarioSeries:
+    def series(self, scenario: str, *, ab_tests: bool = False) -> ScenarioSeries:
         """Every metric of every service over all runs of a scenario; `perfkit.history.timeline` makes a timeline of it.
 
-        ``StoreError`` when there is no run of it.
+        Runs of A/B tests are left out unless ``ab_tests`` asks for them.  ``StoreError`` when there is no run of it.
         """
-        table = self.index().table
+        table = of_history(self.index().table, scenario, ab_tests=ab_tests)
         found = scenario_series(table, {name: note.reason for name, note in self.quarantined().items()}, scenario)
         if not found.run_ids:
             raise self._no_scenario("runs", scenario)
         return found
 
     def _no_scenario(self, what: str, scenario: str) -> StoreError:
+        if (apart := of_scenario(self.index().table, scenario).num_rows) and scenario:
+            hint = f"its {apart} runs are of A/B tests (`perfkit run --compare-with`), invalid, or set aside"
+            return StoreError(f"{self.url}: no {what} of the scenario {scenario!r} in its history: {hint}")
         known = sorted(set(self.index().table["scenario"].to_pylist()))
         there = f"; there are {', '.join(known)}" if known else ""
         return StoreError(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
@@ -304,7 +308,7 @@ class RunStore:
         """
         from perfkit.noise_profile import profile_of
 
-        usable = valid_ids(of_scenario(self.index().table, scenario), self.quarantined().keys())
+        usable = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
         ids = [run_id for run_id in usable if run_id not in without]
         if not ids:
             raise self._no_scenario("valid runs", scenario)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RUN_COLUMNS = (
     *("id", "scenario", "started_at", "duration_s", "users", "services", "requests", "failures", "valid", "tool"),
-    *("source", "commit", "branch", "quarantined"),
+    *("source", "commit", "branch", "quarantined", "ab_test"),
 )
 
 
@@ -88,6 +88,14 @@ def of_scenario(table: pa.Table, scenario: str) -> pa.Table:
     return table.filter(pc.equal(table["scenario"], scenario))
 
 
+def of_history(table: pa.Table, scenario: str, *, ab_tests: bool = False) -> pa.Table:
+    """The rows of one scenario, without those of A/B tests unless they are asked for."""
+    import pyarrow.compute as pc
+
+    rows = of_scenario(table, scenario)
+    return rows if ab_tests else rows.filter(pc.invert(rows["ab_test"]))
+
+
 def valid_ids(table: pa.Table, set_aside: Collection[str]) -> list[str]:
     """Ids of the runs that may be used, in the order of the table."""
     pairs = zip(table["id"].to_pylist(), table["valid"].to_pylist(), strict=True)
@@ -112,8 +120,8 @@ def history_frame(table: pa.Table, set_aside: Collection[str], service: str, met
 
 
 def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str) -> ScenarioSeries:
-    """Arrange the rows of a scenario by the time at which its runs started."""
-    table = _in_time(of_scenario(table, scenario))
+    """Arrange the rows of a history by the time at which its runs started."""
+    table = _in_time(table)
     ids = table["id"].to_pylist()
     valid = [ok and run_id not in set_aside for run_id, ok in zip(ids, table["valid"].to_pylist(), strict=True)]
     times, now = table["started_at"].to_pylist(), datetime.now(UTC)
