@@ -119,12 +119,32 @@ def _fit(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
     for title, runs in (("baseline", baseline), ("candidate", candidate)):
         if not runs:
             yield Check("runs", 0, 1, Severity.INVALID, f"The {title} has no runs.")
+        alike: dict[tuple[str, Severity, str], list[tuple[Run, Check]]] = {}
         for run in runs:
             for check in run.validity.problems:
-                advice = f"{title} run {run.id}: {check.name} ({check.value}). {check.advice}"
-                if check.name == "counts_and_rate":
-                    advice = f"{title}: {check.advice}"
-                yield Check(f"run_{check.name}", check.value, check.limit, check.severity, advice)
+                text = check.advice if check.name == "counts_and_rate" else ""  # names the service
+                alike.setdefault((check.name, check.severity, text), []).append((run, check))
+        for found in alike.values():
+            yield _of_runs(title, len(runs), found)
+
+
+def _of_runs(title: str, total: int, found: Sequence[tuple[Run, Check]]) -> Check:
+    """What one check found in the runs of a side, in one line: how many, from where to where, and the worst of it."""
+    run, check = max(found, key=lambda pair: pair[1].value if isinstance(pair[1].value, int | float) else 0.0)
+    where, values = f"run {run.id}", f"{check.value}"
+    if len(found) > 1:
+        numbers = [one.value for _, one in found if isinstance(one.value, int | float)]
+        spread = len(numbers) == len(found) and len(set(numbers)) > 1
+        values = f"{min(numbers)} to {max(numbers)}" if spread else values
+        ids = ", ".join(one.id for one, _ in found[:MOST_NAMED])
+        more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        where = f"in {len(found)} of {total} runs"
+        if check.severity is Severity.INVALID:
+            where = f"{where} ({ids}{more})"
+    advice = f"{title}: {check.advice}"
+    if check.name != "counts_and_rate":
+        advice = f"{title} {where}: {check.name} ({values}). {check.advice}"
+    return Check(f"run_{check.name}", check.value, check.limit, check.severity, advice)
 
 
 def _same_run(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:

@@ -95,6 +95,9 @@ class Severity(StrEnum):
     INVALID = "invalid"
 
 
+DISTURBED = "disturbed"  # the check of a comparison whose sides were not measured alike
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One test of fitness: what was measured, what it was held against, and what to do."""
@@ -453,6 +456,11 @@ class Comparison:
     def with_warnings(self, more: Iterable[str]) -> Comparison:
         """The same comparison with what else must be known of it."""
         return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *more))))
+
+    @property
+    def disturbance(self) -> str | None:
+        """The sentence that says that the sides were not measured alike; ``None`` where nothing speaks for it."""
+        return next((check.advice for check in self.checks if check.name == DISTURBED), None)
 
     def by_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings with that verdict, in order."""

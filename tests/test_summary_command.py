@@ -127,7 +127,7 @@ def test_annotations_say_how_serious_it_is(slower, same, unsure, invalid):
     assert lines[0].startswith("::error title=perfkit compare api%3A ✗ regression::rag_service got worse: ")
     assert "%25 [" in lines[0]
     assert lines[1].startswith("::error title=perfkit compare api%3A ⊘ invalid::The runs cannot be judged. ")
-    assert "further runs on each side would settle " in out
+    assert "on each side would settle " in out
 
 
 def test_at_most_ten_annotations_of_a_kind(rng, tmp_path):

@@ -14,6 +14,7 @@ from perfkit.comparability import Comparability, check_sides
 from perfkit.coverage import service_coverage
 from perfkit.errors import did_you_mean
 from perfkit.judge.budget import allocate
+from perfkit.judge.disturbance import disturbance
 from perfkit.judge.equal_load import by_stage, of_stages
 from perfkit.judge.evidence import by_evidence, measure
 from perfkit.judge.objective import by_objective, limit_questions
@@ -56,7 +57,12 @@ def judge(
         verdict = Verdict.INVALID
     if verdict is Verdict.INVALID:
         findings = tuple(_unjudged(finding) for finding in findings)
+    disturbed = disturbance(whole[0].runs, whole[1].runs, findings)
+    if disturbed is not None:
+        checks = (*checks, disturbed)
     warnings = [*sides.warnings, *(text for text, _ in metrics), *_unknown_services(asked.limited_services, whole)]
+    if disturbed is not None:
+        warnings.append(disturbed.advice)
     if missing > 0:
         warnings.append(
             f"The policy asks for {policy.required_runs} runs on each side; there are {len(baseline)} and "

@@ -90,13 +90,20 @@ def _of_comparison(comparison: Comparison) -> Iterator[Claim]:
         yield Claim(Verdict.INVALID, f"The runs cannot be judged. {why}".rstrip())
         return
     found = claimed(comparison)
+    disturbed = clean(comparison.disturbance or "")
     for verdict, text in found:
         yield Claim(verdict, text)
     if not found or comparison.verdict is Verdict.INCONCLUSIVE:
         more = f" {next_step(comparison)}" if comparison.verdict is Verdict.INCONCLUSIVE else ""
         is_open = all(verdict is Verdict.INCONCLUSIVE for verdict, _ in found)
-        said = headlines(comparison)[-1] if is_open else "Not every gating metric could be shown unharmed."
+        said = (
+            [text for text in headlines(comparison) if text != disturbed][-1]
+            if is_open
+            else "Not every gating metric could be shown unharmed."
+        )
         yield Claim(comparison.verdict, f"{said}{more}".rstrip())
+    if disturbed:
+        yield Claim(Verdict.INCONCLUSIVE, disturbed)
 
 
 def _of_history(result: Result) -> Iterator[Claim]:

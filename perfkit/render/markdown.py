@@ -42,7 +42,7 @@ def to_markdown(comparison: Comparison) -> str:
         f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
         _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
         _list("History", comparison.history.lines if comparison.history is not None else ()),
-        _list("Warnings", comparison.warnings),
+        _list("Warnings", (text for text in comparison.warnings if text != comparison.disturbance)),
         _sides(comparison),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

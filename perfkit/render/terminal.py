@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.model import Comparison, Finding, Verdict
 from perfkit.render.theme import (
     SHORT_METRICS,
     clean,
@@ -17,7 +17,7 @@ from perfkit.render.theme import (
     shorten,
     verdict_text,
 )
-from perfkit.render.words import detectable, headlines, limit_text, next_step, settle_short
+from perfkit.render.words import detectable, footnotes, headlines, limit_text, next_step, settle_short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +45,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(findings_table(comparison, console))
     for line in comparison.history.lines if comparison.history is not None else ():
         console.print(Text(f"History: {clean(line)}"))
-    gaps = {gap.text for gap in comparison.gaps}  # said above
-    for note in dict.fromkeys((*_notes(comparison), *(text for text in comparison.warnings if text not in gaps))):
+    for note in footnotes(comparison):
         console.print(Text(f"! {clean(note)}", style="yellow"))
     console.print(Text(f"Next: {next_step(comparison)}"))
 
@@ -109,13 +108,3 @@ def _table(
         verdict = Text(finding_text(finding), style=STYLES[finding.verdict])
         table.add_row(*map(Text, (service, metric, *(cell(finding) for cell in columns.values()))), verdict)
     return table
-
-
-def _notes(comparison: Comparison) -> list[str]:
-    """Warnings of single findings; those that the whole comparison gives as well are not repeated."""
-    return [
-        f"{finding.service}, {Metric(finding.metric).title}: {warning}"
-        for finding in comparison.findings
-        for warning in finding.warnings
-        if warning not in comparison.warnings
-    ]

@@ -23,7 +23,31 @@ def headlines(comparison: Comparison) -> tuple[str, ...]:
     found = claimed(comparison)
     texts = tuple(text for _, text in found)
     is_open = all(verdict is Verdict.INCONCLUSIVE for verdict, _ in found)
-    return (*texts, _nothing_to_claim(comparison)) if is_open else texts
+    disturbed = (clean(comparison.disturbance),) if comparison.disturbance is not None else ()
+    return (*texts, *([_nothing_to_claim(comparison)] if is_open else []), *disturbed)
+
+
+def footnotes(comparison: Comparison) -> tuple[str, ...]:
+    """Warnings that the headlines do not hold: those of findings, equal ones in one line, then those of the whole."""
+    above = {*(gap.text for gap in comparison.gaps), comparison.disturbance}
+    groups: dict[str, list[Finding]] = {}
+    for finding in comparison.findings:
+        for warning in dict.fromkeys(finding.warnings):
+            if warning not in comparison.warnings:
+                groups.setdefault(warning, []).append(finding)
+    notes = [f"{_whom(findings)}: {warning}" for warning, findings in groups.items()]
+    return tuple(dict.fromkeys((*notes, *(text for text in comparison.warnings if text not in above))))
+
+
+def _whom(findings: Sequence[Finding]) -> str:
+    """``a, p95 latency``; of several ``a, 3 metrics``, ``p95 latency of 12 services``, or ``30 findings``."""
+    first, count = findings[0], len(findings)
+    services, metrics = {finding.service for finding in findings}, {finding.metric for finding in findings}
+    if count == 1:
+        return f"{first.service}, {Metric(first.metric).title}"
+    if len(services) == 1:
+        return f"{first.service}, {count} metrics"
+    return f"{Metric(first.metric).title} of {count} services" if len(metrics) == 1 else f"{count} findings"
 
 
 def claimed(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
