@@ -112,12 +112,12 @@ def test_workers_of_other_addresses_ship_what_they_record(tmp_path):
     workers = [
         subprocess.Popen([*command, *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)
     ]
-    watchdog = threading.Timer(60, lambda: [worker.kill() for worker in workers])
+    watchdog = threading.Timer(240, lambda: [worker.kill() for worker in workers])
     watchdog.start()
     try:
         away = Distribution(2, local=False, bind_host="127.0.0.2", bind_port=port)
         run, server = distributed(tmp_path, distribution=away, rate=60.0, duration_s=3.0)
-        codes = [worker.wait(timeout=20) for worker in workers]
+        codes = [worker.wait(timeout=60) for worker in workers]
     finally:
         watchdog.cancel()
         for worker in workers:
