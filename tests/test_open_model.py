@@ -217,11 +217,11 @@ def test_stages_are_followed_and_summed_up_one_by_one(tmp_path):
 
 
 def stalled(folder, *, is_open, seconds, stall_s):
-    """One run at 50 requests a second against a service that falls silent in the middle."""
+    """One run at 50 requests a second against a service that falls silent once, counted from its own start."""
     file = folder / "locustfile.py"
     file.write_text(LOCUSTFILE)
     load = {"rate": 50.0} if is_open else {"users": 5, "spawn_rate": 5.0}
-    change = {"api_gateway": Change(stall_s=stall_s, stall_at_s=seconds / 2)}
+    change = {"api_gateway": Change(stall_s=stall_s, stall_at_s=0.75 * seconds)}
     with start_services(change, seed=1, names=("api_gateway",)) as services:
         scenario = Scenario("stall", file, services.addresses["api_gateway"], duration_s=float(seconds), **load)
         return run_scenario(scenario, RunStore(str(folder / "runs")), {})
