@@ -149,6 +149,11 @@ class Trend:
         """The events among the runs that are shown."""
         return tuple(event for event in self.events if event.index >= self.first)
 
+    @property
+    def shown_services_changed(self) -> tuple[ServiceChange, ...]:
+        """The services that ended or began among the runs that are shown."""
+        return tuple(change for change in self.services_changed if change.index >= self.first)
+
     def is_known(self, event: Event) -> bool:
         """Whether the event was acknowledged."""
         return any(map(event.answers_to, self.acknowledged))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from perfkit.history.events import Event, Movement, held_worsenings
+from perfkit.history.events import Event, Happened, Movement, held_worsenings, in_order
+from perfkit.history.service_mix import ServiceChange, missing_services
 from perfkit.history.timeline import Moment
 from perfkit.history.trend import KEY_METRICS, Course, Trend
 from perfkit.model import Metric, Verdict
@@ -31,6 +33,8 @@ MOST_LEVELS = 15  # services in the table of levels
 MOST_RUNS = 60  # in the table of runs
 NEWEST = 10  # runs that are always in it
 LONGEST = 120  # characters of a name in a table
+LONGEST_HEADLINE = 400  # with what else changed at the place
+SERVICES_SYMBOL = "⇄"
 LEAST = 4  # valid runs without which nothing can be said
 
 KIND_WORDS: Mapping[str, str] = {"regression": "got worse", "improvement": "got better", "mixed": "changed"}
@@ -62,9 +66,10 @@ def size_interval(movement: Movement) -> str:
     return UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]"
 
 
-def headline(event: Event, limit: int = 260) -> str:
+def headline(event: Event, limit: int = LONGEST_HEADLINE) -> str:
     """What happened in one sentence, harmless and of bounded length."""
-    return shorten(event.headline, limit)
+    items = tuple(replace(item, service=shorten(item.service, 60)) for item in event.movements)
+    return shorten(replace(event, movements=items).headline, limit)
 
 
 def event_place(event: Event, trend: Trend) -> str:
@@ -143,6 +148,8 @@ def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
     drifting = sum(course.now.drift is not None for course in trend.courses if course.metric in KEY_METRICS)
     if drifting:
         return "drifting", ""
+    if gone := missing_services(trend.services_changed):
+        return f"service{'s' if len(gone) > 1 else ''} gone since {day(gone[-1][1].first_after)}", ""
     settled = max((event.index for event in trend.events), default=0)
     return f"no news in {sum(moment.valid for moment in trend.moments[settled:])} runs", ""
 
@@ -157,6 +164,8 @@ def _sentences(trend: Trend, news: Event | None) -> Iterator[str]:
         yield f"Newest event{known}: {headline(event)} It came {event_place(event, trend)}."
     elif trend.courses:
         yield "No level changed by more than chance explains."
+    for name, change in missing_services(trend.services_changed)[:MOST_NAMED]:
+        yield f"{shorten(name, 60)} is gone: no requests since {day(change.first_after)}."
     wanted = (trend.metric,) if trend.metric else KEY_METRICS
     if trend.services:
         name = trend.services[0]
@@ -210,14 +219,16 @@ def _level_cells(course: Course, trend: Trend) -> dict[str, Any]:
 
 
 def trend_events(trend: Trend, links: Links) -> Html:
-    """Every event, newest first: what moved by how much, between which runs and commits."""
-    shown = trend.shown_events[::-1]
+    """Every event, newest first: what moved by how much, or which services changed, between which runs and commits."""
+    shown = in_order((*trend.shown_events, *trend.shown_services_changed))[::-1]
     rows = [_event_cells(event, trend, links) for event in shown[:MOST_EVENTS]]
     html = render("trend_events.html.j2", events=rows, hidden=len(shown) - len(rows))
     return Html(html, text=f"{len(shown)} events")
 
 
-def _event_cells(event: Event, trend: Trend, links: Links) -> dict[str, Any]:
+def _event_cells(event: Happened, trend: Trend, links: Links) -> dict[str, Any]:
+    if isinstance(event, ServiceChange):
+        return _service_cells(event, links)
     return {
         "anchor": event.index,
         "kind": event.kind,
@@ -230,6 +241,22 @@ def _event_cells(event: Event, trend: Trend, links: Links) -> dict[str, Any]:
         "sides": [run_cells(moment, links) for moment in (event.last_before, event.first_after)],
         "movements": [_movement_cells(item) for item in event.movements[:MOST_MOVEMENTS]],
         "more": max(len(event.movements) - MOST_MOVEMENTS, 0),
+    }
+
+
+def _service_cells(change: ServiceChange, links: Links) -> dict[str, Any]:
+    return {
+        "anchor": f"services-{change.index}",
+        "kind": "mixed",
+        "symbol": SERVICES_SYMBOL,
+        "word": "services changed",
+        "day": day(change.first_after),
+        "headline": shorten(change.headline, LONGEST_HEADLINE),
+        "acknowledged": False,
+        "why_known": "",
+        "more": 0,
+        "sides": [run_cells(moment, links) for moment in (change.last_before, change.first_after)],
+        "movements": [],
     }
 
 
@@ -286,6 +313,8 @@ def _notes(trend: Trend) -> dict[int, list[str]]:
     for event in trend.shown_events:
         known = ", acknowledged" if trend.is_known(event) else ""
         notes.setdefault(event.index, []).append(f"{KIND_WORDS[event.kind]} from here on{known}")
+    for change in trend.shown_services_changed:
+        notes.setdefault(change.index, []).append(shorten("; ".join(change.brief), 200).replace(" here", ""))
     for i, names in outliers(trend).items():
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         notes.setdefault(i, []).append(f"far from its level: {', '.join(names[:MOST_NAMED])}{more}")

@@ -303,6 +303,9 @@ def _surroundings(drawing: Drawing, trend: Trend) -> None:
         known = trend.is_known(event)
         line = {"width": 1, "dash": "dot", "color": NEUTRAL_COLOUR if known else KIND_COLOURS[event.kind]}
         _upright(drawing, type="line", x0=event.index + 0.5, x1=event.index + 0.5, line=line)
+    for change in trend.shown_services_changed[-MOST_LINES:]:
+        line = {"width": 1, "dash": "dash", "color": NEUTRAL_COLOUR}
+        _upright(drawing, type="line", x0=change.index + 0.5, x1=change.index + 0.5, line=line)
 
 
 def _upright(drawing: Drawing, **shape: Any) -> None:
