@@ -52,7 +52,6 @@ def read_run(path: str | Path) -> Run:
         raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not place.exists():
         raise ReadError(f"{path}: there is no such file, folder or prefix of files")
-    if place.is_file() and not place.stat().st_size:
-        raise ReadError(f"{path}: is empty")
+    empty = "is empty: " if place.is_file() and not place.stat().st_size else ""
     known = "; ".join(reader.TITLE for reader in READERS)
-    raise UnknownFormat(f"{path}: no reader knows this format. Known are: {known}")
+    raise UnknownFormat(f"{path}: {empty}no reader knows this format. Known are: {known}")
