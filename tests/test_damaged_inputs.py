@@ -193,7 +193,7 @@ UNREAD = (("runs", "gc"),)  # of files that they need not read
 TELL_EACH = (("runs", "verify"), ("store", "sync"))  # runs one by one, and end with 2
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(700, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_no_damage_is_green_in_silence(at_work, count):
     names, codes, faults = list(at_work.commands), [], []
     for number in range(count):
