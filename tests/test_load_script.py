@@ -183,7 +183,7 @@ def test_a_run_that_ends_itself_before_its_time_is_invalid(tmp_path, server, bod
     assert check.severity == "invalid"
     assert str(check.value).startswith("ended after ")
     assert str(check.value).endswith(says)
-    assert run.services["/ok"].count == server.answered["/ok"]
+    assert server.answered["/ok"] - 2 <= run.services["/ok"].count <= server.answered["/ok"]  # sys.exit waits for none
 
 
 @pytest.mark.slow

@@ -292,6 +292,35 @@ def test_a_response_time_of_no_use_is_left_out_and_the_rest_is_whole(rng, odd):
     assert "2 requests of /odd (2) have no usable response time" in check.advice
 
 
+ODD_ROW = """Type,Name,Request Count,Failure Count,Median Response Time,Average Response Time,Requests/s,50%,95%
+GET,/ok,1000,3,20,21.5,50,20,35
+X,/odd,500,1,ODD,ODD,25,ODD,ODD
+,Aggregated,1500,4,20,TOTAL,75,20,35
+"""
+
+
+@pytest.mark.parametrize(
+    ("odd", "fault"), [("-1", "negative"), ("nan", "not a number"), ("inf", "infinite"), ("1e300", "over 24 h")]
+)
+def test_a_service_of_a_stats_file_whose_times_are_of_no_use_is_left_out(tmp_path, odd, fault):
+    file = tmp_path / "run_stats.csv"
+    file.write_text(ODD_ROW.replace("ODD", odd).replace("TOTAL", odd))
+    run = read_run(file)
+    assert {name: (stats.count, stats.avg_latency_ms) for name, stats in run.services.items()} == {"/ok": (1000, 21.5)}
+    assert run.duration_s == pytest.approx(20.0)
+    (check,) = run.validity.problems
+    assert (check.name, check.value, check.severity) == ("skipped_requests", 500, "warn")
+    assert f"500 requests of /odd (500) have no usable response time ({fault})" in check.advice
+
+
+def test_a_stats_file_with_nothing_of_use_is_invalid(tmp_path):
+    lines = ODD_ROW.replace("ODD", "-1").replace("TOTAL", "-1").replace("1500,4", "500,1").splitlines()
+    (tmp_path / "run_stats.csv").write_text("\n".join(line for line in lines if "/ok" not in line) + "\n")
+    run = read_run(tmp_path / "run_stats.csv")
+    assert not run.validity.ok
+    assert {"requests", "skipped_requests"} <= {check.name for check in run.validity.problems}
+
+
 def test_requests_that_are_all_of_no_use_make_an_invalid_run():
     bad = pd.DataFrame({"start": [EPOCH], "service": "/odd", "response_time_ms": -1.0, "failed": False})
     run = run_from_requests(bad)

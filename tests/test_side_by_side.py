@@ -224,6 +224,27 @@ def test_an_invalid_comparison_is_not_settled_and_ends_at_once(rng, tmp_path, ba
     assert outcome.why == f"stopped after {pairs} {noun}: the comparison is invalid"
 
 
+@pytest.mark.parametrize(("takes", "works"), [(1, True), (2, True), (3, False)])
+def test_a_service_whose_port_another_was_quicker_to_take_gets_a_further_one(tmp_path, takes, works):
+    (tmp_path / "service.py").write_text(
+        f"""
+import http.server, pathlib, sys
+tries = pathlib.Path("tries")
+tries.write_text((tries.read_text() if tries.exists() else "") + sys.argv[1] + " ")
+if len(tries.read_text().split()) <= {takes}:
+    sys.exit("OSError: [Errno 98] Address already in use")
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.BaseHTTPRequestHandler).serve_forever()
+"""
+    )
+    command = f"{sys.executable} service.py {{port}}"
+    if not works:
+        with pytest.raises(LoadError, match="Address already in use"), served(command, tmp_path):
+            pass
+        return
+    with served(command, tmp_path) as address:
+        assert address.rsplit(":", 1)[1] == (tmp_path / "tries").read_text().split()[takes]
+
+
 @pytest.mark.parametrize(
     ("reason", "error"),
     [("stopped by Ctrl-C", LoadStopped), ("Locust was ended by SIGKILL (out of memory)", NotComparable)],

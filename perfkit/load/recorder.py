@@ -236,13 +236,17 @@ class Recorder:
                 grace += self.environment.stop_timeout + (WORKERS_END_S if self.is_master else 0.0)
             if now - self.load_end > grace:
                 self.quit()
-        elif self.arrivals is not None or self.environment.shape_class is not None:
+        elif not self._is_level():
             return
         elif self.users() or runner.state != "running":
             self.last_load = now
-        elif self.last_load is not None and now - self.last_load > IDLE_S:
+        elif self.last_load is not None and now - self.last_load > (2 * IDLE_S if self.is_master else IDLE_S):
             self.load_end, self.users_at_end = self.last_load, 0
             self.quit()
+
+    def _is_level(self) -> bool:
+        """Whether all users that were started should be there until the end."""
+        return self.arrivals is None and self.environment.shape_class is None
 
     def note_end(self) -> None:
         """Users are about to be stopped: when that is, how many there are, and whether the user's shape wants it."""
@@ -250,7 +254,7 @@ class Recorder:
             return
         runner = self.environment.runner
         self.load_end, self.users_at_end = time.monotonic(), self.users()
-        if not self.users_at_end and self.last_load is not None:
+        if not self.users_at_end and self.last_load is not None and self._is_level():
             self.load_end = self.last_load
         self.has_shape_ended = self.has_own_shape and gevent.getcurrent() is runner.shape_greenlet
 
@@ -345,7 +349,7 @@ class Recorder:
     def on_test_start(self, **_: object) -> None:
         if not self.has_begun:
             self.started, self.has_begun = time.monotonic(), True
-        self.load_end = None
+        self.load_end, self.last_load = None, time.monotonic()
         if self.arrivals is not None:
             self.arrivals.divide(self.environment)
             gevent.spawn(self.arrivals.run, self.on_last_arrival)

@@ -22,6 +22,7 @@ from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.readers.locust_history import read_history
 from perfkit.readers.locust_tables import Row, failures_of, looks_like_locust, stats_rows, with_distribution
+from perfkit.script_errors import SkippedRequests
 from perfkit.stats.course import CourseErrors
 from perfkit.stats.percentile_table import AUTOCORRELATION_FACTOR, PercentileTable, errors_from_percentiles
 from perfkit.stats.summary import requests_needed_for
@@ -54,7 +55,7 @@ def read(path: Path) -> Run:
         raise ReadError(f"{path}: holds several Locust runs ({names}); name one of them")
     main = mains[0]
     prefix = _prefix(main)
-    rows = with_distribution(list(stats_rows(main)), Path(f"{prefix}_distribution.csv"))
+    rows, skipped = _usable(with_distribution(list(stats_rows(main)), Path(f"{prefix}_distribution.csv")))
     history = read_history(Path(f"{prefix}_stats_history.csv"))
     total = next((row for row in rows if row.is_total), None)
     services = withheld(_services(rows, history.errors, failures_of(Path(f"{prefix}_failures.csv"))))
@@ -63,7 +64,7 @@ def read(path: Path) -> Run:
     digest = _digest(main, prefix)
     stem = main.name.removesuffix(_ending(main))
     scenario = stem if stem not in ("", "results", "locust") else main.resolve().parent.name or "locust"
-    checks = (*check_run(services, profile, GeneratorFacts(), None), *_contradictions(total, services))
+    checks = (*check_run(services, profile, GeneratorFacts(skipped=skipped), None), *_contradictions(total, services))
     return Run(
         id=make_run_id(history.started_at, scenario, digest),
         scenario=scenario,
@@ -76,6 +77,20 @@ def read(path: Path) -> Run:
         content_hash=digest,
         source=str(main),
     )
+
+
+def _usable(rows: Sequence[Row]) -> tuple[list[Row], tuple[SkippedRequests, ...]]:
+    """Rows whose response times can be measured, and what the others held; the sum of all is without those too."""
+    left_out = [row for row in rows if row.fault and not row.is_total]
+    count, failures = sum(row.count for row in left_out), sum(row.failures for row in left_out)
+    kept = [_without(row, count, failures) if row.is_total and count else row for row in rows if row not in left_out]
+    return kept, tuple(SkippedRequests(row.name, row.fault, row.count) for row in left_out)
+
+
+def _without(total: Row, count: int, failures: int) -> Row:
+    left = max(total.count - count, 0)
+    rps = total.rps * left / total.count if total.rps and total.count else total.rps
+    return replace(total, count=left, failures=max(total.failures - failures, 0), rps=rps)
 
 
 def main_file(path: Path) -> Path | None:
@@ -214,8 +229,8 @@ def _independent_error(row: Row) -> float | None:
 
 def _length(total: Row | None, rows: list[Row]) -> float | None:
     """Seconds, from the row that saw most: Locust's rate is requests over the time until the last one."""
-    row = total or max(rows, key=lambda item: item.count)
-    return row.count / row.rps if row.rps else None
+    row = total or max(rows, key=lambda item: item.count, default=None)
+    return row.count / row.rps if row is not None and row.rps else None
 
 
 def _contradictions(total: Row | None, services: Mapping[str, ServiceStats]) -> tuple[Check, ...]:

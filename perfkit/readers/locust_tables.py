@@ -12,6 +12,7 @@ from perfkit.errors import ReadError
 from perfkit.model import Metric
 from perfkit.readers.csv_text import header_of, read_table, spoilt_by_spreadsheet
 from perfkit.readers.error_kinds import most_frequent
+from perfkit.script_errors import LONGEST_MS, time_fault
 
 TOTAL_NAMES = ("Aggregated", "Total")
 # Column titles changed in Locust 1.0; compared without case.
@@ -50,6 +51,7 @@ class Row:
     size: float | None
     percentiles: Mapping[float, float] = field(default_factory=dict)
     steps: Mapping[str, float] = field(default_factory=dict)
+    fault: str = ""  # what is wrong with its response times, which are then left out
 
     @property
     def is_total(self) -> bool:
@@ -109,17 +111,28 @@ def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mappi
     def number(key: str) -> float | None:
         return number_of(place, key, cells[named[key]]) if named[key] >= 0 else None
 
-    table = {q: number_of(place, f"{q:.5%}", cells[i]) for q, i in percents.items()}
-    table.setdefault(0.5, number("median"))
+    faults: list[str] = []
+
+    def latency(key: str, text: str) -> float | None:
+        value = to_float(text)
+        if value is None or 0 <= value <= LONGEST_MS:
+            return number_of(place, key, text)
+        faults.append(time_fault(value))
+        return None
+
+    table = {q: latency(f"{q:.5%}", cells[i]) for q, i in percents.items()}
+    table.setdefault(0.5, latency("median", cells[named["median"]]) if named["median"] >= 0 else None)
+    average = latency("average", cells[named["average"]]) if named["average"] >= 0 else None
     return Row(
         kind=cells[named["type"]].strip() if named["type"] >= 0 else "",
         name=cells[named["name"]],
         count=_whole(place, "request count", number("count")),
         failures=_whole(place, "failure count", number("failures")),
-        average=number("average"),
+        average=None if faults else average,
         rps=number("rps"),
         size=number("size"),
-        percentiles={q: value for q, value in sorted(table.items()) if value is not None},
+        percentiles={} if faults else {q: value for q, value in sorted(table.items()) if value is not None},
+        fault=faults[0] if faults else "",
         steps=_steps({Metric.AVG: cells[named["average"]], Metric.RPS: cells[named["rps"]]}),
     )
 
@@ -163,6 +176,14 @@ def _distribution(path: Path) -> Iterator[tuple[str, dict[float, float]]]:
 def _percents(titles: list[str]) -> dict[float, int]:
     """Quantile -> column."""
     return {float(m[1].replace(",", ".")) / 100.0: i for i, title in enumerate(titles) if (m := _PERCENT.match(title))}
+
+
+def to_float(text: str) -> float | None:
+    """A cell as a number of any kind; ``None`` where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def number_of(place: str, key: str, text: str) -> float | None:

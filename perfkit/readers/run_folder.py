@@ -213,7 +213,12 @@ def _read_killed(folder: Path) -> Run:
     killed = "the run was killed before it could be finished"
     if unread:
         killed += f"; the last {unread:,} bytes of its recording cannot be read"
-    facts = replace(generator_facts(folder / "source", run.profile), interrupted=killed, warm_up_s=summary.warm_up_s)
+    facts = replace(
+        generator_facts(folder / "source", run.profile),
+        interrupted=killed,
+        warm_up_s=summary.warm_up_s,
+        skipped=columns.skipped,
+    )
     return replace(
         run,
         started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(frame) else run.started_at,
