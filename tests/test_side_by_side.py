@@ -322,7 +322,8 @@ def test_a_commit_is_served_beside_the_working_copy_and_the_difference_is_found(
     assert "front got worse" in said.out
     assert re.search(r"settled after [34] pairs", said.out)  # under other load three may not tell
     told = read_result(repository / "out" / "result.json")
-    assert (told.verdict, told.scenario, len(told.comparison.candidate.runs)) == ("regression", "shop", 3)
+    assert (told.verdict, told.scenario) == ("regression", "shop")
+    assert len(told.comparison.candidate.runs) in (3, 4)
     worktrees = subprocess.run(["git", "worktree", "list"], cwd=repository, capture_output=True, text=True, check=True)
     assert len(worktrees.stdout.splitlines()) == 1  # none is left behind
     frame = RunStore(str(repository / "data" / "runs")).runs()
