@@ -78,6 +78,63 @@ def test_errors_are_found(rng, rate, worse, least):
     assert found >= least * 200
 
 
+def paired_sides(rng, n, *, weather, slower=1.0):
+    """Runs in pairs; what the machine does to both of a pair is no news of their difference, and is of their level."""
+    both = ([], [])
+    for pair in range(n):
+        shared = float(np.exp(rng.normal(0, weather)))
+        for number, factor in enumerate((1.0, slower)):
+            kind = {"level": 100 * shared * factor, "shared": rng.standard_normal(), "sd": 0.01}
+            labels = {"pair": f"{pair}", "side": f"{number}"}
+            services = {name: stats(rng, **kind) for name in "ab"}
+            both[number].append(run(services, number=2 * pair + number, labels=labels))
+    return both
+
+
+@pytest.mark.parametrize(("n", "weather"), [(3, 0.02), (6, 0.02), (6, 0.10)])
+def test_limits_at_the_true_level_share_the_budget_of_pairs_too(rng, n, weather):
+    """Nothing differs, and all limits are met exactly: red at most once in a hundred, by findings and limits alike."""
+    limits = {"avg_latency_ms": {"max": 108.0}, "p95_latency_ms": {"max": 178.0}, "error_rate_pct": {"max": 0.2}}
+    policy = Policy(tolerance=dict(NO_TOLERANCE.tolerance), objectives=limits)
+    trials = 300
+    pairs = (paired_sides(rng, n, weather=weather) for _ in range(trials))
+    red = sum(compare(*pair, policy=policy).verdict == "regression" for pair in pairs)
+    assert red <= binom.ppf(0.999, trials, 0.01)
+
+
+def test_a_limit_that_is_broken_by_twenty_percent_is_called(rng):
+    policy = Policy(objectives={"avg_latency_ms": {"max": 108.0}})
+    called = {"pairs": 0, "apart": 0}
+    for _ in range(100):
+        apart = [
+            [run({"a": stats(rng, level=120.0, sd=0.01)}, number=50 * s + k) for k in range(n)]
+            for s, n in enumerate((5, 3))
+        ]
+        for name, sides in (("pairs", paired_sides(rng, 6, weather=0.02, slower=1.2)), ("apart", apart)):
+            findings = [f for f in compare(*sides, policy=policy).findings if f.objective]
+            called[name] += all(f.verdict == "regression" for f in findings)
+    assert min(called.values()) >= 95
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "sizes", "alpha"),
+    [(0.002, 5000, (5, 3), 0.01), (0.0, 5000, (5, 3), 0.01), (0.02, 2000, (1, 1), 0.05)],
+)
+def test_the_detectable_rise_of_errors_is_called_about_four_times_in_five(rng, rate, count, sizes, alpha):
+    """Stated by one comparison, tried in another: rates and overdispersion are estimates in both."""
+    policy = Policy(tolerance={"error_rate_pct": 1e-4}, alpha=alpha)
+
+    def errors(rise):
+        sides = [
+            [run({"a": stats(rng, rate_of_errors=at, count=count)}, number=50 * s + k) for k in range(n)]
+            for s, (n, at) in enumerate(zip(sizes, (rate, rate + rise), strict=True))
+        ]
+        return next(f for f in compare(*sides, policy=policy).findings if f.metric == "error_rate_pct")
+
+    called = np.mean([errors(errors(0.0).min_detectable / 100).verdict == "regression" for _ in range(120)])
+    assert 0.6 <= called <= 0.95
+
+
 @pytest.mark.parametrize("spread", [1.0, 2.0])
 def test_intervals_of_error_rates_cover_the_truth(rng, spread):
     covered = []

@@ -12,7 +12,7 @@ from perfkit.document import comparison_from_document
 from perfkit.model import Check, Severity, Validity
 from perfkit.render.claims import account_of
 from perfkit.render.markdown import to_markdown
-from perfkit.render.words import footnotes, headlines
+from perfkit.render.words import footnotes, headlines, next_step
 from perfkit.results import result_of
 
 LAG = "In 9 % of the seconds the generator was over 100 ms late."
@@ -44,6 +44,7 @@ def test_a_generator_that_lagged_on_one_side_only_is_one_sentence_of_the_headlin
     assert headlines(again) == headlines(comparison)
     assert said[0] in [claim.text for claim in account_of(result_of(document, "result.json")).claims]
     assert to_markdown(again).count("was disturbed") == 1
+    assert next_step(again) == "Measure both sides in turn before you believe the sizes."
     other = compare(sides[0], warned(sides[1], 3))
     assert "The candidate was disturbed (event loop lag in 3 of its 3 runs" in " ".join(headlines(other))
 

@@ -243,7 +243,7 @@ def _next(result: Result) -> str:
 def _warnings(comparison: Comparison | None) -> tuple[str, ...]:
     if comparison is None:
         return ()
-    texts = [shorten(text, 300) for text in comparison.warnings]
+    texts = [shorten(text, 300) for text in comparison.warnings if text != comparison.disturbance]
     more = len(texts) - MOST_WARNINGS
     return (*texts[:MOST_WARNINGS], *((f"And {more} more warnings, in the report.",) if more > 0 else ()))
 

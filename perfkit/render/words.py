@@ -129,7 +129,8 @@ def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> 
     history = comparison.history.advice if comparison.history is not None else ()  # services and machines that changed
     texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), *history)
     advice = dict.fromkeys(written(shorten(text, LONGEST)) for text in texts if text)
-    return " ".join(part for part in (_own_step(comparison, written), *advice) if part) or "Nothing to do."
+    again = "Measure both sides in turn before you believe the sizes." if comparison.disturbance is not None else ""
+    return " ".join(part for part in (_own_step(comparison, written), *advice, again) if part) or "Nothing to do."
 
 
 def _own_step(comparison: Comparison, written: Callable[[str], str]) -> str:
