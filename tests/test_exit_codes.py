@@ -275,8 +275,6 @@ def test_wrong_words_are_refused_in_words(here, ids, tmp_path, name):
         typed = parameter.type.name in ("integer", "integer range", "number", "choice")
         if typed and not re.fullmatch(r"-?\d+|nan", value):
             assert code == (255 if name == "bisect-step" else 2), (call, err)
-        if value in ("\ud800", "a\0b"):
-            assert (code, "null character or half of a character" in err) == (2, True) or name == "bisect-step", call
 
 
 @pytest.mark.parametrize(
@@ -299,6 +297,8 @@ def test_wrong_words_are_refused_in_words(here, ids, tmp_path, name):
         (("simulate", "api", "--seed", "1", "--at", "2026-99-99"), "expected an ISO 8601 time"),
         (("simulate", "api", "--seed", "1", "--at", "9999-12-31T23:59:59-23:59"), "expected an ISO 8601 time"),
         (("runs", "gc", "--runs-older-than", "9" * 30 + "d"), "2,700,000 years"),
+        (("runs", "--store", "a\0b"), "holds a null character or half of a character"),
+        (("runs", "--settings", "\ud800"), "holds a null character or half of a character"),
         (("runs", "--store", "http://h:99999999"), "is not the URL of a store: Port out of range"),
         (("baseline", "pin", "a", "api@last:3", "--reason", "x", "--expires", "1900-01-01"), "is over already"),
     ],

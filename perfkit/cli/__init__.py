@@ -145,10 +145,6 @@ def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     out, err = sys.stdout, sys.stderr
-    unusable = next((word for word in argv if not _is_encodable(word)), None)
-    if unusable is not None:
-        err.write(f"perfkit: {shorten(ascii(unusable), 80)}: holds a null character or half of a character; mend it\n")
-        return EXIT_CODES[SettingsError]
     try:
         result = _invoke(argv)
     except click.ClickException as error:
@@ -171,6 +167,11 @@ def _run(argv: Sequence[str]) -> int:
         err.write(f"perfkit: {shorten(error.filename, 80)}: no file has so long a name\n")
         return EXIT_CODES[ReadError]
     except (Exception, SystemExit) as error:  # the outermost boundary; SystemExit comes of libraries
+        unusable = next((word for word in argv if not _is_encodable(word)), None)
+        if unusable is not None:  # no library and no file system takes it
+            word = shorten(ascii(unusable), 80)
+            err.write(f"perfkit: {word}: holds a null character or half of a character; mend it\n")
+            return EXIT_CODES[SettingsError]
         return _unexpected(error, argv)
     return result if isinstance(result, int) else 0
 
