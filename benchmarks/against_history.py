@@ -5,6 +5,7 @@ their metrics, each run judged against those before it and then kept.  "Comparis
 baseline, "watch" the alarms over all series; each has the budget alpha for the whole history.
 
     python benchmarks/against_history.py --histories 40          # some 4 s of CPU each
+    python benchmarks/against_history.py --machines 0.2 10 --first 20     # two kinds of machine at random
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ class Heard:
     verdicts: Counter[str] = field(default_factory=Counter)
 
 
-def history(rng: np.random.Generator, kind: str, count: int, sd: float, at: int, step: float) -> list[Run]:
-    """Runs whose services each vary on their own; from run ``at`` on the first service is slower by ``step``."""
-    noise = {name: WATCHED[kind](rng, count) for name in SERVICES}
+def history(
+    rng: np.random.Generator, kind: str, count: int, sd: float, at: int, step: float, machines: tuple[float, float]
+) -> list[Run]:
+    """Runs whose services each vary on their own; from run ``at`` on the first service is slower by ``step``.
+
+    ``machines``: a share of the runs lands on a machine that is slower by so many standard deviations, at random.
+    """
+    slow = machines[1] * (rng.random(count) < machines[0])
+    noise = {name: WATCHED[kind](rng, count) + slow for name in SERVICES}
     runs = []
     for number in range(count):
         slower = {name: 1.0 + step if number >= at and name == next(iter(SERVICES)) else 1.0 for name in SERVICES}
@@ -88,6 +95,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--noise", choices=WATCHED, default="normal")
     parser.add_argument("--sd", type=float, default=0.02, help="of runs, as a share")
+    parser.add_argument(
+        "--machines",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.0),
+        metavar=("SHARE", "GAP"),
+        help="slow ones, such as 0.2 10",
+    )
+    parser.add_argument("--first", type=int, default=1, help="run from which every one is judged, without a step")
     parser.add_argument("--step", type=float, default=0.0, help="slow-down of one service, such as 0.2")
     parser.add_argument("--at", type=int, default=40, help="run from which the step holds")
     parser.add_argument("--alpha", type=float, default=0.01)
@@ -95,13 +111,16 @@ def main() -> None:
     given = parser.parse_args()
     rng, begun = np.random.default_rng(given.seed), time.process_time()
     at = given.at if given.step else given.runs
-    begin = at if given.step else 1
+    begin = at if given.step else given.first
     every = []
     for _ in range(given.histories):
-        runs = history(rng, given.noise, given.runs, given.sd, at, given.step)
+        runs = history(rng, given.noise, given.runs, given.sd, at, given.step, tuple(given.machines))
         every.append(listen(runs, begin, given.alpha))
     print(f"{given.histories} histories of {given.runs} runs, {given.noise} noise of {100 * given.sd:g} %, ", end="")
     print(f"step {100 * given.step:+g} % at run {at}" if given.step else "unchanged")
+    print(f"slow machines: {given.machines[0]:.0%} of the runs, {given.machines[1]:g} sd") if given.machines[
+        0
+    ] else None
     print_part("comparison", [one.comparison for one in every], at if given.step else None)
     print_part("watch", [one.watch for one in every], at if given.step else None)
     print_part("either", [one.first for one in every], at if given.step else None)

@@ -27,6 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from noise import NOISE, WATCHED
+from test_exchangeable import EXCHANGEABLE
 
 from perfkit.stats.changepoints import find_change_points
 from perfkit.stats.watch import watch_history
@@ -155,6 +156,17 @@ def _heard(rng, noise, count, level, size, within, first, last, back):  # type: 
     return hits / count
 
 
+def exchangeable(each: int, seed: int) -> None:
+    """Histories in which runs only differ in order: how many show a change, and how many raise an alarm."""
+    print(f"\nnothing changes, runs in random order, {each} histories of each, alpha 1 %\n")
+    print("| runs | a change in 60 / 120 / 300 runs | an alarm in 120 runs |\n|---|--:|--:|")
+    for kind, make in EXCHANGEABLE.items():
+        rng = np.random.default_rng([seed, len(kind), ord(kind[-1])])
+        shown = [np.mean([bool(find_change_points(make(rng, count))) for _ in range(each)]) for count in (60, 120, 300)]
+        raised = np.mean([bool(watch_history(make(rng, 120), alpha=0.01).alarms) for _ in range(each)])
+        print(f"| {kind} | {' / '.join(f'{share:.1%}' for share in shown)} | {raised:.1%} |", flush=True)
+
+
 def timed() -> None:
     rng = np.random.default_rng(0)
     find_change_points(rng.normal(size=50))
@@ -229,6 +241,7 @@ def main() -> None:
     if given.tcpd:
         tcpd(given.tcpd, detectors)
     watched(10 * given.each, given.seed)
+    exchangeable(2 * given.each, given.seed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A single run that looks worse, in a history that has stray runs and in one that has none."""
 
+import numpy as np
 import pytest
 from nights import nights
 from samples import plain_stats, run
@@ -39,6 +40,36 @@ def test_what_strayed_before_makes_a_single_run_a_question(rng, tmp_path):
 def test_several_runs_much_more_or_no_such_history_are_evidence(rng, tmp_path, stray, count, factor):
     comparison = judged(tmp_path, with_stray(rng, factor=stray), nights(rng, count, first=30, factor=factor))
     assert comparison.verdict is Verdict.REGRESSION
+
+
+def on_machines(rng, slow, *, first=0, factor=1.2):
+    """Nights on two kinds of machine: ``s`` is slower by ``factor``."""
+    parts = [nights(rng, 1, first=first + i, factor=factor if kind == "s" else 1.0) for i, kind in enumerate(slow)]
+    return [run for part in parts for run in part]
+
+
+@pytest.mark.parametrize(
+    "slow", ["..s.s...ss.s....s.s.s..ss.....", "..s.......s.......s.....s.....", "....s.........................."]
+)
+def test_a_single_run_as_slow_as_earlier_ones_is_no_regression(rng, tmp_path, slow):
+    """Where a third of the runs is slow, the slow ones are no outliers."""
+    comparison = judged(tmp_path, on_machines(rng, slow), on_machines(rng, "s", first=len(slow)))
+    assert comparison.by_verdict(Verdict.REGRESSION) == ()
+    assert comparison.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_slow_run_is_doubted_where_the_earlier_ones_were_too_near_to_be_outliers(tmp_path):
+    rng = np.random.default_rng([1, 4, 6])
+    slow = "".join(".s"[int(kind)] for kind in rng.random(30) < 0.06)
+    history = on_machines(rng, slow, factor=float(np.exp(0.08)))
+    comparison = judged(tmp_path, history, on_machines(rng, "s", first=30, factor=float(np.exp(0.08))))
+    assert slow.count("s") > 0
+    assert comparison.by_verdict(Verdict.REGRESSION) == ()
+
+
+def test_a_run_slower_than_both_kinds_of_machine_is_a_regression(rng, tmp_path):
+    history = on_machines(rng, "..s.......s.......s.....s.....")
+    assert judged(tmp_path, history, nights(rng, 1, first=30, factor=2.2)).verdict is Verdict.REGRESSION
 
 
 def test_the_newest_runs_may_begin_a_new_level_and_are_no_strays(rng, tmp_path):

@@ -21,6 +21,7 @@ from perfkit.stats.changepoints import Segmentation, segment
 from perfkit.stats.summary import Floats
 
 FAR_ENOUGH = 0.5  # of its distance: a run that strayed so far before makes a single run doubtful
+AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one on the slower of two kinds of machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,29 @@ class Strays:
         one run.
     noise
         The standard deviation of one run of each series, in its unit.
+    worse
+        Of each series: by how much each run was worse than its level, in the unit of the series; ``NaN`` where unknown.
     """
 
     runs: int
     farthest: Mapping[int, float]
     noise: Mapping[Series, float]
+    worse: Mapping[Series, Floats]
 
     def like(self, finding: Finding) -> int:
-        """How many runs strayed at least `FAR_ENOUGH` as far as this finding lies from its baseline."""
-        sd = self.noise.get((finding.service, Metric(finding.metric)), 0.0)
-        distance = abs(finding.change_abs or 0.0) / sd if sd > 0.0 else 0.0
-        return sum(one >= FAR_ENOUGH * distance for one in self.farthest.values())
+        """How many runs strayed about as far as this finding lies from its baseline.
+
+        Outliers `FAR_ENOUGH` as far, in any series, and runs of the same series `AS_FAR`: but none of the newest that
+        all did, which may begin a new level.
+        """
+        key = (finding.service, Metric(finding.metric))
+        sd, change = self.noise.get(key, 0.0), abs(finding.change_abs or 0.0)
+        distance = change / sd if sd > 0.0 else 0.0
+        runs = {run for run, far in self.farthest.items() if far >= FAR_ENOUGH * distance}
+        worse = self.worse.get(key, np.empty(0))
+        (ordinary,) = np.nonzero(worse < FAR_ENOUGH * change)
+        before = worse[: ordinary[-1]] if ordinary.size else worse[:0]
+        return len(runs.union(np.nonzero(before >= AS_FAR * change)[0].tolist()))
 
 
 def strays_of(timeline: Timeline, policy: Policy) -> Strays:
@@ -58,19 +71,28 @@ def strays_of(timeline: Timeline, policy: Policy) -> Strays:
     for key, segmentation in found.items():
         for run, distance in _outliers(judged[key], key[1], segmentation):
             farthest[run] = max(distance, farthest.get(run, 0.0))
-    return Strays(len(timeline), farthest, {key: one.noise_sd for key, one in found.items()})
+    worse = {key: _worse(judged[key], key[1], one) for key, one in found.items()}
+    return Strays(len(timeline), farthest, {key: one.noise_sd for key, one in found.items()}, worse)
+
+
+def _worse(values: Floats, metric: Metric, found: Segmentation) -> Floats:
+    """By how much each run is worse than its level."""
+    if not found.levels:
+        return np.full(len(values), np.nan)
+    places = [change.index for change in found.changes]
+    levels = np.asarray(found.levels)[np.searchsorted(places, np.arange(len(values)), side="right")]
+    worse: Floats = (values - levels) * metric.worse
+    return worse
 
 
 def _outliers(values: Floats, metric: Metric, found: Segmentation) -> Iterable[tuple[int, float]]:
-    places = [change.index for change in found.changes]
+    worse = _worse(values, metric, found)
     (known,) = np.nonzero(~np.isnan(values))
     ordinary = np.setdiff1d(known, found.outliers)
     last = int(ordinary[-1]) if ordinary.size else 0
     for run in (one for one in found.outliers if one < last):  # the newest may begin a new level
-        level = found.levels[int(np.searchsorted(places, run, side="right"))]
-        distance = float(values[run] - level) * metric.worse
-        if distance > 0.0 and found.noise_sd > 0.0:
-            yield run, distance / found.noise_sd
+        if worse[run] > 0.0 and found.noise_sd > 0.0:
+            yield run, float(worse[run]) / found.noise_sd
 
 
 def doubted(findings: Sequence[Finding], strays: Strays) -> tuple[Finding, ...]:

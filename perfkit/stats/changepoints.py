@@ -46,7 +46,7 @@ LONGEST = 20_000  # beyond, blocks of runs are searched first, because PELT take
 _BLOCKS = 8_000
 # p = exp(-(a + b t + t^2 / 2)) of the strongest change in a history without any; tests/test_changepoints.py holds it to
 # its word under Gaussian, t3, AR(0.4), log-normal and bimodal noise and outliers
-_TAIL = (1.6, 0.45)
+_TAIL = (1.5, 0.45)
 
 
 @dataclass(frozen=True, slots=True)

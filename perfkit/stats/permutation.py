@@ -2,7 +2,7 @@
 
 Runs whose order says nothing are exchangeable: a stretch of w of them is then a sample of w values drawn without
 replacement from all, whatever their distribution is: two kinds of machine, rare slow runs, ties, zeros.  The values
-enter by their normal scores (van der Waerden; ties share the mean of their ranks), so that no single run decides.
+enter drawn in to `CLIP` robust standard deviations, so that no single run decides.
 
 The tail of the sum of such a sample comes from a double saddlepoint approximation (Robinson 1982,
 doi:10.1111/j.2517-6161.1982.tb01191.x; Booth & Butler 1990, doi:10.1093/biomet/77.4.787), which is as good at 1e-8
