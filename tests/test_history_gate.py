@@ -284,6 +284,27 @@ def test_a_regression_is_open_until_it_is_acknowledged_or_accepted(worse, tmp_pa
     assert watch_timeline(timeline, Policy(), (), date(2027, 12, 2), pinned).fails  # it has run out
 
 
+@pytest.mark.parametrize(("clean", "factor"), [(22, 1.4), (30, 1.25)])
+def test_a_regression_fails_on_each_night_from_its_first_one_on(rng, tmp_path, clean, factor):
+    """Also between the first night, which is judged alone, and the night from which the history monitor can tell."""
+    runs = history(rng, [{}] * clean + [{"factor": {"/a": factor}}] * 9)
+    store, verdicts = stored(tmp_path, runs[:clean]), []
+    for run in runs[clean:]:
+        store.add(run)
+        verdicts.append(judged(store, run).comparison.verdict)
+    assert verdicts == [Verdict.REGRESSION] * 9
+
+
+def test_one_slow_night_does_not_fail_the_nights_after_it(rng, tmp_path):
+    runs = history(rng, [{}] * 25 + [{"factor": 1.4}] + [{}] * 5)
+    store, verdicts = stored(tmp_path, runs[:25]), []
+    for run in runs[25:]:
+        store.add(run)
+        verdicts.append(judged(store, run).comparison.verdict)
+    assert verdicts[0] is Verdict.REGRESSION
+    assert Verdict.REGRESSION not in verdicts[1:]
+
+
 def test_a_regression_that_ended_fails_no_more(rng, tmp_path):
     nights = [{"factor": 1.25 if 30 <= i < 50 else 1.0} for i in range(70)]
     runs = history(rng, nights)

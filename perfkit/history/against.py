@@ -28,7 +28,7 @@ from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
 from perfkit.history.service_mix import missing_services
-from perfkit.history.strays import doubted, strays_of
+from perfkit.history.strays import doubted, newest_outliers, strays_of
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.watching import SPENDING, Alert, ScenarioWatch, watch_timeline
 from perfkit.judge import judge, overall
@@ -36,6 +36,7 @@ from perfkit.model import Comparison, HistoryNote, Run, Verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
 from perfkit.service_names import renamed_runs
+from perfkit.stats.changepoints import LEAST_RUNS
 
 BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
 
@@ -110,6 +111,8 @@ def judge_history(
     held = held_level(earlier, policy, watch, known, today) if pull is None else None
     if held is not None:
         selected = replace(selected, runs=held.runs, warnings=(*selected.warnings, held.note))
+    elif pull is None:
+        selected = _without_newest_outliers(selected, earlier, policy)
     near = _in_reach(known, selected.runs, timeline, today)
     comparison = _softened(judge(selected.runs, candidates, share, profile), near, policy)
     if comparison.comparable:
@@ -200,6 +203,28 @@ def _rolling(scenario: str, past: Past, pull: PullRequest | None) -> Selected:
             f"{scenario}: {past.store.url} has no earlier valid run of this scenario to judge against"
             f"{_near(scenario, past)}; name a baseline, or keep this run as the first of its history"
         ) from error
+
+
+def _without_newest_outliers(selected: Selected, earlier: Sequence[Run], policy: Policy) -> Selected:
+    """The baseline without the newest runs that lie far from the level for the worse.
+
+    Too few for a change point, they would make the baseline so wide that a regression of the night before passes for
+    chance: it would fail once, and never again until it is confirmed.
+    """
+    if policy.rule != "evidence" or not earlier:
+        return selected
+    count = newest_outliers(timeline_of(earlier[0].scenario, earlier), policy)
+    doubtful = {run.id for run in earlier[len(earlier) - count :]}
+    kept = tuple(run for run in selected.runs if run.id not in doubtful)
+    if not doubtful or len(kept) < LEAST_RUNS or len(kept) == len(selected.runs):
+        return selected
+    which = (
+        f"run before, {earlier[-1].id}, lies"
+        if count == 1
+        else f"{count} runs before, from {earlier[-count].id} on, lie"
+    )
+    note = f"The {which} far from the level before, for the worse, and may begin a new one: left out of the baseline."
+    return replace(selected, runs=kept, warnings=(*selected.warnings, note))
 
 
 def _near(scenario: str, past: Past) -> str:

@@ -85,6 +85,27 @@ def _worse(values: Floats, metric: Metric, found: Segmentation) -> Floats:
     return worse
 
 
+def newest_outliers(timeline: Timeline, policy: Policy) -> int:
+    """How many of the newest runs of a history, without a break, lie far from the level for the worse.
+
+    They may be stray runs or the first ones of a new level, which nobody can tell yet: too few for a change point.
+    """
+    timeline, each = in_one_mix(timeline), shared_alpha(timeline, policy.alpha)
+    longest = 0
+    for key, values in timeline.series.items():
+        if policy.limit(*key) is None:
+            continue
+        segmentation, count = segment(values, alpha=each), 0
+        outliers, measured = set(segmentation.outliers), np.nonzero(~np.isnan(values))[0].tolist()
+        level = segmentation.levels[-1] if segmentation.levels else 0.0
+        while count < len(measured) and (at := measured[-1 - count]) in outliers:
+            if float(values[at] - level) * key[1].worse <= 0.0:
+                break
+            count += 1
+        longest = max(longest, count)
+    return longest
+
+
 def _outliers(values: Floats, metric: Metric, found: Segmentation) -> Iterable[tuple[int, float]]:
     worse = _worse(values, metric, found)
     (known,) = np.nonzero(~np.isnan(values))
