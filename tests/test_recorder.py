@@ -358,7 +358,7 @@ def test_a_minus_zero_is_a_zero():
     assert math.copysign(1.0, kept) == 1.0
 
 
-@pytest.mark.parametrize("start", [time.perf_counter(), float("nan"), float("inf"), -1e18, 1e18, "noon"])
+@pytest.mark.parametrize("start", [6685.2, float("nan"), float("inf"), -1e18, 1e18, "noon"])
 def test_a_start_of_another_clock_is_taken_for_none(start):
     (row,) = batch_of({"response_time": 2000.0, "start_time": start}).to_pylist()
     assert abs(time.time() - 2.0 - row["start"]) < 5.0
