@@ -26,7 +26,9 @@ from noise import WATCHED
 from samples import run, stats
 
 from perfkit.history.against import judge_history
+from perfkit.history.events import find_events
 from perfkit.history.selection import Past
+from perfkit.history.timeline import timeline_of
 from perfkit.model import Run, Verdict
 from perfkit.policy import Policy
 from perfkit.store import RunStore
@@ -112,10 +114,11 @@ def main() -> None:
     rng, begun = np.random.default_rng(given.seed), time.process_time()
     at = given.at if given.step else given.runs
     begin = at if given.step else given.first
-    every = []
+    every, shown = [], 0
     for _ in range(given.histories):
         runs = history(rng, given.noise, given.runs, given.sd, at, given.step, tuple(given.machines))
         every.append(listen(runs, begin, given.alpha))
+        shown += bool(find_events(timeline_of(runs[0].scenario, runs), alpha=given.alpha))
     print(f"{given.histories} histories of {given.runs} runs, {given.noise} noise of {100 * given.sd:g} %, ", end="")
     print(f"step {100 * given.step:+g} % at run {at}" if given.step else "unchanged")
     print(f"slow machines: {given.machines[0]:.0%} of the runs, {given.machines[1]:g} sd") if given.machines[
@@ -124,6 +127,7 @@ def main() -> None:
     print_part("comparison", [one.comparison for one in every], at if given.step else None)
     print_part("watch", [one.watch for one in every], at if given.step else None)
     print_part("either", [one.first for one in every], at if given.step else None)
+    print(f"`perfkit changes` shows an event in {shown}")
     print("verdicts:", dict(sum((one.verdicts for one in every), Counter())))
     print(f"{time.process_time() - begun:.0f} s of CPU")
 
