@@ -13,6 +13,7 @@ LEVELS = [
     "redaction",
     "installation",
     "errors",
+    "omissions",
     "git",
     "codec",
     "settings_file",

@@ -219,6 +219,11 @@ def test_a_bad_run_is_named_by_every_command_and_stops_none(store, tmp_path):
         ("compare", *ids[:5], "--candidate", "api@last:2"),
         ("baseline", "pin", "v1", "api@last:5", "--reason", "r"),
         ("baseline", "list"),
+        ("baseline", "show", "v1"),
+        ("baseline", "extract", "api@last:5", "--output", str(tmp_path / "extracted.json")),
+        ("metrics", "api@last:5"),
+        ("replay", "--scenario", "api"),
+        ("plan", "--scenario", "api", "--detect", "5%"),
         ("check", "--settings-only"),
         ("store", "sync", "data/runs", "copies"),
     ):
@@ -242,6 +247,41 @@ def test_a_bad_run_is_named_by_every_command_and_stops_none(store, tmp_path):
     code, out, _ = said("compare", *ids[:3], "--candidate", changed)
     assert code == 3
     assert "changed after it was stored" in out
+
+
+def test_what_was_changed_after_it_was_stored_is_named_each_time(store):
+    changed = store.ids()[7]
+    plan = ("plan", "--scenario", "api", "--detect", "5%")
+    for argv in (("runs",), ("changes", "api"), ("replay", "--scenario", "api"), plan) * 2:
+        code, _, err = said(*argv)
+        assert code == 0
+        assert f"{changed} is left out: its run.json was changed after it was stored." in in_one_line(err), argv
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": "perfkit.quarantine/1", "reason": 3}'])
+def test_a_note_that_cannot_be_read_holds_and_is_named(store, content):
+    ids = store.ids()
+    store.quarantine(ids[2], "the cache was cold")
+    note = store.folder / ".quarantine" / f"{ids[2]}.json"
+    note.write_bytes(content)
+    sentence = f"{ids[2]} stays set aside: its note cannot be read: .quarantine/{ids[2]}.json: "
+    for argv in (
+        ("runs",),
+        ("runs", "quarantine"),
+        ("runs", "show", ids[2]),
+        ("runs", "export"),
+        ("changes", "api"),
+        ("replay", "--scenario", "api"),
+        ("plan", "--scenario", "api", "--detect", "5%"),
+        ("compare", "--candidate", ids[-1]),
+    ):
+        code, out, err = said(*argv)
+        assert (code, in_one_line(err).count(sentence)) == (0, 1), (argv, out, err)
+    code, out, _ = said("runs", "verify")
+    assert code == 2
+    assert f"✗ {ids[2]}: stays set aside: its note cannot be read" in out
+    code, _, err = said("compare", *ids[3:6], "--candidate", str(store.folder / ids[2]))
+    assert (code, f"{ids[2]} stays set aside" in err) == (3, True)
 
 
 def test_a_bad_pin_is_named_and_hides_no_other(store):

@@ -48,7 +48,7 @@ def test_what_is_no_run_is_named_and_hides_nothing(here):
     (here / "data/runs/20990101T000000Z-api-dead/run.json").write_text("{")
     code, out, err = perfkit("runs")
     assert (code, len(out.splitlines())) == (0, 5)
-    assert "! 20990101T000000Z-api-dead: skipped: " in err
+    assert "! 20990101T000000Z-api-dead is left out: " in err
     assert "! skipped, no runs: photos" in err
 
 

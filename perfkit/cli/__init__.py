@@ -55,7 +55,8 @@ from perfkit.errors import (
     SettingsError,
     StoreError,
 )
-from perfkit.redaction import Redacted, conceal_environment
+from perfkit.omissions import omissions
+from perfkit.redaction import Redacted, conceal_environment, redact
 from perfkit.render.theme import clean, shorten
 
 COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
@@ -131,11 +132,14 @@ def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
     A stream that is closed is ``None``.
     """
     conceal_environment()
-    output = cast("TextIO", Redacted(Output(out, required=True)))
-    errors = cast("TextIO", Redacted(Output(err, required=False)))
-    with redirect_stdout(output), redirect_stderr(errors):
+    streams = Output(out, required=True), Output(err, required=False)
+    output, errors = (cast("TextIO", Redacted(stream)) for stream in streams)
+    with redirect_stdout(output), redirect_stderr(errors), omissions() as left_out:
         try:
             code = _run(argv)
+            for sentence in map(clean, left_out) if code != EXIT_CODES[ReadError] else ():
+                if not any(stream.holds(redact(sentence)) for stream in streams):
+                    errors.write(f"! {sentence}\n")
             output.flush()
         except OSError as error:  # standard output is on a full disk, say
             errors.write(f"perfkit: standard output cannot be written: {error.strerror or error}\n")

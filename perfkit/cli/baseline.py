@@ -60,9 +60,7 @@ def pin(
     from perfkit.history.pinning import pin_runs
 
     past = _past(store, settings)
-    chosen = workflow.load_runs(
-        runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell
-    )
+    chosen = workflow.load_runs(runs, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
     pinned, notes = pin_runs(past, name, chosen, reason=reason, by=by, expires=_day(expires))
     _say(past, pinned, notes)
 
@@ -126,7 +124,6 @@ def list_(scenario: str | None, format_: str, store: str | None, settings: Path 
     past = _past(store, settings)
     pinned_baselines = Baselines(past.baselines)
     every = [standing(past, pinned) for pinned in pinned_baselines.all(scenario)]
-    _notes(f"skipped: {text}" for text in pinned_baselines.broken())
     if scenario is not None and not every and (known := sorted({one.scenario for one in pinned_baselines.all(None)})):
         near = did_you_mean(scenario, known)
         raise SettingsError(
@@ -194,9 +191,7 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     from perfkit.readers.metrics_json import pooled_metrics
 
     past = _past(store, settings)
-    runs = workflow.load_runs(
-        files, store=past.store.address, baselines=past.baselines, alpha=past.alpha, on_left_out=tell
-    )
+    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
     write(dump(pooled_metrics(runs)), output)
 
 

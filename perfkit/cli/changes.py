@@ -93,7 +93,6 @@ def changes(
       perfkit changes --all --scheduler tcp://10.0.0.5:8786
       perfkit changes api --fail-on regression
     """
-    from perfkit.cli.runs import tell_broken
     from perfkit.history.attribution import attribute
     from perfkit.history.survey import stored_timelines, survey
     from perfkit.history.timeline import under_names
@@ -125,7 +124,6 @@ def changes(
             looked_up[ends] = attribute(event, repository)
         return looked_up[ends]
 
-    tell_broken(known)
     silenced = acknowledged(found, settled.acknowledged)
     _write(found, format_, output, commits, silenced)
     for of in found:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, dump, settings_of, tell, write
+from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, dump, settings_of, write
 
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
@@ -54,9 +54,7 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     from perfkit.readers.metrics_json import pooled_metrics
 
     known = settings_of(settings)
-    runs = workflow.load_runs(
-        files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha, on_left_out=tell
-    )
+    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha)
     write(dump(pooled_metrics(runs)), output)
 
 

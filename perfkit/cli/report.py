@@ -190,16 +190,13 @@ def trend(
       perfkit report trend api --service checkout --last 200 --commit-url "https://git.example/api/commit/{commit}"
     """
     from perfkit import workflow
-    from perfkit.cli.runs import tell_broken
     from perfkit.render.moment_links import read_commit_url
-    from perfkit.store import RunStore
     from perfkit.store.place import public_address
 
     known = settings_of(settings)
     place = store or known.store
     read_commit_url(commit_url)  # what is wrong is told before the notebook starts
     history = workflow.timeline(place, scenario, known.policy_of(policy))
-    tell_broken(RunStore(place))
     if service is not None or metric is not None:
         workflow.trend_of(history, service=service, metric=metric)
     parameters = {

@@ -75,11 +75,9 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     from perfkit.batch import orders_of
     from perfkit.batch.orders import Wish
     from perfkit.cli.report import policy_file
-    from perfkit.cli.runs import tell_broken
     from perfkit.overview import Overview
     from perfkit.render.index_page import index_page
     from perfkit.render.notebook import new_folder
-    from perfkit.store import RunStore
     from perfkit.store.place import public_address
     from perfkit.whole_file import write_whole
 
@@ -88,7 +86,6 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     folder = new_folder((given["reports"] or known.reports).absolute(), "all")
     policy = policy_file(given["policy"], known.path)
     orders = orders_of(store, folder, wish, policy=policy, acknowledged=known.acknowledged, baselines=known.baselines)
-    tell_broken(RunStore(store))
     entries = _made(orders, given["jobs"] or len(os.sched_getaffinity(0)))
     overview = Overview(entries, datetime.now(UTC), public_address(store))
     overview.write(folder)

@@ -112,7 +112,7 @@ def _list(known: RunStore, scenario: str | None, format_: str) -> None:
     unfinished, foreign = known.no_runs()
     if not rows and not unfinished and format_ == "text":
         click.echo(f"{known.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
-    _tell_what_is_skipped(unfinished, known, foreign)
+    _tell_what_is_skipped(unfinished, foreign)
 
 
 def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
@@ -128,20 +128,11 @@ def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
     return frame[frame["scenario"] == scenario]
 
 
-def tell_broken(store: RunStore) -> None:
-    """Name the runs whose document cannot be read."""
-    from perfkit.render.theme import clean
-
-    for run_id, reason in store.broken().items():
-        click.echo(f"! {clean(run_id)}: skipped: {clean(reason)}", err=True)
-
-
-def _tell_what_is_skipped(unfinished: list[str], known: RunStore, foreign: list[str]) -> None:
+def _tell_what_is_skipped(unfinished: list[str], foreign: list[str]) -> None:
     from perfkit.render.theme import clean
 
     for run_id in unfinished:
         click.echo(f"! {clean(run_id)}: not finished: still running, or killed; what it measured can be read", err=True)
-    tell_broken(known)
     if foreign:
         names = ", ".join(map(clean, foreign[:5])) + (", ..." if len(foreign) > 5 else "")
         click.echo(f"! skipped, no runs: {names}", err=True)
@@ -241,10 +232,11 @@ def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> i
     """
     from perfkit.errors import SettingsError
     from perfkit.render.theme import clean
-    from perfkit.store.verify import verify_run
+    from perfkit.store.verify import verify_run, with_notes
 
     known = opened(store, settings)
-    every = [verify_run(known, run_id) for run_id in (chosen(known, runs) if runs else known.ids())]
+    checked = [verify_run(known, run_id) for run_id in (chosen(known, runs) if runs else known.ids())]
+    every = with_notes(known, checked, others=not runs)
     if not every:
         raise SettingsError(f"{known.url}: has no runs to verify; is it the place you mean?")
     for found in every:
@@ -324,6 +316,5 @@ def export(scenario: str | None, format_: str, output: Path | None, store: str |
     if format_ == "parquet" and output is None:
         raise click.UsageError("a Parquet file is no text: name it with --output FILE")
     frame = _of(known.runs(), scenario, known.url)
-    tell_broken(known)
     content = exported(measurements(known, set(frame["id"])), format_)
     write(content if output is not None else content.decode(), output)

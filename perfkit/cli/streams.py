@@ -9,10 +9,12 @@ import codecs
 import io
 import os
 import unicodedata
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
+RECENT = 1_000_000  # characters of its output that a stream remembers
 ERRORS = "perfkit.symbols"  # the error handler, as `codecs` names it
 _SYMBOLS = {
     **{"✓": "ok", "✗": "x", "⊘": "-", "★": "*", "→": "->", "±": "+/-", "∞": "inf", "≤": "<=", "≥": ">=", "×": "x"},
@@ -69,10 +71,20 @@ class Output(io.TextIOBase):
         self._stream = stream
         self._required = required
         self.refusal: OSError | None = None  # why it could not be written
+        self._recent: deque[str] = deque()
+        self._room = RECENT
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
 
+    def holds(self, sentence: str) -> bool:
+        """Whether a sentence stands in what was written lately, however its lines are broken."""
+        return "".join(sentence.split()) in "".join("".join(self._recent).split())
+
     def write(self, text: str) -> int:
+        self._recent.append(text)
+        self._room -= len(text)
+        while self._room < 0:
+            self._room += len(self._recent.popleft())
         self._do(lambda stream: stream.write(text))
         return len(text)
 

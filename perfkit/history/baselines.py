@@ -21,6 +21,7 @@ from perfkit.codec import Time, decode, read_json, utc
 from perfkit.document import dump_json, slug
 from perfkit.errors import ReadError, StoreError, did_you_mean
 from perfkit.model import Run
+from perfkit.omissions import leave_out
 from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.pinned/1"
@@ -175,6 +176,7 @@ class Baselines:
             try:
                 yield read_pinned(path)
             except ReadError as error:
+                leave_out(f"{path.parent.name}@pinned:{path.stem} is left out: {error}")
                 yield error
 
     def get(self, scenario: str, name: str) -> Pinned:

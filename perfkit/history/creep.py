@@ -15,6 +15,7 @@ from perfkit.history.selection import Past, select
 from perfkit.history.selectors import Selector
 from perfkit.judge import judge
 from perfkit.model import Comparison, Finding, Metric, Run, Verdict
+from perfkit.omissions import leave_out
 from perfkit.policy import Policy
 
 NEWEST = 10  # runs that tell the current level
@@ -81,7 +82,8 @@ def creep_of(level: Sequence[Run], past: Past, policy: Policy) -> tuple[Creep, .
             continue
         try:
             runs = select(str(Selector(anchor.scenario, "pinned", anchor.name)), past).runs
-        except ReadError:
+        except ReadError as error:
+            leave_out(f"{error}; it is left out")
             continue
         own = {run.id for run in runs}
         current = [run for run in level if run.id not in own][-NEWEST:]

@@ -20,8 +20,10 @@ from perfkit.history.selectors import Selector, misspelt, readings
 from perfkit.history.service_mix import mixes
 from perfkit.history.timeline import timeline_of
 from perfkit.model import Run, Severity
+from perfkit.omissions import leave_out
 from perfkit.service_names import renamed_runs
 from perfkit.store import RunStore
+from perfkit.store.index import CHANGED_SINCE
 from perfkit.validity.clock import in_future, misdated
 
 _NEWEST = ("rolling", "last")  # selectors that ask for the newest runs
@@ -67,6 +69,7 @@ class Past:
                     found.append(self.store.get(run_id))
                 except ReadError as error:  # damaged since it was listed
                     damaged.append(f"{run_id} is left out: {error}")
+                    leave_out(damaged[-1])
             self._damaged[scenario] = damaged
             self._read[scenario, ab_tests] = in_time(renamed_runs(found, self.service_names))
         return self._read[scenario, ab_tests]
@@ -74,7 +77,7 @@ class Past:
     def left_out(self, scenario: str) -> tuple[str, ...]:
         """A sentence for each damaged run of a scenario: it cannot be read, or was changed after it was stored."""
         changed = [
-            f"{run.id} is left out: its run.json was changed after it was stored."
+            f"{run.id} is left out: {CHANGED_SINCE}"
             for run in self.runs_of(scenario)
             if any(check.name == CHANGED for check in run.validity.problems)
         ]

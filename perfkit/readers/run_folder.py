@@ -20,6 +20,7 @@ from perfkit.codec import decode, parse_json, read_bytes, read_json
 from perfkit.document import Seal, read_stored, run_from_document
 from perfkit.errors import ReadError
 from perfkit.model import Check, Run, Severity, Validity
+from perfkit.omissions import leave_out
 from perfkit.readers.generator import generator_facts
 from perfkit.readers.recording import salvage
 from perfkit.readers.requests_frame import redact_requests, request_columns, summarise_columns
@@ -65,11 +66,12 @@ def _unless_set_aside(run: Run, folder: Path) -> Run:
     file = folder.parent / QUARANTINE / f"{folder.name}.json"
     if not file.is_file():
         return run
+    content: bytes | Exception
     try:
         content = read_bytes(file)
-    except (ReadError, FileNotFoundError):
-        content = b""
-    check = quarantine_check(read_note(content, str(file)).reason)
+    except (ReadError, FileNotFoundError) as error:
+        content = error
+    check = quarantine_check(read_note(content, str(file), folder.name).reason)
     return replace(run, validity=Validity((*run.validity.checks, check)))
 
 
@@ -81,14 +83,25 @@ class Note(msgspec.Struct, frozen=True):
     at: str = ""
 
 
-def read_note(content: bytes, place: str) -> Note:
+def check_note(content: bytes | Exception, place: str) -> Note:
+    """A note on a run, or why it could not be read; ``ReadError`` says what is wrong with it."""
+    if isinstance(content, OSError):
+        raise ReadError(f"{place}: cannot be read: {content.strerror or content}")
+    if isinstance(content, Exception):
+        raise content
+    note = decode(parse_json(content, place), Note, place, schema=NOTE_SCHEMA, title="note")
+    if not note.reason.strip():
+        raise ReadError(f"{place}: reason: must say why the run is not to be used, got nothing")
+    return note
+
+
+def read_note(content: bytes | Exception, place: str, run_id: str) -> Note:
     """A note on a run; one that cannot be read still holds, and says so."""
-    unreadable = Note("no reason can be read")
     try:
-        note = decode(parse_json(content, place), Note, place, schema=NOTE_SCHEMA, title="note")
-    except ReadError:
-        return unreadable
-    return note if note.reason.strip() else unreadable
+        return check_note(content, place)
+    except ReadError as error:
+        leave_out(f"{run_id} stays set aside: its note cannot be read: {error}")
+        return Note("no reason can be read")
 
 
 def quarantine_check(reason: str) -> Check:

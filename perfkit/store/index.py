@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perfkit.document import parse_run
+from perfkit.document import CHANGED, parse_run
 from perfkit.errors import Activity, ReadError, StoreError
 from perfkit.model import Run
+from perfkit.omissions import leave_out
 from perfkit.store.index_rows import schema, table_of
 from perfkit.store.place import Place
 from perfkit.store.sealed import run_document
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FILE = ".index/runs.arrow"
 _TITLE = b"perfkit.index/2"  # also counted up when runs are read in another way
 _HEAD = 64  # bytes: title and checksum; Arrow wants its buffers aligned to this
+CHANGED_SINCE = "its run.json was changed after it was stored."
+UNKNOWN_STAMP = ""  # of what is read anew each time, so that it is told each time
 SHARE_UNWRITTEN, MOST_UNWRITTEN = 0.02, 64  # runs read anew each time before the file is written again
 
 
@@ -48,6 +51,8 @@ def current_index(place: Place, known: Index | None = None) -> Index:
     """What the place holds now; ``known`` is what was found there before, if anything was."""
     before = known or _load(place)
     index = _refreshed(place, before)
+    for run_id, reason in index.broken.items():
+        leave_out(f"{run_id} is left out: {reason}")
     due = min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table))
     if index.unwritten and index.unwritten >= due:
         return _saved(place, index)
@@ -101,7 +106,10 @@ def _read(place: Place, stamps: Mapping[str, str], broken: dict[str, str]) -> It
         except ReadError as error:
             broken[name] = str(error)
         else:
-            yield name, stamps[name], run
+            is_changed = any(check.name == CHANGED for check in run.validity.problems)
+            if is_changed:
+                leave_out(f"{name} is left out: {CHANGED_SINCE}")
+            yield name, UNKNOWN_STAMP if is_changed else stamps[name], run
 
 
 def _load(place: Place) -> Index:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perfkit.document import dump_json
-from perfkit.readers.run_folder import NOTE_SCHEMA, QUARANTINE, read_note
+from perfkit.errors import ReadError
+from perfkit.readers.run_folder import NOTE_SCHEMA, QUARANTINE, check_note, read_note
 from perfkit.store.place import Place
 
 
@@ -38,10 +40,25 @@ def lift(place: Place, run_id: str) -> None:
 
 def quarantined(place: Place) -> dict[str, Quarantined]:
     """Everything that was set aside, by run id.  A note that cannot be read still holds."""
+    return {run_id: _note(run_id, content) for run_id, content in _notes(place)}
+
+
+def _notes(place: Place) -> Iterator[tuple[str, bytes | OSError]]:
     ids = [name.removesuffix(".json") for name in sorted(place.inside(QUARANTINE)) if name.endswith(".json")]
     ids = [run_id for run_id in ids if not run_id.startswith(".")]
-    found = place.read_many([_path(run_id) for run_id in ids])
-    return {run_id: _note(run_id, content) for run_id, (_, content) in zip(ids, found, strict=True)}
+    for run_id, (_, content) in zip(ids, place.read_many([_path(run_id) for run_id in ids]), strict=True):
+        yield run_id, content
+
+
+def damaged_notes(place: Place) -> dict[str, str]:
+    """Runs whose note cannot be read, and why; they stay set aside."""
+    found = {}
+    for run_id, content in _notes(place):
+        try:
+            check_note(content, _path(run_id))
+        except ReadError as error:
+            found[run_id] = str(error)
+    return found
 
 
 def note_on(place: Place, run_id: str) -> Quarantined | None:
@@ -55,7 +72,7 @@ def note_on(place: Place, run_id: str) -> Quarantined | None:
 
 
 def _note(run_id: str, content: bytes | OSError) -> Quarantined:
-    note = read_note(content if isinstance(content, bytes) else b"", run_id)
+    note = read_note(content, _path(run_id), run_id)
     return Quarantined(run_id, note.reason, note.by, note.at)
 
 

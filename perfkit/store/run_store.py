@@ -278,6 +278,13 @@ class RunStore:
         except OSError as error:
             raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
 
+    def damaged_notes(self) -> dict[str, str]:
+        """Runs that were set aside by a note that cannot be read: id to reason."""
+        try:
+            return notes.damaged_notes(self.place)
+        except OSError as error:
+            raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
+
     def quarantine(self, run_id: str, reason: str, by: str | None = None) -> Quarantined:
         """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""
         if not self.place.exists(run_document(run_id)):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +43,19 @@ def verify_run(store: RunStore, run_id: str) -> Verified:
         kept = tuple(problem for problem in found.problems if problem != MISSING)
         return Verified(run_id, kept, found.notes)
     return found
+
+
+def with_notes(store: RunStore, every: Sequence[Verified], *, others: bool) -> list[Verified]:
+    """The same, with what is wrong with the notes on these runs; ``others``: with notes on runs that are gone too."""
+    damaged = store.damaged_notes()
+    names = {item.run_id for item in every}
+    gone = [Verified(run_id) for run_id in damaged if others and run_id not in names]
+    return [
+        replace(item, problems=(*item.problems, f"stays set aside: its note cannot be read: {damaged[item.run_id]}"))
+        if item.run_id in damaged
+        else item
+        for item in (*every, *gone)
+    ]
 
 
 def _fetch(store: RunStore, run_id: str, folder: Path) -> None:
