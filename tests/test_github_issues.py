@@ -339,7 +339,9 @@ def test_hostile_names_are_nothing_but_names(server, follow):
 
 
 def test_the_text_says_what_people_need(server, follow):
-    course = {"service": "checkout", "metric": "p95_latency_ms", "values": [100.0, 101.0, 99.0, 120.0, 121.0]}
+    values = [100.0, 101.0, 99.0, 120.0, 121.0]
+    course = {"service": "checkout", "metric": "p95_latency_ms", "values": values, "first_index": 37, "levels": []}
+    course["started_at"] = [None] * len(values)
     follow(
         trend(alert(40), courses=[course], place="reports/trend api/result.json"),
         link="https://ci.example/{report}/report.html",

@@ -124,7 +124,7 @@ avg_latency_ms = 8
     assert policy.limit("other", "p95_latency_ms").amount == 10
     assert policy.for_scenario("soak").limit("other", "avg_latency_ms").amount == 8
     file.write_text("required_runs = 0")
-    with pytest.raises(SettingsError, match="required_runs: a whole number of at least 1, got 0"):
+    with pytest.raises(SettingsError, match="required_runs: a whole number from 1 to 1000, got 0"):
         Policy.from_toml(file)
 
 

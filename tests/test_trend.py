@@ -150,7 +150,7 @@ def test_what_is_shown_does_not_change_what_is_found(rng):
     [
         ({"service": "api_gatway"}, "did you mean 'api_gateway'"),
         ({"metric": "p97"}, "unknown metric 'p97'"),
-        ({"metric": "p99.9"}, "no run could tell p99.9 of any service"),
+        ({"metric": "p99.9"}, "no run could tell p999_latency_ms of any service; there are avg_latency_ms"),
     ],
 )
 def test_what_is_not_there_is_said(samples, wanted, text):

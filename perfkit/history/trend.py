@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from perfkit.errors import SettingsError
 from perfkit.history.acknowledged import Acknowledgement, match
 from perfkit.history.events import Event, Series, find_events, in_order, unscaled
 from perfkit.history.excerpt import excerpts
@@ -220,8 +219,6 @@ def trend_of(
     services, metrics = ([name] if name is not None else [] for name in (service, metric))
     (found,) = survey([timeline], services=services, metrics=metrics, alpha=alpha, jobs=1)
     wanted = found.segmentations
-    if timeline.series and not wanted:
-        raise SettingsError(f"history of {timeline.scenario}: no run could tell {metric} of {service or 'any service'}")
     only = next(iter(wanted))[1] if metric is not None and wanted else None
     first = max(len(timeline) - (last or MOST_SHOWN), 0)
     courses = tuple(_course(timeline, found.timeline, key, wanted[key]) for key in wanted)
