@@ -15,7 +15,7 @@ from perfkit.load_profile import LoadProfile, Stage
 from perfkit.policy import Policy, service_names_of
 from perfkit.profile_words import parse_duration, parse_rate, parse_stages, plan_profile
 from perfkit.redaction import conceal_environment, conceal_url
-from perfkit.settings_file import expand, known_keys, read_toml, subtable, texts, typed
+from perfkit.settings_file import expand, known_keys, path_text, read_toml, subtable, texts, typed
 
 FILE_NAME = "perfkit.toml"
 _PLACES = {
@@ -230,7 +230,7 @@ def _settings(document: Mapping[str, Any], file: Path) -> Settings:
             service_names_of(document, str(file))
         ),
         store=_store(document, file, base),
-        **{name: base / typed(document.get(name, usual), str, f"{file}: {name}") for name, usual in _PLACES.items()},
+        **{name: base / path_text(document.get(name, usual), f"{file}: {name}") for name, usual in _PLACES.items()},
         email=EmailSettings.from_table(subtable(document, "email", str(file)), f"{file}: [email]"),
         issues=IssueSettings.from_table(subtable(document, "issues", str(file)), f"{file}: [issues]"),
         chat=ChatSettings.from_table(subtable(document, "chat", str(file)), f"{file}: [chat]"),
@@ -245,7 +245,7 @@ def find_settings(start: Path) -> Path | None:
 
 
 def _store(document: Mapping[str, Any], file: Path, base: Path) -> str:
-    url: str = typed(document.get("store", "data/runs"), str, f"{file}: store")
+    url = path_text(document.get("store", "data/runs"), f"{file}: store")
     with suppress(SettingsError):  # a variable that is not set is told when the store is opened, and only then
         url = expand(url, f"{file}: store")
     if "${" in url:
@@ -292,7 +292,7 @@ def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inher
         raise SettingsError(f'{place}: locustfile is missing, such as locustfile = "locustfile.py"')
     changes: dict[str, Any] = _load_of(table, place)
     if "locustfile" in table:
-        changes["locustfile"] = base / typed(table["locustfile"], str, f"{place}: locustfile")
+        changes["locustfile"] = base / path_text(table["locustfile"], f"{place}: locustfile")
     for key in ("tags", "exclude_tags", "arguments"):
         if key in table:
             changes[key] = texts(table[key], f"{place}: {key}")

@@ -184,6 +184,8 @@ def expand_path(name: str, store: str | None = None, *, beside: bool = False) ->
                 return inside
         if path.exists():
             return [path]
+        if path.is_symlink():
+            raise ReadError(f"{path}: is a link that leads nowhere, or in a circle")
         found = sorted(Path(item) for item in glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if found:
             every = [run for item in found for run in expand_path(str(item))]

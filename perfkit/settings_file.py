@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from perfkit.errors import SettingsError, UnsetVariable, did_you_mean
+from perfkit.codec import read_bytes
+from perfkit.errors import ReadError, SettingsError, UnsetVariable, did_you_mean
 from perfkit.redaction import conceal_environment
+
+# A key of more parts than any settings have: tables would be nested so deep, and tomllib takes minutes over thousands.
+_LONG_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]+[ \t]*\.[ \t]*){65}""")
 
 
 def url_parts(text: str) -> SplitResult | None:
@@ -58,11 +62,14 @@ def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_bytes(path).decode()
+        if _LONG_KEY.search(text) is not None:
+            raise RecursionError
+        return tomllib.loads(text.replace("\r\n", "\n"))
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except ReadError as error:
+        raise SettingsError(str(error)) from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except RecursionError as error:
@@ -90,6 +97,14 @@ def typed(value: Any, kind: Any, place: str) -> Any:
         names = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
         raise SettingsError(f"{place}: expected {names.get(kind, 'a number')}, got {value!r}")
     return value
+
+
+def path_text(value: Any, place: str) -> str:
+    """The name of a file or folder, which is never empty, or ``SettingsError``."""
+    text: str = typed(value, str, place)
+    if not text.strip():
+        raise SettingsError(f"{place}: expected the name of a file or folder, got {text!r}")
+    return text
 
 
 def texts(value: Any, place: str) -> tuple[str, ...]:

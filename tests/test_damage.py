@@ -342,6 +342,39 @@ def test_no_link_is_followed_out_of_a_store(tmp_path, rng):
         store.runs()
 
 
+def test_a_link_that_leads_nowhere_or_in_a_circle_is_named(store, tmp_path):
+    for name, target in (("nowhere", "gone"), ("one", "two"), ("two", "one")):
+        Path(name).symlink_to(target)
+    last = store.ids()[-1]
+    for name in ("nowhere", "one"):
+        for argv in (("metrics", name), ("import", name), ("compare", name, "--candidate", last)):
+            assert said(*argv) == (2, "", f"perfkit: {name}: is a link that leads nowhere, or in a circle\n")
+    code, _, err = said("compare", *store.ids()[:3], "--candidate", last, "--format", "json", "--output", "one")
+    assert (code in (2, 4), "Traceback" in err, "unexpected error" in err) == (True, False, False)
+
+
+@pytest.mark.parametrize("key", ["store", "baselines", "acknowledged", "reports"])
+def test_an_empty_name_is_no_folder(store, key):
+    Path("perfkit.toml").write_text(f'{key} = " "\n')
+    code, _, err = said("runs")
+    assert (code, f"{key}: expected the name of a file or folder, got ' '" in err) == (2, True)
+
+
+def test_an_imported_run_that_contradicts_itself_says_so(store, tmp_path):
+    head = "Type,Name,Request Count,Failure Count,Average Response Time,Requests/s,50%,95%\n"
+    Path("night_stats.csv").write_text(f"{head}GET,/a,9000,0,20,50,20,30\n,Aggregated,1000,0,20,50,20,30\n")
+    code, out, err = said("import", "night_stats.csv")
+    assert (code, len(out.split())) == (3, 1)
+    assert ": invalid: counts: The row Aggregated counts 1000 requests, the rows above it 9000" in err
+    Path("odd_stats.csv").write_text(
+        f"{head}GET,/a,1000,0,20,50,20,30\nX,/odd,5,0,-1,50,-1,-1\n,Aggregated,1005,0,20,50,20,30\n"
+    )
+    for command in ("import", "metrics"):
+        code, _, err = said(command, "odd_stats.csv")
+        assert code == 0
+        assert "skipped_requests: 5 requests of /odd (5) have no usable response time (negative)" in err
+
+
 def test_a_pipe_or_a_huge_file_in_place_of_a_document_is_named(tmp_path):
     store = RunStore(tmp_path)
     store.add(run({"a": plain_stats()}))

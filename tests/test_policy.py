@@ -1,6 +1,7 @@
 """A policy says what it means, and refuses what it cannot mean."""
 
 import math
+import os
 
 import pytest
 
@@ -207,8 +208,15 @@ def test_a_wrong_policy_file_names_itself_and_the_place(tmp_path, content, messa
 def test_a_policy_file_that_cannot_be_read(tmp_path):
     with pytest.raises(SettingsError, match="there is no such file"):
         Policy.from_toml(tmp_path / "none.toml")
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="is no regular file"):
         Policy.from_toml(tmp_path)
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(SettingsError, match="is no regular file"):
+        Policy.from_toml(tmp_path / "pipe.toml")
+    for key in ("a." * 20_000 + "b = 1", "[x" + ".x" * 3000 + "]", "a = {" + "b . " * 5000 + "c = 1}"):
+        (tmp_path / "deep.toml").write_text(key)
+        with pytest.raises(SettingsError, match="nested too deeply"):
+            Policy.from_toml(tmp_path / "deep.toml")
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(SettingsError, match="is not UTF-8 text"):
         Policy.from_toml(tmp_path / "latin.toml")

@@ -180,6 +180,17 @@ def test_metrics_json(tmp_path):
         ({"api": {"rps": -1}}, "api: rps: expected a number >= 0"),
         ({"api": {"rps": 5.0, "timestamp": "yesterday"}}, "expected an ISO 8601 time"),
         ({"api": {"rps": True}}, "api: rps: expected a number >= 0, got True"),
+        ({"api": {"rps": 5.0, "timestamp": ""}}, "expected an ISO 8601 time, got ''"),
+        ({"api": {"rps": 5.0, "timestamp": 0}}, "expected an ISO 8601 time, got 0"),
+        ({"api": {"p95_latency_ms": 9, "p99_latency_ms": 8}}, "api: p99_latency_ms is 8 and p95_latency_ms is 9: perc"),
+        (
+            {"api": {"avg_latency_ms": 0.1, "p95_latency_ms": 40}},
+            "avg_latency_ms is 0.1, too little for p95_latency_ms",
+        ),
+        (
+            {"api": {"error_rate_pct": 0, "total_requests": 1000, "total_failures": 30}},
+            "api: error_rate_pct is 0, and 30 of 1000 requests failed",
+        ),
     ],
 )
 def test_broken_metrics_json_names_the_place(tmp_path, document, says):

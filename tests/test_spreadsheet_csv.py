@@ -74,6 +74,7 @@ def test_separators_of_thousands_and_empty_columns(main, rows):
     wide = [[*row, "", ""] for row in rows]
     assert dict(read_run(save(main, wide, separator=";")).services) == dict(expected.services)
     rows[1][2], rows[1][5] = "1,234", "1,234.5"
+    rows[1][rows[0].index("Max Response Time")] = "1300"
     rows[-1][2] = str(int(rows[2][2]) + int(rows[3][2]) + 1234)
     first = read_run(save(main, rows, separator=";")).services[rows[1][1]]
     assert (first.count, first.avg_latency_ms) == (1234, 1234.5)
@@ -133,6 +134,38 @@ def test_a_row_that_stands_there_twice_is_refused(main, rows):
 def test_a_file_that_is_cut_at_the_end_of_a_line_is_recognised(main, rows, left):
     with pytest.raises(ReadError, match=f"is cut off after line {left + 1}: the row Aggregated"):
         read_run(save(main, rows[: left + 1]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ({"95%": "nan"}, r"line 3: 95% is nan and 90% is \d+: percentiles rise; is the file damaged\?"),
+        ({"66%": "-1"}, r"line 3: 66% is -1 and 50% is \d+: percentiles rise"),
+        ({"75%": "1e999"}, r"line 3: 80% is \d+ and 75% is inf: percentiles rise"),
+        ({"99%": "1"}, r"line 3: 99% is 1 and 98% is \d+: percentiles rise"),
+        ({"95%": ""}, r"line 3: 95% is empty, and other percentiles are not; is the file damaged\?"),
+        (
+            {"Average Response Time": "-1"},
+            r"line 3: the average is -1, the fastest request [\d.]+, the slowest [\d.]+: no",
+        ),
+        ({"Average Response Time": "999999"}, r"line 3: the average is 999999, the fastest request"),
+    ],
+    ids=lambda value: next(iter(value.items())) if isinstance(value, dict) else "",
+)
+def test_times_that_no_requests_have_are_refused(main, rows, cells, says):
+    spoilt = [list(row) for row in rows]
+    for title, text in cells.items():
+        spoilt[2][rows[0].index(title)] = text
+    with pytest.raises(ReadError, match=says):
+        read_run(save(main, spoilt))
+
+
+def test_more_requests_in_the_rows_than_in_all_are_invalid(main, rows):
+    spoilt = [list(row) for row in rows]
+    spoilt[1][2] = str(int(rows[1][2]) * 2)
+    run = read_run(save(main, spoilt))
+    (check,) = [check for check in run.validity.problems if check.name == "counts"]
+    assert (run.validity.ok, "Copy the file again." in check.advice) == (False, True)
 
 
 def test_a_file_that_lacks_rows_is_invalid(main, rows):

@@ -60,6 +60,7 @@ from perfkit.redaction import Redacted, conceal_environment, redact
 from perfkit.render.theme import clean, shorten
 
 COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
+LINK_LOOP = "Symlink loop"  # how pathlib of Python before 3.13 begins to speak of one
 EXIT_FAILED = 4
 EXIT_STOPPED = 130
 EXIT_CODES: dict[type[PerfkitError], int] = {
@@ -169,6 +170,11 @@ def _run(argv: Sequence[str]) -> int:
         if error.errno != errno.ENAMETOOLONG:
             return _unexpected(error, argv)
         err.write(f"perfkit: {shorten(error.filename, 80)}: no file has so long a name\n")
+        return EXIT_CODES[ReadError]
+    except RuntimeError as error:
+        if not str(error).startswith(LINK_LOOP):
+            return _unexpected(error, argv)
+        err.write(f"perfkit: {clean(str(error))}; remove the link\n")
         return EXIT_CODES[ReadError]
     except (Exception, SystemExit) as error:  # the outermost boundary; SystemExit comes of libraries
         unusable = next((word for word in argv if not _is_encodable(word)), None)

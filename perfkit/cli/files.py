@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, dump, settings_of, write
+from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, dump, settings_of, tell, write
 
+DATA_CHECKS = ("counts", "counts_and_rate", "skipped_requests")  # what speaks against the file, not the load
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 
@@ -21,8 +22,10 @@ OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False
 @SETTINGS
 def import_(
     files: tuple[str, ...], scenario: str | None, labels: tuple[str, ...], store: str | None, settings: Path | None
-) -> None:
+) -> int:
     """Read result files of load-test tools and keep them as runs; the same file twice is kept once.
+
+    A run that cannot be judged is kept too: it says why, and ends with 3.
 
     \b
     Example:
@@ -30,10 +33,18 @@ def import_(
     """
     from perfkit import workflow
     from perfkit.cli.run import parse_labels
+    from perfkit.model import Severity
 
     place = store or settings_of(settings).store
+    unfit = False
     for run in workflow.load_runs(files):
-        click.echo(workflow.import_run(run, place, scenario, parse_labels(labels)))
+        run_id = workflow.import_run(run, place, scenario, parse_labels(labels))
+        click.echo(run_id)
+        for check in run.validity.problems:
+            if check.severity is Severity.INVALID or check.name in DATA_CHECKS:
+                tell(f"{run_id}: {check.severity.value}: {check.name}: {check.advice}")
+        unfit = unfit or not run.validity.ok
+    return 3 if unfit else 0
 
 
 @click.command(short_help="Any result file -> normalised metrics JSON.")
@@ -56,6 +67,10 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     known = settings_of(settings)
     runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha)
     write(dump(pooled_metrics(runs)), output)
+    for run in runs:
+        for check in run.validity.problems:
+            if check.name in DATA_CHECKS:
+                tell(f"{run.source or run.id}: {check.name}: {check.advice}")
 
 
 @click.command(short_help="Write simulated Locust result files.")

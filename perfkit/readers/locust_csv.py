@@ -239,9 +239,10 @@ def _contradictions(total: Row | None, services: Mapping[str, ServiceStats]) -> 
     if total is None or total.count == seen:
         return ()
     advice = f"The row Aggregated counts {total.count} requests, the rows above it {seen}: the file contradicts itself."
-    missing = total.count - seen > MOST_MISSING * total.count
-    advice += " Rows are missing; copy the whole file." if missing else ""
-    return (Check("counts", total.count, seen, Severity.INVALID if missing else Severity.WARN, advice),)
+    differs = abs(total.count - seen) > MOST_MISSING * total.count
+    if differs:
+        advice += " Rows are missing; copy the whole file." if total.count > seen else " Copy the file again."
+    return (Check("counts", total.count, seen, Severity.INVALID if differs else Severity.WARN, advice),)
 
 
 def _digest(main: Path, prefix: str) -> str:

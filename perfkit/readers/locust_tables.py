@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 from perfkit.errors import ReadError
@@ -23,11 +24,14 @@ COLUMNS = {
     "failures": ("failure count", "# failures"),
     "average": ("average response time",),
     "median": ("median response time",),
+    "lowest": ("min response time",),
+    "highest": ("max response time",),
     "size": ("average content size",),
     "rps": ("requests/s",),
 }
 REQUIRED = ("name", "count", "failures", "average", "rps")
 MOST_ROUNDED_DIGITS = 2
+ROUNDING_MS = 1.0  # old versions write whole milliseconds
 TEXTS = ("type", "method", "name", "error", "message", "traceback", "nodes", "first seen", "last seen")
 _PERCENT = re.compile(r"^(\d+(?:[.,]\d+)?)\s?%?$")
 
@@ -123,6 +127,7 @@ def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mappi
     table = {q: latency(f"{q:.5%}", cells[i]) for q, i in percents.items()}
     table.setdefault(0.5, latency("median", cells[named["median"]]) if named["median"] >= 0 else None)
     average = latency("average", cells[named["average"]]) if named["average"] >= 0 else None
+    _check_times(place, cells, named, percents)
     return Row(
         kind=cells[named["type"]].strip() if named["type"] >= 0 else "",
         name=cells[named["name"]],
@@ -135,6 +140,38 @@ def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mappi
         fault=faults[0] if faults else "",
         steps=_steps({Metric.AVG: cells[named["average"]], Metric.RPS: cells[named["rps"]]}),
     )
+
+
+def _check_times(place: str, cells: list[str], named: Mapping[str, int], percents: Mapping[float, int]) -> None:
+    """``ReadError`` for response times that no requests have, whatever their client reported.
+
+    Percentiles that fall or that stand there in part, an average outside of what was fastest and slowest.
+    """
+    texts = [(title_of(q), cells[column]) for q, column in sorted(percents.items())]
+    absent = [title for title, text in texts if is_absent(text)]
+    if absent and len(absent) < len(texts):
+        raise ReadError(f"{place}: {absent[0]} is empty, and other percentiles are not; is the file damaged?")
+    values = [(title, to_float(text)) for title, text in texts if not is_absent(text)]
+    for (low, before), (high, after) in pairwise(values):
+        if before is not None and after is not None and not (before <= after or (before != before and after != after)):
+            raise ReadError(
+                f"{place}: {high} is {after:g} and {low} is {before:g}: percentiles rise; is the file damaged?"
+            )
+    least, average, most = (
+        to_float(cells[named[key]]) if named[key] >= 0 else None for key in ("lowest", "average", "highest")
+    )
+    if least is None or average is None or most is None or not all(map(math.isfinite, (least, average, most))):
+        return
+    if not least - ROUNDING_MS <= average <= most + ROUNDING_MS:
+        raise ReadError(
+            f"{place}: the average is {average:g}, the fastest request {least:g}, the slowest {most:g}: no average "
+            "lies outside; is the file damaged?"
+        )
+
+
+def title_of(quantile: float) -> str:
+    """How Locust names a percentile."""
+    return f"{100 * quantile:.6g}%"
 
 
 def _steps(cells: Mapping[str, str]) -> dict[str, float]:
@@ -186,8 +223,13 @@ def to_float(text: str) -> float | None:
         return None
 
 
+def is_absent(text: str) -> bool:
+    """Whether Locust had nothing to say in a cell."""
+    return text.strip() in ("", "N/A", "None")
+
+
 def number_of(place: str, key: str, text: str) -> float | None:
-    if text.strip() in ("", "N/A", "None"):
+    if is_absent(text):
         return None
     try:
         value = float(text)
