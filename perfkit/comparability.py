@@ -369,8 +369,16 @@ def _usual_latencies(runs: Sequence[Run], service: str) -> dict[Metric, float]:
 
 def _unit_factor(stats: ServiceStats, usual: Mapping[Metric, float]) -> float | None:
     """How many times the usual latencies these are, where that is about `UNIT` or its inverse for all of them."""
-    factors = [value / level for metric, level in usual.items() if (value := stats.value(metric))]
-    if not factors or max(factors) > UNIT_WITHIN * min(factors):
+    return unit_factor([value / level for metric, level in usual.items() if (value := stats.value(metric))])
+
+
+def unit_factor(factors: Sequence[float]) -> float | None:
+    """The mean of factors that are alike and about `UNIT`, or about its inverse; ``None`` for any others.
+
+    >>> unit_factor([0.001, 0.0011]), unit_factor([0.001, 0.9])
+    (0.00105, None)
+    """
+    if not factors or not 0.0 < min(factors) <= max(factors) <= UNIT_WITHIN * min(factors):
         return None
     factor = fmean(factors)
     return factor if 1 / UNIT_WITHIN <= max(factor, 1 / factor) / UNIT <= UNIT_WITHIN else None

@@ -230,15 +230,26 @@ def _with_aliases(absences: Sequence[Absence], alpha: float) -> tuple[Absence, .
     whole = [item for item in absences if item.is_whole]
     gone = {item.service: item for item in whole if not item.is_new and not item.is_chance(alpha)}
     new = {item.service: item for item in whole if item.is_new}
-    pairs: dict[str, str] = {}
-    for one, other in _by_likeness(gone, new):
-        if one not in pairs and other not in pairs.values():
-            pairs[one] = other
+    shares = [{name: item.share for name, item in side.items()} for side in (gone, new)]
+    pairs = renamed_pairs(*shares)
     aliases = pairs | {other: one for one, other in pairs.items()}
     return tuple(replace(item, alias=aliases.get(item.service)) if item.is_whole else item for item in absences)
 
 
-def _by_likeness(gone: Mapping[str, Absence], new: Mapping[str, Absence]) -> Iterator[tuple[str, str]]:
+def renamed_pairs(gone: Mapping[str, float | None], new: Mapping[str, float | None]) -> dict[str, str]:
+    """Services that are gone, each with the new one that may be it under another name, by names and shares of requests.
+
+    >>> renamed_pairs({"/v1/items": 0.4, "/pay": 0.1}, {"/search": 0.4, "/v2/items": 0.4})
+    {'/v1/items': '/v2/items'}
+    """
+    pairs: dict[str, str] = {}
+    for one, other in _by_likeness(gone, new):
+        if one not in pairs and other not in pairs.values():
+            pairs[one] = other
+    return pairs
+
+
+def _by_likeness(gone: Mapping[str, float | None], new: Mapping[str, float | None]) -> Iterator[tuple[str, str]]:
     plain = {name: plain_name(name) for name in (*gone, *new)}
     of_plain: dict[str, list[str]] = {}
     for name in new:
@@ -249,7 +260,7 @@ def _by_likeness(gone: Mapping[str, Absence], new: Mapping[str, Absence]) -> Ite
         return
     scores = []
     for one, other in product(gone, new):
-        share = _likeness_of_shares(gone[one].share, new[other].share)
+        share = _likeness_of_shares(gone[one], new[other])
         letters = SequenceMatcher(None, plain[one], plain[other], autojunk=False).ratio()
         is_only_pair = len(gone) == len(new) == 1 and share >= SAME_SHARE
         if is_only_pair or (letters >= ALIKE and share >= SAME_SHARE / 3):
@@ -276,11 +287,15 @@ def renames(absences: Sequence[Absence]) -> Iterator[tuple[str, str]]:
             f"{listed([before], 'the baseline')} is gone, {listed([after], 'the candidate')} is new: "
             "renamed? [services] in the settings can map them."
         )
-        names = json.dumps(before.service), json.dumps(after.service)
-        yield text, f"If it was renamed, put {names[0]} = {names[1]} under [services] in perfkit.toml."
+        yield text, rename_advice(before.service, after.service)
     if more := pairs[MOST_NAMED:]:
         noun = "service looks" if len(more) == 1 else "services look"
         yield f"{len(more)} more {noun} renamed, such as {more[0][0].service} to {more[0][1].service}.", ""
+
+
+def rename_advice(old: str, new: str) -> str:
+    """How the settings say that two names are one service."""
+    return f"If it was renamed, put {json.dumps(old)} = {json.dumps(new)} under [services] in perfkit.toml."
 
 
 def named(absences: Sequence[Absence]) -> str:

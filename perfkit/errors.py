@@ -10,6 +10,7 @@
     ├── LoadError            load could not be run, or measured nothing
     │   └── LoadStopped      its user stopped it
     ├── StoreError           a run could not be stored or found
+    │   └── NotStored        the store has no run or scenario of the name that was given
     ├── HistoryError         a history could not be looked at, or a commit not be searched for
     ├── NotComparable        the two sides cannot be compared at all
     ├── RenderError          a notebook or a report failed
@@ -60,6 +61,10 @@ class LoadStopped(LoadError):
 
 class StoreError(PerfkitError):
     """A run could not be written to or found in a store."""
+
+
+class NotStored(StoreError):
+    """A store has no run, or no scenario, of the name that was given; names the nearest."""
 
 
 class HistoryError(PerfkitError):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perfkit.arithmetic import Arithmetic
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class Metric(StrEnum):
-    """One number per run and service.  A ``Metric`` equals its own name as text."""
+    """One number per run and service.  A ``Metric`` equals its own name as text.
+
+    >>> Metric("p95"), Metric("errors")
+    (<Metric.P95: 'p95_latency_ms'>, <Metric.ERROR_RATE: 'error_rate_pct'>)
+    """
 
     AVG = "avg_latency_ms"
     P50 = "p50_latency_ms"
@@ -35,6 +40,8 @@ class Metric(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Metric | None:
+        if metric := SHORT_NAMES.get(str(value).lower()):
+            return metric
         known = [metric.value for metric in cls]
         raise ValueError(f"unknown metric {value!r}{did_you_mean(str(value), known)}; known are {', '.join(known)}")
 
@@ -64,6 +71,23 @@ class Metric(StrEnum):
         return _TITLES[self]
 
 
+SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
+    {
+        "avg": Metric.AVG,
+        "average": Metric.AVG,
+        "mean": Metric.AVG,
+        "p50": Metric.P50,
+        "median": Metric.P50,
+        "p95": Metric.P95,
+        "p99": Metric.P99,
+        "p99.9": Metric.P999,
+        "p999": Metric.P999,
+        "error_rate": Metric.ERROR_RATE,
+        "errors": Metric.ERROR_RATE,
+        "throughput": Metric.RPS,
+    }
+)
+"""Names of metrics as people say them."""
 LATENCY_METRICS = (Metric.AVG, Metric.P50, Metric.P95, Metric.P99, Metric.P999)
 _QUANTILES = {Metric.P50: 0.5, Metric.P95: 0.95, Metric.P99: 0.99, Metric.P999: 0.999}
 _TITLES = {

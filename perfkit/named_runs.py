@@ -26,6 +26,7 @@ def load_runs(
     store: str | None = None,
     baselines: Path | None = None,
     alpha: float | None = None,
+    policy: Policy | None = None,
     on_left_out: Callable[[str], None] = lambda _: None,
 ) -> tuple[Run, ...]:
     """Read every run that the paths name, in the order given.
@@ -42,6 +43,8 @@ def load_runs(
         Folder of the pinned baselines; else that of the settings, as is the store of a selector.
     alpha
         Of the policy, by which ``rolling`` finds the last change; else that of the settings.
+    policy
+        Gives services their new names, and ``alpha``.
     on_left_out
         Called with a sentence for each damaged run of the scenario of a selector: it was not chosen from.
 
@@ -50,13 +53,15 @@ def load_runs(
     ReadError
         A path names nothing, or cannot be read.
     """
+    if policy is not None:
+        alpha = policy.alpha
     from_notebook = isinstance(paths, str)
     texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
     found = [_named(name, store, from_notebook, baselines, alpha) for name in names]
     for sentence in dict.fromkeys(text for one in found for text in one.left_out):
         on_left_out(sentence)
-    return tuple(run for one in found for run in one.runs)
+    return renamed_runs([run for one in found for run in one.runs], policy.service_names if policy is not None else {})
 
 
 def first_named(name: str, *, store: str, baselines: Path, alpha: float | None = None) -> str:
@@ -108,7 +113,7 @@ def choose_runs(
         for name, one in zip(names, chosen, strict=True)
     ]
     notes = [note for one in chosen if one is not None for note in one.warnings]
-    every = tuple(run for side in runs for run in side)
+    every = renamed_runs([run for side in runs for run in side], now)
     if policy is not None and any(one is not None and one.selector.kind == "rolling" for one in chosen):
         notes += [creep.sentence for creep in creep_of(every, past, policy) if creep.worse]
     return every, tuple(dict.fromkeys(notes))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from perfkit.errors import SettingsError, did_you_mean
-from perfkit.model import Metric
+from perfkit.model import SHORT_NAMES, Metric
 from perfkit.settings_file import finite, read_toml
 
 RULES = ("evidence", "threshold")
@@ -172,10 +172,14 @@ class Policy:
         if not gating:
             raise ValueError("gating: name at least one metric; without one nothing could ever be shown unharmed")
         object.__setattr__(self, "gating", gating)
-        tolerance, moved = _without_objectives(self.tolerance)
+        tolerance, moved = _without_objectives(_full_names(self.tolerance, "tolerance"))
         object.__setattr__(self, "tolerance", tolerance)
-        object.__setattr__(self, "objectives", _laid_over(self.objectives, moved))
-        object.__setattr__(self, "scenarios", dict(self.scenarios))
+        object.__setattr__(self, "objectives", _laid_over(_full_names(self.objectives, "objectives"), moved))
+        scenarios = {
+            name: _full_names(own, f"scenarios: {name}") if isinstance(own, Mapping) else own
+            for name, own in self.scenarios.items()
+        }
+        object.__setattr__(self, "scenarios", scenarios)
         object.__setattr__(self, "service_names", _service_names(self.service_names))
         for service in (None, *self.services):
             self._limits(service)
@@ -294,10 +298,11 @@ class Policy:
     def from_toml(cls, path: str | Path) -> Policy:
         """Read a policy file: a TOML file whose ``[policy]`` table, or whose whole content, is the policy."""
         document = read_toml(Path(path))
-        table = document.get("policy", document)
+        is_settings = "policy" in document or "services" in document  # their other tables mean something too
+        table = document.get("policy", {}) if is_settings else document
         if not isinstance(table, Mapping):
             raise SettingsError(f"{path}: policy must be a table, such as [policy]")
-        if "policy" in document:  # a whole settings file, whose other tables mean something too
+        if is_settings:
             names = service_names_of(document, str(path))
             return cls.from_mapping(table, f"{path}: [policy]").with_service_names(names)
         return cls.from_mapping(table, str(path))
@@ -335,6 +340,22 @@ def _service_names(table: Any) -> dict[str, str]:
                 f"service_names: {old!r} becomes {new!r}, and that {names[new]!r}: give both the last name"
             )
     return names
+
+
+def _full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A table of limits with its short names of metrics (``p95``) as full ones; ``ValueError`` for one named twice.
+
+    >>> _full_names({"p95": 10, "checkout": {"errors": 1}}, "tolerance")
+    {'p95_latency_ms': 10, 'checkout': {'error_rate_pct': 1}}
+    """
+    full: dict[str, Any] = {}
+    for name, value in table.items():
+        is_service = isinstance(value, Mapping) and not (value and set(value) <= {"min", "max"})
+        now = name if is_service else SHORT_NAMES.get(str(name), name)
+        if now in full:
+            raise ValueError(f"{place}: {name!r} and {str(now)!r} are one metric; keep one of them")
+        full[str(now)] = _full_names(value, f"{place}: {name}") if is_service else value
+    return full
 
 
 _METRIC_NAMES = tuple(metric.value for metric in Metric)

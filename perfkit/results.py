@@ -16,7 +16,7 @@ from perfkit.errors import Activity, ReadError
 from perfkit.history.episodes import Episode, Sighting, episodes_of, fingerprint
 from perfkit.history.events import Event, Movement
 from perfkit.history.timeline import Moment
-from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.model import Comparison, Finding, Gap, Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint
 
 COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
@@ -39,6 +39,8 @@ class Result:
         Whether `episodes` come of a watched history, which knows every worsening and whether it is over.
     report
         The HTML report beside it, where there is one.
+    gaps
+        What was not measured, of the comparison and of the watched history, with what to do about it.
     """
 
     place: str
@@ -49,6 +51,7 @@ class Result:
     episodes: tuple[Episode, ...]
     watched: bool
     report: Path | None = None
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def news(self) -> tuple[Episode, ...]:
@@ -106,7 +109,9 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     watched = history is not None and not history.get("pull_request")  # a pull request is judged alone
     watch = decode(history, _Watch, f"{place}: history") if watched else None
     sightings = [one.sighting() for one in watch.alerts] if watch is not None else _called(comparison, scenario)
-    return Result(place, document, scenario, comparison.verdict, comparison, episodes_of(sightings), watched, report)
+    gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
+    episodes = episodes_of(sightings)
+    return Result(place, document, scenario, comparison.verdict, comparison, episodes, watched, report, gaps)
 
 
 def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
@@ -115,7 +120,7 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
     episodes = episodes_of(one.sighting() for one in watch.alerts)
-    return Result(place, document, trend.scenario, watch.judgement, None, episodes, True, report)
+    return Result(place, document, trend.scenario, watch.judgement, None, episodes, True, report, watch.gaps)
 
 
 def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
@@ -247,11 +252,24 @@ class _Course(msgspec.Struct, frozen=True):
             raise ValueError(f"values: there are {len(self.values)}, and {len(self.started_at)} times")
 
 
+class _MissingService(msgspec.Struct, frozen=True):
+    service: str
+    since_run: str
+    sentence: str
+    advice: str = ""
+
+
 class _Watch(msgspec.Struct, frozen=True):
     alerts: tuple[_Alert, ...]
     runs: Count | None = None
     courses: tuple[_Course, ...] = ()
     verdict: Verdict | None = None
+    missing_services: tuple[_MissingService, ...] = ()
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The services that ended, each with what to do about it."""
+        return tuple(Gap(item.advice or item.sentence) for item in self.missing_services)
 
     @property
     def judgement(self) -> Verdict:

@@ -7,23 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from perfkit.errors import SettingsError, did_you_mean
-from perfkit.model import Metric
+from perfkit.model import SHORT_NAMES, Metric
 from perfkit.policy import Objective
 
 WORDS: Mapping[str, Metric] = MappingProxyType(
     {
-        "avg": Metric.AVG,
-        "average": Metric.AVG,
-        "mean": Metric.AVG,
-        "p50": Metric.P50,
-        "median": Metric.P50,
-        "p95": Metric.P95,
-        "p99": Metric.P99,
-        "p99.9": Metric.P999,
-        "p999": Metric.P999,
-        "error_rate": Metric.ERROR_RATE,
-        "errors": Metric.ERROR_RATE,
-        **{metric.value: metric for metric in Metric if metric is not Metric.RPS},
+        name: metric
+        for name, metric in {**SHORT_NAMES, **{metric.value: metric for metric in Metric}}.items()
+        if metric is not Metric.RPS
     }
 )
 _UNITS: Mapping[str, float] = MappingProxyType({"ms": 1.0, "s": 1000.0})

@@ -62,6 +62,7 @@ __all__ = [
     "levels_of",
     "load_baseline",
     "load_runs",
+    "open_regressions",
     "plan",
     "policy_from",
     "replay_history",
@@ -160,7 +161,7 @@ def replay_history(
         There are too few valid runs.
     """
     if is_selector(scenario):
-        runs = in_time(load_runs([scenario], store=store, baselines=baselines, alpha=policy.alpha if policy else None))
+        runs = in_time(load_runs([scenario], store=store, baselines=baselines, policy=policy))
     else:
         known = RunStore(store)
         ids = known.runs(scenario=scenario, ab_test=False)["id"]
@@ -179,10 +180,13 @@ def explain(comparison: Comparison, service: str, metric: str) -> str:
     return steps(comparison, service, metric)
 
 
-def known_history(store: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> NoiseProfile:
-    """The noise profile of the runs' scenario, from the other runs of a store."""
+def known_history(
+    store: str, baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy | None = None
+) -> NoiseProfile:
+    """The noise profile of the runs' scenario, from the other runs of a store, under the names of the policy."""
     every = (*baseline, *candidate)
-    return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every})
+    names = policy.service_names if policy is not None else {}
+    return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every}, service_names=names)
 
 
 def timeline(store: str, scenario: str, policy: Policy | None = None) -> Timeline:
@@ -243,11 +247,11 @@ def plan(
 
     known = RunStore(store)
     if is_selector(scenario):
-        alpha = policy.alpha if policy is not None else None
-        runs = load_runs([scenario], store=store, baselines=baselines, alpha=alpha)
+        runs = load_runs([scenario], store=store, baselines=baselines, policy=policy)
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
     else:
-        profile, lengths = known.noise_profile(scenario), known.runs(scenario=scenario, ab_test=False)["duration_s"]
+        profile = known.noise_profile(scenario, service_names=policy.service_names if policy is not None else {})
+        lengths = known.runs(scenario=scenario, ab_test=False)["duration_s"]
     lengths = lengths.dropna()
     length = float(lengths.median()) if len(lengths) else float("nan")
     rows = plan_runs(profile, policy or Policy(), percent, power)
@@ -300,11 +304,16 @@ def compare_named(
         known = AcknowledgedFile(settings.acknowledged).read()
         return judge_history(judged, past, policy, known=known).comparison.with_warnings(damaged)
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
-    profile = known_history(store, runs, judged) if learn else None
+    profile = known_history(store, runs, judged, policy) if learn else None
     if any(map(is_selector, baseline)):
-        past = Past(RunStore(store), settings.baselines, candidates=judged, alpha=policy.alpha)
-        notes = (*notes, *open_in_history(judged, past, policy, AcknowledgedFile(settings.acknowledged).read()))
+        notes = (*notes, *open_regressions(judged, store=store, settings=settings, policy=policy))
     return compare(runs, judged, policy=policy, history=profile).with_warnings((*notes, *damaged))
+
+
+def open_regressions(candidate: Sequence[Run], *, store: str, settings: Settings, policy: Policy) -> tuple[str, ...]:
+    """Sentences on what is open in the history of the candidate's scenario, for a comparison that judges it alone."""
+    past = Past(RunStore(store), settings.baselines, candidates=tuple(candidate), alpha=policy.alpha)
+    return open_in_history(candidate, past, policy, AcknowledgedFile(settings.acknowledged).read())
 
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:

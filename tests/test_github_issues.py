@@ -300,7 +300,7 @@ def test_invalid_runs_change_nothing_and_say_so(server, follow, rng, tmp_path):
     follow(trend(alert(40)))
     before = len(server.writes)
     (line,) = follow(plain_result(bad))
-    assert line == "result.json: its runs cannot be judged: no issue is changed"
+    assert line.startswith("result.json: its runs cannot be judged: no issue is changed. The two sides have no service")
     assert len(server.writes) == before
     file = tmp_path / "result.json"
     file.write_text(json.dumps(bad.to_dict()))

@@ -59,7 +59,7 @@ def test_the_title_is_a_question_and_every_picture_has_its_sentence(kind):
     [
         ("baseline", ("runs", "policy", "title", "notes", "result")),
         ("compare", ("baseline", "candidate", "policy", "rule", "title", "notes", "judged", "result")),
-        ("capacity", ("runs", "candidate", "slo", "title", "result")),
+        ("capacity", ("runs", "candidate", "slo", "policy", "title", "result")),
         (
             "trend",
             (

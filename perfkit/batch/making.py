@@ -89,7 +89,7 @@ def _capacity(order: Order) -> Report:
     runs, _ = workflow.choose_runs(
         [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=_alpha(order)
     )
-    return _run("capacity", {"runs": places(runs[-SHOWN:])}, order)
+    return _run("capacity", {"runs": places(runs[-SHOWN:]), "policy": order.policy}, order)
 
 
 _MAKERS: Mapping[str, Callable[[Order], Report]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perfkit.document import slug
-from perfkit.errors import SettingsError, StoreError, did_you_mean
+from perfkit.errors import NotStored, SettingsError, did_you_mean
 from perfkit.render.notebook import KINDS
 from perfkit.store import RunStore
 
@@ -56,7 +56,7 @@ def orders_of(
 
     Raises
     ------
-    StoreError
+    NotStored
         The store has no run, or none of a scenario that was named.
     """
     known = RunStore(store)
@@ -64,10 +64,10 @@ def orders_of(
     every = every[~(every["quarantined"] | every["ab_test"]).astype(bool)]
     names = sorted(set(every["scenario"]))
     if not names:
-        raise StoreError(f"{store}: has no run to report on; keep one with perfkit run or perfkit import")
+        raise NotStored(f"{store}: has no run to report on; keep one with perfkit run or perfkit import")
     for name in wish.scenarios:
         if name not in names:
-            raise StoreError(f"{store}: no runs of the scenario {name!r}{did_you_mean(name, names)}")
+            raise NotStored(f"{store}: no runs of the scenario {name!r}{did_you_mean(name, names)}")
     chosen = [name for name in names if not wish.scenarios or name in wish.scenarios]
     place = store if "://" in store else str(Path(store).resolve())
     found = []

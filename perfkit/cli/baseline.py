@@ -190,8 +190,8 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     from perfkit import workflow
     from perfkit.readers.metrics_json import pooled_metrics
 
-    past = _past(store, settings)
-    runs = workflow.load_runs(files, store=past.store.address, baselines=past.baselines, alpha=past.alpha)
+    known = settings_of(settings)
+    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, policy=known.policy)
     write(dump(pooled_metrics(runs)), output)
 
 

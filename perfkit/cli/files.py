@@ -65,7 +65,7 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     from perfkit.readers.metrics_json import pooled_metrics
 
     known = settings_of(settings)
-    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, alpha=known.policy.alpha)
+    runs = workflow.load_runs(files, store=store or known.store, baselines=known.baselines, policy=known.policy)
     write(dump(pooled_metrics(runs)), output)
     for run in runs:
         for check in run.validity.problems:

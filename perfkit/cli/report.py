@@ -148,6 +148,7 @@ def capacity(
         "runs": _paths(runs, place, known.baselines, known.policy.alpha),
         "candidate": _paths(candidate, place, known.baselines, known.policy.alpha) if candidate else None,
         "slo": slo,
+        "policy": policy_file(None, known.path),
         "title": title,
     }
     _run("capacity", parameters, reports or known.reports)
@@ -276,10 +277,10 @@ def _place(run: Run) -> str:
 
 
 def policy_file(policy: Path | None, settings: Path | None) -> str | None:
-    """The file that the notebook reads its policy from: settings without a policy are none."""
+    """The file that the notebook reads policy and names of services from: settings without either are none."""
     from perfkit.settings_file import read_toml
 
-    if policy is None and (settings is None or "policy" not in read_toml(settings)):
+    if policy is None and (settings is None or not {"policy", "services"} & read_toml(settings).keys()):
         return None
     return str((policy or settings or Path()).resolve())
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from perfkit.executions import Execution
     from perfkit.load.container import Container
     from perfkit.load.locust import Distribution
+    from perfkit.model import Comparison
+    from perfkit.policy import Policy
     from perfkit.side_by_side import Outcome, Plan
 
 EXIT_INTERRUPTED = 130
@@ -301,7 +303,20 @@ def _side_by_side(
     with both_targets(chosen[0], other) as targets:
         tell = partial(click.echo, err=True)
         run_one = partial(run_scenario, container=container)
-        return SideBySide(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
+        outcome = SideBySide(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
+    return replace(outcome, comparison=_with_open_regressions(outcome.comparison, store, known, rules))
+
+
+def _with_open_regressions(comparison: Comparison, store: str, known: Settings, policy: Policy) -> Comparison:
+    """With what is open in the scenario's history; a history that cannot be read takes no verdict away."""
+    from perfkit import workflow
+    from perfkit.errors import PerfkitError
+
+    try:
+        notes = workflow.open_regressions(comparison.candidate.runs, store=store, settings=known, policy=policy)
+    except PerfkitError as error:
+        notes = (f"Whether a regression is open already in the history is not known: {error}",)
+    return comparison.with_warnings(notes)
 
 
 def _tell_outcome(outcome: Outcome, result: Path | None) -> int:

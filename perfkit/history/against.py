@@ -22,12 +22,12 @@ from typing import Any
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.history.acknowledged import Acknowledgement, softened
 from perfkit.history.baselines import Baselines
-from perfkit.history.confounders import machine_of
+from perfkit.history.confounders import machine_advice
 from perfkit.history.creep import Creep, creep_of
 from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
-from perfkit.history.service_mix import missing_services
+from perfkit.history.service_mix import missing_service_advice, missing_services
 from perfkit.history.strays import doubted, newest_outliers, strays_of
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.watching import SPENDING, Alert, ScenarioWatch, watch_timeline
@@ -157,7 +157,7 @@ def open_in_history(
 ) -> tuple[str, ...]:
     """Sentences on what is open in the history of the candidates' scenario, before them and on its own branch."""
     scenarios = {run.scenario for run in candidates}
-    if len(scenarios) != 1 or not len(past.store.runs(scenario=next(iter(scenarios)))):
+    if len(scenarios) != 1 or not len(past.store.runs(scenario=next(iter(scenarios)), ab_test=False)):
         return ()
     scenario, own, until = next(iter(scenarios)), {run.id for run in candidates}, past.until
     whole = under_names(load_timeline(past.store, scenario), policy.service_names)
@@ -311,14 +311,10 @@ def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison, pul
 
 def _advice(comparison: Comparison, watch: ScenarioWatch) -> Iterator[str]:
     """What the next step names beside the findings."""
-    machines = [list(dict.fromkeys(map(machine_of, side.runs))) for side in (comparison.baseline, comparison.candidate)]
-    if comparison.verdict is Verdict.REGRESSION and all(map(all, machines)) and set(machines[1]) - set(machines[0]):
-        yield (
-            f"The candidate ran on another machine ({', '.join(machines[1][:2])}) than the baseline "
-            f"({', '.join(machines[0][:2])}): repeat it there, or measure both on one machine."
-        )
+    if advice := machine_advice(comparison):
+        yield advice
     for name, change in missing_services(watch.services_changed):
-        yield f"Service {name} has no requests since run {change.id}: find out why, unless it was removed on purpose."
+        yield missing_service_advice(name, change)
 
 
 def _single(comparison: Comparison) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from perfkit.alike import environment_of
 from perfkit.history.timeline import Timeline
-from perfkit.model import Run
+from perfkit.model import Comparison, Run, Verdict
 
 MACHINE = ("environment: cpu", "environment: cores", "environment: machine", "environment: memory")
 AROUND = 10  # runs on either side that tell what was usual
@@ -96,6 +96,19 @@ def _short(value: str) -> str:
 def machine_of(run: Run) -> str:
     """Processor, cores and kind of the machine of a run, in words; empty where nothing is known of it."""
     return _machine(environment_of(run), MACHINE) or ""
+
+
+def machine_advice(comparison: Comparison) -> str:
+    """What to do about a regression of candidates that ran on another machine than the baseline; else empty."""
+    machines = [list(dict.fromkeys(map(machine_of, side.runs))) for side in (comparison.baseline, comparison.candidate)]
+    if comparison.verdict is not Verdict.REGRESSION or not all(map(all, machines)):
+        return ""
+    if not set(machines[1]) - set(machines[0]):
+        return ""
+    return (
+        f"The candidate ran on another machine ({', '.join(machines[1][:2])}) than the baseline "
+        f"({', '.join(machines[0][:2])}): repeat it there, or measure both on one machine."
+    )
 
 
 def on_one_machine(runs: Sequence[Run], candidate: Run) -> tuple[tuple[Run, ...], str]:

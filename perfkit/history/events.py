@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from perfkit.comparability import unit_factor
+from perfkit.coverage import MOST_NAMED
 from perfkit.history.confounders import environment_changes
 from perfkit.history.places import possible_places
 from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Moment, Timeline
-from perfkit.model import Metric
+from perfkit.model import LATENCY_METRICS, Metric
 from perfkit.stats.changepoints import ChangePoint, Segmentation, segment
 
 NEAR = 2  # runs by which the place of one change may differ between series, however clear it is
@@ -126,8 +128,10 @@ class Event:
 
     @property
     def kind(self) -> str:
-        """``regression``, ``improvement``, or ``mixed`` where some got worse and some better."""
+        """``regression``, ``improvement``, or ``mixed``: some got worse and some better, or the unit is in doubt."""
         worse = {movement.is_worse for movement in self.movements}
+        if True not in worse and any(unit_questions(self.movements)):
+            return "mixed"  # no improvement before the question is answered
         return "mixed" if len(worse) == 2 else "regression" if True in worse else "improvement"
 
     @property
@@ -149,7 +153,8 @@ class Event:
         of = f" in {services} services" if others and services > 1 else ""
         when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
         beside = "".join(f"; {text}" for text in self.coincides)
-        return f"{_WORDS[self.kind]}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
+        word = "Changed" if self.kind == "mixed" and not any(m.is_worse for m in self.movements) else _WORDS[self.kind]
+        return f"{word}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
 
     def answers_to(self, name: str) -> bool:
         """Whether that is its id, or was before more runs moved its place a little."""
@@ -170,6 +175,23 @@ class Event:
             "coincides": list(self.coincides),
             "movements": [movement.to_dict() for movement in self.movements],
         }
+
+
+def unit_questions(movements: Sequence[Movement]) -> Iterator[str]:
+    """A question for each direction in which all latencies of services moved by a factor of about a thousand."""
+    factors: dict[str, list[float]] = {}
+    for item in movements:
+        if item.metric in LATENCY_METRICS:
+            factors.setdefault(item.service, []).append(item.change.after / item.change.before)
+    mistaken = {service: factor for service, every in factors.items() if (factor := unit_factor(every)) is not None}
+    for slower in (True, False):
+        names = [service for service, factor in mistaken.items() if (factor > 1.0) == slower]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            yield (
+                f"every latency of {', '.join(names[:MOST_NAMED])}{more} is about {'1,000' if slower else '0.001'} "
+                "times what it was before: a unit mistake, seconds or microseconds for milliseconds?"
+            )
 
 
 _WORDS = {"regression": "Worse", "improvement": "Better", "mixed": "Partly worse, partly better"}
@@ -324,6 +346,7 @@ def _event(
         (
             *(change.sentence for change in environment_changes(timeline, at, reach)),
             *(text for change in mix if abs(change.index - at) <= reach for text in change.brief),
+            *unit_questions(movements),
         ),
     )
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfkit.coverage import rename_advice, renamed_pairs
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric
 from perfkit.stats.changepoints import segment
@@ -27,7 +27,6 @@ NEGLIGIBLE = 0.002  # share of requests, and of the time spent in them, below wh
 CERTAIN_COUNT = 7.0  # requests per run from which a run without any is no chance (Poisson, less than 0.1 %)
 MOST_ABSENCES = 3  # of similar length; a service that is left out more often is one that is called now and then
 RECENT = 10  # runs that tell a service's share before it ended
-LIKENESS = 0.6  # of two names, from which one is taken for the other's new name
 
 Series = tuple[str, Metric]
 
@@ -149,6 +148,15 @@ def missing_services(changes: Sequence[ServiceChange]) -> tuple[tuple[str, Servi
     return tuple(last.items())
 
 
+def missing_service_advice(service: str, change: ServiceChange) -> str:
+    """What to do about a service that ended."""
+    since = f"Service {service} has no requests since run {change.id}"
+    new = dict(change.renamed).get(service)
+    if new is not None:
+        return f"{since}. {rename_advice(service, new)}"
+    return f"{since}: find out why, unless it was removed on purpose."
+
+
 def presence(timeline: Timeline, service: str) -> NDArray[np.bool_]:
     """Whether each run has requests of a service, shape ``(n_runs,)``; false where it is invalid."""
     there = np.zeros(len(timeline), dtype=bool)
@@ -212,7 +220,7 @@ def _change(
         tuple(ranked[0]),
         tuple(ranked[1]),
         tuple((name, share) for name, share in shares.items() if share),
-        tuple(_renamed(ranked[0], ranked[1])),
+        tuple(renamed_pairs(*({name: shares[name] for name in names} for names in ranked)).items()),
     )
 
 
@@ -221,17 +229,6 @@ def _share(timeline: Timeline, service: str, runs: NDArray[np.intp]) -> float | 
     total = sum(float(counts[runs].sum()) for counts in timeline.counts.values())
     own = float(timeline.counts[service][runs].sum()) if service in timeline.counts else float("nan")
     return own / total if total > 0.0 and own == own else None
-
-
-def _renamed(ended: Sequence[str], began: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each name that ended with the new one that is most like it."""
-    left = list(began)
-    for old in ended:
-        likeness = {new: SequenceMatcher(None, old, new).ratio() for new in left}
-        best = max(likeness, key=likeness.__getitem__, default=None)
-        if best is not None and (likeness[best] >= LIKENESS or len(ended) == len(began) == 1):
-            left.remove(best)
-            yield old, best
 
 
 def mixes(timeline: Timeline) -> NDArray[np.intp]:

@@ -12,8 +12,7 @@ from perfkit.history.events import Event, Happened, Series, events_of, held_wors
 from perfkit.history.scan import OnProgress, Task, scan
 from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Timeline, load_timeline
-from perfkit.model import Metric
-from perfkit.slo import WORDS
+from perfkit.model import SHORT_NAMES, Metric
 from perfkit.stats.changepoints import Drift, Segmentation
 from perfkit.store import RunStore
 
@@ -192,12 +191,12 @@ def _refuse_untold(timelines: Sequence[Timeline], services: Collection[str], met
 
 
 def _metric(text: str) -> Metric:
-    words = {**WORDS, Metric.RPS.value: Metric.RPS, "throughput": Metric.RPS}
-    if text.lower() not in words:
-        known = [name for name in words if not name.endswith(("_ms", "_pct"))]
+    try:
+        return Metric(text.lower())
+    except ValueError as error:
+        known = (*SHORT_NAMES, Metric.RPS.value)
         near = did_you_mean(text.lower(), known)
-        raise SettingsError(f"unknown metric {text!r}{near}; known are {', '.join(known)}")
-    return words[text.lower()]
+        raise SettingsError(f"unknown metric {text!r}{near}; known are {', '.join(known)}") from error
 
 
 def _survey(

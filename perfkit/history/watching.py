@@ -30,7 +30,15 @@ from perfkit.history.events import (
     movements_of,
     shared_alpha,
 )
-from perfkit.history.service_mix import ServiceChange, by_mix, in_one_mix, missing_services, mixes, service_changes
+from perfkit.history.service_mix import (
+    ServiceChange,
+    by_mix,
+    in_one_mix,
+    missing_service_advice,
+    missing_services,
+    mixes,
+    service_changes,
+)
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model import Metric, Verdict
 from perfkit.policy import Policy
@@ -212,7 +220,12 @@ class ScenarioWatch:
             "alerts": [alert.to_dict() for alert in self.alerts],
             "services_changed": [change.to_dict() for change in self.services_changed],
             "missing_services": [
-                {"service": name, "since_run": change.id, "sentence": change.headline}
+                {
+                    "service": name,
+                    "since_run": change.id,
+                    "sentence": change.headline,
+                    "advice": missing_service_advice(name, change),
+                }
                 for name, change in missing_services(self.services_changed)
             ],
         }

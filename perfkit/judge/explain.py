@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from perfkit.arithmetic import Arithmetic, LevelArithmetic, RateArithmetic
 from perfkit.errors import SettingsError, did_you_mean
-from perfkit.model import Comparison, Finding, Metric, Verdict
+from perfkit.model import SHORT_NAMES, Comparison, Finding, Metric, Verdict
 
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:
@@ -30,11 +30,11 @@ def _findings(comparison: Comparison, service: str, metric: str) -> list[Finding
         raise SettingsError(f"{service!r}: not compared{did_you_mean(service, services)}; known are {services}")
     of_service = [finding for finding in comparison.findings if finding.service == service]
     metrics = list(dict.fromkeys(finding.metric for finding in of_service))
-    if metric not in metrics:
-        raise SettingsError(
-            f"{service}: {metric!r} is not judged{did_you_mean(metric, metrics)}; judged are {', '.join(metrics)}"
-        )
-    return [finding for finding in of_service if finding.metric == metric]
+    asked = SHORT_NAMES.get(metric.lower(), metric)
+    if asked not in metrics:
+        near = did_you_mean(metric.lower(), (*metrics, *SHORT_NAMES))
+        raise SettingsError(f"{service}: {metric!r} is not judged{near}; judged are {', '.join(metrics)}")
+    return [finding for finding in of_service if finding.metric == asked]
 
 
 def _lines(finding: Finding, confidence: float) -> Iterator[str]:

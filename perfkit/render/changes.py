@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from perfkit.history.attribution import Attribution
@@ -50,6 +51,13 @@ _VERDICTS = {
     "improvement": Verdict.IMPROVEMENT,
     "mixed": Verdict.REGRESSION,
 }
+
+
+def _kind_text(event: Event) -> str:
+    """Symbol and kind; what only got better, by a unit mistake perhaps, is a question."""
+    if event.kind == "mixed" and not any(item.is_worse for item in event.movements):
+        return f"{VERDICT_SYMBOLS[Verdict.INCONCLUSIVE]} unit mistake?"
+    return f"{VERDICT_SYMBOLS[_VERDICTS[event.kind]]} {event.kind}"
 
 
 def print_survey(survey: Survey, console: Console, attribute: Attribute, silenced: Collection[str] = ()) -> None:
@@ -123,7 +131,7 @@ def _rows(event: Event, commits: Attribution, silenced: Collection[str]) -> Iter
         "date": f"{event.first_after.started_at:%Y-%m-%d}" if event.first_after.started_at else UNKNOWN,
         "since run": shorten(event.id, 50),
         "commits": clean(commits.span) or UNKNOWN,
-        "event": f"{VERDICT_SYMBOLS[_VERDICTS[event.kind]]} {event.kind}{quiet}",
+        "event": f"{_kind_text(event)}{quiet}",
     }
     for item in event.movements[:MOST_MOVEMENTS]:
         yield {**dict.fromkeys(TITLES, ""), **first, **_cells(item)}
@@ -169,12 +177,21 @@ def _commit_lines(event: Happened, found: Attribution) -> Iterator[str]:
 def outlier_lines(survey: Survey) -> Iterator[str]:
     """Single strange runs, newest last."""
     every = list(survey.outliers.items())
+    recent = _newest_in_a_row(survey)
     if len(every) > MOST_LINES:
         yield f"{len(every)} outliers; the newest {MOST_LINES} are listed"
     for at, keys in every[-MOST_LINES:]:
         moment = survey.timeline.moments[at]
         when = f" ({moment.started_at:%Y-%m-%d})" if moment.started_at else ""
-        yield f"outlier, no change: run {shorten(moment.run_id, 50)}{when}: {_series(keys)}"
+        what = "far from the level, too recent to tell a change from outliers" if at in recent else "outlier, no change"
+        yield f"{what}: run {shorten(moment.run_id, 50)}{when}: {_series(keys)}"
+
+
+def _newest_in_a_row(survey: Survey) -> frozenset[int]:
+    """Indices of the newest valid runs that are all outliers, where they are more than one: perhaps a new level."""
+    valid = [at for at, moment in enumerate(survey.timeline.moments) if moment.valid]
+    newest = list(takewhile(survey.outliers.__contains__, reversed(valid)))
+    return frozenset(newest if len(newest) > 1 else ())
 
 
 def _series(keys: Sequence[Series]) -> str:

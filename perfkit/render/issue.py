@@ -12,6 +12,7 @@ from perfkit.errors import SettingsError, did_you_mean
 from perfkit.history.attribution import Attribution
 from perfkit.history.episodes import Episode, Sighting
 from perfkit.history.events import Movement
+from perfkit.model import Gap
 from perfkit.render.commands import acknowledge_line
 from perfkit.render.markdown import escape, folded
 from perfkit.render.sparkline import sparkline
@@ -41,6 +42,8 @@ class Story:
         Command lines that come to the result again, each with what it does.
     courses
         Of the trend's result: the newest runs of its leading series.
+    gaps
+        What the result lacks, such as services without requests.
     """
 
     episode: Episode
@@ -52,6 +55,7 @@ class Story:
     report: str = ""
     lines: tuple[tuple[str, str], ...] = ()
     courses: tuple[Mapping[str, Any], ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 def check_template(template: str) -> None:
@@ -91,6 +95,7 @@ def to_body(story: Story) -> str:
         _beside(story.episode),
         _chart(story),
         _movements(story.episode.last),
+        _gaps(story.gaps),
         _times(story.episode),
         _commits(story),
         _evidence(story),
@@ -166,6 +171,13 @@ def _chart(story: Story) -> str:
                 ends = f"{format_value(lead.metric.value, low)} to {format_value(lead.metric.value, high)}"
                 return f"`{drawn}`  \n{lead.metric.title}, the newest {count} runs: {ends}"
     return ""
+
+
+def _gaps(gaps: Sequence[Gap]) -> str:
+    """What is missing or in doubt, and what to do about it."""
+    lines = [f"- {escape(' '.join(part for part in (gap.text, gap.advice) if part), 600)}" for gap in gaps[:MOST_NAMED]]
+    more = [f"- and {len(gaps) - MOST_NAMED} more"] if len(gaps) > MOST_NAMED else []
+    return "\n".join(["### Missing or in doubt", "", *lines, *more]) if lines else ""
 
 
 def _movements(sighting: Sighting) -> str:

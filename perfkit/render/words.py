@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from perfkit.history.confounders import machine_advice
 from perfkit.model import Comparison, Finding, Metric, Severity, Verdict
 from perfkit.render.theme import clean, format_change, format_interval, format_signed, format_value, shorten
 
@@ -119,7 +120,7 @@ def _nothing_to_claim(comparison: Comparison) -> str:
     if comparison.gaps and total and not open_questions:
         return "Every gating metric that could be judged is shown to be within its tolerance."
     return (
-        f"No regression can be claimed: what was seen is within chance or cannot be judged. "
+        f"A regression cannot be claimed: what was seen is within chance or cannot be judged. "
         f"{len(open_questions)} of {total} gating metrics could not be shown to be within tolerance either."
     )
 
@@ -127,7 +128,7 @@ def _nothing_to_claim(comparison: Comparison) -> str:
 def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> str:
     """What its reader should do now; what to do about what is missing comes last, its names ``written`` so."""
     history = comparison.history.advice if comparison.history is not None else ()  # services and machines that changed
-    texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), *history)
+    texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), machine_advice(comparison), *history)
     advice = dict.fromkeys(written(shorten(text, LONGEST)) for text in texts if text)
     again = "Measure both sides in turn before you believe the sizes." if comparison.disturbance is not None else ""
     return " ".join(part for part in (_own_step(comparison, written), *advice, again) if part) or "Nothing to do."
@@ -150,7 +151,9 @@ def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:
         return ""
     first = questions[0]
     name = f"{Metric(first.metric).title} of {written(shorten(first.service, 60))}"
-    text, why = settle(first), f" ({written(first.warnings[0])})" if first.warnings else ""
+    gaps = gap_texts(comparison)  # what stands in the headline is not said again
+    why = next((f" ({written(text)})" for text in first.warnings if text not in gaps), "")
+    text = settle(first)
     advice = f"About {text} would settle {name}." if text else f"More runs like these cannot settle {name}{why}."
     if len(questions) == 1:
         return advice

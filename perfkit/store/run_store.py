@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.codec import parse_json
 from perfkit.document import Stored, dump_json, parse_run, read_stored, slug
-from perfkit.errors import Activity, ReadError, StoreError, did_you_mean
+from perfkit.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run, Validity
 from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
 from perfkit.store import quarantine as notes
@@ -161,8 +161,8 @@ class RunStore:
             reason = error.strerror or error
             raise StoreError(f"{self.url}: the note on {run_id} cannot be read: {reason}") from error
 
-    def _no_run(self, run_id: str) -> StoreError:
-        return StoreError(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
+    def _no_run(self, run_id: str) -> NotStored:
+        return NotStored(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
 
     def _has_requests(self, parquet: str) -> bool:
         return self.place.keeps_requests and self.place.exists(parquet)
@@ -253,7 +253,12 @@ class RunStore:
     def series(self, scenario: str, *, ab_tests: bool = False) -> ScenarioSeries:
         """Every metric of every service over all runs of a scenario; `perfkit.history.timeline` makes a timeline of it.
 
-        Runs of A/B tests are left out unless ``ab_tests`` asks for them.  ``StoreError`` when there is no run of it.
+        Runs of A/B tests are left out unless ``ab_tests`` asks for them.
+
+        Raises
+        ------
+        NotStored
+            There is no such scenario, or none of its runs belongs to its history; names the nearest.
         """
         table = of_history(self.index().table, scenario, ab_tests=ab_tests)
         found = scenario_series(table, {name: note.reason for name, note in self.quarantined().items()}, scenario)
@@ -261,13 +266,14 @@ class RunStore:
             raise self._no_scenario("runs", scenario)
         return found
 
-    def _no_scenario(self, what: str, scenario: str) -> StoreError:
+    def _no_scenario(self, what: str, scenario: str) -> PerfkitError:
         if (apart := of_scenario(self.index().table, scenario).num_rows) and scenario:
             hint = f"its {apart} runs are of A/B tests (`perfkit run --compare-with`), invalid, or set aside"
-            return StoreError(f"{self.url}: no {what} of the scenario {scenario!r} in its history: {hint}")
+            kind = NotComparable if what == "valid runs" else NotStored
+            return kind(f"{self.url}: no {what} of the scenario {scenario!r} in its history: {hint}")
         known = sorted(set(self.index().table["scenario"].to_pylist()))
         there = f"; there are {', '.join(known)}" if known else ""
-        return StoreError(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
+        return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
 
     # Setting aside ----------------------------------------------------------------------------------------------------
 
@@ -307,18 +313,24 @@ class RunStore:
 
     # Noise ------------------------------------------------------------------------------------------------------------
 
-    def noise_profile(self, scenario: str, *, without: Collection[str] = ()) -> NoiseProfile:
+    def noise_profile(
+        self, scenario: str, *, without: Collection[str] = (), service_names: Mapping[str, str] | None = None
+    ) -> NoiseProfile:
         """What the valid runs of a scenario tell of its noise.
 
         It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as
-        those that are to be compared.  `StoreError` when there is no run.
+        those that are to be compared.  With ``service_names`` (see `Policy`) it is learned of the services under their
+        new names, and not kept.  `PerfkitError` when there is no run.
         """
         from perfkit.noise_profile import profile_of
+        from perfkit.service_names import renamed_runs
 
         usable = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
         ids = [run_id for run_id in usable if run_id not in without]
         if not ids:
             raise self._no_scenario("valid runs", scenario)
+        if service_names:
+            return profile_of(scenario, renamed_runs([self.get(run_id) for run_id in ids], service_names))
         kept = f"{NOISE}/{slug(scenario)}.json"
         profile = self._kept_profile(kept)
         if profile is not None and profile.scenario == scenario and profile.run_ids == tuple(ids):

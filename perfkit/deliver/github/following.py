@@ -21,6 +21,7 @@ from perfkit.deliver.github.troubles import Trouble
 from perfkit.deliver.github.wanted import wanted_of
 from perfkit.errors import DeliveryError, ReadError
 from perfkit.model import Verdict
+from perfkit.render.theme import clean
 from perfkit.results import Result, result_of
 
 
@@ -43,6 +44,7 @@ class Followed:
     unfit: bool = False
 
 
+MOST_GAPS = 5
 _UNHEARD = "the history has not heard of this regression yet: no issue before it does"
 _OBJECTIVE = "the regression is of absolute limits ([policy.objectives]) alone, which no issue follows"
 
@@ -95,13 +97,25 @@ def follow_issues(
     every = [*(one for one in waiting if own is None or one.file != own.file), *([own] if own is not None else [])]
     follower = _Follower(settings, access, checkout, outbox, patience, hear)
     left = follower.send(every)
-    if result.verdict is Verdict.INVALID:
-        hear(f"{result.place}: its runs cannot be judged: no issue is changed")
-    elif result.verdict is Verdict.REGRESSION and not result.episodes:
-        hear(f"{result.place}: {_UNHEARD if result.watched else _OBJECTIVE}")
+    if note := untold(result):
+        hear(note)
     elif left:
         hear(f"{left} more new issue{'s' if left > 1 else ''} are left for the next call (most_new in [issues])")
     return Followed(tuple(said), left, result.verdict is Verdict.INVALID)
+
+
+def untold(result: Result) -> str:
+    """Why a result that is not green changes no issue, and what it lacks; empty where it does, or is green."""
+    if result.verdict is Verdict.INVALID:
+        why = "its runs cannot be judged: no issue is changed"
+    elif result.verdict is Verdict.REGRESSION and not result.episodes:
+        why = _UNHEARD if result.watched else _OBJECTIVE
+    elif result.verdict is Verdict.INCONCLUSIVE:
+        why = "is inconclusive: no issue is opened"
+    else:
+        return ""
+    lacks = " ".join(part for gap in result.gaps[:MOST_GAPS] for part in (gap.text, gap.advice) if part)
+    return clean(f"{result.place}: {why}{f'. {lacks}' if lacks else ''}")
 
 
 def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
@@ -196,6 +210,8 @@ def planned_calls(
             tell(f"{trouble}: taken for a repository that has none of these issues")
     elif wanted:
         tell("no GITHUB_TOKEN: taken for a repository that has none of these issues")
+    if note := untold(result):
+        tell(note)
     if looked is None:
         looked = tuple(call for step in plan(wanted, None, planner, most).steps for call in step.calls)
     return tuple(call.to_dict() for call in looked)

@@ -78,6 +78,7 @@ def _story(
         report,
         (*lines, *(("Find the commit", line) for line in find)),
         tuple(one for one in result.document.get("courses") or () if isinstance(one, Mapping)),
+        result.gaps,
     )
 
 
