@@ -276,6 +276,14 @@ def test_the_order_of_rows_does_not_change_a_number(rng):
         ({"drop": "failed"}, "missing column failed"),
         ({"response_time_ms": "slow"}, "column response_time_ms holds something that is not a number"),
         ({"start": pd.Timestamp("2026-01-01")}, "times without a zone"),
+        (
+            {"response_time_ms": pd.Timedelta("3s")},
+            "column response_time_ms holds timedelta64[us]: expected plain numb",
+        ),
+        ({"response_time_ms": 1j}, "column response_time_ms holds complex128: expected plain numbers"),
+        ({"start": 1j}, "column start holds complex128: expected plain numbers"),
+        ({"service": [["/a"]]}, "column service holds something that is not a text"),
+        ({"error": [{"why": 1}]}, "column error holds something that is not a text"),
         ({"start": 1e18}, "start must be in seconds since the epoch"),
         ({"failed": "no"}, "failed must hold booleans"),
         ({"failed": None}, "failed is missing in row 0"),
@@ -289,6 +297,13 @@ def test_a_table_that_is_not_one_of_requests(change, says):
     with pytest.raises(ValueError, match="requests: ") as caught:
         run_from_requests(frame)
     assert says in str(caught.value)
+
+
+def test_half_a_character_names_no_service(rng):
+    frame = requests(rng)
+    frame["service"] = pd.Series(["\ud800"] * len(frame), dtype=object)
+    with pytest.raises(ValueError, match=r"requests: column service holds '\\ud800', which is no Unicode text"):
+        run_from_requests(frame)
 
 
 @pytest.mark.parametrize("odd", [-1.0, math.nan, math.inf, -math.inf, 1e300, 86_400_001.0, None])

@@ -167,6 +167,9 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise ValueError(f"requests: missing column {', '.join(missing)}; found {', '.join(map(str, frame.columns))}")
+    for name in ("service", "error"):
+        if name in frame:
+            _check_labels(name, frame[name])
     times = _numbers("response_time_ms", frame["response_time_ms"])
     usable = (times >= 0) & (times <= LONGEST_MS)  # false for what is not a number
     if not usable.all():
@@ -186,7 +189,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
     no_server = errors = None
     if "error" in frame:
-        no_server = count_no_server(frame["error"].dropna().tolist())
+        no_server = count_no_server(frame["error"].dropna().map(str).tolist())
         error_codes, error_texts = pd.factorize(frame["error"])
         errors = error_codes, [str(text) for text in error_texts]
     labels = [_label(name) for name in names]
@@ -209,6 +212,23 @@ def redact_column(column: pd.Series[Any]) -> pd.Series[Any]:
     if not changed:
         return column
     return column.astype(object).map(lambda name: changed.get(name, name)).astype("category")
+
+
+def _check_labels(name: str, column: pd.Series[Any]) -> None:
+    """``ValueError`` for what is no text and names nothing, and for texts that no file can hold."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
+        return
+    try:
+        kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    except TypeError as error:  # lists, tables
+        raise ValueError(f"requests: column {name} holds something that is not a text: {error}") from error
+    for kind in kinds:
+        try:
+            str(kind).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"requests: column {name} holds {kind!a}, which is no Unicode text") from error
 
 
 def _skipped(services: Any, times: Floats) -> tuple[SkippedRequests, ...]:
@@ -246,6 +266,10 @@ def _holds_times(column: pd.Series[Any]) -> bool:
 
 
 def _numbers(name: str, column: Any) -> Floats:
+    import pandas as pd
+
+    if pd.api.types.is_complex_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
+        raise ValueError(f"requests: column {name} holds {column.dtype}: expected plain numbers")
     try:
         values = np.asarray(column if isinstance(column, np.ndarray) else column.to_numpy(na_value=np.nan), np.float64)
     except (TypeError, ValueError) as error:
