@@ -287,8 +287,18 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.gaps and self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
             raise ValueError(f"verdict: is {self.verdict.value}, and something is missing: {self.gaps[0].text}")
-        for finding in self.findings:
+        if not self.comparable and self.verdict is not Verdict.INVALID:
+            raise ValueError(f"verdict: is {self.verdict.value}, and the runs are not comparable")
+        shown = any(finding.verdict is Verdict.REGRESSION for finding in self.findings)
+        if self.verdict is Verdict.REGRESSION and not shown and self.history is None:
+            raise ValueError("verdict: is regression, and no finding is one")
+        for number, finding in enumerate(self.findings):
             Metric(finding.metric)
+            if finding in self.findings[:number]:
+                raise ValueError(f"findings.{number}: {finding.service} {finding.metric} stands there twice")
+            for name, value in (("baseline", finding.baseline), ("candidate", finding.candidate)):
+                if value is not None and value < 0:
+                    raise ValueError(f"findings.{number}.{name}: must be >= 0, got {value!r}")
             if self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) and finding.verdict is Verdict.REGRESSION:
                 raise ValueError(
                     f"verdict: is {self.verdict.value}, and {finding.service} {finding.metric} a regression"

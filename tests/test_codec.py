@@ -191,6 +191,10 @@ def test_a_result_does_not_contradict_itself(rng):
     assert result_of(plain, "x").verdict == "regression"
     for changes, told in (
         ({"verdict": "no_change"}, "x: verdict: is no_change, and a .* a regression"),
+        ({"findings": []}, "x: verdict: is regression, and no finding is one"),
+        ({"comparable": False}, "x: verdict: is regression, and the runs are not comparable"),
+        ({"findings": plain["findings"] * 2}, r"x: findings.\d+: a \w+ stands there twice"),
+        ({"findings": [plain["findings"][0] | {"baseline": -3}]}, "findings.0.baseline: must be >= 0, got -3"),
         ({"verdict": "fine"}, "verdict: invalid enum value 'fine'"),
         ({"alpha": 2}, "alpha: expected float <= 1"),
         ({"comparable": 1}, "comparable: expected bool, got int"),
