@@ -365,7 +365,7 @@ def test_what_is_acknowledged_is_told_with_its_reason(samples, report):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["nightli"], 4, "did you mean 'nightly'"),
+        (["nightli"], 2, "did you mean 'nightly'"),
         (["nightly", "--service", "api"], 2, "there are api_gateway, rag_service"),
         (["nightly", "--metric", "p97"], 2, "did you mean 'p9"),
         (["nightly", "--commit-url", "javascript:alert({commit})"], 2, "is not an address of http or https"),
