@@ -143,6 +143,8 @@ def test_a_file_that_is_cut_at_the_end_of_a_line_is_recognised(main, rows, left)
         ({"66%": "-1"}, r"line 3: 66% is -1 and 50% is \d+: percentiles rise"),
         ({"75%": "1e999"}, r"line 3: 80% is \d+ and 75% is inf: percentiles rise"),
         ({"99%": "1"}, r"line 3: 99% is 1 and 98% is \d+: percentiles rise"),
+        ({"Median Response Time": "nan"}, r"line 3: the median is nan and 50% is \d+: they are one number"),
+        ({"50%": "-1"}, r"line 3: the median is \d+ and 50% is -1: they are one number"),
         ({"95%": ""}, r"line 3: 95% is empty, and other percentiles are not; is the file damaged\?"),
         (
             {"Average Response Time": "-1"},

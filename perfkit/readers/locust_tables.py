@@ -157,6 +157,11 @@ def _check_times(place: str, cells: list[str], named: Mapping[str, int], percent
             raise ReadError(
                 f"{place}: {high} is {after:g} and {low} is {before:g}: percentiles rise; is the file damaged?"
             )
+    median, half = (to_float(cells[at]) if at >= 0 else None for at in (named["median"], percents.get(0.5, -1)))
+    if median is not None and half is not None and bool(time_fault_of(median)) != bool(time_fault_of(half)):
+        raise ReadError(
+            f"{place}: the median is {median:g} and 50% is {half:g}: they are one number; is the file damaged?"
+        )
     least, average, most = (
         to_float(cells[named[key]]) if named[key] >= 0 else None for key in ("lowest", "average", "highest")
     )
@@ -167,6 +172,11 @@ def _check_times(place: str, cells: list[str], named: Mapping[str, int], percent
             f"{place}: the average is {average:g}, the fastest request {least:g}, the slowest {most:g}: no average "
             "lies outside; is the file damaged?"
         )
+
+
+def time_fault_of(value: float) -> str:
+    """What is wrong with a response time, or nothing."""
+    return "" if 0 <= value <= LONGEST_MS else time_fault(value)
 
 
 def title_of(quantile: float) -> str:
