@@ -325,6 +325,22 @@ def test_pinned_versions_lie_within_the_bounds_of_the_project():
     assert {"locust", "pyarrow", "click"} <= pins.keys()
 
 
+def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_image():
+    """The image has perfkit without its dependencies: what is missing there ends each load before it begins."""
+    script = (
+        "import sys, importlib.metadata as metadata; before = set(sys.modules)\n"
+        "import perfkit.cli.run, perfkit.load.scenario_run, perfkit.executions, perfkit.store, perfkit.redaction\n"
+        "tops = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*{part for top in tops for part in metadata.packages_distributions().get(top, ())})"
+    )
+    imported = {name.lower() for name in did(sys.executable, "-c", script).split()}
+    lines = (REPOSITORY / "docker" / "requirements-locust.txt").read_text().splitlines()
+    pinned = {line.split("==")[0] for line in lines if not line.startswith("#")}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = imported & {Requirement(text).name.lower() for text in project["dependencies"]}
+    assert {"click", "msgspec", "pyarrow"} <= needed <= pinned
+
+
 def test_the_wheel_of_itself_installs_what_runs_here(tmp_path):
     wheel = write_wheel(own_files(), tmp_path)
     assert wheel.read_bytes() == write_wheel(own_files(), tmp_path).read_bytes()  # the same files, the same wheel
