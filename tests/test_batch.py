@@ -171,7 +171,7 @@ def test_one_failing_notebook_does_not_stop_the_rest(batch):
         (HOSTILE, "compare"): words[HOSTILE, "compare"],
         (HOSTILE, "trend"): Verdict.NO_CHANGE,
         ("torn", "compare"): Outcome.FAILED,
-        ("torn", "trend"): Verdict.NO_CHANGE,
+        ("torn", "trend"): Verdict.INCONCLUSIVE,  # of three runs, which could show nothing
     }
     assert words[HOSTILE, "compare"] in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
 

@@ -173,7 +173,9 @@ def contained(base, server, *more):
 def test_a_run_in_a_container_is_a_run_like_any_other(base, runs_containers, here):
     for number, more in enumerate((["--users", "2"], ["--rate", "40/s"], ["--users", "2", "--workers", "2"])):
         with serving() as server:
-            did(*contained(base, server, *more, "--duration", "3s", "--store", str(number)))
+            words = contained(base, server, *more, "--duration", "3s", "--store", str(number))
+            done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert done.returncode in (0, 3), done.stderr  # 3: of a busy machine, see below
         (folder,) = Path(str(number)).iterdir()
         run = read_run(folder)
         assert len(run.requests()) == server.answered["/front"] > 50
