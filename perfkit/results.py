@@ -108,7 +108,7 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     history = document.get("history")
     watched = history is not None and not history.get("pull_request")  # a pull request is judged alone
     watch = decode(history, _Watch, f"{place}: history") if watched else None
-    sightings = [one.sighting() for one in watch.alerts] if watch is not None else _called(comparison, scenario)
+    sightings = [one.sighting() for one in watch.alerts if one.is_told] if watch is not None else _called(comparison, scenario)
     gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
     episodes = episodes_of(sightings)
     return Result(place, document, scenario, comparison.verdict, comparison, episodes, watched, report, gaps)
@@ -119,7 +119,7 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     watch = trend.watch
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
-    episodes = episodes_of(one.sighting() for one in watch.alerts)
+    episodes = episodes_of(one.sighting() for one in watch.alerts if one.is_told)
     return Result(place, document, trend.scenario, watch.judgement, None, episodes, True, report, watch.gaps)
 
 
@@ -206,6 +206,8 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...]
     holds: bool
     fails: bool
+    confirmed: bool = True  # as all were that 0.1.0 wrote
+    runs_to_learn: Count = 0
     acknowledged: dict[str, Any] | None = None
     raised_at: str | None = None
     coincides: tuple[str, ...] = ()
@@ -215,6 +217,14 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("movements: an event has at least one")
         for moment in (self.last_before, self.first_after):
             moment.moment()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether messages are about it: the monitor alerted, or may not do so yet.
+
+        What the monitor has not confirmed is in the verdict and its reasons; a message that it takes back would cry wolf.
+        """
+        return self.confirmed or self.runs_to_learn > 0
 
     def sighting(self) -> Sighting:
         event = Event(

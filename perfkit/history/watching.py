@@ -141,6 +141,7 @@ class Alert:
             "runs_open": self.runs,
             "confirmed": self.is_confirmed,
             "doubt": self.doubt or None,
+            "runs_to_learn": self.runs_to_learn,
             "holds": self.stands,
             "open": self.is_open,
             "fails": self.fails,
