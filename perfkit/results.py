@@ -108,7 +108,9 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     history = document.get("history")
     watched = history is not None and not history.get("pull_request")  # a pull request is judged alone
     watch = decode(history, _Watch, f"{place}: history") if watched else None
-    sightings = [one.sighting() for one in watch.alerts if one.is_told] if watch is not None else _called(comparison, scenario)
+    sightings = _called(comparison, scenario)
+    if watch is not None:
+        sightings = [one.sighting() for one in watch.alerts if one.is_told]
     gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
     episodes = episodes_of(sightings)
     return Result(place, document, scenario, comparison.verdict, comparison, episodes, watched, report, gaps)
@@ -222,7 +224,7 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
     def is_told(self) -> bool:
         """Whether messages are about it: the monitor alerted, or may not do so yet.
 
-        What the monitor has not confirmed is in the verdict and its reasons; a message that it takes back would cry wolf.
+        What the monitor has not confirmed is in the verdict and its reasons; a message to take back would cry wolf.
         """
         return self.confirmed or self.runs_to_learn > 0
 
