@@ -293,7 +293,8 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
         if self.verdict is Verdict.REGRESSION and not shown and self.history is None:
             raise ValueError("verdict: is regression, and no finding is one")
         for number, finding in enumerate(self.findings):
-            Metric(finding.metric)
+            if Metric(finding.metric).value != finding.metric:  # short names are for people
+                raise ValueError(f"findings: unknown metric {finding.metric!r}; its name is {Metric(finding.metric)!s}")
             if finding in self.findings[:number]:
                 raise ValueError(f"findings.{number}: {finding.service} {finding.metric} stands there twice")
             for name, value in (("baseline", finding.baseline), ("candidate", finding.candidate)):
