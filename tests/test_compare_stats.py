@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import scattered_failures
 from scipy import stats as scipy_stats
@@ -230,6 +230,7 @@ def test_swapping_the_sides_mirrors_an_error_rate(one, other):
 # Correction -------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(1e-12, 1.0), min_size=1, max_size=30))
 def test_holm_with_equal_weights_is_statsmodels(p_values):
     ours = weighted_holm(dict(enumerate(p_values)), dict.fromkeys(range(len(p_values)), 0.3))

@@ -327,6 +327,7 @@ def test_pinned_versions_lie_within_the_bounds_of_the_project():
     assert {"locust", "pyarrow", "click"} <= pins.keys()
 
 
+@pytest.mark.slow
 def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_image():
     """The image has perfkit without its dependencies: what is missing there ends each load before it begins."""
     script = (

@@ -304,6 +304,7 @@ def repository(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_a_commit_is_served_beside_the_working_copy_and_the_difference_is_found(repository, capsys):
     words = [
         "run",
