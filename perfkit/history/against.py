@@ -28,7 +28,7 @@ from perfkit.history.excerpt import heard_courses
 from perfkit.history.holding import Held, held_level
 from perfkit.history.selection import Past, Selected, alike, before, select
 from perfkit.history.service_mix import missing_service_advice, missing_services
-from perfkit.history.strays import doubted, newest_outliers, strays_of
+from perfkit.history.strays import doubted, strays_of
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.watching import SPENDING, Alert, ScenarioWatch, watch_timeline
 from perfkit.judge import judge, overall
@@ -109,10 +109,11 @@ def judge_history(
     creep = creep_of(selected.runs, past, policy)
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
     held = held_level(earlier, policy, watch, known, today) if pull is None else None
+    strays = strays_of(timeline_of(scenario, earlier), policy) if policy.rule == "evidence" else None
     if held is not None:
         selected = replace(selected, runs=held.runs, warnings=(*selected.warnings, held.note))
-    elif pull is None:
-        selected = _without_newest_outliers(selected, earlier, policy)
+    elif pull is None and strays is not None:
+        selected = _without_newest_outliers(selected, earlier, strays.newest)
     near = _in_reach(known, selected.runs, timeline, today)
     comparison = _softened(judge(selected.runs, candidates, share, profile), near, policy)
     if comparison.comparable:
@@ -123,8 +124,8 @@ def judge_history(
         is_told = held is not None and any(held.unheard.id == alert.event.id for alert in failing)
         if held is not None and not is_told and held.is_shown_by(candidates, comparison, share, near):
             news.append(held.unheard.headline)
-        if len(candidates) == 1 and policy.rule == "evidence":
-            findings = doubted(comparison.findings, strays_of(timeline_of(scenario, earlier), policy))
+        if len(candidates) == 1 and strays is not None:
+            findings = doubted(comparison.findings, strays)
             comparison = replace(comparison, findings=findings, verdict=overall(findings, policy, comparison.gaps))
         is_pending = pull is None and any(alert.is_open for alert in watch.alerts)
         comparison = replace(comparison, verdict=_with_history(comparison.verdict, bool(news), is_pending))
@@ -205,15 +206,12 @@ def _rolling(scenario: str, past: Past, pull: PullRequest | None) -> Selected:
         ) from error
 
 
-def _without_newest_outliers(selected: Selected, earlier: Sequence[Run], policy: Policy) -> Selected:
+def _without_newest_outliers(selected: Selected, earlier: Sequence[Run], count: int) -> Selected:
     """The baseline without the newest runs that lie far from the level for the worse.
 
     Too few for a change point, they would make the baseline so wide that a regression of the night before passes for
     chance: it would fail once, and never again until it is confirmed.
     """
-    if policy.rule != "evidence" or not earlier:
-        return selected
-    count = newest_outliers(timeline_of(earlier[0].scenario, earlier), policy)
     doubtful = {run.id for run in earlier[len(earlier) - count :]}
     kept = tuple(run for run in selected.runs if run.id not in doubtful)
     if not doubtful or len(kept) < LEAST_RUNS or len(kept) == len(selected.runs):

@@ -39,12 +39,16 @@ class Strays:
         The standard deviation of one run of each series, in its unit.
     worse
         Of each series: by how much each run was worse than its level, in the unit of the series; ``NaN`` where unknown.
+    newest
+        How many of the newest runs, without a break, lie far from the level for the worse in any series.  They may
+        begin a new level, which nobody can tell yet: too few for a change point.
     """
 
     runs: int
     farthest: Mapping[int, float]
     noise: Mapping[Series, float]
     worse: Mapping[Series, Floats]
+    newest: int
 
     def like(self, finding: Finding) -> int:
         """How many runs strayed about as far as this finding lies from its baseline.
@@ -72,7 +76,8 @@ def strays_of(timeline: Timeline, policy: Policy) -> Strays:
         for run, distance in _outliers(judged[key], key[1], segmentation):
             farthest[run] = max(distance, farthest.get(run, 0.0))
     worse = {key: _worse(judged[key], key[1], one) for key, one in found.items()}
-    return Strays(len(timeline), farthest, {key: one.noise_sd for key, one in found.items()}, worse)
+    newest = max((_newest(judged[key], key[1], one) for key, one in found.items()), default=0)
+    return Strays(len(timeline), farthest, {key: one.noise_sd for key, one in found.items()}, worse, newest)
 
 
 def _worse(values: Floats, metric: Metric, found: Segmentation) -> Floats:
@@ -85,25 +90,14 @@ def _worse(values: Floats, metric: Metric, found: Segmentation) -> Floats:
     return worse
 
 
-def newest_outliers(timeline: Timeline, policy: Policy) -> int:
-    """How many of the newest runs of a history, without a break, lie far from the level for the worse.
-
-    They may be stray runs or the first ones of a new level, which nobody can tell yet: too few for a change point.
-    """
-    timeline, each = in_one_mix(timeline), shared_alpha(timeline, policy.alpha)
-    longest = 0
-    for key, values in timeline.series.items():
-        if policy.limit(*key) is None:
-            continue
-        segmentation, count = segment(values, alpha=each), 0
-        outliers, measured = set(segmentation.outliers), np.nonzero(~np.isnan(values))[0].tolist()
-        level = segmentation.levels[-1] if segmentation.levels else 0.0
-        while count < len(measured) and (at := measured[-1 - count]) in outliers:
-            if float(values[at] - level) * key[1].worse <= 0.0:
-                break
-            count += 1
-        longest = max(longest, count)
-    return longest
+def _newest(values: Floats, metric: Metric, found: Segmentation) -> int:
+    """How many of the newest runs of a series, without a break, are outliers for the worse."""
+    worse, outliers, count = _worse(values, metric, found), set(found.outliers), 0
+    for run in np.nonzero(~np.isnan(values))[0].tolist()[::-1]:
+        if run not in outliers or worse[run] <= 0.0:
+            break
+        count += 1
+    return count
 
 
 def _outliers(values: Floats, metric: Metric, found: Segmentation) -> Iterable[tuple[int, float]]:
