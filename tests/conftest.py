@@ -1,6 +1,8 @@
 """Fixtures for every test.  Real files that others wrote live outside the repository; tests that read them may skip."""
 
+import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Under nohup, and in the background of a script, SIGINT is ignored, and so it would be by every process that a test
     # starts and then interrupts: the test would wait for ever.  Processes that are started inherit the default again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests start some hundred processes.  Where bytecode is not to be kept, each of them, and the workers of pytest, would
+# compile Locust, pandas and SciPy again, which takes longer than what most of them do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 DATA = REPOSITORY.parent / "shared" / "data"
 
