@@ -26,11 +26,11 @@ demo: setup     ## run load on three small services, slow one down, find it, wri
 	$(BIN)/perfkit demo
 
 test: setup     ## the tests, in minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not alone" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not alone" tests
 	$(BIN)/python -m pytest -m "alone and not slow" tests
 
 test-all: setup ## the tests with the slow calibrations
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not alone" tests
 	$(BIN)/python -m pytest -m alone tests
 
 check: setup    ## format, lint, types, tests

@@ -17,8 +17,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # starts and then interrupts: the test would wait for ever.  Processes that are started inherit the default again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests start some hundred processes.  Where bytecode is not to be kept, each of them, and the workers of pytest, would
-# compile Locust, pandas and SciPy again, which takes longer than what most of them do.
+# The tests start some hundred processes.  Where bytecode is not to be kept, each of them would compile Locust, pandas
+# and SciPy again, which takes longer than what most of them do.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -29,8 +29,14 @@ SLOW_TIMEOUT_S = 1800  # of a test that is marked slow; the others have that of 
 
 
 def pytest_collection_modifyitems(items):
-    """Slow tests have a longer limit, unless they name their own."""
+    """Slow tests have a longer limit, unless they name their own.
+
+    Tests that share something costly of their file are one group, which one worker runs (``--dist loadgroup``): else
+    each worker would make it.
+    """
     for item in items:
+        if any(fixtures[-1].scope == "module" for fixtures in item._fixtureinfo.name2fixturedefs.values()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
