@@ -323,3 +323,49 @@ def test_wrong_use_is_told(rng, tmp_path, monkeypatch, words, code, told):
     stored("data/runs", nights(rng, 4))
     got, out, err = said("baseline", *words)
     assert (got, told in out + err) == (code, True), out + err
+
+
+WITH_A_SCENARIO = {
+    "runs list": "runs list --scenario {}",
+    "runs export": "runs export --scenario {}",
+    "runs show": "runs show {}@last:1",
+    "changes": "changes {}",
+    "report trend": "report trend {}",
+    "report --all": "report --all --scenario {}",
+    "report capacity": "report capacity {}@last:3",
+    "baseline list": "baseline list --scenario {}",
+    "baseline show": "baseline show v1 --scenario {}",
+    "baseline pin": "baseline pin v1 {}@rolling --reason x",
+    "baseline accept": "baseline accept {}@last:1 --reason x",
+    "baseline extract": "baseline extract {}@last:2",
+    "plan": "plan --scenario {} --detect 5%",
+    "replay": "replay --scenario {}",
+    "compare": "compare --candidate {}@last:1",
+    "ack": "ack {}@last:1 --reason x",
+}
+
+
+@pytest.mark.parametrize("name", WITH_A_SCENARIO)
+def test_a_scenario_that_has_no_runs_is_an_error_that_names_the_nearest(kept, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    words = [*WITH_A_SCENARIO[name].format("apii").split(), "--store", kept[0].store.address]
+    code, _, err = said(*words)
+    assert (code, "(did you mean 'api'?)" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("name", ["runs list", "runs export", "changes", "baseline list", "baseline show"])
+def test_in_an_empty_store_a_scenario_is_an_error_too(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = said(*WITH_A_SCENARIO[name].format("shop").split())
+    assert (code, out) == (2, "")
+    assert "has no runs yet" in err
+
+
+def test_a_scenario_without_pins_is_said_to_have_none(kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("baseline", "list", "--scenario", "api", "--store", kept[0].store.address)
+    assert said(*words) == (
+        0,
+        "",
+        "data/baselines: no pinned baselines of api; `perfkit baseline pin NAME RUN...` makes one\n",
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import POLICY, SETTINGS, STORE, console, dump, settings_of, tell, write
+from perfkit.cli.options import POLICY, SETTINGS, STORE, check_scenario, console, dump, settings_of, tell, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,23 +117,20 @@ def list_(scenario: str | None, format_: str, store: str | None, settings: Path 
     Example:
       perfkit baseline list --scenario api
     """
-    from perfkit.errors import SettingsError, did_you_mean
     from perfkit.history.baselines import Baselines
     from perfkit.history.pinning import standing
 
     past = _past(store, settings)
-    pinned_baselines = Baselines(past.baselines)
-    every = [standing(past, pinned) for pinned in pinned_baselines.all(scenario)]
-    if scenario is not None and not every and (known := sorted({one.scenario for one in pinned_baselines.all(None)})):
-        near = did_you_mean(scenario, known)
-        raise SettingsError(
-            f"{past.baselines}: no baseline of {scenario!r}{near}; there are some of {', '.join(known)}"
-        )
+    _check_scenario(past, scenario)
+    every = [standing(past, pinned) for pinned in Baselines(past.baselines).all(scenario)]
     if format_ == "json":
         click.echo(dump([item.to_dict() for item in every]), nl=False)
         return
     if not every:
-        click.echo(f"{past.baselines}: no pinned baselines; `perfkit baseline pin NAME RUN...` makes one", err=True)
+        whose = f" of {scenario}" if scenario is not None else ""
+        click.echo(
+            f"{past.baselines}: no pinned baselines{whose}; `perfkit baseline pin NAME RUN...` makes one", err=True
+        )
         return
     console().print(_table(every))
     _notes(note for item in every for note in item.warnings)
@@ -156,6 +153,7 @@ def show(name: str, scenario: str | None, format_: str, store: str | None, setti
     from perfkit.history.pinning import standing
 
     past = _past(store, settings)
+    _check_scenario(past, scenario)
     found = standing(past, find_named(past.baselines, name, scenario))
     if format_ == "json":
         click.echo(dump(found.to_dict()), nl=False)
@@ -203,6 +201,15 @@ def _past(store: str | None, settings: Path | None, policy: Path | None = None) 
     known = settings_of(settings)
     judging = Policy.from_toml(policy) if policy else known.policy
     return Past(RunStore(store or known.store), known.baselines, alpha=judging.alpha)
+
+
+def _check_scenario(past: Past, scenario: str | None) -> None:
+    """``SettingsError`` for a scenario that has neither runs nor a pinned baseline."""
+    from perfkit.history.baselines import Baselines
+
+    if scenario is not None:
+        pinned = [item.scenario for item in Baselines(past.baselines).all()]
+        check_scenario(scenario, (*past.store.runs()["scenario"], *pinned), past.store.url)
 
 
 def _day(text: str | None) -> Any:

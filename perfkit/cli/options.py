@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,16 @@ def settings_of(path: Path | None) -> Settings:
     from perfkit.config import load_settings
 
     return load_settings(path)
+
+
+def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:
+    """``SettingsError`` for a scenario that nothing in ``place`` is of; it names the nearest."""
+    from perfkit.errors import SettingsError, did_you_mean
+
+    names = sorted(set(stored))
+    if scenario not in names:
+        there = f"there are {', '.join(names)}" if names else "it has no runs yet"
+        raise SettingsError(f"{place}: no runs of the scenario {scenario!r}{did_you_mean(scenario, names)}; {there}")
 
 
 def console() -> Console:

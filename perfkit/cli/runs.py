@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import SETTINGS, STORE, console, dump, settings_of, write
+from perfkit.cli.options import SETTINGS, STORE, check_scenario, console, dump, settings_of, write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,15 +116,10 @@ def _list(known: RunStore, scenario: str | None, format_: str) -> None:
 
 
 def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
-    """The runs of a scenario; ``SettingsError`` for one that no run has, while there are runs."""
-    from perfkit.errors import SettingsError, did_you_mean
-
-    if not scenario or not len(frame):
+    """The runs of a scenario, of all without one; ``SettingsError`` for one that no run is of."""
+    if scenario is None:
         return frame
-    names = sorted(set(frame["scenario"]))
-    if scenario not in names:
-        near = did_you_mean(scenario, names)
-        raise SettingsError(f"{url}: no runs of the scenario {scenario!r}{near}; there are {', '.join(names)}")
+    check_scenario(scenario, frame["scenario"], url)
     return frame[frame["scenario"] == scenario]
 
 
