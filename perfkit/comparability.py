@@ -164,9 +164,13 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
         return Check("services", value, ENOUGH, severity, text)
 
     def gap(
-        text: str, advice: str, severity: Severity = Severity.WARN, value: float | str | None = None
+        text: str,
+        advice: str,
+        severity: Severity = Severity.WARN,
+        value: float | str | None = None,
+        services: Iterable[str] = (),
     ) -> tuple[Check, Gap]:
-        return check(text, severity, value), Gap(text, advice)
+        return check(text, severity, value), Gap(text, advice, tuple(services))
 
     renamed = tuple(renames(coverage.absences))
     strict = policy.rule == "evidence"
@@ -176,8 +180,8 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
     new = [item for item in alone if item.is_new]
     before, after = coverage.shares
     if not coverage.services:
-        text = " ".join(("The two sides have no service in common.", *(text for text, _ in renamed)))
-        yield gap(text, " ".join(advice for _, advice in renamed) or _ANOTHER_LOAD, Severity.INVALID, 0.0)
+        text = " ".join(("The two sides have no service in common.", *(text for text, _, _ in renamed)))
+        yield gap(text, " ".join(advice for _, advice, _ in renamed) or _ANOTHER_LOAD, Severity.INVALID, 0.0)
         return
     if (before is None or after is None) and coverage.absences:
         text = f"Not measured on both sides: {listed(coverage.absences)}. How many requests they carry is not known."
@@ -189,14 +193,15 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
             f"the candidate's requests: another load was measured, {what}."
         )
         yield gap(text, "" if renamed or gone else _ANOTHER_LOAD, _worst(strict), round(min(before, after), 3))
-    for text, advice in renamed:
-        yield gap(text, advice)
+    for text, advice, old in renamed:
+        yield gap(text, advice, services=old)
     if gone:
         text = f"Not measured in the candidate: {listed(gone, 'the baseline')}."
         verb = "it was" if len(gone) == 1 else "they were"
         yield gap(
             text,
             f"Find out why {named(gone)} got no request; if {verb} removed on purpose, measure a new baseline.",
+            services=(item.service for item in gone),
         )
     for item in alone:
         if not item.is_whole and item not in rare:

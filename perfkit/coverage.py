@@ -277,8 +277,8 @@ def _likeness_of_shares(one: float | None, other: float | None) -> float:
 # In words ---------------------------------------------------------------------------------------------------------
 
 
-def renames(absences: Sequence[Absence]) -> Iterator[tuple[str, str]]:
-    """For each pair of services that may be one under two names: a sentence, and what to do; many are counted."""
+def renames(absences: Sequence[Absence]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """For services that may be one under two names: a sentence, what to do, and the old names; many are counted."""
     of_side = {item.service: item for item in absences if item.is_new}
     pairs = [(item, of_side[item.alias]) for item in absences if not item.is_new and item.alias is not None]
     pairs.sort(key=lambda pair: -(pair[0].share or 0.0))
@@ -287,10 +287,11 @@ def renames(absences: Sequence[Absence]) -> Iterator[tuple[str, str]]:
             f"{listed([before], 'the baseline')} is gone, {listed([after], 'the candidate')} is new: "
             "renamed? [services] in the settings can map them."
         )
-        yield text, rename_advice(before.service, after.service)
+        yield text, rename_advice(before.service, after.service), (before.service,)
     if more := pairs[MOST_NAMED:]:
         noun = "service looks" if len(more) == 1 else "services look"
-        yield f"{len(more)} more {noun} renamed, such as {more[0][0].service} to {more[0][1].service}.", ""
+        text = f"{len(more)} more {noun} renamed, such as {more[0][0].service} to {more[0][1].service}."
+        yield text, "", tuple(before.service for before, _ in more)
 
 
 def rename_advice(old: str, new: str) -> str:

@@ -424,11 +424,17 @@ class HistoryNote:
 class Gap:
     """What a comparison lacks or doubts, such as a service that the candidate did not call, and what to do about it.
 
-    It hides no finding, and keeps the verdict from being ``no_change`` or ``improvement``.
+    It hides no finding, and keeps the verdict from being ``no_change`` or ``improvement``.  ``services`` are those of
+    which the baseline has requests and the candidate has none, where it is about such.
     """
 
     text: str
     advice: str = ""
+    services: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"text": self.text, "advice": self.advice, "services": list(self.services)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,7 +468,7 @@ class Comparison:
             "confidence": self.confidence,
             "baseline": self.baseline.to_dict(),
             "candidate": self.candidate.to_dict(),
-            "gaps": [{"text": gap.text, "advice": gap.advice} for gap in self.gaps],
+            "gaps": [gap.to_dict() for gap in self.gaps],
             "warnings": list(self.warnings),
             "checks": [check.to_dict() for check in self.checks],
             "findings": [finding.to_dict() for finding in self.findings],

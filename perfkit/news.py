@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from perfkit.history.episodes import Episode, fingerprint
 from perfkit.model import Verdict
-from perfkit.results import Result
+from perfkit.results import MissingService, Result
 
 MOST_KNOWN = 200  # worsenings that are remembered: the newest
 
@@ -43,11 +45,15 @@ def _names(episode: Episode) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What somebody knows of a scenario: worsenings that hold and that are over, and whether its runs were unfit."""
+    """What somebody knows of a scenario: worsenings that hold and that are over, and whether its runs were unfit.
+
+    ``missing`` are services without requests, as they were put.
+    """
 
     open: tuple[Known, ...] = ()
     over: tuple[Known, ...] = ()
     invalid: bool = False
+    missing: tuple[MissingService, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -55,6 +61,7 @@ class Told:
             "open": [one.to_dict() for one in self.open],
             "over": [one.to_dict() for one in self.over],
             "invalid": self.invalid,
+            "missing": [msgspec.to_builtins(item) for item in self.missing],
         }
 
 
@@ -72,6 +79,10 @@ class News:
         Whether the runs cannot be judged, for the first time.
     after
         What is known once this is told.
+    missing
+        Services that have no requests any more, which was not told.
+    measured_again
+        Those of which it was told, and which have requests again.
     """
 
     appeared: tuple[Episode, ...]
@@ -79,15 +90,23 @@ class News:
     over: tuple[Known, ...]
     invalid: bool
     after: Told
+    missing: tuple[MissingService, ...] = ()
+    measured_again: tuple[MissingService, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.appeared or self.returned or self.over or self.invalid)
+        return self.is_bad or bool(self.over or self.measured_again)
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether anything in it is no good news."""
+        return bool(self.appeared or self.returned or self.invalid or self.missing)
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for those who are to hear the same."""
         names = tuple(_names(one) for one in (*self.appeared, *self.returned))
-        return names, tuple(one.names for one in self.over), self.invalid
+        services = tuple(tuple(item.key for item in items) for items in (self.missing, self.measured_again))
+        return names, tuple(one.names for one in self.over), self.invalid, services
 
 
 def news_of(result: Result, told: Told) -> News:
@@ -105,12 +124,26 @@ def news_of(result: Result, told: Told) -> News:
     gone = [known for known in (*told.over, *over) if not any(map(known.shared, result.news))]
     back = [one for one in fresh if one.relapses or any(known.shared(one) for known in told.over)]
     invalid = result.verdict is Verdict.INVALID
+    missing = {item.key: item for item in result.missing_services}
+    services = {item.service for item in missing.values()}
+    before = {item.key: item for item in told.missing}
+    measured_again = tuple(item for item in told.missing if item.service not in services and result.has_again(item))
+    still = [item for item in told.missing if item not in measured_again and item.key not in missing]
+    if result.watched:  # a service that ended anew, since another run
+        still = [item for item in still if item.service not in services]
     return News(
         tuple(one for one in fresh if one not in back),
         tuple(back),
         over,
         invalid and not told.invalid,
-        Told(tuple(open_now[-MOST_KNOWN:]), tuple(gone[-MOST_KNOWN:]), invalid),
+        Told(
+            tuple(open_now[-MOST_KNOWN:]),
+            tuple(gone[-MOST_KNOWN:]),
+            invalid,
+            tuple([*still, *missing.values()][-MOST_KNOWN:]),
+        ),
+        tuple(item for key, item in missing.items() if key not in before),
+        measured_again,
     )
 
 

@@ -21,6 +21,30 @@ from perfkit.stats.changepoints import ChangePoint
 
 COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
 RESULT, REPORT = "result.json", "report.html"
+AFTER = "after-"  # and the newest run of a baseline: names what happened since it
+
+
+class MissingService(msgspec.Struct, frozen=True):
+    """A service that has no requests any more.
+
+    ``since_run`` is the first run without it; between two builds, what names the baseline that has it.
+    """
+
+    service: str
+    since_run: str
+    sentence: str
+    advice: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for one and the same end of a service."""
+        return self.service, self.since_run
+
+    @property
+    def recovery(self) -> str:
+        """What is said when it has requests again."""
+        since = "" if self.since_run.startswith(AFTER) else f"; it had none since run {self.since_run}"
+        return f"Service {self.service} has requests again{since}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +65,10 @@ class Result:
         The HTML report beside it, where there is one.
     gaps
         What was not measured, of the comparison and of the watched history, with what to do about it.
+    missing_services
+        Services that have no requests any more: in the newest runs of the history, or in the candidate.
+    measured_services
+        Services that have: in the newest run of the history, or on both sides of a comparison.
     """
 
     place: str
@@ -52,6 +80,8 @@ class Result:
     watched: bool
     report: Path | None = None
     gaps: tuple[Gap, ...] = ()
+    missing_services: tuple[MissingService, ...] = ()
+    measured_services: frozenset[str] = frozenset()
 
     @property
     def news(self) -> tuple[Episode, ...]:
@@ -64,6 +94,12 @@ class Result:
         if self.comparison is None or not self.comparison.baseline.runs:
             return ""
         return fingerprint(self.scenario, _after(self.comparison))
+
+    def has_again(self, missing: MissingService) -> bool:
+        """Whether a service that was missing has requests: in the same history, or against the same baseline."""
+        if missing.service not in self.measured_services:
+            return False
+        return self.watched or (self.comparison is not None and missing.since_run == _after(self.comparison))
 
 
 def read_result(path: str | Path) -> Result:
@@ -112,8 +148,34 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     if watch is not None:
         sightings = [one.sighting() for one in watch.alerts if one.is_told]
     gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
-    episodes = episodes_of(sightings)
-    return Result(place, document, scenario, comparison.verdict, comparison, episodes, watched, report, gaps)
+    return Result(
+        place,
+        document,
+        scenario,
+        comparison.verdict,
+        comparison,
+        episodes_of(sightings),
+        watched,
+        report,
+        gaps,
+        _missing_services(comparison, watch),
+        frozenset(watch.services) if watch is not None else _measured_services(comparison),
+    )
+
+
+def _missing_services(comparison: Comparison, watch: _Watch | None) -> tuple[MissingService, ...]:
+    """As the history names them, which knows since when; else by what the candidate lacks of the baseline."""
+    missing = {item.service: item for item in (watch.missing_services if watch is not None else ())}
+    for gap in comparison.gaps:
+        for name in gap.services:
+            missing.setdefault(name, MissingService(name, _after(comparison), gap.text, gap.advice))
+    return tuple(missing.values())
+
+
+def _measured_services(comparison: Comparison) -> frozenset[str]:
+    if comparison.verdict is Verdict.INVALID:
+        return frozenset()
+    return frozenset(finding.service for finding in comparison.findings)
 
 
 def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
@@ -122,7 +184,19 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
     episodes = episodes_of(one.sighting() for one in watch.alerts if one.is_told)
-    return Result(place, document, trend.scenario, watch.judgement, None, episodes, True, report, watch.gaps)
+    return Result(
+        place,
+        document,
+        trend.scenario,
+        watch.judgement,
+        None,
+        episodes,
+        True,
+        report,
+        watch.gaps,
+        watch.missing_services,
+        frozenset(watch.services),
+    )
 
 
 def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
@@ -140,7 +214,7 @@ def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
 
 def _after(comparison: Comparison) -> str:
     """The name of what happened since the baseline: other candidates, the same event."""
-    return f"after-{comparison.baseline.runs[-1].id}"
+    return f"{AFTER}{comparison.baseline.runs[-1].id}"
 
 
 def _finding(finding: Finding) -> Movement:
@@ -264,19 +338,13 @@ class _Course(msgspec.Struct, frozen=True):
             raise ValueError(f"values: there are {len(self.values)}, and {len(self.started_at)} times")
 
 
-class _MissingService(msgspec.Struct, frozen=True):
-    service: str
-    since_run: str
-    sentence: str
-    advice: str = ""
-
-
 class _Watch(msgspec.Struct, frozen=True):
     alerts: tuple[_Alert, ...]
     runs: Count | None = None
     courses: tuple[_Course, ...] = ()
     verdict: Verdict | None = None
-    missing_services: tuple[_MissingService, ...] = ()
+    missing_services: tuple[MissingService, ...] = ()
+    services: tuple[str, ...] = ()
 
     @property
     def gaps(self) -> tuple[Gap, ...]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from mail_server import PASSWORD, USER, Authority, serving
 from nights import said
@@ -15,10 +16,14 @@ from perfkit.channels import EmailSettings
 from perfkit.config import BUILT_IN, Settings
 from perfkit.deliver.told import Memory, ToldFile
 from perfkit.errors import DeliveryError, ReadError, SettingsError, StoreError
+from perfkit.history.timeline import Timeline
+from perfkit.history.watching import watch_timeline
 from perfkit.model import Check, Severity, Validity, Verdict
 from perfkit.news import Known, Told, news_of
 from perfkit.policy import Policy
-from perfkit.results import read_result, result_of
+from perfkit.render.chat import chat_text
+from perfkit.render.notice import Telling
+from perfkit.results import MissingService, read_result, result_of
 from perfkit.telling.mail import MailOrder, mail_results
 
 ANN, BOB = "ann@example.org", "bob@example.org"
@@ -169,6 +174,99 @@ def test_an_event_whose_place_moved_is_the_one_that_was_told(rng):
         json.dumps(before.document).replace(f'"id": "{before.news[0].last.event.id}"', f'"id": "{moved}"')
     )
     assert not news_of(result_of(other, "x"), told)
+
+
+def absent(history, service, *stretches):
+    """The history with no request of a service in these stretches of runs."""
+    away = np.zeros(len(history), dtype=bool)
+    for begin, end in stretches:
+        away[begin:end] = True
+    parts = [
+        {key: np.where(away & (key[0] == service), np.nan, values) for key, values in one.items()}
+        for one in (history.series, history.errors)
+    ]
+    return Timeline(history.scenario, history.moments, *parts)
+
+
+def test_the_end_of_a_service_and_its_return_are_told_once(rng, post, settings, tmp_path):
+    """Where requests are not counted, one night without any may be chance: it is told after the second."""
+    history = absent(nightly(rng, 48, [], services=("api", "db", "/pay")), "/pay", (34, 38), (44, 48))
+    sent = {}
+    for count in (30, 34, 35, 36, 38, 39, 40, 45, 46):
+        (line,) = lines(settings, reported(tmp_path / str(count), trend_document(until(history, count))))
+        if line != "nothing new in nightly since the last message: nothing sent":
+            sent[count] = line.removeprefix(f"sent to {ANN}: ")
+    assert sent == {
+        36: "? service missing: nightly: Service /pay: no requests since run 20260034T020000Z-nightly (2026-07-05).",
+        39: "★ recovered: nightly: Service /pay has requests again; it had none since run 20260034T020000Z-nightly.",
+        46: "? service missing: nightly: Service /pay: no requests since run 20260044T020000Z-nightly (2026-07-15).",
+    }
+    texts = [message.get_body(("plain",)).get_content() for _, message, _ in post.letters]
+    assert [tag for text in texts for tag in ("new", "over", "told before") if f"[{tag}]" in text] == [
+        "new",
+        "over",
+        "new",
+    ]
+    assert "Find out why: Service /pay: no requests since" in texts[0].replace("\n", " ")
+
+
+def test_a_service_that_ended_long_ago_is_told_before_beside_what_is_new(rng, post, settings, tmp_path):
+    history = absent(nightly(rng, 60, [(50, "api", 1.3)], services=("api", "db", "/pay")), "/pay", (34, 60))
+    for count in (36, 60):
+        lines(settings, reported(tmp_path / str(count), trend_document(until(history, count))))
+    text = post.letters[-1][1].get_body(("plain",)).get_content()
+    assert subjects(post)[-1].startswith("✗ regression: nightly: Worse: ")
+    assert "[told before] Service /pay: no requests since run 20260034T020000Z-nightly" in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (tuple("abcde"), "? inconclusive: api: Not measured in the candidate: /pay (17 % of the baseline's requests)."),
+        ((*"abcde", "/pay"), ""),
+    ],
+)
+def test_a_candidate_that_lacks_a_service_is_told_once_and_its_return_too(rng, post, settings, tmp_path, names, told):
+    every = (*"abcde", "/pay")
+    before = side(rng, 5, names=every, sd=0.003)
+    made = [
+        reported(tmp_path / str(n), compare(before, side(rng, 5, first=9 * n, names=of, sd=0.003)).to_dict())
+        for n, of in enumerate((names, names, every), start=1)
+    ]
+    said_lines = [lines(settings, folder)[0] for folder in made]
+    none = "nothing new in api since the last message: nothing sent"
+    back = f"sent to {ANN}: ★ recovered: api: Service /pay has requests again."
+    assert said_lines == ([f"sent to {ANN}: {told}", none, back] if told else [none, none, none])
+
+
+def test_a_comparison_with_its_history_tells_since_which_run(rng, tmp_path):
+    document = compare(side(rng, 5), side(rng, 5, first=9)).to_dict()
+    watch = watch_timeline(absent(nightly(rng, 40, [], services=("api", "/pay")), "/pay", (34, 40)), Policy())
+    result = result_of({**document, "history": {"news": [], "lines": [], **watch.to_dict()}}, "x")
+    title, text = chat_text(Telling(result, news=news_of(result, Told())))
+    assert text.startswith("• new: Service /pay: no requests since run 20260034T020000Z-nightly (2026-07-05).")
+    assert title == "? inconclusive: api"
+    assert not news_of(result, news_of(result, Told()).after)
+    assert chat_text(Telling(result))[1].startswith("• Service /pay: no requests since run 20260034T020000Z")
+
+
+def test_what_is_gone_is_remembered_in_the_file(tmp_path):
+    file = ToldFile(tmp_path, "email", "shop", watched=True)
+    told = Told(missing=(MissingService("/pay", "r1", "Service /pay: no requests since run r1.", "Find out why."),))
+    file.write({ANN: told})
+    assert file.read() == {ANN: told}
+    plain = json.loads(file.path.read_text())
+    del plain["readers"][ANN]["missing"]  # as 0.1.0 wrote it
+    file.path.write_text(json.dumps(plain))
+    assert file.read() == {ANN: Told()}
+
+
+def test_of_services_that_ended_together_only_those_still_gone_are_named(rng):
+    history = absent(nightly(rng, 40, [], services=("api", "/a", "/b")), "/a", (30, 40))
+    result = result_of(trend_document(absent(history, "/b", (30, 36))), "x")
+    assert [item.service for item in result.missing_services] == ["/a"]
+    assert result.missing_services[0].sentence.startswith("Service /a: no requests since run 20260030")
+    assert result.measured_services == {"api", "/b"}
 
 
 def test_of_two_neighbours_the_one_that_was_told_stays_silent_and_the_other_speaks(rng):

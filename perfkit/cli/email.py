@@ -47,8 +47,9 @@ def email(
     --format json` wrote.  The server is named in [email] of the settings; name and password come from the environment:
     PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD (PERFKIT_SMTP_HOST, PERFKIT_SMTP_PORT and PERFKIT_SMTP_CA count too).
 
-    With --when changes a message is sent when something got worse, came back or is over, or when runs cannot be judged
-    any more.  Otherwise nothing is sent, and the exit code is 0.
+    With --when changes a message is sent when something got worse, came back or is over, when a service has no requests
+    any more or has them again, or when runs cannot be judged any more.  Otherwise nothing is sent, and the exit code
+    is 0.
 
     Exit codes: 0 sent, or nothing to send; 2 wrong settings; 4 somebody did not get it (all others did).
 

@@ -17,7 +17,7 @@ from perfkit.codec import decode, read_json
 from perfkit.document import dump_json
 from perfkit.errors import ReadError, StoreError
 from perfkit.news import Known, News, Told, news_of
-from perfkit.results import Result
+from perfkit.results import MissingService, Result
 from perfkit.whole_file import alone, write_whole
 
 SCHEMA = "perfkit.told/1"
@@ -36,9 +36,11 @@ class _Told(msgspec.Struct, frozen=True):
     open: tuple[_Known, ...]
     over: tuple[_Known, ...]
     invalid: bool
+    missing: tuple[MissingService, ...] = ()  # 0.1.0 did not keep it
 
     def told(self) -> Told:
-        return Told(tuple(one.known() for one in self.open), tuple(one.known() for one in self.over), self.invalid)
+        is_open, over = (tuple(one.known() for one in group) for group in (self.open, self.over))
+        return Told(is_open, over, self.invalid, self.missing)
 
 
 class _Document(msgspec.Struct, frozen=True):

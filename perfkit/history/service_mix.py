@@ -139,13 +139,17 @@ def service_changes(timeline: Timeline, alpha: float = 0.01) -> tuple[ServiceCha
 
 
 def missing_services(changes: Sequence[ServiceChange]) -> tuple[tuple[str, ServiceChange], ...]:
-    """The services that are gone from the newest runs, each with the change at which it ended."""
+    """The services that are gone from the newest runs, each with the change at which it ended.
+
+    Of services that ended there and have requests again, the change does not speak.
+    """
     last: dict[str, ServiceChange] = {}
     for change in changes:
         last |= dict.fromkeys(change.ended, change)
         for name in change.began:
             last.pop(name, None)
-    return tuple(last.items())
+    gone = {id(change): tuple(name for name in change.ended if last.get(name) is change) for change in changes}
+    return tuple((name, replace(change, ended=gone[id(change)])) for name, change in last.items())
 
 
 def missing_service_advice(service: str, change: ServiceChange) -> str:
@@ -155,6 +159,12 @@ def missing_service_advice(service: str, change: ServiceChange) -> str:
     if new is not None:
         return f"{since}. {rename_advice(service, new)}"
     return f"{since}: find out why, unless it was removed on purpose."
+
+
+def measured_services(timeline: Timeline) -> tuple[str, ...]:
+    """The services that the newest valid run has requests of."""
+    valid = _valid(timeline)
+    return tuple(name for name in timeline.services if valid.size and presence(timeline, name)[valid[-1]])
 
 
 def presence(timeline: Timeline, service: str) -> NDArray[np.bool_]:

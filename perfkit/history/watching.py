@@ -34,6 +34,7 @@ from perfkit.history.service_mix import (
     ServiceChange,
     by_mix,
     in_one_mix,
+    measured_services,
     missing_service_advice,
     missing_services,
     mixes,
@@ -174,6 +175,8 @@ class ScenarioWatch:
         Further runs until all of them may (0: they may).
     services_changed
         Services that ended or began, oldest first.
+    services
+        Those that the newest valid run has requests of.
     """
 
     scenario: str
@@ -186,6 +189,7 @@ class ScenarioWatch:
     alpha: float
     alerts: tuple[Alert, ...]
     services_changed: tuple[ServiceChange, ...] = ()
+    services: tuple[str, ...] = ()
 
     @property
     def fails(self) -> bool:
@@ -220,6 +224,7 @@ class ScenarioWatch:
             "verdict": self.verdict.value,
             "alerts": [alert.to_dict() for alert in self.alerts],
             "services_changed": [change.to_dict() for change in self.services_changed],
+            "services": list(self.services),
             "missing_services": [
                 {
                     "service": name,
@@ -268,6 +273,7 @@ def watch_timeline(
         policy.alpha,
         tuple(alerts),
         changed,
+        measured_services(timeline),
     )
 
 

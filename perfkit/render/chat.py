@@ -101,4 +101,6 @@ def _news(news: News | None) -> dict[str, Any] | None:
         "returned": [one.fingerprint for one in news.returned],
         "over": [one.names[0] for one in news.over],
         "invalid": news.invalid,
+        "missing_services": [clean(item.service) for item in news.missing],
+        "measured_again": [clean(item.service) for item in news.measured_again],
     }

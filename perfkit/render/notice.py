@@ -9,7 +9,7 @@ from perfkit.history.attribution import Attribution
 from perfkit.history.episodes import Episode
 from perfkit.history.events import Event
 from perfkit.model import Comparison, Verdict
-from perfkit.news import Known, News
+from perfkit.news import News
 from perfkit.render.claims import missing_texts
 from perfkit.render.commands import acknowledge_line, bisect_line, judge_lines
 from perfkit.render.effect_tables import NAME, ORDER, Table, count_runs, effect_tables
@@ -20,7 +20,7 @@ from perfkit.render.theme import (
     shorten,
 )
 from perfkit.render.words import gap_texts, headlines, next_step
-from perfkit.results import Result
+from perfkit.results import MissingService, Result
 
 MOST_HAPPENINGS = 8  # of each kind; the result has all
 MOST_COMMITS = 5
@@ -115,10 +115,16 @@ def notice_of(telling: Telling) -> Notice:
 
 
 def _answer(telling: Telling) -> tuple[Verdict, str]:
-    """The verdict and how it is put; to those who are told only what is new, an end alone is good news."""
+    """The verdict and how it is put; to those who are told only what is new, an end alone is good news.
+
+    The end of a service leaves the verdict of a history as it is, and is no green message.
+    """
     news, verdict = telling.news, telling.result.verdict
-    if news is not None and news.over and not (news.appeared or news.returned or news.invalid):
+    if news is not None and news and not news.is_bad:
         return Verdict.IMPROVEMENT, "recovered"
+    missing = telling.result.missing_services if news is None else news.missing
+    if missing and verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
+        return Verdict.INCONCLUSIVE, f"service{'s' if len(missing) > 1 else ''} missing"
     if telling.result.comparison is None and verdict is Verdict.NO_CHANGE:
         return verdict, "no news"
     return verdict, VERDICT_WORDS[verdict]
@@ -128,12 +134,16 @@ def _happenings(telling: Telling) -> Iterator[Happening]:
     news, result = telling.news, telling.result
     if news is None:
         yield from (_open("again" if one.relapses else "", one, telling) for one in _newest(result.news))
+        yield from _missing("", result.missing_services)
         return
     yield from (_open("new", one, telling) for one in _newest(news.appeared))
     yield from (_open("again", one, telling) for one in _newest(news.returned))
-    yield from (_over(one) for one in reversed(news.over))
+    yield from _missing("new", news.missing)
+    yield from (_over(one.headline) for one in reversed(news.over))
+    yield from (_over(item.recovery) for item in news.measured_again)
     fresh = (*news.appeared, *news.returned)
     yield from (_told(one) for one in _newest(result.news) if one not in fresh)
+    yield from _missing("told before", [item for item in result.missing_services if item not in news.missing])
 
 
 def _newest(episodes: Sequence[Episode]) -> Iterator[Episode]:
@@ -164,8 +174,14 @@ def _called(comparison: Comparison) -> tuple[str, ...]:
     return (*texts[:MOST_HAPPENINGS], *((f"And {more} more services got worse.",) if more > 0 else ()))
 
 
-def _over(known: Known) -> Happening:
-    return Happening("over", Verdict.IMPROVEMENT, (shorten(known.headline, LONGEST_HEADLINE),))
+def _missing(tag: str, services: Sequence[MissingService]) -> Iterator[Happening]:
+    """Services that ended together are one happening."""
+    for text in dict.fromkeys(item.sentence for item in services):
+        yield Happening(tag, Verdict.INCONCLUSIVE, (shorten(text, LONGEST_HEADLINE),))
+
+
+def _over(text: str) -> Happening:
+    return Happening("over", Verdict.IMPROVEMENT, (shorten(text, LONGEST_HEADLINE),))
 
 
 def _told(episode: Episode) -> Happening:
@@ -206,7 +222,6 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
             yield "Too few valid runs to tell whether any level got worse."
         elif not result.news:
             yield "No level got worse, or what got worse is over or acknowledged."
-        yield from (shorten(text, LONGEST_HEADLINE) for text in missing_texts(result))
         return
     told = {one.last.event.headline for one in result.episodes}
     unheard = [
@@ -220,9 +235,11 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
         one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.service not in named
     )
     gaps = comparison.gaps if comparison.verdict is Verdict.INVALID or not (result.news or unheard) else ()
+    missing = [shorten(gap.text, LONGEST_HEADLINE) for gap in comparison.gaps if gap.services]  # told as happenings
     if not gaps:
-        yield from gap_texts(comparison)
+        yield from (text for text in gap_texts(comparison) if text not in missing)
     texts = headlines(replace(comparison, history=None, findings=findings, gaps=gaps))
+    texts = tuple(text for text in texts if text not in missing)
     changed = any(one.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for one in findings)
     if changed or comparison.verdict is Verdict.INVALID or not (result.news or unheard):
         yield from texts
