@@ -61,6 +61,10 @@ def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise SettingsError(f"{path}: is no regular file but a folder; name the file in it")
+    if path.exists() and not path.is_file():  # it may be read more than once, and by notebooks in other processes
+        raise SettingsError(f"{path}: is no regular file, and a pipe can be read only once; write it to a file first")
     try:
         text = read_bytes(path).decode()
         if _LONG_KEY.search(text) is not None:

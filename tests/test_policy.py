@@ -208,10 +208,12 @@ def test_a_wrong_policy_file_names_itself_and_the_place(tmp_path, content, messa
 def test_a_policy_file_that_cannot_be_read(tmp_path):
     with pytest.raises(SettingsError, match="there is no such file"):
         Policy.from_toml(tmp_path / "none.toml")
-    with pytest.raises(SettingsError, match="is no regular file"):
+    with pytest.raises(SettingsError, match="is no regular file but a folder; name the file in it"):
         Policy.from_toml(tmp_path)
     os.mkfifo(tmp_path / "pipe.toml")
-    with pytest.raises(SettingsError, match="is no regular file"):
+    with pytest.raises(
+        SettingsError, match="is no regular file, and a pipe can be read only once; write it to a file first"
+    ):
         Policy.from_toml(tmp_path / "pipe.toml")
     for key in ("a." * 20_000 + "b = 1", "[x" + ".x" * 3000 + "]", "a = {" + "b . " * 5000 + "c = 1}"):
         (tmp_path / "deep.toml").write_text(key)
