@@ -62,6 +62,7 @@ __all__ = [
     "levels_of",
     "load_baseline",
     "load_runs",
+    "newest_against_history",
     "open_regressions",
     "plan",
     "policy_from",
@@ -308,6 +309,25 @@ def compare_named(
     if any(map(is_selector, baseline)):
         notes = (*notes, *open_regressions(judged, store=store, settings=settings, policy=policy))
     return compare(runs, judged, policy=policy, history=profile).with_warnings((*notes, *damaged))
+
+
+def newest_against_history(history: Timeline, *, store: str, settings: Settings, policy: Policy) -> Comparison | None:
+    """The newest valid run of a history as `compare_named` judges it without a baseline.
+
+    ``None`` where it stands for no history or cannot be judged: it is of an A/B test or of a pull request, or no run
+    is older.
+    """
+    valid = [moment.run_id for moment in history.moments if moment.valid]
+    run = RunStore(store).get(valid[-1]) if valid else None
+    if run is None or run.in_ab_test:
+        return None
+    past = Past(RunStore(store), settings.baselines, candidates=(run,))
+    try:
+        found = judge_history((run,), past, policy, known=AcknowledgedFile(settings.acknowledged).read()).comparison
+    except NotComparable:
+        return None
+    is_pull_request = found.history is not None and "pull_request" in found.history.document
+    return None if is_pull_request else found
 
 
 def open_regressions(candidate: Sequence[Run], *, store: str, settings: Settings, policy: Policy) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from nights import nights, stored
 from samples import plain_stats
 from samples import run as make_run
 
@@ -251,3 +252,42 @@ def test_a_metric_that_no_run_could_tell_is_refused_and_no_agreement():
     ]
     with pytest.raises(SettingsError, match=r"no run could tell p999_latency_ms of any service; there are avg_latency"):
         survey(lines, metrics=["p999"])
+
+
+@pytest.mark.parametrize(
+    ("slow", "factor", "words", "code"),
+    [
+        (1, 1.4, (), 1),  # nobody can tell it from an outlier yet; compare fails, and so must this
+        (2, 1.4, (), 1),
+        (5, 1.4, (), 1),  # the history shows it by itself
+        (2, 1.4, ("--service", "cart"), 0),
+        (1, 1.0, (), 0),
+    ],
+)
+def test_it_ends_as_the_comparison_of_the_newest_run_does(
+    tmp_path, rng, capsys, monkeypatch, slow, factor, words, code
+):
+    monkeypatch.chdir(tmp_path)
+    groups = [
+        nights(rng, count, first=first, services=("shop", "cart"), factor=slower, slow=("shop",))
+        for first, count, slower in ((0, 40, 1.0), (40, slow, factor))
+    ]
+    store, ids = stored(tmp_path / "runs", *groups)
+    where = ("--store", store.address)
+    compared = main(["compare", "--candidate", ids[-1], *where], sys.stdout, sys.stderr)
+    assert compared == (1 if factor > 1 else 0)
+    capsys.readouterr()
+    assert main(["changes", "api", *words, *where, "--fail-on", "regression"], sys.stdout, sys.stderr) == code
+    said = f"! Not confirmed yet, and a regression of the newest run ({ids[-1]}) against the runs before it: shop got"
+    assert (said in capsys.readouterr().err) == (code == 1 and slow < 5)
+    assert main(["changes", "api", *words, *where], sys.stdout, sys.stderr) == 0
+
+
+def test_a_newest_run_that_is_acknowledged_fails_no_more(tmp_path, rng, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store, ids = stored(tmp_path / "runs", nights(rng, 40), nights(rng, 2, first=40, factor=1.4))
+    where = ("--store", store.address)
+    words = ["changes", "api", *where, "--fail-on", "regression"]
+    assert main(words, sys.stdout, sys.stderr) == 1
+    assert main(["ack", ids[-2], "--reason", "intended", *where], sys.stdout, sys.stderr) == 0
+    assert main(words, sys.stdout, sys.stderr) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from perfkit.cli.options import POLICY, SETTINGS, STORE, Number, console, dump, settings_of, write
 
 if TYPE_CHECKING:
+    from perfkit.config import Settings
     from perfkit.history.attribution import Attribution
     from perfkit.history.events import Happened
     from perfkit.history.survey import Attribute, Survey
@@ -46,7 +48,8 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
     type=click.Choice(["regression", "inconclusive", "never"]),
     default="never",
     show_default=True,
-    help="Exit with 1 while a worsening beyond its tolerance is open: neither taken back, acknowledged nor accepted.",
+    help="Exit with 1 while a worsening beyond its tolerance is open (neither taken back, acknowledged nor accepted), "
+    "or while the newest run is a regression against the runs before it.",
 )
 @click.option(
     "--repository",
@@ -83,7 +86,8 @@ def changes(
     first run after it.  Single strange runs are outliers and steady movement is drift; neither is an event.  A service
     that ends or begins is one.
 
-    Exit codes: 3 where a history has no valid run; with --fail-on, 1 while a worsening is open.
+    Exit codes: 3 where a history has no valid run; with --fail-on, 1 while a worsening is open, and where `perfkit
+    compare --candidate` calls the newest run a regression, also before the history confirms it.
 
     \b
     Examples:
@@ -132,7 +136,40 @@ def changes(
     watches = watched(found, judging, settled.acknowledged, settled.baselines) if fail_on != "never" else ()
     for alert in (alert for watch in watches for alert in watch.alerts if alert.is_open):
         click.echo(f"! {clean(alert.event.headline)} {alert.open_for} {alert.doubt}".rstrip(), err=True)
-    return exit_code(found, watches, fail_on)
+    code = exit_code(found, watches, fail_on)
+    suspects = [
+        sentence
+        for of, watch in zip(found, watches, strict=False)
+        if not watch.fails
+        for sentence in unconfirmed(of, store or settled.store, settled, judging)
+    ]
+    for sentence in suspects:
+        click.echo(f"! {sentence}", err=True)
+    return code or int(bool(suspects))
+
+
+def unconfirmed(of: Survey, store: str, settings: Settings, policy: Policy) -> Sequence[str]:
+    """What `perfkit compare` calls a regression of the newest run, among the shown series, before the history shows it.
+
+    A green history beside a red comparison of its newest run would be no answer.
+    """
+    from perfkit import workflow
+    from perfkit.model import Metric, Verdict
+    from perfkit.render.words import headlines
+
+    judged = workflow.newest_against_history(of.timeline, store=store, settings=settings, policy=policy)
+    if judged is None or judged.verdict is not Verdict.REGRESSION:
+        return ()
+    worse = [item for item in judged.by_verdict(Verdict.REGRESSION) if not item.objective]
+    shown = tuple(item for item in worse if (item.service, Metric(item.metric)) in of.segmentations)
+    if worse and not shown:
+        return ()  # of series that were not asked for
+    run = judged.candidate.runs[-1].id
+    why = headlines(replace(judged, findings=shown, gaps=())) if shown else headlines(judged)
+    return [
+        f"Not confirmed yet, and a regression of the newest run ({run}) against the runs before it: {text}"
+        for text in why
+    ]
 
 
 def acknowledged(found: Sequence[Survey], file: Path) -> frozenset[str]:
