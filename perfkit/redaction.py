@@ -11,6 +11,8 @@ Everything here is idempotent: text that was redacted stays as it is.
 from __future__ import annotations
 
 import base64
+import html
+import json
 import os
 import re
 import threading
@@ -24,6 +26,7 @@ from perfkit.whole_file import write_whole
 MASK = "***"
 LEAST_LENGTH = 6  # characters of a secret that is looked for by value: "ci" stands in too many other words
 LEAST_WORD = 10  # the same of one that is only letters
+LONGEST_LINE, LINE_OVERLAP = 1 << 20, 1 << 16  # bytes of a stream: no line is longer; no secret without blanks is
 _CREDENTIAL = (
     r"token|secret|passw(?:or)?d|passwd|passphrase|api_?-?key|access_?-?key|private_?-?key|credential|signature"
 )
@@ -54,17 +57,41 @@ class _Values:
         self._lock = threading.Lock()
         self._patterns: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._several_lines: frozenset[str] = frozenset()
 
-    def add(self, patterns: set[str]) -> None:
+    def add(self, patterns: Iterable[str], several_lines: Iterable[str] = ()) -> None:
+        """Take regular expressions, and those texts of several lines that they match."""
         with self._lock:
-            if patterns <= self._patterns:
+            self._several_lines |= frozenset(several_lines)
+            if self._patterns.issuperset(patterns):
                 return
-            self._patterns |= patterns
+            self._patterns.update(patterns)
             longest_first = sorted(self._patterns, key=lambda pattern: (-len(pattern), pattern))
             self._pattern = re.compile("|".join(longest_first))
 
+    def to_json(self) -> str:
+        """For `add` in another process."""
+        with self._lock:
+            return json.dumps([sorted(self._patterns), sorted(self._several_lines)])
+
     def mask(self, text: str) -> str:
         return text if self._pattern is None else self._pattern.sub(MASK, text)
+
+    def safe_cut(self, text: str, cut: int) -> int:
+        """Where at most to cut a text whose end is not known yet, so that no secret is cut in two."""
+        for secret in self._several_lines:  # begun at the end of the text
+            first_line = secret[: secret.index("\n") + 1]
+            begin = text.find(first_line, max(len(text) - len(secret) + 1, 0))
+            while begin >= 0:
+                if secret.startswith(text[begin:]):
+                    cut = min(cut, begin)
+                    break
+                begin = text.find(first_line, begin + 1)
+        if self._pattern is not None:
+            for match in self._pattern.finditer(text):
+                if match.start() < cut < match.end():
+                    return match.start()
+        return cut
 
 
 _VALUES = _Values()
@@ -78,7 +105,17 @@ def conceal(*secrets: str | None) -> None:
     """
     forms = {form for secret in secrets if secret for form in _forms(secret)}
     if forms:
-        _VALUES.add({re.escape(form) for form in forms})
+        _VALUES.add({re.escape(form) for form in forms}, {form for form in forms if "\n" in form})
+
+
+def concealed_values() -> str:
+    """What this process looks for by value, as JSON in one line; for `conceal_values_of`, and for no file."""
+    return _VALUES.to_json()
+
+
+def conceal_values_of(another: str) -> None:
+    """`conceal` what another process of ours looks for by value: its `concealed_values`."""
+    _VALUES.add(*json.loads(another))
 
 
 def conceal_url(url: str | None) -> None:
@@ -207,10 +244,7 @@ def redact_document(document: Any) -> Any:
 
 
 def redact_files(folder: Path) -> tuple[str, ...]:
-    """`redact` every text file of a folder, each whole or not at all; returns the names of those that were changed.
-
-    Files that are no UTF-8 text are left alone.
-    """
+    """`redact` every text file of a folder, each whole or not at all; returns the names of those that were changed."""
     changed = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         before = file.read_bytes()
@@ -222,11 +256,43 @@ def redact_files(folder: Path) -> tuple[str, ...]:
 
 
 def redact_bytes(content: bytes) -> bytes:
-    """`redact` a text in UTF-8; bytes that are none are handed back."""
+    """`redact` a text in UTF-8, also one with stray bytes in it; what holds zero bytes besides is no text."""
     try:
         return redact(content.decode()).encode()
     except UnicodeDecodeError:
-        return content
+        return content if b"\0" in content else _redact_any(content)
+
+
+def _redact_any(content: bytes) -> bytes:
+    return redact(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+
+class RedactedStream:
+    """A text in UTF-8 that comes in pieces: handed out redacted, by whole lines, wherever it was cut.
+
+    A line waits for its end, and a secret of several lines for its last one.  Of a line without an end all but
+    `LINE_OVERLAP` bytes are handed out when it exceeds `LONGEST_LINE`.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What can be written of the text so far."""
+        self._rest += chunk
+        if b"\n" not in chunk and len(self._rest) <= LONGEST_LINE:
+            return b""
+        text = self._rest.decode(errors="surrogateescape")
+        cut = _VALUES.safe_cut(text, text.rfind("\n") + 1)
+        if len(text) - cut > LONGEST_LINE:
+            cut = _VALUES.safe_cut(text, max(cut, len(text) - LINE_OVERLAP))
+        self._rest = bytearray(text[cut:].encode(errors="surrogateescape"))
+        return redact(text[:cut]).encode(errors="surrogateescape")
+
+    def finish(self) -> bytes:
+        """What is left at the end."""
+        rest, self._rest = bytes(self._rest), bytearray()
+        return _redact_any(rest)
 
 
 def redact_names(names: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,15 +313,21 @@ def _keys(names: Mapping[Any, Any]) -> Iterator[Any]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The spellings of a secret; nothing for what is no distinctive value."""
+    """The spellings of a secret, and of each of its lines; nothing for what is no distinctive value."""
     secret = secret.strip()
-    if MASK not in secret and _is_distinctive(secret):
-        yield from _spellings(secret)
+    if MASK in secret or not _is_distinctive(secret):
+        return
+    yield from _spellings(secret)
+    if "\n" in secret:  # lines get prefixes, other line ends, or another process writes between them
+        lines = (line.strip() for line in secret.splitlines())
+        yield from (line for line in lines if _is_distinctive(line) and not line.startswith("-----"))
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it is, as addresses and Python write it, and as base64."""
+    """A secret as it is, as addresses, Python, JSON, HTML and CSV write it, and as base64."""
     yield from (secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1])
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], html.escape(secret))
+    yield secret.replace('"', '""')
     code = base64.b64encode(secret.encode(errors="replace")).decode()
     if len(bare := code.rstrip("=")) >= LEAST_LENGTH:
         yield from (code, bare)

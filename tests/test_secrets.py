@@ -9,11 +9,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,8 +28,11 @@ import perfkit
 from perfkit.config import Scenario, load_settings
 from perfkit.document import document_hash
 from perfkit.errors import StoreError
+from perfkit.load.masked_output import MaskedOutput
+from perfkit.readers import read_run
 from perfkit.redaction import (
     Redacted,
+    RedactedStream,
     conceal,
     conceal_environment,
     conceal_url,
@@ -140,8 +146,51 @@ def test_files_are_rewritten_where_they_must_be(tmp_path):
     (tmp_path / "a.log").write_text("http://u:c4n4ry@h/\n")
     (tmp_path / "b.log").write_text("nothing\n")
     (tmp_path / "c.bin").write_bytes(b"\xff\x00http://u:c4n4ry@h/")
-    assert redact_files(tmp_path) == ("a.log",)
+    (tmp_path / "d.log").write_bytes(b"caf\xe9 http://u:c4n4ry@h/\n")
+    assert redact_files(tmp_path) == ("a.log", "d.log")
     assert (tmp_path / "a.log").read_text() == "http://h/\n"
+    assert (tmp_path / "d.log").read_bytes() == b"caf\xe9 http://h/\n"
+
+
+PEM = "-----BEGIN KEY-----\nc4n4ryAAAA1111\nc4n4ryBBBB2222\nc4n=\n-----END KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        (PEM, f"a\n{PEM}\nb\n"),
+        (PEM, "".join(f"| {line}\r\n" for line in PEM.splitlines()[:3])),
+        (PEM, f"{json.dumps(PEM)}\n{PEM!r}\n"),
+        ('c4n4ry"q<uote', json.dumps({"a": 'c4n4ry"q<uote'}) + "\nc4n4ry&quot;q&lt;uote\n"),
+        ("c4n4ry-plain", "a c4n4ry-plain\nno end: c4n4ry-plain"),
+        (None, "x http://u:c4n4ry@h/?token=c4n4ry&a=b\nAuthorization: Bearer c4n4ry\n"),
+        (None, b"\xff \0 http://u:c4n4ry@h/ \xc3\xa9\n".decode(errors="surrogateescape")),
+    ],
+    ids=["block", "lines", "encoded", "quoted", "no end", "position", "stray bytes"],
+)
+def test_a_stream_is_redacted_wherever_it_is_cut(secret, text):
+    """Nothing that is handed out at any moment holds a part of the secret, and all else comes through."""
+    conceal(secret)
+    content = text.encode(errors="surrogateescape")
+    whole = redact(text).encode(errors="surrogateescape")
+    assert b"c4n" not in whole
+    for size in (1, 7, 16, 1000):
+        stream, written = RedactedStream(), b""
+        for begin in range(0, len(content), size):
+            written += stream.feed(content[begin : begin + size])
+            assert b"c4n" not in written
+        assert written + stream.finish() == whole
+
+
+def test_a_line_without_an_end_is_neither_kept_for_ever_nor_cut_in_a_secret():
+    conceal("c4n4ry" + "z" * 100)
+    stream, written = RedactedStream(), b""
+    content = ("." * 1000 + "c4n4ry" + "z" * 100) * 2500
+    for begin in range(0, len(content), 65536):
+        written += stream.feed(content[begin : begin + 65536].encode())
+    assert len(written) > 1_000_000
+    written += stream.finish()
+    assert written == (b"." * 1000 + b"***") * 2500
 
 
 def test_a_stream_and_an_error_are_redacted():
@@ -259,6 +308,106 @@ def test_a_run_sends_the_credentials_and_keeps_none(measured):
     log = (folder / "runs" / run.id / "source" / "locust.log").read_text()
     assert "I call http://127.0.0.1:" in log
     assert "*** refused" not in log
+
+
+ENDLESS = r"""
+    import os, subprocess, sys
+    from locust import User, constant, stats, task
+
+    stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0
+
+    class Caller(User):
+        wait_time = constant(0.02)
+
+        @task
+        def call(self):
+            token = os.environ["SHOP_TOKEN"]
+            self.environment.events.request.fire(
+                request_type="GET", name="/" + token, response_time=1, response_length=0,
+                exception=ValueError("refused " + token), context={},
+            )
+            os.write(1, b"stray \xff " + token.encode() + b"\n" + os.environ["SHOP_PRIVATE_KEY"].encode() + b"\n")
+            subprocess.run([sys.executable, "-c", "import os, sys; sys.exit(os.environ['SHOP_TOKEN'])"], check=False)
+            print(os.environ["SHOP_PASSWORD"], flush=True)
+            print("begun: " + token[:6], end="", flush=True)
+            os.write(1, token[6:].encode())
+            raise ValueError(token)
+"""
+
+
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=["alone", "workers"]
+)
+def test_a_run_that_is_killed_has_written_no_secret_at_any_time(more, guarded, tmp_path):
+    """SIGKILL for perfkit while Locust writes canaries in every way; nothing runs on, and no file holds one."""
+    here, temporary = tmp_path / "here", tmp_path / "tmp"
+    here.mkdir()
+    temporary.mkdir()
+    (here / "locustfile.py").write_text(dedent(ENDLESS))
+    environment = {
+        "SHOP_TOKEN": "c4n4ry-token-1",
+        "SHOP_PASSWORD": "c4n4ry\"pass'word",
+        "SHOP_PRIVATE_KEY": PEM,
+        "TMPDIR": str(temporary),
+        "PYTHONFAULTHANDLER": "1",
+    }
+
+    def stars(name):
+        return sum(file.read_bytes().count(b"***") for file in here.rglob(name))
+
+    words = ["run", "t", "--locustfile", "locustfile.py", "--host", f"http://ci:c4n4ry-host@127.0.0.1:{guarded}"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "perfkit", *words, "--users", "1", "--duration", "600s", *more],
+        cwd=here,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        lines = [process.stdout.readline()]
+        until = time.monotonic() + 60
+        while stars("locust.log") < 20 or not stars("locust_failures.csv"):
+            assert time.monotonic() < until, lines
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.01)
+            assert_no_canary(here)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        lines.append(process.stdout.read())  # until the last of them has ended
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+    assert_no_canary(here, temporary)
+    assert CANARY not in "".join(lines)
+    (log,) = here.rglob("locust.log")
+    assert "stray \udcff ***" in log.read_text(errors="surrogateescape")
+    assert "refused ***" in log.with_name("locust_failures.csv").read_text()
+    assert set(read_run(log.parents[1]).services) == {"/***"}
+
+
+def assert_no_canary(*folders):
+    for file in (path for folder in folders for path in folder.rglob("*")):
+        with suppress(FileNotFoundError, IsADirectoryError):  # files are replaced meanwhile
+            assert b"c4n" not in file.read_bytes(), file
+
+
+def test_a_log_that_cannot_be_written_stops_nobody_and_is_told():
+    with Path("/dev/full").open("wb") as full:
+        output = MaskedOutput(full)
+    os.write(output.fd, b"line\n" * 10_000)
+    os.write(output.fd, b"line\n" * 10_000)
+    output.finish()
+    assert not output.is_complete
+
+
+def test_a_process_that_keeps_the_log_open_is_not_waited_for(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        output = MaskedOutput(log)
+    left = os.dup(output.fd)
+    os.write(left, b"http://u:c4n4ry@h/\nand more")
+    output.finish()
+    os.close(left)
+    assert output.is_complete
+    assert (tmp_path / "log").read_bytes() == b"http://h/\nand more"
 
 
 def test_no_process_has_a_secret_among_its_arguments(measured):

@@ -55,13 +55,13 @@ def container_name(folder: Path) -> str:
 
 
 def start_contained(
-    container: Container, command: LocustCommand, log: IO[bytes], progress_fd: int
+    container: Container, command: LocustCommand, log_fd: int, progress_fd: int
 ) -> subprocess.Popen[bytes]:
     """Start Locust in a container; whoever calls also calls `remove_container`, whatever happens."""
     work, file = _work_folder(command.locustfile)
     argv = container.argv(container_name(command.folder), work, command.folder.absolute())
     process = subprocess.Popen(
-        argv, bufsize=0, stdin=subprocess.PIPE, stdout=progress_fd, stderr=log, start_new_session=True
+        argv, bufsize=0, stdin=subprocess.PIPE, stdout=progress_fd, stderr=log_fd, start_new_session=True
     )
     with suppress(BrokenPipeError):  # the engine did not even start; what it said is in the log
         _write_all(process.stdin, json.dumps(_order(command, WORK / file)).encode() + b"\n")

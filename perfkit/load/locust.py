@@ -23,6 +23,7 @@ from typing import Any
 from perfkit.errors import LoadError, PerfkitError, SettingsError
 from perfkit.load.container import Container, explain, remove_container, start_contained
 from perfkit.load.locust_settings import ignored_early, without_early
+from perfkit.load.masked_output import MaskedOutput
 from perfkit.load.preflight import check_host, check_locust, check_locustfile
 from perfkit.load.progress import Progress
 from perfkit.load_profile import LoadProfile
@@ -210,7 +211,7 @@ def run_locust(
         check_host(command.host)
     started_at = datetime.now(UTC)
     last: dict[str, Any] = {}
-    with _signals_forwarded() as stop, _started(command, stop) as (process, pipe):
+    with _signals_forwarded() as stop, _started(command, stop) as (process, pipe, output):
         for line in _lines(process, pipe, stop):
             last |= line
             progress = Progress.from_line(line)
@@ -223,6 +224,8 @@ def run_locust(
     returncode = _locusts_own(process.returncode, command)
     interrupted, reason = _judge(command, returncode, stop, last, said)
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
+    if not output.is_complete:
+        tail += "\n(the rest of the log could not be written)"
     return LocustOutcome(
         returncode,
         interrupted,
@@ -292,49 +295,59 @@ def _signals_forwarded() -> Iterator[_Stop]:
 
 
 @contextmanager
-def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start Locust; yield the process and the reading end of its progress pipe; leave no process behind."""
+def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int, MaskedOutput]]:
+    """Start Locust; yield the process, the reading end of its progress pipe and its log; leave no process behind."""
     reading, writing = os.pipe()
     try:
         try:
-            process = _start(command, writing)
+            process, output = _start(command, writing)
         finally:
             os.close(writing)
         stop.process = process
         if stop.signal is not None:  # it came in between
             process.send_signal(signal.SIGINT)
         try:
-            yield process, reading
+            yield process, reading, output
         finally:
             stop.force(signal.SIGKILL)
             process.wait()
-            if command.container is not None:
-                remove_container(command.container, command, process)
+            try:
+                if command.container is not None:
+                    remove_container(command.container, command, process)
+            finally:
+                output.finish()
     finally:
         os.close(reading)
 
 
-def _start(command: LocustCommand, progress_fd: int) -> subprocess.Popen[bytes]:
+def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[bytes], MaskedOutput]:
     try:
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("wb") as log:
-            if command.container is not None:
-                return start_contained(command.container, command, log, progress_fd)
-            return subprocess.Popen(
-                command.argv(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={
-                    **without_early(os.environ),
-                    **command.own_environment(),
-                    "PERFKIT_PROGRESS_FD": str(progress_fd),
-                },
-                pass_fds=(progress_fd,),
-                start_new_session=True,
-            )
+            output = MaskedOutput(log)
     except OSError as error:
         raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
+    try:
+        if command.container is not None:
+            return start_contained(command.container, command, output.fd, progress_fd), output
+        environment = {**without_early(os.environ), **command.own_environment()}
+        process = subprocess.Popen(
+            command.argv(),
+            stdin=subprocess.DEVNULL,
+            stdout=output.fd,
+            stderr=subprocess.STDOUT,
+            env={**environment, "PERFKIT_PROGRESS_FD": str(progress_fd)},
+            pass_fds=(progress_fd,),
+            start_new_session=True,
+        )
+        return process, output
+    except BaseException as error:
+        output.finish()
+        if isinstance(error, OSError):
+            raise LoadError(f"{error.filename}: {error.strerror}. Locust cannot be started.") from error
+        raise
+    finally:
+        output.close_here()
 
 
 def _lines(process: subprocess.Popen[bytes], pipe: int, stop: _Stop) -> Iterator[dict[str, Any]]:

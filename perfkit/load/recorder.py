@@ -41,6 +41,7 @@ from locust.runners import MasterRunner, WorkerRunner
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
 from perfkit.load.local_workers import LocalWorkers
+from perfkit.load.locust_csv import redact_statistics
 from perfkit.load.locust_settings import IGNORED, on_parser
 from perfkit.load.meter import Meter
 from perfkit.load.recording import RequestBuffer, usable_time
@@ -476,6 +477,7 @@ def on_init(environment: Any, **_: object) -> None:
 
 if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions
     conceal_environment()  # the host, and what the scenario sets: none of it belongs into the name of a service
+    redact_statistics()
     BUFFER = events.perfkit_buffer = RequestBuffer()
     SCRIPT = ScriptCounter()
     BUFFER.on_skipped, BUFFER.on_failure = SCRIPT.skip, note_failure

@@ -10,6 +10,7 @@ import sys
 from perfkit.config import Scenario
 from perfkit.load.locust import locustfiles
 from perfkit.load.locust_settings import without_early
+from perfkit.load.masked_output import MaskedOutput
 from perfkit.load.preflight import check_locust, check_locustfile
 
 
@@ -30,9 +31,16 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
         environment["PERFKIT_LOAD_PROFILE"] = json.dumps(scenario.profile.to_dict())
     command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
     given = ["--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port), *scenario.arguments]
-    process = subprocess.Popen([*command, *given], env=environment)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the terminal has told the worker too; it says good-bye to its master
+    out, err = MaskedOutput(1), MaskedOutput(2)  # the terminal, or a file that the caller has opened
+    process = subprocess.Popen([*command, *given], env=environment, stdout=out.fd, stderr=err.fd)
+    try:
+        for output in (out, err):
+            output.close_here()
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue  # the terminal has told the worker too; it says good-bye to its master
+    finally:
+        for output in (out, err):
+            output.finish()
