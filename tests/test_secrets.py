@@ -655,6 +655,105 @@ def test_a_branch_keeps_no_secret_at_its_tip(tmp_path, monkeypatch):
     assert verify_run(RunStore("git+branch://perf"), run_id).problems == ()
 
 
+def rewritten_after_any_interruption(address, copy, notice, monkeypatch):
+    """`perfkit runs redact --all`, cut off before its first change, then its second, ..., and then once more.
+
+    ``copy`` puts the leaky runs there.  Yields the store after each; what was cut off is known to be half done.
+    """
+    for cut in range(30):
+        copy()
+        place = type(RunStore(address).place)
+        write, remove, changes = place.write, place.remove, []
+
+        def cut_off(original, cut=cut, changes=changes):
+            def change(self, path, *content):
+                changes.append(path)
+                if len(changes) > cut:
+                    raise OSError(28, "No space left on device")
+                original(self, path, *content)
+
+            return change
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, "write", cut_off(write))
+            patch.setattr(place, "remove", cut_off(remove))
+            code, out, err = said("runs", "redact", "--all", "--store", address)
+        assert CANARY not in out + err
+        is_cut = len(changes) > cut
+        assert code == (4 if is_cut else 0)
+        if is_cut:
+            assert "cannot be rewritten: No space left on device" in err
+            assert said("runs", "redact", "--all", "--dry-run", "--store", address)[0] == 2
+            assert said("runs", "redact", "--all", "--store", address)[0] == 0
+        yield RunStore(address)
+        if not is_cut:
+            assert notice in err
+            return
+    raise AssertionError("it was never let through")
+
+
+@pytest.mark.slow
+def test_a_bucket_is_rewritten_and_an_interruption_loses_nothing(tmp_path, monkeypatch):
+    local, run_id = with_requests(tmp_path / "runs")
+    leak(local, run_id)
+    local.quarantine(run_id, "see http://u:c4n4ry@h")
+    killed = local.folder / "20261017T143004Z-api-3f9c"
+    killed.mkdir()
+    (killed / "started.json").write_bytes((local.folder / run_id / "run.json").read_bytes())
+    before = local.get(run_id).requests()
+    files = {file.relative_to(local.folder).as_posix(): file for file in local.folder.rglob("*") if file.is_file()}
+    (local.folder / ".quarantine" / f"{run_id}.json").write_text('{"reason": "see http://u:c4n4ry@h", "by": null}')
+    with object_store() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        make_bucket("shop")
+        address = "s3://shop/runs"
+
+        def copy():
+            for name, file in files.items():
+                RunStore(address).place.write(name, file.read_bytes())
+
+        steps = 0
+        for store in rewritten_after_any_interruption(address, copy, "a bucket that keeps versions", monkeypatch):
+            steps += 1
+            place = store.place
+            kept = {name: place.read(name) for name in place.inside("")}
+            assert [name for name, content in kept.items() if CANARY.encode() in content] == []
+            assert set(kept) >= {name for name in files if not name.startswith((".index", ".noise"))}
+            assert not [name for name in kept if "redacted.json" in name]
+            assert verify_run(store, run_id).problems == ()
+            again = store.get(run_id)
+            assert again.target == "http://shop.example:8000/api?tenant=***"
+            assert list(again.requests()["response_time_ms"]) == list(before["response_time_ms"])
+            assert list(again.requests()["service"].astype(str)) == list(before["service"].astype(str))
+            assert list(store.runs()["id"]) == store.ids() == [run_id]
+        assert steps > 7  # pending, three files of the run, its document, the note, the index, the other run
+
+
+@pytest.mark.slow
+def test_a_branch_is_rewritten_and_an_interruption_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    local = RunStore("runs")
+    ids = [local.add(run) for run in nights(np.random.default_rng(1), 2)]
+    for run_id in ids:
+        leak(local, run_id)
+    subprocess.run(["git", "init", "-q", "."], check=True)
+
+    def copy():
+        for run_id in ids:
+            RunStore("git+branch://perf").place.write(
+                f"{run_id}/run.json", (local.folder / run_id / "run.json").read_bytes()
+            )
+
+    for store in rewritten_after_any_interruption("git+branch://perf", copy, "earlier commits", monkeypatch):
+        kept = {name: store.place.read(name) for name in store.place.inside("")}
+        assert sorted(kept) == sorted(f"{run_id}/run.json" for run_id in ids)
+        assert [name for name, content in kept.items() if CANARY.encode() in content] == []
+        for run_id in ids:
+            assert verify_run(store, run_id).problems == ()
+            assert store.get(run_id).services.keys() == local.get(run_id).services.keys()
+
+
 @pytest.fixture
 def keyed(monkeypatch, tmp_path):
     """An address of a bucket with its keys in a variable, which is the only place where they stand."""

@@ -289,6 +289,8 @@ def redact(runs: tuple[str, ...], all_: bool, dry_run: bool, store: str | None, 
     )
     if known.url.startswith(GIT) and not dry_run:
         click.echo("! earlier commits of the branch still hold them: rewrite its history, or name a new one", err=True)
+    elif known.folder is None and not dry_run:
+        click.echo("! a bucket that keeps versions still has the earlier ones: delete them there", err=True)
     return 4 if failed else 2 if dry_run else 0
 
 

@@ -202,7 +202,6 @@ def _execute(
 ) -> NotebookNode:
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
     say(f"executing the notebook {kind}: {total} cells")
-    import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
@@ -213,7 +212,7 @@ def _execute(
     try:
         executed: NotebookNode = papermill.execute_notebook(
             notebook,
-            report.notebook,
+            None,  # papermill would write outputs as they are: what is kept is redacted before it is written
             parameters=dict(values),
             kernel_name="python3",
             kernel_manager_class=_current_interpreter(),
@@ -223,15 +222,27 @@ def _execute(
             on_notebook_start=lambda notebook: running.append(notebook),
         )
     except PapermillExecutionError as error:
+        _keep(running[-1], report.notebook)
         raise RenderError(_failure(notebook, kind, report, error)) from error
     except OSError as error:
-        raise RenderError(f"{report.notebook}: cannot be written: {error.strerror or error}") from error
+        raise RenderError(f"{report.folder}: the notebook cannot be executed: {error.strerror or error}") from error
     except (PapermillException, DeadKernelError, RuntimeError) as error:
         text = str(error).strip() or type(error).__name__
         last = text.splitlines()[-1]
-        nbformat.write(running[-1] if running else notebook, report.notebook)
+        _keep(running[-1] if running else notebook, report.notebook)
         raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
+    _keep(executed, report.notebook)
     return executed
+
+
+def _keep(notebook: NotebookNode, path: Path) -> None:
+    """Write an executed notebook without secrets, whole or not at all."""
+    import nbformat
+
+    try:
+        write_whole(path, redact(nbformat.writes(notebook)))
+    except OSError as error:
+        raise RenderError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _current_interpreter() -> type[Any]:

@@ -44,11 +44,13 @@ def exposed_runs(store: RunStore, run_ids: Iterable[str] | None = None) -> tuple
     Known by where they stand (user info and query values of the target; user info, credentials' parameters and headers
     anywhere), or by value, where this process was told them by settings and variables.
     """
-    found = (
-        Exposed(run_id, tuple(_exposed(store, run_id)))
-        for run_id in (store.place.names() if run_ids is None else run_ids)
-    )
-    return tuple(run for run in found if run.where)
+    exposed = []
+    for run_id in store.place.names() if run_ids is None else run_ids:
+        try:
+            exposed.append(Exposed(run_id, tuple(_exposed(store, run_id))))
+        except OSError as error:
+            raise StoreError(f"{store.place.where(run_id)}: cannot be read: {error.strerror or error}") from error
+    return tuple(run for run in exposed if run.where)
 
 
 def exposed_documents(store: RunStore, most: int) -> tuple[Exposed, ...]:
@@ -80,22 +82,21 @@ def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
         The run is under way, or was changed after it was written, which a new seal would hide.  Or it could not be
         written; then the same command goes on from there.
     """
-    where = tuple(_exposed(store, run_id))
-    if not where:
-        return ()
     try:
-        with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
-            _rewrite(store, run_id, Path(folder))
-        store.place.remove(INDEX)  # derived, and made anew from what is there now
-        for profile in store.place.inside(NOISE):
-            store.place.remove(f"{NOISE}/{profile}")
+        where = tuple(_exposed(store, run_id))
+        if where:
+            with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
+                _rewrite(store, run_id, Path(folder))
     except OSError as error:
         raise StoreError(f"{store.place.where(run_id)}: cannot be rewritten: {error.strerror or error}") from error
     return where
 
 
 def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
-    """The document that will be is put there first, then the other files, then the document takes its place."""
+    """The document that will be is put there first, then the other files, then the document takes its place.
+
+    The first goes last: as long as it is there, the run is known to be half rewritten.
+    """
     place, names = store.place, store.place.inside(run_id)
     new: dict[str, bytes] = {}
     for name in names:
@@ -113,16 +114,20 @@ def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
     if DOCUMENT in names:
         document = _resealed(store, run_id, folder, new.get(REQUESTS))
         place.write(f"{run_id}/{PENDING}", document)
-    elif RECORDING in new and _age_s(_fetched(store, f"{run_id}/{RECORDING}", folder)) < UNDER_WAY_S:
+    elif new and store.folder is not None and _is_under_way(store.folder / run_id):
         raise StoreError(f"{place.where(run_id)}: is still under way, or was killed just now; wait ten minutes")
     for name, content in new.items():
         place.write(f"{run_id}/{name}", content)
     if DOCUMENT in names:
         place.write(run_document(run_id), document)
-        place.remove(f"{run_id}/{PENDING}")
     note = f"{QUARANTINE}/{run_id}.json"
-    if place.exists(note):
-        place.write(note, redact_bytes(place.read(note)))
+    if place.exists(note) and (public := redact_bytes(content := place.read(note))) != content:
+        place.write(note, public)
+    if DOCUMENT in names:
+        place.remove(INDEX)  # derived, and made anew from what is there now
+        for profile in place.inside(NOISE):
+            place.remove(f"{NOISE}/{profile}")
+        place.remove(f"{run_id}/{PENDING}")
 
 
 def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None) -> bytes:
@@ -151,8 +156,10 @@ def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None
     return dump_json(resealed({**public, SEAL: seal} if seal else public)).encode()
 
 
-def _age_s(file: Path) -> float:
-    return time.time() - file.stat().st_mtime
+def _is_under_way(folder: Path) -> bool:
+    """Whether a run may still be recorded, which happens in local folders alone: its files must not be replaced."""
+    recording = folder / RECORDING
+    return recording.is_file() and time.time() - recording.stat().st_mtime < UNDER_WAY_S
 
 
 def _pending(store: RunStore, run_id: str) -> dict[str, Any] | None:
