@@ -364,15 +364,17 @@ def test_a_run_that_is_killed_has_written_no_secret_at_any_time(more, guarded, t
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        lines = [process.stdout.readline()]
-        until = time.monotonic() + 60
-        while stars("locust.log") < 20 or not stars("locust_failures.csv"):
-            assert time.monotonic() < until, lines
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.01)
-            assert_no_canary(here)
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
+        try:
+            lines = [process.stdout.readline()]
+            until = time.monotonic() + 60
+            while stars("locust.log") < 20 or not stars("locust_failures.csv"):
+                assert time.monotonic() < until, lines
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.01)
+                assert_no_canary(here)
+            family = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.kill()
         lines.append(process.stdout.read())  # until the last of them has ended
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -327,27 +327,31 @@ def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[b
             output = MaskedOutput(log)
     except OSError as error:
         raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
-    try:
-        if command.container is not None:
-            return start_contained(command.container, command, output.fd, progress_fd), output
-        environment = {**without_early(os.environ), **command.own_environment()}
-        process = subprocess.Popen(
-            command.argv(),
-            stdin=subprocess.DEVNULL,
-            stdout=output.fd,
-            stderr=subprocess.STDOUT,
-            env={**environment, "PERFKIT_PROGRESS_FD": str(progress_fd)},
-            pass_fds=(progress_fd,),
-            start_new_session=True,
-        )
-        return process, output
-    except BaseException as error:
-        output.finish()
-        if isinstance(error, OSError):
+    with ExitStack() as without_locust:
+        without_locust.callback(output.finish)
+        try:
+            process = _process(command, output.fd, progress_fd)
+        except OSError as error:
             raise LoadError(f"{error.filename}: {error.strerror}. Locust cannot be started.") from error
-        raise
-    finally:
-        output.close_here()
+        without_locust.pop_all()
+    output.close_here()
+    return process, output
+
+
+def _process(command: LocustCommand, output_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
+    """Locust itself, or the client of the container that it runs in."""
+    if command.container is not None:
+        return start_contained(command.container, command, output_fd, progress_fd)
+    environment = {**without_early(os.environ), **command.own_environment()}
+    return subprocess.Popen(
+        command.argv(),
+        stdin=subprocess.DEVNULL,
+        stdout=output_fd,
+        stderr=subprocess.STDOUT,
+        env={**environment, "PERFKIT_PROGRESS_FD": str(progress_fd)},
+        pass_fds=(progress_fd,),
+        start_new_session=True,
+    )
 
 
 def _lines(process: subprocess.Popen[bytes], pipe: int, stop: _Stop) -> Iterator[dict[str, Any]]:
