@@ -1,5 +1,6 @@
 """Fixtures for every test.  Real files that others wrote live outside the repository; tests that read them may skip."""
 
+import gc
 import os
 import signal
 import sys
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: a full collection, which statsmodels does at each call, need not walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
