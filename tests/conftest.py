@@ -23,6 +23,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+
+def _fsync(file):
+    """No power fails under a test: histories of many runs need not wait for the disk.  Processes of tests do."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
+
+
+os.fsync = _fsync
+
 DATA = REPOSITORY.parent / "shared" / "data"
 
 
@@ -43,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: a full collection, which statsmodels does at each call, need not walk through it."""
+    """What is imported stays: full collections (statsmodels does one at each call) need not walk through it."""
     gc.collect()
     gc.freeze()
 
