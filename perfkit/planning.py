@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import ndtri
@@ -17,13 +17,18 @@ from perfkit.stats.noise import PRIOR_DF_ASSUMED, Noise, overdispersion
 from perfkit.stats.power import MOST_RUNS, POWER, Design, min_detectable_log, planned_noise
 
 Row = tuple[str, str, int, float, str]
-PlanRow = tuple[str, str, float, int, int | None]
+PlanRow = tuple[str, str, float, int, int | None, float | None]
 
 
-def plan_runs(profile: NoiseProfile, policy: Policy, percent: float, power: float) -> list[PlanRow]:
-    """Service, metric, variation, runs behind it, and the runs per side that show a worsening of ``percent``.
+def plan_runs(
+    profile: NoiseProfile, policy: Policy, percent: float, power: float, usual: Mapping[tuple[str, Metric], float]
+) -> list[PlanRow]:
+    """Service, metric, variation, runs behind it, runs per side that call a worsening of ``percent``, and tolerance.
 
-    ``None`` where `MOST_RUNS` would not do.  The comparison is planned to know this profile (``history``).
+    Called is what a comparison calls a regression: beyond chance, and seen to be beyond the tolerance (in percent;
+    ``None`` where an absolute one cannot be placed).  Runs are ``None`` where `MOST_RUNS` would not do, as where the
+    tolerance accepts the worsening.  ``usual`` are the values that absolute tolerances are seen from.  The comparison
+    is planned to know this profile (``history``).
     """
     if not 0 < percent < 1000:
         raise ValueError(f"detect: a worsening in percent, above 0 and below 1000, got {percent!r}")
@@ -37,8 +42,12 @@ def plan_runs(profile: NoiseProfile, policy: Policy, percent: float, power: floa
         level = levels[item.service, metric]
         noise = Noise(item.variation_pct / 100, item.df + PRIOR_DF_ASSUMED)
         shift = log_worsening(metric, percent)
-        needed = next((n for n in range(1, MOST_RUNS + 1) if _shows(noise, n, level, power, shift)), None)
-        rows.append((item.service, item.metric, item.variation_pct, item.runs, needed))
+        limit = policy.limit(item.service, item.metric)
+        tolerance = limit.in_change_unit(usual.get((item.service, metric))) if limit is not None else None
+        bound = log_worsening(metric, tolerance) if tolerance is not None else np.inf
+        counts = range(1, MOST_RUNS + 1) if bound < shift else ()
+        needed = next((n for n in counts if _shows(noise, n, level, power, shift, bound)), None)
+        rows.append((item.service, item.metric, item.variation_pct, item.runs, needed, tolerance))
     return rows
 
 
@@ -50,9 +59,9 @@ def _levels(services: Sequence[str], policy: Policy) -> dict[tuple[str, Metric],
     return {question: policy.alpha * share for question, share in of_all.items() if question[0] != NAME}
 
 
-def _shows(noise: Noise, n: int, level: float, power: float, shift: float) -> bool:
+def _shows(noise: Noise, n: int, level: float, power: float, shift: float, tolerance: float) -> bool:
     grown = Noise(noise.sd, noise.df + 2 * (n - 1))
-    return min_detectable_log(grown, Design(n, n, level), power) <= shift
+    return min_detectable_log(grown, Design(n, n, level), power, tolerance) <= shift
 
 
 def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:

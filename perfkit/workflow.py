@@ -18,7 +18,8 @@ from perfkit.history.acknowledged import AcknowledgedFile
 from perfkit.history.against import judge_history, open_in_history
 from perfkit.history.baselines import Baselines
 from perfkit.history.selection import Past, in_time
-from perfkit.history.timeline import Timeline, load_timeline, under_names
+from perfkit.history.service_mix import RECENT
+from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.trend import known_events, trend_of
 from perfkit.history.watching import ScenarioWatch, watch_timeline
 from perfkit.judge import judge
@@ -241,8 +242,9 @@ def plan(
     -------
     DataFrame
         Columns service, metric, variation_pct, history_runs, runs_per_side (``NaN`` where `planning.MOST_RUNS` would
-        not do), hours (of load, both sides; ``NaN`` where unknown).  One row per service and limited metric but the
-        error rate, which depends on requests and not on runs.
+        not do, or where the tolerance accepts such a worsening), tolerance_pct (``NaN`` where it cannot be placed),
+        hours (of load, both sides; ``NaN`` where unknown).  One row per service and limited metric but the error rate,
+        which depends on requests and not on runs.
     """
     import pandas as pd
 
@@ -250,13 +252,18 @@ def plan(
     if is_selector(scenario):
         runs = load_runs([scenario], store=store, baselines=baselines, policy=policy)
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
+        past = timeline_of(runs[0].scenario, in_time(runs))
     else:
         profile = known.noise_profile(scenario, service_names=policy.service_names if policy is not None else {})
+        past = timeline(store, scenario, policy)
         lengths = known.runs(scenario=scenario, ab_test=False)["duration_s"]
     lengths = lengths.dropna()
     length = float(lengths.median()) if len(lengths) else float("nan")
-    rows = plan_runs(profile, policy or Policy(), percent, power)
-    frame = pd.DataFrame(rows, columns=["service", "metric", "variation_pct", "history_runs", "runs_per_side"])
+    usual = {key: float(pd.Series(values).dropna().tail(RECENT).median()) for key, values in past.series.items()}
+    rows = plan_runs(profile, policy or Policy(), percent, power, usual)
+    columns = ["service", "metric", "variation_pct", "history_runs", "runs_per_side", "tolerance_pct"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame = frame.assign(**{name: pd.to_numeric(frame[name]) for name in ("runs_per_side", "tolerance_pct")})
     return frame.assign(hours=2 * frame["runs_per_side"].astype(float) * length / 3600)
 
 

@@ -131,9 +131,37 @@ def test_a_plan_keeps_its_promise(rng, store):
         called += next(f for f in findings if f.metric == "avg_latency_ms").verdict == "regression"
     assert called >= 0.7 * 150
     assert (
-        workflow.plan(store.url, "api", 2.0, power=0.8).set_index("metric").loc["avg_latency_ms", "runs_per_side"]
+        workflow.plan(store.url, "api", 6.0, power=0.8).set_index("metric").loc["avg_latency_ms", "runs_per_side"]
         > needed
     )
+
+
+def test_a_plan_counts_the_tolerance_as_a_comparison_does(rng, store):
+    """Average latency may get worse by 5 %: what is barely more needs many runs, whatever chance says."""
+
+    def needed(percent, policy=None):
+        frame = workflow.plan(store.url, "api", percent, power=0.8, policy=policy).set_index("metric")
+        return frame.loc["avg_latency_ms", ["runs_per_side", "tolerance_pct"]].tolist()
+
+    assert np.isnan(needed(4.0)[0])
+    assert np.isnan(needed(5.0)[0])
+    assert needed(5.0)[1] == 5.0
+    strict = Policy(tolerance={"avg_latency_ms": 0.0})
+    assert needed(5.5)[0] > 2 * needed(5.5, strict)[0]
+    absolute = needed(5.5, Policy(tolerance={"avg_latency_ms": "+1ms"}))
+    assert absolute[1] == pytest.approx(5.0, rel=0.05)
+    assert absolute[0] > 2 * needed(5.5, strict)[0]
+    runs = int(needed(6.0)[0])
+    profile = store.noise_profile("api")
+    called = 0
+    for _ in range(100):
+        pair = nights(rng, runs), nights(rng, runs, first=500, factor=1.06)
+        findings = compare(*pair, history=profile).findings
+        called += next(f for f in findings if f.metric == "avg_latency_ms").verdict == "regression"
+    assert called >= 68  # binomial: fewer than 1 % of plans that keep 80 %
+    code, out, err = said("plan", "--scenario", "api", "--detect", "5%", "--store", store.url)
+    assert (code, "~" in out) == (0, True)
+    assert "the policy accepts 5 % of average" in err
 
 
 def test_plan_on_the_command_line(store):

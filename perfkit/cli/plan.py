@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from perfkit.cli.options import POLICY, SETTINGS, STORE, Number, console, dump, settings_of
+from perfkit.cli.options import POLICY, SETTINGS, STORE, Number, console, dump, settings_of, tell
 
 
 @click.command(short_help="How many runs show a change of that size?")
@@ -33,15 +33,18 @@ def plan(
     store: str | None,
     settings: Path | None,
 ) -> None:
-    """How many runs on each side, and how long, until a change of that size is called.
+    """How many runs on each side, and how long, until a change of that size is called a regression.
 
-    Answers from the noise profile of the scenario: what the runs in the store tell of its variation.
+    Called is what `perfkit compare --history` calls: what is beyond chance and measured to be beyond its tolerance.  A
+    change within the tolerance is never called, one a little above it only by many runs.  Answers from the noise
+    profile of the scenario: what the runs in the store tell of its variation.
 
     \b
     Example:
       perfkit plan --scenario api --detect 5%
     """
     from perfkit import workflow
+    from perfkit.render.theme import SHORT_METRICS
 
     known = settings_of(settings)
     chosen = known.policy_of(policy)
@@ -57,6 +60,10 @@ def plan(
         return
     click.echo(f"{scenario}: runs on each side that call a worsening of {percent:g} % in {power:.0%} of comparisons")
     console().print(_table(rows))
+    accepted = [row for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= percent]
+    if accepted:
+        names = ", ".join(dict.fromkeys(SHORT_METRICS.get(row["metric"], row["metric"]) for row in accepted))
+        tell(f"the policy accepts {percent:g} % of {names}: no number of runs makes a comparison call it")
 
 
 def _percent(text: str) -> float:
@@ -78,7 +85,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("service", overflow="fold")
     table.add_column("metric")
-    for title in ("variation", "from runs", "runs per side", "load in all"):
+    for title in ("variation", "from runs", "runs per side", "load in all", "tolerance"):
         table.add_column(title, justify="right")
     above = None
     for row in rows:
@@ -90,6 +97,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
             str(row["history_runs"]),
             "~" if needed is None else str(int(needed)),
             "~" if hours is None else f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h",
+            "~" if row["tolerance_pct"] is None else f"{row['tolerance_pct']:.3g} %",
         )
         above = row["service"]
     return table
