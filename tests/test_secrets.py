@@ -386,6 +386,26 @@ def test_a_run_that_is_killed_has_written_no_secret_at_any_time(more, guarded, t
     assert set(read_run(log.parents[1]).services) == {"/***"}
 
 
+@pytest.mark.slow
+def test_a_worker_of_a_master_elsewhere_prints_no_secret(tmp_path):
+    (tmp_path / "l.py").write_text(
+        "import os\nfrom locust import User\nprint('I am', os.environ['SHOP_TOKEN'], flush=True)\nclass U(User): pass\n"
+    )
+    words = ["run", "t", "--locustfile", "l.py", "--worker", "--master-port", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "perfkit", *words],
+        cwd=tmp_path,
+        env={**os.environ, "SHOP_TOKEN": "c4n4ry-worker"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert next(line for line in process.stdout if line.startswith("I am")) == "I am ***\n"
+        finally:
+            process.kill()
+            process.stdout.read()  # until the last of them has ended
+
+
 def assert_no_canary(*folders):
     for file in (path for folder in folders for path in folder.rglob("*")):
         with suppress(FileNotFoundError, IsADirectoryError):  # files are replaced meanwhile
