@@ -27,8 +27,9 @@ from samples import requests as frame_of
 import perfkit
 from perfkit.config import Scenario, load_settings
 from perfkit.document import document_hash
-from perfkit.errors import StoreError
+from perfkit.errors import LoadError, StoreError
 from perfkit.load.masked_output import MaskedOutput
+from perfkit.load.preflight import check_host
 from perfkit.readers import read_run
 from perfkit.redaction import (
     Redacted,
@@ -437,6 +438,16 @@ def test_no_process_has_a_secret_among_its_arguments(measured):
     seen = (folder / "seen").read_text()
     assert "recorder.py" in seen  # Locust's own line is there
     assert [line for line in seen.splitlines() if CANARY in line and "perfkit run" not in line] == []
+
+
+@pytest.mark.parametrize(
+    "host", ["ci:{}@127.0.0.1:1", "http://ci:{}@", "http://ci:{}@h:x", "http://ci:{}/y@h", "http://ci:{}@127.0.0.1:1"]
+)
+def test_a_host_is_refused_without_its_password_which_nobody_named_before(host):
+    password = "pl4ceh0lder"  # of no other test: what was concealed once is concealed to the end of the process
+    with pytest.raises(LoadError) as refused:
+        check_host(host.format(password))
+    assert password not in str(refused.value)
 
 
 def test_a_host_that_cannot_be_used_is_not_repeated(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from perfkit.errors import LoadError
+from perfkit.redaction import public_url
 
 CONNECT_TIMEOUT_S = 3.0
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -59,6 +60,7 @@ def check_host(url: str) -> None:
     LoadError
         The URL has no scheme or host, its name is unknown, or nobody answers within `CONNECT_TIMEOUT_S`.
     """
+    url = public_url(url)  # user info takes no part here, and no message may repeat it
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)
