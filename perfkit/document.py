@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 
 from perfkit.codec import Count, Share, Size, Time, decode, parse_json, utc
+from perfkit.consistency import comparison_contradiction, run_contradiction
+from perfkit.errors import ReadError
 from perfkit.load_profile import LoadProfile
 from perfkit.model import (
-    LATENCY_METRICS,
     Check,
     Comparison,
     Finding,
@@ -34,11 +35,11 @@ from perfkit.model import (
     Validity,
     Verdict,
 )
+from perfkit.policy import RULES
 from perfkit.redaction import redact_document
 
 SCHEMA = "perfkit.run/1"
 SEAL = "seal"
-DAY_MS = 86_400_000.0
 CHANGED = "seal"  # name of the check of a run whose document is not what was stored
 _TEXTS = ("labels", "environment", "git", "versions")
 
@@ -106,7 +107,7 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``.  What calls itself fit to be judged does not contradict itself."""
+    """``run.json``."""
 
     id: str
     scenario: str
@@ -129,23 +130,16 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.started_at is not None:
             utc(self.started_at)
-        if not self.validity.ok:  # foreign files may contradict themselves: their runs are kept, and say so
-            return
-        if self.duration_s == 0:
-            raise ValueError("duration_s: must be > 0, got 0.0")
-        for part in (self.services, *(stage.services for stage in self.stages)):
-            for name, stats in part.items():
-                _check_rate(name, stats)
 
-
-def _check_rate(name: str, stats: ServiceStats) -> None:
-    if stats.count is not None and stats.failures is not None and stats.failures > stats.count:
-        raise ValueError(f"services: {name}: {stats.failures} failures of {stats.count} requests")
-    if stats.error_rate_pct is not None and stats.error_rate_pct > 100.0:
-        raise ValueError(f"services: {name}: error_rate_pct: must be <= 100, got {stats.error_rate_pct!r}")
-    for metric in LATENCY_METRICS:
-        if (value := stats.value(metric)) is not None and value > DAY_MS:
-            raise ValueError(f"services: {name}: {metric}: must be <= {DAY_MS:,.0f} ms, a day, got {value!r}")
+    @property
+    def contradiction(self) -> str | None:
+        """The first among the numbers of a run that calls itself fit to be judged; foreign files may hold some."""
+        if not self.validity.ok:
+            return None
+        if (text := run_contradiction(self.services, self.duration_s)) is not None:
+            return text if text.startswith("duration_s") else f"services: {text}"
+        stages = ((stage.name, run_contradiction(stage.services)) for stage in self.stages)
+        return next((f"stages: {name}: {text}" for name, text in stages if text is not None), None)
 
 
 def document_hash(document: Mapping[str, Any]) -> str:
@@ -176,8 +170,11 @@ def read_stored(content: bytes, place: str) -> Stored:
     A run whose document was changed after it was stored is invalid, and says so in its checks.
     """
     document = parse_json(content, place)
-    run, seal = _run_of(document, place)
+    known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
+    run, seal = _run_of(known, place), known.seal
     changed = seal is not None and seal.document != document_hash(document)
+    if not changed and (text := known.contradiction) is not None:
+        raise ReadError(f"{place}: {text}")
     if changed:
         run = replace(run, validity=Validity((_CHANGED, *run.validity.checks)))
     return Stored(run, seal, changed)
@@ -200,12 +197,14 @@ _CHANGED = Check(
 
 def run_from_document(document: Any, place: str) -> Run:
     """Rebuild a run; ``ReadError`` names the place and the field that is wrong."""
-    return _run_of(document, place)[0]
-
-
-def _run_of(document: Any, place: str) -> tuple[Run, Seal | None]:
     known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
-    run = Run(
+    if (text := known.contradiction) is not None:
+        raise ReadError(f"{place}: {text}")
+    return _run_of(known, place)
+
+
+def _run_of(known: RunDocument, place: str) -> Run:
+    return Run(
         id=known.id,
         scenario=known.scenario,
         started_at=utc(known.started_at) if known.started_at is not None else None,
@@ -224,7 +223,6 @@ def _run_of(document: Any, place: str) -> tuple[Run, Seal | None]:
         stages=known.stages,
         source=place,
     )
-    return run, known.seal
 
 
 class _RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,13 +283,8 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[Gap, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.gaps and self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
-            raise ValueError(f"verdict: is {self.verdict.value}, and something is missing: {self.gaps[0].text}")
-        if not self.comparable and self.verdict is not Verdict.INVALID:
-            raise ValueError(f"verdict: is {self.verdict.value}, and the runs are not comparable")
-        shown = any(finding.verdict is Verdict.REGRESSION for finding in self.findings)
-        if self.verdict is Verdict.REGRESSION and not shown and self.history is None:
-            raise ValueError("verdict: is regression, and no finding is one")
+        if self.rule not in RULES:
+            raise ValueError(f"rule: expected {' or '.join(RULES)}, got {self.rule!r}")
         for number, finding in enumerate(self.findings):
             if Metric(finding.metric).value != finding.metric:  # short names are for people
                 raise ValueError(f"findings: unknown metric {finding.metric!r}; its name is {Metric(finding.metric)!s}")
@@ -300,10 +293,6 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
             for name, value in (("baseline", finding.baseline), ("candidate", finding.candidate)):
                 if value is not None and value < 0:
                     raise ValueError(f"findings.{number}.{name}: must be >= 0, got {value!r}")
-            if self.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) and finding.verdict is Verdict.REGRESSION:
-                raise ValueError(
-                    f"verdict: is {self.verdict.value}, and {finding.service} {finding.metric} a regression"
-                )
 
 
 def comparison_from_document(document: Any, place: str) -> Comparison:
@@ -312,7 +301,7 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
     ``ReadError`` names the place and the field that is wrong.
     """
     known = decode(document, _Comparison, place)
-    return Comparison(
+    comparison = Comparison(
         verdict=known.verdict,
         comparable=known.comparable,
         rule=known.rule,
@@ -326,6 +315,9 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
         history=_history(known.history, place) if known.history is not None else None,
         gaps=known.gaps,
     )
+    if (text := comparison_contradiction(comparison)) is not None:
+        raise ReadError(f"{place}: {text}; make the result again")
+    return comparison
 
 
 def _from_zero(finding: Finding) -> Finding:

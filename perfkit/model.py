@@ -6,7 +6,7 @@ Units are in the names.  Times are UTC and aware.  What a source cannot say is `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -495,3 +495,18 @@ class Comparison:
     def by_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings with that verdict, in order."""
         return tuple(finding for finding in self.findings if finding.verdict is verdict)
+
+
+def overall_verdict(findings: Sequence[Finding], rule: str, gaps: Sequence[Gap] = ()) -> Verdict:
+    """The verdict of a whole comparison whose sides are fit, from those of its findings and from what is missing."""
+    if any(finding.verdict is Verdict.REGRESSION for finding in findings):
+        return Verdict.REGRESSION
+    if gaps or any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
+        return Verdict.INCONCLUSIVE
+    if findings and all(finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
+        return Verdict.INCONCLUSIVE
+    if rule == "evidence" and not any(finding.gating for finding in findings):
+        return Verdict.INCONCLUSIVE
+    if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
+        return Verdict.IMPROVEMENT
+    return Verdict.NO_CHANGE

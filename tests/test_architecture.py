@@ -22,6 +22,7 @@ LEVELS = [
     "profile_words",
     "script_errors",
     "model",
+    "consistency",
     "policy",
     "document",
     "channels",

@@ -53,7 +53,7 @@ def test_a_good_run_passes_and_shows_what_was_looked_at():
         ({"services": {"a": plain_stats(count=99)}}, {"requests": "warn"}),
         ({"services": {"a": plain_stats(count=100)}}, {}),
         ({"services": {"a": ServiceStats(None, None, rps=5.0)}}, {}),
-        ({"services": {"a": ServiceStats(100, 101)}}, {"counts": "invalid", "errors": "warn"}),
+        ({"services": {"a": ServiceStats(100, 101)}}, {"consistency": "invalid", "errors": "warn"}),
         ({"services": {"a": ServiceStats(1000, 940)}}, {"errors": "warn"}),
         ({"services": {"a": ServiceStats(1000, 200)}}, {}),
         ({"services": {"a": plain_stats(count=1000, rps=50.0)}, "duration": 20.0}, {}),

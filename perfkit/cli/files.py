@@ -9,7 +9,8 @@ import click
 
 from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, dump, settings_of, tell, write
 
-DATA_CHECKS = ("counts", "counts_and_rate", "skipped_requests")  # what speaks against the file, not the load
+# What speaks against the file, not the load
+DATA_CHECKS = ("consistency", "counts", "counts_and_rate", "skipped_requests")
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 

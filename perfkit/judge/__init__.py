@@ -21,7 +21,7 @@ from perfkit.judge.objective import by_objective, limit_questions
 from perfkit.judge.question import questions, unstated
 from perfkit.judge.threshold import by_threshold
 from perfkit.judge.whole_run import NAME
-from perfkit.model import Check, Comparison, Finding, Gap, Metric, Run, Severity, Side, Verdict
+from perfkit.model import Check, Comparison, Finding, Gap, Metric, Run, Severity, Side, Verdict, overall_verdict
 from perfkit.noise_profile import NoiseProfile
 from perfkit.policy import Policy
 from perfkit.service_names import new_name, renamed_runs
@@ -145,17 +145,7 @@ def _unknown_services(limited: Sequence[str], sides: tuple[Side, Side]) -> Itera
 
 def overall(findings: Sequence[Finding], policy: Policy, gaps: Sequence[Gap] = ()) -> Verdict:
     """The verdict of a whole comparison whose sides are fit, from those of its findings and from what is missing."""
-    if any(finding.verdict is Verdict.REGRESSION for finding in findings):
-        return Verdict.REGRESSION
-    if gaps or any(finding.gating and finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
-        return Verdict.INCONCLUSIVE
-    if findings and all(finding.verdict is Verdict.INCONCLUSIVE for finding in findings):
-        return Verdict.INCONCLUSIVE
-    if policy.rule == "evidence" and not any(finding.gating for finding in findings):
-        return Verdict.INCONCLUSIVE
-    if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
-        return Verdict.IMPROVEMENT
-    return Verdict.NO_CHANGE
+    return overall_verdict(findings, policy.rule, gaps)
 
 
 def _is_critical(finding: Finding, failing: Collection[str | None]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,26 @@ from perfkit.errors import ReadError
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.readers.locust_history import read_history
-from perfkit.readers.locust_tables import Row, failures_of, looks_like_locust, stats_rows, with_distribution
+from perfkit.readers.locust_tables import (
+    Row,
+    check_rows,
+    failures_of,
+    looks_like_locust,
+    resolution,
+    stats_rows,
+    with_distribution,
+)
 from perfkit.script_errors import SkippedRequests
 from perfkit.stats.course import CourseErrors
 from perfkit.stats.percentile_table import AUTOCORRELATION_FACTOR, PercentileTable, errors_from_percentiles
 from perfkit.stats.summary import requests_needed_for
 from perfkit.validity import GeneratorFacts, check_run
 from perfkit.validity.outage import withheld
+from perfkit.validity.requests import INCONSISTENT
 
 TITLE = "Locust CSV (PREFIX_stats.csv with its companions)"
 MAIN = ("_stats.csv", "_requests.csv")
+UNLIKE_LENGTH = 10.0  # times: statistics may be reset after the ramp; 0.95 to 1.23 in real files
 MOST_MISSING = 0.01  # of the requests: Locust writes the rows while it counts
 COMPANIONS = ("_stats_history.csv", "_failures.csv", "_exceptions.csv", "_distribution.csv")
 
@@ -55,7 +65,9 @@ def read(path: Path) -> Run:
         raise ReadError(f"{path}: holds several Locust runs ({names}); name one of them")
     main = mains[0]
     prefix = _prefix(main)
-    rows, skipped = _usable(with_distribution(list(stats_rows(main)), Path(f"{prefix}_distribution.csv")))
+    told = list(stats_rows(main))
+    unlike = check_rows(main, told)
+    rows, skipped = _usable(with_distribution(told, Path(f"{prefix}_distribution.csv")))
     history = read_history(Path(f"{prefix}_stats_history.csv"))
     total = next((row for row in rows if row.is_total), None)
     services = withheld(_services(rows, history.errors, failures_of(Path(f"{prefix}_failures.csv"))))
@@ -64,7 +76,10 @@ def read(path: Path) -> Run:
     digest = _digest(main, prefix)
     stem = main.name.removesuffix(_ending(main))
     scenario = stem if stem not in ("", "results", "locust") else main.resolve().parent.name or "locust"
-    checks = (*check_run(services, profile, GeneratorFacts(skipped=skipped), None), *_contradictions(total, services))
+    checks = (
+        *check_run(services, profile, GeneratorFacts(skipped=skipped), None),
+        *_contradictions(total, services, history.duration_s, unlike),
+    )
     return Run(
         id=make_run_id(history.started_at, scenario, digest),
         scenario=scenario,
@@ -134,11 +149,6 @@ def _services(
         )
         for row in own
     }
-
-
-def resolution(latency_ms: float) -> float:
-    """The step in ms to which Locust rounds a latency before it counts it (1 below 100 ms, 10 below 1 s, ...)."""
-    return 1.0 if latency_ms < 100 else 10.0 if latency_ms < 1000 else 100.0 if latency_ms < 10000 else 1000.0
 
 
 def _stats(row: Row, dependence: _Dependence) -> ServiceStats:
@@ -233,16 +243,35 @@ def _length(total: Row | None, rows: list[Row]) -> float | None:
     return row.count / row.rps if row is not None and row.rps else None
 
 
-def _contradictions(total: Row | None, services: Mapping[str, ServiceStats]) -> tuple[Check, ...]:
-    """Whether the rows add up to the row of all; where they come short of it, services are missing from the file."""
-    seen = sum(stats.count or 0 for stats in services.values())
-    if total is None or total.count == seen:
-        return ()
-    advice = f"The row Aggregated counts {total.count} requests, the rows above it {seen}: the file contradicts itself."
-    differs = abs(total.count - seen) > MOST_MISSING * total.count
-    if differs:
-        advice += " Rows are missing; copy the whole file." if total.count > seen else " Copy the file again."
-    return (Check("counts", total.count, seen, Severity.INVALID if differs else Severity.WARN, advice),)
+def _contradictions(
+    total: Row | None, services: Mapping[str, ServiceStats], history_s: float | None, unlike: Sequence[str]
+) -> Iterator[Check]:
+    """Whether the rows add up to the row of all, and whether its rate has the length of the history."""
+    if total is None:
+        return
+    for title, all_of_them, seen in (
+        ("requests", total.count, sum(stats.count or 0 for stats in services.values())),
+        ("failures", total.failures, sum(stats.failures or 0 for stats in services.values())),
+    ):
+        if all_of_them == seen:
+            continue
+        advice = (
+            f"The row Aggregated counts {all_of_them} {title}, the rows above it {seen}: the file contradicts itself."
+        )
+        differs = abs(all_of_them - seen) > MOST_MISSING * total.count
+        if differs:
+            advice += " Rows are missing; copy the whole file." if all_of_them > seen else " Copy the file again."
+        yield Check("counts", all_of_them, seen, Severity.INVALID if differs else Severity.WARN, advice)
+        return
+    for text in unlike:
+        yield Check(INCONSISTENT, text, "no contradiction", Severity.WARN, f"{text}: the file contradicts itself.")
+    length = total.count / total.rps if total.count and total.rps else None
+    if length is not None and history_s and not 1 / UNLIKE_LENGTH <= length / history_s <= UNLIKE_LENGTH:
+        advice = (
+            f"{total.count} requests at {total.rps:g} per second take {length:.3g} s, and the history of the run "
+            f"{history_s:.3g} s: the files contradict each other. Copy them again."
+        )
+        yield Check("counts", round(length, 3), round(history_s, 3), Severity.INVALID, advice)
 
 
 def _digest(main: Path, prefix: str) -> str:

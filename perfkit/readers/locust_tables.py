@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +31,10 @@ COLUMNS = {
 }
 REQUIRED = ("name", "count", "failures", "average", "rps")
 MOST_ROUNDED_DIGITS = 2
+NEGATIVE = time_fault(-1.0)
+ABSURD = 20.0  # times too large or small
+SAME_RATE = 0.05  # relative; in real files 0 where rates are written in full
+SAME_AVERAGE = 0.25  # relative; in 208 of 209 real files below 0.004, in one 0.1
 ROUNDING_MS = 1.0  # old versions write whole milliseconds
 TEXTS = ("type", "method", "name", "error", "message", "traceback", "nodes", "first seen", "last seen")
 _PERCENT = re.compile(r"^(\d+(?:[.,]\d+)?)\s?%?$")
@@ -56,6 +60,9 @@ class Row:
     percentiles: Mapping[float, float] = field(default_factory=dict)
     steps: Mapping[str, float] = field(default_factory=dict)
     fault: str = ""  # what is wrong with its response times, which are then left out
+    lowest: float | None = None
+    highest: float | None = None
+    line: int = 0
 
     @property
     def is_total(self) -> bool:
@@ -92,7 +99,7 @@ def stats_rows(path: Path) -> Iterator[Row]:
             raise ReadError(
                 f"{path}: line {line}: {len(cells)} cells where the header has {width}; is the file cut off?"
             )
-        row = _row(f"{path}: line {line}", cells, named, percents)
+        row = replace(_row(f"{path}: line {line}", cells, named, percents), line=line)
         key = ("", TOTAL_NAMES[0]) if row.is_total else (row.kind, row.name)
         if key in seen:
             raise ReadError(
@@ -128,16 +135,24 @@ def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mappi
     table.setdefault(0.5, latency("median", cells[named["median"]]) if named["median"] >= 0 else None)
     average = latency("average", cells[named["average"]]) if named["average"] >= 0 else None
     _check_times(place, cells, named, percents)
+    count = _whole(place, "request count", number("count"))
+    for key in ("average", "rps"):
+        if count and is_absent(cells[named[key]]):
+            raise ReadError(
+                f"{place}: {COLUMNS[key][0]} is empty, and there were {count} requests; is the file damaged?"
+            )
     return Row(
         kind=cells[named["type"]].strip() if named["type"] >= 0 else "",
         name=cells[named["name"]],
-        count=_whole(place, "request count", number("count")),
+        count=count,
         failures=_whole(place, "failure count", number("failures")),
         average=None if faults else average,
         rps=number("rps"),
         size=number("size"),
         percentiles={} if faults else {q: value for q, value in sorted(table.items()) if value is not None},
         fault=faults[0] if faults else "",
+        lowest=to_float(cells[named["lowest"]]) if named["lowest"] >= 0 else None,
+        highest=to_float(cells[named["highest"]]) if named["highest"] >= 0 else None,
         steps=_steps({Metric.AVG: cells[named["average"]], Metric.RPS: cells[named["rps"]]}),
     )
 
@@ -167,6 +182,12 @@ def _check_times(place: str, cells: list[str], named: Mapping[str, int], percent
     )
     if least is None or average is None or most is None or not all(map(math.isfinite, (least, average, most))):
         return
+    for title, value in values:
+        if value is not None and not least - resolution(value) <= value <= most + resolution(value):
+            raise ReadError(
+                f"{place}: {title} is {value:g}, the fastest request {least:g}, the slowest {most:g}: no percentile "
+                "lies outside; is the file damaged?"
+            )
     if not least - ROUNDING_MS <= average <= most + ROUNDING_MS:
         raise ReadError(
             f"{place}: the average is {average:g}, the fastest request {least:g}, the slowest {most:g}: no average "
@@ -174,9 +195,68 @@ def _check_times(place: str, cells: list[str], named: Mapping[str, int], percent
         )
 
 
+def resolution(latency_ms: float) -> float:
+    """The step in ms to which Locust rounds a latency before it counts it (1 below 100 ms, 10 below 1 s, ...)."""
+    return 1.0 if latency_ms < 100 else 10.0 if latency_ms < 1000 else 100.0 if latency_ms < 10000 else 1000.0
+
+
 def time_fault_of(value: float) -> str:
     """What is wrong with a response time, or nothing."""
     return "" if 0 <= value <= LONGEST_MS else time_fault(value)
+
+
+def check_rows(path: Path, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What of the rows the row of all requests contradicts, though both come of the same requests and clock.
+
+    Sentences on what may have been edited; ``ReadError`` for what no edit explains.
+    """
+    total = next((row for row in rows if row.is_total), None)
+    own = [row for row in rows if not row.is_total and row.count]
+    if total is None or not total.count or sum(row.count for row in own) != total.count:
+        return ()  # rows are missing, which the counts say
+    for row in own:
+        if (text := _contradiction(row, total)) is not None:
+            raise ReadError(f"{path}: line {row.line}: {text}, in line {total.line}; is the file damaged?")
+    if total.fault and not any(row.fault for row in own):
+        what = f"a response time of all is {total.fault}, and of no service"
+        raise ReadError(f"{path}: line {total.line}: {what}; is the file damaged?")
+    texts = []
+    for place, text, factor in _unlike(own, total):
+        if factor > ABSURD:
+            raise ReadError(f"{path}: {place}: {text}; is the file damaged?")
+        texts.append(f"{path.name}: {place}: {text}")
+    return tuple(texts)
+
+
+def _contradiction(row: Row, total: Row) -> str | None:
+    """How the response times of a service contradict those of all."""
+    if row.fault and not total.fault and not (row.fault == NEGATIVE and (total.lowest is None or total.lowest < 0)):
+        return f"a response time is {row.fault}, and none of all requests is"
+    return None
+
+
+def _unlike(own: Sequence[Row], total: Row) -> Iterator[tuple[str, str, float]]:
+    """Rates and averages that do not add up: the place, a sentence, and by which factor."""
+    for row in own:
+        if row.fault or row.rps is None or total.rps is None:
+            continue
+        # Locust divides the requests of every row by the same time
+        rps = total.rps * row.count / total.count
+        step = max(row.steps.get(Metric.RPS, 0.0), total.steps.get(Metric.RPS, 0.0))
+        if abs(row.rps - rps) > SAME_RATE * max(rps, row.rps) + step:
+            text = f"{row.count} requests at {row.rps:g} per second, and all {total.count} at {total.rps:g}"
+            yield f"line {row.line}", text, _factor(row.rps, rps)
+    averages = [(row.count, row.average) for row in own if row.average is not None]
+    if total.average is None or len(averages) < len(own):
+        return
+    mean = sum(count * average for count, average in averages) / total.count
+    if abs(mean - total.average) > SAME_AVERAGE * max(mean, total.average) + ROUNDING_MS:
+        text = f"the average of all is {total.average:g}, and the rows above make it {mean:g}"
+        yield f"line {total.line}", text, _factor(mean, total.average)
+
+
+def _factor(first: float, second: float) -> float:
+    return max(first, second) / min(first, second) if first and second else math.inf
 
 
 def title_of(quantile: float) -> str:

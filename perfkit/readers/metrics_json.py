@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from perfkit.document import DAY_MS, make_run_id, parse_time
+from perfkit.consistency import DAY_MS, stats_contradiction
+from perfkit.document import make_run_id, parse_time
 from perfkit.errors import NotComparable, ReadError, did_you_mean
 from perfkit.load_profile import LoadProfile
 from perfkit.model import LATENCY_METRICS, Metric, Run, ServiceStats, Severity, Validity
@@ -36,8 +36,6 @@ MOST: dict[str, float] = {  # what is beyond was not measured
     Metric.ERROR_RATE: 100.0,
     **dict.fromkeys(("total_requests", "total_failures"), 1e15),
 }
-ROUNDED_RATE_PCT = 0.051  # tenths of a percent
-ROUNDED_LATENCY = 1.1  # Locust's percentiles are rounded, its averages are not
 MOST_OTHERS = 1e9  # users, requests per second, seconds
 
 
@@ -140,41 +138,20 @@ def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
             raise ReadError(f"{place}: unknown key {key!r}{near}; rename or remove it")
     counts = {ours: _whole(item, theirs, place) for ours, theirs in COUNTS.items()}
     values: dict[str, Any] = {metric.value: _number(item, metric.value, place) for metric in Metric}
-    if None not in counts.values() and (counts["failures"] or 0) > (counts["count"] or 0):
-        raise ReadError(
-            f"{place}: total_failures: {counts['failures']:g} failures of {counts['count']:g} requests; mend the file"
-        )
-    _check_sense(values, counts, place)
+    duration = _number(item, "duration_s", place)
+    if duration == 0:
+        raise ReadError(f"{place}: duration_s: expected a number > 0, got {item['duration_s']!r}; mend the file")
+    _whole(item, "baseline_users", place)
+    whole = {name: None if number is None else int(number) for name, number in counts.items()}
+    stated = ServiceStats(whole["count"], whole["failures"], **values)
+    if (text := stats_contradiction(stated, duration)) is not None:
+        raise ReadError(f"{place}: {text}; mend the file")
     if counts["count"] is not None and counts["failures"] is None and values["error_rate_pct"] is not None:
         counts["failures"] = round(counts["count"] * values["error_rate_pct"] / 100.0)
     if values["error_rate_pct"] is None and counts["count"] and counts["failures"] is not None:
         values["error_rate_pct"] = 100.0 * counts["failures"] / counts["count"]
     whole = {name: None if number is None else int(number) for name, number in counts.items()}
     return ServiceStats(whole["count"], whole["failures"], **values, standard_errors=_errors(values, whole["count"]))
-
-
-def _check_sense(values: Mapping[str, float | None], counts: Mapping[str, float | None], place: str) -> None:
-    """``ReadError`` for percentiles that fall, and for an error rate that the counts deny."""
-    rising = sorted(
-        (metric for metric in Metric if metric.quantile is not None), key=lambda metric: metric.quantile or 0
-    )
-    known = [(metric.value, value) for metric in rising if (value := values[metric]) is not None]
-    for (low, before), (high, after) in pairwise(known):
-        if after < before:
-            raise ReadError(f"{place}: {high} is {after:g} and {low} is {before:g}: percentiles rise; mend the file")
-    average = values[Metric.AVG]
-    for metric in rising:
-        value, beyond = values[metric], 1 - (metric.quantile or 0)
-        # as large a share as lies beyond the percentile takes as long at least, and the average with it
-        if average is not None and value is not None and average * ROUNDED_LATENCY < beyond * value:
-            raise ReadError(
-                f"{place}: avg_latency_ms is {average:g}, too little for {metric.value} {value:g}: mend the file"
-            )
-    rate, count, failures = values[Metric.ERROR_RATE], counts["count"], counts["failures"]
-    if rate is not None and count and failures is not None and abs(rate - 100.0 * failures / count) > ROUNDED_RATE_PCT:
-        raise ReadError(
-            f"{place}: error_rate_pct is {rate:g}, and {failures:g} of {count:g} requests failed: mend the file"
-        )
 
 
 def _errors(values: Mapping[str, float | None], count: int | None) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from perfkit.consistency import run_contradiction
 from perfkit.load_profile import LoadProfile
 from perfkit.model import Check, ServiceStats, Severity
 from perfkit.stats.within_run import Burst, Drift, WithinRun
@@ -19,6 +20,7 @@ BURST_PCT = 20.0  # error rate in a stretch of the run ...
 BURST_FACTOR = 4.0  # ... and how many times that of the rest
 SILENCE_S = 2.0  # without any answer, while requests were under way ...
 SILENCE_GAPS = 20.0  # ... and so many times the usual distance between answers
+INCONSISTENT = "consistency"  # name of the check whether the numbers of a run contradict each other
 NO_SERVER_PCT = 1.0  # share of requests that met no server
 
 
@@ -130,11 +132,10 @@ def _drift(drift: Drift) -> Check:
 
 
 def _counts(services: Mapping[str, ServiceStats], duration_s: float | None) -> list[Check]:
-    bad = [name for name, stats in services.items() if (stats.failures or 0) > (stats.count or 0)]
     checks = []
-    if bad:
-        advice = "More failures than requests: the file contradicts itself."
-        checks.append(Check("counts", bad[0], "failures <= requests", Severity.INVALID, advice))
+    if (text := run_contradiction(services)) is not None:
+        advice = f"{text}: the numbers contradict each other. Mend the file, or measure again."
+        checks.append(Check(INCONSISTENT, text, "no contradiction", Severity.INVALID, advice))
     for name, stats in services.items():
         text = _rate_contradiction(name, stats, duration_s)
         if text is not None:
