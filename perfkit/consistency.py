@@ -165,16 +165,16 @@ def _of_judgement(finding: Finding, comparison: Comparison) -> Iterator[str]:
         shown = _judged(finding, comparison.rule, arithmetic.alpha)
         if shown is not None and arithmetic.verdict != shown and not acknowledged:
             yield f"arithmetic.verdict is {arithmetic.verdict}, and its numbers say {shown.value}"
-        if verdict.value == arithmetic.verdict:
-            return
-        claims_nothing = all(item.verdict is Verdict.INCONCLUSIVE for item in comparison.findings)
-        withdrawn = verdict is Verdict.INCONCLUSIVE and (finding.warnings or claims_nothing)
-        if not withdrawn and not (acknowledged and verdict is Verdict.NO_CHANGE):
-            yield f"verdict: is {verdict.value}, and its arithmetic says {arithmetic.verdict}"
-    elif verdict is not Verdict.INCONCLUSIVE and not finding.objective and not acknowledged:
-        shown = _judged(finding, comparison.rule, comparison.alpha)
-        if shown is not None and shown is not verdict:
-            yield f"verdict: is {verdict.value}, and its numbers say {shown.value}"
+        computed: str | None = arithmetic.verdict
+    else:
+        shown = None if finding.objective or acknowledged else _judged(finding, comparison.rule, comparison.alpha)
+        computed = shown.value if shown is not None else None
+    if computed is None or verdict.value == computed:
+        return
+    claims_nothing = all(item.verdict is Verdict.INCONCLUSIVE for item in comparison.findings)
+    withdrawn = verdict is Verdict.INCONCLUSIVE and (finding.warnings or claims_nothing)
+    if not withdrawn and not (acknowledged and verdict is Verdict.NO_CHANGE):
+        yield f"verdict: is {verdict.value}, and its numbers say {computed}"
 
 
 def _judged(finding: Finding, rule: str, alpha: float | None) -> Verdict | None:
@@ -206,6 +206,13 @@ def _of_arithmetic(finding: Finding, arithmetic: Arithmetic) -> Iterator[str]:
     """The steps of a judgement against each other, and against what the finding says of them."""
     if isinstance(arithmetic.levels, LevelArithmetic):
         yield from _of_levels(finding, arithmetic.levels, arithmetic.paired)
+        sides = (("baseline", arithmetic.baseline), ("candidate", arithmetic.candidate))
+        for (name, side), mean in zip(sides, arithmetic.levels.means, strict=True):
+            values = [value for value in side if value is not None]
+            if any(value <= 0 for value in values):
+                yield f"arithmetic.{name}: must be > 0"
+            elif values and _differ(sum(map(math.log, values)) / len(values), mean, 1.0):
+                yield f"arithmetic.{name} and arithmetic.levels.means: another mean"
     if isinstance(arithmetic.rates, RateArithmetic):
         yield from _of_rates(finding, arithmetic.rates)
 
@@ -225,6 +232,9 @@ def _of_levels(finding: Finding, levels: LevelArithmetic, paired: bool) -> Itera
     error = levels.sd * math.sqrt(sum(1.0 / count for count in levels.runs))
     if _differ(levels.error, error):
         yield f"arithmetic.levels.error is {levels.error:g}, and its runs make it {error:g}"
+    squares = levels.weight * levels.prior_sd**2 + sum(levels.squares) + levels.history_squares
+    if levels.df > 0 and _differ(levels.sd, max(math.sqrt(squares / levels.df), levels.floor_sd)):
+        yield f"arithmetic.levels.sd is {levels.sd:g}, and its squares make it another"
     half = levels.quantile * levels.error
     for name, end, log in (("ci_low", finding.ci_low, shift - half), ("ci_high", finding.ci_high, shift + half)):
         bound = 100.0 * math.expm1(log) if log < 700.0 else math.inf

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from nights import nights
@@ -463,3 +464,28 @@ def test_a_run_of_which_nothing_was_recorded_is_not_said_to_be_readable(tmp_path
     (folder / "started.json").write_text("{}")
     recording(folder / "requests.arrow", rng)
     assert _what_is_left(folder) == "the 240 requests that were recorded can be read, as an interrupted run"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda column: column.cast(pa.string()), "response_time_ms: expected numbers, got a column of string"),
+        (lambda column: pa.array([True] * len(column)), "response_time_ms: expected numbers, got a column of bool"),
+        (lambda column: pa.compute.multiply(column, 1000.0), "ms on average, and run.json says"),
+        (lambda column: pa.nulls(len(column), pa.float64()), "holds other requests than the summary was made of"),
+        (lambda column: None, "missing column response_time_ms"),
+    ],
+)
+def test_requests_of_other_types_or_sizes_are_refused(tmp_path, rng, change, told):
+    store = RunStore(tmp_path)
+    folder = tmp_path / store.add(run_from_requests(requests(rng, seconds=4), scenario="api"))
+    plain = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(dump_json({name: plain[name] for name in plain if name != "seal"}))
+    table = pq.read_table(folder / "requests.parquet")
+    at = table.column_names.index("response_time_ms")
+    column = change(table["response_time_ms"])
+    table = table.remove_column(at) if column is None else table.set_column(at, "response_time_ms", column)
+    pq.write_table(table, folder / "requests.parquet")
+    for opened in (read_run(folder), store.get(folder.name)):
+        with pytest.raises(ReadError, match=f"requests.parquet: .*{told}"):
+            opened.requests()

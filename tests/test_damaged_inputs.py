@@ -26,6 +26,7 @@ OLD = Path(__file__).parent / "written_by_0_1_0"
 API = [f"20251017T17{minute}04Z-api-" for minute in ("30", "35", "40", "45", "50")]
 LAST = "20251017T175504Z-api-b508"
 SHOP = "20251018T143004Z-shop-be8a"
+OTHER_SHOP = "20251017T143004Z-shop-1727"
 NESTED = "<nested>"  # takes the place of a value: a hundred thousand brackets
 DIGITS = "<digits>"  # five thousand of them
 BAD_VALUES = [None, True, -1, -0.5, 1e300, 10**30, "", "x", [], {}, [3], {"a": 3}, NESTED, DIGITS, "<1e999>", "<NaN>"]
@@ -229,3 +230,120 @@ def test_the_whole_files_are_read(at_work):
         for argv in every:
             code, _, err = at_work.try_command(name, at_work.whole[name], argv)
             assert code in (0, 1, 3), (argv, err)
+
+
+# Numbers that contradict each other -----------------------------------------------------------------------------------
+
+
+def changed_at(document, path, value):
+    """A copy of a JSON document with another value at a path."""
+    plain = json.loads(document)
+    at = plain
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return json.dumps(plain).encode()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("rps", 0, "api_gateway: rps is 0, and there were 1500 requests; mend the file"),
+        ("duration_s", 0, "api_gateway: duration_s: expected a number > 0, got 0; mend the file"),
+        ("total_requests", 0, "api_gateway: 15 failures of 0 requests; mend the file"),
+        ("baseline_users", 2.5, "api_gateway: baseline_users: expected a whole number, got 2.5"),
+        ("error_rate_pct", 9, "api_gateway: error_rate_pct is 9, and 15 of 1500 requests failed"),
+    ],
+)
+def test_a_metrics_file_does_not_contradict_itself(at_work, field, value, told):
+    content = changed_at(at_work.whole["metrics.json"], ("api_gateway", field), value)
+    for argv in at_work.commands["metrics.json"]:
+        code, _, err = at_work.try_command("metrics.json", content, argv)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"metrics.json: {told}" in err
+
+
+def unsealed(document):
+    plain = json.loads(document)
+    return json.dumps({key: value for key, value in plain.items() if key != "seal"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("error_rate_pct", 99.0, "error_rate_pct is 99, and "),
+        ("p99_latency_ms", 0.5, "p99_latency_ms is 0.5 and p95_latency_ms is "),
+        ("avg_latency_ms", 0.01, "avg_latency_ms is 0.01, too little for p50_latency_ms"),
+        ("rps", 0.0, "rps is 0, and there were "),
+        ("failures", 10**9, "1000000000 failures of "),
+        (None, 1e9, "duration_s is 1e+09, and "),
+        (None, 1e-4, "duration_s is 0.0001, and "),
+        (None, 0.0, "duration_s: must be > 0, got 0.0"),
+    ],
+)
+def test_a_run_without_a_seal_does_not_contradict_itself(at_work, field, value, told):
+    name = f"runs/{LAST}/run.json"
+    whole = unsealed(at_work.whole[name])
+    service = next(iter(json.loads(whole)["services"]))
+    content = changed_at(whole, ("services", service, field) if field else ("duration_s",), value)
+    compared = next(argv for argv in at_work.commands[name] if argv[0] == "compare")
+    for argv, right in ((compared, 2), (("runs", "list"), 0), (("changes", "api"), 0)):
+        code, out, err = at_work.try_command(name, content, argv)
+        assert code == right, err
+        assert told in " ".join((out + err).split())
+        assert LAST in out + err
+    assert at_work.try_command(name, whole, compared)[0] in (0, 1)
+
+
+def test_a_run_without_a_seal_has_as_many_requests_as_it_says(at_work):
+    name = f"runs/{SHOP}/run.json"
+    plain = json.loads(unsealed((at_work.folder / name).read_bytes()))
+    stats = next(iter(plain["services"].values()))
+    stats["count"] += 10 * stats["count"]
+    stats["error_rate_pct"] = 100.0 * stats["failures"] / stats["count"]
+    at_work.whole.setdefault(name, (at_work.folder / name).read_bytes())
+    code, out, _ = at_work.try_command(name, json.dumps(plain).encode(), ("compare", OTHER_SHOP, "--candidate", SHOP))
+    assert code == 3
+    assert "one of them was changed" in " ".join(out.split())
+
+
+RESULT = "compare.json"
+
+
+def test_no_verdict_of_a_result_can_be_turned(at_work):
+    """The verdict of the whole and of each finding, to each of the four others: refused by every command."""
+    whole, passed, tried = at_work.whole[RESULT], [], 0
+    plain = json.loads(whole)
+    verdicts = ("regression", "improvement", "no_change", "inconclusive", "invalid")
+    places = [("verdict",), *(("findings", at, "verdict") for at in range(len(plain["findings"])))]
+    for path in places:
+        for verdict in verdicts:
+            content = changed_at(whole, path, verdict)
+            if json.loads(content) == plain:
+                continue
+            tried += 1
+            code, _, err = at_work.try_command(RESULT, content, ("summary", RESULT, "--verdict"))
+            if code != 2 or not err.startswith(f"perfkit: {RESULT}: "):
+                passed.append((path, verdict, code))
+    assert tried == 4 * len(places)
+    assert not passed
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("baseline", 1e-3),
+        ("candidate", 1e6),
+        ("change_pct", -99.0),
+        ("change_abs", 1e6),
+        ("ci_low", 1e5),
+        ("ci_high", -99.5),
+        ("p_adjusted", 0.0),
+    ],
+)
+def test_no_number_of_a_finding_can_be_turned(at_work, field, value):
+    content = changed_at(at_work.whole[RESULT], ("findings", 0, field), value)
+    for argv in at_work.commands[RESULT]:
+        code, _, err = at_work.try_command(RESULT, content, argv)
+        assert (code, err.count("\n")) == (2, 1), (argv, err)
+        assert f"{RESULT}: findings.0: " in err

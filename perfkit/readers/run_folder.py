@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from perfkit.codec import decode, parse_json, read_bytes, read_json
-from perfkit.document import Seal, read_stored, run_from_document
+from perfkit.document import Seal, Stored, read_stored, run_from_document
 from perfkit.errors import ReadError
 from perfkit.model import Check, Run, Severity, Validity
 from perfkit.omissions import leave_out
@@ -35,6 +35,7 @@ DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.p
 NOTE_SCHEMA = "perfkit.quarantine/1"
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
+UNLIKE_MEAN = 10.0  # times: a summary leaves the warm-up out
 CONTROL_GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -57,7 +58,28 @@ def read(path: Path) -> Run:
     stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
     loader = (lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
-    return _unless_set_aside(replace(stored.run, source=str(folder), load_requests=loader), folder)
+    validity = Validity((*stored.run.validity.checks, *count_checks(parquet, stored)))
+    run = replace(stored.run, source=str(folder), load_requests=loader, validity=validity)
+    return _unless_set_aside(run, folder)
+
+
+def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
+    """Of a run without a seal: whether its requests are as many as ``run.json`` says."""
+    counts = [stats.count for stats in stored.run.services.values()]
+    if stored.seal is not None or None in counts or not parquet.is_file():
+        return ()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_metadata(parquet).num_rows
+    except (pa.ArrowException, *UNREADABLE):
+        return ()  # said where requests are needed
+    counted = sum(count or 0 for count in counts)
+    if rows == counted:
+        return ()
+    advice = f"{parquet.name} holds {rows:,} requests and {DOCUMENT} was made of {counted:,}: one of them was changed."
+    return (Check("counts", counted, rows, Severity.INVALID, f"{advice} Bring both back from a copy of the store."),)
 
 
 def _unless_set_aside(run: Run, folder: Path) -> Run:
@@ -134,6 +156,7 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
             table = file.read()
         if not is_sealed:
             table.validate(full=True)
+            _check_types(parquet, table.schema)
         frame = redact_requests(table.to_pandas())
     except (pa.ArrowException, *UNREADABLE) as error:
         raise ReadError(f"{parquet}: cannot be read: {_first_line(error)}") from error
@@ -197,6 +220,16 @@ def free_memory() -> int:
     return max(free, 0)
 
 
+def _check_types(parquet: Path, schema: Any) -> None:
+    """Times are numbers: what reads as one (text, decimals, booleans) was not written by perfkit."""
+    import pyarrow as pa
+
+    if "response_time_ms" in schema.names:
+        kind = schema.field("response_time_ms").type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise ReadError(f"{parquet}: response_time_ms: expected numbers, got a column of {str(kind)[:100]}")
+
+
 def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
     """Of a file without a seal: the requests that were summed up, or as many."""
     try:
@@ -212,6 +245,13 @@ def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
     there = {name: (int(counts[code]), int(failures[code])) for code, name in enumerate(columns.names)}
     if there != {name: (stats.count, stats.failures) for name, stats in run.services.items()}:
         raise ReadError(f"{parquet}: holds other requests than the summary was made of")
+    means = np.bincount(columns.codes, columns.response_time_ms, minlength=size) / np.maximum(counts, 1)
+    for name, mean in zip(columns.names, means.tolist(), strict=True):
+        average = run.services[name].avg_latency_ms
+        if average and not 1 / UNLIKE_MEAN <= mean / average <= UNLIKE_MEAN:
+            raise ReadError(
+                f"{parquet}: the requests of {name} take {mean:g} ms on average, and {DOCUMENT} says {average:g} ms"
+            )
 
 
 def _read_killed(folder: Path) -> Run:

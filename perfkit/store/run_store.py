@@ -14,7 +14,7 @@ from perfkit.codec import parse_json
 from perfkit.document import Stored, dump_json, parse_run, read_stored, slug
 from perfkit.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model import Metric, Run, Validity
-from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, quarantine_check
+from perfkit.readers.run_folder import DOCUMENT, REQUESTS, STARTED, count_checks, quarantine_check
 from perfkit.store import quarantine as notes
 from perfkit.store.index import Index, current_index
 from perfkit.store.place import CLAIM, Parcel, full_address, open_place, public_address
@@ -149,7 +149,8 @@ class RunStore:
         parquet = f"{run_id}/{REQUESTS}"
         loader = (lambda: self._read_requests(parquet, stored)) if self._has_requests(parquet) else None
         note = self._note_on(run_id)
-        checks = (*stored.run.validity.checks, *([quarantine_check(note.reason)] if note else []))
+        counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
+        checks = (*stored.run.validity.checks, *counted, *([quarantine_check(note.reason)] if note else []))
         return replace(
             stored.run, id=run_id, source=self.place.where(run_id), load_requests=loader, validity=Validity(checks)
         )
