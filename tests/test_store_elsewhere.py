@@ -9,7 +9,7 @@ import pytest
 from object_store import forget_connections, make_bucket, object_store
 from samples import plain_stats, requests, run
 
-from perfkit import RunStore, StoreError, run_from_requests
+from perfkit import ReadError, RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
 
 
@@ -94,3 +94,41 @@ def test_the_extra_that_is_missing_is_named():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtra: s3://team/runs: needs the package s3fs" in done.stderr
     assert "install perfkit with the extra `s3`: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content[: len(content) // 2], "not JSON: it ends in the middle"),
+        (lambda content: b"", "not JSON: it ends in the middle"),
+        (
+            lambda content: content.replace(b'"seal"', b'"label"').replace(
+                b'"error_rate_pct": ', b'"error_rate_pct": 9'
+            ),
+            "",
+        ),
+    ],
+    ids=["half", "empty", "no seal, other rate"],
+)
+def test_a_damaged_object_is_named_and_the_others_are_read(url, rng, change, told):
+    store = RunStore(url)
+    kept = store.add(run_from_requests(requests(rng), scenario="api"))
+    bad = store.add(run_from_requests(requests(rng), scenario="api"))
+    path = f"{bad}/run.json"
+    store.place.write(path, change(store.place.read(path)))
+    with pytest.raises(ReadError, match=f"{bad}/run.json: .*{told or 'requests failed'}"):
+        RunStore(url).get(bad)
+    again = RunStore(url)
+    assert list(again.runs()["id"]) == [kept]
+    assert list(again.broken()) == [bad]
+
+
+def test_damaged_requests_in_an_object_store_are_refused(url, rng):
+    store = RunStore(url)
+    run_id = store.add(run_from_requests(requests(rng), scenario="api"))
+    path = f"{run_id}/requests.parquet"
+    content = bytearray(store.place.read(path))
+    content[len(content) // 2] ^= 1
+    store.place.write(path, bytes(content))
+    with pytest.raises(ReadError, match="is not the file that was written"):
+        RunStore(url).get(run_id).requests()
