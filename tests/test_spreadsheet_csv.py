@@ -228,3 +228,25 @@ def test_a_header_of_no_table_is_nothing_special(tmp_path):
     assert isinstance(header_of(tmp_path / "x"), list)
     (tmp_path / "y").write_bytes(b"")
     assert header_of(tmp_path / "y") == []
+
+
+@pytest.mark.parametrize(
+    ("title", "cell", "says"),
+    [
+        ("Requests/s", "", "line 3: requests/s is empty, and there were "),
+        ("Requests/s", "0", "line 3: .* requests at 0 per second, and all "),
+        ("Requests/s", "1e9", r"line 3: .* requests at 1e\+09 per second, and all "),
+        ("Average Response Time", "", "line 3: average response time is empty, and there were "),
+        (
+            "Average Response Time",
+            "nan",
+            "line 3: a response time is not a number, and none of all requests is, in line 5",
+        ),
+        ("Average Response Time", "inf", "line 3: a response time is infinite, and none of all requests is, in line 5"),
+        ("100%", "1e9", "line 3: (100%|a response time) is "),
+    ],
+)
+def test_a_row_that_the_row_of_all_contradicts_is_refused(main, rows, title, cell, says):
+    rows[2][rows[0].index(title)] = cell
+    with pytest.raises(ReadError, match=says):
+        read_run(save(main, rows))
