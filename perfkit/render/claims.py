@@ -117,7 +117,7 @@ def _of_history(result: Result) -> Iterator[Claim]:
         doubt = f" {alert['doubt']}" if alert.get("doubt") else ""
         word = Verdict.INCONCLUSIVE if alert.get("open") else Verdict.NO_CHANGE
         yield Claim(Verdict.REGRESSION if alert["fails"] else word, clean(f"{event.headline}{again}{since}{doubt}"))
-    yield from (Claim(Verdict.NO_CHANGE, clean(text)) for text in missing_texts(result))
+    yield from (Claim(Verdict.INCONCLUSIVE, clean(text)) for text in missing_texts(result))
     if result.verdict is Verdict.INVALID:
         yield Claim(Verdict.INVALID, "None of its runs is valid: there is nothing to judge.")
     elif not news and result.verdict is Verdict.INCONCLUSIVE:
