@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from noise import WATCHED
 from samples import run, stats
 
-from perfkit.history.against import judge_history
-from perfkit.history.events import find_events
-from perfkit.history.selection import Past
+from perfkit.config.policy import Policy
+from perfkit.history.change_events import find_events
+from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import Past
 from perfkit.history.timeline import timeline_of
-from perfkit.model import Run, Verdict
-from perfkit.policy import Policy
-from perfkit.store import RunStore
+from perfkit.model.records import Run, Verdict
+from perfkit.runs.store import RunStore
 
 SERVICES = {"api_gateway": 20.0, "rag_service": 90.0, "mcp_server": 240.0}
 

@@ -30,7 +30,7 @@ from noise import NOISE, WATCHED
 from test_exchangeable import EXCHANGEABLE
 
 from perfkit.stats.changepoints import find_change_points
-from perfkit.stats.watch import watch_history
+from perfkit.stats.sequential import watch_history
 
 MARGIN = 5
 Detector = Callable[[list[list[float]]], tuple[list[list[int]], float]]

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from perfkit.history.events import Event, find_events
+from perfkit.history.change_events import Event, find_events
 from perfkit.history.timeline import Moment, Timeline
-from perfkit.model import Metric
+from perfkit.model.records import Metric
 
 RUNS, SERVICES, AT, NOISE, CORRELATION, OUTLIERS = 120, 10, 60, 0.02, 0.3, 0.02
 METRICS = (Metric.AVG, Metric.P50, Metric.P95, Metric.P99)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from perfkit.config import Scenario
-from perfkit.load.locust import Distribution, free_port
-from perfkit.load.scenario_run import run_scenario
-from perfkit.store import RunStore
+from perfkit.config.settings import Scenario
+from perfkit.loadgen.locust_command import Distribution, free_port
+from perfkit.loadgen.run import run_scenario
+from perfkit.runs.store import RunStore
 
 SERVER = """
 import asyncio, socket, sys

@@ -215,7 +215,7 @@ def memory(requests: int) -> None:
         from locust.env import Environment
 
         sys.path.insert(0, str(ROOT))
-        from perfkit.load.recorder import BUFFER
+        from perfkit.loadgen.recorder import BUFFER
 
         environment = Environment(events=events)
         environment.create_local_runner()

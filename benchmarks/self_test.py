@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perfkit import Policy, compare, read_run
-from perfkit.load.service_model import Change
-from perfkit.load.simulate import simulate_requests
-from perfkit.model import Metric, Run, Verdict
-from perfkit.readers.requests_frame import run_from_requests
-from perfkit.selftest import Task, builds, self_test
+from perfkit.cli import selftest
+from perfkit.cli.selftest import Task, self_test
+from perfkit.loadgen.demo_services import Change
+from perfkit.loadgen.simulate import simulate_requests
+from perfkit.model.records import Metric, Run, Verdict
+from perfkit.runs.requests import run_from_requests
 
 METRICS = (Metric.AVG, Metric.P50, Metric.P95, Metric.RPS)
 POLICIES = {"default policy": Policy(), "fixed limits (threshold)": Policy(rule="threshold")}
@@ -54,19 +55,19 @@ def real(count: int) -> list[Sides]:
             runs = [read_run(path) for path in sorted((Path(folder) / "runs").iterdir()) if path.name[0] != "."]
         wrong = [f"{trial.name}: {trial.got}. {trial.advice}" for trial in said.trials if not trial.ok]
         print(f"{number + 1}: {time.monotonic() - begun:.0f} s, second look: {again}, wrong: {wrong}", flush=True)
-        found.append({name: [run for run in runs if run.labels["build"] == name] for name in builds.ROUND})
+        found.append({name: [run for run in runs if run.labels["build"] == name] for name in selftest.ROUND})
     return found
 
 
 def simulated(count: int, noise: float) -> list[Sides]:
     """The same load simulated, every run at a level of its own, and no common luck: harder than the real thing."""
-    scenario = builds.scenario()
+    scenario = selftest.scenario()
     found = []
     for number in range(count):
-        sides: dict[str, list[Run]] = {name: [] for name in builds.ROUND}
-        for place in range(2 * len(builds.ROUND)):
-            name = builds.ROUND[place % len(builds.ROUND)]
-            slower = {builds.SERVICE: Change(slower_pct=100.0)} if name == builds.SLOWER else {}
+        sides: dict[str, list[Run]] = {name: [] for name in selftest.ROUND}
+        for place in range(2 * len(selftest.ROUND)):
+            name = selftest.ROUND[place % len(selftest.ROUND)]
+            slower = {selftest.SERVICE: Change(slower_pct=100.0)} if name == selftest.SLOWER else {}
             seed = number * 97 + place
             frame = simulate_requests(
                 scenario, seed, started_at=datetime.now(UTC), changes=slower, run_to_run_pct=noise
@@ -78,10 +79,10 @@ def simulated(count: int, noise: float) -> list[Sides]:
 
 def report(found: list[Sides]) -> None:
     for title, policy in POLICIES.items():
-        missed = _told([not _red(sides, builds.SLOWER, policy) for sides in found])
-        alarms = _told([_red(sides, builds.IDENTICAL, policy) for sides in found])
+        missed = _told([not _red(sides, selftest.SLOWER, policy) for sides in found])
+        alarms = _told([_red(sides, selftest.IDENTICAL, policy) for sides in found])
         print(f"{title}: {len(found)} looks; slowdown missed in {missed}, identical builds called in {alarms}")
-    for name in (builds.SLOWER, builds.IDENTICAL):
+    for name in (selftest.SLOWER, selftest.IDENTICAL):
         for metric in METRICS:
             effects = [effect for sides in found if (effect := _effect(sides, name, metric)) is not None]
             if len(effects) > 1:
@@ -100,13 +101,13 @@ def _told(wrong: list[bool]) -> str:
 
 
 def _red(sides: Sides, name: str, policy: Policy) -> bool:
-    return compare(sides[builds.BASELINE], sides[name], policy=policy).verdict is Verdict.REGRESSION
+    return compare(sides[selftest.BASELINE], sides[name], policy=policy).verdict is Verdict.REGRESSION
 
 
 def _effect(sides: Sides, name: str, metric: Metric) -> float | None:
     levels = []
-    for side in (builds.BASELINE, name):
-        values = [run.services[builds.SERVICE].value(metric) for run in sides[side]]
+    for side in (selftest.BASELINE, name):
+        values = [run.services[selftest.SERVICE].value(metric) for run in sides[side]]
         if any(not value for value in values):
             return None
         levels.append(statistics.fmean(math.log(value) for value in values if value))

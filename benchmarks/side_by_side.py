@@ -17,13 +17,12 @@ import time
 from collections import Counter
 from dataclasses import replace
 
-from perfkit.config import BUILT_IN
-from perfkit.load.scenario_run import aimed_at
-from perfkit.load.service_model import Change
-from perfkit.load.services import start_services
-from perfkit.model import Verdict
-from perfkit.policy import Policy
-from perfkit.side_by_side import MOST_PAIRS, Plan, SideBySide
+from perfkit.config.policy import Policy
+from perfkit.config.settings import BUILT_IN
+from perfkit.loadgen.ab_test import MOST_PAIRS, Plan, SideBySide
+from perfkit.loadgen.demo_services import Change, start_services
+from perfkit.loadgen.run import aimed_at
+from perfkit.model.records import Verdict
 
 NEIGHBOUR = """
 import random, time

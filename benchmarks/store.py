@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perfkit.load_profile import LoadProfile
-from perfkit.model import Metric, Run, ServiceStats, Validity
-from perfkit.store.sealed import document_of
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import Metric, Run, ServiceStats, Validity
+from perfkit.runs.run_folder import document_of
 
 SERVICES, SCENARIOS, TEMPLATES = 20, 5, 50
 BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
@@ -109,7 +109,7 @@ def main(count: int) -> None:
         write_runs(folder, 0, count)
         floor = asked(FLOOR, folder)
         begin = time.perf_counter()
-        asked("from perfkit.store import RunStore; import sys; RunStore(sys.argv[1]).index()", folder)
+        asked("from perfkit.runs.store import RunStore; import sys; RunStore(sys.argv[1]).index()", folder)
         cold = time.perf_counter() - begin
         warm = asked(ASK, folder)
         write_runs(folder, count, 1)

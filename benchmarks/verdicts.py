@@ -26,8 +26,8 @@ import pandas as pd
 from scipy import stats
 
 from perfkit import Metric, Policy, Run, Verdict, compare, read_run, run_from_requests
-from perfkit.judge.whole_run import NAME
-from perfkit.model import LATENCY_METRICS
+from perfkit.analysis.evidence import NAME
+from perfkit.model.records import LATENCY_METRICS
 
 SIZES = ((5, 3), (9, 1), (3, 1), (1, 1))
 STRICT = Policy(tolerance={metric.value: 3.0 for metric in Metric if metric is not Metric.ERROR_RATE})

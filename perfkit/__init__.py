@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perfkit.errors import (
+    from perfkit.analysis.compare import compare
+    from perfkit.config.policy import Policy
+    from perfkit.model.errors import (
         DeliveryError,
         HistoryError,
         LoadError,
@@ -25,19 +27,20 @@ if TYPE_CHECKING:
         UnknownFormat,
         UnsetVariable,
     )
-    from perfkit.load_profile import LoadProfile
-    from perfkit.model import Comparison, Finding, Metric, Run, ServiceStats, Validity, Verdict
-    from perfkit.policy import Policy
-    from perfkit.readers import read_run, run_from_requests
+    from perfkit.model.load_profile import LoadProfile
+    from perfkit.model.records import Comparison, Finding, Metric, Run, ServiceStats, Validity, Verdict
+    from perfkit.runs.read import read_run
+    from perfkit.runs.requests import run_from_requests
+    from perfkit.runs.store import RunStore
     from perfkit.stats.changepoints import ChangePoint, find_change_points
-    from perfkit.stats.watch import Watch, watch_history
-    from perfkit.store import RunStore
-    from perfkit.workflow import compare
+    from perfkit.stats.sequential import Watch, watch_history
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "perfkit.errors": (
+    "perfkit.analysis.compare": ("compare",),
+    "perfkit.config.policy": ("Policy",),
+    "perfkit.model.errors": (
         "DeliveryError",
         "HistoryError",
         "LoadError",
@@ -53,8 +56,8 @@ _HOMES = {
         "UnknownFormat",
         "UnsetVariable",
     ),
-    "perfkit.load_profile": ("LoadProfile",),
-    "perfkit.model": (
+    "perfkit.model.load_profile": ("LoadProfile",),
+    "perfkit.model.records": (
         "Comparison",
         "Finding",
         "Metric",
@@ -63,12 +66,17 @@ _HOMES = {
         "Validity",
         "Verdict",
     ),
-    "perfkit.policy": ("Policy",),
-    "perfkit.readers": ("read_run", "run_from_requests"),
-    "perfkit.stats.changepoints": ("ChangePoint", "find_change_points"),
-    "perfkit.stats.watch": ("Watch", "watch_history"),
-    "perfkit.store": ("RunStore",),
-    "perfkit.workflow": ("compare",),
+    "perfkit.runs.read": ("read_run",),
+    "perfkit.runs.requests": ("run_from_requests",),
+    "perfkit.runs.store": ("RunStore",),
+    "perfkit.stats.changepoints": (
+        "ChangePoint",
+        "find_change_points",
+    ),
+    "perfkit.stats.sequential": (
+        "Watch",
+        "watch_history",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

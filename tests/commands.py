@@ -15,7 +15,7 @@ from samples import EPOCH, known_answer_files, requests
 import perfkit.cli
 from perfkit import run_from_requests
 from perfkit.cli import main
-from perfkit.store import RunStore
+from perfkit.runs.store import RunStore
 
 SETTINGS = """
 [scenario.shop]

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 from urllib.parse import parse_qs, urlsplit
 
-from perfkit.load.locust import LocustCommand
+from perfkit.loadgen.locust_command import LocustCommand
 
 
 class _Handler(BaseHTTPRequestHandler):

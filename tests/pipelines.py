@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from samples import REPOSITORY
 
-from perfkit.load.own_wheel import own_files, write_wheel
+from perfkit.loadgen.container import own_files, write_wheel
 
 ACTION = yaml.safe_load((REPOSITORY / "action.yml").read_text(encoding="utf-8"))
 PROVIDED = ("actions/checkout", "actions/setup-python", "actions/cache")  # what the test has done already

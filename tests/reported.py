@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from perfkit.config.policy import Policy
+from perfkit.history.monitor import watch_timeline
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.history.trend import trend_of
-from perfkit.history.watching import watch_timeline
-from perfkit.model import LATENCY_METRICS, Metric
-from perfkit.policy import Policy
+from perfkit.model.records import LATENCY_METRICS, Metric
 
 TODAY = datetime(2026, 11, 25, tzinfo=UTC).date()
 HOSTILE = (

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from perfkit.document import make_run_id
-from perfkit.load_profile import LoadProfile
-from perfkit.model import LATENCY_METRICS, Metric, Run, ServiceStats, Validity
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LATENCY_METRICS, Metric, Run, ServiceStats, Validity
+from perfkit.model.serialization import make_run_id
 
 EPOCH = 1_760_711_404.0  # 2025-10-17T14:30:04Z
 SERVICES = {"api_gateway": 20.0, "rag_service": 90.0, "mcp_server": 240.0}  # medians in ms

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from nights import nights, said, stored
 
-from perfkit.config import Scenario
-from perfkit.errors import ReadError, SettingsError, StoreError
-from perfkit.history.selection import Past, select
-from perfkit.history.survey import stored_timelines
+from perfkit.config.settings import Scenario
+from perfkit.history.run_selector import Past, select
 from perfkit.history.timeline import load_timeline
-from perfkit.load.revision import revision_of_ref
-from perfkit.load.scenario_run import _intent
-from perfkit.side_by_side import both_targets
+from perfkit.history.trend import stored_timelines
+from perfkit.loadgen.ab_test import both_targets
+from perfkit.loadgen.revision import revision_of_ref
+from perfkit.loadgen.run import _intent
+from perfkit.model.errors import ReadError, SettingsError, StoreError
 
 SLOW = 1.6
 

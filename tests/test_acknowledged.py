@@ -11,13 +11,13 @@ from nights import nights, said, stored
 from samples import side
 
 from perfkit import Policy, ReadError, RunStore
-from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement, match, softened
-from perfkit.history.against import judge_history
-from perfkit.history.events import Event, Movement, find_events
-from perfkit.history.recognising import acknowledge
-from perfkit.history.selection import Past, select
+from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement, match, softened
+from perfkit.history.change_events import Event, Movement, find_events
+from perfkit.history.curation import acknowledge
+from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import Past, select
 from perfkit.history.timeline import Moment, timeline_of
-from perfkit.model import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
+from perfkit.model.records import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
 from perfkit.stats.changepoints import ChangePoint
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

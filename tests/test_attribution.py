@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from perfkit.history.attribution import MOST_COMMITS, Attribution, attribute, commits_between
-from perfkit.history.events import Event, Movement
+from perfkit.history.change_events import Event, Movement
+from perfkit.history.commits import MOST_COMMITS, Attribution, attribute, commits_between
 from perfkit.history.timeline import Moment
-from perfkit.model import Metric
+from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
 
 

@@ -9,14 +9,13 @@ from samples import plain_stats
 from samples import run as make_run
 
 from perfkit import Policy, RunStore
-from perfkit.audit import CHECKS, Grade, audit_settings
 from perfkit.cli import check as command
-from perfkit.config import BUILT_IN, Settings, load_settings
-from perfkit.history.acknowledged import AcknowledgedFile
-from perfkit.history.pinning import pin_runs
-from perfkit.history.recognising import acknowledge
-from perfkit.history.selection import Past
-from perfkit.model import Check, Severity, Validity
+from perfkit.cli.audit import CHECKS, Grade, audit_settings
+from perfkit.config.settings import BUILT_IN, Settings, load_settings
+from perfkit.history.acknowledgements import AcknowledgedFile
+from perfkit.history.curation import acknowledge, pin_runs
+from perfkit.history.run_selector import Past
+from perfkit.model.records import Check, Severity, Validity
 
 HOSTILE = "</script>![x](javascript:1)|@everyone\r\n\u202e" + "x" * 10_000
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
@@ -74,7 +73,7 @@ def test_a_store_that_cannot_be_written_is_an_error(house, monkeypatch):
     def refuse(**_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("perfkit.audit.stored.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("perfkit.cli.audit.tempfile.TemporaryFile", refuse)
     ((_, grade, text, advice),) = told(audit(house), "store")
     assert (grade, text) == ("error", "cannot be written: Read-only file system")
     assert "could not keep what it measures" in advice

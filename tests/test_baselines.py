@@ -9,12 +9,11 @@ import pytest
 from nights import nights, said, stored
 
 from perfkit import Policy, ReadError, StoreError
-from perfkit.history.against import judge_history
 from perfkit.history.baselines import Baselines, find_named, parse_day, pin, read_pinned
-from perfkit.history.creep import creep_of
-from perfkit.history.pinning import accept, pin_runs, standing
-from perfkit.history.selection import Past, select
-from perfkit.model import Check, Severity, Validity
+from perfkit.history.curation import accept, pin_runs, standing
+from perfkit.history.gate import creep_of, judge_history
+from perfkit.history.run_selector import Past, select
+from perfkit.model.records import Check, Severity, Validity
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))

@@ -21,15 +21,14 @@ from object_store import make_bucket, object_store
 from samples import REPOSITORY, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
-from perfkit.batch import make_all, orders_of
-from perfkit.batch.orders import Wish
-from perfkit.cli.report_all import exit_code
-from perfkit.errors import SettingsError
-from perfkit.load_profile import LoadProfile
-from perfkit.model import Check, Severity, Validity, Verdict
-from perfkit.overview import Entry, Outcome, Overview, read_overview
-from perfkit.render.index_page import index_page
-from perfkit.workflow import load_runs
+from perfkit.cli.report import exit_code
+from perfkit.history.run_names import load_runs
+from perfkit.model.errors import SettingsError
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import Check, Severity, Validity, Verdict
+from perfkit.report.batch import Wish, make_all, orders_of
+from perfkit.report.index import index_page
+from perfkit.report.report_set import Entry, Outcome, Overview, read_overview
 
 HOSTILE = '../<script>alert(1)</script> "@everyone" | \u202e![x](javascript:alert(1))'
 NOW = datetime(2026, 11, 25, tzinfo=UTC)

@@ -11,16 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.bisect.order import Log, Order, Question, Step, question_of
-from perfkit.bisect.repository import bisection, marks, suspects, under_test
-from perfkit.bisect.search import search
-from perfkit.bisect.step import build, judge_commit
 from perfkit.cli import main
-from perfkit.config import Scenario
-from perfkit.errors import HistoryError, LoadError
-from perfkit.model import Finding, Verdict
-from perfkit.policy import Policy
-from perfkit.side_by_side import Plan
+from perfkit.config.policy import Policy
+from perfkit.config.settings import Scenario
+from perfkit.loadgen.ab_test import Plan
+from perfkit.loadgen.bisect import (
+    Log,
+    Order,
+    Question,
+    Step,
+    bisection,
+    build,
+    judge_commit,
+    marks,
+    question_of,
+    search,
+    suspects,
+    under_test,
+)
+from perfkit.model.errors import HistoryError, LoadError
+from perfkit.model.records import Finding, Verdict
 
 SERVICE = """
 import http.server, sys, time
@@ -194,7 +204,7 @@ def test_a_stopped_search_leaves_only_its_log(repository, number):
     asked = order(folder, commits, log_path=folder.parent / "log.jsonl")
     known(asked.log, commits[-1:], ["bad"])
     code = (
-        "import pickle, sys; from perfkit.bisect.search import search\n"
+        "import pickle, sys; from perfkit.loadgen.bisect import search\n"
         "search(pickle.load(sys.stdin.buffer), lambda text: print(text, file=sys.stderr, flush=True))"
     )
     process = subprocess.Popen(

@@ -15,21 +15,21 @@ from closed_queue import SERVICE_S, THINK_S, WORKERS, stored_ramp, true_capacity
 from samples import requests, run, stats
 
 from perfkit import LoadProfile, NotComparable, ReadError, RunStore, SettingsError, Verdict, run_from_requests
-from perfkit.capacity import ALL, capacity_of
+from perfkit.analysis.capacity import ALL, capacity_of
 from perfkit.cli import main
-from perfkit.readers.generator import read_users
-from perfkit.render import (
+from perfkit.history.run_names import load_runs
+from perfkit.report.capacity import (
     capacity_banner,
     capacity_table,
     changes_by_load,
     differences_table,
+    format_estimate,
     load_curves,
     scalability_table,
 )
-from perfkit.render.capacity import format_estimate
-from perfkit.render.page import Note
+from perfkit.report.html import Note
+from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import Estimate
-from perfkit.workflow import load_runs
 
 HOSTILE = "</script><script>window.pwned=1</script>"
 KNEE = WORKERS / SERVICE_S * (SERVICE_S + THINK_S)

@@ -12,12 +12,9 @@ from samples import run
 from scipy.stats import binom
 
 from perfkit import Verdict
-from perfkit.capacity.comparison import CAPACITY, KNEE, compare_service, judged, overall
-from perfkit.capacity.course import ALL, USERS, Course
-from perfkit.capacity.curves import curve_of
-from perfkit.slo import parse_slo
-from perfkit.stats.knee import find_knee
-from perfkit.stats.load_windows import cut, end_of_whole, resamples, windows_of
+from perfkit.analysis.capacity import ALL, CAPACITY, KNEE, USERS, Course, compare_service, curve_of, judged, overall
+from perfkit.config.policy import parse_slo
+from perfkit.stats.load_curve import cut, end_of_whole, find_knee, resamples, windows_of
 
 pytestmark = pytest.mark.slow
 SLO = parse_slo("p95 < 400 ms")

@@ -11,11 +11,31 @@ from closed_queue import SERVICE_S, THINK_S, WORKERS, ramp, share_slower, throug
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, UNKNOWN, Crossing, crossing, isotonic, over_runs
-from perfkit.stats.equal_load import common_bins, levels_at
-from perfkit.stats.knee import find_knee
-from perfkit.stats.load_windows import LoadPath, cut, end_of_whole, regrouped, resamples, summed, windows_of
-from perfkit.stats.scalability import ScalabilityFit, fit_scalability, scalability_at
+from perfkit.stats.capacity import (
+    AT_LEAST,
+    BELOW,
+    FOUND,
+    UNKNOWN,
+    Crossing,
+    common_bins,
+    crossing,
+    isotonic,
+    levels_at,
+    over_runs,
+)
+from perfkit.stats.load_curve import (
+    LoadPath,
+    ScalabilityFit,
+    cut,
+    end_of_whole,
+    find_knee,
+    fit_scalability,
+    regrouped,
+    resamples,
+    scalability_at,
+    summed,
+    windows_of,
+)
 from perfkit.stats.summary import RequestArrays
 
 LIMIT_S = 0.4

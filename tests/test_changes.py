@@ -13,15 +13,14 @@ from samples import plain_stats
 from samples import run as make_run
 
 from perfkit.cli import main
-from perfkit.cli.changes import exit_code, watched
-from perfkit.errors import HistoryError, MissingExtra, SettingsError
-from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement
-from perfkit.history.scan import CHUNK, Task, scan
-from perfkit.history.survey import stored_timelines, survey
+from perfkit.cli.history import exit_code, watched
+from perfkit.config.policy import Policy
+from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
 from perfkit.history.timeline import timeline_of
-from perfkit.model import Check, Metric, ServiceStats, Severity, Validity
-from perfkit.policy import Policy
-from perfkit.store import RunStore
+from perfkit.history.trend import CHUNK, Task, scan, stored_timelines, survey
+from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
+from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validity
+from perfkit.runs.store import RunStore
 
 HOSTILE = "<b>cart</b>|\x1b[31m"
 
@@ -216,7 +215,7 @@ def test_a_cluster_gives_the_same_to_the_last_bit(rng):
 def test_a_cluster_that_loses_its_workers_is_told(rng, monkeypatch):
     from distributed import LocalCluster
 
-    monkeypatch.setattr("perfkit.history.scan.ALIVE_S", 0.5)
+    monkeypatch.setattr("perfkit.history.trend.ALIVE_S", 0.5)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         tell = lambda done, _: cluster.scale(0)  # noqa: E731 - the first result is the last one
         with pytest.raises(HistoryError, match="no worker is left"):
@@ -230,14 +229,14 @@ def test_without_dask_the_extra_is_named(monkeypatch):
 
 
 def test_where_no_scheduler_listens(closed_port, monkeypatch):
-    monkeypatch.setattr("perfkit.history.scan.CONNECT_S", 0.5)
+    monkeypatch.setattr("perfkit.history.trend.CONNECT_S", 0.5)
     with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
         scan([], scheduler=f"tcp://127.0.0.1:{closed_port}")
 
 
 @pytest.fixture
 def closed_port():
-    from perfkit.load.locust import free_port
+    from perfkit.loadgen.locust_command import free_port
 
     return free_port()
 

@@ -13,11 +13,20 @@ import pytest
 from samples import requests, side
 
 from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
-from perfkit.model import Side
-from perfkit.render import charts, checks, reproduce, tables
-from perfkit.render.page import Note
-from perfkit.render.series import Requests, course, log_density, log_edges, quantiles
-from perfkit.render.theme import VERDICT_COLOURS, clean, format_change, format_interval, format_signed, label, shorten
+from perfkit.model.records import Side
+from perfkit.report import charts, tables
+from perfkit.report.figure import Requests, course, log_density, log_edges, quantiles
+from perfkit.report.formatting import (
+    VERDICT_COLOURS,
+    clean,
+    format_change,
+    format_interval,
+    format_signed,
+    label,
+    shorten,
+)
+from perfkit.report.html import Note
+from perfkit.report.sentences import reproduce
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -167,7 +176,7 @@ def test_no_findings_are_a_sentence_not_an_empty_plot():
 
 
 @pytest.mark.parametrize(
-    "draw", [charts.forest, tables.findings_table, tables.verdict_banner, checks.warnings_list, reproduce]
+    "draw", [charts.forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, reproduce]
 )
 def test_hostile_names_are_never_markup(draw):
     shown = draw(comparison(finding(service=HOSTILE), warnings=(HOSTILE,)))

@@ -18,15 +18,13 @@ from reported import HOSTILE, nightly, reported, trend_document
 from samples import side
 
 from perfkit import MissingExtra, compare
-from perfkit.channels import ChatSettings
-from perfkit.config import BUILT_IN, Settings
-from perfkit.deliver import webhook
-from perfkit.errors import DeliveryError, SettingsError
-from perfkit.policy import Policy
-from perfkit.render.chat import LARGEST, LONGEST, chat_text, document_of, harmless
-from perfkit.render.notice import Place, Telling
-from perfkit.results import result_of
-from perfkit.telling.chat import ChatOrder, notify_results
+from perfkit.config.policy import Policy
+from perfkit.config.settings import BUILT_IN, ChatSettings, Settings
+from perfkit.history.incidents import result_of
+from perfkit.model.errors import DeliveryError, SettingsError
+from perfkit.notify import chat as webhook
+from perfkit.notify.chat import ChatOrder, notify_results
+from perfkit.report.message import LARGEST, LONGEST, Place, Telling, chat_text, document_of, harmless
 
 pytest.importorskip("apprise")
 

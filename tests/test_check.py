@@ -18,15 +18,29 @@ from samples import requests
 
 from perfkit import Policy, RunStore, read_run, run_from_requests
 from perfkit.cli.check import SCHEMA
-from perfkit.history.against import judge_history
-from perfkit.history.selection import Past as HistoryPast
-from perfkit.load_profile import LoadProfile
-from perfkit.model import Check, Severity, Validity
-from perfkit.selftest import SelfTest, Task, self_test
-from perfkit.selftest.builds import BASELINE, IDENTICAL, ROUND, SERVICE, SLOWER, Load
-from perfkit.selftest.gate import Answer, Gate
-from perfkit.selftest.past import simulated_pasts
-from perfkit.selftest.trials import believed, identical_trial, load_trial, slowdown_trial, unfit_trial
+from perfkit.cli.selftest import (
+    BASELINE,
+    IDENTICAL,
+    ROUND,
+    SERVICE,
+    SLOWER,
+    Answer,
+    Gate,
+    Load,
+    SelfTest,
+    Task,
+    believed,
+    identical_trial,
+    load_trial,
+    self_test,
+    simulated_pasts,
+    slowdown_trial,
+    unfit_trial,
+)
+from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import Past as HistoryPast
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import Check, Severity, Validity
 
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
 LOOSE = "[policy.tolerance]\nrps = 99\n" + "".join(f"{name} = 1000\n" for name in LATENCIES)

@@ -23,7 +23,7 @@ from test_summary_command import junit
 
 from perfkit import RunStore
 from perfkit.cli import perfkit
-from perfkit.overview import read_overview
+from perfkit.report.report_set import read_overview
 
 CI = REPOSITORY / "examples" / "ci"
 GITHUB = sorted((CI / "github").glob("*.yml"))

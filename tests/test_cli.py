@@ -189,7 +189,7 @@ def test_a_closed_pipe_is_no_traceback(here: Path) -> None:
 def test_a_narrow_terminal_shows_whole_words(tmp_path, columns):
     from rich.console import Console
 
-    from perfkit.render.terminal import findings_table
+    from perfkit.report.terminal import findings_table
 
     before, after = known_answer_files(tmp_path)
     comparison = compare([before], [after])

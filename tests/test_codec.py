@@ -9,18 +9,18 @@ import pytest
 from samples import REPOSITORY, plain_stats, run
 
 from perfkit import ReadError, RunStore, StoreError, compare, read_run
-from perfkit.codec import MOST_BYTES, parse_json, read_json
-from perfkit.deliver.github.access import Access
-from perfkit.deliver.github.outbox import Outbox
-from perfkit.deliver.told import ToldFile
-from perfkit.document import dump_json, parse_run, run_to_document
-from perfkit.history.acknowledged import AcknowledgedFile
+from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.model import Check, Severity, Validity
-from perfkit.overview import read_overview
-from perfkit.results import read_result, result_of
-from perfkit.store.sealed import resealed
-from perfkit.store.verify import verify_run
+from perfkit.history.incidents import read_result, result_of
+from perfkit.model.codec import MOST_BYTES, parse_json, read_json
+from perfkit.model.records import Check, Severity, Validity
+from perfkit.model.serialization import dump_json, parse_run, run_to_document
+from perfkit.notify.github_api import Access
+from perfkit.notify.issue_sync import Outbox
+from perfkit.notify.sent_log import ToldFile
+from perfkit.report.report_set import read_overview
+from perfkit.runs.maintenance import verify_run
+from perfkit.runs.run_folder import resealed
 
 OLD = Path(__file__).parent / "written_by_0_1_0"
 

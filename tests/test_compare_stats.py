@@ -13,8 +13,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from perfkit import Metric
-from perfkit.stats import compare, noise
-from perfkit.stats.compare import (
+from perfkit.stats import effect as compare
+from perfkit.stats import noise
+from perfkit.stats.effect import (
     Failures,
     Values,
     compare_error_rates,

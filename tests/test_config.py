@@ -3,10 +3,10 @@
 import pytest
 
 from perfkit import SettingsError
-from perfkit.config import BUILT_IN, Scenario, find_settings, load_settings, override
-from perfkit.errors import UnsetVariable
-from perfkit.load_profile import LoadProfile
-from perfkit.profile_words import parse_duration
+from perfkit.config.load_spec import parse_duration
+from perfkit.config.settings import BUILT_IN, Scenario, find_settings, load_settings, override
+from perfkit.model.errors import UnsetVariable
+from perfkit.model.load_profile import LoadProfile
 
 WHOLE = """
 store = "runs"
@@ -87,7 +87,7 @@ def test_settings_are_found_in_a_folder_above(settings_file, tmp_path, monkeypat
 
 def test_no_file_means_defaults(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("perfkit.config.find_settings", lambda start: None)
+    monkeypatch.setattr("perfkit.config.settings.find_settings", lambda start: None)
     settings = load_settings()
     assert dict(settings.scenarios) == BUILT_IN
     assert settings.store == "data/runs"

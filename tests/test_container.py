@@ -19,11 +19,19 @@ from samples import REPOSITORY
 
 from perfkit import read_run
 from perfkit.cli import main
-from perfkit.errors import LoadError
-from perfkit.load.container import Container, check_mountable, container_name, explain
-from perfkit.load.engine import Engine, find_engine
-from perfkit.load.image import ContainerWish, provide_container
-from perfkit.load.own_wheel import own_files, write_wheel
+from perfkit.loadgen.container import (
+    Container,
+    ContainerWish,
+    Engine,
+    check_mountable,
+    container_name,
+    explain,
+    find_engine,
+    own_files,
+    provide_container,
+    write_wheel,
+)
+from perfkit.model.errors import LoadError
 
 LOCUSTFILE = """
 from locust import FastHttpUser, constant, task
@@ -332,7 +340,7 @@ def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_
     """The image has perfkit without its dependencies: what is missing there ends each load before it begins."""
     script = (
         "import sys, importlib.metadata as metadata; before = set(sys.modules)\n"
-        "import perfkit.cli.run, perfkit.load.scenario_run, perfkit.executions, perfkit.store, perfkit.redaction\n"
+        "import perfkit.cli.run, perfkit.loadgen.run, perfkit.loadgen.run, perfkit.runs.store, perfkit.model.redaction\n"
         "tops = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "print(*{part for top in tops for part in metadata.packages_distributions().get(top, ())})"
     )
@@ -348,7 +356,7 @@ def test_the_wheel_of_itself_installs_what_runs_here(tmp_path):
     wheel = write_wheel(own_files(), tmp_path)
     assert wheel.read_bytes() == write_wheel(own_files(), tmp_path).read_bytes()  # the same files, the same wheel
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("perfkit/load/recorder.py") == (REPOSITORY / "perfkit/load/recorder.py").read_bytes()
+        assert archive.read("perfkit/loadgen/recorder.py") == (REPOSITORY / "perfkit/loadgen/recorder.py").read_bytes()
         (record,) = (name for name in archive.namelist() if name.endswith("RECORD"))
         listed = {line.split(",")[0] for line in archive.read(record).decode().splitlines() if line}
         assert listed == set(archive.namelist())

@@ -8,19 +8,18 @@ import pytest
 from samples import EPOCH, plain_stats, requests, run
 
 from perfkit import Metric, Policy, RunStore, compare, run_from_requests
-from perfkit.config import load_settings
-from perfkit.coverage import Absence, listed, plain_name, service_coverage
-from perfkit.document import comparison_from_document
-from perfkit.errors import NotComparable, SettingsError
-from perfkit.history.against import judge_history
-from perfkit.history.selection import Past
-from perfkit.load_profile import LoadProfile, Stage
-from perfkit.model import StageStats
-from perfkit.render.claims import account_of
-from perfkit.render.junit import to_junit
-from perfkit.render.markdown import to_markdown
-from perfkit.render.words import headlines, next_step
-from perfkit.results import result_of
+from perfkit.analysis.coverage import Absence, listed, plain_name, service_coverage
+from perfkit.config.settings import load_settings
+from perfkit.history.gate import judge_history
+from perfkit.history.incidents import result_of
+from perfkit.history.run_selector import Past
+from perfkit.model.errors import NotComparable, SettingsError
+from perfkit.model.load_profile import LoadProfile, Stage
+from perfkit.model.records import StageStats
+from perfkit.model.serialization import comparison_from_document
+from perfkit.report.junit import to_junit
+from perfkit.report.markdown import to_markdown
+from perfkit.report.sentences import account_of, headlines, next_step
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
 LOAD = {"/a": 20000, "/b": 16000}

@@ -22,15 +22,12 @@ from samples import EPOCH, plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
 from perfkit.cli import main
-from perfkit.document import dump_json, run_to_document
-from perfkit.load.recording import RequestBuffer
-from perfkit.model import Check, Severity, Validity
-from perfkit.readers import run_folder
-from perfkit.readers.recording import RECORDING_SCHEMA, salvage
-from perfkit.store.export import measurements
-from perfkit.store.retention import Retention, plan_retention, remove
-from perfkit.store.sync import sync
-from perfkit.store.verify import verify_run
+from perfkit.loadgen.recording import RequestBuffer
+from perfkit.model.records import Check, Severity, Validity
+from perfkit.model.serialization import dump_json, run_to_document
+from perfkit.runs import run_folder
+from perfkit.runs.maintenance import Retention, measurements, plan_retention, remove, sync, verify_run
+from perfkit.runs.run_folder import RECORDING_SCHEMA, salvage
 
 
 def said(*argv):
@@ -456,7 +453,7 @@ def test_only_what_is_kept_is_said_to_be_kept(tmp_path):
 
 
 def test_a_run_of_which_nothing_was_recorded_is_not_said_to_be_readable(tmp_path, rng):
-    from perfkit.load.scenario_run import _what_is_left
+    from perfkit.loadgen.run import _what_is_left
 
     folder = tmp_path / "run"
     folder.mkdir()

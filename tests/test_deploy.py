@@ -6,8 +6,8 @@ import yaml
 from samples import REPOSITORY
 
 from perfkit.cli.run import run
-from perfkit.config import load_settings
-from perfkit.load.preflight import check_locustfile
+from perfkit.config.settings import load_settings
+from perfkit.loadgen.locust_process import check_locustfile
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())

@@ -8,12 +8,11 @@ import pytest
 from samples import SERVICES, plain_stats, run, side
 
 from perfkit import compare, read_run
-from perfkit.document import comparison_from_document
-from perfkit.model import Check, Severity, Validity
-from perfkit.render.claims import account_of
-from perfkit.render.markdown import to_markdown
-from perfkit.render.words import footnotes, headlines, next_step
-from perfkit.results import result_of
+from perfkit.history.incidents import result_of
+from perfkit.model.records import Check, Severity, Validity
+from perfkit.model.serialization import comparison_from_document
+from perfkit.report.markdown import to_markdown
+from perfkit.report.sentences import account_of, footnotes, headlines, next_step
 
 LAG = "In 9 % of the seconds the generator was over 100 ms late."
 

@@ -7,9 +7,9 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import Policy, Verdict, compare
-from perfkit.load_profile import Stage
-from perfkit.model import StageStats
-from perfkit.profile_words import plan_profile
+from perfkit.config.load_spec import plan_profile
+from perfkit.model.load_profile import Stage
+from perfkit.model.records import StageStats
 
 STAGED = plan_profile(None, stages=(Stage(60, 10, 10), Stage(60, 50, 50)))
 

@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit.history.events import FAR, Movement, events_of, find_events, group, shared_alpha
-from perfkit.history.places import possible_places
+from perfkit.history.change_events import FAR, Movement, events_of, find_events, group, possible_places, shared_alpha
 from perfkit.history.timeline import Moment, Timeline
-from perfkit.model import Metric
+from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint, segment
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)

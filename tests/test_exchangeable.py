@@ -10,7 +10,7 @@ from scipy.stats import binom, hypergeom
 
 from perfkit.stats.changepoints import find_change_points
 from perfkit.stats.permutation import chance_of_few_turns, drawn_in, normal_scores, rarity
-from perfkit.stats.watch import watch_history
+from perfkit.stats.sequential import watch_history
 
 
 def two_kinds(share, gap):

@@ -14,9 +14,10 @@ import click
 import pytest
 from commands import WORDS, every_command, perfkit_in, workplace
 
-from perfkit import readers, workflow
+from perfkit.analysis import compare
 from perfkit.cli import EXIT_CODES, exit_code_of
-from perfkit.errors import PerfkitError
+from perfkit.model.errors import PerfkitError
+from perfkit.runs import read
 
 COMMANDS = dict(every_command())
 TRIED = [name for name in COMMANDS if WORDS.get(name) is not None]
@@ -159,7 +160,7 @@ UNFORESEEN = [
 
 
 def break_reading(monkeypatch, error):
-    monkeypatch.setattr(readers, "READERS", (_Interrupted(error),))
+    monkeypatch.setattr(read, "READERS", (_Interrupted(error),))
 
 
 @pytest.mark.parametrize(("error", "reason"), UNFORESEEN, ids=lambda value: type(value).__name__)
@@ -168,7 +169,7 @@ def test_any_other_exception_ends_in_4_with_a_sentence_and_a_log(here, tmp_path,
         break_reading(monkeypatch, error)
         during = "perfkit: while reading metrics.json: "
     else:  # what a reader meets of these is a file that cannot be read
-        monkeypatch.setattr(workflow, "compare_named", lambda *_, **__: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(compare, "compare_named", lambda *_, **__: (_ for _ in ()).throw(error))
         during = "perfkit: while running perfkit compare on metrics.json: "
     code, out, err = perfkit_in("utf-8", "compare", "metrics.json", "--candidate", "metrics.json")
     first, second = err.splitlines()

@@ -11,11 +11,12 @@ import pytest
 from nights import nights
 from samples import plain_stats, run, side
 
-from perfkit import Policy, RunStore, SettingsError, compare, workflow
+from perfkit import Policy, RunStore, SettingsError, compare
+from perfkit.analysis.compare import explain
 from perfkit.cli import main
-from perfkit.document import comparison_from_document
-from perfkit.load_profile import LoadProfile, Stage
-from perfkit.model import StageStats
+from perfkit.model.load_profile import LoadProfile, Stage
+from perfkit.model.records import StageStats
+from perfkit.model.serialization import comparison_from_document
 
 POLICY = Policy(objectives={"avg_latency_ms": {"max": 25}, "error_rate_pct": {"max": 1}})
 
@@ -80,7 +81,7 @@ def test_every_finding_of_every_design_is_explained_and_its_arithmetic_adds_up(c
     for name, comparison in compared.items():
         assert comparison.findings, name
         for finding in comparison.findings:
-            text = workflow.explain(comparison, finding.service, finding.metric)
+            text = explain(comparison, finding.service, finding.metric)
             assert f"{finding.service}, " in text
             numbers = finding.arithmetic
             if numbers.levels is not None:
@@ -101,11 +102,11 @@ def test_what_a_result_file_explains_is_what_was_explained_when_it_was_made(comp
         again = comparison_from_document(json.loads(json.dumps(comparison.to_dict())), "here")
         for finding in comparison.findings:
             words = finding.service, finding.metric
-            assert workflow.explain(again, *words) == workflow.explain(comparison, *words)
+            assert explain(again, *words) == explain(comparison, *words)
 
 
 def test_pairs_are_explained_by_their_differences(compared):
-    text = workflow.explain(compared["pairs"], "a", "avg_latency_ms").split("absolute limit")[0]
+    text = explain(compared["pairs"], "a", "avg_latency_ms").split("absolute limit")[0]
     finding = compared["pairs"].findings[0]
     logs = [np.log(values) for values in (finding.arithmetic.baseline, finding.arithmetic.candidate)]
     differences = (logs[1] - logs[0]) / np.sqrt(2)
@@ -133,7 +134,7 @@ def test_a_result_file_is_explained_on_the_command_line(rng, tmp_path):
     file.write_text(json.dumps(comparison.to_dict()))
     words = ("rag_service", "avg_latency_ms")
     for place in (file, tmp_path):
-        assert said("compare", str(place), "--explain", *words)[:2] == (1, workflow.explain(comparison, *words))
+        assert said("compare", str(place), "--explain", *words)[:2] == (1, explain(comparison, *words))
     document = comparison.to_dict()
     for finding in document["findings"]:
         del finding["arithmetic"]
@@ -145,12 +146,12 @@ def test_a_result_file_is_explained_on_the_command_line(rng, tmp_path):
 
 
 def test_a_verdict_that_is_not_that_of_its_numbers_says_both(compared):
-    text = workflow.explain(compared["too few runs"], "rag_service", "avg_latency_ms")
+    text = explain(compared["too few runs"], "rag_service", "avg_latency_ms")
     assert re.search(r"by these numbers +regression\n  -> inconclusive", text)
 
 
 def test_what_is_not_judged_is_named_with_the_nearest(compared):
     with pytest.raises(SettingsError, match=r"'rag_servise': not compared .did you mean 'rag_service'"):
-        workflow.explain(compared["apart"], "rag_servise", "rps")
+        explain(compared["apart"], "rag_servise", "rps")
     with pytest.raises(SettingsError, match="did you mean 'avg_latency_ms'"):
-        workflow.explain(compared["apart"], "rag_service", "avg_latenc")
+        explain(compared["apart"], "rag_service", "avg_latenc")

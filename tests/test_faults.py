@@ -8,10 +8,10 @@ from busy import STARVED, own_problems, was_starved
 from loopback import serving
 
 import perfkit
-from perfkit.config import Scenario
-from perfkit.errors import LoadError
-from perfkit.load.scenario_run import run_scenario
-from perfkit.store import RunStore
+from perfkit.config.settings import Scenario
+from perfkit.loadgen.run import run_scenario
+from perfkit.model.errors import LoadError
+from perfkit.runs.store import RunStore
 
 START = """
 import os, time

@@ -13,12 +13,11 @@ from test_github_issues import plain_result, server, unsent
 from worsenings import HOSTILE, alert, trend
 
 from perfkit import SettingsError, compare
-from perfkit.deliver.github.access import Access
-from perfkit.deliver.github.client import Patience
-from perfkit.deliver.github.comments import Comment, post_comment, pull_request_of
-from perfkit.errors import DeliveryError
-from perfkit.render.claims import account_of
-from perfkit.render.pull_comment import MOST_CHARACTERS, to_comment
+from perfkit.model.errors import DeliveryError
+from perfkit.notify.github_api import Access, Patience
+from perfkit.notify.pr_comment import Comment, post_comment, pull_request_of
+from perfkit.report.markdown import MOST_CHARACTERS, to_comment
+from perfkit.report.sentences import account_of
 
 __all__ = ["server"]  # fixture
 

@@ -16,7 +16,7 @@ from nights import said
 from test_github_issues import follow, server, unsent
 from worsenings import alert, trend
 
-from perfkit.errors import DeliveryError
+from perfkit.model.errors import DeliveryError
 
 __all__ = ["follow", "server"]  # fixtures
 NIGHTS = (

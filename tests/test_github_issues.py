@@ -12,16 +12,15 @@ from samples import plain_stats, run, side
 from worsenings import HOSTILE, alert, trend
 
 from perfkit import compare
-from perfkit.channels import IssueSettings
-from perfkit.config import load_settings
-from perfkit.deliver.github.client import Patience
-from perfkit.deliver.github.following import follow_issues, planned_calls
-from perfkit.deliver.github.marker import read_marker
-from perfkit.errors import DeliveryError, SettingsError
+from perfkit.config.policy import Policy
+from perfkit.config.settings import IssueSettings, load_settings
+from perfkit.history.incidents import result_of
+from perfkit.history.monitor import watch_timeline
 from perfkit.history.timeline import timeline_of
-from perfkit.history.watching import watch_timeline
-from perfkit.policy import Policy
-from perfkit.results import result_of
+from perfkit.model.errors import DeliveryError, SettingsError
+from perfkit.notify.github_api import Patience
+from perfkit.notify.issue_plan import read_marker
+from perfkit.notify.issue_sync import follow_issues, planned_calls
 
 UNMOVED = dict.fromkeys(["GITHUB_SERVER_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 

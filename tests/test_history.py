@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from samples import plain_stats, run
 
-from perfkit import Policy, RunStore, SettingsError, StoreError, compare, workflow
+from perfkit import Policy, RunStore, SettingsError, StoreError, compare
+from perfkit.analysis.compare import explain
+from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.cli import main
-from perfkit.noise_profile import NoiseProfile, profile_of
+from perfkit.history.run_names import plan, replay_history
 
 
 def nights(rng, n, *, first=0, sd=0.02, factor=1.0):
@@ -102,7 +104,7 @@ def test_history_on_the_command_line(rng, store, tmp_path):
 def test_an_explanation_can_be_redone_by_hand(rng):
     before, after = nights(rng, 5), nights(rng, 3, first=50, factor=1.2)
     comparison = compare(before, after)
-    text = workflow.explain(comparison, "a", "avg_latency_ms")
+    text = explain(comparison, "a", "avg_latency_ms")
     s = float(re.search(r"\) = ([0-9.]+), [0-9.]+ df\n  error of", text)[1])
     e = float(re.search(r"sqrt\(1/5 \+ 1/3\) = ([0-9.]+)", text)[1])
     d = float(re.search(r"difference d = ([+-][0-9.]+)", text)[1])
@@ -112,15 +114,15 @@ def test_an_explanation_can_be_redone_by_hand(rng):
     finding = comparison.findings[0]
     assert f"{finding.change_pct:+.3f} % [{finding.ci_low:+.3f}, {finding.ci_high:+.3f}]" in text
     assert f"-> {finding.verdict}" in text
-    assert "requests failed" in workflow.explain(comparison, "a", "error_rate_pct")
+    assert "requests failed" in explain(comparison, "a", "error_rate_pct")
     fixed = compare(before, after, policy=Policy(rule="threshold"))
-    assert "limit +50 %" in workflow.explain(fixed, "a", "p95_latency_ms")
+    assert "limit +50 %" in explain(fixed, "a", "p95_latency_ms")
     with pytest.raises(SettingsError, match="'b': not compared"):
-        workflow.explain(comparison, "b", "rps")
+        explain(comparison, "b", "rps")
 
 
 def test_a_plan_keeps_its_promise(rng, store):
-    frame = workflow.plan(store.url, "api", 8.0, power=0.8).set_index("metric")
+    frame = plan(store.url, "api", 8.0, power=0.8).set_index("metric")
     needed = int(frame.loc["avg_latency_ms", "runs_per_side"])
     assert 1 <= needed <= 8
     profile = store.noise_profile("api")
@@ -130,17 +132,14 @@ def test_a_plan_keeps_its_promise(rng, store):
         findings = compare(*pair, history=profile).findings
         called += next(f for f in findings if f.metric == "avg_latency_ms").verdict == "regression"
     assert called >= 0.7 * 150
-    assert (
-        workflow.plan(store.url, "api", 6.0, power=0.8).set_index("metric").loc["avg_latency_ms", "runs_per_side"]
-        > needed
-    )
+    assert plan(store.url, "api", 6.0, power=0.8).set_index("metric").loc["avg_latency_ms", "runs_per_side"] > needed
 
 
 def test_a_plan_counts_the_tolerance_as_a_comparison_does(rng, store):
     """Average latency may get worse by 5 %: what is barely more needs many runs, whatever chance says."""
 
     def needed(percent, policy=None):
-        frame = workflow.plan(store.url, "api", percent, power=0.8, policy=policy).set_index("metric")
+        frame = plan(store.url, "api", percent, power=0.8, policy=policy).set_index("metric")
         return frame.loc["avg_latency_ms", ["runs_per_side", "tolerance_pct"]].tolist()
 
     assert np.isnan(needed(4.0)[0])
@@ -180,7 +179,7 @@ def test_plan_on_the_command_line(store):
 def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
     kept = RunStore(tmp_path / "runs")
     ids = [kept.add(one) for one in (*nights(rng, 20, sd=0.01), *nights(rng, 2, first=50, sd=0.01, factor=1.3))]
-    found = workflow.replay_history(kept.url, "api", window=9)
+    found = replay_history(kept.url, "api", window=9)
     assert [item.run.id for item in found] == ids[9:]
     fired = [item.run.id for item in found if item.comparison.verdict == "regression"]
     assert fired[-2:][0] in ids[20:]
@@ -194,11 +193,11 @@ def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
 
 
 def test_invalid_runs_of_the_past_are_left_out(rng, tmp_path):
-    from perfkit.model import Check, Severity, Validity
+    from perfkit.model.records import Check, Severity, Validity
 
     kept = RunStore(tmp_path / "runs")
     bad = Validity((Check("interrupted", "yes", "no", Severity.INVALID),))
     for i, one in enumerate(nights(rng, 12)):
         kept.add(replace(one, validity=bad) if i == 5 else one)
     assert len(kept.noise_profile("api").run_ids) == 11
-    assert len(workflow.replay_history(kept.url, "api", window=9)) == 2
+    assert len(replay_history(kept.url, "api", window=9)) == 2

@@ -5,11 +5,12 @@ from nights import nights
 from samples import side
 from scipy.stats import binom
 
-from perfkit.history.against import SPENDING, judge_history
-from perfkit.history.selection import Past
-from perfkit.model import Verdict
-from perfkit.policy import Policy
-from perfkit.store import RunStore
+from perfkit.config.policy import Policy
+from perfkit.history.gate import judge_history
+from perfkit.history.monitor import SPENDING
+from perfkit.history.run_selector import Past
+from perfkit.model.records import Verdict
+from perfkit.runs.store import RunStore
 
 ALPHA = 0.01
 

@@ -8,29 +8,27 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit import Metric, Policy, RunStore, Verdict, workflow
+from perfkit import Metric, Policy, RunStore, Verdict
 from perfkit.cli import main
-from perfkit.document import dump_json
-from perfkit.history import watching
-from perfkit.history.acknowledged import AcknowledgedFile
-from perfkit.history.against import judge_history
+from perfkit.history import monitor
+from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.history.events import find_events
-from perfkit.history.pinning import accept, pin_runs
-from perfkit.history.recognising import acknowledge
-from perfkit.history.selection import Past, select
+from perfkit.history.change_events import find_events
+from perfkit.history.curation import accept, acknowledge, pin_runs
+from perfkit.history.gate import judge_history
+from perfkit.history.incidents import result_of
+from perfkit.history.monitor import watch_timeline
+from perfkit.history.run_names import acknowledged_in
+from perfkit.history.run_selector import Past, select
 from perfkit.history.service_mix import in_one_mix, missing_services, service_changes
-from perfkit.history.survey import stored_timelines, survey
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
-from perfkit.history.trend import trend_of
-from perfkit.history.watching import watch_timeline
-from perfkit.load_profile import LoadProfile
-from perfkit.model import Check, Run, ServiceStats, Severity, Validity
-from perfkit.render.claims import account_of
-from perfkit.render.junit import told_as_junit
-from perfkit.render.notice import Telling, notice_of
-from perfkit.render.words import next_step
-from perfkit.results import result_of
+from perfkit.history.trend import stored_timelines, survey, trend_of
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import Check, Run, ServiceStats, Severity, Validity
+from perfkit.model.serialization import dump_json
+from perfkit.report.junit import told_as_junit
+from perfkit.report.message import Telling, notice_of
+from perfkit.report.sentences import account_of, next_step
 
 NOW = datetime(2026, 11, 20, 2, tzinfo=UTC)
 FIRST = datetime(2026, 9, 1, 2, tzinfo=UTC)
@@ -376,7 +374,7 @@ def test_an_open_event_of_a_young_history_is_told_by_every_channel(rng, tmp_path
 
 def test_what_is_open_and_not_confirmed_is_never_green(rng, tmp_path, capsys, monkeypatch):
     """A step that change points see and that its share of the budget does not allow to call."""
-    monkeypatch.setattr(watching, "SPENDING", -1.0)
+    monkeypatch.setattr(monitor, "SPENDING", -1.0)
     store = stored(tmp_path / "runs", history(rng, [{"factor": 1.0 if i < 8 else 1.5} for i in range(16)]))
     code, word, junit, notice, _ = channels(store, tmp_path, capsys, monkeypatch)
     assert (code, word, notice.verdict) == (1, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE)  # 1: as its newest run
@@ -430,7 +428,7 @@ def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatc
     AcknowledgedFile(tmp_path / "known.json").add(
         acknowledge(past, runs[20].id, policy, reason="meant", by="me", now=NOW)
     )
-    workflow.acknowledged_in(timeline, str(tmp_path / "known.json"), policy)
+    acknowledged_in(timeline, str(tmp_path / "known.json"), policy)
     assert {name for name, _ in asked} >= {"selection", "holding", "recognising", "pinning", "trend", "watching"}
     assert {alpha for _, alpha in asked} == {0.003}
     assert survey([timeline], alpha=policy.alpha)[0].alpha == 0.003

@@ -25,12 +25,11 @@ from nights import nights, said, stored
 from reported import HOSTILE
 from test_report import DRAWN, Opened, browser, needs_chromium
 
-from perfkit.bisect.order import Step
-from perfkit.bisect.search import Result
 from perfkit.cli import perfkit
 from perfkit.cli.bisect import _told as bisect_text
-from perfkit.history.attribution import Commit
-from perfkit.model import Check, Severity, Validity
+from perfkit.loadgen.bisect import Result, Step
+from perfkit.model.records import Check, Severity, Validity
+from perfkit.runs.git import Commit
 
 __all__ = ["browser"]  # fixture
 

@@ -5,8 +5,8 @@ from importlib import metadata
 
 import pytest
 
-from perfkit import installation
-from perfkit.installation import extra_advice, extra_command
+from perfkit.model import installation
+from perfkit.model.installation import extra_advice, extra_command
 
 RECORDS = {
     "checkout": (

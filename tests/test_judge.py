@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, ServiceStats, compare
-from perfkit.judge import judge
-from perfkit.judge.budget import WEIGHTS
-from perfkit.judge.evidence import log_worsening, percent_worsening
-from perfkit.workflow import detectable
+from perfkit.analysis.compare import detectable, judge
+from perfkit.analysis.evidence import WEIGHTS, log_worsening, percent_worsening
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from nights import said
 
-from perfkit.cli.lab import JUPYTERLAB
-from perfkit.load.locust import free_port
-from perfkit.render.notebook import KINDS, find_notebook
+from perfkit.cli.start import JUPYTERLAB
+from perfkit.loadgen.locust_command import free_port
+from perfkit.report.notebook import KINDS, find_notebook
 
 TOKEN = "a-token-for-this-test"
 

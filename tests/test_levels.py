@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from samples import plain_stats, run, side
 
-from perfkit.levels import levels_of
-from perfkit.model import Metric
+from perfkit.analysis.baseline import levels_of
+from perfkit.model.records import Metric
 from perfkit.stats.noise import Knowledge
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.config import Scenario, load_words, override
-from perfkit.errors import SettingsError
-from perfkit.load_profile import LoadProfile, Stage
-from perfkit.profile_words import load_options, parse_rate, parse_stages, plan_profile
+from perfkit.config.load_spec import load_options, parse_rate, parse_stages, plan_profile
+from perfkit.config.settings import Scenario, load_words, override
+from perfkit.model.errors import SettingsError
+from perfkit.model.load_profile import LoadProfile, Stage
 
 
 def levels(profile, *seconds):

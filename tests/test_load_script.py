@@ -16,13 +16,12 @@ from samples import run as make_run
 
 import perfkit
 from perfkit.cli import main
-from perfkit.config import Scenario, load_settings
-from perfkit.errors import LoadError, SettingsError
-from perfkit.executions import Execution, run_scenarios
-from perfkit.load.locust import Distribution
-from perfkit.load.scenario_run import run_scenario
-from perfkit.model import Run
-from perfkit.script_errors import (
+from perfkit.config.settings import Scenario, load_settings
+from perfkit.loadgen.locust_command import Distribution
+from perfkit.loadgen.run import Execution, run_scenario, run_scenarios
+from perfkit.model.errors import LoadError, SettingsError
+from perfkit.model.records import Run
+from perfkit.model.script_errors import (
     ScriptErrors,
     SkippedRequests,
     TaskException,
@@ -31,7 +30,7 @@ from perfkit.script_errors import (
     short_text,
     to_plain,
 )
-from perfkit.store import RunStore
+from perfkit.runs.store import RunStore
 
 HEAD = """
 import os, pathlib, signal, sys, time
@@ -60,7 +59,7 @@ def measured(folder: Path, server: Loopback, body: str, *, abort=None, distribut
     return run_scenario(scenario, RunStore(str(folder / "runs")), {}, None, distribution, abort)
 
 
-def checks(run: Run) -> dict[str, perfkit.model.Check]:
+def checks(run: Run) -> dict[str, perfkit.model.records.Check]:
     return {check.name: check for check in run.validity.checks}
 
 
@@ -355,6 +354,6 @@ def test_a_message_is_one_short_line_without_ids(text, kept):
 def test_only_a_signal_to_perfkit_stops_a_sequence(tmp_path):
     assert run_scenarios((), str(tmp_path)) == ()
     for reason, stopped in (("stopped by Ctrl-C", True), ("Locust was ended by SIGKILL", False), ("aborted", False)):
-        bad = perfkit.model.Check("interrupted", reason, "no", perfkit.model.Severity.INVALID)
+        bad = perfkit.model.records.Check("interrupted", reason, "no", perfkit.model.records.Severity.INVALID)
         run = make_run({}, validity=perfkit.Validity((bad,)))
         assert Execution("s", run.started_at, run.started_at, run).stopped is stopped

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from loopback import ENDLESS, Loopback, command, serving
 
-from perfkit.errors import LoadError
-from perfkit.load.locust import LocustCommand, run_locust
-from perfkit.load.preflight import check_host, check_locustfile
-from perfkit.readers.recording import read_recording
+from perfkit.loadgen.locust_command import LocustCommand
+from perfkit.loadgen.locust_process import check_host, check_locustfile, run_locust
+from perfkit.model.errors import LoadError
+from perfkit.runs.run_folder import read_recording
 
 SLOW = """
     from locust import FastHttpUser, task
@@ -133,8 +133,8 @@ STUBBORN = """
 
 
 def test_who_does_not_listen_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("perfkit.load.locust.ORDERLY_END_S", 0.5)
-    monkeypatch.setattr("perfkit.load.locust.FORCED_END_S", 0.5)
+    monkeypatch.setattr("perfkit.loadgen.locust_command.ORDERLY_END_S", 0.5)
+    monkeypatch.setattr("perfkit.loadgen.locust_process.FORCED_END_S", 0.5)
     outcome = run_locust(command(tmp_path, STUBBORN), once(signal.SIGINT, lambda _: True))
     assert (outcome.returncode, outcome.interrupted) == (-signal.SIGKILL, True)
 

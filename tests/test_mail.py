@@ -15,14 +15,13 @@ from test_report import browser, needs_chromium  # noqa: F401 - a fixture
 from test_results import against_history
 
 from perfkit import Policy, compare
-from perfkit.history.acknowledged import Acknowledgement, KnownMovement
-from perfkit.history.attribution import Attribution, Commit
-from perfkit.model import Validity, Verdict
-from perfkit.news import Told, news_of
-from perfkit.render.mail import LARGEST, LONGEST_SUBJECT, mail_of
-from perfkit.render.mail_charts import pictures_of
-from perfkit.render.notice import Place, Telling
-from perfkit.results import read_result, result_of
+from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
+from perfkit.history.commits import Attribution
+from perfkit.history.incidents import Told, news_of, read_result, result_of
+from perfkit.model.records import Validity, Verdict
+from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, mail_of, pictures_of
+from perfkit.report.message import Place, Telling
+from perfkit.runs.git import Commit
 
 ATTACHED = Place("The full report is attached: report.html")
 
@@ -137,7 +136,7 @@ def test_to_those_who_were_told_only_what_is_new_is_new(rng):
 
 
 def test_runs_that_cannot_be_judged_are_told_with_the_reason(rng):
-    from perfkit.model import Check, Severity
+    from perfkit.model.records import Check, Severity
 
     bad = Validity((Check("generator_saturated", 97.0, 90.0, Severity.INVALID, "Add workers."),))
     result = of(compare(side(rng, 3), [run(side(rng, 1)[0].services, number=9, validity=bad)]))

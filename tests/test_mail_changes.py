@@ -12,19 +12,16 @@ from reported import HOSTILE, nightly, reported, trend_document, until
 from samples import run, side
 
 from perfkit import compare
-from perfkit.channels import EmailSettings
-from perfkit.config import BUILT_IN, Settings
-from perfkit.deliver.told import Memory, ToldFile
-from perfkit.errors import DeliveryError, ReadError, SettingsError, StoreError
+from perfkit.config.policy import Policy
+from perfkit.config.settings import BUILT_IN, EmailSettings, Settings
+from perfkit.history.incidents import Known, MissingService, Told, news_of, read_result, result_of
+from perfkit.history.monitor import watch_timeline
 from perfkit.history.timeline import Timeline
-from perfkit.history.watching import watch_timeline
-from perfkit.model import Check, Severity, Validity, Verdict
-from perfkit.news import Known, Told, news_of
-from perfkit.policy import Policy
-from perfkit.render.chat import chat_text
-from perfkit.render.notice import Telling
-from perfkit.results import MissingService, read_result, result_of
-from perfkit.telling.mail import MailOrder, mail_results
+from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
+from perfkit.model.records import Check, Severity, Validity, Verdict
+from perfkit.notify.email import MailOrder, mail_results
+from perfkit.notify.sent_log import Memory, ToldFile
+from perfkit.report.message import Telling, chat_text
 
 ANN, BOB = "ann@example.org", "bob@example.org"
 
@@ -40,7 +37,7 @@ def post(monkeypatch):
     with serving(security="none", login=False) as (box, port):
         monkeypatch.setenv("PERFKIT_SMTP_HOST", "localhost")
         monkeypatch.setenv("PERFKIT_SMTP_PORT", str(port))
-        monkeypatch.setattr("perfkit.deliver.smtp.PAUSES", ())
+        monkeypatch.setattr("perfkit.notify.email.PAUSES", ())
         yield box
 
 
@@ -107,7 +104,7 @@ def test_who_did_not_get_it_gets_it_the_next_time_and_nobody_twice(rng, post, se
 def test_a_server_that_is_down_loses_nothing(rng, post, settings, tmp_path, monkeypatch):
     folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)])))
     post.ends = ["451 disk full"] * 9
-    monkeypatch.setattr("perfkit.deliver.smtp.PAUSES", (0.0,))
+    monkeypatch.setattr("perfkit.notify.email.PAUSES", (0.0,))
     with pytest.raises(DeliveryError, match="451 disk full"):
         lines(settings, folder)
     post.ends = []

@@ -9,14 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mail_server import PASSWORD, USER, Authority, hangs_up, polite, scripted, serving, stalls, up_to
 
-from perfkit.channels import EmailSettings
-from perfkit.deliver.addresses import addresses_of
-from perfkit.deliver.letter import Attachment, attachment_name, letter_of
-from perfkit.deliver.mail_server import MailServer, server_of
-from perfkit.deliver.smtp import send
-from perfkit.errors import SettingsError
-from perfkit.render.mail import Mail
-from perfkit.render.picture import Picture
+from perfkit.config.settings import EmailSettings
+from perfkit.model.errors import SettingsError
+from perfkit.notify.email import Attachment, MailServer, addresses_of, attachment_name, letter_of, send, server_of
+from perfkit.report.mail import Mail, Picture
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
 SENDER = Address("perfkit", "perfkit", "example.org")
@@ -226,7 +222,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_subject_injects_no_header(text):
-    from perfkit.render.mail import _cut
+    from perfkit.report.mail import _cut
 
     message = letter(ANN, subject=_cut(text))
     head = message.as_bytes().partition(b"\r\n\r\n")[0]
@@ -242,7 +238,7 @@ def test_any_subject_arrives_as_it_was(text):
     from email import message_from_bytes
     from email.policy import default
 
-    from perfkit.render.mail import _cut
+    from perfkit.report.mail import _cut
 
     line = _cut(text)
     got = message_from_bytes(letter(ANN, subject=line).as_bytes(), policy=default)

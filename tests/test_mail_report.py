@@ -5,12 +5,11 @@ from mail_server import PASSWORD, USER, Authority, serving
 from samples import REPOSITORY
 from test_report import Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
-from perfkit import render
-from perfkit.channels import EmailSettings
-from perfkit.config import BUILT_IN, Settings
-from perfkit.policy import Policy
-from perfkit.render.mail import LARGEST
-from perfkit.telling.mail import MailOrder, mail_results
+from perfkit.config.policy import Policy
+from perfkit.config.settings import BUILT_IN, EmailSettings, Settings
+from perfkit.notify.email import MailOrder, mail_results
+from perfkit.report import notebook
+from perfkit.report.mail import LARGEST
 
 SAMPLES = REPOSITORY / "data" / "samples"
 pytestmark = [pytest.mark.slow, *needs_chromium]
@@ -24,7 +23,7 @@ def received(request, tmp_path_factory):
         "compare": {"baseline": str(SAMPLES / "baseline"), "candidate": str(SAMPLES / "candidate")},
         "trend": {"store": str(SAMPLES / "history"), "scenario": "nightly"},
     }[request.param]
-    report = render.run_report(request.param, given, reports_dir=folder)
+    report = notebook.run_report(request.param, given, reports_dir=folder)
     authority = Authority(folder)
     with serving(authority, security="tls") as (box, port), pytest.MonkeyPatch.context() as patch:
         said = {"HOST": "localhost", "PORT": str(port), "USER": USER, "PASSWORD": PASSWORD, "CA": str(authority.file)}

@@ -6,7 +6,7 @@ import re
 import cmarkgfm
 import pytest
 
-from perfkit.render.markdown import escape
+from perfkit.report.markdown import escape
 
 NAMES = (
     "@everyone",

@@ -8,7 +8,7 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import LoadProfile, Metric, Run, ServiceStats, Validity, compare
-from perfkit.model import Check, Severity
+from perfkit.model.records import Check, Severity
 
 CHECKS = (
     Check("fine", 1, 2, Severity.OK),

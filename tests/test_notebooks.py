@@ -11,10 +11,10 @@ import nbformat
 import pytest
 
 from perfkit import RenderError, SettingsError
-from perfkit.render import notebook as notebooks
-from perfkit.render.notebook import declared_parameters, find_notebook, run_report, write_result
+from perfkit.report import notebook
+from perfkit.report.notebook import declared_parameters, find_notebook, run_report, write_result
 
-KINDS = notebooks.KINDS
+KINDS = notebook.KINDS
 TOO_MUCH = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try, ast.Lambda, ast.ListComp)
 
 
@@ -112,18 +112,18 @@ def test_paths_become_text():
     document = nbformat.read(find_notebook("compare"), as_version=4)
     declared = declared_parameters(document, "compare")
     given = {"baseline": [Path("a"), "b"], "candidate": Path("c"), "rule": None}
-    assert notebooks._checked("compare", declared, given) == {"baseline": "a\nb", "candidate": "c", "rule": None}
+    assert notebook._checked("compare", declared, given) == {"baseline": "a\nb", "candidate": "c", "rule": None}
 
 
 def test_two_reports_of_the_same_second_have_folders_of_their_own(tmp_path):
-    folders = {notebooks.new_folder(tmp_path, "compare") for _ in range(5)}
+    folders = {notebook.new_folder(tmp_path, "compare") for _ in range(5)}
     assert len(folders) == 5
 
 
 def test_a_reports_folder_that_is_a_file_is_an_error(tmp_path):
     (tmp_path / "reports").write_text("")
     with pytest.raises(RenderError, match="reports"):
-        notebooks.new_folder(tmp_path / "reports", "compare")
+        notebook.new_folder(tmp_path / "reports", "compare")
 
 
 def test_results_have_null_for_what_json_cannot_say(tmp_path):
@@ -155,7 +155,7 @@ def test_a_kernel_that_dies_keeps_the_notebook_too(monkeypatch, tmp_path):
     document.cells[2].source = "print('so far')"
     document.cells[3].source = "import os; os._exit(1)"
     nbformat.write(document, tmp_path / "compare.ipynb")
-    monkeypatch.setattr(notebooks, "find_notebook", lambda _: tmp_path / "compare.ipynb")
+    monkeypatch.setattr(notebook, "find_notebook", lambda _: tmp_path / "compare.ipynb")
     with pytest.raises(RenderError, match=r"notebook compare: could not be executed: .*Kernel died.*executed\.ipynb"):
         run_report("compare", {}, reports_dir=tmp_path / "reports")
     folder = next((tmp_path / "reports").iterdir())
@@ -170,5 +170,5 @@ def test_the_kernel_is_this_interpreter_whatever_is_installed(monkeypatch, tmp_p
         json.dumps({"argv": ["/nowhere/python"], "display_name": "x", "language": "python"})
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    manager = notebooks._current_interpreter()(kernel_name="python3")
+    manager = notebook._current_interpreter()(kernel_name="python3")
     assert manager.kernel_spec.argv[0] == sys.executable

@@ -13,16 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import command, serving
 
-from perfkit.config import Scenario
-from perfkit.load.locust import run_locust
-from perfkit.load.scenario_run import run_scenario
-from perfkit.load.schedule import arrival_times
-from perfkit.load.service_model import Change
-from perfkit.load.services import start_services
-from perfkit.load_profile import Stage
-from perfkit.profile_words import parse_rate, plan_profile
-from perfkit.readers.recording import read_recording
-from perfkit.store import RunStore
+from perfkit.config.load_spec import parse_rate, plan_profile
+from perfkit.config.settings import Scenario
+from perfkit.loadgen.arrival_schedule import arrival_times
+from perfkit.loadgen.demo_services import Change, start_services
+from perfkit.loadgen.locust_process import run_locust
+from perfkit.loadgen.run import run_scenario
+from perfkit.model.load_profile import Stage
+from perfkit.runs.run_folder import read_recording
+from perfkit.runs.store import RunStore
 
 LOCUSTFILE = """
 from locust import FastHttpUser, constant_throughput, task

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from perfkit import Metric, Policy, SettingsError
-from perfkit.policy import Limit
+from perfkit.config.policy import Limit
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from dataclasses import fields
 import pytest
 
 import perfkit
-from perfkit import errors, render
+from perfkit import report as render
+from perfkit.model import errors
 
 
 def test_all_is_sorted_and_every_name_can_be_had():

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from samples import EPOCH, HISTORY_HEADER, STATS_HEADER, requests, write_locust
 
 from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, run_from_requests
-from perfkit.readers import READERS
-from perfkit.readers.metrics_json import pooled_metrics
-from perfkit.stats.course import course_errors
-from perfkit.workflow import expand_path
+from perfkit.history.run_names import expand_path
+from perfkit.runs.metrics_json import pooled_metrics
+from perfkit.runs.read import READERS
+from perfkit.stats.summary import course_errors
 
 # Locust CSV -------------------------------------------------------------------------------------------------------
 

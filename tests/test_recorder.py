@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from loopback import command, serving
 from pyarrow import parquet as pq
 
-from perfkit.errors import LoadError, ReadError
-from perfkit.load.locust import run_locust
-from perfkit.load.meter import Meter
-from perfkit.load.recording import RequestBuffer, error_kind, finish_recording, usable_time
-from perfkit.readers.recording import RECORDING_SCHEMA, read_recording
+from perfkit.loadgen.locust_process import run_locust
+from perfkit.loadgen.meter import Meter
+from perfkit.loadgen.recording import RequestBuffer, error_kind, finish_recording, usable_time
+from perfkit.model.errors import LoadError, ReadError
+from perfkit.runs.run_folder import RECORDING_SCHEMA, read_recording
 
 LATELY = round(time.time()) - 3600.0  # a client may say when a request began
 EVERY_KIND = """
@@ -261,7 +261,7 @@ def test_a_missing_recording_is_an_error(tmp_path):
 
 
 def test_finishing_keeps_every_row_in_bounded_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("perfkit.load.recording.ROW_GROUP_ROWS", 8)
+    monkeypatch.setattr("perfkit.loadgen.recording.ROW_GROUP_ROWS", 8)
     source, target = tmp_path / "r.arrow", tmp_path / "requests.parquet"
     written(source, *three_batches())
     before = read_recording(source).to_pylist()
@@ -367,7 +367,7 @@ def test_a_start_of_another_clock_is_taken_for_none(start):
 @pytest.mark.parametrize(("workers", "per_second"), [(1, 1), (8, 8)])
 def test_the_live_p95_is_over_seconds_however_many_batches_they_bring(monkeypatch, workers, per_second):
     now = [100.0]
-    monkeypatch.setattr("perfkit.load.meter.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("perfkit.loadgen.meter.time.monotonic", lambda: now[0])
     meter = Meter()
     for second in range(20):  # ten seconds at 100 ms, then ten at 10 ms
         for _ in range(per_second):

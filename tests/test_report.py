@@ -13,10 +13,9 @@ from closed_queue import stored_ramp
 from samples import requests
 
 from perfkit import RenderError, RunStore, compare, run_from_requests
-from perfkit.render import run_report
-from perfkit.render.export import count_charts, export_html
-from perfkit.render.theme import format_change
-from perfkit.workflow import load_runs
+from perfkit.history.run_names import load_runs
+from perfkit.report.formatting import format_change
+from perfkit.report.notebook import count_charts, export_html, run_report
 
 CHROMIUM = Path("/usr/bin/chromium")
 needs_chromium = [

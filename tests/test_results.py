@@ -7,16 +7,15 @@ from nights import nights
 from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import ReadError, RunStore, compare
-from perfkit.history.against import judge_history
-from perfkit.history.episodes import Sighting, episodes_of
-from perfkit.history.events import Event, Movement
-from perfkit.history.selection import Past
+from perfkit.config.policy import Policy
+from perfkit.history.change_events import Event, Movement
+from perfkit.history.gate import judge_history
+from perfkit.history.incidents import Sighting, episodes_of, read_result, result_of
+from perfkit.history.run_selector import Past
 from perfkit.history.timeline import Moment
-from perfkit.model import Metric, Verdict
-from perfkit.policy import Policy
-from perfkit.render.markdown import to_markdown
-from perfkit.render.words import headlines, next_step
-from perfkit.results import read_result, result_of
+from perfkit.model.records import Metric, Verdict
+from perfkit.report.markdown import to_markdown
+from perfkit.report.sentences import headlines, next_step
 from perfkit.stats.changepoints import ChangePoint
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.git import Git, GitError
-from perfkit.load.revision import Build, ci_build, revision_of
+from perfkit.loadgen.revision import Build, ci_build, revision_of
+from perfkit.runs.git import Git, GitError
 
 HEAD, MERGE, OTHER = "a" * 40, "b" * 40, "c" * 40
 

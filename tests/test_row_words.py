@@ -10,19 +10,16 @@ from rich.console import Console
 from samples import plain_stats, run, side
 
 from perfkit import compare
-from perfkit.document import comparison_from_document
-from perfkit.model import Verdict
-from perfkit.render.claims import account_of
-from perfkit.render.mail import mail_of
-from perfkit.render.markdown import to_markdown
-from perfkit.render.notice import Telling
-from perfkit.render.pull_comment import to_comment
-from perfkit.render.summary import to_summary
-from perfkit.render.tables import findings_table, runs_table, verdict_banner
-from perfkit.render.terminal import print_comparison
-from perfkit.render.theme import finding_word
-from perfkit.render.words import next_step, open_questions
-from perfkit.results import result_of
+from perfkit.history.incidents import result_of
+from perfkit.model.records import Verdict
+from perfkit.model.serialization import comparison_from_document
+from perfkit.report.formatting import finding_word
+from perfkit.report.mail import mail_of
+from perfkit.report.markdown import to_comment, to_markdown, to_summary
+from perfkit.report.message import Telling
+from perfkit.report.sentences import account_of, next_step, open_questions
+from perfkit.report.tables import findings_table, runs_table, verdict_banner
+from perfkit.report.terminal import print_comparison
 
 BASE = compare([run({"a": plain_stats()}, number=n) for n in range(3)], [run({"a": plain_stats()}, number=9)])
 ROW = replace(BASE.findings[0], arithmetic=None, ci_low=-1.0, ci_high=1.0, verdict=Verdict.NO_CHANGE)

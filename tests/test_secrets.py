@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
+import perfkit.redaction
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,14 +26,11 @@ from object_store import KEYS, make_bucket, object_store
 from samples import requests as frame_of
 
 import perfkit
-import perfkit.redaction
-from perfkit.config import Scenario, load_settings
-from perfkit.document import document_hash
-from perfkit.errors import LoadError, StoreError
-from perfkit.load.masked_output import MaskedOutput
-from perfkit.load.preflight import check_host
-from perfkit.readers import read_run
-from perfkit.redaction import (
+from perfkit.config.settings import Scenario, load_settings
+from perfkit.loadgen.locust_process import check_host
+from perfkit.loadgen.masked_output import MaskedOutput
+from perfkit.model.errors import LoadError, StoreError
+from perfkit.model.redaction import (
     Redacted,
     RedactedStream,
     conceal,
@@ -43,8 +41,10 @@ from perfkit.redaction import (
     redact_document,
     redact_files,
 )
-from perfkit.store import RunStore
-from perfkit.store.verify import verify_run
+from perfkit.model.serialization import document_hash
+from perfkit.runs.maintenance import verify_run
+from perfkit.runs.read import read_run
+from perfkit.runs.store import RunStore
 
 CANARY = "c4n4ry"  # stands in every secret of this file, and nowhere else
 
@@ -77,7 +77,7 @@ ADDRESSES = {
 @pytest.fixture(autouse=True)
 def nothing_concealed(monkeypatch):
     """What other tests concealed by value is not masked in this one, whatever the order."""
-    monkeypatch.setattr("perfkit.redaction._VALUES", perfkit.redaction._Values())
+    monkeypatch.setattr("perfkit.model.redaction._VALUES", perfkit.model.redaction._Values())
 
 
 @pytest.mark.parametrize(("address", "public"), ADDRESSES.items(), ids=ADDRESSES)
@@ -653,7 +653,7 @@ def test_requests_are_rewritten_too(tmp_path):
     assert verify_run(store, run_id).problems == ()
     assert list(again.requests()["response_time_ms"]) == list(before["response_time_ms"])
     assert list(again.requests()["service"].astype(str)) == list(before["service"].astype(str))
-    from perfkit.readers.requests_frame import request_columns
+    from perfkit.runs.requests import request_columns
 
     assert request_columns(again.requests()).digest() == again.content_hash
 

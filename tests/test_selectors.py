@@ -10,12 +10,15 @@ import pytest
 from nights import nights, said, stored
 from samples import run
 
-from perfkit import ReadError, RunStore, render, workflow
+from perfkit import ReadError, RunStore
+from perfkit.analysis.baseline import levels_of
+from perfkit.analysis.compare import replace
 from perfkit.cli import report
-from perfkit.history.selection import Past, select
-from perfkit.history.selectors import Selector, misspelt, readings
-from perfkit.model import Check, Severity, Validity
-from perfkit.render.notebook import declared_parameters, find_notebook
+from perfkit.history.run_names import load_baseline, load_runs
+from perfkit.history.run_selector import Past, Selector, misspelt, readings, select
+from perfkit.model.records import Check, Severity, Validity
+from perfkit.report import tables
+from perfkit.report.notebook import declared_parameters, find_notebook
 
 BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
 
@@ -121,12 +124,12 @@ def test_what_makes_a_baseline_weak_is_said(rng, tmp_path):
     store, every = stored(tmp_path, nights(rng, 2), nights(rng, 60, first=2))
     past = Past(store)
     later = run(store.get(every[0]).services, number=0, salt="late", started_at=store.get(every[-1]).started_at)
-    later = Past(store, candidates=(workflow.replace(later, started_at=later.started_at + timedelta(days=40)),))
+    later = Past(store, candidates=(replace(later, started_at=later.started_at + timedelta(days=40)),))
     assert any("stale: its newest run is 40 days older" in note for note in select("api@rolling", later).warnings)
     assert any("single run" in note for note in select("api@last:1", past).warnings)
-    old = workflow.replace(store.get(every[3]), id="x-api-1", content_hash="1", git={"commit": "e" * 40})
+    old = replace(store.get(every[3]), id="x-api-1", content_hash="1", git={"commit": "e" * 40})
     store.add(old)
-    near = Past(store, candidates=(workflow.replace(later.candidates[0], started_at=store.get(every[-1]).started_at),))
+    near = Past(store, candidates=(replace(later.candidates[0], started_at=store.get(every[-1]).started_at),))
     assert any(" runs of this scenario came after" in note for note in select("api@commit:eeee", near).warnings)
 
 
@@ -137,7 +140,7 @@ def test_a_selection_that_mixes_two_levels_says_so(rng, tmp_path):
 
 
 def test_undated_runs_and_an_empty_store(rng, tmp_path):
-    store, _ = stored(tmp_path / "a", [workflow.replace(nights(rng, 1)[0], started_at=None, id="undated-api-1")])
+    store, _ = stored(tmp_path / "a", [replace(nights(rng, 1)[0], started_at=None, id="undated-api-1")])
     assert len(select("api@last:3", Past(store)).runs) == 1
     with pytest.raises(ReadError, match=r"no scenario 'api' in .*it has no runs yet"):
         select("api@rolling", Past(RunStore(tmp_path / "none")))
@@ -149,21 +152,21 @@ def test_undated_runs_and_an_empty_store(rng, tmp_path):
 def test_a_misspelt_selector_is_told(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 3))
     with pytest.raises(ReadError, match=r"there is no such file.*no selector .did you mean 'rolling'"):
-        workflow.load_runs(["api@roling"], store=store.url)
+        load_runs(["api@roling"], store=store.url)
     with pytest.raises(ReadError, match="a word must follow, such as api@last:5"):
-        workflow.load_runs(["api@last"], store=store.url)
+        load_runs(["api@last"], store=store.url)
     assert misspelt("plain.csv") == ""
 
 
 def test_load_runs_takes_selectors_ids_paths_and_globs(rng, tmp_path, monkeypatch):
     store, every = stored(tmp_path / "data" / "runs", nights(rng, 6))
     monkeypatch.chdir(tmp_path)
-    assert [one.id for one in workflow.load_runs("api@last:2")] == every[-2:]  # the store of the settings
-    both = workflow.load_runs(["api@last:1", every[0], f"data/runs/{every[1]}", f"{every[2][:12]}*"], store=store.url)
+    assert [one.id for one in load_runs("api@last:2")] == every[-2:]  # the store of the settings
+    both = load_runs(["api@last:1", every[0], f"data/runs/{every[1]}", f"{every[2][:12]}*"], store=store.url)
     assert {one.id for one in both} >= {every[-1], every[0], every[1]}
     (tmp_path / "api@rolling").mkdir()
     with pytest.raises(ReadError):
-        workflow.load_runs(["api@rolling"], store=store.url)  # a folder of that name comes first
+        load_runs(["api@rolling"], store=store.url)  # a folder of that name comes first
 
 
 def test_selectors_on_the_command_line(rng, tmp_path, monkeypatch):
@@ -235,14 +238,14 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
     Path("notebooks").mkdir()
     for place in (".", "notebooks"):
         monkeypatch.chdir(place)
-        after = workflow.load_runs("api@last:1")
-        before, said_of = workflow.load_baseline("api@last:2", "known already\nand this", candidate=after)
+        after = load_runs("api@last:1")
+        before, said_of = load_baseline("api@last:2", "known already\nand this", candidate=after)
         assert [one.id for one in (*before, *after)] == beside[-3:]
         assert said_of[:2] == ("known already", "and this")
         assert "is 2 runs: too few" in said_of[2]
-    levels = workflow.levels_of(before, said_of)
+    levels = levels_of(before, said_of)
     assert levels.to_dict()["warnings"] == list(said_of)
-    assert "known already" in render.warnings_list(levels).html
+    assert "known already" in tables.warnings_list(levels).html
     for kind in ("baseline", "compare"):
         assert "notes" in declared_parameters(nbformat.read(find_notebook(kind), as_version=4), kind)
 

@@ -14,10 +14,9 @@ from itertools import islice
 
 import pytest
 
-from perfkit.errors import LoadError, SettingsError
-from perfkit.load import services as demo
-from perfkit.load.service_model import BODY_BYTES, MODELS, Change, draws, finish, parse_changes
-from perfkit.load.services import start_services
+from perfkit.loadgen import demo_services
+from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, draws, finish, parse_changes, start_services
+from perfkit.model.errors import LoadError, SettingsError
 
 GATEWAY = MODELS["api_gateway"]
 
@@ -239,7 +238,7 @@ def test_a_service_that_cannot_start_says_why(monkeypatch, tmp_path):
 
 
 def test_a_service_that_starts_too_slowly_is_an_error(monkeypatch):
-    monkeypatch.setattr(demo, "START_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(demo_services, "START_TIMEOUT_S", 0.0)
     with pytest.raises(LoadError, match="mcp_server: the service did not start"):
         start_services(names=["mcp_server"])
 
@@ -270,7 +269,7 @@ def test_unknown_services_are_refused():
 
 def test_importing_the_module_is_cheap():
     heavy = "sorted({'numpy', 'starlette', 'uvicorn', 'pandas', 'locust'} & set(sys.modules))"
-    code = f"import sys, perfkit.load.services; print({heavy})"
+    code = f"import sys, perfkit.loadgen.demo_services; print({heavy})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "[]\n"
 

@@ -14,18 +14,16 @@ from samples import plain_stats
 from samples import run as make_run
 
 from perfkit import Policy, compare
+from perfkit.analysis.noise_profile import paired
 from perfkit.cli import main
-from perfkit.config import Scenario
-from perfkit.errors import LoadError, LoadStopped, NotComparable, SettingsError
-from perfkit.load.abort import parse_abort
-from perfkit.load.progress import Progress
-from perfkit.load.scenario_run import run_scenario
-from perfkit.load.served import checkout, served
-from perfkit.model import Check, Severity, Validity
-from perfkit.noise_profile import paired
-from perfkit.results import read_result
-from perfkit.side_by_side import ALARMS, Plan, SideBySide, both_targets
-from perfkit.store import RunStore
+from perfkit.config.settings import Scenario
+from perfkit.history.incidents import read_result
+from perfkit.loadgen.ab_test import ALARMS, Plan, SideBySide, both_targets, checkout, served
+from perfkit.loadgen.locust_process import Progress, parse_abort
+from perfkit.loadgen.run import run_scenario
+from perfkit.model.errors import LoadError, LoadStopped, NotComparable, SettingsError
+from perfkit.model.records import Check, Severity, Validity
+from perfkit.runs.store import RunStore
 
 POLICY = Policy(tolerance={"avg_latency_ms": 3.0}, gating=("avg_latency_ms",))
 
@@ -164,7 +162,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr("perfkit.side_by_side.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("perfkit.loadgen.ab_test.time.monotonic", lambda: self.now)
 
     def runs(self, rng, change, slow_pair=None):
         numbers, started = iter(range(10_000)), []

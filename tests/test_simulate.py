@@ -15,13 +15,13 @@ import pytest
 from loopback import serving
 
 import perfkit
-from perfkit.config import BUILT_IN, Scenario
-from perfkit.errors import LoadError, SettingsError, StoreError
-from perfkit.load import simulate
-from perfkit.load.locust_files import ENDINGS
-from perfkit.load.service_model import MODELS, Change
-from perfkit.load.simulate import simulate_files, simulate_requests
-from perfkit.readers.locust_csv import resolution
+from perfkit.config.settings import BUILT_IN, Scenario
+from perfkit.loadgen import simulate
+from perfkit.loadgen.demo_services import MODELS, Change
+from perfkit.loadgen.locust_file_writer import ENDINGS
+from perfkit.loadgen.simulate import simulate_files, simulate_requests
+from perfkit.model.errors import LoadError, SettingsError, StoreError
+from perfkit.runs.locust_csv import resolution
 
 START = datetime(2025, 10, 17, 14, 30, 4, tzinfo=UTC)
 SMALL = replace(BUILT_IN["baseline"], name="small", users=10, spawn_rate=2.0, duration_s=40.0)

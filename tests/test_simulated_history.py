@@ -9,11 +9,11 @@ import pytest
 
 import perfkit
 from perfkit.cli import main
-from perfkit.config import BUILT_IN
-from perfkit.load.service_model import Change
-from perfkit.load.simulated_history import SimulatedHistory, simulate_history
-from perfkit.model import Verdict
-from perfkit.store import RunStore
+from perfkit.config.settings import BUILT_IN
+from perfkit.loadgen.demo_services import Change
+from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
+from perfkit.model.records import Verdict
+from perfkit.runs.store import RunStore
 
 SCENARIO = replace(BUILT_IN["baseline"], name="sim", users=20, spawn_rate=20.0, duration_s=10.0)
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ from nights import said
 from samples import run, stats
 
 from perfkit import RunStore
-from perfkit.model import Check, Severity, Validity
+from perfkit.model.records import Check, Severity, Validity
 
 NIGHTS = 60
 # Three events: one of them comes back, and two end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perfkit import Metric, SettingsError
-from perfkit.slo import describe_slo, parse_slo
+from perfkit.config.policy import describe_slo, parse_slo
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from samples import requests, write_locust
 
 from perfkit import read_run
-from perfkit.errors import ReadError
-from perfkit.readers.csv_text import decoded, header_of
+from perfkit.model.errors import ReadError
+from perfkit.runs.csv_text import decoded, header_of
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from samples import plain_stats, requests, run
 
 from perfkit import MissingExtra, ReadError, RunStore, StoreError, Validity, run_from_requests
-from perfkit.model import Check, Severity
+from perfkit.model.records import Check, Severity
 
 
 @pytest.fixture

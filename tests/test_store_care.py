@@ -16,12 +16,21 @@ from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
-from perfkit.load.unsent import send
-from perfkit.store.amounts import parse_age, parse_size, size_text
-from perfkit.store.export import exported, measurements
-from perfkit.store.retention import Retention, plan_removal, plan_retention, protected_runs, remove
-from perfkit.store.sync import sync
-from perfkit.store.verify import verify_run
+from perfkit.loadgen.run import send
+from perfkit.runs.maintenance import (
+    Retention,
+    exported,
+    measurements,
+    parse_age,
+    parse_size,
+    plan_removal,
+    plan_retention,
+    protected_runs,
+    remove,
+    size_text,
+    sync,
+    verify_run,
+)
 
 DAY = 86_400.0
 NOW = datetime.fromtimestamp(EPOCH, UTC) + timedelta(days=100)

@@ -11,10 +11,10 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, RunStore, StoreError, Validity
-from perfkit.document import dump_json, run_to_document
 from perfkit.history.timeline import load_timeline, timeline_of
-from perfkit.model import Check, Severity
-from perfkit.store import index as index_module
+from perfkit.model.records import Check, Severity
+from perfkit.model.serialization import dump_json, run_to_document
+from perfkit.runs import index
 
 BAD = Validity((Check("interrupted", "yes", "no", Severity.INVALID, "run again"),))
 HOSTILE = "GET /<b>ü\u202e{}|`'\n"
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_made_anew(store, damage):
 def test_no_run_is_read_twice(store, monkeypatch):
     store.runs()
     reads = []
-    monkeypatch.setattr(index_module, "parse_run", lambda content, place: reads.append(place))
+    monkeypatch.setattr(index, "parse_run", lambda content, place: reads.append(place))
     RunStore(store.url).runs()
     assert reads == []
 

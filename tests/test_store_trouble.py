@@ -18,11 +18,8 @@ from samples import EPOCH, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.cli import main
-from perfkit.store.local_folder import LocalFolder
-from perfkit.store.remote_folder import RemoteFolder
-from perfkit.store.retention import Retention, plan_removal, plan_retention, remove
-from perfkit.store.sync import sync
-from perfkit.store.verify import verify_run
+from perfkit.runs.backends import LocalFolder, RemoteFolder
+from perfkit.runs.maintenance import Retention, plan_removal, plan_retention, remove, sync, verify_run
 
 DAY = 86_400.0
 NOBODY = 65_534

@@ -5,13 +5,12 @@ import pytest
 from nights import nights
 from samples import plain_stats, run
 
-from perfkit.history.against import judge_history
-from perfkit.history.selection import Past
-from perfkit.history.strays import strays_of
+from perfkit.config.policy import Policy
+from perfkit.history.gate import judge_history, strays_of
+from perfkit.history.run_selector import Past
 from perfkit.history.timeline import timeline_of
-from perfkit.model import Verdict
-from perfkit.policy import Policy
-from perfkit.store import RunStore
+from perfkit.model.records import Verdict
+from perfkit.runs.store import RunStore
 
 
 def judged(tmp_path, history, candidates, policy=None):

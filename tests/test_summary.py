@@ -6,8 +6,14 @@ from samples import EPOCH, requests
 from scipy.signal import lfilter
 
 from perfkit import Metric, run_from_requests
-from perfkit.stats.percentile_table import PercentileTable, errors_assumed, errors_from_percentiles
-from perfkit.stats.summary import RequestArrays, requests_needed_for, summarise
+from perfkit.stats.summary import (
+    PercentileTable,
+    RequestArrays,
+    errors_assumed,
+    errors_from_percentiles,
+    requests_needed_for,
+    summarise,
+)
 
 QUANTILES = {"p50_latency_ms": 50, "p95_latency_ms": 95, "p99_latency_ms": 99, "p999_latency_ms": 99.9}
 

@@ -12,15 +12,16 @@ from nights import nights, said
 from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import RunStore, compare
-from perfkit.document import dump_json
-from perfkit.history.against import judge_history
-from perfkit.history.selection import Past
-from perfkit.model import Check, Severity, Validity, Verdict
-from perfkit.overview import Entry, Outcome, Overview, read_overview, worst
-from perfkit.policy import Policy
-from perfkit.render.junit import to_junit
-from perfkit.render.summary import MOST_BYTES, to_summary
-from perfkit.workflow import timeline, trend_of, watch_of
+from perfkit.config.policy import Policy
+from perfkit.history.gate import judge_history
+from perfkit.history.run_names import timeline, watch_of
+from perfkit.history.run_selector import Past
+from perfkit.history.trend import trend_of
+from perfkit.model.records import Check, Severity, Validity, Verdict
+from perfkit.model.serialization import dump_json
+from perfkit.report.junit import to_junit
+from perfkit.report.markdown import MOST_BYTES, to_summary
+from perfkit.report.report_set import Entry, Outcome, Overview, read_overview, worst
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -295,8 +296,8 @@ def test_a_broken_overview_is_no_green_one(tmp_path, text, message):
 
 
 def test_a_page_too_long_for_github_says_what_is_missing(rng):
-    from perfkit.render.claims import account_of
-    from perfkit.results import result_of
+    from perfkit.history.incidents import result_of
+    from perfkit.report.sentences import account_of
 
     names = tuple(f"service{n}" + "|" * 50 for n in range(60))
     found = compare(side(rng, 3, names=names), side(rng, 3, first=3, names=names, slower=1.5))

@@ -15,26 +15,29 @@ import pytest
 from samples import REPOSITORY
 from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
-from perfkit import SettingsError, workflow
+from perfkit import SettingsError
 from perfkit.cli import main
-from perfkit.history.acknowledged import AcknowledgedFile, Acknowledgement, KnownMovement
+from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
+from perfkit.history.run_names import timeline as timeline_runs
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.history.trend import known_events, trend_of
-from perfkit.model import LATENCY_METRICS, Metric
-from perfkit.render import (
+from perfkit.model.records import LATENCY_METRICS, Metric
+from perfkit.report.html import Note
+from perfkit.report.notebook import Report, count_charts
+from perfkit.report.trend import (
+    Links,
+    drawn_services,
+    reaches,
+    read_commit_url,
     trend_banner,
     trend_calendar,
     trend_chart,
     trend_events,
     trend_levels,
+    trend_links,
     trend_runs,
     trend_sheet,
 )
-from perfkit.render.export import count_charts
-from perfkit.render.moment_links import Links, read_commit_url, trend_links
-from perfkit.render.notebook import Report
-from perfkit.render.page import Note
-from perfkit.render.trend_charts import drawn_services, reaches
 
 SAMPLES = REPOSITORY / "data" / "samples" / "history"
 COMMITS = "https://git.example/team/api/commit/{commit}"
@@ -75,7 +78,7 @@ def history(rng, *, runs=60, services=("api",), step=1.15, at=40, bad=(), metric
 
 @pytest.fixture(scope="module")
 def samples():
-    return workflow.timeline(str(SAMPLES), "nightly")
+    return timeline_runs(str(SAMPLES), "nightly")
 
 
 # What is found ----------------------------------------------------------------------------------------------------
@@ -330,7 +333,7 @@ def test_a_run_folder_is_linked_from_beside_the_report_and_only_if_it_is_there(t
 def report(tmp_path_factory):
     """The report on the sample history, as the command makes it; its event is acknowledged."""
     folder = tmp_path_factory.mktemp("reports")
-    timeline = workflow.timeline(str(SAMPLES), "nightly")
+    timeline = timeline_runs(str(SAMPLES), "nightly")
     AcknowledgedFile(folder / "known.json").add(acknowledgement(timeline))
     (folder / "perfkit.toml").write_text('acknowledged = "known.json"\n', encoding="utf-8")
     words = ["report", "trend", "nightly", "--store", str(SAMPLES), "--commit-url", COMMITS, "--title", HOSTILE[0]]
@@ -382,10 +385,9 @@ def test_a_wrong_word_is_refused_before_the_notebook_starts(tmp_path, words, cod
 
 def page(trend, file):
     """The report as the notebook makes it, without a kernel."""
-    from perfkit import render
-    from perfkit.render.export import export_html
-    from perfkit.render.notebook import find_notebook
-    from perfkit.render.page import PLOTLY
+    from perfkit import report as render
+    from perfkit.report.html import PLOTLY
+    from perfkit.report.notebook import export_html, find_notebook
 
     notebook = nbformat.read(find_notebook("trend"), as_version=4)
     names = {"render": render, "trend": trend, "links": trend_links(file, COMMITS), "title": None, "result": str(file)}

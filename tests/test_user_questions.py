@@ -9,10 +9,10 @@ from nights import nights, said, stored
 from samples import plain_stats, run
 
 from perfkit import Metric, Policy, compare
+from perfkit.analysis.coverage import renamed_pairs
 from perfkit.cli.run import _with_open_regressions
-from perfkit.config import load_settings
-from perfkit.coverage import renamed_pairs
-from perfkit.history.events import Event, Movement
+from perfkit.config.settings import load_settings
+from perfkit.history.change_events import Event, Movement
 from perfkit.history.service_mix import service_changes
 from perfkit.history.timeline import Moment, timeline_of
 from perfkit.stats.changepoints import ChangePoint
@@ -253,7 +253,7 @@ def test_outliers_at_the_end_of_a_history_are_not_called_no_change(rng, tmp_path
 
 
 def test_the_next_step_of_any_regression_names_another_machine(rng):
-    from perfkit.render.words import next_step
+    from perfkit.report.sentences import next_step
 
     runs = nights(rng, 8, sd=0.01)
     slow = nights(rng, 4, first=10, sd=0.01, factor=1.5)

@@ -8,14 +8,13 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import LoadProfile, RunStore, ServiceStats, Validity, compare, run_from_requests
-from perfkit.comparability import check_sides
-from perfkit.model import Check, Severity
-from perfkit.profile_words import plan_profile
-from perfkit.script_errors import ScriptErrors, SkippedRequests, TaskException
-from perfkit.stats.within_run import Burst, Drift, WithinRun, drift_of, within_run
-from perfkit.validity import ArrivalCounts, GeneratorFacts, Process, check_run
-from perfkit.validity.requests import DRIFT_P, DRIFT_PCT
-from perfkit.workflow import import_run
+from perfkit.analysis.comparability import check_sides
+from perfkit.config.load_spec import plan_profile
+from perfkit.model.records import Check, Severity
+from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
+from perfkit.runs.store import import_run
+from perfkit.runs.validity import DRIFT_P, DRIFT_PCT, ArrivalCounts, GeneratorFacts, Process, check_run
+from perfkit.stats.stationarity import Burst, Drift, WithinRun, drift_of, within_run
 
 STEADY = LoadProfile("steady", 10, None, 60.0)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from noise import NOISE, WATCHED
 from scipy.stats import binom
 
-from perfkit.stats.watch import FIRST_WINDOW, LEARN, watch_history
+from perfkit.stats.sequential import FIRST_WINDOW, LEARN, watch_history
 
 RUNS, METRICS = 100, 20
 EACH = 0.05 / METRICS  # of a joint budget of 5 %

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.whole_file import write_whole
+from perfkit.model.files import write_whole
 
 
 def test_it_is_written_with_its_folder(tmp_path):

@@ -7,9 +7,8 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, compare
-from perfkit.judge.budget import shares
-from perfkit.judge.explain import explain
-from perfkit.judge.whole_run import MANY, NAME, SHARE, with_whole
+from perfkit.analysis.evidence import MANY, NAME, SHARE, shares, with_whole
+from perfkit.analysis.explain import explain
 
 NAMES = tuple(f"GET /{i}" for i in range(12))
 

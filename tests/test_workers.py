@@ -11,11 +11,11 @@ import pytest
 from busy import own_problems, was_starved
 from loopback import serving
 
-from perfkit.config import Scenario
-from perfkit.errors import LoadError
-from perfkit.load.locust import Distribution, free_port
-from perfkit.load.scenario_run import run_scenario
-from perfkit.store import RunStore
+from perfkit.config.settings import Scenario
+from perfkit.loadgen.locust_command import Distribution, free_port
+from perfkit.loadgen.run import run_scenario
+from perfkit.model.errors import LoadError
+from perfkit.runs.store import RunStore
 
 LOCUSTFILE = """
 import os, pathlib

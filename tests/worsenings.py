@@ -2,10 +2,10 @@
 
 import json
 
-from perfkit.history.events import Event, Movement
+from perfkit.history.change_events import Event, Movement
+from perfkit.history.incidents import result_of
 from perfkit.history.timeline import Moment
-from perfkit.model import Metric
-from perfkit.results import result_of
+from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
 
 HOSTILE = "</script><!-- --> ![x](javascript:alert(1)) @everyone | a\r\nb \u202e#1 www.evil.example `x` -->"

@@ -12,11 +12,10 @@ from hashlib import sha1
 from pathlib import Path
 
 from perfkit import RunStore, run_from_requests
-from perfkit.config import BUILT_IN
-from perfkit.load.service_model import Change
-from perfkit.load.simulate import simulate_requests
-from perfkit.load.simulated_history import TOOL, SimulatedHistory
-from perfkit.model import Check, Run, Severity, Validity
+from perfkit.config.settings import BUILT_IN
+from perfkit.loadgen.demo_services import Change
+from perfkit.loadgen.simulate import TOOL, SimulatedHistory, simulate_requests
+from perfkit.model.records import Check, Run, Severity, Validity
 
 RUNS, STEP, SPIKE, BAD = 60, 38, 21, 47
 SERVICE = "api_gateway"

@@ -17,32 +17,9 @@ from typing import TextIO, cast
 import click
 
 from perfkit import __version__
-from perfkit.cli import (
-    ack,
-    baseline,
-    bisect,
-    changes,
-    check,
-    comment,
-    compare,
-    demo,
-    email,
-    files,
-    init,
-    issue,
-    lab,
-    notify,
-    plan,
-    removal,
-    replay,
-    report,
-    run,
-    runs,
-    store,
-    summary,
-)
+from perfkit.cli import bisect, check, compare, history, notify, report, run, runs, start
 from perfkit.cli.streams import Output, open_descriptors
-from perfkit.errors import (
+from perfkit.model.errors import (
     DeliveryError,
     HistoryError,
     LoadError,
@@ -56,9 +33,9 @@ from perfkit.errors import (
     SettingsError,
     StoreError,
 )
-from perfkit.omissions import omissions
-from perfkit.redaction import Redacted, conceal_environment, redact
-from perfkit.render.theme import clean, shorten
+from perfkit.model.omissions import omissions
+from perfkit.model.redaction import Redacted, conceal_environment, redact
+from perfkit.report.formatting import clean, shorten
 
 COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
 LINK_LOOP = "Symlink loop"  # how pathlib of Python before 3.13 begins to speak of one
@@ -101,31 +78,31 @@ def perfkit() -> None:
 for command in (
     run.run,
     compare.compare,
-    changes.changes,
+    history.changes,
     bisect.bisect,
     bisect.step,
     report.report,
-    issue.issue,
-    comment.comment,
-    email.email,
+    notify.issue,
+    notify.comment,
+    notify.email,
     notify.notify,
-    summary.summary,
-    demo.demo,
+    notify.summary,
+    start.demo,
     check.check,
-    lab.lab,
-    plan.plan,
-    replay.replay,
+    start.lab,
+    compare.plan,
+    compare.replay,
     runs.runs,
-    store.store,
-    files.import_,
-    files.metrics,
-    baseline.baseline,
-    ack.ack,
-    files.simulate,
-    init.init,
+    runs.store,
+    runs.import_,
+    runs.metrics,
+    history.baseline,
+    history.ack,
+    runs.simulate,
+    start.init,
 ):
     perfkit.add_command(command)
-for part in (removal.rm, removal.gc):
+for part in (runs.rm, runs.gc):
     runs.runs.add_command(part)
 
 

@@ -11,8 +11,7 @@ import click
 from perfkit.cli.options import SETTINGS, dump, settings_of, write
 
 if TYPE_CHECKING:
-    from perfkit.bisect.order import Order, Step
-    from perfkit.bisect.search import Result
+    from perfkit.loadgen.bisect import Order, Result, Step
 
 EXIT_NOT_FOUND = 3
 MOST_RUNS = 32  # of one commit and the good one together
@@ -77,13 +76,11 @@ def bisect(
       perfkit bisect shop --good v1.4 --bad main --build "make release" --serve "./shop --port {port}" --max-time 20m
       perfkit bisect shop --good v1.4 --dry-run
     """
-    from perfkit.bisect.order import Order
-    from perfkit.bisect.repository import common_folder, resolve
-    from perfkit.bisect.search import search
     from perfkit.cli.run import chosen_scenario, plan_of
-    from perfkit.config import load_words
-    from perfkit.document import slug
-    from perfkit.errors import SettingsError
+    from perfkit.config.settings import load_words
+    from perfkit.loadgen.bisect import Order, common_folder, resolve, search
+    from perfkit.model.errors import SettingsError
+    from perfkit.model.serialization import slug
 
     known = settings_of(settings)
     changes = load_words({"users": users, "duration": duration}, "--{}".format)
@@ -122,27 +119,27 @@ def bisect(
 @click.argument("order", type=click.Path(path_type=Path, dir_okay=False))
 def step(order: Path) -> int:
     """One step of `perfkit bisect`, as `git bisect run` calls it."""
-    from perfkit.bisect.step import run_step
+    from perfkit.loadgen.bisect import run_step
 
     return run_step(order, _tell)
 
 
 def code_of_step(code: int) -> int:
     """The exit code for git, which takes 1 to 127 for a verdict: no failure of a step may look like one."""
-    from perfkit.bisect.order import CODES, FAILED
+    from perfkit.loadgen.bisect import CODES, FAILED
 
     return code if code in CODES.values() or code > 127 else FAILED
 
 
 def _tell(text: str) -> None:
     """What builds and services wrote is in it."""
-    from perfkit.render.theme import clean
+    from perfkit.report.formatting import clean
 
     click.echo(clean(text), err=True)
 
 
 def _steps(order: Order) -> str:
-    from perfkit.bisect.search import outlook
+    from perfkit.loadgen.bisect import outlook
 
     ahead = outlook(order)
     runs = 2 * order.plan.pairs
@@ -159,7 +156,7 @@ def _steps(order: Order) -> str:
 
 def _told(result: Result) -> str:
     """The commit or what is left, its size, and each commit that was measured."""
-    from perfkit.render.theme import clean, shorten
+    from perfkit.report.formatting import clean, shorten
 
     lines = []
     if not result.suspects:
@@ -181,8 +178,8 @@ def _told(result: Result) -> str:
 
 
 def _size(step: Step) -> str:
-    from perfkit.model import Metric
-    from perfkit.render.theme import format_signed, shorten
+    from perfkit.model.records import Metric
+    from perfkit.report.formatting import format_signed, shorten
 
     if step.change is None:
         return ""

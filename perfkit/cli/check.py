@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Number, console, dump, settings_of, write
-from perfkit.errors import StoreError
+from perfkit.model.errors import StoreError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from perfkit.audit import Audit
-    from perfkit.selftest import SelfTest
+    from perfkit.cli.audit import Audit
+    from perfkit.cli.selftest import SelfTest
 
 SCHEMA = "perfkit.check/1"
 EXIT_SETTINGS, EXIT_GATE = 2, 4
@@ -103,7 +103,7 @@ def check(
       perfkit check --policy strict.toml --fail-on inconclusive
       perfkit check --settings-only --skip credentials
     """
-    from perfkit.audit import audit_settings
+    from perfkit.cli.audit import audit_settings
 
     known = settings_of(settings)
     chosen = known.policy_of(policy).with_rule(rule)
@@ -124,7 +124,7 @@ def check(
 def _try_out(
     given: Mapping[str, object], required_runs: int, slower: float, keep: Path | None, *, quiet: bool
 ) -> SelfTest:
-    from perfkit.selftest import Task, self_test
+    from perfkit.cli.selftest import Task, self_test
 
     options = tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
     task = Task(options, str(given["--fail-on"]), required_runs, slower)
@@ -152,7 +152,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _print_audit(audit: Audit) -> None:
-    from perfkit.audit import Grade
+    from perfkit.cli.audit import Grade
 
     errors, warnings, fine = (len(audit.of(grade)) for grade in (Grade.ERROR, Grade.WARN, Grade.OK))
     click.echo(f"settings: {_count(errors, 'error')}, {_count(warnings, 'warning')}, {fine} as they should be")
@@ -175,7 +175,7 @@ def _print_self_test(found: SelfTest, seconds: float) -> None:
 
 
 def _print_advice(pairs: Sequence[tuple[str, str]]) -> None:
-    from perfkit.render.theme import shorten
+    from perfkit.report.formatting import shorten
 
     for name, advice in dict.fromkeys(pairs):
         if advice:
@@ -190,7 +190,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from perfkit.render.theme import shorten
+    from perfkit.report.formatting import shorten
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:

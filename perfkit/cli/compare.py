@@ -1,9 +1,14 @@
-"""``perfkit compare``."""
+"""``perfkit compare``.
+
+``perfkit plan``.
+
+``perfkit replay``.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,15 +18,169 @@ from perfkit.cli.options import (
     RULE,
     SETTINGS,
     STORE,
+    Number,
     Variadic,
     console,
     dump,
     settings_of,
+    tell,
     write,
 )
 
 if TYPE_CHECKING:
-    from perfkit.model import Comparison
+    from perfkit.analysis.compare import Replay
+    from perfkit.model.records import Comparison
+
+
+@click.command(short_help="How many runs show a change of that size?")
+@click.option("--scenario", required=True, help="The load test whose runs are in the store, or such as api@rolling.")
+@click.option("--detect", required=True, metavar="PERCENT", help="The worsening to be called, such as 5%.")
+@click.option(
+    "--power",
+    type=Number(0, 1, min_open=True, max_open=True),
+    default=0.8,
+    show_default=True,
+    help="Chance that a comparison calls a worsening of that size.",
+)
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@POLICY
+@STORE
+@SETTINGS
+def plan(
+    scenario: str,
+    detect: str,
+    power: float,
+    format_: str,
+    policy: Path | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """How many runs on each side, and how long, until a change of that size is called a regression.
+
+    Called is what `perfkit compare --history` calls: what is beyond chance and measured to be beyond its tolerance.  A
+    change within the tolerance is never called, one a little above it only by many runs.  Answers from the noise
+    profile of the scenario: what the runs in the store tell of its variation.
+
+    \b
+    Example:
+      perfkit plan --scenario api --detect 5%
+    """
+    from perfkit.history.run_names import plan as plan_runs
+    from perfkit.report.formatting import SHORT_METRICS
+
+    known = settings_of(settings)
+    chosen = known.policy_of(policy)
+    percent = _percent(detect)
+    frame = plan_runs(store or known.store, scenario, percent, power=power, policy=chosen, baselines=known.baselines)
+    rows: list[dict[str, Any]] = [
+        {str(k): None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")
+    ]
+    if format_ == "json":
+        click.echo(dump({"scenario": scenario, "detect_pct": percent, "power": power, "rows": rows}), nl=False)
+        return
+    click.echo(f"{scenario}: runs on each side that call a worsening of {percent:g} % in {power:.0%} of comparisons")
+    console().print(_table(rows))
+    accepted = [row for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= percent]
+    if accepted:
+        names = ", ".join(dict.fromkeys(SHORT_METRICS.get(row["metric"], row["metric"]) for row in accepted))
+        tell(f"the policy accepts {percent:g} % of {names}: no number of runs makes a comparison call it")
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError as error:
+        raise click.BadParameter(f"expected a percentage such as 5%, got {text!r}", param_hint="--detect") from error
+    if not 0 < value < 1000:
+        raise click.BadParameter(f"expected a percentage above 0 and below 1000, got {text!r}", param_hint="--detect")
+    return value
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perfkit.report.formatting import SHORT_METRICS, shorten
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("service", overflow="fold")
+    table.add_column("metric")
+    for title in ("variation", "from runs", "runs per side", "load in all", "tolerance"):
+        table.add_column(title, justify="right")
+    above = None
+    for row in rows:
+        needed, hours = row["runs_per_side"], row["hours"]
+        table.add_row(
+            Text("" if row["service"] == above else shorten(row["service"])),
+            SHORT_METRICS.get(row["metric"], row["metric"]),
+            f"{row['variation_pct']:.1f} %",
+            str(row["history_runs"]),
+            "~" if needed is None else str(int(needed)),
+            "~" if hours is None else f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h",
+            "~" if row["tolerance_pct"] is None else f"{row['tolerance_pct']:.3g} %",
+        )
+        above = row["service"]
+    return table
+
+
+@click.command(short_help="When would a policy have fired in the past?")
+@click.option("--scenario", required=True, help="The load test whose history is judged, or such as api@branch:main.")
+@click.option(
+    "--window",
+    type=click.IntRange(1),
+    default=9,
+    show_default=True,
+    help="Each run is judged against so many before it.",
+)
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@POLICY
+@RULE
+@STORE
+@SETTINGS
+def replay(
+    scenario: str,
+    window: int,
+    format_: str,
+    policy: Path | None,
+    rule: str | None,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """Judge every stored run of a scenario against the runs before it, and say when the policy would have fired.
+
+    Ends 0: the past is no reason to fail.
+
+    \b
+    Example:
+      perfkit replay --scenario api --policy stricter.toml
+    """
+    from perfkit.history.run_names import replay_history
+
+    known = settings_of(settings)
+    chosen = known.policy_of(policy).with_rule(rule)
+    found = replay_history(store or known.store, scenario, policy=chosen, window=window, baselines=known.baselines)
+    if format_ == "json":
+        click.echo(dump([_row(item) for item in found]), nl=False)
+        return
+    from perfkit.report.formatting import verdict_text
+    from perfkit.report.sentences import headlines
+
+    for item in found:
+        text = f": {headlines(item.comparison)[0]}" if item.comparison.verdict == "regression" else ""
+        click.echo(f"{item.run.id}  {verdict_text(item.comparison.verdict)}{text}")
+    counts = {word: sum(item.comparison.verdict == word for item in found) for word in ("regression", "inconclusive")}
+    click.echo(f"{len(found)} runs judged: {counts['regression']} fired, {counts['inconclusive']} inconclusive")
+
+
+def _row(item: Replay) -> dict[str, object]:
+    comparison = item.comparison
+    return {
+        "run": item.run.id,
+        "verdict": comparison.verdict.value,
+        "regressions": [f"{f.service} {f.metric}" for f in comparison.findings if f.verdict == "regression"],
+        "warnings": list(comparison.warnings),
+    }
+
 
 EXIT_INVALID = 3
 
@@ -88,7 +247,8 @@ def compare(
       perfkit compare reports/20261102-api-compare --explain api_gateway p95_latency_ms
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
-    from perfkit import workflow
+    from perfkit.analysis.compare import explain as explain_runs
+    from perfkit.history.run_names import compare_named, stored_comparison
 
     known = settings_of(settings)
     chosen = known.policy_of(policy).with_rule(rule)
@@ -96,15 +256,13 @@ def compare(
     if history and not baseline:
         raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")
     if explain is not None and not candidate and len(baseline) == 1:
-        comparison = workflow.stored_comparison(baseline[0])
+        comparison = stored_comparison(baseline[0])
     elif not candidate:
         raise click.UsageError("Missing option '--candidate'.")
     else:
-        comparison = workflow.compare_named(
-            baseline, candidate, store=place, settings=known, policy=chosen, learn=history
-        )
+        comparison = compare_named(baseline, candidate, store=place, settings=known, policy=chosen, learn=history)
     if explain is not None:
-        write(workflow.explain(comparison, *explain), output)
+        write(explain_runs(comparison, *explain), output)
     else:
         _write(comparison, format_, output)
     return exit_code(comparison, fail_on)
@@ -114,11 +272,11 @@ def _write(comparison: Comparison, format_: str, output: Path | None) -> None:
     if format_ == "json":
         write(dump(comparison.to_dict()), output)
     elif format_ == "markdown":
-        from perfkit.render.markdown import to_markdown
+        from perfkit.report.markdown import to_markdown
 
         write(to_markdown(comparison), output)
     elif format_ == "junit":
-        from perfkit.render.junit import to_junit
+        from perfkit.report.junit import to_junit
 
         write(to_junit(comparison), output)
     else:
@@ -127,7 +285,7 @@ def _write(comparison: Comparison, format_: str, output: Path | None) -> None:
 
 def print_text(comparison: Comparison, output: Path | None = None) -> None:
     """A comparison as a terminal shows it."""
-    from perfkit.render.terminal import print_comparison
+    from perfkit.report.terminal import print_comparison
 
     screen = console()
     with screen.capture() as captured:
@@ -137,7 +295,7 @@ def print_text(comparison: Comparison, output: Path | None = None) -> None:
 
 def exit_code(comparison: Comparison, fail_on: str = "regression") -> int:
     """0, 1 or 3 as documented; what cannot be judged is never green, whatever ``fail_on`` says."""
-    from perfkit.model import Verdict
+    from perfkit.model.records import Verdict
 
     if comparison.verdict is Verdict.INVALID:
         return EXIT_INVALID

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.errors import StoreError
-from perfkit.redaction import redact
-from perfkit.whole_file import write_whole
+from perfkit.model.errors import StoreError
+from perfkit.model.files import write_whole
+from perfkit.model.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfkit.config import Settings
+    from perfkit.config.settings import Settings
 
 SETTINGS = click.option(
     "--settings",
@@ -28,7 +28,7 @@ SETTINGS = click.option(
 
 def expanded(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     """An address with its variables looked up: ``'${STORE}'`` keeps a password out of the list of processes."""
-    from perfkit.settings_file import expand
+    from perfkit.config.toml_table import expand
 
     return expand(text, parameter.opts[0]) if text else text
 
@@ -99,14 +99,14 @@ def _repeated(args: Sequence[str], option: str) -> list[str]:
 
 def settings_of(path: Path | None) -> Settings:
     """The settings to use; unknown keys and bad values end the command with exit code 2."""
-    from perfkit.config import load_settings
+    from perfkit.config.settings import load_settings
 
     return load_settings(path)
 
 
 def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:
     """``SettingsError`` for a scenario that nothing in ``place`` is of; it names the nearest."""
-    from perfkit.errors import SettingsError, did_you_mean
+    from perfkit.model.errors import SettingsError, did_you_mean
 
     names = sorted(set(stored))
     if scenario not in names:
@@ -136,13 +136,13 @@ def write(text: str | bytes, output: Path | None) -> None:
 
 def tell(note: str) -> None:
     """What must be known besides the output, on standard error."""
-    from perfkit.render.theme import clean
+    from perfkit.report.formatting import clean
 
     click.echo(f"! {clean(note)}", err=True)
 
 
 def dump(document: Any) -> str:
     """JSON as perfkit writes it everywhere."""
-    from perfkit.document import dump_json
+    from perfkit.model.serialization import dump_json
 
     return dump_json(document)

@@ -1,20 +1,157 @@
-"""``perfkit report``."""
+"""``perfkit report``.
+
+``perfkit report --all``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from perfkit.cli.options import CANDIDATE, OPTIONAL_CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
-from perfkit.cli.report_all import run_all, with_all
 
 if TYPE_CHECKING:
-    from perfkit.config import Settings
-    from perfkit.model import Run
-    from perfkit.policy import Policy
+    from perfkit.config.policy import Policy
+    from perfkit.config.settings import Settings
+    from perfkit.model.records import Run
+    from perfkit.report.batch import Made, Order
+    from perfkit.report.report_set import Entry, Overview
+
+KINDS = ("compare", "trend", "baseline", "capacity")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option(
+        "--all", "all_", is_flag=True, help="Every notebook of every scenario of the store, and an index.html."
+    ),
+    click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="With --all: only this scenario."),
+    click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="With --all: only this notebook."),
+    click.option(
+        "--newest", type=click.IntRange(1), metavar="N", help="With --all: judge so many of the newest runs [1]."
+    ),
+    click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core]."),
+    click.option(
+        "--fail-on",
+        type=click.Choice(["regression", "inconclusive", "never"]),
+        help="With --all: what ends with exit code 1 [regression].",
+    ),
+    click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="With --all: where reports go."),
+    POLICY,
+    STORE,
+    SETTINGS,
+)
+
+
+def with_all(command: _Command) -> _Command:
+    """Add the options of ``--all`` to the group."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def run_all(context: click.Context, all_: bool, **given: Any) -> int | None:
+    """Make all reports, or hand on to the command that was named."""
+    options = [
+        f"--{name.removesuffix('s') if name in ('scenarios', 'kinds') else name.replace('_', '-')}"
+        for name, value in given.items()
+        if value
+    ]
+    if context.invoked_subcommand is not None:
+        if all_ or options:
+            word = "--all" if all_ else options[0]
+            raise click.UsageError(f"{word} stands before {context.invoked_subcommand!r}, where only --all may take it")
+        return None
+    if not all_:
+        if options:
+            raise click.UsageError(f"{options[0]} needs --all, or a report to make")
+        click.echo(context.get_help())
+        return 2
+    return _make(settings_of(given["settings"]), given)
+
+
+def _make(known: Settings, given: dict[str, Any]) -> int:
+    from perfkit.report.batch import Wish, orders_of
+
+    pass
+    from perfkit.model.files import write_whole
+    from perfkit.report.index import index_page
+    from perfkit.report.notebook import new_folder
+    from perfkit.report.report_set import Overview
+    from perfkit.runs.backends import public_address
+
+    store = given["store"] or known.store
+    wish = Wish(given["scenarios"], given["kinds"], given["newest"] or 1)
+    folder = new_folder((given["reports"] or known.reports).absolute(), "all")
+    policy = policy_file(given["policy"], known.path)
+    orders = orders_of(store, folder, wish, policy=policy, acknowledged=known.acknowledged, baselines=known.baselines)
+    entries = _made(orders, given["jobs"] or len(os.sched_getaffinity(0)))
+    overview = Overview(entries, datetime.now(UTC), public_address(store))
+    overview.write(folder)
+    write_whole(folder / "index.html", index_page(overview))
+    click.echo(str(folder / "index.html"))
+    return exit_code(overview, given["fail_on"] or "regression")
+
+
+def _made(orders: Sequence[Order], jobs: int) -> tuple[Entry, ...]:
+    """All of them, in the order of the orders; told one by one as they are done."""
+    from perfkit.report.batch import make_all
+
+    done: dict[Order, Entry] = {}
+    with closing(make_all(orders, jobs)) as every, _progress(len(orders)) as tell:
+        for made in every:
+            done[made.order] = made.entry
+            tell(made)
+    return tuple(done[order] for order in orders)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[Made], None]]:
+    """A bar on a terminal, and a line per report on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from perfkit.report.formatting import clean
+    from perfkit.report.sentences import word_text
+
+    screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("reports", total=total)
+        begun, count = time.monotonic(), 0
+
+        def tell(made: Made) -> None:
+            nonlocal count
+            count += 1
+            entry = made.entry
+            why = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
+            spent = f"{time.monotonic() - begun:.0f} s"
+            line = f"{count}/{total} {clean(entry.scenario)} {entry.kind}: {word_text(entry.word)}{why} ({spent})"
+            bar.console.print(line)
+            bar.advance(task)
+
+        yield tell
+
+
+def exit_code(overview: Overview, fail_on: str) -> int:
+    """The worst of all: 4 a notebook failed, 3 invalid or nothing to compare with, 1 a regression, else 0."""
+    return max(_code(entry, fail_on) for entry in overview.entries)
+
+
+def _code(entry: Entry, fail_on: str) -> int:
+    from perfkit.model.records import Verdict
+    from perfkit.report.report_set import Outcome
+
+    fixed: dict[Verdict | Outcome, int] = {Outcome.FAILED: 4, Outcome.INCOMPARABLE: 3, Verdict.INVALID: 3}
+    failing = {"regression": (Verdict.REGRESSION,), "inconclusive": (Verdict.REGRESSION, Verdict.INCONCLUSIVE)}
+    return fixed.get(entry.word, int(entry.word in failing.get(fail_on, ())))
+
 
 REPORTS = click.option(
     "--reports", type=click.Path(path_type=Path, file_okay=False), help="Where reports go [reports]."
@@ -61,7 +198,7 @@ def baseline(
     Example:
       perfkit report baseline "data/runs/*-api-*"
     """
-    from perfkit.policy import Policy
+    from perfkit.config.policy import Policy
 
     known = settings_of(settings)
     place = store or known.store
@@ -138,7 +275,7 @@ def capacity(
     Example:
       perfkit report capacity "data/runs/*-ramp-*" --slo "p95 < 300 ms"
     """
-    from perfkit.slo import parse_slo
+    from perfkit.config.policy import parse_slo
 
     known = settings_of(settings)
     place = store or known.store
@@ -190,16 +327,17 @@ def trend(
       perfkit report trend api
       perfkit report trend api --service checkout --last 200 --commit-url "https://git.example/api/commit/{commit}"
     """
-    from perfkit import workflow
-    from perfkit.render.moment_links import read_commit_url
-    from perfkit.store.place import public_address
+    from perfkit.history.run_names import timeline
+    from perfkit.history.trend import trend_of
+    from perfkit.report.trend import read_commit_url
+    from perfkit.runs.backends import public_address
 
     known = settings_of(settings)
     place = store or known.store
     read_commit_url(commit_url)  # what is wrong is told before the notebook starts
-    history = workflow.timeline(place, scenario, known.policy_of(policy))
+    history = timeline(place, scenario, known.policy_of(policy))
     if service is not None or metric is not None:
-        workflow.trend_of(history, service=service, metric=metric)
+        trend_of(history, service=service, metric=metric)
     parameters = {
         "store": public_address(place) if "://" in place else str(Path(place).resolve()),
         "scenario": scenario,
@@ -230,7 +368,7 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
       perfkit compare --candidate api@last:1 --format json --output result.json
       perfkit report result result.json
     """
-    from perfkit.results import read_result
+    from perfkit.history.incidents import read_result
 
     comparison = read_result(file).comparison
     if comparison is None:
@@ -244,20 +382,20 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
 
 def _paths(names: tuple[str, ...], store: str, baselines: Path, alpha: float) -> str:
     """Absolute places of the runs, one a line: the notebook runs in a folder of its own."""
-    from perfkit import workflow
+    from perfkit.history.run_names import load_runs
 
-    return "\n".join(_place(run) for run in workflow.load_runs(names, store=store, baselines=baselines, alpha=alpha))
+    return "\n".join(_place(run) for run in load_runs(names, store=store, baselines=baselines, alpha=alpha))
 
 
 def _baseline(
     names: tuple[str, ...], candidate: tuple[str, ...], store: str, known: Settings, policy: Policy
 ) -> tuple[str, str | None]:
     """`_paths` of a baseline, which selectors choose without the candidate; what is to be known of it, one a line."""
-    from perfkit import workflow
-    from perfkit.render.theme import clean
+    from perfkit.history.run_names import choose_runs, load_runs
+    from perfkit.report.formatting import clean
 
-    judged = workflow.load_runs(candidate, store=store, baselines=known.baselines, alpha=policy.alpha)
-    runs, notes = workflow.choose_runs(
+    judged = load_runs(candidate, store=store, baselines=known.baselines, alpha=policy.alpha)
+    runs, notes = choose_runs(
         names,
         store=store,
         baselines=known.baselines,
@@ -278,7 +416,7 @@ def _place(run: Run) -> str:
 
 def policy_file(policy: Path | None, settings: Path | None) -> str | None:
     """The file that the notebook reads policy and names of services from: settings without either are none."""
-    from perfkit.settings_file import read_toml
+    from perfkit.config.toml_table import read_toml
 
     if policy is None and (settings is None or not {"policy", "services"} & read_toml(settings).keys()):
         return None
@@ -286,7 +424,7 @@ def policy_file(policy: Path | None, settings: Path | None) -> str | None:
 
 
 def _run(kind: str, parameters: Mapping[str, object], reports: Path) -> None:
-    from perfkit.render.notebook import run_report
+    from perfkit.report.notebook import run_report
 
     given = {name: value for name, value in parameters.items() if value is not None}
     made = run_report(kind, given, reports_dir=reports, progress=lambda text: click.echo(text, err=True))

@@ -1,8 +1,13 @@
-"""``perfkit run``."""
+"""``perfkit run``.
+
+What `perfkit run` says while load is made, and at the end of each run.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,20 +15,93 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.live import show_progress, tell_end
 from perfkit.cli.options import SETTINGS, STORE, Number, dump, expanded, settings_of, write
-from perfkit.errors import LoadError
-from perfkit.load_profile import KINDS
-from perfkit.profile_words import ARRIVALS
+from perfkit.config.load_spec import ARRIVALS
+from perfkit.model.errors import LoadError
+from perfkit.model.load_profile import KINDS
+from perfkit.report.formatting import clean
 
 if TYPE_CHECKING:
-    from perfkit.config import Scenario, Settings
-    from perfkit.executions import Execution
-    from perfkit.load.container import Container
-    from perfkit.load.locust import Distribution
-    from perfkit.model import Comparison
-    from perfkit.policy import Policy
-    from perfkit.side_by_side import Outcome, Plan
+    from perfkit.config.policy import Policy
+    from perfkit.config.settings import Scenario, Settings
+    from perfkit.loadgen.ab_test import Outcome, Plan
+    from perfkit.loadgen.container import Container
+    from perfkit.loadgen.locust_command import Distribution
+    from perfkit.loadgen.locust_process import Progress
+    from perfkit.loadgen.run import Execution
+    from perfkit.model.records import Comparison
+
+PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
+
+
+def tell_end(execution: Execution) -> None:
+    """One line at the end of each run, and what is wrong with it."""
+    if sys.stdout.isatty():
+        click.echo("\r\033[K", nl=False)
+    if execution.run is None:
+        click.echo(f"perfkit: {execution.error}", err=True)
+        return
+    run = execution.run
+    requests = sum(stats.count or 0 for stats in run.services.values())
+    failures = sum(stats.failures or 0 for stats in run.services.values())
+    click.echo(
+        f"{run.scenario}: {requests:,} requests, {failures:,} failures in {run.duration_s:.0f} s -> {run.source}"
+    )
+    ignored = next((check.value for check in run.validity.checks if check.name == "locust_settings"), None)
+    if ignored is not None:
+        click.echo(clean(f"ignored: {ignored}: the load is what perfkit's settings and options say"), err=True)
+    for check in run.validity.problems:
+        click.echo(clean(f"! {check.severity.value}: {check.name} ({check.value}): {check.advice}"), err=True)
+
+
+def show_progress() -> Callable[[Scenario, Progress], None]:
+    """A line that is rewritten every second on a terminal.
+
+    Elsewhere plain lines: at the start, when all users run, and every `PLAIN_EVERY_S` seconds.
+    """
+    terminal = sys.stdout.isatty()
+    last: Progress | None = None
+
+    def show(scenario: Scenario, progress: Progress) -> None:
+        nonlocal last
+        if not terminal and not _is_news(scenario, last, progress):
+            return
+        last = progress
+        text = progress_line(scenario, progress)
+        click.echo(f"\r\033[K{text}" if terminal else text, nl=not terminal)
+        sys.stdout.flush()
+
+    return show
+
+
+def _is_news(scenario: Scenario, last: Progress | None, now: Progress) -> bool:
+    if last is None or now.elapsed_s < last.elapsed_s or now.elapsed_s - last.elapsed_s >= PLAIN_EVERY_S:
+        return True
+    return now.users == scenario.profile.users and last.users < now.users
+
+
+def progress_line(scenario: Scenario, progress: Progress) -> str:
+    """``api  0:12 of 15:00  users 40/100  rps 212  p95 38 ms  failures 3 (0.1 %)``."""
+    profile = scenario.profile
+    users = f"{progress.users}/{profile.users}" if profile.users else str(progress.users)
+    load = f"users {users}"
+    if profile.is_open:
+        due = profile.level_at(progress.elapsed_s)
+        load = f"in flight {progress.in_flight}  due {due or 0:.0f}/s"
+    p95 = f"{progress.p95_latency_ms:.0f} ms" if progress.p95_latency_ms is not None else "-"
+    share = f" ({100 * progress.failures / progress.requests:.1f} %)" if progress.requests else ""
+    length = profile.duration_s
+    of = f" of {_clock(length)}  {_clock(max(length - progress.elapsed_s, 0))} left" if length else ""
+    late = f"  late {progress.late}" if progress.late else ""
+    return (
+        f"{scenario.name}  {_clock(progress.elapsed_s)}{of}  {load}  rps {progress.rps:.0f}  p95 {p95}  "
+        f"failures {progress.failures}{share}{late}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
 
 EXIT_INTERRUPTED = 130
 ARGUMENTS = "perfkit.run.arguments"
@@ -160,8 +238,8 @@ def run(
       perfkit run shop --duration 2m -- --my-arg 3
       perfkit run --all
     """
-    from perfkit import workflow
-    from perfkit.config import load_words
+    from perfkit.config.settings import load_words
+    from perfkit.loadgen.run import execution_record, run_scenarios
 
     if master + worker + (workers is not None) > 1:
         raise click.UsageError("--workers, --master and --worker exclude each other")
@@ -211,7 +289,7 @@ def run(
             chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels), container
         )
         return _tell_outcome(outcome, result)
-    done = workflow.run_scenarios(
+    done = run_scenarios(
         chosen,
         store or known.store,
         repeat=repeat,
@@ -224,14 +302,14 @@ def run(
     )
     target = record or (Path("test_execution_metadata.json") if all_ else None)
     if target is not None:
-        write(dump(workflow.execution_record(done)), target)
+        write(dump(execution_record(done)), target)
     return _exit_code(done)
 
 
 def _tell_unknown_revision(compare_with: str | None) -> None:
     """Once, before any load: a run that knows no commit tells nobody which build was slow."""
-    from perfkit.load.revision import revision_of
-    from perfkit.render.theme import clean
+    from perfkit.loadgen.revision import revision_of
+    from perfkit.report.formatting import clean
 
     notes = revision_of(Path.cwd()).notes
     if compare_with is not None and "://" in compare_with:
@@ -242,7 +320,7 @@ def _tell_unknown_revision(compare_with: str | None) -> None:
 
 def _distribution(workers: int | None, remote: int | None, host: str, port: int) -> Distribution | None:
     """A master and its workers, where they were asked for."""
-    from perfkit.load.locust import Distribution
+    from perfkit.loadgen.locust_command import Distribution
 
     if workers is not None:
         return Distribution(workers, bind_port=0)
@@ -258,7 +336,7 @@ def _refuse(options: dict[str, object], why: str) -> None:
 
 def _container(engine: str | None, image: str | None, build_args: tuple[str, ...]) -> Container:
     """The container to run in; what takes long is told."""
-    from perfkit.load.image import ContainerWish, provide_container
+    from perfkit.loadgen.container import ContainerWish, provide_container
 
     bad = next((text for text in build_args if not text.partition("=")[0] or "=" not in text), None)
     if bad is not None:
@@ -270,8 +348,8 @@ def _container(engine: str | None, image: str | None, build_args: tuple[str, ...
 
 def plan_of(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
     """How long to go on comparing two sides, from options."""
-    from perfkit.profile_words import parse_duration
-    from perfkit.side_by_side import MOST_PAIRS, Plan
+    from perfkit.config.load_spec import parse_duration
+    from perfkit.loadgen.ab_test import MOST_PAIRS, Plan
 
     if max_runs is not None and not until_settled:
         raise click.UsageError("--max-runs belongs to --until-settled; --pairs says how many runs there are")
@@ -294,8 +372,8 @@ def _side_by_side(
     container: Container | None,
 ) -> Outcome:
     """Measure both sides alternately."""
-    from perfkit.load.scenario_run import run_scenario
-    from perfkit.side_by_side import SideBySide, both_targets
+    from perfkit.loadgen.ab_test import SideBySide, both_targets
+    from perfkit.loadgen.run import run_scenario
 
     if len(chosen) != 1:
         raise click.UsageError("--compare-with takes one scenario")
@@ -309,11 +387,11 @@ def _side_by_side(
 
 def _with_open_regressions(comparison: Comparison, store: str, known: Settings, policy: Policy) -> Comparison:
     """With what is open in the scenario's history; a history that cannot be read takes no verdict away."""
-    from perfkit import workflow
-    from perfkit.errors import PerfkitError
+    from perfkit.history.run_names import open_regressions
+    from perfkit.model.errors import PerfkitError
 
     try:
-        notes = workflow.open_regressions(comparison.candidate.runs, store=store, settings=known, policy=policy)
+        notes = open_regressions(comparison.candidate.runs, store=store, settings=known, policy=policy)
     except PerfkitError as error:
         notes = (f"Whether a regression is open already in the history is not known: {error}",)
     return comparison.with_warnings(notes)
@@ -332,7 +410,7 @@ def _tell_outcome(outcome: Outcome, result: Path | None) -> int:
 
 def _work(chosen: list[Scenario], host: str, port: int) -> int:
     """Be a worker until the master says that it is over."""
-    from perfkit.load.worker import run_worker
+    from perfkit.loadgen.run import run_worker
 
     if len(chosen) != 1:
         raise click.UsageError("a worker makes the load of one scenario: name one")
@@ -347,7 +425,7 @@ def _work(chosen: list[Scenario], host: str, port: int) -> int:
 
 def chosen_scenario(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:
     """A scenario of the settings, or one that is only a name for a locustfile, with what the options change."""
-    from perfkit.config import Scenario, override
+    from perfkit.config.settings import Scenario, override
 
     if locustfile is None or name in known.unusable:
         scenario = known.scenario(name)

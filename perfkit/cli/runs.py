@@ -1,19 +1,225 @@
-"""``perfkit runs``: list the store, look at a run, set it aside, take runs away, check them, hand them on."""
+"""``perfkit runs``: list the store, look at a run, set it aside, take runs away, check them, hand them on.
+
+``perfkit import | metrics | simulate``: the commands about files.
+
+``perfkit store``: a store as a whole.
+
+``perfkit runs rm | gc``: take away what is not wanted any more, after saying what that would be.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import SETTINGS, STORE, check_scenario, console, dump, settings_of, write
+from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, check_scenario, console, dump, settings_of, tell, write
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import pandas as pd
 
-    from perfkit.store import RunStore
+    from perfkit.runs.maintenance import Removal
+    from perfkit.runs.store import RunStore
+
+# What speaks against the file, not the load
+DATA_CHECKS = ("consistency", "counts", "counts_and_rate", "skipped_requests")
+FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+
+
+@click.command("import", short_help="Keep foreign result files as runs.")
+@FILES
+@click.option("--scenario", help="Name of the load test [from the file name].")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
+@STORE
+@SETTINGS
+def import_(
+    files: tuple[str, ...], scenario: str | None, labels: tuple[str, ...], store: str | None, settings: Path | None
+) -> int:
+    """Read result files of load-test tools and keep them as runs; the same file twice is kept once.
+
+    A run that cannot be judged is kept too: it says why, and ends with 3.
+
+    \b
+    Example:
+      perfkit import results/nightly_stats.csv --scenario api --label build=1.4.2
+    """
+    from perfkit.cli.run import parse_labels
+    from perfkit.history.run_names import load_runs
+    from perfkit.model.records import Severity
+    from perfkit.runs.store import import_run
+
+    place = store or settings_of(settings).store
+    unfit = False
+    for run in load_runs(files):
+        run_id = import_run(run, place, scenario, parse_labels(labels))
+        click.echo(run_id)
+        for check in run.validity.problems:
+            if check.severity is Severity.INVALID or check.name in DATA_CHECKS:
+                tell(f"{run_id}: {check.severity.value}: {check.name}: {check.advice}")
+        unfit = unfit or not run.validity.ok
+    return 3 if unfit else 0
+
+
+@click.command(short_help="Any result file -> normalised metrics JSON.")
+@FILES
+@OUTPUT
+@STORE
+@SETTINGS
+def metrics(files: tuple[str, ...], output: Path | None, store: str | None, settings: Path | None) -> None:
+    """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
+
+    What a source cannot say is absent.  A FILE may be whatever `perfkit compare` takes as a run.
+
+    \b
+    Example:
+      perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
+    """
+    from perfkit.history.run_names import load_runs
+    from perfkit.runs.metrics_json import pooled_metrics
+
+    known = settings_of(settings)
+    runs = load_runs(files, store=store or known.store, baselines=known.baselines, policy=known.policy)
+    write(dump(pooled_metrics(runs)), output)
+    for run in runs:
+        for check in run.validity.problems:
+            if check.name in DATA_CHECKS:
+                tell(f"{run.source or run.id}: {check.name}: {check.advice}")
+
+
+@click.command(short_help="Write simulated Locust result files.")
+@click.argument("scenario")
+@click.option("--seed", type=int, required=True, help="The same seed gives the same requests.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder [this one].")
+@click.option("--at", metavar="TIME", help="When the simulated run starts, ISO 8601 [now].")
+@click.option("--duration", help="Such as 90s or 15m [the scenario's].")
+@click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
+@INJECT
+@click.option("--runs", type=click.IntRange(1), help="Write so many run folders into the store, with every request.")
+@click.option("--variation", type=Number(), default=2.0, show_default=True, help="Between runs, percent.")
+@click.option("--autocorrelation", type=Number(), default=0.0, help="Of neighbouring runs, -1 to 1 [0]; with --runs.")
+@click.option(
+    "--outliers", type=Number(), default=0.0, help="Percent of the runs that are slower by 30 % [0]; with --runs."
+)
+@click.option("--drift", type=Number(), default=0.0, help="Percent from the first run to the last [0]; with --runs.")
+@click.option(
+    "--inject-at", type=click.IntRange(0), default=0, help="Run from which --inject holds, from 0; with --runs."
+)
+@STORE
+@SETTINGS
+def simulate(
+    scenario: str,
+    seed: int,
+    output: Path,
+    at: str | None,
+    duration: str | None,
+    users: int | None,
+    inject: tuple[str, ...],
+    runs: int | None,
+    variation: float,
+    autocorrelation: float,
+    outliers: float,
+    drift: float,
+    inject_at: int,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """Write the files that Locust would have written for one of the built-in scenarios, from a simulation.
+
+    Nothing is sent anywhere.  The files are load_results_SCENARIO_TIME_stats.csv with its companions, and a normalised
+    .json.  With --runs it writes run folders instead, whose truth is known: how runs vary, and what changes when.
+
+    \b
+    Examples:
+      perfkit simulate baseline --seed 1
+      perfkit simulate api --seed 2 --inject api_gateway:slower_pct=20 --output results
+      perfkit simulate api --seed 3 --duration 30s --runs 60 --autocorrelation 0.3 --outliers 3 \\
+          --inject api_gateway:slower_pct=10 --inject-at 40 --store data/simulated
+    """
+    from perfkit.config.settings import load_words, override
+    from perfkit.loadgen.simulate import simulate as simulate_scenario
+    from perfkit.loadgen.simulate import simulate_runs
+
+    known = settings_of(settings)
+    chosen = known.scenario(scenario)
+    changes = load_words({"users": users, "duration": duration}, "--{}".format)
+    chosen = override(chosen, f"scenario {scenario}", **changes)
+    if runs is not None:
+        truth = {"variation_pct": variation, "autocorrelation": autocorrelation, "outlier_pct": outliers}
+        truth |= {"drift_pct": drift, "change_at": inject_at}
+        begin = _time(at) if at else None
+        try:
+            for run_id in simulate_runs(chosen, seed, runs, store or known.store, begin, inject, truth):
+                click.echo(run_id)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        return
+    started = _time(at) if at else datetime.now(UTC).replace(microsecond=0)
+    for file in simulate_scenario(chosen, seed, output, started, inject):
+        click.echo(str(file))
+
+
+def _time(text: str) -> datetime:
+    from perfkit.model.serialization import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise click.BadParameter(f"expected an ISO 8601 time, got {text!r}", param_hint="--at") from error
+
+
+@click.group(short_help="Copy stores.")
+def store() -> None:
+    """Do something with a whole store of runs."""
+
+
+@store.command(short_help="Copy the runs that another store lacks.")
+@click.argument("source")
+@click.argument("destination")
+@click.option("--dry-run", is_flag=True, help="Only say how many runs would be copied.")
+def sync(source: str, destination: str, dry_run: bool) -> int:
+    """Copy every run of SOURCE that DESTINATION lacks; both are folders or URLs.
+
+    Every run is verified before it is sent and after it has arrived. What was interrupted is taken up again by the same
+    command, and a second call copies nothing. A branch of a git repository takes the summaries alone. Exits with 2 when
+    a run is damaged and was not copied.
+
+    \b
+    Examples:
+      perfkit store sync data/runs s3://team/runs
+      perfkit store sync data/runs git+branch://perf-history
+      perfkit store sync 'git+branch://perf-history?repository=../service' data/runs
+    """
+    from perfkit.model.errors import SettingsError
+    from perfkit.report.formatting import clean
+    from perfkit.runs.maintenance import missing_runs
+    from perfkit.runs.maintenance import sync as copy
+    from perfkit.runs.store import RunStore
+
+    stores = RunStore(source), RunStore(destination)
+    if not stores[0].ids():
+        raise SettingsError(f"{source}: has no runs to copy; is it the place you mean?")
+    if dry_run:
+        click.echo(f"{len(missing_runs(*stores))} runs to copy")
+        return 0
+    found = copy(*stores, _progress if sys.stderr.isatty() else None)
+    for run_id, reason in found.refused:
+        click.echo(f"✗ {clean(run_id)}: not copied: {clean(reason)}", err=True)
+    for run_id in stores[0].unfinished():
+        click.echo(f"! {clean(run_id)}: not copied: not finished: still running, or killed", err=True)
+    click.echo(f"copied {len(found.copied)} runs; {found.present} were there already")
+    return 2 if found.refused else 0
+
+
+def _progress(done: int, wanted: int) -> None:
+    click.echo(f"\r{done} of {wanted} runs" + ("\n" if done == wanted else ""), nl=False, err=True)
+
 
 RUNS = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -27,7 +233,7 @@ def placed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def opened(store: str | None, settings: Path | None) -> RunStore:
     """The store of a command, or the one that was named before it (``perfkit runs --store URL show RUN``)."""
-    from perfkit.store import RunStore
+    from perfkit.runs.store import RunStore
 
     return RunStore(store or _before("store") or settings_of(settings or _before("settings")).store)
 
@@ -45,8 +251,8 @@ def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
     """
     from fnmatch import fnmatchcase
 
-    from perfkit import workflow
-    from perfkit.errors import SettingsError, did_you_mean
+    from perfkit.history.run_names import is_selector, load_runs
+    from perfkit.model.errors import SettingsError, did_you_mean
 
     whole, unfinished = store.ids(), store.unfinished()
     known = [*whole, *unfinished]
@@ -55,8 +261,8 @@ def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
     pins, alpha = settings.baselines, settings.policy.alpha
     for name in names:  # a run that may still be under way is meant only by its whole id
         own = [run_id for run_id in whole if fnmatchcase(run_id, name)] + [run_id for run_id in known if run_id == name]
-        if not own and workflow.is_selector(name):
-            own = [run.id for run in workflow.load_runs([name], store=store.address, baselines=pins, alpha=alpha)]
+        if not own and is_selector(name):
+            own = [run.id for run in load_runs([name], store=store.address, baselines=pins, alpha=alpha)]
         begun = [run_id for run_id in whole if run_id.startswith(name)] if name else []
         if not own and len(begun) != 1:
             why = f"{len(begun)} runs begin with it" if begun else f"has no such run{did_you_mean(name, known)}"
@@ -124,7 +330,7 @@ def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
 
 
 def _tell_what_is_skipped(unfinished: list[str], foreign: list[str]) -> None:
-    from perfkit.render.theme import clean
+    from perfkit.report.formatting import clean
 
     for run_id in unfinished:
         click.echo(f"! {clean(run_id)}: not finished: still running, or killed; what it measured can be read", err=True)
@@ -141,7 +347,7 @@ def _plain(value: Any) -> Any:
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A table of runs.  Written by hand, since one of rich takes 0.3 ms per row, which is much for 20,000 of them."""
-    from perfkit.render.theme import clean
+    from perfkit.report.formatting import clean
 
     width = max(len(clean(row["id"])) for row in rows)
     head = ("users", "seconds", "requests", "failures")
@@ -168,8 +374,8 @@ def show(run: str, format_: str, store: str | None, settings: Path | None) -> No
     Example:
       perfkit runs show 20261017T143004Z-api-3f9c --format json
     """
-    from perfkit.document import run_to_document
-    from perfkit.render.run_page import run_page
+    from perfkit.model.serialization import run_to_document
+    from perfkit.report.terminal import run_page
 
     known = opened(store, settings)
     for run_id in chosen(known, (run,)):
@@ -196,7 +402,7 @@ def quarantine(
       perfkit runs quarantine 20261017T143004Z-api-3f9c --reason "the database was being backed up"
       perfkit runs quarantine 20261017T143004Z-api-3f9c --lift
     """
-    from perfkit.render.theme import clean
+    from perfkit.report.formatting import clean
 
     known = opened(store, settings)
     if not runs:
@@ -225,9 +431,9 @@ def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> i
     Example:
       perfkit runs verify --store s3://team/runs
     """
-    from perfkit.errors import SettingsError
-    from perfkit.render.theme import clean
-    from perfkit.store.verify import verify_run, with_notes
+    from perfkit.model.errors import SettingsError
+    from perfkit.report.formatting import clean
+    from perfkit.runs.maintenance import verify_run, with_notes
 
     known = opened(store, settings)
     checked = [verify_run(known, run_id) for run_id in (chosen(known, runs) if runs else known.ids())]
@@ -263,10 +469,10 @@ def redact(runs: tuple[str, ...], all_: bool, dry_run: bool, store: str | None, 
       perfkit runs redact --all --dry-run
       perfkit runs redact 20261017T143004Z-api-3f9c
     """
-    from perfkit.errors import StoreError
-    from perfkit.render.theme import clean
-    from perfkit.store.place import GIT
-    from perfkit.store.redacted import exposed_runs, redact_run
+    from perfkit.model.errors import StoreError
+    from perfkit.report.formatting import clean
+    from perfkit.runs.backends import GIT
+    from perfkit.runs.redacted import exposed_runs, redact_run
 
     if bool(runs) == all_:
         raise click.UsageError("name runs, or say --all")
@@ -307,7 +513,7 @@ def export(scenario: str | None, format_: str, output: Path | None, store: str |
       perfkit runs export --scenario api > api.csv
       perfkit runs export --format parquet --output runs.parquet
     """
-    from perfkit.store.export import exported, measurements
+    from perfkit.runs.maintenance import exported, measurements
 
     known = opened(store, settings)
     if format_ == "parquet" and output is None:
@@ -315,3 +521,148 @@ def export(scenario: str | None, format_: str, output: Path | None, store: str |
     frame = _of(known.runs(), scenario, known.url)
     content = exported(measurements(known, set(frame["id"])), format_)
     write(content if output is not None else content.decode(), output)
+
+
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would go.")
+BASELINES = click.option(
+    "--baselines", type=click.Path(path_type=Path, file_okay=False), help="Folder of baselines [the settings']."
+)
+SHOWN = 20  # removals named one by one
+
+
+@click.command(short_help="Remove runs, or only their requests.")
+@RUNS
+@click.option("--only-requests", is_flag=True, help="Keep the summaries, which is all that comparisons need.")
+@BASELINES
+@DRY_RUN
+@YES
+@placed
+def rm(
+    runs: tuple[str, ...],
+    only_requests: bool,
+    baselines: Path | None,
+    dry_run: bool,
+    yes: bool,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """Remove runs for good. A run that a baseline names is refused.
+
+    \b
+    Examples:
+      perfkit runs rm 20261017T143004Z-api-3f9c
+      perfkit runs rm '2026*-demo-*' --dry-run
+    """
+    from perfkit.runs.maintenance import plan_removal
+
+    known = opened(store, settings)
+    needed = _protected(baselines, settings)
+    _carry_out(known, plan_removal(known, chosen(known, runs), needed, only_requests=only_requests), dry_run, yes)
+
+
+def _amount(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    def convert(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return parse(text) if text is not None else None
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return convert
+
+
+def _age(text: str) -> timedelta:
+    from perfkit.runs.maintenance import parse_age
+
+    return parse_age(text)
+
+
+def _size(text: str) -> int:
+    from perfkit.runs.maintenance import parse_size
+
+    return parse_size(text)
+
+
+@click.command(short_help="Drop old requests, then old runs, and leftovers.")
+@click.option(
+    "--requests-older-than", "requests_for", metavar="AGE", callback=_amount(_age), help="Drop requests: 90d, 12w, 2y."
+)
+@click.option("--runs-older-than", "runs_for", metavar="AGE", callback=_amount(_age), help="Drop whole runs.")
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    callback=_amount(_size),
+    help="Drop the oldest requests, then the oldest runs, until the store fits, such as 20GB.",
+)
+@BASELINES
+@DRY_RUN
+@YES
+@placed
+def gc(
+    requests_for: timedelta | None,
+    runs_for: timedelta | None,
+    max_size: int | None,
+    baselines: Path | None,
+    dry_run: bool,
+    yes: bool,
+    store: str | None,
+    settings: Path | None,
+) -> None:
+    """Keep the store small: requests go first, whole runs last, runs that a baseline names never.
+
+    A run without its requests still compares and stays in the history. Without a limit only what killed writers left
+    half made goes.
+
+    \b
+    Examples:
+      perfkit runs gc --requests-older-than 90d --dry-run
+      perfkit runs gc --requests-older-than 90d --runs-older-than 3y --yes
+      perfkit runs gc --max-size 20GB
+    """
+    from perfkit.runs.maintenance import Retention, plan_retention
+
+    known = opened(store, settings)
+    plan = plan_retention(known, Retention(requests_for, runs_for, max_size), _protected(baselines, settings))
+    _carry_out(known, plan, dry_run, yes)
+
+
+def _protected(baselines: Path | None, settings: Path | None) -> dict[str, str]:
+    from perfkit.model.errors import SettingsError
+    from perfkit.runs.maintenance import protected_runs
+
+    if baselines is not None and not baselines.is_dir():
+        raise SettingsError(f"{baselines}: is not a folder; name the folder of the baselines")
+    return protected_runs(baselines or settings_of(settings).baselines)
+
+
+def _carry_out(store: RunStore, plan: tuple[Removal, ...], dry_run: bool, yes: bool) -> None:
+    from perfkit.runs.maintenance import remove, size_text
+
+    if not plan:
+        click.echo("nothing to remove")
+        return
+    _tell(plan)
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
+        if not click.confirm("Remove this for good?", err=True):
+            click.echo("nothing was removed")
+            return
+    click.echo(f"freed {size_text(remove(store, plan))}")
+
+
+def _tell(plan: tuple[Removal, ...]) -> None:
+    from perfkit.report.formatting import clean
+    from perfkit.runs.maintenance import size_text
+
+    for item in plan[:SHOWN]:
+        what = f"requests of {clean(item.name)}" if item.what == "requests" else clean(item.name)
+        click.echo(f"- {what}: {size_text(item.size)}, {item.reason}")
+    if len(plan) > SHOWN:
+        click.echo(f"- and {len(plan) - SHOWN} more")
+    whole = sum(item.what == "run" for item in plan)
+    dropped = sum(item.what == "requests" for item in plan)
+    total = size_text(sum(item.size for item in plan))
+    click.echo(f"{total} in all: {whole} whole runs, the requests of {dropped} others")

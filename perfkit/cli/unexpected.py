@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from perfkit.errors import activities_of
-from perfkit.redaction import redact
-from perfkit.render.theme import clean, shorten
+from perfkit.model.errors import activities_of
+from perfkit.model.redaction import redact
+from perfkit.report.formatting import clean, shorten
 
 DEBUG = "PERFKIT_DEBUG"
 MOST_TEXT = 300  # characters of an exception's own message

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfkit.coverage import rename_advice, renamed_pairs
+from perfkit.analysis.coverage import rename_advice, renamed_pairs
 from perfkit.history.timeline import Moment, Timeline
-from perfkit.model import Metric
+from perfkit.model.records import Metric
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats
 

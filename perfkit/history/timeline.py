@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from perfkit.alike import environment_of
-from perfkit.model import Check, Metric, Run, Severity, Validity
-from perfkit.service_names import new_name
+from perfkit.analysis.comparability import environment_of
+from perfkit.model.records import Check, Metric, Run, Severity, Validity
+from perfkit.runs.service_names import new_name
+from perfkit.runs.store import RunStore
+from perfkit.runs.validity import in_future, misdated
 from perfkit.stats.summary import Floats
-from perfkit.store import RunStore
-from perfkit.validity.clock import in_future, misdated
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -23,7 +23,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class Moment:
     """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown.
 
-    ``environment`` has the pairs of `perfkit.alike.environment_of`, by name.
+    ``environment`` has the pairs of `perfkit.analysis.comparability.environment_of`, by name.
     """
 
     run_id: str

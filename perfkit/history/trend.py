@@ -1,27 +1,533 @@
-"""How a scenario went: each metric of each service over its runs, with its levels, events, spikes and drift."""
+"""How a scenario went: each metric of each service over its runs, with its levels, events, spikes and drift.
+
+The change points of many series: on one core, on all of this machine, or on a Dask cluster, with the same result.
+
+The levels of a series over its runs, in the units in which the runs were measured.
+
+What a scenario's history shows: its events, and beside them outliers and drifts, which are no events.
+
+The courses that a message draws: of the series that tell most of what happened, the newest runs, as plain values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import as_completed as completed_here
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from itertools import islice, pairwise
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from perfkit.history.acknowledged import Acknowledgement, match
-from perfkit.history.events import Event, Series, find_events, in_order, unscaled
-from perfkit.history.excerpt import excerpts
-from perfkit.history.service_mix import ServiceChange
-from perfkit.history.stretches import Stretch, stretches
-from perfkit.history.survey import survey
-from perfkit.history.timeline import Moment, Timeline
-from perfkit.history.watching import ScenarioWatch
-from perfkit.model import Metric
-from perfkit.stats.changepoints import Segmentation
+from perfkit.history.acknowledgements import Acknowledgement, match
+from perfkit.history.change_events import (
+    Event,
+    Happened,
+    Series,
+    events_of,
+    find_events,
+    held_worsenings,
+    in_order,
+    shared_alpha,
+    unscaled,
+)
+from perfkit.history.commits import Attribution
+from perfkit.history.monitor import ScenarioWatch
+from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
+from perfkit.history.timeline import Moment, Timeline, load_timeline
+from perfkit.model.errors import HistoryError, MissingExtra, SettingsError, did_you_mean
+from perfkit.model.installation import extra_advice
+from perfkit.model.records import SHORT_NAMES, Metric
+from perfkit.runs.store import RunStore
+from perfkit.stats.changepoints import Drift, Segmentation, segment
 from perfkit.stats.summary import Floats
+
+CHUNK = 40_000  # values that travel together: some 60 ms of work
+# Values that each process must get: some 3 s of work (600,000 values a second), against 0.7 s of CPU to start one.
+# Where the cores are busy otherwise, a second process does not pay at all
+WORTH_A_PROCESS = 2_000_000
+CONNECT_S = 10.0
+ALIVE_S = 30.0  # without a result after which it is asked whether any worker is left
+_ADDRESS = re.compile(r"((tcp|tls|ucx|wss?)://)?[^\s/]+:\d+")  # Dask itself takes 20 s to give up on another
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One series to be looked at: values, shape ``(n_runs,)``, and the chance of a false alarm in it."""
+
+    values: Floats
+    alpha: float
+
+
+def scan(
+    tasks: Sequence[Task],
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Segmentation]:
+    """The segmentation of every series, in the order given.
+
+    Parameters
+    ----------
+    jobs
+        Processes on this machine; ``None`` takes as many as pay.
+    scheduler
+        Address of a Dask scheduler, such as ``tcp://10.0.0.5:8786``, whose workers have perfkit; instead of `jobs`.
+    on_progress
+        Told how many series are done, and how many there are.
+
+    Raises
+    ------
+    MissingExtra
+        A scheduler is named and Dask is not installed.
+    SettingsError
+        No Dask scheduler answers at that address.
+    HistoryError
+        The workers failed.
+    """
+    chunks = list(_chunks(tasks))
+    tell = _Progress(on_progress, len(tasks))
+    if scheduler is not None:
+        return _flat(_on_cluster(scheduler, chunks, tell))
+    count = min(jobs or _worthwhile(tasks), max(len(chunks), 1))
+    return _flat(_in_processes(chunks, count, tell) if count > 1 else _here(chunks, tell))
+
+
+def _look(chunk: Sequence[Task]) -> list[Segmentation]:
+    return [segment(task.values, alpha=task.alpha) for task in chunk]
+
+
+def _chunks(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    chunk: list[Task] = []
+    size = 0
+    for task in tasks:
+        chunk.append(task)
+        size += len(task.values)
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _worthwhile(tasks: Sequence[Task]) -> int:
+    values = sum(len(task.values) for task in tasks)
+    return max(min(os.cpu_count() or 1, values // WORTH_A_PROCESS), 1)
+
+
+def _flat(found: Sequence[list[Segmentation]]) -> list[Segmentation]:
+    return [item for chunk in found for item in chunk]
+
+
+@dataclass(slots=True)
+class _Progress:
+    tell: OnProgress | None
+    total: int
+    done: int = 0
+
+    def __call__(self, found: Sequence[Segmentation]) -> None:
+        self.done += len(found)
+        if self.tell is not None:
+            self.tell(self.done, self.total)
+
+
+def _here(chunks: Sequence[list[Task]], tell: _Progress) -> list[list[Segmentation]]:
+    found = []
+    for chunk in chunks:
+        found.append(_look(chunk))
+        tell(found[-1])
+    return found
+
+
+def _in_processes(chunks: Sequence[list[Task]], count: int, tell: _Progress) -> list[list[Segmentation]]:
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        futures: list[Future[list[Segmentation]]] = [pool.submit(_look, chunk) for chunk in chunks]
+        try:
+            for future in completed_here(futures):
+                tell(future.result())
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise HistoryError("a process that looked at series was killed (memory?); try fewer with --jobs") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _on_cluster(address: str, chunks: Sequence[list[Task]], tell: _Progress) -> list[list[Segmentation]]:
+    """Chunks are sent a few at a time, so that neither this process nor the scheduler holds all of them twice."""
+    try:
+        from distributed import CancelledError, KilledWorker
+    except ImportError as error:
+        raise MissingExtra(f"{address}: Dask is not installed; {extra_advice('dask')}") from error
+    found: list[list[Segmentation]] = [[] for _ in chunks]
+    with _connected(address) as client:
+        waiting = enumerate(chunks)
+        numbers: dict[Any, int] = {}
+
+        def sent(count: int) -> list[Any]:
+            futures = []
+            for number, chunk in islice(waiting, count):
+                futures.append(client.submit(_look, chunk, pure=False))
+                numbers[futures[-1]] = number
+            return futures
+
+        try:
+            going = set(sent(4 * sum(client.nthreads().values())))
+            while going:
+                done = _some(client, going)
+                for future in done:
+                    number = numbers.pop(future)
+                    found[number] = future.result()
+                    tell(found[number])
+                going = going - done | set(sent(len(done)))
+        except CancelledError as error:
+            raise HistoryError(f"{address}: the connection to the scheduler was lost; begin again") from error
+        except (ImportError, OSError, KilledWorker) as error:
+            what = f"{address}: the workers failed: {type(error).__name__}: {' '.join(str(error).split())}"
+            raise HistoryError(f"{what}; each needs perfkit of this version, and memory") from error
+    return found
+
+
+def _some(client: Any, going: Collection[Any]) -> set[Any]:
+    """Those that are done, at least one; ``OSError`` when nobody is left who could do any: Dask would wait for ever."""
+    from distributed import wait
+
+    while True:
+        try:
+            with client.as_current():
+                return set(wait(going, timeout=ALIVE_S, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            if not client.nthreads():
+                raise OSError("no worker is left") from None
+
+
+def _connected(address: str) -> Any:
+    from distributed import Client
+
+    if not _ADDRESS.fullmatch(address):
+        raise SettingsError(f"{address}: no Dask scheduler answers there: write one such as tcp://10.0.0.5:8786")
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{address}: no Dask scheduler answers there ({error}); start one: dask scheduler"
+        ) from error
+    if not client.nthreads():
+        client.close()
+        raise SettingsError(f"{address}: this Dask scheduler has no workers; start some: dask worker {address}")
+    return client
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The runs from ``begin`` up to and without ``end``, on one level; ``drift`` where they move steadily instead."""
+
+    begin: int
+    end: int
+    value: float
+    runs: int  # that have a value
+    drift: Drift | None = None
+
+
+def stretches(aligned: Timeline, key: Series, found: Segmentation) -> Iterator[Stretch]:
+    """The levels of one series, oldest first; one that lasts through a change of the mix has a part in each mix.
+
+    ``found`` was found in ``aligned``, which is `in_one_mix`.
+    """
+    edges = [0, *(change.index for change in found.changes), len(aligned)]
+    for (begin, end), level in zip(pairwise(edges), found.levels, strict=True):
+        drift = next((item for item in found.drifts if begin <= item.begin and item.end <= end), None)
+        for first, last in pairwise(_edges_of_mixes(aligned, key, begin, end)):
+            runs = [i for i in range(first, last) if not np.isnan(aligned.series[key][i])]
+            factor = aligned.scale_at(key, runs[0]) if runs else 1.0
+            part = drift if last == end else None
+            if part is not None and factor != 1.0:
+                part = replace(part, before=part.before / factor, after=part.after / factor)
+            yield Stretch(first, last, level / factor, len(runs), part)
+
+
+def _edges_of_mixes(aligned: Timeline, key: Series, begin: int, end: int) -> list[int]:
+    """Where the factor of a series changes within a stretch, with both ends of the stretch."""
+    scale = aligned.scale.get(key)
+    if scale is None:
+        return [begin, end]
+    known = [i for i in range(begin, end) if not np.isnan(aligned.series[key][i])]
+    return [begin, *(b for a, b in pairwise(known) if scale[a] != scale[b]), end]
+
+
+Attribute = Callable[[Happened], Attribution]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A scenario's history with all that was found in it.
+
+    Parameters
+    ----------
+    segmentations
+        By service and metric; those that were asked for.
+    events
+        Oldest first, with those of their movements that were asked for.  They were looked for in all series.
+    series
+        How many were looked at.
+    services
+        Services that ended or began, oldest first.
+    """
+
+    timeline: Timeline
+    segmentations: Mapping[Series, Segmentation]
+    events: tuple[Event, ...]
+    alpha: float
+    series: int
+    services: tuple[ServiceChange, ...] = ()
+
+    @property
+    def scenario(self) -> str:
+        return self.timeline.scenario
+
+    @property
+    def invalid(self) -> int:
+        """How many runs are unfit to be judged."""
+        return sum(not moment.valid for moment in self.timeline.moments)
+
+    @property
+    def worsenings(self) -> tuple[Event, ...]:
+        """See `held_worsenings`."""
+        return held_worsenings(self.events)
+
+    @property
+    def outliers(self) -> Mapping[int, tuple[Series, ...]]:
+        """Index of each strange run to the series in which it is strange, oldest first."""
+        found: dict[int, list[Series]] = {}
+        for key, segmentation in self.segmentations.items():
+            for at in segmentation.outliers:
+                found.setdefault(at, []).append(key)
+        return {at: tuple(found[at]) for at in sorted(found)}
+
+    @property
+    def drifts(self) -> tuple[tuple[Series, Drift], ...]:
+        """Series that moved steadily for a while."""
+        return tuple((key, drift) for key, found in self.segmentations.items() for drift in found.drifts)
+
+    def to_dict(self, attribute: Attribute, silenced: Collection[str] = ()) -> dict[str, Any]:
+        """Plain JSON values; ``silenced`` holds ids of events that are known or intended."""
+        moments = self.timeline.moments
+        return {
+            "scenario": self.scenario,
+            "runs": len(moments),
+            "invalid": self.invalid,
+            "first_run": moments[0].run_id if moments else None,
+            "last_run": moments[-1].run_id if moments else None,
+            "series": self.series,
+            "events": [
+                {
+                    **event.to_dict(),
+                    "acknowledged": isinstance(event, Event) and any(map(event.answers_to, silenced)),
+                    "commits": attribute(event).to_dict(),
+                }
+                for event in in_order((*self.events, *self.services))
+            ],
+            "outliers": list(self._outliers()),
+            "drifts": list(self._drifts()),
+        }
+
+    def _outliers(self) -> Iterator[dict[str, Any]]:
+        for at, keys in self.outliers.items():
+            of = [
+                {"service": service, "metric": metric.value, "value": self.timeline.measured((service, metric), at)}
+                for service, metric in keys
+            ]
+            yield {"run": self.timeline.moments[at].run_id, "index": at, "series": of}
+
+    def _drifts(self) -> Iterator[dict[str, Any]]:
+        for (service, metric), drift in self.drifts:
+            first, last = (self.timeline.moments[at].run_id for at in (drift.begin, drift.end - 1))
+            scale = self.timeline.scale_at((service, metric), drift.end - 1)
+            levels = {"before": drift.before / scale, "after": drift.after / scale}
+            yield {"service": service, "metric": metric.value, "first_run": first, "last_run": last, **levels}
+
+
+def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests: bool = False) -> tuple[Timeline, ...]:
+    """The histories of these scenarios of a store, or of all of them, by name; of A/B tests only if asked for.
+
+    Raises
+    ------
+    SettingsError
+        The store has no run, or none of such a scenario; names the nearest.
+    """
+    frame = store.runs()
+    known = sorted(set(frame["scenario"]))
+    usual = known if ab_tests else sorted(set(frame["scenario"][~frame["ab_test"].astype(bool)]))
+    if not known:
+        raise SettingsError(f"{store.url}: has no runs yet; `perfkit run SCENARIO` makes one")
+    if not usual:
+        raise SettingsError(f"{store.url}: has runs of A/B tests only, which are in no history unless asked for")
+    for name in scenarios:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(known)}")
+    return tuple(load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual))
+
+
+def survey(
+    timelines: Sequence[Timeline],
+    *,
+    services: Collection[str] = (),
+    metrics: Collection[str] = (),
+    alpha: float = 0.01,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[Survey, ...]:
+    """Look at every series of every history.
+
+    Parameters
+    ----------
+    services, metrics
+        Show only these; metrics by name or as people say it (``p95``).  Events are looked for in all series in any
+        case, so that they are the same whatever is shown.
+    alpha
+        Chance that the history of one scenario in which nothing changed shows any event.
+    jobs, scheduler, on_progress
+        See `scan`, which raises what it says.
+
+    Raises
+    ------
+    SettingsError
+        No history has such a service; there is no such metric, or no run could tell it.
+    """
+    _refuse_unknown(timelines, services)
+    chosen = [_metric(name) for name in metrics]
+    _refuse_untold(timelines, services, chosen)
+    each = {timeline.scenario: shared_alpha(timeline, alpha) for timeline in timelines}
+    aligned = [in_one_mix(line) for line in timelines]
+    tasks = [Task(values, each[line.scenario]) for line in aligned for values in line.series.values()]
+    found = iter(scan(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress))
+    return tuple(_survey(line, {key: next(found) for key in line.series}, services, chosen, alpha) for line in aligned)
+
+
+def _refuse_unknown(timelines: Sequence[Timeline], services: Collection[str]) -> None:
+    known = list(dict.fromkeys(name for line in timelines for name in line.services))
+    for name in services:
+        if name not in known:
+            there = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+            raise SettingsError(
+                f"service {name!r}: is in no history that is looked at{did_you_mean(name, known)}; "
+                f"there are {there or 'none'}"
+            )
+
+
+def _refuse_untold(timelines: Sequence[Timeline], services: Collection[str], metrics: Sequence[Metric]) -> None:
+    """What is shown of a metric that no run could tell would read as if nothing had changed."""
+    known = {key for line in timelines for key in line.series}
+    for metric in metrics:
+        if not any(of is metric and (not services or service in services) for service, of in known):
+            there = [of.value for of in Metric if any(of is other for _, other in known)]
+            whose = ", ".join(services) or "any service"
+            raise SettingsError(
+                f"no run could tell {metric.value} of {whose}; there are {', '.join(there) or 'no metrics'}"
+            )
+
+
+def _metric(text: str) -> Metric:
+    try:
+        return Metric(text.lower())
+    except ValueError as error:
+        known = (*SHORT_NAMES, Metric.RPS.value)
+        near = did_you_mean(text.lower(), known)
+        raise SettingsError(f"unknown metric {text!r}{near}; known are {', '.join(known)}") from error
+
+
+def _survey(
+    timeline: Timeline,
+    every: Mapping[Series, Segmentation],
+    services: Collection[str],
+    metrics: Collection[Metric],
+    alpha: float,
+) -> Survey:
+    wanted = {key for key in every if (not services or key[0] in services) and (not metrics or key[1] in metrics)}
+    events = []
+    for event in events_of(timeline, every):
+        own = tuple(item for item in event.movements if (item.service, item.metric) in wanted)
+        if own:
+            events.append(replace(event, movements=own))
+    shown = {key: found for key, found in every.items() if key in wanted}
+    mix = tuple(
+        change
+        for change in service_changes(timeline, alpha)
+        if not services or not {*change.ended, *change.began}.isdisjoint(services)
+    )
+    return Survey(timeline, shown, tuple(events), alpha, len(every), mix)
+
+
+MOST_COURSES = 3
+MOST_RUNS = 200
+
+
+def excerpts(trend: Trend) -> list[dict[str, Any]]:
+    """At most `MOST_COURSES` courses: those that lead what was heard and holds, then the newest events, then the first.
+
+    ``values`` has one number per run, ``null`` where it has none; ``begin`` of a level and ``first_index`` count runs
+    from the oldest of the history.
+    """
+    found = {(course.service, course.metric): course.stretches for course in trend.courses}
+    news = [event for event in trend.shown_events if not trend.is_known(event)]
+    heard = _heard(trend.watch) if trend.watch is not None else []
+    named = {service for service, _ in heard}  # the same event, whichever of its metrics leads here
+    others = [key for key in map(_lead, reversed(news)) if key[0] not in named]
+    telling = [*heard, *others] or list(found)[:1]
+    wanted = [key for key in dict.fromkeys(telling) if key in found][:MOST_COURSES]
+    return [_excerpt(trend.timeline, key, found[key]) for key in wanted]
+
+
+def heard_courses(timeline: Timeline, watch: ScenarioWatch) -> list[dict[str, Any]]:
+    """The same of what watching heard and holds; empty where that is nothing."""
+    each, aligned = shared_alpha(timeline, watch.alpha), in_one_mix(timeline)
+    wanted = [key for key in dict.fromkeys(_heard(watch)) if key in timeline.series][:MOST_COURSES]
+    found = {key: segment(aligned.series[key], alpha=each) for key in wanted}
+    return [_excerpt(timeline, key, tuple(stretches(aligned, key, found[key]))) for key in wanted]
+
+
+def _heard(watch: ScenarioWatch) -> Sequence[Series]:
+    """The leading series of each alert that nobody acknowledged, the newest first."""
+    holding = [alert for alert in watch.alerts if alert.holds and alert.acknowledgement is None]
+    return [_lead(alert.event) for alert in sorted(holding, key=lambda alert: alert.runs_ago)]
+
+
+def _lead(event: Event) -> Series:
+    """The strongest movement, for the worse where there is one."""
+    worse = [item for item in event.movements if item.is_worse]
+    first = (worse or list(event.movements))[0]
+    return first.service, first.metric
+
+
+def _excerpt(timeline: Timeline, key: Series, levels: Sequence[Stretch]) -> dict[str, Any]:
+    first = max(len(timeline) - MOST_RUNS, 0)
+    moments = timeline.moments[first:]
+    return {
+        "service": key[0],
+        "metric": key[1].value,
+        "first_index": first,
+        "started_at": [one.started_at.isoformat() if one.started_at is not None else None for one in moments],
+        "values": [None if math.isnan(value) else float(value) for value in timeline.series[key][first:]],
+        "levels": [
+            {"begin": level.begin, "end": level.end, "value": float(level.value)}
+            for level in levels
+            if level.end > first
+        ],
+    }
+
 
 MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
 KEY_METRICS = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)  # those that gate by default

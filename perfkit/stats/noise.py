@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import fdtrc
 
-from perfkit.model import Metric
+from perfkit.model.records import Metric
 from perfkit.stats.summary import Floats
 
 CONFLICT = 0.5  # p-value of the scatter seen, given the prior, from which on the prior counts for less

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from perfkit.stats.compare import Failures, difference_of_rates, rise_above_limit, rise_of_rates, wilson
+from perfkit.stats.effect import Failures, difference_of_rates, rise_above_limit, rise_of_rates, wilson
 from perfkit.stats.noise import PRIOR_DF, Noise, overdispersion
 
 POWER = 0.8  # the usual convention: a change of the detectable size is called in four comparisons of five

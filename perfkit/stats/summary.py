@@ -3,17 +3,26 @@
 Percentiles are exact order statistics with linear interpolation (Hyndman & Fan type 7, NumPy's default,
 doi:10.1080/00031305.1996.10473566).  Requests that follow each other are not independent (they share queues), so
 standard errors come from the spread of time blocks, never from the number of requests alone.
+
+What the time course of a run says about the error of its own mean and rate.
+
+Requests of a run are not independent; stretches of time much longer than a queue's memory nearly are (batch means, Law
+2015, Simulation Modeling and Analysis, section 9.5.3).  Over 18 sets of identical real runs, this error inside each run
+foretold how much the runs scatter among themselves to within a third, but for one set that drifts.
+
+What a table of percentiles, without the requests behind it, says about the error of its own values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfkit.model import Metric, ServiceStats
+from perfkit.model.records import Metric, ServiceStats
 
 Floats = NDArray[np.float64]
 
@@ -150,3 +159,140 @@ def _quantile_error(values: Floats, order: Floats, q: float, at: float, blocks: 
     rank_error = max(rank_error, float(np.sqrt(q * (1 - q) / values.size)))
     low, high = np.quantile(order, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])
     return float(high - low) / 2.0
+
+
+BATCHES = 20  # long enough to outlast the memory of a saturated closed loop (means of 10 s in runs of 600 s)
+LEAST_BATCHES = 4
+START_CUT = 0.1  # share of the run left out here: users start together, which is no noise
+MOST_REDUCTION = 0.6
+LEAST_PER_BATCH = 5.0  # requests
+
+
+@dataclass(frozen=True, slots=True)
+class CourseErrors:
+    """Standard errors of a whole run's average latency and request rate, as shares of their values."""
+
+    average: float | None
+    rate: float
+
+
+def course_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None) -> CourseErrors | None:
+    """Errors from batches of time; ``None`` where the course is too short to tell.
+
+    Parameters
+    ----------
+    at_s
+        When the state was written down, seconds, ascending, shape ``(n,)``.
+    counts
+        Requests from the beginning until then, same shape, never falling.
+    averages_ms
+        Average latency from the beginning until then, same shape; ``None`` when it is not known well enough.
+    """
+    seen = np.flatnonzero(counts > 0)
+    if seen.size < LEAST_BATCHES + 1:
+        return None
+    at_s, counts = at_s[seen[0] :], counts[seen[0] :]
+    begin = at_s[0] + START_CUT * (at_s[-1] - at_s[0])
+    batches = int(min(BATCHES, seen.size - 1, (counts[-1] - counts[0]) / LEAST_PER_BATCH))
+    if batches < LEAST_BATCHES or at_s[-1] <= begin:
+        return None
+    edges = np.linspace(begin, at_s[-1], batches + 1)
+    sizes = np.diff(np.interp(edges, at_s, counts))
+    total = float(sizes.sum())
+    if total <= 0:
+        return None
+    # A closed loop answers at a steadier pace than independent arrivals would: no Poisson floor here.
+    rate = float(np.sqrt(_variance_of_total(sizes - sizes.mean())) / total)
+    if averages_ms is None:
+        return CourseErrors(None, rate)
+    sums = np.diff(np.interp(edges, at_s, counts * averages_ms[seen[0] :]))
+    weight = float(sums.sum())
+    if weight <= 0:
+        return CourseErrors(None, rate)
+    return CourseErrors(float(np.sqrt(_variance_of_total(sums - weight / total * sizes)) / weight), rate)
+
+
+def _variance_of_total(residuals: Floats) -> float:
+    """Variance of the sum of batch residuals.
+
+    With the correlation between neighbouring batches, which in a closed loop is negative as often as not; its estimate
+    is noisy, so it may not take away more than `MOST_REDUCTION`.
+    """
+    n = residuals.size
+    variance = float(residuals @ residuals) * n / (n - 1)
+    return max(variance + 2.0 * float(residuals[:-1] @ residuals[1:]), (1.0 - MOST_REDUCTION) * variance)
+
+
+# Requests follow each other through the same queues; a summary cannot show by how much their effective number is
+# smaller.  1.5 on the standard error is what time blocks of recorded closed-loop runs showed in the median.
+AUTOCORRELATION_FACTOR = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class PercentileTable:
+    """Quantiles in (0, 1] and the latencies in ms at them, both ascending, shape ``(n_points,)``."""
+
+    quantiles: Floats
+    latencies_ms: Floats
+
+    @classmethod
+    def of(cls, table: Mapping[float, float]) -> PercentileTable:
+        """From a mapping of quantile to latency; rounding may leave it uneven, so it is made monotone."""
+        points = sorted(table.items())
+        values = np.maximum.accumulate(np.array([value for _, value in points], float)) if points else np.array([])
+        return cls(np.array([q for q, _ in points], float), values)
+
+    def at(self, quantile: float) -> float:
+        """Latency at a quantile, linear between the points of the table."""
+        return float(np.interp(quantile, self.quantiles, self.latencies_ms))
+
+    def standard_deviation(self) -> float:
+        """Of single requests, in ms: the table's quantile function sampled at 400 even ranks."""
+        ranks = (np.arange(400) + 0.5) / 400
+        return float(np.interp(ranks, self.quantiles, self.latencies_ms).std())
+
+
+def errors_from_percentiles(table: PercentileTable, count: int, values: Mapping[str, float]) -> dict[str, float]:
+    """Standard errors within the run, in each metric's unit, for those of ``values`` that can be told.
+
+    Rank errors are binomial times `AUTOCORRELATION_FACTOR`; a rate scatters at least like a Poisson count.  The last
+    percentile of a table cannot be told: what lies beyond it is not known.
+    """
+    errors: dict[str, float] = {}
+    if count <= 0:
+        return errors
+    enough = table.quantiles.size >= 3
+    for name in values:
+        metric = Metric(name)
+        if metric is Metric.RPS:
+            errors[name] = values[name] / np.sqrt(count)
+        elif metric is Metric.ERROR_RATE:
+            share = values[name] / 100.0
+            errors[name] = 100.0 * float(np.sqrt(share * (1 - share) / count))
+        elif metric is Metric.AVG and enough:
+            errors[name] = AUTOCORRELATION_FACTOR * table.standard_deviation() / np.sqrt(count)
+        elif metric.quantile is not None and enough and metric.quantile < table.quantiles[-1]:
+            errors[name] = _table_quantile_error(table, count, metric.quantile)
+    return {name: float(error) for name, error in errors.items()}
+
+
+def errors_assumed(count: int, values: Mapping[str, float]) -> dict[str, float]:
+    """Standard errors of latencies where nothing but the value and the number of requests is known, in ms.
+
+    As if latencies were exponential (their standard deviation is their mean), times `AUTOCORRELATION_FACTOR`: services
+    scatter less as a rule, so this errs towards "cannot say".
+    """
+    errors: dict[str, float] = {}
+    for name, value in values.items():
+        metric = Metric(name)
+        relative = 1.0 if metric is Metric.AVG else None
+        if (q := metric.quantile) is not None:
+            relative = float(np.sqrt(q / (1 - q)) / -np.log(1 - q))
+        if relative is not None:
+            errors[name] = AUTOCORRELATION_FACTOR * relative * value / float(np.sqrt(count))
+    return errors
+
+
+def _table_quantile_error(table: PercentileTable, count: int, q: float) -> float:
+    rank_error = AUTOCORRELATION_FACTOR * float(np.sqrt(q * (1 - q) / count))
+    return (table.at(min(q + rank_error, 1.0)) - table.at(max(q - rank_error, 0.0))) / 2.0

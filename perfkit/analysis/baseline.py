@@ -1,0 +1,131 @@
+"""What is normal: each metric over a set of runs, with the interval of its level and of the next run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from perfkit.analysis.noise_profile import knowledge
+from perfkit.model.records import Metric, Run, ServiceStats, run_summary
+from perfkit.stats.effect import Failures, wilson
+from perfkit.stats.noise import overdispersion, run_to_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One metric of one service over runs, in the metric's unit.
+
+    ``low`` and ``high`` bound the 95 % interval of the level; ``next_low`` and ``next_high`` bound where the next
+    single run is expected, with probability 0.95, if nothing changes.  ``variation_pct`` is the run-to-run standard
+    deviation in percent, moderated because few runs say little about it.  ``None`` where it cannot be said.
+    """
+
+    service: str
+    metric: str
+    runs: int
+    value: float
+    low: float
+    high: float
+    next_low: float | None
+    next_high: float | None
+    variation_pct: float | None
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Every level of a set of runs, in the order of services and metrics; what to know of these runs as a baseline."""
+
+    runs: tuple[Run, ...]
+    levels: tuple[Level, ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document ``perfkit.baseline/1``."""
+        return {
+            "schema": "perfkit.baseline/1",
+            "runs": [run_summary(run) for run in self.runs],
+            "levels": [asdict(level) for level in self.levels],
+            "warnings": list(self.warnings),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per level."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(level) for level in self.levels], columns=list(Level.__dataclass_fields__))
+
+
+def levels_of(runs: Sequence[Run], warnings: Sequence[str] = ()) -> Levels:
+    """The level of each metric and service of ``runs``, with intervals; the run is the unit.
+
+    Latency and throughput: geometric mean over runs, Student's t on the log scale with a moderated variance.  Error
+    rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
+    run cannot tell is left out.
+    """
+    return Levels(tuple(runs), tuple(_levels(runs)), tuple(warnings))
+
+
+def _levels(runs: Sequence[Run]) -> Iterator[Level]:
+    for service in dict.fromkeys(name for run in runs for name in run.services):
+        stats = [run.services[service] for run in runs if service in run.services]
+        for metric in Metric:
+            level = _error_level(service, stats) if metric is Metric.ERROR_RATE else _log_level(service, metric, stats)
+            if level is not None:
+                yield level
+
+
+def _log_level(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> Level | None:
+    known = [item.value(metric) or 0.0 for item in stats]
+    if min(known) <= 0:
+        return None
+    values = np.array(known)
+    logs = np.log(values)
+    noise = run_to_run(metric, (logs,), knowledge(metric, (stats,)))
+    t, n, middle = float(stdtrit(noise.df, 0.975)), logs.size, float(logs.mean())
+    half, next_half = t * noise.sd / n**0.5, t * noise.sd * (1 + 1 / n) ** 0.5
+    low, high, next_low, next_high = (float(np.exp(middle + d)) for d in (-half, half, -next_half, next_half))
+    return Level(
+        service=service,
+        metric=metric.value,
+        runs=n,
+        value=float(np.exp(middle)),
+        low=low,
+        high=high,
+        next_low=next_low,
+        next_high=next_high,
+        variation_pct=100 * noise.sd,
+        lowest=float(values.min()),
+        highest=float(values.max()),
+    )
+
+
+def _error_level(service: str, stats: Sequence[ServiceStats]) -> Level | None:
+    pairs = [(item.failures, item.count) for item in stats if item.failures is not None and item.count]
+    if len(pairs) < len(stats):
+        return None
+    failures = Failures(*np.array(pairs, float).T)
+    factor, df = overdispersion((failures.failed,), (failures.counts,))
+    low, high = wilson(failures.rate, float(failures.counts.sum()) / factor, float(stdtrit(df, 0.975)))
+    each = 100 * failures.failed / failures.counts
+    return Level(
+        service=service,
+        metric=Metric.ERROR_RATE.value,
+        runs=len(pairs),
+        value=100 * failures.rate,
+        low=100 * low,
+        high=100 * high,
+        next_low=None,
+        next_high=None,
+        variation_pct=None,
+        lowest=float(each.min()),
+        highest=float(each.max()),
+    )

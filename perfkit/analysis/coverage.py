@@ -1,0 +1,344 @@
+"""Which services both sides measured, and what to make of those that some runs hold no request of.
+
+A service that is gone is not agreement: it keeps a comparison from being green unless chance explains it.  One that is
+new is named and not judged.  One that is gone beside one that is new may be the same under another name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from itertools import product
+
+import numpy as np
+
+from perfkit.model.records import Run
+from perfkit.stats.noise import overdispersion
+
+ENOUGH = 0.80  # share of the requests of either side that the judged services must carry
+MOST_NAMED = 5  # services in a sentence
+LONGEST_NAME = 80  # characters of a name in a sentence
+MOST_COMPARED = 60  # names whose likeness is worked out letter by letter
+ALIKE = 0.60  # likeness of two names from which on one may be the other
+SAME_SHARE = 0.75  # of two services, the smaller share over the larger one: called about as often as each other
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A service that runs of one side hold no request of.
+
+    Parameters
+    ----------
+    side
+        The side that lacks it, ``baseline`` or ``candidate``: in ``lacking`` of its ``runs`` runs.
+    elsewhere
+        Whether the other side has it in any run, and this side in none: it is gone, or new.
+    share
+        Of the requests of the runs that have it, 0 to 1; ``None`` where a count is not known.
+    p_value
+        Chance that the lacking runs hold no request of it, were it called as often as in the other runs; ``None``
+        where a count is not known.
+    alias
+        The service on this side that may be the same under another name.
+    """
+
+    service: str
+    side: str
+    lacking: int
+    runs: int
+    share: float | None
+    p_value: float | None
+    alias: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """No run of its side has the service."""
+        return self.lacking == self.runs
+
+    @property
+    def is_new(self) -> bool:
+        """Only the candidate has the service."""
+        return self.is_whole and self.side == "baseline"
+
+    def is_chance(self, alpha: float) -> bool:
+        """So rarely called that its absence is no less likely than ``alpha``."""
+        return self.p_value is not None and self.p_value >= alpha
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What of two sides can be compared.
+
+    Parameters
+    ----------
+    services
+        Those that are judged: measured on both sides, perhaps not in every run.
+    absences
+        Services that runs lack, in the order of their names in the runs.
+    shares
+        Of the requests of baseline and candidate that `services` carry, 0 to 1; ``None`` where a count is not known.
+    turnover
+        Share of the baseline's load that is gone and of the candidate's that is new, by requests or by requests in
+        flight, whichever is more: so much the throughput of the other services may move without any of them changing.
+    """
+
+    services: tuple[str, ...]
+    absences: tuple[Absence, ...]
+    shares: tuple[float | None, float | None]
+    turnover: tuple[float, float] = (0.0, 0.0)
+
+
+NO_COVERAGE = Coverage((), (), (None, None))
+
+
+def measured(service: str, runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs that hold requests of a service, as far as is known."""
+    return tuple(run for run in runs if service in run.services and run.services[service].count != 0)
+
+
+def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: float) -> Coverage:
+    """Which services to judge and which are missing where.
+
+    A service that is missing in some runs of a side only is judged by the runs that have it, unless chance explains it.
+    """
+    every = (*baseline, *candidate)
+    names = tuple(dict.fromkeys(name for run in every for name in run.services))
+    having = {name: tuple(measured(name, side) for side in (baseline, candidate)) for name in names}
+    complete = tuple(name for name in names if sum(map(len, having[name])) == len(every))
+    exposure = _Exposure(every, complete)
+    judged, absences = [], []
+    for name in names:
+        before, after = having[name]
+        if not before and not after:
+            continue
+        missing = [
+            _absence(name, title, side, have, every, exposure)
+            for title, side, have in (("baseline", baseline, before), ("candidate", candidate, after))
+            if len(have) < len(side) and (not have or (before and after))
+        ]
+        absences += missing
+        if before and after and not (missing and all(item.is_chance(alpha) for item in missing)):
+            judged.append(name)
+    shares = _share(baseline, judged, ("count",)), _share(candidate, judged, ("count",))
+    turnover = _load_share(baseline, absences, new=False), _load_share(candidate, absences, new=True)
+    return Coverage(tuple(judged), _with_aliases(absences, alpha), shares, turnover)
+
+
+def _absence(
+    name: str, title: str, side: Sequence[Run], have: Sequence[Run], every: Sequence[Run], exposure: _Exposure
+) -> Absence:
+    others = measured(name, every)
+    having, own = {id(run) for run in have}, {id(run) for run in side}
+    lacking = [run for run in side if id(run) not in having]
+    # Of a service that its side has nowhere, the other side tells the rate, its runs without a request included
+    reference = others if have else [run for run in every if id(run) not in own]
+    share = _share(measured(name, reference), (name,))
+    return Absence(name, title, len(lacking), len(side), share, exposure.chance_of_none(name, reference, lacking))
+
+
+class _Exposure:
+    """How much load each run carried: requests of the services that all runs have, else its length, else one run."""
+
+    def __init__(self, every: Sequence[Run], complete: Sequence[str]) -> None:
+        counts = [[run.services[name].count for name in complete] for run in every]
+        if complete and all(None not in of_run for of_run in counts):
+            loads = [float(sum(count or 0 for count in of_run)) for of_run in counts]
+        elif all(run.duration_s for run in every):
+            loads = [float(run.duration_s or 1.0) for run in every]
+        else:
+            loads = [1.0] * len(every)
+        self._loads = {id(run): load for run, load in zip(every, loads, strict=True)}
+
+    def chance_of_none(self, name: str, reference: Sequence[Run], lacking: Sequence[Run]) -> float | None:
+        """Chance that the lacking runs hold no request of a service that is called as often as in the reference.
+
+        Counts of runs scatter more than a Poisson count; with ``factor`` times its variance (negative binomial), none
+        come of ``expected`` with probability ``factor ** (-expected / (factor - 1))``.
+        """
+        counts = [_requests(run, name) for run in reference]
+        if any(count is None for count in counts):
+            return None
+        called = np.array(counts, dtype=float)
+        load = np.array([self._loads[id(run)] for run in reference])
+        if not called.sum() or not load.sum():
+            return None
+        expected = float(called.sum() / load.sum()) * sum(self._loads[id(run)] for run in lacking)
+        factor, _ = overdispersion((called,), (called + load,))
+        slowing = math.log(factor) / (factor - 1.0) if factor > 1.0 + 1e-9 else 1.0
+        return math.exp(-expected * slowing)
+
+
+def _requests(run: Run, name: str) -> float | None:
+    """Requests of a service in a run, from its rate where its source counts none; 0 where it is missing."""
+    stats = run.services.get(name)
+    if stats is None:
+        return 0.0
+    if stats.count is not None:
+        return float(stats.count)
+    return stats.rps * run.duration_s if stats.rps is not None and run.duration_s else None
+
+
+def _share(runs: Sequence[Run], services: Sequence[str], by: Sequence[str] = ("count", "rps")) -> float | None:
+    """Share of all requests that services carry, by counts, else by rates; ``None`` where neither is known."""
+    for value in by:
+        known = [{name: getattr(stats, value) for name, stats in run.services.items()} for run in runs]
+        if any(number is None for of_run in known for number in of_run.values()):
+            continue
+        total = sum(sum(of_run.values()) for of_run in known)
+        return sum(of_run.get(name, 0) for of_run in known for name in services) / total if total else None
+    return None
+
+
+def _load_share(runs: Sequence[Run], absences: Sequence[Absence], *, new: bool) -> float:
+    """Share of one side's requests, or of its requests in flight, of the services that the other side lacks."""
+    names = [item.service for item in absences if item.is_whole and item.is_new == new]
+    if not names:
+        return 0.0
+    flight: dict[str, float] = {}
+    for run in runs:
+        for name, stats in run.services.items():
+            flight[name] = flight.get(name, 0.0) + (stats.rps or 0.0) * (stats.avg_latency_ms or 0.0)
+    busy = sum(flight.get(name, 0.0) for name in names) / total if (total := sum(flight.values())) else 0.0
+    return max(busy, _share(runs, names) or 0.0)
+
+
+# Another name -----------------------------------------------------------------------------------------------------
+
+_METHOD = re.compile(r"^(GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS)\s+", re.IGNORECASE)
+_VERSION = re.compile(r"^v\d+([._]\d+)*(alpha|beta)?\d*$")
+_ID = re.compile(r"^(\d+|[0-9a-f]{8,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[{<\[(].*[}>\])]|:\w+|\*|%[sd])$")
+_WORDS = re.compile(r"[a-z0-9]+|\*")
+
+
+def plain_name(service: str) -> str:
+    """A service's name without what renames change most: method, case, query, slashes at the end, versions, ids.
+
+    >>> plain_name("GET /v1/Items/42/?page=2") == plain_name("/v2/items/{id}")
+    True
+    """
+    path = _METHOD.sub("", service.strip()).lower().partition("?")[0].partition("#")[0]
+    parts = [part for part in path.split("/") if part and not _VERSION.match(part)]
+    return "/".join("*" if _ID.match(part) else ".".join(_WORDS.findall(part)) or part for part in parts)
+
+
+def _with_aliases(absences: Sequence[Absence], alpha: float) -> tuple[Absence, ...]:
+    """Those that are gone beside those that are new, paired where one may be the other: the likest names first."""
+    whole = [item for item in absences if item.is_whole]
+    gone = {item.service: item for item in whole if not item.is_new and not item.is_chance(alpha)}
+    new = {item.service: item for item in whole if item.is_new}
+    shares = [{name: item.share for name, item in side.items()} for side in (gone, new)]
+    pairs = renamed_pairs(*shares)
+    aliases = pairs | {other: one for one, other in pairs.items()}
+    return tuple(replace(item, alias=aliases.get(item.service)) if item.is_whole else item for item in absences)
+
+
+def renamed_pairs(gone: Mapping[str, float | None], new: Mapping[str, float | None]) -> dict[str, str]:
+    """Services that are gone, each with the new one that may be it under another name, by names and shares of requests.
+
+    >>> renamed_pairs({"/v1/items": 0.4, "/pay": 0.1}, {"/search": 0.4, "/v2/items": 0.4})
+    {'/v1/items': '/v2/items'}
+    """
+    pairs: dict[str, str] = {}
+    for one, other in _by_likeness(gone, new):
+        if one not in pairs and other not in pairs.values():
+            pairs[one] = other
+    return pairs
+
+
+def _by_likeness(gone: Mapping[str, float | None], new: Mapping[str, float | None]) -> Iterator[tuple[str, str]]:
+    plain = {name: plain_name(name) for name in (*gone, *new)}
+    of_plain: dict[str, list[str]] = {}
+    for name in new:
+        of_plain.setdefault(plain[name], []).append(name)
+    for name in gone:  # alike but for what renames change: no letters need to be compared
+        yield from ((name, other) for other in of_plain.get(plain[name], ()))
+    if not gone or not new or max(len(gone), len(new)) > MOST_COMPARED:
+        return
+    scores = []
+    for one, other in product(gone, new):
+        share = _likeness_of_shares(gone[one], new[other])
+        letters = SequenceMatcher(None, plain[one], plain[other], autojunk=False).ratio()
+        is_only_pair = len(gone) == len(new) == 1 and share >= SAME_SHARE
+        if is_only_pair or (letters >= ALIKE and share >= SAME_SHARE / 3):
+            scores.append((letters + share, one, other))
+    yield from ((one, other) for _, one, other in sorted(scores, key=lambda item: -item[0]))
+
+
+def _likeness_of_shares(one: float | None, other: float | None) -> float:
+    if one is None or other is None:
+        return SAME_SHARE / 2  # says nothing for or against
+    return min(one, other) / max(one, other) if max(one, other) > 0 else 1.0
+
+
+# In words ---------------------------------------------------------------------------------------------------------
+
+
+def renames(absences: Sequence[Absence]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """For services that may be one under two names: a sentence, what to do, and the old names; many are counted."""
+    of_side = {item.service: item for item in absences if item.is_new}
+    pairs = [(item, of_side[item.alias]) for item in absences if not item.is_new and item.alias is not None]
+    pairs.sort(key=lambda pair: -(pair[0].share or 0.0))
+    for before, after in pairs[:MOST_NAMED]:
+        text = (
+            f"{listed([before], 'the baseline')} is gone, {listed([after], 'the candidate')} is new: "
+            "renamed? [services] in the settings can map them."
+        )
+        yield text, rename_advice(before.service, after.service), (before.service,)
+    if more := pairs[MOST_NAMED:]:
+        noun = "service looks" if len(more) == 1 else "services look"
+        text = f"{len(more)} more {noun} renamed, such as {more[0][0].service} to {more[0][1].service}."
+        yield text, "", tuple(before.service for before, _ in more)
+
+
+def rename_advice(old: str, new: str) -> str:
+    """How the settings say that two names are one service."""
+    return f"If it was renamed, put {json.dumps(old)} = {json.dumps(new)} under [services] in perfkit.toml."
+
+
+def named(absences: Sequence[Absence]) -> str:
+    """Names alone, in the order of `listed`."""
+    ranked = _largest_first(absences)
+    more = f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else ""
+    return ", ".join(_short(item.service) for item in ranked[:MOST_NAMED]) + more
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _largest_first(absences: Sequence[Absence]) -> list[Absence]:
+    return sorted(absences, key=lambda item: -(item.share or 0.0))
+
+
+def percent(share: float) -> str:
+    """A share as people say it: ``67 %``, ``0.4 %``."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
+
+
+def listed(absences: Sequence[Absence], side: str = "") -> str:
+    """Names with their shares of the requests, of ``side`` where it is given, the largest first.
+
+    What is more than `MOST_NAMED` is counted.
+
+    >>> pay, a = Absence("/pay", "candidate", 3, 3, 0.09, 0.0), Absence("/a", "candidate", 3, 3, 0.02, 0.0)
+    >>> listed([a, pay], "the baseline")
+    "/pay (9 %), /a (2 %), together 11 % of the baseline's requests"
+    >>> listed([pay], "the baseline")
+    "/pay (9 % of the baseline's requests)"
+    """
+    ranked = _largest_first(absences)
+    shares = [item.share for item in ranked if item.share is not None]
+    whose = f" of {side}'s requests" if side else ""
+    inside = whose if len(ranked) == 1 else ""
+    names = [
+        _short(item.service) if item.share is None else f"{_short(item.service)} ({percent(item.share)}{inside})"
+        for item in ranked[:MOST_NAMED]
+    ]
+    text = ", ".join(names) + (f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else "")
+    if whose and len(ranked) > 1 and len(shares) == len(ranked):
+        text += f", together {percent(sum(shares))}{whose}"
+    return text

@@ -1,0 +1,179 @@
+"""What a set of runs, and the history of their scenario, tell of the noise of each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from perfkit.model.codec import Count, Size, decode
+from perfkit.model.records import Metric, Run, ServiceStats
+from perfkit.stats.effect import Values
+from perfkit.stats.noise import Knowledge, Noise, run_to_run, scatter_of_history
+from perfkit.stats.summary import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "perfkit.noise/1"
+PAIR = "pair"  # label of runs that were made beside each other
+LEAST_PAIRS = 3  # of fewer, the scatter of differences tells less than that of the sides
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """How one metric of one service varied over the history of a scenario.
+
+    ``variation_pct`` is the moderated run-to-run standard deviation in percent, ``within_pct`` the part of it that the
+    runs show inside themselves; ``sum_of_squares`` (log scale) and ``df`` are what the history adds to a comparison.
+    """
+
+    service: str
+    metric: str
+    runs: Count
+    variation_pct: Size
+    within_pct: Size
+    sum_of_squares: Size
+    df: Size
+
+    def __post_init__(self) -> None:
+        Metric(self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseProfile:
+    """The variation of every metric of a scenario, and the runs that it was learned from."""
+
+    scenario: str
+    run_ids: tuple[str, ...]
+    variations: tuple[Variation, ...]
+    _index: Mapping[tuple[str, str], Variation] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = {(item.service, item.metric): item for item in self.variations}
+        object.__setattr__(self, "_index", index)
+
+    def scatter(self, service: str, metric: Metric) -> tuple[float, float]:
+        """Sum of squares and degrees of freedom that the history knows of a metric; zeros where it knows nothing."""
+        found = self._index.get((service, metric.value))
+        return (found.sum_of_squares, found.df) if found is not None else (0.0, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document ``perfkit.noise/1``."""
+        return {
+            "schema": SCHEMA,
+            "scenario": self.scenario,
+            "runs": list(self.run_ids),
+            "variations": [asdict(item) for item in self.variations],
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Any, place: str = "noise profile") -> NoiseProfile:
+        """The inverse of `to_dict`; ``ReadError`` for anything else."""
+        known = decode(plain, _Document, place, schema=SCHEMA, title="noise profile")
+        return cls(known.scenario, known.runs, known.variations)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per service and metric."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(item) for item in self.variations], columns=list(Variation.__dataclass_fields__))
+
+
+class _Document(msgspec.Struct, frozen=True):
+    scenario: str
+    runs: tuple[str, ...]
+    variations: tuple[Variation, ...]
+
+
+def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
+    """Learn the noise of a scenario from its valid runs, oldest first.
+
+    Metrics that fewer than two of the runs can tell are left out, and so is the error rate, whose scatter a comparison
+    learns from the counts.
+    """
+    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(_variations(runs)))
+
+
+def _variations(runs: Sequence[Run]) -> Iterator[Variation]:
+    for service in dict.fromkeys(name for run in runs for name in run.services):
+        every = [run.services[service] for run in runs if service in run.services]
+        for metric in Metric:
+            stats = [item for item in every if item.value(metric)]
+            if metric is Metric.ERROR_RATE or len(stats) < 2:
+                continue
+            logs = np.log([item.value(metric) or np.nan for item in stats])
+            squares, df = scatter_of_history(logs)
+            known = knowledge(metric, (stats,), (squares, df))
+            noise = run_to_run(metric, (), known)
+            within = float(np.sqrt(known.within_variance))
+            yield Variation(service, metric.value, len(stats), 100 * noise.sd, 100 * within, squares, df)
+
+
+def knowledge(
+    metric: Metric, sides: Sequence[Sequence[ServiceStats]], history: tuple[float, float] = (0.0, 0.0)
+) -> Knowledge:
+    """The error inside the runs of each side, and whether it was measured.
+
+    Each side weighs as it does in the difference of means: nine long runs do not make up for a short one.
+    """
+    sides = [side for side in sides if side]
+    weights = [1.0 / len(side) for side in sides]
+    within, floor = (
+        float(np.average([np.mean([_square(s, metric, of) for s in side]) for side in sides], weights=weights))
+        for of in ("error", "rounding")
+    )
+    measured = all(item.standard_error(metric) is not None for side in sides for item in side) and not any(
+        metric in item.assumed for side in sides for item in side
+    )
+    return Knowledge(within, measured, floor, history)
+
+
+def _square(stats: ServiceStats, metric: Metric, of: str) -> float:
+    """Variance of a log value: its whole error within the run, or the rounding of its source alone."""
+    step = stats.resolutions.get(metric, 0.0)
+    error = (stats.standard_error(metric) or 0.0) if of == "error" else step / np.sqrt(12.0)
+    return float((error / known_value(stats, metric)) ** 2)
+
+
+def known_value(stats: ServiceStats, metric: Metric) -> float:
+    """A value; one that its source rounded to zero lies somewhere in the first half step."""
+    return stats.value(metric) or stats.resolutions.get(metric, 0.0) / 2.0
+
+
+def level_values(
+    service: str,
+    metric: Metric,
+    baseline: Sequence[Run],
+    candidate: Sequence[Run],
+    profile: NoiseProfile | None = None,
+) -> Values | None:
+    """Run values of a latency or throughput metric with what is known of their noise; ``None`` where a run has none."""
+    pairs = paired(baseline, candidate)
+    baseline, candidate = pairs or (baseline, candidate)
+    stats = [[run.services[service] for run in runs] for runs in (baseline, candidate)]
+    values: list[Floats] = [np.array([known_value(s, metric) for s in side], float) for side in stats]
+    if any((side <= 0).any() for side in values):
+        return None
+    # The history tells how runs scatter that were made apart: more than those of a pair do
+    history = profile.scatter(service, metric) if profile is not None and pairs is None else (0.0, 0.0)
+    return Values(values[0], values[1], knowledge(metric, stats, history), pairs is not None)
+
+
+def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run], list[Run]] | None:
+    """Both sides in the order of their pairs, where every run has a label ``pair`` and every pair one run of each."""
+    sides = [{run.labels.get(PAIR, ""): run for run in runs} for runs in (baseline, candidate)]
+    names = sorted(sides[0])
+    if len(names) < LEAST_PAIRS or "" in names or sides[1].keys() != sides[0].keys():
+        return None
+    if any(len(side) != len(runs) for side, runs in zip(sides, (baseline, candidate), strict=True)):
+        return None
+    return [sides[0][name] for name in names], [sides[1][name] for name in names]
+
+
+def noise_of(metric: Metric, values: Values) -> Noise:
+    """The variation of a metric between runs like these."""
+    return run_to_run(metric, [side for side in values.residuals if side.size], values.known)

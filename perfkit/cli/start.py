@@ -1,0 +1,185 @@
+"""``perfkit demo``.
+
+``perfkit init``.
+
+``perfkit lab``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from perfkit.cli.options import INJECT, Number, console
+from perfkit.model.errors import MissingExtra, StoreError
+from perfkit.model.installation import extra_advice
+
+SETTINGS_TEXT = """# What perfkit runs and how it judges.  See docs/configuration.md.
+
+store = "data/runs"
+
+[scenario.shop]
+locustfile = "locustfile.py"
+host = "http://127.0.0.1:8000"
+users = 20
+spawn_rate = 5
+duration = "2m"
+
+[policy]
+# alpha = 0.01                # chance that a comparison of identical builds calls any regression
+
+[policy.tolerance]            # the largest worsening you accept; these are the defaults of the rule "evidence"
+# avg_latency_ms = 5          # percent of the baseline
+# p95_latency_ms = 10
+# error_rate_pct = 0.5        # percentage points
+"""
+
+LOCUSTFILE_TEXT = """from locust import FastHttpUser, between, task
+
+
+class Visitor(FastHttpUser):
+    wait_time = between(0.5, 1.5)
+
+    @task
+    def front_page(self):
+        self.client.get("/")
+"""
+
+
+@click.command(short_help="Write a perfkit.toml and a locustfile to start from.")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+def init(folder: Path) -> None:
+    """Write perfkit.toml and locustfile.py into FOLDER (this one by default).  Files that exist are left alone."""
+    for name, text in (("perfkit.toml", SETTINGS_TEXT), ("locustfile.py", LOCUSTFILE_TEXT)):
+        file = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as handle:
+                handle.write(text)
+        except FileExistsError:
+            click.echo(f"{file} exists, left alone")
+            continue
+        except OSError as error:
+            raise StoreError(f"{file}: cannot be written: {error.strerror}") from error
+        click.echo(f"wrote {file}")
+    click.echo("Next: perfkit run shop")
+
+
+# JupyterLab in the process of this command, so that signals reach it; its failures end in 4, as any other step's do
+JUPYTERLAB = """
+import runpy, sys, traceback
+try:
+    runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    if isinstance(end.code, str):
+        sys.stderr.write(end.code + "\\n")
+    sys.exit(4 if end.code else 0)
+except Exception:
+    traceback.print_exc()
+    sys.exit(4)
+"""
+
+
+@click.command(
+    short_help="Open the notebooks in JupyterLab.",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("notebooks"),
+    show_default=True,
+    help="The notebooks; perfkit's own are copied there when it has none.",
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF JUPYTERLAB]...")
+def lab(folder: Path, options: tuple[str, ...]) -> None:
+    """Open the notebooks in JupyterLab, to look further than a report does.
+
+    Everything else is handed on to JupyterLab, which takes the place of this command.  When it fails, the exit
+    code is 4.
+
+    \b
+    Examples:
+      perfkit lab
+      perfkit lab --folder investigations/checkout --no-browser --port 8899
+    """
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise MissingExtra(f"JupyterLab is not installed; {extra_advice('lab')}")
+    if not any(folder.glob("*.ipynb")):
+        _copy_notebooks(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-c", JUPYTERLAB, str(folder), *options])
+
+
+def _copy_notebooks(folder: Path) -> None:
+    from perfkit.report.notebook import KINDS, find_notebook
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in KINDS:
+            shutil.copy(find_notebook(kind), folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in KINDS)} to {folder}", err=True)
+
+
+EXIT_INVALID, EXIT_NOT_SHOWN = 3, 4
+
+
+@click.command(short_help="See the whole chain at work, on this machine.")
+@click.option("--serve", is_flag=True, help="Run just the demo services and print their addresses, until Ctrl-C.")
+@INJECT
+@click.option(
+    "--slower",
+    type=Number(-90, 1000),
+    default=20.0,
+    show_default=True,
+    help="Percent that is injected into api_gateway.",
+)
+@click.option("--store", default="data/runs", show_default=True, help="Where the runs are kept.")
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
+def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, reports: Path) -> int:
+    """Load three small services for real, slow one of them down, and find it.
+
+    Five baseline and three candidate runs, interleaved, about two minutes.  Ends 0 when the injected change, and only
+    it, was found; 3 when the runs cannot be judged; 4 when something else was found.
+
+    \b
+    Examples:
+      perfkit demo --slower 10
+      perfkit demo --serve --inject rag_service:tail_pct=2,tail_factor=3 --inject api_gateway:error_rate_pct=5
+    """
+    from perfkit.loadgen import demo as story
+    from perfkit.model.records import Verdict
+
+    if serve:
+        return _serve(inject)
+    if inject:
+        raise click.UsageError("--inject goes with --serve; without it, --slower says what is injected")
+    found = story.run_demo(slower, store, reports, tell=click.echo)
+    from perfkit.report.terminal import print_comparison
+
+    print_comparison(found.comparison, console())
+    click.echo(f"\ninjected: api_gateway {slower:+g} % service time")
+    click.echo(f"found:    {found.summary}")
+    click.echo(f"report:   {found.report}")
+    if found.as_injected:
+        return 0
+    return EXIT_INVALID if found.comparison.verdict is Verdict.INVALID else EXIT_NOT_SHOWN
+
+
+def _serve(inject: tuple[str, ...]) -> int:
+    from perfkit.loadgen.demo_services import parse_changes, start_services
+
+    with start_services(parse_changes(inject)) as services:
+        for name, address in services.addresses.items():
+            click.echo(f"{name} {address}/{name}")
+        click.echo("Ctrl-C ends them.", err=True)
+        services.wait()
+    return 0

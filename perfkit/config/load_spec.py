@@ -1,0 +1,266 @@
+"""What people say of a load, in ``perfkit.toml`` or on the command line -> `LoadProfile`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfkit.config.toml_table import finite
+from perfkit.model.errors import did_you_mean
+from perfkit.model.load_profile import KINDS, LoadProfile, Stage
+
+ARRIVALS = ("constant", "poisson")
+SOAK_S = 3600.0
+PARTS = 5  # stretches of a ramp or a soak that are summed up by themselves
+SPIKE_FROM, SPIKE_TO = 0.4, 0.6  # of the duration
+SHORT_RAMP = 0.25  # share of the run: a shorter rise to a level is warm-up and is cut off as such
+IN_FLIGHT_S = 10.0  # the default limit of tasks in flight: what arrives during so long a silence of the target
+LEAST_IN_FLIGHT, MOST_IN_FLIGHT = 100, 5000
+AT_ONCE = 100.0  # users per second: Locust warns of more
+_PER_S = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
+_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?$")
+_STAGE = re.compile(r"^\s*(?P<length>[^:]+):\s*(?:(?P<begin>[\d.]+)\s*-\s*)?(?P<end>[\d.]+)\s*(?P<unit>/\s*\w+)?\s*$")
+
+
+def plan_profile(
+    kind: str | None,
+    *,
+    users: int | None = None,
+    spawn_rate: float | None = None,
+    duration_s: float | None = None,
+    rate: float | None = None,
+    peak: float | None = None,
+    stages: Sequence[Stage] = (),
+    arrivals: str | None = None,
+    max_in_flight: int | None = None,
+) -> LoadProfile:
+    """A profile from what people say of it; all but the kind as in `LoadProfile`.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`; ``None`` takes it from what else is said.
+    peak
+        Load at the height of a spike, users or arrivals per second; the spike lasts the fifth of the run after 40 %.
+
+    Raises
+    ------
+    ValueError
+        Something is missing, out of range, or contradicts the rest; says what to write.
+    """
+    _check(kind, users, rate, peak, stages, arrivals, max_in_flight)
+    kind = kind or ("stages" if stages else "spike" if peak is not None else None)
+    level = rate if rate is not None else users
+    if kind == "soak":
+        duration_s = duration_s or SOAK_S
+    course = _course(kind, level, peak, duration_s, spawn_rate, stages)
+    top = max((edge for stage in course for edge in (stage.begin, stage.end)), default=level)
+    if rate is None and users is None and not stages:
+        return LoadProfile("custom", duration_s=duration_s)
+    length = sum(stage.duration_s for stage in course) if stages else duration_s
+    if rate is not None:
+        if length is None:
+            raise ValueError("duration: an arrival rate needs one, such as 2m")
+        limit = max_in_flight or int(min(max(IN_FLIGHT_S * (top or 0), LEAST_IN_FLIGHT), MOST_IN_FLIGHT))
+        return LoadProfile(kind or "steady", None, None, length, top, arrivals or "constant", limit, course)
+    peak_users = math.ceil(top) if top is not None and (stages or peak is not None) else users
+    pace = _pace(kind, peak_users, spawn_rate, duration_s)
+    rises = pace is not None and peak_users is not None and pace < peak_users
+    return LoadProfile(kind or ("ramp" if rises else "steady"), peak_users, pace, length, stages=course)
+
+
+def _check(
+    kind: str | None,
+    users: int | None,
+    rate: float | None,
+    peak: float | None,
+    stages: Sequence[Stage],
+    arrivals: str | None,
+    max_in_flight: int | None,
+) -> None:
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"profile: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
+    if arrivals is not None and arrivals not in ARRIVALS:
+        raise ValueError(f"arrivals: expected {' or '.join(ARRIVALS)}, got {arrivals!r}")
+    if rate is None and (arrivals is not None or max_in_flight is not None):
+        raise ValueError('arrivals and max_in_flight belong to an arrival rate, such as rate = "50/s"')
+    if rate is not None and users is not None:
+        raise ValueError("users and rate: say one of them; a rate starts as many users as it needs")
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"rate: must be > 0 and finite, got {rate!r}")
+    if max_in_flight is not None and max_in_flight < 1:
+        raise ValueError(f"max_in_flight: must be at least 1, got {max_in_flight!r}")
+    if peak is not None and (kind not in (None, "spike") or stages):
+        raise ValueError("peak: belongs to a spike; leave it out")
+    if stages and kind not in (None, "stages"):
+        raise ValueError(f"stages: belong to the profile 'stages', not to {kind!r}")
+    if kind == "stages" and not stages:
+        raise ValueError('stages: are missing, such as ["1m:10", "1m:20", "1m:40"]')
+    if kind == "spike" and peak is None:
+        raise ValueError("peak: is missing, the load at the height of the spike")
+    if kind is not None and kind != "stages" and users is None and rate is None:
+        raise ValueError(f"users or rate: is missing, the load of the profile {kind!r}")
+
+
+def _course(
+    kind: str | None,
+    level: float | None,
+    peak: float | None,
+    duration_s: float | None,
+    spawn_rate: float | None,
+    stages: Sequence[Stage],
+) -> tuple[Stage, ...]:
+    """The stretches to sum up by themselves."""
+    if stages:
+        if max(edge for stage in stages for edge in (stage.begin, stage.end)) <= 0:
+            raise ValueError("stages: at least one must have a load above 0")
+        return tuple(stages)
+    if level is None or duration_s is None:
+        if kind in ("spike", "ramp"):
+            raise ValueError(f"duration: the profile {kind!r} needs one, such as 5m")
+        return ()
+    if kind == "spike":
+        height = float(peak if peak is not None else level)
+        edges = (SPIKE_FROM, SPIKE_TO - SPIKE_FROM, 1 - SPIKE_TO)
+        levels = (float(level), height, float(level))
+        return tuple(Stage(share * duration_s, at, at) for share, at in zip(edges, levels, strict=True))
+    if kind == "soak":
+        return (Stage(duration_s / PARTS, level, level),) * PARTS
+    at_once = spawn_rate is None or spawn_rate >= level  # Locust starts the users of the first second together
+    rise_s = duration_s if kind == "ramp" and not spawn_rate else 0.0 if at_once else level / (spawn_rate or level)
+    return _ramp(float(level), min(rise_s, duration_s), duration_s, rise_s)
+
+
+def _ramp(level: float, rise_s: float, duration_s: float, whole_rise_s: float) -> tuple[Stage, ...]:
+    """A rise in equal parts, and what is left of the run after it; nothing for one that is short."""
+    if rise_s <= SHORT_RAMP * duration_s:
+        return ()
+    top = level * rise_s / whole_rise_s
+    parts = [Stage(rise_s / PARTS, top * part / PARTS, top * (part + 1) / PARTS) for part in range(PARTS)]
+    held = duration_s - rise_s
+    return (*parts, *([Stage(held, level, level)] if held > 0 else []))
+
+
+def _pace(kind: str | None, users: int | None, spawn_rate: float | None, duration_s: float | None) -> float | None:
+    """Users started per second where nobody says it; ``None`` leaves it to Locust, or to the stages."""
+    if spawn_rate is not None or users is None or kind is None:
+        return spawn_rate
+    if kind == "ramp" and duration_s is not None:
+        return users / duration_s
+    return min(float(users), AT_ONCE)
+
+
+def parse_duration(value: Any, place: str) -> float:
+    """Seconds from a number or text such as ``"90s"``, ``"15m"``, ``"1h30m"``; ``ValueError`` names the place."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = finite(value)
+    else:
+        match = _DURATION.match(str(value).strip().lower()) if str(value).strip() else None
+        if match is None:
+            raise ValueError(f'{place}: expected a length such as "90s", "15m" or "1h30m", got {value!r}')
+        hours, minutes, rest = (float(part or 0) for part in match.groups())
+        seconds = 3600 * hours + 60 * minutes + rest
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{place}: must be longer than zero and finite, got {value!r}")
+    return seconds
+
+
+def parse_rate(value: Any, place: str) -> float:
+    """Arrivals per second from a number or text such as ``"200/s"`` or ``"12000/min"``."""
+    text = str(value).replace(" ", "")
+    number, slash, unit = text.partition("/")
+    if isinstance(value, bool) or (slash and unit not in _PER_S):
+        raise ValueError(f'{place}: expected a rate such as "200/s" or "600/min", got {value!r}')
+    try:
+        rate = float(number) / _PER_S.get(unit, 1.0)
+    except ValueError as error:
+        raise ValueError(f'{place}: expected a rate such as "200/s" or "600/min", got {value!r}') from error
+    if not 0 < rate < math.inf:
+        raise ValueError(f"{place}: must be > 0 and finite, got {value!r}")
+    return rate
+
+
+def parse_stages(values: Sequence[Any], place: str) -> tuple[tuple[Stage, ...], bool]:
+    """Stages, and whether their levels are arrivals per second.
+
+    Each is text such as ``"2m:40"`` (40 users for two minutes), ``"30s:0-40"`` (from 0 to 40) or ``"1m:50/s"``, or a
+    table with ``duration``, ``users`` or ``rate``, and perhaps ``from``.
+    """
+    parsed = [_parse_stage(value, f"{place} {number}") for number, value in enumerate(values, 1)]
+    kinds = {is_rate for _, is_rate in parsed}
+    if len(kinds) > 1:
+        raise ValueError(f"{place}: some have users and some a rate; say the same of all")
+    return tuple(stage for stage, _ in parsed), kinds == {True}
+
+
+def _parse_stage(value: Any, place: str) -> tuple[Stage, bool]:
+    if isinstance(value, Mapping):
+        return _stage_of(value, place)
+    match = _STAGE.match(str(value))
+    if match is None:
+        raise ValueError(f'{place}: expected LENGTH:LOAD such as "2m:40", "30s:0-40" or "1m:50/s", got {value!r}')
+    try:
+        ends = [float(match[name]) for name in ("begin", "end") if match[name] is not None]
+    except ValueError as error:
+        raise ValueError(f"{place}: the load is not a number in {value!r}") from error
+    unit = (match["unit"] or "").replace(" ", "").removeprefix("/")
+    if unit and unit not in _PER_S:
+        raise ValueError(f"{place}: unknown unit /{unit}; write /s, /min or /h")
+    ends = [end / _PER_S.get(unit, 1.0) for end in ends]
+    return Stage(parse_duration(match["length"], place), ends[0], ends[-1]), bool(unit)
+
+
+def _stage_of(table: Mapping[str, Any], place: str) -> tuple[Stage, bool]:
+    known = ("duration", "users", "rate", "from")
+    for key in table:
+        if key not in known:
+            raise ValueError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+    if "duration" not in table or ("users" in table) == ("rate" in table):
+        raise ValueError(f'{place}: needs duration and either users or rate, such as {{duration = "1m", users = 20}}')
+    is_rate = "rate" in table
+    levels = [_level(table[key], is_rate, f"{place}: {key}") for key in ("from", "users", "rate") if key in table]
+    return Stage(parse_duration(table["duration"], f"{place}: duration"), levels[0], levels[-1]), is_rate
+
+
+def _level(value: Any, is_rate: bool, place: str) -> float:
+    if is_rate and value != 0:
+        return parse_rate(value, place)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{place}: expected a number, got {value!r}")
+    return finite(value)
+
+
+def load_options(profile: LoadProfile) -> dict[str, str]:
+    """The options of ``perfkit run`` that ask for this load."""
+    said: dict[str, Any] = {}
+    if profile.is_open and profile.kind != "stages":
+        level = profile.stages[0].begin if profile.kind == "spike" else profile.rate
+        said |= {"--rate": f"{level:g}/s"}
+    elif profile.users is not None and profile.kind != "stages":
+        level = profile.stages[0].begin if profile.kind == "spike" else profile.users
+        said |= {"--users": f"{level:g}"}
+    if profile.kind == "stages":
+        said["--stages"] = ",".join(_stage_text(stage, profile.is_open) for stage in profile.stages)
+    elif profile.kind == "spike":
+        said["--peak"] = f"{profile.rate or profile.users:g}"
+    elif profile.kind == "soak" or (profile.kind == "ramp" and profile.is_open) or _seems_a_ramp(profile):
+        said["--profile"] = profile.kind
+    if profile.spawn_rate and profile.kind != "stages":
+        said["--spawn-rate"] = f"{profile.spawn_rate:g}"
+    if profile.duration_s and profile.kind != "stages":
+        said["--duration"] = f"{profile.duration_s:g}s"
+    if profile.is_open:
+        said |= {"--arrivals": profile.arrivals or "constant", "--max-in-flight": str(profile.max_in_flight)}
+    return said
+
+
+def _seems_a_ramp(profile: LoadProfile) -> bool:
+    """Whether a steady load would be taken for a ramp by its spawn rate."""
+    return profile.kind == "steady" and (profile.spawn_rate or math.inf) < (profile.users or 0)
+
+
+def _stage_text(stage: Stage, is_rate: bool) -> str:
+    levels = f"{stage.end:g}" if stage.begin == stage.end else f"{stage.begin:g}-{stage.end:g}"
+    return f"{stage.duration_s:g}s:{levels}{'/s' if is_rate else ''}"

@@ -1,1 +1,0 @@
-"""Messages to servers: e-mail, GitHub, chat; what was told already, and what could not be sent yet."""

@@ -1,1 +1,0 @@
-"""GitHub: issues that follow worsenings, and the comment of a pull request."""

@@ -1,0 +1,410 @@
+"""Changes that came together are one event: of all metrics and services that moved, between which runs and commits.
+
+Where else the change of a series may have been: places that its values do not tell from the one that was found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from operator import methodcaller
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from perfkit.analysis.comparability import unit_factor
+from perfkit.analysis.coverage import MOST_NAMED
+from perfkit.history.confounders import environment_changes
+from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
+from perfkit.history.timeline import Moment, Timeline
+from perfkit.model.records import LATENCY_METRICS, Metric
+from perfkit.stats.changepoints import ChangePoint, Segmentation, segment
+from perfkit.stats.summary import Floats
+
+# The likelihood ratio of the true place of a step against the likeliest one is at most x with (1 - exp(-x / 2))^2
+# (Eo & Morley 2015, doi:10.3982/QE186).  Of the many series of an event not one in a hundred shall stand apart
+_RATIO = -2.0 * math.log(1.0 - math.sqrt(0.999))
+_LEAST = 4  # values on both sides together, without which nothing can be said
+
+
+def possible_places(values: Floats, found: Segmentation, number: int) -> tuple[int, int]:
+    """The first and the last index at which a change may as well have been.
+
+    Parameters
+    ----------
+    values
+        Of the series, shape ``(n_runs,)``, ``NaN`` where there is none.
+    found
+        What the series is made of; its outliers take no part, and its correlation widens the range.
+    number
+        Of the change.
+    """
+    at = found.changes[number].index
+    begin = found.changes[number - 1].index if number else 0
+    end = found.changes[number + 1].index if number + 1 < len(found.changes) else len(values)
+    kept = np.setdiff1d(np.arange(begin, end)[~np.isnan(values[begin:end])], found.outliers)
+    if kept.size < _LEAST:
+        return at, at
+    plain = values[kept]
+    left = _squares(np.log(plain) if (plain > 0).all() else plain)
+    own = min(max(int(np.searchsorted(kept, at)), 1), kept.size - 1) - 1
+    variance = left[own] / (kept.size - 2)
+    if variance <= 0.0:
+        return at, at
+    widened = (1.0 + found.correlation) / (1.0 - found.correlation)
+    possible = np.nonzero((left - left[own]) / variance / widened <= _RATIO)[0]
+    return min(at, int(kept[possible[0] + 1])), max(at, int(kept[possible[-1] + 1]))
+
+
+def _squares(values: Floats) -> Floats:
+    """What two levels leave of the squares, for each place of the step: from the second value to the last."""
+    centred = values - values.mean()
+    sums, n = np.cumsum(centred)[:-1], values.size
+    first = np.arange(1, n)
+    left: Floats = np.sum(centred**2) - sums**2 / first - sums**2 / (n - first)
+    return np.maximum(left, 0.0)
+
+
+NEAR = 2  # runs by which the place of one change may differ between series, however clear it is
+FAR = 12  # runs beyond which two changes of which nothing but their size is known are never one
+REACHES = 2.0  # by which such a place may be off at most: of the many series one in twenty is beyond its reach
+# With 95 % a step of d standard deviations is found within 11 / d^2 runs of its place (Bai 1997,
+# doi:10.1162/003465397557132)
+_BAI = 11.0
+LEAST_VALUES = 4  # of a series in which a change can be found at all
+Series = tuple[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """One metric of one service that moved.
+
+    ``reach`` says by how many runs its place may be off (95 %); ``places`` are the first and the last index at which
+    it may have been at all, ``None`` where that was not looked at.
+    """
+
+    service: str
+    metric: Metric
+    change: ChangePoint
+    reach: int = NEAR
+    places: tuple[int, int] | None = None
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether users would mind."""
+        return (self.change.after - self.change.before) * self.metric.worse > 0
+
+    @property
+    def size(self) -> float:
+        """The change in percent of the level before; of the error rate in percentage points."""
+        return self._size(self.change.change_pct, self.change.after - self.change.before)
+
+    @property
+    def size_low(self) -> float | None:
+        """Lower end of the 95 % interval of `size`; ``None`` where it cannot be said."""
+        return self._end(self.change.ci_low)
+
+    @property
+    def size_high(self) -> float | None:
+        """Upper end of it."""
+        return self._end(self.change.ci_high)
+
+    def _size(self, percent: float, points: float) -> float:
+        return points if self.metric is Metric.ERROR_RATE else percent
+
+    def _end(self, percent: float) -> float | None:
+        if not math.isfinite(percent):
+            return None
+        return self._size(percent, percent * abs(self.change.before) / 100.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "service": self.service,
+            "metric": self.metric.value,
+            "before": self.change.before,
+            "after": self.change.after,
+            "change_pct": _finite(self.change.change_pct),
+            "ci_low": _finite(self.change.ci_low),
+            "ci_high": _finite(self.change.ci_high),
+            "p_value": self.change.p_value,
+            "worse": self.is_worse,
+        }
+
+    def describe(self) -> str:
+        """``p95 latency of checkout +15.2 % [+13.1, +17.3]``."""
+        unit = self.metric.change_unit
+        size = f"{self.size:+.3g}" if math.isfinite(self.size) else "from zero"
+        ends = (self.size_low, self.size_high)
+        interval = f" [{ends[0]:+.3g}, {ends[1]:+.3g}]" if ends[0] is not None and ends[1] is not None else ""
+        return f"{self.metric.title} of {self.service} {size} {unit}{interval}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to a scenario at one place of its history.
+
+    Parameters
+    ----------
+    id
+        The id of the first run of the new level: it names the event in commands.
+    index
+        Of that run in the timeline.
+    last_before, first_after
+        The runs between which it happened: the last that measured the old level, the first of the new one.
+    movements
+        Strongest first; never empty.
+    aliases
+        Ids of all runs at which it may as well have begun, `id` included.  More runs may move the place of an event by
+        one or two: a name that was given to it before then still stands here.
+    coincides
+        What else changed there, in words: the machine, a version, the load script, a service that ended or began.
+    """
+
+    id: str
+    scenario: str
+    index: int
+    last_before: Moment
+    first_after: Moment
+    movements: tuple[Movement, ...]
+    aliases: tuple[str, ...] = ()
+    coincides: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """``regression``, ``improvement``, or ``mixed``: some got worse and some better, or the unit is in doubt."""
+        worse = {movement.is_worse for movement in self.movements}
+        if True not in worse and any(unit_questions(self.movements)):
+            return "mixed"  # no improvement before the question is answered
+        return "mixed" if len(worse) == 2 else "regression" if True in worse else "improvement"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Names of the services that moved, the strongest first."""
+        return tuple(dict.fromkeys(movement.service for movement in self.movements))
+
+    @property
+    def reach(self) -> int:
+        """By how many runs its place may be off (95 %)."""
+        return min(movement.reach for movement in self.movements)
+
+    @property
+    def headline(self) -> str:
+        """What moved most, by how much, since when, and what else changed there.  Names are as they came."""
+        first, others = self.movements[0], len(self.movements) - 1
+        services = len(self.services)
+        more = f", and {others} more" if others else ""
+        of = f" in {services} services" if others and services > 1 else ""
+        when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
+        beside = "".join(f"; {text}" for text in self.coincides)
+        word = "Changed" if self.kind == "mixed" and not any(m.is_worse for m in self.movements) else _WORDS[self.kind]
+        return f"{word}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
+
+    def answers_to(self, name: str) -> bool:
+        """Whether that is its id, or was before more runs moved its place a little."""
+        return name == self.id or name in self.aliases
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        moments = {"last_before": self.last_before, "first_after": self.first_after}
+        return {
+            "id": self.id,
+            "scenario": self.scenario,
+            "kind": self.kind,
+            "headline": self.headline,
+            "index": self.index,
+            "reach": self.reach,
+            "aliases": list(self.aliases),
+            **{name: moment.to_dict() for name, moment in moments.items()},
+            "coincides": list(self.coincides),
+            "movements": [movement.to_dict() for movement in self.movements],
+        }
+
+
+def unit_questions(movements: Sequence[Movement]) -> Iterator[str]:
+    """A question for each direction in which all latencies of services moved by a factor of about a thousand."""
+    factors: dict[str, list[float]] = {}
+    for item in movements:
+        if item.metric in LATENCY_METRICS:
+            factors.setdefault(item.service, []).append(item.change.after / item.change.before)
+    mistaken = {service: factor for service, every in factors.items() if (factor := unit_factor(every)) is not None}
+    for slower in (True, False):
+        names = [service for service, factor in mistaken.items() if (factor > 1.0) == slower]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            yield (
+                f"every latency of {', '.join(names[:MOST_NAMED])}{more} is about {'1,000' if slower else '0.001'} "
+                "times what it was before: a unit mistake, seconds or microseconds for milliseconds?"
+            )
+
+
+_WORDS = {"regression": "Worse", "improvement": "Better", "mixed": "Partly worse, partly better"}
+
+
+Happened = Event | ServiceChange
+
+
+def in_order(changes: Iterable[Happened]) -> tuple[Happened, ...]:
+    """By their place in the history; of one place, levels come before services."""
+    return tuple(sorted(changes, key=lambda change: (change.index, isinstance(change, ServiceChange))))
+
+
+def find_events(timeline: Timeline, *, alpha: float = 0.01) -> tuple[Event, ...]:
+    """The events of a scenario's history, oldest first.
+
+    ``alpha`` is shared over all series: the chance that a history in which nothing changed shows any event.
+    """
+    timeline, each = in_one_mix(timeline), shared_alpha(timeline, alpha)
+    return events_of(timeline, {key: segment(values, alpha=each) for key, values in timeline.series.items()})
+
+
+def shared_alpha(timeline: Timeline, alpha: float) -> float:
+    """The part of ``alpha`` that each series of a scenario gets; those too short for any change take no part."""
+    able = sum(np.count_nonzero(~np.isnan(values)) >= LEAST_VALUES for values in timeline.series.values())
+    return alpha / max(int(able), 1)
+
+
+def events_of(timeline: Timeline, segmentations: Mapping[Series, Segmentation]) -> tuple[Event, ...]:
+    """The events of a scenario whose series were already looked at, `in_one_mix`; oldest first."""
+    return group(
+        timeline, [item for key, found in segmentations.items() for item in movements_of(timeline, key, found)]
+    )
+
+
+def movements_of(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:
+    """The changes of one series, oldest first, in the units in which its runs were measured."""
+    known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
+    edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
+    lengths = [max(b - a, 1) for a, b in pairwise(edges)]
+    for number, (change, left, right) in enumerate(zip(found.changes, lengths, lengths[1:], strict=False)):
+        places = possible_places(timeline.series[key], found, number)
+        yield Movement(*key, unscaled(timeline, key, change), _reach(change, left, right), places)
+
+
+def unscaled(timeline: Timeline, key: Series, change: ChangePoint) -> ChangePoint:
+    """A change of a scaled series with its levels as they were measured where it happened."""
+    if key not in timeline.scale:
+        return change
+    factor = float(timeline.scale[key][change.index])
+    return replace(change, before=change.before / factor, after=change.after / factor)
+
+
+def _reach(change: ChangePoint, left: int, right: int) -> int:
+    """By how many runs the place of a change may be off, from its size in standard deviations of one run."""
+    width = change.ci_high - change.ci_low
+    if not math.isfinite(width) or width <= 0.0 or not math.isfinite(change.change_pct):
+        return NEAR
+    error = width / (2.0 * float(ndtri(0.975)))
+    squared = (change.change_pct / error) ** 2 * (1.0 / left + 1.0 / right)
+    return min(math.ceil(_BAI / squared), FAR) if squared > 0.0 else FAR
+
+
+def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
+    """Events for the worse that are the newest of a series, whatever happened to other series since; oldest first."""
+    newest = {(item.service, item.metric): event for event in events for item in event.movements}
+    worse = ((event, item) for event in events for item in event.movements if item.is_worse)
+    return tuple(dict.fromkeys(event for event, item in worse if newest[item.service, item.metric] is event))
+
+
+def group(timeline: Timeline, movements: Sequence[Movement]) -> tuple[Event, ...]:
+    """Movements of all series at about one place are one event; its place is the one that most of them agree on.
+
+    Strongest first, each joins the nearest event from whose place its own cannot be told, or begins one.  What is near
+    to a member but not to the strongest is an event of its own, so that chains do not grow; and a series joins an event
+    once, so that up and down again is never one.
+    """
+    cores: list[_Core] = []
+    for item in sorted(movements, key=_strength):
+        fit = [core for core in cores if core.takes(item)]
+        if fit:
+            min(fit, key=methodcaller("distance", item)).add(item)
+        else:
+            cores.append(_Core.begun(item))
+    places = [_place(core.members) for core in cores]
+    if len(set(places)) < len(places):  # events need names of their own
+        places = [core.leader.change.index for core in cores]
+    mix = service_changes(timeline) if cores else ()
+    events = [_event(timeline, at, tuple(core.members), places, mix) for at, core in zip(places, cores, strict=True)]
+    return tuple(sorted(events, key=lambda event: event.index))
+
+
+@dataclass(slots=True)
+class _Core:
+    """An event that grows around its strongest movement."""
+
+    leader: Movement
+    members: list[Movement]
+    series: set[Series]
+
+    @classmethod
+    def begun(cls, item: Movement) -> _Core:
+        return cls(item, [item], {(item.service, item.metric)})
+
+    def distance(self, item: Movement) -> int:
+        return abs(item.change.index - self.leader.change.index)
+
+    def takes(self, item: Movement) -> bool:
+        if (item.service, item.metric) in self.series:
+            return False
+        if item.places is None:
+            return self.distance(item) <= min(max(NEAR, REACHES * item.reach + self.leader.reach), FAR)
+        first, last = item.places
+        around = max(NEAR, self.leader.reach)
+        return self.distance(item) <= NEAR or first - around <= self.leader.change.index <= last + around
+
+    def add(self, item: Movement) -> None:
+        self.members.append(item)
+        self.series.add((item.service, item.metric))
+
+
+def _strength(item: Movement) -> tuple[float, int, int, str, str]:
+    return item.change.p_value, item.reach, item.change.index, item.service, item.metric.value
+
+
+def _place(core: Sequence[Movement]) -> int:
+    """Median of the places, each counted the more the surer it is."""
+    ranked = sorted(core, key=lambda item: item.change.index)
+    counts = np.cumsum([1.0 / max(item.reach, 1) for item in ranked])
+    return ranked[int(np.searchsorted(counts, counts[-1] / 2.0))].change.index
+
+
+def _event(
+    timeline: Timeline,
+    at: int,
+    movements: tuple[Movement, ...],
+    places: Sequence[int],
+    mix: Sequence[ServiceChange],
+) -> Event:
+    reach = max(NEAR, min(item.reach for item in movements))
+    around = range(max(at - reach, 0), min(at + reach + 1, len(timeline)))
+    own = [i for i in around if abs(i - at) <= min(abs(i - place) for place in places)]
+    after = timeline.moments[at]
+    return Event(
+        after.run_id,
+        timeline.scenario,
+        at,
+        timeline.moments[_last_before(timeline, at, movements)],
+        after,
+        movements,
+        tuple(timeline.moments[i].run_id for i in own),
+        (
+            *(change.sentence for change in environment_changes(timeline, at, reach)),
+            *(text for change in mix if abs(change.index - at) <= reach for text in change.brief),
+            *unit_questions(movements),
+        ),
+    )
+
+
+def _last_before(timeline: Timeline, at: int, movements: Sequence[Movement]) -> int:
+    """The last run before a place in which any series that moved right there has a value."""
+    there = [(item.service, item.metric) for item in movements if item.change.index == at]
+    measured = [np.nonzero(~np.isnan(timeline.series[key][:at]))[0] for key in there if key in timeline.series]
+    last = [int(places[-1]) for places in measured if places.size]
+    return max(last, default=max(at - 1, 0))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,192 @@
+"""Which commits an event may come of: those between the last run before it and the first run after it.
+
+Git is not let on the network.
+
+The commits that a checkout descends from, as git tells them: where a branch left, and what was before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perfkit.history.change_events import Happened
+from perfkit.model.errors import ReadError
+from perfkit.runs.git import COMMIT_ID, Commit, Git, GitError
+
+MAIN = ("origin/HEAD", "origin/main", "main", "origin/master", "master")  # tried in this order
+FARTHEST = 2000  # commits: runs that are older belong to another time
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """Commits whose runs may serve as baseline, nearest first; ``left`` says in words where the branch left."""
+
+    commits: tuple[str, ...]
+    left: str
+
+
+def ancestry_of(folder: Path, branch: str = "") -> Ancestry:
+    """Where the current branch left ``branch`` (else the main one), and the first parents from there on.
+
+    On that branch itself, with nothing changed since the last commit, the ancestors begin at the commit before: what is
+    to be judged is no baseline.
+
+    Raises
+    ------
+    ReadError
+        Not a repository, an unknown branch, or a clone too shallow to tell.
+    """
+    git = Git(folder)
+    try:
+        return _ancestry(git, branch)
+    except GitError as error:
+        raise ReadError(f"{error}; merge-base needs the checkout of what is judged") from error
+
+
+def _ancestry(git: Git, branch: str) -> Ancestry:
+    main, tip = _main_branch(git, branch)
+    head = git.text("rev-parse", "--verify", "HEAD")
+    base = git.ask("merge-base", tip, head).text
+    if not base:
+        todo = "fetch the whole history (git fetch --unshallow)" if git.is_shallow() else "name another branch"
+        raise ReadError(f"{git.folder}: HEAD and {main} have no commit in common; {todo}")
+    commits = git.text("rev-list", "--first-parent", f"--max-count={FARTHEST}", base).split()
+    if base == head and not git.is_dirty():
+        return Ancestry(tuple(commits[1:]), f"HEAD has not left {main}, so its parent {_parent(commits)} counts")
+    return Ancestry(tuple(commits), f"the branch left {main} at {base[:10]}")
+
+
+def _parent(commits: list[str]) -> str:
+    return commits[1][:10] if len(commits) > 1 else "(none)"
+
+
+def _main_branch(git: Git, branch: str) -> tuple[str, str]:
+    """Name and newest commit of the branch that was named, else of the main one."""
+    git.text("rev-parse", "--git-dir")
+    for name in (branch, f"origin/{branch}") if branch else MAIN:
+        if (tip := git.commit(name)) is not None:
+            return name, tip
+    looked = branch or ", ".join(MAIN)
+    raise ReadError(f"{git.folder}: git knows no branch {looked}; name one, such as SCENARIO@merge-base:develop")
+
+
+MOST_COMMITS = 50  # that are listed
+TIMEOUT_S = 20.0  # of one question to git
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """The commits between two runs.
+
+    Parameters
+    ----------
+    before, after
+        Commits of the two runs, as the runs say; empty where they do not.
+    commits
+        Newest first, at most `MOST_COMMITS`; empty where they cannot be told.
+    total
+        How many there are; ``None`` where it cannot be told.
+    notes
+        Sentences: why there is no list, or what to know about it.
+    """
+
+    before: str
+    after: str
+    commits: tuple[Commit, ...] = ()
+    total: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def span(self) -> str:
+        """``3f2a1b0c9..77de01aa2``, one commit where both are the same, empty where neither is known."""
+        ends = [commit[:9] for commit in (self.before, self.after)]
+        if ends[0] == ends[1]:
+            return ends[0]
+        return "..".join(end or "?" for end in ends)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "total": self.total,
+            "commits": [commit.to_dict() for commit in self.commits],
+            "notes": list(self.notes),
+        }
+
+
+def attribute(event: Happened, repository: Path | None = None) -> Attribution:
+    """The commits between the runs of an event.
+
+    Parameters
+    ----------
+    repository
+        A folder inside the repository that the runs are of; ``None`` tells the commits of the runs and no more.
+    """
+    found = commits_between(event.last_before.commit, event.first_after.commit, repository)
+    if not found.commits or not event.reach:
+        return found
+    many = f"{event.reach} run{'s' if event.reach > 1 else ''}"
+    note = f"The place is certain to within {many}: the commits of neighbouring runs are possible too."
+    return replace(found, notes=(*found.notes, note))
+
+
+def commits_between(before: str, after: str, repository: Path | None = None) -> Attribution:
+    """What is in ``after`` and not in ``before``; whatever prevents an answer is said in `Attribution.notes`."""
+    trouble = _trouble(before, after, repository)
+    if trouble or repository is None:
+        return Attribution(before, after, notes=trouble)
+    try:
+        return _listed(Git(repository, offline=True, timeout_s=TIMEOUT_S), before, after)
+    except GitError as error:
+        return Attribution(before, after, notes=(f"{error}: the commits in between cannot be listed.",))
+
+
+def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...]:
+    """What can be said without git."""
+    missing = [name for name, commit in (("before", before), ("after", after)) if not commit]
+    if missing:
+        runs = "neither run says" if len(missing) == 2 else f"the run {missing[0]} it does not say"
+        return (f"Which commits it came with is not known: {runs} of which commit it is.",)
+    if any(not COMMIT_ID.fullmatch(commit) for commit in (before, after)):
+        return ("What the runs say of their commits is no commit id.",)
+    if before.startswith(after) or after.startswith(before):
+        return (
+            f"Both runs are of the same commit {before[:9]}: not the committed code, but changes that were not "
+            "committed, the machine, the data or the load.",
+        )
+    return () if repository is not None else ("No repository is at hand to list the commits.",)
+
+
+def _listed(git: Git, before: str, after: str) -> Attribution:
+    notes = tuple(text for commit in (before, after) if (text := _unknown(git, commit)))
+    if notes:
+        return Attribution(before, after, notes=notes)
+    ahead, behind = git.count(f"{before}..{after}"), git.count(f"{after}..{before}")
+    if behind and not ahead:
+        note = f"The later run is of an earlier commit: {behind} commits were taken back. They are listed."
+        return Attribution(before, after, git.log(f"{after}..{before}", MOST_COMMITS), behind, (note,))
+    if behind:
+        notes = (
+            f"{before[:9]} is no ancestor of {after[:9]}: the history was rewritten, or the runs are of different "
+            f"branches. {behind} commits of the run before are missing from the run after it.",
+        )
+    if git.is_shallow():
+        notes = (*notes, "This is a shallow clone: commits may be missing. `git fetch --unshallow` brings them.")
+    if ahead > MOST_COMMITS:
+        notes = (*notes, f"The newest {MOST_COMMITS} of {ahead} commits are listed.")
+    return Attribution(before, after, git.log(f"{before}..{after}", MOST_COMMITS), ahead, notes)
+
+
+def _unknown(git: Git, commit: str) -> str:
+    """Why a commit cannot be found; empty when it can."""
+    if git.commit(commit) is not None:
+        return ""
+    if git.is_shallow():
+        return f"The commit {commit[:9]} is not in this shallow clone; `git fetch --unshallow` may bring it."
+    return (
+        f"The commit {commit[:9]} is not in this repository: it was never fetched, was rewritten since (by rebase or "
+        "squash), or is of another repository."
+    )

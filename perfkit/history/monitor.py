@@ -1,0 +1,408 @@
+"""A scenario watched run after run, all its series under one budget: what was heard, when, and since when it holds.
+
+A worsening beyond what the policy accepts is open until it is taken back, acknowledged, or accepted as the baseline,
+however old it is.  The monitor may need some runs more than change points do, and may not alert at all in a young
+history.  What only change points show is open too: it fails where it is so strong that its share of the budget for
+looking again after every run allows it, and leaves the history inconclusive otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfkit.config.policy import Policy
+from perfkit.history.acknowledgements import Acknowledgement, match
+from perfkit.history.baselines import Pinned
+from perfkit.history.change_events import (
+    FAR,
+    LEAST_VALUES,
+    NEAR,
+    Event,
+    Movement,
+    find_events,
+    group,
+    held_worsenings,
+    movements_of,
+    shared_alpha,
+)
+from perfkit.history.service_mix import (
+    ServiceChange,
+    by_mix,
+    in_one_mix,
+    measured_services,
+    missing_service_advice,
+    missing_services,
+    mixes,
+    service_changes,
+)
+from perfkit.history.timeline import Moment, Timeline
+from perfkit.model.records import Metric, Verdict
+from perfkit.stats.changepoints import ChangePoint, segment
+from perfkit.stats.sequential import Alarm, watch_history
+from perfkit.stats.summary import Floats
+
+NEWS = 30  # runs after which a change that the monitor never confirmed is taken for how things are
+SPENDING = 30.0  # runs, after which half of the budget for what change points alone show is spent
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An event as watching heard of it, or as change points show it before that.
+
+    Parameters
+    ----------
+    raised_at
+        The run at which it was first heard; ``None`` where the monitor has not alerted.
+    runs_ago
+        Runs since then.
+    runs
+        Runs since it began, its first one included.
+    holds
+        Those of its movements that were not taken back since.
+    serious
+        Those of them that are for the worse by more than the policy accepts.
+    acknowledgement
+        What covers it; ``None`` when nothing does.
+    accepted
+        The pinned baseline that was moved to its level; ``None`` when none was.
+    is_shown
+        Of one that the monitor has not alerted of: whether its share of the budget allows to call it.
+    runs_to_learn
+        Further runs before the monitor may alert of it.
+    """
+
+    event: Event
+    raised_at: Moment | None
+    runs_ago: int
+    runs: int
+    holds: tuple[Movement, ...]
+    serious: tuple[Movement, ...]
+    acknowledgement: Acknowledgement | None = None
+    accepted: Pinned | None = None
+    is_shown: bool = True
+    runs_to_learn: int = 0
+
+    @property
+    def stands(self) -> bool:
+        """Whether the strongest movement of any service, for the worse if any is, still holds."""
+        moved = [item for item in self.event.movements if item.is_worse] or self.event.movements
+        strongest = {item.service: item for item in reversed(moved)}
+        return any(item in self.holds for item in strongest.values())
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the monitor alerted."""
+        return self.raised_at is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is worse than accepted, and nobody said that this is fine."""
+        return bool(self.serious) and self.acknowledgement is None and self.accepted is None
+
+    @property
+    def fails(self) -> bool:
+        """Whether it is a reason to object."""
+        return self.is_open and self.is_shown
+
+    @property
+    def since(self) -> str:
+        """``run 20261102T020000Z-api-3f9c (2026-11-02), 12 runs``."""
+        first = self.event.first_after
+        day = f" ({first.started_at:%Y-%m-%d})" if first.started_at else ""
+        return f"run {first.run_id}{day}, {self.runs} run{'' if self.runs == 1 else 's'}"
+
+    @property
+    def open_for(self) -> str:
+        """``Open since then, 12 runs.``, behind the event's headline."""
+        return f"Open since then, {self.runs} run{'' if self.runs == 1 else 's'}."
+
+    @property
+    def doubt(self) -> str:
+        """Why what change points show is not confirmed; empty where the monitor alerted."""
+        if self.is_confirmed:
+            return ""
+        more = self.runs_to_learn
+        if more:
+            return f"Change points show it; history alerts start after {more} more run{'' if more == 1 else 's'}."
+        return "Change points show it; the history monitor has not alerted of it yet."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event with what watching knows of it."""
+        known = self.acknowledgement.to_dict() if self.acknowledgement else None
+        return {
+            **self.event.to_dict(),
+            "raised_at": self.raised_at.run_id if self.raised_at is not None else None,
+            "raised_runs_ago": self.runs_ago,
+            "runs_open": self.runs,
+            "confirmed": self.is_confirmed,
+            "doubt": self.doubt or None,
+            "runs_to_learn": self.runs_to_learn,
+            "holds": self.stands,
+            "open": self.is_open,
+            "fails": self.fails,
+            "acknowledged": known or (_acceptance(self.accepted) if self.accepted else None),
+            "accepted": self.accepted.name if self.accepted else None,
+        }
+
+
+def _acceptance(pinned: Pinned) -> dict[str, Any]:
+    """As an acknowledgement says it: who, when, until when, why."""
+    return {
+        "by": pinned.by,
+        "created": pinned.created.isoformat(),
+        "until": pinned.expires.isoformat() if pinned.expires else None,
+        "reason": f"accepted as baseline {pinned.name}: {pinned.reason}",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioWatch:
+    """What watching a scenario came to.
+
+    Parameters
+    ----------
+    runs, invalid
+        Runs that were looked at, and invalid ones, which were not.
+    series, silent
+        Series of one metric of one service, and those of them that may not speak yet.
+    runs_to_learn
+        Further runs until all of them may (0: they may).
+    services_changed
+        Services that ended or began, oldest first.
+    services
+        Those that the newest valid run has requests of.
+    """
+
+    scenario: str
+    runs: int
+    invalid: int
+    since: Moment
+    series: int
+    silent: int
+    runs_to_learn: int
+    alpha: float
+    alerts: tuple[Alert, ...]
+    services_changed: tuple[ServiceChange, ...] = ()
+    services: tuple[str, ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        """Whether any alert is a reason to object."""
+        return any(alert.fails for alert in self.alerts)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the history says, for every channel alike.
+
+        ``inconclusive`` where a worsening is open that is not confirmed, and where too few runs could show any.
+        """
+        if not self.runs:
+            return Verdict.INVALID
+        if self.fails:
+            return Verdict.REGRESSION
+        is_young = self.runs < LEAST_VALUES
+        return Verdict.INCONCLUSIVE if is_young or any(one.is_open for one in self.alerts) else Verdict.NO_CHANGE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "scenario": self.scenario,
+            "runs": self.runs,
+            "invalid_runs": self.invalid,
+            "since_run": self.since.run_id,
+            "since": self.since.started_at.isoformat() if self.since.started_at else None,
+            "series": self.series,
+            "series_that_may_not_speak_yet": self.silent,
+            "runs_to_learn": self.runs_to_learn,
+            "alpha": self.alpha,
+            "verdict": self.verdict.value,
+            "alerts": [alert.to_dict() for alert in self.alerts],
+            "services_changed": [change.to_dict() for change in self.services_changed],
+            "services": list(self.services),
+            "missing_services": [
+                {
+                    "service": name,
+                    "since_run": change.id,
+                    "sentence": change.headline,
+                    "advice": missing_service_advice(name, change),
+                }
+                for name, change in missing_services(self.services_changed)
+            ],
+        }
+
+
+def watch_timeline(
+    timeline: Timeline,
+    policy: Policy,
+    known: Sequence[Acknowledgement] = (),
+    today: date | None = None,
+    baselines: Sequence[Pinned] = (),
+) -> ScenarioWatch:
+    """Watch every series of a timeline that the policy judges; ``policy.alpha`` is shared among them.
+
+    ``policy.alpha`` is the chance that a history in which nothing changes ever raises any alarm.  ``known`` and
+    ``baselines`` tell what was acknowledged, and what was accepted, as of ``today``.
+    """
+    judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
+    each, numbers = policy.alpha / max(len(judged), 1), mixes(timeline)
+    watches = {key: _watched(key[1], values, numbers, each) for key, values in judged.items()}
+    alarms = {key: alarms for key, (alarms, _) in watches.items()}
+    changed = service_changes(timeline)
+    gone = {name for name, _ in missing_services(changed)}
+    waits = [wait for (service, _), (_, wait) in watches.items() if service not in gone]
+    valid = [moment for moment in timeline.moments if moment.valid]
+    alerts = _alerts(timeline, alarms, policy)
+    alerts = [*alerts, *_unconfirmed(timeline, alerts, policy, max(waits, default=0))]
+    alerts.sort(key=lambda alert: alert.event.index)
+    if today is not None:
+        alerts = _with_accepted(_with_known(alerts, timeline, known, today), timeline, baselines, today)
+    return ScenarioWatch(
+        timeline.scenario,
+        len(valid),
+        len(timeline) - len(valid),
+        valid[0] if valid else timeline.moments[0],
+        len(judged),
+        sum(wait > 0 for wait in waits),
+        max(waits, default=0),
+        policy.alpha,
+        tuple(alerts),
+        changed,
+        measured_services(timeline),
+    )
+
+
+def _watched(metric: Metric, values: Floats, numbers: NDArray[np.intp], alpha: float) -> tuple[tuple[Alarm, ...], int]:
+    """The alarms of one series, and how many runs it lacks before it may raise any.
+
+    Throughput is watched in each mix of services apart; every further mix spends half of the budget of the one before.
+    """
+    if metric is not Metric.RPS or numbers.max(initial=-1) < 1:
+        watch = watch_history(values, alpha=alpha)
+        return watch.alarms, watch.runs_to_learn
+    series = by_mix(values, numbers)
+    watches = {
+        number: watch_history(own, alpha=alpha / 2.0**order) for order, (number, own) in enumerate(series.items())
+    }
+    newest = int(numbers[np.nonzero(~np.isnan(values))[0][-1]])
+    alarms = sorted((alarm for one in watches.values() for alarm in one.alarms), key=lambda alarm: alarm.raised_at)
+    return tuple(alarms), watches[newest].runs_to_learn
+
+
+def _alerts(timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy) -> list[Alert]:
+    raised: dict[tuple[str, Metric, int], Alarm] = {}
+    for (service, metric), found in alarms.items():
+        raised |= {(service, metric, alarm.index): alarm for alarm in found}
+    changes = _changes(timeline, alarms, policy)
+    movements = [_movement(*key, alarm, changes[key]) for key, every in alarms.items() for alarm in every]
+    alerts = []
+    for event in group(timeline, movements):
+        own = [raised[item.service, item.metric, item.change.index] for item in event.movements]
+        at = min(alarm.raised_at for alarm in own)
+        holds = tuple(item for item in event.movements if _holds(item, timeline, changes[item.service, item.metric]))
+        serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
+        last = len(timeline) - 1
+        alerts.append(Alert(event, timeline.moments[at], last - at, last + 1 - event.index, holds, serious))
+    return alerts
+
+
+def _unconfirmed(timeline: Timeline, alerts: Sequence[Alert], policy: Policy, wait: int) -> Iterator[Alert]:
+    """What change points show to be worse, and the monitor has not alerted of."""
+    count = len(timeline)
+    share = SPENDING / (count + SPENDING) ** 2 / max(len(timeline.series), 1)
+    heard = [alert.event.index for alert in alerts if alert.event.kind != "improvement"]
+    events = find_events(timeline, alpha=policy.alpha)
+    newest = {(item.service, item.metric): event.id for event in events for item in event.movements}
+    for event in held_worsenings(events):
+        holds = tuple(item for item in event.movements if newest[item.service, item.metric] == event.id)
+        serious = tuple(
+            item
+            for item in holds
+            if item.is_worse and policy.limit(item.service, item.metric) is not None and is_beyond(item, policy)
+        )
+        is_shown = any(item.change.p_value <= policy.alpha * share for item in serious)
+        is_new = is_shown or count - event.index <= NEWS
+        if serious and is_new and all(abs(index - event.index) > FAR for index in heard):
+            yield Alert(event, None, 0, count - event.index, holds, serious, is_shown=is_shown, runs_to_learn=wait)
+
+
+def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[Movement]) -> Movement:
+    """What an alarm heard, at the place where it heard it.
+
+    Its size is that of the change point there, which later runs make more exact and give an interval; an alarm alone
+    has none, for its place was chosen as the one that shows most.
+    """
+    same = [
+        item
+        for item in changes
+        if abs(item.change.index - alarm.index) <= NEAR and _rise(item.change) * _rise(alarm) > 0
+    ]
+    if same:
+        nearest = min(same, key=lambda item: abs(item.change.index - alarm.index))
+        return replace(nearest, change=replace(nearest.change, index=alarm.index, p_value=alarm.p_value))
+    unknown = float("nan")
+    change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
+    return Movement(service, metric, change)
+
+
+def _rise(step: Alarm | ChangePoint) -> float:
+    return step.after - step.before
+
+
+def _changes(
+    timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy
+) -> dict[tuple[str, Metric], tuple[Movement, ...]]:
+    """The change points of series with an alarm: they see sooner than watching that a change was taken back."""
+    each, aligned = shared_alpha(timeline, policy.alpha), in_one_mix(timeline)
+    heard = [key for key, every in alarms.items() if every]
+    return {key: tuple(movements_of(aligned, key, segment(aligned.series[key], alpha=each))) for key in heard}
+
+
+def _holds(movement: Movement, timeline: Timeline, changes: Sequence[Movement]) -> bool:
+    """Whether its series now stands nearer to the level after it than to the one before it."""
+    change, key = movement.change, (movement.service, movement.metric)
+    begin = max([change.index, *(item.change.index for item in changes)])
+    aligned = in_one_mix(timeline) if movement.metric is Metric.RPS else timeline
+    now = float(np.nanmedian(aligned.series[key][begin:])) / aligned.scale_at(key, change.index)
+    return 2.0 * (now - change.before) * _rise(change) >= _rise(change) ** 2
+
+
+def is_beyond(movement: Movement, policy: Policy) -> bool:
+    """Whether it moved by more than the policy accepts."""
+    limit = policy.limit(movement.service, movement.metric)
+    allowed = limit.in_change_unit(movement.change.before) if limit is not None else None
+    return allowed is None or abs(movement.size) > allowed
+
+
+def _with_known(
+    alerts: Sequence[Alert], timeline: Timeline, known: Sequence[Acknowledgement], today: date
+) -> list[Alert]:
+    ids = [moment.run_id for moment in timeline.moments]
+    covered = match([alert.event for alert in alerts], ids, known, today)
+    return [replace(alert, acknowledgement=covered.get(alert.event.id)) for alert in alerts]
+
+
+def _with_accepted(
+    alerts: Sequence[Alert], timeline: Timeline, baselines: Sequence[Pinned], today: date
+) -> list[Alert]:
+    places = {moment.run_id: index for index, moment in enumerate(timeline.moments)}
+    own = [pinned for pinned in baselines if pinned.scenario == timeline.scenario and not pinned.has_expired(today)]
+    return [
+        replace(alert, accepted=next((one for one in own if _is_moved_past(one, alert.event.index, places)), None))
+        for alert in alerts
+    ]
+
+
+def _is_moved_past(pinned: Pinned, index: int, places: Mapping[str, int]) -> bool:
+    """Whether a baseline was accepted anew (`perfkit baseline accept`) and so moved from before a place to after it.
+
+    One that was pinned there at first was chosen as an anchor; that says nothing of what led there.
+    """
+    now = [places[run_id] for run_id in pinned.runs if run_id in places]
+    before = [places.get(run_id, -1) for state in pinned.history for run_id in state.get("runs", ())]
+    return bool(now) and min(now) >= index - NEAR and any(place < index - NEAR for place in before)

@@ -1,0 +1,399 @@
+"""Runs by what people call them: ids, paths, patterns, and selectors such as ``api@rolling``."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perfkit.analysis.compare import Replay, compare, replay
+from perfkit.analysis.noise_profile import NoiseProfile, profile_of
+from perfkit.analysis.power import plan_runs
+from perfkit.config.policy import Policy
+from perfkit.config.settings import Settings, load_settings
+from perfkit.history.acknowledgements import AcknowledgedFile
+from perfkit.history.baselines import Baselines
+from perfkit.history.gate import creep_of, judge_history, open_in_history
+from perfkit.history.incidents import read_result
+from perfkit.history.monitor import ScenarioWatch, watch_timeline
+from perfkit.history.run_selector import Past, in_time, misspelt, readings, select
+from perfkit.history.service_mix import RECENT
+from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
+from perfkit.history.trend import known_events
+from perfkit.model.errors import ReadError, did_you_mean
+from perfkit.model.records import Comparison, Run, Side
+from perfkit.runs import locust_csv, run_folder
+from perfkit.runs.read import read_run
+from perfkit.runs.service_names import renamed_runs
+from perfkit.runs.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load_runs(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    store: str | None = None,
+    baselines: Path | None = None,
+    alpha: float | None = None,
+    policy: Policy | None = None,
+    on_left_out: Callable[[str], None] = lambda _: None,
+) -> tuple[Run, ...]:
+    """Read every run that the paths name, in the order given.
+
+    Parameters
+    ----------
+    paths
+        A path, glob pattern, or folder of run folders; or several, as a sequence or as one text separated by commas or
+        line ends.  A relative path in a text that does not exist is tried from the folder above too, so that a
+        notebook opened in ``notebooks/`` finds what the command line finds.  Selectors such as ``api@rolling`` too.
+    store
+        Folder or URL of a store, whose run ids (and patterns of them) may be named too.
+    baselines
+        Folder of the pinned baselines; else that of the settings, as is the store of a selector.
+    alpha
+        Of the policy, by which ``rolling`` finds the last change; else that of the settings.
+    policy
+        Gives services their new names, and ``alpha``.
+    on_left_out
+        Called with a sentence for each damaged run of the scenario of a selector: it was not chosen from.
+
+    Raises
+    ------
+    ReadError
+        A path names nothing, or cannot be read.
+    """
+    if policy is not None:
+        alpha = policy.alpha
+    from_notebook = isinstance(paths, str)
+    texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
+    names = [str(text).strip() for text in texts if str(text).strip()]
+    found = [_named(name, store, from_notebook, baselines, alpha) for name in names]
+    for sentence in dict.fromkeys(text for one in found for text in one.left_out):
+        on_left_out(sentence)
+    return renamed_runs([run for one in found for run in one.runs], policy.service_names if policy is not None else {})
+
+
+def first_named(name: str, *, store: str, baselines: Path, alpha: float | None = None) -> str:
+    """The id of the first run that a selector, path or pattern names; any other text as it is, such as an id."""
+    if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in RunStore(store).ids()):
+        return load_runs([name], store=store, baselines=baselines, alpha=alpha)[0].id
+    return name
+
+
+def load_baseline(
+    paths: str, notes: str | None = None, *, candidate: Sequence[Run] = (), policy: Policy | None = None
+) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """`load_runs` for the baseline of a notebook, with what must be known of it: ``notes``, one a line, and more.
+
+    What selectors choose is looked for where the settings say, and leaves the candidate out.
+    """
+    settings = load_settings()
+    place, baselines = found_beside(settings.store), Path(found_beside(str(settings.baselines)))
+    names = [name.strip() for name in _split(paths)]
+    runs, more = choose_runs(
+        names, store=place, baselines=baselines, candidates=candidate, policy=policy, from_notebook=True
+    )
+    return runs, tuple(dict.fromkeys((*(notes or "").splitlines(), *more)))
+
+
+def choose_runs(
+    names: Sequence[str],
+    *,
+    store: str,
+    baselines: Path,
+    candidates: Sequence[Run] = (),
+    policy: Policy | None = None,
+    alpha: float | None = None,
+    from_notebook: bool = False,
+) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
+
+    Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.  ``alpha`` as of
+    `load_runs`, where there is no policy.
+    """
+    now = policy.service_names if policy is not None else {}
+    level = policy.alpha if policy is not None else alpha or load_settings().policy.alpha
+    renamed = renamed_runs(candidates, now)
+    past = Past(RunStore(store), baselines, candidates=renamed, service_names=now, alpha=level)
+    names = [name for name in names if name.strip()]
+    chosen = [select(name, past) if is_selector(name) else None for name in names]
+    runs = [
+        one.runs if one is not None else _named(name, store, from_notebook).runs
+        for name, one in zip(names, chosen, strict=True)
+    ]
+    notes = [note for one in chosen if one is not None for note in one.warnings]
+    every = renamed_runs([run for side in runs for run in side], now)
+    if policy is not None and any(one is not None and one.selector.kind == "rolling" for one in chosen):
+        notes += [creep.sentence for creep in creep_of(every, past, policy) if creep.worse]
+    return every, tuple(dict.fromkeys(notes))
+
+
+def is_selector(name: str) -> bool:
+    """Whether a name is a selector such as ``api@rolling``; a file or folder of that name comes first."""
+    return bool(readings(name)) and not Path(name).exists()
+
+
+def found_beside(place: str) -> str:
+    """The place, or the one of that name in the folder above when only that exists."""
+    above = Path("..") / place
+    return str(above) if "://" not in place and not Path(place).exists() and above.exists() else place
+
+
+def _split(text: str) -> list[str]:
+    """One path a line; in a single line also several with commas between them, unless it names something as it is."""
+    if "\n" in text or any((root / text.strip()).exists() for root in (Path(), Path(".."))):
+        return text.splitlines()
+    return text.split(",")
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The runs of a name, and sentences on damaged ones among which a selector could not choose."""
+
+    runs: Sequence[Run]
+    left_out: tuple[str, ...] = ()
+
+
+def _named(
+    name: str, store: str | None, beside: bool, baselines: Path | None = None, alpha: float | None = None
+) -> _Named:
+    if is_selector(name):
+        settings = load_settings()
+        place, pins = store or settings.store, str(baselines or settings.baselines)
+        if beside:
+            place, pins = found_beside(place), found_beside(pins)
+        past = Past(RunStore(place), Path(pins), alpha=alpha or settings.policy.alpha)
+        selected = select(name, past)
+        return _Named(selected.runs, selected.left_out)
+    if store is not None and "://" in store:
+        known = RunStore(store)
+        found = fnmatch.filter(known.ids(), name)
+        if found:
+            return _Named([known.get(run_id) for run_id in found])
+    if "://" in name:
+        place, _, run_id = name.rpartition("/")
+        return _Named([RunStore(place).get(run_id)])
+    try:
+        places = expand_path(name, store, beside=beside)
+    except ReadError as error:
+        if hint := misspelt(name):
+            raise ReadError(f"{error}; {hint}") from error
+        raise
+    return _Named([read_run(path) for path in places])
+
+
+def expand_path(name: str, store: str | None = None, *, beside: bool = False) -> list[Path]:
+    """The runs that one path, pattern or folder of runs names, sorted by name; ``ReadError`` when there is none.
+
+    Files of one set that a pattern catches together are one run.  ``beside``: try the folder above too.
+    """
+    roots = [Path(), *([Path("..")] if beside else []), *([Path(store)] if store else [])]
+    for text in (str(root / name) for root in roots):
+        path = Path(text)
+        if _holds_a_run(path):
+            return [path]
+        if path.is_dir():
+            inside = sorted(item for item in path.iterdir() if item.is_dir() and _holds_a_run(item))
+            if inside:
+                return inside
+        if path.exists():
+            return [path]
+        if path.is_symlink():
+            raise ReadError(f"{path}: is a link that leads nowhere, or in a circle")
+        found = sorted(Path(item) for item in glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if found:
+            every = [run for item in found for run in expand_path(str(item))]
+            mains = {run: locust_csv.main_file(run) or run for run in every}
+            return list({mains[run]: run for run in reversed(every)}.values())[::-1]
+    where = f", and no run of that id in {store}" if store else ""
+    raise ReadError(f"{name}: there is no such file, folder or pattern of files{where}")
+
+
+def _holds_a_run(path: Path) -> bool:
+    return run_folder.sniff(path) or locust_csv.sniff(path)
+
+
+def stored_comparison(path: str | Path) -> Comparison:
+    """The comparison that a result file or report folder holds; ``ReadError`` when it holds none."""
+    comparison = read_result(path).comparison
+    if comparison is None:
+        raise ReadError(f"{path}: is the history of a scenario, and no comparison; name the result of a comparison")
+    return comparison
+
+
+def judged_or_now(judged: str | None, baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
+    """What a result file says of these runs, whatever it was judged by; without such a file, `compare`.
+
+    Raises
+    ------
+    ReadError
+        It is no result of a comparison, or one of other runs.
+    """
+    if judged is None:
+        return compare(baseline, candidate, policy=policy)
+    read = read_result(judged).comparison
+    if read is None or not all(
+        {run.id for run in told.runs} == {run.id for run in runs}
+        for told, runs in ((read.baseline, baseline), (read.candidate, candidate))
+    ):
+        raise ReadError(f"{judged}: is not about these runs; name the runs that it was made from")
+    return replace(read, baseline=Side(tuple(baseline)), candidate=Side(tuple(candidate)))
+
+
+def replay_history(
+    store: str, scenario: str, *, policy: Policy | None = None, window: int = 9, baselines: Path | None = None
+) -> tuple[Replay, ...]:
+    """When would this policy have fired on the stored runs of a scenario, or on those of a selector?  Oldest first.
+
+    Raises
+    ------
+    ReadError
+        There is no such scenario, or the selector names nothing.
+    NotComparable
+        There are too few valid runs.
+    """
+    if is_selector(scenario):
+        runs = in_time(load_runs([scenario], store=store, baselines=baselines, policy=policy))
+    else:
+        known = RunStore(store)
+        ids = known.runs(scenario=scenario, ab_test=False)["id"]
+        if not len(ids):
+            names = list(dict.fromkeys(known.runs()["scenario"]))
+            there = f"; there are {', '.join(names)}" if names else "; it has no runs yet"
+            raise ReadError(f"{known.url}: no scenario {scenario!r}{did_you_mean(scenario, names)}{there}")
+        runs = tuple(known.get(run_id) for run_id in ids)
+    return replay(runs, policy or Policy(), window)
+
+
+def known_history(
+    store: str, baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy | None = None
+) -> NoiseProfile:
+    """The noise profile of the runs' scenario, from the other runs of a store, under the names of the policy."""
+    every = (*baseline, *candidate)
+    names = policy.service_names if policy is not None else {}
+    return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every}, service_names=names)
+
+
+def timeline(store: str, scenario: str, policy: Policy | None = None) -> Timeline:
+    """The runs of a scenario in time order, with every metric of every service, under the names of the policy.
+
+    A folder that does not exist is tried from the folder above too, for a notebook opened in ``notebooks/``.
+
+    Raises
+    ------
+    StoreError
+        The store has no run of the scenario; it names the nearest.
+    """
+    names = policy.service_names if policy is not None else {}
+    return under_names(load_timeline(RunStore(found_beside(store)), scenario), names)
+
+
+def acknowledged_in(history: Timeline, file: str | None, policy: Policy | None = None) -> dict[str, str]:
+    """Ids of the events of a history that this file acknowledges today, with who said why; none without a file.
+
+    Events are found at the ``alpha`` of the policy, of the default one when ``None``.
+    """
+    known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
+    return known_events(history, known, datetime.now(UTC).date(), alpha=(policy or Policy()).alpha)
+
+
+def watch_of(history: Timeline, file: str | None, policy: Policy, baselines: str | Path | None = None) -> ScenarioWatch:
+    """What watching a history run after run came to, under the policy of its scenario; ``file`` as above.
+
+    ``baselines`` is the folder of the pinned baselines, which tell what was accepted; none without it.
+    """
+    known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
+    pinned = Baselines(Path(found_beside(str(baselines)))).all(history.scenario) if baselines is not None else ()
+    today = datetime.now(UTC).date()
+    return watch_timeline(history, policy.for_scenario(history.scenario), known, today, pinned)
+
+
+def plan(
+    store: str,
+    scenario: str,
+    percent: float,
+    *,
+    power: float,
+    policy: Policy | None = None,
+    baselines: Path | None = None,
+) -> pd.DataFrame:
+    """How many runs a comparison needs on each side to call a worsening of ``percent``.
+
+    Learned from all runs of a scenario, or from those that a selector such as ``api@rolling`` names.
+
+    Returns
+    -------
+    DataFrame
+        Columns service, metric, variation_pct, history_runs, runs_per_side (``NaN`` where `planning.MOST_RUNS` would
+        not do, or where the tolerance accepts such a worsening), tolerance_pct (``NaN`` where it cannot be placed),
+        hours (of load, both sides; ``NaN`` where unknown).  One row per service and limited metric but the error rate,
+        which depends on requests and not on runs.
+    """
+    import pandas as pd
+
+    known = RunStore(store)
+    if is_selector(scenario):
+        runs = load_runs([scenario], store=store, baselines=baselines, policy=policy)
+        profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
+        past = timeline_of(runs[0].scenario, in_time(runs))
+    else:
+        profile = known.noise_profile(scenario, service_names=policy.service_names if policy is not None else {})
+        past = timeline(store, scenario, policy)
+        lengths = known.runs(scenario=scenario, ab_test=False)["duration_s"]
+    lengths = lengths.dropna()
+    length = float(lengths.median()) if len(lengths) else float("nan")
+    usual = {key: float(pd.Series(values).dropna().tail(RECENT).median()) for key, values in past.series.items()}
+    rows = plan_runs(profile, policy or Policy(), percent, power, usual)
+    columns = ["service", "metric", "variation_pct", "history_runs", "runs_per_side", "tolerance_pct"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame = frame.assign(**{name: pd.to_numeric(frame[name]) for name in ("runs_per_side", "tolerance_pct")})
+    return frame.assign(hours=2 * frame["runs_per_side"].astype(float) * length / 3600)
+
+
+def compare_named(
+    baseline: Sequence[str],
+    candidate: Sequence[str],
+    *,
+    store: str,
+    settings: Settings,
+    policy: Policy,
+    learn: bool = False,
+) -> Comparison:
+    """Judge what these names name; without a baseline, against the history of the candidate's scenario.
+
+    With ``learn``, the other runs of the scenario tell the noise too.
+    Against history the rolling baseline is used, every series of the scenario is watched, and what is acknowledged is
+    no reason to object; see `perfkit.history.gate`.
+
+    Raises
+    ------
+    ReadError
+        A name names nothing.
+    NotComparable
+        There is no history to judge against.
+    """
+    damaged: list[str] = []
+    judged = load_runs(
+        candidate, store=store, baselines=settings.baselines, alpha=policy.alpha, on_left_out=damaged.append
+    )
+    if not baseline:
+        past = Past(RunStore(store), settings.baselines, candidates=judged)
+        known = AcknowledgedFile(settings.acknowledged).read()
+        return judge_history(judged, past, policy, known=known).comparison.with_warnings(damaged)
+    runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
+    profile = known_history(store, runs, judged, policy) if learn else None
+    if any(map(is_selector, baseline)):
+        notes = (*notes, *open_regressions(judged, store=store, settings=settings, policy=policy))
+    return compare(runs, judged, policy=policy, history=profile).with_warnings((*notes, *damaged))
+
+
+def open_regressions(candidate: Sequence[Run], *, store: str, settings: Settings, policy: Policy) -> tuple[str, ...]:
+    """Sentences on what is open in the history of the candidate's scenario, for a comparison that judges it alone."""
+    past = Past(RunStore(store), settings.baselines, candidates=tuple(candidate), alpha=policy.alpha)
+    return open_in_history(candidate, past, policy, AcknowledgedFile(settings.acknowledged).read())

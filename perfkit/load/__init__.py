@@ -1,1 +1,0 @@
-"""Starting load: Locust processes, request recorder, load profiles, demo services."""

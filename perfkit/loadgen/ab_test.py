@@ -1,0 +1,359 @@
+"""Baseline and candidate measured alternately on one machine: what disturbs both disturbs no comparison.
+
+Pairs are run in the order ABBA, so that a machine that slowly drifts does so for both sides alike, and compared pair by
+pair.
+
+A service started from a commit, to be measured beside the one that is worked on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from perfkit.analysis.compare import compare
+from perfkit.config.policy import Policy
+from perfkit.config.settings import Scenario
+from perfkit.loadgen.locust_command import free_port
+from perfkit.loadgen.locust_process import Progress
+from perfkit.loadgen.revision import revision_of, revision_of_ref
+from perfkit.loadgen.run import run_scenario, was_stopped
+from perfkit.model.errors import LoadError, LoadStopped, NotComparable, SettingsError
+from perfkit.model.records import Comparison, Run, Verdict
+from perfkit.runs.git import Git, GitError
+from perfkit.runs.store import RunStore
+
+READY_TIMEOUT_S = 60.0
+END_S = 5.0
+SETTLED_S = 0.3  # a service whose port is taken ends within this time
+PORTS_TRIED = 3  # the service binds the port, not we: somebody may be quicker
+IN_USE = re.compile("in use|EADDRINUSE", re.IGNORECASE)
+
+
+@contextmanager
+def checkout(ref: str, repository: Path) -> Iterator[Path]:
+    """A temporary working tree of a commit, branch or tag; ``LoadError`` when git does not know it."""
+    git = Git(repository)
+    with ExitStack() as stack:
+        try:
+            commit = git.commit(ref)
+            if commit is None:
+                raise LoadError(f"{ref!r}: {git.why_unknown()}")
+            tree = stack.enter_context(git.worktree(commit))
+        except GitError as error:
+            raise LoadError(f"{ref!r}: {error}, or compare with a host") from error
+        yield tree
+
+
+def command_words(command: str, what: str) -> list[str]:
+    """The words of a command that is started without a shell; ``SettingsError`` where it cannot be taken apart."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"{what} {command!r}: cannot be taken apart ({error}); close what is quoted") from error
+    if not words:
+        raise SettingsError(f"{what} {command!r}: is empty; leave it out, or write a command")
+    return words
+
+
+@contextmanager
+def served(command: str, folder: Path) -> Iterator[str]:
+    """Start a service in a folder and yield its address once it takes connections.
+
+    Parameters
+    ----------
+    command
+        How to start it, with ``{port}`` for the port that it shall listen on; no shell is involved.
+
+    Raises
+    ------
+    LoadError
+        It cannot be started, ends, or does not listen within a minute; with the last lines that it wrote.
+    SettingsError
+        The command cannot be taken apart into words.
+    """
+    for attempt in range(PORTS_TRIED):
+        port = free_port()
+        with tempfile.TemporaryFile() as output:
+            process = _start(command, folder, port, output)
+            try:
+                if _listens(process, port):
+                    yield f"http://127.0.0.1:{port}"
+                    return
+                output.seek(0)
+                said = output.read().decode(errors="replace")
+            finally:
+                _end(process)
+        if attempt == PORTS_TRIED - 1 or not IN_USE.search(said):
+            text = "".join(f"\n  {line}" for line in said.splitlines()[-10:]) or " It wrote nothing."
+            raise LoadError(f"{command!r} in {folder}: does not listen on port {port}.{text}")
+
+
+def _start(command: str, folder: Path, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    words = [word.replace("{port}", str(port)) for word in command_words(command, "serve")]
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PORT": str(port)},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise LoadError(f"{command!r} in {folder}: cannot be started: {error.strerror}.") from error
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    give_up = time.monotonic() + READY_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < give_up:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            with suppress(subprocess.TimeoutExpired):  # it may be another's port: then the service ends
+                process.wait(SETTLED_S)
+            return process.poll() is None
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the service and what it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+            return
+
+
+SIDES = ("baseline", "candidate")
+FIRST_LOOK = 3  # pairs: two tell next to nothing of their own scatter
+LOOK_FACTOR = 1.35  # each look has so many times the pairs of the one before
+MOST_PAIRS = 32  # where nobody says how many
+ALARMS = "alarms.jsonl"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to go on.
+
+    Parameters
+    ----------
+    pairs
+        Pairs to run; with `until_settled`, the most.
+    until_settled
+        Look at the verdict now and then, and stop once it is not inconclusive.
+    max_time_s
+        No pair is begun that would end later than this, judged by the longest so far; ``None``: no limit.
+    confirm
+        Repeat a comparison that found a regression, once, and believe the second.
+    """
+
+    pairs: int = 5
+    until_settled: bool = False
+    max_time_s: float | None = None
+    confirm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise ValueError(f"pairs: must be at least 1, got {self.pairs!r}")
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of pairs after which the verdict is looked at, ascending; the last is `pairs`.
+
+        >>> Plan(12, until_settled=True).looks
+        (3, 5, 7, 10, 12)
+        """
+        if not self.until_settled:
+            return (self.pairs,)
+        found: list[int] = []
+        at = min(FIRST_LOOK, self.pairs)
+        while at < self.pairs:
+            found.append(at)
+            at = math.ceil(at * LOOK_FACTOR)
+        return (*found, self.pairs)
+
+    def policy_per_look(self, policy: Policy) -> Policy:
+        """The policy of each single look.
+
+        All looks share alpha, and the error of the intervals, in equal parts (Bonferroni's inequality; equal levels for
+        all looks after Pocock 1977, doi:10.1093/biomet/64.2.191): whatever the dependence of the looks, the chance that
+        any of them calls a change that is none is at most alpha, and that any shows harm unharmed at most half of
+        1 - confidence.
+        """
+        count = len(self.looks)
+        return replace(policy, alpha=policy.alpha / count, confidence=1.0 - (1.0 - policy.confidence) / count)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found, and why no more was measured."""
+
+    comparison: Comparison
+    why: str
+    cleared: Comparison | None = None  # an alarm that the repetition did not confirm
+
+
+@dataclass(slots=True)
+class SideBySide:
+    """Runs pairs of a scenario and compares them.
+
+    ``targets`` maps ``baseline`` and ``candidate`` to the scenario that measures that side.
+    """
+
+    targets: dict[str, Scenario]
+    store: str
+    policy: Policy
+    plan: Plan
+    tell: Tell
+    labels: dict[str, str] = field(default_factory=dict)
+    on_progress: Callable[[Scenario, Progress], None] | None = None
+    run_one: Callable[..., Run] = run_scenario
+    _longest_s: float = 0.0
+
+    def decide(self) -> Outcome:
+        """Measure and compare as planned.
+
+        Raises
+        ------
+        LoadStopped
+            A signal to perfkit ended a run.
+        NotComparable
+            A run was interrupted otherwise.
+        LoadError
+            A run could not be made.
+        """
+        begun, limit = time.monotonic(), self.plan.max_time_s
+        share = 0.5 if self.plan.confirm else 1.0  # what the first comparison leaves is for the second
+        outcome = self._look(1, None if limit is None else begun + share * limit)
+        if not self.plan.confirm or outcome.comparison.verdict is not Verdict.REGRESSION:
+            return outcome
+        give_up = None if limit is None else begun + limit
+        if self._is_late(give_up):
+            return replace(outcome, why=f"{outcome.why}; not confirmed, for no time was left for a second comparison")
+        self.tell("a regression was found; the comparison is repeated with fresh runs before it is called one")
+        second = self._look(2, give_up)
+        confirmed = second.comparison.verdict is Verdict.REGRESSION
+        self._log(outcome.comparison, second.comparison, cleared=not confirmed)
+        if confirmed:
+            return replace(second, why=f"confirmed by a second comparison; {second.why}")
+        text = "An alarm of a first comparison was not confirmed by a second one with fresh runs."
+        cleared = replace(second.comparison, warnings=(text, *second.comparison.warnings))
+        return Outcome(cleared, f"an alarm was cleared; {second.why}", outcome.comparison)
+
+    def _look(self, round_: int, give_up: float | None) -> Outcome:
+        """Measure until the verdict is settled, the pairs are made or the time is over, on the monotonic clock."""
+        runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+        looks, policy = self.plan.looks, self.plan.policy_per_look(self.policy)
+        for pair in range(1, looks[-1] + 1):
+            if pair > 1 and self._is_late(give_up):
+                return self._spent(runs, policy)
+            self._run_pair(pair, round_, runs)
+            is_fit = all(side[-1].validity.ok for side in runs.values())
+            if pair not in looks and is_fit:
+                continue
+            comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+            if comparison.verdict is Verdict.INVALID:  # a bad run stays: no further one would mend that
+                return Outcome(comparison, f"stopped after {_pairs(pair)}: the comparison is invalid")
+            if pair not in looks:
+                continue
+            if comparison.verdict is not Verdict.INCONCLUSIVE:
+                return Outcome(comparison, f"settled after {_pairs(pair)}")
+            if pair == looks[-1]:
+                return Outcome(comparison, f"all planned runs were made after {_pairs(pair)}")
+            self.tell(f"after {_pairs(pair)}: inconclusive")
+        raise AssertionError("the last look ends the loop")
+
+    def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> Outcome:
+        comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+        return Outcome(comparison, f"the time was spent after {_pairs(len(runs['baseline']))}")
+
+    def _is_late(self, give_up: float | None) -> bool:
+        """Whether a further pair would end too late, judged by the longest so far."""
+        return give_up is not None and time.monotonic() + self._longest_s > give_up
+
+    def _run_pair(self, pair: int, round_: int, runs: dict[str, list[Run]]) -> None:
+        begun = time.monotonic()
+        order = SIDES if pair % 2 else SIDES[::-1]
+        for side in order:
+            self.tell(f"pair {pair} of at most {self.plan.looks[-1]}: {side}")
+            scenario = self.targets[side]
+            labels = {**self.labels, "side": side, "pair": f"{round_}.{pair}"}
+            report = None if self.on_progress is None else partial(self.on_progress, scenario)
+            run = self.run_one(scenario, RunStore(self.store), labels, report)
+            interrupted = next((check for check in run.validity.problems if check.name == "interrupted"), None)
+            if interrupted is not None:
+                kind = LoadStopped if was_stopped(run) else NotComparable
+                raise kind(
+                    f"run {run.id} was interrupted: {interrupted.value}. The runs made until then are kept in "
+                    f"{RunStore(self.store).url}"
+                )
+            runs[side].append(run)
+        self._longest_s = max(self._longest_s, time.monotonic() - begun)
+
+    def _log(self, first: Comparison, second: Comparison, *, cleared: bool) -> None:
+        """Keep alarms and what became of them beside the runs: how often a gate cries wolf should be known."""
+        line = {
+            "time": datetime.now(UTC).isoformat(),
+            "scenario": self.targets["candidate"].name,
+            "cleared": cleared,
+            "first": {side: [run.id for run in getattr(first, side).runs] for side in SIDES},
+            "second": {side: [run.id for run in getattr(second, side).runs] for side in SIDES},
+            "alarms": [f"{f.service} {f.metric}" for f in first.by_verdict(Verdict.REGRESSION)],
+        }
+        folder = RunStore(self.store).folder
+        if folder is not None:
+            with (folder / ALARMS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pairs" if count > 1 else "1 pair"
+
+
+@contextmanager
+def both_targets(scenario: Scenario, other: str) -> Iterator[dict[str, Scenario]]:
+    """The scenario aimed at either side.
+
+    Parameters
+    ----------
+    other
+        The baseline: the URL of a host, whose commit is unknown, or a commit, branch or tag of the repository in the
+        current folder, from which the scenario's ``serve`` command starts the service; the candidate is then served
+        from the current folder.  Each side's runs carry the commit of that side.
+    """
+    if "://" in other:
+        yield {"baseline": replace(scenario, host=other, revision={}), "candidate": scenario}
+        return
+    if not scenario.serve:
+        raise SettingsError(
+            f"scenario {scenario.name!r}: to compare with the commit {other!r}, say how the service starts, such as "
+            'serve = "python app.py --port {port}"; or compare with a host, such as http://127.0.0.1:8001'
+        )
+    with ExitStack() as stack:
+        tree = stack.enter_context(checkout(other, Path.cwd()))
+        before = stack.enter_context(served(scenario.serve, tree))
+        after = stack.enter_context(served(scenario.serve, Path.cwd()))
+        built = {"baseline": revision_of_ref(tree, other), "candidate": revision_of(Path.cwd())}
+        hosts = {"baseline": before, "candidate": after}
+        yield {side: replace(scenario, host=hosts[side], revision=built[side].to_dict()) for side in SIDES}

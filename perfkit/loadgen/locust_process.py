@@ -1,0 +1,526 @@
+"""One run of Locust, as a process of its own, with the recorder beside the user's locustfile.
+
+Locust runs in its own session: Ctrl-C reaches only this process, which then ends Locust in order.
+
+What can be known before a load test starts, and is cheaper to know before.
+
+Each check returns nothing or raises `LoadError`.
+
+What a running load test says about itself, once a second.
+
+Stop a hopeless run early: ``p95_latency_ms>2000 for 30s``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from perfkit.config.load_spec import parse_duration
+from perfkit.loadgen.container import explain, remove_container, start_contained
+from perfkit.loadgen.locust_command import ORDERLY_END_S, LocustCommand, ignored_early, without_early
+from perfkit.loadgen.masked_output import MaskedOutput
+from perfkit.model.errors import LoadError, PerfkitError, SettingsError, did_you_mean
+from perfkit.model.redaction import public_url, redact
+
+CONNECT_TIMEOUT_S = 3.0
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+def check_locust() -> None:
+    """Check that Locust is installed."""
+    if importlib.util.find_spec("locust") is None:
+        raise LoadError(f"Locust is not installed for {sys.executable}. Run: pip install locust")
+
+
+def check_locustfile(path: Path) -> None:
+    """Check that a locustfile exists and is Python; a folder of locustfiles is left to Locust."""
+    if "," in str(path):
+        raise LoadError(f"{path}: has a comma in its path, which separates locustfiles for Locust. Rename it.")
+    if path.is_dir():
+        return
+    if not path.is_file():
+        raise LoadError(f"{path}: there is no such locustfile. Check the path; it starts from {Path.cwd()}.")
+    if path.suffix != ".py":
+        raise LoadError(f"{path}: Locust takes only files that end with .py. Rename it.")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the user's code, the user's warnings
+            compile(path.read_bytes(), str(path), "exec")
+    except OSError as error:
+        raise LoadError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
+    except SyntaxError as error:
+        raise LoadError(f"{path}:{error.lineno}: is not valid Python: {error.msg}. Correct that line.") from error
+    except ValueError as error:  # Python 3.11 says so of null bytes
+        raise LoadError(f"{path}: is not Python source: {error}. Name a locustfile.") from error
+
+
+def check_host(url: str) -> None:
+    """Check that a host takes TCP connections, by making one.
+
+    Nothing is checked when a proxy is to be used, or when neither the URL nor its scheme says which port.
+
+    Parameters
+    ----------
+    url
+        Scheme, host and, where it is not the scheme's own, port: ``http://localhost:8080``.
+
+    Raises
+    ------
+    LoadError
+        The URL has no scheme or host, its name is unknown, or nobody answers within `CONNECT_TIMEOUT_S`.
+    """
+    url = public_url(url)  # user info takes no part here, and no message may repeat it
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError as error:
+        raise LoadError(f"host {url!r}: is not a URL: {error}. Write it like http://localhost:8080") from error
+    if "://" not in url or not parts.hostname:
+        raise LoadError(f"host {url!r}: needs a scheme and a name. Write it like http://localhost:8080")
+    if port is None or _has_proxy(parts.scheme, parts.hostname):
+        return
+    place = f"host {parts.hostname}, port {port}"
+    try:
+        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
+    except socket.gaierror as error:
+        raise LoadError(
+            f"{place}: the name is not known ({error.strerror}). Check its spelling and the VPN."
+        ) from error
+    except TimeoutError as error:
+        raise LoadError(
+            f"{place}: no answer within {CONNECT_TIMEOUT_S:g} s. Check that it is up and no firewall is in between."
+        ) from error
+    except (OSError, UnicodeError) as error:
+        raise LoadError(f"{place}: takes no connection ({error}). Start the service, or correct the host.") from error
+
+
+def _has_proxy(scheme: str, hostname: str) -> bool:
+    return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(hostname)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A running load test at one moment."""
+
+    time: datetime
+    elapsed_s: float  # since the first user was started
+    users: int
+    requests: int  # all so far
+    failures: int  # of them
+    skipped: int  # requests without a response time, which are not kept
+    rps: float  # over about 5 s
+    p95_latency_ms: float | None  # exact, over about 10 s; None without requests
+    cpu_pct: float  # of the load generator, in percent of one core, over the last second
+    state: str  # Locust's word: ready, spawning, running, cleanup, stopped
+    late: int = 0  # arrivals that started late, in the open model
+    in_flight: int = 0  # tasks under way, in the open model
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> Self:
+        """Take over one line of the recorder; what else it says is for those who started it."""
+        values = {part.name: line[part.name] for part in fields(cls)}
+        return cls(**{**values, "time": datetime.fromtimestamp(line["time"], UTC)})
+
+
+WINDOW_S = 10.0  # over which an error rate is taken
+_CONDITION = re.compile(r"^\s*(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<limit>[\d.]+)\s*(?:for\s+(?P<length>\S+))?\s*$")
+
+
+@dataclass(slots=True)
+class AbortRule:
+    """A condition on what a run says of itself once a second, and for how long it must hold without a break.
+
+    Metrics are ``p95_latency_ms`` (over 10 s), ``error_rate_pct`` (over 10 s), ``rps`` (over 5 s), ``cpu_pct`` of the
+    load generator, and ``in_flight``.
+    """
+
+    metric: str
+    is_above: bool
+    limit: float
+    for_s: float
+    _since: float | None = None
+    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
+
+    def __str__(self) -> str:
+        return f"{self.metric}{'>' if self.is_above else '<'}{self.limit:g} for {self.for_s:g} s"
+
+    def reason(self, progress: Progress) -> str | None:
+        """Why the run is to end, or ``None``; called once a second."""
+        value = _METRICS[self.metric](self, progress)
+        holds = value is not None and (value > self.limit if self.is_above else value < self.limit)
+        if not holds:
+            self._since = None
+            return None
+        self._since = progress.elapsed_s if self._since is None else self._since
+        return f"aborted because of {self}" if progress.elapsed_s - self._since >= self.for_s else None
+
+    def _error_rate(self, progress: Progress) -> float | None:
+        self._seen.append((progress.elapsed_s, progress.requests, progress.failures))
+        while self._seen[0][0] < progress.elapsed_s - WINDOW_S:
+            self._seen.popleft()
+        _, requests, failures = self._seen[0] if len(self._seen) > 1 else (0.0, 0, 0)
+        made = progress.requests - requests
+        return 100.0 * (progress.failures - failures) / made if made else None
+
+
+_METRICS: dict[str, Callable[[AbortRule, Progress], float | None]] = {
+    "p95_latency_ms": lambda _, progress: progress.p95_latency_ms,
+    "error_rate_pct": AbortRule._error_rate,
+    "rps": lambda _, progress: progress.rps,
+    "cpu_pct": lambda _, progress: progress.cpu_pct,
+    "in_flight": lambda _, progress: float(progress.in_flight),
+}
+
+
+def parse_abort(text: str) -> AbortRule:
+    """A rule as people write it; without ``for`` it must hold for 10 s.  ``SettingsError`` says what is wrong."""
+    match = _CONDITION.match(text)
+    if match is None:
+        raise SettingsError(
+            f'--abort-on: expected "METRIC>LIMIT for LENGTH", such as "p95_latency_ms>2000 for 30s", got {text!r}'
+        )
+    name = match["name"]
+    if name not in _METRICS:
+        known = ", ".join(_METRICS)
+        raise SettingsError(f"--abort-on: unknown metric {name!r}{did_you_mean(name, _METRICS)}; known are {known}")
+    try:
+        limit, length = float(match["limit"]), parse_duration(match["length"] or "10s", "--abort-on")
+    except ValueError as error:
+        raise SettingsError(f"--abort-on: {error}") from error
+    return AbortRule(name, match["sign"] == ">", limit, length)
+
+
+FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
+EXIT_USAGE = 2  # of Locust's command line
+EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
+LOG_TAIL_LINES = 40
+EARLY_S, EARLY_SHARE = (
+    0.5,
+    0.02,
+)  # by the larger of these a run may fall short of its length: Locust's timers are coarse
+
+
+@dataclass(frozen=True, slots=True)
+class LocustOutcome:
+    """How a run of Locust ended."""
+
+    returncode: int
+    interrupted: bool  # ended before its time; what was recorded until then can be read
+    reason: str | None  # of the interruption, or of an exit code that is not 0
+    log_tail: str
+    started_at: datetime
+    ended_at: datetime
+    has_own_shape: bool = False  # a LoadTestShape in the locustfile decided the load
+    lost_workers: tuple[str, ...] = ()
+    by_user: bool = False  # interrupted by a signal to this process
+    early_end: str | None = None  # how it ended before its time by itself, empty when it did not; None: interrupted
+    users_at_end: int | None = None  # when the load was to end
+    ignored_settings: tuple[str, ...] = ()  # of Locust's own, from variables and files
+
+
+def run_locust(
+    command: LocustCommand,
+    on_progress: Callable[[Progress], None] | None = None,
+    abort: Callable[[Progress], str | None] | None = None,
+) -> LocustOutcome:
+    """Run a load test to its end.
+
+    On Ctrl-C and SIGTERM Locust is asked to end, and the outcome says so; a second signal is less patient.
+
+    Parameters
+    ----------
+    on_progress
+        Called about once a second and once at the end.
+    abort
+        Called as often; a reason that it returns ends the run before its time.
+
+    Raises
+    ------
+    LoadError
+        Locust or the host is not there, the locustfile cannot be used, or the recording could not be written.  That no
+        request was made is not judged here.
+    """
+    check_locust()
+    check_locustfile(command.locustfile)
+    if command.host is not None:
+        check_host(command.host)
+    started_at = datetime.now(UTC)
+    last: dict[str, Any] = {}
+    with _signals_forwarded() as stop, _started(command, stop) as (process, pipe, output):
+        for line in _lines(process, pipe, stop):
+            last |= line
+            progress = Progress.from_line(line)
+            if on_progress is not None:
+                on_progress(progress)
+            if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:
+                stop.abort(reason)
+        _wait(process, stop)
+    said = redact(command.log.read_text(errors="replace"))
+    returncode = _locusts_own(process.returncode, command)
+    interrupted, reason = _judge(command, returncode, stop, last, said)
+    tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
+    if not output.is_complete:
+        tail += "\n(the rest of the log could not be written)"
+    return LocustOutcome(
+        returncode,
+        interrupted,
+        reason,
+        tail,
+        started_at,
+        datetime.now(UTC),
+        bool(last.get("own_shape")),
+        tuple(last.get("lost_workers", ())),
+        stop.by_user,
+        None if interrupted else _early_end(command, returncode, last),
+        last.get("users_at_end"),
+        (*ignored_early({**os.environ, **command.environment}), *last.get("ignored_settings", ())),
+    )
+
+
+class _Stop:
+    """The wish to end Locust before its time, pursued with growing firmness."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.signal: signal.Signals | None = None
+        self.reason = ""
+        self.by_user = False
+        self._since = 0.0
+
+    def __call__(self, number: int, _: FrameType | None = None) -> None:
+        """Ask once, whatever the signal: SIGINT is what ends Locust in order at all times."""
+        if self.signal is not None:
+            self._since -= ORDERLY_END_S  # asked again: wait no longer
+            self.pursue()
+            return
+        self.signal, self._since, self.by_user = signal.Signals(number), time.monotonic(), True
+        self.reason = "stopped by Ctrl-C" if self.signal is signal.SIGINT else f"stopped by {self.signal.name}"
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+
+    def abort(self, reason: str) -> None:
+        """Ask for an end that nobody sent a signal for."""
+        self(signal.SIGINT)
+        self.reason, self.by_user = reason, False
+
+    def pursue(self) -> None:
+        """Terminate, then kill, when asking did not help in time."""
+        waited = time.monotonic() - self._since
+        if self.signal is not None and waited > ORDERLY_END_S:
+            self.force(signal.SIGTERM if waited <= ORDERLY_END_S + FORCED_END_S else signal.SIGKILL)
+
+    def force(self, number: signal.Signals) -> None:
+        """Send a signal to Locust and the processes that it started, unless it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
+@contextmanager
+def _signals_forwarded() -> Iterator[_Stop]:
+    """Have SIGINT and SIGTERM stop Locust instead of this process; only the main thread gets signals."""
+    stop = _Stop()
+    mine = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in mine if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int, MaskedOutput]]:
+    """Start Locust; yield the process, the reading end of its progress pipe and its log; leave no process behind."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            process, output = _start(command, writing)
+        finally:
+            os.close(writing)
+        stop.process = process
+        if stop.signal is not None:  # it came in between
+            process.send_signal(signal.SIGINT)
+        try:
+            yield process, reading, output
+        finally:
+            stop.force(signal.SIGKILL)
+            process.wait()
+            try:
+                if command.container is not None:
+                    remove_container(command.container, command, process)
+            finally:
+                output.finish()
+    finally:
+        os.close(reading)
+
+
+def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[bytes], MaskedOutput]:
+    try:
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        with command.log.open("wb") as log:
+            output = MaskedOutput(log)
+    except OSError as error:
+        raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
+    with ExitStack() as without_locust:
+        without_locust.callback(output.finish)
+        try:
+            process = _process(command, output.fd, progress_fd)
+        except OSError as error:
+            raise LoadError(f"{error.filename}: {error.strerror}. Locust cannot be started.") from error
+        without_locust.pop_all()
+    output.close_here()
+    return process, output
+
+
+def _process(command: LocustCommand, output_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
+    """Locust itself, or the client of the container that it runs in."""
+    if command.container is not None:
+        return start_contained(command.container, command, output_fd, progress_fd)
+    environment = {**without_early(os.environ), **command.own_environment()}
+    return subprocess.Popen(
+        command.argv(),
+        stdin=subprocess.DEVNULL,
+        stdout=output_fd,
+        stderr=subprocess.STDOUT,
+        env={**environment, "PERFKIT_PROGRESS_FD": str(progress_fd)},
+        pass_fds=(progress_fd,),
+        start_new_session=True,
+    )
+
+
+def _lines(process: subprocess.Popen[bytes], pipe: int, stop: _Stop) -> Iterator[dict[str, Any]]:
+    """Yield what the recorder reports, until the pipe is closed.
+
+    A process that the locustfile forked may hold the pipe open: every second it is checked whether Locust still lives.
+    """
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            is_ready = selector.select(timeout=1.0)
+            stop.pursue()
+            if is_ready:
+                if not (chunk := os.read(pipe, 65536)):
+                    return
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from map(json.loads, lines)
+            elif process.poll() is not None:
+                return
+
+
+def _wait(process: subprocess.Popen[bytes], stop: _Stop) -> None:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+            return
+        stop.pursue()
+
+
+def _locusts_own(returncode: int, command: LocustCommand) -> int:
+    """A container hands through a signal as 128 + N, a process as -N."""
+    ended_by = returncode - 128
+    return -ended_by if command.container is not None and ended_by in set(signal.Signals) else returncode
+
+
+def _judge(
+    command: LocustCommand, returncode: int, stop: _Stop, last: Mapping[str, Any], said: str
+) -> tuple[bool, str | None]:
+    """Return whether the run was interrupted, and why; raise when it failed."""
+    if returncode == EXIT_DISK or "problem" in last:
+        raise LoadError(
+            f"{command.recording}: could not be written: {last.get('problem', 'see ' + str(command.log))}. "
+            "The run was stopped, for it could not be kept. Free disk space, or choose another folder."
+        )
+    if stop.signal is not None:
+        return True, stop.reason
+    if returncode < 0:
+        return True, f"Locust was ended by {signal.Signals(-returncode).name} (SIGKILL often means: out of memory)"
+    if last.get("interrupted"):
+        return True, "Locust was asked to end by a signal"
+    if "exit_code" not in last:
+        if last.get("requests"):
+            return False, None  # see `_early_end`
+        raise _failure(command, returncode, said)
+    if returncode:
+        return False, f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
+    return False, None
+
+
+def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any]) -> str:
+    """``ended after 4 s of 60 s by the locustfile``; empty for a run that lasted as long as it should."""
+    if "exit_code" not in last:  # it did not come to its end in order
+        planned = f" of {command.planned_s:g} s" if command.planned_s and not last.get("own_shape") else ""
+        return f"ended after {last['elapsed_s']:.0f} s{planned} by the locustfile, with exit code {returncode}"
+    ran_s = last.get("ran_s")
+    if ran_s is None:
+        return ""
+    if last.get("own_shape"):
+        early = not last.get("shape_ended")
+        return f"ended after {ran_s:.0f} s by the locustfile, before its load shape did" if early else ""
+    planned_s = command.planned_s
+    if planned_s is None or ran_s >= planned_s - max(EARLY_S, EARLY_SHARE * planned_s):
+        return ""
+    whom = "because its workers were lost" if last.get("lost_workers") else "by the locustfile"
+    return f"ended after {ran_s:.0f} s of {planned_s:g} s {whom}"
+
+
+def _raised(said: str) -> str:
+    """What the last traceback of a log says; other processes may have written behind it."""
+    after = said.rpartition("Traceback (most recent call last)")[2].splitlines()[1:]
+    return next((line for line in after if line.strip() and not line.startswith((" ", "["))), "see its log")
+
+
+def _failure(command: LocustCommand, returncode: int, said: str) -> PerfkitError:
+    """Why there is no load: arguments that Locust refuses are wrong usage."""
+    refused = next((line.partition(": error: ")[2] for line in said.splitlines() if ": error: " in line), None)
+    if returncode == EXIT_USAGE and refused is not None:
+        return SettingsError(
+            f"{command.locustfile}: Locust refuses its arguments: {refused.rstrip('.')}. A locustfile's own arguments "
+            "are declared in it (events.init_command_line_parser) and given after --"
+        )
+    return LoadError(_explain(command, returncode, said))
+
+
+def _explain(command: LocustCommand, returncode: int, said: str) -> str:
+    """Say why Locust ended before it made any load."""
+    if command.container is not None:
+        reason = explain(command.container, command.log, returncode, said)
+        if reason is not None:
+            return reason
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")] or ["it said nothing"]
+    # Without users Locust looks for pytest functions, which fails in its own way under a strict pytest configuration
+    if "No User class found" in said or "load_locustfile_pytest" in said:
+        return (
+            f"{command.locustfile}: has no User class. Define one that is not abstract, for instance as a subclass of "
+            f"locust.HttpUser; {command.log} has what Locust says."
+        )
+    if "Traceback (most recent call last)" in said:
+        return (
+            f"{command.locustfile}: could not be loaded: {_raised(said)}. Install what is missing for "
+            f"{sys.executable}, or correct the file; {command.log} has the traceback."
+        )
+    return (
+        f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: {lines[-1]}. "
+        f"Correct that; {command.log} has the rest."
+    )

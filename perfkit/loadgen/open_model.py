@@ -1,0 +1,215 @@
+"""The open model inside Locust: tasks begin when they are due, whether or not earlier ones have been answered.
+
+Locust's users become a pool: each waits for an arrival, runs one of its tasks for it, and waits again; ``wait_time`` is
+not used.  When no user is free, more are started, up to a limit; arrivals beyond it wait for one, and are late.  One
+arrival is one task: its first request counts from when the task was due, requests that follow from their own send.
+
+Times of the schedule are of the monotonic clock, in seconds.
+
+Stages of users, as a shape of Locust.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+from locust import LoadTestShape, TaskSet
+from locust.exception import StopUser
+from locust.runners import WorkerRunner
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
+
+from perfkit.config.load_spec import AT_ONCE
+from perfkit.loadgen.arrival_schedule import arrival_times
+from perfkit.model.load_profile import LoadProfile
+
+
+class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen by the type check
+    """Follows a `LoadProfile` of users, second by second."""
+
+    def __init__(self, profile: LoadProfile) -> None:
+        super().__init__()
+        self.profile, self._users = profile, 0
+
+    def tick(self) -> tuple[int, float] | None:
+        """Users that are due now and the rate at which to get there; ``None`` at the end."""
+        due = self.profile.level_at(self.get_run_time())
+        if due is None:
+            return None
+        if (users := round(due)) != self._users:
+            self._pace = self.profile.spawn_rate or min(max(abs(users - self._users), 1), AT_ONCE)
+            self._users = users
+        return users, getattr(self, "_pace", 1.0)
+
+
+LATE_S = 0.010  # a start later than this is counted
+GROWTH = 0.1  # share of the pool that is added at a time
+READY_TIMEOUT_S = 10.0  # for the first users to be started; their logins may take their time
+
+
+@dataclass(slots=True)
+class Turn:
+    """One arrival: when it was due, and what to add to the monotonic clock for the time of day."""
+
+    due_s: float
+    clock_offset_s: float
+    is_first: bool = True  # whether its first request is still to come
+
+
+class Arrivals:
+    """The schedule of this process, its pool of users, and what became of each arrival."""
+
+    def __init__(self, profile: LoadProfile, environment: Any) -> None:
+        self.profile, self.environment = profile, environment
+        self.share, self.index = 1, 0
+        self.scheduled = self.started = self.late = self.in_flight = 0
+        self.is_over = False
+        self._idle: dict[type, deque[AsyncResult]] = {}
+        self._waiting: dict[type, deque[float]] = {}
+        self._random = random.Random()
+        self._growing = False
+
+    def divide(self, environment: Any) -> None:
+        """Learn which part of the schedule is this process's; a worker knows it once its master has started the run."""
+        self.index = max(environment.runner.worker_index, 0)
+        if isinstance(environment.runner, WorkerRunner):
+            self.share = max(environment.parsed_options.expect_workers, self.index + 1)
+
+    @property
+    def limit(self) -> int:
+        """Users that this process may have."""
+        return max(1, math.ceil((self.profile.max_in_flight or 1) / self.share))
+
+    @property
+    def waiting(self) -> int:
+        """Arrivals that are due and have no user yet."""
+        return sum(map(len, self._waiting.values()))
+
+    def run(self, on_end: Callable[[], None]) -> None:
+        """Keep to the schedule, from when the first users are ready; `on_end` is called after the last arrival."""
+        classes = list(self.environment.user_classes)
+        weights = [max(cls.fixed_count, cls.weight) for cls in classes]
+        for cls in classes:
+            self._idle[cls], self._waiting[cls] = deque(), deque()
+        self._wait_ready()
+        origin = time.monotonic()
+        poisson = self._random if self.profile.arrivals == "poisson" else None
+        for at_s in arrival_times(self.profile.course, share=self.share, index=self.index, poisson=poisson):
+            due = origin + at_s
+            gevent.sleep(max(due - time.monotonic(), 0.0))  # also when behind: users need their turn
+            self.scheduled += 1
+            self._admit(self._random.choices(classes, weights)[0] if len(classes) > 1 else classes[0], due)
+        end = origin + sum(stage.duration_s for stage in self.profile.course)
+        gevent.sleep(max(end - time.monotonic(), 0.0))
+        self.is_over = True
+        on_end()
+
+    def _wait_ready(self) -> None:
+        """Until the users that Locust started wait for arrivals."""
+        give_up = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < give_up:
+            idle = sum(map(len, self._idle.values()))
+            if idle and idle >= self.environment.runner.target_user_count:
+                return
+            gevent.sleep(0.05)
+
+    def _admit(self, user_class: type, due: float) -> None:
+        idle = self._idle[user_class]
+        if idle:
+            idle.popleft().set(due)
+        else:
+            self._waiting[user_class].append(due)
+        if not idle and not self._growing:
+            self._growing = True
+            gevent.spawn(self._grow, user_class)
+
+    def _grow(self, user_class: type) -> None:
+        """Start more users, off the path of the arrivals."""
+        try:
+            runner = self.environment.runner
+            here = len(runner.user_greenlets)
+            more = min(max(len(self._waiting[user_class]), math.ceil(GROWTH * here)), self.limit - here)
+            if more > 0 and not self.is_over:
+                runner.spawn_users({user_class.__name__: more})
+        finally:
+            self._growing = False
+
+    def take_turn(self, user: Any) -> Turn:
+        """Block until an arrival is there for this user; ``StopUser`` when it is to stop."""
+        due = self._next_due(user)
+        now = time.monotonic()
+        self.started += 1
+        self.late += now - due > LATE_S
+        self.in_flight += 1
+        return Turn(due, time.time() - now)
+
+    def _next_due(self, user: Any) -> float:
+        if user._state == LOCUST_STATE_STOPPING:
+            raise StopUser
+        user_class = type(user)
+        waiting = self._waiting.setdefault(user_class, deque())
+        if waiting:
+            return waiting.popleft()
+        call, idle = AsyncResult(), self._idle.setdefault(user_class, deque())
+        idle.append(call)
+        user._state = LOCUST_STATE_WAITING
+        try:
+            due: float = call.get()
+        finally:
+            if not call.ready() and call in idle:
+                idle.remove(call)
+        if user._state == LOCUST_STATE_STOPPING:
+            raise StopUser
+        user._state = LOCUST_STATE_RUNNING
+        return due
+
+    def end_turn(self) -> None:
+        """A task has ended, well or not."""
+        self.in_flight -= 1
+
+
+def current_turn() -> Turn | None:
+    """The arrival that the running greenlet works for."""
+    return getattr(gevent.getcurrent(), "perfkit_turn", None)
+
+
+def gate_tasks(arrivals: Arrivals) -> None:
+    """Have every task of every user wait for its arrival; a nested TaskSet is no task itself, but its tasks are."""
+    TaskSet.execute_next_task = _gated(arrivals, TaskSet.execute_next_task)
+    TaskSet.wait = _wait_within_tasks(TaskSet.wait)
+
+
+def _gated(arrivals: Arrivals, original: Callable[[Any], None]) -> Callable[[Any], None]:
+    def execute_next_task(self: Any) -> None:
+        task = self._task_queue[0]
+        if hasattr(task, "tasks"):  # a nested TaskSet
+            original(self)
+            return
+        here = gevent.getcurrent()
+        here.perfkit_turn = arrivals.take_turn(self.user)
+        try:
+            original(self)
+        finally:
+            here.perfkit_turn = None
+            arrivals.end_turn()
+
+    return execute_next_task
+
+
+def _wait_within_tasks(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    """What a task waits for itself is its own affair; between tasks the schedule says when to go on."""
+
+    def wait(self: Any) -> None:
+        if current_turn() is not None:
+            original(self)
+        elif self.user._state == LOCUST_STATE_STOPPING:
+            raise StopUser
+
+    return wait

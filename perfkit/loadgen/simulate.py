@@ -1,0 +1,438 @@
+"""Load tests of the demo services without load: the same users, queues and luck, computed instead of waited for.
+
+A user calls a service, waits for the answer, thinks for 0.1 to 0.4 s and calls again, as in ``demo_locustfile.py``.
+A service is a queue, first come first served, in front of a limited number of workers.  What HTTP and the load
+generator add (about 1 ms a request) is left out.
+
+Many simulated runs with a known truth, as run folders: what a statistical promise can be tested against.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from heapq import heapreplace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.config.settings import BUILT_IN_LOCUSTFILE, Scenario
+from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, draws, finish
+from perfkit.loadgen.locust_file_writer import ENDINGS, write_locust_files
+from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean
+from perfkit.model.files import write_whole
+from perfkit.model.records import Run
+from perfkit.model.serialization import dump_json, slug
+from perfkit.runs.requests import run_from_requests
+from perfkit.runs.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHTS = "PERFKIT_DEMO_WEIGHTS"
+THINK_S = (0.1, 0.4)  # as demo_locustfile.py
+DEFAULT_SPAWN_RATE = 1.0  # Locust's own
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedFiles:
+    """What `simulate_files` wrote: the prefix of all names, Locust's four files, and the normalised metrics."""
+
+    prefix: Path
+    files: tuple[Path, ...]
+    metrics: Path
+
+
+def simulate_files(
+    scenario: Scenario,
+    seed: int,
+    folder: Path,
+    *,
+    started_at: datetime | None = None,
+    changes: Mapping[str, Change] | None = None,
+    run_to_run_pct: float = 2.0,
+) -> SimulatedFiles:
+    """Simulate a load test and write what Locust would have written, and its metrics as JSON.
+
+    The names are ``load_results_<scenario>_<YYYYmmdd_HHMMSS>`` (UTC) with ``_stats.csv``, ``_stats_history.csv``,
+    ``_failures.csv``, ``_exceptions.csv`` and ``.json``.  The same seed and `started_at` give the same bytes.
+
+    Parameters
+    ----------
+    scenario, seed, changes, run_to_run_pct
+        As for `simulate_requests`.
+    folder
+        Created when it is missing.
+    started_at
+        Begin of the run, aware, without its fraction of a second: Locust's history counts whole seconds.  None: now.
+
+    Raises
+    ------
+    SettingsError
+        The scenario cannot be simulated.
+    LoadError
+        No request ended within the run's time, or Locust's writer failed.
+    StoreError
+        The folder cannot be written, or holds a run of that name.  Nothing that looks like a run is left behind.
+    """
+    started = _begin(started_at).replace(microsecond=0)
+    frame = simulate_requests(scenario, seed, started_at=started, changes=changes, run_to_run_pct=run_to_run_pct)
+    if frame.empty:
+        raise LoadError(f"scenario {scenario.name!r}: no request ended in {scenario.duration_s:g} s; simulate longer")
+    prefix = folder / f"load_results_{slug(scenario.name)}_{started:%Y%m%d_%H%M%S}"
+    try:
+        _refuse_existing(prefix)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".simulated-") as partial:
+            _run_writer(Path(partial) / prefix.name, frame, started.timestamp(), _users(scenario))
+            files = _publish(Path(partial), prefix)
+    except OSError as error:
+        raise StoreError(f"{folder}: the files could not be written: {error.strerror or error}") from error
+    return SimulatedFiles(prefix, files[:-1], files[-1])
+
+
+def _begin(started_at: datetime | None) -> datetime:
+    begin = started_at or datetime.now(UTC)
+    if begin.tzinfo is None:
+        raise ValueError(f"started_at must be an aware time, such as one with tzinfo=UTC, not {begin!r}")
+    return begin.astimezone(UTC)
+
+
+def _run_writer(prefix: Path, frame: pd.DataFrame, started_s: float, users: list[int]) -> None:
+    from perfkit.runs.metrics_json import pooled_metrics
+    from perfkit.runs.read import read_run
+
+    write_locust_files(prefix, frame, started_s, users)
+    metrics = pooled_metrics([read_run(Path(f"{prefix}_stats.csv"))])
+    write_whole(Path(f"{prefix}.json"), dump_json(metrics))
+
+
+def _targets(prefix: Path) -> tuple[Path, ...]:
+    return tuple(Path(f"{prefix}{ending}") for ending in (*ENDINGS, ".json"))
+
+
+def _refuse_existing(prefix: Path) -> None:
+    for target in _targets(prefix):
+        if target.exists():
+            raise StoreError(f"{target}: exists already and is kept; remove it, or choose another folder")
+
+
+def _publish(partial: Path, prefix: Path) -> tuple[Path, ...]:
+    """Give the files their names: all of them, or none."""
+    _refuse_existing(prefix)  # a second simulation may have been quicker
+    with ExitStack() as undo:
+        for target in _targets(prefix):
+            (partial / target.name).rename(target)
+            undo.callback(target.unlink)
+        undo.pop_all()
+    return _targets(prefix)
+
+
+def simulate_requests(
+    scenario: Scenario,
+    seed: int,
+    *,
+    started_at: datetime | None = None,
+    changes: Mapping[str, Change] | None = None,
+    run_to_run_pct: float = 2.0,
+) -> pd.DataFrame:
+    """The requests of one load test.
+
+    Parameters
+    ----------
+    scenario
+        One of the demo services' scenarios; its users, spawn rate, duration and weights count.
+    seed
+        The same seed gives the same requests.  With other `changes`, users and services meet the same luck.
+    started_at
+        Begin of the run, aware; None: now.
+    changes
+        Service name -> how it differs from its model.
+    run_to_run_pct
+        Standard deviation, in percent (0 to 100), of a factor on all service times of a service, drawn once per run.
+
+    Returns
+    -------
+    DataFrame
+        In order of their start: ``start`` (seconds since the epoch), ``service``, ``response_time_ms``, ``failed``,
+        ``response_bytes``.  As with plain Locust, a request that has not ended when the time is over is not counted.
+
+    Raises
+    ------
+    SettingsError
+        The scenario cannot be simulated: it runs its user's own locustfile, or its weights or load profile are missing.
+    ValueError
+        A change is for a service that is not called; `run_to_run_pct` is out of range; `started_at` has no zone.
+    """
+    import pandas as pd
+
+    begin_s = _begin(started_at).timestamp()
+    weights = _weights(scenario)
+    queues = _queues(weights, seed, changes or {}, run_to_run_pct)
+    calls = _calls(queues, list(weights.values()), _spawn_times(scenario), seed, _load(scenario)[1])
+    types = {"start": "float64", "service": "str", "response_time_ms": "float64", "failed": "bool"}
+    frame = pd.DataFrame(list(calls), columns=list(types)).astype(types)  # an empty frame has no types of its own
+    return frame.assign(start=frame["start"] + begin_s, response_bytes=BODY_BYTES)
+
+
+def services_of(scenario: Scenario) -> tuple[str, ...]:
+    """The services that a simulation of the scenario calls; ``SettingsError`` when it cannot be simulated."""
+    return tuple(name for name, weight in _weights(scenario).items() if weight > 0)
+
+
+def _weights(scenario: Scenario) -> dict[str, float]:
+    """Service -> how often it is called, in proportion."""
+    place = f"scenario {scenario.name!r}"
+    if scenario.locustfile != BUILT_IN_LOCUSTFILE or not scenario.environment.get(WEIGHTS):
+        reason = f"only scenarios with the built-in locustfile and {WEIGHTS} in their environment can be"
+        raise SettingsError(f"{place}: cannot be simulated: nothing is known about the services it calls; {reason}")
+    weights = {}
+    for item in filter(None, scenario.environment[WEIGHTS].split(",")):
+        name, _, text = item.partition("=")
+        if name not in MODELS:
+            known = f"{did_you_mean(name, MODELS)}; known are {', '.join(MODELS)}"
+            raise SettingsError(f"{place}: {WEIGHTS}: unknown service {name!r}{known}")
+        weights[name] = _weight(text, f"{place}: {WEIGHTS}: {name}")
+    if not sum(weights.values()) > 0:
+        raise SettingsError(f"{place}: {WEIGHTS}: at least one weight must be above 0")
+    return weights
+
+
+def _weight(text: str, place: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise SettingsError(f"{place}: expected a number >= 0, got {text!r}")
+    return weight
+
+
+def _load(scenario: Scenario) -> tuple[int, float]:
+    if scenario.users is None or scenario.duration_s is None:
+        raise SettingsError(f"scenario {scenario.name!r}: cannot be simulated without users and duration; give both")
+    return scenario.users, scenario.duration_s
+
+
+def _spawn_times(scenario: Scenario) -> list[float]:
+    """Seconds after the begin at which each user starts: in bursts, as Locust's dispatcher does it."""
+    users, _ = _load(scenario)
+    rate = scenario.spawn_rate or DEFAULT_SPAWN_RATE
+    burst = max(1, math.floor(rate))
+    return [user // burst * burst / rate for user in range(users)]
+
+
+def _users(scenario: Scenario) -> list[int]:
+    """Users that run 0, 1, 2 ... seconds after the begin; Locust writes its first row before it starts any."""
+    _, duration_s = _load(scenario)
+    spawned = _spawn_times(scenario)
+    return [bisect.bisect_left(spawned, second) for second in range(math.ceil(duration_s) + 1)]
+
+
+class _Queue:
+    """A service: requests wait, first come first served, for one of its workers."""
+
+    __slots__ = ("_free", "_luck", "_stall", "name")
+
+    def __init__(self, name: str, seed: int, change: Change, factor: float) -> None:
+        model = replace(MODELS[name], median_ms=MODELS[name].median_ms * factor)
+        self.name = name
+        self._luck = draws(model, change, seed)
+        self._stall = (change.stall_at_s, change.stall_at_s + change.stall_s)
+        self._free = [0.0] * model.workers  # a heap: when each worker is free, in seconds after the begin
+
+    def answer(self, arrival_s: float) -> tuple[float, bool]:
+        """When a request ends and whether it failed; arrivals must come in order of time."""
+        seconds, failed = next(self._luck)
+        end_s = finish(max(arrival_s, self._free[0]), seconds, *self._stall)
+        heapreplace(self._free, end_s)
+        return end_s, failed
+
+
+def _queues(weights: Mapping[str, float], seed: int, changes: Mapping[str, Change], noise_pct: float) -> list[_Queue]:
+    if unknown := set(changes) - set(weights):
+        raise ValueError(f"changes must be for {', '.join(weights)}, not {', '.join(sorted(unknown))}")
+    if not 0 <= noise_pct <= 100:
+        raise ValueError(f"run_to_run_pct must be from 0 to 100, not {noise_pct!r}")
+    factors = {name: math.exp(random.Random(f"{seed} {name} run").gauss(0.0, noise_pct / 100)) for name in weights}
+    return [_Queue(name, seed, changes.get(name, Change()), factors[name]) for name in weights]
+
+
+def _calls(
+    queues: list[_Queue], weights: list[float], spawned: list[float], seed: int, duration_s: float
+) -> Iterator[tuple[float, str, float, bool]]:
+    """Start in seconds after the begin, service, response time in ms, failed; of each request that ends in time."""
+    minds = [random.Random(f"{seed} user {user}") for user in range(len(spawned))]
+    bounds = list(itertools.accumulate(weights))
+    waking = [(at_s, user) for user, at_s in enumerate(spawned)]  # sorted, hence a heap
+    while (now_s := waking[0][0]) < duration_s:
+        user = waking[0][1]
+        queue = queues[bisect.bisect_right(bounds, minds[user].random() * bounds[-1])]
+        end_s, failed = queue.answer(now_s)
+        heapreplace(waking, (end_s + minds[user].uniform(*THINK_S), user))
+        if end_s <= duration_s:
+            yield now_s, queue.name, 1000 * (end_s - now_s), failed
+
+
+TOOL = "perfkit simulate"
+PAUSE_S = 60.0  # between the end of one run and the beginning of the next
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedHistory:
+    """How runs differ that nothing but chance sets apart, and where more than chance does.
+
+    Each service has a level of its own in every run, on the log scale: a wave with the standard deviation
+    `variation_pct` and the correlation `autocorrelation` between neighbouring runs, plus drift, plus outliers.
+
+    Parameters
+    ----------
+    runs
+        How many, at least 1.
+    variation_pct
+        Standard deviation between runs, percent, 0 to 100.
+    autocorrelation
+        Of the levels of neighbouring runs (AR(1)), -1 < value < 1.
+    outlier_pct, outlier_factor
+        Percent of the runs (0 to 100) in which service times are multiplied by the factor (> 0).
+    drift_pct
+        Change of service times from the first run to the last, percent, above -90.
+    changes, change_at
+        Service -> what changes about it, from the run with this number (from 0) on.
+    """
+
+    runs: int
+    variation_pct: float = 2.0
+    autocorrelation: float = 0.0
+    outlier_pct: float = 0.0
+    outlier_factor: float = 1.3
+    drift_pct: float = 0.0
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    change_at: int = 0
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "runs": (1, 100_000),
+            "variation_pct": (0, 100),
+            "autocorrelation": (-0.99, 0.99),
+            "outlier_pct": (0, 100),
+            "outlier_factor": (0.1, 100),
+            "drift_pct": (-90, 1000),
+            "change_at": (0, 100_000),
+        }
+        for name, (low, high) in allowed.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {value!r}")
+
+    def factors(self, service: str, seed: int) -> tuple[float, ...]:
+        """Of all service times of a service, one per run; 1 is the model's own level."""
+        waves, outliers = (random.Random(f"{seed} {service} {of}") for of in ("wave", "outlier"))
+        innovation = math.sqrt(1.0 - self.autocorrelation**2)
+        level, found = waves.gauss(0.0, 1.0), []
+        for number in range(self.runs):
+            if number:
+                level = self.autocorrelation * level + innovation * waves.gauss(0.0, 1.0)
+            drift = math.log1p(self.drift_pct / 100) * number / max(self.runs - 1, 1)
+            is_outlier = 100 * outliers.random() < self.outlier_pct
+            shift = math.log(self.outlier_factor) if is_outlier else 0.0
+            found.append(math.exp(level * self.variation_pct / 100 + drift + shift))
+        return tuple(found)
+
+
+def simulate_history(
+    scenario: Scenario,
+    seed: int,
+    history: SimulatedHistory,
+    store: RunStore,
+    *,
+    started_at: datetime | None = None,
+    labels: Mapping[str, str] | None = None,
+    on_run: Callable[[Run], None] | None = None,
+) -> tuple[str, ...]:
+    """Write run folders with every request; the same seed and beginning give the same measurements.
+
+    Parameters
+    ----------
+    started_at
+        Begin of the first run, aware; None: so that the last has just ended.
+    on_run
+        Called with each run when it is in the store.
+
+    Returns
+    -------
+    tuple of str
+        Run ids, oldest first.
+
+    Raises
+    ------
+    SettingsError
+        The scenario cannot be simulated.
+    ValueError
+        A change is for a service that is not called.
+    """
+    step = timedelta(seconds=(scenario.duration_s or 0.0) + PAUSE_S)
+    begin = started_at or datetime.now(UTC).replace(microsecond=0) - history.runs * step
+    names = services_of(scenario)
+    if unknown := history.changes.keys() - set(names):
+        raise ValueError(f"changes: {', '.join(sorted(unknown))}: not called here; called are {', '.join(names)}")
+    factors = {name: history.factors(name, seed) for name in names}
+    ids = []
+    for number in range(history.runs):
+        changes = {name: _change(history, name, number, factors[name][number]) for name in names}
+        at = begin + number * step
+        frame = simulate_requests(scenario, seed * 100_003 + number, started_at=at, changes=changes, run_to_run_pct=0.0)
+        told = {**(labels or {}), **({"changed": "yes"} if history.changes and number >= history.change_at else {})}
+        run = run_from_requests(frame, scenario=scenario.name, **told)
+        run = replace(run, tool=TOOL, profile=scenario.profile)
+        ids.append(store.add(run))
+        if on_run is not None:
+            on_run(run)
+    return tuple(ids)
+
+
+def _change(history: SimulatedHistory, name: str, number: int, factor: float) -> Change:
+    injected = history.changes.get(name, Change()) if number >= history.change_at else Change()
+    slower = 100.0 * ((1.0 + injected.slower_pct / 100.0) * factor - 1.0)
+    return replace(injected, slower_pct=slower)
+
+
+def simulate(
+    scenario: Scenario, seed: int, folder: Path, started_at: datetime, inject: Sequence[str] = ()
+) -> tuple[Path, ...]:
+    """Write simulated Locust result files; returns their paths, the normalised JSON last.
+
+    ``inject`` holds changes such as ``api_gateway:slower_pct=20``.
+    """
+    from perfkit.loadgen.demo_services import parse_changes
+    from perfkit.loadgen.simulate import simulate_files
+
+    written = simulate_files(scenario, seed, folder, started_at=started_at, changes=parse_changes(inject))
+    return (*written.files, written.metrics)
+
+
+def simulate_runs(
+    scenario: Scenario,
+    seed: int,
+    runs: int,
+    store: str,
+    started_at: datetime | None = None,
+    inject: Sequence[str] = (),
+    truth: Mapping[str, float] | None = None,
+) -> tuple[str, ...]:
+    """Write simulated run folders with every request into a store; returns their ids, oldest first.
+
+    ``truth`` holds what else is true of them, by the names of `SimulatedHistory`.
+    """
+    from perfkit.loadgen.demo_services import parse_changes
+    from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
+
+    given: dict[str, Any] = dict(truth or {})
+    history = SimulatedHistory(runs, changes=parse_changes(inject), **given)
+    return simulate_history(scenario, seed, history, RunStore(store), started_at=started_at)

@@ -1,0 +1,120 @@
+"""The numbers between the values of the runs and a verdict, kept with the finding that they led to.
+
+They are filled in where a judgement is made, so that whoever explains it later, from a result file too, computes
+nothing.  Logarithms are natural.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from perfkit.model.codec import Count, Share, Size
+
+
+@dataclass(frozen=True, slots=True)
+class LevelArithmetic:
+    """A latency or throughput on the logarithmic scale: how much runs scatter, and the t test.
+
+    Parameters
+    ----------
+    means
+        Mean log value of the baseline, or the logarithm of an absolute limit, and that of the candidate.
+    shift
+        The second mean less the first.
+    within_sd, measured
+        Standard deviation of a value within its run, and whether the runs measured it themselves.
+    prior_sd, prior_df, weight
+        What is expected of the scatter between runs, and the degrees of freedom that are left of it where the runs
+        contradict it.
+    squares, squares_df
+        Sums of squares around the mean of each side, or of the differences of pairs over the root of two.
+    history_squares, history_df
+        The same of earlier runs; zeros where none are used.
+    sd, df, floor_sd
+        Run-to-run standard deviation: ``sqrt((weight prior_sd^2 + squares + history_squares) / df)``, not below
+        ``floor_sd``, which the rounding of the source leaves.
+    runs
+        Numbers of runs n of which ``error = sd sqrt(sum(1/n))``.
+    error, quantile
+        Standard error of ``shift``, and the quantile of Student's t that makes the interval of it.
+    """
+
+    means: tuple[float, float]
+    shift: float
+    within_sd: Size
+    measured: bool
+    prior_sd: Size
+    prior_df: Size
+    weight: Size
+    squares: tuple[Size, ...]
+    squares_df: Size
+    history_squares: Size
+    history_df: Size
+    sd: Size
+    df: Size
+    runs: tuple[Count, ...]
+    error: Size
+    quantile: Size
+    floor_sd: Size = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.error > 0:
+            raise ValueError(f"error: must be above 0, got {self.error!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class RateArithmetic:
+    """An error rate: failed requests and requests of each side, and how much more runs scatter than chance allows.
+
+    Of an absolute limit both have the candidate's number only, and ``limit`` is the share that is allowed.
+    """
+
+    failed: tuple[Count, ...]
+    requests: tuple[Count, ...]
+    overdispersion: Size
+    df: Size
+    quantile: Size
+    limit: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What a verdict was computed from.
+
+    Parameters
+    ----------
+    baseline, candidate
+        Value of each run in the metric's unit, of pairs in their order; ``None`` where a run cannot say.
+    verdict
+        What these numbers come to by themselves; the finding's own differs where its warnings say why.
+    alpha, share, tests
+        The alarm budget of the whole comparison, the part of it that this judgement has, and how many judgements share
+        it; ``None`` and 0 under fixed limits.
+    paired
+        Whether the runs were compared pair by pair.
+    levels, rates
+        The arithmetic of the test; both ``None`` where fixed limits are compared, or nothing could be computed.
+    """
+
+    baseline: tuple[float | None, ...]
+    candidate: tuple[float | None, ...]
+    verdict: str
+    alpha: Share | None = None
+    share: Share | None = None
+    tests: Count = 0
+    paired: bool = False
+    levels: LevelArithmetic | None = None
+    rates: RateArithmetic | None = None
+
+    def __post_init__(self) -> None:
+        for side in ("baseline", "candidate"):
+            values = tuple(None if value is None else float(value) for value in getattr(self, side))
+            object.__setattr__(self, side, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = asdict(self)
+        for table in (plain, plain["levels"] or {}, plain["rates"] or {}):
+            table.update({name: list(value) for name, value in table.items() if isinstance(value, tuple)})
+        return plain

@@ -1,0 +1,126 @@
+"""The errors that perfkit raises on purpose.
+
+::
+
+    PerfkitError
+    ├── ReadError            a file or folder could not be read
+    │   └── UnknownFormat    no reader recognises it
+    ├── SettingsError        perfkit.toml or a policy file is wrong
+    │   └── UnsetVariable    it names an environment variable that is not set
+    ├── LoadError            load could not be run, or measured nothing
+    │   └── LoadStopped      its user stopped it
+    ├── StoreError           a run could not be stored or found
+    │   └── NotStored        the store has no run or scenario of the name that was given
+    ├── HistoryError         a history could not be looked at, or a commit not be searched for
+    ├── NotComparable        the two sides cannot be compared at all
+    ├── RenderError          a notebook or a report failed
+    └── MissingExtra         an optional package is not installed
+
+Every message says where, what is wrong, and what to do.  A wrong *argument* is a plain ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from types import TracebackType
+
+from perfkit.model.redaction import redact
+
+
+class PerfkitError(Exception):
+    """Anything perfkit reports to its user instead of a traceback; no secret is left in its text."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact(item) if isinstance(item, str) else item for item in arguments))
+
+
+class ReadError(PerfkitError):
+    """A file was recognised but cannot be read; names file and line."""
+
+
+class UnknownFormat(ReadError):
+    """No reader recognises the path."""
+
+
+class SettingsError(PerfkitError):
+    """A settings or policy file is wrong; names file and key."""
+
+
+class UnsetVariable(SettingsError):
+    """Settings name an environment variable that is not set here."""
+
+
+class LoadError(PerfkitError):
+    """Load could not be started or measured nothing."""
+
+
+class LoadStopped(LoadError):
+    """Load was stopped by a signal to this process before there was anything to judge."""
+
+
+class StoreError(PerfkitError):
+    """A run could not be written to or found in a store."""
+
+
+class NotStored(StoreError):
+    """A store has no run, or no scenario, of the name that was given; names the nearest."""
+
+
+class HistoryError(PerfkitError):
+    """The change points of a history, or the commit that they come of, could not be searched for."""
+
+
+class NotComparable(PerfkitError):
+    """There is nothing that both sides have in common."""
+
+
+class RenderError(PerfkitError):
+    """A notebook failed or a report could not be written."""
+
+
+class DeliveryError(PerfkitError):
+    """A message could not be delivered; names the server or the recipient, never a secret."""
+
+
+class MissingExtra(PerfkitError):
+    """An optional dependency is missing; names the extra that brings it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest known word, or nothing when none is near."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+_ACTIVITY = "perfkit: while "
+
+
+class Activity:
+    """What is being done, and on what: it stays with an exception that passes, for whoever reports it.
+
+    >>> try:
+    ...     with Activity("reading a.json"):
+    ...         {}["p95"]
+    ... except KeyError as error:
+    ...     activities_of(error)
+    ('while reading a.json',)
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if error is not None and not isinstance(error, PerfkitError):
+            error.add_note(f"{_ACTIVITY}{self._text}")
+
+
+def activities_of(error: BaseException) -> tuple[str, ...]:
+    """What was being done when an exception was raised, innermost first; empty where nobody said."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return tuple(note.removeprefix("perfkit: ") for note in notes if note.startswith(_ACTIVITY))

@@ -1,0 +1,72 @@
+"""How perfkit was installed here, and the command that adds one of its extras to just that installation.
+
+perfkit is in no package index: a command that fetches the name ``perfkit`` from one would install whatever somebody
+registered there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from perfkit.model.redaction import public_url
+
+
+def extra_advice(extra: str) -> str:
+    """What to do where a package of an extra is missing: its name, and the command for this installation."""
+    command = extra_command(extra)
+    return f"install perfkit with the extra `{extra}`{f': {command}' if command else ''}"
+
+
+def extra_command(extra: str) -> str:
+    """The command that installs an extra as perfkit itself was installed; empty where perfkit was not installed.
+
+    From an editable checkout, a folder, a wheel or a version control system it names that source again.  Where the
+    source is not on record (a wheel that was found in a folder of wheels), it names the packages of the extra.
+    """
+    try:
+        distribution = metadata.distribution("perfkit")
+    except metadata.PackageNotFoundError:
+        return ""
+    words = _source(distribution.read_text("direct_url.json"), extra) or _packages(distribution.requires or [], extra)
+    return shlex.join([*_installer(), *words]) if words else ""
+
+
+def _installer() -> list[str]:
+    if importlib.util.find_spec("pip") is not None:
+        return ["pip", "install"]
+    return ["uv", "pip", "install", "--python", sys.executable]
+
+
+def _source(record: str | None, extra: str) -> list[str]:
+    """What pip is to be given, from the record of PEP 610; nothing where there is no such record."""
+    try:
+        origin = json.loads(record) if record else {}
+        url = origin["url"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    if "dir_info" in origin:
+        return [*(["-e"] if origin["dir_info"].get("editable") else []), f"{_path(url)}[{extra}]"]
+    if "vcs_info" in origin:
+        what = origin["vcs_info"]
+        at = what.get("requested_revision") or what.get("commit_id")
+        return [f"perfkit[{extra}] @ {what['vcs']}+{public_url(url)}{f'@{at}' if at else ''}"]
+    if url.startswith("file:"):
+        return [f"{_path(url)}[{extra}]"]
+    return [f"perfkit[{extra}] @ {public_url(url)}"]
+
+
+def _path(url: str) -> str:
+    return str(Path(unquote(urlsplit(url).path)))
+
+
+def _packages(requirements: list[str], extra: str) -> list[str]:
+    """The packages of an extra, with their versions, from the metadata of the installed perfkit."""
+    marker = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
+    return [text.partition(";")[0].strip() for text in requirements if marker.search(text)]

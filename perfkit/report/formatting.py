@@ -1,0 +1,296 @@
+"""One look and one way to write a number, for charts, tables, the terminal and Markdown alike.
+
+Colours were chosen to stay apart under the common colour-vision deficiencies and to have a contrast of at least 3:1 on
+white and on the report's dark page; a verdict always has a symbol as well, never colour alone.  Importing this module
+is cheap: it needs no plotting library.
+
+A course as one line of text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from perfkit.model.records import Finding, Metric, Verdict
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+MOST_POINTS = 60
+GAP = "·"  # a run without a value
+
+
+def sparkline(values: Sequence[float | None]) -> tuple[str, float, float, int]:
+    """The newest values as blocks, with the lowest and highest of them and their number; empty where there is none.
+
+    >>> sparkline([1.0, None, 2.0, 3.0])
+    ('▁·▅█', 1.0, 3.0, 4)
+    """
+    newest = list(values[-MOST_POINTS:])
+    known = [value for value in newest if value is not None]
+    if not known:
+        return "", 0.0, 0.0, 0
+    low, high = min(known), max(known)
+    step = (high - low) / (len(BLOCKS) - 1)
+    drawn = "".join(GAP if one is None else BLOCKS[round((one - low) / step) if step else 0] for one in newest)
+    return drawn, low, high, len(newest)
+
+
+UNKNOWN = "~"
+"""What is printed where a number cannot be said."""
+
+BASELINE_COLOUR = "#7f8b9b"
+CANDIDATE_COLOUR = "#2b7fd4"
+TOLERANCE_COLOUR = "#b8860b"
+NEUTRAL_COLOUR = "#7c7c7c"
+GRID_COLOUR = "rgba(128,136,150,0.22)"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+
+VERDICT_COLOURS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.REGRESSION: "#d1480a",
+        Verdict.IMPROVEMENT: "#0b8f6b",
+        Verdict.NO_CHANGE: "#5f7d95",
+        Verdict.INCONCLUSIVE: "#a8760c",
+        Verdict.INVALID: "#8b5fbf",
+    }
+)
+VERDICT_SYMBOLS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.REGRESSION: "✗",
+        Verdict.IMPROVEMENT: "★",
+        Verdict.NO_CHANGE: "✓",
+        Verdict.INCONCLUSIVE: "?",
+        Verdict.INVALID: "⊘",
+    }
+)
+VERDICT_MARKERS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.REGRESSION: "x",
+        Verdict.IMPROVEMENT: "star",
+        Verdict.NO_CHANGE: "circle",
+        Verdict.INCONCLUSIVE: "diamond-open",
+        Verdict.INVALID: "circle-x-open",
+    }
+)
+VERDICT_WORDS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.REGRESSION: "regression",
+        Verdict.IMPROVEMENT: "improvement",
+        Verdict.NO_CHANGE: "no regression",  # what is shown is one-sided: not worse than is accepted
+        Verdict.INCONCLUSIVE: "inconclusive",
+        Verdict.INVALID: "invalid",
+    }
+)
+SHORT_METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        Metric.AVG.value: "average",
+        Metric.P50.value: "median",
+        Metric.P95.value: "p95",
+        Metric.P99.value: "p99",
+        Metric.P999.value: "p99.9",
+        Metric.ERROR_RATE.value: "errors",
+        Metric.RPS.value: "rps",
+    }
+)
+"""What fits beside an axis on a telephone."""
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Symbol and word: ``✗ regression``."""
+    return f"{VERDICT_SYMBOLS[verdict]} {VERDICT_WORDS[verdict]}"
+
+
+def likely_direction(worse: int, low: float | None, high: float | None) -> str:
+    """``worse`` or ``better`` where an interval leaves out zero; else empty.  ``worse`` is +1 where more is worse.
+
+    >>> [likely_direction(1, *interval) for interval in ((0.5, 2.0), (-3.0, -1.0), (-1.0, 1.0), (None, None))]
+    ['worse', 'better', '', '']
+    """
+    rises, falls = low is not None and low > 0, high is not None and high < 0
+    return ("worse" if rises == (worse > 0) else "better") if rises != falls else ""
+
+
+def finding_word(finding: Finding) -> str:
+    """The verdict of a row, in words that its interval bears out: ``no regression, likely better``.
+
+    A change beyond chance is named where it is not called: short of its part of the alarm budget, or of the tolerance.
+    """
+    word = VERDICT_WORDS[finding.verdict]
+    if finding.objective:
+        return "limit kept" if finding.verdict is Verdict.NO_CHANGE else word
+    judged = finding.arithmetic is None or finding.arithmetic.verdict == finding.verdict
+    if finding.verdict not in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE) or not judged:
+        return word
+    direction = likely_direction(Metric(finding.metric).worse, finding.ci_low, finding.ci_high)
+    return f"{word}, likely {direction}" if direction else word
+
+
+def finding_text(finding: Finding) -> str:
+    """Symbol and `finding_word`."""
+    return f"{VERDICT_SYMBOLS[finding.verdict]} {finding_word(finding)}"
+
+
+def format_number(value: float) -> str:
+    """At least three significant digits, no exponent: ``0.0331 3.31 33.1 331 33,100``.
+
+    >>> [format_number(x) for x in (0, 0.0331, 3.314, 33.14, 331.4, 33140.0, float("inf"))]
+    ['0', '0.0331', '3.31', '33.1', '331', '33,140', '∞']
+    """
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    digits = max(0, min(9, 2 - math.floor(math.log10(abs(value)) + 1e-12)))
+    return f"{value:,.{digits}f}"
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """A metric's value with its unit: ``147 ms``, ``0.33 %``, ``50.0/s``; ``~`` when unknown.
+
+    >>> format_value("p95_latency_ms", 147.2), format_value("error_rate_pct", 0.3333), format_value("rps", 50.0)
+    ('147 ms', '0.333 %', '50.0/s')
+    """
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    unit = Metric(metric).unit
+    return f"{format_number(value)}/s" if unit == "1/s" else f"{format_number(value)} {unit}"
+
+
+def format_signed(value: float | None, unit: str) -> str:
+    """A change as a bare number: one decimal for percent (none from 100 on), two for percentage points.
+
+    >>> [format_signed(x, "%") for x in (20.34, -0.04, 203.03, float("inf"), None)], format_signed(0.451, "pp")
+    (['+20.3', '0.0', '+203', '+∞', '~'], '+0.45')
+    """
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    if math.isinf(value):
+        return "+∞" if value > 0 else "-∞"
+    digits = 2 if unit == "pp" else 0 if abs(value) >= 99.95 else 1
+    text = f"{value:+,.{digits}f}"
+    return text[1:] if float(text.replace(",", "")) == 0 else text
+
+
+def format_change(finding: Finding) -> str:
+    """The change of a finding: ``+20.3 %``, ``+0.45 pp``, ``+∞ % (from zero)``; ``~`` when unknown."""
+    text = format_signed(finding.change, finding.change_unit)
+    if text == UNKNOWN:
+        return text
+    return f"{text} {finding.change_unit}{' (from zero)' if text.endswith('∞') else ''}"
+
+
+def format_interval(finding: Finding) -> str:
+    """The interval of a finding in its change unit: ``[+18.2, +22.1]``; ``~`` when there is none."""
+    if finding.ci_low is None or finding.ci_high is None:
+        return UNKNOWN
+    low, high = (format_signed(bound, finding.change_unit) for bound in (finding.ci_low, finding.ci_high))
+    return f"[{low}, {high}]"
+
+
+def format_p(value: float | None) -> str:
+    """A probability: ``0.034``, ``<0.0001``; ``~`` when there is none."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    return "<0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+# GitHub's runner obeys "::name ...::" where a line begins, be it one that was wrapped there, and "##[name]" anywhere
+_WORKFLOW_COMMAND = re.compile(r"(?<!\S):(?=:[A-Za-z])|##(?=\[)")
+
+
+def clean(text: object) -> str:
+    """A text from outside on one line, without control, bidirectional and other invisible characters.
+
+    No runner of workflows takes a part of it for a command.
+
+    >>> clean("::error::x\\r\\n##[add-mask]x  std::sort")
+    ': :error::x ## [add-mask]x std::sort'
+    """
+    line = _on_one_line(str(text))
+    return _WORKFLOW_COMMAND.sub(lambda found: f"{found[0]} ", line) if "::" in line or "##[" in line else line
+
+
+def _on_one_line(plain: str) -> str:
+    if plain.isprintable():  # nearly always: 100 times as quick, and the same
+        return " ".join(plain.split())
+    visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in plain)
+    return " ".join("".join(c for c in visible if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn")).split())
+
+
+def shorten(text: object, limit: int = 40) -> str:
+    """`clean`, with the middle left out when longer than ``limit`` characters: the ends of a URL tell it apart."""
+    name = clean(text)
+    tail = limit // 3
+    return name if len(name) <= limit else f"{name[: limit - tail - 1]}…{name[len(name) - tail :]}"
+
+
+def label(text: object, limit: int = 40) -> str:
+    """A name from outside, made harmless for plotly.
+
+    plotly reads a subset of HTML in every text it draws, and ``%{...}`` in hover templates; both are written as
+    character references here, which plotly turns back into the characters themselves.
+
+    >>> label("<b>GET</b> /a&b")
+    '&lt;b&gt;GET&lt;/b&gt; /a&amp;b'
+    """
+    escaped = shorten(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("{", "&#123;").replace("$", "&#36;")
+
+
+def layout(height: int, alt: str, **extra: Any) -> dict[str, Any]:
+    """The common layout of a chart.
+
+    ``alt`` says in words what the chart shows; the report reads it to people who cannot see the chart.  Backgrounds are
+    transparent and greys are half-transparent, so that the chart sits on a light and on a dark page alike.
+    """
+    return {
+        "height": height,
+        "autosize": True,
+        "meta": {"alt": alt},
+        "template": template(),
+        **extra,
+    }
+
+
+def template() -> dict[str, Any]:
+    """The plotly template of every chart."""
+    axis = {
+        "gridcolor": GRID_COLOUR,
+        "linecolor": GRID_COLOUR,
+        "zerolinecolor": "rgba(128,136,150,0.55)",
+        "zerolinewidth": 1,
+        "ticks": "",
+        "title": {"font": {"size": 12}, "standoff": 8},
+        "tickfont": {"size": 11},
+        "automargin": True,
+    }
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 12, "color": "#747b86"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 56, "r": 12, "t": 34, "b": 44},
+            "hovermode": "closest",
+            "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}, "namelength": -1},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "font": {"size": 12},
+                "itemwidth": 30,
+                "itemclick": False,
+                "itemdoubleclick": False,
+            },
+            "xaxis": axis,
+            "yaxis": axis,
+            "annotationdefaults": {"showarrow": False},
+        }
+    }

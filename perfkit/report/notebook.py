@@ -1,0 +1,357 @@
+"""Notebooks as functions: checked parameters in, an executed notebook, a report and a result out.
+
+An executed notebook as one HTML file that opens offline and asks nobody for anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbconvert import HTMLExporter
+from traitlets.config import Config
+
+import perfkit
+from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
+from perfkit.model.files import write_whole
+from perfkit.model.redaction import mask, redact, redact_document, redact_files
+from perfkit.report.formatting import clean
+from perfkit.report.html import PLOTLY
+from perfkit.runs.backends import credentials_for_children
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+_DRAWN = 'class="pk-plot"'
+_SCRIPT = "<!-- plotly.js -->"
+
+
+def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Mapping[str, Any]) -> str:
+    """The report: code hidden, charts drawn by one embedded plotly.js, no link to anywhere.
+
+    Raises
+    ------
+    RenderError
+        The page has fewer or more charts than the notebook: nbconvert drops what it cannot show without an error.
+    """
+    question = _question(notebook)
+    name = clean(title) if title else ""
+    page = {
+        "kind": kind,
+        "title": f"{name} – {question}" if name else question,
+        "name": name,
+        "facts": _facts(result),
+        "language": "en",
+    }
+    priority = [PLOTLY, "text/html", "text/markdown", "text/plain"]
+    exporter = HTMLExporter(
+        config=Config({"NbConvertBase": {"display_data_priority": priority}}),
+        template_name="report",
+        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
+        exclude_anchor_links=True,
+    )
+    exporter.environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    html, _ = exporter.from_notebook_node(notebook, resources={"perfkit": page})
+    expected, drawn = count_charts(notebook), html.count(_DRAWN)
+    if drawn != expected:
+        raise RenderError(f"notebook {kind}: has {expected} charts, but {drawn} reached the report; none may be lost")
+    if html.count(_SCRIPT) != 1:
+        raise RenderError("the report template must have one place for plotly.js")
+    # Put in last: nbconvert parses the whole page once more, and need not parse 5 MB of script.
+    whole: str = html.replace(_SCRIPT, f"<script>{_plotly_js()}</script>")
+    return whole
+
+
+def count_charts(notebook: NotebookNode) -> int:
+    """Charts among the outputs of a notebook."""
+    return sum(PLOTLY in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def _question(notebook: NotebookNode) -> str:
+    headings = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
+    return next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
+
+
+def _facts(result: Mapping[str, Any]) -> list[str]:
+    facts = [f"perfkit {perfkit.__version__}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
+    if "rule" in result:
+        facts.append(f"rule {result['rule']}")
+    if result.get("rule") == "evidence":
+        facts.append(f"alpha {result['alpha']:g}")
+    return facts
+
+
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script
+
+
+KINDS = ("baseline", "compare", "capacity", "trend")
+_PARAMETERS = "parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a report lies: its folder, and the three files in it."""
+
+    folder: Path
+    html: Path
+    notebook: Path
+    result: Path
+
+
+def prepare_notebook() -> None:
+    """Make plotly hand its charts to the front end as data.
+
+    JupyterLab draws them itself; the report's template draws them with one embedded plotly.js.  What plotly
+    chooses inside papermill is a renderer whose charts nbconvert drops.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None:
+        formatter = shell.display_formatter.ipython_display_formatter
+        formatter.for_type_by_name("plotly.graph_objs._figure", "Figure", _show_chart)
+
+
+def _show_chart(figure: Any) -> None:
+    # plotly's own renderer of this kind first imports nbformat, for its version number: 0.5 to 2 s per notebook.
+    from IPython.display import publish_display_data
+
+    bundle = {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
+    publish_display_data(bundle)  # type: ignore[no-untyped-call]
+
+
+def write_result(result: Any, path: str | Path) -> None:
+    """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
+    document = result if isinstance(result, Mapping) else result.to_dict()
+    text = json.dumps(redact_document(_finite(document)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(Path(path), text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def run_report(
+    kind: str,
+    parameters: Mapping[str, object],
+    *,
+    reports_dir: Path,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Execute a notebook and write ``reports_dir/<utc>-<kind>/{report.html, executed.ipynb, result.json}``.
+
+    Parameters
+    ----------
+    kind
+        ``baseline``, ``compare``, ``capacity`` or ``trend``: the name of the notebook.
+    parameters
+        Values for names that the notebook's ``parameters`` cell declares: text, numbers, booleans, ``None``, paths; a
+        list of paths becomes one text with a line each.
+    progress
+        Called with a few words at each stage.
+
+    Raises
+    ------
+    SettingsError
+        A parameter is not declared by the notebook, or is of a kind that a notebook cannot take.
+    RenderError
+        There is no such notebook, a cell failed, or a chart was lost.  When a cell failed, ``executed.ipynb`` is kept.
+    """
+    source = find_notebook(kind)
+    say = progress or (lambda _: None)
+    notebook = _read(source)
+    values = _checked(kind, declared_parameters(notebook, source.name), parameters)
+    folder = new_folder(Path(reports_dir), kind)
+    report = Report(folder, folder / "report.html", folder / "executed.ipynb", folder / "result.json")
+    values = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
+    values["result"] = str(report.result.absolute())
+    try:
+        with Activity(f"executing the notebook {kind} in {folder}"):
+            executed = _execute(notebook, kind, report, values, say)
+    finally:
+        redact_files(folder)
+    say("writing the report")
+    if not report.result.is_file():
+        raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
+    pass
+
+    result = json.loads(report.result.read_text("utf-8"))
+    html = export_html(executed, kind=kind, title=values.get("title"), result=result)
+    try:
+        write_whole(report.html, mask(html))
+    except OSError as error:
+        raise RenderError(f"{report.html}: cannot be written: {error.strerror}; the rest is in {folder}") from error
+    return report
+
+
+def find_notebook(kind: str) -> Path:
+    """The notebook inside the installed package, else in the checkout."""
+    if kind not in KINDS:
+        raise RenderError(f"there is no notebook {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if (folder / f"{kind}.ipynb").is_file():
+            return folder / f"{kind}.ipynb"
+    raise RenderError(f"notebook {kind}.ipynb is missing from this installation; install perfkit again")
+
+
+def _read(path: Path) -> NotebookNode:
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def declared_parameters(notebook: NotebookNode, name: str) -> tuple[str, ...]:
+    """The names that the cell tagged ``parameters`` assigns, in order."""
+    cells = [cell for cell in notebook.cells if _PARAMETERS in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise RenderError(f"{name}: has {len(cells)} cells tagged {_PARAMETERS!r}; it must have one")
+    targets: list[ast.expr] = []
+    for node in ast.parse(cells[0].source).body:
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets.append(node.target)
+    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _checked(kind: str, declared: tuple[str, ...], parameters: Mapping[str, object]) -> dict[str, Any]:
+    # papermill runs on with its defaults after a misspelt name, so names are checked here.
+    for name in parameters:
+        if name not in declared:
+            known = ", ".join(declared)
+            nearest = did_you_mean(name, declared)
+            raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{nearest}; known are {known}")
+    return {name: _plain(kind, name, value) for name, value in parameters.items()}
+
+
+def _plain(kind: str, name: str, value: object) -> str | float | bool | None:
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str | Path) for item in value):
+        return "\n".join(str(item) for item in value)
+    raise SettingsError(
+        f"notebook {kind}: parameter {name} must be text, a number, true or false, nothing, or a list of paths, "
+        f"got {type(value).__name__}"
+    )
+
+
+def new_folder(reports: Path, kind: str) -> Path:
+    """A folder of our own, also when two reports start in the same second."""
+    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{kind}"
+    for attempt in range(1, 1000):
+        folder = reports / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise RenderError(f"{reports}: is not a folder; name another one for the reports") from None
+        except OSError as error:
+            raise RenderError(f"{folder}: cannot be created: {error.strerror}") from error
+        else:
+            return folder
+    raise RenderError(f"{reports}: a thousand reports began in one second")
+
+
+def _execute(
+    notebook: NotebookNode, kind: str, report: Report, values: Mapping[str, Any], say: Callable[[str], None]
+) -> NotebookNode:
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    say(f"executing the notebook {kind}: {total} cells")
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+
+    # The exporter takes as long to import as a small notebook to run: do both at once.
+    threading.Thread(target=import_module, args=("perfkit.report.notebook",), daemon=True).start()
+    running: list[NotebookNode] = []
+    try:
+        executed: NotebookNode = papermill.execute_notebook(
+            notebook,
+            None,  # papermill would write outputs as they are: what is kept is redacted before it is written
+            parameters=dict(values),
+            kernel_name="python3",
+            kernel_manager_class=_current_interpreter(),
+            progress_bar=False,
+            # Saving checks the whole notebook against its schema: twice per cell that is a second for nothing.
+            request_save_on_cell_execute=False,
+            on_notebook_start=lambda notebook: running.append(notebook),
+        )
+    except PapermillExecutionError as error:
+        _keep(running[-1], report.notebook)
+        raise RenderError(_failure(notebook, kind, report, error)) from error
+    except OSError as error:
+        raise RenderError(f"{report.folder}: the notebook cannot be executed: {error.strerror or error}") from error
+    except (PapermillException, DeadKernelError, RuntimeError) as error:
+        text = str(error).strip() or type(error).__name__
+        last = text.splitlines()[-1]
+        _keep(running[-1] if running else notebook, report.notebook)
+        raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
+    _keep(executed, report.notebook)
+    return executed
+
+
+def _keep(notebook: NotebookNode, path: Path) -> None:
+    """Write an executed notebook without secrets, whole or not at all."""
+    import nbformat
+
+    try:
+        write_whole(path, redact(nbformat.writes(notebook)))
+    except OSError as error:
+        raise RenderError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _current_interpreter() -> type[Any]:
+    """A kernel manager that starts *this* interpreter, whatever kernels are or are not installed.
+
+    A kernel spec named ``python3`` in a user's home may belong to another environment, which has no perfkit.
+    """
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
+            # No history file: two reports at once would wait for one another's lock.
+            spec = get_kernel_dict(extra_arguments=["--HistoryManager.enabled=False", "--log-level=CRITICAL"])
+            # The notebook, which is kept, gets public addresses; what opens them stands in no file.
+            return KernelSpec(resource_dir=RESOURCES, env=credentials_for_children(), **spec)
+
+    class ThisKernel(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(kernel_spec_manager=ThisInterpreter(), **options)
+
+    return ThisKernel
+
+
+def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> str:
+    """Which cell failed, under which heading, and the last line of what it said."""
+    source = str(error.source).strip()
+    first = next((line for line in source.splitlines() if line.strip()), "")
+    place = next((i for i, cell in enumerate(notebook.cells) if cell.source.strip() == source), None)
+    before = notebook.cells[: place or 0]
+    headings = [line.lstrip("# ") for cell in before for line in cell.source.splitlines() if line.startswith("#")]
+    under = f' under "{headings[-1]}"' if place is not None and headings and before else ""
+    last = [line for line in str(error.evalue).splitlines() if line.strip()]
+    what = f"{error.ename}: {last[-1].strip()}" if last else str(error.ename)
+    number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
+    kept = "The executed notebook is kept" if report.notebook.is_file() else "The executed notebook could not be kept"
+    return f"notebook {kind}, {number}{under} ({first}): {what}. {kept}: {report.notebook}"

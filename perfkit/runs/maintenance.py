@@ -1,0 +1,599 @@
+"""What a store may forget: requests first, whole runs last, runs of baselines never.
+
+Ages and sizes as people write and read them.
+
+All runs as one table, for other tools: one row per run and service.
+
+Is a run still what was written?  Its hashes are computed again and held against its seal.
+
+Copy the runs of one store into another: what is there already stays, what was interrupted is taken up again.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.model.codec import read_json
+from perfkit.model.errors import ReadError, StoreError
+from perfkit.model.records import Metric, Run
+from perfkit.model.redaction import redact_bytes
+from perfkit.model.serialization import Seal, dump_json, parse_run, read_stored
+from perfkit.runs.backends import HIDDEN, Parcel
+from perfkit.runs.index import ERROR
+from perfkit.runs.redacted import exposed_runs, redact_run
+from perfkit.runs.run_folder import (
+    DOCUMENT,
+    DROPPED,
+    QUARANTINE,
+    RECORDING,
+    REQUESTS,
+    candidate_ids,
+    check_requests,
+    dropped_note,
+    is_sealed,
+    read_requests,
+    renamed,
+    run_document,
+)
+from perfkit.runs.store import RUN_ID, RunStore
+from perfkit.runs.validity import misdated
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0, "y": 365.25}
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def parse_age(text: str) -> timedelta:
+    """``90d``, ``12w``, ``2y`` or ``36h``; ``ValueError`` for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hdwy])\s*", text.lower())
+    if match is None or not float(match[1]):
+        raise ValueError(f"expected an age such as 90d, 12w, 2y or 36h, got {text!r}")
+    try:
+        return timedelta(days=float(match[1]) * _DAYS[match[2]])
+    except OverflowError as error:
+        raise ValueError(f"expected an age of at most 2,700,000 years, got {text!r}") from error
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``500MB`` or ``20 GB``, in powers of ten; ``ValueError`` for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?b)\s*", text.lower())
+    if match is None:
+        raise ValueError(f"expected a size such as 500MB or 20GB, got {text!r}")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def size_text(size: int) -> str:
+    """``3.4 MB``: three digits at most, in powers of ten."""
+    for unit, of in reversed(_BYTES.items()):
+        if size >= of and of > 1:
+            return f"{size / of:.3g} {unit.upper() if unit != 'kb' else 'kB'}"
+    return f"{size} B"
+
+
+FORMATS = ("csv", "parquet", "json")
+RUN_PARTS = ("id", "scenario", "started_at", "duration_s", "users", "tool", "commit", "branch", "valid", "quarantined")
+
+_TEXTS = ("id", "scenario", "tool", "commit", "branch", "service")
+_FORMULA = re.compile(r"^(?=[=+@\t\r-])")  # owasp.org/www-community/attacks/CSV_Injection
+
+
+def measurements(store: RunStore, run_ids: Collection[str]) -> pd.DataFrame:
+    """One row per run and service, runs oldest first: what the run was, counts, every metric, and its standard error.
+
+    Standard errors (``NAME_se``) are within the run, in the metric's unit.  What a run cannot say is missing.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = store.index().table
+    wanted = set(run_ids)
+    table = table.filter(
+        pa.array([run_id in wanted for run_id in table["id"].to_pylist()], pa.bool_())
+    ).combine_chunks()
+    runs = pc.list_parent_indices(table["service_service"])
+    set_aside = store.quarantined()
+    table = table.append_column(
+        "quarantined", pa.array([name in set_aside for name in table["id"].to_pylist()], pa.bool_())
+    )
+    frame: pd.DataFrame = table.select(RUN_PARTS).take(runs).to_pandas()
+    lists = {"service": "service_service", "count": "service_count", "failures": "service_failed"}
+    lists |= {name: f"service_{name}" for metric in Metric for name in (metric.value, f"{metric.value}{ERROR}")}
+    return frame.assign(**{title: _flat(table, name) for title, name in lists.items()})
+
+
+def _flat(table: pa.Table, name: str) -> pd.Series:
+    import pyarrow.compute as pc
+
+    flat: pd.Series = pc.list_flatten(table[name]).to_pandas()
+    return flat
+
+
+def exported(frame: pd.DataFrame, format_: str) -> bytes:
+    """A table as CSV, Parquet or JSON (a list of objects); times are ISO 8601, what is missing is empty or null.
+
+    In CSV, a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    if format_ == "parquet":
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    if format_ == "json":
+        plain = frame.astype(object).where(frame.notna(), None)
+        rows = plain.to_dict("records")
+        times = (row["started_at"] for row in rows)
+        return dump_json(
+            [{**row, "started_at": time and time.isoformat()} for row, time in zip(rows, times, strict=True)]
+        ).encode()
+    if format_ == "csv":
+        safe = frame.assign(**{name: frame[name].str.replace(_FORMULA, "'", regex=True) for name in _TEXTS})
+        return safe.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z").encode()
+    raise ValueError(f"format: must be one of {', '.join(FORMATS)}, got {format_!r}")
+
+
+MISSING = f"{REQUESTS} is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What is wrong with a stored run (nothing, when it is whole), and what is worth knowing."""
+
+    run_id: str
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def verify_run(store: RunStore, run_id: str) -> Verified:
+    """Recompute the hashes of a run."""
+    with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
+        folder = store.folder / run_id if store.folder is not None else Path(name)
+        try:
+            content = store.place.read(run_document(run_id))
+            if store.folder is None:
+                _fetch(store, run_id, folder)
+            found = verify_folder(run_id, content, folder)
+        except OSError as error:
+            return Verified(run_id, (f"cannot be read: {error.strerror or error}",))
+    if not store.place.keeps_requests:
+        kept = tuple(problem for problem in found.problems if problem != MISSING)
+        return Verified(run_id, kept, found.notes)
+    return found
+
+
+def with_notes(store: RunStore, every: Sequence[Verified], *, others: bool) -> list[Verified]:
+    """The same, with what is wrong with the notes on these runs; ``others``: with notes on runs that are gone too."""
+    damaged = store.damaged_notes()
+    names = {item.run_id for item in every}
+    gone = [Verified(run_id) for run_id in damaged if others and run_id not in names]
+    return [
+        replace(item, problems=(*item.problems, f"stays set aside: its note cannot be read: {damaged[item.run_id]}"))
+        if item.run_id in damaged
+        else item
+        for item in (*every, *gone)
+    ]
+
+
+def _fetch(store: RunStore, run_id: str, folder: Path) -> None:
+    for name in store.place.inside(run_id):
+        if name in (REQUESTS, DROPPED):
+            store.place.fetch(f"{run_id}/{name}", folder / name)
+
+
+def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
+    """The same of a document and of the other files of its run in a local folder."""
+    try:
+        stored = read_stored(content, DOCUMENT)
+    except ReadError as error:
+        return Verified(run_id, (str(error),))
+    run, seal = stored.run, stored.seal
+    problems, notes = [], []
+    if seal is None:
+        notes.append("has no seal: an earlier perfkit wrote it, and changes of its summary cannot be told")
+    elif stored.changed:
+        problems.append(f"{DOCUMENT} was changed after it was written")
+    if date := misdated(run.started_at, datetime.now(UTC)):
+        notes.append(f"is {date}: a clock was wrong, and it is never taken for the newest of its history")
+    if run.id != run_id:
+        notes.append(f"calls itself {run.id}: the folder was renamed or copied")
+    problems += _requests(folder, seal, run)
+    if (folder / DROPPED).is_file():
+        notes.append("its requests were dropped")
+    return Verified(run_id, tuple(problems), tuple(notes))
+
+
+def _requests(folder: Path, seal: Seal | None, run: Run) -> Iterator[str]:
+    file = folder / REQUESTS
+    if not file.is_file():
+        if seal is not None and seal.requests and not (folder / DROPPED).is_file():
+            yield MISSING
+        return
+    try:
+        read_requests(file, run, seal) if seal is None else check_requests(file, run, seal)
+    except ReadError as error:
+        yield str(error).replace(f"{file}: ", f"{REQUESTS} ", 1)
+
+
+AT_ONCE = 8  # runs under way; most of the time is spent waiting for a server
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # where a copy is put, not whence it comes
+ONE_COMMIT = 200  # runs that a git branch takes in one commit
+OnRun = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What a copy did: ids as they are in the destination, and why some runs were not copied."""
+
+    copied: tuple[str, ...]
+    present: int
+    refused: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    source: RunStore
+    destination: RunStore
+
+
+def missing_runs(source: RunStore, destination: RunStore) -> list[tuple[str, str]]:
+    """Runs (id, identity) that only the source holds, oldest first."""
+    known = set(destination.index().table["identity"].to_pylist())
+    rows = source.index().table.select(["id", "identity"]).to_pylist()
+    return [(row["id"], row["identity"]) for row in rows if row["identity"] not in known]
+
+
+def sync(source: RunStore, destination: RunStore, on_run: OnRun | None = None) -> Synced:
+    """Copy every run that the destination lacks; each is verified before it leaves and after it has arrived.
+
+    A run that is damaged, or cannot be read, is refused and hinders no other.  Runs stay under their ids unless another
+    run has the id there.  Notes of quarantine come along.  ``on_run`` is called with the number of runs done and the
+    number of all.
+
+    Raises
+    ------
+    StoreError
+        A store could not be reached or written; what was copied before stays, and the next call goes on from there.
+    """
+    stores = _Stores(source, destination)
+    wanted = missing_runs(source, destination)
+    size = 1 if destination.place.keeps_requests else ONE_COMMIT
+    batches = [wanted[begin : begin + size] for begin in range(0, len(wanted), size)]
+    tell, done = threading.Lock(), 0
+
+    def copy(batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+        nonlocal done
+        found = _copied(stores, batch)
+        with tell:
+            done += len(batch)
+            if on_run is not None:
+                on_run(done, len(wanted))
+        return found
+
+    with ThreadPoolExecutor(AT_ONCE if size == 1 else 1) as pool:
+        found = [item for batch in pool.map(copy, batches) for item in batch]
+    names = {old: new for old, new, _ in found if new}
+    _copy_notes(stores, names)
+    refused = [(old, why) for old, new, why in found if not new]
+    refused += [(name, why) for name, why in source.broken().items()]
+    return Synced(tuple(names.values()), len(source.index().table) - len(wanted), tuple(refused))
+
+
+def _copied(stores: _Stores, batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Of each run: its id, its id in the destination (empty when it was refused), and why."""
+    try:
+        with stores.destination.place.staging() as top:
+            fetched = [(run_id, mark, _whats_wrong(stores, run_id, top / run_id)) for run_id, mark in batch]
+            good = [Parcel(top / run_id, run_id, mark) for run_id, mark, why in fetched if not why]
+            sums = {parcel.run_id: _contents(parcel.folder) for parcel in good}
+            published = stores.destination.place.publish(good) if good else []
+            names = {}
+            for parcel, is_new in zip(good, published, strict=True):
+                names[parcel.run_id] = parcel.run_id if is_new else _under_another_id(stores, parcel)
+            _check_arrival(stores, {names[run_id]: sent for run_id, sent in sums.items()})
+    except OSError as error:
+        what = batch[0][0] if len(batch) == 1 else f"{len(batch)} runs"
+        way = f"{stores.source.url} -> {stores.destination.url}"
+        raise StoreError(f"{way}: {what} could not be copied: {error.strerror or error}") from error
+    return [(run_id, names.get(run_id, ""), why) for run_id, _, why in fetched]
+
+
+def _whats_wrong(stores: _Stores, run_id: str, folder: Path) -> str:
+    """Bring a run's files here; what is wrong with them, or nothing."""
+    try:
+        return _fetched(stores, run_id, folder)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        return f"cannot be read: {error.strerror or error}"
+
+
+def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
+    place = stores.source.place
+    folder.mkdir(parents=True)
+    content = place.read(run_document(run_id))
+    names = [name for name in place.inside(run_id) if name != DOCUMENT and not name.startswith(HIDDEN)]
+    for name in names if stores.destination.place.keeps_requests else []:
+        place.fetch(f"{run_id}/{name}", folder / name)
+    (folder / DOCUMENT).write_bytes(content)
+    problems = verify_folder(run_id, content, folder).problems
+    if not (stores.destination.place.keeps_requests and place.keeps_requests):
+        if MISSING in problems and stores.destination.place.keeps_requests:
+            (folder / DROPPED).write_bytes(dropped_note(f"{stores.source.url} keeps summaries alone"))
+        problems = tuple(problem for problem in problems if problem != MISSING)
+    return "; ".join(problems) or _exposed(folder)
+
+
+def _exposed(folder: Path) -> str:
+    """Take the secrets out of a run of an earlier perfkit before it goes anywhere; why it must not go, or nothing.
+
+    Other requests would be another run, which the next copy would not know again.
+    """
+    here = RunStore(folder.parent)
+    if any(REQUESTS in run.where for run in exposed_runs(here, [folder.name])):
+        return "holds secrets in its requests; `perfkit runs redact` takes them out"
+    redact_run(here, folder.name)
+    return ""
+
+
+def _under_another_id(stores: _Stores, parcel: Parcel) -> str:
+    """Another run has its id in the destination, or the same run came there meanwhile."""
+    run = parse_run((parcel.folder / DOCUMENT).read_bytes(), parcel.run_id)
+    for name in candidate_ids(run, parcel.identity):
+        if stores.destination.identity_of(name) == parcel.identity:
+            return name
+        (parcel.folder / DOCUMENT).write_bytes(renamed((parcel.folder / DOCUMENT).read_bytes(), name))
+        if stores.destination.place.publish([Parcel(parcel.folder, name, parcel.identity)])[0]:
+            return name
+    raise StoreError(f"{stores.destination.url}: another run already has the id {parcel.run_id}")
+
+
+def _contents(folder: Path) -> dict[str, int]:
+    files = (item for item in folder.rglob("*") if item.is_file())
+    return {item.relative_to(folder).as_posix(): item.stat().st_size for item in files}
+
+
+def _check_arrival(stores: _Stores, sent: Mapping[str, Mapping[str, int]]) -> None:
+    """Every file is there in full, and the documents are sealed as they were; an id may have become longer."""
+    place = stores.destination.place
+    documents = place.read_many([run_document(run_id) for run_id in sent])
+    for (run_id, sizes), (_, content) in zip(sent.items(), documents, strict=True):
+        there = place.inside(run_id)
+        short = [name for name, size in sizes.items() if there.get(name, -1) < size]
+        is_whole = isinstance(content, bytes) and is_sealed(content)
+        if short or not is_whole:
+            what = ", ".join(sorted(short)) or DOCUMENT
+            raise StoreError(f"{place.where(run_id)}: {what} did not arrive whole; copy again")
+
+
+def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
+    """Notes of quarantine for the runs that were copied, and for those that are there under the same id."""
+    there, ids = stores.destination.quarantined(), set(stores.destination.ids())
+    for run_id in stores.source.quarantined():
+        name = names.get(run_id, run_id)
+        if name in ids and name not in there:
+            try:
+                content = redact_bytes(stores.source.place.read(f"{QUARANTINE}/{run_id}.json"))
+                stores.destination.place.write(f"{QUARANTINE}/{name}.json", content)
+            except FileNotFoundError:  # taken back meanwhile
+                continue
+            except OSError as error:
+                why = error.strerror or error
+                raise StoreError(f"{stores.destination.url}: the note on {name} could not be copied: {why}") from error
+
+
+SCHEMA_BYTES = 2048  # of a recording without a request there are fewer
+LEFTOVER_S = 24 * 3600.0  # after which what a writer left half made is not being written any more
+REQUESTS_GO, RUN_GOES, LEFTOVER_GOES = "requests", "run", "leftover"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One thing to take away: the ``requests`` of a run, a whole ``run``, or a ``leftover`` of a killed writer."""
+
+    what: str
+    name: str
+    size: int  # bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much to keep; ``None`` is without limit.  Ages are of a run's start; undated runs have none, and stay.
+
+    ``most_bytes`` counts whole runs: no run goes because something else in the folder is large.
+    """
+
+    requests_for: timedelta | None = None
+    runs_for: timedelta | None = None
+    most_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_for", "runs_for"):
+            age = getattr(self, name)
+            if age is not None and age <= timedelta(0):
+                raise ValueError(f"{name}: must be longer than zero, got {age}")
+        if self.most_bytes is not None and self.most_bytes < 0:
+            raise ValueError(f"most_bytes: must be >= 0, got {self.most_bytes}")
+
+
+def protected_runs(baselines: Path) -> dict[str, str]:
+    """Texts that stand in any baseline file, each with the file: a run with such an id is never removed.
+
+    ``StoreError`` for a file that cannot be read: what it protects is not known then.
+    """
+    found: dict[str, str] = {}
+    for file in sorted(baselines.rglob("*.json")) if baselines.is_dir() else []:
+        try:
+            document = read_json(file)
+        except FileNotFoundError:  # it was taken away meanwhile
+            continue
+        except ReadError as error:
+            raise StoreError(f"{error}; so the runs that this baseline protects are not known") from error
+        found |= dict.fromkeys(_texts(document), str(file))
+    return found
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """Every text of a document, and the last part of those that are paths."""
+    if isinstance(document, str):
+        yield document
+        yield document.rstrip("/").rpartition("/")[2]
+    elif isinstance(document, Mapping):
+        for value in document.values():
+            yield from _texts(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _texts(value)
+
+
+def plan_retention(
+    store: RunStore, keep: Retention, protected: Mapping[str, str], *, now: datetime | None = None
+) -> tuple[Removal, ...]:
+    """What would go, in the order in which it would: leftovers, requests by age and size, runs by age and size."""
+    now = now or datetime.now(UTC)
+    sizes = _Sizes(store)
+    rows = store.index().table.select(["id", "started_at"]).to_pylist()
+    total = sum(sizes.run(row["id"]) for row in rows)
+    dated = sorted((row["started_at"], row["id"]) for row in rows if row["started_at"] is not None)
+    free = [(run_id, now - started_at) for started_at, run_id in dated if run_id not in protected]
+    aged = tuple(_by_age(sizes, keep, free))
+    excess = 0 if keep.most_bytes is None else total - sum(removal.size for removal in aged) - keep.most_bytes
+    return (
+        *_leftovers(store),
+        *_never_begun(store, now),
+        *aged,
+        *_by_size(sizes, excess, [run_id for run_id, _ in free], aged),
+    )
+
+
+def _by_age(sizes: _Sizes, keep: Retention, free: Sequence[tuple[str, timedelta]]) -> Iterator[Removal]:
+    """Requests first, then whole runs; of a run that goes whole the requests are not named too."""
+    gone = {run_id for run_id, age in free if keep.runs_for is not None and age > keep.runs_for}
+    for run_id, age in free:
+        if keep.requests_for is not None and age > keep.requests_for and run_id not in gone and sizes.requests(run_id):
+            yield Removal(REQUESTS_GO, run_id, sizes.requests(run_id), "too old")
+    for run_id, _ in free:
+        if run_id in gone:
+            yield Removal(RUN_GOES, run_id, sizes.run(run_id), "too old")
+
+
+def _by_size(sizes: _Sizes, excess: int, free: Sequence[str], plan: Sequence[Removal]) -> Iterator[Removal]:
+    """Requests of the oldest runs, then the oldest runs themselves, until ``excess`` bytes more than the plan go."""
+    light = {removal.name for removal in plan}  # runs without requests, or without anything
+    whole = {removal.name for removal in plan if removal.what == RUN_GOES}
+    for run_id in free:
+        size = sizes.requests(run_id)
+        if excess > 0 and size and run_id not in light:
+            yield Removal(REQUESTS_GO, run_id, size, "the store is too large")
+            light.add(run_id)
+            excess -= size
+    for run_id in free:
+        if excess > 0 and run_id not in whole:
+            size = sizes.run(run_id) - (sizes.requests(run_id) if run_id in light else 0)
+            yield Removal(RUN_GOES, run_id, size, "the store is too large")
+            excess -= size
+
+
+class _Sizes:
+    """Bytes of every run folder, from one listing."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._files: dict[str, dict[str, int]] = {}
+        for path, size in store.place.inside("").items():
+            run_id, _, name = path.partition("/")
+            self._files.setdefault(run_id, {})[name] = size
+
+    def run(self, run_id: str) -> int:
+        return sum(self._files.get(run_id, {}).values())
+
+    def requests(self, run_id: str) -> int:
+        return sum(self._files.get(run_id, {}).get(name, 0) for name in (REQUESTS, RECORDING))
+
+
+def _leftovers(store: RunStore) -> Iterator[Removal]:
+    for name, size in store.place.leftovers(LEFTOVER_S).items():
+        yield Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
+
+
+def _never_begun(store: RunStore, now: datetime) -> Iterator[Removal]:
+    """Folders of runs that ended before their first request: all that they hold is old, and none of it is a request."""
+    if store.folder is None:
+        return
+    for name in (name for names in store.no_runs() for name in names if RUN_ID.fullmatch(name)):
+        folder = store.folder / name
+        files = _files(store, name)
+        if folder.is_symlink() or DOCUMENT in files or REQUESTS in files or files.get(RECORDING, 0) > SCHEMA_BYTES:
+            continue
+        with suppress(OSError):  # it is gone meanwhile
+            newest = max(path.lstat().st_mtime for path in (folder, *(folder / file for file in files)))
+            if now.timestamp() - newest > LEFTOVER_S:
+                yield Removal(LEFTOVER_GOES, name, sum(files.values()), "its load never began")
+
+
+def plan_removal(
+    store: RunStore, run_ids: Sequence[str], protected: Mapping[str, str], *, only_requests: bool = False
+) -> tuple[Removal, ...]:
+    """The removal of runs by name.  ``StoreError``, before anything is removed, when a baseline needs one of them."""
+    for run_id in run_ids:
+        if run_id in protected:
+            raise StoreError(f"{run_id}: the baseline {protected[run_id]} needs it; take it out of that file first")
+    files = {run_id: _files(store, run_id) for run_id in run_ids}
+    asked = "asked for"
+    if not only_requests:
+        return tuple(Removal(RUN_GOES, run_id, sum(own.values()), asked) for run_id, own in files.items())
+    sizes = {run_id: sum(own.get(name, 0) for name in (REQUESTS, RECORDING)) for run_id, own in files.items()}
+    return tuple(Removal(REQUESTS_GO, run_id, size, asked) for run_id, size in sizes.items() if size)
+
+
+def _files(store: RunStore, run_id: str) -> Mapping[str, int]:
+    """Of a run; none for a link out of the store, of which only the link is removed."""
+    try:
+        return store.place.inside(run_id)
+    except OSError:
+        return {}
+
+
+def remove(store: RunStore, plan: Iterable[Removal]) -> int:
+    """Carry a plan out; returns the bytes freed.  ``StoreError`` names what could not be removed."""
+    freed = 0
+    for removal in plan:
+        try:
+            _remove(store, removal)
+        except OSError as error:
+            raise StoreError(
+                f"{store.place.where(removal.name)}: cannot be removed: {error.strerror or error}"
+            ) from error
+        freed += removal.size
+    return freed
+
+
+def _remove(store: RunStore, removal: Removal) -> None:
+    if removal.what != REQUESTS_GO:
+        store.place.remove_runs([removal.name])
+        store.lift_quarantine(removal.name)
+        return
+    if not store.place.inside(removal.name):  # somebody else removed the run since the plan was made
+        return
+    try:
+        store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
+        _remove_requests(store, removal.name)
+    except OSError:  # such as on a full disk, which has room for the note only when the requests are gone
+        _remove_requests(store, removal.name)
+        store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
+
+
+def _remove_requests(store: RunStore, run_id: str) -> None:
+    for name in (REQUESTS, RECORDING):
+        store.place.remove(f"{run_id}/{name}")

@@ -1,0 +1,238 @@
+"""The normalised metrics and baselines files: a JSON object of service name to its numbers.
+
+``performance-baselines-v2.json`` and the output of ``perfkit metrics`` share this shape::
+
+    {"api_gateway": {"baseline_users": 1, "avg_latency_ms": 21.3, "p95_latency_ms": 38.0, "p99_latency_ms": 52.0,
+                     "error_rate_pct": 0.33, "rps": 50.0, "total_requests": 300, "total_failures": 1,
+                     "timestamp": "2025-10-17T14:30:04Z"}}
+
+What a source cannot say is absent.  The number of users is declared by the file, not measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perfkit.model.consistency import DAY_MS, stats_contradiction
+from perfkit.model.errors import NotComparable, ReadError, did_you_mean
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LATENCY_METRICS, Metric, Run, ServiceStats, Severity, Validity
+from perfkit.model.serialization import make_run_id, parse_time
+from perfkit.runs.validity import GeneratorFacts, check_run, withheld
+from perfkit.stats.summary import PercentileTable, errors_assumed, errors_from_percentiles
+
+TITLE = "metrics or baselines JSON (service name to metrics)"
+COUNTS = {"count": "total_requests", "failures": "total_failures"}
+KNOWN = {*COUNTS.values(), *(metric.value for metric in Metric), "baseline_users", "timestamp", "duration_s"}
+BASELINE_SECONDS = 120.0  # the scenario ``baseline`` lasts two minutes by definition
+MAX_SNIFFED = 64 * 1024 * 1024
+MOST: dict[str, float] = {  # what is beyond was not measured
+    **dict.fromkeys(LATENCY_METRICS, DAY_MS),
+    Metric.ERROR_RATE: 100.0,
+    **dict.fromkeys(("total_requests", "total_failures"), 1e15),
+}
+MOST_OTHERS = 1e9  # users, requests per second, seconds
+
+
+def sniff(path: Path) -> bool:
+    """A JSON object of objects, the first of which has a key of ours."""
+    if not path.is_file() or path.stat().st_size > MAX_SNIFFED:
+        return False
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, UnicodeDecodeError, RecursionError):
+        return path.suffix == ".json" and _looks_cut_off(path)
+    if not isinstance(document, dict) or "schema" in document:
+        return False
+    return any(isinstance(item, dict) and KNOWN & set(item) for item in document.values())
+
+
+def _looks_cut_off(path: Path) -> bool:
+    """A broken file that names our keys is ours and broken, not unknown."""
+    text = path.read_bytes()[:65536]
+    return any(f'"{name}"'.encode() in text for name in KNOWN)
+
+
+def read(path: Path) -> Run:
+    """Read a metrics or baselines file."""
+    content = path.read_bytes()
+    document = _parse(content, path)
+    services = {name: _stats(item, f"{path}: {name}") for name, item in document.items()}
+    users = {_number(item, "baseline_users", f"{path}: {name}") for name, item in document.items()} - {None}
+    times = sorted(
+        _time(item["timestamp"], f"{path}: {name}")
+        for name, item in document.items()
+        if item.get("timestamp") is not None
+    )
+    profile = LoadProfile("declared", users=int(max(u for u in users if u is not None)) if users else None)
+    is_baseline = "baseline" in path.name
+    scenario = "baseline" if is_baseline else path.stem
+    duration = _duration(document, path) or (BASELINE_SECONDS if is_baseline else None)
+    digest = hashlib.sha256(content).hexdigest()
+    return Run(
+        id=make_run_id(times[0] if times else None, scenario, digest),
+        scenario=scenario,
+        started_at=times[0] if times else None,
+        duration_s=duration,
+        profile=profile,
+        validity=Validity(check_run(services, profile, GeneratorFacts(), duration)),
+        services=withheld(services),
+        tool="metrics file",
+        content_hash=digest,
+        source=str(path),
+    )
+
+
+def _parse(content: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        raise ReadError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise ReadError(f"{path}: {error}") from error
+    for name, item in document.items():
+        if not isinstance(item, dict):
+            raise ReadError(f"{path}: {name}: expected an object with metrics, got {item!r}"[:300])
+    return dict(document)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice; which one holds?")
+    return found
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number; leave out what is not known")
+
+
+def _number(item: Mapping[str, Any], key: str, place: str) -> float | None:
+    value = item.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ReadError(f"{place}: {key}: expected a number >= 0, got {value!r}"[:300])
+    if value > (most := MOST.get(key, MOST_OTHERS)):
+        raise ReadError(f"{place}: {key}: expected at most {most:,.0f}, got {value!r}"[:300])
+    return float(value)
+
+
+def _whole(item: Mapping[str, Any], key: str, place: str) -> float | None:
+    value = _number(item, key, place)
+    if value is not None and not value.is_integer():
+        raise ReadError(f"{place}: {key}: expected a whole number, got {value!r}")
+    return value
+
+
+def _stats(item: Mapping[str, Any], place: str) -> ServiceStats:
+    for key in item:
+        if key not in KNOWN and (near := did_you_mean(key, KNOWN)):
+            raise ReadError(f"{place}: unknown key {key!r}{near}; rename or remove it")
+    counts = {ours: _whole(item, theirs, place) for ours, theirs in COUNTS.items()}
+    values: dict[str, Any] = {metric.value: _number(item, metric.value, place) for metric in Metric}
+    duration = _number(item, "duration_s", place)
+    if duration == 0:
+        raise ReadError(f"{place}: duration_s: expected a number > 0, got {item['duration_s']!r}; mend the file")
+    _whole(item, "baseline_users", place)
+    whole = {name: None if number is None else int(number) for name, number in counts.items()}
+    stated = ServiceStats(whole["count"], whole["failures"], **values)
+    if (text := stats_contradiction(stated, duration)) is not None:
+        raise ReadError(f"{place}: {text}; mend the file")
+    if counts["count"] is not None and counts["failures"] is None and values["error_rate_pct"] is not None:
+        counts["failures"] = round(counts["count"] * values["error_rate_pct"] / 100.0)
+    if values["error_rate_pct"] is None and counts["count"] and counts["failures"] is not None:
+        values["error_rate_pct"] = 100.0 * counts["failures"] / counts["count"]
+    whole = {name: None if number is None else int(number) for name, number in counts.items()}
+    return ServiceStats(whole["count"], whole["failures"], **values, standard_errors=_errors(values, whole["count"]))
+
+
+def _errors(values: Mapping[str, float | None], count: int | None) -> dict[str, float]:
+    """Standard errors within the run: from the percentiles where there are three, else from an assumed shape."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if not count or not known:
+        return {}
+    table = {q: known[metric] for metric in Metric if (q := metric.quantile) is not None and metric in known}
+    errors = errors_assumed(count, known)
+    return {**errors, **errors_from_percentiles(PercentileTable.of(table), count, known)}
+
+
+def _duration(document: Mapping[str, Mapping[str, Any]], path: Path) -> float | None:
+    known = [_number(item, "duration_s", f"{path}: {name}") for name, item in document.items()]
+    return max((value for value in known if value is not None), default=None)
+
+
+def _time(text: Any, place: str) -> Any:
+    try:
+        return parse_time(text)
+    except (TypeError, ValueError) as error:
+        raise ReadError(f"{place}: timestamp: expected an ISO 8601 time, got {text!r}") from error
+
+
+def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """The normalised metrics of one or several runs, in the shape that `read` takes; what is unknown is absent.
+
+    Counts of one service add up over runs; other values are averages over its runs (those that know them); the error
+    rate follows from the counts where they are known.
+    """
+    by_service: dict[str, list[dict[str, Any]]] = {}
+    _check_fit(runs)
+    for run in runs:
+        for name, stats in run.services.items():
+            by_service.setdefault(name, []).append(_entry(run, stats))
+    return {name: _pool(entries) for name, entries in by_service.items()}
+
+
+def _check_fit(runs: Sequence[Run]) -> None:
+    """Runs that may not be judged do not make a baseline, and copies of one run are not several."""
+    seen: dict[str, str] = {}
+    for run in runs:
+        place = run.source or run.id
+        bad = next((check for check in run.validity.problems if check.severity is Severity.INVALID), None)
+        if bad is not None:
+            raise NotComparable(f"{place}: the run is unfit: {bad.name} ({bad.value}): {bad.advice}")
+        if run.content_hash and run.content_hash in seen:
+            raise ReadError(f"{place}: holds the same run as {seen[run.content_hash]}; name each run once")
+        seen[run.content_hash or run.id] = place
+
+
+def _pool(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    pooled = dict(entries[0])
+    for key in {key for entry in entries for key in entry}:
+        known = [entry[key] for entry in entries if key in entry]
+        if key in COUNTS.values():
+            pooled[key] = sum(known)
+        elif key == "timestamp":
+            pooled[key] = min(known)
+        elif key == "baseline_users":
+            pooled[key] = max(known)
+        else:
+            pooled[key] = sum(known) / len(known)
+    if len(entries) > 1:
+        # A sum of counts over the mean length of one run would contradict the rate.
+        lengths = [entry.get("duration_s") for entry in entries]
+        pooled["duration_s"] = None if None in lengths else sum(lengths)
+    if pooled.get("total_requests") and "total_failures" in pooled:
+        pooled["error_rate_pct"] = 100.0 * pooled["total_failures"] / pooled["total_requests"]
+    return {name: pooled[name] for name in _ORDER if pooled.get(name) is not None}
+
+
+_ORDER = ("baseline_users", *(metric.value for metric in Metric), *COUNTS.values(), "duration_s", "timestamp")
+
+
+def _entry(run: Run, stats: ServiceStats) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "baseline_users": run.profile.users,
+        **{metric.value: stats.value(metric) for metric in Metric},
+        "total_requests": stats.count,
+        "total_failures": stats.failures,
+        "duration_s": run.duration_s,
+        "timestamp": run.started_at.isoformat().replace("+00:00", "Z") if run.started_at else None,
+    }
+    return {name: entry[name] for name in _ORDER if entry[name] is not None}

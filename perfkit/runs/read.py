@@ -1,0 +1,57 @@
+"""Files of load-test tools -> `Run`.
+
+Each reader is a module with ``sniff(path) -> bool`` (cheap, never raises for a foreign file) and ``read(path) -> Run``.
+They are asked in the order of `READERS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from perfkit.model.errors import Activity, ReadError, UnknownFormat
+from perfkit.model.records import Run
+from perfkit.runs import locust_csv, metrics_json, run_folder
+from perfkit.runs.requests import run_from_requests
+
+__all__ = ["READERS", "Reader", "read_run", "run_from_requests"]
+
+
+class Reader(Protocol):
+    """What a format module offers."""
+
+    TITLE: str
+
+    def sniff(self, path: Path) -> bool:
+        """Whether ``path`` looks like this format.  Opens at most the beginning of a file."""
+
+    def read(self, path: Path) -> Run:
+        """Read it; ``ReadError`` names file and line of what is wrong."""
+
+
+READERS: tuple[Reader, ...] = (run_folder, locust_csv, metrics_json)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read one run: a run folder, a tool's result file, or a folder or prefix of one tool's files.
+
+    Raises
+    ------
+    ReadError
+        The path does not exist, or a file is broken; names file and line.
+    UnknownFormat
+        Nobody knows the format.
+    """
+    place = Path(path)
+    try:
+        with Activity(f"reading {path}"):
+            for reader in READERS:
+                if reader.sniff(place):
+                    return reader.read(place)
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not place.exists():
+        raise ReadError(f"{path}: there is no such file, folder or prefix of files")
+    empty = "is empty: " if place.is_file() and not place.stat().st_size else ""
+    known = "; ".join(reader.TITLE for reader in READERS)
+    raise UnknownFormat(f"{path}: {empty}no reader knows this format. Known are: {known}")

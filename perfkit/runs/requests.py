@@ -1,0 +1,383 @@
+"""A table of requests -> `Run`.
+
+Error texts of load-test tools -> kinds of errors, as the recorder names them.
+
+Messages hold ids, addresses and tokens; only the class of the exception and the HTTP status are kept.
+
+The stages of a load profile, each summed up by itself: averages over different loads describe none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import Run, ServiceStats, StageStats, Validity
+from perfkit.model.redaction import redact
+from perfkit.model.script_errors import LONGEST_MS, SkippedRequests, time_fault
+from perfkit.model.serialization import make_run_id
+from perfkit.runs.validity import GeneratorFacts, check_run, withheld
+from perfkit.stats.stationarity import WithinRun, count_no_server, warm_up_s, within_run
+from perfkit.stats.summary import Floats, RequestArrays, summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_KINDS = 5  # kept of each service, the most frequent ones
+_CLASS = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w{2,60})(?=$|\(|:| \d{3}$)")
+_STATUS = re.compile(r"^(?:[\w.]*\(\s*['\"]|[\w.]+ )?([1-5]\d\d)(?!\d)")
+
+
+def error_label(text: object) -> str:
+    """The kind of an error, ``error`` where its text does not begin with one.
+
+    >>> error_label("HTTPError('500 Server Error: Internal Server Error for url: /pay?token=abc')")
+    'HTTPError 500'
+    >>> error_label("requests.exceptions.ConnectionError: host 10.0.0.1"), error_label("no stock for user 17")
+    ('ConnectionError', 'error')
+    """
+    words = str(text).strip()
+    found, status = _CLASS.match(words), _STATUS.match(words)
+    if status is not None and found is None:
+        return f"HTTP {status[1]}"
+    return " ".join(part for part in (found[1] if found else "error", status[1] if status else "") if part)
+
+
+def most_frequent(counts: Iterable[tuple[object, int]]) -> dict[str, int]:
+    """Kinds and how often each occurred, the most frequent first, at most `MOST_KINDS`."""
+    summed: dict[str, int] = {}
+    for text, count in counts:
+        kind = error_label(text)
+        summed[kind] = summed.get(kind, 0) + count
+    return dict(sorted(summed.items(), key=lambda item: -item[1])[:MOST_KINDS])
+
+
+NO_NAME = "(no name)"
+REQUIRED = ("start", "service", "response_time_ms", "failed")
+
+
+def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **labels: str) -> Run:
+    """Make a run of a table with one row per request.
+
+    Parameters
+    ----------
+    frame
+        Columns ``start`` (seconds since the epoch, or aware times), ``service`` (text), ``response_time_ms`` and
+        ``failed`` (bool); optional ``response_bytes``.  Any order of rows; other columns are kept.
+    scenario
+        Name of the load test.
+    labels
+        Free text stored with the run, such as ``build="1.4.2"``.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, or a value is not what its column holds.  Names column and row.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"start": [0.0, 1.0], "service": "api", "response_time_ms": [20.0, 22.0], "failed": False})
+    >>> run_from_requests(frame, scenario="smoke").services["api"].avg_latency_ms
+    21.0
+    """
+    if not isinstance(scenario, str) or not scenario:
+        raise ValueError(f"scenario: expected the name of a load test, got {scenario!r}")
+    columns = request_columns(frame)
+    kept = frame if columns.is_usable is None else frame[columns.is_usable]
+    kept = kept.assign(start=columns.start_s, failed=columns.failed, service=redact_column(kept["service"]))
+    summary = summarise_columns(columns)
+    content = columns.digest()
+    started = _utc(summary.begin_s) if len(kept) else None
+    facts = GeneratorFacts(warm_up_s=summary.warm_up_s, skipped=columns.skipped)
+    return Run(
+        id=make_run_id(started, scenario, content),
+        scenario=scenario,
+        started_at=started,
+        duration_s=summary.end_s - summary.begin_s if len(kept) else None,
+        profile=LoadProfile(),
+        validity=Validity(check_run(summary.services, LoadProfile(), facts, None, summary.within)),
+        services=summary.services,
+        tool="requests",
+        labels={name: str(value) for name, value in labels.items()},
+        content_hash=content,
+        load_requests=lambda: kept.copy(),
+    )
+
+
+def _utc(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise ValueError(f"requests: start must be in seconds since the epoch, got {seconds:g}") from error
+
+
+class RequestColumns:
+    """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``.
+
+    ``skipped`` counts those that were left out; ``is_usable`` tells of each row of the frame whether it was kept.
+    """
+
+    __slots__ = (
+        "bytes",
+        "codes",
+        "errors",
+        "failed",
+        "is_usable",
+        "names",
+        "no_server",
+        "response_time_ms",
+        "skipped",
+        "start_s",
+    )
+
+    def __init__(
+        self,
+        start_s: Floats,
+        codes: Any,
+        names: list[str],
+        response_time_ms: Floats,
+        failed: Any,
+        sizes: Floats | None,
+        no_server: int | None = None,  # requests that met no server; None where errors are not known by kind
+        errors: tuple[Any, list[str]] | None = None,  # integer codes into texts, negative for none
+    ) -> None:
+        self.start_s, self.codes, self.names = start_s, codes, names
+        self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
+        self.no_server, self.errors = no_server, errors
+        self.skipped: tuple[SkippedRequests, ...] = ()
+        self.is_usable: Any = None  # all of them
+
+    def subset(self, rows: Any) -> RequestColumns:
+        """The requests of these rows, and only their services."""
+        used, codes = np.unique(self.codes[rows], return_inverse=True)
+        sizes = None if self.bytes is None else self.bytes[rows]
+        names = [self.names[code] for code in used]
+        errors = None if self.errors is None else (self.errors[0][rows], self.errors[1])
+        times, failed = self.response_time_ms[rows], self.failed[rows]
+        return RequestColumns(self.start_s[rows], codes, names, times, failed, sizes, None, errors)
+
+    def error_kinds(self, rows: Any) -> dict[str, int]:
+        """The most frequent kinds of error of these rows, with their counts."""
+        if self.errors is None:
+            return {}
+        codes, texts = self.errors
+        counts = np.bincount(codes[rows][codes[rows] >= 0], minlength=len(texts))
+        return most_frequent((text, int(count)) for text, count in zip(texts, counts, strict=True) if count)
+
+    def span(self) -> tuple[float, float]:
+        """First start and last end, in seconds since the epoch; zeros without requests."""
+        if not self.start_s.size:
+            return 0.0, 0.0
+        return float(self.start_s.min()), float((self.start_s + self.response_time_ms / 1000.0).max())
+
+    def digest(self) -> str:
+        """SHA-256 of what was measured; the same requests give the same hash, in whatever order they stand."""
+        sha = hashlib.sha256("\0".join(self.names).encode())
+        columns = (self.start_s, self.response_time_ms, self.failed, self.codes.astype("<i4"))
+        order = np.lexsort(columns[::-1])
+        for part in columns:
+            sha.update(np.ascontiguousarray(part[order]).tobytes())
+        return sha.hexdigest()
+
+
+def request_columns(frame: pd.DataFrame) -> RequestColumns:
+    """Check a frame of requests and take its columns apart; ``ValueError`` names column and row."""
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"requests: expected a DataFrame with one row per request, got {type(frame).__name__}")
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"requests: the column {twice!r} stands there twice")
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise ValueError(f"requests: missing column {', '.join(missing)}; found {', '.join(map(str, frame.columns))}")
+    for name in ("service", "error"):
+        if name in frame:
+            _check_labels(name, frame[name])
+    times = _numbers("response_time_ms", frame["response_time_ms"])
+    usable = (times >= 0) & (times <= LONGEST_MS)  # false for what is not a number
+    if not usable.all():
+        kept = request_columns(frame[usable])
+        kept.skipped, kept.is_usable = _skipped(frame["service"].to_numpy()[~usable], times[~usable]), usable
+        return kept
+    start = _numbers("start", _seconds(frame["start"]))
+    bad = ~np.isfinite(start)
+    if bad.any():
+        raise ValueError(f"requests: start is missing or not finite in row {int(bad.argmax())}")
+    failed = _flags(frame["failed"])
+    services = redact_column(frame["service"]).astype("category").cat.remove_unused_categories()
+    services = services.cat.reorder_categories(sorted(services.cat.categories, key=str))
+    codes, names = pd.factorize(services, sort=True)
+    if (codes < 0).any():
+        raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
+    sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
+    no_server = errors = None
+    if "error" in frame:
+        no_server = count_no_server(frame["error"].dropna().map(str).tolist())
+        error_codes, error_texts = pd.factorize(frame["error"])
+        errors = error_codes, [str(text) for text in error_texts]
+    labels = [_label(name) for name in names]
+    return RequestColumns(start, codes, labels, times, failed, sizes, no_server, errors)
+
+
+def redact_requests(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of requests without secrets in the names of services and errors; the same table where there are none."""
+    public = {name: redact_column(frame[name]) for name in ("service", "error") if name in frame}
+    changed = {name: column for name, column in public.items() if column is not frame[name]}
+    return frame.assign(**changed) if changed else frame
+
+
+def redact_column(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of texts without the secrets in it; the column itself where there are none."""
+    import pandas as pd
+
+    kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    changed = {name: public for name in kinds if isinstance(name, str) and (public := redact(name)) != name}
+    if not changed:
+        return column
+    return column.astype(object).map(lambda name: changed.get(name, name)).astype("category")
+
+
+def _check_labels(name: str, column: pd.Series[Any]) -> None:
+    """``ValueError`` for what is no text and names nothing, and for texts that no file can hold."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
+        return
+    try:
+        kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    except TypeError as error:  # lists, tables
+        raise ValueError(f"requests: column {name} holds something that is not a text: {error}") from error
+    for kind in kinds:
+        try:
+            str(kind).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"requests: column {name} holds {kind!a}, which is no Unicode text") from error
+
+
+def _skipped(services: Any, times: Floats) -> tuple[SkippedRequests, ...]:
+    """What is left out, by service and by what is wrong with the response time, the most frequent first."""
+    counts = Counter((redact(_label(service)), time_fault(time)) for service, time in zip(services, times, strict=True))
+    return tuple(SkippedRequests(service, fault, count) for (service, fault), count in counts.most_common())
+
+
+def _label(service: Any) -> str:
+    return text if (text := str(service)).strip() else NO_NAME
+
+
+def _seconds(column: pd.Series[Any]) -> Any:
+    """Aware times of any make as seconds since the epoch; numbers are left alone."""
+    import pandas as pd
+
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        raise ValueError("requests: start holds lengths of time; use aware times or seconds since the epoch")
+    if not _holds_times(column):
+        return column
+    if pd.isna(column).any():
+        raise ValueError(f"requests: start is missing in row {int(column.isna().to_numpy().argmax())}")
+    if any(time.tzinfo is None for time in (column.iloc[[0]] if column.dtype != object else column)):
+        raise ValueError("requests: start holds times without a zone; use aware times or seconds since the epoch")
+    times = pd.to_datetime(column.astype(object) if column.dtype == object else column, utc=True)
+    return (times.astype("datetime64[ns, UTC]") - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+
+
+def _holds_times(column: pd.Series[Any]) -> bool:
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return True
+    return column.dtype == object and len(column) > 0 and isinstance(column.iloc[0], datetime)
+
+
+def _numbers(name: str, column: Any) -> Floats:
+    import pandas as pd
+
+    if pd.api.types.is_complex_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
+        raise ValueError(f"requests: column {name} holds {column.dtype}: expected plain numbers")
+    try:
+        values = np.asarray(column if isinstance(column, np.ndarray) else column.to_numpy(na_value=np.nan), np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"requests: column {name} holds something that is not a number: {error}") from error
+    return values
+
+
+def _flags(column: pd.Series[Any]) -> Any:
+    if column.isna().any():
+        raise ValueError(f"requests: failed is missing in row {int(column.isna().to_numpy().argmax())}")
+    values = column.to_numpy()
+    if values.dtype != bool and not np.isin(values, (0, 1)).all():
+        raise ValueError("requests: failed must hold booleans (or 0 and 1)")
+    return values.astype(bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the requests of a run say: when it was, what part of it is steady, and the metrics per service."""
+
+    begin_s: float
+    end_s: float
+    warm_up_s: float
+    services: Mapping[str, ServiceStats]
+    within: WithinRun
+
+
+def summarise_columns(columns: RequestColumns) -> Summary:
+    """Summarise each service; latencies and rates come from the steady part, which is the same for all of them."""
+    begin, end = columns.span()
+    order = np.argsort(columns.codes, kind="stable")
+    bounds = np.searchsorted(columns.codes[order], np.arange(len(columns.names) + 1))
+    groups = [order[bounds[i] : bounds[i + 1]] for i in range(len(columns.names))]
+    levels = _levels(columns, groups)
+    warm_up = warm_up_s(columns.start_s, levels)
+    services = {}
+    for name, rows in zip(columns.names, groups, strict=True):
+        size = _mean_size(columns, rows)
+        arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
+        services[name] = replace(summarise(arrays, begin + warm_up, end), errors=columns.error_kinds(rows))
+    within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
+    return Summary(begin, end, warm_up, withheld(services), replace(within, no_server=columns.no_server))
+
+
+def _levels(columns: RequestColumns, groups: list[Any]) -> Floats:
+    """Log latency of each request relative to the mean of its service."""
+    levels = np.log(np.maximum(columns.response_time_ms, 1e-3))
+    for rows in groups:
+        levels[rows] -= levels[rows].mean()
+    return levels
+
+
+def _mean_size(columns: RequestColumns, rows: Any) -> float | None:
+    """Mean bytes of a response, over the requests whose size is known."""
+    if columns.bytes is None or not np.isfinite(columns.bytes[rows]).any():
+        return None
+    return float(np.nanmean(columns.bytes[rows]))
+
+
+def stage_stats(columns: RequestColumns, profile: LoadProfile) -> tuple[StageStats, ...]:
+    """One `StageStats` per stage of the profile in which requests began; stages are counted from the first request.
+
+    The beginning of each stage is cut off by the same test as the warm-up of a run.
+    """
+    if not profile.stages or not columns.start_s.size:
+        return ()
+    ends = list(accumulate(stage.duration_s for stage in profile.stages))
+    begins = [0.0, *ends[:-1]]
+    index = np.searchsorted(ends, columns.start_s - columns.start_s.min(), side="right")
+    found = []
+    for number, stage in enumerate(profile.stages):
+        part = columns.subset(np.flatnonzero(index == number))
+        if part.start_s.size:
+            services = summarise_columns(part).services
+            found.append(StageStats(profile.stage_name(number), stage, begins[number], ends[number], services))
+    return tuple(found)

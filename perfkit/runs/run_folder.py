@@ -1,0 +1,653 @@
+"""perfkit's own run folders: ``run.json`` with the summary, ``requests.parquet`` with every request.
+
+A folder with ``started.json`` and no ``run.json`` is a run that was killed: what the recorder had flushed is read, and
+the run is marked ``interrupted``.
+
+What the load generator wrote down about itself, once a second and per process: ``source/generator.csv``.
+
+The file that holds every request of a run while Locust is still writing it.
+
+It is an Arrow IPC stream of one record batch per second.  A stream has no footer, so what was written before the writer
+was killed can be read.  Each batch brings its own dictionaries (the format allows their replacement): however many
+services a run meets, the writer keeps only those of the last second.
+
+The files of a run as a store writes them, sealed with hashes, so that damage can be told later.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from perfkit.model.codec import decode, parse_json, read_bytes, read_json
+from perfkit.model.errors import ReadError, StoreError
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.omissions import leave_out
+from perfkit.model.records import Check, Run, Severity, Validity
+from perfkit.model.redaction import redact_document
+from perfkit.model.script_errors import ScriptErrors
+from perfkit.model.serialization import (
+    SEAL,
+    Seal,
+    Stored,
+    canonical,
+    document_hash,
+    dump_json,
+    read_stored,
+    run_from_document,
+    run_to_document,
+)
+from perfkit.runs.requests import redact_requests, request_columns, stage_stats, summarise_columns
+from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process, check_run
+from perfkit.stats.summary import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAME = "generator.csv"
+SCRIPT_ERRORS = "script_errors.json"
+Row = Mapping[str, str]
+
+
+def generator_facts(source: Path, profile: LoadProfile) -> GeneratorFacts:
+    """The facts in a run's ``source`` folder; of a table that is not there or was cut off, what it still tells.
+
+    With workers there is one table each, ``generator.csv.NAME``, besides that of the master, which makes no requests.
+    """
+    tables = {path.name.removeprefix(NAME).lstrip(".") or "generator": _rows(path) for path in source.glob(f"{NAME}*")}
+    tables = {name: rows for name, rows in sorted(tables.items()) if rows}
+    makers = {name: rows for name, rows in tables.items() if name != "generator"} or tables
+    tables = {name if makers is tables or name != "generator" else "master": rows for name, rows in tables.items()}
+    if not tables:
+        return GeneratorFacts()
+    return GeneratorFacts(
+        peak_users=int(users[1].max()) if (users := read_users(source.parent)) is not None else None,
+        processes=tuple(_process(name, rows) for name, rows in tables.items()),
+        arrivals=_arrivals(list(makers.values()), profile) if profile.is_open else None,
+        clock_step_s=max((_step(rows) for rows in tables.values()), key=abs),
+        script=_script_errors(source / SCRIPT_ERRORS),
+        counted=int(sum(max(_column(rows, "requests"), default=0.0) for rows in makers.values())),
+    )
+
+
+def _script_errors(path: Path) -> ScriptErrors | None:
+    """What the load script got wrong; ``None`` where the recorder did not write it, or could not to the end."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ScriptErrors)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _process(name: str, rows: Sequence[Row]) -> Process:
+    stalled, stalled_cpu = _column(rows, "stalled_s"), _column(rows, "stalled_cpu_s")
+    times = _column(rows, "time")
+    return Process(
+        name,
+        _column(rows, "cpu_pct"),
+        _column(rows, "lag_ms"),
+        stalled[-1] if stalled else None,
+        stalled_cpu[-1] if stalled_cpu else 0.0,
+        times[-1] - times[0] if times else 0.0,
+    )
+
+
+def _rows(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
+        return [row for row in csv.DictReader(lines) if row.get("users") and row.get("cpu_pct")]
+
+
+def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
+    """The numbers of one column; what was cut off in the middle is left out."""
+    found = []
+    for row in rows:
+        try:
+            found.append(float(row.get(name) or "x"))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def _step(rows: Sequence[Row]) -> float:
+    return max(_column(rows, "clock_s"), key=abs, default=0.0)
+
+
+def _arrivals(tables: Sequence[Sequence[Row]], profile: LoadProfile) -> ArrivalCounts:
+    def total(name: str) -> int:
+        return int(sum(next(iter(_column(rows, name)[-1:]), 0.0) for rows in tables))
+
+    planned = round(sum((stage.begin + stage.end) / 2 * stage.duration_s for stage in profile.course))
+    return ArrivalCounts(planned, total("scheduled"), total("started"), total("late"), total("in_flight"))
+
+
+def _makers(source: Path) -> list[Path]:
+    """The tables of the processes that make load: of the workers, where there are some, and not of their master."""
+    workers = sorted(source.glob(f"{NAME}.*"))
+    return workers or sorted(source.glob(NAME))
+
+
+def read_users(folder: Path) -> tuple[Floats, Floats] | None:
+    """Seconds since the epoch and the users that ran then, ascending; ``None`` where the run has no such table.
+
+    Raises
+    ------
+    ReadError
+        A cell is not a number; names file and line.
+    """
+    tables = [table for file in _makers(folder / "source") if (table := _latest_per_second(file))]
+    if not tables:
+        return None
+    seconds = np.array(sorted({second for table in tables for second in table}), np.float64)
+    return seconds, np.sum([_held(table, seconds) for table in tables], axis=0)
+
+
+def _held(table: dict[int, float], seconds: Floats) -> Floats:
+    """The users of one process at every second: it may have skipped one in which another wrote a row."""
+    known = np.array(sorted(table), np.float64)
+    users = np.array([0.0, *(table[int(second)] for second in known)])
+    return users[np.searchsorted(known, seconds, side="right")]
+
+
+def _latest_per_second(file: Path) -> dict[int, float]:
+    found: dict[int, float] = {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        for number, row in enumerate(csv.DictReader(lines), start=2):
+            if not row.get("time") or not row.get("users"):
+                continue  # the last line of a process that was killed may be cut off
+            try:
+                found[int(float(row["time"]))] = float(row["users"])
+            except ValueError as error:
+                raise ReadError(f"{file}: line {number}: {error}") from error
+    return found
+
+
+_LABEL = pa.dictionary(pa.int32(), pa.string())
+
+RECORDING_SCHEMA = pa.schema(
+    [
+        pa.field("start", pa.float64(), nullable=False),  # seconds since the epoch; in the open model: when it was due
+        pa.field("service", _LABEL, nullable=False),  # the name Locust sums up under
+        pa.field("method", _LABEL, nullable=False),  # "GET", or whatever a custom client calls it
+        pa.field("response_time_ms", pa.float64(), nullable=False),  # since `start`, as measured, not rounded
+        pa.field("failed", pa.bool_(), nullable=False),
+        pa.field("error", _LABEL),  # class of the exception and HTTP status, null for a success
+        pa.field("response_bytes", pa.int64()),  # null when the client did not say
+        pa.field("service_time_ms", pa.float64()),  # since it was sent; null where that is the response time
+    ]
+)
+"""One row is one request, in the order in which the requests ended."""
+
+_MOST = 1e11  # seconds since the epoch: the year 5138
+_CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC format since 0.15
+
+
+# What Arrow raises for damaged bytes, besides its own errors
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The whole batches of a recording, one row per request in order of completion (`RECORDING_SCHEMA`).
+
+    ``unread`` counts the bytes after them: those of a batch that was cut off, or all from the first damage on.
+    """
+
+    table: pa.Table
+    unread: int = 0
+
+
+def read_recording(path: Path) -> pa.Table:
+    """The table of `salvage`."""
+    return salvage(path).table
+
+
+def salvage(path: Path) -> Recorded:
+    """Read the whole batches of a recording up to the first damage, also of one that was cut off at any byte.
+
+    Parameters
+    ----------
+    path
+        An Arrow IPC stream written by the recorder, finished or not.
+
+    Raises
+    ------
+    ReadError
+        The file cannot be opened, or is something else than a recording.
+    """
+    batches = Batches(path)
+    return Recorded(pa.Table.from_batches(list(batches), RECORDING_SCHEMA).unify_dictionaries(), batches.unread)
+
+
+class Batches:
+    """The batches of a stream until it ends, breaks off, or is damaged; each is checked to its last byte.
+
+    The file is mapped into memory: a damaged length then reaches beyond the file, and reserves nothing.
+
+    Attributes
+    ----------
+    unread
+        Bytes after the last batch, once all were taken; the mark of the end is none of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unread = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        path = self.path
+        try:
+            self.unread = path.stat().st_size
+            if self.unread < len(_CONTINUATION):
+                return
+            with pa.memory_map(str(path)) as file:
+                if file.read(len(_CONTINUATION)) != _CONTINUATION:
+                    raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
+                file.seek(0)
+                yield from self._until_cut(file)
+        except OSError as error:
+            raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
+
+    def _until_cut(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+        try:
+            stream = pa.ipc.open_stream(file)
+            names = stream.schema.names
+        except (pa.ArrowException, *_DAMAGE):  # cut off within the schema, or damaged there
+            return
+        if stream.schema != RECORDING_SCHEMA:
+            raise ReadError(f"{self.path}: an Arrow stream, but its columns are not those of a recording: {names}.")
+        while True:
+            self.unread = file.size() - file.tell()
+            try:
+                batch = stream.read_next_batch()
+                batch.validate(full=True)
+                _check_sense(batch)
+            except StopIteration:
+                self.unread = file.size() - file.tell()
+                return
+            except (pa.ArrowException, *_DAMAGE):
+                return
+            yield batch
+
+
+def _check_sense(batch: pa.RecordBatch) -> None:
+    """``ValueError`` for what the recorder never writes: no times, requests without a service."""
+    if any(batch.column(name).null_count for name in ("start", "service", "response_time_ms", "failed")):
+        raise ValueError("a request is not whole")
+    if batch.column("service").dictionary.null_count:
+        raise ValueError("service: holds a label that is none")
+    for name in ("start", "response_time_ms"):
+        values = np.frombuffer(batch.column(name).buffers()[1], np.float64)[batch.column(name).offset :][: len(batch)]
+        if not (np.isfinite(values).all() and (values >= 0).all() and (values < _MOST).all()):
+            raise ValueError(f"{name}: holds what is no time")
+
+
+TITLE = "run folders of perfkit (run.json)"
+DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
+NOTE_SCHEMA = "perfkit.quarantine/1"
+BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
+MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
+UNLIKE_MEAN = 10.0  # times: a summary leaves the warm-up out
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+QUARANTINE = ".quarantine"  # folder beside the runs: a note for each run that a person set aside
+
+
+def sniff(path: Path) -> bool:
+    """A folder with run.json or started.json, or one of these files itself."""
+    if path.name in (DOCUMENT, STARTED):
+        return path.is_file()
+    return path.is_dir() and any((path / name).is_file() for name in (DOCUMENT, STARTED))
+
+
+def read(path: Path) -> Run:
+    """Read a run folder."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / DOCUMENT).is_file():
+        return _read_killed(folder)
+    stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
+    parquet = folder / REQUESTS
+    loader = (lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
+    validity = Validity((*stored.run.validity.checks, *count_checks(parquet, stored)))
+    run = replace(stored.run, source=str(folder), load_requests=loader, validity=validity)
+    return _unless_set_aside(run, folder)
+
+
+def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
+    """Of a run without a seal: whether its requests are as many as ``run.json`` says."""
+    counts = [stats.count for stats in stored.run.services.values()]
+    if stored.seal is not None or None in counts or not parquet.is_file():
+        return ()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_metadata(parquet).num_rows
+    except (pa.ArrowException, *UNREADABLE):
+        return ()  # said where requests are needed
+    counted = sum(count or 0 for count in counts)
+    if rows == counted:
+        return ()
+    advice = f"{parquet.name} holds {rows:,} requests and {DOCUMENT} was made of {counted:,}: one of them was changed."
+    return (Check("counts", counted, rows, Severity.INVALID, f"{advice} Bring both back from a copy of the store."),)
+
+
+def _unless_set_aside(run: Run, folder: Path) -> Run:
+    """A note beside the run makes it invalid; the run itself stays as it was written."""
+    folder = folder.resolve()
+    file = folder.parent / QUARANTINE / f"{folder.name}.json"
+    if not file.is_file():
+        return run
+    content: bytes | Exception
+    try:
+        content = read_bytes(file)
+    except (ReadError, FileNotFoundError) as error:
+        content = error
+    check = quarantine_check(read_note(content, str(file), folder.name).reason)
+    return replace(run, validity=Validity((*run.validity.checks, check)))
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Why a person set a run aside, who, and when (UTC, ISO 8601)."""
+
+    reason: str = ""
+    by: str = ""
+    at: str = ""
+
+
+def check_note(content: bytes | Exception, place: str) -> Note:
+    """A note on a run, or why it could not be read; ``ReadError`` says what is wrong with it."""
+    if isinstance(content, OSError):
+        raise ReadError(f"{place}: cannot be read: {content.strerror or content}")
+    if isinstance(content, Exception):
+        raise content
+    note = decode(parse_json(content, place), Note, place, schema=NOTE_SCHEMA, title="note")
+    if not note.reason.strip():
+        raise ReadError(f"{place}: reason: must say why the run is not to be used, got nothing")
+    return note
+
+
+def read_note(content: bytes | Exception, place: str, run_id: str) -> Note:
+    """A note on a run; one that cannot be read still holds, and says so."""
+    try:
+        return check_note(content, place)
+    except ReadError as error:
+        leave_out(f"{run_id} stays set aside: its note cannot be read: {error}")
+        return Note("no reason can be read")
+
+
+def quarantine_check(reason: str) -> Check:
+    """What the checks of a run say when a person set it aside."""
+    advice = "A person set the run aside; `perfkit runs quarantine --lift` takes it back."
+    return Check("quarantined", reason, "no", Severity.INVALID, advice)
+
+
+def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = None) -> pd.DataFrame:
+    """Every request of a run, in the order in which they were recorded.
+
+    Parameters
+    ----------
+    run, seal
+        What ``run.json`` says of them.  A file that is sealed must be the one that was written; of another the requests
+        must be as many, per service and of failures, as were summed up.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged, holds other requests, or more than there is memory for.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    is_sealed = check_requests(parquet, run, seal)
+    try:
+        with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
+            _check_size(parquet, file.metadata, run)
+            table = file.read()
+        if not is_sealed:
+            table.validate(full=True)
+            _check_types(parquet, table.schema)
+        frame = redact_requests(table.to_pandas())
+    except (pa.ArrowException, *UNREADABLE) as error:
+        raise ReadError(f"{parquet}: cannot be read: {_first_line(error)}") from error
+    if run is not None and not is_sealed:
+        _check_counts(parquet, frame, run)
+    return frame
+
+
+def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
+    """Whether the file is sealed; ``ReadError`` when it is, and is not what was written."""
+    if run is None or seal is None or seal.requests is None:
+        return False
+    try:
+        with parquet.open("rb") as file:
+            mark = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ReadError(f"{parquet}: cannot be read: {error.strerror or error}") from error
+    if mark != seal.requests:
+        raise ReadError(f"{parquet}: is not the file that was written; bring it back from a copy of the store")
+    return True
+
+
+# What Arrow and pandas raise for damaged files, besides Arrow's own errors
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+def _check_size(parquet: Path, metadata: Any, run: Run | None) -> None:
+    """Before anything is read: a small file may claim to hold more than fits into memory."""
+    counts = [stats.count for stats in run.services.values()] if run is not None else [None]
+    counted = sum(count or 0 for count in counts)
+    if None not in counts and metadata.num_rows != counted:
+        raise ReadError(f"{parquet}: holds {metadata.num_rows:,} requests; run.json was made of {counted:,}")
+    size = parquet.stat().st_size
+    if metadata.num_rows > max(MANY_ROWS, size * ROWS_PER_BYTE):
+        raise ReadError(f"{parquet}: holds {metadata.num_rows:,} rows in {size} bytes, which no requests do")
+    check_memory(parquet, metadata.num_rows, metadata.num_columns)
+
+
+def check_memory(path: Path, rows: int, columns: int) -> None:
+    """``ReadError`` for a table whose columns would not fit into the memory that is free."""
+    needed, free = rows * max(columns, 1) * BYTES_PER_CELL, free_memory()
+    if needed > free:
+        raise ReadError(
+            f"{path}: holds {rows:,} rows, which take about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are "
+            "free"
+        )
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, and of its control group where that has a limit."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in CONTROL_GROUPS:
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(free, 0)
+
+
+def _check_types(parquet: Path, schema: Any) -> None:
+    """Times are numbers: what reads as one (text, decimals, booleans) was not written by perfkit."""
+    import pyarrow as pa
+
+    if "response_time_ms" in schema.names:
+        kind = schema.field("response_time_ms").type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise ReadError(f"{parquet}: response_time_ms: expected numbers, got a column of {str(kind)[:100]}")
+
+
+def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
+    """Of a file without a seal: the requests that were summed up, or as many."""
+    try:
+        columns = request_columns(frame)
+    except ValueError as error:
+        raise ReadError(f"{parquet}: {error}") from error
+    if run.content_hash is None or columns.digest() == run.content_hash:
+        return
+    # The first versions hashed requests in another way; then their numbers have to do.
+    size = len(columns.names)
+    counts = np.bincount(columns.codes, minlength=size)
+    failures = np.bincount(columns.codes, columns.failed, minlength=size)
+    there = {name: (int(counts[code]), int(failures[code])) for code, name in enumerate(columns.names)}
+    if there != {name: (stats.count, stats.failures) for name, stats in run.services.items()}:
+        raise ReadError(f"{parquet}: holds other requests than the summary was made of")
+    means = np.bincount(columns.codes, columns.response_time_ms, minlength=size) / np.maximum(counts, 1)
+    for name, mean in zip(columns.names, means.tolist(), strict=True):
+        average = run.services[name].avg_latency_ms
+        if average and not 1 / UNLIKE_MEAN <= mean / average <= UNLIKE_MEAN:
+            raise ReadError(
+                f"{parquet}: the requests of {name} take {mean:g} ms on average, and {DOCUMENT} says {average:g} ms"
+            )
+
+
+def _read_killed(folder: Path) -> Run:
+    """What a killed run left: its intent, and the requests that had been flushed."""
+    run = run_from_document(read_json(folder / STARTED), str(folder / STARTED))
+    frame, unread = _salvage(folder)
+    try:
+        columns = request_columns(frame)
+    except ValueError as error:
+        raise ReadError(f"{folder}: {error}") from error
+    summary = summarise_columns(columns)
+    killed = "the run was killed before it could be finished"
+    if unread:
+        killed += f"; the last {unread:,} bytes of its recording cannot be read"
+    facts = replace(
+        generator_facts(folder / "source", run.profile),
+        interrupted=killed,
+        warm_up_s=summary.warm_up_s,
+        skipped=columns.skipped,
+    )
+    return replace(
+        run,
+        started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(frame) else run.started_at,
+        duration_s=summary.end_s - summary.begin_s,
+        services=summary.services,
+        validity=Validity(check_run(summary.services, run.profile, facts, None, summary.within)),
+        content_hash=columns.digest(),
+        stages=stage_stats(columns, run.profile),
+        source=str(folder),
+        load_requests=frame.copy,
+    )
+
+
+def _salvage(folder: Path) -> tuple[pd.DataFrame, int]:
+    """The requests of a run that was killed, and how many bytes of its recording cannot be read."""
+    if (folder / RECORDING).is_file():
+        recorded = salvage(folder / RECORDING)
+        return redact_requests(recorded.table.to_pandas()), recorded.unread
+    if (folder / REQUESTS).is_file():
+        return read_requests(folder / REQUESTS), 0
+    pass
+
+    empty: pd.DataFrame = RECORDING_SCHEMA.empty_table().to_pandas()
+    return empty, 0
+
+
+DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
+
+
+def identity(run: Run) -> str:
+    """The same for the same measurements of the same scenario, under whatever id, and for nothing else."""
+    content = run.content_hash
+    if content is None:
+        document = json.loads(canonical({**run_to_document(run), "id": None}), parse_int=float)  # 50 and 50.0 are one
+        content = hashlib.sha256(canonical(document)).hexdigest()
+    return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
+
+
+def candidate_ids(run: Run, mark: str) -> list[str]:
+    """Ids to try in turn: its own, then longer ones, in case another run has taken that in the same second."""
+    stem = run.id.rpartition("-")[0] or run.id
+    return [run.id, *(f"{stem}-{(run.content_hash or mark)[:digits]}" for digits in (8, 16, 64))]
+
+
+def write_requests(run: Run, folder: Path) -> None:
+    """Every request as ``requests.parquet``; nothing for a run that is only a summary, or when the file is there."""
+    target = folder / REQUESTS
+    if run.load_requests is None or target.exists():
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    partial = folder / f".{REQUESTS}"
+    try:
+        table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        partial.replace(target)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        reason = "; ".join(map(str, error.args))
+        raise StoreError(f"{target}: the table of requests cannot be kept: {reason}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def document_of(run: Run, requests: Path) -> bytes:
+    """``run.json``, with the seal: the hashes of the document without it, and of the file of requests."""
+    document = redact_document(run_to_document(run))
+    seal: dict[str, Any] = {"document": document_hash(document), "requests": None, "requests_bytes": None}
+    if requests.is_file():
+        seal |= {"requests": file_hash(requests), "requests_bytes": requests.stat().st_size}
+    content = dump_json({**document, SEAL: seal}).encode()
+    try:
+        read_stored(content, run.id)  # what could not be read again is not written
+    except ReadError as error:
+        raise StoreError(f"{error}; the run cannot be kept so") from error
+    return content
+
+
+def dropped_note(reason: str) -> bytes:
+    """What stands in a run's folder in place of its requests."""
+    return dump_json({"dropped_at": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}).encode()
+
+
+def renamed(content: bytes, run_id: str) -> bytes:
+    """A sealed document under another id."""
+    document = redact_document(parse_json(content, run_id))
+    return dump_json(resealed({**document, "id": run_id})).encode()
+
+
+def resealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of a run that was changed on purpose, sealed as it is now; one without a seal stays without.
+
+    What stands in the seal of the file of requests is kept: it was not changed.
+    """
+    if SEAL not in document:
+        return dict(document)
+    return {**document, SEAL: {**document[SEAL], "document": document_hash(document)}}
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether a document is what was written; one without a seal, of an earlier perfkit, is when it can be read."""
+    try:
+        return not read_stored(content, DOCUMENT).changed
+    except ReadError:
+        return False
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_document(run_id: str) -> str:
+    """The path of a run's document in its place; ``StoreError`` for what cannot be the name of a run folder."""
+    if "/" in run_id or "\\" in run_id or "\0" in run_id or run_id.startswith(".") or not run_id:
+        raise StoreError(f"run id {run_id!r}: is not the name of a run folder")
+    return f"{run_id}/{DOCUMENT}"

@@ -1,0 +1,474 @@
+"""`RunStore`: runs are put in, got back, listed and followed over time.
+
+Runs set aside by a person: a small file beside the runs, so that the runs themselves stay as they were written.
+
+Where runs are kept: one folder per run under any fsspec URL, or on a branch of a git repository.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.analysis.noise_profile import NoiseProfile
+from perfkit.model.codec import parse_json
+from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
+from perfkit.model.records import Metric, Run, Validity
+from perfkit.model.serialization import Stored, dump_json, make_run_id, parse_run, read_stored, slug
+from perfkit.runs.backends import CLAIM, Parcel, Place, full_address, open_place, public_address
+from perfkit.runs.index import (
+    Index,
+    ScenarioSeries,
+    current_index,
+    history_frame,
+    of_history,
+    of_scenario,
+    runs_frame,
+    scenario_series,
+    valid_ids,
+)
+from perfkit.runs.run_folder import (
+    DOCUMENT,
+    NOTE_SCHEMA,
+    QUARANTINE,
+    REQUESTS,
+    STARTED,
+    candidate_ids,
+    check_note,
+    count_checks,
+    document_of,
+    identity,
+    quarantine_check,
+    read_note,
+    run_document,
+    write_requests,
+)
+from perfkit.runs.validity import duplicate_check
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Why a run must not be used, who said so, and when (UTC, ISO 8601)."""
+
+    run_id: str
+    reason: str
+    by: str = ""
+    at: str = ""
+
+
+def set_aside(place: Place, run_id: str, reason: str, by: str | None = None) -> Quarantined:
+    """Note that a run must not be used; a later reason takes the place of an earlier one."""
+    if not reason.strip():
+        raise ValueError("reason: must say why the run is not to be used, got nothing")
+    item = Quarantined(run_id, reason.strip(), by or _user(), datetime.now(UTC).isoformat(timespec="seconds"))
+    document = {"schema": NOTE_SCHEMA, "run": run_id, "reason": item.reason, "by": item.by, "at": item.at}
+    place.write(_path(run_id), dump_json(document).encode())
+    return item
+
+
+def lift(place: Place, run_id: str) -> None:
+    """The run may be used again; nothing happens when it was not set aside."""
+    place.remove(_path(run_id))
+
+
+def quarantined(place: Place) -> dict[str, Quarantined]:
+    """Everything that was set aside, by run id.  A note that cannot be read still holds."""
+    return {run_id: _note(run_id, content) for run_id, content in _notes(place)}
+
+
+def _notes(place: Place) -> Iterator[tuple[str, bytes | OSError]]:
+    ids = [name.removesuffix(".json") for name in sorted(place.inside(QUARANTINE)) if name.endswith(".json")]
+    ids = [run_id for run_id in ids if not run_id.startswith(".")]
+    for run_id, (_, content) in zip(ids, place.read_many([_path(run_id) for run_id in ids]), strict=True):
+        yield run_id, content
+
+
+def damaged_notes(place: Place) -> dict[str, str]:
+    """Runs whose note cannot be read, and why; they stay set aside."""
+    found = {}
+    for run_id, content in _notes(place):
+        try:
+            check_note(content, _path(run_id))
+        except ReadError as error:
+            found[run_id] = str(error)
+    return found
+
+
+def note_on(place: Place, run_id: str) -> Quarantined | None:
+    """The note on one run; ``None`` when it was not set aside.  A note that cannot be read still holds."""
+    ((_, content),) = place.read_many([_path(run_id)])
+    if isinstance(content, FileNotFoundError | NotADirectoryError):
+        return None
+    if isinstance(content, OSError) and not place.exists(_path(run_id)):
+        raise content  # such as a folder of notes that may not be looked into
+    return _note(run_id, content)
+
+
+def _note(run_id: str, content: bytes | OSError) -> Quarantined:
+    note = read_note(content, _path(run_id), run_id)
+    return Quarantined(run_id, note.reason, note.by, note.at)
+
+
+def _path(run_id: str) -> str:
+    return f"{QUARANTINE}/{run_id}.json"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        return ""
+
+
+RUN_ID = re.compile(r"(\d{8}T\d{6}Z|undated)-.+-[0-9a-f]+")
+NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
+
+
+class RunStore:
+    """Runs under a URL: ``data/runs``, ``/srv/runs``, ``s3://bucket/runs``, any other fsspec address, or a git branch.
+
+    Parameters
+    ----------
+    url
+        Created on the first write.  ``git+branch://NAME`` keeps summaries alone.
+
+    Attributes
+    ----------
+    url
+        Where it is, for people: without user info and query values.
+    address
+        The same with them, to open it again; for no output.
+    place
+        Where the run folders are, for what works on their files.
+    """
+
+    def __init__(self, url: str | Path = "data/runs") -> None:
+        self.address = full_address(str(url))
+        self.url = public_address(self.address)
+        self.place = open_place(self.address)
+        self._known: Index | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of this store, or ``None`` when it is elsewhere."""
+        return self.place.folder
+
+    # Putting in -------------------------------------------------------------------------------------------------------
+
+    def add(self, run: Run) -> str:
+        """Keep a run and return its id, which is the name of its folder.  The same run twice is kept once.
+
+        Another run may have taken the id in the same second: then more of the content's hash tells them apart.
+
+        Raises
+        ------
+        StoreError
+            It could not be written (disk full, no permission); nothing that looks like a run is left behind.
+        """
+        mark = identity(run)
+        names = candidate_ids(run, mark)
+        run_document(run.id)
+        try:
+            for name in names:
+                if self.identity_of(name) == mark:
+                    return name
+            return self._finished_in_place(run) or self._published(run, names, mark)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.place.where(run.id)}: the run could not be written: {reason}") from error
+
+    def _finished_in_place(self, run: Run) -> str | None:
+        """A run that was recorded in its own folder of this store only lacks its document."""
+        folder = self.folder
+        if folder is None or run.source is None or Path(run.source).resolve() != (folder / run.id).resolve():
+            return None
+        if not (folder / run.id / STARTED).is_file() or (folder / run.id / DOCUMENT).exists():
+            return None
+        write_requests(run, folder / run.id)
+        self.place.write(run_document(run.id), document_of(run, folder / run.id / REQUESTS))
+        return run.id
+
+    def _published(self, run: Run, names: Collection[str], mark: str) -> str:
+        with self.place.staging() as folder:
+            if self.place.keeps_requests:
+                write_requests(run, folder)
+            for name in names:
+                (folder / DOCUMENT).write_bytes(document_of(replace(run, id=name), folder / REQUESTS))
+                if self.place.publish([Parcel(folder, name, mark)])[0] or self.identity_of(name) == mark:
+                    return name
+        raise StoreError(f"{self.url}: another run already has the id {run.id}")
+
+    def identity_of(self, run_id: str) -> str | None:
+        """What tells a stored run from all others; ``None`` when there is none, or its document is broken."""
+        path = run_document(run_id)
+        try:
+            return identity(parse_run(self.place.read(path), path))
+        except (FileNotFoundError, NotADirectoryError, ReadError):
+            return None
+
+    def add_files(self, run_id: str, folder: Path) -> None:
+        """Copy what a tool itself wrote beside a run that is already stored; not into a store of summaries."""
+        if not self.place.keeps_requests:
+            return
+        try:
+            for file in sorted(item for item in folder.rglob("*") if item.is_file() and not item.is_symlink()):
+                name = file.relative_to(folder.parent).as_posix()
+                self.place.write(f"{run_id}/{name}", file.read_bytes())
+        except OSError as error:
+            raise StoreError(f"{self.url}: {folder.name} of {run_id} could not be written: {error}") from error
+
+    # Getting back -----------------------------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> Run:
+        """The run with that id; ``StoreError`` when there is none."""
+        path = run_document(run_id)
+        try:
+            content = self.place.read(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._no_run(run_id) from error
+        except OSError as error:
+            raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
+        with Activity(f"reading {self.place.where(path)}"):
+            stored = read_stored(content, self.place.where(path))
+        parquet = f"{run_id}/{REQUESTS}"
+        loader = (lambda: self._read_requests(parquet, stored)) if self._has_requests(parquet) else None
+        note = self._note_on(run_id)
+        counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
+        checks = (*stored.run.validity.checks, *counted, *([quarantine_check(note.reason)] if note else []))
+        return replace(
+            stored.run, id=run_id, source=self.place.where(run_id), load_requests=loader, validity=Validity(checks)
+        )
+
+    def _note_on(self, run_id: str) -> Quarantined | None:
+        try:
+            return note_on(self.place, run_id)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.url}: the note on {run_id} cannot be read: {reason}") from error
+
+    def _no_run(self, run_id: str) -> NotStored:
+        return NotStored(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
+
+    def _has_requests(self, parquet: str) -> bool:
+        return self.place.keeps_requests and self.place.exists(parquet)
+
+    def _read_requests(self, path: str, stored: Stored) -> pd.DataFrame:
+        from perfkit.runs.run_folder import read_requests
+
+        if self.folder is not None:
+            return read_requests(self.folder / path, stored.run, stored.seal)
+        with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
+            local = Path(folder) / REQUESTS
+            try:
+                self.place.fetch(path, local)
+            except OSError as error:
+                raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
+            return read_requests(local, stored.run, stored.seal)
+
+    # Looking round ----------------------------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """What is in the store now."""
+        self._known = current_index(self.place, self._known)
+        return self._known
+
+    def ids(self) -> list[str]:
+        """Ids of all whole runs, oldest first; also of those whose document is broken."""
+        if self.folder is not None:
+            return sorted(self.place.stamps())
+        index = self.index()
+        return sorted([*index.ids, *index.broken])
+
+    def unfinished(self) -> list[str]:
+        """Folders of runs that are still under way or were killed: begun, and never finished."""
+        return self.no_runs()[0]
+
+    def foreign(self) -> list[str]:
+        """Folders that are no runs and were never begun as such."""
+        return self.no_runs()[1]
+
+    def no_runs(self) -> tuple[list[str], list[str]]:
+        """All folders that are not whole runs: the `unfinished` and the `foreign` ones."""
+        runs = set(self.ids())
+        others = {name: self._is_begun(name) for name in self.place.names() if name not in runs}
+        return [name for name in others if others[name]], [name for name in others if not others[name]]
+
+    def _is_begun(self, name: str) -> bool:
+        return any(self.place.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
+
+    def broken(self) -> dict[str, str]:
+        """Folders whose run.json cannot be read: id to reason."""
+        return dict(self.index().broken)
+
+    def left_out(self, scenario: str) -> tuple[str, ...]:
+        """A sentence for each run whose document cannot be read, of those that may be of this scenario by their id."""
+        own = f"-{slug(scenario)}-"
+        return tuple(
+            f"{run_id} is left out: {reason}"
+            for run_id, reason in self.broken().items()
+            if own in run_id or not RUN_ID.fullmatch(run_id)
+        )
+
+    def with_content(self, content_hash: str | None) -> list[str]:
+        """Ids of the runs that hold the same measurements; none for content that is not known."""
+        if content_hash is None:
+            return []
+        table = self.index().table.select(["id", "content_hash"]).to_pylist()
+        return [row["id"] for row in table if row["content_hash"] == content_hash]
+
+    def runs(self, **filters: Any) -> pd.DataFrame:
+        """One row per run, oldest first; ``filters`` keep rows whose column (or label) equals the value.
+
+        ``ValueError`` for a name that is neither a column nor a label of any run.
+
+        Columns: id, scenario, started_at (UTC), duration_s, users, services, requests, failures, valid, tool, source,
+        commit, branch (empty where unknown), quarantined, ab_test (whether it is one of a pair of an A/B test).
+        """
+        return runs_frame(self.index().table, self.quarantined().keys(), self.place.where, filters)
+
+    def history(self, scenario: str, service: str, metric: str, *, ab_tests: bool = False) -> pd.DataFrame:
+        """One metric of one service over the valid runs of a scenario, oldest first.
+
+        Columns: id, started_at, value, standard_error (in the metric's unit; ``NaN`` where a run cannot say).  Runs in
+        quarantine are left out, and those of A/B tests unless ``ab_tests`` asks for them.
+        """
+        table = of_history(self.index().table, scenario, ab_tests=ab_tests)
+        return history_frame(table, self.quarantined().keys(), service, Metric(metric))
+
+    def series(self, scenario: str, *, ab_tests: bool = False) -> ScenarioSeries:
+        """Every metric of every service over all runs of a scenario; `perfkit.history.timeline` makes a timeline of it.
+
+        Runs of A/B tests are left out unless ``ab_tests`` asks for them.
+
+        Raises
+        ------
+        NotStored
+            There is no such scenario, or none of its runs belongs to its history; names the nearest.
+        """
+        table = of_history(self.index().table, scenario, ab_tests=ab_tests)
+        found = scenario_series(table, {name: note.reason for name, note in self.quarantined().items()}, scenario)
+        if not found.run_ids:
+            raise self._no_scenario("runs", scenario)
+        return found
+
+    def _no_scenario(self, what: str, scenario: str) -> PerfkitError:
+        if (apart := of_scenario(self.index().table, scenario).num_rows) and scenario:
+            hint = f"its {apart} runs are of A/B tests (`perfkit run --compare-with`), invalid, or set aside"
+            kind = NotComparable if what == "valid runs" else NotStored
+            return kind(f"{self.url}: no {what} of the scenario {scenario!r} in its history: {hint}")
+        known = sorted(set(self.index().table["scenario"].to_pylist()))
+        there = f"; there are {', '.join(known)}" if known else ""
+        return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
+
+    # Setting aside ----------------------------------------------------------------------------------------------------
+
+    def quarantined(self) -> dict[str, Quarantined]:
+        """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
+        try:
+            return quarantined(self.place)
+        except OSError as error:
+            raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
+
+    def damaged_notes(self) -> dict[str, str]:
+        """Runs that were set aside by a note that cannot be read: id to reason."""
+        try:
+            return damaged_notes(self.place)
+        except OSError as error:
+            raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
+
+    def quarantine(self, run_id: str, reason: str, by: str | None = None) -> Quarantined:
+        """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""
+        if not self.place.exists(run_document(run_id)):
+            raise self._no_run(run_id)
+        with self._noting(run_id):
+            return set_aside(self.place, run_id, reason, by)
+
+    def lift_quarantine(self, run_id: str) -> None:
+        """The run counts again as what its own checks say."""
+        with self._noting(run_id):
+            lift(self.place, run_id)
+
+    @contextmanager
+    def _noting(self, run_id: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.url}: the note on {run_id} could not be written: {reason}") from error
+
+    # Noise ------------------------------------------------------------------------------------------------------------
+
+    def noise_profile(
+        self, scenario: str, *, without: Collection[str] = (), service_names: Mapping[str, str] | None = None
+    ) -> NoiseProfile:
+        """What the valid runs of a scenario tell of its noise.
+
+        It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as
+        those that are to be compared.  With ``service_names`` (see `Policy`) it is learned of the services under their
+        new names, and not kept.  `PerfkitError` when there is no run.
+        """
+        from perfkit.analysis.noise_profile import profile_of
+        from perfkit.runs.service_names import renamed_runs
+
+        usable = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
+        ids = [run_id for run_id in usable if run_id not in without]
+        if not ids:
+            raise self._no_scenario("valid runs", scenario)
+        if service_names:
+            return profile_of(scenario, renamed_runs([self.get(run_id) for run_id in ids], service_names))
+        kept = f"{NOISE}/{slug(scenario)}.json"
+        profile = self._kept_profile(kept)
+        if profile is not None and profile.scenario == scenario and profile.run_ids == tuple(ids):
+            return profile
+        profile = profile_of(scenario, list(self._summaries(ids)))
+        if not without:
+            self._keep_profile(kept, profile.to_dict())
+        return profile
+
+    def _summaries(self, ids: Collection[str]) -> Iterator[Run]:
+        """Runs without their requests; one that has gone, or was damaged, meanwhile is left out."""
+        for path, content in self.place.read_many([run_document(run_id) for run_id in ids]):
+            if isinstance(content, bytes):
+                with suppress(ReadError):  # damaged since it was listed
+                    yield replace(parse_run(content, self.place.where(path)), id=path.split("/")[0])
+
+    def _keep_profile(self, path: str, document: Mapping[str, Any]) -> None:
+        """It can be learned anew: a store that may only be read is no reason to fail."""
+        with suppress(OSError, StoreError):
+            self.place.write(path, dump_json(document).encode())
+
+    def _kept_profile(self, path: str) -> NoiseProfile | None:
+        """A profile is derived: a broken one is learned anew."""
+        from perfkit.analysis.noise_profile import NoiseProfile
+
+        try:
+            return NoiseProfile.from_dict(parse_json(self.place.read(path), path), path)
+        except (OSError, ReadError):
+            return None
+
+
+__all__ = ["RunStore"]
+
+
+def import_run(run: Run, store: str, scenario: str | None = None, labels: Mapping[str, str] | None = None) -> str:
+    """Keep a run that was read from a foreign file; returns its id.
+
+    The same content is kept once.  Under the name of another scenario it is kept again, and marked as a duplicate.
+    """
+    named = scenario or run.scenario
+    run_id = make_run_id(run.started_at, named, run.content_hash or "0000")
+    known = RunStore(store)
+    others = [other for other in known.with_content(run.content_hash) if other != run_id]
+    validity = Validity((*run.validity.checks, duplicate_check(others[0] if others else None)))
+    labels = {**run.labels, **(labels or {})}
+    return known.add(replace(run, id=run_id, scenario=named, labels=labels, validity=validity))

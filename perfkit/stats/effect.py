@@ -1,0 +1,240 @@
+"""Effect, interval and p for one metric of one service.  The run is the unit; nothing here knows what is acceptable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import betainc, gammaln, ndtri, stdtr, stdtrit
+
+from perfkit.model.arithmetic import LevelArithmetic, RateArithmetic
+from perfkit.model.records import Metric
+from perfkit.stats.noise import Knowledge, Noise, Scatter, overdispersion, run_to_run
+from perfkit.stats.summary import Floats
+
+FAR_OUT = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Candidate against baseline.
+
+    ``change`` and the interval are in percent of the baseline (pp for the error rate); ``p_rise`` and ``p_fall`` are
+    the one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``error`` is the
+    standard error of ``change`` on the scale of the test (log; pp for the error rate) with ``df`` degrees of freedom.
+    ``noise`` is that of one run (``None`` for error rates); ``arithmetic`` has the numbers on the way.
+    """
+
+    change: float
+    ci_low: float
+    ci_high: float
+    p_rise: float
+    p_fall: float
+    error: float
+    df: float
+    noise: Noise | None = None
+    arithmetic: LevelArithmetic | RateArithmetic | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """One metric of one service: a value per run of each side, shape ``(n_runs,)``, all > 0, and their errors.
+
+    ``known`` is what the runs and their history tell of the noise besides the values.  ``paired``: the k-th run of one
+    side was made beside the k-th of the other, and what disturbed one disturbed both.
+    """
+
+    baseline: Floats
+    candidate: Floats
+    known: Knowledge = field(default_factory=Knowledge)
+    paired: bool = False
+
+    @property
+    def residuals(self) -> tuple[Floats, ...]:
+        """Log values whose scatter around their own mean is noise, for each side, or for the pairs.
+
+        The difference of a pair has twice the variance of a run, so that it is divided by the root of two.
+        """
+        before, after = np.log(self.baseline), np.log(self.candidate)
+        return ((after - before) / np.sqrt(2.0),) if self.paired else (before, after)
+
+
+def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
+    """Latency or throughput: difference of mean logs with a moderated variance and Student's t.
+
+    Assumes that run values scatter about alike on both sides on the log scale, and independently; of pairs, that their
+    differences do.
+    """
+    before, after = np.log(values.baseline), np.log(values.candidate)
+    noise = run_to_run(metric, values.residuals, values.known)
+    shift = float(after.mean() - before.mean())
+    error = noise.error_of_difference(before.size, after.size)
+    numbers = level_arithmetic(
+        (float(before.mean()), float(after.mean())), noise, values.known, (before.size, after.size), confidence
+    )
+    half = numbers.quantile * error
+    return Effect(
+        change=100.0 * float(np.expm1(shift)),
+        ci_low=100.0 * float(np.expm1(shift - half)),
+        ci_high=100.0 * float(np.expm1(shift + half)),
+        p_rise=float(stdtr(noise.df, -shift / error)),
+        p_fall=float(stdtr(noise.df, shift / error)),
+        error=error,
+        df=noise.df,
+        noise=noise,
+        arithmetic=numbers,
+    )
+
+
+def level_arithmetic(
+    means: tuple[float, float], noise: Noise, known: Knowledge, runs: tuple[int, ...], confidence: float
+) -> LevelArithmetic:
+    """The numbers of a t test of two mean logs whose difference has the error of so many runs."""
+    scatter = noise.scatter or Scatter(noise, noise.df, (), 0.0)
+    return LevelArithmetic(
+        means=means,
+        shift=means[1] - means[0],
+        within_sd=float(np.sqrt(known.within_variance)),
+        measured=known.measured,
+        prior_sd=scatter.prior.sd,
+        prior_df=scatter.prior.df,
+        weight=scatter.weight,
+        squares=scatter.squares,
+        squares_df=scatter.df,
+        history_squares=float(known.history[0]),
+        history_df=float(known.history[1]),
+        sd=noise.sd,
+        df=noise.df,
+        runs=runs,
+        error=noise.sd * math.sqrt(sum(1.0 / n for n in runs)),
+        quantile=float(stdtrit(noise.df, 0.5 + confidence / 2.0)),
+        floor_sd=math.sqrt(known.floor),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed requests and requests of each run of one side, shape ``(n_runs,)``."""
+
+    failed: Floats
+    counts: Floats
+
+    @property
+    def rate(self) -> float:
+        """Pooled share of failed requests in [0, 1]."""
+        return float(self.failed.sum() / self.counts.sum())
+
+
+def compare_error_rates(baseline: Failures, candidate: Failures, confidence: float) -> Effect:
+    """Error rates, zero baselines included: conditional exact test with mid-p, widened by run-to-run overdispersion.
+
+    The interval for the difference is Newcombe's hybrid of two Wilson intervals (doi:10.1002/(SICI)1097-0258(19980430)
+    17:8<873::AID-SIM779>3.0.CO;2-I) at the effective number of requests.  Assumes that failures inside one run are
+    independent apart from the overdispersion seen between runs.
+    """
+    factor, df = overdispersion((baseline.failed, candidate.failed), (baseline.counts, candidate.counts))
+    p_rise = rise_of_rates(baseline, candidate, factor, df)
+    p_fall = rise_of_rates(candidate, baseline, factor, df)
+    t = float(stdtrit(df, 0.5 + confidence / 2.0))
+    low, high = difference_of_rates(baseline, candidate, t, factor)
+    change = candidate.rate - baseline.rate
+    return Effect(
+        change=100.0 * change,
+        ci_low=100.0 * low,
+        ci_high=100.0 * high,
+        p_rise=p_rise,
+        p_fall=p_fall,
+        error=100.0 * (high - low) / (2.0 * t),
+        df=df,
+        arithmetic=rate_arithmetic((baseline, candidate), factor, df, t),
+    )
+
+
+def rate_arithmetic(
+    sides: Sequence[Failures], factor: float, df: float, quantile: float, limit: float | None = None
+) -> RateArithmetic:
+    """The numbers of a test of error rates."""
+    failed = tuple(round(float(side.failed.sum())) for side in sides)
+    counts = tuple(round(float(side.counts.sum())) for side in sides)
+    return RateArithmetic(failed, counts, factor, df, quantile, limit)
+
+
+def _mid_p_larger(lesser: Failures, larger: Failures) -> float:
+    """P(this many failures or more on the ``larger`` side | all failures), half of the observed point (mid-p)."""
+    n1, n2 = float(lesser.counts.sum()), float(larger.counts.sum())
+    seen = float(np.round(larger.failed.sum()))
+    total = float(np.round(lesser.failed.sum())) + seen
+    if total == 0 or total == n1 + n2:
+        return 0.5
+    # What lies further than `FAR_OUT` standard deviations off adds nothing to a tail, but takes its time
+    mean, share = total * n2 / (n1 + n2), n2 / (n1 + n2)
+    reach = FAR_OUT * (math.sqrt(total * share * (1.0 - share)) + 5.0)
+    begin, end = max(seen, math.floor(mean - reach)), min(total, n2, max(seen, mean) + reach)
+    k = np.append(seen, np.arange(begin + (begin == seen), end + 1.0))
+    k = k[total - k <= n1]
+    log_p = _log_choose(n2, k) + _log_choose(n1, total - k) - _log_choose(n1 + n2, np.array([total]))
+    peak = float(log_p.max())  # scipy's logsumexp does the same in ten times the time
+    tail = math.exp(peak) * float(np.exp(log_p - peak).sum())
+    return min(max(tail - 0.5 * float(np.exp(log_p[0])), 1e-300), 1.0)
+
+
+def _log_choose(n: float, k: Floats) -> Floats:
+    out: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return out
+
+
+def rise_of_rates(lesser: Failures, larger: Failures, factor: float, df: float) -> float:
+    """One-sided p of "the second rate is larger", for a given overdispersion and its degrees of freedom."""
+    return _overdispersed(_mid_p_larger(lesser, larger), factor, df)
+
+
+def rise_above_limit(failures: Failures, limit: float, factor: float, df: float) -> float:
+    """One-sided p of "the rate is above ``limit``" (a share in (0, 1)): binomial tail with mid-p, overdispersed."""
+    seen, n = float(np.round(failures.failed.sum())), float(failures.counts.sum())
+    at_least = float(betainc(seen, n - seen + 1.0, limit)) if seen > 0 else 1.0  # P(this many or more)
+    more = float(betainc(seen + 1.0, n - seen, limit)) if seen < n else 0.0
+    return _overdispersed(max(0.5 * (at_least + more), 1e-300), factor, df)
+
+
+def _overdispersed(p: float, factor: float, df: float) -> float:
+    """A p-value made honest for scatter between runs: its normal score shrinks by sqrt(factor) and gets t tails."""
+    return float(stdtr(df, ndtri(min(p, 1.0 - 1e-16)) / np.sqrt(factor)))
+
+
+def difference_of_rates(baseline: Failures, candidate: Failures, z: float, factor: float) -> tuple[float, float]:
+    """Interval of candidate minus baseline as shares, ``z`` standard scores wide (Newcombe's hybrid)."""
+    p1, p2 = baseline.rate, candidate.rate
+    l1, u1 = wilson(p1, float(baseline.counts.sum()) / factor, z)
+    l2, u2 = wilson(p2, float(candidate.counts.sum()) / factor, z)
+    change = p2 - p1
+    return change - float(np.hypot(p2 - l2, u1 - p1)), change + float(np.hypot(u2 - p2, p1 - l1))
+
+
+def wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval for a share ``p`` of ``n`` (doi:10.1080/01621459.1927.10502953), ``z`` standard scores wide."""
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    # At p = 0 and p = 1 one end is exact, but rounding leaves 1e-17.
+    return max(centre - half, 0.0) if p > 0 else 0.0, min(centre + half, 1.0) if p < 1 else 1.0
+
+
+def weighted_holm(p_values: Mapping[object, float], weights: Mapping[object, float]) -> dict[object, float]:
+    """Adjusted p-values of Holm's step-down test with weights (Holm 1979, www.jstor.org/stable/4615733).
+
+    A finding is rejected at level alpha when its adjusted value is <= alpha; the chance of any false rejection is then
+    at most alpha, whatever the dependence.  Weights are > 0 and need not sum to one.
+
+    >>> weighted_holm({"a": 0.01, "b": 0.04}, {"a": 1.0, "b": 1.0})
+    {'a': 0.02, 'b': 0.04}
+    """
+    order = sorted(p_values, key=lambda name: p_values[name] / weights[name])
+    remaining = sum(weights[name] for name in order)
+    adjusted: dict[object, float] = {}
+    floor = 0.0
+    for name in order:
+        floor = max(floor, min(p_values[name] * remaining / weights[name], 1.0))
+        adjusted[name] = floor
+        remaining -= weights[name]
+    return adjusted
