@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from perfkit.stats.changepoints import ChangePoint, find_change_points
     from perfkit.stats.sequential import Watch, watch_history
 
-__version__ = "0.1.0"
-
 _HOMES = {
+    "perfkit.model.installation": ("VERSION",),
     "perfkit.analysis.compare": ("compare",),
     "perfkit.config.policy": ("Policy",),
     "perfkit.model.errors": (
@@ -117,6 +116,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        name = "VERSION"
     if name not in _HOME_OF:
         raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)

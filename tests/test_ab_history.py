@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from nights import nights, said, stored
 
+from perfkit.analysis.noise_profile import stored_profile
 from perfkit.config.settings import Scenario
 from perfkit.history.run_selector import Past, select
 from perfkit.history.timeline import load_timeline
@@ -53,7 +54,7 @@ def test_histories_leave_them_out_unless_asked_for(mixed):
     assert len(store.history("api", "a", "p95_latency_ms", ab_tests=True)) == 20
     assert list(store.runs()["id"]) == [*usual, *paired]
     assert list(store.runs(ab_test=True)["id"]) == paired
-    assert store.noise_profile("api").run_ids == tuple(usual)
+    assert stored_profile(store, "api").run_ids == tuple(usual)
 
 
 @pytest.mark.parametrize(("selector", "count"), [("api@rolling", 12), ("api@last:20", 12), ("api@last:3", 3)])

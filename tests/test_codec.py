@@ -9,6 +9,7 @@ import pytest
 from samples import REPOSITORY, plain_stats, run
 
 from perfkit import ReadError, RunStore, StoreError, compare, read_run
+from perfkit.analysis.noise_profile import stored_profile
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.incidents import read_result, result_of
@@ -38,7 +39,7 @@ def test_every_file_that_0_1_0_wrote_is_read(tmp_path):
     assert not store.get("20251017T143004Z-shop-1727").validity.ok
     assert len(store.get("20251018T143004Z-shop-be8a").requests()) == 309
     assert (old / "runs" / ".noise" / "shop.json").read_bytes() == (OLD / "runs" / ".noise" / "shop.json").read_bytes()
-    assert store.noise_profile("api").variations
+    assert stored_profile(store, "api").variations
     (pinned,) = Baselines(old / "data" / "baselines").all()
     assert (pinned.name, len(pinned.runs), len(pinned.history)) == ("v1", 4, 1)
     (known,) = AcknowledgedFile(old / "data" / "acknowledged.json").read()

@@ -15,7 +15,7 @@ import pytest
 from commands import WORDS, every_command, perfkit_in, workplace
 
 from perfkit.analysis import compare
-from perfkit.cli import EXIT_CODES, exit_code_of
+from perfkit.cli.exit_codes import EXIT_CODES, exit_code_of
 from perfkit.model.errors import PerfkitError
 from perfkit.runs import read
 

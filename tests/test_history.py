@@ -10,7 +10,7 @@ from samples import plain_stats, run
 
 from perfkit import Policy, RunStore, SettingsError, StoreError, compare
 from perfkit.analysis.compare import explain
-from perfkit.analysis.noise_profile import NoiseProfile, profile_of
+from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
 from perfkit.cli import main
 from perfkit.history.run_names import plan, replay_history
 
@@ -39,7 +39,7 @@ def said(*words):
 
 
 def test_a_profile_is_kept_and_learned_anew_when_runs_are_added(rng, store):
-    first = store.noise_profile("api")
+    first = stored_profile(store, "api")
     (file,) = (store.folder / ".noise").iterdir()
     assert NoiseProfile.from_dict(json.loads(file.read_text())) == first
     assert len(first.run_ids) == 20
@@ -47,11 +47,11 @@ def test_a_profile_is_kept_and_learned_anew_when_runs_are_added(rng, store):
     assert 1.2 < average.variation_pct < 3.0
     assert len(store.ids()) == 20
     store.add(nights(rng, 1, first=40)[0])
-    assert len(store.noise_profile("api").run_ids) == 21
+    assert len(stored_profile(store, "api").run_ids) == 21
     file.write_text("broken")
-    assert len(store.noise_profile("api").run_ids) == 21
+    assert len(stored_profile(store, "api").run_ids) == 21
     with pytest.raises(StoreError, match=r"no valid runs of the scenario 'apu' .did you mean 'api'"):
-        store.noise_profile("apu")
+        stored_profile(store, "apu")
 
 
 def test_a_profile_does_not_take_a_step_for_noise(rng):
@@ -125,7 +125,7 @@ def test_a_plan_keeps_its_promise(rng, store):
     frame = plan(store.url, "api", 8.0, power=0.8).set_index("metric")
     needed = int(frame.loc["avg_latency_ms", "runs_per_side"])
     assert 1 <= needed <= 8
-    profile = store.noise_profile("api")
+    profile = stored_profile(store, "api")
     called = 0
     for _ in range(150):
         pair = nights(rng, needed), nights(rng, needed, first=50, factor=1.08)
@@ -199,5 +199,5 @@ def test_invalid_runs_of_the_past_are_left_out(rng, tmp_path):
     bad = Validity((Check("interrupted", "yes", "no", Severity.INVALID),))
     for i, one in enumerate(nights(rng, 12)):
         kept.add(replace(one, validity=bad) if i == 5 else one)
-    assert len(kept.noise_profile("api").run_ids) == 11
+    assert len(stored_profile(kept, "api").run_ids) == 11
     assert len(replay_history(kept.url, "api", window=9)) == 2

@@ -11,6 +11,7 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, RunStore, StoreError, Validity
+from perfkit.analysis.noise_profile import stored_profile
 from perfkit.history.timeline import load_timeline, timeline_of
 from perfkit.model.records import Check, Severity
 from perfkit.model.serialization import dump_json, run_to_document
@@ -197,7 +198,7 @@ def test_a_run_in_quarantine_counts_as_invalid_and_stays_as_it_was(store):
     assert list(store.runs(quarantined=True)["id"]) == [one]
     assert one not in set(store.history("api", "rag_service", "rps")["id"])
     assert load_timeline(store, "api").moments[1].why_invalid == "quarantined: the cache <b>was</b> cold"
-    assert one not in store.noise_profile("api").run_ids
+    assert one not in stored_profile(store, "api").run_ids
     from perfkit import read_run
 
     for again in (store.get(one), read_run(store.folder / one)):

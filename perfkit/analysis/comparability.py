@@ -27,7 +27,7 @@ from perfkit.analysis.coverage import (
     service_coverage,
 )
 from perfkit.config.policy import Policy
-from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, ServiceStats, Severity
+from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, ServiceStats, Severity, environment_of
 from perfkit.runs.validity import FAILING, MANY_ERRORS_PCT, describe_both, misdated, outages, same_on_both
 
 NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
@@ -60,14 +60,6 @@ def _dates(runs: Sequence[Run]) -> Iterator[Check]:
         more = f" (and {len(wrong) - 1} more such runs)" if len(wrong) > 1 else ""
         advice = f"Run {first} is {text}{more}: a clock was wrong. It is never taken for the newest of its history."
         yield Check("clock", text, "the present", Severity.WARN, advice)
-
-
-def environment_of(run: Run) -> dict[str, str]:
-    """Environment of a run by name: ``environment: cpu``, ``version of locust``, ``load script``, ``tool``."""
-    facts = {"tool": run.tool, "load script": run.locustfile_hash}
-    facts |= {f"environment: {key}": value for key, value in run.environment.items()}
-    facts |= {f"version of {key}": value for key, value in run.versions.items()}
-    return {name: str(value) for name, value in facts.items() if value}
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from perfkit.model.codec import Count, Size, decode
+from perfkit.model.codec import Count, Size, decode, parse_json
+from perfkit.model.errors import NotStored, ReadError
 from perfkit.model.records import Metric, Run, ServiceStats
+from perfkit.model.serialization import dump_json, slug
+from perfkit.runs.service_names import renamed_runs
+from perfkit.runs.store import NOISE, RunStore
 from perfkit.stats.effect import Values
 from perfkit.stats.noise import Knowledge, Noise, run_to_run, scatter_of_history
 from perfkit.stats.summary import Floats
@@ -177,3 +182,29 @@ def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run]
 def noise_of(metric: Metric, values: Values) -> Noise:
     """The variation of a metric between runs like these."""
     return run_to_run(metric, [side for side in values.residuals if side.size], values.known)
+
+
+def stored_profile(
+    store: RunStore, scenario: str, *, without: Collection[str] = (), service_names: Mapping[str, str] | None = None
+) -> NoiseProfile:
+    """What the valid runs of a scenario in a store tell of its noise.
+
+    It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as those
+    that are to be compared.  With ``service_names`` (see `Policy`) it is learned of the services under their new names,
+    and not kept.  `PerfkitError` when there is no run.
+    """
+    ids = [run_id for run_id in store.valid_ids(scenario) if run_id not in without]
+    if not ids:
+        raise NotStored(f"{store.url}: every valid run of {scenario!r} is one of those to be compared")
+    if service_names:
+        return profile_of(scenario, renamed_runs([store.get(run_id) for run_id in ids], service_names))
+    path = f"{NOISE}/{slug(scenario)}.json"
+    if (content := store.derived(path)) is not None:
+        with suppress(ReadError):  # a broken one is learned anew
+            profile = NoiseProfile.from_dict(parse_json(content, path), path)
+            if profile.scenario == scenario and profile.run_ids == tuple(ids):
+                return profile
+    profile = profile_of(scenario, list(store.summaries(ids)))
+    if not without:
+        store.keep_derived(path, dump_json(profile.to_dict()).encode())
+    return profile

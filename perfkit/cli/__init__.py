@@ -16,45 +16,17 @@ from typing import TextIO, cast
 
 import click
 
-from perfkit import __version__
 from perfkit.cli import bisect, check, compare, history, notify, report, run, runs, start
+from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
-from perfkit.model.errors import (
-    DeliveryError,
-    HistoryError,
-    LoadError,
-    LoadStopped,
-    MissingExtra,
-    NotComparable,
-    NotStored,
-    PerfkitError,
-    ReadError,
-    RenderError,
-    SettingsError,
-    StoreError,
-)
+from perfkit.model.errors import PerfkitError, ReadError, SettingsError
+from perfkit.model.installation import VERSION
 from perfkit.model.omissions import omissions
 from perfkit.model.redaction import Redacted, conceal_environment, redact
 from perfkit.report.formatting import clean, shorten
 
 COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
 LINK_LOOP = "Symlink loop"  # how pathlib of Python before 3.13 begins to speak of one
-EXIT_FAILED = 4
-EXIT_STOPPED = 130
-EXIT_CODES: dict[type[PerfkitError], int] = {
-    ReadError: 2,
-    SettingsError: 2,
-    MissingExtra: 2,
-    NotComparable: 3,
-    LoadStopped: 130,
-    LoadError: 4,
-    NotStored: 2,
-    StoreError: 4,
-    HistoryError: 4,
-    RenderError: 4,
-    DeliveryError: 4,
-}
-
 EPILOG = """\b
 Examples:
   perfkit demo                                    see the whole chain at work, on this machine
@@ -67,7 +39,7 @@ Exit codes: 0 nothing to object, 1 regression, 2 wrong usage or unreadable input
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
-@click.version_option(__version__, prog_name="perfkit")
+@click.version_option(VERSION, prog_name="perfkit")
 def perfkit() -> None:
     """Did this build get slower, and can you believe the answer?
 
@@ -190,11 +162,6 @@ def _unexpected(error: BaseException, argv: Sequence[str]) -> int:
 
     sys.stderr.write(report_unexpected(error, argv))
     return EXIT_FAILED
-
-
-def exit_code_of(error: PerfkitError) -> int:
-    """The exit code that an error ends a command with."""
-    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
 
 
 def _message(error: PerfkitError) -> str:

@@ -446,7 +446,7 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _exit_code(done: tuple[Execution, ...]) -> int:
-    from perfkit.cli import exit_code_of
+    from perfkit.cli.exit_codes import exit_code_of
 
     if any(execution.stopped for execution in done):
         return EXIT_INTERRUPTED

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from perfkit.analysis.comparability import environment_of
 from perfkit.history.timeline import Timeline
-from perfkit.model.records import Comparison, Run, Verdict
+from perfkit.model.records import Comparison, Run, Verdict, environment_of
 
 MACHINE = ("environment: cpu", "environment: cores", "environment: machine", "environment: memory")
 AROUND = 10  # runs on either side that tell what was usual

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.analysis.compare import Replay, compare, replay
-from perfkit.analysis.noise_profile import NoiseProfile, profile_of
+from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
 from perfkit.analysis.power import plan_runs
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings, load_settings
@@ -277,7 +277,7 @@ def known_history(
     """The noise profile of the runs' scenario, from the other runs of a store, under the names of the policy."""
     every = (*baseline, *candidate)
     names = policy.service_names if policy is not None else {}
-    return RunStore(store).noise_profile(every[0].scenario, without={run.id for run in every}, service_names=names)
+    return stored_profile(RunStore(store), every[0].scenario, without={run.id for run in every}, service_names=names)
 
 
 def timeline(store: str, scenario: str, policy: Policy | None = None) -> Timeline:
@@ -343,7 +343,7 @@ def plan(
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
         past = timeline_of(runs[0].scenario, in_time(runs))
     else:
-        profile = known.noise_profile(scenario, service_names=policy.service_names if policy is not None else {})
+        profile = stored_profile(known, scenario, service_names=policy.service_names if policy is not None else {})
         past = timeline(store, scenario, policy)
         lengths = known.runs(scenario=scenario, ab_test=False)["duration_s"]
     lengths = lengths.dropna()

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perfkit.analysis.comparability import environment_of
-from perfkit.model.records import Check, Metric, Run, Severity, Validity
+from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
 from perfkit.runs.service_names import new_name
 from perfkit.runs.store import RunStore
 from perfkit.runs.validity import in_future, misdated
@@ -23,7 +22,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class Moment:
     """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown.
 
-    ``environment`` has the pairs of `perfkit.analysis.comparability.environment_of`, by name.
+    ``environment`` has the pairs of `perfkit.model.records.environment_of`, by name.
     """
 
     run_id: str

@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from perfkit.model.redaction import public_url
 
+VERSION = "0.1.0"  # of perfkit; pyproject.toml has the same, and a test says so
+
 
 def extra_advice(extra: str) -> str:
     """What to do where a package of an extra is missing: its name, and the command for this installation."""

@@ -510,3 +510,11 @@ def overall_verdict(findings: Sequence[Finding], rule: str, gaps: Sequence[Gap] 
     if any(finding.verdict is Verdict.IMPROVEMENT for finding in findings):
         return Verdict.IMPROVEMENT
     return Verdict.NO_CHANGE
+
+
+def environment_of(run: Run) -> dict[str, str]:
+    """Environment of a run by name: ``environment: cpu``, ``version of locust``, ``load script``, ``tool``."""
+    facts = {"tool": run.tool, "load script": run.locustfile_hash}
+    facts |= {f"environment: {key}": value for key, value in run.environment.items()}
+    facts |= {f"version of {key}": value for key, value in run.versions.items()}
+    return {name: str(value) for name, value in facts.items() if value}

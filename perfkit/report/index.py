@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-import perfkit
+from perfkit.model.installation import VERSION
 from perfkit.model.records import Verdict
 from perfkit.report.formatting import VERDICT_COLOURS, clean, shorten
 from perfkit.report.html import render
@@ -89,7 +89,7 @@ def _facts(overview: Overview) -> list[str]:
         f"{done} report{'' if done == 1 else 's'}{f', {missing} could not be made' if missing else ''}",
         *([f"store {clean(overview.store)}"] if overview.store else []),
         f"written {overview.made_at:%Y-%m-%d %H:%M:%S} UTC",
-        f"perfkit {perfkit.__version__}",
+        f"perfkit {VERSION}",
     ]
 
 

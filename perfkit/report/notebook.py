@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
-import perfkit
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import write_whole
+from perfkit.model.installation import VERSION
 from perfkit.model.redaction import mask, redact, redact_document, redact_files
 from perfkit.report.formatting import clean
 from perfkit.report.html import PLOTLY
@@ -81,7 +81,7 @@ def _question(notebook: NotebookNode) -> str:
 
 
 def _facts(result: Mapping[str, Any]) -> list[str]:
-    facts = [f"perfkit {perfkit.__version__}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
+    facts = [f"perfkit {VERSION}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
     if "rule" in result:
         facts.append(f"rule {result['rule']}")
     if result.get("rule") == "evidence":

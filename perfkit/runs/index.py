@@ -21,10 +21,9 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from perfkit.analysis.comparability import environment_of
 from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean
 from perfkit.model.omissions import leave_out
-from perfkit.model.records import Metric, Run
+from perfkit.model.records import Metric, Run, environment_of
 from perfkit.model.serialization import CHANGED, parse_run
 from perfkit.runs.backends import Place
 from perfkit.runs.run_folder import identity, run_document
@@ -123,7 +122,7 @@ class ScenarioSeries:
     ``values`` and ``errors`` map (service, metric) to one number per run, shape ``(n_runs,)``: ``NaN`` where the run is
     invalid, set aside, or cannot say.  ``counts`` maps services to their requests in each run: 0 where a valid run has
     none, ``NaN`` where it is invalid or the number is not known.  ``environments`` are those of
-    `perfkit.analysis.comparability.environment_of`, as pairs.
+    `perfkit.model.records.environment_of`, as pairs.
     """
 
     scenario: str

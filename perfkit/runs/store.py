@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.analysis.noise_profile import NoiseProfile
-from perfkit.model.codec import parse_json
 from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Metric, Run, Validity
 from perfkit.model.serialization import Stored, dump_json, make_run_id, parse_run, read_stored, slug
@@ -406,55 +404,31 @@ class RunStore:
             reason = error.strerror or error
             raise StoreError(f"{self.url}: the note on {run_id} could not be written: {reason}") from error
 
-    # Noise ------------------------------------------------------------------------------------------------------------
-
-    def noise_profile(
-        self, scenario: str, *, without: Collection[str] = (), service_names: Mapping[str, str] | None = None
-    ) -> NoiseProfile:
-        """What the valid runs of a scenario tell of its noise.
-
-        It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as
-        those that are to be compared.  With ``service_names`` (see `Policy`) it is learned of the services under their
-        new names, and not kept.  `PerfkitError` when there is no run.
-        """
-        from perfkit.analysis.noise_profile import profile_of
-        from perfkit.runs.service_names import renamed_runs
-
-        usable = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
-        ids = [run_id for run_id in usable if run_id not in without]
+    def valid_ids(self, scenario: str) -> list[str]:
+        """Ids of the valid runs of a scenario that count in its history, oldest first; `PerfkitError` if none."""
+        ids = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
         if not ids:
             raise self._no_scenario("valid runs", scenario)
-        if service_names:
-            return profile_of(scenario, renamed_runs([self.get(run_id) for run_id in ids], service_names))
-        kept = f"{NOISE}/{slug(scenario)}.json"
-        profile = self._kept_profile(kept)
-        if profile is not None and profile.scenario == scenario and profile.run_ids == tuple(ids):
-            return profile
-        profile = profile_of(scenario, list(self._summaries(ids)))
-        if not without:
-            self._keep_profile(kept, profile.to_dict())
-        return profile
+        return list(ids)
 
-    def _summaries(self, ids: Collection[str]) -> Iterator[Run]:
+    def summaries(self, ids: Collection[str]) -> Iterator[Run]:
         """Runs without their requests; one that has gone, or was damaged, meanwhile is left out."""
         for path, content in self.place.read_many([run_document(run_id) for run_id in ids]):
             if isinstance(content, bytes):
                 with suppress(ReadError):  # damaged since it was listed
                     yield replace(parse_run(content, self.place.where(path)), id=path.split("/")[0])
 
-    def _keep_profile(self, path: str, document: Mapping[str, Any]) -> None:
-        """It can be learned anew: a store that may only be read is no reason to fail."""
-        with suppress(OSError, StoreError):
-            self.place.write(path, dump_json(document).encode())
-
-    def _kept_profile(self, path: str) -> NoiseProfile | None:
-        """A profile is derived: a broken one is learned anew."""
-        from perfkit.analysis.noise_profile import NoiseProfile
-
+    def derived(self, path: str) -> bytes | None:
+        """A file that was computed from the runs and kept with `keep_derived`; ``None`` when it is not there."""
         try:
-            return NoiseProfile.from_dict(parse_json(self.place.read(path), path), path)
-        except (OSError, ReadError):
+            return self.place.read(path)
+        except OSError:
             return None
+
+    def keep_derived(self, path: str, content: bytes) -> None:
+        """Keep what can be computed anew: a store that may only be read is no reason to fail."""
+        with suppress(OSError, StoreError):
+            self.place.write(path, content)
 
 
 __all__ = ["RunStore"]

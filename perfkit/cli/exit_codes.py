@@ -1,0 +1,39 @@
+"""Exit codes: 0 nothing to object; 1 regression, and nothing else; 2 to 4, and 130, by the kind of error."""
+
+from __future__ import annotations
+
+from perfkit.model.errors import (
+    DeliveryError,
+    HistoryError,
+    LoadError,
+    LoadStopped,
+    MissingExtra,
+    NotComparable,
+    NotStored,
+    PerfkitError,
+    ReadError,
+    RenderError,
+    SettingsError,
+    StoreError,
+)
+
+EXIT_FAILED = 4
+EXIT_STOPPED = 130
+EXIT_CODES: dict[type[PerfkitError], int] = {
+    ReadError: 2,
+    SettingsError: 2,
+    MissingExtra: 2,
+    NotComparable: 3,
+    LoadStopped: 130,
+    LoadError: 4,
+    NotStored: 2,
+    StoreError: 4,
+    HistoryError: 4,
+    RenderError: 4,
+    DeliveryError: 4,
+}
+
+
+def exit_code_of(error: PerfkitError) -> int:
+    """The exit code that an error ends a command with."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
