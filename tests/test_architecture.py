@@ -1,78 +1,28 @@
 """The house keeps its order: imports point one way, only the command line prints, heavy libraries load where used."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 
 import pytest
 from samples import REPOSITORY
 
-# Lower first: a module may import modules of a lower level, and its own level within one folder.
-LEVELS = [
-    "whole_file",
-    "redaction",
-    "installation",
-    "errors",
-    "omissions",
-    "git",
-    "codec",
-    "settings_file",
-    "arithmetic",
-    "load_profile",
-    "profile_words",
-    "script_errors",
-    "model",
-    "consistency",
-    "policy",
-    "document",
-    "channels",
-    "config",
-    "stats",
-    "validity",
-    "alike",
-    "coverage",
-    "comparability",
-    "noise_profile",
-    "readers",
-    "service_names",
-    "judge",
-    "levels",
-    "planning",
-    "replay",
-    "slo",
-    "capacity",
-    "store",
-    "history",
-    "named_runs",
-    "results",
-    "overview",
-    "news",
-    "load",
-    "executions",
-    "render",
-    "deliver",
-    "workflow",
-    "telling",
-    "side_by_side",
-    "batch",
-    "bisect",
-    "demo",
-    "audit",
-    "selftest",
-    "cli",
-    "__main__",
-]
-MODULES = sorted((REPOSITORY / "perfkit").rglob("*.py"))
-NAMED = [path for path in MODULES if path.relative_to(REPOSITORY / "perfkit").parts != ("__init__.py",)]
+# Lower first: a room may import itself and rooms before it.
+ROOMS = ["model", "config", "stats", "runs", "analysis", "history", "loadgen", "report", "notify", "cli"]
+LONGEST_CHAIN = 30  # files that import each other in a row
+PACKAGE = REPOSITORY / "perfkit"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMED = [path for path in MODULES if path.parent != PACKAGE]
 
 
 def room(path):
-    """The level's name of a file: ``stats`` for ``perfkit/stats/noise.py``."""
-    return path.relative_to(REPOSITORY / "perfkit").parts[0].removesuffix(".py")
+    """The room of a file: ``stats`` for ``perfkit/stats/noise.py``."""
+    return path.relative_to(PACKAGE).parts[0]
 
 
-def imported_rooms(path):
-    """Rooms of perfkit that a file imports anywhere, also within functions (type checks aside)."""
+def imported_files(path):
+    """Files of perfkit that a file imports anywhere, also within functions (type checks aside)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         inner
@@ -84,29 +34,46 @@ def imported_rooms(path):
         if node in typing_only:
             continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "perfkit":
-            parts = node.module.split(".")
-            yield from ([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+            for alias in node.names:
+                yield file_of(f"{node.module}.{alias.name}") or file_of(node.module)
         elif isinstance(node, ast.Import):
-            yield from (n.name.split(".")[1] for n in node.names if n.name.startswith("perfkit."))
+            yield from (file_of(alias.name) for alias in node.names if alias.name.split(".")[0] == "perfkit")
 
 
-def test_every_module_has_a_level():
-    assert {room(path) for path in NAMED} == set(LEVELS)
+def file_of(module):
+    stem = REPOSITORY / module.replace(".", "/")
+    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.exists()), None)
+
+
+IMPORTS = {path: {file for file in imported_files(path) if file != path} for path in MODULES}
+
+
+def test_ten_rooms_and_nothing_else():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert folders == set(ROOMS)
+    assert files == {"__init__.py", "__main__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_imports_point_to_lower_levels_only(path):
-    own = LEVELS.index(room(path))
-    for name in imported_rooms(path):
-        if name in LEVELS:
-            assert LEVELS.index(name) <= own, f"{path.name} imports {name}, which is above it"
+def test_imports_point_to_lower_rooms_only(path):
+    for file in IMPORTS[path]:
+        assert file.parent != PACKAGE, f"{path.name} imports the public names; import from the room that has them"
+        assert ROOMS.index(room(file)) <= ROOMS.index(room(path)), f"{path.name} imports {file.name}, which is above it"
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    order = graphlib.TopologicalSorter({path: IMPORTS[path] for path in NAMED}).static_order()
+    longest: dict = {}
+    for path in order:
+        longest[path] = 1 + max((longest[file] for file in IMPORTS[path]), default=0)
+    assert max(longest.values()) <= LONGEST_CHAIN
 
 
 def test_the_architecture_page_lists_every_room_in_this_order():
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
-    named = [name.strip(" `/") for row in rows for name in row.split(",")]
-    assert named == LEVELS[:-1]
+    assert [name.strip(" `/") for row in rows for name in row.split(",")] == ROOMS
 
 
 @pytest.mark.parametrize("path", [path for path in NAMED if room(path) != "cli"], ids=lambda path: path.stem)

@@ -516,7 +516,7 @@ def _peak(fits: Sequence[ScalabilityFit]) -> Estimate:
 TOLERANCE_PCT = 10.0  # of a capacity or a knee: the ends of a curve are known less exactly than its middle
 CAPACITY, KNEE = "capacity under the SLO", "load at the knee"
 # Near saturation a small difference of the runs grows: latency moves two to four times as much as the service time.
-# So each metric is expected to vary like one that varies more (tests/test_capacity_calibration.py guards it).
+# So each metric is expected to vary like one that varies more (test_capacity_calibration.py guards it).
 _VARIES_LIKE = {Metric.AVG: Metric.P95, Metric.P95: Metric.P99, Metric.RPS: Metric.AVG}
 Sides = tuple[Sequence[Course], Sequence[Course]]
 

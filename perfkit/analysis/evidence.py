@@ -230,7 +230,7 @@ WEIGHTS = {
     Metric.P999: 0.03,
 }
 # Of all absolute limits together: the comparison hardly notices it, and a limit that is broken for good is broken by
-# many standard errors.  tests/test_calibration.py has what both sides then find.
+# many standard errors.  test_calibration.py has what both sides then find.
 OBJECTIVES_SHARE = 0.2
 
 

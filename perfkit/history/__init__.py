@@ -1,1 +1,4 @@
-"""The history of a scenario: its runs in time order, what changed in it, and what is known of that."""
+"""The runs of a scenario in time order: events, the sequential monitor, baselines, acknowledgements, incidents.
+
+It may import the rooms up to `analysis`.  Begin with `timeline` and `monitor`.
+"""

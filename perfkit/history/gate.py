@@ -1,8 +1,8 @@
 """A candidate judged against the history of its scenario: the rolling baseline, and the watch over all its series.
 
 Both are asked run after run, so both spend a budget for the whole history: the watch as `perfkit.stats.sequential`
-says, the comparison `SPENDING / (n + SPENDING)^2` of alpha when n runs came before (these shares sum to one; alpha spending, Lan
-& DeMets 1983, doi:10.1093/biomet/70.3.659).  tests/test_history_budget.py holds it to its word.
+says, the comparison `SPENDING / (n + SPENDING)^2` of alpha when n runs came before (these shares sum to one; alpha
+spending, Lan & DeMets 1983, doi:10.1093/biomet/70.3.659).  test_history_budget.py holds it to its word.
 
 A pull request is a candidate of another branch than the history.  It is judged alone, against the present level of the
 history's branch: what is open there already is reported, and is no reason to object to it.

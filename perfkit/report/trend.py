@@ -491,7 +491,7 @@ def _cell(day: date, of: _Day | None, trend: Trend) -> dict[str, Any]:
     }
 
 
-MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; tests/test_trend.py measures it
+MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; test_trend.py measures it
 FEW = 150  # runs: more have smaller marks
 MOST_LINES = 40  # events that are drawn through all panels
 _WORSE, _BETTER = VERDICT_COLOURS[Verdict.REGRESSION], VERDICT_COLOURS[Verdict.IMPROVEMENT]

@@ -1,1 +1,4 @@
-"""Pure functions on arrays: no files, no clock, no global random state."""
+"""Pure functions on arrays: summaries, noise, effects, power, change points, the sequential monitor, load curves.
+
+It may import `model` and `config`, opens no file and reads no clock.  Begin with `effect` and `changepoints`.
+"""

@@ -261,9 +261,7 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
 
 
 METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run
-WITHIN_DF = (
-    6.0  # that the bootstrap within the runs adds: it errs on the safe side (tests/test_capacity_calibration.py)
-)
+WITHIN_DF = 6.0  # that the bootstrap within the runs adds: it errs on the safe side (test_capacity_calibration.py)
 
 
 def knowledge(sides: Sequence[Sequence[Crossing]]) -> Knowledge:

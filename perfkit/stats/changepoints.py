@@ -44,7 +44,7 @@ IN_PARTS = 2.5  # times alpha is enough for a change beside another: the history
 MOST_STRETCHES = 4  # of those between changes, held against all orders: the clearest
 LONGEST = 20_000  # beyond, blocks of runs are searched first, because PELT takes quadratic time where nothing changes
 _BLOCKS = 8_000
-# p = exp(-(a + b t + t^2 / 2)) of the strongest change in a history without any; tests/test_changepoints.py holds it to
+# p = exp(-(a + b t + t^2 / 2)) of the strongest change in a history without any; test_changepoints.py holds it to
 # its word under Gaussian, t3, AR(0.4), log-normal and bimodal noise and outliers
 _TAIL = (1.5, 0.45)
 

@@ -20,7 +20,7 @@ LEAST_PRIOR_DF = 0.5
 PRIOR_DF = 3.5  # of a within-run error that was measured: it foretells the scatter between runs well
 PRIOR_DF_ASSUMED = 3.0  # of one that was merely assumed, with `PRIOR_SD` on top
 # Run-to-run standard deviations on the log scale where no run shows its own error.  Source: 18 set-ups of ten identical
-# Locust runs each, tuned on nine of them and measured on the other nine.  tests/test_calibration.py guards them.
+# Locust runs each, tuned on nine of them and measured on the other nine.  test_calibration.py guards them.
 PRIOR_SD = {
     Metric.AVG: 0.012,
     Metric.P50: 0.022,

@@ -46,7 +46,7 @@ PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
 MOST_CORRELATION = 0.8
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
 HOPELESS = 2.0  # standard deviations: a window that lies nearer is not rare among all orders, and not looked at closer
-LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by tests/test_watch.py
+LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by test_watch.py
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from loopback import ENDLESS, Loopback, command, serving
+from samples import REPOSITORY
 
 from perfkit.loadgen.locust_command import LocustCommand
 from perfkit.loadgen.locust_process import check_host, check_locustfile, run_locust
@@ -85,7 +86,7 @@ def ended(process_fd: int, within_s: float) -> bool:
 def test_locust_does_not_outlive_a_killed_parent(tmp_path, server, source):
     file = command(tmp_path, ENDLESS.rstrip() + source.replace("FastHttpUser, task", "task")).locustfile
     argv = [sys.executable, "-c", PARENT, str(file), server.url, str(tmp_path / "run")]
-    root = Path(__file__).parents[1]
+    root = REPOSITORY
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=root) as parent:
         while int(parent.stdout.readline()) == 0:
             pass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
+from samples import REPOSITORY
 
 from perfkit.loadgen.revision import Build, ci_build, revision_of
 from perfkit.runs.git import Git, GitError
@@ -199,5 +199,5 @@ def test_git_says_why_it_gives_no_answer(outside):
 
 
 def test_one_module_starts_git():
-    sources = (Path(__file__).parents[1] / "perfkit").rglob("*.py")
+    sources = (REPOSITORY / "perfkit").rglob("*.py")
     assert [path.name for path in sources if '["git"' in path.read_text(encoding="utf-8")] == ["git.py"]

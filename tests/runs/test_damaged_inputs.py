@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import KNOWN_BASELINE, KNOWN_CANDIDATE
+from samples import KNOWN_BASELINE, KNOWN_CANDIDATE, REPOSITORY
 from test_damage import damaged, killed_run
 
 from perfkit.cli import main
 
-OLD = Path(__file__).parent / "written_by_0_1_0"
+OLD = REPOSITORY / "tests" / "written_by_0_1_0"
 API = [f"20251017T17{minute}04Z-api-" for minute in ("30", "35", "40", "45", "50")]
 LAST = "20251017T175504Z-api-b508"
 SHOP = "20251018T143004Z-shop-be8a"

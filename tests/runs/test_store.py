@@ -5,11 +5,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from samples import plain_stats, requests, run
+from samples import REPOSITORY, plain_stats, requests, run
 
 from perfkit import MissingExtra, ReadError, RunStore, StoreError, Validity, run_from_requests
 from perfkit.model.records import Check, Severity
@@ -122,7 +121,7 @@ def test_what_cannot_be_written_leaves_nothing_that_looks_like_a_run(kept, tmp_p
     """A disk that is full looks to a program like a file that may not grow."""
     store, one = kept
     command = [sys.executable, "-c", NO_ROOM, str(tmp_path / "runs")]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY / "tests", capture_output=True, text=True, check=False)
     assert "the run could not be written: File too large" in done.stderr
     assert store.ids() == [one.id]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [one.id]

@@ -3,7 +3,6 @@
 import json
 import shutil
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from samples import REPOSITORY, plain_stats, run
@@ -23,7 +22,7 @@ from perfkit.report.report_set import read_overview
 from perfkit.runs.maintenance import verify_run
 from perfkit.runs.run_folder import resealed
 
-OLD = Path(__file__).parent / "written_by_0_1_0"
+OLD = REPOSITORY / "tests" / "written_by_0_1_0"
 
 
 # What was written before ----------------------------------------------------------------------------------------------

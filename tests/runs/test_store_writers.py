@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from object_store import make_bucket, object_store
+from samples import REPOSITORY
 
 from perfkit import RunStore
 
-SCRIPT = Path(__file__).with_name("store_writers.py")
+SCRIPT = REPOSITORY / "tests" / "store_writers.py"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from nights import nights
-from samples import EPOCH, plain_stats, requests, run
+from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
 from perfkit.analysis.noise_profile import stored_profile
@@ -125,7 +125,7 @@ def survives(folder, name, count):
     """Read so many damaged copies in another process; it neither dies nor gives other data."""
     shutil.copy(folder / name, folder / "whole")
     command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), name, "0", str(count)]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY / "tests", capture_output=True, text=True, check=False)
     shutil.move(folder / "whole", folder / name)
     assert (done.returncode, done.stderr) == (0, ""), f"damage {done.stdout.split()[-1:]}: {done.stderr[-2000:]}"
 
@@ -447,7 +447,7 @@ except DeliveryError as error:
 def test_only_what_is_kept_is_said_to_be_kept(tmp_path):
     """What is kept is said to be in test_github_comment."""
     command = [sys.executable, "-c", NO_ROOM, str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY / "tests", capture_output=True, text=True, check=False)
     assert [path for path in tmp_path.rglob("*.json") if path.stat().st_size] == []
     assert "is kept in" not in done.stderr
     assert "1 of 1 that were not sent could not be kept in" in done.stderr
