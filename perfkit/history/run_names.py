@@ -397,11 +397,3 @@ def open_regressions(candidate: Sequence[Run], *, store: str, settings: Settings
     """Sentences on what is open in the history of the candidate's scenario, for a comparison that judges it alone."""
     past = Past(RunStore(store), settings.baselines, candidates=tuple(candidate), alpha=policy.alpha)
     return open_in_history(candidate, past, policy, AcknowledgedFile(settings.acknowledged).read())
-
-
-def stored_comparison(path: str | Path) -> Comparison:
-    """The comparison that a result file or report folder holds; ``ReadError`` when it holds none."""
-    comparison = read_result(path).comparison
-    if comparison is None:
-        raise ReadError(f"{path}: is the history of a scenario, and no comparison; name the result of a comparison")
-    return comparison
