@@ -155,7 +155,7 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
       perfkit demo --slower 10
       perfkit demo --serve --inject rag_service:tail_pct=2,tail_factor=3 --inject api_gateway:error_rate_pct=5
     """
-    from perfkit.loadgen import demo as story
+    from perfkit.cli import demo_run as story
     from perfkit.model.records import Verdict
 
     if serve:
