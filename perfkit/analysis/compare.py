@@ -24,11 +24,7 @@ from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.analysis.power import detectable_changes
 from perfkit.analysis.stages import by_stage, of_stages
 from perfkit.config.policy import Policy
-from perfkit.config.settings import Settings, load_settings
-from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import Past
-from perfkit.history.timeline import Timeline
+from perfkit.config.settings import load_settings
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
     Check,
@@ -44,7 +40,6 @@ from perfkit.model.records import (
 )
 from perfkit.runs.read import read_run
 from perfkit.runs.service_names import new_name, renamed_runs
-from perfkit.runs.store import RunStore
 from perfkit.runs.validity import without_outages
 
 if TYPE_CHECKING:
@@ -276,25 +271,6 @@ def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
     if not side:
         raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
     return tuple(run if isinstance(run, Run) else read_run(run) for run in side)
-
-
-def newest_against_history(history: Timeline, *, store: str, settings: Settings, policy: Policy) -> Comparison | None:
-    """The newest valid run of a history as `compare_named` judges it without a baseline.
-
-    ``None`` where it stands for no history or cannot be judged: it is of an A/B test or of a pull request, or no run
-    is older.
-    """
-    valid = [moment.run_id for moment in history.moments if moment.valid]
-    run = RunStore(store).get(valid[-1]) if valid else None
-    if run is None or run.in_ab_test:
-        return None
-    past = Past(RunStore(store), settings.baselines, candidates=(run,))
-    try:
-        found = judge_history((run,), past, policy, known=AcknowledgedFile(settings.acknowledged).read()).comparison
-    except NotComparable:
-        return None
-    is_pull_request = found.history is not None and "pull_request" in found.history.document
-    return None if is_pull_request else found
 
 
 def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:

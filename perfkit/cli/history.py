@@ -536,7 +536,7 @@ def unconfirmed(of: Survey, store: str, settings: Settings, policy: Policy) -> S
 
     A green history beside a red comparison of its newest run would be no answer.
     """
-    from perfkit.analysis.compare import newest_against_history
+    from perfkit.history.run_names import newest_against_history
     from perfkit.model.records import Metric, Verdict
     from perfkit.report.sentences import headlines
 

@@ -14,9 +14,8 @@ from typing import Any
 
 from perfkit.config.toml_table import finite, read_toml
 from perfkit.model.errors import SettingsError, did_you_mean
-from perfkit.model.records import SHORT_NAMES, Metric
+from perfkit.model.records import RULES, SHORT_NAMES, Metric
 
-RULES = ("evidence", "threshold")
 MOST_REQUIRED_RUNS = 1000  # of one side; nobody waits for more
 
 _LIMIT = re.compile(r"^\s*([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pp|ms|rps|/s)\s*$")

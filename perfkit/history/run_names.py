@@ -24,8 +24,12 @@ from perfkit.history.run_selector import Past, in_time, misspelt, readings, sele
 from perfkit.history.service_mix import RECENT
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.trend import known_events
-from perfkit.model.errors import ReadError, did_you_mean
-from perfkit.model.records import Comparison, Run, Side
+from perfkit.model.errors import NotComparable, ReadError, did_you_mean
+from perfkit.model.records import (
+    Comparison,
+    Run,
+    Side,
+)
 from perfkit.runs import locust_csv, run_folder
 from perfkit.runs.read import read_run
 from perfkit.runs.service_names import renamed_runs
@@ -397,3 +401,22 @@ def open_regressions(candidate: Sequence[Run], *, store: str, settings: Settings
     """Sentences on what is open in the history of the candidate's scenario, for a comparison that judges it alone."""
     past = Past(RunStore(store), settings.baselines, candidates=tuple(candidate), alpha=policy.alpha)
     return open_in_history(candidate, past, policy, AcknowledgedFile(settings.acknowledged).read())
+
+
+def newest_against_history(history: Timeline, *, store: str, settings: Settings, policy: Policy) -> Comparison | None:
+    """The newest valid run of a history as `compare_named` judges it without a baseline.
+
+    ``None`` where it stands for no history or cannot be judged: it is of an A/B test or of a pull request, or no run
+    is older.
+    """
+    valid = [moment.run_id for moment in history.moments if moment.valid]
+    run = RunStore(store).get(valid[-1]) if valid else None
+    if run is None or run.in_ab_test:
+        return None
+    past = Past(RunStore(store), settings.baselines, candidates=(run,))
+    try:
+        found = judge_history((run,), past, policy, known=AcknowledgedFile(settings.acknowledged).read()).comparison
+    except NotComparable:
+        return None
+    is_pull_request = found.history is not None and "pull_request" in found.history.document
+    return None if is_pull_request else found

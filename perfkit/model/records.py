@@ -22,6 +22,8 @@ from perfkit.model.redaction import public_url, redact, redact_names
 if TYPE_CHECKING:
     import pandas as pd
 
+RULES = ("evidence", "threshold")  # of a policy: what a verdict rests on
+
 
 class Metric(StrEnum):
     """One number per run and service.  A ``Metric`` equals its own name as text.

@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from perfkit.config.policy import RULES
 from perfkit.model.codec import Count, Share, Size, Time, decode, parse_json, utc
 from perfkit.model.consistency import comparison_contradiction, run_contradiction
 from perfkit.model.errors import ReadError
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import (
+    RULES,
     Check,
     Comparison,
     Finding,
