@@ -33,7 +33,7 @@ ASK = """
 import sys, time
 import pandas, pyarrow.parquet, pyarrow.compute
 from perfkit.history.timeline import load_timeline
-from perfkit.store import RunStore
+from perfkit.runs.store import RunStore
 seconds = {}
 store = RunStore(sys.argv[1])
 def timed(title, ask):

@@ -57,5 +57,5 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of ``perfkit/render/templates``; every value is escaped."""
+    """Fill a template of ``perfkit/report/templates``; every value is escaped."""
     return _environment().get_template(template).render(**values)

@@ -16,7 +16,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
-import perfkit.redaction
+import perfkit.model.redaction
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -68,7 +68,8 @@ def test_locust_ended_from_outside_leaves_a_readable_recording(tmp_path, server,
 PARENT = """
 import sys
 from pathlib import Path
-from perfkit.load.locust import LocustCommand, run_locust
+from perfkit.loadgen.locust_command import LocustCommand
+from perfkit.loadgen.locust_process import run_locust
 
 file, host, folder = sys.argv[1:]
 asked = LocustCommand(Path(file), host, 2, 2, None, Path(folder))

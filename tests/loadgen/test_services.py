@@ -186,7 +186,7 @@ def test_close_ends_the_services_and_may_be_repeated():
 
 PARENT = """
 import json
-from perfkit.load.services import start_services
+from perfkit.loadgen.demo_services import start_services
 with start_services() as services:
     try:
         print(json.dumps(dict(services.addresses)), flush=True)

@@ -428,10 +428,10 @@ def test_a_tampered_run_is_not_whole(tmp_path):
 NO_ROOM = """
 import resource, signal, sys
 from pathlib import Path
-from perfkit.deliver.github.access import Access
-from perfkit.deliver.github.client import Patience
-from perfkit.deliver.github.comments import Comment, post_comment
-from perfkit.errors import DeliveryError
+from perfkit.notify.github_api import Access
+from perfkit.notify.github_api import Patience
+from perfkit.notify.pr_comment import Comment, post_comment
+from perfkit.model.errors import DeliveryError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 notes = []
