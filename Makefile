@@ -3,27 +3,43 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 WORKERS ?= 2
+
+# $(call install,EXTRAS): perfkit with these extras into .venv, with uv when it is there
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "perfkit needs Python 3.11 or newer; say: make PYTHON=/path/to/python3.11 ...")'
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[$(1)]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]'; \
+	fi
+	@touch $@
+endef
 
 .PHONY: setup demo test test-all check bench lab clean help
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
 
-setup: $(READY) ## make .venv with everything in it (uses uv when it is there)
+setup: $(VENV)/.developer ## make .venv with everything in it
 
-$(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "perfkit needs Python 3.11 or newer; say: make PYTHON=/path/to/python3.11 ...")'
-	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[lab,s3,dask,chat,dev]'; \
-	else \
-		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,s3,dask,chat,dev]'; \
-	fi
-	@touch $(READY)
+$(VENV)/.demo: pyproject.toml
+	@echo "make: installing perfkit and what its demo needs into $(VENV); once, in about a minute"
+	$(call install,demo)
 
-demo: setup     ## run load on three small services, slow one down, find it, write the report
-	$(BIN)/perfkit demo
+$(VENV)/.lab: pyproject.toml
+	@echo "make: installing perfkit and JupyterLab into $(VENV); once, in about a minute"
+	$(call install,lab)
+
+$(VENV)/.developer: pyproject.toml
+	@echo "make: installing perfkit, all its extras and the developers' tools into $(VENV); once, in a minute or two"
+	$(call install,demo$(COMMA)lab$(COMMA)s3$(COMMA)dask$(COMMA)chat$(COMMA)dev)
+
+COMMA := ,
+
+demo: $(VENV)/.demo ## run load on three small services, slow one down, find it, write the report
+	@echo "make: running the demo: eight load tests of ten seconds, the comparison and its report; about two minutes"
+	@$(BIN)/perfkit demo
 
 test: setup     ## the tests, in minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not alone" tests
@@ -47,7 +63,7 @@ bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/report_time.py
 	$(BIN)/python benchmarks/store.py
 
-lab: setup      ## open the notebooks in JupyterLab
+lab: $(VENV)/.lab ## open the notebooks in JupyterLab
 	$(BIN)/perfkit lab
 
 clean:          ## remove what was made, but no runs and no reports

@@ -11,6 +11,7 @@ What is true of the demo services, and what can be changed about them; for the r
 """
 
 import asyncio
+import importlib.util
 import json
 import math
 import os
@@ -28,7 +29,8 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Self
 
-from perfkit.model.errors import LoadError, SettingsError, did_you_mean
+from perfkit.model.errors import LoadError, MissingExtra, SettingsError, did_you_mean
+from perfkit.model.installation import extra_advice
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -227,6 +229,8 @@ def start_services(
     ------
     ValueError
         A name is unknown, or a change is meant for a service that is not started.
+    MissingExtra
+        The servers' libraries (extra ``perfkit[demo]``) are not installed.
     LoadError
         A service did not start within 20 s; with the last lines that it wrote.
     """
@@ -235,6 +239,8 @@ def start_services(
         raise ValueError(f"names must be among {', '.join(MODELS)}, not {', '.join(sorted(unknown))}")
     if unknown := set(changes) - set(names):
         raise ValueError(f"changes must be for {', '.join(names)}, not {', '.join(sorted(unknown))}")
+    if missing := [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
+        raise MissingExtra(f"the demo services need {' and '.join(missing)}; {extra_advice('demo')}")
     with ExitStack() as ending:
         children = tuple(_start(name, changes.get(name, Change()), seed, ending) for name in names)
         ports = _wait_ready(children)

@@ -16,7 +16,7 @@ import pytest
 
 from perfkit.loadgen import demo_services
 from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, draws, finish, parse_changes, start_services
-from perfkit.model.errors import LoadError, SettingsError
+from perfkit.model.errors import LoadError, MissingExtra, SettingsError
 
 GATEWAY = MODELS["api_gateway"]
 
@@ -296,3 +296,9 @@ def test_a_change_that_cannot_be_meant(text, says):
     with pytest.raises(SettingsError, match=re.escape(text)) as caught:
         parse_changes([text])
     assert says in str(caught.value)
+
+
+def test_without_the_servers_libraries_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setattr(demo_services.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(MissingExtra, match=r"the demo services need uvicorn; install perfkit with the extra `demo`"):
+        start_services()
