@@ -16,7 +16,6 @@ from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
-import perfkit.model.redaction
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +25,7 @@ from object_store import KEYS, make_bucket, object_store
 from samples import requests as frame_of
 
 import perfkit
+import perfkit.model.redaction
 from perfkit.config.settings import Scenario, load_settings
 from perfkit.loadgen.locust_process import check_host
 from perfkit.loadgen.masked_output import MaskedOutput
