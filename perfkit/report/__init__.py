@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from perfkit.report.capacity import (
         capacity_banner,
         capacity_table,
-        changes_by_load,
         differences_table,
-        load_curves,
         scalability_table,
     )
+    from perfkit.report.capacity_charts import changes_by_load, load_curves
     from perfkit.report.charts import (
         detectable,
         forest,
@@ -39,13 +38,12 @@ if TYPE_CHECKING:
     from perfkit.report.trend import (
         trend_banner,
         trend_calendar,
-        trend_chart,
         trend_events,
         trend_levels,
         trend_links,
         trend_runs,
-        trend_sheet,
     )
+    from perfkit.report.trend_charts import trend_chart, trend_sheet
 
 _HOMES = {
     "perfkit.report.capacity": (
@@ -53,6 +51,8 @@ _HOMES = {
         "capacity_table",
         "differences_table",
         "scalability_table",
+    ),
+    "perfkit.report.capacity_charts": (
         "changes_by_load",
         "load_curves",
     ),
@@ -86,8 +86,10 @@ _HOMES = {
         "trend_levels",
         "trend_runs",
         "trend_calendar",
-        "trend_chart",
         "trend_links",
+    ),
+    "perfkit.report.trend_charts": (
+        "trend_chart",
         "trend_sheet",
     ),
 }

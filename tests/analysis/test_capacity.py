@@ -21,12 +21,11 @@ from perfkit.history.run_names import load_runs
 from perfkit.report.capacity import (
     capacity_banner,
     capacity_table,
-    changes_by_load,
     differences_table,
     format_estimate,
-    load_curves,
     scalability_table,
 )
+from perfkit.report.capacity_charts import changes_by_load, load_curves
 from perfkit.report.html import Note
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import Estimate

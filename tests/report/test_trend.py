@@ -26,18 +26,15 @@ from perfkit.report.html import Note
 from perfkit.report.notebook import Report, count_charts
 from perfkit.report.trend import (
     Links,
-    drawn_services,
-    reaches,
     read_commit_url,
     trend_banner,
     trend_calendar,
-    trend_chart,
     trend_events,
     trend_levels,
     trend_links,
     trend_runs,
-    trend_sheet,
 )
+from perfkit.report.trend_charts import drawn_services, reaches, trend_chart, trend_sheet
 
 SAMPLES = REPOSITORY / "data" / "samples" / "history"
 COMMITS = "https://git.example/team/api/commit/{commit}"
