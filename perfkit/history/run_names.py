@@ -20,7 +20,7 @@ from perfkit.history.baselines import Baselines
 from perfkit.history.gate import creep_of, judge_history, open_in_history
 from perfkit.history.incidents import read_result
 from perfkit.history.monitor import ScenarioWatch, watch_timeline
-from perfkit.history.run_selector import Past, in_time, misspelt, readings, select
+from perfkit.history.run_selector import Past, misspelt, readings, select
 from perfkit.history.service_mix import RECENT
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.trend import known_events
@@ -31,6 +31,7 @@ from perfkit.model.records import (
     Side,
 )
 from perfkit.runs import locust_csv, run_folder
+from perfkit.runs.collection import in_time
 from perfkit.runs.read import read_run
 from perfkit.runs.service_names import renamed_runs
 from perfkit.runs.store import RunStore

@@ -33,6 +33,7 @@ from perfkit.model.errors import ReadError, did_you_mean
 from perfkit.model.omissions import leave_out
 from perfkit.model.records import Run, Severity
 from perfkit.model.serialization import CHANGED
+from perfkit.runs.collection import check_branch, commit_beginning, in_time
 from perfkit.runs.index import CHANGED_SINCE
 from perfkit.runs.service_names import renamed_runs
 from perfkit.runs.store import RunStore
@@ -210,12 +211,6 @@ def _dated(runs: Sequence[Run]) -> tuple[list[Run], str]:
     return [run for run in runs if run.id not in names], note
 
 
-def in_time(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """Oldest first; those without a time before all others."""
-    long_ago = datetime.min.replace(tzinfo=UTC)
-    return tuple(sorted(runs, key=lambda run: (run.started_at or long_ago, run.id)))
-
-
 def before(runs: Sequence[Run], until: datetime | None) -> tuple[Run, ...]:
     """Those that began before that time."""
     return tuple(run for run in runs if until is None or (run.started_at is not None and run.started_at < until))
@@ -308,12 +303,8 @@ def _last(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
 
 
 def _of_branch(selector: Selector, runs: Sequence[Run]) -> tuple[Run, ...]:
-    found = tuple(run for run in runs if run.git.get("branch") == selector.argument)
-    if not found:
-        names = list(dict.fromkeys(branch for run in runs if (branch := run.git.get("branch"))))
-        there = f"; there are runs of {', '.join(names[:8])}" if names else "; these runs do not know their branch"
-        raise ReadError(f"{selector}: no valid run of that branch{did_you_mean(selector.argument, names)}{there}")
-    return found
+    check_branch(selector.argument, (run.git.get("branch", "") for run in runs), str(selector))
+    return tuple(run for run in runs if run.git.get("branch") == selector.argument)
 
 
 def _branch(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
@@ -321,17 +312,8 @@ def _branch(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
 
 
 def _commit(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
-    digits = selector.argument.lower()
-    if not re.fullmatch(r"[0-9a-f]{4,64}", digits):
-        raise ReadError(f"{selector}: expected at least 4 hexadecimal digits of a commit, got {selector.argument!r}")
-    found = tuple(run for run in every if run.git.get("commit", "").lower().startswith(digits))
-    commits = sorted({run.git["commit"] for run in found})
-    if len(commits) > 1:
-        raise ReadError(f"{selector}: several commits begin so: {', '.join(commit[:12] for commit in commits)}")
-    if not found:
-        newest = list(dict.fromkeys(run.git["commit"][:10] for run in reversed(every) if run.git.get("commit")))[:5]
-        there = f"; the newest with runs are {', '.join(newest)}" if newest else "; these runs do not know their commit"
-        raise ReadError(f"{selector}: no valid run of that commit{there}")
+    commit = commit_beginning(selector.argument, (run.git.get("commit", "") for run in every), str(selector))
+    found = tuple(run for run in every if run.git.get("commit") == commit)
     return found, tuple(_dirty(selector, found))
 
 

@@ -176,12 +176,20 @@ def of_scenario(table: pa.Table, scenario: str) -> pa.Table:
     return table.filter(pc.equal(table["scenario"], scenario))
 
 
-def of_history(table: pa.Table, scenario: str, *, ab_tests: bool = False) -> pa.Table:
-    """The rows of one scenario, without those of A/B tests unless they are asked for."""
+def of_history(table: pa.Table, scenario: str | None, *, ab_tests: bool = False) -> pa.Table:
+    """The rows of one scenario (of all, for ``None``), without those of A/B tests unless they are asked for."""
     import pyarrow.compute as pc
 
-    rows = of_scenario(table, scenario)
+    rows = of_scenario(table, scenario) if scenario is not None else table
     return rows if ab_tests else rows.filter(pc.invert(rows["ab_test"]))
+
+
+def selection_rows(table: pa.Table, set_aside: Collection[str]) -> list[dict[str, Any]]:
+    """What runs are selected by, oldest first: id, started_at, commit, branch, labels, valid (and not set aside)."""
+    rows = _in_time(table.select(["id", "started_at", "valid", "commit", "branch", "labels"])).to_pylist()
+    for row in rows:
+        row |= {"valid": row["valid"] and row["id"] not in set_aside, "labels": json.loads(row["labels"])}
+    return list(rows)
 
 
 def valid_ids(table: pa.Table, set_aside: Collection[str]) -> list[str]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import getpass
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Metric, Run, Validity
 from perfkit.model.serialization import Stored, dump_json, make_run_id, parse_run, read_stored, slug
 from perfkit.runs.backends import CLAIM, Parcel, Place, full_address, open_place, public_address
+from perfkit.runs.collection import Runs, Selection, StoredRun, id_beginning
 from perfkit.runs.index import (
     Index,
     ScenarioSeries,
@@ -30,6 +31,7 @@ from perfkit.runs.index import (
     of_scenario,
     runs_frame,
     scenario_series,
+    selection_rows,
     valid_ids,
 )
 from perfkit.runs.run_folder import (
@@ -323,6 +325,100 @@ class RunStore:
             return []
         table = self.index().table.select(["id", "content_hash"]).to_pylist()
         return [row["id"] for row in table if row["content_hash"] == content_hash]
+
+    def __len__(self) -> int:
+        """The number of runs that can be read."""
+        return len(self.index().ids)
+
+    def __iter__(self) -> Iterator[Run]:
+        """The runs, oldest first; each is read when its turn comes."""
+        return iter(self[:])
+
+    def __contains__(self, run: object) -> bool:
+        """Whether there is a run of this id, or this run."""
+        return (run.id if isinstance(run, Run) else run) in self.index().ids
+
+    @overload
+    def __getitem__(self, key: int | str) -> Run: ...
+    @overload
+    def __getitem__(self, key: slice) -> Runs: ...
+    def __getitem__(self, key: int | str | slice) -> Run | Runs:
+        """The run of an id (any unique beginning of it) or at a position, oldest first; of a slice, the `Runs`.
+
+        Raises
+        ------
+        IndexError
+            There is no such position.
+        NotStored
+            No run has an id that begins so, or several have; names them.
+        ReadError
+            The run is there, and cannot be read.
+
+        Examples
+        --------
+        >>> import pandas as pd, tempfile
+        >>> from perfkit import RunStore, run_from_requests
+        >>> frame = pd.DataFrame({"start": [0.0], "service": "api", "response_time_ms": [20.0], "failed": False})
+        >>> store = RunStore(tempfile.mkdtemp())
+        >>> run_id = store.add(run_from_requests(frame, scenario="smoke"))
+        >>> len(store), store[-1].id == store[run_id[:8]].id == store.select("smoke", last=5).ids[0] == run_id
+        (1, True)
+        """
+        if isinstance(key, str):
+            return self.get(id_beginning(key, self.ids(), self.url))
+        ids = [row["id"] for row in selection_rows(self.index().table, ())]
+        return self._lazy(ids)[key]
+
+    def _lazy(self, ids: Iterable[str]) -> Runs:
+        return Runs(StoredRun(run_id, self.get) for run_id in ids)
+
+    def select(
+        self,
+        scenario: str | None = None,
+        *,
+        last: int | None = None,
+        since: datetime | date | str | None = None,
+        until: datetime | date | str | None = None,
+        commit: str | None = None,
+        branch: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        valid: bool | None = True,
+    ) -> Runs:
+        """The runs that meet every condition, oldest first; empty when none does.
+
+        Runs of A/B tests are in no history, and never selected: name them by their ids.
+
+        Parameters
+        ----------
+        scenario
+            ``None``: of every scenario.
+        last
+            The newest so many of those that meet the other conditions; runs dated in the future are never the newest.
+        since, until
+            Started at this time or later, and before that time: ISO 8601, UTC where no zone is given.  A day counts
+            from its beginning, and through its end.
+        commit
+            The first 4 digits of a commit or more.
+        branch
+            The name of a git branch.
+        labels
+            Every label must have its value.
+        valid
+            ``True``: runs that may be judged; ``False``: those that may not; ``None``: both.
+
+        Raises
+        ------
+        NotStored
+            There is no such scenario, or none of its runs belongs to its history; names the nearest.
+        ReadError
+            No run is of that branch or commit; names those that there are.
+        """
+        selection = Selection(last, since, until, commit, branch, labels, valid)
+        table = of_history(self.index().table, scenario)
+        if scenario is not None and not table.num_rows:
+            raise self._no_scenario("runs", scenario)
+        rows = selection_rows(table, self.quarantined().keys())
+        return self._lazy(selection.choose(rows, f"{self.url}{f': {scenario}' if scenario else ''}"))
 
     def runs(self, **filters: Any) -> pd.DataFrame:
         """One row per run, oldest first; ``filters`` keep rows whose column (or label) equals the value.

@@ -125,7 +125,9 @@ def survives(folder, name, count):
     """Read so many damaged copies in another process; it neither dies nor gives other data."""
     shutil.copy(folder / name, folder / "whole")
     command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), name, "0", str(count)]
-    done = subprocess.run(command, cwd=REPOSITORY / "tests", capture_output=True, text=True, check=False)
+    path = os.pathsep.join([str(REPOSITORY / "tests"), str(Path(__file__).parent)])
+    given = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     shutil.move(folder / "whole", folder / name)
     assert (done.returncode, done.stderr) == (0, ""), f"damage {done.stdout.split()[-1:]}: {done.stderr[-2000:]}"
 
