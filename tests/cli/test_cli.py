@@ -261,7 +261,7 @@ def test_files_of_one_set_are_one_run_and_copies_make_no_baseline(here: Path) ->
 
 
 def test_unfit_runs_make_no_baseline(here: Path) -> None:
-    (here / "bad.json").write_text('{"a": {"avg_latency_ms": 3, "total_requests": 0, "total_failures": 0}}')
+    (here / "bad.json").write_text('{"a": {"rps": 0, "total_requests": 0, "total_failures": 0}}')
     said = perfkit("baseline", "extract", "bad.json")
     assert said.code == 3
     assert "the run is unfit: requests" in said.err

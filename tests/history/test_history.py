@@ -151,7 +151,7 @@ def test_a_plan_counts_the_tolerance_as_a_comparison_does(rng, store):
     assert absolute[1] == pytest.approx(5.0, rel=0.05)
     assert absolute[0] > 2 * needed(5.5, strict)[0]
     runs = int(needed(6.0)[0])
-    profile = store.noise_profile("api")
+    profile = stored_profile(store, "api")
     called = 0
     for _ in range(100):
         pair = nights(rng, runs), nights(rng, runs, first=500, factor=1.06)

@@ -407,7 +407,7 @@ def test_changes_of_a_history_without_a_valid_run_exit_3(rng, tmp_path, capsys):
 
 def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatch):
     asked = []
-    for name in ("events", "survey", "selection", "holding", "recognising", "pinning", "fitness", "trend", "watching"):
+    for name in ("change_events", "run_selector", "gate", "curation", "baselines", "trend", "monitor"):
         module = sys.modules[f"perfkit.history.{name}"]
         if hasattr(module, "find_events"):
             real = module.find_events
@@ -429,7 +429,7 @@ def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatc
         acknowledge(past, runs[20].id, policy, reason="meant", by="me", now=NOW)
     )
     acknowledged_in(timeline, str(tmp_path / "known.json"), policy)
-    assert {name for name, _ in asked} >= {"selection", "holding", "recognising", "pinning", "trend", "watching"}
+    assert {name for name, _ in asked} >= {"run_selector", "gate", "curation", "trend", "monitor"}
     assert {alpha for _, alpha in asked} == {0.003}
     assert survey([timeline], alpha=policy.alpha)[0].alpha == 0.003
 

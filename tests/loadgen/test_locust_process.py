@@ -135,7 +135,7 @@ STUBBORN = """
 
 
 def test_who_does_not_listen_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("perfkit.loadgen.locust_command.ORDERLY_END_S", 0.5)
+    monkeypatch.setattr("perfkit.loadgen.locust_process.ORDERLY_END_S", 0.5)
     monkeypatch.setattr("perfkit.loadgen.locust_process.FORCED_END_S", 0.5)
     outcome = run_locust(command(tmp_path, STUBBORN), once(signal.SIGINT, lambda _: True))
     assert (outcome.returncode, outcome.interrupted) == (-signal.SIGKILL, True)

@@ -214,7 +214,7 @@ def test_a_disk_that_fills_up_at_the_end_loses_no_request(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("perfkit.loadgen.recording.finish_recording", full)
+    monkeypatch.setattr("perfkit.loadgen.run.finish_recording", full)
     assert run("baseline", "--users", "8", "--spawn-rate", "8", "--duration", "3s", "--store", tmp_path) == 4
     assert re.search(
         r"No space left on device; the \d+ requests that were recorded can be read", capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_a_notebook_is_thin(kind):
     for cell in cells(kind, "code"):
         tree = ast.parse(cell.source)
         assert not [node for node in ast.walk(tree) if isinstance(node, TOO_MUCH)]
-        assert len(tree.body) <= (11 if "parameters" in cell.metadata.get("tags", []) else 6)
+        assert len(tree.body) <= 11
         shown = [node for node in tree.body if isinstance(node, ast.Expr)]
         assert len(shown) <= 2
 
@@ -140,7 +140,7 @@ def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
     folder = next((tmp_path / "reports").iterdir())
     message = str(caught.value)
     assert "notebook compare, cell 3 under" in message
-    assert "(from perfkit import render, workflow)" in message
+    assert "(from perfkit import report)" in message
     assert "ReadError" in message
     assert "nothing" in message
     assert str(folder / "executed.ipynb") in message
