@@ -28,7 +28,7 @@ from samples import run, stats
 from perfkit.config.policy import Policy
 from perfkit.history.change_events import find_events
 from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import Past
+from perfkit.history.run_selector import HistoryContext
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import Run, Verdict
 from perfkit.runs.store import RunStore
@@ -73,7 +73,7 @@ def listen(runs: Sequence[Run], begin: int, alpha: float) -> Heard:
         store = RunStore(folder)
         for number, one in enumerate(runs):
             if number >= begin:
-                said = judge_history([one], Past(store, candidates=(one,)), Policy(alpha=alpha))
+                said = judge_history([one], HistoryContext(store, candidates=(one,)), Policy(alpha=alpha))
                 heard.verdicts[said.comparison.verdict.value] += 1
                 if heard.comparison is None and said.comparison.by_verdict(Verdict.REGRESSION):
                     heard.comparison = number

@@ -34,9 +34,9 @@ from perfkit.config.toml_table import expand
 from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, match
 from perfkit.history.baselines import Baselines, Pinned, read_pinned
 from perfkit.history.change_events import Event, find_events
-from perfkit.history.curation import standing
+from perfkit.history.curation import baseline_quality
 from perfkit.history.monitor import watch_timeline
-from perfkit.history.run_selector import Past, alike, since_last_change
+from perfkit.history.run_selector import HistoryContext, comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.records import LATENCY_METRICS, Metric, Run
@@ -69,9 +69,9 @@ class Premises:
         return datetime.now(UTC)
 
     @cached_property
-    def past(self) -> Past:
+    def past(self) -> HistoryContext:
         """Where selectors look."""
-        return Past(self.store, self.settings.baselines, alpha=self.policy.alpha)
+        return HistoryContext(self.store, self.settings.baselines, alpha=self.policy.alpha)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -96,7 +96,7 @@ class Premises:
         frame = self.runs[self.runs["scenario"] == scenario]
         ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
         runs = [self.store.get(run_id) for run_id in ids]
-        kept = alike(runs, runs[-1])[0] if runs else ()
+        kept = comparable_runs(runs, runs[-1])[0] if runs else ()
         return since_last_change(kept, self.policy.alpha)
 
     def newest(self, scenario: str) -> Run:
@@ -224,7 +224,7 @@ def baseline_remarks(premises: Premises) -> Iterator[Remark]:
 
 def _of_baseline(pinned: Pinned, premises: Premises) -> Iterator[Remark]:
     name = f"{pinned.scenario}@pinned:{pinned.name}"
-    found = standing(premises.past, pinned)
+    found = baseline_quality(premises.past, pinned)
     if not found.runs:
         advice = "It names no run, so comparisons with it fail: pin others, or restore its runs."
         yield Remark("baseline", name, Grade.ERROR, "; ".join(found.warnings) or "its runs are gone", advice)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from perfkit.history.baselines import Pinned
     from perfkit.history.change_events import Happened
     from perfkit.history.commits import Attribution
-    from perfkit.history.curation import Standing
+    from perfkit.history.curation import BaselineQuality
     from perfkit.history.monitor import ScenarioWatch
-    from perfkit.history.run_selector import Past
-    from perfkit.history.trend import Attribute, Survey
+    from perfkit.history.run_selector import HistoryContext
+    from perfkit.history.trend import Attribute, DetectedChanges
 
 
 @click.command(short_help="Silence a known or intended change.")
@@ -100,7 +100,7 @@ def _acknowledge(
     from perfkit.history.baselines import parse_day
     from perfkit.history.curation import acknowledge
     from perfkit.history.run_names import first_named
-    from perfkit.history.run_selector import Past
+    from perfkit.history.run_selector import HistoryContext
     from perfkit.runs.store import RunStore
 
     known = settings_of(settings)
@@ -110,7 +110,7 @@ def _acknowledge(
         day = parse_day(until, now.date()) if until is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--until") from error
-    past = Past(RunStore(store or known.store), known.baselines, alpha=chosen.alpha)
+    past = HistoryContext(RunStore(store or known.store), known.baselines, alpha=chosen.alpha)
     first = first_named(event, store=past.store.address, baselines=past.baselines, alpha=chosen.alpha)
     return acknowledge(past, first, chosen, reason=reason, by=by, until=day, now=now)
 
@@ -239,11 +239,11 @@ def list_(scenario: str | None, format_: str, store: str | None, settings: Path 
       perfkit baseline list --scenario api
     """
     from perfkit.history.baselines import Baselines
-    from perfkit.history.curation import standing
+    from perfkit.history.curation import baseline_quality
 
     past = _past(store, settings)
     _check_scenario(past, scenario)
-    every = [standing(past, pinned) for pinned in Baselines(past.baselines).all(scenario)]
+    every = [baseline_quality(past, pinned) for pinned in Baselines(past.baselines).all(scenario)]
     if format_ == "json":
         click.echo(dump([item.to_dict() for item in every]), nl=False)
         return
@@ -271,11 +271,11 @@ def show(name: str, scenario: str | None, format_: str, store: str | None, setti
       perfkit baseline show v1.4
     """
     from perfkit.history.baselines import find_named
-    from perfkit.history.curation import standing
+    from perfkit.history.curation import baseline_quality
 
     past = _past(store, settings)
     _check_scenario(past, scenario)
-    found = standing(past, find_named(past.baselines, name, scenario))
+    found = baseline_quality(past, find_named(past.baselines, name, scenario))
     if format_ == "json":
         click.echo(dump(found.to_dict()), nl=False)
         return
@@ -314,17 +314,17 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
     write(dump(pooled_metrics(runs)), output)
 
 
-def _past(store: str | None, settings: Path | None, policy: Path | None = None) -> Past:
+def _past(store: str | None, settings: Path | None, policy: Path | None = None) -> HistoryContext:
     from perfkit.config.policy import Policy
-    from perfkit.history.run_selector import Past
+    from perfkit.history.run_selector import HistoryContext
     from perfkit.runs.store import RunStore
 
     known = settings_of(settings)
     judging = Policy.from_toml(policy) if policy else known.policy
-    return Past(RunStore(store or known.store), known.baselines, alpha=judging.alpha)
+    return HistoryContext(RunStore(store or known.store), known.baselines, alpha=judging.alpha)
 
 
-def _check_scenario(past: Past, scenario: str | None) -> None:
+def _check_scenario(past: HistoryContext, scenario: str | None) -> None:
     """``SettingsError`` for a scenario that has neither runs nor a pinned baseline."""
     from perfkit.history.baselines import Baselines
 
@@ -346,13 +346,13 @@ def _day(text: str | None) -> Any:
         raise click.BadParameter(str(error), param_hint="--expires") from error
 
 
-def _say(past: Past, pinned: Pinned, notes: tuple[str, ...]) -> None:
+def _say(past: HistoryContext, pinned: Pinned, notes: tuple[str, ...]) -> None:
     from perfkit.history.baselines import Baselines
-    from perfkit.history.curation import standing
+    from perfkit.history.curation import baseline_quality
 
     count = f"{len(pinned.runs)} run{'' if len(pinned.runs) == 1 else 's'}"
     click.echo(f"wrote {Baselines(past.baselines).place(pinned.scenario, pinned.name)}: {count}")
-    _notes((*notes, *standing(past, pinned).warnings))
+    _notes((*notes, *baseline_quality(past, pinned).warnings))
 
 
 def _notes(notes: Iterable[str]) -> None:
@@ -360,7 +360,7 @@ def _notes(notes: Iterable[str]) -> None:
         tell(note)
 
 
-def _table(every: list[Standing]) -> Any:
+def _table(every: list[BaselineQuality]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -383,7 +383,7 @@ def _table(every: list[Standing]) -> Any:
     return table
 
 
-def _lines(found: Standing) -> list[str]:
+def _lines(found: BaselineQuality) -> list[str]:
     from perfkit.report.formatting import clean
 
     pinned = found.pinned
@@ -482,7 +482,7 @@ def changes(
     """
     from perfkit.history.commits import attribute
     from perfkit.history.timeline import under_names
-    from perfkit.history.trend import stored_timelines, survey
+    from perfkit.history.trend import detect_changes, stored_timelines
     from perfkit.report.formatting import clean
     from perfkit.runs.store import RunStore
 
@@ -493,7 +493,7 @@ def changes(
     settled = settings_of(settings)
     judging = settled.policy_of(policy)
     known = RunStore(store or settled.store)
-    found = survey(
+    found = detect_changes(
         [under_names(line, judging.service_names) for line in stored_timelines(known, scenarios, ab_tests=ab_tests)],
         services=services,
         metrics=metrics,
@@ -531,7 +531,7 @@ def changes(
     return code or int(bool(suspects))
 
 
-def unconfirmed(of: Survey, store: str, settings: Settings, policy: Policy) -> Sequence[str]:
+def unconfirmed(of: DetectedChanges, store: str, settings: Settings, policy: Policy) -> Sequence[str]:
     """What `perfkit compare` calls a regression of the newest run, among the shown series, before the history shows it.
 
     A green history beside a red comparison of its newest run would be no answer.
@@ -555,7 +555,7 @@ def unconfirmed(of: Survey, store: str, settings: Settings, policy: Policy) -> S
     ]
 
 
-def acknowledged(found: Sequence[Survey], file: Path) -> frozenset[str]:
+def acknowledged(found: Sequence[DetectedChanges], file: Path) -> frozenset[str]:
     """Ids of the events that somebody called known or intended, and in which nothing new happened since."""
     from datetime import UTC, datetime
 
@@ -579,10 +579,10 @@ def _progress() -> Callable[[int, int], None] | None:
 
 
 def _write(
-    found: Sequence[Survey], format_: str, output: Path | None, commits: Attribute, silenced: Collection[str]
+    found: Sequence[DetectedChanges], format_: str, output: Path | None, commits: Attribute, silenced: Collection[str]
 ) -> None:
     if format_ == "json":
-        scenarios = [survey.to_dict(commits, silenced) for survey in found]
+        scenarios = [detect_changes.to_dict(commits, silenced) for detect_changes in found]
         write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": scenarios}), output)
     elif format_ == "markdown":
         from perfkit.report.terminal import surveys_to_markdown
@@ -593,14 +593,14 @@ def _write(
 
         screen = console()
         with screen.capture() as captured:
-            for number, survey in enumerate(found):
+            for number, detect_changes in enumerate(found):
                 screen.print(*([""] if number else []), end="\n" if number else "")
-                print_survey(survey, screen, commits, silenced)
+                print_survey(detect_changes, screen, commits, silenced)
         write(captured.get(), output)
 
 
 def watched(
-    found: Sequence[Survey], policy: Policy, acknowledged_file: Path, baselines: Path
+    found: Sequence[DetectedChanges], policy: Policy, acknowledged_file: Path, baselines: Path
 ) -> tuple[ScenarioWatch, ...]:
     """What watching these histories came to: the judgement that reports, summaries, issues and mail give too."""
     from datetime import UTC, datetime
@@ -616,7 +616,7 @@ def watched(
     )
 
 
-def exit_code(found: Sequence[Survey], watches: Sequence[ScenarioWatch], fail_on: str) -> int:
+def exit_code(found: Sequence[DetectedChanges], watches: Sequence[ScenarioWatch], fail_on: str) -> int:
     """3 where a history has no valid run; 1 when it shall fail, and one of the shown series is open."""
     if any(of.invalid == len(of.timeline) for of in found):
         return EXIT_INVALID

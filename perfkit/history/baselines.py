@@ -34,7 +34,9 @@ STALE_DAYS = 30
 STALE_RUNS = 50  # later runs of the scenario
 
 
-def told_of(name: str, runs: Sequence[Run], every: Sequence[Run], now: datetime, alpha: float = 0.01) -> Iterator[str]:
+def quality_warnings(
+    name: str, runs: Sequence[Run], every: Sequence[Run], now: datetime, alpha: float = 0.01
+) -> Iterator[str]:
     """Warnings about runs chosen as a baseline from all valid ones of their scenario, as of ``now``."""
     if len(runs) < FEW_RUNS:
         count = "a single run" if len(runs) == 1 else f"{len(runs)} runs"

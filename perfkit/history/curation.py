@@ -17,7 +17,7 @@ from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
 from perfkit.history.baselines import Baselines, Pinned, pin, whoever
 from perfkit.history.change_events import NEAR, Event, find_events
 from perfkit.history.monitor import watch_timeline
-from perfkit.history.run_selector import Past, Selector, alike, select
+from perfkit.history.run_selector import HistoryContext, Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.records import Finding, Run, Severity, Verdict
@@ -27,7 +27,7 @@ _FOREIGN = ("load", "services", "environment", "tool", "version", "duration", "p
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BaselineQuality:
     """A pinned baseline as it stands today: its runs that are still there, and what speaks against it."""
 
     pinned: Pinned
@@ -40,7 +40,7 @@ class Standing:
 
 
 def pin_runs(
-    past: Past, name: str, runs: Sequence[Run], *, reason: str, by: str = "", expires: date | None = None
+    past: HistoryContext, name: str, runs: Sequence[Run], *, reason: str, by: str = "", expires: date | None = None
 ) -> tuple[Pinned, tuple[str, ...]]:
     """Pin the valid ones among runs of the store; returns the baseline and notes on what was left out.
 
@@ -74,7 +74,7 @@ def _stored(store: RunStore, run: Run) -> None:
 
 
 def accept(
-    past: Past,
+    past: HistoryContext,
     run_id: str,
     *,
     reason: str,
@@ -131,27 +131,27 @@ def stored_run(store: RunStore, run_id: str) -> Run:
     return store.get(run_id)
 
 
-def level_from(past: Past, first: Run) -> tuple[Run, ...]:
+def level_from(past: HistoryContext, first: Run) -> tuple[Run, ...]:
     """The valid runs of a scenario from one run up to the next change."""
     if first.in_ab_test:
         raise ReadError(f"{first.id}: is of an A/B test, and in no history; name a run of the scenario's history")
     every = [run for run in past.runs_of(first.scenario) if run.validity.ok or run.id == first.id]
-    runs, _ = alike(every, first)
+    runs, _ = comparable_runs(every, first)
     begin = next(i for i, run in enumerate(runs) if run.id == first.id)
     events = find_events(timeline_of(first.scenario, runs), alpha=past.alpha)
     end = next((event.index for event in events if event.index > begin + NEAR), len(runs))
     return tuple(run for run in runs[begin:end] if run.validity.ok)
 
 
-def standing(past: Past, pinned: Pinned) -> Standing:
+def baseline_quality(past: HistoryContext, pinned: Pinned) -> BaselineQuality:
     """What a pinned baseline is worth today."""
     name = Selector(pinned.scenario, "pinned", pinned.name)
     try:
         selected = select(str(name), past)
     except (ReadError, StoreError) as error:
-        return Standing(pinned, (), (str(error),))
+        return BaselineQuality(pinned, (), (str(error),))
     newest = [run for run in past.runs_of(pinned.scenario) if run.validity.ok] or selected.runs
-    return Standing(pinned, selected.runs, (*selected.warnings, *foreign(str(name), selected.runs, newest[-1])))
+    return BaselineQuality(pinned, selected.runs, (*selected.warnings, *foreign(str(name), selected.runs, newest[-1])))
 
 
 def foreign(name: str, runs: Sequence[Run], newest: Run) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ def foreign(name: str, runs: Sequence[Run], newest: Run) -> tuple[str, ...]:
 
 
 def acknowledge(
-    past: Past,
+    past: HistoryContext,
     event: str,
     policy: Policy,
     *,
@@ -185,7 +185,7 @@ def acknowledge(
         raise ReadError(f"{event}: is an invalid run; name the first valid one of the new level")
     if first.in_ab_test:
         raise ReadError(f"{event}: is of an A/B test, and in no history; name a run of the scenario's history")
-    runs, _ = alike([run for run in past.runs_of(first.scenario) if run.validity.ok], first)
+    runs, _ = comparable_runs([run for run in past.runs_of(first.scenario) if run.validity.ok], first)
     timeline = timeline_of(first.scenario, runs)
     policy = policy.for_scenario(first.scenario)
     events = find_events(timeline, alpha=policy.alpha)

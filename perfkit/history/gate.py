@@ -48,10 +48,10 @@ from perfkit.history.baselines import Baselines, Pinned
 from perfkit.history.change_events import FAR, Event, Series, find_events, shared_alpha
 from perfkit.history.confounders import machine_advice
 from perfkit.history.monitor import NEWS, SPENDING, Alert, ScenarioWatch, is_beyond, watch_timeline
-from perfkit.history.run_selector import Past, Selected, Selector, alike, before, select
+from perfkit.history.run_selector import HistoryContext, Selected, Selector, before, comparable_runs, select
 from perfkit.history.service_mix import in_one_mix, missing_service_advice, missing_services
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
-from perfkit.history.trend import heard_courses
+from perfkit.history.trend import alert_excerpts
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.omissions import leave_out
 from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict
@@ -63,7 +63,7 @@ NEWEST = 10  # runs that tell the current level
 
 
 @dataclass(frozen=True, slots=True)
-class Creep:
+class SlowDrift:
     """The current level of a scenario against one of its pinned baselines."""
 
     anchor: Pinned
@@ -112,7 +112,7 @@ def _drift(finding: Finding) -> str:
     return f"{Metric(finding.metric).title} of {finding.service} {size} {unit}{interval}"
 
 
-def creep_of(level: Sequence[Run], past: Past, policy: Policy) -> tuple[Creep, ...]:
+def slow_drifts(level: Sequence[Run], past: HistoryContext, policy: Policy) -> tuple[SlowDrift, ...]:
     """The newest runs of a level against every pinned baseline of their scenario that has not expired.
 
     Anchors whose runs are gone, or are the level itself, are left out.
@@ -129,12 +129,12 @@ def creep_of(level: Sequence[Run], past: Past, policy: Policy) -> tuple[Creep, .
         own = {run.id for run in runs}
         current = [run for run in level if run.id not in own][-NEWEST:]
         if current:
-            found.append(Creep(anchor, judge(runs, current, policy)))
+            found.append(SlowDrift(anchor, judge(runs, current, policy)))
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BaselineHold:
     """Runs of a level and those since, oldest first, and the change between them that nobody has heard of yet."""
 
     runs: tuple[Run, ...]
@@ -168,9 +168,9 @@ class Held:
         )
 
 
-def held_level(
+def baseline_hold(
     runs: Sequence[Run], policy: Policy, watch: ScenarioWatch, known: Sequence[Acknowledgement], today: date
-) -> Held | None:
+) -> BaselineHold | None:
     """The level before the first unheard worsening among these runs, which are alike, valid and in time order.
 
     ``None`` where there is no such worsening: the present level is the baseline.
@@ -182,7 +182,7 @@ def held_level(
     for number, event in enumerate(events):
         news = len(runs) - event.index <= NEWS and event.id not in quiet
         if news and _stays_worse(event, events[number + 1 :], policy) and not _is_heard(event, watch, ids):
-            return Held(tuple(runs[begin : event.index]), tuple(runs[event.index :]), event)
+            return BaselineHold(tuple(runs[begin : event.index]), tuple(runs[event.index :]), event)
         begin = event.index
     return None
 
@@ -219,7 +219,7 @@ AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one o
 
 
 @dataclass(frozen=True, slots=True)
-class Strays:
+class OutlierRuns:
     """What strayed for the worse in a history.
 
     Parameters
@@ -260,7 +260,7 @@ class Strays:
         return len(runs.union(np.nonzero(before >= AS_FAR * change)[0].tolist()))
 
 
-def strays_of(timeline: Timeline, policy: Policy) -> Strays:
+def outlier_runs(timeline: Timeline, policy: Policy) -> OutlierRuns:
     """The runs of a history that strayed in any series that the policy judges."""
     timeline, each = in_one_mix(timeline), shared_alpha(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
@@ -271,7 +271,7 @@ def strays_of(timeline: Timeline, policy: Policy) -> Strays:
             farthest[run] = max(distance, farthest.get(run, 0.0))
     worse = {key: _worse(judged[key], key[1], one) for key, one in found.items()}
     newest = max((_newest(judged[key], key[1], one) for key, one in found.items()), default=0)
-    return Strays(len(timeline), farthest, {key: one.noise_sd for key, one in found.items()}, worse, newest)
+    return OutlierRuns(len(timeline), farthest, {key: one.noise_sd for key, one in found.items()}, worse, newest)
 
 
 def _worse(values: Floats, metric: Metric, found: Segmentation) -> Floats:
@@ -304,12 +304,12 @@ def _outliers(values: Floats, metric: Metric, found: Segmentation) -> Iterable[t
             yield run, float(worse[run]) / found.noise_sd
 
 
-def doubted(findings: Sequence[Finding], strays: Strays) -> tuple[Finding, ...]:
+def doubted(findings: Sequence[Finding], strays: OutlierRuns) -> tuple[Finding, ...]:
     """The findings of a single run: what earlier runs strayed as far as is a question, no regression."""
     return tuple(_doubted(finding, strays) for finding in findings)
 
 
-def _doubted(finding: Finding, strays: Strays) -> Finding:
+def _doubted(finding: Finding, strays: OutlierRuns) -> Finding:
     if finding.verdict is not Verdict.REGRESSION or finding.objective:
         return finding
     count = strays.like(finding)
@@ -324,7 +324,7 @@ BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
 
 
 @dataclass(frozen=True, slots=True)
-class AgainstHistory:
+class HistoryJudgement:
     """What the history says of a candidate.
 
     ``comparison`` is that with the rolling baseline; its verdict takes the watch and what is acknowledged into account.
@@ -332,7 +332,7 @@ class AgainstHistory:
 
     comparison: Comparison
     watch: ScenarioWatch
-    creep: tuple[Creep, ...]
+    creep: tuple[SlowDrift, ...]
     known: tuple[Acknowledgement, ...]
 
 
@@ -361,12 +361,12 @@ def pull_request_of(candidates: Sequence[Run], earlier: Iterable[tuple[str, str]
 
 def judge_history(
     candidates: Sequence[Run],
-    past: Past,
+    past: HistoryContext,
     policy: Policy,
     *,
     known: Sequence[Acknowledgement] = (),
     profile: NoiseProfile | None = None,
-) -> AgainstHistory:
+) -> HistoryJudgement:
     """Judge runs against the runs of their scenario before them.
 
     Raises
@@ -388,10 +388,10 @@ def judge_history(
     today = past.now.date()
     pinned = Baselines(past.baselines).all(scenario)
     watch = watch_timeline(timeline, policy, known, today, pinned)
-    creep = creep_of(selected.runs, past, policy)
+    creep = slow_drifts(selected.runs, past, policy)
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
-    held = held_level(earlier, policy, watch, known, today) if pull is None else None
-    strays = strays_of(timeline_of(scenario, earlier), policy) if policy.rule == "evidence" else None
+    held = baseline_hold(earlier, policy, watch, known, today) if pull is None else None
+    strays = outlier_runs(timeline_of(scenario, earlier), policy) if policy.rule == "evidence" else None
     if held is not None:
         selected = replace(selected, runs=held.runs, warnings=(*selected.warnings, held.note))
     elif pull is None and strays is not None:
@@ -414,13 +414,13 @@ def judge_history(
     else:
         news = []
     notes = (*selected.warnings, *(one.sentence for one in creep if one.worse))
-    document = _document(comparison, watch, creep, selected, held) | {"courses": heard_courses(timeline, watch)}
+    document = _document(comparison, watch, creep, selected, held) | {"courses": alert_excerpts(timeline, watch)}
     if pull is not None:
-        notes = (*notes, *(open_already(alert) for alert in watch.alerts if alert.is_open))
+        notes = (*notes, *(open_already_sentence(alert) for alert in watch.alerts if alert.is_open))
         document |= _of_pull_request(pull, watch)
     lines = (*_lines(watch, selected, comparison, pull), *(one.sentence for one in creep if not one.worse))
     comparison = replace(comparison.with_warnings(notes), history=HistoryNote(tuple(news), lines, document))
-    return AgainstHistory(comparison, watch, creep, tuple(near))
+    return HistoryJudgement(comparison, watch, creep, tuple(near))
 
 
 def _with_history(verdict: Verdict, fails: bool, is_pending: bool) -> Verdict:
@@ -430,13 +430,13 @@ def _with_history(verdict: Verdict, fails: bool, is_pending: bool) -> Verdict:
     return Verdict.INCONCLUSIVE if is_pending and verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) else verdict
 
 
-def open_already(alert: Alert) -> str:
+def open_already_sentence(alert: Alert) -> str:
     """What a pull request, or any comparison with a baseline of its own, is told of an alert of the history."""
     return f"Open already since {alert.since}, and not judged here: {alert.event.headline}"
 
 
 def open_in_history(
-    candidates: Sequence[Run], past: Past, policy: Policy, known: Sequence[Acknowledgement]
+    candidates: Sequence[Run], past: HistoryContext, policy: Policy, known: Sequence[Acknowledgement]
 ) -> tuple[str, ...]:
     """Sentences on what is open in the history of the candidates' scenario, before them and on its own branch."""
     scenarios = {run.scenario for run in candidates}
@@ -456,7 +456,7 @@ def open_in_history(
         return ()
     baselines = Baselines(past.baselines).all(scenario)
     watch = watch_timeline(whole.part(kept), policy.for_scenario(scenario), known, past.now.date(), baselines)
-    return tuple(open_already(alert) for alert in watch.alerts if alert.is_open)
+    return tuple(open_already_sentence(alert) for alert in watch.alerts if alert.is_open)
 
 
 def _of_pull_request(pull: PullRequest, watch: ScenarioWatch) -> dict[str, Any]:
@@ -478,7 +478,7 @@ def _scenario(candidates: Sequence[Run]) -> str:
     return scenarios[0]
 
 
-def _rolling(scenario: str, past: Past, pull: PullRequest | None) -> Selected:
+def _rolling(scenario: str, past: HistoryContext, pull: PullRequest | None) -> Selected:
     try:
         return select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", past)
     except ReadError as error:
@@ -507,21 +507,21 @@ def _without_newest_outliers(selected: Selected, earlier: Sequence[Run], count: 
     return replace(selected, runs=kept, warnings=(*selected.warnings, note))
 
 
-def _near(scenario: str, past: Past) -> str:
+def _near(scenario: str, past: HistoryContext) -> str:
     names = list(dict.fromkeys(past.store.runs()["scenario"]))
     return "" if scenario in names else did_you_mean(scenario, names)
 
 
-def _earlier(candidates: Sequence[Run], past: Past, pull: PullRequest | None) -> tuple[Run, ...]:
+def _earlier(candidates: Sequence[Run], past: HistoryContext, pull: PullRequest | None) -> tuple[Run, ...]:
     """The valid runs before the candidates that may be held against them, at least one; of the history's branch."""
     own = {run.id for run in candidates}
     valid = [run for run in before(past.runs_of(candidates[0].scenario), past.until) if run.validity.ok]
     if pull is not None:
         valid = [run for run in valid if run.git.get("branch", "") in ("", pull.history_branch)]
-    return alike([run for run in valid if run.id not in own], candidates[0])[0]
+    return comparable_runs([run for run in valid if run.id not in own], candidates[0])[0]
 
 
-def _timeline(candidates: Sequence[Run], past: Past, earlier: Sequence[Run]) -> Timeline:
+def _timeline(candidates: Sequence[Run], past: HistoryContext, earlier: Sequence[Run]) -> Timeline:
     """The runs before the candidates, invalid ones, and the candidates."""
     own = {run.id for run in past.candidates}
     every = before(past.runs_of(earlier[0].scenario), past.until)
@@ -552,7 +552,11 @@ def _softened(comparison: Comparison, near: Sequence[Acknowledgement], policy: P
 
 
 def _document(
-    comparison: Comparison, watch: ScenarioWatch, creep: Sequence[Creep], selected: Selected, held: Held | None
+    comparison: Comparison,
+    watch: ScenarioWatch,
+    creep: Sequence[SlowDrift],
+    selected: Selected,
+    held: BaselineHold | None,
 ) -> dict[str, Any]:
     return {
         "baseline": str(selected.selector),

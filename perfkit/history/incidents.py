@@ -1,4 +1,4 @@
-"""Worsenings as people follow them: one episode from when it is heard until it is over, and again when it returns.
+"""Worsenings as people follow them: one incident from when it is heard until it is over, and again when it returns.
 
 Result files, read back: what a comparison or the history of a scenario came to, ready to be told elsewhere.
 
@@ -26,7 +26,7 @@ from perfkit.stats.changepoints import ChangePoint
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Occurrence:
     """An event as a result tells it.
 
     Parameters
@@ -35,14 +35,14 @@ class Sighting:
         Whether what got worse was not taken back since.
     acknowledged
         Whether it is known or intended.
-    heard_at
+    detected_at
         Id of the run at which it was first heard; empty where it is not known.
     """
 
     event: Event
     holds: bool = True
     acknowledged: bool = False
-    heard_at: str = ""
+    detected_at: str = ""
 
     @property
     def worse(self) -> tuple[Movement, ...]:
@@ -56,10 +56,10 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """A worsening through all its sightings: the first, then each relapse, oldest first."""
+class Incident:
+    """A worsening through all its occurrences: the first, then each relapse, oldest first."""
 
-    sightings: tuple[Sighting, ...]
+    occurrences: tuple[Occurrence, ...]
 
     @property
     def scenario(self) -> str:
@@ -67,19 +67,19 @@ class Episode:
         return self.first.event.scenario
 
     @property
-    def first(self) -> Sighting:
+    def first(self) -> Occurrence:
         """How it began."""
-        return self.sightings[0]
+        return self.occurrences[0]
 
     @property
-    def last(self) -> Sighting:
+    def last(self) -> Occurrence:
         """How it is now."""
-        return self.sightings[-1]
+        return self.occurrences[-1]
 
     @property
     def relapses(self) -> int:
         """How often it came back."""
-        return len(self.sightings) - 1
+        return len(self.occurrences) - 1
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +88,7 @@ class Episode:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All ids under which its first sighting may have been known: more runs may move its place a little."""
+        """All ids under which its first occurrence may have been known: more runs may move its place a little."""
         return tuple(dict.fromkeys((self.first.event.id, *self.first.event.aliases)))
 
     @property
@@ -107,25 +107,25 @@ def fingerprint(scenario: str, name: str) -> str:
     return hashlib.sha256(f"{scenario}\n{name}".encode()).hexdigest()[:12]
 
 
-def episodes_of(sightings: Iterable[Sighting]) -> tuple[Episode, ...]:
-    """Sightings of one scenario, oldest first, as episodes, in order of their beginning.
+def incidents_of(occurrences: Iterable[Occurrence]) -> tuple[Incident, ...]:
+    """Sightings of one scenario, oldest first, as incidents, in order of their beginning.
 
-    A worsening in the series that led an earlier episode, between much the same levels, is its relapse: in between it
-    must have been over.  What only got better is no episode.
+    A worsening in the series that led an earlier incident, between much the same levels, is its relapse: in between it
+    must have been over.  What only got better is no incident.
     """
-    found: list[Episode] = []
-    for one in sightings:
+    found: list[Incident] = []
+    for one in occurrences:
         if not one.worse:
             continue
         again = next((i for i in reversed(range(len(found))) if _comes_back(one, found[i])), None)
         if again is None:
-            found.append(Episode((one,)))
+            found.append(Incident((one,)))
         else:
-            found[again] = replace(found[again], sightings=(*found[again].sightings, one))
+            found[again] = replace(found[again], occurrences=(*found[again].occurrences, one))
     return tuple(found)
 
 
-def _comes_back(one: Sighting, known: Episode) -> bool:
+def _comes_back(one: Occurrence, known: Incident) -> bool:
     lead = known.last.worse[0]
     return any((item.service, item.metric) == (lead.service, lead.metric) and _alike(item, lead) for item in one.worse)
 
@@ -175,10 +175,10 @@ class Result:
         Where it was read, for messages.
     comparison
         ``None`` for the history of a scenario.
-    episodes
+    incidents
         Worsenings, in order of their beginning: of the history where it is known, else what the comparison calls.
     watched
-        Whether `episodes` come of a watched history, which knows every worsening and whether it is over.
+        Whether `incidents` come of a watched history, which knows every worsening and whether it is over.
     report
         The HTML report beside it, where there is one.
     gaps
@@ -194,7 +194,7 @@ class Result:
     scenario: str
     verdict: Verdict
     comparison: Comparison | None
-    episodes: tuple[Episode, ...]
+    incidents: tuple[Incident, ...]
     watched: bool
     report: Path | None = None
     gaps: tuple[Gap, ...] = ()
@@ -202,9 +202,9 @@ class Result:
     measured_services: frozenset[str] = frozenset()
 
     @property
-    def news(self) -> tuple[Episode, ...]:
-        """Episodes that hold and that nobody acknowledged."""
-        return tuple(one for one in self.episodes if one.is_open and not one.last.acknowledged)
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """Incidents that hold and that nobody acknowledged."""
+        return tuple(one for one in self.incidents if one.is_open and not one.last.acknowledged)
 
     @property
     def fingerprint(self) -> str:
@@ -262,9 +262,9 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     history = document.get("history")
     watched = history is not None and not history.get("pull_request")  # a pull request is judged alone
     watch = decode(history, _Watch, f"{place}: history") if watched else None
-    sightings = _called(comparison, scenario)
+    occurrences = _called(comparison, scenario)
     if watch is not None:
-        sightings = [one.sighting() for one in watch.alerts if one.is_told]
+        occurrences = [one.occurrence() for one in watch.alerts if one.is_told]
     gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
     return Result(
         place,
@@ -272,7 +272,7 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
         scenario,
         comparison.verdict,
         comparison,
-        episodes_of(sightings),
+        incidents_of(occurrences),
         watched,
         report,
         gaps,
@@ -301,14 +301,14 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     watch = trend.watch
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
-    episodes = episodes_of(one.sighting() for one in watch.alerts if one.is_told)
+    incidents = incidents_of(one.occurrence() for one in watch.alerts if one.is_told)
     return Result(
         place,
         document,
         trend.scenario,
         watch.judgement,
         None,
-        episodes,
+        incidents,
         True,
         report,
         watch.gaps,
@@ -317,7 +317,7 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     )
 
 
-def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
+def _called(comparison: Comparison, scenario: str) -> list[Occurrence]:
     """What a comparison without history calls: one event, for all of it lies between the same two builds."""
     found = [finding for finding in comparison.by_verdict(Verdict.REGRESSION) if not finding.objective]
     if not found or comparison.verdict is Verdict.INVALID:
@@ -327,7 +327,7 @@ def _called(comparison: Comparison, scenario: str) -> list[Sighting]:
         for run in (comparison.baseline.runs[-1], comparison.candidate.runs[0])
     )
     movements = tuple(_finding(one) for one in sorted(found, key=lambda f: f.p_adjusted if f.p_adjusted else 0.0))
-    return [Sighting(Event(_after(comparison), scenario, 0, before, after, movements))]
+    return [Occurrence(Event(_after(comparison), scenario, 0, before, after, movements))]
 
 
 def _after(comparison: Comparison) -> str:
@@ -420,7 +420,7 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self.confirmed or self.runs_to_learn > 0
 
-    def sighting(self) -> Sighting:
+    def occurrence(self) -> Occurrence:
         event = Event(
             self.id,
             self.scenario,
@@ -431,7 +431,7 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
             self.aliases,
             self.coincides,
         )
-        return Sighting(event, self.holds, bool(self.acknowledged), self.raised_at or "")
+        return Occurrence(event, self.holds, bool(self.acknowledged), self.raised_at or "")
 
 
 class _Level(msgspec.Struct, frozen=True):
@@ -500,42 +500,42 @@ MOST_KNOWN = 200  # worsenings that are remembered: the newest
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A worsening that somebody was told: the fingerprints of all its sightings when last seen, and how it was put."""
+class NotifiedIncident:
+    """An incident as a recipient was last notified of it: fingerprints of all its occurrences, and its headline."""
 
     names: tuple[str, ...]
     headline: str
 
     @classmethod
-    def of_episode(cls, episode: Episode) -> Known:
+    def of_incident(cls, incident: Incident) -> NotifiedIncident:
         """As it stands now."""
-        return cls(_names(episode), episode.last.event.headline)
+        return cls(_names(incident), incident.last.event.headline)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"names": list(self.names), "headline": self.headline}
 
-    def shared(self, episode: Episode) -> int:
-        """How many names it has in common with an episode; 0: it is another one."""
-        return len(set(self.names) & set(_names(episode)))
+    def shared(self, incident: Incident) -> int:
+        """How many names it has in common with an incident; 0: it is another one."""
+        return len(set(self.names) & set(_names(incident)))
 
 
-def _names(episode: Episode) -> tuple[str, ...]:
-    """Of every sighting: with few runs a relapse may look like an event of its own, and be told as one."""
-    events = [one.event for one in episode.sightings]
+def _names(incident: Incident) -> tuple[str, ...]:
+    """Of every occurrence: with few runs a relapse may look like an event of its own, and be told as one."""
+    events = [one.event for one in incident.occurrences]
     names = [name for event in events for name in (event.id, *event.aliases)]
-    return tuple(dict.fromkeys(fingerprint(episode.scenario, name) for name in names))
+    return tuple(dict.fromkeys(fingerprint(incident.scenario, name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Notified:
     """What somebody knows of a scenario: worsenings that hold and that are over, and whether its runs were unfit.
 
     ``missing`` are services without requests, as they were put.
     """
 
-    open: tuple[Known, ...] = ()
-    over: tuple[Known, ...] = ()
+    open: tuple[NotifiedIncident, ...] = ()
+    over: tuple[NotifiedIncident, ...] = ()
     invalid: bool = False
     missing: tuple[MissingService, ...] = ()
 
@@ -550,14 +550,14 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class NotificationDiff:
     """What is new; false when nothing is.
 
     Parameters
     ----------
-    appeared, returned
-        Worsenings that hold and were not told: new ones, and those that were over before.
-    over
+    new, reopened
+        Worsenings that hold and were not told: new ones, and those that were resolved before.
+    resolved
         What was told and does not hold any more.
     invalid
         Whether the runs cannot be judged, for the first time.
@@ -569,43 +569,43 @@ class News:
         Those of which it was told, and which have requests again.
     """
 
-    appeared: tuple[Episode, ...]
-    returned: tuple[Episode, ...]
-    over: tuple[Known, ...]
+    new: tuple[Incident, ...]
+    reopened: tuple[Incident, ...]
+    resolved: tuple[NotifiedIncident, ...]
     invalid: bool
-    after: Told
+    after: Notified
     missing: tuple[MissingService, ...] = ()
     measured_again: tuple[MissingService, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.is_bad or bool(self.over or self.measured_again)
+        return self.is_bad or bool(self.resolved or self.measured_again)
 
     @property
     def is_bad(self) -> bool:
         """Whether anything in it is no good news."""
-        return bool(self.appeared or self.returned or self.invalid or self.missing)
+        return bool(self.new or self.reopened or self.invalid or self.missing)
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for those who are to hear the same."""
-        names = tuple(_names(one) for one in (*self.appeared, *self.returned))
+        names = tuple(_names(one) for one in (*self.new, *self.reopened))
         services = tuple(tuple(item.key for item in items) for items in (self.missing, self.measured_again))
-        return names, tuple(one.names for one in self.over), self.invalid, services
+        return names, tuple(one.names for one in self.resolved), self.invalid, services
 
 
-def news_of(result: Result, told: Told) -> News:
+def notification_diff(result: Result, told: Notified) -> NotificationDiff:
     """What a result says that was not told.
 
     An acknowledged worsening is no news, nor is its end.  What was told and is not in the result at all is taken to
     hold still: the history at hand may be a part of the one that it was seen in.
     """
-    pairs = [(known, _same(known, result.episodes)) for known in told.open]
+    pairs = [(known, _same(known, result.incidents)) for known in told.open]
     seen = [found for _, found in pairs if found is not None]
-    fresh = [one for one in result.news if one not in seen]
-    over = tuple(known for known, found in pairs if _is_over(known, found, result))
-    open_now = [known for known, found in pairs if found is None and known not in over]
-    open_now += [Known.of_episode(one) for one in result.news]
-    gone = [known for known in (*told.over, *over) if not any(map(known.shared, result.news))]
+    fresh = [one for one in result.open_incidents if one not in seen]
+    resolved = tuple(known for known, found in pairs if _is_over(known, found, result))
+    open_now = [known for known, found in pairs if found is None and known not in resolved]
+    open_now += [NotifiedIncident.of_incident(one) for one in result.open_incidents]
+    gone = [known for known in (*told.over, *resolved) if not any(map(known.shared, result.open_incidents))]
     back = [one for one in fresh if one.relapses or any(known.shared(one) for known in told.over)]
     invalid = result.verdict is Verdict.INVALID
     missing = {item.key: item for item in result.missing_services}
@@ -615,12 +615,12 @@ def news_of(result: Result, told: Told) -> News:
     still = [item for item in told.missing if item not in measured_again and item.key not in missing]
     if result.watched:  # a service that ended anew, since another run
         still = [item for item in still if item.service not in services]
-    return News(
+    return NotificationDiff(
         tuple(one for one in fresh if one not in back),
         tuple(back),
-        over,
+        resolved,
         invalid and not told.invalid,
-        Told(
+        Notified(
             tuple(open_now[-MOST_KNOWN:]),
             tuple(gone[-MOST_KNOWN:]),
             invalid,
@@ -631,13 +631,13 @@ def news_of(result: Result, told: Told) -> News:
     )
 
 
-def _same(known: Known, episodes: Sequence[Episode]) -> Episode | None:
-    """The episode that was told: of neighbours, whose names may overlap, the one that has most in common with it."""
-    best = max(episodes, key=known.shared, default=None)
+def _same(known: NotifiedIncident, incidents: Sequence[Incident]) -> Incident | None:
+    """The incident that was told: of neighbours, whose names may overlap, the one that has most in common with it."""
+    best = max(incidents, key=known.shared, default=None)
     return best if best is not None and known.shared(best) else None
 
 
-def _is_over(known: Known, found: Episode | None, result: Result) -> bool:
+def _is_over(known: NotifiedIncident, found: Incident | None, result: Result) -> bool:
     if found is not None:
         return not found.is_open
     fine = result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)

@@ -17,10 +17,10 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings, load_settings
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.history.gate import creep_of, judge_history, open_in_history
+from perfkit.history.gate import judge_history, open_in_history, slow_drifts
 from perfkit.history.incidents import read_result
 from perfkit.history.monitor import ScenarioWatch, watch_timeline
-from perfkit.history.run_selector import Past, misspelt, readings, select
+from perfkit.history.run_selector import HistoryContext, misspelt, readings, select
 from perfkit.history.service_mix import RECENT
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.trend import known_events
@@ -125,7 +125,7 @@ def choose_runs(
     now = policy.service_names if policy is not None else {}
     level = policy.alpha if policy is not None else alpha or load_settings().policy.alpha
     renamed = renamed_runs(candidates, now)
-    past = Past(RunStore(store), baselines, candidates=renamed, service_names=now, alpha=level)
+    past = HistoryContext(RunStore(store), baselines, candidates=renamed, service_names=now, alpha=level)
     names = [name for name in names if name.strip()]
     chosen = [select(name, past) if is_selector(name) else None for name in names]
     runs = [
@@ -135,7 +135,7 @@ def choose_runs(
     notes = [note for one in chosen if one is not None for note in one.warnings]
     every = renamed_runs([run for side in runs for run in side], now)
     if policy is not None and any(one is not None and one.selector.kind == "rolling" for one in chosen):
-        notes += [creep.sentence for creep in creep_of(every, past, policy) if creep.worse]
+        notes += [creep.sentence for creep in slow_drifts(every, past, policy) if creep.worse]
     return every, tuple(dict.fromkeys(notes))
 
 
@@ -173,7 +173,7 @@ def _named(
         place, pins = store or settings.store, str(baselines or settings.baselines)
         if beside:
             place, pins = found_beside(place), found_beside(pins)
-        past = Past(RunStore(place), Path(pins), alpha=alpha or settings.policy.alpha)
+        past = HistoryContext(RunStore(place), Path(pins), alpha=alpha or settings.policy.alpha)
         selected = select(name, past)
         return _Named(selected.runs, selected.left_out)
     if store is not None and "://" in store:
@@ -388,7 +388,7 @@ def compare_named(
         candidate, store=store, baselines=settings.baselines, alpha=policy.alpha, on_left_out=damaged.append
     )
     if not baseline:
-        past = Past(RunStore(store), settings.baselines, candidates=judged)
+        past = HistoryContext(RunStore(store), settings.baselines, candidates=judged)
         known = AcknowledgedFile(settings.acknowledged).read()
         return judge_history(judged, past, policy, known=known).comparison.with_warnings(damaged)
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
@@ -400,7 +400,7 @@ def compare_named(
 
 def open_regressions(candidate: Sequence[Run], *, store: str, settings: Settings, policy: Policy) -> tuple[str, ...]:
     """Sentences on what is open in the history of the candidate's scenario, for a comparison that judges it alone."""
-    past = Past(RunStore(store), settings.baselines, candidates=tuple(candidate), alpha=policy.alpha)
+    past = HistoryContext(RunStore(store), settings.baselines, candidates=tuple(candidate), alpha=policy.alpha)
     return open_in_history(candidate, past, policy, AcknowledgedFile(settings.acknowledged).read())
 
 
@@ -414,7 +414,7 @@ def newest_against_history(history: Timeline, *, store: str, settings: Settings,
     run = RunStore(store).get(valid[-1]) if valid else None
     if run is None or run.in_ab_test:
         return None
-    past = Past(RunStore(store), settings.baselines, candidates=(run,))
+    past = HistoryContext(RunStore(store), settings.baselines, candidates=(run,))
     try:
         found = judge_history((run,), past, policy, known=AcknowledgedFile(settings.acknowledged).read()).comparison
     except NotComparable:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perfkit.analysis.comparability import check_sides
-from perfkit.history.baselines import Baselines, told_of
+from perfkit.history.baselines import Baselines, quality_warnings
 from perfkit.history.change_events import find_events
 from perfkit.history.commits import ancestry_of
 from perfkit.history.confounders import ENOUGH, on_one_machine
@@ -87,7 +87,7 @@ _OTHER_LOAD = ("load", "load_profile")  # checks that make runs of one history u
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class HistoryContext:
     """Where selectors look.
 
     Parameters
@@ -165,7 +165,7 @@ class Selected:
     left_out: tuple[str, ...] = ()
 
 
-def select(text: str, past: Past) -> Selected:
+def select(text: str, past: HistoryContext) -> Selected:
     """The runs that a selector names.
 
     Raises
@@ -194,7 +194,7 @@ def select(text: str, past: Past) -> Selected:
         apart = 0 if is_pinned else len(past.runs_of(selector.scenario, ab_tests=True)) - len(runs)
         hint = f"; {apart} runs of A/B tests are in no history: name them by their ids" if apart else ""
         raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}{hint}")
-    notes = (*notes, *told_of(str(selector), selected, every, past.now, past.alpha))
+    notes = (*notes, *quality_warnings(str(selector), selected, every, past.now, past.alpha))
     left_out = past.left_out(selector.scenario)
     return Selected(selector, selected, tuple(dict.fromkeys((*notes, *left_out))), left_out)
 
@@ -216,7 +216,7 @@ def before(runs: Sequence[Run], until: datetime | None) -> tuple[Run, ...]:
     return tuple(run for run in runs if until is None or (run.started_at is not None and run.started_at < until))
 
 
-def alike(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], str]:
+def comparable_runs(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], str]:
     """Runs that may be held against the reference, and a note on those left out; all of them if none may."""
     kept = tuple(run for run in runs if not _is_foreign(run, reference))
     if not kept or len(kept) == len(runs):
@@ -239,14 +239,14 @@ def _is_foreign(run: Run, reference: Run) -> bool:
 _Choice = tuple[tuple[Run, ...], tuple[str, ...]]
 
 
-def _rolling(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+def _rolling(selector: Selector, every: Sequence[Run], past: HistoryContext) -> _Choice:
     runs = before(every, past.until)
     if selector.argument:
         runs = _of_branch(selector, runs)
     if not runs:
         return (), ()
     reference = past.candidates[0] if past.candidates else runs[-1]
-    runs, note = alike(runs, reference)
+    runs, note = comparable_runs(runs, reference)
     level, others = like_with_like(since_last_change(runs, past.alpha), reference)
     return level, tuple(text for text in (note, *others) if text)
 
@@ -277,7 +277,7 @@ def like_with_like(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...]
     return level, (note, machines)
 
 
-def _pinned(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+def _pinned(selector: Selector, every: Sequence[Run], past: HistoryContext) -> _Choice:
     pinned = Baselines(past.baselines).get(selector.scenario, selector.argument)
     by_id = {run.id: run for run in every}
     candidates = {run.id for run in past.candidates}
@@ -296,7 +296,7 @@ def _pinned(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
     return tuple(by_id[run_id] for run_id in pinned.runs if run_id in by_id), tuple(notes)
 
 
-def _last(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+def _last(selector: Selector, every: Sequence[Run], past: HistoryContext) -> _Choice:
     if not re.fullmatch(r"[1-9][0-9]{0,5}", selector.argument):
         raise ReadError(f"{selector}: expected a number of runs from 1 on, such as {selector.scenario}@last:5")
     return before(every, past.until)[-int(selector.argument) :], ()
@@ -307,11 +307,11 @@ def _of_branch(selector: Selector, runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(run for run in runs if run.git.get("branch") == selector.argument)
 
 
-def _branch(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
+def _branch(selector: Selector, every: Sequence[Run], _: HistoryContext) -> _Choice:
     return _of_branch(selector, every), ()
 
 
-def _commit(selector: Selector, every: Sequence[Run], _: Past) -> _Choice:
+def _commit(selector: Selector, every: Sequence[Run], _: HistoryContext) -> _Choice:
     commit = commit_beginning(selector.argument, (run.git.get("commit", "") for run in every), str(selector))
     found = tuple(run for run in every if run.git.get("commit") == commit)
     return found, tuple(_dirty(selector, found))
@@ -323,7 +323,7 @@ def _dirty(selector: Selector, runs: Sequence[Run]) -> Iterator[str]:
         yield f"{selector}: {changed} of its {len(runs)} runs were made from a tree with uncommitted changes."
 
 
-def _merge_base(selector: Selector, every: Sequence[Run], past: Past) -> _Choice:
+def _merge_base(selector: Selector, every: Sequence[Run], past: HistoryContext) -> _Choice:
     ancestry = ancestry_of(past.repository, selector.argument)
     clean = [run for run in every if run.git.get("dirty") != "yes"]
     with_runs = {run.git.get("commit", "") for run in clean}

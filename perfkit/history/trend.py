@@ -67,7 +67,7 @@ class Task:
     alpha: float
 
 
-def scan(
+def segment_all(
     tasks: Sequence[Task],
     *,
     jobs: int | None = None,
@@ -270,7 +270,7 @@ Attribute = Callable[[Happened], Attribution]
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class DetectedChanges:
     """A scenario's history with all that was found in it.
 
     Parameters
@@ -380,7 +380,7 @@ def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests
     return tuple(load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual))
 
 
-def survey(
+def detect_changes(
     timelines: Sequence[Timeline],
     *,
     services: Collection[str] = (),
@@ -389,7 +389,7 @@ def survey(
     jobs: int | None = None,
     scheduler: str | None = None,
     on_progress: OnProgress | None = None,
-) -> tuple[Survey, ...]:
+) -> tuple[DetectedChanges, ...]:
     """Look at every series of every history.
 
     Parameters
@@ -413,7 +413,7 @@ def survey(
     each = {timeline.scenario: shared_alpha(timeline, alpha) for timeline in timelines}
     aligned = [in_one_mix(line) for line in timelines]
     tasks = [Task(values, each[line.scenario]) for line in aligned for values in line.series.values()]
-    found = iter(scan(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress))
+    found = iter(segment_all(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress))
     return tuple(_survey(line, {key: next(found) for key in line.series}, services, chosen, alpha) for line in aligned)
 
 
@@ -455,7 +455,7 @@ def _survey(
     services: Collection[str],
     metrics: Collection[Metric],
     alpha: float,
-) -> Survey:
+) -> DetectedChanges:
     wanted = {key for key in every if (not services or key[0] in services) and (not metrics or key[1] in metrics)}
     events = []
     for event in events_of(timeline, every):
@@ -468,7 +468,7 @@ def _survey(
         for change in service_changes(timeline, alpha)
         if not services or not {*change.ended, *change.began}.isdisjoint(services)
     )
-    return Survey(timeline, shown, tuple(events), alpha, len(every), mix)
+    return DetectedChanges(timeline, shown, tuple(events), alpha, len(every), mix)
 
 
 MOST_COURSES = 3
@@ -491,7 +491,7 @@ def excerpts(trend: Trend) -> list[dict[str, Any]]:
     return [_excerpt(trend.timeline, key, found[key]) for key in wanted]
 
 
-def heard_courses(timeline: Timeline, watch: ScenarioWatch) -> list[dict[str, Any]]:
+def alert_excerpts(timeline: Timeline, watch: ScenarioWatch) -> list[dict[str, Any]]:
     """The same of what watching heard and holds; empty where that is nothing."""
     each, aligned = shared_alpha(timeline, watch.alpha), in_one_mix(timeline)
     wanted = [key for key in dict.fromkeys(_heard(watch)) if key in timeline.series][:MOST_COURSES]
@@ -723,7 +723,7 @@ def trend_of(
         There is no such service or metric, or no run could tell it.
     """
     services, metrics = ([name] if name is not None else [] for name in (service, metric))
-    (found,) = survey([timeline], services=services, metrics=metrics, alpha=alpha, jobs=1)
+    (found,) = detect_changes([timeline], services=services, metrics=metrics, alpha=alpha, jobs=1)
     wanted = found.segmentations
     only = next(iter(wanted))[1] if metric is not None and wanted else None
     first = max(len(timeline) - (last or MOST_SHOWN), 0)

@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from perfkit.config.settings import IssueSettings
-from perfkit.history.incidents import Episode, Result, Sighting, fingerprint
+from perfkit.history.incidents import Incident, Occurrence, Result, fingerprint
 from perfkit.model.records import Verdict
 from perfkit.report.issue import (
     Story,
@@ -61,11 +61,11 @@ class Marker:
     scenario
         Fingerprint of its name.
     names
-        Fingerprints of all places under which any sighting may have been known; the first is its own name.
+        Fingerprints of all places under which any occurrence may have been known; the first is its own name.
     last
-        Those of the last sighting.
+        Those of the last occurrence.
     heard
-        Fingerprints of the runs at which its sightings were first heard.
+        Fingerprints of the runs at which its occurrences were first heard.
     services
         Digests of the services that were named.
     sizes
@@ -151,15 +151,15 @@ class Wanted:
     Parameters
     ----------
     names, last, heard
-        Fingerprints: of all places of all sightings, its own name first; of the last sighting; of the runs at which
-        sightings were first heard.
+        Fingerprints: of all places of all occurrences, its own name first; of the last occurrence; of the runs at which
+        occurrences were first heard.
     standing
         ``holds``, ``over`` or ``known``: acknowledged.
     speaks
         Whether it is a reason to open or reopen an issue: beyond its tolerance, news, and not acknowledged.
     reason
         Who acknowledged it, and why.
-    episode
+    incident
         ``None`` for the end of what only earlier results told.
     """
 
@@ -170,18 +170,18 @@ class Wanted:
     standing: str
     speaks: bool
     reason: str = ""
-    episode: Episode | None = None
+    incident: Incident | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
         """Digests of the services in which it stands now, the strongest first."""
-        named = self.episode.last.services if self.episode is not None else ()
+        named = self.incident.last.services if self.incident is not None else ()
         return tuple(service_digest(name) for name in named[:MOST_SERVICES])
 
     @property
     def sizes(self) -> dict[str, float | None]:
         """Digest of a service and metric to the size of its change; ``None`` for one from zero."""
-        worse = self.episode.last.worse if self.episode is not None else ()
+        worse = self.incident.last.worse if self.incident is not None else ()
         sizes = {digest(f"{item.service}\n{item.metric.value}", 8): item.size for item in worse[:MOST_SERVICES]}
         return {key: float(f"{size:.4g}") if math.isfinite(size) else None for key, size in sorted(sizes.items())}
 
@@ -201,9 +201,9 @@ def wanted_of(result: Result) -> tuple[Wanted, ...]:
         return ()
     alerts = _alerts(result.document)
     if result.watched:
-        return tuple(_of_episode(one, alerts.get(one.last.event.id, {})) for one in result.episodes)
-    if result.episodes:
-        return tuple(_of_episode(one, {"fails": True}) for one in result.episodes)
+        return tuple(_of_episode(one, alerts.get(one.last.event.id, {})) for one in result.incidents)
+    if result.incidents:
+        return tuple(_of_episode(one, {"fails": True}) for one in result.incidents)
     if result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) and result.fingerprint:
         name = (result.fingerprint,)
         return (Wanted(result.scenario, name, name, (), OVER, speaks=False),)
@@ -215,21 +215,23 @@ def _alerts(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {one["id"]: one for one in watch.get("alerts") or ()}
 
 
-def _of_episode(episode: Episode, alert: Mapping[str, Any]) -> Wanted:
-    known = episode.is_open and episode.last.acknowledged
+def _of_episode(incident: Incident, alert: Mapping[str, Any]) -> Wanted:
+    known = incident.is_open and incident.last.acknowledged
     return Wanted(
-        episode.scenario,
-        _unique(name for one in episode.sightings for name in _names(one))[:MOST_NAMES],
-        _names(episode.last),
-        _unique(fingerprint(episode.scenario, one.heard_at) for one in episode.sightings if one.heard_at)[:MOST_NAMES],
-        KNOWN if known else HOLDS if episode.is_open else OVER,
-        episode.is_open and not known and bool(alert.get("fails")),
+        incident.scenario,
+        _unique(name for one in incident.occurrences for name in _names(one))[:MOST_NAMES],
+        _names(incident.last),
+        _unique(fingerprint(incident.scenario, one.detected_at) for one in incident.occurrences if one.detected_at)[
+            :MOST_NAMES
+        ],
+        KNOWN if known else HOLDS if incident.is_open else OVER,
+        incident.is_open and not known and bool(alert.get("fails")),
         _reason(alert.get("acknowledged")) if known else "",
-        episode,
+        incident,
     )
 
 
-def _names(one: Sighting) -> tuple[str, ...]:
+def _names(one: Occurrence) -> tuple[str, ...]:
     """Its own name first."""
     return _unique(fingerprint(one.event.scenario, name) for name in (one.event.id, *one.event.aliases))
 
@@ -374,14 +376,14 @@ class Planner:
 
     path: str
     settings: IssueSettings
-    story_of: Callable[[Wanted, Episode], Story]
+    story_of: Callable[[Wanted, Incident], Story]
 
     def steps(self, pair: Pair) -> Iterator[Step]:
         """What brings the issues of a pair to where they shall be; nothing where they are there."""
         wanted, issue = pair.wanted, pair.issue
         if issue is None:
-            if wanted.speaks and wanted.episode is not None:
-                yield self._opened(wanted, wanted.episode)
+            if wanted.speaks and wanted.incident is not None:
+                yield self._opened(wanted, wanted.incident)
         elif issue.is_open:
             yield from self._on_open(wanted, issue)
         else:
@@ -398,8 +400,8 @@ class Planner:
         )
         return Step(f"closed as a duplicate of #{number}", twin.number, twin.title, calls, wanted)
 
-    def _opened(self, wanted: Wanted, episode: Episode) -> Step:
-        title, part = self._part(wanted, episode, None)
+    def _opened(self, wanted: Wanted, incident: Incident) -> Step:
+        title, part = self._part(wanted, incident, None)
         payload: dict[str, Any] = {"title": title, "body": part}
         for name in ("labels", "assignees"):
             if getattr(self.settings, name):
@@ -410,18 +412,18 @@ class Planner:
         by_hand = issue.marker.state != OPEN  # reopened by a person: theirs, until it comes back
         if by_hand and not (wanted.speaks and _came_back(wanted, issue.marker)):
             return
-        if wanted.standing == HOLDS and wanted.episode is not None:
-            yield from self._updated(wanted, wanted.episode, issue, anyway=by_hand)
+        if wanted.standing == HOLDS and wanted.incident is not None:
+            yield from self._updated(wanted, wanted.incident, issue, anyway=by_hand)
         elif wanted.standing == KNOWN:
             yield self._closed(wanted, issue, "acknowledged", known_comment(wanted.reason), "not_planned")
         elif wanted.standing == OVER:
-            yield self._closed(wanted, issue, "over", over_comment(wanted.episode, wanted.scenario), "completed")
+            yield self._closed(wanted, issue, "over", over_comment(wanted.incident, wanted.scenario), "completed")
 
     def _on_closed(self, wanted: Wanted, issue: Issue) -> Iterator[Step]:
-        if wanted.episode is not None and _returns(wanted, issue.marker):
-            comment = self._comment(issue, "back", back_comment(wanted.episode))
+        if wanted.incident is not None and _returns(wanted, issue.marker):
+            comment = self._comment(issue, "back", back_comment(wanted.incident))
             change = self._change(
-                issue, self._body(wanted, wanted.episode, issue), state="open", state_reason="reopened"
+                issue, self._body(wanted, wanted.incident, issue), state="open", state_reason="reopened"
             )
             yield Step("reopened", issue.number, issue.title, (comment, change), wanted)
         elif wanted.standing == OVER and issue.marker.state == OPEN:
@@ -429,21 +431,21 @@ class Planner:
             change = self._change(issue, self._left(issue, OVER))
             yield Step("noted as over", issue.number, issue.title, (change,), wanted)
 
-    def _updated(self, wanted: Wanted, episode: Episode, issue: Issue, *, anyway: bool) -> Iterator[Step]:
+    def _updated(self, wanted: Wanted, incident: Incident, issue: Issue, *, anyway: bool) -> Iterator[Step]:
         known = issue.marker.services
         room = len(known) < MOST_SERVICES
-        fresh = [name for name in episode.last.services if service_digest(name) not in known] if room else []
-        moved = _moved(issue.marker.sizes, wanted.sizes) and self._reads_differently(wanted, episode, issue.marker)
+        fresh = [name for name in incident.last.services if service_digest(name) not in known] if room else []
+        moved = _moved(issue.marker.sizes, wanted.sizes) and self._reads_differently(wanted, incident, issue.marker)
         if not (anyway or fresh or moved or _came_back(wanted, issue.marker)):
             return
-        calls = [self._change(issue, self._body(wanted, episode, issue))]
+        calls = [self._change(issue, self._body(wanted, incident, issue))]
         if fresh:
-            calls.insert(0, self._comment(issue, "spread", spread_comment(episode, fresh)))
+            calls.insert(0, self._comment(issue, "spread", spread_comment(incident, fresh)))
         what = f"told of {len(fresh)} more service{'s' if len(fresh) > 1 else ''}" if fresh else "updated"
         yield Step(what, issue.number, issue.title, tuple(calls), wanted)
 
     def _closed(self, wanted: Wanted, issue: Issue, why: str, comment: str, reason: str) -> Step:
-        body = self._body(wanted, wanted.episode, issue) if wanted.episode is not None else self._left(issue, OVER)
+        body = self._body(wanted, wanted.incident, issue) if wanted.incident is not None else self._left(issue, OVER)
         calls = (
             self._comment(issue, why, comment),
             self._change(issue, body, state="closed", state_reason=reason),
@@ -462,21 +464,21 @@ class Planner:
         marker = replace(issue.marker, state=state, turn=issue.marker.turn + 1)
         return {"body": marked_anew(issue.body, marker)}
 
-    def _body(self, wanted: Wanted, episode: Episode, issue: Issue) -> dict[str, str]:
+    def _body(self, wanted: Wanted, incident: Incident, issue: Issue) -> dict[str, str]:
         """The text anew, and the title unless a person gave it another."""
-        title, part = self._part(wanted, episode, issue.marker)
+        title, part = self._part(wanted, incident, issue.marker)
         body = replaced(issue.body, part)
         if len(body) > MOST_BODY:
-            body = replaced(issue.body, self._part(wanted, episode, issue.marker, brief=True)[1])
+            body = replaced(issue.body, self._part(wanted, incident, issue.marker, brief=True)[1])
         ours = digest(issue.title) == issue.marker.title and title != issue.title
         return {"title": title, "body": body} if ours else {"body": body}
 
-    def _reads_differently(self, wanted: Wanted, episode: Episode, old: Marker) -> bool:
-        return digest(to_body(self.story_of(wanted, episode))) != old.text
+    def _reads_differently(self, wanted: Wanted, incident: Incident, old: Marker) -> bool:
+        return digest(to_body(self.story_of(wanted, incident))) != old.text
 
-    def _part(self, wanted: Wanted, episode: Episode, old: Marker | None, *, brief: bool = False) -> tuple[str, str]:
-        title = to_title(episode, self.settings.title)
-        text = headline(episode) if brief else to_body(self.story_of(wanted, episode))
+    def _part(self, wanted: Wanted, incident: Incident, old: Marker | None, *, brief: bool = False) -> tuple[str, str]:
+        title = to_title(incident, self.settings.title)
+        text = headline(incident) if brief else to_body(self.story_of(wanted, incident))
         return title, wrapped(_marker(wanted, old, title, text), text)
 
 
@@ -502,7 +504,7 @@ def _returns(wanted: Wanted, marker: Marker) -> bool:
     """Whether a closed issue is to be opened again.
 
     What was over and holds again does so, however long ago it was first heard; else it needs a reason to object, and,
-    when a person closed it, another sighting than the issue knows.
+    when a person closed it, another occurrence than the issue knows.
     """
     if marker.state == OVER:
         return wanted.standing == HOLDS
@@ -510,7 +512,7 @@ def _returns(wanted: Wanted, marker: Marker) -> bool:
 
 
 def _came_back(wanted: Wanted, marker: Marker) -> bool:
-    """Whether its last sighting is another one than the issue knows."""
+    """Whether its last occurrence is another one than the issue knows."""
     return not set(wanted.last) & set(marker.last)
 
 

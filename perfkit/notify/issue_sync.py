@@ -24,7 +24,7 @@ import msgspec
 from perfkit.config.settings import IssueSettings, Settings
 from perfkit.config.toml_table import expand
 from perfkit.history.commits import attribute
-from perfkit.history.incidents import Episode, Result, result_of
+from perfkit.history.incidents import Incident, Result, result_of
 from perfkit.model.codec import Time, decode, read_json, utc
 from perfkit.model.errors import DeliveryError, ReadError
 from perfkit.model.files import write_whole
@@ -237,14 +237,14 @@ def planner_of(result: Result, settings: IssueSettings, access: Access, checkout
 
 
 def _story(
-    result: Result, access: Access, report: str, checkout: Path | None, wanted: Wanted, episode: Episode
+    result: Result, access: Access, report: str, checkout: Path | None, wanted: Wanted, incident: Incident
 ) -> Story:
-    event = episode.last.event
+    event = incident.last.event
     before, after = event.last_before.commit, event.first_after.commit
     lines = judge_lines(result)
     find = bisect_line(result.scenario, event)
     return Story(
-        episode,
+        incident,
         result.watched,
         wanted.standing,
         wanted.reason,
@@ -427,7 +427,7 @@ def untold(result: Result) -> str:
     """Why a result that is not green changes no issue, and what it lacks; empty where it does, or is green."""
     if result.verdict is Verdict.INVALID:
         why = "its runs cannot be judged: no issue is changed"
-    elif result.verdict is Verdict.REGRESSION and not result.episodes:
+    elif result.verdict is Verdict.REGRESSION and not result.incidents:
         why = _UNHEARD if result.watched else _OBJECTIVE
     elif result.verdict is Verdict.INCONCLUSIVE:
         why = "is inconclusive: no issue is opened"

@@ -28,7 +28,15 @@ import msgspec
 
 from perfkit.config.toml_table import expand, url_parts
 from perfkit.history.commits import Attribution, attribute
-from perfkit.history.incidents import Known, MissingService, News, Result, Told, news_of, read_result
+from perfkit.history.incidents import (
+    MissingService,
+    NotificationDiff,
+    Notified,
+    NotifiedIncident,
+    Result,
+    notification_diff,
+    read_result,
+)
 from perfkit.model.codec import decode, read_json
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
 from perfkit.model.files import alone, write_whole
@@ -68,7 +76,7 @@ def report_link(result: Result, template: str) -> str:
 
 def commits_of(result: Result, repository: Path | None) -> dict[str, Attribution]:
     """What lies between the runs of the events that are told."""
-    events = [one.last.event for one in result.news[-MOST_HAPPENINGS:]]
+    events = [one.last.event for one in result.open_incidents[-MOST_HAPPENINGS:]]
     return {event.id: attribute(event, repository) for event in events}
 
 
@@ -80,8 +88,8 @@ class _Known(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     headline: str
 
-    def known(self) -> Known:
-        return Known(self.names, self.headline)
+    def known(self) -> NotifiedIncident:
+        return NotifiedIncident(self.names, self.headline)
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -90,9 +98,9 @@ class _Told(msgspec.Struct, frozen=True):
     invalid: bool
     missing: tuple[MissingService, ...] = ()  # 0.1.0 did not keep it
 
-    def told(self) -> Told:
+    def told(self) -> Notified:
         is_open, over = (tuple(one.known() for one in group) for group in (self.open, self.over))
-        return Told(is_open, over, self.invalid, self.missing)
+        return Notified(is_open, over, self.invalid, self.missing)
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -112,7 +120,7 @@ class ToldFile:
         self.path = folder / "told" / f"{channel}-{name}-{mark}.json"
         self._scenario = scenario
 
-    def read(self) -> dict[str, Told]:
+    def read(self) -> dict[str, Notified]:
         """By reader; empty where nothing was told.  ``ReadError`` names the file when it is none of ours."""
         try:
             plain = read_json(self.path)
@@ -123,7 +131,7 @@ class ToldFile:
         except ReadError as error:
             raise ReadError(f"{error}; {_WITHOUT}") from error
 
-    def write(self, readers: Mapping[str, Told]) -> None:
+    def write(self, readers: Mapping[str, Notified]) -> None:
         """Remember; ``StoreError`` when it cannot be kept."""
         document = {
             "schema": SCHEMA,
@@ -141,7 +149,7 @@ class Memory:
 
     def __init__(self, folder: Path, channel: str) -> None:
         self._folder, self._channel = folder, channel
-        self._known: dict[Path, dict[str, Told]] = {}
+        self._known: dict[Path, dict[str, Notified]] = {}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -155,12 +163,12 @@ class Memory:
             self._known.clear()
             yield
 
-    def news(self, reader: str, results: Sequence[Result]) -> tuple[News, ...]:
+    def news(self, reader: str, results: Sequence[Result]) -> tuple[NotificationDiff, ...]:
         """What is new for a reader in each of these results, told in this order; what one says, the next need not."""
-        found, since = [], dict[Path, Told]()
+        found, since = [], dict[Path, Notified]()
         for result in results:
             file = self._file(result)
-            news = news_of(result, since.get(file.path) or self._readers(file).get(reader, Told()))
+            news = notification_diff(result, since.get(file.path) or self._readers(file).get(reader, Notified()))
             since[file.path] = news.after
             found.append(news)
         return tuple(found)
@@ -170,7 +178,7 @@ class Memory:
         for file in map(self._file, results):
             file.write(self._readers(file))
 
-    def remember(self, reader: str, results: Sequence[Result], news: Sequence[News]) -> None:
+    def remember(self, reader: str, results: Sequence[Result], news: Sequence[NotificationDiff]) -> None:
         """A reader knows these results now."""
         for result, one in zip(results, news, strict=True):
             file = self._file(result)
@@ -182,7 +190,7 @@ class Memory:
     def _file(self, result: Result) -> ToldFile:
         return ToldFile(self._folder, self._channel, result.scenario, watched=result.watched)
 
-    def _readers(self, file: ToldFile) -> dict[str, Told]:
+    def _readers(self, file: ToldFile) -> dict[str, Notified]:
         if file.path not in self._known:
             self._known[file.path] = file.read()
         return self._known[file.path]
@@ -200,10 +208,10 @@ class Batch:
 
     readers: tuple[str, ...]
     results: tuple[Result, ...]
-    news: tuple[News, ...] | None
+    news: tuple[NotificationDiff, ...] | None
 
     @property
-    def told(self) -> tuple[tuple[Result, News | None], ...]:
+    def told(self) -> tuple[tuple[Result, NotificationDiff | None], ...]:
         """The results of which there is something to tell."""
         news = self.news or [None] * len(self.results)
         return tuple((one, new) for one, new in zip(self.results, news, strict=True) if new is None or new)

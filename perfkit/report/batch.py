@@ -29,7 +29,7 @@ from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
 from perfkit.history.run_names import choose_runs
-from perfkit.history.run_selector import Past
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.files import write_whole
 from perfkit.model.records import Run
@@ -162,7 +162,7 @@ def _compare(order: Order) -> Report:
     late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
     ids = frame["id"][[not flag for flag in late]]
     candidates = tuple(store.get(run_id) for run_id in ids.tail(order.newest))
-    past = Past(store, Path(order.baselines), candidates=candidates)
+    past = HistoryContext(store, Path(order.baselines), candidates=candidates)
     known = AcknowledgedFile(Path(order.acknowledged)).read()
     comparison = judge_history(candidates, past, policy_from(order.policy), known=known).comparison
     judged = Path(order.folder) / JUDGED

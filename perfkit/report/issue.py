@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from perfkit.history.change_events import Movement
 from perfkit.history.commits import Attribution
-from perfkit.history.incidents import Episode, Sighting
+from perfkit.history.incidents import Incident, Occurrence
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.records import Gap
 from perfkit.report.formatting import UNKNOWN, format_signed, format_value, shorten, sparkline
@@ -45,7 +45,7 @@ class Story:
         What the result lacks, such as services without requests.
     """
 
-    episode: Episode
+    incident: Incident
     watched: bool
     standing: str = "holds"
     reason: str = ""
@@ -73,12 +73,12 @@ def _fields() -> str:
     return ", ".join(f"{{{name}}}" for name in FIELDS)
 
 
-def to_title(episode: Episode, template: str) -> str:
+def to_title(incident: Incident, template: str) -> str:
     """One line of plain text that names service, metric and size; ``SettingsError`` for a bad template."""
     check_template(template)
-    lead = episode.last.worse[0]
+    lead = incident.last.worse[0]
     values = {
-        "scenario": shorten(episode.scenario, 60),
+        "scenario": shorten(incident.scenario, 60),
         "service": shorten(lead.service, 80),
         "metric": lead.metric.title,
         "change": _size(lead),
@@ -90,12 +90,12 @@ def to_body(story: Story) -> str:
     """The text: what moved and by how much, between which commits, how to see it again, how to acknowledge it."""
     parts = [
         _status(story),
-        f"**{headline(story.episode)}**",
-        _beside(story.episode),
+        f"**{headline(story.incident)}**",
+        _beside(story.incident),
         _chart(story),
-        _movements(story.episode.last),
+        _movements(story.incident.last),
         _gaps(story.gaps),
-        _times(story.episode),
+        _times(story.incident),
         _commits(story),
         _evidence(story),
         _acknowledge(story),
@@ -103,28 +103,28 @@ def to_body(story: Story) -> str:
     return _fitting([part for part in parts if part])
 
 
-def headline(episode: Episode) -> str:
+def headline(incident: Incident) -> str:
     """One sentence of Markdown: what moved most, by how much, what else, since when."""
-    worse = episode.last.worse
-    lead, others, services = worse[0], len(worse) - 1, len(episode.last.services)
+    worse = incident.last.worse
+    lead, others, services = worse[0], len(worse) - 1, len(incident.last.services)
     where = f" in {services} services" if services > 1 else ""
     more = f", and {others} more metric{'s' if others > 1 else ''}{where}" if others else ""
     what = f"{lead.metric.title[:1].upper()}{lead.metric.title[1:]}"
     return f"{what} of {escape(lead.service, 80)} got worse: {_size(lead)}{_interval(lead, ' ')}{more}."
 
 
-def spread_comment(episode: Episode, services: Sequence[str]) -> str:
+def spread_comment(incident: Incident, services: Sequence[str]) -> str:
     """That further services got worse at the same place."""
-    rows = [item for item in episode.last.worse if item.service in services]
+    rows = [item for item in incident.last.worse if item.service in services]
     head = f"**It spreads:** {_named(services)} got worse at the same place of the history."
     return f"{head}\n\n{_table(rows)}"
 
 
-def over_comment(episode: Episode | None, scenario: str) -> str:
+def over_comment(incident: Incident | None, scenario: str) -> str:
     """That it is over."""
-    if episode is None:
+    if incident is None:
         return f"**Over.** {escape(scenario, 60)}, judged against the same baseline, now shows no regression."
-    lead = episode.last.worse[0]
+    lead = incident.last.worse[0]
     return (
         f"**Over.** {lead.metric.title} of {escape(lead.service, 80)} stands nearer to where it was before "
         f"({format_value(lead.metric.value, lead.change.before)}) than to where it went "
@@ -132,9 +132,9 @@ def over_comment(episode: Episode | None, scenario: str) -> str:
     )
 
 
-def back_comment(episode: Episode) -> str:
+def back_comment(incident: Incident) -> str:
     """That it holds after all, or again."""
-    return f"**It is back.** {headline(episode)}\n\n{_table(episode.last.worse)}"
+    return f"**It is back.** {headline(incident)}\n\n{_table(incident.last.worse)}"
 
 
 def known_comment(reason: str) -> str:
@@ -155,13 +155,13 @@ def _status(story: Story) -> str:
     return ""
 
 
-def _beside(episode: Episode) -> str:
+def _beside(incident: Incident) -> str:
     """What else changed where it began: the machine, versions, the load script, services."""
-    return "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in episode.last.event.coincides)
+    return "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in incident.last.event.coincides)
 
 
 def _chart(story: Story) -> str:
-    lead = story.episode.last.worse[0]
+    lead = story.incident.last.worse[0]
     for course in story.courses:
         if (course.get("service"), course.get("metric")) == (lead.service, lead.metric.value):
             values = [one if isinstance(one, int | float) else None for one in course.get("values") or ()]
@@ -179,8 +179,8 @@ def _gaps(gaps: Sequence[Gap]) -> str:
     return "\n".join(["### Missing or in doubt", "", *lines, *more]) if lines else ""
 
 
-def _movements(sighting: Sighting) -> str:
-    return _table(sighting.worse)
+def _movements(occurrence: Occurrence) -> str:
+    return _table(occurrence.worse)
 
 
 def _table(rows: Sequence[Movement]) -> str:
@@ -214,15 +214,15 @@ def _interval(item: Movement, before: str = "") -> str:
     return f"{before}[{format_signed(low, unit)}, {format_signed(high, unit)}]"
 
 
-def _times(episode: Episode) -> str:
+def _times(incident: Incident) -> str:
     lines = []
-    for number, one in enumerate(episode.sightings):
+    for number, one in enumerate(incident.occurrences):
         before, after = one.event.last_before, one.event.first_after
         day = f" ({after.started_at:%Y-%m-%d})" if after.started_at else ""
-        heard = f"; heard at run {escape(one.heard_at)}" if one.heard_at else ""
+        heard = f"; heard at run {escape(one.detected_at)}" if one.detected_at else ""
         what = "It came back" if number else "It came"
         lines.append(f"- {what} between the runs {escape(before.run_id)} and {escape(after.run_id)}{day}{heard}.")
-    return "\n".join([f"Scenario {escape(episode.scenario, 80)}.", "", *lines[:1], *lines[1:][-9:]])
+    return "\n".join([f"Scenario {escape(incident.scenario, 80)}.", "", *lines[:1], *lines[1:][-9:]])
 
 
 def _commits(story: Story) -> str:
@@ -252,7 +252,7 @@ def _acknowledge(story: Story) -> str:
     if not story.watched:
         text = "Close this issue. It stays closed until the same baseline shows no regression, and then one."
     else:
-        line = acknowledge_line(story.episode.last.event.id)
+        line = acknowledge_line(story.incident.last.event.id)
         text = (
             "Say so where it is reviewed, and this issue is closed:\n\n"
             + _code([line])

@@ -168,8 +168,8 @@ def _name(finding: Finding) -> str:
 def _history_cases(result: Result) -> Iterator[_Case]:
     """Every worsening that was ever heard of is a case; one that is over or known passes."""
     alerts = {alert["id"]: alert for alert in result.document["watch"]["alerts"]}
-    for episode in result.episodes:
-        event = episode.last.event
+    for incident in result.incidents:
+        event = incident.last.event
         alert, name = alerts[event.id], f"no regression since run {event.id}"
         if alert["fails"]:
             yield _Case(name, "failure", "regression", event.headline)
@@ -179,9 +179,9 @@ def _history_cases(result: Result) -> Iterator[_Case]:
             yield _Case(name)
     if result.verdict is Verdict.INVALID:
         yield _Case("runs can be judged", "error", "invalid", "None of the runs is valid.")
-    elif not result.episodes and result.verdict is Verdict.INCONCLUSIVE:
+    elif not result.incidents and result.verdict is Verdict.INCONCLUSIVE:
         yield _Case("nothing got worse", "skipped", "inconclusive", "Too few valid runs to tell.")
-    elif not result.episodes:
+    elif not result.incidents:
         yield _Case("nothing got worse")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from perfkit.history.change_events import Event, Movement
 from perfkit.history.commits import Attribution
-from perfkit.history.incidents import Episode, MissingService, News, Result
+from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
 from perfkit.model.records import Comparison, Finding, Metric, Verdict
 from perfkit.report.formatting import (
     UNKNOWN,
@@ -71,10 +71,10 @@ class Table:
     level: str
 
 
-def effect_tables(result: Result, news: News | None) -> Iterator[Table]:
+def effect_tables(result: Result, news: NotificationDiff | None) -> Iterator[Table]:
     """Effects of the events, which reach back as far as they do, and of the comparison, whose baseline is new."""
     comparison = result.comparison
-    events = result.watched and bool(result.news)
+    events = result.watched and bool(result.open_incidents)
     if events or comparison is None:
         title = "What happened" if comparison is not None else ""
         yield _movements(result, news, title)
@@ -108,10 +108,10 @@ def _finding(finding: Finding) -> Row:
     )
 
 
-def _movements(result: Result, news: News | None, title: str) -> Table:
+def _movements(result: Result, news: NotificationDiff | None, title: str) -> Table:
     """What moved in the events that are told, new ones first."""
-    fresh = (*news.appeared, *news.returned) if news is not None else ()
-    open_now = sorted(result.news, key=lambda one: one not in fresh)
+    fresh = (*news.new, *news.reopened) if news is not None else ()
+    open_now = sorted(result.open_incidents, key=lambda one: one not in fresh)
     items = [item for one in open_now for item in one.last.event.movements]
     return Table(title, tuple(_movement(item) for item in items[:MOST_ROWS]), len(items), "95 % interval")
 
@@ -170,7 +170,7 @@ class Telling:
 
     result: Result
     place: Place = field(default_factory=Place)
-    news: News | None = None
+    news: NotificationDiff | None = None
     commits: Mapping[str, Attribution] = field(default_factory=dict)
 
 
@@ -253,25 +253,25 @@ def _answer(telling: Telling) -> tuple[Verdict, str]:
 def _happenings(telling: Telling) -> Iterator[Happening]:
     news, result = telling.news, telling.result
     if news is None:
-        yield from (_open("again" if one.relapses else "", one, telling) for one in _newest(result.news))
+        yield from (_open("again" if one.relapses else "", one, telling) for one in _newest(result.open_incidents))
         yield from _missing("", result.missing_services)
         return
-    yield from (_open("new", one, telling) for one in _newest(news.appeared))
-    yield from (_open("again", one, telling) for one in _newest(news.returned))
+    yield from (_open("new", one, telling) for one in _newest(news.new))
+    yield from (_open("again", one, telling) for one in _newest(news.reopened))
     yield from _missing("new", news.missing)
-    yield from (_over(one.headline) for one in reversed(news.over))
+    yield from (_over(one.headline) for one in reversed(news.resolved))
     yield from (_over(item.recovery) for item in news.measured_again)
-    fresh = (*news.appeared, *news.returned)
-    yield from (_told(one) for one in _newest(result.news) if one not in fresh)
+    fresh = (*news.new, *news.reopened)
+    yield from (_told(one) for one in _newest(result.open_incidents) if one not in fresh)
     yield from _missing("told before", [item for item in result.missing_services if item not in news.missing])
 
 
-def _newest(episodes: Sequence[Episode]) -> Iterator[Episode]:
-    return reversed(episodes)
+def _newest(incidents: Sequence[Incident]) -> Iterator[Incident]:
+    return reversed(incidents)
 
 
-def _open(tag: str, episode: Episode, telling: Telling) -> Happening:
-    result, event = telling.result, episode.last.event
+def _open(tag: str, incident: Incident, telling: Telling) -> Happening:
+    result, event = telling.result, incident.last.event
     found = telling.commits.get(event.id)
     commands = [("If it is intended", acknowledge_line(event.id))] if result.watched else []
     if found is not None and found.total != 1:
@@ -304,8 +304,8 @@ def _over(text: str) -> Happening:
     return Happening("over", Verdict.IMPROVEMENT, (shorten(text, LONGEST_HEADLINE),))
 
 
-def _told(episode: Episode) -> Happening:
-    return Happening("told before", Verdict.REGRESSION, (headline(episode.last.event),))
+def _told(incident: Incident) -> Happening:
+    return Happening("told before", Verdict.REGRESSION, (headline(incident.last.event),))
 
 
 def headline(event: Event) -> str:
@@ -338,36 +338,36 @@ def _commits(found: Attribution | None) -> tuple[str, ...]:
 def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
     """What the comparison itself says that the events do not."""
     if comparison is None:
-        if not result.news and result.verdict is Verdict.INCONCLUSIVE:
+        if not result.open_incidents and result.verdict is Verdict.INCONCLUSIVE:
             yield "Too few valid runs to tell whether any level got worse."
-        elif not result.news:
+        elif not result.open_incidents:
             yield "No level got worse, or what got worse is over or acknowledged."
         return
-    told = {one.last.event.headline for one in result.episodes}
+    told = {one.last.event.headline for one in result.incidents}
     unheard = [
         text
         for text in (comparison.history.news if comparison.history is not None else ())
         if not any(text.startswith(headline) for headline in told)
     ]
     yield from (shorten(text, LONGEST_HEADLINE) for text in unheard)
-    named = {service for one in result.news for service in one.last.services}
+    named = {service for one in result.open_incidents for service in one.last.services}
     findings = tuple(
         one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.service not in named
     )
-    gaps = comparison.gaps if comparison.verdict is Verdict.INVALID or not (result.news or unheard) else ()
+    gaps = comparison.gaps if comparison.verdict is Verdict.INVALID or not (result.open_incidents or unheard) else ()
     missing = [shorten(gap.text, LONGEST_HEADLINE) for gap in comparison.gaps if gap.services]  # told as happenings
     if not gaps:
         yield from (text for text in gap_texts(comparison) if text not in missing)
     texts = headlines(replace(comparison, history=None, findings=findings, gaps=gaps))
     texts = tuple(text for text in texts if text not in missing)
     changed = any(one.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for one in findings)
-    if changed or comparison.verdict is Verdict.INVALID or not (result.news or unheard):
+    if changed or comparison.verdict is Verdict.INVALID or not (result.open_incidents or unheard):
         yield from texts
 
 
 def _next(result: Result) -> str:
     """What its reader should do now."""
-    if result.watched and result.news and result.verdict is not Verdict.INVALID:
+    if result.watched and result.open_incidents and result.verdict is not Verdict.INVALID:
         missing = " ".join(f"Find out why: {text}" for text in missing_texts(result))
         text = "Look at what came in between; acknowledge what is intended, and it stays silent."
         return shorten(f"{text} {missing}".rstrip(), 2 * LONGEST_HEADLINE)
@@ -483,13 +483,13 @@ def document_of(telling: Telling) -> Mapping[str, Any]:
     }
 
 
-def _news(news: News | None) -> dict[str, Any] | None:
+def _news(news: NotificationDiff | None) -> dict[str, Any] | None:
     if news is None:
         return None
     return {
-        "appeared": [one.fingerprint for one in news.appeared],
-        "returned": [one.fingerprint for one in news.returned],
-        "over": [one.names[0] for one in news.over],
+        "appeared": [one.fingerprint for one in news.new],
+        "returned": [one.fingerprint for one in news.reopened],
+        "over": [one.names[0] for one in news.resolved],
         "invalid": news.invalid,
         "missing_services": [clean(item.service) for item in news.missing],
         "measured_again": [clean(item.service) for item in news.measured_again],

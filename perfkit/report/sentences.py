@@ -430,10 +430,10 @@ def _of_comparison(comparison: Comparison) -> Iterator[Claim]:
 
 def _of_history(result: Result) -> Iterator[Claim]:
     alerts = {alert["id"]: alert for alert in result.document["watch"]["alerts"]}
-    news = sorted(result.news, key=lambda episode: not alerts[episode.last.event.id]["fails"])
-    for episode in news:
-        event, alert = episode.last.event, alerts[episode.last.event.id]
-        again = " It came back." if episode.relapses else ""
+    news = sorted(result.open_incidents, key=lambda incident: not alerts[incident.last.event.id]["fails"])
+    for incident in news:
+        event, alert = incident.last.event, alerts[incident.last.event.id]
+        again = " It came back." if incident.relapses else ""
         runs = alert.get("runs_open")
         since = f" Open since then, {runs} run{'' if runs == 1 else 's'}." if runs and alert.get("open") else ""
         doubt = f" {alert['doubt']}" if alert.get("doubt") else ""

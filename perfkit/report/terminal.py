@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.history.change_events import Event, Happened, Movement, Series
 from perfkit.history.commits import Attribution
-from perfkit.history.trend import Attribute, Survey
+from perfkit.history.trend import Attribute, DetectedChanges
 from perfkit.model.records import Comparison, Finding, Metric, Run, ServiceStats, Verdict
 from perfkit.report.formatting import (
     SHORT_METRICS,
@@ -70,7 +70,9 @@ def _kind_text(event: Event) -> str:
     return f"{VERDICT_SYMBOLS[_VERDICTS[event.kind]]} {event.kind}"
 
 
-def print_survey(survey: Survey, console: Console, attribute: Attribute, silenced: Collection[str] = ()) -> None:
+def print_survey(
+    survey: DetectedChanges, console: Console, attribute: Attribute, silenced: Collection[str] = ()
+) -> None:
     """What was looked at, then a table of events, newest last, their commits, outliers and drifts.
 
     ``silenced`` holds ids of events that are known or intended.
@@ -92,7 +94,7 @@ def print_survey(survey: Survey, console: Console, attribute: Attribute, silence
         console.print(Text(f"! {line}", style="yellow"))
 
 
-def looked_at(survey: Survey) -> str:
+def looked_at(survey: DetectedChanges) -> str:
     """``120 runs (2 invalid), 21 series, alpha 0.01: 2 events``."""
     runs = _count(len(survey.timeline), "run")
     invalid = f" ({survey.invalid} invalid)" if survey.invalid else ""
@@ -105,7 +107,9 @@ def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _fitting(survey: Survey, found: Mapping[str, Attribution], silenced: Collection[str], console: Console) -> Table:
+def _fitting(
+    survey: DetectedChanges, found: Mapping[str, Attribution], silenced: Collection[str], console: Console
+) -> Table:
     unlimited = console.options.update_width(10_000)  # measured in the real width, nothing is ever too wide
     titles = list(TITLES)
     for out in (None, *NARROW_CHANGES):
@@ -117,7 +121,11 @@ def _fitting(survey: Survey, found: Mapping[str, Attribution], silenced: Collect
 
 
 def _changes_table(
-    survey: Survey, found: Mapping[str, Attribution], silenced: Collection[str], titles: Sequence[str], gap: int
+    survey: DetectedChanges,
+    found: Mapping[str, Attribution],
+    silenced: Collection[str],
+    titles: Sequence[str],
+    gap: int,
 ) -> Table:
     from rich.table import Table
     from rich.text import Text
@@ -184,7 +192,7 @@ def _commit_lines(event: Happened, found: Attribution) -> Iterator[str]:
         yield f"{shorten(event.id, 50)}: {clean(note)}"
 
 
-def outlier_lines(survey: Survey) -> Iterator[str]:
+def outlier_lines(survey: DetectedChanges) -> Iterator[str]:
     """Single strange runs, newest last."""
     every = list(survey.outliers.items())
     recent = _newest_in_a_row(survey)
@@ -197,7 +205,7 @@ def outlier_lines(survey: Survey) -> Iterator[str]:
         yield f"{what}: run {shorten(moment.run_id, 50)}{when}: {_series(keys)}"
 
 
-def _newest_in_a_row(survey: Survey) -> frozenset[int]:
+def _newest_in_a_row(survey: DetectedChanges) -> frozenset[int]:
     """Indices of the newest valid runs that are all outliers, where they are more than one: perhaps a new level."""
     valid = [at for at, moment in enumerate(survey.timeline.moments) if moment.valid]
     newest = list(takewhile(survey.outliers.__contains__, reversed(valid)))
@@ -210,7 +218,7 @@ def _series(keys: Sequence[Series]) -> str:
     return f"{', '.join(named)}{more}"
 
 
-def drift_lines(survey: Survey) -> Iterator[str]:
+def drift_lines(survey: DetectedChanges) -> Iterator[str]:
     """Series that moved steadily, strongest last."""
     every = sorted(survey.drifts, key=lambda item: abs(item[1].change_pct))
     if len(every) > MOST_LINES:
@@ -223,12 +231,14 @@ def drift_lines(survey: Survey) -> Iterator[str]:
         )
 
 
-def surveys_to_markdown(surveys: Sequence[Survey], attribute: Attribute, silenced: Collection[str] = ()) -> str:
+def surveys_to_markdown(
+    surveys: Sequence[DetectedChanges], attribute: Attribute, silenced: Collection[str] = ()
+) -> str:
     """The same as Markdown, one section per scenario."""
     return "\n\n".join(("# Changes", *(_section(survey, attribute, silenced) for survey in surveys))) + "\n"
 
 
-def _section(survey: Survey, attribute: Attribute, silenced: Collection[str]) -> str:
+def _section(survey: DetectedChanges, attribute: Attribute, silenced: Collection[str]) -> str:
     parts = [f"## {escape(survey.scenario)}", f"{escape(looked_at(survey))}."]
     found = {event.id: attribute(event) for event in survey.events}
     if survey.events:

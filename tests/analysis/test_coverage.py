@@ -12,7 +12,7 @@ from perfkit.analysis.coverage import Absence, listed, plain_name, service_cover
 from perfkit.config.settings import load_settings
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
-from perfkit.history.run_selector import Past
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.errors import NotComparable, SettingsError
 from perfkit.model.load_profile import LoadProfile, Stage
 from perfkit.model.records import StageStats
@@ -380,7 +380,7 @@ def test_against_its_history_a_renamed_service_keeps_it(tmp_path):
     for one in runs({"/health": 12000, "/v1/items": 24000}, 6):
         store.add(one)
     candidate = runs({"/health": 12000, "/v2/items": 24000}, 1, first=50, factors={"/v2/items": 3.0})
-    past = Past(store, tmp_path, candidates=tuple(candidate))
+    past = HistoryContext(store, tmp_path, candidates=tuple(candidate))
     policy = Policy(service_names={"/v1/items": "/v2/items"})
     comparison = judge_history(candidate, past, policy).comparison
     assert len(comparison.baseline.runs) == 6

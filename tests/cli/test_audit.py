@@ -14,7 +14,7 @@ from perfkit.cli.audit import CHECKS, Grade, audit_settings
 from perfkit.config.settings import BUILT_IN, Settings, load_settings
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.curation import acknowledge, pin_runs
-from perfkit.history.run_selector import Past
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Check, Severity, Validity
 
 HOSTILE = "</script>![x](javascript:1)|@everyone\r\n\u202e" + "x" * 10_000
@@ -219,7 +219,7 @@ def test_absolute_limits_alone_are_no_blindness(house):
 
 def pinned(house, name, **more):
     store = RunStore(house / "data" / "runs")
-    past = Past(store, house / "data" / "baselines")
+    past = HistoryContext(store, house / "data" / "baselines")
     ids = [run_id for run_id in store.ids() if "-api-" in run_id][:4]
     return pin_runs(past, name, [store.get(one) for one in ids], reason="why", by="me", **more), ids
 
@@ -250,7 +250,7 @@ def test_acknowledgements_that_ran_out_or_match_nothing(house, rng):
         nights(rng, 20, first=100, scenario="slow"),
         nights(rng, 12, first=120, scenario="slow", factor=1.4),
     )
-    past, file = Past(store), AcknowledgedFile(house / "data" / "acknowledged.json")
+    past, file = HistoryContext(store), AcknowledgedFile(house / "data" / "acknowledged.json")
     file.add(acknowledge(past, ids[20], Policy(), reason="intended", by="me", now=now))
     assert told(audit(house), "acknowledged") == []
     good = json.loads(file.path.read_text())

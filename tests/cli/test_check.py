@@ -38,7 +38,7 @@ from perfkit.cli.selftest import (
     unfit_trial,
 )
 from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import Past as HistoryPast
+from perfkit.history.run_selector import HistoryContext as HistoryPast
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Severity, Validity
 

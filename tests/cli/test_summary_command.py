@@ -15,7 +15,7 @@ from perfkit import RunStore, compare
 from perfkit.config.policy import Policy
 from perfkit.history.gate import judge_history
 from perfkit.history.run_names import timeline, watch_of
-from perfkit.history.run_selector import Past
+from perfkit.history.run_selector import HistoryContext
 from perfkit.history.trend import trend_of
 from perfkit.model.records import Check, Severity, Validity, Verdict
 from perfkit.model.serialization import dump_json
@@ -221,7 +221,7 @@ def history(rng, tmp_path):
     past = timeline(str(tmp_path / "runs"), "api")
     trend = trend_of(past, watch=watch_of(past, None, Policy()))
     (tmp_path / "trend.json").write_text(dump_json(trend.to_dict()), encoding="utf-8")
-    against = judge_history(runs[-1:], Past(store, candidates=tuple(runs[-1:])), Policy()).comparison
+    against = judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
     return tmp_path / "trend.json", written(tmp_path / "against.json", against)
 
 

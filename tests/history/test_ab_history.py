@@ -11,7 +11,7 @@ from nights import nights, said, stored
 
 from perfkit.analysis.noise_profile import stored_profile
 from perfkit.config.settings import Scenario
-from perfkit.history.run_selector import Past, select
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.timeline import load_timeline
 from perfkit.history.trend import stored_timelines
 from perfkit.loadgen.ab_test import both_targets
@@ -60,7 +60,7 @@ def test_histories_leave_them_out_unless_asked_for(mixed):
 @pytest.mark.parametrize(("selector", "count"), [("api@rolling", 12), ("api@last:20", 12), ("api@last:3", 3)])
 def test_selectors_leave_them_out(mixed, selector, count):
     store, usual, _ = mixed
-    assert [run.id for run in select(selector, Past(store)).runs] == usual[-count:]
+    assert [run.id for run in select(selector, HistoryContext(store)).runs] == usual[-count:]
 
 
 def test_the_commands_leave_them_out_unless_asked_for(mixed):
@@ -82,13 +82,13 @@ def test_the_commands_leave_them_out_unless_asked_for(mixed):
 def test_pinned_by_name_they_are_asked_for(mixed):
     store, _, paired = mixed
     assert said("baseline", "pin", "pair", *paired[::2], "--reason", "x", "--store", store.url)[0] == 0
-    assert [run.id for run in select("api@pinned:pair", Past(store)).runs] == paired[::2]
+    assert [run.id for run in select("api@pinned:pair", HistoryContext(store)).runs] == paired[::2]
 
 
 def test_a_scenario_of_nothing_else_is_said_to_be_so(rng, tmp_path):
     store, paired = stored(tmp_path / "runs", in_pairs(nights(rng, 6)))
     with pytest.raises(ReadError, match="6 runs of A/B tests are in no history: name them by their ids"):
-        select("api@rolling", Past(store))
+        select("api@rolling", HistoryContext(store))
     with pytest.raises(StoreError, match="its 6 runs are of A/B tests"):
         load_timeline(store, "api")
     assert said("changes", "api", "--store", store.url)[0] == 2

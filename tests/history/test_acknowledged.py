@@ -15,7 +15,7 @@ from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, 
 from perfkit.history.change_events import Event, Movement, find_events
 from perfkit.history.curation import acknowledge
 from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import Past, select
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.timeline import Moment, timeline_of
 from perfkit.model.records import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
 from perfkit.stats.changepoints import ChangePoint
@@ -26,7 +26,11 @@ LATENCIES = [metric for metric in Metric if metric.unit == "ms"]
 
 def one_ack(rng, tmp_path, *groups, at, **more):
     store, ids = stored(tmp_path / "runs", *groups)
-    return store, ids, acknowledge(Past(store), ids[at], Policy(), reason="intended", by="me", now=NOW, **more)
+    return (
+        store,
+        ids,
+        acknowledge(HistoryContext(store), ids[at], Policy(), reason="intended", by="me", now=NOW, **more),
+    )
 
 
 def events_with(rng, store, *more):
@@ -198,7 +202,7 @@ def test_of_those_who_acknowledge_at_once_none_is_lost(tmp_path):
 
 
 def judged(store, candidates, known=(), **policy):
-    return judge_history(candidates, Past(store, candidates=tuple(candidates)), Policy(**policy), known=known)
+    return judge_history(candidates, HistoryContext(store, candidates=tuple(candidates)), Policy(**policy), known=known)
 
 
 def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng, tmp_path):
@@ -236,7 +240,7 @@ def test_a_change_that_the_rolling_baseline_has_swallowed_is_still_heard_by_the_
     assert 0 < alert.runs_ago <= 10
     assert "Worse: " in found.comparison.history.news[0]
     assert f"perfkit ack {alert.event.id}" in " ".join(found.comparison.history.lines)
-    past = Past(store, candidates=tuple(candidate))
+    past = HistoryContext(store, candidates=tuple(candidate))
     known = acknowledge(past, ids[30], Policy(), reason="intended", by="me", now=NOW)
     quiet = judged(store, candidate, [known])
     assert quiet.comparison.verdict is not Verdict.REGRESSION
@@ -275,7 +279,7 @@ def test_a_regression_that_nobody_acknowledged_fails_for_ever_and_says_since_whe
 def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one_is_not(rng, tmp_path):
     store, ids = stored(tmp_path / "runs", nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
     assert judged(store, [store.get(ids[30])]).comparison.verdict is Verdict.REGRESSION
-    known = acknowledge(Past(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
+    known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
     again = judged(store, [store.get(ids[30])], [known])
     assert again.comparison.verdict is not Verdict.REGRESSION
     assert any("A known change, acknowledged by me" in w for f in again.comparison.findings for w in f.warnings)
@@ -290,14 +294,14 @@ def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard
     """After 12 runs the watch may not speak yet; change points see the new level at once, and rolling begins there."""
     store, ids = stored(tmp_path, nights(rng, 12), nights(rng, 6, first=12, factor=1.3))
     candidate = nights(rng, 1, first=18, factor=1.3)
-    assert [one.id for one in select("api@rolling", Past(store)).runs] == ids[12:]
+    assert [one.id for one in select("api@rolling", HistoryContext(store)).runs] == ids[12:]
     found = judged(store, candidate)
     assert [one.id for one in found.comparison.baseline.runs] == ids[:12]
     assert found.comparison.by_verdict(Verdict.REGRESSION)
     assert found.comparison.history.document["held_before"] == ids[12]
     (note,) = (note for note in found.comparison.warnings if "the watch has not heard of it yet: Worse" in note)
     assert f"`perfkit ack {ids[12]}`" in note
-    known = acknowledge(Past(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
+    known = acknowledge(HistoryContext(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
     quiet = judged(store, candidate, [known]).comparison
     assert [one.id for one in quiet.baseline.runs] == ids[12:]
     assert (quiet.history.document["held_before"], quiet.by_verdict(Verdict.REGRESSION)) == (None, ())
@@ -315,7 +319,7 @@ def test_runs_since_the_unheard_change_tell_together_what_one_of_them_cannot(tmp
         assert found.history.news[0].startswith("Worse: ")
         told.append(bool(found.by_verdict(Verdict.REGRESSION)))
         assert judged(store, back).comparison.verdict is not Verdict.REGRESSION
-        known = acknowledge(Past(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
+        known = acknowledge(HistoryContext(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
         assert judged(store, slow, [known]).comparison.history.news == ()
     assert not all(told)
 
@@ -340,14 +344,14 @@ def test_the_baseline_moves_along_to_a_better_level_and_with_what_was_heard_or_t
 def test_a_known_change_covers_no_other_service(rng, tmp_path):
     two = {"services": ("a", "b")}
     store, ids = stored(tmp_path, nights(rng, 30, **two), nights(rng, 1, first=30, factor=1.25, slow=("a",), **two))
-    known = acknowledge(Past(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
+    known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
     found = judged(store, nights(rng, 1, first=31, factor=1.25, **two), [known]).comparison
     assert {finding.service for finding in found.by_verdict(Verdict.REGRESSION)} == {"b"}
 
 
 def test_a_softened_finding_keeps_its_numbers(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
-    known = acknowledge(Past(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
+    known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
     for finding in judged(store, [store.get(ids[30])]).comparison.by_verdict(Verdict.REGRESSION):
         quiet = softened(finding, [known])
         assert quiet.verdict is not Verdict.REGRESSION
@@ -357,7 +361,7 @@ def test_a_softened_finding_keeps_its_numbers(rng, tmp_path):
 
 def test_nothing_is_acknowledged_where_nothing_moved(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 20), nights(rng, 1, first=30, validity=invalid()))
-    past = Past(store)
+    past = HistoryContext(store)
     for event, told in (
         (ids[10], "nothing is seen to have moved there"),
         (ids[20], "is an invalid run"),

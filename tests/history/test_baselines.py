@@ -10,9 +10,9 @@ from nights import nights, said, stored
 
 from perfkit import Policy, ReadError, StoreError
 from perfkit.history.baselines import Baselines, find_named, parse_day, pin, read_pinned
-from perfkit.history.curation import accept, pin_runs, standing
-from perfkit.history.gate import creep_of, judge_history
-from perfkit.history.run_selector import Past, select
+from perfkit.history.curation import accept, baseline_quality, pin_runs
+from perfkit.history.gate import judge_history, slow_drifts
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.model.records import Check, Severity, Validity
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was 
 
 
 def past_of(tmp_path, store, **more):
-    return Past(store, tmp_path / "baselines", **more)
+    return HistoryContext(store, tmp_path / "baselines", **more)
 
 
 @pytest.fixture
@@ -142,20 +142,20 @@ def test_a_baseline_that_is_stale_expired_small_gone_or_foreign_says_so(rng, tmp
     assert any("is stale: its newest run is" in note for note in notes)
     store.add(nights(rng, 1, first=9, environment={"cpu": "new"}, users=90)[0])
     (pinned,) = Baselines(past.baselines).all()
-    told = " ".join(standing(past_of(tmp_path, store), pinned).warnings)
+    told = " ".join(baseline_quality(past_of(tmp_path, store), pinned).warnings)
     assert "foreign to the newest run" in told
     assert "30 users in the baseline, 90 users in the candidate" in told
     assert "Environment: cpu differs: old in the baseline, new in the candidate" in told
     gone, _ = stored(tmp_path / "other", nights(rng, 3))
-    assert "names no valid run" in standing(past_of(tmp_path, gone), pinned).warnings[0]
+    assert "names no valid run" in baseline_quality(past_of(tmp_path, gone), pinned).warnings[0]
     gone.add(store.get(ids[0]))
-    assert "1 of its 2 runs are gone" in " ".join(standing(past_of(tmp_path, gone), pinned).warnings)
+    assert "1 of its 2 runs are gone" in " ".join(baseline_quality(past_of(tmp_path, gone), pinned).warnings)
 
 
 def test_a_good_baseline_has_nothing_against_it(kept):
     past, ids, pinned = kept
-    fresh = Past(past.store, past.baselines, candidates=(past.store.get(ids[-1]),))
-    assert standing(fresh, pinned).warnings == ()
+    fresh = HistoryContext(past.store, past.baselines, candidates=(past.store.get(ids[-1]),))
+    assert baseline_quality(fresh, pinned).warnings == ()
 
 
 # The ratchet --------------------------------------------------------------------------------------------------------
@@ -165,14 +165,14 @@ def test_accept_moves_the_anchor_and_keeps_where_it_was(rng, kept):
     past, ids, before = kept
     for one in (*nights(rng, 12, first=30, factor=1.3), *nights(rng, 12, first=42, factor=1.8)):
         ids.append(past.store.add(one))
-    past = Past(past.store, past.baselines)
+    past = HistoryContext(past.store, past.baselines)
     moved = accept(past, ids[30], reason="TLS everywhere", by="you", now=NOW)
     assert moved.runs[0] == ids[30]
     assert 40 <= ids.index(moved.runs[-1]) <= 43  # up to the next change, which was not accepted
     assert read_pinned(past.baselines / "api" / "v1.json") == moved
     (old,) = moved.history
     assert (old["runs"], old["reason"], old["by"]) == (list(before.runs), "release 1", "me")
-    again = accept(Past(past.store, past.baselines), ids[42], reason="and that", now=NOW)
+    again = accept(HistoryContext(past.store, past.baselines), ids[42], reason="and that", now=NOW)
     assert [item["reason"] for item in again.history] == ["release 1", "TLS everywhere"]
     assert again.expires == before.expires
 
@@ -254,15 +254,15 @@ def test_without_creep_nothing_is_warned_of(rng, tmp_path):
 def test_an_anchor_that_is_expired_gone_or_the_level_itself_has_nothing_to_say(rng, kept):
     past, ids, _ = kept
     level = [past.store.get(one) for one in ids]
-    assert len(creep_of(level, past, Policy())) == 1
-    assert creep_of(level[:10], past, Policy()) == ()
-    assert creep_of([], past, Policy()) == ()
+    assert len(slow_drifts(level, past, Policy())) == 1
+    assert slow_drifts(level[:10], past, Policy()) == ()
+    assert slow_drifts([], past, Policy()) == ()
     path = past.baselines / "api" / "v1.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "expires": "2025-01-01"}))
-    assert creep_of(level, past, Policy()) == ()
+    assert slow_drifts(level, past, Policy()) == ()
     path.write_text(json.dumps({**document, "runs": ["gone"]}))
-    assert creep_of(level, past, Policy()) == ()
+    assert slow_drifts(level, past, Policy()) == ()
 
 
 # On the command line ------------------------------------------------------------------------------------------------

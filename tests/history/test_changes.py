@@ -17,7 +17,7 @@ from perfkit.cli.history import exit_code, watched
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
 from perfkit.history.timeline import timeline_of
-from perfkit.history.trend import CHUNK, Task, scan, stored_timelines, survey
+from perfkit.history.trend import CHUNK, Task, detect_changes, segment_all, stored_timelines
 from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
 from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validity
 from perfkit.runs.store import RunStore
@@ -101,8 +101,8 @@ def test_json_has_all_of_it(repository, rng, capsys):
 
 def test_only_what_is_asked_for_is_shown_and_events_stay_the_same(tmp_path, rng):
     store = filled(tmp_path, rng)
-    (every,) = survey(stored_timelines(store))
-    (some,) = survey(stored_timelines(store), services=["shop"], metrics=["p95"])
+    (every,) = detect_changes(stored_timelines(store))
+    (some,) = detect_changes(stored_timelines(store), services=["shop"], metrics=["p95"])
     assert [event.id for event in some.events] == [event.id for event in every.events]
     assert [(item.service, item.metric) for item in some.events[0].movements] == [("shop", "p95_latency_ms")]
     assert list(some.segmentations) == [("shop", "p95_latency_ms")]
@@ -149,7 +149,7 @@ def test_news_of_another_service_hide_no_regression(tmp_path, rng):
             name: plain_stats(20.0 * factor * float(np.exp(rng.normal(0, 0.02)))) for name, factor in factors.items()
         }
         store.add(make_run(stats, number=number, scenario="api"))
-    found = survey(stored_timelines(store))
+    found = detect_changes(stored_timelines(store))
     assert [event.kind for event in found[0].events] == ["regression", "regression", "improvement"]
     (held,) = found[0].worsenings
     assert held.services == ("shop",)
@@ -173,7 +173,7 @@ def judged(found, fail_on, folder, *acknowledged):
 
 
 def test_what_is_acknowledged_fails_no_more(tmp_path, rng):
-    found = survey(stored_timelines(filled(tmp_path, rng)))
+    found = detect_changes(stored_timelines(filled(tmp_path, rng)))
     event = found[0].events[-1]
     assert judged(found, "regression", tmp_path) == 1
     assert judged(found, "regression", tmp_path / "id", event.id) == 0
@@ -195,7 +195,7 @@ def many(rng, count=60, n=3000):
 
 def test_processes_give_the_same_to_the_last_bit(rng):
     tasks, told = many(rng), []
-    assert scan(tasks, jobs=2, on_progress=lambda *said: told.append(said)) == scan(tasks, jobs=1)
+    assert segment_all(tasks, jobs=2, on_progress=lambda *said: told.append(said)) == segment_all(tasks, jobs=1)
     assert told[-1] == (60, 60)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
@@ -206,8 +206,8 @@ def test_a_cluster_gives_the_same_to_the_last_bit(rng):
 
     tasks, told = many(rng), []
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        found = scan(tasks, scheduler=cluster.scheduler_address, on_progress=lambda *said: told.append(said))
-    assert found == scan(tasks, jobs=1)
+        found = segment_all(tasks, scheduler=cluster.scheduler_address, on_progress=lambda *said: told.append(said))
+    assert found == segment_all(tasks, jobs=1)
     assert told[-1] == (60, 60)
 
 
@@ -219,19 +219,19 @@ def test_a_cluster_that_loses_its_workers_is_told(rng, monkeypatch):
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         tell = lambda done, _: cluster.scale(0)  # noqa: E731 - the first result is the last one
         with pytest.raises(HistoryError, match="no worker is left"):
-            scan(many(rng, count=400, n=2000), scheduler=cluster.scheduler_address, on_progress=tell)
+            segment_all(many(rng, count=400, n=2000), scheduler=cluster.scheduler_address, on_progress=tell)
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtra, match="install perfkit with the extra `dask`"):
-        scan([], scheduler="tcp://127.0.0.1:8786")
+        segment_all([], scheduler="tcp://127.0.0.1:8786")
 
 
 def test_where_no_scheduler_listens(closed_port, monkeypatch):
     monkeypatch.setattr("perfkit.history.trend.CONNECT_S", 0.5)
     with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
-        scan([], scheduler=f"tcp://127.0.0.1:{closed_port}")
+        segment_all([], scheduler=f"tcp://127.0.0.1:{closed_port}")
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def closed_port():
 
 
 def test_nothing_to_look_at():
-    assert scan([]) == []
+    assert segment_all([]) == []
 
 
 def test_a_metric_that_no_run_could_tell_is_refused_and_no_agreement():
@@ -250,7 +250,7 @@ def test_a_metric_that_no_run_could_tell_is_refused_and_no_agreement():
         timeline_of("api", [make_run({"a": ServiceStats(500, 0, avg_latency_ms=20.0)}, number=n) for n in range(5)])
     ]
     with pytest.raises(SettingsError, match=r"no run could tell p999_latency_ms of any service; there are avg_latency"):
-        survey(lines, metrics=["p999"])
+        detect_changes(lines, metrics=["p999"])
 
 
 @pytest.mark.parametrize(

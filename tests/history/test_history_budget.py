@@ -8,7 +8,7 @@ from scipy.stats import binom
 from perfkit.config.policy import Policy
 from perfkit.history.gate import judge_history
 from perfkit.history.monitor import SPENDING
-from perfkit.history.run_selector import Past
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Verdict
 from perfkit.runs.store import RunStore
 
@@ -22,7 +22,9 @@ def looks(runs, first, tmp_path):
         store.add(run)
     found = []
     for run in runs[first:]:
-        found.append(judge_history([run], Past(store, candidates=(run,)), Policy(alpha=ALPHA)).comparison.verdict)
+        found.append(
+            judge_history([run], HistoryContext(store, candidates=(run,)), Policy(alpha=ALPHA)).comparison.verdict
+        )
         store.add(run)
     return found
 

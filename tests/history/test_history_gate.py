@@ -19,10 +19,10 @@ from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
 from perfkit.history.monitor import watch_timeline
 from perfkit.history.run_names import acknowledged_in
-from perfkit.history.run_selector import Past, select
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.service_mix import in_one_mix, missing_services, service_changes
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
-from perfkit.history.trend import stored_timelines, survey, trend_of
+from perfkit.history.trend import detect_changes, stored_timelines, trend_of
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, ServiceStats, Severity, Validity
 from perfkit.model.serialization import dump_json
@@ -88,7 +88,7 @@ def stored(folder, runs):
 
 
 def judged(store, run, policy=None, known=(), baselines=None):
-    past = Past(store, *([baselines] if baselines else []), candidates=(run,))
+    past = HistoryContext(store, *([baselines] if baselines else []), candidates=(run,))
     return judge_history([run], past, policy or Policy(), known=known)
 
 
@@ -241,7 +241,7 @@ def test_a_candidate_is_held_against_the_runs_on_its_machine(rng, tmp_path):
     store = stored(tmp_path, runs)
     for cpu, factor in ((EPYC, 1.06), (XEON, 1.0)):
         candidate = night(rng, 40, cpu=cpu, factor=factor)
-        selected = select("shop@rolling", Past(store, candidates=(candidate,)))
+        selected = select("shop@rolling", HistoryContext(store, candidates=(candidate,)))
         assert {run.environment["cpu"] for run in selected.runs} == {cpu}
         assert any("made on another machine" in text for text in selected.warnings)
     unlike = night(rng, 40, cpu="Graviton 4", factor=1.3)
@@ -263,7 +263,7 @@ def worse(tmp_path_factory):
 def test_a_regression_is_open_until_it_is_acknowledged_or_accepted(worse, tmp_path):
     store, runs = worse
     now = NOW.replace(year=2027)
-    past = Past(store, tmp_path)
+    past = HistoryContext(store, tmp_path)
     assert judged(store, runs[-1], baselines=tmp_path).comparison.verdict is Verdict.REGRESSION
     known = acknowledge(past, runs[30].id, Policy(), reason="meant", by="me", now=now)
     assert not judged(store, runs[-1], known=[known], baselines=tmp_path).watch.fails
@@ -322,7 +322,7 @@ def test_a_pull_request_is_judged_alone_and_told_what_is_open_already(worse, tmp
     (text,) = [text for text in comparison.warnings if text.startswith("Open already since run ")]
     assert text.startswith(f"Open already since run {runs[30].id} (2026-10-01), 50 runs, and not judged here: Worse: ")
     result = result_of(json.loads(dump_json(comparison.to_dict())), "result.json")
-    assert (result.watched, result.episodes) == (False, ())
+    assert (result.watched, result.incidents) == (False, ())
 
     slower = judged(store, night(rng, 82, branch="feature", factor=1.25 * 1.4), baselines=tmp_path).comparison
     assert slower.verdict is Verdict.REGRESSION
@@ -419,7 +419,7 @@ def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatc
             monkeypatch.setattr(module, "find_events", spy)
     runs = history(rng, [{"factor": 1.0 if i < 20 else 1.3} for i in range(30)])
     store, policy = stored(tmp_path / "runs", runs), Policy(alpha=0.003)
-    past = Past(store, tmp_path, alpha=policy.alpha)
+    past = HistoryContext(store, tmp_path, alpha=policy.alpha)
     judged(store, runs[-1], policy, baselines=tmp_path)
     acknowledge(past, runs[20].id, policy, reason="meant", by="me", now=NOW)
     pin_runs(past, "v1", runs[:10], reason="release 1")
@@ -431,7 +431,7 @@ def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatc
     acknowledged_in(timeline, str(tmp_path / "known.json"), policy)
     assert {name for name, _ in asked} >= {"run_selector", "gate", "curation", "trend", "monitor"}
     assert {alpha for _, alpha in asked} == {0.003}
-    assert survey([timeline], alpha=policy.alpha)[0].alpha == 0.003
+    assert detect_changes([timeline], alpha=policy.alpha)[0].alpha == 0.003
 
 
 def test_changes_takes_the_alpha_of_the_settings(rng, tmp_path, monkeypatch, capsys):
@@ -455,7 +455,7 @@ def test_a_run_dated_in_the_future_is_named_and_never_the_newest(rng, tmp_path, 
     store = stored(tmp_path / "runs", [*runs, late, ancient])
     monkeypatch.chdir(tmp_path)
     for selector, newest in (("shop@last:1", runs[-1]), ("shop@rolling", runs[-1])):
-        selected = select(selector, Past(store))
+        selected = select(selector, HistoryContext(store))
         assert selected.runs[-1].id == newest.id
         assert f"Run {late.id} left out: {date}." in selected.warnings
     for timeline in (load_timeline(store, "shop"), timeline_of("shop", [store.get(name) for name in store.ids()])):

@@ -1,4 +1,4 @@
-"""Results written as JSON tell the same when they are read back; worsenings become episodes."""
+"""Results written as JSON tell the same when they are read back; worsenings become incidents."""
 
 import json
 
@@ -10,8 +10,8 @@ from perfkit import ReadError, RunStore, compare
 from perfkit.config.policy import Policy
 from perfkit.history.change_events import Event, Movement
 from perfkit.history.gate import judge_history
-from perfkit.history.incidents import Sighting, episodes_of, read_result, result_of
-from perfkit.history.run_selector import Past
+from perfkit.history.incidents import Occurrence, incidents_of, read_result, result_of
+from perfkit.history.run_selector import HistoryContext
 from perfkit.history.timeline import Moment
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.markdown import to_markdown
@@ -27,7 +27,7 @@ def against_history(runs, tmp_path):
     store = RunStore(tmp_path)
     for one in runs[:-1]:
         store.add(one)
-    return judge_history(runs[-1:], Past(store, candidates=tuple(runs[-1:])), Policy()).comparison
+    return judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.2])
@@ -54,17 +54,18 @@ def test_a_change_from_zero_stays_one(rng):
     )
     read = again(before)
     assert [one.change_pct for one in read.comparison.findings] == [one.change_pct for one in before.findings]
-    assert any(item.metric is Metric.ERROR_RATE for item in read.news[0].last.worse)
+    assert any(item.metric is Metric.ERROR_RATE for item in read.open_incidents[0].last.worse)
 
 
 def test_a_comparison_of_two_builds_is_one_episode_that_keeps_its_name(rng):
     baseline = side(rng, 3, first=0)
     found = [
-        again(compare(baseline, side(rng, 3, first=begin, slower=1.3, names=tuple("ab")))).news for begin in (3, 9)
+        again(compare(baseline, side(rng, 3, first=begin, slower=1.3, names=tuple("ab")))).open_incidents
+        for begin in (3, 9)
     ]
-    assert again(compare(side(rng, 3), side(rng, 3, first=3))).episodes == ()
+    assert again(compare(side(rng, 3), side(rng, 3, first=3))).incidents == ()
     assert not found[0]  # nothing in common: no claim
-    slow = [again(compare(baseline, side(rng, 3, first=begin, slower=1.3))).news for begin in (3, 9)]
+    slow = [again(compare(baseline, side(rng, 3, first=begin, slower=1.3))).open_incidents for begin in (3, 9)]
     assert [len(news) for news in slow] == [1, 1]
     assert slow[0][0].fingerprint == slow[1][0].fingerprint
     assert len(slow[0][0].last.services) == 3
@@ -74,17 +75,17 @@ def test_the_history_of_a_comparison_is_read_back(rng, tmp_path):
     runs = [*nights(rng, 40, services=("a", "b")), *nights(rng, 5, first=40, factor=1.3, services=("a", "b"))]
     comparison = against_history(runs, tmp_path)
     read = again(comparison)
-    (episode,) = read.news
+    (incident,) = read.open_incidents
     (alert,) = comparison.history.document["alerts"]
     assert read.comparison.history == comparison.history
-    assert (episode.last.event.headline, episode.last.event.kind) == (alert["headline"], "regression")
-    assert set(episode.last.services) == {"a", "b"}
-    assert episode.last.heard_at == alert["raised_at"]
-    assert all(item.size_low < item.size < item.size_high for item in episode.last.worse)
+    assert (incident.last.event.headline, incident.last.event.kind) == (alert["headline"], "regression")
+    assert set(incident.last.services) == {"a", "b"}
+    assert incident.last.detected_at == alert["raised_at"]
+    assert all(item.size_low < item.size < item.size_high for item in incident.last.worse)
 
 
 def test_an_acknowledged_or_passed_worsening_is_no_news():
-    assert [one.is_open for one in episodes_of([seen(3, holds=False)])] == [False]
+    assert [one.is_open for one in incidents_of([seen(3, holds=False)])] == [False]
     plain = {"schema": "perfkit.trend/1"}
     with pytest.raises(ReadError, match="x: scenario: is missing; the file is not whole"):
         result_of(plain, "x")
@@ -105,27 +106,27 @@ def seen(index, *, size=20.0, service="a", before=100.0, **changes):
     change = ChangePoint(index, before, before + size, size, 1e-9, size - 1, size + 1)
     moments = [Moment(f"run{at}", None, True) for at in (index - 1, index)]
     names = tuple(f"run{at}" for at in range(index - 1, index + 2))
-    return Sighting(
+    return Occurrence(
         Event(f"run{index}", "api", index, *moments, (Movement(service, Metric.P95, change),), names), **changes
     )
 
 
 def test_what_comes_back_is_the_same_episode():
-    (one,) = episodes_of([seen(10, holds=False), seen(20, size=-20.0, before=120.0), seen(30, size=22.0)])
+    (one,) = incidents_of([seen(10, holds=False), seen(20, size=-20.0, before=120.0), seen(30, size=22.0)])
     assert (one.relapses, one.is_open, one.first.event.id, one.last.event.id) == (1, True, "run10", "run30")
 
 
 @pytest.mark.parametrize("other", [{"size": 60.0}, {"service": "b"}])
 def test_another_size_or_service_is_another_episode(other):
-    assert len(episodes_of([seen(10, holds=False), seen(30, **other)])) == 2
+    assert len(incidents_of([seen(10, holds=False), seen(30, **other)])) == 2
 
 
 def test_a_second_step_while_the_first_holds_is_an_episode_of_its_own():
-    assert len(episodes_of([seen(10), seen(30, before=120.0)])) == 2
+    assert len(incidents_of([seen(10), seen(30, before=120.0)])) == 2
 
 
 def test_the_fingerprint_is_found_again_when_the_place_moved():
-    before, after = episodes_of([seen(10)])[0], episodes_of([seen(11)])[0]
+    before, after = incidents_of([seen(10)])[0], incidents_of([seen(11)])[0]
     assert before.fingerprint != after.fingerprint
     assert before.fingerprint in after.fingerprints
 

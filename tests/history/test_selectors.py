@@ -15,7 +15,7 @@ from perfkit.analysis.baseline import levels_of
 from perfkit.analysis.compare import replace
 from perfkit.cli import report
 from perfkit.history.run_names import load_baseline, load_runs
-from perfkit.history.run_selector import Past, Selector, misspelt, readings, select
+from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import tables
 from perfkit.report.notebook import declared_parameters, find_notebook
@@ -54,39 +54,39 @@ def test_other_texts_are_not(text):
 
 def test_a_scenario_whose_name_looks_like_a_selector_is_found(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 3, scenario="a@branch:x"), nights(rng, 3, scenario="odd, [name]*\n'@'"))
-    assert len(select("a@branch:x@last:2", Past(store)).runs) == 2
-    assert len(select("odd, [name]*\n'@'@rolling", Past(store)).runs) == 3
+    assert len(select("a@branch:x@last:2", HistoryContext(store)).runs) == 2
+    assert len(select("odd, [name]*\n'@'@rolling", HistoryContext(store)).runs) == 3
 
 
 def test_rolling_begins_after_the_last_change(rng, tmp_path):
     store, every = stored(tmp_path, nights(rng, 20), nights(rng, 12, first=20, factor=1.3))
-    chosen = ids(select("api@rolling", Past(store)))
+    chosen = ids(select("api@rolling", HistoryContext(store)))
     assert chosen == every[-len(chosen) :]
     assert abs(len(chosen) - 12) <= 2
-    assert ids(select("api@last:5", Past(store))) == every[-5:]
+    assert ids(select("api@last:5", HistoryContext(store))) == every[-5:]
 
 
 def test_candidates_and_later_runs_are_never_their_own_baseline(rng, tmp_path):
     store, every = stored(tmp_path, nights(rng, 12))
-    past = Past(store, candidates=(store.get(every[6]), store.get(every[7])))
+    past = HistoryContext(store, candidates=(store.get(every[6]), store.get(every[7])))
     assert ids(select("api@rolling", past)) == every[:6]
     assert ids(select("api@last:3", past)) == every[3:6]
     with pytest.raises(ReadError, match="names no valid run besides the candidates"):
-        select("api@rolling", Past(store, candidates=(store.get(every[0]),)))
+        select("api@rolling", HistoryContext(store, candidates=(store.get(every[0]),)))
 
 
 def test_invalid_runs_are_never_chosen(rng, tmp_path):
     bad = nights(rng, 3, first=10, validity=BAD, git={"commit": "c" * 40, "branch": "main"})
     store, every = stored(tmp_path, nights(rng, 10, git={"commit": "d" * 40, "branch": "main"}), bad)
     for text in ("api@rolling", "api@last:20", "api@branch:main"):
-        assert ids(select(text, Past(store))) == every[:10]
+        assert ids(select(text, HistoryContext(store))) == every[:10]
     with pytest.raises(ReadError, match="no valid run of that commit; the newest with runs are dddddddddd"):
-        select("api@commit:cccc", Past(store))
+        select("api@commit:cccc", HistoryContext(store))
 
 
 def test_runs_under_another_load_are_left_out_of_the_rolling_baseline_and_said(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 8), nights(rng, 2, first=3, users=90, salt="x"))
-    selected = select("api@rolling", Past(store))
+    selected = select("api@rolling", HistoryContext(store))
     assert {one.profile.users for one in selected.runs} == {30}
     assert len(selected.runs) == 8
     assert "2 runs were left out of api's history" in selected.warnings[0]
@@ -99,12 +99,12 @@ def test_commit_and_branch(rng, tmp_path):
         nights(rng, 3, git={"commit": one, "branch": "main", "dirty": "no"}),
         nights(rng, 3, first=3, git={"commit": other, "branch": "-x; $(touch y)", "dirty": "yes"}),
     )
-    assert ids(select("api@commit:ab12", Past(store))) == every[:3]
-    (note,) = (note for note in select("api@commit:AB13", Past(store)).warnings if "uncommitted" in note)
+    assert ids(select("api@commit:ab12", HistoryContext(store))) == every[:3]
+    (note,) = (note for note in select("api@commit:AB13", HistoryContext(store)).warnings if "uncommitted" in note)
     assert "3 of its 3 runs were made from a tree with uncommitted changes" in note
-    assert ids(select("api@branch:-x; $(touch y)", Past(store))) == every[3:]
-    assert ids(select("api@rolling:main", Past(store))) == every[:3]
-    assert any("has runs of 2 branches" in note for note in select("api@rolling", Past(store)).warnings)
+    assert ids(select("api@branch:-x; $(touch y)", HistoryContext(store))) == every[3:]
+    assert ids(select("api@rolling:main", HistoryContext(store))) == every[:3]
+    assert any("has runs of 2 branches" in note for note in select("api@rolling", HistoryContext(store)).warnings)
     for text, told in (
         ("api@commit:zz", "at least 4 hexadecimal digits"),
         ("api@commit:ab1", "at least 4"),
@@ -114,36 +114,38 @@ def test_commit_and_branch(rng, tmp_path):
         ("apu@rolling", r"no scenario 'apu' in .*did you mean 'api'"),
     ):
         with pytest.raises(ReadError, match=told):
-            select(text, Past(store))
+            select(text, HistoryContext(store))
     store.add(nights(rng, 1, first=9, git={"commit": "ab12" + "f" * 36})[0])
     with pytest.raises(ReadError, match="several commits begin so: ab12"):
-        select("api@commit:ab12", Past(store))
+        select("api@commit:ab12", HistoryContext(store))
 
 
 def test_what_makes_a_baseline_weak_is_said(rng, tmp_path):
     store, every = stored(tmp_path, nights(rng, 2), nights(rng, 60, first=2))
-    past = Past(store)
+    past = HistoryContext(store)
     later = run(store.get(every[0]).services, number=0, salt="late", started_at=store.get(every[-1]).started_at)
-    later = Past(store, candidates=(replace(later, started_at=later.started_at + timedelta(days=40)),))
+    later = HistoryContext(store, candidates=(replace(later, started_at=later.started_at + timedelta(days=40)),))
     assert any("stale: its newest run is 40 days older" in note for note in select("api@rolling", later).warnings)
     assert any("single run" in note for note in select("api@last:1", past).warnings)
     old = replace(store.get(every[3]), id="x-api-1", content_hash="1", git={"commit": "e" * 40})
     store.add(old)
-    near = Past(store, candidates=(replace(later.candidates[0], started_at=store.get(every[-1]).started_at),))
+    near = HistoryContext(store, candidates=(replace(later.candidates[0], started_at=store.get(every[-1]).started_at),))
     assert any(" runs of this scenario came after" in note for note in select("api@commit:eeee", near).warnings)
 
 
 def test_a_selection_that_mixes_two_levels_says_so(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 15), nights(rng, 15, first=15, factor=1.4))
-    assert any("mixes two levels: the history changed at" in n for n in select("api@last:25", Past(store)).warnings)
-    assert not any("mixes" in note for note in select("api@rolling", Past(store)).warnings)
+    assert any(
+        "mixes two levels: the history changed at" in n for n in select("api@last:25", HistoryContext(store)).warnings
+    )
+    assert not any("mixes" in note for note in select("api@rolling", HistoryContext(store)).warnings)
 
 
 def test_undated_runs_and_an_empty_store(rng, tmp_path):
     store, _ = stored(tmp_path / "a", [replace(nights(rng, 1)[0], started_at=None, id="undated-api-1")])
-    assert len(select("api@last:3", Past(store)).runs) == 1
+    assert len(select("api@last:3", HistoryContext(store)).runs) == 1
     with pytest.raises(ReadError, match=r"no scenario 'api' in .*it has no runs yet"):
-        select("api@rolling", Past(RunStore(tmp_path / "none")))
+        select("api@rolling", HistoryContext(RunStore(tmp_path / "none")))
 
 
 # Wherever a run is asked for ----------------------------------------------------------------------------------------
@@ -314,10 +316,10 @@ def test_merge_base_takes_the_runs_of_the_commit_where_the_branch_left(rng, tmp_
         *(made_from(rng, sha, 3 * i) for i, sha in enumerate(commits)),
         made_from(rng, commits[2], 20, dirty="yes"),
     )
-    assert ids(select("api@merge-base", Past(store))) == every[6:9]
-    assert ids(select("api@merge-base:main", Past(store))) == every[6:9]
+    assert ids(select("api@merge-base", HistoryContext(store))) == every[6:9]
+    assert ids(select("api@merge-base:main", HistoryContext(store))) == every[6:9]
     with pytest.raises(ReadError, match="git knows no branch --output=x"):
-        select("api@merge-base:--output=x", Past(store))
+        select("api@merge-base:--output=x", HistoryContext(store))
 
 
 def test_merge_base_falls_back_by_ancestry_and_says_so(rng, tmp_path, repository):
@@ -325,21 +327,21 @@ def test_merge_base_falls_back_by_ancestry_and_says_so(rng, tmp_path, repository
     git("checkout", "--quiet", "-b", "feature")
     commit()
     store, every = stored(tmp_path / "runs", made_from(rng, commits[1], 0))
-    selected = select("api@merge-base", Past(store))
+    selected = select("api@merge-base", HistoryContext(store))
     assert ids(selected) == every
     assert f"{commits[1][:10]}, 2 commits before, stands in" in selected.warnings[0]
     empty, _ = stored(tmp_path / "other", made_from(rng, "f" * 40, 0))
     with pytest.raises(ReadError, match="neither that commit nor any of the 4 before it"):
-        select("api@merge-base", Past(empty))
+        select("api@merge-base", HistoryContext(empty))
 
 
 def test_on_the_main_branch_itself_the_commit_before_counts(rng, tmp_path, repository):
     commits = [commit() for _ in range(3)]
     store, every = stored(tmp_path / "runs", *(made_from(rng, sha, 3 * i) for i, sha in enumerate(commits)))
-    assert ids(select("api@merge-base", Past(store))) == every[3:6]
+    assert ids(select("api@merge-base", HistoryContext(store))) == every[3:6]
     (repository / "f").write_text("x")
     git("add", "f")  # what is judged is the changed tree: the last commit is its baseline
-    assert ids(select("api@merge-base", Past(store))) == every[6:9]
+    assert ids(select("api@merge-base", HistoryContext(store))) == every[6:9]
 
 
 def test_merge_base_outside_a_repository_is_refused(rng, tmp_path, monkeypatch):
@@ -347,4 +349,4 @@ def test_merge_base_outside_a_repository_is_refused(rng, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     store, _ = stored(tmp_path / "runs", nights(rng, 3))
     with pytest.raises(ReadError, match="is not a git repository; merge-base needs the checkout"):
-        select("api@merge-base", Past(store))
+        select("api@merge-base", HistoryContext(store))

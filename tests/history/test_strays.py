@@ -6,8 +6,8 @@ from nights import nights
 from samples import plain_stats, run
 
 from perfkit.config.policy import Policy
-from perfkit.history.gate import judge_history, strays_of
-from perfkit.history.run_selector import Past
+from perfkit.history.gate import judge_history, outlier_runs
+from perfkit.history.run_selector import HistoryContext
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import Verdict
 from perfkit.runs.store import RunStore
@@ -17,7 +17,7 @@ def judged(tmp_path, history, candidates, policy=None):
     store = RunStore(tmp_path)
     for one in history:
         store.add(one)
-    return judge_history(candidates, Past(store, candidates=tuple(candidates)), policy or Policy()).comparison
+    return judge_history(candidates, HistoryContext(store, candidates=tuple(candidates)), policy or Policy()).comparison
 
 
 def with_stray(rng, *, factor=1.25):
@@ -86,7 +86,7 @@ def test_an_absolute_limit_holds_for_a_single_run(rng, tmp_path):
 
 def test_strays_are_counted_by_runs_and_measured_from_their_own_level(rng):
     runs = [*with_stray(rng), *nights(rng, 15, first=30, factor=1.5), *nights(rng, 1, first=45, factor=2.0)]
-    strays = strays_of(timeline_of("api", [*runs, *nights(rng, 10, first=46, factor=1.5)]), Policy())
+    strays = outlier_runs(timeline_of("api", [*runs, *nights(rng, 10, first=46, factor=1.5)]), Policy())
     assert sorted(strays.farthest) == [10, 45]
     assert strays.runs == 56
     assert all(5.0 < distance < 40.0 for distance in strays.farthest.values())

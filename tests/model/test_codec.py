@@ -50,7 +50,7 @@ def test_every_file_that_0_1_0_wrote_is_read(tmp_path):
         assert (len(waiting), notes) == (1, ())
     assert [entry.scenario for entry in read_overview(old).entries] == ["shop", "shop"]
     for name in ("compare", "history", "trend"):
-        assert read_result(old / f"{name}.json").news
+        assert read_result(old / f"{name}.json").open_incidents
 
 
 @pytest.mark.parametrize(

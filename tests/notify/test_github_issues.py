@@ -161,7 +161,7 @@ def test_one_that_a_person_closed_stays_closed_until_it_comes_back(server, follo
     assert [line.split(":")[0] for line in follow(trend(over), trend(over, alert(70)))] == ["noted as over", "reopened"]
     server.issues[1]["state"] = "closed"
     assert follow(trend(over, alert(70))) == []
-    done = follow(trend(over, alert(70, holds=False), alert(99)))  # another sighting, and nobody saw it over
+    done = follow(trend(over, alert(70, holds=False), alert(99)))  # another occurrence, and nobody saw it over
     assert done == ["reopened: #1 checkout: p95 latency +20.0 % (api)"]
 
 

@@ -17,7 +17,7 @@ from test_results import against_history
 from perfkit import Policy, compare
 from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
 from perfkit.history.commits import Attribution
-from perfkit.history.incidents import Told, news_of, read_result, result_of
+from perfkit.history.incidents import Notified, notification_diff, read_result, result_of
 from perfkit.model.records import Validity, Verdict
 from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, mail_of, pictures_of
 from perfkit.report.message import Place, Telling
@@ -62,8 +62,8 @@ def test_a_comparison_tells_verdict_events_numbers_and_what_to_do(rng):
 
 def test_a_history_tells_each_event_once_with_its_commits_and_how_to_silence_it(rng):
     result = step(rng)
-    (episode,) = result.news
-    event = episode.last.event
+    (incident,) = result.open_incidents
+    event = incident.last.event
     found = Attribution(
         event.last_before.commit,
         event.first_after.commit,
@@ -91,7 +91,7 @@ def test_a_history_tells_each_event_once_with_its_commits_and_how_to_silence_it(
 
 def test_one_commit_in_between_needs_no_search(rng):
     result = step(rng)
-    event = result.news[0].last.event
+    event = result.open_incidents[0].last.event
     found = Attribution("a" * 40, "b" * 40, (Commit("b" * 40, "Ann", "2026-11-24", "off"),), 1)
     assert "perfkit bisect" not in mail_of([Telling(result, commits={event.id: found})]).text
 
@@ -105,7 +105,7 @@ def test_a_quiet_history_says_so(rng):
 
 def test_what_is_acknowledged_is_not_told(rng):
     history = nightly(rng, 60, [(40, "api", 1.2)])
-    event = result_of(trend_document(history), "x").news[0].last.event
+    event = result_of(trend_document(history), "x").open_incidents[0].last.event
     known = Acknowledgement(
         event.id,
         "nightly",
@@ -123,13 +123,13 @@ def test_to_those_who_were_told_only_what_is_new_is_new(rng):
     history = nightly(rng, 90, [(40, "api", 1.2), (60, "api", 1.0), (70, "db", 1.3)])
     result = result_of(trend_document(history), "x")
     first = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x")
-    told = news_of(first, Told()).after
-    told = replace(told, open=(replace(told.open[0], names=result.episodes[0].fingerprints),))
-    news = news_of(result, told)
+    told = notification_diff(first, Notified()).after
+    told = replace(told, open=(replace(told.open[0], names=result.incidents[0].fingerprints),))
+    news = notification_diff(result, told)
     mail = mail_of([Telling(result, news=news)])
     assert re.search(r"\[new\] Worse: \w+ latency of db", " ".join(mail.text.split()))
     assert re.search(r"\[over\] Worse: \w+ latency of api", " ".join(mail.text.split()))
-    after = news_of(result, replace(news.after, open=(*told.open, *news.after.open)))
+    after = notification_diff(result, replace(news.after, open=(*told.open, *news.after.open)))
     recovered = mail_of([Telling(result, news=after)])
     assert recovered.subject.startswith("★ recovered: nightly: Worse: ")
     assert "[told before] Worse: " in recovered.text
@@ -226,7 +226,7 @@ def test_against_history_the_events_come_before_the_newest_runs(rng, tmp_path):
     )
     result = of(against_history([*before, *after], tmp_path))
     mail = mail_of([Telling(result)])
-    event = result.news[0].last.event
+    event = result.open_incidents[0].last.event
     text = " ".join(mail.text.split())
     assert text.index("What happened (change [95 % interval]") < text.index("1 run against the ")
     assert re.search(r"What happened .*: ✗ regression: checkout, [a-z0-9.]+ latency: \+[23]\d\.\d % \[", text)

@@ -14,7 +14,14 @@ from samples import run, side
 from perfkit import compare
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, EmailSettings, Settings
-from perfkit.history.incidents import Known, MissingService, Told, news_of, read_result, result_of
+from perfkit.history.incidents import (
+    MissingService,
+    Notified,
+    NotifiedIncident,
+    notification_diff,
+    read_result,
+    result_of,
+)
 from perfkit.history.monitor import watch_timeline
 from perfkit.history.timeline import Timeline
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
@@ -165,12 +172,12 @@ def test_runs_that_cannot_be_judged_are_told_once(rng, post, settings, tmp_path)
 
 def test_an_event_whose_place_moved_is_the_one_that_was_told(rng):
     before = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x")
-    told = news_of(before, Told()).after
-    moved = before.news[0].last.event.aliases[-1]
+    told = notification_diff(before, Notified()).after
+    moved = before.open_incidents[0].last.event.aliases[-1]
     other = json.loads(
-        json.dumps(before.document).replace(f'"id": "{before.news[0].last.event.id}"', f'"id": "{moved}"')
+        json.dumps(before.document).replace(f'"id": "{before.open_incidents[0].last.event.id}"', f'"id": "{moved}"')
     )
-    assert not news_of(result_of(other, "x"), told)
+    assert not notification_diff(result_of(other, "x"), told)
 
 
 def absent(history, service, *stretches):
@@ -240,22 +247,22 @@ def test_a_comparison_with_its_history_tells_since_which_run(rng, tmp_path):
     document = compare(side(rng, 5), side(rng, 5, first=9)).to_dict()
     watch = watch_timeline(absent(nightly(rng, 40, [], services=("api", "/pay")), "/pay", (34, 40)), Policy())
     result = result_of({**document, "history": {"news": [], "lines": [], **watch.to_dict()}}, "x")
-    title, text = chat_text(Telling(result, news=news_of(result, Told())))
+    title, text = chat_text(Telling(result, news=notification_diff(result, Notified())))
     assert text.startswith("• new: Service /pay: no requests since run 20260034T020000Z-nightly (2026-07-05).")
     assert title == "? inconclusive: api"
-    assert not news_of(result, news_of(result, Told()).after)
+    assert not notification_diff(result, notification_diff(result, Notified()).after)
     assert chat_text(Telling(result))[1].startswith("• Service /pay: no requests since run 20260034T020000Z")
 
 
 def test_what_is_gone_is_remembered_in_the_file(tmp_path):
     file = ToldFile(tmp_path, "email", "shop", watched=True)
-    told = Told(missing=(MissingService("/pay", "r1", "Service /pay: no requests since run r1.", "Find out why."),))
+    told = Notified(missing=(MissingService("/pay", "r1", "Service /pay: no requests since run r1.", "Find out why."),))
     file.write({ANN: told})
     assert file.read() == {ANN: told}
     plain = json.loads(file.path.read_text())
     del plain["readers"][ANN]["missing"]  # as 0.1.0 wrote it
     file.path.write_text(json.dumps(plain))
-    assert file.read() == {ANN: Told()}
+    assert file.read() == {ANN: Notified()}
 
 
 def test_of_services_that_ended_together_only_those_still_gone_are_named(rng):
@@ -267,17 +274,17 @@ def test_of_services_that_ended_together_only_those_still_gone_are_named(rng):
 
 
 def test_of_two_neighbours_the_one_that_was_told_stays_silent_and_the_other_speaks(rng):
-    (episode,) = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x").news
-    known = Told((Known((*episode.fingerprints, "another"), "Worse"),))
+    (incident,) = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x").open_incidents
+    known = Notified((NotifiedIncident((*incident.fingerprints, "another"), "Worse"),))
     result = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2), (44, "db", 1.4)])), "x")
-    news = news_of(result, known)
-    assert len(news.appeared) == len(result.news) - 1 == 1
-    assert news.appeared[0].last.services[0] == "db"
+    news = notification_diff(result, known)
+    assert len(news.new) == len(result.open_incidents) - 1 == 1
+    assert news.new[0].last.services[0] == "db"
 
 
 def test_what_is_not_in_a_result_at_all_is_neither_over_nor_forgotten(rng):
-    told = Told((Known(("elsewhere",), "Worse: x"),))
-    news = news_of(result_of(trend_document(nightly(rng, 60, [])), "x"), told)
+    told = Notified((NotifiedIncident(("elsewhere",), "Worse: x"),))
+    news = notification_diff(result_of(trend_document(nightly(rng, 60, [])), "x"), told)
     assert not news
     assert news.after == told
 
@@ -292,7 +299,7 @@ def test_any_scenario_has_a_file_of_its_own_in_the_folder(tmp_path, name):
         assert file.parent == tmp_path / "told"
         assert len(file.name) < 80
         assert file.name.isprintable()
-    known = {ANN: Told((Known(("a", "b"), name),), (Known(("c",), name),), True)}
+    known = {ANN: Notified((NotifiedIncident(("a", "b"), name),), (NotifiedIncident(("c",), name),), True)}
     ToldFile(tmp_path, "email", name, watched=True).write(known)
     assert ToldFile(tmp_path, "email", name, watched=True).read() == known
 
