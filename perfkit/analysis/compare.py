@@ -24,7 +24,6 @@ from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.analysis.power import detectable_changes
 from perfkit.analysis.stages import by_stage, of_stages
 from perfkit.config.policy import Policy
-from perfkit.config.settings import load_settings
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
     Check,
@@ -271,11 +270,6 @@ def _runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
     if not side:
         raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
     return tuple(run if isinstance(run, Run) else read_run(run) for run in side)
-
-
-def policy_from(path: str | Path | None = None, rule: str | None = None) -> Policy:
-    """The policy of a file, else of the nearest ``perfkit.toml``, else the default; optionally under another rule."""
-    return load_settings().policy_of(Path(path) if path else None).with_rule(rule)
 
 
 def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:

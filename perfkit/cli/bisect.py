@@ -121,7 +121,7 @@ def step(order: Path) -> int:
     """One step of `perfkit bisect`, as `git bisect run` calls it."""
     from perfkit.loadgen.bisect import run_step
 
-    return run_step(order, _tell)
+    return run_step(order, Path.cwd(), _tell)
 
 
 def code_of_step(code: int) -> int:

@@ -10,6 +10,7 @@ from perfkit.analysis.compare import compare
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, Scenario
 from perfkit.loadgen.demo_services import Change, start_services
+from perfkit.loadgen.revision import revision_of
 from perfkit.loadgen.run import aimed_at, run_scenario
 from perfkit.model.records import Comparison, Run, Verdict
 from perfkit.runs.store import RunStore
@@ -67,12 +68,13 @@ def run_demo(slower_pct: float, store: str, reports: Path, tell: Callable[[str],
 
 def _measure(slower_pct: float, store: RunStore, tell: Callable[[str], None]) -> dict[str, list[Run]]:
     changes = {INJECTED: Change(slower_pct=slower_pct)}
+    scenario = replace(_scenario(), revision=revision_of(Path.cwd()).to_dict())
     sides: dict[str, list[Run]] = {"baseline": [], "candidate": []}
     with start_services(seed=1) as before, start_services(changes, seed=2) as after:
         targets = {"baseline": before.addresses, "candidate": after.addresses}
         for number, side in enumerate(ORDER, 1):
             tell(f"run {number} of {len(ORDER)}: {side}, {USERS} users for {SECONDS:.0f} s")
-            run = run_scenario(aimed_at(_scenario(), targets[side]), store, {"side": side})
+            run = run_scenario(aimed_at(scenario, targets[side]), store, {"side": side})
             sides[side].append(run)
     return sides
 

@@ -99,9 +99,9 @@ def _repeated(args: Sequence[str], option: str) -> list[str]:
 
 def settings_of(path: Path | None) -> Settings:
     """The settings to use; unknown keys and bad values end the command with exit code 2."""
-    from perfkit.config.settings import load_settings
+    from perfkit.config.settings import load_settings, nearest_settings
 
-    return load_settings(path)
+    return load_settings(path) if path is not None else nearest_settings(Path.cwd())
 
 
 def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:

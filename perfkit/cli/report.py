@@ -89,8 +89,15 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     store = given["store"] or known.store
     wish = Wish(given["scenarios"], given["kinds"], given["newest"] or 1)
     folder = new_folder((given["reports"] or known.reports).absolute(), "all")
-    policy = policy_file(given["policy"], known.path)
-    orders = orders_of(store, folder, wish, policy=policy, acknowledged=known.acknowledged, baselines=known.baselines)
+    orders = orders_of(
+        store,
+        folder,
+        wish,
+        policy_file=policy_file(given["policy"], known.path),
+        policy=known.policy_of(given["policy"]),
+        acknowledged=known.acknowledged,
+        baselines=known.baselines,
+    )
     entries = _made(orders, given["jobs"] or len(os.sched_getaffinity(0)))
     overview = Overview(entries, datetime.now(UTC), public_address(store))
     overview.write(folder)

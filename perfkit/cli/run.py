@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from perfkit.loadgen.container import Container
     from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.locust_process import Progress
+    from perfkit.loadgen.revision import Revision
     from perfkit.loadgen.run import Execution
     from perfkit.model.records import Comparison
 
@@ -239,6 +240,7 @@ def run(
       perfkit run --all
     """
     from perfkit.config.settings import load_words
+    from perfkit.loadgen.revision import revision_of
     from perfkit.loadgen.run import execution_record, run_scenarios
 
     if master + worker + (workers is not None) > 1:
@@ -282,7 +284,8 @@ def run(
         _refuse({"--docker": docker}, "does not go with --worker")
         return _work(chosen, master_host, master_port)
     container = _container(engine, image, build_args) if docker else None
-    _tell_unknown_revision(compare_with)
+    revision = revision_of(Path.cwd())
+    _tell_unknown_revision(revision, compare_with)
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
         outcome = _side_by_side(
@@ -290,7 +293,7 @@ def run(
         )
         return _tell_outcome(outcome, result)
     done = run_scenarios(
-        chosen,
+        [replace(scenario, revision=revision.to_dict()) for scenario in chosen],
         store or known.store,
         repeat=repeat,
         labels=parse_labels(labels),
@@ -306,12 +309,11 @@ def run(
     return _exit_code(done)
 
 
-def _tell_unknown_revision(compare_with: str | None) -> None:
+def _tell_unknown_revision(revision: Revision, compare_with: str | None) -> None:
     """Once, before any load: a run that knows no commit tells nobody which build was slow."""
-    from perfkit.loadgen.revision import revision_of
     from perfkit.report.formatting import clean
 
-    notes = revision_of(Path.cwd()).notes
+    notes = revision.notes
     if compare_with is not None and "://" in compare_with:
         notes += ("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.",)
     for note in notes:
@@ -343,7 +345,8 @@ def _container(engine: str | None, image: str | None, build_args: tuple[str, ...
         raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--build-arg")
     if image is not None and build_args:
         raise click.UsageError("--build-arg is for the image that perfkit builds, and has no effect with --image")
-    return provide_container(ContainerWish(engine, image, build_args), partial(click.echo, err=True))
+    container = provide_container(ContainerWish(engine, image, build_args), partial(click.echo, err=True))
+    return replace(container, tree=Path.cwd())
 
 
 def plan_of(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
@@ -378,7 +381,7 @@ def _side_by_side(
     if len(chosen) != 1:
         raise click.UsageError("--compare-with takes one scenario")
     rules = known.policy_of(policy)
-    with both_targets(chosen[0], other) as targets:
+    with both_targets(chosen[0], other, Path.cwd()) as targets:
         tell = partial(click.echo, err=True)
         run_one = partial(run_scenario, container=container)
         outcome = SideBySide(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()

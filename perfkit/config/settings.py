@@ -168,8 +168,7 @@ class Scenario:
     arguments
         Further arguments of Locust: those that the locustfile itself declares, or the names of user classes.
     revision
-        Commit, branch and ``dirty`` of the build that is measured, as far as they are known; ``None`` takes them from
-        the current folder.
+        Commit, branch and ``dirty`` of the build that is measured, as far as they are known.
     demo
         True for the built-in scenarios, which start the demo services when no host is given.
     """
@@ -192,7 +191,7 @@ class Scenario:
     stages: tuple[Stage, ...] = ()
     serve: str | None = None
     arguments: tuple[str, ...] = field(default=(), repr=False)  # may hold a password
-    revision: Mapping[str, str] | None = field(default=None, repr=False)
+    revision: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -287,8 +286,8 @@ BUILT_IN = {
 class Settings:
     """Everything a ``perfkit.toml`` says, laid over the defaults."""
 
-    scenarios: Mapping[str, Scenario]
-    policy: Policy
+    scenarios: Mapping[str, Scenario] = field(default_factory=lambda: BUILT_IN)
+    policy: Policy = field(default_factory=Policy)
     store: str = field(default="data/runs", repr=False)  # may hold a password
     reports: Path = Path("reports")
     baselines: Path = Path("data/baselines")
@@ -306,11 +305,15 @@ class Settings:
         """What ``perfkit run --all`` runs: the file's own scenarios, or the built-in ones when it has none."""
         return self.own or tuple(BUILT_IN)
 
-    def policy_of(self, file: Path | None) -> Policy:
-        """The policy of a file, with the service names of these settings; their own where there is no file."""
-        if file is None:
-            return self.policy
-        return Policy.from_toml(file).with_service_names(self.policy.service_names)
+    def policy_of(self, file: str | Path | None, rule: str | None = None) -> Policy:
+        """The policy of a file, with the service names of these settings; their own where there is no file.
+
+        ``rule`` replaces the rule of either.
+        """
+        policy = self.policy
+        if file is not None:
+            policy = Policy.from_toml(file).with_service_names(self.policy.service_names)
+        return policy.with_rule(rule)
 
     def scenario(self, name: str) -> Scenario:
         """A scenario by name; ``SettingsError`` names the nearest known one, or the variable that it lacks."""
@@ -322,11 +325,15 @@ class Settings:
         return self.scenarios[name]
 
 
-def load_settings(path: Path | None = None) -> Settings:
-    """Settings from ``path``, else from the nearest ``perfkit.toml`` in this folder or above it, else the defaults."""
-    file = path or find_settings(Path.cwd())
-    if file is None:
-        return Settings(BUILT_IN, Policy())
+def nearest_settings(folder: Path) -> Settings:
+    """The settings of the nearest ``perfkit.toml`` in ``folder`` or above it; the defaults where there is none."""
+    files = (parent / FILE_NAME for parent in (folder, *folder.parents))
+    file = next((file for file in files if file.is_file()), None)
+    return load_settings(file) if file is not None else Settings()
+
+
+def load_settings(file: Path) -> Settings:
+    """The settings of a file; ``SettingsError`` names the file and the key of what is wrong."""
     with Activity(f"reading {file}"):
         return _settings(read_toml(file), file)
 
@@ -349,11 +356,6 @@ def _settings(document: Mapping[str, Any], file: Path) -> Settings:
         path=file,
         own=tuple(subtable(document, "scenario", str(file))),
     )
-
-
-def find_settings(start: Path) -> Path | None:
-    """The nearest ``perfkit.toml`` in ``start`` or a folder above it."""
-    return next((p for folder in (start, *start.parents) if (p := folder / FILE_NAME).is_file()), None)
 
 
 def _store(document: Mapping[str, Any], file: Path, base: Path) -> str:

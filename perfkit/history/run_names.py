@@ -14,7 +14,7 @@ from perfkit.analysis.compare import Replay, compare, replay
 from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
 from perfkit.analysis.power import plan_runs
 from perfkit.config.policy import Policy
-from perfkit.config.settings import Settings, load_settings
+from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.gate import judge_history, open_in_history, slow_drifts
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 def load_runs(
     paths: str | Path | Sequence[str | Path],
     *,
+    settings: Settings | None = None,
     store: str | None = None,
     baselines: Path | None = None,
     alpha: float | None = None,
@@ -57,6 +58,8 @@ def load_runs(
         A path, glob pattern, or folder of run folders; or several, as a sequence or as one text separated by commas or
         line ends.  A relative path in a text that does not exist is tried from the folder above too, so that a
         notebook opened in ``notebooks/`` finds what the command line finds.  Selectors such as ``api@rolling`` too.
+    settings
+        Say in which store and beside which baselines a selector looks; the defaults when ``None``.
     store
         Folder or URL of a store, whose run ids (and patterns of them) may be named too.
     baselines
@@ -78,7 +81,7 @@ def load_runs(
     from_notebook = isinstance(paths, str)
     texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
-    found = [_named(name, store, from_notebook, baselines, alpha) for name in names]
+    found = [_named(name, store, from_notebook, baselines, alpha, settings or Settings()) for name in names]
     for sentence in dict.fromkeys(text for one in found for text in one.left_out):
         on_left_out(sentence)
     return renamed_runs([run for one in found for run in one.runs], policy.service_names if policy is not None else {})
@@ -92,13 +95,17 @@ def first_named(name: str, *, store: str, baselines: Path, alpha: float | None =
 
 
 def load_baseline(
-    paths: str, notes: str | None = None, *, candidate: Sequence[Run] = (), policy: Policy | None = None
+    paths: str,
+    notes: str | None = None,
+    *,
+    settings: Settings,
+    candidate: Sequence[Run] = (),
+    policy: Policy | None = None,
 ) -> tuple[tuple[Run, ...], tuple[str, ...]]:
     """`load_runs` for the baseline of a notebook, with what must be known of it: ``notes``, one a line, and more.
 
     What selectors choose is looked for where the settings say, and leaves the candidate out.
     """
-    settings = load_settings()
     place, baselines = found_beside(settings.store), Path(found_beside(str(settings.baselines)))
     names = [name.strip() for name in _split(paths)]
     runs, more = choose_runs(
@@ -120,10 +127,10 @@ def choose_runs(
     """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
 
     Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.  ``alpha`` as of
-    `load_runs`, where there is no policy.
+    `load_runs`, where there is no policy; else that of the default policy.
     """
     now = policy.service_names if policy is not None else {}
-    level = policy.alpha if policy is not None else alpha or load_settings().policy.alpha
+    level = policy.alpha if policy is not None else alpha or Policy().alpha
     renamed = renamed_runs(candidates, now)
     past = HistoryContext(RunStore(store), baselines, candidates=renamed, service_names=now, alpha=level)
     names = [name for name in names if name.strip()]
@@ -166,10 +173,15 @@ class _Named:
 
 
 def _named(
-    name: str, store: str | None, beside: bool, baselines: Path | None = None, alpha: float | None = None
+    name: str,
+    store: str | None,
+    beside: bool,
+    baselines: Path | None = None,
+    alpha: float | None = None,
+    settings: Settings | None = None,
 ) -> _Named:
     if is_selector(name):
-        settings = load_settings()
+        settings = settings or Settings()
         place, pins = store or settings.store, str(baselines or settings.baselines)
         if beside:
             place, pins = found_beside(place), found_beside(pins)

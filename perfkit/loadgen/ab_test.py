@@ -332,18 +332,21 @@ def _pairs(count: int) -> str:
 
 
 @contextmanager
-def both_targets(scenario: Scenario, other: str) -> Iterator[dict[str, Scenario]]:
+def both_targets(scenario: Scenario, other: str, folder: Path) -> Iterator[dict[str, Scenario]]:
     """The scenario aimed at either side.
 
     Parameters
     ----------
     other
-        The baseline: the URL of a host, whose commit is unknown, or a commit, branch or tag of the repository in the
-        current folder, from which the scenario's ``serve`` command starts the service; the candidate is then served
-        from the current folder.  Each side's runs carry the commit of that side.
+        The baseline: the URL of a host, whose commit is unknown, or a commit, branch or tag of the repository that
+        holds ``folder``, from which the scenario's ``serve`` command starts the service; the candidate is then served
+        from ``folder``.  Each side's runs carry the commit of that side.
+    folder
+        The working tree of the candidate.
     """
     if "://" in other:
-        yield {"baseline": replace(scenario, host=other, revision={}), "candidate": scenario}
+        candidate = replace(scenario, revision=revision_of(folder).to_dict())
+        yield {"baseline": replace(scenario, host=other, revision={}), "candidate": candidate}
         return
     if not scenario.serve:
         raise SettingsError(
@@ -351,9 +354,9 @@ def both_targets(scenario: Scenario, other: str) -> Iterator[dict[str, Scenario]
             'serve = "python app.py --port {port}"; or compare with a host, such as http://127.0.0.1:8001'
         )
     with ExitStack() as stack:
-        tree = stack.enter_context(checkout(other, Path.cwd()))
+        tree = stack.enter_context(checkout(other, folder))
         before = stack.enter_context(served(scenario.serve, tree))
-        after = stack.enter_context(served(scenario.serve, Path.cwd()))
-        built = {"baseline": revision_of_ref(tree, other), "candidate": revision_of(Path.cwd())}
+        after = stack.enter_context(served(scenario.serve, folder))
+        built = {"baseline": revision_of_ref(tree, other), "candidate": revision_of(folder)}
         hosts = {"baseline": before, "candidate": after}
         yield {side: replace(scenario, host=hosts[side], revision=built[side].to_dict()) for side in SIDES}

@@ -272,13 +272,13 @@ def judge_commit(order: Order, commit: str, tell: Tell) -> Step:
     return step
 
 
-def run_step(file: Path, tell: Tell) -> int:
+def run_step(file: Path, tree: Path, tell: Tell) -> int:
     """A step as `git bisect run` asks for it, in the tree of the bisection; returns the exit code that git expects."""
     try:
         order: Order = pickle.loads(file.read_bytes())  # written by `search` into a folder of its own
     except (OSError, EOFError, pickle.UnpicklingError) as error:
         raise HistoryError(f"{file}: holds no step of a search; `perfkit bisect` makes them") from error
-    commit = under_test(Path.cwd())
+    commit = under_test(tree)
     os.chdir(order.folder)
     return CODES[judge_commit(order, commit, tell).verdict]
 

@@ -165,11 +165,12 @@ _GONE = ("no such container", "already in progress")  # what engines say of a co
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """Where Locust shall run."""
+    """Where Locust shall run; ``tree`` is mounted for load scripts that lie in it, else the script's own folder."""
 
     engine: Engine
     image: str
     image_id: str = ""
+    tree: Path | None = None
 
     def argv(self, name: str, work: Path, results: Path) -> list[str]:
         """Return the engine's command line; nothing can be written there but the results and /tmp."""
@@ -200,7 +201,7 @@ def start_contained(
     container: Container, command: LocustCommand, log_fd: int, progress_fd: int
 ) -> subprocess.Popen[bytes]:
     """Start Locust in a container; whoever calls also calls `remove_container`, whatever happens."""
-    work, file = _work_folder(command.locustfile)
+    work, file = _work_folder(command.locustfile, container.tree)
     argv = container.argv(container_name(command.folder), work, command.folder.absolute())
     process = subprocess.Popen(
         argv, bufsize=0, stdin=subprocess.PIPE, stdout=progress_fd, stderr=log_fd, start_new_session=True
@@ -274,11 +275,11 @@ def _mount(source: Path, target: PurePosixPath, more: str = "") -> str:
     return f"--mount=type=bind,source={source},target={target}{more}"
 
 
-def _work_folder(locustfile: Path) -> tuple[Path, Path]:
-    """The folder to mount, and the locustfile in it: the current folder if it is in there, else the file's own."""
-    file, here = locustfile.resolve(), Path.cwd().resolve()
-    if here in file.parents and here != Path(here.anchor):
-        return here, file.relative_to(here)
+def _work_folder(locustfile: Path, tree: Path | None) -> tuple[Path, Path]:
+    """The folder to mount, and the locustfile in it: ``tree`` if it is in there, else the file's own."""
+    file, tree = locustfile.resolve(), tree.resolve() if tree is not None else None
+    if tree in file.parents and tree is not None and tree != Path(tree.anchor):
+        return tree, file.relative_to(tree)
     return (file, Path()) if file.is_dir() else (file.parent, Path(file.name))
 
 

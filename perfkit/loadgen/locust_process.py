@@ -60,7 +60,7 @@ def check_locustfile(path: Path) -> None:
     if path.is_dir():
         return
     if not path.is_file():
-        raise LoadError(f"{path}: there is no such locustfile. Check the path; it starts from {Path.cwd()}.")
+        raise LoadError(f"{path}: there is no such locustfile. Check the path: it leads to {path.absolute()}.")
     if path.suffix != ".py":
         raise LoadError(f"{path}: Locust takes only files that end with .py. Rename it.")
     try:

@@ -36,7 +36,6 @@ from perfkit.loadgen.locust_command import Distribution, LocustCommand, locustfi
 from perfkit.loadgen.locust_process import LocustOutcome, Progress, check_locust, check_locustfile, run_locust
 from perfkit.loadgen.masked_output import MaskedOutput
 from perfkit.loadgen.recording import finish_recording
-from perfkit.loadgen.revision import revision_of
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
 from perfkit.model.files import write_whole
 from perfkit.model.load_profile import LoadProfile
@@ -223,7 +222,7 @@ def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
         target=scenario.host,
         labels=labels,
         environment=environment.environment(),
-        git=dict(scenario.revision) if scenario.revision is not None else revision_of(Path.cwd()).to_dict(),
+        git=dict(scenario.revision),
         versions=environment.versions(),
         locustfile_hash=hashlib.sha256(source).hexdigest(),
     )

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from perfkit.analysis.compare import policy_from
+from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
@@ -52,8 +52,10 @@ class Order:
     ----------
     folder
         Where its report goes: the scenario's folder, which no other scenario shares.
+    policy_file
+        File of the policy for the notebook; ``None``: that of the settings.
     policy
-        File of the policy; ``None``: that of the settings nearest to the current folder.
+        What it says.
     newest
         So many of the newest runs are judged.
     """
@@ -62,7 +64,8 @@ class Order:
     kind: str
     store: str
     folder: str
-    policy: str | None
+    policy_file: str | None
+    policy: Policy
     acknowledged: str
     baselines: str
     newest: int = 1
@@ -78,7 +81,14 @@ class Wish:
 
 
 def orders_of(
-    store: str, folder: Path, wish: Wish, *, policy: str | None, acknowledged: Path, baselines: Path
+    store: str,
+    folder: Path,
+    wish: Wish,
+    *,
+    policy_file: str | None,
+    policy: Policy,
+    acknowledged: Path,
+    baselines: Path,
 ) -> tuple[Order, ...]:
     """Orders for every scenario of a store, by name: ``compare`` first, then ``trend``, ``baseline``, ``capacity``.
 
@@ -106,7 +116,7 @@ def orders_of(
         for kind in _worth(known, runs["id"].tolist(), runs["valid"].tolist()):
             if kind in (wish.kinds or KINDS):
                 where = str(acknowledged.resolve()), str(baselines.resolve())
-                found.append(Order(name, kind, place, str(own), policy, *where, wish.newest))
+                found.append(Order(name, kind, place, str(own), policy_file, policy, *where, wish.newest))
     if not found:
         raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(wish.kinds)}")
     return tuple(found)
@@ -164,7 +174,7 @@ def _compare(order: Order) -> Report:
     candidates = tuple(store.get(run_id) for run_id in ids.tail(order.newest))
     past = HistoryContext(store, Path(order.baselines), candidates=candidates)
     known = AcknowledgedFile(Path(order.acknowledged)).read()
-    comparison = judge_history(candidates, past, policy_from(order.policy), known=known).comparison
+    comparison = judge_history(candidates, past, order.policy, known=known).comparison
     judged = Path(order.folder) / JUDGED
     write_whole(judged, dump_json(comparison.to_dict()))
     parameters = {
@@ -177,26 +187,22 @@ def _compare(order: Order) -> Report:
 
 def _trend(order: Order) -> Report:
     parameters = {"store": public_address(order.store), "scenario": order.scenario, "acknowledged": order.acknowledged}
-    return _run("trend", {**parameters, "baselines": order.baselines, "policy": order.policy}, order)
+    return _run("trend", {**parameters, "baselines": order.baselines, "policy": order.policy_file}, order)
 
 
 def _baseline(order: Order) -> Report:
     runs, notes = choose_runs(
-        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=_alpha(order)
+        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=order.policy.alpha
     )
-    parameters = {"runs": places(runs[-SHOWN:]), "policy": order.policy, "notes": "\n".join(notes) or None}
+    parameters = {"runs": places(runs[-SHOWN:]), "policy": order.policy_file, "notes": "\n".join(notes) or None}
     return _run("baseline", parameters, order)
-
-
-def _alpha(order: Order) -> float:
-    return policy_from(order.policy).alpha
 
 
 def _capacity(order: Order) -> Report:
     runs, _ = choose_runs(
-        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=_alpha(order)
+        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=order.policy.alpha
     )
-    return _run("capacity", {"runs": places(runs[-SHOWN:]), "policy": order.policy}, order)
+    return _run("capacity", {"runs": places(runs[-SHOWN:]), "policy": order.policy_file}, order)
 
 
 _MAKERS: Mapping[str, Callable[[Order], Report]] = {

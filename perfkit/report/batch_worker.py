@@ -16,6 +16,7 @@ from dataclasses import asdict
 
 import psutil
 
+from perfkit.model.codec import decode
 from perfkit.report.batch import Order, make
 
 GRACE_S = 3.0  # for killed kernels to be gone
@@ -30,7 +31,7 @@ def main() -> None:
     threading.Thread(target=_read_orders, args=(waiting, busy), daemon=True).start()
     while line := waiting.get():
         busy.set()
-        entry = make(Order(**json.loads(line)))
+        entry = make(decode(json.loads(line), Order, "report order"))
         busy.clear()
         try:
             answers.write(json.dumps(asdict(entry)) + "\n")

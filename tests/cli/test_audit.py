@@ -35,7 +35,7 @@ def house(tmp_path, monkeypatch, rng):
 
 def audit(house, text='[scenario.api]\nlocustfile = "locustfile.py"\n', **more):
     (house / "perfkit.toml").write_text(text, encoding="utf-8")
-    settings = load_settings()
+    settings = load_settings(house / "perfkit.toml")
     return audit_settings(settings, settings.policy, settings.store, **more)
 
 

@@ -1,10 +1,12 @@
 """perfkit.toml becomes settings, or an error that says which key to look at."""
 
+from pathlib import Path
+
 import pytest
 
 from perfkit import SettingsError
 from perfkit.config.load_spec import parse_duration
-from perfkit.config.settings import BUILT_IN, Scenario, find_settings, load_settings, override
+from perfkit.config.settings import BUILT_IN, Scenario, load_settings, nearest_settings, override
 from perfkit.model.errors import UnsetVariable
 from perfkit.model.load_profile import LoadProfile
 
@@ -76,19 +78,16 @@ def test_built_in_scenarios_are_those_of_the_mission():
     }
 
 
-def test_settings_are_found_in_a_folder_above(settings_file, tmp_path, monkeypatch):
+def test_settings_are_found_in_a_folder_above(settings_file, tmp_path):
     file = settings_file("store = 's3://bucket/runs'")
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
-    monkeypatch.chdir(deep)
-    assert find_settings(deep) == file
-    assert load_settings().store == "s3://bucket/runs"
+    assert nearest_settings(deep).path == file
+    assert nearest_settings(deep).store == "s3://bucket/runs"
 
 
-def test_no_file_means_defaults(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("perfkit.config.settings.find_settings", lambda start: None)
-    settings = load_settings()
+def test_no_file_means_defaults():
+    settings = nearest_settings(Path("/"))
     assert dict(settings.scenarios) == BUILT_IN
     assert settings.store == "data/runs"
 

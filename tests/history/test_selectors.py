@@ -14,6 +14,7 @@ from perfkit import ReadError, RunStore
 from perfkit.analysis.baseline import levels_of
 from perfkit.analysis.compare import replace
 from perfkit.cli import report
+from perfkit.config.settings import Settings
 from perfkit.history.run_names import load_baseline, load_runs
 from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
@@ -241,7 +242,7 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
     for place in (".", "notebooks"):
         monkeypatch.chdir(place)
         after = load_runs("api@last:1")
-        before, said_of = load_baseline("api@last:2", "known already\nand this", candidate=after)
+        before, said_of = load_baseline("api@last:2", "known already\nand this", settings=Settings(), candidate=after)
         assert [one.id for one in (*before, *after)] == beside[-3:]
         assert said_of[:2] == ("known already", "and this")
         assert "is 2 runs: too few" in said_of[2]

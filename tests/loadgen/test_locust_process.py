@@ -245,7 +245,7 @@ def test_a_locustfile_that_cannot_be_used(tmp_path, source, message):
     [
         ("bad.py", b"a = 1\ndef b(:\n", r"bad\.py:2: is not valid Python: .*Correct that line"),
         ("null.py", b"a = 1\0", "is not"),
-        ("missing.py", None, r"there is no such locustfile.*starts from"),
+        ("missing.py", None, r"there is no such locustfile.*leads to /.*missing\.py"),
         ("load.txt", b"", r"only files that end with \.py"),
         ("a,b.py", b"", "comma"),
     ],

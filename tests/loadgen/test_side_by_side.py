@@ -351,7 +351,7 @@ def test_options_that_would_have_no_effect_are_refused(repository, capsys, words
 
 def test_what_cannot_be_served_is_told(repository):
     scenario = Scenario("shop", Path("locustfile.py"))
-    with pytest.raises(SettingsError, match="say how the service starts"), both_targets(scenario, "main"):
+    with pytest.raises(SettingsError, match="say how the service starts"), both_targets(scenario, "main", Path()):
         pass
     with pytest.raises(LoadError, match="no such commit"), checkout("--hard; rm -rf", repository):
         pass

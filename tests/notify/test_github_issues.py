@@ -13,7 +13,7 @@ from worsenings import HOSTILE, alert, trend
 
 from perfkit import compare
 from perfkit.config.policy import Policy
-from perfkit.config.settings import IssueSettings, load_settings
+from perfkit.config.settings import IssueSettings, Settings
 from perfkit.history.incidents import result_of
 from perfkit.history.monitor import watch_timeline
 from perfkit.history.timeline import timeline_of
@@ -40,7 +40,7 @@ def follow(server, tmp_path):
     """Follow results; `waits` are the seconds that were waited."""
 
     def following(*results, **changes):
-        known = replace(load_settings(), delivery=tmp_path / "delivery", issues=IssueSettings(**changes))
+        known = replace(Settings(), delivery=tmp_path / "delivery", issues=IssueSettings(**changes))
         done = []
         for result in results:
             done += follow_issues(result, known, patience=following.patience).done
@@ -446,7 +446,7 @@ def test_the_settings_are_checked_before_anything_is_sent(server, follow, change
 def test_a_plan_needs_no_server(monkeypatch):
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
     monkeypatch.delenv("GITHUB_API_URL", raising=False)
-    calls = planned_calls(trend(alert(40)), load_settings(), repository="octo/shop")
+    calls = planned_calls(trend(alert(40)), Settings(), repository="octo/shop")
     assert [(one["method"], one["path"]) for one in calls] == [("POST", "/repos/octo/shop/issues")]
 
 
@@ -506,7 +506,7 @@ def test_calls_at_the_same_time_leave_one_issue_open(server, tmp_path):
     opened = []
 
     def call(number):
-        known = replace(load_settings(), delivery=tmp_path / str(number), issues=IssueSettings())
+        known = replace(Settings(), delivery=tmp_path / str(number), issues=IssueSettings())
         together.wait(10)
         opened.extend(follow_issues(trend(alert(40)), known, patience=Patience(pause_s=0.0, first_wait_s=0.0)).done)
 

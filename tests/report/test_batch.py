@@ -20,7 +20,7 @@ from nights import nights, said
 from object_store import make_bucket, object_store
 from samples import REPOSITORY, plain_stats, requests, run
 
-from perfkit import RunStore, StoreError, run_from_requests
+from perfkit import Policy, RunStore, StoreError, run_from_requests
 from perfkit.cli.report import exit_code
 from perfkit.history.run_names import load_runs
 from perfkit.model.errors import SettingsError
@@ -36,7 +36,7 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 def ordered(store, folder, **wish):
     places = {"acknowledged": Path("data/acknowledged.json"), "baselines": Path("data/baselines")}
-    return orders_of(str(store), Path(folder), Wish(**wish), policy=None, **places)
+    return orders_of(str(store), Path(folder), Wish(**wish), policy_file=None, policy=Policy(), **places)
 
 
 def keep(store, runs):
