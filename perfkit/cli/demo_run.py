@@ -11,7 +11,7 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, Scenario
 from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.revision import revision_of
-from perfkit.loadgen.run import aimed_at, run_scenario
+from perfkit.loadgen.run import run_scenario, with_demo_addresses
 from perfkit.model.records import Comparison, Run, Verdict
 from perfkit.runs.store import RunStore
 
@@ -74,7 +74,7 @@ def _measure(slower_pct: float, store: RunStore, tell: Callable[[str], None]) ->
         targets = {"baseline": before.addresses, "candidate": after.addresses}
         for number, side in enumerate(ORDER, 1):
             tell(f"run {number} of {len(ORDER)}: {side}, {USERS} users for {SECONDS:.0f} s")
-            run = run_scenario(aimed_at(scenario, targets[side]), store, {"side": side})
+            run = run_scenario(with_demo_addresses(scenario, targets[side]), store, {"side": side})
             sides[side].append(run)
     return sides
 

@@ -24,7 +24,7 @@ from perfkit.report.formatting import clean
 if TYPE_CHECKING:
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Scenario, Settings
-    from perfkit.loadgen.ab_test import Outcome, Plan
+    from perfkit.loadgen.ab_test import ABPlan, ABResult
     from perfkit.loadgen.container import Container
     from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.locust_process import Progress
@@ -288,7 +288,7 @@ def run(
     _tell_unknown_revision(revision, compare_with)
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
-        outcome = _side_by_side(
+        outcome = _ab_test(
             chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels), container
         )
         return _tell_outcome(outcome, result)
@@ -338,21 +338,23 @@ def _refuse(options: dict[str, object], why: str) -> None:
 
 def _container(engine: str | None, image: str | None, build_args: tuple[str, ...]) -> Container:
     """The container to run in; what takes long is told."""
-    from perfkit.loadgen.container import ContainerWish, provide_container
+    from perfkit.loadgen.container import ContainerOptions, prepare_container
 
     bad = next((text for text in build_args if not text.partition("=")[0] or "=" not in text), None)
     if bad is not None:
         raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--build-arg")
     if image is not None and build_args:
         raise click.UsageError("--build-arg is for the image that perfkit builds, and has no effect with --image")
-    container = provide_container(ContainerWish(engine, image, build_args), partial(click.echo, err=True))
+    container = prepare_container(ContainerOptions(engine, image, build_args), partial(click.echo, err=True))
     return replace(container, tree=Path.cwd())
 
 
-def plan_of(pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool) -> Plan:
+def plan_of(
+    pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool
+) -> ABPlan:
     """How long to go on comparing two sides, from options."""
     from perfkit.config.load_spec import parse_duration
-    from perfkit.loadgen.ab_test import MOST_PAIRS, Plan
+    from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan
 
     if max_runs is not None and not until_settled:
         raise click.UsageError("--max-runs belongs to --until-settled; --pairs says how many runs there are")
@@ -361,30 +363,30 @@ def plan_of(pairs: int | None, until_settled: bool, max_runs: int | None, max_ti
         longest = parse_duration(max_time, "--max-time") if max_time else None
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    return Plan(most, until_settled, longest, confirm)
+    return ABPlan(most, until_settled, longest, confirm)
 
 
-def _side_by_side(
+def _ab_test(
     chosen: list[Scenario],
     other: str,
-    plan: Plan,
+    plan: ABPlan,
     known: Settings,
     policy: Path | None,
     store: str,
     labels: dict[str, str],
     container: Container | None,
-) -> Outcome:
+) -> ABResult:
     """Measure both sides alternately."""
-    from perfkit.loadgen.ab_test import SideBySide, both_targets
+    from perfkit.loadgen.ab_test import ABTest, ab_targets
     from perfkit.loadgen.run import run_scenario
 
     if len(chosen) != 1:
         raise click.UsageError("--compare-with takes one scenario")
     rules = known.policy_of(policy)
-    with both_targets(chosen[0], other, Path.cwd()) as targets:
+    with ab_targets(chosen[0], other, Path.cwd()) as targets:
         tell = partial(click.echo, err=True)
         run_one = partial(run_scenario, container=container)
-        outcome = SideBySide(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
+        outcome = ABTest(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
     return replace(outcome, comparison=_with_open_regressions(outcome.comparison, store, known, rules))
 
 
@@ -400,7 +402,7 @@ def _with_open_regressions(comparison: Comparison, store: str, known: Settings, 
     return comparison.with_warnings(notes)
 
 
-def _tell_outcome(outcome: Outcome, result: Path | None) -> int:
+def _tell_outcome(outcome: ABResult, result: Path | None) -> int:
     """Print the comparison, keep it where that is asked for, and judge."""
     from perfkit.cli.compare import exit_code, print_text
 

@@ -39,7 +39,7 @@ from typing import Any
 from perfkit.config.settings import BUILT_IN, Scenario
 from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.revision import revision_of
-from perfkit.loadgen.run import aimed_at, run_scenario
+from perfkit.loadgen.run import run_scenario, with_demo_addresses
 from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
 from perfkit.model.codec import read_json
 from perfkit.model.errors import LoadStopped
@@ -90,7 +90,7 @@ def measure(load: Load, store: str, tell: Tell) -> Sides:
             turn, place = divmod(number, len(ROUND))
             name = (ROUND if turn % 2 == 0 else ROUND[::-1])[place]
             tell(f"run {number + 1} of {load.rounds * len(ROUND)}: {name} build, {USERS} users for {SECONDS:g} s")
-            run = run_scenario(aimed_at(build, addresses[name]), RunStore(store), {"build": name})
+            run = run_scenario(with_demo_addresses(build, addresses[name]), RunStore(store), {"build": name})
             stopped = next((check for check in run.validity.problems if check.name == "interrupted"), None)
             if stopped is not None:
                 raise LoadStopped(f"the self-test was {stopped.value}; nothing is said of the gate")

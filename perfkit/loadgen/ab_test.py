@@ -32,7 +32,7 @@ from perfkit.config.settings import Scenario
 from perfkit.loadgen.locust_command import free_port
 from perfkit.loadgen.locust_process import Progress
 from perfkit.loadgen.revision import revision_of, revision_of_ref
-from perfkit.loadgen.run import run_scenario, was_stopped
+from perfkit.loadgen.run import run_scenario, stopped_by_user
 from perfkit.model.errors import LoadError, LoadStopped, NotComparable, SettingsError
 from perfkit.model.records import Comparison, Run, Verdict
 from perfkit.runs.git import Git, GitError
@@ -72,7 +72,7 @@ def command_words(command: str, what: str) -> list[str]:
 
 
 @contextmanager
-def served(command: str, folder: Path) -> Iterator[str]:
+def running_service(command: str, folder: Path) -> Iterator[str]:
     """Start a service in a folder and yield its address once it takes connections.
 
     Parameters
@@ -149,11 +149,11 @@ FIRST_LOOK = 3  # pairs: two tell next to nothing of their own scatter
 LOOK_FACTOR = 1.35  # each look has so many times the pairs of the one before
 MOST_PAIRS = 32  # where nobody says how many
 ALARMS = "alarms.jsonl"
-Tell = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ABPlan:
     """How long to go on.
 
     Parameters
@@ -206,7 +206,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ABResult:
     """What was found, and why no more was measured."""
 
     comparison: Comparison
@@ -215,7 +215,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class SideBySide:
+class ABTest:
     """Runs pairs of a scenario and compares them.
 
     ``targets`` maps ``baseline`` and ``candidate`` to the scenario that measures that side.
@@ -224,14 +224,14 @@ class SideBySide:
     targets: dict[str, Scenario]
     store: str
     policy: Policy
-    plan: Plan
-    tell: Tell
+    plan: ABPlan
+    tell: OnMessage
     labels: dict[str, str] = field(default_factory=dict)
     on_progress: Callable[[Scenario, Progress], None] | None = None
     run_one: Callable[..., Run] = run_scenario
     _longest_s: float = 0.0
 
-    def decide(self) -> Outcome:
+    def decide(self) -> ABResult:
         """Measure and compare as planned.
 
         Raises
@@ -259,9 +259,9 @@ class SideBySide:
             return replace(second, why=f"confirmed by a second comparison; {second.why}")
         text = "An alarm of a first comparison was not confirmed by a second one with fresh runs."
         cleared = replace(second.comparison, warnings=(text, *second.comparison.warnings))
-        return Outcome(cleared, f"an alarm was cleared; {second.why}", outcome.comparison)
+        return ABResult(cleared, f"an alarm was cleared; {second.why}", outcome.comparison)
 
-    def _look(self, round_: int, give_up: float | None) -> Outcome:
+    def _look(self, round_: int, give_up: float | None) -> ABResult:
         """Measure until the verdict is settled, the pairs are made or the time is over, on the monotonic clock."""
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
         looks, policy = self.plan.looks, self.plan.policy_per_look(self.policy)
@@ -274,19 +274,19 @@ class SideBySide:
                 continue
             comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
             if comparison.verdict is Verdict.INVALID:  # a bad run stays: no further one would mend that
-                return Outcome(comparison, f"stopped after {_pairs(pair)}: the comparison is invalid")
+                return ABResult(comparison, f"stopped after {_pairs(pair)}: the comparison is invalid")
             if pair not in looks:
                 continue
             if comparison.verdict is not Verdict.INCONCLUSIVE:
-                return Outcome(comparison, f"settled after {_pairs(pair)}")
+                return ABResult(comparison, f"settled after {_pairs(pair)}")
             if pair == looks[-1]:
-                return Outcome(comparison, f"all planned runs were made after {_pairs(pair)}")
+                return ABResult(comparison, f"all planned runs were made after {_pairs(pair)}")
             self.tell(f"after {_pairs(pair)}: inconclusive")
         raise AssertionError("the last look ends the loop")
 
-    def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> Outcome:
+    def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> ABResult:
         comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
-        return Outcome(comparison, f"the time was spent after {_pairs(len(runs['baseline']))}")
+        return ABResult(comparison, f"the time was spent after {_pairs(len(runs['baseline']))}")
 
     def _is_late(self, give_up: float | None) -> bool:
         """Whether a further pair would end too late, judged by the longest so far."""
@@ -303,7 +303,7 @@ class SideBySide:
             run = self.run_one(scenario, RunStore(self.store), labels, report)
             interrupted = next((check for check in run.validity.problems if check.name == "interrupted"), None)
             if interrupted is not None:
-                kind = LoadStopped if was_stopped(run) else NotComparable
+                kind = LoadStopped if stopped_by_user(run) else NotComparable
                 raise kind(
                     f"run {run.id} was interrupted: {interrupted.value}. The runs made until then are kept in "
                     f"{RunStore(self.store).url}"
@@ -332,7 +332,7 @@ def _pairs(count: int) -> str:
 
 
 @contextmanager
-def both_targets(scenario: Scenario, other: str, folder: Path) -> Iterator[dict[str, Scenario]]:
+def ab_targets(scenario: Scenario, other: str, folder: Path) -> Iterator[dict[str, Scenario]]:
     """The scenario aimed at either side.
 
     Parameters
@@ -355,8 +355,8 @@ def both_targets(scenario: Scenario, other: str, folder: Path) -> Iterator[dict[
         )
     with ExitStack() as stack:
         tree = stack.enter_context(checkout(other, folder))
-        before = stack.enter_context(served(scenario.serve, tree))
-        after = stack.enter_context(served(scenario.serve, folder))
+        before = stack.enter_context(running_service(scenario.serve, tree))
+        after = stack.enter_context(running_service(scenario.serve, folder))
         built = {"baseline": revision_of_ref(tree, other), "candidate": revision_of(folder)}
         hosts = {"baseline": before, "candidate": after}
         yield {side: replace(scenario, host=hosts[side], revision=built[side].to_dict()) for side in SIDES}

@@ -30,7 +30,7 @@ from typing import Any
 
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.ab_test import Outcome, Plan, SideBySide, Tell, checkout, command_words, served
+from perfkit.loadgen.ab_test import ABPlan, ABResult, ABTest, OnMessage, checkout, command_words, running_service
 from perfkit.loadgen.run import run_scenario
 from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError
 from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
@@ -157,7 +157,7 @@ class Order:
     scenario: Scenario
     serve: str
     build: str | None
-    plan: Plan
+    plan: ABPlan
     policy: Policy
     store: str
     log_path: Path
@@ -252,7 +252,7 @@ class _Broken(LoadError):
     """This commit cannot be built or served."""
 
 
-def judge_commit(order: Order, commit: str, tell: Tell) -> Step:
+def judge_commit(order: Order, commit: str, tell: OnMessage) -> Step:
     """Compare a commit with the good one and keep what was found in the log.
 
     Without a question the two ends are compared under the whole policy, and the clearest regression becomes it.
@@ -272,7 +272,7 @@ def judge_commit(order: Order, commit: str, tell: Tell) -> Step:
     return step
 
 
-def run_step(file: Path, tree: Path, tell: Tell) -> int:
+def run_step(file: Path, tree: Path, tell: OnMessage) -> int:
     """A step as `git bisect run` asks for it, in the tree of the bisection; returns the exit code that git expects."""
     try:
         order: Order = pickle.loads(file.read_bytes())  # written by `search` into a folder of its own
@@ -288,7 +288,7 @@ def _known(order: Order, commit: str) -> Step | None:
     return step if step is not None and step.is_final else None
 
 
-def _measured(order: Order, commit: str, tell: Tell) -> Step:
+def _measured(order: Order, commit: str, tell: OnMessage) -> Step:
     try:
         with checkout(commit, order.repository) as tree:
             build(order.build, tree)
@@ -299,15 +299,15 @@ def _measured(order: Order, commit: str, tell: Tell) -> Step:
         return Step(commit, "skip", str(error), is_final=False)
 
 
-def _compared(order: Order, commit: str, tree: Path, tell: Tell) -> Outcome:
+def _compared(order: Order, commit: str, tree: Path, tell: OnMessage) -> ABResult:
     policy = order.question.policy(order.policy) if order.question is not None else order.policy
-    with served(order.serve, order.good_tree or tree) as before, served(order.serve, tree) as after:
+    with running_service(order.serve, order.good_tree or tree) as before, running_service(order.serve, tree) as after:
         targets = {
             "baseline": replace(order.scenario, host=before, revision={"commit": order.good, "dirty": "no"}),
             "candidate": replace(order.scenario, host=after, revision={"commit": commit, "dirty": "no"}),
         }
         labels = {"bisect": f"{order.good[:9]}..{order.bad[:9]}", "bisect_commit": commit}
-        return SideBySide(targets, order.store, policy, order.plan, tell, labels, run_one=_run_one).decide()
+        return ABTest(targets, order.store, policy, order.plan, tell, labels, run_one=_run_one).decide()
 
 
 def _run_one(scenario: Scenario, store: RunStore, labels: Mapping[str, str], report: Any) -> Run:
@@ -321,7 +321,7 @@ def _run_one(scenario: Scenario, store: RunStore, labels: Mapping[str, str], rep
     return run
 
 
-def _judged(order: Order, commit: str, outcome: Outcome) -> Step:
+def _judged(order: Order, commit: str, outcome: ABResult) -> Step:
     comparison = outcome.comparison
     question = order.question or question_of(comparison.findings)
     finding = _finding(comparison, question.service, question.metric) if question is not None else None
@@ -455,7 +455,7 @@ def outlook(order: Order) -> Outlook:
     return Outlook(count, 1 + math.ceil(math.log2(max(count, 1))), len(order.log.steps()))
 
 
-def search(order: Order, tell: Tell) -> Result:
+def search(order: Order, tell: OnMessage) -> Result:
     """Find the first bad commit between a good and a bad one.
 
     The working tree of the user is not touched: commits are checked out and built in temporary folders.  Nothing of

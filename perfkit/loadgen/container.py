@@ -197,7 +197,7 @@ def container_name(folder: Path) -> str:
     return "perfkit-" + hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
 
 
-def start_contained(
+def start_container(
     container: Container, command: LocustCommand, log_fd: int, progress_fd: int
 ) -> subprocess.Popen[bytes]:
     """Start Locust in a container; whoever calls also calls `remove_container`, whatever happens."""
@@ -235,7 +235,7 @@ def remove_container(container: Container, command: LocustCommand, process: subp
     )
 
 
-def inside_facts(container: Container, folder: Path) -> dict[str, Any]:
+def container_facts(container: Container, folder: Path) -> dict[str, Any]:
     """Environment and versions of the container of a run, as fields of `Run`; empty when it did not come that far."""
     try:
         facts: dict[str, Any] = json.loads((folder / "source" / FACTS).read_text(encoding="utf-8"))
@@ -246,7 +246,7 @@ def inside_facts(container: Container, folder: Path) -> dict[str, Any]:
     return {"environment": environment, "versions": versions, "tool": f"locust {versions['locust']}"}
 
 
-def explain(container: Container, log: Path, returncode: int, said: str) -> str | None:
+def startup_failure(container: Container, log: Path, returncode: int, said: str) -> str | None:
     """Say why a container ended before Locust began; None when it was Locust that ended."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     mine = next((line.removeprefix("perfkit: ") for line in lines if line.startswith("perfkit: ")), None)
@@ -306,7 +306,7 @@ _NAME = re.compile(r"[A-Za-z0-9][^\s]*")
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerWish:
+class ContainerOptions:
     """In what a load test shall run; ``None`` is perfkit's own choice.
 
     Parameters
@@ -324,7 +324,7 @@ class ContainerWish:
     build_arguments: tuple[str, ...] = ()
 
 
-def provide_container(wish: ContainerWish, on_note: Callable[[str], None] | None = None) -> Container:
+def prepare_container(wish: ContainerOptions, on_note: Callable[[str], None] | None = None) -> Container:
     """Find the engine and see to it that it has the image.
 
     Parameters

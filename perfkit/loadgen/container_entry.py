@@ -21,13 +21,13 @@ from typing import Any
 
 from perfkit.loadgen import environment
 from perfkit.loadgen.container import FACTS, RESULTS
-from perfkit.loadgen.locust_command import ORDERLY_END_S, RECORDER, without_early
+from perfkit.loadgen.locust_command import ORDERLY_END_S, RECORDER, without_locust_settings
 
 
 def main() -> int:
     """Run Locust as ordered and return its exit code, 128 + N if a signal N ended it."""
     order = _read_order()
-    facts = {"environment": environment.environment(), "versions": environment.versions()}
+    facts = {"environment": environment.environment_fingerprint(), "versions": environment.versions()}
     try:
         folder = Path(RESULTS) / "source"
         folder.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def _locust(order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "locust", "-f", files, *order["options"]],
         stdin=subprocess.DEVNULL,
         stdout=2,
-        env={**without_early(os.environ), **order["environment"], "PERFKIT_PROGRESS_FD": str(progress)},
+        env={**without_locust_settings(os.environ), **order["environment"], "PERFKIT_PROGRESS_FD": str(progress)},
         pass_fds=(progress,),
         start_new_session=True,
     )

@@ -111,7 +111,7 @@ _RANGES = {
 }
 
 
-def draws(model: ServiceModel, change: Change, seed: int | None) -> Iterator[tuple[float, bool]]:
+def draw_requests(model: ServiceModel, change: Change, seed: int | None) -> Iterator[tuple[float, bool]]:
     """Service time in seconds and whether the answer is an error, request by request, without end."""
     times, tails, errors = (random.Random(None if seed is None else f"{seed} {model.name} {of}") for of in range(3))
     median_s = model.median_ms / 1000 * (1 + change.slower_pct / 100)
@@ -122,7 +122,7 @@ def draws(model: ServiceModel, change: Change, seed: int | None) -> Iterator[tup
         yield seconds, 100 * errors.random() < error_rate_pct
 
 
-def finish(begin: float, seconds: float, stall_from: float, stall_to: float) -> float:
+def completion_time(begin: float, seconds: float, stall_from: float, stall_to: float) -> float:
     """When work of so many seconds is done that begins at `begin` and stands still during the stall."""
     if begin + seconds <= stall_from or begin >= stall_to:
         return begin + seconds
@@ -309,7 +309,7 @@ def _application(model: ServiceModel, change: Change, seed: int | None, started:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    luck = draws(model, change, seed)
+    luck = draw_requests(model, change, seed)
     workers = asyncio.Semaphore(model.workers)
     stall_from = started + change.stall_at_s
     content = {status: _body(model.name, status) for status in (200, 500)}
@@ -318,7 +318,7 @@ def _application(model: ServiceModel, change: Change, seed: int | None, started:
         seconds, failed = next(luck)
         async with workers:
             begin = time.monotonic()
-            end = finish(begin, seconds, stall_from, stall_from + change.stall_s)
+            end = completion_time(begin, seconds, stall_from, stall_from + change.stall_s)
             await asyncio.sleep(end - begin - TIMER_LATENESS_S)
         status = 500 if failed else 200
         return Response(content[status], status, media_type="application/json")

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 
-def environment() -> dict[str, str]:
+def environment_fingerprint() -> dict[str, str]:
     """The facts of this machine that make runs comparable: no name, no address, nothing secret."""
     return {
         "cpu": _cpu_model(),

@@ -34,12 +34,12 @@ EARLY = (
 IGNORED: dict[str, None] = {}  # what was set and had no effect, in this process
 
 
-def without_early(environment: Mapping[str, str]) -> dict[str, str]:
+def without_locust_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of this process for one of Locust."""
     return {name: value for name, value in environment.items() if name not in EARLY}
 
 
-def ignored_early(environment: Mapping[str, str]) -> tuple[str, ...]:
+def ignored_locust_settings(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The variables that `without_early` takes out."""
     return tuple(name for name in EARLY if environment.get(name))
 
@@ -191,7 +191,7 @@ class LocustCommand:
             own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
         if self.host is not None:
             own["LOCUST_HOST"] = self.host
-        return {**without_early(self.environment), **own}
+        return {**without_locust_settings(self.environment), **own}
 
 
 def free_port() -> int:

@@ -37,9 +37,14 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from perfkit.config.load_spec import parse_duration
-from perfkit.loadgen.container import explain, remove_container, start_contained
-from perfkit.loadgen.locust_command import ORDERLY_END_S, LocustCommand, ignored_early, without_early
-from perfkit.loadgen.masked_output import MaskedOutput
+from perfkit.loadgen.container import remove_container, start_container, startup_failure
+from perfkit.loadgen.locust_command import (
+    ORDERLY_END_S,
+    LocustCommand,
+    ignored_locust_settings,
+    without_locust_settings,
+)
+from perfkit.loadgen.redacted_output import RedactedOutput
 from perfkit.model.errors import LoadError, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.redaction import public_url, redact
 
@@ -192,7 +197,7 @@ _METRICS: dict[str, Callable[[AbortRule, Progress], float | None]] = {
 }
 
 
-def parse_abort(text: str) -> AbortRule:
+def parse_abort_rule(text: str) -> AbortRule:
     """A rule as people write it; without ``for`` it must hold for 10 s.  ``SettingsError`` says what is wrong."""
     match = _CONDITION.match(text)
     if match is None:
@@ -293,7 +298,7 @@ def run_locust(
         stop.by_user,
         None if interrupted else _early_end(command, returncode, last),
         last.get("users_at_end"),
-        (*ignored_early({**os.environ, **command.environment}), *last.get("ignored_settings", ())),
+        (*ignored_locust_settings({**os.environ, **command.environment}), *last.get("ignored_settings", ())),
     )
 
 
@@ -350,7 +355,7 @@ def _signals_forwarded() -> Iterator[_Stop]:
 
 
 @contextmanager
-def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int, MaskedOutput]]:
+def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int, RedactedOutput]]:
     """Start Locust; yield the process, the reading end of its progress pipe and its log; leave no process behind."""
     reading, writing = os.pipe()
     try:
@@ -375,11 +380,11 @@ def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.P
         os.close(reading)
 
 
-def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[bytes], MaskedOutput]:
+def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[bytes], RedactedOutput]:
     try:
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("wb") as log:
-            output = MaskedOutput(log)
+            output = RedactedOutput(log)
     except OSError as error:
         raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
     with ExitStack() as without_locust:
@@ -396,8 +401,8 @@ def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[b
 def _process(command: LocustCommand, output_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
     """Locust itself, or the client of the container that it runs in."""
     if command.container is not None:
-        return start_contained(command.container, command, output_fd, progress_fd)
-    environment = {**without_early(os.environ), **command.own_environment()}
+        return start_container(command.container, command, output_fd, progress_fd)
+    environment = {**without_locust_settings(os.environ), **command.own_environment()}
     return subprocess.Popen(
         command.argv(),
         stdin=subprocess.DEVNULL,
@@ -505,7 +510,7 @@ def _failure(command: LocustCommand, returncode: int, said: str) -> PerfkitError
 def _explain(command: LocustCommand, returncode: int, said: str) -> str:
     """Say why Locust ended before it made any load."""
     if command.container is not None:
-        reason = explain(command.container, command.log, returncode, said)
+        reason = startup_failure(command.container, command.log, returncode, said)
         if reason is not None:
             return reason
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")] or ["it said nothing"]

@@ -55,7 +55,7 @@ READY_TIMEOUT_S = 10.0  # for the first users to be started; their logins may ta
 
 
 @dataclass(slots=True)
-class Turn:
+class Arrival:
     """One arrival: when it was due, and what to add to the monotonic clock for the time of day."""
 
     due_s: float
@@ -141,14 +141,14 @@ class Arrivals:
         finally:
             self._growing = False
 
-    def take_turn(self, user: Any) -> Turn:
+    def next_arrival(self, user: Any) -> Arrival:
         """Block until an arrival is there for this user; ``StopUser`` when it is to stop."""
         due = self._next_due(user)
         now = time.monotonic()
         self.started += 1
         self.late += now - due > LATE_S
         self.in_flight += 1
-        return Turn(due, time.time() - now)
+        return Arrival(due, time.time() - now)
 
     def _next_due(self, user: Any) -> float:
         if user._state == LOCUST_STATE_STOPPING:
@@ -170,14 +170,14 @@ class Arrivals:
         user._state = LOCUST_STATE_RUNNING
         return due
 
-    def end_turn(self) -> None:
+    def end_arrival(self) -> None:
         """A task has ended, well or not."""
         self.in_flight -= 1
 
 
-def current_turn() -> Turn | None:
+def current_arrival() -> Arrival | None:
     """The arrival that the running greenlet works for."""
-    return getattr(gevent.getcurrent(), "perfkit_turn", None)
+    return getattr(gevent.getcurrent(), "perfkit_arrival", None)
 
 
 def gate_tasks(arrivals: Arrivals) -> None:
@@ -193,12 +193,12 @@ def _gated(arrivals: Arrivals, original: Callable[[Any], None]) -> Callable[[Any
             original(self)
             return
         here = gevent.getcurrent()
-        here.perfkit_turn = arrivals.take_turn(self.user)
+        here.perfkit_arrival = arrivals.next_arrival(self.user)
         try:
             original(self)
         finally:
-            here.perfkit_turn = None
-            arrivals.end_turn()
+            here.perfkit_arrival = None
+            arrivals.end_arrival()
 
     return execute_next_task
 
@@ -207,7 +207,7 @@ def _wait_within_tasks(original: Callable[[Any], None]) -> Callable[[Any], None]
     """What a task waits for itself is its own affair; between tasks the schedule says when to go on."""
 
     def wait(self: Any) -> None:
-        if current_turn() is not None:
+        if current_arrival() is not None:
             original(self)
         elif self.user._state == LOCUST_STATE_STOPPING:
             raise StopUser

@@ -135,7 +135,7 @@ class FileSink:
         self._stream.close()
 
 
-class ShippedSink:
+class MasterSink:
     """A worker's: gathers until the second is over, then sends; `arrivals` of the open model are told too."""
 
     def __init__(self, runner: Any, arrivals: Any, script: ScriptCounter) -> None:
@@ -173,7 +173,7 @@ class ShippedSink:
         self._runner.send_message(MESSAGE, message)
 
 
-class Gatherer:
+class ResultCollector:
     """The master's: takes what workers send, and knows which of them have told their end.
 
     Parameters
@@ -198,7 +198,7 @@ class Gatherer:
         self._take, self._table, self._on_error = take, table, on_error
         self._tables: dict[str, FileIO] = {}
         self._ended: dict[str, bool] = {}
-        self._told: dict[str, dict[str, Any]] = {}  # of the arrivals, per worker
+        self._latest: dict[str, dict[str, Any]] = {}  # of the arrivals, per worker
         runner.register_message(MESSAGE, self.on_message)
 
     def on_message(self, msg: Any, **_: object) -> None:
@@ -213,10 +213,10 @@ class Gatherer:
         except OSError as error:
             self._on_error(error)
         self._ended[name] |= msg.data["is_last"]
-        self._told[name] = msg.data
+        self._latest[name] = msg.data
 
     @property
-    def unheard(self) -> tuple[str, ...]:
+    def pending_workers(self) -> tuple[str, ...]:
         """Workers that were heard of and have not told their end."""
         return tuple(sorted(name for name, ended in self._ended.items() if not ended))
 
@@ -227,12 +227,14 @@ class Gatherer:
 
     def arrivals(self) -> tuple[int, int]:
         """Late ones so far, and tasks that are under way or wait for a user, over all workers."""
-        told = self._told.values()
-        return sum(one.get("late", 0) for one in told), sum(one.get("in_flight", 0) for one in told)
+        messages = self._latest.values()
+        return sum(message.get("late", 0) for message in messages), sum(
+            message.get("in_flight", 0) for message in messages
+        )
 
     def script_errors(self) -> list[ScriptErrors]:
         """What went wrong so far in the load script, of each worker."""
-        return [from_plain(one["script"]) for one in self._told.values() if "script" in one]
+        return [from_plain(one["script"]) for one in self._latest.values() if "script" in one]
 
     def skipped(self) -> int:
         """Requests without a usable response time so far, over all workers."""
@@ -240,7 +242,7 @@ class Gatherer:
 
     def is_over(self, missing: int) -> bool:
         """Whether every worker that is still there has admitted its last arrival."""
-        over = [one["is_over"] for one in self._told.values() if "is_over" in one]
+        over = [one["is_over"] for one in self._latest.values() if "is_over" in one]
         return bool(over) and sum(over) >= len(over) - missing
 
     def _write_row(self, name: str, row: bytes) -> None:
@@ -253,7 +255,7 @@ class Gatherer:
 
     _header = b""
 
-    def with_header(self, cells: tuple[object, ...]) -> Gatherer:
+    def with_header(self, cells: tuple[object, ...]) -> ResultCollector:
         """Set the first line of the workers' tables."""
         self._header = _line(cells)
         return self
@@ -269,7 +271,7 @@ if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
-LAST_WORDS_S = 2.0  # what a process sent before it ended is read within this time
+FINAL_FLUSH_S = 2.0  # what a process sent before it ended is read within this time
 WORKERS_END_S = 10.0  # beyond the stop timeout, for the last requests of the workers to come in
 LAG_EVERY_S = 0.05  # how often it is looked how late the event loop is
 DRAIN_S = 10.0  # for tasks in flight when the last arrival has been admitted
@@ -294,7 +296,7 @@ COLUMNS = (
 ABANDONED_EXIT_S = 4.0  # a user's code can refuse to be stopped; nobody is left who would kill it
 
 
-class LoopLag:
+class EventLoopLag:
     """How late the event loop is: users that wait for an answer learn of it that much later."""
 
     def __init__(self) -> None:
@@ -321,7 +323,7 @@ class Recorder:
     """Writes what is buffered once a second, tells the parent, and stops the run when either is no longer possible."""
 
     def __init__(self, environment: Any) -> None:
-        self.environment, self.meter, self.lag, self.problem = environment, Meter(), LoopLag(), ""
+        self.environment, self.meter, self.lag, self.problem = environment, Meter(), EventLoopLag(), ""
         self.is_quitting = self.is_interrupted = self.has_begun = self.has_ended = False
         self.has_own_shape = environment.shape_class is not None
         self.has_shape_ended = False  # the user's own, by itself
@@ -335,10 +337,10 @@ class Recorder:
         self.is_worker = isinstance(environment.runner, WorkerRunner)
         self.progress_fd = None if self.is_worker else _progress_fd()
         self.started = time.monotonic()
-        self.gatherer: Gatherer | None = None
+        self.collector: ResultCollector | None = None
         self.workers: LocalWorkers | None = None
         try:
-            shipped = ShippedSink(environment.runner, self.arrivals, SCRIPT) if self.is_worker else None
+            shipped = MasterSink(environment.runner, self.arrivals, SCRIPT) if self.is_worker else None
             self.shipped, self.sink = shipped, shipped or self._open_files()
         except OSError as error:
             self.report(problem=str(error))
@@ -362,7 +364,7 @@ class Recorder:
         sink.write_row(COLUMNS)
         if self.is_master:
             runner, options = self.environment.runner, self.environment.parsed_options
-            self.gatherer = Gatherer(runner, self.take, table, self.fail).with_header(COLUMNS)
+            self.collector = ResultCollector(runner, self.take, table, self.fail).with_header(COLUMNS)
             runner.quit = self._quit_of_a_master(runner.quit)
             runner.master_bind_port = runner.server.port  # it was bound to a free one, and may be bound anew
             if count := int(os.environ.get("PERFKIT_LOCAL_WORKERS", "0")):
@@ -374,31 +376,31 @@ class Recorder:
     def _quit_of_a_master(self, original: Any) -> Any:
         """Locust's own tells its workers to quit and goes; this one waits for their last requests."""
 
-        def quit_when_all_is_told() -> None:
+        def quit_after_final_flush() -> None:
             runner = self.environment.runner
             self.note_end()
             if self.has_begun and not self.problem:
                 for client in runner.clients.all:
                     runner.server.send_to_client(Message("quit", None, client.id))
-                self._await_last_words(time.monotonic() + runner.environment.stop_timeout + WORKERS_END_S)
+                self._await_final_flush(time.monotonic() + runner.environment.stop_timeout + WORKERS_END_S)
             original()
 
-        return quit_when_all_is_told
+        return quit_after_final_flush
 
-    def _await_last_words(self, give_up: float) -> None:
+    def _await_final_flush(self, give_up: float) -> None:
         """Until every worker has told its end; those that are gone may still have something on its way."""
         heard = time.monotonic()
-        while self.gatherer is not None and self.gatherer.unheard and (now := time.monotonic()) < give_up:
-            if len(self.gatherer.unheard) > self._missing():
+        while self.collector is not None and self.collector.pending_workers and (now := time.monotonic()) < give_up:
+            if len(self.collector.pending_workers) > self._missing():
                 heard = now
-            elif now - heard > LAST_WORDS_S:
+            elif now - heard > FINAL_FLUSH_S:
                 return
             gevent.sleep(LAG_EVERY_S)
 
     def _missing(self) -> int:
         """How many workers are gone without having told their end, as far as is known yet."""
         gone = max(len(self.environment.runner.clients.missing), self.workers.dead if self.workers else 0)
-        return max(gone - (self.gatherer.ended if self.gatherer is not None else 0), 0)
+        return max(gone - (self.collector.ended if self.collector is not None else 0), 0)
 
     def run(self) -> None:
         """Tick once a second, as long as Locust lives."""
@@ -420,7 +422,7 @@ class Recorder:
                 self.fail(error)
         self._watch_users()
         self.report()
-        if self.gatherer is not None and self.gatherer.is_over(self._missing()) and not self.is_quitting:
+        if self.collector is not None and self.collector.is_over(self._missing()) and not self.is_quitting:
             gevent.spawn(self._end_of_arrivals)
         if self.workers is not None and not self.has_begun and self.workers.dead:
             self.workers.end()
@@ -428,7 +430,7 @@ class Recorder:
 
     def script_errors(self) -> ScriptErrors:
         """Of this process, and of its workers."""
-        return merged([SCRIPT.snapshot(), *(self.gatherer.script_errors() if self.gatherer is not None else ())])
+        return merged([SCRIPT.snapshot(), *(self.collector.script_errors() if self.collector is not None else ())])
 
     def _write_script_errors(self) -> None:
         """When there is something new to tell; how many tasks there were is brought up to date at the end."""
@@ -537,7 +539,7 @@ class Recorder:
     def figures(self) -> dict[str, object]:
         """Return one line of progress."""
         requests, failures = self.totals()
-        late, in_flight = self.gatherer.arrivals() if self.gatherer else (0, 0)
+        late, in_flight = self.collector.arrivals() if self.collector else (0, 0)
         if self.arrivals is not None:
             late, in_flight = self.arrivals.late, self.arrivals.in_flight + self.arrivals.waiting
         return {
@@ -546,7 +548,7 @@ class Recorder:
             "users": self.users(),
             "requests": requests,
             "failures": failures,
-            "skipped": BUFFER.skipped + (self.gatherer.skipped() if self.gatherer is not None else 0),
+            "skipped": BUFFER.skipped + (self.collector.skipped() if self.collector is not None else 0),
             "rps": self.meter.rps(),
             "p95_latency_ms": self.meter.p95_latency_ms(),
             "cpu_pct": self.meter.cpu_pct,
@@ -616,7 +618,7 @@ class Recorder:
                 self.sink.close()
         if self.workers is not None:
             self.workers.end()
-        lost = self.gatherer.unheard if self.gatherer is not None else ()
+        lost = self.collector.pending_workers if self.collector is not None else ()
         self.report(
             exit_code=exit_code,
             interrupted=self.is_interrupted,
@@ -640,13 +642,13 @@ def _follow_profile(environment: Any) -> Any:
         environment.shape_class = ProfileShape(profile)
         environment.shape_class.runner = environment.runner
         return None
-    from perfkit.loadgen.open_model import Arrivals, current_turn, gate_tasks
+    from perfkit.loadgen.open_model import Arrivals, current_arrival, gate_tasks
 
     if isinstance(environment.runner, MasterRunner):  # it has no users
         return None
     arrivals = Arrivals(profile, environment)
     gate_tasks(arrivals)
-    BUFFER.turn_of = current_turn
+    BUFFER.arrival_of = current_arrival
     return arrivals
 
 

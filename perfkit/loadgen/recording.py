@@ -98,7 +98,7 @@ class RequestBuffer:
         self.on_full: Callable[[], None] = lambda: None
         self.on_skipped: Callable[[object, str], None] = lambda *_: None
         self.on_failure: Callable[[], None] = lambda: None
-        self.turn_of: Callable[[], Any] | None = None  # the arrival that is worked for, in the open model
+        self.arrival_of: Callable[[], Any] | None = None  # the arrival that is worked for, in the open model
 
     def on_request(
         self,
@@ -123,9 +123,9 @@ class RequestBuffer:
             # Locust, too, asks whether the exception is true, not whether it is None
             error = self.errors[error_kind(exception, response)] if exception else -1
             self.sizes.append(-1 if response_length is None else response_length)
-            turn = self.turn_of() if self.turn_of is not None else None
-            if turn is not None and turn.is_first:
-                turn.is_first, due = False, turn.due_s + turn.clock_offset_s
+            arrival = self.arrival_of() if self.arrival_of is not None else None
+            if arrival is not None and arrival.is_first:
+                arrival.is_first, due = False, arrival.due_s + arrival.clock_offset_s
                 self.service_times.append(response_time)
                 self.times.append(response_time + 1e3 * max(start_time - due, 0.0))
                 self.starts.append(min(due, start_time))

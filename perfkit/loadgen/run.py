@@ -30,12 +30,12 @@ from pathlib import Path
 
 from perfkit.config.settings import Scenario
 from perfkit.loadgen import environment
-from perfkit.loadgen.container import Container, inside_facts
+from perfkit.loadgen.container import Container, container_facts
 from perfkit.loadgen.demo_services import start_services
-from perfkit.loadgen.locust_command import Distribution, LocustCommand, locustfiles, without_early
+from perfkit.loadgen.locust_command import Distribution, LocustCommand, locustfiles, without_locust_settings
 from perfkit.loadgen.locust_process import LocustOutcome, Progress, check_locust, check_locustfile, run_locust
-from perfkit.loadgen.masked_output import MaskedOutput
 from perfkit.loadgen.recording import finish_recording
+from perfkit.loadgen.redacted_output import RedactedOutput
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
 from perfkit.model.files import write_whole
 from perfkit.model.load_profile import LoadProfile
@@ -51,7 +51,7 @@ from perfkit.runs.validity import check_run
 UNSENT = Path("data/unsent")
 
 
-def send(run: Run, folder: Path, store: RunStore) -> Run:
+def upload(run: Run, folder: Path, store: RunStore) -> Run:
     """Put a run, recorded in a folder that is about to go, into a store elsewhere; returns it as it is there.
 
     Raises
@@ -88,12 +88,12 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
     """
     check_locust()
     check_locustfile(scenario.locustfile)
-    environment = without_early({**os.environ, **scenario.environment})
+    environment = without_locust_settings({**os.environ, **scenario.environment})
     if scenario.profile.is_open:
         environment["PERFKIT_LOAD_PROFILE"] = json.dumps(scenario.profile.to_dict())
     command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
     given = ["--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port), *scenario.arguments]
-    out, err = MaskedOutput(1), MaskedOutput(2)  # the terminal, or a file that the caller has opened
+    out, err = RedactedOutput(1), RedactedOutput(2)  # the terminal, or a file that the caller has opened
     process = subprocess.Popen([*command, *given], env=environment, stdout=out.fd, stderr=err.fd)
     try:
         for output in (out, err):
@@ -154,7 +154,7 @@ def run_scenario(
             finally:
                 redact_files(folder / "source")
             if container is not None:
-                intent = replace(intent, **inside_facts(container, folder))
+                intent = replace(intent, **container_facts(container, folder))
             run = _finish(intent, folder, outcome, distribution)
         except (LoadError, SettingsError):
             _tidy_up(folder)
@@ -163,7 +163,7 @@ def run_scenario(
             what = f"{folder}: the run could not be kept whole: {error.strerror or error}"
             raise StoreError(f"{what}; {_what_is_left(folder)}") from error
         if store.folder is None:
-            return send(run, folder, store)
+            return upload(run, folder, store)
         store.add(run)
         (folder / STARTED).unlink()
         return run
@@ -196,10 +196,10 @@ def _with_target(scenario: Scenario) -> Iterator[Scenario]:
         yield scenario
         return
     with start_services() as services:
-        yield aimed_at(scenario, services.addresses)
+        yield with_demo_addresses(scenario, services.addresses)
 
 
-def aimed_at(scenario: Scenario, addresses: Mapping[str, str]) -> Scenario:
+def with_demo_addresses(scenario: Scenario, addresses: Mapping[str, str]) -> Scenario:
     """A built-in scenario that calls demo services at these addresses."""
     text = ",".join(f"{name}={address}" for name, address in addresses.items())
     return replace(scenario, environment={**scenario.environment, ADDRESSES: text})
@@ -221,7 +221,7 @@ def _intent(scenario: Scenario, labels: Mapping[str, str]) -> Run:
         tool=f"locust {environment.versions()['locust']}",
         target=scenario.host,
         labels=labels,
-        environment=environment.environment(),
+        environment=environment.environment_fingerprint(),
         git=dict(scenario.revision),
         versions=environment.versions(),
         locustfile_hash=hashlib.sha256(source).hexdigest(),
@@ -378,7 +378,7 @@ class Execution:
         """Whether the run was interrupted by its user."""
         if isinstance(self.error, LoadStopped):
             return True
-        return self.run is not None and was_stopped(self.run)
+        return self.run is not None and stopped_by_user(self.run)
 
     @property
     def status(self) -> str:
@@ -404,7 +404,7 @@ class Execution:
         }
 
 
-def was_stopped(run: Run) -> bool:
+def stopped_by_user(run: Run) -> bool:
     """Whether a signal to perfkit ended the run; a Locust that was killed is no wish of its user."""
     return any(
         check.name == "interrupted" and str(check.value).startswith(STOPPED_BY) for check in run.validity.problems
@@ -427,17 +427,17 @@ def run_scenarios(
 
     A run stopped by Ctrl-C ends the sequence, because its user wants an end.
     """
-    from perfkit.loadgen.locust_process import parse_abort
+    from perfkit.loadgen.locust_process import parse_abort_rule
 
     pass
 
     if abort_on is not None:
-        parse_abort(abort_on)  # a mistake is told before the first run
+        parse_abort_rule(abort_on)  # a mistake is told before the first run
     done: list[Execution] = []
     for scenario in [one for _ in range(repeat) for one in scenarios]:
         started = datetime.now(UTC)
         report = None if on_progress is None else partial(on_progress, scenario)
-        abort = parse_abort(abort_on).reason if abort_on is not None else None
+        abort = parse_abort_rule(abort_on).reason if abort_on is not None else None
         try:
             with Activity(f"running the scenario {scenario.name}"):
                 run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort, container)

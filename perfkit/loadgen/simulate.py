@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.config.settings import BUILT_IN_LOCUSTFILE, Scenario
-from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, draws, finish
+from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, completion_time, draw_requests
 from perfkit.loadgen.locust_file_writer import ENDINGS, write_locust_files
 from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.files import write_whole
@@ -243,14 +243,14 @@ class _Queue:
     def __init__(self, name: str, seed: int, change: Change, factor: float) -> None:
         model = replace(MODELS[name], median_ms=MODELS[name].median_ms * factor)
         self.name = name
-        self._luck = draws(model, change, seed)
+        self._luck = draw_requests(model, change, seed)
         self._stall = (change.stall_at_s, change.stall_at_s + change.stall_s)
         self._free = [0.0] * model.workers  # a heap: when each worker is free, in seconds after the begin
 
     def answer(self, arrival_s: float) -> tuple[float, bool]:
         """When a request ends and whether it failed; arrivals must come in order of time."""
         seconds, failed = next(self._luck)
-        end_s = finish(max(arrival_s, self._free[0]), seconds, *self._stall)
+        end_s = completion_time(max(arrival_s, self._free[0]), seconds, *self._stall)
         heapreplace(self._free, end_s)
         return end_s, failed
 

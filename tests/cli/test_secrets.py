@@ -28,7 +28,7 @@ import perfkit
 import perfkit.model.redaction
 from perfkit.config.settings import Scenario, load_settings
 from perfkit.loadgen.locust_process import check_host
-from perfkit.loadgen.masked_output import MaskedOutput
+from perfkit.loadgen.redacted_output import RedactedOutput
 from perfkit.model.errors import LoadError, StoreError
 from perfkit.model.redaction import (
     Redacted,
@@ -422,7 +422,7 @@ def assert_no_canary(*folders):
 
 def test_a_log_that_cannot_be_written_stops_nobody_and_is_told():
     with Path("/dev/full").open("wb") as full:
-        output = MaskedOutput(full)
+        output = RedactedOutput(full)
     os.write(output.fd, b"line\n" * 10_000)
     os.write(output.fd, b"line\n" * 10_000)
     output.finish()
@@ -431,7 +431,7 @@ def test_a_log_that_cannot_be_written_stops_nobody_and_is_told():
 
 def test_a_process_that_keeps_the_log_open_is_not_waited_for(tmp_path):
     with (tmp_path / "log").open("wb") as log:
-        output = MaskedOutput(log)
+        output = RedactedOutput(log)
     left = os.dup(output.fd)
     os.write(left, b"http://u:c4n4ry@h/\nand more")
     output.finish()

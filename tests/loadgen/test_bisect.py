@@ -14,7 +14,7 @@ import pytest
 from perfkit.cli import main
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.ab_test import Plan
+from perfkit.loadgen.ab_test import ABPlan
 from perfkit.loadgen.bisect import (
     Log,
     Order,
@@ -107,7 +107,7 @@ def order(folder, commits, **changes):
     """The same search, as the library knows it."""
     scenario = Scenario("shop", folder.parent / "locustfile.py", users=4, spawn_rate=4.0, duration_s=2.0)
     log = folder.parent / "log.jsonl"
-    plan = Plan(5, until_settled=True)
+    plan = ABPlan(5, until_settled=True)
     made = Order(
         folder, folder, commits[0], commits[-1], scenario, SERVE, None, plan, Policy(), str(folder.parent / "runs"), log
     )

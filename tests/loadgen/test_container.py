@@ -21,14 +21,14 @@ from perfkit import read_run
 from perfkit.cli import main
 from perfkit.loadgen.container import (
     Container,
-    ContainerWish,
+    ContainerOptions,
     Engine,
     check_mountable,
     container_name,
-    explain,
     find_engine,
     own_files,
-    provide_container,
+    prepare_container,
+    startup_failure,
     write_wheel,
 )
 from perfkit.model.errors import LoadError
@@ -112,9 +112,9 @@ def base():
 def image(base):
     """The image that `perfkit run --docker` builds, and what it told meanwhile."""
     notes = []
-    container = provide_container(ContainerWish("podman", None, base), notes.append)
+    container = prepare_container(ContainerOptions("podman", None, base), notes.append)
     assert len(notes) == 1
-    assert provide_container(ContainerWish("podman", None, base), notes.append) == container
+    assert prepare_container(ContainerOptions("podman", None, base), notes.append) == container
     assert len(notes) == 1, "it was built twice"
     return container
 
@@ -272,12 +272,12 @@ def test_a_failed_build_says_what_the_engine_said_and_the_way_out(tmp_path, monk
     engine_that(tmp_path, 'case "$1" in build|pull) echo "no route to registry" >&2; exit 125;; image) exit 1;; esac')
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LoadError, match=r"(?s)no route to registry.*--build-arg BASE=") as told:
-        provide_container(ContainerWish())
+        prepare_container(ContainerOptions())
     assert "--image" in str(told.value)
     with pytest.raises(LoadError, match="cannot be pulled"):
-        provide_container(ContainerWish(image="registry.example/perfkit"))
+        prepare_container(ContainerOptions(image="registry.example/perfkit"))
     with pytest.raises(LoadError, match="is not a name of an image"):
-        provide_container(ContainerWish(image="--privileged"))
+        prepare_container(ContainerOptions(image="--privileged"))
 
 
 @pytest.mark.parametrize(
@@ -320,9 +320,11 @@ def test_a_path_that_an_engine_would_take_apart_is_refused(sign):
 
 def test_what_ends_before_locust_is_told_apart_from_locusts_own_end(tmp_path):
     container = Container(Engine("docker", "docker", False), "mine")
-    assert explain(container, tmp_path, 1, "Traceback: in the locustfile") is None
-    assert "perfkit 0.0.1" in explain(container, tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0")
-    assert "no such file" in explain(container, tmp_path, 127, "Error: crun: no such file")
+    assert startup_failure(container, tmp_path, 1, "Traceback: in the locustfile") is None
+    assert "perfkit 0.0.1" in startup_failure(
+        container, tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
+    )
+    assert "no such file" in startup_failure(container, tmp_path, 127, "Error: crun: no such file")
 
 
 def test_pinned_versions_lie_within_the_bounds_of_the_project():

@@ -15,7 +15,15 @@ from itertools import islice
 import pytest
 
 from perfkit.loadgen import demo_services
-from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, draws, finish, parse_changes, start_services
+from perfkit.loadgen.demo_services import (
+    BODY_BYTES,
+    MODELS,
+    Change,
+    completion_time,
+    draw_requests,
+    parse_changes,
+    start_services,
+)
 from perfkit.model.errors import LoadError, MissingExtra, SettingsError
 
 GATEWAY = MODELS["api_gateway"]
@@ -88,17 +96,17 @@ def test_a_connection_serves_many_requests_without_delayed_acknowledgements(unch
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_draws_follow_the_model(model):
-    times, failed = zip(*islice(draws(model, Change(), 1), 20_000), strict=True)
+    times, failed = zip(*islice(draw_requests(model, Change(), 1), 20_000), strict=True)
     assert 1000 * statistics.median(times) == pytest.approx(model.median_ms, rel=0.02)
     assert 100 * statistics.mean(failed) == pytest.approx(model.error_rate_pct, abs=0.15)
 
 
 def test_a_seed_fixes_the_luck_and_a_change_keeps_it():
     plain, slower, other = (
-        list(islice(draws(GATEWAY, change, seed), 500))
+        list(islice(draw_requests(GATEWAY, change, seed), 500))
         for change, seed in ((Change(), 1), (Change(slower_pct=50, tail_pct=10, tail_factor=4), 1), (Change(), 2))
     )
-    assert plain == list(islice(draws(GATEWAY, Change(), 1), 500)) != other
+    assert plain == list(islice(draw_requests(GATEWAY, Change(), 1), 500)) != other
     ratios = [round(after / before, 6) for (before, _), (after, _) in zip(plain, slower, strict=True)]
     assert set(ratios) == {1.5, 6.0}
     assert 30 <= ratios.count(6.0) <= 70
@@ -109,18 +117,18 @@ def test_a_seed_fixes_the_luck_and_a_change_keeps_it():
     [(0, 3), (7, 10), (8, 16), (9.5, 17.5), (10, 18), (14, 18), (15, 18), (20, 23)],
 )
 def test_work_stands_still_during_a_stall(begin, end):
-    assert finish(begin, 3, 10, 15) == end
+    assert completion_time(begin, 3, 10, 15) == end
 
 
 def test_no_stall_costs_nothing():
-    assert finish(10, 3, 11, 11) == 13
+    assert completion_time(10, 3, 11, 11) == 13
 
 
 def test_answers_take_as_long_as_was_drawn():
     """Each request on its own, against its own draw: what is over is HTTP; in the quickest tenth, not the machine."""
     with start_services(seed=3, names=["api_gateway"]) as services:
         answers = ask_now(services.addresses["api_gateway"], times=60)
-    drawn = [seconds for seconds, _ in islice(draws(GATEWAY, Change(), 3), 60)]
+    drawn = [seconds for seconds, _ in islice(draw_requests(GATEWAY, Change(), 3), 60)]
     over_ms = sorted(1000 * (took - due) for (_, took, _), due in zip(answers, drawn, strict=True))
     assert over_ms[0] > -1.5
     assert over_ms[len(over_ms) // 10] < 6
@@ -146,7 +154,7 @@ def test_more_requests_than_workers_queue(unchanged):
 
 def test_the_error_rate_can_be_overridden_and_the_seed_reaches_the_process():
     change = Change(slower_pct=-90, error_rate_pct=50)
-    expected = [500 if failed else 200 for _, failed in islice(draws(GATEWAY, change, 5), 20)]
+    expected = [500 if failed else 200 for _, failed in islice(draw_requests(GATEWAY, change, 5), 20)]
     with start_services({"api_gateway": change}, seed=5, names=["api_gateway"]) as services:
         answers = ask_now(services.addresses["api_gateway"], times=20)
     assert [status for status, _, _ in answers] == expected

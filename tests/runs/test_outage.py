@@ -9,7 +9,7 @@ import pytest
 from samples import EPOCH, plain_stats, requests, run, write_locust
 
 from perfkit import Policy, compare, read_run, run_from_requests
-from perfkit.loadgen.ab_test import Plan, SideBySide
+from perfkit.loadgen.ab_test import ABPlan, ABTest
 from perfkit.model.serialization import run_from_document, run_to_document
 from perfkit.report.sentences import headlines, next_step
 from perfkit.runs.requests import error_label
@@ -144,7 +144,7 @@ def test_looking_again_and_again_stops_where_both_sides_fail(tmp_path):
         return replace(runs(ALL, 1, first=number)[0], labels=labels)
 
     targets = dict.fromkeys(("baseline", "candidate"), type("Target", (), {"name": "api"})())
-    plan = Plan(12, until_settled=True)
-    outcome = SideBySide(targets, str(tmp_path), Policy(), plan, lambda _: None, run_one=fails).decide()
+    plan = ABPlan(12, until_settled=True)
+    outcome = ABTest(targets, str(tmp_path), Policy(), plan, lambda _: None, run_one=fails).decide()
     assert outcome.comparison.verdict == "invalid"
     assert next(made) == 6  # three pairs, and no more

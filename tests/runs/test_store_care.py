@@ -16,7 +16,7 @@ from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
-from perfkit.loadgen.run import send
+from perfkit.loadgen.run import upload
 from perfkit.runs.maintenance import (
     Retention,
     exported,
@@ -413,7 +413,7 @@ def test_a_run_that_its_store_does_not_take_is_kept_here(repository, store, tmp_
     with pytest.raises(
         StoreError, match=r"checked out.*the run is kept in data/unsent, `perfkit store sync .*` sends it"
     ):
-        send(one, store.folder / one.id, branch(repository, "main"))
+        upload(one, store.folder / one.id, branch(repository, "main"))
     assert folders(RunStore("data/unsent")) == {
         name: size for name, size in folders(store).items() if name.startswith(one.id)
     }

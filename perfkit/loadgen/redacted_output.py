@@ -3,8 +3,8 @@
 So no file ever holds what was not redacted.  It is a process of its own, in a session of its own, because perfkit may
 be killed at any time: what Locust writes until it ends too is still redacted, and Locust never meets a broken pipe.
 
-Run as a program (``python -I -S masked_output.py``, which is quick: it needs the standard library alone), this file is
-that process.  The first line of its standard input is `concealed_values`; the rest, redacted, goes to its standard
+Run as a program (``python -I -S redacted_output.py``, which is quick: it needs the standard library alone), this file
+is that process.  The first line of its standard input is `concealed_values`; the rest, redacted, goes to its standard
 output.  It ends with its input, or on SIGTERM when it has read what is there.
 """
 
@@ -29,7 +29,7 @@ DRAIN_S = 5.0
 EXIT_INCOMPLETE = 74  # EX_IOERR of sysexits.h: all was read, and not all could be written
 
 
-class MaskedOutput:
+class RedactedOutput:
     """A pipe, `fd`, whose text reaches the target redacted; give it to a process, then `close_here`.
 
     `is_complete` is known after `finish`: whether all of it was written.

@@ -18,8 +18,8 @@ from perfkit.analysis.noise_profile import paired
 from perfkit.cli import main
 from perfkit.config.settings import Scenario
 from perfkit.history.incidents import read_result
-from perfkit.loadgen.ab_test import ALARMS, Plan, SideBySide, both_targets, checkout, served
-from perfkit.loadgen.locust_process import Progress, parse_abort
+from perfkit.loadgen.ab_test import ALARMS, ABPlan, ABTest, ab_targets, checkout, running_service
+from perfkit.loadgen.locust_process import Progress, parse_abort_rule
 from perfkit.loadgen.run import run_scenario
 from perfkit.model.errors import LoadError, LoadStopped, NotComparable, SettingsError
 from perfkit.model.records import Check, Severity, Validity
@@ -89,7 +89,7 @@ def test_intervals_of_pairs_cover_the_truth(rng):
 
 @pytest.mark.parametrize(
     ("plan", "looks"),
-    [(Plan(5), (5,)), (Plan(2, True), (2,)), (Plan(3, True), (3,)), (Plan(12, True), (3, 5, 7, 10, 12))],
+    [(ABPlan(5), (5,)), (ABPlan(2, True), (2,)), (ABPlan(3, True), (3,)), (ABPlan(12, True), (3, 5, 7, 10, 12))],
 )
 def test_looks_are_few_and_end_with_the_last_pair(plan, looks):
     assert plan.looks == looks
@@ -111,12 +111,12 @@ def simulated(rng, tmp_path, plan, change=0.0, tell=lambda _: None, changes=None
         return made(rng, next(numbers), level=level, side=labels["side"], pair=pair)
 
     targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
-    return SideBySide(targets, str(tmp_path), POLICY, plan, tell, run_one=run_one).decide()
+    return ABTest(targets, str(tmp_path), POLICY, plan, tell, run_one=run_one).decide()
 
 
 @pytest.mark.parametrize(("change", "least", "most"), [(0.0, 0, 6), (0.06, 190, 200)])
 def test_looking_until_it_is_settled_keeps_the_level_and_finds(rng, tmp_path, change, least, most):
-    plan = Plan(16, until_settled=True)
+    plan = ABPlan(16, until_settled=True)
     verdicts = [simulated(rng, tmp_path, plan, change).comparison.verdict for _ in range(200)]
     assert least <= sum(found == "regression" for found in verdicts) <= most
     if change == 0:
@@ -126,21 +126,21 @@ def test_looking_until_it_is_settled_keeps_the_level_and_finds(rng, tmp_path, ch
 
 
 def test_it_stops_when_it_knows(rng, tmp_path):
-    clear = simulated(rng, tmp_path, Plan(20, until_settled=True), 0.5)
+    clear = simulated(rng, tmp_path, ABPlan(20, until_settled=True), 0.5)
     assert clear.why == "settled after 3 pairs"
     assert len(clear.comparison.candidate.runs) == 3
 
 
 def test_order_alternates_and_pairs_are_labelled(rng, tmp_path):
     told = []
-    outcome = simulated(rng, tmp_path, Plan(4), tell=told.append)
+    outcome = simulated(rng, tmp_path, ABPlan(4), tell=told.append)
     assert [text.rsplit(" ", 1)[1] for text in told] == ["baseline", "candidate", "candidate", "baseline"] * 2
     assert [run.labels["pair"] for run in outcome.comparison.baseline.runs] == ["1.1", "1.2", "1.3", "1.4"]
 
 
 def test_an_alarm_is_confirmed_or_cleared_and_logged(rng, tmp_path):
-    real = simulated(rng, tmp_path, Plan(5, confirm=True), 0.3)
-    cleared = simulated(rng, tmp_path, Plan(5, confirm=True), changes={"1": 0.3, "2": 0.0})
+    real = simulated(rng, tmp_path, ABPlan(5, confirm=True), 0.3)
+    cleared = simulated(rng, tmp_path, ABPlan(5, confirm=True), changes={"1": 0.3, "2": 0.0})
     assert real.comparison.verdict == "regression"
     assert "confirmed" in real.why
     assert cleared.comparison.verdict != "regression"
@@ -152,7 +152,7 @@ def test_an_alarm_is_confirmed_or_cleared_and_logged(rng, tmp_path):
 
 
 def test_no_pair_is_begun_that_would_end_too_late(rng, tmp_path):
-    outcome = simulated(rng, tmp_path, Plan(50, until_settled=True, max_time_s=1e-9))
+    outcome = simulated(rng, tmp_path, ABPlan(50, until_settled=True, max_time_s=1e-9))
     assert outcome.why == "the time was spent after 1 pair"
     assert outcome.comparison.verdict == "inconclusive"
 
@@ -188,8 +188,8 @@ def test_a_confirmation_keeps_within_the_longest_time(rng, tmp_path, monkeypatch
     clock = Clock(monkeypatch)
     run_one, started = clock.runs(rng, 0.5)
     targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
-    plan = Plan(5, max_time_s=limit, confirm=True)
-    outcome = SideBySide(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
+    plan = ABPlan(5, max_time_s=limit, confirm=True)
+    outcome = ABTest(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
     assert clock.now - 1000.0 <= limit
     assert (len(started), outcome.why) == (2 * pairs, why)
 
@@ -198,8 +198,8 @@ def test_without_time_for_a_confirmation_the_regression_stands_and_says_so(rng, 
     clock = Clock(monkeypatch)
     run_one, _ = clock.runs(rng, 0.5, slow_pair="1.3")
     targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
-    plan = Plan(3, max_time_s=170.0, confirm=True)
-    outcome = SideBySide(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
+    plan = ABPlan(3, max_time_s=170.0, confirm=True)
+    outcome = ABTest(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
     assert outcome.comparison.verdict == "regression"
     assert outcome.why == "settled after 3 pairs; not confirmed, for no time was left for a second comparison"
 
@@ -215,8 +215,8 @@ def test_an_invalid_comparison_is_not_settled_and_ends_at_once(rng, tmp_path, ba
         return replace(run, validity=frozen) if is_bad else run
 
     targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
-    plan = Plan(6, until_settled=until_settled)
-    outcome = SideBySide(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
+    plan = ABPlan(6, until_settled=until_settled)
+    outcome = ABTest(targets, str(tmp_path), POLICY, plan, lambda _: None, run_one=run_one).decide()
     assert outcome.comparison.verdict == "invalid"
     noun = "pair" if pairs == 1 else "pairs"
     assert outcome.why == f"stopped after {pairs} {noun}: the comparison is invalid"
@@ -236,10 +236,10 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.Bas
     )
     command = f"{sys.executable} service.py {{port}}"
     if not works:
-        with pytest.raises(LoadError, match="Address already in use"), served(command, tmp_path):
+        with pytest.raises(LoadError, match="Address already in use"), running_service(command, tmp_path):
             pass
         return
-    with served(command, tmp_path) as address:
+    with running_service(command, tmp_path) as address:
         assert address.rsplit(":", 1)[1] == (tmp_path / "tries").read_text().split()[takes]
 
 
@@ -250,8 +250,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.Bas
 def test_an_interrupted_run_ends_it(tmp_path, reason, error):
     killed = Validity((Check("interrupted", reason, "no", Severity.INVALID, ""),))
     targets = {side: Scenario("s", Path("locustfile.py")) for side in ("baseline", "candidate")}
-    ended = SideBySide(
-        targets, str(tmp_path), POLICY, Plan(3), lambda _: None, run_one=lambda *_: make_run({}, validity=killed)
+    ended = ABTest(
+        targets, str(tmp_path), POLICY, ABPlan(3), lambda _: None, run_one=lambda *_: make_run({}, validity=killed)
     )
     with pytest.raises(error, match=f"was interrupted: {re.escape(reason)}"):
         ended.decide()
@@ -351,13 +351,16 @@ def test_options_that_would_have_no_effect_are_refused(repository, capsys, words
 
 def test_what_cannot_be_served_is_told(repository):
     scenario = Scenario("shop", Path("locustfile.py"))
-    with pytest.raises(SettingsError, match="say how the service starts"), both_targets(scenario, "main", Path()):
+    with pytest.raises(SettingsError, match="say how the service starts"), ab_targets(scenario, "main", Path()):
         pass
     with pytest.raises(LoadError, match="no such commit"), checkout("--hard; rm -rf", repository):
         pass
-    with pytest.raises(LoadError, match="does not listen"), served(f"{sys.executable} -c 'print(7)'", repository):
+    with (
+        pytest.raises(LoadError, match="does not listen"),
+        running_service(f"{sys.executable} -c 'print(7)'", repository),
+    ):
         pass
-    with pytest.raises(LoadError, match="cannot be started"), served("no-such-program-here", repository):
+    with pytest.raises(LoadError, match="cannot be started"), running_service("no-such-program-here", repository):
         pass
 
 
@@ -367,14 +370,14 @@ def progress(elapsed, **values):
 
 
 def test_a_condition_must_hold_without_a_break():
-    rule = parse_abort("p95_latency_ms > 2000 for 3s")
+    rule = parse_abort_rule("p95_latency_ms > 2000 for 3s")
     values = [2500, 2500, 1000, 2500, 2500, 2500, 2500]
     reasons = [rule.reason(progress(i, p95_latency_ms=value)) for i, value in enumerate(values)]
     assert reasons == [None] * 6 + ["aborted because of p95_latency_ms>2000 for 3 s"]
 
 
 def test_an_error_rate_is_that_of_the_last_seconds():
-    rule = parse_abort("error_rate_pct>50 for 2s")
+    rule = parse_abort_rule("error_rate_pct>50 for 2s")
     told = [rule.reason(progress(i, requests=100 * i, failures=max(0, 100 * (i - 20)))) for i in range(1, 32)]
     assert next(i for i, reason in enumerate(told, 1) if reason) in range(25, 31)
 
@@ -390,7 +393,7 @@ def test_an_error_rate_is_that_of_the_last_seconds():
 )
 def test_conditions_that_are_none(text, said):
     with pytest.raises(SettingsError, match=said):
-        parse_abort(text)
+        parse_abort_rule(text)
 
 
 def test_a_hopeless_run_is_ended_and_kept_as_what_it_is(tmp_path):
@@ -398,7 +401,7 @@ def test_a_hopeless_run_is_ended_and_kept_as_what_it_is(tmp_path):
     file.write_text(LOCUSTFILE.replace('"/"', '"/?ms=300"'))
     with serving() as server:
         scenario = Scenario("slow", file, server.url, users=4, spawn_rate=4.0, duration_s=60.0)
-        rule = parse_abort("p95_latency_ms>200 for 2s")
+        rule = parse_abort_rule("p95_latency_ms>200 for 2s")
         run = run_scenario(scenario, RunStore(str(tmp_path / "runs")), {}, None, None, rule.reason)
     (check,) = [check for check in run.validity.problems if check.name == "interrupted"]
     assert check.value == "aborted because of p95_latency_ms>200 for 2 s"

@@ -3,7 +3,7 @@
 Two sets of demo services run side by side, the candidate's api_gateway slower by the given percent, while another
 process uses the processor in bursts.  Each trial runs pairs until the verdict is settled.
 
-    python benchmarks/side_by_side.py --trials 10 --slower 5
+    python benchmarks/ab_test.py --trials 10 --slower 5
 """
 
 import argparse
@@ -19,9 +19,9 @@ from dataclasses import replace
 
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN
-from perfkit.loadgen.ab_test import MOST_PAIRS, Plan, SideBySide
+from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan, ABTest
 from perfkit.loadgen.demo_services import Change, start_services
-from perfkit.loadgen.run import aimed_at
+from perfkit.loadgen.run import with_demo_addresses
 from perfkit.model.records import Verdict
 
 NEIGHBOUR = """
@@ -46,9 +46,12 @@ def trial(slower, pairs, seconds, users, seed):
         start_services(seed=2 * seed) as before,
         start_services(changes, seed=2 * seed + 1) as after,
     ):
-        targets = {"baseline": aimed_at(scenario, before.addresses), "candidate": aimed_at(scenario, after.addresses)}
-        plan = Plan(pairs, until_settled=True)
-        return SideBySide(targets, store, POLICY, plan, lambda _: None).decide()
+        targets = {
+            "baseline": with_demo_addresses(scenario, before.addresses),
+            "candidate": with_demo_addresses(scenario, after.addresses),
+        }
+        plan = ABPlan(pairs, until_settled=True)
+        return ABTest(targets, store, POLICY, plan, lambda _: None).decide()
 
 
 def main():
