@@ -215,7 +215,7 @@ def test_a_cluster_gives_the_same_to_the_last_bit(rng):
 def test_a_cluster_that_loses_its_workers_is_told(rng, monkeypatch):
     from distributed import LocalCluster
 
-    monkeypatch.setattr("perfkit.history.trend.ALIVE_S", 0.5)
+    monkeypatch.setattr("perfkit.model.executors.ALIVE_S", 0.5)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         tell = lambda done, _: cluster.scale(0)  # noqa: E731 - the first result is the last one
         with pytest.raises(HistoryError, match="no worker is left"):
@@ -229,7 +229,7 @@ def test_without_dask_the_extra_is_named(monkeypatch):
 
 
 def test_where_no_scheduler_listens(closed_port, monkeypatch):
-    monkeypatch.setattr("perfkit.history.trend.CONNECT_S", 0.5)
+    monkeypatch.setattr("perfkit.model.executors.CONNECT_S", 0.5)
     with pytest.raises(SettingsError, match="no Dask scheduler answers there"):
         segment_all([], scheduler=f"tcp://127.0.0.1:{closed_port}")
 
