@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from perfkit.model.codec import Count, Size, decode, parse_json
+from perfkit.model.codec import Count, Size, decode, dump_json, parse_json
 from perfkit.model.errors import NotStored, ReadError
 from perfkit.model.records import Metric, Run, ServiceStats
-from perfkit.model.serialization import dump_json, slug
+from perfkit.model.serialization import slug
 from perfkit.runs.service_names import renamed_runs
 from perfkit.runs.store import NOISE, RunStore
 from perfkit.stats.effect import Values

@@ -143,6 +143,6 @@ def tell(note: str) -> None:
 
 def dump(document: Any) -> str:
     """JSON as perfkit writes it everywhere."""
-    from perfkit.model.serialization import dump_json
+    from perfkit.model.codec import dump_json
 
     return dump_json(document)

@@ -166,7 +166,7 @@ def simulate(
 
 
 def _time(text: str) -> datetime:
-    from perfkit.model.serialization import parse_time
+    from perfkit.model.codec import parse_time
 
     try:
         return parse_time(text)

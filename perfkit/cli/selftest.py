@@ -41,11 +41,10 @@ from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.revision import revision_of
 from perfkit.loadgen.run import run_scenario, with_demo_addresses
 from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
-from perfkit.model.codec import read_json
+from perfkit.model.codec import dump_json, read_json
 from perfkit.model.errors import LoadStopped
 from perfkit.model.files import write_whole
 from perfkit.model.records import LATENCY_METRICS, Metric, Run, Verdict
-from perfkit.model.serialization import dump_json
 from perfkit.runs.run_folder import DOCUMENT, STARTED, resealed
 from perfkit.runs.store import RunStore
 

@@ -19,11 +19,10 @@ from typing import Any
 import msgspec
 
 from perfkit.history.change_events import NEAR, Event, Movement
-from perfkit.model.codec import Time, decode, parse_json, read_bytes, utc
+from perfkit.model.codec import Time, decode, dump_json, parse_json, read_bytes, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.files import alone, write_whole
 from perfkit.model.records import Finding, Metric, Verdict
-from perfkit.model.serialization import dump_json
 
 SCHEMA = "perfkit.acknowledged/1"
 MATERIAL = 1.25  # times the acknowledged size

@@ -22,12 +22,12 @@ import msgspec
 
 from perfkit.history.change_events import find_events
 from perfkit.history.timeline import timeline_of
-from perfkit.model.codec import Time, decode, read_json, utc
+from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.files import alone, write_whole
 from perfkit.model.omissions import leave_out
 from perfkit.model.records import Run
-from perfkit.model.serialization import dump_json, slug
+from perfkit.model.serialization import slug
 
 FEW_RUNS = 3  # below, run-to-run variation is hardly known
 STALE_DAYS = 30

@@ -36,13 +36,14 @@ from perfkit.loadgen.locust_command import Distribution, LocustCommand, locustfi
 from perfkit.loadgen.locust_process import LocustOutcome, Progress, check_locust, check_locustfile, run_locust
 from perfkit.loadgen.recording import finish_recording
 from perfkit.loadgen.redacted_output import RedactedOutput
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
 from perfkit.model.files import write_whole
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, Severity, Validity
 from perfkit.model.redaction import redact_files
 from perfkit.model.script_errors import ScriptErrors
-from perfkit.model.serialization import dump_json, make_run_id, run_to_document
+from perfkit.model.serialization import make_run_id, run_to_document
 from perfkit.runs.requests import request_columns, stage_stats, summarise_columns
 from perfkit.runs.run_folder import RECORDING, REQUESTS, STARTED, generator_facts, read_requests
 from perfkit.runs.store import RunStore

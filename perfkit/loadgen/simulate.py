@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 from perfkit.config.settings import BUILT_IN_LOCUSTFILE, Scenario
 from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, completion_time, draw_requests
 from perfkit.loadgen.locust_file_writer import ENDINGS, write_locust_files
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.files import write_whole
 from perfkit.model.records import Run
-from perfkit.model.serialization import dump_json, slug
+from perfkit.model.serialization import slug
 from perfkit.runs.requests import run_from_requests
 from perfkit.runs.store import RunStore
 

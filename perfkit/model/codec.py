@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from perfkit.model.errors import ReadError
+from perfkit.model.redaction import redact_document
 
 Record = TypeVar("Record")
 
@@ -37,6 +38,20 @@ def utc(time: datetime) -> datetime:
         return time.astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{time.isoformat()} lies outside the years 1 to 9999") from error
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO 8601 time as aware UTC; one without a zone is taken as UTC.  ``ValueError`` when it is none."""
+    time = datetime.fromisoformat(text)
+    try:
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
+
+
+def dump_json(document: Any) -> str:
+    """JSON as perfkit writes it everywhere: readable, strict (no NaN), one newline at the end, and no secret in it."""
+    return json.dumps(redact_document(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

@@ -36,7 +36,6 @@ from perfkit.model.records import (
     Validity,
     Verdict,
 )
-from perfkit.model.redaction import redact_document
 
 SCHEMA = "perfkit.run/1"
 SEAL = "seal"
@@ -334,20 +333,6 @@ def _history(plain: Mapping[str, Any], place: str) -> HistoryNote:
     own = {key: value for key, value in plain.items() if key not in ("news", "lines")}
     told = decode(plain, _Sentences, f"{place}: history")
     return HistoryNote(told.news, told.lines, own)
-
-
-def dump_json(document: Any) -> str:
-    """JSON as perfkit writes it everywhere: readable, strict (no NaN), one newline at the end, and no secret in it."""
-    return json.dumps(redact_document(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def parse_time(text: str) -> datetime:
-    """An ISO 8601 time as aware UTC; one without a zone is taken as UTC.  ``ValueError`` when it is none."""
-    time = datetime.fromisoformat(text)
-    try:
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
 
 
 def make_run_id(started_at: datetime | None, scenario: str, content_hash: str) -> str:

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 from perfkit.config.settings import Settings
 from perfkit.config.toml_table import expand
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import MissingExtra, SettingsError
 from perfkit.model.installation import extra_advice
 from perfkit.model.records import Verdict
 from perfkit.model.redaction import public_url, redact
-from perfkit.model.serialization import dump_json
 from perfkit.notify.sent_log import (
     Batch,
     Memory,

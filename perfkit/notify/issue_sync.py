@@ -25,11 +25,10 @@ from perfkit.config.settings import IssueSettings, Settings
 from perfkit.config.toml_table import expand
 from perfkit.history.commits import attribute
 from perfkit.history.incidents import Incident, Result, result_of
-from perfkit.model.codec import Time, decode, read_json, utc
+from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import DeliveryError, ReadError
 from perfkit.model.files import write_whole
 from perfkit.model.records import Verdict
-from perfkit.model.serialization import dump_json
 from perfkit.notify.github_api import PER_PAGE, Access, Client, Patience, Trouble, Trust, of_nonsense
 from perfkit.notify.issue_plan import (
     Call,

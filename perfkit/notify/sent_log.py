@@ -37,10 +37,9 @@ from perfkit.history.incidents import (
     notification_diff,
     read_result,
 )
-from perfkit.model.codec import decode, read_json
+from perfkit.model.codec import decode, dump_json, read_json
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
 from perfkit.model.files import alone, write_whole
-from perfkit.model.serialization import dump_json
 from perfkit.report.formatting import clean, shorten
 from perfkit.report.message import MOST_HAPPENINGS, Place
 

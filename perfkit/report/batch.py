@@ -30,10 +30,11 @@ from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
 from perfkit.history.run_names import choose_runs
 from perfkit.history.run_selector import HistoryContext
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.files import write_whole
 from perfkit.model.records import Run
-from perfkit.model.serialization import dump_json, slug
+from perfkit.model.serialization import slug
 from perfkit.report.notebook import KINDS, Report, run_report
 from perfkit.report.report_set import Entry, Outcome, entry_from
 from perfkit.report.sentences import account_of

@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from perfkit.model.codec import Time, decode, read_json, utc
+from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import ReadError
 from perfkit.model.files import write_whole
 from perfkit.model.records import Verdict
-from perfkit.model.serialization import dump_json
 
 SCHEMA = "perfkit.overview/1"
 INDEX = "index.json"

@@ -24,11 +24,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.codec import read_json
+from perfkit.model.codec import dump_json, read_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.records import Metric, Run
 from perfkit.model.redaction import redact_bytes
-from perfkit.model.serialization import Seal, dump_json, parse_run, read_stored
+from perfkit.model.serialization import Seal, parse_run, read_stored
 from perfkit.runs.backends import HIDDEN, Parcel
 from perfkit.runs.index import ERROR
 from perfkit.runs.redacted import exposed_runs, redact_run

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perfkit.model.codec import parse_time
 from perfkit.model.consistency import DAY_MS, stats_contradiction
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import LATENCY_METRICS, Metric, Run, ServiceStats, Severity, Validity
-from perfkit.model.serialization import make_run_id, parse_time
+from perfkit.model.serialization import make_run_id
 from perfkit.runs.validity import GeneratorFacts, check_run, withheld
 from perfkit.stats.summary import PercentileTable, errors_assumed, errors_from_percentiles
 

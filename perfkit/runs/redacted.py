@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.codec import parse_json
+from perfkit.model.codec import dump_json, parse_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.redaction import public_url, redact, redact_bytes, redact_document
-from perfkit.model.serialization import SEAL, dump_json
+from perfkit.model.serialization import SEAL
 from perfkit.runs.index import FILE as INDEX
 from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import (

@@ -30,7 +30,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from perfkit.model.codec import decode, parse_json, read_bytes, read_json
+from perfkit.model.codec import decode, dump_json, parse_json, read_bytes, read_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.omissions import leave_out
@@ -43,7 +43,6 @@ from perfkit.model.serialization import (
     Stored,
     canonical,
     document_hash,
-    dump_json,
     read_stored,
     run_from_document,
     run_to_document,

@@ -17,9 +17,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Metric, Run, Validity
-from perfkit.model.serialization import Stored, dump_json, make_run_id, parse_run, read_stored, slug
+from perfkit.model.serialization import Stored, make_run_id, parse_run, read_stored, slug
 from perfkit.runs.backends import CLAIM, Parcel, Place, full_address, open_place, public_address
 from perfkit.runs.collection import Runs, Selection, StoredRun, id_beginning
 from perfkit.runs.index import (

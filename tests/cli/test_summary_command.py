@@ -17,8 +17,8 @@ from perfkit.history.gate import judge_history
 from perfkit.history.run_names import timeline, watch_of
 from perfkit.history.run_selector import HistoryContext
 from perfkit.history.trend import trend_of
+from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity, Verdict
-from perfkit.model.serialization import dump_json
 from perfkit.report.junit import to_junit
 from perfkit.report.markdown import MOST_BYTES, to_summary
 from perfkit.report.report_set import Entry, Outcome, Overview, read_overview, worst

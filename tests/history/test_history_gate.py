@@ -23,9 +23,9 @@ from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.service_mix import in_one_mix, missing_services, service_changes
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
 from perfkit.history.trend import detect_changes, stored_timelines, trend_of
+from perfkit.model.codec import dump_json
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, ServiceStats, Severity, Validity
-from perfkit.model.serialization import dump_json
 from perfkit.report.junit import told_as_junit
 from perfkit.report.message import Telling, notice_of
 from perfkit.report.sentences import account_of, next_step

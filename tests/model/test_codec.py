@@ -12,9 +12,9 @@ from perfkit.analysis.noise_profile import stored_profile
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.incidents import read_result, result_of
-from perfkit.model.codec import MOST_BYTES, parse_json, read_json
+from perfkit.model.codec import MOST_BYTES, dump_json, parse_json, read_json
 from perfkit.model.records import Check, Severity, Validity
-from perfkit.model.serialization import dump_json, parse_run, run_to_document
+from perfkit.model.serialization import parse_run, run_to_document
 from perfkit.notify.github_api import Access
 from perfkit.notify.issue_sync import Outbox
 from perfkit.notify.sent_log import ToldFile

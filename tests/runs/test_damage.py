@@ -24,8 +24,9 @@ from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
 from perfkit.analysis.noise_profile import stored_profile
 from perfkit.cli import main
 from perfkit.loadgen.recording import RequestBuffer
+from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity
-from perfkit.model.serialization import dump_json, run_to_document
+from perfkit.model.serialization import run_to_document
 from perfkit.runs import run_folder
 from perfkit.runs.maintenance import Retention, measurements, plan_retention, remove, sync, verify_run
 from perfkit.runs.run_folder import RECORDING_SCHEMA, salvage

@@ -13,8 +13,9 @@ from samples import plain_stats, run, side
 from perfkit import Metric, RunStore, StoreError, Validity
 from perfkit.analysis.noise_profile import stored_profile
 from perfkit.history.timeline import load_timeline, timeline_of
+from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity
-from perfkit.model.serialization import dump_json, run_to_document
+from perfkit.model.serialization import run_to_document
 from perfkit.runs import index
 
 BAD = Validity((Check("interrupted", "yes", "no", Severity.INVALID, "run again"),))
