@@ -19,16 +19,16 @@ FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
 ROW_GROUP_ROWS = 262_144  # about 10 MB: what is held in memory while a recording is converted
 
 
-def finish_recording(recording: Path, parquet: Path) -> int:
+def finish_recording(recording: Path, parquet: Path) -> pa.Table:
     """Turn a recording into a Parquet file and remove the recording, unless a part of it could not be read.
 
-    Memory stays flat: about a quarter of a million rows are held at a time, which is also the size of a row group.  The
-    Parquet file appears whole or not at all; until it does, the recording stays.
+    The recording is read once: what is written is what is returned.  The Parquet file appears whole or not at all;
+    until it does, the recording stays.  A row group holds about a quarter of a million rows.
 
     Returns
     -------
-    int
-        Number of requests written, 0 for a recording without a complete batch.
+    Table
+        The requests that were written (`RECORDING_SCHEMA`); without rows for a recording without a complete batch.
 
     Raises
     ------
@@ -38,21 +38,21 @@ def finish_recording(recording: Path, parquet: Path) -> int:
     from pyarrow import parquet as pq  # here, because the recorder imports this module and needs no Parquet
 
     unfinished = parquet.with_name(f".{parquet.name}.{os.getpid()}")
-    rows = 0
+    groups = [RECORDING_SCHEMA.empty_table()]
     try:
         with unfinished.open("wb") as file:
             batches = Batches(recording)
             with pq.ParquetWriter(file, RECORDING_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
                 for group in _row_groups(iter(batches)):
                     writer.write_table(group, row_group_size=len(group))
-                    rows += len(group)
+                    groups.append(group)
             os.fsync(file.fileno())  # the recording is removed below: its copy must be on the disk, not in a cache
         unfinished.replace(parquet)
     finally:
         unfinished.unlink(missing_ok=True)
     if not batches.unread:  # what could not be read is not lost
         recording.unlink()
-    return rows
+    return pa.concat_tables(groups).unify_dictionaries()
 
 
 def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -45,7 +45,17 @@ from perfkit.model.redaction import redact_files
 from perfkit.model.script_errors import ScriptErrors
 from perfkit.model.serialization import make_run_id, run_to_document
 from perfkit.runs.requests import request_columns, stage_stats, summarise_columns
-from perfkit.runs.run_folder import RECORDING, REQUESTS, STARTED, generator_facts, read_requests
+from perfkit.runs.run_folder import (
+    RECORDING,
+    RECORDING_SCHEMA,
+    REQUESTS,
+    STARTED,
+    RequestLoader,
+    generator_facts,
+    read_recording,
+    read_requests,
+    recorded_frame,
+)
 from perfkit.runs.store import RunStore
 from perfkit.runs.validity import check_run
 
@@ -72,7 +82,7 @@ def upload(run: Run, folder: Path, store: RunStore) -> Run:
 
 
 def _put(run: Run, folder: Path, store: RunStore) -> Run:
-    run_id = store.add(run)
+    run_id = store.add(run, requests=folder / REQUESTS)
     store.add_files(run_id, folder / "source")
     return store.get(run_id)
 
@@ -259,13 +269,13 @@ def _first_users(profile: LoadProfile) -> int:
 
 
 def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Distribution | None) -> Run:
-    """Recording -> Parquet -> summary -> run."""
+    """Recording -> Parquet file, summary and run: the requests are read once."""
     is_begun = (folder / RECORDING).is_file() or not outcome.interrupted
-    recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else 0
-    if recorded == 0:
+    recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else RECORDING_SCHEMA.empty_table()
+    if not len(recorded):
         script = generator_facts(folder / "source", intent.profile).script
         raise _nothing_measured(intent.scenario, outcome, folder / "source" / "locust.log", script)
-    columns = request_columns(read_requests(folder / REQUESTS))
+    columns = request_columns(recorded_frame(recorded, folder / REQUESTS))
     summary = summarise_columns(columns)
     profile = intent.profile if not outcome.has_own_shape else LoadProfile("custom")
     facts = replace(
@@ -277,7 +287,7 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
         users_at_end=outcome.users_at_end,
         exit_code=None if outcome.interrupted else outcome.returncode,
         skipped=columns.skipped,
-        recorded=recorded,
+        recorded=len(recorded),
         workers_asked=distribution.workers if distribution is not None else None,
         workers_lost=outcome.lost_workers,
     )
@@ -298,7 +308,7 @@ def _finish(intent: Run, folder: Path, outcome: LocustOutcome, distribution: Dis
         validity=Validity((*checks, *shaped)),
         content_hash=columns.digest(),
         source=str(folder),
-        load_requests=lambda: read_requests(folder / REQUESTS),
+        load_requests=RequestLoader(lambda: read_requests(folder / REQUESTS)),
     )
 
 
@@ -333,8 +343,6 @@ def _what_failed(script: ScriptErrors | None) -> str:
 
 def _recorded(folder: Path) -> int:
     """Requests that can be read of a run that was not finished."""
-    from perfkit.runs.run_folder import read_recording
-
     try:
         if (folder / RECORDING).is_file():
             return int(read_recording(folder / RECORDING).num_rows)

@@ -19,12 +19,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -293,6 +294,7 @@ def _check_sense(batch: pa.RecordBatch) -> None:
 TITLE = "run folders of perfkit (run.json)"
 DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
 NOTE_SCHEMA = "perfkit.quarantine/1"
+BYTES_KEPT = 256 * 2**20  # of requests that were read, for whoever asks for them again
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
 UNLIKE_MEAN = 10.0  # times: a summary leaves the warm-up out
@@ -317,7 +319,7 @@ def read(path: Path) -> Run:
         return _read_killed(folder)
     stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
-    loader = (lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
+    loader = RequestLoader(lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
     validity = Validity((*stored.run.validity.checks, *count_checks(parquet, stored)))
     run = replace(stored.run, source=str(folder), load_requests=loader, validity=validity)
     return _unless_set_aside(run, folder)
@@ -423,6 +425,40 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
     if run is not None and not is_sealed:
         _check_counts(parquet, frame, run)
     return frame
+
+
+def recorded_frame(table: pa.Table, path: Path) -> pd.DataFrame:
+    """A recording as a frame of requests; ``path`` names it where it holds more than there is memory for."""
+    check_memory(path, table.num_rows, table.num_columns)
+    return redact_requests(table.to_pandas())
+
+
+class RequestLoader:
+    """The requests of one run, read from their file once: a report draws the same requests in several charts.
+
+    The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
+    """
+
+    _kept: ClassVar[dict[RequestLoader, pd.DataFrame]] = {}  # the frame that was used last is the last
+    _lock: ClassVar[Lock] = Lock()
+
+    def __init__(self, read: Callable[[], pd.DataFrame]) -> None:
+        self._read = read
+
+    def __call__(self) -> pd.DataFrame:
+        with self._lock:
+            frame = self._kept.pop(self, None)
+        if frame is None:
+            frame = self._read()
+        with self._lock:
+            self._kept[self] = frame
+            sizes = {loader: int(kept.memory_usage().sum()) for loader, kept in self._kept.items()}
+            excess = sum(sizes.values()) - BYTES_KEPT
+            for loader, size in sizes.items():
+                if excess > 0:
+                    excess -= size
+                    del self._kept[loader]
+        return frame.copy()
 
 
 def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
@@ -549,13 +585,10 @@ def _salvage(folder: Path) -> tuple[pd.DataFrame, int]:
     """The requests of a run that was killed, and how many bytes of its recording cannot be read."""
     if (folder / RECORDING).is_file():
         recorded = salvage(folder / RECORDING)
-        return redact_requests(recorded.table.to_pandas()), recorded.unread
+        return recorded_frame(recorded.table, folder / RECORDING), recorded.unread
     if (folder / REQUESTS).is_file():
         return read_requests(folder / REQUESTS), 0
-    pass
-
-    empty: pd.DataFrame = RECORDING_SCHEMA.empty_table().to_pandas()
-    return empty, 0
+    return recorded_frame(RECORDING_SCHEMA.empty_table(), folder / RECORDING), 0
 
 
 DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -41,6 +42,7 @@ from perfkit.runs.run_folder import (
     QUARANTINE,
     REQUESTS,
     STARTED,
+    RequestLoader,
     candidate_ids,
     check_note,
     count_checks,
@@ -48,6 +50,7 @@ from perfkit.runs.run_folder import (
     identity,
     quarantine_check,
     read_note,
+    read_requests,
     run_document,
     write_requests,
 )
@@ -166,10 +169,15 @@ class RunStore:
 
     # Putting in -------------------------------------------------------------------------------------------------------
 
-    def add(self, run: Run) -> str:
+    def add(self, run: Run, *, requests: Path | None = None) -> str:
         """Keep a run and return its id, which is the name of its folder.  The same run twice is kept once.
 
         Another run may have taken the id in the same second: then more of the content's hash tells them apart.
+
+        Parameters
+        ----------
+        requests
+            The Parquet file of the run's requests, where the caller has just written it: it is copied as it is.
 
         Raises
         ------
@@ -183,7 +191,7 @@ class RunStore:
             for name in names:
                 if self.identity_of(name) == mark:
                     return name
-            return self._finished_in_place(run) or self._published(run, names, mark)
+            return self._finished_in_place(run) or self._published(run, names, mark, requests)
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"{self.place.where(run.id)}: the run could not be written: {reason}") from error
@@ -199,9 +207,11 @@ class RunStore:
         self.place.write(run_document(run.id), document_of(run, folder / run.id / REQUESTS))
         return run.id
 
-    def _published(self, run: Run, names: Collection[str], mark: str) -> str:
+    def _published(self, run: Run, names: Collection[str], mark: str, requests: Path | None) -> str:
         with self.place.staging() as folder:
-            if self.place.keeps_requests:
+            if self.place.keeps_requests and requests is not None:
+                shutil.copyfile(requests, folder / REQUESTS)
+            elif self.place.keeps_requests:
                 write_requests(run, folder)
             for name in names:
                 (folder / DOCUMENT).write_bytes(document_of(replace(run, id=name), folder / REQUESTS))
@@ -242,7 +252,8 @@ class RunStore:
         with Activity(f"reading {self.place.where(path)}"):
             stored = read_stored(content, self.place.where(path))
         parquet = f"{run_id}/{REQUESTS}"
-        loader = (lambda: self._read_requests(parquet, stored)) if self._has_requests(parquet) else None
+        has_requests = self.place.keeps_requests and self.place.exists(parquet)
+        loader = RequestLoader(lambda: self._read_requests(parquet, stored)) if has_requests else None
         note = self._note_on(run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
         checks = (*stored.run.validity.checks, *counted, *([quarantine_check(note.reason)] if note else []))
@@ -260,12 +271,7 @@ class RunStore:
     def _no_run(self, run_id: str) -> NotStored:
         return NotStored(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
 
-    def _has_requests(self, parquet: str) -> bool:
-        return self.place.keeps_requests and self.place.exists(parquet)
-
     def _read_requests(self, path: str, stored: Stored) -> pd.DataFrame:
-        from perfkit.runs.run_folder import read_requests
-
         if self.folder is not None:
             return read_requests(self.folder / path, stored.run, stored.seal)
         with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:

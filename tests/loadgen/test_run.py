@@ -255,3 +255,36 @@ def test_the_demo_finds_what_was_injected(tmp_path: Path) -> None:
     report = sorted(tmp_path.glob("reports/*-compare"))[-1]
     assert json.loads((report / "result.json").read_text())["verdict"] == "regression"
     assert (report / "report.html").stat().st_size <= 6_000_000
+
+
+@pytest.mark.parametrize("url", ["runs", "memory://perfkit-once"])
+def test_requests_are_read_once_on_the_way_to_a_report(
+    target: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`perfkit run` reads its recording once and never the file that it wrote; a report reads that file once."""
+    import pyarrow.parquet
+
+    from perfkit.report.charts import response_times
+    from perfkit.report.figure import requests_of
+    from perfkit.runs import run_folder
+
+    read: list[str] = []
+
+    class CountedFile(pyarrow.parquet.ParquetFile):
+        def __init__(self, source: object, **options: object) -> None:
+            read.append("requests.parquet")
+            super().__init__(source, **options)
+
+    batches = run_folder.Batches.__iter__
+    monkeypatch.setattr(run_folder.Batches, "__iter__", lambda self: read.append(self.path.name) or batches(self))
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", CountedFile)
+    monkeypatch.setenv("TARGET", target)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shape.py").write_text(SHAPE)
+    assert run("short", "--locustfile", tmp_path / "shape.py", "--store", url) == 0
+    assert read == ["requests.arrow"]
+    stored = perfkit.RunStore(url)[0]
+    assert response_times([stored]) is not None
+    assert requests_of(stored, "front") is not None
+    assert stored.requests() is not None
+    assert read == ["requests.arrow", "requests.parquet"]

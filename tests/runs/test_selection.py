@@ -10,6 +10,7 @@ from perfkit import NotStored, ReadError, RunStore, Validity, run_from_requests
 from perfkit.model.omissions import omissions
 from perfkit.model.records import Check, Metric, Severity
 from perfkit.runs.collection import Runs
+from perfkit.runs.run_folder import read_requests
 
 BAD = Validity((Check("interrupted", "yes", "no", Severity.INVALID, "run again"),))
 DAY = timedelta(days=1)
@@ -192,3 +193,22 @@ def test_the_requests_of_runs_are_one_frame(rng, tmp_path):
     with pytest.raises(ReadError, match="1 runs: none of them keeps its requests"):
         Runs([summary]).requests()
     assert len((store[:1] + store[:1]).requests()) == 2 * len(frames[0])
+
+
+def test_requests_are_read_once_and_given_as_copies(rng, tmp_path, monkeypatch):
+    store = RunStore(tmp_path)
+    for hour in range(3):
+        store.add(run_from_requests(requests(rng, seconds=4, begin=EPOCH + 3600 * hour), scenario="api"))
+    runs = store[:]
+    read = []
+    monkeypatch.setattr("perfkit.runs.store.read_requests", lambda *given: read.append(given) or read_requests(*given))
+    first = runs[0].requests()
+    whole = first.copy()
+    first["response_time_ms"] = 0.0
+    assert runs[0].requests().equals(whole)
+    assert len(read) == 1
+    size = int(whole.memory_usage().sum())
+    monkeypatch.setattr("perfkit.runs.run_folder.BYTES_KEPT", int(2.5 * size))
+    for one in (*runs, runs[2], runs[0]):  # two frames fit: the third takes the place of the first
+        assert len(one.requests())
+    assert len(read) == 4
