@@ -26,8 +26,7 @@ import pandas as pd
 from scipy import stats
 
 from perfkit import Metric, Policy, Run, Verdict, compare, read_run, run_from_requests
-from perfkit.analysis.evidence import NAME
-from perfkit.model.records import LATENCY_METRICS
+from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS
 
 SIZES = ((5, 3), (9, 1), (3, 1), (1, 1))
 STRICT = Policy(tolerance={metric.value: 3.0 for metric in Metric if metric is not Metric.ERROR_RATE})
@@ -168,7 +167,7 @@ def investigations(file: Path) -> None:
         if all(sides):
             found = compare(*sides)
             called = Counter(f.verdict.value for f in found.findings if f.verdict in ("regression", "improvement"))
-            whole = [f.verdict.value for f in found.findings if (f.service, f.metric) == (NAME, Metric.AVG)]
+            whole = [f.verdict.value for f in found.findings if (f.service, f.metric) == (ALL_SERVICES, Metric.AVG)]
             print(f"  {item['id']:<16}{item['verdict'][:44]:<46}{found.verdict:<14}{dict(called)} {' '.join(whole)}")
         elif len(sides[0]) > 1:
             verdicts = [compare([a], [b]).verdict for a, b in permutations(sides[0], 2)]

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 from perfkit.analysis.comparability import Comparability, check_sides
 from perfkit.analysis.coverage import service_coverage
 from perfkit.analysis.disturbance import disturbance
-from perfkit.analysis.evidence import NAME, allocate, by_evidence, measure, questions, unstated
+from perfkit.analysis.evidence import allocate, by_evidence, measure, questions, unstated
 from perfkit.analysis.limits import by_objective, by_threshold, limit_questions
 from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.analysis.power import detectable_changes
-from perfkit.analysis.stages import by_stage, of_stages
+from perfkit.analysis.stages import by_stage, coverage_of_stages
 from perfkit.config.policy import Policy
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
+    ALL_SERVICES,
     Check,
     Comparison,
     Finding,
@@ -55,11 +56,14 @@ def judge(
     whole = Side(tuple(baseline)), Side(tuple(candidate))
     coverage = service_coverage(baseline, candidate, policy.alpha)
     asked = policy
-    baseline, candidate, policy = by_stage(baseline, candidate, policy)
-    if policy is not asked:
-        coverage = of_stages(coverage, service_coverage(baseline, candidate, policy.alpha), whole[0].runs)
+    staged = by_stage(baseline, candidate, policy)
+    baseline, candidate, policy = staged.baseline, staged.candidate, staged.policy
+    if staged.stages:
+        of_stages = service_coverage(baseline, candidate, policy.alpha)
+        coverage = coverage_of_stages(coverage, of_stages, staged.stages)
     sides = check_sides(baseline, candidate, asked, coverage)
     findings = _findings(baseline, candidate, sides, policy, profile) if sides.services else ()
+    findings = tuple(_of_stage(finding, staged.stages) for finding in findings)
     metrics = tuple(unstated(questions(baseline, candidate, sides.services, policy), policy))
     checks = (*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in metrics))
     gaps = (*sides.gaps, *(gap for _, gap in metrics if gap is not None))
@@ -100,6 +104,12 @@ def judge(
         checks=checks,
         gaps=gaps,
     )
+
+
+def _of_stage(finding: Finding, stages: Mapping[str, tuple[str, str]]) -> Finding:
+    """The finding of an entry of `StagedSides` under its service and stage."""
+    service, stage = stages.get(finding.service, (finding.service, None))
+    return replace(finding, service=service, stage=stage)
 
 
 def by_name(
@@ -156,7 +166,7 @@ def _unknown_services(limited: Sequence[str], sides: tuple[Side, Side]) -> Itera
     """A limit for a service that is not there is a misspelling more often than not."""
     services = dict.fromkeys(name for side in sides for run in side.runs for name in run.services)
     for name in limited:
-        if services and name not in (*services, NAME):
+        if services and name not in (*services, ALL_SERVICES):
             yield f"The policy has limits for {name!r}, which is not compared here{did_you_mean(name, services)}."
 
 
@@ -167,7 +177,7 @@ def overall(findings: Sequence[Finding], policy: Policy, gaps: Sequence[Gap] = (
 
 def _is_critical(finding: Finding, failing: Collection[str | None]) -> bool:
     """A regression of a service that does not fail on both sides."""
-    return finding.verdict is Verdict.REGRESSION and finding.service not in failing
+    return finding.verdict is Verdict.REGRESSION and finding.label not in failing
 
 
 def _too_early(finding: Finding, missing: int) -> Finding:

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perfkit.analysis.evidence import NAME
 from perfkit.analysis.noise_profile import PAIR
-from perfkit.analysis.stages import service_of
-from perfkit.model.records import DISTURBED, Check, Finding, Metric, Run, Severity
+from perfkit.model.records import DISTURBED, Check, Finding, Metric, Run, Scope, Severity
 
 GENERATOR = ("generator_stalled", "event_loop_lag", "generator_cpu", "clock")
 """Checks of the generator and its machine: what they find is no build's work."""
@@ -31,7 +29,7 @@ def disturbance(baseline: Sequence[Run], candidate: Sequence[Run], findings: Seq
     if not baseline or not candidate or all(PAIR in run.labels for run in runs):
         return None
     again = f"measure both sides in turn: perfkit run {runs[-1].scenario} --compare-with ..."
-    moved = _moved_alike(findings, runs)
+    moved = _moved_alike(findings)
     also = f", and {moved}" if moved is not None else ""
     if (sided := _one_sided(GENERATOR, baseline, candidate)) is not None:
         signs = f"{sided[1]}{also}"
@@ -64,19 +62,19 @@ def _warned(name: str, runs: Sequence[Run]) -> int:
     return sum(any(check.name == name for check in run.validity.problems) for run in runs)
 
 
-def _moved_alike(findings: Sequence[Finding], runs: Sequence[Run]) -> str | None:
+def _moved_alike(findings: Sequence[Finding]) -> str | None:
     """That the average latencies of all services moved by nearly one factor, each beyond chance."""
     averages = [
         finding
         for finding in findings
-        if finding.metric == Metric.AVG and finding.service != NAME and not finding.objective
+        if finding.metric == Metric.AVG and finding.scope is Scope.SERVICE and not finding.objective
     ]
     shifts = [
         float(np.log1p((finding.change_pct or 0.0) / 100))
         for finding in averages
         if finding.ci_low is not None and finding.ci_high is not None and finding.ci_low * finding.ci_high > 0
     ]
-    services = {service_of(finding.service, runs) for finding in averages}
+    services = {finding.service for finding in averages}
     if len(services) < FEWEST_SERVICES or len(shifts) < len(averages):
         return None
     mean = float(np.mean(shifts))

@@ -26,7 +26,7 @@ from perfkit.analysis.coverage import MOST_NAMED, Coverage, measured, percent
 from perfkit.analysis.noise_profile import NoiseProfile, level_values, paired
 from perfkit.config.policy import Limit, Policy
 from perfkit.model.arithmetic import Arithmetic, LevelArithmetic, RateArithmetic
-from perfkit.model.records import LATENCY_METRICS, Finding, Gap, Metric, Run, ServiceStats, Verdict
+from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Finding, Gap, Metric, Run, Scope, ServiceStats, Verdict
 from perfkit.stats.effect import Effect, Failures, compare_error_rates, compare_levels, weighted_holm
 from perfkit.stats.noise import PRIOR_SD
 from perfkit.stats.power import (
@@ -49,10 +49,7 @@ class Question:
     gating: bool
     baseline: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
-
-    @property
-    def answerable(self) -> bool:
-        return all(value is not None for value in (*self.baseline, *self.candidate))
+    scope: Scope = Scope.SERVICE
 
 
 def questions(
@@ -71,7 +68,7 @@ def questions(
             if limit is None or (is_partial and metric is Metric.RPS):
                 continue
             sides = [tuple(run.services[service].value(metric) for run in runs) for runs in having]
-            found.append(Question(service, metric, limit, metric.value in policy.gating, *sides))
+            found.append(Question(service, metric, limit, metric.value in policy.gating, sides[0], sides[1]))
     return found
 
 
@@ -127,6 +124,7 @@ def blank(question: Question, before: float | None, after: float | None) -> Find
         limit=question.limit.describe(),
         gating=question.gating,
         warnings=("the baseline is zero: the relative change is infinite",) if change_pct == math.inf else (),
+        scope=question.scope,
     )
 
 
@@ -138,7 +136,6 @@ def _percent(before: float | None, after: float | None) -> float | None:
     return 100.0 * (after - before) / before
 
 
-NAME = "(all services)"
 MANY = 8  # services from which on the run as a whole is judged too
 SHARE = 0.5  # of the alarm budget, for the run as a whole
 KNOWN = 0.5  # share of the requests whose services must tell a metric
@@ -150,7 +147,7 @@ SHARED_NOISE = 1.2
 def with_whole(
     baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str]
 ) -> tuple[list[Run], list[Run], tuple[str, ...]]:
-    """Both sides with the service `NAME` added, and the names to judge; as they were where services are few.
+    """Both sides with the service `ALL_SERVICES` added, and the names to judge; as they were where services are few.
 
     The whole is that of the services which all runs have.
 
@@ -160,7 +157,7 @@ def with_whole(
     asked, both = tuple(services), [*baseline, *candidate]
     services = [name for name in services if len(measured(name, both)) == len(both)]
     every = [run.services[name] for run in both for name in services]
-    if len(services) < MANY or NAME in services or any(not stats.count for stats in every):
+    if len(services) < MANY or ALL_SERVICES in services or any(not stats.count for stats in every):
         return list(baseline), list(candidate), asked
     counts = {name: sum(run.services[name].count or 0 for run in both) for name in services}
     known = {
@@ -168,10 +165,10 @@ def with_whole(
         for metric in LATENCY_METRICS
     }
     sides = [
-        [replace(run, services={**run.services, NAME: _whole(run, counts, known)}) for run in side]
+        [replace(run, services={**run.services, ALL_SERVICES: _whole(run, counts, known)}) for run in side]
         for side in (baseline, candidate)
     ]
-    return sides[0], sides[1], (NAME, *asked)
+    return sides[0], sides[1], (ALL_SERVICES, *asked)
 
 
 def _whole(run: Run, counts: dict[str, int], known: dict[Metric, list[str]]) -> ServiceStats:
@@ -240,9 +237,9 @@ def shares(asked: Sequence[tuple[str, Metric]]) -> list[float]:
     >>> [round(share, 2) for share in shares([("a", Metric.AVG), ("a", Metric.P95), ("b", Metric.AVG)])]
     [0.46, 0.08, 0.46]
     """
-    services = len({service for service, _ in asked} - {NAME})
+    services = len({service for service, _ in asked} - {ALL_SERVICES})
     whole = services * SHARE / (1.0 - SHARE) if services else 1.0
-    weights = [WEIGHTS[metric] * (whole if service == NAME else 1.0) for service, metric in asked]
+    weights = [WEIGHTS[metric] * (whole if service == ALL_SERVICES else 1.0) for service, metric in asked]
     total = sum(weights)
     return [weight / total for weight in weights]
 
@@ -311,6 +308,8 @@ def measure(
     """Measure the effect of every limited metric that can be compared."""
     baseline, candidate, services = with_whole(baseline, candidate, sides.services)
     asked = questions(baseline, candidate, services, policy)
+    if services is not sides.services:  # the first is the run as a whole
+        asked = [replace(one, scope=Scope.RUN) if one.service == services[0] else one for one in asked]
     effects: dict[int, Effect] = {}
     for number, question in enumerate(asked):
         effect = effect_of(question.service, question.metric, baseline, candidate, policy.confidence, profile)
@@ -492,10 +491,10 @@ def _runs_for(requests: int | None, finding: Finding, sides: tuple[Sequence[Run]
 def _capped(sides: Comparability, runs: Sequence[Run], services: Sequence[str]) -> dict[str, str]:
     """Why a service's latency may not be judged; the whole run's, when such services carry much of its load."""
     reasons = dict(sides.capped)
-    if NAME in services and reasons:
+    if ALL_SERVICES in services and reasons:
         share = sum(run.services[name].count or 0 for run in runs for name in reasons if name in run.services)
-        if share > SHARE_DIFFERS * sum(run.services[NAME].count or 0 for run in runs):
-            reasons[NAME] = next(iter(reasons.values()))
+        if share > SHARE_DIFFERS * sum(run.services[ALL_SERVICES].count or 0 for run in runs):
+            reasons[ALL_SERVICES] = next(iter(reasons.values()))
     return reasons
 
 

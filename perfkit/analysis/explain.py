@@ -25,10 +25,10 @@ def explain(comparison: Comparison, service: str, metric: str) -> str:
 
 
 def _findings(comparison: Comparison, service: str, metric: str) -> list[Finding]:
-    services = list(dict.fromkeys(finding.service for finding in comparison.findings))
-    if service not in services:
-        raise SettingsError(f"{service!r}: not compared{did_you_mean(service, services)}; known are {services}")
-    of_service = [finding for finding in comparison.findings if finding.service == service]
+    of_service = [finding for finding in comparison.findings if service in (finding.label, finding.service)]
+    if not of_service:
+        labels = list(dict.fromkeys(finding.label for finding in comparison.findings))
+        raise SettingsError(f"{service!r}: not compared{did_you_mean(service, labels)}; known are {labels}")
     metrics = list(dict.fromkeys(finding.metric for finding in of_service))
     asked = SHORT_NAMES.get(metric.lower(), metric)
     if asked not in metrics:
@@ -39,11 +39,11 @@ def _findings(comparison: Comparison, service: str, metric: str) -> list[Finding
 
 def _lines(finding: Finding, confidence: float) -> Iterator[str]:
     metric, numbers = Metric(finding.metric), finding.arithmetic
-    yield f"{finding.service}, {metric.title} ({finding.metric}){', absolute limit' if finding.objective else ''}"
+    yield f"{finding.label}, {metric.title} ({finding.metric}){', absolute limit' if finding.objective else ''}"
     yield ""
     if numbers is None:
         raise SettingsError(
-            f"{finding.service}, {finding.metric}: this result does not hold its arithmetic, an older perfkit wrote it;"
+            f"{finding.label}, {finding.metric}: this result does not hold its arithmetic, an older perfkit wrote it;"
             " compare the runs again"
         )
     yield _values("limit" if finding.objective else "baseline", numbers.baseline or (finding.baseline,), finding.unit)

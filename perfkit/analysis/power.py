@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.analysis.evidence import MANY, NAME, log_worsening, percent_worsening, shares
+from perfkit.analysis.evidence import MANY, log_worsening, percent_worsening, shares
 from perfkit.analysis.noise_profile import NoiseProfile, level_values, noise_of
 from perfkit.config.policy import Policy
-from perfkit.model.records import Metric, Run
+from perfkit.model.records import ALL_SERVICES, Metric, Run
 from perfkit.stats.noise import PRIOR_DF_ASSUMED, Noise, overdispersion
 from perfkit.stats.power import MOST_RUNS, POWER, Design, min_detectable_log, planned_noise
 
@@ -51,10 +51,10 @@ def plan_runs(
 
 def _levels(services: Sequence[str], policy: Policy) -> dict[tuple[str, Metric], float]:
     """The level at which a comparison of these services will judge each metric that has a limit."""
-    judged = [NAME, *services] if len(services) >= MANY else list(services)
+    judged = [ALL_SERVICES, *services] if len(services) >= MANY else list(services)
     asked = [(name, metric) for name in judged for metric in Metric if policy.limit(name, metric) is not None]
     of_all = dict(zip(asked, shares(asked), strict=True))
-    return {question: policy.alpha * share for question, share in of_all.items() if question[0] != NAME}
+    return {question: policy.alpha * share for question, share in of_all.items() if question[0] != ALL_SERVICES}
 
 
 def _shows(noise: Noise, n: int, level: float, power: float, shift: float, tolerance: float) -> bool:

@@ -26,7 +26,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from perfkit.analysis.evidence import NAME
 from perfkit.analysis.power import detectable_changes
 from perfkit.config.policy import Policy
 from perfkit.config.settings import ChatSettings, EmailSettings, IssueSettings, Settings
@@ -39,7 +38,7 @@ from perfkit.history.monitor import watch_timeline
 from perfkit.history.run_selector import HistoryContext, comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
-from perfkit.model.records import LATENCY_METRICS, Metric, Run
+from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run
 from perfkit.notify import chat as webhook
 from perfkit.notify.chat import Room
 from perfkit.notify.email import addresses_of, server_of
@@ -511,7 +510,7 @@ def service_remarks(premises: Premises) -> Iterator[Remark]:
 
 def _orphans(table: Mapping[str, Any], known: Iterable[str], so: str) -> Iterator[Remark]:
     services = [name for name, value in table.items() if isinstance(value, Mapping) and name not in set(Metric)]
-    known = (*known, NAME)
+    known = (*known, ALL_SERVICES)
     for name in services:
         if name in known:
             yield fine("service", name, "has runs")

@@ -177,7 +177,7 @@ def _row(item: Replay) -> dict[str, object]:
     return {
         "run": item.run.id,
         "verdict": comparison.verdict.value,
-        "regressions": [f"{f.service} {f.metric}" for f in comparison.findings if f.verdict == "regression"],
+        "regressions": [f"{f.label} {f.metric}" for f in comparison.findings if f.verdict == "regression"],
         "warnings": list(comparison.warnings),
     }
 

@@ -49,7 +49,7 @@ class KnownMovement:
     @classmethod
     def of_finding(cls, finding: Finding) -> KnownMovement:
         size = math.inf if finding.change is None else finding.change
-        return cls(finding.service, Metric(finding.metric), size, finding.ci_low, finding.ci_high)
+        return cls(finding.label, Metric(finding.metric), size, finding.ci_low, finding.ci_high)
 
     @property
     def limit(self) -> float:
@@ -192,7 +192,7 @@ def softened(finding: Finding, near: Sequence[Acknowledgement]) -> Finding:
     mild, bad = (finding.change if bound is None else bound for bound in bounds)
     size = mild if mild * worse > 0 else math.copysign(SLIGHT, worse)
     for one in reversed(near):
-        known = one.covering(finding.service, finding.metric, size)
+        known = one.covering(finding.label, finding.metric, size)
         if known is not None:
             verdict = Verdict.NO_CHANGE if bad * worse <= known.limit else Verdict.INCONCLUSIVE
             return _acknowledged(finding, verdict, known.limit, one)

@@ -109,7 +109,7 @@ def _drift(finding: Finding) -> str:
     interval = ""
     if finding.ci_low is not None and finding.ci_high is not None:
         interval = f" [{finding.ci_low:+.1f}, {finding.ci_high:+.1f}]"
-    return f"{Metric(finding.metric).title} of {finding.service} {size} {unit}{interval}"
+    return f"{Metric(finding.metric).title} of {finding.label} {size} {unit}{interval}"
 
 
 def slow_drifts(level: Sequence[Run], past: HistoryContext, policy: Policy) -> tuple[SlowDrift, ...]:
@@ -150,13 +150,13 @@ class BaselineHold:
         """
         whole = judge(self.runs, (*self.since, *candidates), replace(policy, alpha=policy.alpha / NEWS))
         called = [item for item in whole.findings if softened(item, known).verdict is Verdict.REGRESSION]
-        worse = {(item.service, item.metric) for item in called}
-        return any((item.service, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
+        worse = {(item.label, item.metric) for item in called}
+        return any((item.label, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
 
     def is_left_by(self, comparison: Comparison) -> bool:
         """Whether the candidates, compared with this level, are no worse where the change was: it was taken back."""
         moved = {(item.service, item.metric) for item in self.unheard.movements if item.is_worse}
-        return not any((item.service, item.metric) in moved and _leans_beyond(item) for item in comparison.findings)
+        return not any((item.label, item.metric) in moved and _leans_beyond(item) for item in comparison.findings)
 
     @property
     def note(self) -> str:
@@ -250,7 +250,7 @@ class OutlierRuns:
         Outliers `FAR_ENOUGH` as far, in any series, and runs of the same series `AS_FAR`: but none of the newest that
         all did, which may begin a new level.
         """
-        key = (finding.service, Metric(finding.metric))
+        key = (finding.label, Metric(finding.metric))
         sd, change = self.noise.get(key, 0.0), abs(finding.change_abs or 0.0)
         distance = change / sd if sd > 0.0 else 0.0
         runs = {run for run, far in self.farthest.items() if far >= FAR_ENOUGH * distance}

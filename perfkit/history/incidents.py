@@ -293,7 +293,7 @@ def _missing_services(comparison: Comparison, watch: _Watch | None) -> tuple[Mis
 def _measured_services(comparison: Comparison) -> frozenset[str]:
     if comparison.verdict is Verdict.INVALID:
         return frozenset()
-    return frozenset(finding.service for finding in comparison.findings)
+    return frozenset(name for finding in comparison.findings for name in (finding.service, finding.label))
 
 
 def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
@@ -341,7 +341,7 @@ def _finding(finding: Finding) -> Movement:
     change = ChangePoint(
         0, _number(finding.baseline), _number(finding.candidate), _change(finding.change_pct), p_value, ends[0], ends[1]
     )
-    return Movement(finding.service, Metric(finding.metric), change)
+    return Movement(finding.label, Metric(finding.metric), change)
 
 
 def _percent(finding: Finding, end: float | None) -> float:

@@ -319,7 +319,7 @@ class ABTest:
             "cleared": cleared,
             "first": {side: [run.id for run in getattr(first, side).runs] for side in SIDES},
             "second": {side: [run.id for run in getattr(second, side).runs] for side in SIDES},
-            "alarms": [f"{f.service} {f.metric}" for f in first.by_verdict(Verdict.REGRESSION)],
+            "alarms": [f"{f.label} {f.metric}" for f in first.by_verdict(Verdict.REGRESSION)],
         }
         folder = RunStore(self.store).folder
         if folder is not None:

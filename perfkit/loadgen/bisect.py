@@ -33,7 +33,7 @@ from perfkit.config.settings import Scenario
 from perfkit.loadgen.ab_test import ABPlan, ABResult, ABTest, OnMessage, checkout, command_words, running_service
 from perfkit.loadgen.run import run_scenario
 from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError
-from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
+from perfkit.model.records import Comparison, Finding, Metric, Run, Scope, Verdict
 from perfkit.runs.git import Commit, Git, GitError
 from perfkit.runs.store import RunStore
 
@@ -63,12 +63,12 @@ class Question:
 
 def question_of(findings: tuple[Finding, ...]) -> Question | None:
     """The clearest regression between the two ends; ``None`` where there is none."""
-    bad = [f for f in findings if f.verdict is Verdict.REGRESSION and not f.objective and f.service != "(all services)"]
+    bad = [f for f in findings if f.verdict is Verdict.REGRESSION and not f.objective and f.scope is Scope.SERVICE]
     able = [f for f in bad if f.change is not None and math.isfinite(f.change)]
     if not able:
         return None
     first = min(able, key=lambda f: (not f.gating, f.p_adjusted if f.p_adjusted is not None else 1.0, f.metric))
-    return Question(first.service, first.metric, abs(first.change or 0.0) / 2.0)
+    return Question(first.label, first.metric, abs(first.change or 0.0) / 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ def _judged(order: Order, commit: str, outcome: ABResult) -> Step:
         commit,
         verdict,
         outcome.why if verdict != "skip" else f"inconclusive: {outcome.why}",
-        finding.service,
+        finding.label,
         finding.metric,
         finding.change,
         finding.ci_low,
@@ -348,7 +348,7 @@ def _judged(order: Order, commit: str, outcome: ABResult) -> Step:
 def _finding(comparison: Comparison, service: str, metric: str) -> Finding | None:
     if comparison.verdict is Verdict.INVALID:
         return None
-    return next((f for f in comparison.findings if (f.service, f.metric) == (service, metric)), None)
+    return next((f for f in comparison.findings if (f.label, f.metric) == (service, metric)), None)
 
 
 def build(command: str | None, tree: Path) -> None:

@@ -87,7 +87,7 @@ def comparison_contradiction(comparison: Comparison) -> str | None:
 
 def _of_findings(comparison: Comparison) -> Iterator[str]:
     for number, finding in enumerate(comparison.findings):
-        place = f"findings.{number}: {finding.service} {finding.metric}"
+        place = f"findings.{number}: {finding.label} {finding.metric}"
         for text in chain(_of_numbers(finding), _of_judgement(finding, comparison)):
             yield f"{place}: {text}"
 
@@ -113,7 +113,7 @@ def _of_verdict(comparison: Comparison) -> Iterator[str]:
         for gap in comparison.gaps:
             yield f"verdict: is {verdict.value}, and something is missing: {gap.text}"
         for finding in comparison.by_verdict(Verdict.REGRESSION):
-            yield f"verdict: is {verdict.value}, and {finding.service} {finding.metric} a regression"
+            yield f"verdict: is {verdict.value}, and {finding.label} {finding.metric} a regression"
     of_findings = overall_verdict(findings, comparison.rule, comparison.gaps)
     possible = {of_findings}
     if history is not None:

@@ -121,6 +121,16 @@ class Severity(StrEnum):
     INVALID = "invalid"
 
 
+class Scope(StrEnum):
+    """What a finding is about: one service, or all services of a run together."""
+
+    SERVICE = "service"
+    RUN = "run"
+
+
+ALL_SERVICES = "(all services)"
+"""The service of findings whose scope is the run."""
+
 DISTURBED = "disturbed"  # the check of a comparison whose sides were not measured alike
 
 
@@ -321,8 +331,10 @@ def _service_row(stats: ServiceStats) -> dict[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One service x metric of a comparison: effect, interval, p and verdict.
+    """One service x metric (x stage) of a comparison: effect, interval, p and verdict.
 
+    ``stage`` is the stage of the load that was compared, ``None`` where it is the whole run; ``scope`` tells whether
+    the finding is about one service or about the run, all services together.
     ``change_pct`` is percent of the baseline (infinite from zero); ``change_abs`` is in the metric's unit.  ``ci_low``
     and ``ci_high`` bound the 95 % interval (or the level asked for) in ``change_unit``: percent of the baseline, or
     percentage points for the error rate (the threshold rule: in the unit of its limit).  ``p_value`` is the one-sided p
@@ -353,20 +365,34 @@ class Finding:
     requests_needed: Count | None = None
     objective: bool = False
     warnings: tuple[str, ...] = ()
+    stage: str | None = None
+    scope: Scope = Scope.SERVICE
     arithmetic: Arithmetic | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what is infinite or unknown is ``null``."""
+        """Plain JSON values; what is infinite or unknown is ``null``.  ``service`` is the `label`, with its stage."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["service"] = self.label
         plain["verdict"] = self.verdict.value
+        plain["scope"] = self.scope.value
         plain["warnings"] = list(self.warnings)
         plain["arithmetic"] = self.arithmetic.to_dict() if self.arithmetic is not None else None
         return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
 
     @property
+    def label(self) -> str:
+        """The service as results name it, with its stage: ``checkout, stage 2: 40 users``; unique for each metric."""
+        return staged_label(self.service, self.stage)
+
+    @property
     def change(self) -> float | None:
         """The change in ``change_unit``: what the interval and the tolerance are about."""
         return self.change_pct if self.change_unit == "%" else self.change_abs
+
+
+def staged_label(service: str, stage: str | None) -> str:
+    """A service and its stage in one text, as `Finding.label`."""
+    return service if stage is None else f"{service}, {stage}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,7 +508,10 @@ class Comparison:
         import pandas as pd
 
         names = [name for name in Finding.__dataclass_fields__ if name != "arithmetic"]
-        rows = [{**{n: getattr(f, n) for n in names}, "verdict": f.verdict.value} for f in self.findings]
+        rows = [
+            {**{n: getattr(f, n) for n in names}, "verdict": f.verdict.value, "scope": f.scope.value}
+            for f in self.findings
+        ]
         return pd.DataFrame(rows, columns=names)
 
     def with_warnings(self, more: Iterable[str]) -> Comparison:

@@ -21,6 +21,7 @@ from perfkit.model.consistency import comparison_contradiction, run_contradictio
 from perfkit.model.errors import ReadError
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import (
+    ALL_SERVICES,
     RULES,
     Check,
     Comparison,
@@ -29,12 +30,14 @@ from perfkit.model.records import (
     HistoryNote,
     Metric,
     Run,
+    Scope,
     ServiceStats,
     Severity,
     Side,
     StageStats,
     Validity,
     Verdict,
+    staged_label,
 )
 
 SCHEMA = "perfkit.run/1"
@@ -288,7 +291,7 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
             if Metric(finding.metric).value != finding.metric:  # short names are for people
                 raise ValueError(f"findings: unknown metric {finding.metric!r}; its name is {Metric(finding.metric)!s}")
             if finding in self.findings[:number]:
-                raise ValueError(f"findings.{number}: {finding.service} {finding.metric} stands there twice")
+                raise ValueError(f"findings.{number}: {finding.label} {finding.metric} stands there twice")
             for name, value in (("baseline", finding.baseline), ("candidate", finding.candidate)):
                 if value is not None and value < 0:
                     raise ValueError(f"findings.{number}.{name}: must be >= 0, got {value!r}")
@@ -308,7 +311,7 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
         confidence=known.confidence,
         baseline=Side(tuple(item.run() for item in known.baseline.runs)),
         candidate=Side(tuple(item.run() for item in known.candidate.runs)),
-        findings=tuple(map(_from_zero, known.findings)),
+        findings=tuple(map(_restored, known.findings, document["findings"])),
         warnings=known.warnings,
         checks=known.checks,
         history=_history(known.history, place) if known.history is not None else None,
@@ -319,9 +322,18 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
     return comparison
 
 
-def _from_zero(finding: Finding) -> Finding:
-    """What is not told of a change that has a size is one from zero."""
-    return replace(finding, change_pct=math.inf) if finding.change_pct is None and finding.change_abs else finding
+def _restored(finding: Finding, plain: Mapping[str, Any]) -> Finding:
+    """A finding as it was before `Finding.to_dict`: its service without the stage, and infinite changes from zero.
+
+    Files of versions that did not write the scope name the whole run by its service.
+    """
+    if finding.change_pct is None and finding.change_abs:
+        finding = replace(finding, change_pct=math.inf)
+    if finding.stage is not None:
+        finding = replace(finding, service=finding.service.removesuffix(staged_label("", finding.stage)))
+    if "scope" not in plain and finding.service == ALL_SERVICES:
+        finding = replace(finding, scope=Scope.RUN)
+    return finding
 
 
 class _Sentences(msgspec.Struct, frozen=True):

@@ -563,25 +563,25 @@ def _most_telling(findings: Sequence[Finding]) -> frozenset[str]:
             finding.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT),
             finding.p_value if finding.p_value is not None else math.inf,
         )
-        nearest[finding.service] = min(nearest.get(finding.service, rank), rank)
+        nearest[finding.label] = min(nearest.get(finding.label, rank), rank)
     return frozenset(sorted(nearest, key=lambda name: nearest[name])[:MOST_FOREST_SERVICES])
 
 
 def _panel(findings: Sequence[Finding], unit: str, telling: frozenset[str]) -> _Panel | None:
     every = [finding for finding in findings if finding.change_unit == unit]
-    mine = [finding for finding in every if finding.service in telling]
+    mine = [finding for finding in every if finding.label in telling]
     if not mine:
         return None
     rows: list[_Row] = []
     headers: list[tuple[str, float]] = []
     y = 0.0
-    for service in dict.fromkeys(finding.service for finding in mine):
+    for service in dict.fromkeys(finding.label for finding in mine):
         headers.append((service, y))
-        for finding in (f for f in mine if f.service == service):
+        for finding in (f for f in mine if f.label == service):
             y += 1.0
             rows.append(_Row(finding, y))
         y += 1.25
-    more = len({finding.service for finding in every} - telling)
+    more = len({finding.label for finding in every} - telling)
     if more:
         headers.append((f"{more} quieter {'service is' if more == 1 else 'services are'} in the table", y))
         y += 1.0
@@ -713,7 +713,7 @@ def _goes_on(finding: Finding, side: int, reach: float) -> bool:
 
 def _hover(finding: Finding) -> str:
     lines = [
-        f"<b>{label(finding.service, 60)}</b> · {_title(finding)}",
+        f"<b>{label(finding.label, 60)}</b> · {_title(finding)}",
         f"{finding_text(finding)}: {format_change(finding)} {format_interval(finding)}",
         f"{format_value(finding.metric, finding.baseline)} → {format_value(finding.metric, finding.candidate)}",
     ]
@@ -757,7 +757,7 @@ def _alt(findings: Sequence[Finding]) -> str:
 
 
 def _name(finding: Finding) -> str:
-    return f"{shorten(finding.service, 60)} {_title(finding)}"
+    return f"{shorten(finding.label, 60)} {_title(finding)}"
 
 
 __all__ = ["detectable", "forest", "latency_overlay", "percentile_curve", "run_values", "time_course"]

@@ -162,7 +162,7 @@ def _case(finding: Finding) -> _Case:
 
 def _name(finding: Finding) -> str:
     limit = f" ({finding.limit})" if finding.objective else ""
-    return f"{shorten(finding.service, 200)}: {Metric(finding.metric).title}{limit}"
+    return f"{shorten(finding.label, 200)}: {Metric(finding.metric).title}{limit}"
 
 
 def _history_cases(result: Result) -> Iterator[_Case]:

@@ -213,7 +213,7 @@ def effects_picture(findings: tuple[Finding, ...], total: int) -> Picture:
 
 
 def _panel_rows(panel: Sequence[Finding]) -> int:
-    return len(panel) + len({one.service for one in panel})
+    return len(panel) + len({one.label for one in panel})
 
 
 def _draw_effects(axes: Axes, unit: str, panel: Sequence[Finding]) -> None:
@@ -221,10 +221,10 @@ def _draw_effects(axes: Axes, unit: str, panel: Sequence[Finding]) -> None:
     axes.set_xlim(-reach, reach)
     axes.set_ylim(_panel_rows(panel) - 0.4, -0.6)
     axes.axvline(0.0, color=SOFT, linewidth=0.8)
-    for service in dict.fromkeys(one.service for one in panel):
+    for service in dict.fromkeys(one.label for one in panel):
         left = (10 - _LEFT) / (WIDTH - _LEFT - _RIGHT)
         axes.text(left, y, shorten(service, 44), transform=_across(axes), weight="bold", va="center")
-        for finding in (one for one in panel if one.service == service):
+        for finding in (one for one in panel if one.label == service):
             y += 1.0
             ticks.append(y)
             names.append(SHORT_METRICS.get(finding.metric, finding.metric))
@@ -297,7 +297,7 @@ def _effects_alt(findings: Sequence[Finding], total: int) -> str:
     shown = f"{len(findings)} of {total}" if total > len(findings) else f"{total}"
     worst = [one for one in findings if one.verdict is Verdict.REGRESSION][:3]
     named = "; ".join(
-        f"{shorten(one.service, 40)} {Metric(one.metric).title} {format_change(one)} {format_interval(one)}"
+        f"{shorten(one.label, 40)} {Metric(one.metric).title} {format_change(one)} {format_interval(one)}"
         for one in worst
     )
     return f"Chart of {shown} effects with their intervals beside what is accepted. {named}".strip()

@@ -117,7 +117,7 @@ def _open_questions(comparison: Comparison) -> str:
         parts = [settle(finding), *finding.warnings]
         text = "; ".join(part for part in parts if part)
         if text:
-            lines.append(f"{finding.service}, {Metric(finding.metric).title}: {text}")
+            lines.append(f"{finding.label}, {Metric(finding.metric).title}: {text}")
     return _list("What would settle it", lines)
 
 
@@ -143,7 +143,7 @@ def _side_rows(title: str, side: Side) -> list[tuple[str, ...]]:
 
 
 def _name(finding: Finding) -> tuple[str, str]:
-    return escape(finding.service, 60), Metric(finding.metric).title
+    return escape(finding.label, 60), Metric(finding.metric).title
 
 
 def _values(finding: Finding) -> tuple[str, str]:

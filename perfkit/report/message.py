@@ -98,7 +98,7 @@ def _finding(finding: Finding) -> Row:
     return Row(
         finding.verdict,
         finding_text(finding),
-        shorten(finding.service, NAME),
+        shorten(finding.label, NAME),
         Metric(finding.metric).title,
         format_change(finding),
         "" if interval == UNKNOWN else interval,
@@ -352,7 +352,7 @@ def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
     yield from (shorten(text, LONGEST_HEADLINE) for text in unheard)
     named = {service for one in result.open_incidents for service in one.last.services}
     findings = tuple(
-        one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.service not in named
+        one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.label not in named
     )
     gaps = comparison.gaps if comparison.verdict is Verdict.INVALID or not (result.open_incidents or unheard) else ()
     missing = [shorten(gap.text, LONGEST_HEADLINE) for gap in comparison.gaps if gap.services]  # told as happenings

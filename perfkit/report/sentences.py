@@ -155,11 +155,11 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
 def _whom(findings: Sequence[Finding]) -> str:
     """``a, p95 latency``; of several ``a, 3 metrics``, ``p95 latency of 12 services``, or ``30 findings``."""
     first, count = findings[0], len(findings)
-    services, metrics = {finding.service for finding in findings}, {finding.metric for finding in findings}
+    services, metrics = {finding.label for finding in findings}, {finding.metric for finding in findings}
     if count == 1:
-        return f"{first.service}, {Metric(first.metric).title}"
+        return f"{first.label}, {Metric(first.metric).title}"
     if len(services) == 1:
-        return f"{first.service}, {count} metrics"
+        return f"{first.label}, {count} metrics"
     return f"{Metric(first.metric).title} of {count} services" if len(metrics) == 1 else f"{count} findings"
 
 
@@ -196,7 +196,7 @@ def _events(comparison: Comparison) -> list[tuple[str, list[Finding]]]:
     for verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT):
         by_service: dict[str, list[Finding]] = {}
         for finding in comparison.by_verdict(verdict):
-            by_service.setdefault(finding.service, []).append(finding)
+            by_service.setdefault(finding.label, []).append(finding)
         found += by_service.items()
     return found
 
@@ -262,7 +262,7 @@ def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:
     if not questions:
         return ""
     first = questions[0]
-    name = f"{Metric(first.metric).title} of {written(shorten(first.service, 60))}"
+    name = f"{Metric(first.metric).title} of {written(shorten(first.label, 60))}"
     gaps = gap_texts(comparison)  # what stands in the headline is not said again
     why = next((f" ({written(text)})" for text in first.warnings if text not in gaps), "")
     text = settle(first)

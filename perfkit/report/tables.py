@@ -11,7 +11,6 @@ from typing import Any
 
 from perfkit.analysis.baseline import Level, Levels
 from perfkit.analysis.capacity import Capacity
-from perfkit.analysis.stages import service_of
 from perfkit.model.records import Check, Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.figure import service_names
 from perfkit.report.formatting import (
@@ -100,10 +99,8 @@ def worst_first(comparison: Comparison) -> tuple[str, ...]:
     """The services of a comparison: first those with a regression, then an improvement, then an open question."""
     order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
     ranked = sorted(comparison.findings, key=lambda finding: order.index(finding.verdict))
-    sides = (comparison.baseline.runs, comparison.candidate.runs)
-    runs = [*sides[0], *sides[1]]
-    names = dict.fromkeys(service_of(finding.service, runs) for finding in ranked)
-    return tuple(dict.fromkeys([*names, *service_names(*sides)]))
+    names = dict.fromkeys(finding.service for finding in ranked)
+    return tuple(dict.fromkeys([*names, *service_names(comparison.baseline.runs, comparison.candidate.runs)]))
 
 
 def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
@@ -140,8 +137,8 @@ def findings_table(comparison: Comparison) -> Html:
     """Every number of every finding, grouped by service; footnotes carry the warnings."""
     notes = list(dict.fromkeys(warning for finding in comparison.findings for warning in finding.warnings))
     groups = {
-        service: [_cells(finding, notes) for finding in comparison.findings if finding.service == service]
-        for service in dict.fromkeys(finding.service for finding in comparison.findings)
+        service: [_cells(finding, notes) for finding in comparison.findings if finding.label == service]
+        for service in dict.fromkeys(finding.label for finding in comparison.findings)
     }
     html = render("findings.html.j2", groups=groups, notes=notes, confidence=f"{comparison.confidence * 100:g}")
     return Html(html, text=f"{len(comparison.findings)} findings")

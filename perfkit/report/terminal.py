@@ -376,8 +376,8 @@ def _table(
     table.add_column("verdict", max_width=verdict_width, no_wrap=verdict_width is None)
     above = None
     for finding in comparison.findings:
-        service = "" if finding.service == above else shorten(finding.service)
-        above = finding.service
+        service = "" if finding.label == above else shorten(finding.label)
+        above = finding.label
         metric = SHORT_METRICS.get(finding.metric, finding.metric)
         verdict = Text(finding_text(finding), style=STYLES[finding.verdict])
         table.add_row(*map(Text, (service, metric, *(cell(finding) for cell in columns.values()))), verdict)

@@ -206,7 +206,8 @@ def test_in_stages_what_is_gone_is_named_once():
     comparison = compare(*sides)
     assert comparison.verdict == "inconclusive"
     assert texts(comparison) == ["Not measured in the candidate: /pay (10 % of the baseline's requests)."]
-    assert len({finding.service for finding in comparison.findings}) == 4
+    assert len({finding.label for finding in comparison.findings}) == 4
+    assert {finding.service for finding in comparison.findings} == set(LOAD)
 
 
 # Renamed ----------------------------------------------------------------------------------------------------------

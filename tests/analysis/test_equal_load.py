@@ -9,7 +9,8 @@ from samples import plain_stats, run
 from perfkit import Policy, Verdict, compare
 from perfkit.config.load_spec import plan_profile
 from perfkit.model.load_profile import Stage
-from perfkit.model.records import StageStats
+from perfkit.model.records import ALL_SERVICES, Scope, StageStats
+from perfkit.model.serialization import comparison_from_document
 
 STAGED = plan_profile(None, stages=(Stage(60, 10, 10), Stage(60, 50, 50)))
 
@@ -26,12 +27,42 @@ def staged(rng, number, factors=(1.0, 1.0), profile=STAGED):
     return run({"a": stats(150)}, number=number, profile=profile, stages=parts)
 
 
+def test_a_stage_is_a_field_of_a_finding_and_stands_in_the_service_of_its_document(rng):
+    comparison = compare([staged(rng, i) for i in range(3)], [staged(rng, 10 + i) for i in range(3)])
+    document = comparison.to_dict()
+    first = document["findings"][0]
+    assert (first["service"], first["stage"], first["scope"]) == (
+        "a, stage 1: 10 users",
+        "stage 1: 10 users",
+        "service",
+    )
+    again = comparison_from_document(document, "here")
+    assert [(f.service, f.stage, f.label) for f in again.findings] == [
+        (f.service, f.stage, f.label) for f in comparison.findings
+    ]
+    assert set(comparison.to_frame()["service"]) == {"a"}
+
+
+def test_a_result_of_a_version_without_stages_and_scopes_is_read(rng):
+    names = [f"s{k}" for k in range(9)]
+    runs = [run({name: plain_stats() for name in names}, number=number) for number in range(4)]
+    document = compare(runs[:2], runs[2:]).to_dict()
+    for finding in document["findings"]:
+        del finding["stage"], finding["scope"]
+    again = comparison_from_document(document, "here")
+    assert {f.service for f in again.findings if f.scope is Scope.RUN} == {ALL_SERVICES}
+    assert {f.label for f in again.findings if f.scope is Scope.SERVICE} == set(names)
+
+
 def test_a_change_at_high_load_alone_is_found_there(rng):
     before = [staged(rng, i) for i in range(5)]
     after = [staged(rng, 10 + i, (1.0, 1.2)) for i in range(5)]
     comparison = compare(before, after)
-    assert {f.service for f in comparison.by_verdict(Verdict.REGRESSION)} == {"a, stage 2: 50 users"}
-    assert {f.service for f in comparison.findings} == {"a, stage 1: 10 users", "a, stage 2: 50 users"}
+    assert {f.label for f in comparison.by_verdict(Verdict.REGRESSION)} == {"a, stage 2: 50 users"}
+    assert {(f.service, f.stage, f.scope) for f in comparison.findings} == {
+        ("a", "stage 1: 10 users", Scope.SERVICE),
+        ("a", "stage 2: 50 users", Scope.SERVICE),
+    }
     assert comparison.baseline.runs[0].services.keys() == {"a"}
 
 

@@ -7,8 +7,9 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, compare
-from perfkit.analysis.evidence import MANY, NAME, SHARE, shares, with_whole
+from perfkit.analysis.evidence import MANY, SHARE, shares, with_whole
 from perfkit.analysis.explain import explain
+from perfkit.model.records import ALL_SERVICES, Scope
 
 NAMES = tuple(f"GET /{i}" for i in range(12))
 
@@ -33,24 +34,26 @@ def called(comparison):
 def test_few_services_are_judged_each_by_itself():
     runs = [run({name: plain_stats() for name in NAMES[: MANY - 1]}, number=i) for i in range(4)]
     assert with_whole(runs[:2], runs[2:], NAMES[: MANY - 1]) == (runs[:2], runs[2:], NAMES[: MANY - 1])
-    assert NAME not in {f.service for f in compare(runs[:2], runs[2:]).findings}
+    assert ALL_SERVICES not in {f.service for f in compare(runs[:2], runs[2:]).findings}
 
 
 def test_a_common_factor_moves_the_whole_by_that_factor_whatever_the_mix():
     before = run({name: plain_stats(10.0 * (i + 1)) for i, name in enumerate(NAMES)})
     after = run({name: plain_stats(12.5 * (i + 1), count=1000 + 90 * i) for i, name in enumerate(NAMES)}, number=1)
     (old,), (new,), names = with_whole([before], [after], NAMES)
-    assert names[0] == NAME
+    assert names[0] == ALL_SERVICES
     for metric in (Metric.AVG, Metric.P50, Metric.P95, Metric.P99):
-        assert new.services[NAME].value(metric) / old.services[NAME].value(metric) == pytest.approx(1.25)
-    assert old.services[NAME].count == sum(stats.count for stats in before.services.values())
-    assert old.services[NAME].rps == pytest.approx(12 * 50.0)
+        assert new.services[ALL_SERVICES].value(metric) / old.services[ALL_SERVICES].value(metric) == pytest.approx(
+            1.25
+        )
+    assert old.services[ALL_SERVICES].count == sum(stats.count for stats in before.services.values())
+    assert old.services[ALL_SERVICES].rps == pytest.approx(12 * 50.0)
 
 
 def test_a_change_of_all_is_found_where_none_shows_it_alone(rng):
     found = [called(compare(noisy(rng, 3), noisy(rng, 3, first=50, factor=1.25))) for _ in range(40)]
-    assert sum((NAME, "avg_latency_ms") in each for each in found) >= 36
-    assert np.mean([len(each - {(NAME, m.value) for m in Metric}) for each in found]) < 1.0
+    assert sum((ALL_SERVICES, "avg_latency_ms") in each for each in found) >= 36
+    assert np.mean([len(each - {(ALL_SERVICES, m.value) for m in Metric}) for each in found]) < 1.0
 
 
 @pytest.mark.slow
@@ -65,10 +68,10 @@ def test_what_the_services_of_a_run_share_is_no_alarm(rng, sizes):
 
 
 def test_the_whole_takes_its_share_of_the_budget_and_no_more():
-    asked = [(name, metric) for name in (NAME, *NAMES) for metric in Metric]
+    asked = [(name, metric) for name in (ALL_SERVICES, *NAMES) for metric in Metric]
     parts = dict(zip(asked, shares(asked), strict=True))
     assert sum(parts.values()) == pytest.approx(1.0)
-    assert sum(part for (name, _), part in parts.items() if name == NAME) == pytest.approx(SHARE)
+    assert sum(part for (name, _), part in parts.items() if name == ALL_SERVICES) == pytest.approx(SHARE)
 
 
 def test_a_whole_of_other_answers_is_not_judged():
@@ -82,24 +85,26 @@ def test_a_whole_of_other_answers_is_not_judged():
 
 
 def test_a_service_of_that_name_is_left_as_it_is(rng):
-    runs = side(rng, 4, names=(*NAMES, NAME))
-    before, after, names = with_whole(runs[:2], runs[2:], (*NAMES, NAME))
-    assert (before, after, names) == (runs[:2], runs[2:], (*NAMES, NAME))
+    runs = side(rng, 4, names=(*NAMES, ALL_SERVICES))
+    assert {f.scope for f in compare(runs[:2], runs[2:]).findings} == {Scope.SERVICE}
+    before, after, names = with_whole(runs[:2], runs[2:], (*NAMES, ALL_SERVICES))
+    assert (before, after, names) == (runs[:2], runs[2:], (*NAMES, ALL_SERVICES))
 
 
 def test_the_arithmetic_of_the_whole_can_be_redone(rng):
     comparison = compare(noisy(rng, 3), noisy(rng, 3, first=50))
-    text = explain(comparison, NAME, "avg_latency_ms")
+    assert {f.service for f in comparison.findings if f.scope is Scope.RUN} == {ALL_SERVICES}
+    text = explain(comparison, ALL_SERVICES, "avg_latency_ms")
     assert "difference d" in text
     assert "30 % of it for this one" in text
 
 
 def test_its_tolerance_can_be_set(rng):
     before, after = noisy(rng, 3), noisy(rng, 3, first=50)
-    policy = Policy(tolerance={NAME: {"avg_latency_ms": 40.0}})
+    policy = Policy(tolerance={ALL_SERVICES: {"avg_latency_ms": 40.0}})
     comparison = compare(before, after, policy=policy)
-    assert not [text for text in comparison.warnings if NAME in text]
-    finding = next(f for f in comparison.findings if (f.service, f.metric) == (NAME, "avg_latency_ms"))
+    assert not [text for text in comparison.warnings if ALL_SERVICES in text]
+    finding = next(f for f in comparison.findings if (f.service, f.metric) == (ALL_SERVICES, "avg_latency_ms"))
     assert (finding.tolerance, finding.verdict) == (40.0, "no_change")
 
 
