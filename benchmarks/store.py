@@ -25,7 +25,7 @@ import numpy as np
 
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Metric, Run, ServiceStats, Validity
-from perfkit.runs.run_folder import document_of
+from perfkit.runs.run_folder import sealed_document
 
 SERVICES, SCENARIOS, TEMPLATES = 20, 5, 50
 BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
@@ -95,7 +95,7 @@ def write_runs(folder: Path, first: int, count: int) -> None:
         own = folder / run_id
         own.mkdir(parents=True)
         run = replace(one, id=run_id, started_at=started, content_hash=content)
-        (own / "run.json").write_bytes(document_of(run, own / "none"))
+        (own / "run.json").write_bytes(sealed_document(run, own / "none"))
 
 
 def asked(code: str, folder: Path) -> dict[str, float]:

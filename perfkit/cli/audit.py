@@ -426,8 +426,8 @@ def _why_not_writable(store: RunStore) -> str | None:
             there = next(path for path in (store.folder.absolute(), *store.folder.absolute().parents) if path.exists())
             tempfile.TemporaryFile(dir=there).close()
         else:
-            store.place.write(PROBE, b"")
-            store.place.remove(PROBE)
+            store.backend.write(PROBE, b"")
+            store.backend.remove(PROBE)
     except (OSError, StoreError) as error:
         return str(getattr(error, "strerror", None) or error)
     return None

@@ -201,7 +201,7 @@ def load_timeline(store: RunStore, scenario: str, *, ab_tests: bool = False) -> 
         strict=True,
     )
     moments = tuple(
-        Moment(run_id, started_at, valid, commit, branch, store.place.where(run_id), why, environment)
+        Moment(run_id, started_at, valid, commit, branch, store.backend.where(run_id), why, environment)
         for run_id, started_at, valid, commit, branch, why, environment in facts
     )
     return Timeline(scenario, moments, known.values, known.errors, known.counts)

@@ -186,7 +186,7 @@ def _folder(store: RunStore) -> Iterator[Path]:
     if store.folder is not None:
         yield store.folder
         return
-    store.place.names()  # one that cannot be reached is told before the load, not after it
+    store.backend.folders()  # one that cannot be reached is told before the load, not after it
     with tempfile.TemporaryDirectory(prefix="perfkit-") as name:
         yield Path(name)
 

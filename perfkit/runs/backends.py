@@ -191,18 +191,18 @@ class GitBranch:
     def where(self, path: str) -> str:
         return f"{self.url}/{path}"
 
-    def names(self) -> list[str]:
+    def folders(self) -> list[str]:
         return sorted({path.split("/")[0] for path in self._blobs() if "/" in path and not path.startswith(HIDDEN)})
 
-    def stamps(self) -> dict[str, str]:
+    def version_tags(self) -> dict[str, str]:
         """The hash of each document, as git knows it."""
         every = ((path.split("/"), blob) for path, (blob, _) in self._blobs().items())
         return {parts[0]: blob for parts, blob in every if parts[1:] == [DOCUMENT] and not parts[0].startswith(HIDDEN)}
 
-    def inside(self, path: str) -> dict[str, int]:
+    def files(self, path: str) -> dict[str, int]:
         begin = f"{path}/" if path else ""
         if begin.startswith(DERIVED):
-            return self._beside.inside(path)
+            return self._beside.files(path)
         return {name[len(begin) :]: size for name, (_, size) in self._blobs().items() if name.startswith(begin)}
 
     def read(self, path: str) -> bytes:
@@ -257,7 +257,7 @@ class GitBranch:
         with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
             yield Path(name)
 
-    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+    def publish(self, parcels: Sequence[StagedRun]) -> list[bool]:
         """All of them in one commit."""
         published: dict[str, bool] = {}
 
@@ -319,7 +319,7 @@ class LocalFolder:
     def where(self, path: str) -> str:
         return str(self.root / path)
 
-    def names(self) -> list[str]:
+    def folders(self) -> list[str]:
         every = self._entries()  # isdir() follows links, and does not raise where it may not look
         return sorted(item.name for item in every if item.is_dir(follow_symlinks=False) or os.path.isdir(item))  # noqa: PTH112
 
@@ -335,7 +335,7 @@ class LocalFolder:
         except OSError as error:
             raise StoreError(f"{self.url}: cannot be listed: {error.strerror}") from error
 
-    def stamps(self) -> dict[str, str]:
+    def version_tags(self) -> dict[str, str]:
         found = {}
         prefix = f"{self.root}{os.sep}"
         for item in self._entries():
@@ -346,7 +346,7 @@ class LocalFolder:
             found[item.name] = f"{facts.st_mtime_ns:x}.{facts.st_size:x}"
         return found
 
-    def inside(self, path: str) -> dict[str, int]:
+    def files(self, path: str) -> dict[str, int]:
         """Files and folders below that go away or may not be read while it looks are left out, as are links."""
         top, found = self._own(path), {}
 
@@ -428,7 +428,7 @@ class LocalFolder:
             with suppress(OSError):  # its writer was done meanwhile
                 if time.time() - path.lstat().st_mtime > older_than_s:
                     name = path.relative_to(self.root).as_posix()
-                    found[name] = sum(self.inside(name).values()) if path.is_dir() else path.lstat().st_size
+                    found[name] = sum(self.files(name).values()) if path.is_dir() else path.lstat().st_size
         return found
 
     @contextmanager
@@ -441,10 +441,10 @@ class LocalFolder:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+    def publish(self, parcels: Sequence[StagedRun]) -> list[bool]:
         return [self._publish(parcel) for parcel in parcels]
 
-    def _publish(self, parcel: Parcel) -> bool:
+    def _publish(self, parcel: StagedRun) -> bool:
         """A rename onto a folder that is not empty fails: of two writers with one id exactly one gets it."""
         target = self.root / parcel.run_id
         for file in sorted(item for item in parcel.folder.rglob("*") if item.is_file()):
@@ -494,7 +494,7 @@ class RemoteFolder:
     def _path(self, path: str) -> str:
         return posixpath.join(self.root, path)
 
-    def names(self) -> list[str]:
+    def folders(self) -> list[str]:
         found = self._listed(self.root)
         names = (posixpath.basename(item["name"].rstrip("/")) for item in found if item["type"] == "directory")
         return sorted(name for name in names if name and not name.startswith(HIDDEN))
@@ -526,10 +526,10 @@ class RemoteFolder:
     def _unreadable(self, error: OSError) -> StoreError:
         return StoreError(f"{self.url}: cannot be read: {error.strerror or error}")
 
-    def stamps(self) -> dict[str, str]:
-        return dict.fromkeys(self.names(), "")
+    def version_tags(self) -> dict[str, str]:
+        return dict.fromkeys(self.folders(), "")
 
-    def inside(self, path: str) -> dict[str, int]:
+    def files(self, path: str) -> dict[str, int]:
         top = self._path(path)
         with self._spoken():
             self.fs.invalidate_cache()
@@ -610,12 +610,12 @@ class RemoteFolder:
     def leftovers(self, older_than_s: float) -> dict[str, int]:
         """Folders that were claimed so long ago and never finished."""
         found = {}
-        for name in self.names():
+        for name in self.folders():
             if self.exists(f"{name}/{CLAIM}") and not self.exists(f"{name}/{DOCUMENT}"):
                 with self._spoken():
                     claimed_at = self.fs.modified(self._path(f"{name}/{CLAIM}"))
                 if (datetime.now(UTC) - claimed_at).total_seconds() > older_than_s:
-                    found[name] = sum(self.inside(name).values())
+                    found[name] = sum(self.files(name).values())
         return found
 
     @contextmanager
@@ -623,10 +623,10 @@ class RemoteFolder:
         with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
             yield Path(name)
 
-    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+    def publish(self, parcels: Sequence[StagedRun]) -> list[bool]:
         return [self._publish(parcel) for parcel in parcels]
 
-    def _publish(self, parcel: Parcel) -> bool:
+    def _publish(self, parcel: StagedRun) -> bool:
         if not self._claimed(parcel):
             return False
         for file in sorted(item for item in parcel.folder.rglob("*") if item.is_file()):
@@ -646,7 +646,7 @@ class RemoteFolder:
         elif not self.exists(path):
             self.write(path, content)
 
-    def _claimed(self, parcel: Parcel) -> bool:
+    def _claimed(self, parcel: StagedRun) -> bool:
         """Read back what is there: not every server that is asked to create refuses to overwrite."""
         claim, own = f"{parcel.run_id}/{CLAIM}", parcel.identity.encode()
         if self.exists(f"{parcel.run_id}/{DOCUMENT}") and not self.exists(claim):
@@ -676,7 +676,7 @@ _ADDRESSES: dict[str, str] = {}  # of this process: public to full
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class StagedRun:
     """A whole run in a local folder, ready to be published under an id.
 
     ``identity`` is the same for the same measurements of the same scenario, and for nothing else.
@@ -687,7 +687,7 @@ class Parcel:
     identity: str
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """A flat folder of run folders; paths are relative to it, with ``/`` between their parts.
 
     Reading raises `FileNotFoundError` for what is not there and other `OSError` for what cannot be read.
@@ -708,16 +708,16 @@ class Place(Protocol):
     def where(self, path: str) -> str:
         """The full address of a path, for people and for `Run.source`."""
 
-    def names(self) -> list[str]:
+    def folders(self) -> list[str]:
         """Of all folders in it but hidden ones, sorted; empty while the place does not exist."""
 
-    def stamps(self) -> dict[str, str]:
+    def version_tags(self) -> dict[str, str]:
         """Names of folders that may hold a run, each with what differs when its ``run.json`` does.
 
         A place that cannot say cheaply which folders are runs names them all, each with the same stamp.
         """
 
-    def inside(self, path: str) -> dict[str, int]:
+    def files(self, path: str) -> dict[str, int]:
         """Names and sizes in bytes of all files below a path, relative to it; empty when it is not there."""
 
     def read(self, path: str) -> bytes:
@@ -747,7 +747,7 @@ class Place(Protocol):
     def staging(self) -> AbstractContextManager[Path]:
         """An empty local folder in which a run is made ready; gone afterwards."""
 
-    def publish(self, parcels: Sequence[Parcel]) -> list[bool]:
+    def publish(self, parcels: Sequence[StagedRun]) -> list[bool]:
         """Make runs appear, each whole or not at all; False for one whose id another run has."""
 
 
@@ -782,7 +782,7 @@ def public_address(url: str) -> str:
     return public_url(url) if "://" in url else url
 
 
-def open_place(url: str) -> Place:
+def open_backend(url: str) -> Backend:
     """The place that a URL names; ``MissingExtra`` when the package that opens it is not installed."""
     import fsspec
 

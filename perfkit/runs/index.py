@@ -1,6 +1,6 @@
 """A cache of what the documents of all runs say, in one file that can be deleted at any time.
 
-It is held against the place itself before every use: a run that is not there any more, or whose document is another,
+It is held against the backend itself before every use: a run that is not there any more, or whose document is another,
 is dropped, and runs that it does not know are read.  The file is replaced whole, so writers at once do no harm: the
 last one wins, and what it did not know is read again.
 
@@ -25,8 +25,8 @@ from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean
 from perfkit.model.omissions import leave_out
 from perfkit.model.records import Metric, Run, environment_of
 from perfkit.model.serialization import CHANGED, parse_run
-from perfkit.runs.backends import Place
-from perfkit.runs.run_folder import identity, run_document
+from perfkit.runs.backends import Backend
+from perfkit.runs.run_folder import document_path, identity
 from perfkit.runs.validity import in_future, misdated
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def schema() -> pa.Schema:
     import pyarrow as pa
 
     texts = (
-        *("id", "stamp", "identity", "content_hash", "scenario", "tool", "labels", "commit", "branch", "why_invalid"),
-        "environment",
+        *("id", "version_tag", "identity", "content_hash", "scenario", "tool", "labels", "commit", "branch"),
+        *("why_invalid", "environment"),
     )
     numbers = {"requests": pa.int64(), "failures": pa.int64(), "users": pa.int64(), "duration_s": pa.float64()}
     lists = {"service": pa.string(), "count": pa.int64(), "failed": pa.int64()}
@@ -61,7 +61,7 @@ def schema() -> pa.Schema:
 
 
 def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
-    """The rows of runs, each with its id and the stamp of its document, in the order given."""
+    """The rows of runs, each with its id and the tag of its document, in the order given."""
     import pyarrow as pa
 
     left, kind = iter(runs), schema()
@@ -69,12 +69,12 @@ def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
     return pa.concat_tables([kind.empty_table(), *(pa.Table.from_pylist(rows, schema=kind) for rows in chunks)])
 
 
-def _row(run_id: str, stamp: str, run: Run) -> dict[str, Any]:
+def _row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
     every = list(run.services.values())
     first = run.validity.problems[:1] if not run.validity.ok else ()
     row = {
         "id": run_id,
-        "stamp": stamp,
+        "version_tag": tag,
         "identity": identity(run),
         "content_hash": run.content_hash,
         "scenario": run.scenario,
@@ -290,10 +290,10 @@ def _matrices(
 
 
 FILE = ".index/runs.arrow"
-_TITLE = b"perfkit.index/2"  # also counted up when runs are read in another way
+_TITLE = b"perfkit.index/3"  # also counted up when runs are read in another way
 _HEAD = 64  # bytes: title and checksum; Arrow wants its buffers aligned to this
 CHANGED_SINCE = "its run.json was changed after it was stored."
-UNKNOWN_STAMP = ""  # of what is read anew each time, so that it is told each time
+UNKNOWN_TAG = ""  # of what is read anew each time, so that it is told each time
 SHARE_UNWRITTEN, MOST_UNWRITTEN = 0.02, 64  # runs read anew each time before the file is written again
 
 
@@ -312,28 +312,28 @@ class Index:
         return ids
 
 
-def current_index(place: Place, known: Index | None = None) -> Index:
-    """What the place holds now; ``known`` is what was found there before, if anything was."""
-    before = known or _load(place)
-    index = _refreshed(place, before)
+def current_index(backend: Backend, known: Index | None = None) -> Index:
+    """What the backend holds now; ``known`` is what was found there before, if anything was."""
+    before = known or _load(backend)
+    index = _refreshed(backend, before)
     for run_id, reason in index.broken.items():
         leave_out(f"{run_id} is left out: {reason}")
     due = min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table))
     if index.unwritten and index.unwritten >= due:
-        return _saved(place, index)
+        return _saved(backend, index)
     return index
 
 
-def _refreshed(place: Place, before: Index) -> Index:
+def _refreshed(backend: Backend, before: Index) -> Index:
     import pyarrow as pa
 
-    stamps = place.stamps()
-    pairs = zip(before.table["id"].to_pylist(), before.table["stamp"].to_pylist(), strict=True)
-    keep = [stamps.get(run_id) == stamp for run_id, stamp in pairs]
+    tags = backend.version_tags()
+    pairs = zip(before.table["id"].to_pylist(), before.table["version_tag"].to_pylist(), strict=True)
+    keep = [tags.get(run_id) == tag for run_id, tag in pairs]
     table = before.table if all(keep) else before.table.filter(pa.array(keep, pa.bool_()))
     there = set(table["id"].to_pylist())
     broken: dict[str, str] = {}
-    new = table_of(_read(place, {name: stamp for name, stamp in stamps.items() if name not in there}, broken))
+    new = table_of(_read(backend, {name: tag for name, tag in tags.items() if name not in there}, broken))
     changed = before.unwritten + keep.count(False) + len(new)
     if len(new):
         table = _merged(table, new)
@@ -354,35 +354,35 @@ def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
     return pa.concat_tables([*pieces, table.slice(at)])
 
 
-def _read(place: Place, stamps: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
+def _read(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
     """Runs that the index does not know yet; a folder without a document is not a run, a bad one is broken."""
-    paths = {run_document(name): name for name in sorted(stamps)}
-    for path, content in place.read_many(list(paths)):
+    paths = {document_path(name): name for name in sorted(tags)}
+    for path, content in backend.read_many(list(paths)):
         name = paths[path]
         try:
             if isinstance(content, OSError):
                 raise content
-            with Activity(f"reading {place.where(path)}"):
-                run = parse_run(content, place.where(path))
+            with Activity(f"reading {backend.where(path)}"):
+                run = parse_run(content, backend.where(path))
         except FileNotFoundError:
             continue
         except OSError as error:
-            broken[name] = f"{place.where(path)}: cannot be read: {error.strerror or error}"
+            broken[name] = f"{backend.where(path)}: cannot be read: {error.strerror or error}"
         except ReadError as error:
             broken[name] = str(error)
         else:
             is_changed = any(check.name == CHANGED for check in run.validity.problems)
             if is_changed:
                 leave_out(f"{name} is left out: {CHANGED_SINCE}")
-            yield name, UNKNOWN_STAMP if is_changed else stamps[name], run
+            yield name, UNKNOWN_TAG if is_changed else tags[name], run
 
 
-def _load(place: Place) -> Index:
+def _load(backend: Backend) -> Index:
     """The file, or an empty index when it is not there, damaged, or of another version."""
     import pyarrow as pa
 
     try:
-        buffer = _buffer(place)
+        buffer = _buffer(backend)
         head, body = bytes(buffer.slice(0, _HEAD)), buffer.slice(_HEAD)
         if head != _header(body):
             raise ValueError("damaged")
@@ -394,29 +394,29 @@ def _load(place: Place) -> Index:
     return Index(table, {})
 
 
-def _buffer(place: Place) -> pa.Buffer:
+def _buffer(backend: Backend) -> pa.Buffer:
     import pyarrow as pa
 
-    if place.folder is not None:  # mapped: only the columns that are asked for are ever copied
-        file = pa.memory_map(str(place.folder / FILE))
+    if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
+        file = pa.memory_map(str(backend.folder / FILE))
         return file.read_buffer()
-    return pa.py_buffer(place.read(FILE))
+    return pa.py_buffer(backend.read(FILE))
 
 
 def _header(body: pa.Buffer) -> bytes:
     return b"%s %08x" % (_TITLE, zlib.crc32(body)) + b"\n".rjust(_HEAD - len(_TITLE) - 9)
 
 
-def _saved(place: Place, index: Index) -> Index:
+def _saved(backend: Backend, index: Index) -> Index:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    compression = None if place.folder is not None else "zstd"
+    compression = None if backend.folder is not None else "zstd"
     with pa.ipc.new_file(sink, schema(), options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(index.table)
     body = sink.getvalue()
     try:
-        place.write(FILE, _header(body) + body.to_pybytes())
+        backend.write(FILE, _header(body) + body.to_pybytes())
     except (OSError, StoreError):
         return index  # a store that may only be read is no reason to fail
     return Index(index.table, index.broken)

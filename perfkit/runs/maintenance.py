@@ -29,7 +29,7 @@ from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.records import Metric, Run
 from perfkit.model.redaction import redact_bytes
 from perfkit.model.serialization import Seal, parse_run, read_stored
-from perfkit.runs.backends import HIDDEN, Parcel
+from perfkit.runs.backends import HIDDEN, StagedRun
 from perfkit.runs.index import ERROR
 from perfkit.runs.redacted import exposed_runs, redact_run
 from perfkit.runs.run_folder import (
@@ -40,11 +40,11 @@ from perfkit.runs.run_folder import (
     REQUESTS,
     candidate_ids,
     check_requests,
+    document_path,
     dropped_note,
     is_sealed,
     read_requests,
     renamed,
-    run_document,
 )
 from perfkit.runs.store import RUN_ID, RunStore
 from perfkit.runs.validity import misdated
@@ -161,13 +161,13 @@ def verify_run(store: RunStore, run_id: str) -> Verified:
     with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
         folder = store.folder / run_id if store.folder is not None else Path(name)
         try:
-            content = store.place.read(run_document(run_id))
+            content = store.backend.read(document_path(run_id))
             if store.folder is None:
                 _fetch(store, run_id, folder)
             found = verify_folder(run_id, content, folder)
         except OSError as error:
             return Verified(run_id, (f"cannot be read: {error.strerror or error}",))
-    if not store.place.keeps_requests:
+    if not store.backend.keeps_requests:
         kept = tuple(problem for problem in found.problems if problem != MISSING)
         return Verified(run_id, kept, found.notes)
     return found
@@ -187,9 +187,9 @@ def with_notes(store: RunStore, every: Sequence[Verified], *, others: bool) -> l
 
 
 def _fetch(store: RunStore, run_id: str, folder: Path) -> None:
-    for name in store.place.inside(run_id):
+    for name in store.backend.files(run_id):
         if name in (REQUESTS, DROPPED):
-            store.place.fetch(f"{run_id}/{name}", folder / name)
+            store.backend.fetch(f"{run_id}/{name}", folder / name)
 
 
 def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
@@ -268,7 +268,7 @@ def sync(source: RunStore, destination: RunStore, on_run: OnRun | None = None) -
     """
     stores = _Stores(source, destination)
     wanted = missing_runs(source, destination)
-    size = 1 if destination.place.keeps_requests else ONE_COMMIT
+    size = 1 if destination.backend.keeps_requests else ONE_COMMIT
     batches = [wanted[begin : begin + size] for begin in range(0, len(wanted), size)]
     tell, done = threading.Lock(), 0
 
@@ -293,11 +293,11 @@ def sync(source: RunStore, destination: RunStore, on_run: OnRun | None = None) -
 def _copied(stores: _Stores, batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """Of each run: its id, its id in the destination (empty when it was refused), and why."""
     try:
-        with stores.destination.place.staging() as top:
+        with stores.destination.backend.staging() as top:
             fetched = [(run_id, mark, _whats_wrong(stores, run_id, top / run_id)) for run_id, mark in batch]
-            good = [Parcel(top / run_id, run_id, mark) for run_id, mark, why in fetched if not why]
+            good = [StagedRun(top / run_id, run_id, mark) for run_id, mark, why in fetched if not why]
             sums = {parcel.run_id: _contents(parcel.folder) for parcel in good}
-            published = stores.destination.place.publish(good) if good else []
+            published = stores.destination.backend.publish(good) if good else []
             names = {}
             for parcel, is_new in zip(good, published, strict=True):
                 names[parcel.run_id] = parcel.run_id if is_new else _under_another_id(stores, parcel)
@@ -320,16 +320,16 @@ def _whats_wrong(stores: _Stores, run_id: str, folder: Path) -> str:
 
 
 def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
-    place = stores.source.place
+    backend = stores.source.backend
     folder.mkdir(parents=True)
-    content = place.read(run_document(run_id))
-    names = [name for name in place.inside(run_id) if name != DOCUMENT and not name.startswith(HIDDEN)]
-    for name in names if stores.destination.place.keeps_requests else []:
-        place.fetch(f"{run_id}/{name}", folder / name)
+    content = backend.read(document_path(run_id))
+    names = [name for name in backend.files(run_id) if name != DOCUMENT and not name.startswith(HIDDEN)]
+    for name in names if stores.destination.backend.keeps_requests else []:
+        backend.fetch(f"{run_id}/{name}", folder / name)
     (folder / DOCUMENT).write_bytes(content)
     problems = verify_folder(run_id, content, folder).problems
-    if not (stores.destination.place.keeps_requests and place.keeps_requests):
-        if MISSING in problems and stores.destination.place.keeps_requests:
+    if not (stores.destination.backend.keeps_requests and backend.keeps_requests):
+        if MISSING in problems and stores.destination.backend.keeps_requests:
             (folder / DROPPED).write_bytes(dropped_note(f"{stores.source.url} keeps summaries alone"))
         problems = tuple(problem for problem in problems if problem != MISSING)
     return "; ".join(problems) or _exposed(folder)
@@ -347,14 +347,14 @@ def _exposed(folder: Path) -> str:
     return ""
 
 
-def _under_another_id(stores: _Stores, parcel: Parcel) -> str:
+def _under_another_id(stores: _Stores, parcel: StagedRun) -> str:
     """Another run has its id in the destination, or the same run came there meanwhile."""
     run = parse_run((parcel.folder / DOCUMENT).read_bytes(), parcel.run_id)
     for name in candidate_ids(run, parcel.identity):
         if stores.destination.identity_of(name) == parcel.identity:
             return name
         (parcel.folder / DOCUMENT).write_bytes(renamed((parcel.folder / DOCUMENT).read_bytes(), name))
-        if stores.destination.place.publish([Parcel(parcel.folder, name, parcel.identity)])[0]:
+        if stores.destination.backend.publish([StagedRun(parcel.folder, name, parcel.identity)])[0]:
             return name
     raise StoreError(f"{stores.destination.url}: another run already has the id {parcel.run_id}")
 
@@ -366,15 +366,15 @@ def _contents(folder: Path) -> dict[str, int]:
 
 def _check_arrival(stores: _Stores, sent: Mapping[str, Mapping[str, int]]) -> None:
     """Every file is there in full, and the documents are sealed as they were; an id may have become longer."""
-    place = stores.destination.place
-    documents = place.read_many([run_document(run_id) for run_id in sent])
+    backend = stores.destination.backend
+    documents = backend.read_many([document_path(run_id) for run_id in sent])
     for (run_id, sizes), (_, content) in zip(sent.items(), documents, strict=True):
-        there = place.inside(run_id)
+        there = backend.files(run_id)
         short = [name for name, size in sizes.items() if there.get(name, -1) < size]
         is_whole = isinstance(content, bytes) and is_sealed(content)
         if short or not is_whole:
             what = ", ".join(sorted(short)) or DOCUMENT
-            raise StoreError(f"{place.where(run_id)}: {what} did not arrive whole; copy again")
+            raise StoreError(f"{backend.where(run_id)}: {what} did not arrive whole; copy again")
 
 
 def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
@@ -384,8 +384,8 @@ def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
             try:
-                content = redact_bytes(stores.source.place.read(f"{QUARANTINE}/{run_id}.json"))
-                stores.destination.place.write(f"{QUARANTINE}/{name}.json", content)
+                content = redact_bytes(stores.source.backend.read(f"{QUARANTINE}/{run_id}.json"))
+                stores.destination.backend.write(f"{QUARANTINE}/{name}.json", content)
             except FileNotFoundError:  # taken back meanwhile
                 continue
             except OSError as error:
@@ -511,7 +511,7 @@ class _Sizes:
 
     def __init__(self, store: RunStore) -> None:
         self._files: dict[str, dict[str, int]] = {}
-        for path, size in store.place.inside("").items():
+        for path, size in store.backend.files("").items():
             run_id, _, name = path.partition("/")
             self._files.setdefault(run_id, {})[name] = size
 
@@ -523,7 +523,7 @@ class _Sizes:
 
 
 def _leftovers(store: RunStore) -> Iterator[Removal]:
-    for name, size in store.place.leftovers(LEFTOVER_S).items():
+    for name, size in store.backend.leftovers(LEFTOVER_S).items():
         yield Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
 
 
@@ -560,7 +560,7 @@ def plan_removal(
 def _files(store: RunStore, run_id: str) -> Mapping[str, int]:
     """Of a run; none for a link out of the store, of which only the link is removed."""
     try:
-        return store.place.inside(run_id)
+        return store.backend.files(run_id)
     except OSError:
         return {}
 
@@ -573,7 +573,7 @@ def remove(store: RunStore, plan: Iterable[Removal]) -> int:
             _remove(store, removal)
         except OSError as error:
             raise StoreError(
-                f"{store.place.where(removal.name)}: cannot be removed: {error.strerror or error}"
+                f"{store.backend.where(removal.name)}: cannot be removed: {error.strerror or error}"
             ) from error
         freed += removal.size
     return freed
@@ -581,19 +581,19 @@ def remove(store: RunStore, plan: Iterable[Removal]) -> int:
 
 def _remove(store: RunStore, removal: Removal) -> None:
     if removal.what != REQUESTS_GO:
-        store.place.remove_runs([removal.name])
+        store.backend.remove_runs([removal.name])
         store.lift_quarantine(removal.name)
         return
-    if not store.place.inside(removal.name):  # somebody else removed the run since the plan was made
+    if not store.backend.files(removal.name):  # somebody else removed the run since the plan was made
         return
     try:
-        store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
+        store.backend.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
         _remove_requests(store, removal.name)
     except OSError:  # such as on a full disk, which has room for the note only when the requests are gone
         _remove_requests(store, removal.name)
-        store.place.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
+        store.backend.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
 
 
 def _remove_requests(store: RunStore, run_id: str) -> None:
     for name in (REQUESTS, RECORDING):
-        store.place.remove(f"{run_id}/{name}")
+        store.backend.remove(f"{run_id}/{name}")

@@ -22,12 +22,12 @@ from perfkit.runs.run_folder import (
     RECORDING,
     REQUESTS,
     STARTED,
+    document_path,
     file_hash,
     is_sealed,
     read_recording,
     read_requests,
     resealed,
-    run_document,
 )
 from perfkit.runs.store import NOISE, RunStore
 
@@ -55,18 +55,18 @@ def exposed_runs(store: RunStore, run_ids: Iterable[str] | None = None) -> tuple
     anywhere), or by value, where this process was told them by settings and variables.
     """
     exposed = []
-    for run_id in store.place.names() if run_ids is None else run_ids:
+    for run_id in store.backend.folders() if run_ids is None else run_ids:
         try:
             exposed.append(Exposed(run_id, tuple(_exposed(store, run_id))))
         except OSError as error:
-            raise StoreError(f"{store.place.where(run_id)}: cannot be read: {error.strerror or error}") from error
+            raise StoreError(f"{store.backend.where(run_id)}: cannot be read: {error.strerror or error}") from error
     return tuple(run for run in exposed if run.where)
 
 
 def exposed_documents(store: RunStore, most: int) -> tuple[Exposed, ...]:
     """The same from the documents of the newest runs alone, which takes a fraction of the time."""
     found = []
-    for path, content in store.place.read_many([run_document(run_id) for run_id in store.ids()[-most:]]):
+    for path, content in store.backend.read_many([document_path(run_id) for run_id in store.ids()[-most:]]):
         if isinstance(content, bytes) and (where := tuple(_exposed_parts(content))):
             found.append(Exposed(path.split("/")[0], where))
     return tuple(found)
@@ -98,7 +98,7 @@ def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
             with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
                 _rewrite(store, run_id, Path(folder))
     except OSError as error:
-        raise StoreError(f"{store.place.where(run_id)}: cannot be rewritten: {error.strerror or error}") from error
+        raise StoreError(f"{store.backend.where(run_id)}: cannot be rewritten: {error.strerror or error}") from error
     return where
 
 
@@ -107,7 +107,7 @@ def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
 
     The first goes last: as long as it is there, the run is known to be half rewritten.
     """
-    place, names = store.place, store.place.inside(run_id)
+    backend, names = store.backend, store.backend.files(run_id)
     new: dict[str, bytes] = {}
     for name in names:
         local = _fetched(store, f"{run_id}/{name}", folder)
@@ -123,27 +123,27 @@ def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
             new[name] = content
     if DOCUMENT in names:
         document = _resealed(store, run_id, folder, new.get(REQUESTS))
-        place.write(f"{run_id}/{PENDING}", document)
+        backend.write(f"{run_id}/{PENDING}", document)
     elif new and store.folder is not None and _is_under_way(store.folder / run_id):
-        raise StoreError(f"{place.where(run_id)}: is still under way, or was killed just now; wait ten minutes")
+        raise StoreError(f"{backend.where(run_id)}: is still under way, or was killed just now; wait ten minutes")
     for name, content in new.items():
-        place.write(f"{run_id}/{name}", content)
+        backend.write(f"{run_id}/{name}", content)
     if DOCUMENT in names:
-        place.write(run_document(run_id), document)
+        backend.write(document_path(run_id), document)
     note = f"{QUARANTINE}/{run_id}.json"
-    if place.exists(note) and (public := redact_bytes(content := place.read(note))) != content:
-        place.write(note, public)
+    if backend.exists(note) and (public := redact_bytes(content := backend.read(note))) != content:
+        backend.write(note, public)
     if DOCUMENT in names:
-        place.remove(INDEX)  # derived, and made anew from what is there now
-        for profile in place.inside(NOISE):
-            place.remove(f"{NOISE}/{profile}")
-        place.remove(f"{run_id}/{PENDING}")
+        backend.remove(INDEX)  # derived, and made anew from what is there now
+        for profile in backend.files(NOISE):
+            backend.remove(f"{NOISE}/{profile}")
+        backend.remove(f"{run_id}/{PENDING}")
 
 
 def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None) -> bytes:
     """The document of a run without secrets; ``StoreError`` where it or its requests are not what was written."""
-    where = store.place.where(run_id)
-    content = store.place.read(run_document(run_id))
+    where = store.backend.where(run_id)
+    content = store.backend.read(document_path(run_id))
     document = parse_json(content, where)
     again = "and a new seal would hide that; restore the run from a copy, or remove it"
     if not is_sealed(content):
@@ -175,7 +175,7 @@ def _is_under_way(folder: Path) -> bool:
 def _pending(store: RunStore, run_id: str) -> dict[str, Any] | None:
     """What a rewriting that was cut off wanted the document to be."""
     path = f"{run_id}/{PENDING}"
-    if not store.place.exists(path) or not is_sealed(content := store.place.read(path)):
+    if not store.backend.exists(path) or not is_sealed(content := store.backend.read(path)):
         return None
     document: dict[str, Any] = parse_json(content, path)
     return document if SEAL in document else None
@@ -183,20 +183,20 @@ def _pending(store: RunStore, run_id: str) -> dict[str, Any] | None:
 
 def _exposed(store: RunStore, run_id: str) -> Iterator[str]:
     """The parts of a run that hold secrets."""
-    for name in sorted(store.place.inside(run_id)):
+    for name in sorted(store.backend.files(run_id)):
         path = f"{run_id}/{name}"
         if name in (DOCUMENT, STARTED):
-            yield from _exposed_parts(store.place.read(path))
+            yield from _exposed_parts(store.backend.read(path))
         elif name in _TABLES:
             with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
                 if _public_table(_fetched(store, path, Path(folder)), None) is not None:
                     yield name
         elif name == PENDING:
             yield "a rewriting that was cut off"
-        elif redact_bytes(content := store.place.read(path)) != content:
+        elif redact_bytes(content := store.backend.read(path)) != content:
             yield name
     note = f"{QUARANTINE}/{run_id}.json"
-    if store.place.exists(note) and redact_bytes(content := store.place.read(note)) != content:
+    if store.backend.exists(note) and redact_bytes(content := store.backend.read(note)) != content:
         yield "the note of its quarantine"
 
 
@@ -209,7 +209,7 @@ def _public(document: Mapping[str, Any]) -> dict[str, Any]:
 def _fetched(store: RunStore, path: str, folder: Path) -> Path:
     if store.folder is not None:
         return store.folder / path
-    store.place.fetch(path, folder / path)
+    store.backend.fetch(path, folder / path)
     return folder / path
 
 

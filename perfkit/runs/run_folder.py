@@ -355,11 +355,11 @@ def _unless_set_aside(run: Run, folder: Path) -> Run:
         content = read_bytes(file)
     except (ReadError, FileNotFoundError) as error:
         content = error
-    check = quarantine_check(read_note(content, str(file), folder.name).reason)
+    check = quarantine_check(read_quarantine_note(content, str(file), folder.name).reason)
     return replace(run, validity=Validity((*run.validity.checks, check)))
 
 
-class Note(msgspec.Struct, frozen=True):
+class QuarantineNote(msgspec.Struct, frozen=True):
     """Why a person set a run aside, who, and when (UTC, ISO 8601)."""
 
     reason: str = ""
@@ -367,25 +367,25 @@ class Note(msgspec.Struct, frozen=True):
     at: str = ""
 
 
-def check_note(content: bytes | Exception, place: str) -> Note:
+def check_quarantine_note(content: bytes | Exception, place: str) -> QuarantineNote:
     """A note on a run, or why it could not be read; ``ReadError`` says what is wrong with it."""
     if isinstance(content, OSError):
         raise ReadError(f"{place}: cannot be read: {content.strerror or content}")
     if isinstance(content, Exception):
         raise content
-    note = decode(parse_json(content, place), Note, place, schema=NOTE_SCHEMA, title="note")
+    note = decode(parse_json(content, place), QuarantineNote, place, schema=NOTE_SCHEMA, title="note")
     if not note.reason.strip():
         raise ReadError(f"{place}: reason: must say why the run is not to be used, got nothing")
     return note
 
 
-def read_note(content: bytes | Exception, place: str, run_id: str) -> Note:
+def read_quarantine_note(content: bytes | Exception, place: str, run_id: str) -> QuarantineNote:
     """A note on a run; one that cannot be read still holds, and says so."""
     try:
-        return check_note(content, place)
+        return check_quarantine_note(content, place)
     except ReadError as error:
         leave_out(f"{run_id} stays set aside: its note cannot be read: {error}")
-        return Note("no reason can be read")
+        return QuarantineNote("no reason can be read")
 
 
 def quarantine_check(reason: str) -> Check:
@@ -629,7 +629,7 @@ def write_requests(run: Run, folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def document_of(run: Run, requests: Path) -> bytes:
+def sealed_document(run: Run, requests: Path) -> bytes:
     """``run.json``, with the seal: the hashes of the document without it, and of the file of requests."""
     document = redact_document(run_to_document(run))
     seal: dict[str, Any] = {"document": document_hash(document), "requests": None, "requests_bytes": None}
@@ -678,7 +678,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_document(run_id: str) -> str:
+def document_path(run_id: str) -> str:
     """The path of a run's document in its place; ``StoreError`` for what cannot be the name of a run folder."""
     if "/" in run_id or "\\" in run_id or "\0" in run_id or run_id.startswith(".") or not run_id:
         raise StoreError(f"run id {run_id!r}: is not the name of a run folder")

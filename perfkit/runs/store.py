@@ -22,7 +22,7 @@ from perfkit.model.codec import dump_json
 from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Metric, Run, Validity
 from perfkit.model.serialization import Stored, make_run_id, parse_run, read_stored, slug
-from perfkit.runs.backends import CLAIM, Parcel, Place, full_address, open_place, public_address
+from perfkit.runs.backends import CLAIM, Backend, StagedRun, full_address, open_backend, public_address
 from perfkit.runs.collection import Runs, Selection, StoredRun, id_beginning
 from perfkit.runs.index import (
     Index,
@@ -44,14 +44,14 @@ from perfkit.runs.run_folder import (
     STARTED,
     RequestLoader,
     candidate_ids,
-    check_note,
+    check_quarantine_note,
     count_checks,
-    document_of,
+    document_path,
     identity,
     quarantine_check,
-    read_note,
+    read_quarantine_note,
     read_requests,
-    run_document,
+    sealed_document,
     write_requests,
 )
 from perfkit.runs.validity import duplicate_check
@@ -70,56 +70,56 @@ class Quarantined:
     at: str = ""
 
 
-def set_aside(place: Place, run_id: str, reason: str, by: str | None = None) -> Quarantined:
-    """Note that a run must not be used; a later reason takes the place of an earlier one."""
+def set_aside(backend: Backend, run_id: str, reason: str, by: str | None = None) -> Quarantined:
+    """Note that a run must not be used; a later reason replaces an earlier one."""
     if not reason.strip():
         raise ValueError("reason: must say why the run is not to be used, got nothing")
     item = Quarantined(run_id, reason.strip(), by or _user(), datetime.now(UTC).isoformat(timespec="seconds"))
     document = {"schema": NOTE_SCHEMA, "run": run_id, "reason": item.reason, "by": item.by, "at": item.at}
-    place.write(_path(run_id), dump_json(document).encode())
+    backend.write(_path(run_id), dump_json(document).encode())
     return item
 
 
-def lift(place: Place, run_id: str) -> None:
+def lift(backend: Backend, run_id: str) -> None:
     """The run may be used again; nothing happens when it was not set aside."""
-    place.remove(_path(run_id))
+    backend.remove(_path(run_id))
 
 
-def quarantined(place: Place) -> dict[str, Quarantined]:
+def quarantined(backend: Backend) -> dict[str, Quarantined]:
     """Everything that was set aside, by run id.  A note that cannot be read still holds."""
-    return {run_id: _note(run_id, content) for run_id, content in _notes(place)}
+    return {run_id: _note(run_id, content) for run_id, content in _notes(backend)}
 
 
-def _notes(place: Place) -> Iterator[tuple[str, bytes | OSError]]:
-    ids = [name.removesuffix(".json") for name in sorted(place.inside(QUARANTINE)) if name.endswith(".json")]
+def _notes(backend: Backend) -> Iterator[tuple[str, bytes | OSError]]:
+    ids = [name.removesuffix(".json") for name in sorted(backend.files(QUARANTINE)) if name.endswith(".json")]
     ids = [run_id for run_id in ids if not run_id.startswith(".")]
-    for run_id, (_, content) in zip(ids, place.read_many([_path(run_id) for run_id in ids]), strict=True):
+    for run_id, (_, content) in zip(ids, backend.read_many([_path(run_id) for run_id in ids]), strict=True):
         yield run_id, content
 
 
-def damaged_notes(place: Place) -> dict[str, str]:
+def damaged_notes(backend: Backend) -> dict[str, str]:
     """Runs whose note cannot be read, and why; they stay set aside."""
     found = {}
-    for run_id, content in _notes(place):
+    for run_id, content in _notes(backend):
         try:
-            check_note(content, _path(run_id))
+            check_quarantine_note(content, _path(run_id))
         except ReadError as error:
             found[run_id] = str(error)
     return found
 
 
-def note_on(place: Place, run_id: str) -> Quarantined | None:
+def note_on(backend: Backend, run_id: str) -> Quarantined | None:
     """The note on one run; ``None`` when it was not set aside.  A note that cannot be read still holds."""
-    ((_, content),) = place.read_many([_path(run_id)])
+    ((_, content),) = backend.read_many([_path(run_id)])
     if isinstance(content, FileNotFoundError | NotADirectoryError):
         return None
-    if isinstance(content, OSError) and not place.exists(_path(run_id)):
+    if isinstance(content, OSError) and not backend.exists(_path(run_id)):
         raise content  # such as a folder of notes that may not be looked into
     return _note(run_id, content)
 
 
 def _note(run_id: str, content: bytes | OSError) -> Quarantined:
-    note = read_note(content, _path(run_id), run_id)
+    note = read_quarantine_note(content, _path(run_id), run_id)
     return Quarantined(run_id, note.reason, note.by, note.at)
 
 
@@ -152,20 +152,20 @@ class RunStore:
         Where it is, for people: without user info and query values.
     address
         The same with them, to open it again; for no output.
-    place
+    backend
         Where the run folders are, for what works on their files.
     """
 
     def __init__(self, url: str | Path = "data/runs") -> None:
         self.address = full_address(str(url))
         self.url = public_address(self.address)
-        self.place = open_place(self.address)
+        self.backend = open_backend(self.address)
         self._known: Index | None = None
 
     @property
     def folder(self) -> Path | None:
         """The local folder of this store, or ``None`` when it is elsewhere."""
-        return self.place.folder
+        return self.backend.folder
 
     # Putting in -------------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class RunStore:
         """
         mark = identity(run)
         names = candidate_ids(run, mark)
-        run_document(run.id)
+        document_path(run.id)
         try:
             for name in names:
                 if self.identity_of(name) == mark:
@@ -194,7 +194,7 @@ class RunStore:
             return self._finished_in_place(run) or self._published(run, names, mark, requests)
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"{self.place.where(run.id)}: the run could not be written: {reason}") from error
+            raise StoreError(f"{self.backend.where(run.id)}: the run could not be written: {reason}") from error
 
     def _finished_in_place(self, run: Run) -> str | None:
         """A run that was recorded in its own folder of this store only lacks its document."""
@@ -204,37 +204,37 @@ class RunStore:
         if not (folder / run.id / STARTED).is_file() or (folder / run.id / DOCUMENT).exists():
             return None
         write_requests(run, folder / run.id)
-        self.place.write(run_document(run.id), document_of(run, folder / run.id / REQUESTS))
+        self.backend.write(document_path(run.id), sealed_document(run, folder / run.id / REQUESTS))
         return run.id
 
     def _published(self, run: Run, names: Collection[str], mark: str, requests: Path | None) -> str:
-        with self.place.staging() as folder:
-            if self.place.keeps_requests and requests is not None:
+        with self.backend.staging() as folder:
+            if self.backend.keeps_requests and requests is not None:
                 shutil.copyfile(requests, folder / REQUESTS)
-            elif self.place.keeps_requests:
+            elif self.backend.keeps_requests:
                 write_requests(run, folder)
             for name in names:
-                (folder / DOCUMENT).write_bytes(document_of(replace(run, id=name), folder / REQUESTS))
-                if self.place.publish([Parcel(folder, name, mark)])[0] or self.identity_of(name) == mark:
+                (folder / DOCUMENT).write_bytes(sealed_document(replace(run, id=name), folder / REQUESTS))
+                if self.backend.publish([StagedRun(folder, name, mark)])[0] or self.identity_of(name) == mark:
                     return name
         raise StoreError(f"{self.url}: another run already has the id {run.id}")
 
     def identity_of(self, run_id: str) -> str | None:
         """What tells a stored run from all others; ``None`` when there is none, or its document is broken."""
-        path = run_document(run_id)
+        path = document_path(run_id)
         try:
-            return identity(parse_run(self.place.read(path), path))
+            return identity(parse_run(self.backend.read(path), path))
         except (FileNotFoundError, NotADirectoryError, ReadError):
             return None
 
     def add_files(self, run_id: str, folder: Path) -> None:
         """Copy what a tool itself wrote beside a run that is already stored; not into a store of summaries."""
-        if not self.place.keeps_requests:
+        if not self.backend.keeps_requests:
             return
         try:
             for file in sorted(item for item in folder.rglob("*") if item.is_file() and not item.is_symlink()):
                 name = file.relative_to(folder.parent).as_posix()
-                self.place.write(f"{run_id}/{name}", file.read_bytes())
+                self.backend.write(f"{run_id}/{name}", file.read_bytes())
         except OSError as error:
             raise StoreError(f"{self.url}: {folder.name} of {run_id} could not be written: {error}") from error
 
@@ -242,28 +242,28 @@ class RunStore:
 
     def get(self, run_id: str) -> Run:
         """The run with that id; ``StoreError`` when there is none."""
-        path = run_document(run_id)
+        path = document_path(run_id)
         try:
-            content = self.place.read(path)
+            content = self.backend.read(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._no_run(run_id) from error
         except OSError as error:
-            raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
-        with Activity(f"reading {self.place.where(path)}"):
-            stored = read_stored(content, self.place.where(path))
+            raise ReadError(f"{self.backend.where(path)}: cannot be read: {error.strerror or error}") from error
+        with Activity(f"reading {self.backend.where(path)}"):
+            stored = read_stored(content, self.backend.where(path))
         parquet = f"{run_id}/{REQUESTS}"
-        has_requests = self.place.keeps_requests and self.place.exists(parquet)
+        has_requests = self.backend.keeps_requests and self.backend.exists(parquet)
         loader = RequestLoader(lambda: self._read_requests(parquet, stored)) if has_requests else None
         note = self._note_on(run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
         checks = (*stored.run.validity.checks, *counted, *([quarantine_check(note.reason)] if note else []))
         return replace(
-            stored.run, id=run_id, source=self.place.where(run_id), load_requests=loader, validity=Validity(checks)
+            stored.run, id=run_id, source=self.backend.where(run_id), load_requests=loader, validity=Validity(checks)
         )
 
     def _note_on(self, run_id: str) -> Quarantined | None:
         try:
-            return note_on(self.place, run_id)
+            return note_on(self.backend, run_id)
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"{self.url}: the note on {run_id} cannot be read: {reason}") from error
@@ -277,22 +277,22 @@ class RunStore:
         with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
             local = Path(folder) / REQUESTS
             try:
-                self.place.fetch(path, local)
+                self.backend.fetch(path, local)
             except OSError as error:
-                raise ReadError(f"{self.place.where(path)}: cannot be read: {error.strerror or error}") from error
+                raise ReadError(f"{self.backend.where(path)}: cannot be read: {error.strerror or error}") from error
             return read_requests(local, stored.run, stored.seal)
 
     # Looking round ----------------------------------------------------------------------------------------------------
 
     def index(self) -> Index:
         """What is in the store now."""
-        self._known = current_index(self.place, self._known)
+        self._known = current_index(self.backend, self._known)
         return self._known
 
     def ids(self) -> list[str]:
         """Ids of all whole runs, oldest first; also of those whose document is broken."""
         if self.folder is not None:
-            return sorted(self.place.stamps())
+            return sorted(self.backend.version_tags())
         index = self.index()
         return sorted([*index.ids, *index.broken])
 
@@ -307,11 +307,11 @@ class RunStore:
     def no_runs(self) -> tuple[list[str], list[str]]:
         """All folders that are not whole runs: the `unfinished` and the `foreign` ones."""
         runs = set(self.ids())
-        others = {name: self._is_begun(name) for name in self.place.names() if name not in runs}
+        others = {name: self._is_begun(name) for name in self.backend.folders() if name not in runs}
         return [name for name in others if others[name]], [name for name in others if not others[name]]
 
     def _is_begun(self, name: str) -> bool:
-        return any(self.place.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
+        return any(self.backend.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
 
     def broken(self) -> dict[str, str]:
         """Folders whose run.json cannot be read: id to reason."""
@@ -435,7 +435,7 @@ class RunStore:
         Columns: id, scenario, started_at (UTC), duration_s, users, services, requests, failures, valid, tool, source,
         commit, branch (empty where unknown), quarantined, ab_test (whether it is one of a pair of an A/B test).
         """
-        return runs_frame(self.index().table, self.quarantined().keys(), self.place.where, filters)
+        return runs_frame(self.index().table, self.quarantined().keys(), self.backend.where, filters)
 
     def history(self, scenario: str, service: str, metric: str, *, ab_tests: bool = False) -> pd.DataFrame:
         """One metric of one service over the valid runs of a scenario, oldest first.
@@ -476,28 +476,28 @@ class RunStore:
     def quarantined(self) -> dict[str, Quarantined]:
         """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
         try:
-            return quarantined(self.place)
+            return quarantined(self.backend)
         except OSError as error:
             raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
 
     def damaged_notes(self) -> dict[str, str]:
         """Runs that were set aside by a note that cannot be read: id to reason."""
         try:
-            return damaged_notes(self.place)
+            return damaged_notes(self.backend)
         except OSError as error:
             raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
 
     def quarantine(self, run_id: str, reason: str, by: str | None = None) -> Quarantined:
         """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""
-        if not self.place.exists(run_document(run_id)):
+        if not self.backend.exists(document_path(run_id)):
             raise self._no_run(run_id)
         with self._noting(run_id):
-            return set_aside(self.place, run_id, reason, by)
+            return set_aside(self.backend, run_id, reason, by)
 
     def lift_quarantine(self, run_id: str) -> None:
         """The run counts again as what its own checks say."""
         with self._noting(run_id):
-            lift(self.place, run_id)
+            lift(self.backend, run_id)
 
     @contextmanager
     def _noting(self, run_id: str) -> Iterator[None]:
@@ -516,22 +516,22 @@ class RunStore:
 
     def summaries(self, ids: Collection[str]) -> Iterator[Run]:
         """Runs without their requests; one that has gone, or was damaged, meanwhile is left out."""
-        for path, content in self.place.read_many([run_document(run_id) for run_id in ids]):
+        for path, content in self.backend.read_many([document_path(run_id) for run_id in ids]):
             if isinstance(content, bytes):
                 with suppress(ReadError):  # damaged since it was listed
-                    yield replace(parse_run(content, self.place.where(path)), id=path.split("/")[0])
+                    yield replace(parse_run(content, self.backend.where(path)), id=path.split("/")[0])
 
     def derived(self, path: str) -> bytes | None:
         """A file that was computed from the runs and kept with `keep_derived`; ``None`` when it is not there."""
         try:
-            return self.place.read(path)
+            return self.backend.read(path)
         except OSError:
             return None
 
     def keep_derived(self, path: str, content: bytes) -> None:
         """Keep what can be computed anew: a store that may only be read is no reason to fail."""
         with suppress(OSError, StoreError):
-            self.place.write(path, content)
+            self.backend.write(path, content)
 
 
 __all__ = ["RunStore"]

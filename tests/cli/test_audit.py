@@ -83,7 +83,7 @@ def test_a_store_elsewhere_is_tried_by_a_write_that_leaves_nothing(rng):
     store, _ = stored("memory://audit", nights(rng, 3))
     found = audit_settings(Settings(BUILT_IN, Policy()), Policy(), "memory://audit")
     assert told(found, "store") == []
-    assert not store.place.exists(".noise/audit")
+    assert not store.backend.exists(".noise/audit")
 
 
 def test_broken_runs_are_a_warning(house):

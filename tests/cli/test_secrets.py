@@ -660,7 +660,7 @@ def test_requests_are_rewritten_too(tmp_path):
 
 def test_a_rewriting_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     store, run_id = with_requests(tmp_path / "runs")
-    write = type(store.place).write
+    write = type(store.backend).write
 
     def full(place, path, content):
         if path.endswith("/run.json"):
@@ -668,7 +668,7 @@ def test_a_rewriting_that_was_cut_off_goes_on(tmp_path, monkeypatch):
         write(place, path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(store.place), "write", full)
+        patch.setattr(type(store.backend), "write", full)
         assert said("runs", "redact", run_id, "--store", store.folder)[0] == 4
     assert verify_run(store, run_id).problems  # half done, and that is seen
     assert said("runs", "redact", run_id, "--store", store.folder)[0] == 0
@@ -686,7 +686,7 @@ def test_a_branch_keeps_no_secret_at_its_tip(tmp_path, monkeypatch):
     run_id = local.add(nights(np.random.default_rng(1), 1)[0])
     leak(local, run_id)
     store = RunStore("git+branch://perf")
-    store.place.write(f"{run_id}/run.json", (local.folder / run_id / "run.json").read_bytes())
+    store.backend.write(f"{run_id}/run.json", (local.folder / run_id / "run.json").read_bytes())
     code, _, err = said("runs", "redact", run_id, "--store", "git+branch://perf")
     assert code == 0
     assert "earlier commits of the branch still hold them" in err
@@ -702,7 +702,7 @@ def rewritten_after_any_interruption(address, copy, notice, monkeypatch):
     """
     for cut in range(30):
         copy()
-        place = type(RunStore(address).place)
+        place = type(RunStore(address).backend)
         write, remove, changes = place.write, place.remove, []
 
         def cut_off(original, cut=cut, changes=changes):
@@ -751,13 +751,13 @@ def test_a_bucket_is_rewritten_and_an_interruption_loses_nothing(tmp_path, monke
 
         def copy():
             for name, file in files.items():
-                RunStore(address).place.write(name, file.read_bytes())
+                RunStore(address).backend.write(name, file.read_bytes())
 
         steps = 0
         for store in rewritten_after_any_interruption(address, copy, "a bucket that keeps versions", monkeypatch):
             steps += 1
-            place = store.place
-            kept = {name: place.read(name) for name in place.inside("")}
+            place = store.backend
+            kept = {name: place.read(name) for name in place.files("")}
             assert [name for name, content in kept.items() if CANARY.encode() in content] == []
             assert set(kept) >= {name for name in files if not name.startswith((".index", ".noise"))}
             assert not [name for name in kept if "redacted.json" in name]
@@ -781,12 +781,12 @@ def test_a_branch_is_rewritten_and_an_interruption_loses_nothing(tmp_path, monke
 
     def copy():
         for run_id in ids:
-            RunStore("git+branch://perf").place.write(
+            RunStore("git+branch://perf").backend.write(
                 f"{run_id}/run.json", (local.folder / run_id / "run.json").read_bytes()
             )
 
     for store in rewritten_after_any_interruption("git+branch://perf", copy, "earlier commits", monkeypatch):
-        kept = {name: store.place.read(name) for name in store.place.inside("")}
+        kept = {name: store.backend.read(name) for name in store.backend.files("")}
         assert sorted(kept) == sorted(f"{run_id}/run.json" for run_id in ids)
         assert [name for name, content in kept.items() if CANARY.encode() in content] == []
         for run_id in ids:
@@ -817,7 +817,7 @@ def test_keys_in_the_address_of_a_bucket_open_it_and_are_shown_nowhere(keyed):
     assert store.url == "s3://shop/runs"
     assert store.get(run_id).source == f"s3://shop/runs/{run_id}"
     assert RunStore("s3://shop/runs").get(run_id).id == run_id  # this process knows the keys of that address
-    assert store.place.fs.secret == "c4n4ry/secret"
+    assert store.backend.fs.secret == "c4n4ry/secret"
 
 
 @pytest.mark.slow

@@ -311,7 +311,7 @@ def test_a_note_is_read_for_its_run_alone(tmp_path, monkeypatch):
     for run_id in ids[:2]:
         store.quarantine(run_id, "odd")
     (tmp_path / ".quarantine" / f"{ids[0]}.json").write_text('{"reason": 3}')
-    monkeypatch.setattr(type(store.place), "inside", lambda *_: pytest.fail("lists all notes"))
+    monkeypatch.setattr(type(store.backend), "files", lambda *_: pytest.fail("lists all notes"))
     checks = [[(check.name, check.value) for check in store.get(run_id).validity.problems] for run_id in ids]
     assert checks == [[("quarantined", "no reason can be read")], [("quarantined", "odd")], []]
 
@@ -339,7 +339,7 @@ def test_no_link_is_followed_out_of_a_store(tmp_path, rng):
     assert "leads out of the store" in store.broken()[other]
     (outside.folder / "requests.parquet").write_text("")
     with pytest.raises(OSError, match="leads out of the store"):
-        store.place.write(f"{other}/x", b"")
+        store.backend.write(f"{other}/x", b"")
     (store.folder / ".quarantine").symlink_to(tmp_path / "outside")
     with pytest.raises(StoreError, match="leads out of the store"):
         store.runs()

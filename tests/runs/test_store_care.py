@@ -79,8 +79,8 @@ def test_requests_go_first_runs_last_and_baselines_never(store, tmp_path):
 
 
 def test_a_store_that_is_too_large_loses_requests_before_runs(store):
-    total = sum(store.place.inside("").values())
-    requests_size = sum(size for name, size in store.place.inside("").items() if name.endswith("parquet"))
+    total = sum(store.backend.files("").values())
+    requests_size = sum(size for name, size in store.backend.files("").items() if name.endswith("parquet"))
     plan = plan_retention(store, Retention(most_bytes=total - 1), {}, now=NOW)
     assert [(item.what, item.name) for item in plan] == [("requests", store.ids()[0])]
     plan = plan_retention(store, Retention(most_bytes=total - requests_size - 1), {store.ids()[1]: "x"}, now=NOW)
@@ -218,7 +218,7 @@ def s3():
 
 
 def folders(store):
-    every = store.place.inside("")
+    every = store.backend.files("")
     return {
         name: size for name, size in every.items() if not name.rpartition("/")[2].startswith(".") and name[0] != "."
     }
@@ -239,7 +239,7 @@ def test_a_copy_is_whole_and_made_once(store, s3, tmp_path):
     assert folders(back) == folders(there) == folders(store)
     assert list(back.quarantined()) == [store.ids()[1]]
     for path in folders(store):
-        assert back.place.read(path) == store.place.read(path)
+        assert back.backend.read(path) == store.backend.read(path)
     assert not any(found.problems for found in (*fsck(there).values(), *fsck(back).values()))
 
 
@@ -327,7 +327,7 @@ def test_a_git_branch_keeps_summaries_and_leaves_the_work_alone(repository, stor
     assert git(repository, "rev-list", "--max-parents=0", "perf-history") != git(repository, "rev-parse", "main")
     again = kept.get(one.id)
     assert (again.services, again.requests()) == (one.services, None)
-    kept.place.remove_runs([other])
+    kept.backend.remove_runs([other])
     assert kept.ids() == [one.id]
     assert not verify_run(kept, one.id).problems
 
@@ -401,7 +401,7 @@ def test_a_folder_below_the_repository_will_do(repository, monkeypatch):
     assert below.add(run({"a": plain_stats()})) == one
     other = below.add(run({"a": plain_stats(21.0)}, number=1))
     assert below.ids() == branch(repository).ids() == [one, other]
-    below.place.remove_runs([other])
+    below.backend.remove_runs([other])
     assert branch(repository).ids() == [one]
 
 
@@ -446,7 +446,7 @@ def test_a_repository_with_long_hashes(tmp_path, repository):
     git(tmp_path, "init", "-q", "--object-format=sha256", str(tmp_path / "long"))
     kept = branch(tmp_path / "long")
     ids = [kept.add(run({"a": plain_stats()}, number=number)) for number in range(2)]
-    kept.place.remove_runs(ids[:1])
+    kept.backend.remove_runs(ids[:1])
     assert kept.ids() == ids[1:]
 
 

@@ -41,7 +41,7 @@ def test_runs_are_put_got_listed_and_taken_away(url, rng):
     pd.testing.assert_frame_equal(again.requests(), one.requests(), check_dtype=False)
     assert list(store.runs(build="1")["id"]) == store.ids()
     assert store.runs()["source"].str.contains("://").all()
-    store.place.remove_runs([other])
+    store.backend.remove_runs([other])
     assert store.ids() == [one.id]
     assert not store.unfinished()
 
@@ -49,9 +49,9 @@ def test_runs_are_put_got_listed_and_taken_away(url, rng):
 def test_a_run_that_is_not_whole_is_none(url):
     store = RunStore(url)
     kept = store.add(run({"a": plain_stats()}))
-    store.place.write("20260101T000000Z-api-half/.claim", b"mine")
-    store.place.write("20260101T000000Z-api-dead/run.json", b"{")
-    store.place.write("photos/cat.jpg", b"")
+    store.backend.write("20260101T000000Z-api-half/.claim", b"mine")
+    store.backend.write("20260101T000000Z-api-dead/run.json", b"{")
+    store.backend.write("photos/cat.jpg", b"")
     assert list(store.runs()["id"]) == [kept]
     assert (store.unfinished(), store.foreign()) == (["20260101T000000Z-api-half"], ["photos"])
     assert list(store.broken()) == ["20260101T000000Z-api-dead"]
@@ -65,9 +65,9 @@ def test_the_index_of_a_store_elsewhere_is_only_a_cache(url):
     for number in range(3):
         store.add(run({"a": plain_stats(20.0 + number)}, number=number))
     before = load_timeline(store, "api")
-    store.place.write(".index/runs.arrow", b"broken")
+    store.backend.write(".index/runs.arrow", b"broken")
     assert load_timeline(RunStore(url), "api").moments == before.moments
-    store.place.remove(".index/runs.arrow")
+    store.backend.remove(".index/runs.arrow")
     assert load_timeline(RunStore(url), "api").moments == before.moments
     store.quarantine(before.moments[0].run_id, "cold")
     assert not load_timeline(RunStore(url), "api").moments[0].valid
@@ -115,7 +115,7 @@ def test_a_damaged_object_is_named_and_the_others_are_read(url, rng, change, tol
     kept = store.add(run_from_requests(requests(rng), scenario="api"))
     bad = store.add(run_from_requests(requests(rng), scenario="api"))
     path = f"{bad}/run.json"
-    store.place.write(path, change(store.place.read(path)))
+    store.backend.write(path, change(store.backend.read(path)))
     with pytest.raises(ReadError, match=f"{bad}/run.json: .*{told or 'requests failed'}"):
         RunStore(url).get(bad)
     again = RunStore(url)
@@ -127,8 +127,8 @@ def test_damaged_requests_in_an_object_store_are_refused(url, rng):
     store = RunStore(url)
     run_id = store.add(run_from_requests(requests(rng), scenario="api"))
     path = f"{run_id}/requests.parquet"
-    content = bytearray(store.place.read(path))
+    content = bytearray(store.backend.read(path))
     content[len(content) // 2] ^= 1
-    store.place.write(path, bytes(content))
+    store.backend.write(path, bytes(content))
     with pytest.raises(ReadError, match="is not the file that was written"):
         RunStore(url).get(run_id).requests()

@@ -93,7 +93,7 @@ def test_runs_that_come_and_go_do_not_disturb_who_looks_at_their_files(rng, tmp_
         while not stop.is_set():
             number += 1
             other = store.add(replace(one, id=f"20260101T000000Z-x-{number:04d}", content_hash=f"{number:064d}"))
-            store.place.remove_runs([other])
+            store.backend.remove_runs([other])
 
     writer = threading.Thread(target=come_and_go)
     writer.start()
@@ -116,7 +116,7 @@ class FullDisk(LocalFolder):
 
 def test_requests_can_be_dropped_from_a_full_disk(rng, tmp_path):
     store = fill(RunStore(tmp_path / "runs"), rng, 1)
-    store.place = FullDisk(store.url, store.folder)
+    store.backend = FullDisk(store.url, store.folder)
     remove(store, plan_removal(store, store.ids(), {}, only_requests=True))
     assert verify_run(store, store.ids()[0]).problems == ()
     assert store.get(store.ids()[0]).requests() is None
@@ -125,9 +125,9 @@ def test_requests_can_be_dropped_from_a_full_disk(rng, tmp_path):
 def test_a_run_that_goes_before_its_requests_leaves_no_note_behind(rng, tmp_path):
     store = fill(RunStore(tmp_path / "runs"), rng, 1)
     plan = plan_removal(store, store.ids(), {}, only_requests=True)
-    store.place.remove_runs(store.ids())
+    store.backend.remove_runs(store.ids())
     remove(store, plan)
-    assert store.place.names() == []
+    assert store.backend.folders() == []
 
 
 def test_no_run_goes_because_something_else_in_the_folder_is_large(rng, tmp_path):
@@ -158,7 +158,7 @@ class LineThatBreaks(LocalFileSystem):
 
 def test_a_document_elsewhere_is_never_seen_half(tmp_path):
     store = RunStore("memory://unused")
-    store.place = RemoteFolder("far://runs", LineThatBreaks(), str(tmp_path), ("far",))
+    store.backend = RemoteFolder("far://runs", LineThatBreaks(), str(tmp_path), ("far",))
     with pytest.raises(StoreError, match="could not be written: the line broke"):
         store.add(run({"a": plain_stats()}))
     assert store.broken() == {}
