@@ -187,6 +187,8 @@ class Result:
         Services that have no requests any more: in the newest runs of the history, or in the candidate.
     measured_services
         Services that have: in the newest run of the history, or on both sides of a comparison.
+    stored
+        Whether it was judged just now from a store: then no file and no report folder holds it.
     """
 
     place: str
@@ -200,6 +202,12 @@ class Result:
     gaps: tuple[Gap, ...] = ()
     missing_services: tuple[MissingService, ...] = ()
     measured_services: frozenset[str] = frozenset()
+    stored: bool = False
+
+    @property
+    def report_folder(self) -> str:
+        """Name of the folder that holds the report or the result file; empty where there is none."""
+        return "" if self.stored else (self.report or Path(self.place)).resolve().parent.name
 
     @property
     def open_incidents(self) -> tuple[Incident, ...]:

@@ -18,23 +18,25 @@ from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.gate import judge_history, open_in_history, slow_drifts
-from perfkit.history.incidents import read_result
+from perfkit.history.incidents import Result, read_result, result_of
 from perfkit.history.monitor import ScenarioWatch, watch_timeline
 from perfkit.history.run_selector import HistoryContext, misspelt, readings, select
 from perfkit.history.service_mix import RECENT
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.trend import known_events
-from perfkit.model.errors import NotComparable, ReadError, did_you_mean
+from perfkit.model.errors import NotComparable, NotStored, ReadError, did_you_mean
 from perfkit.model.records import (
     Comparison,
     Run,
     Side,
 )
 from perfkit.runs import locust_csv, run_folder
+from perfkit.runs.backends import public_address
 from perfkit.runs.collection import in_time
 from perfkit.runs.read import read_run
 from perfkit.runs.service_names import renamed_runs
 from perfkit.runs.store import RunStore
+from perfkit.runs.validity import in_future
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -433,3 +435,43 @@ def newest_against_history(history: Timeline, *, store: str, settings: Settings,
         return None
     is_pull_request = found.history is not None and "pull_request" in found.history.document
     return None if is_pull_request else found
+
+
+def newest_runs(store: RunStore, scenario: str, count: int = 1) -> tuple[Run, ...]:
+    """The newest runs of a scenario, oldest first, whether they are valid or not.
+
+    Runs in quarantine, of A/B tests and dated in the future are left out.
+
+    Raises
+    ------
+    NotStored
+        The store has no such run; names the nearest scenario.
+    """
+    frame = store.runs()
+    frame = frame[~(frame["quarantined"] | frame["ab_test"]).astype(bool)]
+    scenarios = sorted(set(frame["scenario"]))
+    frame = frame[frame["scenario"] == scenario]
+    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
+    ids = frame["id"][[not flag for flag in late]].tail(count)
+    if not len(ids):
+        there = f"; there are {', '.join(scenarios)}" if scenarios else "; it has no runs yet"
+        near = did_you_mean(scenario, scenarios)
+        raise NotStored(f"{store.url}: no runs of the scenario {scenario!r}{near}{there}")
+    return tuple(store.get(run_id) for run_id in ids)
+
+
+def newest_result(store: str, scenario: str, *, settings: Settings, policy: Policy) -> Result:
+    """The newest run of a scenario against its history, as ``perfkit compare --candidate`` judges it.
+
+    Raises
+    ------
+    NotStored
+        The store has no run of the scenario.
+    NotComparable
+        No valid run is older than the newest one.
+    """
+    runs = newest_runs(RunStore(store), scenario)
+    past = HistoryContext(RunStore(store), settings.baselines, candidates=runs)
+    acknowledged = AcknowledgedFile(settings.acknowledged).read()
+    comparison = judge_history(runs, past, policy, known=acknowledged).comparison
+    return replace(result_of(comparison.to_dict(), f"{public_address(store)}, scenario {scenario}"), stored=True)

@@ -22,21 +22,14 @@ from urllib.parse import urlsplit
 
 from perfkit.config.settings import Settings
 from perfkit.config.toml_table import expand
+from perfkit.history.incidents import Result
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import MissingExtra, SettingsError
 from perfkit.model.installation import extra_advice
 from perfkit.model.records import Verdict
 from perfkit.model.redaction import public_url, redact
-from perfkit.notify.sent_log import (
-    Batch,
-    Memory,
-    commits_of,
-    link_template,
-    read_results,
-    report_link,
-    report_place,
-    tell,
-)
+from perfkit.notify.results import commits_of, link_template, report_link, report_place
+from perfkit.notify.sent_log import Batch, Memory, tell
 from perfkit.report.formatting import shorten
 from perfkit.report.message import Telling, chat_text, document_of
 
@@ -198,7 +191,7 @@ def _broken(error: Exception) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatOrder:
+class ChatOptions:
     """What the command line says of messages to chats; what it leaves empty is as the settings say."""
 
     urls: tuple[str, ...] = ()
@@ -208,7 +201,7 @@ class ChatOrder:
     repository: Path | None = None
 
 
-def notify_results(paths: Sequence[str | Path], settings: Settings, order: ChatOrder) -> Iterator[str]:
+def send_chat(results: Sequence[Result], settings: Settings, order: ChatOptions) -> Iterator[str]:
     """Tell results in chats and to a webhook; each line says what was done, in a trial what would be said.
 
     Everything is read and checked before anything is sent.
@@ -218,7 +211,6 @@ def notify_results(paths: Sequence[str | Path], settings: Settings, order: ChatO
     DeliveryError
         A chat was not reached, after all others were; it names which and why.
     """
-    results = read_results(paths)
     rooms = _Rooms(settings, order)
     units = [(one,) for one in results]
     yield from tell(units, rooms, order.when or settings.chat.when, Memory(settings.delivery, "chat"))
@@ -236,7 +228,7 @@ class _Reader:
 class _Rooms:
     """All chats and the webhook, each told by itself: what one does not take, the others get."""
 
-    def __init__(self, settings: Settings, order: ChatOrder) -> None:
+    def __init__(self, settings: Settings, order: ChatOptions) -> None:
         self._order = order
         own = order.urls or order.webhook
         urls, hook = (order.urls, order.webhook) if own else (settings.chat.urls, settings.chat.webhook)
@@ -252,7 +244,7 @@ class _Rooms:
     def deliver(self, batch: Batch) -> Iterator[str]:
         """Tell every reader, one by one."""
         ((result, news),) = batch.told
-        place = report_place(result, report_link(result, self._link))
+        place = report_place(result, report_link(self._link, result.report_folder))
         telling = Telling(result, place, news, commits_of(result, self._order.repository))
         for key in batch.readers:
             reader = self._readers[key]

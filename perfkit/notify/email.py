@@ -39,17 +39,8 @@ from perfkit.history.incidents import Result
 from perfkit.model.errors import ReadError, SettingsError, StoreError
 from perfkit.model.files import write_whole
 from perfkit.model.redaction import redact
-from perfkit.notify.sent_log import (
-    MEGABYTE,
-    Batch,
-    Memory,
-    commits_of,
-    link_template,
-    read_results,
-    report_link,
-    report_place,
-    tell,
-)
+from perfkit.notify.results import MEGABYTE, commits_of, link_template, report_link, report_place
+from perfkit.notify.sent_log import Batch, Memory, tell
 from perfkit.report.formatting import clean, shorten
 from perfkit.report.mail import Mail, mail_of
 from perfkit.report.message import Place, Telling
@@ -411,7 +402,7 @@ def _expect(answer: tuple[int, bytes], code: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class MailOrder:
+class MailOptions:
     """What the command line says of a mail; what it leaves empty is as the settings say.
 
     Parameters
@@ -432,7 +423,7 @@ class MailOrder:
     repository: Path | None = None
 
 
-def mail_results(paths: Sequence[str | Path], settings: Settings, order: MailOrder) -> Iterator[str]:
+def send_mail(results: Sequence[Result], settings: Settings, order: MailOptions) -> Iterator[str]:
     """Send results to people; each line says what was done.
 
     Everything is read and checked before anything is sent.
@@ -442,16 +433,15 @@ def mail_results(paths: Sequence[str | Path], settings: Settings, order: MailOrd
     DeliveryError
         Somebody did not get a message, after all others got theirs; it names whom and why.
     """
-    results = read_results(paths)
     post = _Post(settings, order)
-    units = [results] if order.digest else [(one,) for one in results]
+    units = [tuple(results)] if order.digest else [(one,) for one in results]
     yield from tell(units, post, order.when or settings.email.when, Memory(settings.delivery, "email"))
 
 
 class _Post:
     """Hands messages to the server, and keeps account of who got one and who did not."""
 
-    def __init__(self, settings: Settings, order: MailOrder) -> None:
+    def __init__(self, settings: Settings, order: MailOptions) -> None:
         self._settings, self._order = settings.email, order
         place = "--to" if order.to else "[email]: to"
         people = addresses_of(order.to or settings.email.to, place)
@@ -514,7 +504,7 @@ class _Post:
         """Where each report is, with those that are small enough to go along."""
         room = self._settings.attach_mb * MEGABYTE
         for result in results:
-            link = report_link(result, self._link)
+            link = report_link(self._link, result.report_folder)
             size = result.report.stat().st_size if result.report is not None else 0
             if result.report is None or size > room:
                 yield report_place(result, link), None

@@ -13,7 +13,7 @@ One issue per worsening: what results want, compared with what the repository ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 
 from perfkit.config.settings import IssueSettings, Settings
-from perfkit.config.toml_table import expand
 from perfkit.history.commits import attribute
 from perfkit.history.incidents import Incident, Result, result_of
 from perfkit.model.codec import Time, decode, dump_json, read_json, utc
@@ -43,8 +42,9 @@ from perfkit.notify.issue_plan import (
     score,
     wanted_of,
 )
+from perfkit.notify.results import link_template, report_link
 from perfkit.report.formatting import clean
-from perfkit.report.issue import Story, check_template, report_address
+from perfkit.report.issue import Story, check_template
 from perfkit.report.sentences import bisect_line, judge_lines
 
 SCHEMA = "perfkit.unsent/1"
@@ -230,8 +230,7 @@ def planner_of(result: Result, settings: IssueSettings, access: Access, checkout
         The title's template or the link cannot be right.
     """
     check_template(settings.title)
-    folder = (result.report or Path(result.place)).resolve().parent.name
-    report = report_address(expand(settings.link, "[issues]: link"), folder)
+    report = report_link(link_template(settings.link, "[issues]: link"), result.report_folder)
     return Planner(access.path, settings, partial(_story, result, access, report, checkout))
 
 
@@ -440,7 +439,7 @@ def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
     """A result waits in place of one that it says the newer of: of a history, of comparisons with one baseline."""
     what = "history" if result.watched else result.fingerprint
     report = str(result.report) if result.report is not None else None
-    content = {"place": result.place, "report": report, "result": result.document}
+    content = {"place": result.place, "report": report, "stored": result.stored, "result": result.document}
     try:
         return outbox.keep(f"{result.scenario}\n{what}", content)
     except OSError as error:
@@ -451,13 +450,15 @@ def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
 def _unpacked(one: Unsent) -> Result:
     """``ReadError`` for what another perfkit kept."""
     kept = decode(dict(one.content), _Kept, f"{one.file}: content")
-    return result_of(kept.result, kept.place, Path(kept.report) if kept.report else None)
+    result = result_of(kept.result, kept.place, Path(kept.report) if kept.report else None)
+    return replace(result, stored=kept.stored)
 
 
 class _Kept(msgspec.Struct, frozen=True):
     place: str
     result: dict[str, Any]
     report: str | None = None
+    stored: bool = False  # 0.1.0 knew result files only
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,9 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
 
 import msgspec
 
-from perfkit.config.toml_table import expand, url_parts
-from perfkit.history.commits import Attribution, attribute
 from perfkit.history.incidents import (
     MissingService,
     NotificationDiff,
@@ -35,49 +32,11 @@ from perfkit.history.incidents import (
     NotifiedIncident,
     Result,
     notification_diff,
-    read_result,
 )
 from perfkit.model.codec import decode, dump_json, read_json
-from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
+from perfkit.model.errors import DeliveryError, ReadError, StoreError
 from perfkit.model.files import alone, write_whole
-from perfkit.report.formatting import clean, shorten
-from perfkit.report.message import MOST_HAPPENINGS, Place
-
-MEGABYTE = 1e6
-
-
-def report_place(result: Result, link: str) -> Place:
-    """Where a report is that does not go along with the message."""
-    if result.report is None:
-        return Place("Open the report" if link else f"The result is in {shorten(result.place, 200)}", link)
-    size = f"{result.report.stat().st_size / MEGABYTE:.1f} MB"
-    if link:
-        return Place(f"Open the full report ({size})", link)
-    return Place(f"The full report ({size}) is {shorten(result.report.resolve(), 200)}")
-
-
-def link_template(text: str, place: str) -> str:
-    """An address with ``{report}``; ``SettingsError`` when it is none of the web."""
-    address = expand(text, place)
-    parts = url_parts(address)
-    if address and (parts is None or parts.scheme not in ("http", "https") or clean(address) != address):
-        raise SettingsError(f"{place}: expected an address such as https://ci.example/reports/{{report}}, got {text!r}")
-    return address
-
-
-def report_link(result: Result, template: str) -> str:
-    """The address of a report; empty where there is none."""
-    if not template:
-        return ""
-    folder = (result.report or Path(result.place)).resolve().parent.name
-    return template.replace("{report}", quote(folder, safe=""))
-
-
-def commits_of(result: Result, repository: Path | None) -> dict[str, Attribution]:
-    """What lies between the runs of the events that are told."""
-    events = [one.last.event for one in result.open_incidents[-MOST_HAPPENINGS:]]
-    return {event.id: attribute(event, repository) for event in events}
-
+from perfkit.report.formatting import shorten
 
 SCHEMA = "perfkit.told/1"
 _WITHOUT = "without it everything that holds is told once more"
@@ -193,12 +152,6 @@ class Memory:
         if file.path not in self._known:
             self._known[file.path] = file.read()
         return self._known[file.path]
-
-
-def read_results(paths: Sequence[str | Path]) -> tuple[Result, ...]:
-    """Each result once, however often it is named."""
-    read = [read_result(path) for path in paths]
-    return tuple({Path(one.place).resolve(): one for one in read}.values())
 
 
 @dataclass(frozen=True, slots=True)

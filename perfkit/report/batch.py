@@ -20,7 +20,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +27,7 @@ from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
-from perfkit.history.run_names import choose_runs
+from perfkit.history.run_names import choose_runs, newest_runs
 from perfkit.history.run_selector import HistoryContext
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
@@ -40,7 +39,6 @@ from perfkit.report.report_set import Entry, Outcome, entry_from
 from perfkit.report.sentences import account_of
 from perfkit.runs.backends import public_address
 from perfkit.runs.store import RunStore
-from perfkit.runs.validity import in_future
 
 _VARIED_LOAD = ("ramp", "stages")  # load profiles that tell how much a service takes
 
@@ -168,11 +166,7 @@ def make(order: Order) -> Entry:
 def _compare(order: Order) -> Report:
     """The newest runs against the history before them, as ``perfkit compare --candidate`` judges them."""
     store = RunStore(order.store)
-    frame = store.runs(scenario=order.scenario, ab_test=False)
-    frame = frame[~frame["quarantined"].astype(bool)]
-    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
-    ids = frame["id"][[not flag for flag in late]]
-    candidates = tuple(store.get(run_id) for run_id in ids.tail(order.newest))
+    candidates = newest_runs(store, order.scenario, order.newest)
     past = HistoryContext(store, Path(order.baselines), candidates=candidates)
     known = AcknowledgedFile(Path(order.acknowledged)).read()
     comparison = judge_history(candidates, past, order.policy, known=known).comparison

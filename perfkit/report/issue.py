@@ -6,7 +6,6 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from perfkit.history.change_events import Movement
 from perfkit.history.commits import Attribution
@@ -283,21 +282,3 @@ def _fitting(parts: Sequence[str]) -> str:
         if sum(len(one) + 2 for one in kept) + len(part) <= MOST_TEXT:
             kept.append(part)
     return "\n\n".join(kept)
-
-
-def report_address(link: str, folder: str) -> str:
-    """The address that a setting ``link`` comes to for the report in a folder of that name.
-
-    Raises
-    ------
-    SettingsError
-        It is no address of http or https.
-    """
-    if not link:
-        return ""
-    address = link.replace("{report}", quote(folder, safe=""))
-    if not address.lower().startswith(("https://", "http://")) or any(ord(char) < 33 for char in address):
-        raise SettingsError(
-            f"link: must be an address that begins with https:// or http://; got {shorten(link, 100)!r}"
-        )
-    return quote(address, safe="!#$%&'*+,/:;=?@[]~._-")

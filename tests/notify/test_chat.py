@@ -23,7 +23,8 @@ from perfkit.config.settings import BUILT_IN, ChatSettings, Settings
 from perfkit.history.incidents import result_of
 from perfkit.model.errors import DeliveryError, SettingsError
 from perfkit.notify import chat as webhook
-from perfkit.notify.chat import ChatOrder, notify_results
+from perfkit.notify.chat import ChatOptions, send_chat
+from perfkit.notify.results import collect_results
 from perfkit.report.message import LARGEST, LONGEST, Place, Telling, chat_text, document_of, harmless
 
 pytest.importorskip("apprise")
@@ -80,7 +81,8 @@ def of(*urls, hook="", **more):
 
 
 def lines(settings, *paths, **order):
-    return list(notify_results(paths, settings, ChatOrder(**order)))
+    found = collect_results(paths, (), store="", settings=settings, policy=settings.policy)
+    return list(send_chat(found.results, settings, ChatOptions(**order)))
 
 
 def worse(rng, **changes):

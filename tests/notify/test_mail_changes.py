@@ -26,7 +26,8 @@ from perfkit.history.monitor import watch_timeline
 from perfkit.history.timeline import Timeline
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
 from perfkit.model.records import Check, Severity, Validity, Verdict
-from perfkit.notify.email import MailOrder, mail_results
+from perfkit.notify.email import MailOptions, send_mail
+from perfkit.notify.results import collect_results
 from perfkit.notify.sent_log import Memory, ToldFile
 from perfkit.report.message import Telling, chat_text
 
@@ -55,7 +56,8 @@ def settings(tmp_path):
 
 
 def lines(settings, *paths, **order):
-    return list(mail_results(paths, settings, MailOrder(**order)))
+    found = collect_results(paths, (), store="", settings=settings, policy=settings.policy)
+    return list(send_mail(found.results, settings, MailOptions(**order)))
 
 
 def subjects(box):

@@ -7,7 +7,8 @@ from test_report import Opened, browser, needs_chromium  # noqa: F401 - a fixtur
 
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, EmailSettings, Settings
-from perfkit.notify.email import MailOrder, mail_results
+from perfkit.history.incidents import read_result
+from perfkit.notify.email import MailOptions, send_mail
 from perfkit.report import notebook
 from perfkit.report.mail import LARGEST
 
@@ -30,7 +31,7 @@ def received(request, tmp_path_factory):
         for name, value in said.items():
             patch.setenv(f"PERFKIT_SMTP_{name}", value)
         email = EmailSettings(to=("ann@example.org",), sender="perf@example.org", security="tls")
-        list(mail_results([report.folder], Settings(BUILT_IN, Policy(), email=email), MailOrder()))
+        list(send_mail([read_result(report.folder)], Settings(BUILT_IN, Policy(), email=email), MailOptions()))
     return box.letters[0][1]
 
 
