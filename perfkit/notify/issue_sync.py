@@ -28,7 +28,7 @@ from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import DeliveryError, ReadError
 from perfkit.model.files import write_whole
 from perfkit.model.records import Verdict
-from perfkit.notify.github_api import PER_PAGE, Access, Client, Patience, Trouble, Trust, of_nonsense
+from perfkit.notify.github_api import PER_PAGE, Access, Client, GitHubError, Patience
 from perfkit.notify.issue_plan import (
     Call,
     Issue,
@@ -130,7 +130,6 @@ class Tracker:
 
     def __init__(self, client: Client, label: str = "") -> None:
         self._client = client
-        self._trust = Trust(client)
         self._path = f"{client.access.path}/issues"
         self._label = label if "," not in label else ""  # the API would take it for two
         self._known: dict[int, Issue] = {}
@@ -153,9 +152,9 @@ class Tracker:
     def newest(self) -> list[Issue]:
         """What is known, and what was opened since by others: the newest page is looked at again."""
         query = {"state": "all", "sort": "created", "direction": "desc", "per_page": PER_PAGE}
-        _, found = self._client.get(self._path, query)
+        found = self._client.get(self._path, query)
         if not isinstance(found, list):
-            raise of_nonsense(self._client.access.api, "something else than a list")
+            raise self._client.malformed("something else than a list")
         self._learn(found)
         return list(self._known.values())
 
@@ -168,16 +167,16 @@ class Tracker:
         try:
             issue = Issue.read(plain)
         except (KeyError, TypeError, ValueError) as error:
-            raise of_nonsense(self._client.access.api, "something else than an issue") from error
+            raise self._client.malformed("something else than an issue") from error
         if issue is None:
-            raise of_nonsense(self._client.access.api, "an issue without what was sent")
+            raise self._client.malformed("an issue without what was sent")
         self._known[issue.number] = issue
         return issue
 
     def says(self, number: int, word: str) -> bool | None:
         """Whether a comment of an issue holds a hidden word; ``None`` if not."""
         for comment in self._client.pages(f"{self._path}/{number}/comments", {}):
-            if word in str(comment.get("body")) and self._trust.covers(comment):
+            if word in str(comment.get("body")) and self._client.trusts(comment):
                 return True
         return None
 
@@ -191,8 +190,8 @@ class Tracker:
             try:
                 issue = Issue.read(plain)
             except (KeyError, TypeError, ValueError) as error:
-                raise of_nonsense(self._client.access.api, "something else than issues") from error
-            if issue is not None and self._trust.covers(plain):
+                raise self._client.malformed("something else than issues") from error
+            if issue is not None and self._client.trusts(plain):
                 self._known[issue.number] = issue
 
 
@@ -292,17 +291,17 @@ class Carrier:
         self._tracker = tracker
         self._tell = tell
 
-    def carry_out(self, steps: Iterable[Step], planner: Planner) -> tuple[list[Step], list[Trouble]]:
+    def carry_out(self, steps: Iterable[Step], planner: Planner) -> tuple[list[Step], list[GitHubError]]:
         """What was done, and what failed; when the server cannot be reached the rest is not tried."""
         done: list[Step] = []
-        failed: list[Trouble] = []
+        failed: list[GitHubError] = []
         for step in steps:
             try:
                 self._do(step, planner)
                 done.append(step)
-            except Trouble as trouble:
-                failed.append(trouble)
-                if trouble.status != 422:  # that is about this one; anything else would meet the others too
+            except GitHubError as error:
+                failed.append(error)
+                if error.status != 422:  # that is about this one; anything else would meet the others too
                     break
         return done, failed
 
@@ -334,11 +333,11 @@ class Carrier:
 
         try:
             return self._client.post(call.path, call.payload, made, self._tracker.read)
-        except Trouble as trouble:
-            if trouble.status != 422 or "assignee" not in str(trouble) or "assignees" not in call.payload:
+        except GitHubError as error:
+            if error.status != 422 or "assignee" not in str(error) or "assignees" not in call.payload:
                 raise
             payload = {name: value for name, value in call.payload.items() if name != "assignees"}
-            self._tell(f"nobody is assigned: {trouble}")
+            self._tell(f"nobody is assigned: {error}")
             return self._client.post(call.path, payload, made, self._tracker.read)
 
 
@@ -480,33 +479,35 @@ class _Follower:
         waiting = list(every)
         for one in every:
             try:
-                opened, late, troubles = self._send_one(one, tracker, carrier, room)
+                opened, late, errors = self._send_one(one, tracker, carrier, room)
             except ReadError as error:
                 failed.append(DeliveryError(f"{one.file}: {error}"))
                 continue
-            except Trouble as trouble:  # not even looking works
-                failed.append(trouble)
+            except GitHubError as error:  # not even looking works
+                failed.append(error)
                 break
             room, left = room - opened, left + late
-            failed += troubles
-            if not troubles and not late:
+            failed += errors
+            if not errors and not late:
                 self.outbox.sent(one)
                 waiting.remove(one)
-            if any(trouble.status != 422 for trouble in troubles):
+            if any(error.status != 422 for error in errors):
                 break
         if failed:
             texts = "; ".join(dict.fromkeys(map(str, failed)))
             raise DeliveryError(f"{self.access.repository}: {texts}. {self.outbox.whereabouts(waiting)}")
         return left
 
-    def _send_one(self, one: Unsent, tracker: Tracker, carrier: Carrier, room: int) -> tuple[int, int, list[Trouble]]:
+    def _send_one(
+        self, one: Unsent, tracker: Tracker, carrier: Carrier, room: int
+    ) -> tuple[int, int, list[GitHubError]]:
         result = _unpacked(one)
         planner = planner_of(result, self.settings.issues, self.access, self.checkout)
         found = plan(wanted_of(result), tracker, planner, room)
-        done, troubles = carrier.carry_out(found.steps, planner)
+        done, errors = carrier.carry_out(found.steps, planner)
         for issue in found.lost:
             self.tell(f"left as it is: #{issue.number} {issue.title}: this history does not hold what it follows")
-        return sum(step.opens for step in done), len(found.left), troubles
+        return sum(step.opens for step in done), len(found.left), errors
 
 
 def planned_calls(
@@ -525,8 +526,8 @@ def planned_calls(
         tracker = Tracker(Client(access, Patience(timeout_s=5, tries=1)), next(iter(settings.issues.labels), ""))
         try:
             looked = tuple(call for step in plan(wanted, tracker, planner, most).steps for call in step.calls)
-        except Trouble as trouble:
-            tell(f"{trouble}: taken for a repository that has none of these issues")
+        except GitHubError as error:
+            tell(f"{error}: taken for a repository that has none of these issues")
     elif wanted:
         tell("no GITHUB_TOKEN: taken for a repository that has none of these issues")
     if note := untold(result):

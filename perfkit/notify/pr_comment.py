@@ -13,7 +13,7 @@ import msgspec
 
 from perfkit.model.codec import decode, read_json
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError
-from perfkit.notify.github_api import Access, Client, Patience, Trust, of_nonsense
+from perfkit.notify.github_api import Access, Client, Patience
 from perfkit.notify.issue_plan import Call, digest
 from perfkit.notify.issue_sync import Outbox, Unsent
 
@@ -183,11 +183,11 @@ class _Posted:
 
 def _own(comment: Comment, client: Client) -> Sequence[_Posted]:
     """The comments with its marker, oldest first."""
-    trust, read = Trust(client), _read(client)
+    read = _read(client)
     found = [
         read(plain)
         for plain in client.pages(f"{client.access.path}/issues/{comment.number}/comments", {})
-        if comment.marker in str(plain.get("body")) and trust.covers(plain)
+        if comment.marker in str(plain.get("body")) and client.trusts(plain)
     ]
     return sorted(found, key=lambda one: one.ident)
 
@@ -197,6 +197,6 @@ def _read(client: Client) -> Callable[[Any], _Posted]:
         try:
             return _Posted(int(plain["id"]), str(plain.get("body") or "").replace("\r\n", "\n"))
         except (KeyError, TypeError, ValueError) as error:
-            raise of_nonsense(client.access.api, "something else than a comment") from error
+            raise client.malformed("something else than a comment") from error
 
     return reading

@@ -61,7 +61,7 @@ def test_a_failure_leaves_one_comment(server, post, how, acts):
 @pytest.mark.parametrize("acts", [False, True])
 def test_what_could_not_be_sent_is_sent_with_the_next_call(server, post, acts):
     server.failing(method="*", acts=acts, times=100)
-    with pytest.raises(DeliveryError, match=r"octo/shop: GitHub is in trouble \(502.*is kept in"):
+    with pytest.raises(DeliveryError, match=r"octo/shop: GitHub has a server error \(502.*is kept in"):
         post("lost?")
     server.faults.clear()
     (file,) = unsent(post)

@@ -101,7 +101,7 @@ def test_a_call_that_gives_up_is_made_good_by_the_next(server, follow, kind, met
 
 def test_what_waits_is_sent_before_the_next_result_of_another_scenario(server, follow):
     server.failing(method="*", times=1000)
-    with pytest.raises(DeliveryError, match="GitHub is in trouble"):
+    with pytest.raises(DeliveryError, match="GitHub has a server error"):
         follow(NIGHTS[0])
     server.faults.clear()
     follow(trend(scenario="other"))
@@ -193,11 +193,11 @@ def test_a_refusal_is_explained_and_nothing_is_lost(server, follow, change, says
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ({"how": "page"}, "something else than a list, not as GitHub does; check GITHUB_API_URL"),
-        ({"how": "redirect"}, "redirected from http protocol to https"),
+        ({"how": "page"}, "answered with what is no JSON, not as GitHub does; check GITHUB_API_URL"),
+        ({"how": "redirect"}, "redirects to https://elsewhere.example/x; check GITHUB_API_URL and the repository"),
         ({"status": 404, "message": "Not Found"}, "octo/shop is not there for this token (404: Not Found)"),
         ({"status": 401, "message": f"Bad credentials {TOKEN}"}, "(401: Bad credentials ***)"),
-        ({"status": 500, "message": "a\r\n\x1b[31m\u202eb" + "x" * 9000}, "GitHub is in trouble (500: a [31mb"),
+        ({"status": 500, "message": "a\r\n\x1b[31m\u202eb" + "x" * 9000}, "GitHub has a server error (500: a [31mb"),
     ],
 )
 def test_strange_answers_are_told_without_the_token(server, follow, fault, says):

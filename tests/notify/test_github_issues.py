@@ -432,7 +432,7 @@ def test_the_environment_is_checked_before_anything_is_sent(server, follow, monk
         ({"title": "{servic}"}, "title"),
         ({"title": "{service.__class__}"}, "title"),
         ({"title": "{"}, "is no template"),
-        ({"link": "javascript:alert(1)"}, "begins with https://"),
+        ({"link": "javascript:alert(1)"}, "expected an address such as https://"),
         ({"link": "${NO_SUCH_VARIABLE}"}, "NO_SUCH_VARIABLE is not set"),
         ({"repository": "x"}, "must be owner/name"),
     ],
