@@ -34,7 +34,6 @@ DEVELOPMENT = EXTRAS.pop("dev")
 DISTRIBUTIONS = {
     "IPython": "ipython",
     "css_inline": "css-inline",
-    "github": "pygithub",
     "jupyter_client": "jupyter-client",
     "yaml": "pyyaml",
     "check_jsonschema": "check-jsonschema",
