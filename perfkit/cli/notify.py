@@ -108,7 +108,7 @@ def email(
     """
     from perfkit.notify.email import MailOptions, send_mail
 
-    if dry_run is not None and len(found.results) > 1 and not digest:
+    if dry_run is not None and len(found.accounts) > 1 and not digest:
         raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
     for line in send_mail(found.results, settings, MailOptions(to, sender, when or "", digest, dry_run, checkout)):
         click.echo(line)

@@ -311,6 +311,7 @@ class Client:
                 if not error.retryable or number + 1 == patience.tries or wait > patience.most_wait_s:
                     raise
                 patience.sleep(wait)
+                self._session.close()  # the next try gets a connection of its own
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _request(

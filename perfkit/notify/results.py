@@ -42,8 +42,8 @@ class ResultSet:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """The results of comparisons and histories; ``ReadError`` when there is none."""
-        found = {one.result.place: one.result for one in self.accounts if one.result is not None}
+        """The results of comparisons and histories, each file once; ``ReadError`` when there is none."""
+        found = {Path(one.result.place).resolve(): one.result for one in self.accounts if one.result is not None}
         if not found:
             raise ReadError("holds no result of a comparison or of a history: each of its reports failed")
         return tuple(found.values())
@@ -57,7 +57,7 @@ def collect_results(
     Parameters
     ----------
     files
-        Report folders, result files, or folders of ``perfkit report --all``; a file that is named twice counts once.
+        Report folders, result files, or folders of ``perfkit report --all``.
 
     Raises
     ------
@@ -68,9 +68,8 @@ def collect_results(
     NotComparable
         The newest run of a scenario has no valid run before it.
     """
-    unique = {file.resolve(): file for file in files}
-    accounts = [account for file in unique.values() for account in _accounts_in(file)]
-    for name in dict.fromkeys(scenarios):
+    accounts = [account for file in files for account in _accounts_in(file)]
+    for name in scenarios:
         accounts.append(account_of(newest_result(store, name, settings=settings, policy=policy)))
     first = next(iter(files), None)
     folder = "" if first is None else (first if first.is_dir() else first.parent).resolve().name

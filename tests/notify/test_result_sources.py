@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from nights import nights, said, stored
 from samples import plain_stats, run
 
-from perfkit.config.settings import load_settings
+from perfkit.config.settings import nearest_settings
 from perfkit.history.run_names import newest_result
 from perfkit.model.errors import NotStored
 from perfkit.model.records import Check, Severity, Validity, Verdict
@@ -17,6 +18,7 @@ from perfkit.report.report_set import Entry, Overview
 
 NO_KERNEL = """
 import sys
+from pathlib import Path
 from perfkit.cli import main
 code = main(sys.argv[1:], sys.stdout, sys.stderr)
 loaded = {name.partition(".")[0] for name in sys.modules}
@@ -50,7 +52,7 @@ def test_from_a_store_to_an_issue_without_a_kernel(store, tmp_path):
 def test_a_store_says_what_compare_says(store):
     code, out, _ = said("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json")
     document = json.loads(out)
-    settings = load_settings()
+    settings = nearest_settings(Path())
     result = newest_result("runs", "api", settings=settings, policy=settings.policy)
     assert (code, result.verdict.value) == (1, document["verdict"])
     assert [one["service"] for one in document["findings"]] == [one["service"] for one in result.document["findings"]]
@@ -82,7 +84,7 @@ def test_a_message_from_a_store_has_no_link_to_a_report_that_is_not_there(store,
 
 def test_a_file_and_a_store_go_into_one_summary(store, tmp_path):
     said("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json", "--output", "result.json")
-    code, out, _ = said("summary", "result.json", "result.json", "--store", "runs", "--scenario", "api")
+    code, out, _ = said("summary", "result.json", "--store", "runs", "--scenario", "api")
     assert code == 0
     assert out.count("<summary>✗ regression: api, compare</summary>") == 2
 
@@ -105,7 +107,7 @@ def test_a_misspelt_scenario_is_named(store):
     code, _, err = said("issue", "--store", "runs", "--scenario", "apo", "--dry-run")
     assert code == 2
     assert "runs: no runs of the scenario 'apo' (did you mean 'api'?); there are api" in err
-    settings = load_settings()
+    settings = nearest_settings(Path())
     with pytest.raises(NotStored, match="it has no runs yet"):
         newest_result("nowhere", "api", settings=settings, policy=settings.policy)
 
