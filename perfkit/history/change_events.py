@@ -298,8 +298,13 @@ def _reach(change: ChangePoint, left: int, right: int) -> int:
     if not math.isfinite(width) or width <= 0.0 or not math.isfinite(change.change_pct):
         return NEAR
     error = width / (2.0 * float(ndtri(0.975)))
-    squared = (change.change_pct / error) ** 2 * (1.0 / left + 1.0 / right)
-    return min(math.ceil(_BAI / squared), FAR) if squared > 0.0 else FAR
+    distance = abs(change.change_pct / error) * math.sqrt(1.0 / left + 1.0 / right)
+    return math.ceil(reach_of(distance))
+
+
+def reach_of(distance: float) -> float:
+    """By how many runs the place of a step may be off (95 %) whose levels lie that many standard deviations apart."""
+    return min(_BAI / distance**2, FAR) if distance > 0.0 else FAR
 
 
 def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
@@ -309,26 +314,41 @@ def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
     return tuple(dict.fromkeys(event for event, item in worse if newest[item.service, item.metric] is event))
 
 
-def group(timeline: Timeline, movements: Sequence[Movement]) -> tuple[Event, ...]:
+def group(timeline: Timeline, *batches: Sequence[Movement]) -> tuple[Event, ...]:
     """Movements of all series at about one place are one event; its place is the one that most of them agree on.
 
-    Strongest first, each joins the nearest event from whose place its own cannot be told, or begins one.  What is near
-    to a member but not to the strongest is an event of its own, so that chains do not grow; and a series joins an event
-    once, so that up and down again is never one.
+    Strongest first, each joins the nearest event from whose place its own cannot be told, or begins one; one that
+    joined before a nearer event began goes to that one.  What is near to a member but not to the strongest is an event
+    of its own, so that chains do not grow; and a series joins an event once, so that up and down again is never one.
+
+    Of several batches the later ones became known later: they join events or begin new ones, and rearrange nothing.
     """
     cores: list[_Core] = []
-    for item in sorted(movements, key=_strength):
-        fit = [core for core in cores if core.takes(item)]
-        if fit:
-            min(fit, key=methodcaller("distance", item)).add(item)
-        else:
-            cores.append(_Core.begun(item))
+    for batch in batches:
+        ranked = sorted(batch, key=_strength)
+        leaders = [core.leader for core in _gathered(ranked, cores)[len(cores) :]]
+        cores = _gathered(ranked, [*cores, *map(_Core.begun, leaders)])
     places = [_place(core.members) for core in cores]
     if len(set(places)) < len(places):  # events need names of their own
         places = [core.leader.change.index for core in cores]
     mix = service_changes(timeline) if cores else ()
     events = [_event(timeline, at, tuple(core.members), places, mix) for at, core in zip(places, cores, strict=True)]
     return tuple(sorted(events, key=lambda event: event.index))
+
+
+def _gathered(ranked: Sequence[Movement], begun: Sequence[_Core]) -> list[_Core]:
+    """Events that have begun, with those of the movements that fit; the others begin events, in order."""
+    cores = [_Core(core.leader, [*core.members], {*core.series}) for core in begun]
+    leaders = {id(core.leader) for core in begun}
+    for item in ranked:
+        if id(item) in leaders:
+            continue
+        fit = [core for core in cores if core.takes(item)]
+        if fit:
+            min(fit, key=methodcaller("distance", item)).add(item)
+        else:
+            cores.append(_Core.begun(item))
+    return cores
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from perfkit.history.change_events import (
     group,
     held_worsenings,
     movements_of,
+    reach_of,
     shared_alpha,
 )
 from perfkit.history.service_mix import (
@@ -295,16 +296,24 @@ def _watched(metric: Metric, values: Floats, numbers: NDArray[np.intp], alpha: f
 
 
 def _alerts(timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy) -> list[Alert]:
+    """The alarms as events: each joins what was heard before it, so that nothing is told anew that was told once."""
     raised: dict[tuple[str, Metric, int], Alarm] = {}
     for (service, metric), found in alarms.items():
         raised |= {(service, metric, alarm.index): alarm for alarm in found}
     changes = _changes(timeline, alarms, policy)
-    movements = [_movement(*key, alarm, changes[key]) for key, every in alarms.items() for alarm in every]
+    heard: dict[int, list[Movement]] = {}
+    for key, every in alarms.items():
+        for alarm in every:
+            heard.setdefault(alarm.raised_at, []).append(_movement(*key, alarm, changes[key]))
     alerts = []
-    for event in group(timeline, movements):
+    for event in group(timeline, *(heard[at] for at in sorted(heard))):
         own = [raised[item.service, item.metric, item.change.index] for item in event.movements]
         at = min(alarm.raised_at for alarm in own)
-        holds = tuple(item for item in event.movements if _holds(item, timeline, changes[item.service, item.metric]))
+        holds = tuple(
+            item
+            for item in event.movements
+            if _holds(item, timeline, changes[item.service, item.metric], alarms[item.service, item.metric])
+        )
         serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
         last = len(timeline) - 1
         alerts.append(Alert(event, timeline.moments[at], last - at, last + 1 - event.index, holds, serious))
@@ -344,10 +353,11 @@ def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[Move
     ]
     if same:
         nearest = min(same, key=lambda item: abs(item.change.index - alarm.index))
-        return replace(nearest, change=replace(nearest.change, index=alarm.index, p_value=alarm.p_value))
-    unknown = float("nan")
-    change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
-    return Movement(service, metric, change)
+        change = replace(nearest.change, index=alarm.index, p_value=alarm.p_value)
+    else:
+        unknown = float("nan")
+        change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
+    return Movement(service, metric, change, round(reach_of(alarm.distance)))
 
 
 def _rise(step: Alarm | ChangePoint) -> float:
@@ -363,13 +373,27 @@ def _changes(
     return {key: tuple(movements_of(aligned, key, segment(aligned.series[key], alpha=each))) for key in heard}
 
 
-def _holds(movement: Movement, timeline: Timeline, changes: Sequence[Movement]) -> bool:
-    """Whether its series now stands nearer to the level after it than to the one before it."""
+def _holds(movement: Movement, timeline: Timeline, changes: Sequence[Movement], alarms: Sequence[Alarm]) -> bool:
+    """Whether its series now stands nearer to the level after it than to the one before it.
+
+    What alarms since heard go and come back is over: its return is an event of its own.
+    """
     change, key = movement.change, (movement.service, movement.metric)
-    begin = max([change.index, *(item.change.index for item in changes)])
     aligned = in_one_mix(timeline) if movement.metric is Metric.RPS else timeline
-    now = float(np.nanmedian(aligned.series[key][begin:])) / aligned.scale_at(key, change.index)
-    return 2.0 * (now - change.before) * _rise(change) >= _rise(change) ** 2
+    scale = aligned.scale_at(key, change.index)
+    levels = [
+        alarm.after * aligned.scale_at(key, alarm.index) / scale for alarm in alarms if alarm.index > change.index
+    ]
+    is_there = [_is_nearer_after(change, level) for level in levels]
+    if False in is_there and True in is_there[is_there.index(False) :]:
+        return False
+    begin = max([change.index, *(item.change.index for item in changes)])
+    return _is_nearer_after(change, float(np.nanmedian(aligned.series[key][begin:])) / scale)
+
+
+def _is_nearer_after(change: ChangePoint, level: float) -> bool:
+    """Whether a level lies nearer to the one after a change than to the one before it."""
+    return 2.0 * (level - change.before) * _rise(change) >= _rise(change) ** 2
 
 
 def is_beyond(movement: Movement, policy: Policy) -> bool:

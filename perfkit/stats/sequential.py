@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -55,7 +55,8 @@ class Alarm:
     """A change as CI would have heard of it.
 
     ``raised_at`` is the run at which it was raised, ``index`` the run with which it began (both from 0); levels are in
-    the unit of the values; ``p_value`` is the chance of a false alarm as strong in this history up to there.
+    the unit of the values; ``p_value`` is the chance of a false alarm as strong in this history up to there;
+    ``distance`` is that of the levels in standard deviations of one run, which tells how exact ``index`` is.
     """
 
     raised_at: int
@@ -64,6 +65,7 @@ class Alarm:
     after: float
     change_pct: float
     p_value: float
+    distance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,7 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
     while (alarm := _next_alarm(plain, edges, begin, alpha)) is not None:
         begin = alarm.raised_at + 1
         edges.append(alarm.index)
-        at, since = int(places[alarm.raised_at]), int(places[alarm.index])
-        alarms.append(Alarm(at, since, alarm.before, alarm.after, alarm.change_pct, alarm.p_value))
+        alarms.append(replace(alarm, raised_at=int(places[alarm.raised_at]), index=int(places[alarm.index])))
     least = max(LEARN - len(plain), LEAST_LEVEL - (len(plain) - edges[-1])) + FIRST_WINDOW
     first = int(places[edges[-1]]) if edges[-1] < len(plain) else len(every)
     return Watch(tuple(alarms), len(plain), first, max(least, 0))
@@ -143,7 +144,8 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
             p_value = min(max(p_value, _spent(order, at)), 1.0)
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
-                return Alarm(at, split, before, after, relative_change_pct(before, after), p_value)
+                distance = _distance(np.asarray(scale(plain[: at + 1]), float), edges, split)
+                return Alarm(at, split, before, after, relative_change_pct(before, after), p_value, distance)
     return None
 
 
@@ -195,6 +197,14 @@ def _rarity(values: Floats, edges: Sequence[int], split: int) -> float:
         return 0.0
     plain = abs(total) / math.sqrt(count * (1.0 - count / len(scores)) * float(np.mean(scores * scores)))
     return abs(float(rarity(scores, [count], [total])[0])) if plain > HOPELESS else plain
+
+
+def _distance(values: Floats, edges: Sequence[int], split: int) -> float:
+    """How far the runs from ``split`` on are from the level before, in standard deviations of one run."""
+    stretches = [values[a:b] for a, b in pairwise([*edges, split])]
+    sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
+    step = abs(float(np.median(values[split:]) - np.median(stretches[-1])))
+    return step / sd if sd > 0.0 else math.inf
 
 
 def _means(window: Floats, sd: float) -> Floats:

@@ -1,6 +1,7 @@
 """What moved together is one event, wherever noise puts the place of each series; apart in time is apart."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -203,3 +204,24 @@ def test_alpha_is_shared_among_the_series_that_can_show_anything():
     assert shared_alpha(timeline({("b", Metric.AVG): few}), 0.01) == 0.01
     each = {key: segment(values, alpha=0.005) for key, values in line.series.items()}
     assert events_of(line, each) == find_events(line)
+
+
+def test_one_that_joined_before_a_nearer_event_began_goes_to_that_one():
+    wide = replace(moved(24, metric=Metric.P999, p=1e-12), places=(23, 28))
+    assert grouped(moved(28, service="b", p=1e-15), wide, moved(24, p=1e-10)) == [
+        [("a", 24), ("a", 24)],
+        [("b", 28)],
+    ]
+
+
+def test_what_becomes_known_later_joins_events_and_rearranges_none():
+    base = timeline({("a", Metric.AVG): np.ones(60)})
+    first, late = moved(44, p=1e-6, reach=0), moved(46, metric=Metric.P999, p=1e-7)
+    after = moved(47, service="b", before=120.0, after=100.0, p=1e-20, reach=0)
+    heard = [[item.change.index for item in event.movements] for event in group(base, [first], [late], [after])]
+    assert heard == [[44, 46], [47]]
+    # Known all at once, the one in between is nearest to the last
+    assert [[item.change.index for item in event.movements] for event in group(base, [first, late, after])] == [
+        [44],
+        [47, 46],
+    ]

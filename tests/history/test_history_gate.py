@@ -311,6 +311,37 @@ def test_a_regression_that_ended_fails_no_more(rng, tmp_path):
     assert found.comparison.verdict is not Verdict.REGRESSION
 
 
+def test_a_worsening_that_was_taken_back_and_returned_is_open_once(rng):
+    slow = {"factor": 1.3}
+    nights = history(rng, [{}] * 30 + [slow] * 9 + [{}] * 10 + [slow] * 8)
+    alerts = watch_timeline(timeline_of("shop", nights), Policy()).alerts
+    worse = [alert for alert in alerts if alert.event.kind != "improvement"]
+    assert [alert.event.index for alert in worse] == [pytest.approx(30, abs=1), pytest.approx(49, abs=1)]
+    assert [(alert.stands, alert.is_open) for alert in worse] == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("slow_again", [3, 4, 5])
+def test_a_relapse_that_the_monitor_has_not_heard_yet_is_never_green(rng, slow_again):
+    slow = {"factor": 1.3}
+    nights = history(rng, [{}] * 40 + [slow] * 6 + [{}] * 5 + [slow] * slow_again)
+    watch = watch_timeline(timeline_of("shop", nights), Policy())
+    assert not [alert for alert in watch.alerts if alert.event.kind == "regression" and alert.event.index > 46]
+    assert watch.verdict is Verdict.REGRESSION
+
+
+@pytest.mark.parametrize(("began", "back"), [((24, 27), 33), ((26, 30), 38)])
+def test_events_that_were_heard_stay_as_they_were_heard(rng, began, back):
+    slow = [
+        {"factor": {"/a": 1.2 if began[0] <= n < back else 1.0, "/b": 1.2 if n >= began[1] else 1.0}} for n in range(48)
+    ]
+    nights, heard = history(rng, slow), {}
+    for count in range(28, 48, 2):
+        for alert in watch_timeline(timeline_of("shop", nights[:count]), Policy()).alerts:
+            if alert.is_confirmed:
+                heard.setdefault(alert.event.id, []).append(alert.event.services)
+    assert [set(services) for services in heard.values()] == [{("/a",)}, {("/b",)}, {("/a",)}]
+
+
 def test_a_pull_request_is_judged_alone_and_told_what_is_open_already(worse, tmp_path):
     store, runs = worse
     rng = np.random.default_rng(5)

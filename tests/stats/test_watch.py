@@ -63,6 +63,12 @@ def test_an_alarm_says_when_it_began_and_how_large_it_is(rng):
         assert alarm.p_value <= EACH
 
 
+def test_an_alarm_says_how_far_apart_the_levels_are(rng):
+    values = 100.0 * np.exp(rng.normal(0.0, 0.02, 400) + 0.1 * (np.arange(400) >= 300))
+    (alarm,) = watch_history(values).alarms
+    assert alarm.distance == pytest.approx(5.0, abs=1.5)  # few runs are slow when it is raised
+
+
 def test_after_an_alarm_the_new_level_is_learned_and_watched(rng):
     values = history(rng, NOISE["normal"], 150, 50, 6.0)
     values[100:] *= np.exp(-0.3)
