@@ -304,7 +304,7 @@ def _reach(change: ChangePoint, left: int, right: int) -> int:
 
 def reach_of(distance: float) -> float:
     """By how many runs the place of a step may be off (95 %) whose levels lie that many standard deviations apart."""
-    return min(_BAI / distance**2, FAR) if distance > 0.0 else FAR
+    return min((math.sqrt(_BAI) / distance) ** 2, FAR) if distance > math.sqrt(_BAI / FAR) else FAR
 
 
 def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
