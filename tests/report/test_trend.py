@@ -382,14 +382,14 @@ def test_a_wrong_word_is_refused_before_the_notebook_starts(tmp_path, words, cod
 
 def page(trend, file):
     """The report as the notebook makes it, without a kernel."""
-    from perfkit import report as render
+    from perfkit import report
     from perfkit.report.html import PLOTLY
     from perfkit.report.notebook import export_html, find_notebook
 
     notebook = nbformat.read(find_notebook("trend"), as_version=4)
-    names = {"render": render, "trend": trend, "links": trend_links(file, COMMITS), "title": None, "result": str(file)}
+    names = {"report": report, "trend": trend, "links": trend_links(file, COMMITS), "title": None, "result": str(file)}
     for cell in notebook.cells:
-        if cell.cell_type == "code" and cell.source.startswith("render."):
+        if cell.cell_type == "code" and cell.source.startswith("report."):
             shown = eval(cell.source, names)
             is_chart = hasattr(shown, "to_json")
             data = {PLOTLY: json.loads(shown.to_json())} if is_chart else {"text/html": shown._repr_html_()}
