@@ -13,9 +13,8 @@ from perfkit.config.policy import Objective
 from perfkit.model.records import Metric
 from perfkit.report.capacity import format_load
 from perfkit.report.charts import _margin
-from perfkit.report.figure import Drawing, Side, Stack, axis, rounded, selector, sides
+from perfkit.report.figure import Drawing, Side, Stack, axis, rounded, selector, sentence, sides
 from perfkit.report.formatting import CANDIDATE_COLOUR, NEUTRAL_COLOUR, TOLERANCE_COLOUR, layout, shorten
-from perfkit.report.html import Note
 from perfkit.stats.capacity import FOUND, Estimate
 from perfkit.stats.load_curve import scalability_at
 
@@ -25,7 +24,7 @@ _SYMBOLS = {"baseline": "circle", "candidate": "diamond"}
 _CHANGES = (Metric.AVG, Metric.P95, Metric.RPS)
 
 
-def load_curves(capacity: Capacity) -> go.Figure | Note:
+def load_curves(capacity: Capacity) -> go.Figure:
     """Throughput, latency and errors against load; one service at a time.
 
     Marks are the windows of each run, the line is all runs of a side together.  Beside throughput the Universal
@@ -186,11 +185,11 @@ def _axes(drawing: Drawing, stack: Stack, index: int) -> None:
     drawing.arrange(**{f"yaxis{axis(index)}": vertical, "xaxis": {"anchor": f"y{axis(stack.rows - 1)}", **plain}})
 
 
-def changes_by_load(capacity: Capacity) -> go.Figure | Note:
+def changes_by_load(capacity: Capacity) -> go.Figure:
     """Candidate against baseline in percent at each load, with 95 % intervals; one service at a time."""
     if not capacity.at_load:
         build = "There is one build only" if not capacity.candidate else "The builds have no load in common"
-        return Note(f"{build}, so there is no change to draw.")
+        return sentence(f"{build}, so there is no change to draw.")
     services = tuple(dict.fromkeys(level.service for level in capacity.at_load))
     shown = [metric for metric in _CHANGES if any(level.metric == metric for level in capacity.at_load)]
     stack = Stack(rows=len(shown), row=120, gap=40, top=84 if len(services) > 1 else 40)

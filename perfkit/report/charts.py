@@ -44,6 +44,7 @@ from perfkit.report.figure import (
     requests_of_all,
     rounded,
     selector,
+    sentence,
     service_names,
     sides,
     spread,
@@ -66,7 +67,7 @@ from perfkit.report.formatting import (
     layout,
     shorten,
 )
-from perfkit.report.html import Html, Note, render
+from perfkit.report.html import Html, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ _TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 def latency_overlay(
     baseline: Sequence[Run], candidate: Sequence[Run] = (), *, services: Sequence[str] | None = None
-) -> go.Figure | Note:
+) -> go.Figure:
     """The latencies of each service on a log axis: both sides over one another, one panel per service.
 
     The line is the median over runs of the share of requests per bin, the band goes from the lowest to the highest run:
@@ -90,7 +91,7 @@ def latency_overlay(
     """
     names = _drawable(baseline, candidate, services)
     if not names:
-        return Note(NO_REQUESTS)
+        return sentence(NO_REQUESTS)
     stack = Stack(rows=len(names), row=124 if len(names) <= 4 else 78, gap=30)
     samples = [sample for name in names for sample in requests_of_all((*baseline, *candidate), name)]
     edges = log_edges(samples, points(len(names), _BINS))
@@ -147,7 +148,7 @@ def _overlay_alt(names: Sequence[str]) -> str:
 
 def percentile_curve(
     baseline: Sequence[Run], candidate: Sequence[Run] = (), *, services: Sequence[str] | None = None
-) -> go.Figure | Note:
+) -> go.Figure:
     """Latency against percentile to p99.9; the axis is stretched towards the tail.
 
     The line is drawn from all requests of a side, and ends where fewer than 10 requests lie above; the band goes from
@@ -155,7 +156,7 @@ def percentile_curve(
     """
     names = _drawable(baseline, candidate, services)
     if not names:
-        return Note(NO_REQUESTS)
+        return sentence(NO_REQUESTS)
     one_by_one = len(names) > 4
     levels = 1.0 - 10.0 ** -np.linspace(np.log10(1 / 0.95), 3.0, points(len(names), 60))
     stack = Stack(rows=1, row=340, top=92) if one_by_one else Stack(rows=len(names), row=_ROWS[len(names)], gap=50)
@@ -253,7 +254,7 @@ _HUES = ("#2b7fd4", "#d1480a", "#0b8f6b", "#8b5fbf", "#a8760c")
 
 def time_course(
     baseline: Sequence[Run], candidate: Sequence[Run] = (), *, services: Sequence[str] | None = None
-) -> go.Figure | Note:
+) -> go.Figure:
     """Throughput, latency and errors over the time since a run began; one service at a time.
 
     The line is the median over the runs of a side at that second of the run, the band goes from the lowest to the
@@ -261,7 +262,7 @@ def time_course(
     """
     names = _drawable(baseline, candidate, services)
     if not names:
-        return Note(
+        return sentence(
             "There is no time course to draw: the single requests of these runs were not kept. "
             "Runs that perfkit makes or imports from request logs have one."
         )
@@ -336,14 +337,14 @@ def run_values(
     *,
     services: Sequence[str] | None = None,
     metrics: Sequence[str] = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS),
-) -> go.Figure | Note:
+) -> go.Figure:
     """One dot per run and metric, in the order in which the runs were made; one service at a time."""
     wanted = services if services is not None else service_names(baseline, candidate)
     measured = {name for run in (*baseline, *candidate) for name in run.services}
     names = tuple(name for name in wanted if name in measured)[:MOST_SERVICES]
     shown = [m for m in map(Metric, metrics) if any(_values(r, n, m) for r in (*baseline, *candidate) for n in names)]
     if not names or not shown:
-        return Note("There is nothing to draw: these runs hold none of the metrics asked for.")
+        return sentence("There is nothing to draw: these runs hold none of the metrics asked for.")
     order = {id(run): place for place, run in enumerate(sorted((*baseline, *candidate), key=_time_of), start=1)}
     stack = Stack(rows=len(shown), row=96, gap=34, top=92 if len(names) > 1 else 56)
     drawing, owners = Drawing(), list[str]()
@@ -411,7 +412,7 @@ def _dots(drawing: Drawing, side: Side, service: str, metric: Metric, index: int
         )
 
 
-def detectable(frame: pd.DataFrame) -> go.Figure | Note:
+def detectable(frame: pd.DataFrame) -> go.Figure:
     """The smallest change that a comparison could show, against the number of runs on each side.
 
     ``frame`` has the columns ``service``, ``metric``, ``runs_per_side``, ``min_detectable`` and ``change_unit``.
@@ -419,7 +420,7 @@ def detectable(frame: pd.DataFrame) -> go.Figure | Note:
     """
     frame = frame[np.isfinite(frame["min_detectable"].to_numpy(dtype=float))] if len(frame) else frame
     if not len(frame):
-        return Note("The smallest detectable change is not known: these runs do not say how much runs differ.")
+        return sentence("The smallest detectable change is not known: these runs do not say how much runs differ.")
     units = [unit for unit in ("%", "pp") if (frame["change_unit"] == unit).any()]
     names = tuple(dict.fromkeys(str(name) for name in frame["service"]))[:MOST_SERVICES]
     stack = Stack(rows=len(units), row=210 if len(units) > 1 else 280, gap=34, top=112 if len(names) > 1 else 76)
@@ -526,7 +527,7 @@ class _Panel:
     lines: float  # height in rows
 
 
-def forest(comparison: Comparison) -> go.Figure | Note:
+def forest(comparison: Comparison) -> go.Figure:
     """Every effect with its interval: left of zero is less than the baseline, right of it more.
 
     Percent and percentage points have a panel each.  The tolerance is the shaded stretch on the worse side of each row:
@@ -536,7 +537,7 @@ def forest(comparison: Comparison) -> go.Figure | Note:
     telling = _most_telling(comparison.findings)
     panels = [panel for unit in ("%", "pp") if (panel := _panel(comparison.findings, unit, telling)) is not None]
     if not panels:
-        return Note("There is no effect to draw: no metric of any service was compared.")
+        return sentence("There is no effect to draw: no metric of any service was compared.")
     drawing = Drawing()
     total = sum(panel.lines for panel in panels) + 2.4 * (len(panels) - 1)
     top = 1.0

@@ -8,6 +8,7 @@ Panels one below the other, as wide as the page: they read at 400 px as well as 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,7 +19,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from perfkit.model.records import Run
-from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, label
+from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, clean, label, layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,6 +215,19 @@ class Drawing:
         """The finished chart."""
         layout = {**self.layout, "annotations": self.annotations, "shapes": self.shapes}
         return go.Figure({"data": self.traces, "layout": layout})
+
+
+def sentence(text: str) -> go.Figure:
+    """A figure without marks that says why there is nothing to draw; its ``layout.meta`` has the text as ``note``."""
+    lines = textwrap.wrap(clean(text), 56)
+    drawing = Drawing()
+    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 0.5, "yref": "paper", "yanchor": "middle"}
+    drawing.text(text="<br>".join(label(line, 60) for line in lines), align="left", font={"size": 13}, **place)
+    hidden = {"visible": False, "fixedrange": True}
+    margin = {"l": 12, "r": 12, "t": 8, "b": 8}
+    drawing.arrange(**layout(26 + 20 * len(lines), text, margin=margin, xaxis=hidden, yaxis=hidden, dragmode=False))
+    drawing.arrange(meta={"note": text})
+    return drawing.figure()
 
 
 EVERY = "\0"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
+from calendar import day_abbr
 from collections.abc import Sequence
+from datetime import date, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +17,7 @@ from perfkit.history.change_events import Event, Movement
 from perfkit.history.timeline import Moment
 from perfkit.history.trend import Course, Stretch, Trend
 from perfkit.model.records import Metric, Verdict
-from perfkit.report.figure import EVERY, MOST_SERVICES, Drawing, Floats, Stack, axis, rounded, selector
+from perfkit.report.figure import EVERY, MOST_SERVICES, Drawing, Floats, Stack, axis, rounded, selector, sentence
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     NEUTRAL_COLOUR,
@@ -27,8 +29,7 @@ from perfkit.report.formatting import (
     layout,
     shorten,
 )
-from perfkit.report.html import Note
-from perfkit.report.trend import KIND_COLOURS, KIND_SYMBOLS, commit_text, day, outliers, size
+from perfkit.report.trend import KIND_COLOURS, KIND_SYMBOLS, KIND_WORDS, commit_text, day, outliers, size
 
 MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; test_trend.py measures it
 FEW = 150  # runs: more have smaller marks
@@ -40,13 +41,13 @@ _BAND = "rgba(128,136,150,0.20)"
 _MARKS = {"regression": "x", "improvement": "star", "mixed": "diamond"}
 
 
-def trend_chart(trend: Trend) -> go.Figure | Note:
+def trend_chart(trend: Trend) -> go.Figure:
     """Value per run with the levels between changes, spikes, drift, events and invalid runs; one service at a time.
 
     Panels share the axis of runs, so that one hover tells commit, date and every value of a run with its interval.
     """
     if not trend.courses:
-        return Note("There is nothing to draw: no valid run measured anything.")
+        return sentence("There is nothing to draw: no valid run measured anything.")
     names, metrics = drawn_services(trend), trend.metrics
     many = len(names) > 1
     stack = Stack(
@@ -321,14 +322,14 @@ LEAST_ROW_PCT, MOST_ROW_PCT = 2.0, 100.0  # percent, or percentage points, that 
 GROUND = "rgba(128,136,150,0.09)"
 
 
-def trend_sheet(trend: Trend) -> go.Figure | Note:
+def trend_sheet(trend: Trend) -> go.Figure:
     """One metric of every service, each around its newest level; half a row is as many percent for all of them."""
     metric = sheet_metric(trend)
     found = [trend.course(name, metric) for name in trend.services] if metric is not None else []
     most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.moments) - trend.first, 1)))
     courses = [course for course in found if course is not None][:most]
     if metric is None or len(courses) < 2:
-        return Note("There are no two services to be set side by side.")
+        return sentence("There are no two services to be set side by side.")
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
     scale = _scale(parts)
     runs = [f"run {i + 1}, {run_name(trend.moments[i], '<br>')}" for i in range(trend.first, len(trend.moments))]
@@ -450,3 +451,62 @@ def _frame(drawing: Drawing, trend: Trend, metric: Metric, scale: float, runs: l
         },
         yaxis={"range": [(0.5 - rows) * UNITS, 0.5 * UNITS], "visible": False, "fixedrange": True},
     )
+
+
+_DAY_PX = 16  # of a week's row on the calendar
+
+
+def trend_days(trend: Trend) -> go.Figure:
+    """A square per day with runs, weeks from left to right; days on which an event began have its colour and symbol."""
+    days: dict[date, list[int]] = {}
+    for i, moment in enumerate(trend.moments[trend.first :], start=trend.first):
+        if moment.started_at is not None:
+            days.setdefault(moment.started_at.date(), []).append(i)
+    if not days:
+        return sentence("The runs do not say when they were made, so there is no calendar.")
+    events: dict[date, list[Event]] = {}
+    for event in trend.shown_events:
+        if event.first_after.started_at is not None:
+            events.setdefault(event.first_after.started_at.date(), []).append(event)
+    kinds: dict[str, list[date]] = {}
+    for day_of, runs in days.items():
+        happened = events.get(day_of, [])
+        news = [event for event in happened if not trend.is_known(event)]
+        valid = any(trend.moments[i].valid for i in runs)
+        kind = KIND_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
+        kinds.setdefault(kind, []).append(day_of)
+    drawing = Drawing()
+    styles = {
+        "runs": ("square", "rgba(43,127,212,0.45)"),
+        "invalid": ("circle-x-open", _UNFIT),
+        "acknowledged": ("diamond-open", NEUTRAL_COLOUR),
+        **{KIND_WORDS[kind]: (_MARKS[kind], KIND_COLOURS[kind]) for kind in KIND_WORDS},
+    }
+    for kind, (symbol, colour) in styles.items():
+        shown = kinds.get(kind, [])
+        if not shown:
+            continue
+        texts = []
+        for day_of in shown:
+            count = len(days[day_of])
+            lines = [f"{day_of.day} {day_of:%b %Y}: {count} run{'s' if count != 1 else ''}"]
+            lines += [_wrapped(event.headline) for event in events.get(day_of, [])]
+            texts.append("<br>".join(lines))
+        drawing.scatter(
+            x=[(day_of - timedelta(days=day_of.weekday())).isoformat() for day_of in shown],
+            y=[day_of.weekday() for day_of in shown],
+            mode="markers",
+            marker={"symbol": symbol, "size": 11, "color": colour},
+            name=kind,
+            text=texts,
+            hovertemplate="%{text}<extra></extra>",
+        )
+    alt = f"Calendar from {min(days)} to {max(days)}: {len(days)} days with runs, {len(trend.shown_events)} events."
+    drawing.arrange(**layout(7 * _DAY_PX + 120, alt, margin={"l": 44, "r": 14, "t": 62, "b": 40}))
+    weekdays = {"tickvals": list(range(7)), "ticktext": list(day_abbr), "range": [6.6, -0.6], "showgrid": False}
+    weeks = {"type": "date", "showgrid": False, "zeroline": False}
+    if (max(days) - min(days)).days < 60:  # few weeks would lie far apart
+        first, last = min(days) - timedelta(days=14), max(min(days) + timedelta(days=180), max(days))
+        weeks["range"] = [first.isoformat(), last.isoformat()]
+    drawing.arrange(xaxis=weeks, yaxis=weekdays | {"zeroline": False})
+    return drawing.figure()

@@ -25,7 +25,6 @@ from perfkit.report.formatting import (
     label,
     shorten,
 )
-from perfkit.report.html import Note
 from perfkit.report.sentences import reproduce
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -69,6 +68,14 @@ def comparison(*findings, verdict=Verdict.REGRESSION, **changes):
     side = Side((summary_run(),))
     parts = {"comparable": True, "rule": "evidence", "alpha": 0.01, "confidence": 0.95, "warnings": ()}
     return Comparison(verdict=verdict, baseline=side, candidate=side, findings=findings, **{**parts, **changes})
+
+
+def note_of(figure):
+    """The sentence that a figure shows in the place of marks; it is drawn, and nothing else is."""
+    assert figure.data == ()
+    (drawn,) = figure.layout.annotations
+    assert drawn.text.replace("<br>", " ") == label(figure.layout.meta["note"], 500)
+    return figure.layout.meta["note"]
 
 
 def texts_of(figure):
@@ -172,7 +179,9 @@ def test_the_forest_survives_what_cannot_be_said():
 
 
 def test_no_findings_are_a_sentence_not_an_empty_plot():
-    assert isinstance(charts.forest(comparison()), Note)
+    figure = charts.forest(comparison())
+    assert figure.data == ()
+    assert "no effect to draw" in note_of(figure)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +217,10 @@ def test_charts_never_hold_raw_requests(rng):
 def test_summaries_get_a_sentence_where_requests_are_needed_and_dots_where_not():
     imported = (summary_run(),)
     for chart in (charts.latency_overlay, charts.percentile_curve, charts.time_course):
-        assert "not kept" in str(chart(imported))
+        assert "not kept" in note_of(chart(imported))
     dots = charts.run_values(imported)
     assert [list(t.y) for t in dots.data if t.mode == "markers"] == [[20.0], [0.33333], [50.0]]
-    assert isinstance(charts.run_values((summary_run(),), metrics=("p99_latency_ms",)), Note)
+    assert "nothing to draw" in note_of(charts.run_values((summary_run(),), metrics=("p99_latency_ms",)))
 
 
 def test_detectable_has_a_line_per_metric():
@@ -222,7 +231,7 @@ def test_detectable_has_a_line_per_metric():
     ]
     figure = charts.detectable(pd.DataFrame(rows))
     assert [list(trace.y) for trace in figure.data] == [[10.0, 5.0, 3.33]] * 2
-    assert isinstance(charts.detectable(pd.DataFrame(rows).iloc[:0]), Note)
+    assert note_of(charts.detectable(pd.DataFrame(rows).iloc[:0]))
 
 
 def sample(latency, elapsed=None):

@@ -22,7 +22,6 @@ from perfkit.history.run_names import timeline as timeline_runs
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.history.trend import known_events, trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
-from perfkit.report.html import Note
 from perfkit.report.notebook import Report, count_charts
 from perfkit.report.trend import (
     Links,
@@ -195,8 +194,8 @@ def test_a_short_history_says_so(rng):
     empty = replace(line, series={}, errors={}, moments=tuple(replace(m, valid=False) for m in line.moments))
     trend = trend_of(empty)
     assert str(trend_banner(trend)).startswith("0 valid runs: too few to tell")
-    assert isinstance(trend_chart(trend), Note)
-    assert isinstance(trend_sheet(trend), Note)
+    assert "nothing to draw" in trend_chart(trend).layout.meta["note"]
+    assert "side by side" in trend_sheet(trend).layout.meta["note"]
     assert "No valid run" in trend_levels(trend)._repr_html_()
     assert "There is no event" in trend_events(trend, Links(Path()))._repr_html_()
 
