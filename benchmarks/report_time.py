@@ -28,7 +28,7 @@ open(sys.argv[3], "w").write(HTMLExporter(exclude_input=True).from_filename(sys.
 REPORT = """
 import sys
 from pathlib import Path
-from perfkit.report import run_report
+from perfkit.report.notebook import run_report
 given = {"baseline": sys.argv[1], "candidate": sys.argv[2]}
 print(run_report("compare", given, reports_dir=Path(sys.argv[3])).html)
 """

@@ -1,16 +1,35 @@
 """perfkit: did this build get slower, and can I believe the answer?
 
+A session in a notebook::
+
+    import perfkit
+
+    store = perfkit.open_store("data/runs")
+    comparison = perfkit.compare("shop@last:5", "shop@last:1")
+    comparison.plot.forest()
+    perfkit.open_history(store, "shop").events.to_frame()
+
 The public names below are imported on first use, so that ``import perfkit`` and ``perfkit --help`` stay quick.
+Settings (the nearest ``perfkit.toml``) are read here, once per call, and handed down; ``store=``, ``policy=`` and
+``settings=`` override them.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from perfkit.analysis.compare import compare
+    from perfkit.analysis.baseline import Levels
+    from perfkit.analysis.capacity import Capacity as _Capacity
     from perfkit.config.policy import Policy
+    from perfkit.config.settings import Settings
+    from perfkit.history.change_events import Event
+    from perfkit.history.view import History as _History
+    from perfkit.history.view import Plan
     from perfkit.model.errors import (
         DeliveryError,
         HistoryError,
@@ -28,17 +47,54 @@ if TYPE_CHECKING:
         UnsetVariable,
     )
     from perfkit.model.load_profile import LoadProfile
-    from perfkit.model.records import Comparison, Finding, Metric, Run, ServiceStats, Validity, Verdict
+    from perfkit.model.records import Comparison as _Comparison
+    from perfkit.model.records import Finding, Metric, ServiceStats, Validity, Verdict
+    from perfkit.model.records import Run as _Run
+    from perfkit.report import plot
+    from perfkit.report.cell import write_result
+    from perfkit.report.display import BaselineTables, CapacityTables, ComparisonTables, HistoryTables
+    from perfkit.report.plot import BaselinePlots, CapacityPlots, ComparisonPlots, HistoryPlots, RunsPlots
+    from perfkit.runs.collection import Runs as _Runs
     from perfkit.runs.read import read_run
     from perfkit.runs.requests import run_from_requests
     from perfkit.runs.store import RunStore
     from perfkit.stats.changepoints import ChangePoint, find_change_points
     from perfkit.stats.sequential import Watch, watch_history
 
+    # What `_SHOWN` registers at run time, for editors and type checkers.
+    class Run(_Run):
+        plot: RunsPlots[_Run]
+
+    class Runs(_Runs):
+        plot: RunsPlots[_Runs]
+
+    class Comparison(_Comparison):
+        plot: ComparisonPlots
+        table: ComparisonTables
+
+        def for_service(self, name: str) -> Comparison: ...
+        def with_warnings(self, more: Iterable[str]) -> Comparison: ...
+        def explain(self, service: str, metric: str) -> str: ...
+
+    class History(_History):
+        plot: HistoryPlots
+        table: HistoryTables
+
+    class BaselineSummary(Levels):
+        plot: BaselinePlots
+        table: BaselineTables
+
+    class Capacity(_Capacity):
+        plot: CapacityPlots
+        table: CapacityTables
+
+
 _HOMES = {
-    "perfkit.model.installation": ("VERSION",),
-    "perfkit.analysis.compare": ("compare",),
+    "perfkit.analysis.baseline": {"BaselineSummary": "Levels"},
+    "perfkit.analysis.capacity": ("Capacity",),
     "perfkit.config.policy": ("Policy",),
+    "perfkit.history.change_events": ("Event",),
+    "perfkit.history.view": ("History", "Plan"),
     "perfkit.model.errors": (
         "DeliveryError",
         "HistoryError",
@@ -55,35 +111,31 @@ _HOMES = {
         "UnknownFormat",
         "UnsetVariable",
     ),
+    "perfkit.model.installation": {"__version__": "VERSION"},
     "perfkit.model.load_profile": ("LoadProfile",),
-    "perfkit.model.records": (
-        "Comparison",
-        "Finding",
-        "Metric",
-        "Run",
-        "ServiceStats",
-        "Validity",
-        "Verdict",
-    ),
+    "perfkit.model.records": ("Comparison", "Finding", "Metric", "Run", "ServiceStats", "Validity", "Verdict"),
+    "perfkit.report.cell": ("write_result",),
+    "perfkit.runs.collection": ("Runs",),
     "perfkit.runs.read": ("read_run",),
     "perfkit.runs.requests": ("run_from_requests",),
     "perfkit.runs.store": ("RunStore",),
-    "perfkit.stats.changepoints": (
-        "ChangePoint",
-        "find_change_points",
-    ),
-    "perfkit.stats.sequential": (
-        "Watch",
-        "watch_history",
-    ),
+    "perfkit.stats.changepoints": ("ChangePoint", "find_change_points"),
+    "perfkit.stats.sequential": ("Watch", "watch_history"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+# Public name -> (module, its name there).
+_HOME_OF = {
+    name: (home, names[name] if isinstance(names, dict) else name) for home, names in _HOMES.items() for name in names
+}
 
 __all__ = [
+    "BaselineSummary",
+    "Capacity",
     "ChangePoint",
     "Comparison",
     "DeliveryError",
+    "Event",
     "Finding",
+    "History",
     "HistoryError",
     "LoadError",
     "LoadProfile",
@@ -93,11 +145,13 @@ __all__ = [
     "NotComparable",
     "NotStored",
     "PerfkitError",
+    "Plan",
     "Policy",
     "ReadError",
     "RenderError",
     "Run",
     "RunStore",
+    "Runs",
     "ServiceStats",
     "SettingsError",
     "StoreError",
@@ -107,23 +161,485 @@ __all__ = [
     "Verdict",
     "Watch",
     "__version__",
+    "baseline",
+    "capacity",
     "compare",
     "find_change_points",
+    "open_history",
+    "open_store",
+    "plan",
+    "plot",
+    "read_comparison",
     "read_run",
+    "read_runs",
     "run_from_requests",
     "watch_history",
+    "write_result",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        name = "VERSION"
-    if name not in _HOME_OF:
+    if name == "plot":
+        value = import_module("perfkit.report.plot")
+    elif name in _HOME_OF:
+        home, there = _HOME_OF[name]
+        value = getattr(import_module(home), there)
+    else:
         raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    _register()
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Accessor:
+    """``.plot`` or ``.table`` of a class: the figures or tables of an object, from the room of reports."""
+
+    def __init__(self, home: str, name: str) -> None:
+        self.home, self.name = home, name
+
+    def __get__(self, subject: object, owner: type) -> Any:
+        accessor = getattr(import_module(self.home), self.name)
+        return accessor if subject is None else accessor(subject)
+
+
+# Module and class -> its figures, its tables (in perfkit.report.plot and .display), and the beginning of the names of
+# the functions that write its line and its HTML.  A class that has a line of its own keeps it.
+_SHOWN = {
+    ("perfkit.model.records", "Run"): ("RunsPlots", "", "run"),
+    ("perfkit.model.records", "Finding"): ("", "", "finding"),
+    ("perfkit.model.records", "Comparison"): ("ComparisonPlots", "ComparisonTables", "comparison"),
+    ("perfkit.runs.collection", "Runs"): ("RunsPlots", "", "runs"),
+    ("perfkit.runs.store", "RunStore"): ("", "", "store"),
+    ("perfkit.analysis.baseline", "Levels"): ("BaselinePlots", "BaselineTables", "baseline"),
+    ("perfkit.analysis.capacity", "Capacity"): ("CapacityPlots", "CapacityTables", "capacity"),
+    ("perfkit.history.change_events", "Event"): ("", "", "event"),
+    ("perfkit.history.view", "History"): ("HistoryPlots", "HistoryTables", "history"),
+    ("perfkit.history.view", "Events"): ("", "", "changes"),
+    ("perfkit.history.view", "Alarms"): ("", "", "changes"),
+    ("perfkit.history.view", "Plan"): ("", "", "plan"),
+}
+_registered: set[tuple[str, str]] = set()
+
+
+def _register() -> None:
+    """Give the public classes that are imported by now their figures, tables, line and HTML."""
+    for key, (plots, tables, shown) in _SHOWN.items():
+        module = sys.modules.get(key[0])
+        kind = getattr(module, key[1], None)
+        if kind is None or key in _registered:
+            continue
+        _registered.add(key)
+        if plots:
+            kind.plot = _Accessor("perfkit.report.plot", plots)
+        if tables:
+            kind.table = _Accessor("perfkit.report.display", tables)
+        kind._repr_html_ = _written(f"{shown}_html")
+        if shown not in ("runs", "changes"):
+            kind.__repr__ = _written(f"{shown}_line")
+        if shown == "comparison":
+            kind.explain = _explain
+
+
+def _written(function: str) -> Any:
+    def write(self: object) -> str:
+        text: str = getattr(import_module("perfkit.report.display"), function)(self)
+        return text
+
+    return write
+
+
+class _Lines(str):
+    """A text of several lines that is shown as such."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _explain(self: _Comparison, service: str, metric: str) -> str:
+    """The arithmetic of one verdict, step by step, as it was computed; ``metric`` in short too.
+
+    Raises
+    ------
+    SettingsError
+        There is no such finding; names the nearest.
+    """
+    from perfkit.analysis.explain import explain
+
+    return _Lines(explain(self, service, metric))
+
+
+# The facade ----------------------------------------------------------------------------------------------------------
+
+
+def open_store(url: str | Path | None = None, *, settings: str | Path | None = None) -> RunStore:
+    """The store of runs in a folder, or at any other URL.
+
+    Parameters
+    ----------
+    url
+        A folder, ``s3://...`` or another fsspec URL, or a branch of a git repository; ``None``: the store of the
+        settings, ``data/runs`` where they name none.
+    settings
+        A ``perfkit.toml``; else the nearest one, in this folder or above it.
+
+    Examples
+    --------
+    >>> store = open_store("data/samples/history")
+    >>> len(store), store[-1].scenario, [run.id for run in store.select("nightly", last=1)] == [store[-1].id]
+    (60, 'nightly', True)
+    """
+    from perfkit.history.run_names import found_beside
+    from perfkit.runs.store import RunStore
+
+    _register()
+    return RunStore(found_beside(str(url) if url is not None else _settings(settings).store))
+
+
+def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str | Path | None = None) -> Runs:
+    """The runs that a text, a path or several of them name.
+
+    Parameters
+    ----------
+    runs
+        What the command line takes: ids of the store, paths, patterns (``data/runs/*-shop-*``), folders of runs, files
+        of load-test tools, selectors such as ``shop@last:5``, ``shop@rolling`` or ``shop@commit:1ab2c3``; several as a
+        sequence, or as one text with commas or line ends between them.  `Run` and `Runs` stay what they are.
+    store
+        A `RunStore` or its URL; else that of the settings.
+    policy
+        A `Policy` or its file, which says what services are called now; else that of the settings.
+    settings
+        A ``perfkit.toml``; else the nearest one.
+
+    Raises
+    ------
+    ReadError
+        A name names nothing, or what it names cannot be read.
+
+    Examples
+    --------
+    >>> runs = read_runs("data/samples/baseline/*")
+    >>> len(runs), len(runs[:2] + runs[-1:])
+    (5, 3)
+    """
+    from perfkit.runs.collection import Runs as CollectedRuns
+
+    known = _settings(settings)
+    found, _ = _named(runs, _store_url(store, known), known, _policy(policy, known))
+    _register()
+    return cast("Runs", CollectedRuns(found))
+
+
+def compare(
+    baseline: Any,
+    candidate: Any,
+    *,
+    policy: Policy | str | Path | None = None,
+    rule: str | None = None,
+    history: Any = None,
+    store: Any = None,
+    settings: str | Path | None = None,
+) -> Comparison:
+    """Judge the candidate against the baseline.
+
+    Parameters
+    ----------
+    baseline, candidate
+        Runs, or what names them; see `read_runs`.  A selector of the baseline leaves the candidate out.
+    policy
+        What is accepted: a `Policy` or its file; else that of the settings, the default policy where they have none.
+    rule
+        ``evidence`` or ``threshold``, instead of that of the policy.
+    history
+        Earlier runs of the scenario, oldest first, none of which is compared here, or a noise profile learned from
+        such.  They tell how much its runs vary, which makes small comparisons sharper; their level is not used.
+    store
+        A `RunStore` or its URL; else that of the settings.
+    settings
+        A ``perfkit.toml``; else the nearest one, in this folder or above it.
+
+    Returns
+    -------
+    Comparison
+        Its verdict is ``invalid`` when the sides are unfit or cannot be compared; the warnings say why.
+
+    Raises
+    ------
+    ReadError
+        A name names nothing, or a run cannot be read.
+    NotComparable
+        A side is empty.
+
+    Examples
+    --------
+    >>> comparison = compare("data/samples/baseline/*", "data/samples/candidate/*")
+    >>> comparison.verdict.value
+    'regression'
+    """
+    from perfkit.analysis.compare import compare as compare_runs
+    from perfkit.analysis.noise_profile import NoiseProfile
+    from perfkit.model.records import Run as RunRecord
+
+    known = _settings(settings)
+    rules = _policy(policy, known, rule)
+    url = _store_url(store, known)
+    after, notes = _named(candidate, url, known, rules)
+    before, more = _named(baseline, url, known, rules, [run for run in after if isinstance(run, RunRecord)])
+    if history is not None and not isinstance(history, NoiseProfile):
+        history, _ = _named(history, url, known, rules)
+    _register()
+    comparison = compare_runs(before, after, policy=rules, history=history)
+    return cast("Comparison", comparison.with_warnings((*more, *notes)))
+
+
+def read_comparison(
+    result: str | Path, baseline: Any = None, candidate: Any = None, *, store: Any = None
+) -> Comparison:
+    """A comparison as it was judged before, from its result file or report folder.
+
+    Parameters
+    ----------
+    result
+        What ``perfkit compare --format json`` or a report wrote.
+    baseline, candidate
+        The runs that it is about, for figures of their requests; see `read_runs`.
+
+    Raises
+    ------
+    ReadError
+        It is no result of a comparison, or one of other runs.
+    """
+    from perfkit.history.run_names import judged_comparison, stored_comparison
+
+    _register()
+    if baseline is None or candidate is None:
+        return cast("Comparison", stored_comparison(result))
+    sides = [read_runs(side, store=store) for side in (baseline, candidate)]
+    return cast("Comparison", judged_comparison(str(result), *sides))
+
+
+def open_history(
+    store: Any,
+    scenario: str,
+    *,
+    service: str | None = None,
+    metric: str | None = None,
+    last: int | None = None,
+    policy: Policy | str | Path | None = None,
+    acknowledged: str | Path | None = None,
+    baselines: str | Path | None = None,
+    settings: str | Path | None = None,
+) -> History:
+    """The history of a scenario: its levels, events and alarms.
+
+    Parameters
+    ----------
+    store
+        A `RunStore` or its URL; ``None``: that of the settings.
+    service, metric
+        Show only these; the metric in short too.  Events are looked for in the whole history in any case.
+    last
+        Figures show so many of the newest runs; what is known of them comes from all.
+    policy
+        Its ``alpha`` is the chance of any event in a history without a change.
+    acknowledged, baselines
+        The file of acknowledged events and the folder of pinned baselines; else those of the settings.
+
+    Raises
+    ------
+    NotStored
+        The store has no run of that scenario; names the nearest.
+    SettingsError
+        There is no such service or metric.
+
+    Examples
+    --------
+    >>> history = open_history("data/samples/history", "nightly")
+    >>> history.events.to_frame()[["service", "metric", "unit"]].drop_duplicates().shape[1]
+    3
+    """
+    from perfkit.history.run_names import acknowledged_in, found_beside, timeline, watch_of
+    from perfkit.history.trend import trend_of
+    from perfkit.history.view import History as HistoryView
+
+    known = _settings(settings)
+    rules = _policy(policy, known)
+    line = timeline(found_beside(_store_url(store, known)), scenario, rules)
+    file = str(acknowledged or known.acknowledged)
+    trend = trend_of(
+        line,
+        service=service,
+        metric=metric,
+        last=last,
+        acknowledged=acknowledged_in(line, file, rules),
+        alpha=rules.alpha,
+        watch=watch_of(line, file, rules, baselines or known.baselines),
+    )
+    _register()
+    return cast("History", HistoryView(trend))
+
+
+def baseline(
+    runs: Any,
+    *,
+    policy: Policy | str | Path | None = None,
+    warnings: Iterable[str] = (),
+    store: Any = None,
+    settings: str | Path | None = None,
+) -> BaselineSummary:
+    """What is normal: the level of every metric over these runs, with the interval of the level and of the next run.
+
+    Parameters
+    ----------
+    runs
+        Runs, or what names them; see `read_runs`.
+    warnings
+        What else to know of these runs; it is shown with them.
+
+    Examples
+    --------
+    >>> summary = baseline("data/samples/baseline/*")
+    >>> summary.to_frame().columns[:4].tolist()
+    ['service', 'metric', 'runs', 'value']
+    """
+    from perfkit.analysis.baseline import levels_of
+
+    known = _settings(settings)
+    rules = _policy(policy, known)
+    chosen, notes = _named(runs, _store_url(store, known), known, rules)
+    _register()
+    return cast("BaselineSummary", levels_of(chosen, tuple(dict.fromkeys((*warnings, *notes))), policy=rules))
+
+
+def capacity(
+    runs: Any,
+    candidate: Any = None,
+    objective: str | None = None,
+    *,
+    policy: Policy | str | Path | None = None,
+    store: Any = None,
+    settings: str | Path | None = None,
+) -> Capacity:
+    """How much load the services of these runs take, and whether the candidate takes less.
+
+    Parameters
+    ----------
+    runs, candidate
+        Runs whose load changes (ramps, stages), with their requests, or what names them; see `read_runs`.
+    objective
+        What must hold, such as ``p95 < 300 ms`` or ``error_rate < 1 %``.
+
+    Raises
+    ------
+    NotComparable
+        There is no run, or the sides have no service in common.
+    ReadError
+        A run has no single requests.
+
+    Examples
+    --------
+    >>> capacity("data/samples/ramp/*", objective="p95 < 300 ms").load_unit
+    'users'
+    """
+    from perfkit.analysis.capacity import capacity_of
+
+    before = read_runs(runs, store=store, policy=policy, settings=settings)
+    after = read_runs(candidate or (), store=store, policy=policy, settings=settings)
+    return cast("Capacity", capacity_of(tuple(before), tuple(after), objective))
+
+
+def plan(
+    scenario: str,
+    change_pct: float,
+    *,
+    power: float = 0.8,
+    policy: Policy | str | Path | None = None,
+    store: Any = None,
+    settings: str | Path | None = None,
+) -> Plan:
+    """How many runs a comparison needs on each side to call a worsening, by the noise of a scenario's history.
+
+    Parameters
+    ----------
+    scenario
+        A scenario of the store, or a selector of some of its runs, such as ``shop@rolling``.
+    change_pct
+        The worsening to be called, in percent of the baseline, above 0 and below 1000.
+    power
+        Chance that a comparison of so many runs calls it, between 0 and 1.
+
+    Examples
+    --------
+    >>> plan("nightly", 10, store="data/samples/history").to_frame().columns[:2].tolist()
+    ['service', 'metric']
+    """
+    from perfkit.history.run_names import plan as plan_runs
+    from perfkit.history.view import Plan
+
+    known = _settings(settings)
+    url, rules = _store_url(store, known), _policy(policy, known)
+    frame = plan_runs(url, scenario, change_pct, power=power, policy=rules, baselines=known.baselines)
+    _register()
+    return Plan(scenario, change_pct, power, frame)
+
+
+def _settings(settings: Settings | str | Path | None) -> Settings:
+    from perfkit.config.settings import Settings, load_settings, nearest_settings
+
+    if isinstance(settings, Settings):
+        return settings
+    return load_settings(Path(settings)) if settings is not None else nearest_settings(Path.cwd())
+
+
+def _policy(policy: Policy | str | Path | None, settings: Settings, rule: str | None = None) -> Policy:
+    from perfkit.config.policy import Policy
+
+    return policy.with_rule(rule) if isinstance(policy, Policy) else settings.policy_of(policy, rule)
+
+
+def _store_url(store: Any, settings: Settings) -> str:
+    from perfkit.history.run_names import found_beside
+    from perfkit.runs.store import RunStore
+
+    return store.address if isinstance(store, RunStore) else found_beside(str(store or settings.store))
+
+
+def _items(runs: Any) -> Sequence[Any]:
+    """A name, a path or a run as a sequence of one; several as they come, for `perfkit.analysis.compare` to check."""
+    from perfkit.model.records import Run
+
+    if isinstance(runs, str | Path | Run):
+        return (runs,)
+    return tuple(runs) if isinstance(runs, Iterable) else (runs,)
+
+
+def _named(
+    runs: Any, store: str, settings: Settings, policy: Policy, candidates: Sequence[_Run] = ()
+) -> tuple[list[Any], list[str]]:
+    """Runs by their names, in order, and what to know of those that selectors chose; what is no name stays as it is.
+
+    One text may name several; a relative path is tried from the folder above too, for notebooks.  Selectors leave the
+    candidates out.
+    """
+    from perfkit.history.run_names import choose_runs, found_beside, split_names
+
+    found: list[Any] = []
+    notes: list[str] = []
+    pinned = Path(found_beside(str(settings.baselines)))
+    for item in _items(runs):
+        if not isinstance(item, str | Path):
+            found.append(item)
+            continue
+        names = split_names(runs) if isinstance(runs, str) else [str(item)]
+        chosen, more = choose_runs(
+            names, store=store, baselines=pinned, candidates=candidates, policy=policy, from_notebook=True
+        )
+        found += chosen
+        notes += more
+    return found, notes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.analysis.noise_profile import knowledge
+from perfkit.config.policy import Policy
 from perfkit.model.records import Metric, Run, ServiceStats, run_summary
 from perfkit.stats.effect import Failures, wilson
 from perfkit.stats.noise import overdispersion, run_to_run
@@ -47,6 +48,7 @@ class Levels:
     runs: tuple[Run, ...]
     levels: tuple[Level, ...]
     warnings: tuple[str, ...] = ()
+    policy: Policy = field(default_factory=Policy, repr=False)  # by which changes against these runs are judged
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.baseline/1``."""
@@ -64,14 +66,14 @@ class Levels:
         return pd.DataFrame([asdict(level) for level in self.levels], columns=list(Level.__dataclass_fields__))
 
 
-def levels_of(runs: Sequence[Run], warnings: Sequence[str] = ()) -> Levels:
+def levels_of(runs: Sequence[Run], warnings: Sequence[str] = (), *, policy: Policy | None = None) -> Levels:
     """The level of each metric and service of ``runs``, with intervals; the run is the unit.
 
     Latency and throughput: geometric mean over runs, Student's t on the log scale with a moderated variance.  Error
     rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
     run cannot tell is left out.
     """
-    return Levels(tuple(runs), tuple(_levels(runs)), tuple(warnings))
+    return Levels(tuple(runs), tuple(_levels(runs)), tuple(warnings), policy or Policy())
 
 
 def _levels(runs: Sequence[Run]) -> Iterator[Level]:

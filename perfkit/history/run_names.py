@@ -81,7 +81,7 @@ def load_runs(
     if policy is not None:
         alpha = policy.alpha
     from_notebook = isinstance(paths, str)
-    texts = _split(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
+    texts = split_names(paths) if isinstance(paths, str) else [paths] if isinstance(paths, Path) else paths
     names = [str(text).strip() for text in texts if str(text).strip()]
     found = [_named(name, store, from_notebook, baselines, alpha, settings or Settings()) for name in names]
     for sentence in dict.fromkeys(text for one in found for text in one.left_out):
@@ -94,26 +94,6 @@ def first_named(name: str, *, store: str, baselines: Path, alpha: float | None =
     if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in RunStore(store).ids()):
         return load_runs([name], store=store, baselines=baselines, alpha=alpha)[0].id
     return name
-
-
-def load_baseline(
-    paths: str,
-    notes: str | None = None,
-    *,
-    settings: Settings,
-    candidate: Sequence[Run] = (),
-    policy: Policy | None = None,
-) -> tuple[tuple[Run, ...], tuple[str, ...]]:
-    """`load_runs` for the baseline of a notebook, with what must be known of it: ``notes``, one a line, and more.
-
-    What selectors choose is looked for where the settings say, and leaves the candidate out.
-    """
-    place, baselines = found_beside(settings.store), Path(found_beside(str(settings.baselines)))
-    names = [name.strip() for name in _split(paths)]
-    runs, more = choose_runs(
-        names, store=place, baselines=baselines, candidates=candidate, policy=policy, from_notebook=True
-    )
-    return runs, tuple(dict.fromkeys((*(notes or "").splitlines(), *more)))
 
 
 def choose_runs(
@@ -159,7 +139,7 @@ def found_beside(place: str) -> str:
     return str(above) if "://" not in place and not Path(place).exists() and above.exists() else place
 
 
-def _split(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """One path a line; in a single line also several with commas between them, unless it names something as it is."""
     if "\n" in text or any((root / text.strip()).exists() for root in (Path(), Path(".."))):
         return text.splitlines()
@@ -246,22 +226,20 @@ def stored_comparison(path: str | Path) -> Comparison:
     return comparison
 
 
-def judged_or_now(judged: str | None, baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> Comparison:
-    """What a result file says of these runs, whatever it was judged by; without such a file, `compare`.
+def judged_comparison(result: str | Path, baseline: Sequence[Run], candidate: Sequence[Run]) -> Comparison:
+    """What a result file says of these runs, whatever it was judged by.
 
     Raises
     ------
     ReadError
         It is no result of a comparison, or one of other runs.
     """
-    if judged is None:
-        return compare(baseline, candidate, policy=policy)
-    read = read_result(judged).comparison
+    read = read_result(result).comparison
     if read is None or not all(
         {run.id for run in told.runs} == {run.id for run in runs}
         for told, runs in ((read.baseline, baseline), (read.candidate, candidate))
     ):
-        raise ReadError(f"{judged}: is not about these runs; name the runs that it was made from")
+        raise ReadError(f"{result}: is not about these runs; name the runs that it was made from")
     return replace(read, baseline=Side(tuple(baseline)), candidate=Side(tuple(candidate)))
 
 

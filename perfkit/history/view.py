@@ -5,13 +5,15 @@ It shows what `perfkit.history.trend` found, under one alpha, and computes nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perfkit.history.change_events import Event, Movement
 from perfkit.history.monitor import Alert
+from perfkit.history.timeline import Moment
 from perfkit.history.trend import Course, Trend
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Metric
@@ -26,6 +28,9 @@ class Events(tuple[Event, ...]):
     """The events of a history, oldest first: a tuple of `Event` that is also a frame."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<Events: {len(self)}{_dates(self)}>"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per event and metric that changed, oldest event first, in each the strongest change.
@@ -50,6 +55,9 @@ class Alarms(tuple[Alert, ...]):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return f"<Alarms: {len(self)}{_dates([alert.event for alert in self])}>"
+
     def to_frame(self) -> pd.DataFrame:
         """One row per alarm and metric that changed; columns of `Events.to_frame`, then detected_at and still_holds.
 
@@ -69,6 +77,13 @@ class Alarms(tuple[Alert, ...]):
             ],
             ("detected_at", "still_holds"),
         )
+
+
+def _dates(events: Sequence[Event]) -> str:
+    """The days on which the newest of them began, for one line."""
+    newest = [event.first_after.started_at for event in events[-5:]]
+    days = ", ".join(f"{at:%Y-%m-%d}" if at is not None else "~" for at in newest)
+    return f", since {', '.join(['...'] * (len(events) > 5))}{days}" if days else ""
 
 
 def _change_row(event: Event, movement: Movement) -> dict[str, Any]:
@@ -148,12 +163,13 @@ class History:
         import pandas as pd
 
         runs = self.trend.moments
+        times = _times(runs)
         parts = [
             pd.DataFrame(
                 {
                     "position": range(len(runs)),
                     "run": [run.run_id for run in runs],
-                    "started_at": pd.to_datetime([run.started_at for run in runs], utc=True),
+                    "started_at": times,
                     "commit": [run.commit or None for run in runs],
                     "valid": [run.valid for run in runs],
                     "service": course.service,
@@ -189,14 +205,18 @@ class History:
                 raise ValueError(f"metric: no run measured {metric!r} of {service!r}; there are {', '.join(metrics)}")
             near = did_you_mean(service, self.services)
             raise ValueError(f"service: {service!r} is not in this history{near}; there are {', '.join(self.services)}")
-        index = pd.DatetimeIndex(
-            pd.to_datetime([run.started_at for run in self.trend.moments], utc=True), name="started_at"
-        )
-        return pd.Series(course.values, index=index, name=f"{service} {course.metric.value}")
+        return pd.Series(course.values, index=_times(self.trend.moments), name=f"{service} {course.metric.value}")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of the trend report."""
         return self.trend.to_dict()
+
+
+def _times(runs: Sequence[Moment]) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    times = [pd.NaT if run.started_at is None else pd.Timestamp(run.started_at) for run in runs]
+    return pd.DatetimeIndex(pd.Series(times, dtype="datetime64[ns, UTC]"), name="started_at")
 
 
 def _levels(course: Course, runs: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -204,3 +224,33 @@ def _levels(course: Course, runs: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     for stretch in course.stretches:
         levels[stretch.begin : stretch.end] = stretch.value
     return levels
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many runs a comparison needs on each side to call a worsening.
+
+    Parameters
+    ----------
+    scenario
+        Whose history tells the noise.
+    change_pct
+        The worsening to be called, in percent of the baseline.
+    power
+        Chance that a comparison of so many runs calls it.
+    frame
+        One row per service and metric; see `to_frame`.
+    """
+
+    scenario: str
+    change_pct: float
+    power: float
+    frame: pd.DataFrame = field(repr=False, compare=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per service and metric that has a tolerance.
+
+        Columns: service, metric, variation_pct (run-to-run standard deviation in percent), history_runs (behind it),
+        runs_per_side (``NaN`` where no number of runs would do), tolerance_pct, hours (of load, both sides).
+        """
+        return self.frame.copy()

@@ -523,6 +523,25 @@ class Comparison:
         """The sentence that says that the sides were not measured alike; ``None`` where nothing speaks for it."""
         return next((check.advice for check in self.checks if check.name == DISTURBED), None)
 
+    def for_service(self, name: str) -> Comparison:
+        """The comparison of one service: its findings, and the verdict that they come to on their own.
+
+        Its p-values stay corrected over all findings of the whole comparison.
+
+        Raises
+        ------
+        ValueError
+            The service is not compared; names the nearest.
+        """
+        findings = tuple(finding for finding in self.findings if finding.service == name)
+        if not findings:
+            names = tuple(dict.fromkeys(finding.service for finding in self.findings))
+            near = did_you_mean(name, names)
+            raise ValueError(f"service: {name!r} is not compared{near}; compared are {', '.join(names) or 'none'}")
+        gaps = tuple(gap for gap in self.gaps if not gap.services or name in gap.services)
+        verdict = overall_verdict(findings, self.rule, gaps) if self.comparable else self.verdict
+        return replace(self, verdict=verdict, findings=findings, gaps=gaps)
+
     def by_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings with that verdict, in order."""
         return tuple(finding for finding in self.findings if finding.verdict is verdict)

@@ -6,7 +6,7 @@ at most 400 characters; names from outside are made harmless and shortened every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from perfkit.analysis.baseline import Levels
 from perfkit.analysis.capacity import Capacity
 from perfkit.history.change_events import Event
+from perfkit.history.monitor import Alert
 from perfkit.history.trend import Trend
-from perfkit.history.view import Alarms, Events, History
+from perfkit.history.view import Alarms, Events, History, Plan
+from perfkit.model.errors import PerfkitError
 from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
 from perfkit.report.formatting import (
     SHORT_METRICS,
@@ -30,9 +32,9 @@ from perfkit.report.formatting import (
     format_p,
     format_value,
     shorten,
-    verdict_text,
 )
 from perfkit.report.html import Html, inlined, render
+from perfkit.report.trend import size
 from perfkit.runs.collection import Runs
 from perfkit.runs.store import RunStore
 
@@ -154,7 +156,10 @@ def runs_html(runs: Runs) -> str:
 
 def store_line(store: RunStore) -> str:
     """A store in one line."""
-    frame = store.runs()
+    try:
+        frame = store.runs()
+    except (PerfkitError, OSError):  # a line must never fail: debuggers and tracebacks print it
+        return _line("RunStore", shorten(store.url, 160), "cannot be read")
     return _line("RunStore", shorten(store.url, 160), _count(len(frame), "run"), _scenarios(frame))
 
 
@@ -265,27 +270,36 @@ def event_html(event: Event) -> str:
     ]
     columns = ["service", "metric", "change", "before", "after", "p"]
     rows = [
-        [row.service, Metric(row.metric).title, _signed(row.size, row.unit)]
-        + [format_value(row.metric, row.before), format_value(row.metric, row.after), format_p(row.p_value)]
-        for row in Events([event]).to_frame().itertuples()
+        [
+            movement.service,
+            movement.metric.title,
+            size(movement),
+            format_value(movement.metric, movement.change.before),
+            format_value(movement.metric, movement.change.after),
+            format_p(movement.change.p_value),
+        ]
+        for movement in event.movements
     ]
     return _facts(event.headline, facts, columns=columns, rows=rows, numbers=columns[2:])
 
 
-def _signed(size: float, unit: str) -> str:
-    return f"{size:+.3g} {unit}"
-
-
-def frame_html(events: Events | Alarms) -> str:
+def changes_html(changes: Events | Alarms) -> str:
     """Events or alarms as a table: when, where, by how much."""
-    frame = events.to_frame()
     columns = ["date", "run", "commit", "service", "metric", "change"]
+    events = [change.event if isinstance(change, Alert) else change for change in changes]
     rows = [
-        [_day(row.date), row.run, (row.commit or UNKNOWN)[:10], row.service, Metric(row.metric).title]
-        + [_signed(row.size, row.unit)]
-        for row in frame.itertuples()
+        [
+            _day(event.first_after.started_at),
+            event.id,
+            event.first_after.commit[:10] or UNKNOWN,
+            movement.service,
+            movement.metric.title,
+            size(movement),
+        ]
+        for event in events
+        for movement in event.movements
     ]
-    title = _count(len(events), "event" if isinstance(events, Events) else "alarm")
+    title = _count(len(changes), "event" if isinstance(changes, Events) else "alarm")
     return _facts(title, columns=columns if rows else (), rows=rows, numbers=["change"])
 
 
@@ -322,6 +336,31 @@ def capacity_html(capacity: Capacity) -> str:
     from perfkit.report.capacity import capacity_banner, capacity_table
 
     return inlined(capacity_banner(capacity).html + capacity_table(capacity).html)
+
+
+def plan_line(plan: Plan) -> str:
+    """A plan in one line: the most runs that any service and metric needs."""
+    needed = plan.frame["runs_per_side"].dropna()
+    runs = f"at most {int(needed.max())} runs on each side" if len(needed) else "no number of runs would do"
+    return _line("Plan", shorten(plan.scenario), f"{plan.change_pct:g} % worse, called in {plan.power:.0%}", runs)
+
+
+def plan_html(plan: Plan) -> str:
+    """A plan: how many runs each service and metric needs."""
+    columns = ["service", "metric", "runs on each side", "run-to-run variation", "tolerance", "hours of load"]
+    rows = [
+        [
+            row["service"],
+            Metric(row["metric"]).title,
+            UNKNOWN if row["runs_per_side"] != row["runs_per_side"] else int(row["runs_per_side"]),
+            f"{row['variation_pct']:.1f} %",
+            UNKNOWN if row["tolerance_pct"] != row["tolerance_pct"] else f"{row['tolerance_pct']:g} %",
+            UNKNOWN if row["hours"] != row["hours"] else f"{row['hours']:.1f}",
+        ]
+        for row in plan.frame.to_dict("records")
+    ]
+    note = f"runs that call a worsening of {plan.change_pct:g} % in {plan.power:.0%} of comparisons"
+    return _facts(plan.scenario, note=note, columns=columns, rows=rows, numbers=columns[2:])
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -486,19 +525,3 @@ class CapacityTables(_Tables[Capacity]):
         from perfkit.report.tables import runs_table
 
         return runs_table(self.subject.runs, self.subject.candidate)
-
-
-DISPLAY: dict[type[Any], tuple[Callable[[Any], str] | None, Callable[[Any], str]]] = {
-    Run: (run_line, run_html),
-    Runs: (None, runs_html),  # has a line of its own
-    RunStore: (store_line, store_html),
-    Comparison: (comparison_line, comparison_html),
-    Finding: (finding_line, finding_html),
-    History: (history_line, history_html),
-    Events: (None, frame_html),
-    Alarms: (None, frame_html),
-    Event: (event_line, event_html),
-    Levels: (baseline_line, baseline_html),
-    Capacity: (capacity_line, capacity_html),
-}
-"""Each public object's line and HTML."""

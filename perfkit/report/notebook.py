@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from traitlets.config import Config
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import write_whole
 from perfkit.model.installation import VERSION
-from perfkit.model.redaction import mask, redact, redact_document, redact_files
+from perfkit.model.redaction import mask, redact, redact_files
 from perfkit.report.formatting import clean
 from perfkit.report.html import PLOTLY
 from perfkit.runs.backends import credentials_for_children
@@ -98,6 +97,7 @@ def _plotly_js() -> str:
 
 KINDS = ("baseline", "compare", "capacity", "trend")
 _PARAMETERS = "parameters"
+_AT_START = "--IPKernelApp.exec_lines=from perfkit.report.cell import show_as_report; show_as_report()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,43 +108,6 @@ class Report:
     html: Path
     notebook: Path
     result: Path
-
-
-def prepare_notebook() -> None:
-    """Make plotly hand its charts to the front end as data.
-
-    JupyterLab draws them itself; the report's template draws them with one embedded plotly.js.  What plotly
-    chooses inside papermill is a renderer whose charts nbconvert drops.
-    """
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is not None:
-        formatter = shell.display_formatter.ipython_display_formatter
-        formatter.for_type_by_name("plotly.graph_objs._figure", "Figure", _show_chart)
-
-
-def _show_chart(figure: Any) -> None:
-    # plotly's own renderer of this kind first imports nbformat, for its version number: 0.5 to 2 s per notebook.
-    from IPython.display import publish_display_data
-
-    bundle = {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
-    publish_display_data(bundle)  # type: ignore[no-untyped-call]
-
-
-def write_result(result: Any, path: str | Path) -> None:
-    """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
-    document = result if isinstance(result, Mapping) else result.to_dict()
-    text = json.dumps(redact_document(_finite(document)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(Path(path), text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run_report(
@@ -331,7 +294,9 @@ def _current_interpreter() -> type[Any]:
     class ThisInterpreter(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             # No history file: two reports at once would wait for one another's lock.
-            spec = get_kernel_dict(extra_arguments=["--HistoryManager.enabled=False", "--log-level=CRITICAL"])
+            spec = get_kernel_dict(
+                extra_arguments=["--HistoryManager.enabled=False", "--log-level=CRITICAL", _AT_START]
+            )
             # The notebook, which is kept, gets public addresses; what opens them stands in no file.
             return KernelSpec(resource_dir=RESOURCES, env=credentials_for_children(), **spec)
 

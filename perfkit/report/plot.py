@@ -149,7 +149,9 @@ def detectable_change(
     measured: Measured, *, service: Services = None, policy: Policy | None = None, most: int = 10
 ) -> go.Figure:
     """The smallest change that 1 to ``most`` runs on each side can show, from the noise of the runs at hand."""
-    frame = detectable(_sides(measured, ())[0], policy=policy or getattr(measured, "policy", None), most=most)
+    frame = detectable(
+        _sides(measured, ())[0], policy=policy or (measured.policy if isinstance(measured, Levels) else None), most=most
+    )
     if service is not None:
         frame = frame[frame["service"].isin(_chosen(service, tuple(frame["service"].unique())))]
     return charts.detectable(frame)
@@ -167,10 +169,8 @@ def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run],
 
 def _services(measured: Measured, candidate: Sequence[Run], service: Services) -> tuple[str, ...]:
     """The services that are asked for; those of a comparison come worst first."""
-    if isinstance(measured, Comparison):
-        names = worst_first(measured)
-    else:
-        names = service_names(*_sides(measured, candidate))
+    sides = _sides(measured, candidate)
+    names = worst_first(measured) if isinstance(measured, Comparison) else service_names(*sides)
     return names if service is None else _chosen(service, names)
 
 

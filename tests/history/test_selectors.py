@@ -10,12 +10,11 @@ import pytest
 from nights import nights, said, stored
 from samples import run
 
+import perfkit
 from perfkit import ReadError, RunStore
-from perfkit.analysis.baseline import levels_of
 from perfkit.analysis.compare import replace
 from perfkit.cli import report
-from perfkit.config.settings import Settings
-from perfkit.history.run_names import load_baseline, load_runs
+from perfkit.history.run_names import load_runs
 from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import tables
@@ -242,12 +241,13 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
     for place in (".", "notebooks"):
         monkeypatch.chdir(place)
         after = load_runs("api@last:1")
-        before, said_of = load_baseline("api@last:2", "known already\nand this", settings=Settings(), candidate=after)
-        assert [one.id for one in (*before, *after)] == beside[-3:]
-        assert said_of[:2] == ("known already", "and this")
-        assert "is 2 runs: too few" in said_of[2]
-    levels = levels_of(before, said_of)
-    assert levels.to_dict()["warnings"] == list(said_of)
+        comparison = perfkit.compare("api@last:2", after)
+        assert [one.id for one in (*comparison.baseline.runs, *after)] == beside[-3:]
+        assert any("is 2 runs: too few" in text for text in comparison.warnings)
+        levels = perfkit.baseline("api@last:2", warnings=["known already", "and this"])
+        assert levels.warnings[:2] == ("known already", "and this")
+        assert "is 2 runs: too few" in levels.warnings[2]
+    assert levels.to_dict()["warnings"] == list(levels.warnings)
     assert "known already" in tables.warnings_list(levels).html
     for kind in ("baseline", "compare"):
         assert "notes" in declared_parameters(nbformat.read(find_notebook(kind), as_version=4), kind)

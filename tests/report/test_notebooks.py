@@ -12,7 +12,8 @@ import pytest
 
 from perfkit import RenderError, SettingsError
 from perfkit.report import notebook
-from perfkit.report.notebook import declared_parameters, find_notebook, run_report, write_result
+from perfkit.report.cell import write_result
+from perfkit.report.notebook import declared_parameters, find_notebook, run_report
 
 KINDS = notebook.KINDS
 TOO_MUCH = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try, ast.Lambda, ast.ListComp)
@@ -140,7 +141,7 @@ def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
     folder = next((tmp_path / "reports").iterdir())
     message = str(caught.value)
     assert "notebook compare, cell 3 under" in message
-    assert "(from perfkit import report)" in message
+    assert "(from perfkit import compare, read_comparison, write_result)" in message
     assert "ReadError" in message
     assert "nothing" in message
     assert str(folder / "executed.ipynb") in message

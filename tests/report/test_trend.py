@@ -381,17 +381,17 @@ def test_a_wrong_word_is_refused_before_the_notebook_starts(tmp_path, words, cod
 
 def page(trend, file):
     """The report as the notebook makes it, without a kernel."""
-    from perfkit import report
+    from perfkit import History
     from perfkit.report.html import PLOTLY
     from perfkit.report.notebook import export_html, find_notebook
 
     notebook = nbformat.read(find_notebook("trend"), as_version=4)
-    names = {"report": report, "trend": trend, "links": trend_links(file, COMMITS), "title": None, "result": str(file)}
+    names = {"history": History(trend), "commit_url": COMMITS, "title": None, "result": str(file)}
     for cell in notebook.cells:
-        if cell.cell_type == "code" and cell.source.startswith("report."):
+        if cell.cell_type == "code" and cell.source.startswith("history."):
             shown = eval(cell.source, names)
             is_chart = hasattr(shown, "to_json")
-            data = {PLOTLY: json.loads(shown.to_json())} if is_chart else {"text/html": shown._repr_html_()}
+            data = {PLOTLY: json.loads(shown.to_json())} if is_chart else {"text/html": shown.html}
             cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
     file.write_text(export_html(notebook, kind="trend", title=None, result={}), encoding="utf-8")
     return notebook
