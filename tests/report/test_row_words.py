@@ -76,8 +76,8 @@ def test_no_surface_says_no_change_beside_an_interval_that_leaves_out_zero(faste
     surfaces = {
         "terminal": terminal(faster),
         "Markdown": to_markdown(faster),
-        "report": findings_table(faster)._repr_html_(),
-        "banner": verdict_banner(faster)._repr_html_(),
+        "report": findings_table(faster).html,
+        "banner": verdict_banner(faster).html,
         "summary": to_summary(told),
         "comment": to_comment(told),
         "mail": mail.html,
@@ -120,7 +120,7 @@ def test_requests_that_a_source_does_not_count_are_unknown_and_not_zero():
     half = run({"a": plain_stats(), "b": plain_stats(count=None, failures=None, error_rate_pct=None)})
     assert half.request_count is None
     assert run({"a": plain_stats()}).request_count == 1000
-    assert "<td>~</td>" in re.sub(r' class="[^"]*"', "", runs_table([half])._repr_html_())
+    assert "<td>~</td>" in re.sub(r' class="[^"]*"', "", runs_table([half]).html)
 
 
 def test_the_advice_comes_from_the_finding_that_matters_most():

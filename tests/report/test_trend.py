@@ -202,7 +202,7 @@ def test_a_short_history_says_so(rng):
 
 def test_the_events_table_names_runs_commits_size_and_p(samples, tmp_path):
     trend = trend_of(samples)
-    html = trend_events(trend, trend_links(tmp_path / "result.json", COMMITS))._repr_html_()
+    html = trend_events(trend, trend_links(tmp_path / "result.json", COMMITS)).html
     before, after = samples.moments[37:39]
     for moment in (before, after):
         assert moment.run_id in html
@@ -213,7 +213,7 @@ def test_the_events_table_names_runs_commits_size_and_p(samples, tmp_path):
 
 
 def test_runs_that_stand_out_are_listed_with_their_reason(samples):
-    html = trend_runs(trend_of(samples), Links(REPOSITORY / "reports" / "one"))._repr_html_()
+    html = trend_runs(trend_of(samples), Links(REPOSITORY / "reports" / "one")).html
     rows = re.findall(r'<tr.*?><td class="n">(\d+)</td>.*?</tr>', html)
     assert rows == [*map(str, range(60, 50, -1)), "48", "39", "22"]
     assert "invalid: interrupted: stopped by its user" in html
@@ -223,14 +223,14 @@ def test_runs_that_stand_out_are_listed_with_their_reason(samples):
 
 def test_the_calendar_marks_events_and_days_without_a_valid_run(samples):
     trend = trend_of(samples)
-    html = trend_calendar(trend)._repr_html_()
+    html = trend_calendar(trend).html
     assert html.count("<caption>") == 3
     assert re.search(r'class="pk-day-regression" title="1 Nov 2026: 1 run. Worse: ', html)
     assert '<a href="#pk-event-38"' in html
     assert re.search(r'class="pk-day-unfit" title="10 Nov 2026: 1 run, 1 invalid">⊘', html)
     assert html.count('class="pk-day-runs"') == 58
     known = trend_of(samples, acknowledged={trend.events[0].id: ""})
-    assert re.search(r'class="pk-day-known".*?>✓</a>', trend_calendar(known)._repr_html_())
+    assert re.search(r'class="pk-day-known".*?>✓</a>', trend_calendar(known).html)
 
 
 def test_runs_without_a_date_have_no_calendar_but_a_chart(rng):
