@@ -186,22 +186,22 @@ def issue(found: ResultSet, settings: Settings, repository: str, checkout: Path,
       perfkit issue result.json --repository octo/shop --dry-run
     """
     from perfkit.model.records import Verdict
-    from perfkit.notify.issue_sync import follow_issues, planned_calls
+    from perfkit.notify.issue_sync import planned_requests, sync_issues
 
     if dry_run:
         note = functools.partial(click.echo, err=True)
         planned = [
-            call
+            request
             for result in found.results
-            for call in planned_calls(result, settings, repository=repository, checkout=checkout, tell=note)
+            for request in planned_requests(result, settings, repository=repository, checkout=checkout, report=note)
         ]
         click.echo(dump(planned), nl=False)
     else:
         failed, done = [], False
         for result in found.results:
             try:
-                followed = follow_issues(result, settings, repository=repository, checkout=checkout, tell=click.echo)
-                done = done or bool(followed.done)
+                synced = sync_issues(result, settings, repository=repository, checkout=checkout, report=click.echo)
+                done = done or bool(synced.done)
             except DeliveryError as error:  # the others are kept for the next call too
                 failed.append(str(error))
         if failed:
@@ -252,7 +252,7 @@ def comment(
     if dry_run:
         click.echo(dump([planned_comment(message, access).to_dict()]), nl=False)
     else:
-        post_comment(message, access, settings.delivery, tell=click.echo)
+        post_comment(message, access, settings.delivery, report=click.echo)
 
 
 @click.command(short_help="Results for a pipeline: summary page, annotations, JUnit.")

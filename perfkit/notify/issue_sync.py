@@ -1,20 +1,12 @@
-"""Results followed by issues, with what earlier calls could not send.
+"""GitHub issues that follow incidents: one for each, opened, updated, closed and reopened as results come in.
 
-What could not be sent yet, kept in the folder of the setting ``delivery`` and sent with the next call.
-
-It is kept before anything of it is sent, and taken out when all of it was: a call that is cut off loses nothing, and
-what it had sent is found on the server, not sent again.
-
-The issues of a repository that bear perfkit's marker, as far as they were looked at.
-
-One issue per worsening: what results want, compared with what the repository has, and carried out.
+`sync_issues` keeps the result in the `Outbox`, plans the actions for everything that waits there, and applies them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,199 +16,145 @@ import msgspec
 from perfkit.config.settings import IssueSettings, Settings
 from perfkit.history.commits import attribute
 from perfkit.history.incidents import Incident, Result, result_of
-from perfkit.model.codec import Time, decode, dump_json, read_json, utc
+from perfkit.model.codec import decode
 from perfkit.model.errors import DeliveryError, ReadError
-from perfkit.model.files import write_whole
 from perfkit.model.records import Verdict
 from perfkit.notify.github_api import PER_PAGE, Access, Client, GitHubError, Patience
 from perfkit.notify.issue_plan import (
-    Call,
+    Action,
+    ActionPlanner,
+    DesiredIssue,
     Issue,
-    Pair,
-    Planner,
-    Step,
-    Wanted,
-    digest,
-    paired,
-    scenario_digest,
-    score,
-    wanted_of,
+    Request,
+    desired_issues,
+    match_issues,
 )
+from perfkit.notify.outbox import Outbox
 from perfkit.notify.results import link_template, report_link
 from perfkit.report.formatting import clean
 from perfkit.report.issue import Story, check_template
 from perfkit.report.sentences import bisect_line, judge_lines
 
-SCHEMA = "perfkit.unsent/1"
+SURE = 4  # `DesiredIssue.match_score` from which an issue follows that incident, and not a neighbour
+MOST_GAPS = 5
+INVALID_REQUEST = 422  # the only error that is about one action; any other would meet the rest too
+_UNDETECTED = "the history has not detected this regression yet: no issue before it does"
+_OBJECTIVE = "the regression is of absolute limits ([policy.objectives]) alone, which no issue follows"
+
+Report = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    """What waits, and the file that it waits in."""
+class IssueIndex:
+    """The issues of a repository that bear perfkit's marker and whose authors are trusted, as far as they were read.
 
-    file: Path
-    kept_at: str
-    content: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Outbox:
-    """What waits for one repository; ``kind`` is ``issues`` or ``comments``."""
-
-    folder: Path
-    access: Access
-    kind: str
-
-    def keep(self, key: str, content: Mapping[str, Any]) -> Unsent:
-        """Keep something in place of what has the same key; ``OSError`` where it cannot be written."""
-        kept = Unsent(self._folder / f"{digest(key)}.json", datetime.now(UTC).isoformat(), content)
-        where = {"kind": self.kind, "repository": self.access.repository, "api": self.access.api}
-        write_whole(
-            kept.file, dump_json({"schema": SCHEMA, **where, "kept_at": kept.kept_at, "content": dict(content)})
-        )
-        return kept
-
-    def waiting(self) -> tuple[tuple[Unsent, ...], tuple[str, ...]]:
-        """What waits, oldest first; and sentences about files that cannot be read, which stay."""
-        found, notes = [], []
-        for file in sorted(self._folder.glob("*.json")):
-            try:
-                found.append(_read(file))
-            except FileNotFoundError:  # another call has sent it
-                continue
-            except ReadError as error:
-                notes.append(f"{error}; it is left there and not sent")
-        return tuple(sorted(found, key=lambda one: one.kept_at)), tuple(notes)
-
-    def sent(self, one: Unsent) -> None:
-        """Forget it, unless something newer took its place."""
-        try:
-            if _read(one.file).kept_at == one.kept_at:
-                one.file.unlink()
-        except (OSError, ReadError):
-            return  # it is gone, or never was there
-
-    def whereabouts(self, unsent: Sequence[Unsent]) -> str:
-        """Where what was not sent is: only what is there is said to be kept."""
-        kept = sum(one.file.is_file() for one in unsent)
-        if kept == len(unsent):
-            return f"What was not sent is kept in {self.folder} for the next call"
-        lost = f"could not be kept in {self.folder} either: make room there, and call again with the same results"
-        return f"{len(unsent) - kept} of {len(unsent)} that were not sent {lost}"
-
-    @property
-    def _folder(self) -> Path:
-        return self.folder / "github" / f"{self.kind}-{digest(f'{self.access.api} {self.access.repository}')}"
-
-
-class _Document(msgspec.Struct, frozen=True):
-    kept_at: Time
-    content: dict[str, Any]
-
-
-def _read(file: Path) -> Unsent:
-    plain = decode(read_json(file), _Document, str(file), schema=SCHEMA, title="message")
-    return Unsent(file, utc(plain.kept_at).isoformat(), plain.content)
-
-
-SURE = 4  # points of `score` from which an issue is that of a worsening, and not a neighbour's
-
-
-class Tracker:
-    """Looks, and remembers; ``label`` is one that its issues bear.
-
-    Only those issues count whose authors are trusted.
+    ``label`` is one that perfkit gives to its issues.
     """
 
     def __init__(self, client: Client, label: str = "") -> None:
         self._client = client
         self._path = f"{client.access.path}/issues"
         self._label = label if "," not in label else ""  # the API would take it for two
-        self._known: dict[int, Issue] = {}
-        self._seen_all = False
+        self._issues: dict[int, Issue] = {}
+        self._complete = False
 
-    def followed(self) -> list[Issue]:
-        """Those with the label; the others of the repository are not looked at."""
-        if not self._seen_all:
-            self._look({"labels": self._label} if self._label else {})
-            self._seen_all = not self._label
-        return list(self._known.values())
+    def labelled(self) -> list[Issue]:
+        """Those with the label; the others of the repository are not read."""
+        if not self._complete:
+            self._read_pages({"labels": self._label} if self._label else {})
+            self._complete = not self._label
+        return list(self._issues.values())
 
-    def everything(self) -> list[Issue]:
-        """Those without the label too, for somebody may have taken it away."""
-        if not self._seen_all:
-            self._look({})
-            self._seen_all = True
-        return list(self._known.values())
+    def all(self) -> list[Issue]:
+        """Those without the label too, for a user may have taken it away."""
+        if not self._complete:
+            self._read_pages({})
+            self._complete = True
+        return list(self._issues.values())
 
-    def newest(self) -> list[Issue]:
-        """What is known, and what was opened since by others: the newest page is looked at again."""
+    def following(self, desired: DesiredIssue) -> list[Issue]:
+        """The issues that surely follow an incident, oldest first; the newest page is read again."""
         query = {"state": "all", "sort": "created", "direction": "desc", "per_page": PER_PAGE}
-        found = self._client.get(self._path, query)
-        if not isinstance(found, list):
+        newest = self._client.get(self._path, query)
+        if not isinstance(newest, list):
             raise self._client.malformed("something else than a list")
-        self._learn(found)
-        return list(self._known.values())
+        self._add(newest)
+        sure = [issue for issue in self._issues.values() if desired.match_score(issue.marker) >= SURE]
+        return sorted(sure, key=lambda issue: issue.number)
 
-    def same(self, wanted: Wanted) -> list[Issue]:
-        """The issues that surely follow a worsening, oldest first; the newest page is looked at again."""
-        return sorted((one for one in self.newest() if score(wanted, one.marker) >= SURE), key=lambda one: one.number)
-
-    def read(self, plain: Mapping[str, Any]) -> Issue:
-        """An issue as the server answered it to a change; it is known from now on."""
+    def read(self, item: Mapping[str, Any]) -> Issue:
+        """An issue as the server answered it to a change; the index holds it from now on."""
         try:
-            issue = Issue.read(plain)
+            issue = Issue.read(item)
         except (KeyError, TypeError, ValueError) as error:
             raise self._client.malformed("something else than an issue") from error
         if issue is None:
             raise self._client.malformed("an issue without what was sent")
-        self._known[issue.number] = issue
+        self._issues[issue.number] = issue
         return issue
 
-    def says(self, number: int, word: str) -> bool | None:
-        """Whether a comment of an issue holds a hidden word; ``None`` if not."""
+    def has_comment(self, number: int, hidden_word: str) -> bool | None:
+        """Whether a comment of an issue has a hidden word; ``None`` if not."""
         for comment in self._client.pages(f"{self._path}/{number}/comments", {}):
-            if word in str(comment.get("body")) and self._client.trusts(comment):
+            if hidden_word in str(comment.get("body")) and self._client.trusts(comment):
                 return True
         return None
 
-    def _look(self, parameters: Mapping[str, Any]) -> None:
+    def _read_pages(self, parameters: Mapping[str, Any]) -> None:
         # By age, so that what is opened while pages are read shifts none of them
         query = {"state": "all", "sort": "created", "direction": "asc", **parameters}
-        self._learn(self._client.pages(self._path, query))
+        self._add(self._client.pages(self._path, query))
 
-    def _learn(self, found: Iterable[Mapping[str, Any]]) -> None:
-        for plain in found:
+    def _add(self, items: Iterable[Mapping[str, Any]]) -> None:
+        for item in items:
             try:
-                issue = Issue.read(plain)
+                issue = Issue.read(item)
             except (KeyError, TypeError, ValueError) as error:
                 raise self._client.malformed("something else than issues") from error
-            if issue is not None and self._client.trusts(plain):
-                self._known[issue.number] = issue
-
-
-Tell = Callable[[str], None]
+            if issue is not None and self._client.trusts(item):
+                self._issues[issue.number] = issue
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done.
+    """The actions for one result.
 
     Parameters
     ----------
-    left
-        New ones beyond `IssueSettings.most_new`, for the next call.
-    lost
+    deferred
+        New issues beyond `IssueSettings.most_new`, for the next call.
+    orphaned
         Open issues of events that the history does not hold any more; they are left as they are.
     """
 
-    steps: tuple[Step, ...]
-    left: tuple[Step, ...] = ()
-    lost: tuple[Issue, ...] = ()
+    actions: tuple[Action, ...]
+    deferred: tuple[Action, ...] = ()
+    orphaned: tuple[Issue, ...] = ()
 
 
-def planner_of(result: Result, settings: IssueSettings, access: Access, checkout: Path | None) -> Planner:
-    """How the worsenings of a result are told in a repository.
+def plan_issues(
+    desired: Sequence[DesiredIssue], index: IssueIndex | None, planner: ActionPlanner, most_new: int
+) -> Plan:
+    """What to do for a result; without an index as in a repository that has none of the issues."""
+    matches = match_issues(desired, index.labelled() if index is not None else ())
+    if index is not None and any(match.issue is None and match.desired.should_open for match in matches):
+        matches = match_issues(desired, index.all())
+    actions = [action for match in matches for action in planner.actions(match)]
+    deferred = [action for action in actions if action.number is None][most_new:]
+    matched = {issue.number for match in matches for issue in (*match.duplicates, match.issue) if issue is not None}
+    scenarios = {want.scenario_digest for want in desired if want.detected_at}
+    orphaned = (
+        issue
+        for issue in (index.labelled() if index is not None else ())
+        if issue.number not in matched
+        and issue.is_open
+        and issue.marker.detected_at
+        and issue.marker.scenario in scenarios
+    )
+    return Plan(tuple(action for action in actions if action not in deferred), tuple(deferred), tuple(orphaned))
+
+
+def planner_of(result: Result, settings: IssueSettings, access: Access, checkout: Path | None) -> ActionPlanner:
+    """What issues say of the incidents of a result.
 
     Parameters
     ----------
@@ -229,156 +167,121 @@ def planner_of(result: Result, settings: IssueSettings, access: Access, checkout
         The title's template or the link cannot be right.
     """
     check_template(settings.title)
-    report = report_link(link_template(settings.link, "[issues]: link"), result.report_folder)
-    return Planner(access.path, settings, partial(_story, result, access, report, checkout))
+    link = report_link(link_template(settings.link, "[issues]: link"), result.report_folder)
+    return ActionPlanner(access.path, settings, partial(_story, result, access, link, checkout))
 
 
 def _story(
-    result: Result, access: Access, report: str, checkout: Path | None, wanted: Wanted, incident: Incident
+    result: Result, access: Access, link: str, checkout: Path | None, desired: DesiredIssue, incident: Incident
 ) -> Story:
     event = incident.last.event
     before, after = event.last_before.commit, event.first_after.commit
-    lines = judge_lines(result)
-    find = bisect_line(result.scenario, event)
+    are_commits = all(7 <= len(text) <= 64 and set(text) <= set("0123456789abcdef") for text in (before, after))
+    compare = ""
+    if access.web and are_commits and before != after:
+        compare = f"{access.web}/{access.code or access.repository}/compare/{before}...{after}"
+    bisect = [("Find the commit", line) for line in bisect_line(result.scenario, event)]
     return Story(
         incident,
         result.watched,
-        wanted.standing,
-        wanted.reason,
+        desired.status,
+        desired.reason,
         attribute(event, checkout),
-        _compare(access, before, after),
-        report,
-        (*lines, *(("Find the commit", line) for line in find)),
-        tuple(one for one in result.document.get("courses") or () if isinstance(one, Mapping)),
+        compare,
+        link,
+        (*judge_lines(result), *bisect),
+        tuple(course for course in result.document.get("courses") or () if isinstance(course, Mapping)),
         result.gaps,
     )
 
 
-def _compare(access: Access, before: str, after: str) -> str:
-    is_commit = all(7 <= len(one) <= 64 and set(one) <= set("0123456789abcdef") for one in (before, after))
-    if not access.web or not is_commit or before == after:
-        return ""
-    return f"{access.web}/{access.code or access.repository}/compare/{before}...{after}"
+def apply_actions(
+    actions: Iterable[Action], planner: ActionPlanner, index: IssueIndex, client: Client, report: Report
+) -> tuple[int, list[GitHubError]]:
+    """Apply actions one by one and report each; how many issues were opened, and what failed.
 
+    When the server cannot be reached, the rest is not tried.
+    """
 
-def plan(wanted: Sequence[Wanted], tracker: Tracker | None, planner: Planner, most_new: int) -> Plan:
-    """What to do for a result; without a tracker as in a repository that has none of the issues."""
-    pairs = paired(wanted, tracker.followed() if tracker is not None else ())
-    if tracker is not None and any(pair.issue is None and pair.wanted.speaks for pair in pairs):
-        pairs = paired(wanted, tracker.everything())
-    steps = [step for pair in pairs for step in planner.steps(pair)]
-    late = [step for step in steps if step.opens][most_new:]
-    lost = _lost(pairs, tracker.followed()) if tracker is not None else ()
-    return Plan(tuple(step for step in steps if step not in late), tuple(late), lost)
+    def comment(request: Request, number: int) -> None:
+        client.post(
+            request.path, request.payload, lambda: index.has_comment(number, request.hidden_word), lambda _: True
+        )
 
-
-def _lost(pairs: Sequence[Pair], issues: Sequence[Issue]) -> tuple[Issue, ...]:
-    """Open issues of the same watched history that no event of it answers to."""
-    scenarios = {scenario_digest(pair.wanted.scenario) for pair in pairs if pair.wanted.heard}
-    found = {one.number for pair in pairs for one in (*pair.twins, pair.issue) if one is not None}
-    return tuple(
-        one
-        for one in issues
-        if one.number not in found and one.is_open and one.marker.heard and one.marker.scenario in scenarios
-    )
-
-
-class Carrier:
-    """Carries plans out; says what was done as it goes."""
-
-    def __init__(self, client: Client, tracker: Tracker, tell: Tell) -> None:
-        self._client = client
-        self._tracker = tracker
-        self._tell = tell
-
-    def carry_out(self, steps: Iterable[Step], planner: Planner) -> tuple[list[Step], list[GitHubError]]:
-        """What was done, and what failed; when the server cannot be reached the rest is not tried."""
-        done: list[Step] = []
-        failed: list[GitHubError] = []
-        for step in steps:
-            try:
-                self._do(step, planner)
-                done.append(step)
-            except GitHubError as error:
-                failed.append(error)
-                if error.status != 422:  # that is about this one; anything else would meet the others too
-                    break
-        return done, failed
-
-    def _do(self, step: Step, planner: Planner) -> None:
-        if step.number is None:
-            self._open(step, planner)
-            return
-        for call in step.calls:
-            if call.method == "PATCH":
-                self._tracker.read(self._client.patch(call.path, call.payload))
+    def change(action: Action, number: int) -> None:
+        for request in action.requests:
+            if request.method == "PATCH":
+                index.read(client.patch(request.path, request.payload))
             else:
-                self._comment(call, step.number)
-        self._tell(f"{step.what}: #{step.number} {step.title}")
+                comment(request, number)
+        report(f"{action.summary}: #{number} {action.title}")
 
-    def _comment(self, call: Call, number: int) -> None:
-        self._client.post(call.path, call.payload, lambda: self._tracker.says(number, call.said), lambda _: True)
+    def open_issue(action: Action) -> None:
+        (request,) = action.requests
 
-    def _open(self, step: Step, planner: Planner) -> None:
-        (call,) = step.calls
-        issue, is_new = self._posted(call, step.wanted)
-        self._tell(f"{'opened' if is_new else 'is there already'}: #{issue.number} {issue.title}")
-        first = self._tracker.same(step.wanted)[:1] if is_new else []
-        if first and first[0].number < issue.number and first[0].is_open:  # another call was at it at the same time
-            self._do(planner.twin(step.wanted, issue, first[0].number), planner)
-
-    def _posted(self, call: Call, wanted: Wanted) -> tuple[Issue, bool]:
-        def made() -> Issue | None:
-            return next(iter(self._tracker.same(wanted)), None)
+        def find() -> Issue | None:
+            return next(iter(index.following(action.desired)), None)
 
         try:
-            return self._client.post(call.path, call.payload, made, self._tracker.read)
+            issue, is_new = client.post(request.path, request.payload, find, index.read)
         except GitHubError as error:
-            if error.status != 422 or "assignee" not in str(error) or "assignees" not in call.payload:
+            if error.status != INVALID_REQUEST or "assignee" not in str(error) or "assignees" not in request.payload:
                 raise
-            payload = {name: value for name, value in call.payload.items() if name != "assignees"}
-            self._tell(f"nobody is assigned: {error}")
-            return self._client.post(call.path, payload, made, self._tracker.read)
+            report(f"nobody is assigned: {error}")
+            payload = {name: value for name, value in request.payload.items() if name != "assignees"}
+            issue, is_new = client.post(request.path, payload, find, index.read)
+        report(f"{'opened' if is_new else 'is there already'}: #{issue.number} {issue.title}")
+        oldest = find() if is_new else None
+        if oldest is not None and oldest.number < issue.number and oldest.is_open:  # another call opened one just now
+            change(planner.close_duplicate(action.desired, issue, oldest.number), issue.number)
+
+    opened, errors = 0, list[GitHubError]()
+    for action in actions:
+        try:
+            if action.number is None:
+                open_issue(action)
+                opened += 1
+            else:
+                change(action, action.number)
+        except GitHubError as error:
+            errors.append(error)
+            if error.status != INVALID_REQUEST:
+                break
+    return opened, errors
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
-    """What following a result came to.
-
-    Parameters
-    ----------
-    done
-        Sentences: what was done, in order.
-    left
-        New issues beyond `IssueSettings.most_new`, which wait for the next call.
-    unfit
-        Whether the result is invalid, and therefore changed nothing.
-    """
+class SyncReport:
+    """What `sync_issues` did: sentences in order, and how many new issues wait for the next call."""
 
     done: tuple[str, ...]
-    left: int = 0
-    unfit: bool = False
+    deferred: int = 0
 
 
-MOST_GAPS = 5
-_UNHEARD = "the history has not heard of this regression yet: no issue before it does"
-_OBJECTIVE = "the regression is of absolute limits ([policy.objectives]) alone, which no issue follows"
+class _Kept(msgspec.Struct, frozen=True):
+    """A result in the outbox."""
+
+    place: str
+    result: dict[str, Any]
+    report: str | None = None
+    stored: bool = False  # 0.1.0 knew result files only
+
+    def to_result(self) -> Result:
+        """``ReadError`` for what another perfkit kept."""
+        result = result_of(self.result, self.place, Path(self.report) if self.report else None)
+        return replace(result, stored=self.stored)
 
 
-def _quiet(_: str) -> None:
-    """Nobody listens."""
-
-
-def follow_issues(
+def sync_issues(
     result: Result,
     settings: Settings,
     *,
     repository: str = "",
     checkout: Path | None = None,
     patience: Patience | None = None,
-    tell: Callable[[str], None] = _quiet,
-) -> Followed:
-    """Bring the issues of a repository to what a result says, and what earlier calls could not send before it.
+    report: Report = lambda _: None,
+) -> SyncReport:
+    """Bring the issues of a repository to what a result says, after what earlier calls could not send.
 
     Parameters
     ----------
@@ -387,8 +290,8 @@ def follow_issues(
         `GITHUB_API_URL` and `GITHUB_TOKEN`.
     checkout
         A folder of the repository that the runs are of, to list the commits in between.
-    tell
-        Hears each sentence as soon as it is true.
+    report
+        Called with each sentence as soon as it is true.
 
     Raises
     ------
@@ -398,34 +301,62 @@ def follow_issues(
         Something could not be sent; it is kept in the folder of the setting ``delivery`` for the next call.
     """
     access = Access.from_environment(repository or settings.issues.repository)
-    planner_of(result, settings.issues, access, checkout)  # a mistake in the settings is told before anything is kept
-    said: list[str] = []
+    planner_of(result, settings.issues, access, checkout)  # a mistake in the settings shows before anything is kept
+    done: list[str] = []
 
-    def hear(text: str) -> None:
-        said.append(text)
-        tell(text)
+    def note(text: str) -> None:
+        done.append(text)
+        report(text)
 
-    outbox = Outbox(settings.delivery, access, "issues")
-    own = _kept(outbox, result, hear) if wanted_of(result) else None
-    waiting, notes = outbox.waiting()
-    for note in notes:
-        hear(note)
-    every = [*(one for one in waiting if own is None or one.file != own.file), *([own] if own is not None else [])]
-    follower = _Follower(settings, access, checkout, outbox, patience, hear)
-    left = follower.send(every)
-    if note := untold(result):
-        hear(note)
-    elif left:
-        hear(f"{left} more new issue{'s' if left > 1 else ''} are left for the next call (most_new in [issues])")
-    return Followed(tuple(said), left, result.verdict is Verdict.INVALID)
+    outbox, newest = Outbox(settings.delivery, access, "issues"), None
+    if desired_issues(result):
+        # It replaces an older one of the same history, or of comparisons with the same baseline
+        subject = "history" if result.watched else result.fingerprint
+        path = str(result.report) if result.report is not None else None
+        kept = _Kept(result.place, dict(result.document), path, result.stored)
+        newest = outbox.keep(f"{result.scenario}\n{subject}", msgspec.structs.asdict(kept), note)
+    messages = outbox.queue(newest, note)
+    client = Client(access, patience)
+    index = IssueIndex(client, next(iter(settings.issues.labels), ""))
+    room, deferred, errors, unsent = settings.issues.most_new, 0, list[DeliveryError](), list(messages)
+    for message in messages:
+        try:
+            waiting = decode(dict(message.content), _Kept, f"{message.file}: content").to_result()
+            planner = planner_of(waiting, settings.issues, access, checkout)
+            plan = plan_issues(desired_issues(waiting), index, planner, room)
+        except ReadError as error:
+            errors.append(DeliveryError(f"{message.file}: {error}"))
+            continue
+        except GitHubError as error:  # not even reading works
+            errors.append(error)
+            break
+        opened, failed = apply_actions(plan.actions, planner, index, client, note)
+        for issue in plan.orphaned:
+            note(f"left as it is: #{issue.number} {issue.title}: this history does not hold what it follows")
+        room, deferred = room - opened, deferred + len(plan.deferred)
+        errors += failed
+        if not failed and not plan.deferred:
+            outbox.remove(message)
+            unsent.remove(message)
+        if any(error.status != INVALID_REQUEST for error in failed):
+            break
+    if errors:
+        raise outbox.error(errors, unsent)
+    if reason := unchanged_reason(result):
+        note(reason)
+    elif deferred:
+        note(
+            f"{deferred} more new issue{'s' if deferred > 1 else ''} are left for the next call (most_new in [issues])"
+        )
+    return SyncReport(tuple(done), deferred)
 
 
-def untold(result: Result) -> str:
+def unchanged_reason(result: Result) -> str:
     """Why a result that is not green changes no issue, and what it lacks; empty where it does, or is green."""
     if result.verdict is Verdict.INVALID:
         why = "its runs cannot be judged: no issue is changed"
     elif result.verdict is Verdict.REGRESSION and not result.incidents:
-        why = _UNHEARD if result.watched else _OBJECTIVE
+        why = _UNDETECTED if result.watched else _OBJECTIVE
     elif result.verdict is Verdict.INCONCLUSIVE:
         why = "is inconclusive: no issue is opened"
     else:
@@ -434,104 +365,32 @@ def untold(result: Result) -> str:
     return clean(f"{result.place}: {why}{f'. {lacks}' if lacks else ''}")
 
 
-def _kept(outbox: Outbox, result: Result, tell: Tell) -> Unsent:
-    """A result waits in place of one that it says the newer of: of a history, of comparisons with one baseline."""
-    what = "history" if result.watched else result.fingerprint
-    report = str(result.report) if result.report is not None else None
-    content = {"place": result.place, "report": report, "stored": result.stored, "result": result.document}
-    try:
-        return outbox.keep(f"{result.scenario}\n{what}", content)
-    except OSError as error:
-        tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now will not be sent later")
-        return Unsent(Path(), "", content)
-
-
-def _unpacked(one: Unsent) -> Result:
-    """``ReadError`` for what another perfkit kept."""
-    kept = decode(dict(one.content), _Kept, f"{one.file}: content")
-    result = result_of(kept.result, kept.place, Path(kept.report) if kept.report else None)
-    return replace(result, stored=kept.stored)
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    place: str
-    result: dict[str, Any]
-    report: str | None = None
-    stored: bool = False  # 0.1.0 knew result files only
-
-
-@dataclass(frozen=True, slots=True)
-class _Follower:
-    settings: Settings
-    access: Access
-    checkout: Path | None
-    outbox: Outbox
-    patience: Patience | None
-    tell: Tell
-
-    def send(self, every: Sequence[Unsent]) -> int:
-        """Send all that waits; how many new issues are left over."""
-        client = Client(self.access, self.patience)
-        tracker = Tracker(client, next(iter(self.settings.issues.labels), ""))
-        carrier = Carrier(client, tracker, self.tell)
-        room, left = self.settings.issues.most_new, 0
-        failed: list[DeliveryError] = []
-        waiting = list(every)
-        for one in every:
-            try:
-                opened, late, errors = self._send_one(one, tracker, carrier, room)
-            except ReadError as error:
-                failed.append(DeliveryError(f"{one.file}: {error}"))
-                continue
-            except GitHubError as error:  # not even looking works
-                failed.append(error)
-                break
-            room, left = room - opened, left + late
-            failed += errors
-            if not errors and not late:
-                self.outbox.sent(one)
-                waiting.remove(one)
-            if any(error.status != 422 for error in errors):
-                break
-        if failed:
-            texts = "; ".join(dict.fromkeys(map(str, failed)))
-            raise DeliveryError(f"{self.access.repository}: {texts}. {self.outbox.whereabouts(waiting)}")
-        return left
-
-    def _send_one(
-        self, one: Unsent, tracker: Tracker, carrier: Carrier, room: int
-    ) -> tuple[int, int, list[GitHubError]]:
-        result = _unpacked(one)
-        planner = planner_of(result, self.settings.issues, self.access, self.checkout)
-        found = plan(wanted_of(result), tracker, planner, room)
-        done, errors = carrier.carry_out(found.steps, planner)
-        for issue in found.lost:
-            self.tell(f"left as it is: #{issue.number} {issue.title}: this history does not hold what it follows")
-        return sum(step.opens for step in done), len(found.left), errors
-
-
-def planned_calls(
-    result: Result, settings: Settings, *, repository: str = "", checkout: Path | None = None, tell: Tell = _quiet
+def planned_requests(
+    result: Result,
+    settings: Settings,
+    *,
+    repository: str = "",
+    checkout: Path | None = None,
+    report: Report = lambda _: None,
 ) -> tuple[dict[str, Any], ...]:
-    """The requests that `follow_issues` would send, as method, path and JSON; nothing is changed anywhere.
+    """The requests that `sync_issues` would send, as method, path and JSON; nothing is changed anywhere.
 
-    With a token the repository's issues are looked at; without one, or where that fails, these are the requests for a
+    With a token the repository's issues are read; without one, or where that fails, these are the requests for a
     repository that has none yet.
     """
     access = Access.from_environment(repository or settings.issues.repository, with_token=False)
     planner = planner_of(result, settings.issues, access, checkout)
-    wanted, most = wanted_of(result), settings.issues.most_new
-    looked: tuple[Call, ...] | None = None
-    if access.token and wanted:
-        tracker = Tracker(Client(access, Patience(timeout_s=5, tries=1)), next(iter(settings.issues.labels), ""))
+    desired, most_new, plan = desired_issues(result), settings.issues.most_new, None
+    if access.token and desired:
+        client = Client(access, Patience(timeout_s=5, tries=1))
         try:
-            looked = tuple(call for step in plan(wanted, tracker, planner, most).steps for call in step.calls)
+            plan = plan_issues(desired, IssueIndex(client, next(iter(settings.issues.labels), "")), planner, most_new)
         except GitHubError as error:
-            tell(f"{error}: taken for a repository that has none of these issues")
-    elif wanted:
-        tell("no GITHUB_TOKEN: taken for a repository that has none of these issues")
-    if note := untold(result):
-        tell(note)
-    if looked is None:
-        looked = tuple(call for step in plan(wanted, None, planner, most).steps for call in step.calls)
-    return tuple(call.to_dict() for call in looked)
+            report(f"{error}: taken for a repository that has none of these issues")
+    elif desired:
+        report("no GITHUB_TOKEN: taken for a repository that has none of these issues")
+    if reason := unchanged_reason(result):
+        report(reason)
+    if plan is None:
+        plan = plan_issues(desired, None, planner, most_new)
+    return tuple(request.to_dict() for action in plan.actions for request in action.requests)

@@ -1,10 +1,10 @@
-"""The comment of a pull request: one, changed in place whenever there is something newer to say."""
+"""The comment of a pull request: one, changed in place whenever there is a newer result."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,31 +14,46 @@ import msgspec
 from perfkit.model.codec import decode, read_json
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError
 from perfkit.notify.github_api import Access, Client, Patience
-from perfkit.notify.issue_plan import Call, digest
-from perfkit.notify.issue_sync import Outbox, Unsent
+from perfkit.notify.issue_plan import Request
+from perfkit.notify.outbox import Outbox, Unsent, digest
 
-Tell = Callable[[str], None]
 _REF = re.compile(r"refs/pull/(\d+)/")
-_TWIN = "The other comment of perfkit here is kept current."
+_DUPLICATE = "The other comment of perfkit here is kept current."
+_Number = Annotated[int, msgspec.Meta(gt=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class Comment:
-    """What a pull request shall be told; ``name`` tells comments of perfkit apart, where there are to be several."""
+class Comment(msgspec.Struct, frozen=True):
+    """The comment that a pull request shall have; ``name`` tells comments of perfkit apart where there are several."""
 
-    number: int
+    number: _Number
     name: str
     text: str
 
     @property
     def marker(self) -> str:
-        """The hidden word by which it is found again."""
+        """The hidden comment by which it is found again."""
         return f"<!-- perfkit-comment {digest(self.name)} -->"
 
     @property
     def body(self) -> str:
         """As it is sent."""
         return f"{self.marker}\n{self.text.rstrip()}"
+
+
+class _Pull(msgspec.Struct, frozen=True):
+    number: _Number
+
+
+class _Issue(msgspec.Struct, frozen=True):
+    number: _Number
+    pull_request: dict[str, Any] | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """What triggered a workflow: the pull request that it is about, or an issue, which may be one."""
+
+    pull_request: _Pull | None = None
+    issue: _Issue | None = None
 
 
 def pull_request_of(environment: Mapping[str, str] | None = None) -> int:
@@ -49,49 +64,32 @@ def pull_request_of(environment: Mapping[str, str] | None = None) -> int:
     SettingsError
         It runs for none.
     """
-    known = os.environ if environment is None else environment
-    number = _in_event(known.get("GITHUB_EVENT_PATH", ""))
-    match = _REF.match(known.get("GITHUB_REF", ""))
-    if number is None and match is not None:
-        number = int(match[1])
-    if number is None:
-        where = f" (it is for {known['GITHUB_REF'][:100]!r})" if known.get("GITHUB_REF") else ""
-        raise SettingsError(f"GitHub: this is no job of a pull request{where}; say --pull-request NUMBER")
-    return number
-
-
-class _Pull(msgspec.Struct, frozen=True):
-    number: Annotated[int, msgspec.Meta(gt=0)]
-
-
-class _Issue(msgspec.Struct, frozen=True):
-    number: Annotated[int, msgspec.Meta(gt=0)]
-    pull_request: dict[str, Any] | None = None
-
-
-class _Event(msgspec.Struct, frozen=True):
-    """Of what triggered a workflow: the pull request that it is about, or an issue, which may be one."""
-
-    pull_request: _Pull | None = None
-    issue: _Issue | None = None
-
-
-def _in_event(path: str) -> int | None:
-    if not path:
-        return None
-    try:
-        event = decode(read_json(Path(path)), _Event, path)
-    except FileNotFoundError as error:
-        raise SettingsError(f"GITHUB_EVENT_PATH: {path}: cannot be read: {error.strerror}") from error
-    except ReadError as error:
-        raise SettingsError(f"GITHUB_EVENT_PATH: {error}") from error
-    if event.pull_request is not None:
-        return event.pull_request.number
-    return event.issue.number if event.issue is not None and event.issue.pull_request is not None else None
+    variables = os.environ if environment is None else environment
+    path, ref = variables.get("GITHUB_EVENT_PATH", ""), variables.get("GITHUB_REF", "")
+    if path:
+        try:
+            event = decode(read_json(Path(path)), _Event, path)
+        except FileNotFoundError as error:
+            raise SettingsError(f"GITHUB_EVENT_PATH: {path}: cannot be read: {error.strerror}") from error
+        except ReadError as error:
+            raise SettingsError(f"GITHUB_EVENT_PATH: {error}") from error
+        if event.pull_request is not None:
+            return event.pull_request.number
+        if event.issue is not None and event.issue.pull_request is not None:
+            return event.issue.number
+    if match := _REF.match(ref):
+        return int(match[1])
+    job = f" (it is for {ref[:100]!r})" if ref else ""
+    raise SettingsError(f"GitHub: this is no job of a pull request{job}; add --pull-request NUMBER")
 
 
 def post_comment(
-    comment: Comment, access: Access, folder: Path, *, patience: Patience | None = None, tell: Tell = lambda _: None
+    comment: Comment,
+    access: Access,
+    folder: Path,
+    *,
+    patience: Patience | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Send a comment, and before it those that earlier calls could not send.
 
@@ -99,104 +97,72 @@ def post_comment(
     ----------
     folder
         That of the setting ``delivery``, for what cannot be sent.
+    report
+        Called with a sentence for each comment that was sent.
 
     Raises
     ------
     DeliveryError
-        Something could not be sent; it is kept for the next call.
+        A comment could not be sent; it is kept for the next call.
     """
-    outbox = Outbox(folder, access, "comments")
-    own = _kept(outbox, comment, tell)
-    waiting, notes = outbox.waiting()
-    for note in notes:
-        tell(note)
-    client = Client(access, patience)
-    failed: list[DeliveryError] = []
+    outbox, client = Outbox(folder, access, "comments"), Client(access, patience)
+    newest = outbox.keep(f"{comment.number}\n{comment.name}", msgspec.to_builtins(comment), report)
+    errors: list[DeliveryError] = []
     unsent: list[Unsent] = []
-    for one in (*(one for one in waiting if one.file != own.file), own):
+    for message in outbox.queue(newest, report):
         try:
-            tell(_sent(_unpacked(one), client))
-            outbox.sent(one)
+            try:
+                waiting = decode(dict(message.content), Comment, f"{message.file}: content")
+            except ReadError as error:
+                raise DeliveryError(f"{error}; it is no comment that waits: remove it") from error
+            report(_sync(waiting, client))
+            outbox.remove(message)
         except DeliveryError as error:
-            failed.append(error)
-            unsent.append(one)
-    if failed:
-        texts = "; ".join(dict.fromkeys(map(str, failed)))
-        raise DeliveryError(f"{access.repository}: {texts}. {outbox.whereabouts(unsent)}")
+            errors.append(error)
+            unsent.append(message)
+    if errors:
+        raise outbox.error(errors, unsent)
 
 
-def planned_comment(comment: Comment, access: Access) -> Call:
+def planned_comment(comment: Comment, access: Access) -> Request:
     """The request for a pull request that has no comment of perfkit yet."""
-    return Call("POST", f"{access.path}/issues/{comment.number}/comments", {"body": comment.body}, comment.marker)
-
-
-def _kept(outbox: Outbox, comment: Comment, tell: Tell) -> Unsent:
-    content = {"number": comment.number, "name": comment.name, "text": comment.text}
-    try:
-        return outbox.keep(f"{comment.number}\n{comment.name}", content)
-    except OSError as error:
-        tell(f"{outbox.folder}: cannot be written ({error.strerror}): what cannot be sent now will not be sent later")
-        return Unsent(Path(), "", content)
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    number: Annotated[int, msgspec.Meta(gt=0)]
-    name: str
-    text: str
-
-
-def _unpacked(one: Unsent) -> Comment:
-    try:
-        kept = decode(dict(one.content), _Kept, f"{one.file}: content")
-    except ReadError as error:
-        raise DeliveryError(f"{error}; it is no comment that waits: remove it") from error
-    return Comment(kept.number, kept.name, kept.text)
-
-
-def _sent(comment: Comment, client: Client) -> str:
-    """What was done."""
-    where, call = f"pull request #{comment.number}", planned_comment(comment, client.access)
-    seen: list[_Posted] = []
-
-    def made() -> _Posted | None:
-        seen[:] = _own(comment, client)
-        return seen[0] if seen else None
-
-    posted, is_new = client.post(call.path, call.payload, made, _read(client))
-    kept, *twins = (_own(comment, client) or [posted]) if is_new else seen
-    done = "commented on" if is_new else "is up to date:"
-    if kept.body != comment.body:
-        client.patch(f"{client.access.path}/issues/comments/{kept.ident}", {"body": comment.body})
-        done = "updated the comment of"
-    for twin in twins:  # another call was at it at the same time
-        body = f"{comment.marker}\n{_TWIN}"
-        if twin.body != body:
-            client.patch(f"{client.access.path}/issues/comments/{twin.ident}", {"body": body})
-    return f"{done} {where}"
+    return Request("POST", f"{access.path}/issues/{comment.number}/comments", {"body": comment.body}, comment.marker)
 
 
 @dataclass(frozen=True, slots=True)
 class _Posted:
-    ident: int
+    id: int
     body: str
 
 
-def _own(comment: Comment, client: Client) -> Sequence[_Posted]:
-    """The comments with its marker, oldest first."""
-    read = _read(client)
-    found = [
-        read(plain)
-        for plain in client.pages(f"{client.access.path}/issues/{comment.number}/comments", {})
-        if comment.marker in str(plain.get("body")) and client.trusts(plain)
-    ]
-    return sorted(found, key=lambda one: one.ident)
+def _sync(comment: Comment, client: Client) -> str:
+    """Bring the pull request to this comment; says what was done."""
+    request, posted = planned_comment(comment, client.access), list[_Posted]()
 
-
-def _read(client: Client) -> Callable[[Any], _Posted]:
-    def reading(plain: Any) -> _Posted:
+    def read(item: Any) -> _Posted:
         try:
-            return _Posted(int(plain["id"]), str(plain.get("body") or "").replace("\r\n", "\n"))
+            return _Posted(int(item["id"]), str(item.get("body") or "").replace("\r\n", "\n"))
         except (KeyError, TypeError, ValueError) as error:
             raise client.malformed("something else than a comment") from error
 
-    return reading
+    def find() -> _Posted | None:
+        """The oldest comment with this marker; `posted` has all of them."""
+        comments = client.pages(request.path, {})
+        marked = [item for item in comments if comment.marker in str(item.get("body")) and client.trusts(item)]
+        posted[:] = sorted(map(read, marked), key=lambda found: found.id)
+        return posted[0] if posted else None
+
+    def change(old: _Posted, body: str) -> bool:
+        if old.body != body:
+            client.patch(f"{client.access.path}/issues/comments/{old.id}", {"body": body})
+        return old.body != body
+
+    new, is_new = client.post(request.path, request.payload, find, read)
+    if is_new:
+        find()  # another call may have been at it at the same time
+    kept, *duplicates = posted or [new]
+    changed = change(kept, comment.body)
+    for duplicate in duplicates:
+        change(duplicate, f"{comment.marker}\n{_DUPLICATE}")
+    done = "updated the comment of" if changed else "commented on" if is_new else "is up to date:"
+    return f"{done} pull request #{comment.number}"

@@ -16,7 +16,7 @@ from perfkit.model.codec import MOST_BYTES, dump_json, parse_json, read_json
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document
 from perfkit.notify.github_api import Access
-from perfkit.notify.issue_sync import Outbox
+from perfkit.notify.outbox import Outbox
 from perfkit.notify.sent_log import ToldFile
 from perfkit.report.report_set import read_overview
 from perfkit.runs.maintenance import verify_run

@@ -31,7 +31,7 @@ def post(server, tmp_path):
         lines = []
         patience = Patience(timeout_s=1, first_wait_s=0.0, pause_s=0.0, sleep=lambda _: None)
         comment = Comment(number, name, text)
-        post_comment(comment, Access.from_environment(), posting.outbox, patience=patience, tell=lines.append)
+        post_comment(comment, Access.from_environment(), posting.outbox, patience=patience, report=lines.append)
         return lines
 
     posting.outbox = tmp_path / "delivery"
@@ -127,7 +127,7 @@ def test_the_pull_request_is_that_of_the_job(tmp_path, event, ref, number):
     file.write_text(json.dumps(event))
     known = {"GITHUB_REF": ref, **({"GITHUB_EVENT_PATH": str(file)} if event is not None else {})}
     if number is None:
-        with pytest.raises(SettingsError, match=r"no job of a pull request.*say --pull-request NUMBER"):
+        with pytest.raises(SettingsError, match=r"no job of a pull request.*add --pull-request NUMBER"):
             pull_request_of(known)
     else:
         assert pull_request_of(known) == number

@@ -20,7 +20,7 @@ from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import DeliveryError, SettingsError
 from perfkit.notify.github_api import Patience
 from perfkit.notify.issue_plan import read_marker
-from perfkit.notify.issue_sync import follow_issues, planned_calls
+from perfkit.notify.issue_sync import planned_requests, sync_issues
 
 UNMOVED = dict.fromkeys(["GITHUB_SERVER_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 
@@ -43,7 +43,7 @@ def follow(server, tmp_path):
         known = replace(Settings(), delivery=tmp_path / "delivery", issues=IssueSettings(**changes))
         done = []
         for result in results:
-            done += follow_issues(result, known, patience=following.patience).done
+            done += sync_issues(result, known, patience=following.patience).done
         return done
 
     following.waits = []
@@ -121,7 +121,7 @@ def test_a_spread_is_told_once(server, follow):
 def test_it_is_closed_when_it_is_over_and_reopened_when_it_comes_back(server, follow):
     over, again = alert(40, holds=False), alert(70)
     done = follow(*[trend(alert(40))] * 2, *[trend(over)] * 2, *[trend(over, again)] * 2)
-    assert [line.split(":")[0] for line in done] == ["opened", "closed, over", "reopened"]
+    assert [line.split(":")[0] for line in done] == ["opened", "closed, resolved", "reopened"]
     (issue,) = server.issues.values()
     assert (issue["state"], issue["state_reason"]) == ("open", "reopened")
     assert [text.split("*")[2] for text in server.said(1)] == ["Over.", "It is back."]
@@ -158,7 +158,10 @@ def test_one_that_a_person_closed_stays_closed_until_it_comes_back(server, follo
     more = alert(40, services=("checkout", "cart"), size=50.0)
     assert follow(trend(alert(40)), trend(more), trend(alert(41))) == []
     assert len(server.writes) == 1
-    assert [line.split(":")[0] for line in follow(trend(over), trend(over, alert(70)))] == ["noted as over", "reopened"]
+    assert [line.split(":")[0] for line in follow(trend(over), trend(over, alert(70)))] == [
+        "noted as resolved",
+        "reopened",
+    ]
     server.issues[1]["state"] = "closed"
     assert follow(trend(over, alert(70))) == []
     done = follow(trend(over, alert(70, holds=False), alert(99)))  # another occurrence, and nobody saw it over
@@ -168,7 +171,7 @@ def test_one_that_a_person_closed_stays_closed_until_it_comes_back(server, follo
 def test_what_holds_again_without_another_alarm_is_reopened(server, follow):
     """Long after it was first heard it is no news any more."""
     done = follow(trend(alert(40)), trend(alert(40, holds=False)), trend(alert(40, fails=False)))
-    assert [line.split(":")[0] for line in done] == ["opened", "closed, over", "reopened"]
+    assert [line.split(":")[0] for line in done] == ["opened", "closed, resolved", "reopened"]
 
 
 def test_one_that_a_person_reopened_stays_open(server, follow):
@@ -290,7 +293,7 @@ def test_a_comparison_without_history_is_one_issue_for_its_baseline(server, foll
     assert server.issues[1]["state"] == "open"
     server.issues[1]["state"] = "closed"  # by a person
     assert follow(bad[2]) == []
-    assert [line.split(":")[0] for line in follow(good, bad[2])] == ["noted as over", "reopened"]
+    assert [line.split(":")[0] for line in follow(good, bad[2])] == ["noted as resolved", "reopened"]
     assert len(server.issues) == 1
 
 
@@ -446,7 +449,7 @@ def test_the_settings_are_checked_before_anything_is_sent(server, follow, change
 def test_a_plan_needs_no_server(monkeypatch):
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
     monkeypatch.delenv("GITHUB_API_URL", raising=False)
-    calls = planned_calls(trend(alert(40)), Settings(), repository="octo/shop")
+    calls = planned_requests(trend(alert(40)), Settings(), repository="octo/shop")
     assert [(one["method"], one["path"]) for one in calls] == [("POST", "/repos/octo/shop/issues")]
 
 
@@ -495,7 +498,7 @@ def test_a_real_history_that_steps_recovers_and_steps_again_is_one_issue(server,
         done += follow(result_of(json.loads(json.dumps(document)), "reports/trend/result.json"))
     assert [line.split(":")[0] for line in done if not line.startswith("updated")] == [
         "opened",
-        "closed, over",
+        "closed, resolved",
         "reopened",
     ]
     assert len(server.issues) == 1
@@ -508,7 +511,7 @@ def test_calls_at_the_same_time_leave_one_issue_open(server, tmp_path):
     def call(number):
         known = replace(Settings(), delivery=tmp_path / str(number), issues=IssueSettings())
         together.wait(10)
-        opened.extend(follow_issues(trend(alert(40)), known, patience=Patience(pause_s=0.0, first_wait_s=0.0)).done)
+        opened.extend(sync_issues(trend(alert(40)), known, patience=Patience(pause_s=0.0, first_wait_s=0.0)).done)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -442,7 +442,7 @@ notes = []
 try:
     access = Access("octo/shop", "http://127.0.0.1:9", "t")
     patience = Patience(timeout_s=1, tries=1)
-    post_comment(Comment(7, "x", "hello"), access, Path(sys.argv[1]), patience=patience, tell=notes.append)
+    post_comment(Comment(7, "x", "hello"), access, Path(sys.argv[1]), patience=patience, report=notes.append)
 except DeliveryError as error:
     sys.stderr.write("\\n".join([*notes, str(error)]))
 """
