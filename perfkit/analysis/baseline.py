@@ -11,7 +11,8 @@ from scipy.special import stdtrit
 
 from perfkit.analysis.noise_profile import knowledge
 from perfkit.config.policy import Policy
-from perfkit.model.records import Metric, Run, ServiceStats, run_summary
+from perfkit.model.codec import encode
+from perfkit.model.records import Metric, Run, RunSummary, ServiceStats
 from perfkit.stats.effect import Failures, wilson
 from perfkit.stats.noise import overdispersion, run_to_run
 
@@ -54,7 +55,7 @@ class Levels:
         """The JSON document ``perfkit.baseline/1``."""
         return {
             "schema": "perfkit.baseline/1",
-            "runs": [run_summary(run) for run in self.runs],
+            "runs": encode([RunSummary.of(run) for run in self.runs]),
             "levels": [asdict(level) for level in self.levels],
             "warnings": list(self.warnings),
         }

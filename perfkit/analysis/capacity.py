@@ -26,8 +26,9 @@ from scipy.special import stdtrit
 from perfkit.analysis.comparability import missing_services
 from perfkit.analysis.coverage import service_coverage
 from perfkit.config.policy import EVIDENCE_TOLERANCE, Limit, Objective, Policy, describe_slo, parse_slo
+from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError
-from perfkit.model.records import Check, Gap, Metric, Run, Severity, Verdict, run_summary
+from perfkit.model.records import Check, Gap, Metric, Run, RunSummary, Severity, Verdict
 from perfkit.runs.requests import RequestColumns, request_columns
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import (
@@ -327,8 +328,8 @@ class Capacity:
             "slo": self.slo,
             "alpha": self.alpha,
             "confidence": self.confidence,
-            "runs": [run_summary(run) for run in self.runs],
-            "candidate": [run_summary(run) for run in self.candidate],
+            "runs": encode([RunSummary.of(run) for run in self.runs]),
+            "candidate": encode([RunSummary.of(run) for run in self.candidate]),
             "warnings": list(self.warnings),
             "curves": [asdict(curve) for curve in self.curves],
             "differences": [difference.to_dict() for difference in self.differences],

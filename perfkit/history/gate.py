@@ -52,6 +52,7 @@ from perfkit.history.run_selector import HistoryContext, Selected, Selector, bef
 from perfkit.history.service_mix import in_one_mix, missing_service_advice, missing_services
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.history.trend import alert_excerpts
+from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.omissions import leave_out
 from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict
@@ -95,7 +96,7 @@ class SlowDrift:
             "verdict": self.comparison.verdict.value,
             "sentence": self.sentence,
             "current_runs": [run.id for run in self.comparison.candidate.runs],
-            "findings": [finding.to_dict() for finding in self.comparison.findings],
+            "findings": encode(self.comparison.findings),
         }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.loadgen.container import Container
+from perfkit.model.codec import encode
 from perfkit.model.load_profile import LoadProfile
 
 KEPT = ("loglevel", "otel", "html_file", "json_file", "config_users")  # by the names of Locust's options
@@ -188,7 +189,7 @@ class LocustCommand:
             own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
             own["PERFKIT_ARGUMENTS"] = json.dumps(self.arguments)
         if self.profile is not None:
-            own["PERFKIT_LOAD_PROFILE"] = json.dumps(self.profile.to_dict())
+            own["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(self.profile))
         if self.host is not None:
             own["LOCUST_HOST"] = self.host
         return {**without_locust_settings(self.environment), **own}

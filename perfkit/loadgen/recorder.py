@@ -55,9 +55,10 @@ from perfkit.loadgen.locust_command import IGNORED, on_parser
 from perfkit.loadgen.meter import Meter
 from perfkit.loadgen.recording import RequestBuffer, usable_time
 from perfkit.loadgen.script_counter import ScriptCounter, note_failure, write
+from perfkit.model.codec import decode, encode
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.redaction import conceal_environment, redact
-from perfkit.model.script_errors import ScriptErrors, from_plain, merged, to_plain
+from perfkit.model.script_errors import ScriptErrors, merged
 from perfkit.runs.run_folder import RECORDING_SCHEMA
 
 
@@ -167,7 +168,7 @@ class MasterSink:
     def _send(self, row: bytes, *, is_last: bool) -> None:
         batches, self._batches = self._batches, []
         message = {"index": self._runner.worker_index, "batches": batches, "row": row, "is_last": is_last}
-        message["script"] = to_plain(self._script.snapshot())
+        message["script"] = encode(self._script.snapshot())
         if (known := self._arrivals) is not None:
             message |= {"late": known.late, "in_flight": known.in_flight + known.waiting, "is_over": known.is_over}
         self._runner.send_message(MESSAGE, message)
@@ -234,7 +235,8 @@ class ResultCollector:
 
     def script_errors(self) -> list[ScriptErrors]:
         """What went wrong so far in the load script, of each worker."""
-        return [from_plain(one["script"]) for one in self._latest.values() if "script" in one]
+        counted = [message["script"] for message in self._latest.values() if "script" in message]
+        return [decode(plain, ScriptErrors, "script errors of a worker") for plain in counted]
 
     def skipped(self) -> int:
         """Requests without a usable response time so far, over all workers."""
@@ -635,7 +637,7 @@ def _follow_profile(environment: Any) -> Any:
     """Have Locust follow the profile, if there is one and no shape of the user; returns the arrivals of an open one."""
     if environment.shape_class is not None or not (text := os.environ.get("PERFKIT_LOAD_PROFILE")):
         return None
-    profile = LoadProfile.from_dict(json.loads(text))
+    profile = decode(json.loads(text), LoadProfile, "load profile")
     if not profile.is_open:
         from perfkit.loadgen.open_model import ProfileShape
 

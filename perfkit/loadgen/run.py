@@ -36,7 +36,7 @@ from perfkit.loadgen.locust_command import Distribution, LocustCommand, locustfi
 from perfkit.loadgen.locust_process import LocustOutcome, Progress, check_locust, check_locustfile, run_locust
 from perfkit.loadgen.recording import finish_recording
 from perfkit.loadgen.redacted_output import RedactedOutput
-from perfkit.model.codec import dump_json
+from perfkit.model.codec import dump_json, encode
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
 from perfkit.model.files import write_whole
 from perfkit.model.load_profile import LoadProfile
@@ -101,7 +101,7 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
     check_locustfile(scenario.locustfile)
     environment = without_locust_settings({**os.environ, **scenario.environment})
     if scenario.profile.is_open:
-        environment["PERFKIT_LOAD_PROFILE"] = json.dumps(scenario.profile.to_dict())
+        environment["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(scenario.profile))
     command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
     given = ["--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port), *scenario.arguments]
     out, err = RedactedOutput(1), RedactedOutput(2)  # the terminal, or a file that the caller has opened
@@ -408,7 +408,7 @@ class Execution:
             "load": self.run.profile.describe() if self.run else None,
             "requests": sum(item.count or 0 for item in stats),
             "failures": sum(item.failures or 0 for item in stats),
-            "problems": [check.to_dict() for check in self.run.validity.problems] if self.run else [],
+            "problems": encode(self.run.validity.problems) if self.run else [],
             "error": str(self.error) if self.error else None,
         }
 

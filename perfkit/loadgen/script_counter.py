@@ -21,8 +21,9 @@ import gevent
 import locust
 from locust import TaskSet, User, events
 
+from perfkit.model.codec import encode
 from perfkit.model.redaction import redact
-from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException, short_text, to_plain
+from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException, short_text
 
 LOCUST = str(Path(locust.__file__).parent) + os.sep
 PERFKIT = str(Path(__file__).resolve().parents[1]) + os.sep
@@ -115,7 +116,7 @@ def note_failure() -> None:
 def write(errors: ScriptErrors, path: Path) -> None:
     """Write whole or not at all: a process may be killed at any time; ``OSError`` when that cannot be done."""
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(json.dumps(to_plain(errors)), encoding="utf-8")
+    unfinished.write_text(json.dumps(encode(errors)), encoding="utf-8")
     unfinished.replace(path)
 
 

@@ -6,8 +6,7 @@ nothing.  Logarithms are natural.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from perfkit.model.codec import Count, Share, Size
 
@@ -111,10 +110,3 @@ class Arithmetic:
         for side in ("baseline", "candidate"):
             values = tuple(None if value is None else float(value) for value in getattr(self, side))
             object.__setattr__(self, side, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        plain = asdict(self)
-        for table in (plain, plain["levels"] or {}, plain["rates"] or {}):
-            table.update({name: list(value) for name, value in table.items() if isinstance(value, tuple)})
-        return plain

@@ -6,12 +6,15 @@ sense (``ValueError`` in ``__post_init__``) are theirs.  What is wrong is one er
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from stat import S_ISREG
 from typing import Annotated, Any, TypeVar
@@ -47,6 +50,51 @@ def parse_time(text: str) -> datetime:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
+
+
+@cache
+def _json_fields(kind: type) -> tuple[tuple[str, object], ...]:
+    """Names of the fields of a record in their order, each with the value at which it is left out."""
+    if issubclass(kind, msgspec.Struct):
+        names = kind.__struct_fields__
+        optional = names if kind.__struct_config__.omit_defaults else ()
+        defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
+    elif dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        optional = getattr(kind, "OMITTED_DEFAULTS", ())
+        defaults = {
+            field.name: field.default_factory() if callable(field.default_factory) else field.default
+            for field in dataclasses.fields(kind)
+        }
+    else:
+        raise TypeError(f"{kind.__name__} has no JSON form")
+    return tuple((name, defaults[name] if name in optional else ...) for name in names)
+
+
+def encode(value: Any) -> Any:
+    """The plain JSON values of a record, or of anything made of records; `decode` is the way back.
+
+    A record (a dataclass or `msgspec.Struct`) becomes an object with its fields in their order, all of them but those
+    that have their default and are named in its ``OMITTED_DEFAULTS`` (of a `msgspec.Struct`: under ``omit_defaults``).
+    A record whose JSON has another form says so by a property ``json_form``.  Times become ISO 8601, an enumeration its
+    value, and a number that is infinite or none ``null``, for JSON has no word for it.
+    """
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): encode(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    if (form := getattr(value, "json_form", None)) is not None:
+        return encode(form)
+    items = ((name, getattr(value, name), default) for name, default in _json_fields(value.__class__))
+    return {name: encode(item) for name, item, default in items if default is ... or item != default}
 
 
 def dump_json(document: Any) -> str:

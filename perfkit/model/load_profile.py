@@ -7,11 +7,10 @@ an arrival rate (the open model) tasks begin when they are due, whether or not e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from perfkit.model.codec import Count, Size, decode
+from perfkit.model.codec import Count, Size
 
 KINDS = ("steady", "ramp", "stages", "spike", "soak")
 
@@ -61,6 +60,8 @@ class LoadProfile:
     stages
         The stretches that are summed up by themselves, in order; empty when the load is one level after its rise.
     """
+
+    OMITTED_DEFAULTS: ClassVar = ("rate", "arrivals", "max_in_flight", "stages")  # of the JSON
 
     kind: str = "unknown"
     users: Count | None = None
@@ -122,18 +123,3 @@ class LoadProfile:
         if self.kind == "spike":
             return f"spike from {self.stages[0].describe(self.unit)} to {people}{model}"
         return (f"{self.kind} {people}" if self.kind in KINDS else people) + model
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; of the open model and of stages nothing is said where there are none."""
-        plain: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)[:4]}
-        plain |= {part.name: value for part in fields(self)[4:7] if (value := getattr(self, part.name)) is not None}
-        if self.stages:
-            plain["stages"] = [
-                {part.name: getattr(stage, part.name) for part in fields(Stage)} for stage in self.stages
-            ]
-        return plain
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> LoadProfile:
-        """Back from `to_dict`; ``ReadError`` for anything else."""
-        return decode(plain, cls, "load profile")

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from perfkit.model.arithmetic import Arithmetic
-from perfkit.model.codec import Count, Share, Size
+from perfkit.model.codec import Count, Share, Size, Time, encode, utc
 from perfkit.model.errors import did_you_mean
 from perfkit.model.load_profile import LoadProfile, Stage
 from perfkit.model.redaction import public_url, redact, redact_names
@@ -22,6 +24,7 @@ from perfkit.model.redaction import public_url, redact, redact_names
 if TYPE_CHECKING:
     import pandas as pd
 
+COMPARISON_SCHEMA = "perfkit.comparison/1"
 RULES = ("evidence", "threshold")  # of a policy: what a verdict rests on
 
 
@@ -144,15 +147,6 @@ class Check:
     severity: Severity
     advice: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "value": self.value,
-            "limit": self.limit,
-            "severity": self.severity.value,
-            "advice": self.advice,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Validity:
@@ -195,6 +189,8 @@ class ServiceStats:
     warnings
         What a reader must know before trusting these numbers.
     """
+
+    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors")  # of the JSON
 
     count: Count | None
     failures: Count | None
@@ -369,15 +365,10 @@ class Finding:
     scope: Scope = Scope.SERVICE
     arithmetic: Arithmetic | None = field(default=None, repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what is infinite or unknown is ``null``.  ``service`` is the `label`, with its stage."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain["service"] = self.label
-        plain["verdict"] = self.verdict.value
-        plain["scope"] = self.scope.value
-        plain["warnings"] = list(self.warnings)
-        plain["arithmetic"] = self.arithmetic.to_dict() if self.arithmetic is not None else None
-        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
+    @property
+    def json_form(self) -> dict[str, Any]:
+        """The fields, but ``service`` is the `label`, as in results that knew no field for the stage."""
+        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "service": self.label}
 
     @property
     def label(self) -> str:
@@ -397,33 +388,69 @@ def staged_label(service: str, stage: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The runs of one side of a comparison, as the report names them."""
+    """The runs of one side of a comparison; its JSON holds their summaries."""
 
     runs: tuple[Run, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"runs": [run_summary(run) for run in self.runs]}
+    @property
+    def json_form(self) -> dict[str, Any]:
+        """What a result file keeps of the side."""
+        return {"runs": [RunSummary.of(run) for run in self.runs]}
 
 
-def run_summary(run: Run) -> dict[str, Any]:
-    """What a report says of a run: identity, load, fitness; no secrets, no requests."""
-    return {
-        "id": run.id,
-        "scenario": run.scenario,
-        "started_at": run.started_at.isoformat() if run.started_at else None,
-        "duration_s": run.duration_s,
-        "profile": run.profile.describe(),
-        "load": run.profile.to_dict(),
-        "requests": run.request_count,
-        "tool": run.tool,
-        "target": run.target,
-        "labels": dict(run.labels),
-        "git": dict(run.git),
-        "environment": dict(run.environment),
-        "valid": run.validity.ok,
-        "checks": [check.to_dict() for check in run.validity.problems],
-        "source": run.source,
-    }
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in a result file: identity, load, fitness and number of requests; no metrics.
+
+    ``checks`` are those that did not pass, ``profile`` is ``load`` in words.
+    """
+
+    id: str
+    scenario: str
+    started_at: Time | None
+    duration_s: Size | None
+    profile: str = ""
+    load: LoadProfile = LoadProfile()
+    requests: Count | None = None
+    tool: str
+    target: str | None
+    labels: Mapping[str, str]
+    git: Mapping[str, str]
+    environment: Mapping[str, str]
+    valid: bool = True
+    checks: tuple[Check, ...]
+    source: str | None
+
+    def __post_init__(self) -> None:
+        if self.started_at is not None:
+            msgspec.structs.force_setattr(self, "started_at", utc(self.started_at))
+
+    @classmethod
+    def of(cls, run: Run) -> RunSummary:
+        """The summary of a run."""
+        return cls(
+            profile=run.profile.describe(),
+            load=run.profile,
+            requests=run.request_count,
+            valid=run.validity.ok,
+            checks=run.validity.problems,
+            **{name: getattr(run, name) for name in _SUMMARISED},
+        )
+
+    def run(self) -> Run:
+        """A run without services, which the summary does not hold."""
+        return Run(
+            profile=self.load,
+            validity=Validity(self.checks),
+            services={},
+            summary_requests=self.requests,
+            **{name: getattr(self, name) for name in _SUMMARISED},
+        )
+
+
+_SUMMARISED = (
+    *("id", "scenario", "started_at", "duration_s", "tool", "target"),
+    *("labels", "git", "environment", "source"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +470,8 @@ class HistoryNote:
         """What its next step names: services that are gone, another machine."""
         return tuple(map(str, self.document.get("advice") or ()))
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def json_form(self) -> dict[str, Any]:
         """The document, with the sentences."""
         return {**self.document, "news": list(self.news), "lines": list(self.lines)}
 
@@ -460,17 +488,15 @@ class Gap:
     advice: str = ""
     services: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"text": self.text, "advice": self.advice, "services": list(self.services)}
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Candidate against baseline: one verdict, its findings, and what to know about them.
 
     While there are ``gaps`` it is not green: they say what is missing or in doubt.
     """
+
+    OMITTED_DEFAULTS: ClassVar = ("history",)  # of the JSON
 
     verdict: Verdict
     comparable: bool
@@ -479,29 +505,15 @@ class Comparison:
     confidence: float
     baseline: Side
     candidate: Side
-    findings: tuple[Finding, ...]
-    warnings: tuple[str, ...]
-    checks: tuple[Check, ...] = ()
-    history: HistoryNote | None = None
     gaps: tuple[Gap, ...] = ()
+    warnings: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    history: HistoryNote | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.comparison/1``."""
-        return {
-            "schema": "perfkit.comparison/1",
-            "verdict": self.verdict.value,
-            "comparable": self.comparable,
-            "rule": self.rule,
-            "alpha": self.alpha,
-            "confidence": self.confidence,
-            "baseline": self.baseline.to_dict(),
-            "candidate": self.candidate.to_dict(),
-            "gaps": [gap.to_dict() for gap in self.gaps],
-            "warnings": list(self.warnings),
-            "checks": [check.to_dict() for check in self.checks],
-            "findings": [finding.to_dict() for finding in self.findings],
-            **({"history": self.history.to_dict()} if self.history is not None else {}),
-        }
+        return {"schema": COMPARISON_SCHEMA, **encode(self)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per finding, in the order of ``findings``."""

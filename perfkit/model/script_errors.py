@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 LONGEST_MS = 24 * 3600 * 1000.0  # no load test waits longer for an answer; what is beyond is another unit, or a mistake
 LONGEST_TEXT = 120  # characters of a message that are kept
@@ -98,19 +97,4 @@ def merged(parts: Iterable[ScriptErrors]) -> ScriptErrors:
         users,
         tuple(sorted(exceptions.values(), key=lambda one: -one.count)),
         tuple(SkippedRequests(*key, count) for key, count in skipped.most_common()),
-    )
-
-
-def to_plain(errors: ScriptErrors) -> dict[str, Any]:
-    """As it travels from a worker to its master, and into a file."""
-    return asdict(errors)
-
-
-def from_plain(plain: Mapping[str, Any]) -> ScriptErrors:
-    """Back from `to_plain`."""
-    return ScriptErrors(
-        plain["tasks"],
-        plain["users"],
-        tuple(TaskException(**one) for one in plain["exceptions"]),
-        tuple(SkippedRequests(**one) for one in plain["skipped"]),
     )

@@ -10,13 +10,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from perfkit.model.codec import Count, Share, Size, Time, decode, parse_json, utc
+from perfkit.model.codec import Count, Share, Size, Time, decode, encode, parse_json, utc
 from perfkit.model.consistency import comparison_contradiction, run_contradiction
 from perfkit.model.errors import ReadError
 from perfkit.model.load_profile import LoadProfile
@@ -30,6 +30,7 @@ from perfkit.model.records import (
     HistoryNote,
     Metric,
     Run,
+    RunSummary,
     Scope,
     ServiceStats,
     Severity,
@@ -43,52 +44,6 @@ from perfkit.model.records import (
 SCHEMA = "perfkit.run/1"
 SEAL = "seal"
 CHANGED = "seal"  # name of the check of a run whose document is not what was stored
-_TEXTS = ("labels", "environment", "git", "versions")
-
-
-def run_to_document(run: Run) -> dict[str, Any]:
-    """Everything of a run but its requests; keys in a fixed order, so that files diff well."""
-    return {
-        "schema": SCHEMA,
-        "id": run.id,
-        "scenario": run.scenario,
-        "started_at": run.started_at.isoformat() if run.started_at else None,
-        "duration_s": run.duration_s,
-        "profile": run.profile.to_dict(),
-        "target": run.target,
-        "tool": run.tool,
-        **{name: dict(getattr(run, name)) for name in _TEXTS},
-        "locustfile_hash": run.locustfile_hash,
-        "content_hash": run.content_hash,
-        "validity": {"ok": run.validity.ok, "checks": [check.to_dict() for check in run.validity.checks]},
-        "services": {name: _stats_to_document(stats) for name, stats in run.services.items()},
-        **({"stages": [_stage_to_document(stage) for stage in run.stages]} if run.stages else {}),
-    }
-
-
-def _stage_to_document(of: StageStats) -> dict[str, Any]:
-    return {
-        "name": of.name,
-        "stage": asdict(of.stage),
-        "begin_s": of.begin_s,
-        "end_s": of.end_s,
-        "services": {name: _stats_to_document(stats) for name, stats in of.services.items()},
-    }
-
-
-def _stats_to_document(stats: ServiceStats) -> dict[str, Any]:
-    values = {metric.value: stats.value(metric) for metric in Metric}
-    return {
-        "count": stats.count,
-        "failures": stats.failures,
-        **{name: value for name, value in values.items() if value is not None},
-        "standard_errors": {str(name): error for name, error in stats.standard_errors.items()},
-        "resolutions": {str(name): step for name, step in stats.resolutions.items()},
-        "assumed": list(stats.assumed),
-        "response_bytes": stats.response_bytes,
-        "warnings": list(stats.warnings),
-        **({"errors": dict(stats.errors)} if stats.errors else {}),
-    }
 
 
 class _Validity(msgspec.Struct, frozen=True):
@@ -108,8 +63,8 @@ class Seal(msgspec.Struct, frozen=True):
     requests_bytes: Count | None = None
 
 
-class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``."""
+class RunDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``run.json``: everything of a run but its requests; keys in a fixed order, so that files diff well."""
 
     id: str
     scenario: str
@@ -118,20 +73,31 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     profile: LoadProfile
     target: str | None
     tool: str
-    labels: dict[str, str]
-    environment: dict[str, str]
-    git: dict[str, str]
-    versions: dict[str, str]
+    labels: Mapping[str, str]
+    environment: Mapping[str, str]
+    git: Mapping[str, str]
+    versions: Mapping[str, str]
     locustfile_hash: str | None
     content_hash: str | None
     validity: _Validity
-    services: dict[str, ServiceStats]
+    services: Mapping[str, ServiceStats]
     stages: tuple[StageStats, ...] = ()
     seal: Seal | None = None
 
     def __post_init__(self) -> None:
         if self.started_at is not None:
-            utc(self.started_at)
+            msgspec.structs.force_setattr(self, "started_at", utc(self.started_at))
+
+    @classmethod
+    def of(cls, run: Run) -> RunDocument:
+        """The document of a run, which no store has sealed yet."""
+        validity = _Validity(run.validity.ok, run.validity.checks)
+        return cls(validity=validity, **{name: getattr(run, name) for name in _AS_IN_RUN})
+
+    def run(self, source: str) -> Run:
+        """The run, which was read from ``source``."""
+        validity = Validity(self.validity.checks)
+        return Run(validity=validity, source=source, **{name: getattr(self, name) for name in _AS_IN_RUN})
 
     @property
     def contradiction(self) -> str | None:
@@ -142,6 +108,14 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
             return text if text.startswith("duration_s") else f"services: {text}"
         stages = ((stage.name, run_contradiction(stage.services)) for stage in self.stages)
         return next((f"stages: {name}: {text}" for name, text in stages if text is not None), None)
+
+
+_AS_IN_RUN = tuple(name for name in RunDocument.__struct_fields__ if name not in ("validity", "seal"))
+
+
+def run_to_document(run: Run) -> dict[str, Any]:
+    """The plain values of `RunDocument`, with the schema."""
+    return {"schema": SCHEMA, **encode(RunDocument.of(run))}
 
 
 def document_hash(document: Mapping[str, Any]) -> str:
@@ -173,7 +147,7 @@ def read_stored(content: bytes, place: str) -> Stored:
     """
     document = parse_json(content, place)
     known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
-    run, seal = _run_of(known, place), known.seal
+    run, seal = known.run(place), known.seal
     changed = seal is not None and seal.document != document_hash(document)
     if not changed and (text := known.contradiction) is not None:
         raise ReadError(f"{place}: {text}")
@@ -202,70 +176,11 @@ def run_from_document(document: Any, place: str) -> Run:
     known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
     if (text := known.contradiction) is not None:
         raise ReadError(f"{place}: {text}")
-    return _run_of(known, place)
-
-
-def _run_of(known: RunDocument, place: str) -> Run:
-    return Run(
-        id=known.id,
-        scenario=known.scenario,
-        started_at=utc(known.started_at) if known.started_at is not None else None,
-        duration_s=known.duration_s,
-        profile=known.profile,
-        validity=Validity(known.validity.checks),
-        services=known.services,
-        tool=known.tool,
-        target=known.target,
-        labels=known.labels,
-        environment=known.environment,
-        git=known.git,
-        versions=known.versions,
-        locustfile_hash=known.locustfile_hash,
-        content_hash=known.content_hash,
-        stages=known.stages,
-        source=place,
-    )
-
-
-class _RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as `run_summary` tells it."""
-
-    id: str
-    scenario: str
-    started_at: Time | None
-    duration_s: Size | None
-    tool: str
-    target: str | None
-    labels: dict[str, str]
-    environment: dict[str, str]
-    git: dict[str, str]
-    checks: tuple[Check, ...]
-    source: str | None
-    load: LoadProfile = LoadProfile()
-    requests: Count | None = None
-
-    def run(self) -> Run:
-        """Without services, which the summary does not hold."""
-        return Run(
-            id=self.id,
-            scenario=self.scenario,
-            started_at=utc(self.started_at) if self.started_at is not None else None,
-            duration_s=self.duration_s,
-            profile=self.load,
-            validity=Validity(self.checks),
-            services={},
-            tool=self.tool,
-            target=self.target,
-            labels=self.labels,
-            environment=self.environment,
-            git=self.git,
-            source=self.source,
-            summary_requests=self.requests,
-        )
+    return known.run(place)
 
 
 class _Side(msgspec.Struct, frozen=True):
-    runs: tuple[_RunSummary, ...]
+    runs: tuple[RunSummary, ...]
 
 
 class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,27 +218,22 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
     ``ReadError`` names the place and the field that is wrong.
     """
     known = decode(document, _Comparison, place)
-    comparison = Comparison(
-        verdict=known.verdict,
-        comparable=known.comparable,
-        rule=known.rule,
-        alpha=known.alpha,
-        confidence=known.confidence,
-        baseline=Side(tuple(item.run() for item in known.baseline.runs)),
-        candidate=Side(tuple(item.run() for item in known.candidate.runs)),
-        findings=tuple(map(_restored, known.findings, document["findings"])),
-        warnings=known.warnings,
-        checks=known.checks,
-        history=_history(known.history, place) if known.history is not None else None,
-        gaps=known.gaps,
-    )
+    parts = msgspec.structs.asdict(known)
+    for side in ("baseline", "candidate"):
+        parts[side] = Side(tuple(summary.run() for summary in parts[side].runs))
+    parts["findings"] = tuple(map(_restored, known.findings, document["findings"]))
+    if known.history is not None:
+        sentences = decode(known.history, _Sentences, f"{place}: history")
+        rest = {key: value for key, value in known.history.items() if key not in ("news", "lines")}
+        parts["history"] = HistoryNote(sentences.news, sentences.lines, rest)
+    comparison = Comparison(**parts)
     if (text := comparison_contradiction(comparison)) is not None:
         raise ReadError(f"{place}: {text}; make the result again")
     return comparison
 
 
 def _restored(finding: Finding, plain: Mapping[str, Any]) -> Finding:
-    """A finding as it was before `Finding.to_dict`: its service without the stage, and infinite changes from zero.
+    """A finding as it was before `Finding.json_form`: its service without the stage, and infinite changes from zero.
 
     Files of versions that did not write the scope name the whole run by its service.
     """
@@ -339,12 +249,6 @@ def _restored(finding: Finding, plain: Mapping[str, Any]) -> Finding:
 class _Sentences(msgspec.Struct, frozen=True):
     news: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
-
-
-def _history(plain: Mapping[str, Any], place: str) -> HistoryNote:
-    own = {key: value for key, value in plain.items() if key not in ("news", "lines")}
-    told = decode(plain, _Sentences, f"{place}: history")
-    return HistoryNote(told.news, told.lines, own)
 
 
 def make_run_id(started_at: datetime | None, scenario: str, content_hash: str) -> str:

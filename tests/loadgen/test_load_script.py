@@ -19,16 +19,15 @@ from perfkit.cli import main
 from perfkit.config.settings import Scenario, load_settings
 from perfkit.loadgen.locust_command import Distribution
 from perfkit.loadgen.run import Execution, run_scenario, run_scenarios
+from perfkit.model.codec import decode, encode
 from perfkit.model.errors import LoadError, SettingsError
 from perfkit.model.records import Run
 from perfkit.model.script_errors import (
     ScriptErrors,
     SkippedRequests,
     TaskException,
-    from_plain,
     merged,
     short_text,
-    to_plain,
 )
 from perfkit.runs.store import RunStore
 
@@ -327,7 +326,7 @@ def test_what_workers_counted_is_one_sum():
         (TaskException("task", "ValueError", "x", 9), TaskException("task", "KeyError", "second", 4)),
         (SkippedRequests("m", "negative", 5), SkippedRequests("n", "infinite", 1)),
     )
-    assert merged([one, from_plain(json.loads(json.dumps(to_plain(two))))]) == ScriptErrors(
+    assert merged([one, decode(json.loads(json.dumps(encode(two))), ScriptErrors, "here")]) == ScriptErrors(
         30,
         5,
         (TaskException("task", "ValueError", "x", 9), TaskException("task", "KeyError", "first", 7, 1)),

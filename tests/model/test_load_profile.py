@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from perfkit.config.load_spec import load_options, parse_rate, parse_stages, plan_profile
 from perfkit.config.settings import Scenario, load_words, override
+from perfkit.model.codec import decode, encode
 from perfkit.model.errors import SettingsError
 from perfkit.model.load_profile import LoadProfile, Stage
 
@@ -39,7 +40,7 @@ def test_a_profile_has_a_course_and_a_phrase(kind, words, described, seconds, ex
     profile = plan_profile(kind, **words)
     assert levels(profile, *seconds) == pytest.approx(expected)
     assert described is None or profile.describe() == described
-    assert LoadProfile.from_dict(profile.to_dict()) == profile
+    assert decode(encode(profile), LoadProfile, "here") == profile
 
 
 def test_a_spike_tells_its_three_stages():

@@ -8,6 +8,7 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import LoadProfile, Metric, Run, ServiceStats, Validity, compare
+from perfkit.model.codec import encode
 from perfkit.model.records import Check, Severity
 
 CHECKS = (
@@ -89,5 +90,5 @@ def test_a_comparison_becomes_strict_json_and_a_frame():
     assert len(frame) == len(comparison.findings) == len(document["findings"])
     errors = next(f for f in comparison.findings if f.metric == "error_rate_pct")
     assert errors.change_pct == math.inf
-    assert errors.to_dict()["change_pct"] is None
+    assert encode(errors)["change_pct"] is None
     assert errors.change == errors.change_abs
