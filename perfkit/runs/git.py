@@ -1,4 +1,4 @@
-"""Git, asked by its command line: the only module that starts it.
+"""Git, by its command line: the only module that starts it.
 
 Names are handed over as arguments, never to a shell, and after ``--end-of-options`` where they come from outside.  What
 git answers (subjects, author names, branch names) was written by strangers: it is kept as it came, and whoever shows it
@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ OFFLINE = {
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_ALLOW_PROTOCOL": "none",  # older git fetches what a partial clone lacks, whatever it is told
 }
+NO_AUTHOR = {"NAME": "perfkit", "EMAIL": "perfkit@localhost"}  # where git knows no author, as on a fresh runner
 COMMIT_ID = re.compile(r"[0-9a-f]{7,64}")
 _DUBIOUS = "dubious ownership"
 _NO_REPOSITORY = "not a git repository"
@@ -136,10 +137,10 @@ class Git:
         if _NO_REPOSITORY in answer.errors:
             return f"{where} is not a git repository"
         if _DUBIOUS in answer.errors:
-            folder = self.folder.resolve()
+            named = re.search(r"dubious ownership in repository at '([^'\n]+)'", answer.errors)
             return (
                 f"{where} is a repository of another user, which git refuses; if you trust it: "
-                f"git config --global --add safe.directory {_owner_folder(answer.errors) or folder}"
+                f"git config --global --add safe.directory {named[1] if named else self.folder.resolve()}"
             )
         return f"git {word} in {self.folder} failed: {answer.reason}"
 
@@ -185,7 +186,73 @@ class Git:
         rows = zip(*[iter(fields)] * 4, strict=False)
         return tuple(Commit(row[0].strip(), *row[1:]) for row in rows)
 
-    # Places ---------------------------------------------------------------------------------------------------------
+    # Objects and branches -------------------------------------------------------------------------------------------
+
+    def blobs(self, commit: str) -> dict[str, tuple[str, int]]:
+        """Every file of a commit: its hash and its size in bytes, 0 where git has lost it."""
+        files = {}
+        for line in os.fsdecode(self.output("ls-tree", "--full-tree", "-r", "-l", "-z", commit)).split("\0"):
+            facts, _, path = line.partition("\t")
+            if path and facts.split()[1] == "blob":
+                _, _, blob, size = facts.split()
+                files[path] = blob, int(size) if size.isdigit() else 0
+        return files
+
+    def contents(self, blobs: Sequence[str]) -> list[bytes | None]:
+        """The contents of several blobs, from one process; ``None`` for what git has lost."""
+        answer = self.output("cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in blobs).encode())
+        contents: list[bytes | None] = []
+        at = 0
+        for _ in blobs:
+            begin = answer.index(b"\n", at) + 1
+            size = answer[at : begin - 1].split()[-1]
+            if size == b"missing":
+                at = begin
+                contents.append(None)
+                continue
+            at = begin + int(size) + 1
+            contents.append(answer[begin : at - 1])
+        return contents
+
+    def root_names(self, commit: str) -> set[str]:
+        """The names of the files and folders at the root of a commit."""
+        listed = self.output("ls-tree", "--full-tree", "-z", "--name-only", commit)
+        return set(os.fsdecode(listed).split("\0"))
+
+    def worktree_of(self, ref: str) -> str | None:
+        """The working tree in which a branch is checked out, if any."""
+        tree = ""
+        for line in os.fsdecode(self.output("worktree", "list", "--porcelain")).splitlines():
+            word, _, rest = line.partition(" ")
+            tree = rest if word == "worktree" else tree
+            if line == f"branch {ref}":
+                return tree
+        return None
+
+    def write_commit(self, parent: str | None, changes: Mapping[str, bytes | None], message: str) -> str:
+        """A commit on top of ``parent`` that writes some files and removes others (``None``); it moves no branch."""
+        written = {path: content for path, content in changes.items() if content is not None}
+        with tempfile.TemporaryDirectory(prefix="perfkit-git-") as folder:
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            if parent is not None:
+                self.output("read-tree", parent, environment=index)
+            for number, content in enumerate(written.values()):
+                (Path(folder) / str(number)).write_bytes(content)
+            files = os.fsencode("".join(f"{Path(folder) / str(number)}\n" for number in range(len(written))))
+            hashes = self.output("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=files).decode().split()
+            lines = [f"100644 {blob}\t{path}\0" for path, blob in zip(written, hashes, strict=True)]
+            # The mode 0 removes a file; its hash is as many zeros as this repository's hashes have digits
+            lines += [f"0 {'0' * len(parent or '')}\t{path}\0" for path in changes if path not in written]
+            update = os.fsencode("".join(lines))
+            self.output("update-index", "-z", "--index-info", stdin=update, environment=index)
+            tree = self.output("write-tree", environment=index).decode().strip()
+        author = {}
+        if self.ask("var", "GIT_COMMITTER_IDENT").code:
+            author = {f"GIT_{who}_{key}": value for who in ("AUTHOR", "COMMITTER") for key, value in NO_AUTHOR.items()}
+        parents = ["-p", parent] if parent is not None else []
+        return self.output("commit-tree", tree, *parents, "-m", message, environment=author).decode().strip()
+
+    # Folders --------------------------------------------------------------------------------------------------------
 
     def common_folder(self) -> Path:
         """Where the repository itself is, whichever of its working trees is asked."""
@@ -212,9 +279,3 @@ def git_environment(*, offline: bool = False) -> dict[str, str]:
 
 def _without_repository() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}
-
-
-def _owner_folder(errors: str) -> str | None:
-    """The folder that git names in its refusal."""
-    found = re.search(r"dubious ownership in repository at '([^'\n]+)'", errors)
-    return found[1] if found else None

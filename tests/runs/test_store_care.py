@@ -453,7 +453,7 @@ def test_a_repository_with_long_hashes(tmp_path, repository):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("git+branch://perf-history?repository=nowhere", "git rev-parse: "),
+        ("git+branch://perf-history?repository=nowhere", "git rev-parse in nowhere failed: fatal: "),
         ("git+branch://a..b?repository=HERE", "'a..b' is not the name of a branch"),
         ("git+branch://?repository=HERE", "'' is not the name of a branch"),
         ("git+branch://x?repo=HERE", "unknown part 'repo'; known is .repository=PATH"),
