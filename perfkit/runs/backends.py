@@ -639,7 +639,7 @@ def _count(runs: int) -> str:
 
 
 def full_address(url: str) -> str:
-    """The address of a store as it is opened: with the values of variables, and with the credentials of a public address.
+    """The address of a store as it is opened: with the values of variables and the credentials of a public address.
 
     The credentials stand in the variable `CREDENTIALS`, or were used by this process before.
     """
