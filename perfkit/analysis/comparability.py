@@ -150,15 +150,15 @@ PLANNED = {
 class Comparability:
     """What the two sides have in common, and why some of it may not be claimed.
 
-    ``services`` are those that are judged.  ``capped`` maps a service to the reason why its latency and throughput may
-    be reported but not called a regression or an improvement.  ``failing`` are services nearly all of whose requests
-    fail on both sides, with `None` for all of them.  ``gaps`` says what is missing or in doubt: it hides no
+    ``services`` are those that are judged.  ``not_judged`` maps a service to the reason why its latency and throughput
+    may be reported but not called a regression or an improvement.  ``failing`` are services nearly all of whose
+    requests fail on both sides, with `None` for all of them.  ``gaps`` says what is missing or in doubt: it hides no
     finding, and keeps the whole comparison from being green.
     """
 
     services: tuple[str, ...]
     checks: tuple[Check, ...]
-    capped: Mapping[str, str]
+    not_judged: Mapping[str, str]
     gaps: tuple[Gap, ...] = ()
     coverage: Coverage = NO_COVERAGE
     failing: frozenset[str | None] = frozenset()
@@ -193,7 +193,7 @@ def check_sides(
         coverage = service_coverage(baseline, candidate, policy.alpha)
     common = coverage.services if baseline and candidate else ()
     load, cap_all = _load(baseline, candidate, common)
-    capped = dict.fromkeys(common, cap_all) if cap_all else {}
+    not_judged = dict.fromkeys(common, cap_all) if cap_all else {}
     checks = [*_fit(baseline, candidate), *_same_run(baseline, candidate)]
     gaps: list[Gap] = []
     missing = list(missing_services(coverage, policy)) if baseline and candidate else []
@@ -208,14 +208,14 @@ def check_sides(
     for check, gap, faster in _units(common, baseline, candidate):
         checks.append(check)
         gaps.append(gap)
-        capped.update(dict.fromkeys(faster, check.advice))  # slower stays slower: a regression is looked at anyway
+        not_judged.update(dict.fromkeys(faster, check.advice))  # slower stays slower: a regression is looked at anyway
     for name in common:
         sides = measured(name, baseline), measured(name, candidate)
         for check in _same_answers(name, *sides):
             checks.append(check)
-            capped.setdefault(name, check.advice)
+            not_judged.setdefault(name, check.advice)
     checks += check_alike(baseline, candidate)
-    return Comparability(common, tuple(checks), capped, tuple(gaps), coverage, frozenset(failing))
+    return Comparability(common, tuple(checks), not_judged, tuple(gaps), coverage, frozenset(failing))
 
 
 def _fit(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:

@@ -16,7 +16,7 @@ from perfkit.model.records import Metric, Run, ServiceStats
 from perfkit.model.serialization import slug
 from perfkit.runs.service_names import renamed_runs
 from perfkit.runs.store import NOISE, RunStore
-from perfkit.stats.effect import Values
+from perfkit.stats.effect import Failures, Values
 from perfkit.stats.noise import Knowledge, Noise, run_to_run, scatter_of_history
 from perfkit.stats.summary import Floats
 
@@ -177,6 +177,14 @@ def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run]
     if any(len(side) != len(runs) for side, runs in zip(sides, (baseline, candidate), strict=True)):
         return None
     return [sides[0][name] for name in names], [sides[1][name] for name in names]
+
+
+def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:
+    """Failed requests and requests of each run; ``None`` where a run cannot say, or has no request."""
+    counts = [(item.failures, item.count) for item in stats if item.count and item.failures is not None]
+    if len(counts) < len(stats) or not counts or any(failed > count for failed, count in counts):
+        return None
+    return Failures(*np.array(counts, float).T)
 
 
 def noise_of(metric: Metric, values: Values) -> Noise:

@@ -1,24 +1,131 @@
-"""What sets of runs can show: the smallest detectable change, from the variation of the runs at hand."""
+"""Power: the smallest worsening that sets of runs can show, and the runs that a worsening of a given size needs.
+
+Of a judgement that was made (`power_of_level`, `power_of_rate`), of runs at hand (`min_detectable`), and of comparisons
+that are planned from a scenario's noise profile (`runs_needed`), all by the designs of `perfkit.stats.power`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.analysis.evidence import MANY, log_worsening, percent_worsening, shares
-from perfkit.analysis.noise_profile import NoiseProfile, level_values, noise_of
+from perfkit.analysis.aggregate import MANY
+from perfkit.analysis.alpha import alpha_shares
+from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
 from perfkit.config.policy import Policy
-from perfkit.model.records import ALL_SERVICES, Metric, Run
+from perfkit.model.records import ALL_SERVICES, Metric, Run, Scope
+from perfkit.stats.effect import Failures
 from perfkit.stats.noise import PRIOR_DF_ASSUMED, Noise, overdispersion
-from perfkit.stats.power import MOST_RUNS, POWER, Design, min_detectable_log, planned_noise
+from perfkit.stats.power import MOST_RUNS, POWER, RequestDesign, RunDesign
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEYOND_SIZE = math.log(101.0)  # more than +10,000 %: so few and so unlike runs show no change of any size
 Row = tuple[str, str, int, float, str]
 PlanRow = tuple[str, str, float, int, int | None, float | None]
 
 
-def plan_runs(
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What a judgement could have shown: the smallest worsening, in the unit of a change, ``None`` where none is.
+
+    ``runs_needed`` and ``requests_needed``, on each side, would settle an open question; ``None`` where it is settled
+    or they would not.
+    """
+
+    min_detectable: float | None
+    runs_needed: int | None = None
+    requests_needed: int | None = None
+
+
+def power_of_level(metric: Metric, design: RunDesign, shift: float, confidence: float | None) -> Power:
+    """Of a latency or throughput whose worsening seen is ``shift``; ``confidence`` is ``None`` where it is settled."""
+    smallest = percent_worsening(metric, design.min_detectable())
+    needed = design.runs_needed(shift, confidence) if confidence is not None else None
+    return Power(smallest if math.isfinite(smallest) else None, needed)
+
+
+def power_of_rate(design: RequestDesign, rate: float, sides: Sequence[Failures], requests: int | None) -> Power:
+    """Of an error rate that is judged against ``rate``.
+
+    ``requests`` on each side would settle it: so many further runs of the present length bring the poorer side to them.
+    """
+    smallest = 100.0 * design.min_detectable(rate)
+    runs = 1
+    for counts in (side.counts for side in sides) if requests is not None else ():
+        total = float(counts.sum())
+        runs = max(runs, math.ceil(((requests or 0) - total) / (total / counts.size)))
+    return Power(smallest if math.isfinite(smallest) else None, None if requests is None else runs, requests)
+
+
+def log_worsening(metric: Metric, percent: float) -> float:
+    """A worsening in percent of the baseline as a positive shift on the log scale."""
+    return math.log1p(percent / 100) if metric.worse > 0 else -math.log1p(-min(percent, 99.9) / 100)
+
+
+def percent_worsening(metric: Metric, shift: float) -> float:
+    """The inverse of `log_worsening`; infinite beyond `BEYOND_SIZE`."""
+    if shift > BEYOND_SIZE:
+        return math.inf
+    return 100.0 * math.expm1(shift) if metric.worse > 0 else -100.0 * math.expm1(-shift)
+
+
+def levels_of_tests(services: Sequence[str], policy: Policy) -> dict[tuple[str, Metric], float]:
+    """The level at which a comparison of these services tests each metric that has a limit: its share of alpha."""
+    entries = [(name, Scope.SERVICE) for name in services]
+    if len(services) >= MANY:
+        entries.insert(0, (ALL_SERVICES, Scope.RUN))
+    tests = [(name, metric, scope) for name, scope in entries for metric in policy.limits(name)]
+    shares = zip(tests, alpha_shares(tests), strict=True)
+    return {(name, metric): policy.alpha * share for (name, metric, scope), share in shares if scope is Scope.SERVICE}
+
+
+def min_detectable(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
+    """Service, metric, runs per side, smallest worsening called with probability 0.8, its unit; 1 to ``most`` runs."""
+    services = [name for name in runs[0].services if all(name in run.services for run in runs)] if runs else []
+    rows: list[Row] = []
+    for (service, metric), level in levels_of_tests(services, policy).items():
+        if metric is Metric.ERROR_RATE:
+            failures = failures_of([run.services[service] for run in runs])
+            if failures is None:
+                continue
+            # Two proportions by the normal approximation, widened by overdispersion; no failure counts as half of one
+            rate = max(failures.failed.sum(), 0.5) / failures.counts.sum()
+            factor, _ = overdispersion((failures.failed,), (failures.counts,))
+            error = np.sqrt(2.0 * rate * (1 - rate) * factor / failures.counts.mean())
+            smallest = float((ndtri(1 - level) + ndtri(POWER)) * error)
+            rows += [(service, metric.value, n, 100 * smallest / np.sqrt(n), "pp") for n in range(1, most + 1)]
+        elif (values := level_values(service, metric, runs, ())) is not None:
+            noise = noise_of(metric, values)
+            shifts = [RunDesign.planned(noise, n, level).min_detectable() for n in range(1, most + 1)]
+            unit = metric.change_unit
+            rows += [(service, metric.value, n, percent_worsening(metric, s), unit) for n, s in enumerate(shifts, 1)]
+    return rows
+
+
+def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:
+    """The smallest change that sets of runs like these can show.
+
+    Returns
+    -------
+    DataFrame
+        Columns service, metric, runs_per_side (1..``most``), min_detectable (percent of the baseline; pp for the error
+        rate), change_unit.  One row per service, metric and number of runs; metrics that some run cannot tell are
+        absent.
+    """
+    import pandas as pd
+
+    rows = min_detectable(runs, policy or Policy(), most)
+    return pd.DataFrame(rows, columns=["service", "metric", "runs_per_side", "min_detectable", "change_unit"])
+
+
+def runs_needed(
     profile: NoiseProfile, policy: Policy, percent: float, power: float, usual: Mapping[tuple[str, Metric], float]
 ) -> list[PlanRow]:
     """Service, metric, variation, runs behind it, runs per side that call a worsening of ``percent``, and tolerance.
@@ -32,72 +139,20 @@ def plan_runs(
         raise ValueError(f"detect: a worsening in percent, above 0 and below 1000, got {percent!r}")
     if not 0 < power < 1:
         raise ValueError(f"power: a probability between 0 and 1, got {power!r}")
-    asked = [v for v in profile.variations if policy.limit(v.service, v.metric) is not None]
-    levels = _levels(list(dict.fromkeys(item.service for item in asked)), policy)
+    limited = [v for v in profile.variations if policy.limit(v.service, v.metric) is not None]
+    levels = levels_of_tests(list(dict.fromkeys(variation.service for variation in limited)), policy)
     rows: list[PlanRow] = []
-    for item in asked:
-        metric = Metric(item.metric)
-        level = levels[item.service, metric]
-        noise = Noise(item.variation_pct / 100, item.df + PRIOR_DF_ASSUMED)
+    for variation in limited:
+        service, metric = variation.service, Metric(variation.metric)
+        limit = policy.limit(service, metric)
+        tolerance = limit.in_change_unit(usual.get((service, metric))) if limit is not None else None
         shift = log_worsening(metric, percent)
-        limit = policy.limit(item.service, item.metric)
-        tolerance = limit.in_change_unit(usual.get((item.service, metric))) if limit is not None else None
-        bound = log_worsening(metric, tolerance) if tolerance is not None else np.inf
-        counts = range(1, MOST_RUNS + 1) if bound < shift else ()
-        needed = next((n for n in counts if _shows(noise, n, level, power, shift, bound)), None)
-        rows.append((item.service, item.metric, item.variation_pct, item.runs, needed, tolerance))
+        bound = log_worsening(metric, tolerance) if tolerance is not None else math.inf
+        needed = None
+        for n in range(1, MOST_RUNS + 1) if bound < shift else ():
+            noise = Noise(variation.variation_pct / 100, variation.df + PRIOR_DF_ASSUMED + 2 * (n - 1))
+            if RunDesign(noise, n, n, levels[service, metric], bound).min_detectable(power) <= shift:
+                needed = n
+                break
+        rows.append((service, metric.value, variation.variation_pct, variation.runs, needed, tolerance))
     return rows
-
-
-def _levels(services: Sequence[str], policy: Policy) -> dict[tuple[str, Metric], float]:
-    """The level at which a comparison of these services will judge each metric that has a limit."""
-    judged = [ALL_SERVICES, *services] if len(services) >= MANY else list(services)
-    asked = [(name, metric) for name in judged for metric in Metric if policy.limit(name, metric) is not None]
-    of_all = dict(zip(asked, shares(asked), strict=True))
-    return {question: policy.alpha * share for question, share in of_all.items() if question[0] != ALL_SERVICES}
-
-
-def _shows(noise: Noise, n: int, level: float, power: float, shift: float, tolerance: float) -> bool:
-    grown = Noise(noise.sd, noise.df + 2 * (n - 1))
-    return min_detectable_log(grown, Design(n, n, level), power, tolerance) <= shift
-
-
-def detectable_changes(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
-    """Service, metric, runs per side, smallest worsening called with probability 0.8, its unit; 1 to ``most`` runs."""
-    if not runs:
-        return []
-    services = [name for name in runs[0].services if all(name in run.services for run in runs)]
-    rows: list[Row] = []
-    for (service, metric), level in _levels(services, policy).items():
-        rows += (
-            _of_errors(service, runs, level, most)
-            if metric is Metric.ERROR_RATE
-            else _of_level(service, metric, runs, level, most)
-        )
-    return rows
-
-
-def _of_level(service: str, metric: Metric, runs: Sequence[Run], level: float, most: int) -> list[Row]:
-    values = level_values(service, metric, runs, ())
-    if values is None:
-        return []
-    noise = noise_of(metric, values)
-    rows = []
-    for n in range(1, most + 1):
-        shift = min_detectable_log(planned_noise(noise, n), Design(n, n, level))
-        rows.append((service, metric.value, n, percent_worsening(metric, shift), metric.change_unit))
-    return rows
-
-
-def _of_errors(service: str, runs: Sequence[Run], level: float, most: int) -> list[Row]:
-    """Two proportions by the normal approximation, widened by overdispersion; a zero rate counts as half a failure."""
-    stats = [run.services[service] for run in runs]
-    if any(not item.count or item.failures is None for item in stats):
-        return []
-    counts = np.array([item.count for item in stats], float)
-    failed = np.array([item.failures for item in stats], float)
-    rate = max(failed.sum(), 0.5) / counts.sum()
-    factor, _ = overdispersion((failed,), (counts,))
-    spread = np.sqrt(2.0 * rate * (1 - rate) * factor / counts.mean())
-    step = float((ndtri(1 - level) + ndtri(POWER)) * spread)
-    return [(service, Metric.ERROR_RATE.value, n, 100 * step / np.sqrt(n), "pp") for n in range(1, most + 1)]

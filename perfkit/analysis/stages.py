@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perfkit.analysis.coverage import Coverage
+from perfkit.analysis.coverage import Coverage, service_coverage
 from perfkit.config.policy import Policy
 from perfkit.model.records import Run, staged_label
 
@@ -69,8 +69,20 @@ def _in_each_stage(table: Mapping[str, Any], stages: Mapping[str, tuple[str, str
     return common | {name: table[service] for name, (service, _) in stages.items() if service in table}
 
 
-def coverage_of_stages(whole: Coverage, staged: Coverage, stages: Mapping[str, tuple[str, str]]) -> Coverage:
-    """The coverage of the stages, where a service that whole runs lack is missing once, and not in each stage."""
+def coverage_by_stage(baseline: Sequence[Run], candidate: Sequence[Run], staged: StagedSides) -> Coverage:
+    """The coverage of both sides, in stages where they are.
+
+    A service that whole runs lack is missing once, and not in each stage.
+    """
+    alpha = staged.policy.alpha
+    whole = service_coverage(baseline, candidate, alpha)
+    if not staged.stages:
+        return whole
+    coverage = service_coverage(staged.baseline, staged.candidate, alpha)
     missing = {absence.service for absence in whole.absences}
-    more = (replace(absence, alias=None) for absence in staged.absences if stages[absence.service][0] not in missing)
-    return replace(whole, services=staged.services, absences=(*whole.absences, *more))
+    more = (
+        replace(absence, alias=None)
+        for absence in coverage.absences
+        if staged.stages[absence.service][0] not in missing
+    )
+    return replace(whole, services=coverage.services, absences=(*whole.absences, *more))

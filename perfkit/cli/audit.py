@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from perfkit.analysis.power import detectable_changes
+from perfkit.analysis.power import min_detectable
 from perfkit.config.policy import Policy
 from perfkit.config.settings import ChatSettings, EmailSettings, IssueSettings, Settings
 from perfkit.config.toml_table import expand
@@ -317,7 +317,7 @@ class _Asked:
 def _of_scenario(scenario: str, runs: Sequence[Run], policy: Policy) -> Iterator[Remark]:
     table: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     most = 1 if policy.rule == "threshold" else max(MOST_RUNS, policy.required_runs)
-    for service, metric, count, smallest, _ in detectable_changes(runs, policy, most):
+    for service, metric, count, smallest, _ in min_detectable(runs, policy, most):
         table[service, metric][count] = smallest
     for metric in (metric for metric in Metric if policy.rule == "threshold" or metric.value in policy.gating):
         asked = [

@@ -245,6 +245,11 @@ class Policy:
         """The limit that holds for one service and metric, or ``None`` where it is not judged."""
         return self._limits(service).get(Metric(metric).value)
 
+    def limits(self, service: str) -> dict[Metric, Limit]:
+        """The limits that hold for one service, in the order of metrics; one that is switched off is absent."""
+        table = self._limits(service)
+        return {metric: table[metric.value] for metric in Metric if metric.value in table}
+
     def names_limit(self, service: str, metric: str) -> bool:
         """Whether the policy itself, and not its rule's defaults, sets this limit."""
         own = self.tolerance.get(service)

@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from perfkit.analysis.compare import judge, overall
+from perfkit.analysis.compare import judge
 from perfkit.analysis.noise_profile import NoiseProfile
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, softened
@@ -55,7 +55,7 @@ from perfkit.history.trend import alert_excerpts
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.omissions import leave_out
-from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict
+from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict, overall_verdict
 from perfkit.runs.service_names import renamed_runs
 from perfkit.stats.changepoints import LEAST_RUNS, Segmentation, segment
 from perfkit.stats.summary import Floats
@@ -409,7 +409,9 @@ def judge_history(
             news.append(held.unheard.headline)
         if len(candidates) == 1 and strays is not None:
             findings = doubted(comparison.findings, strays)
-            comparison = replace(comparison, findings=findings, verdict=overall(findings, policy, comparison.gaps))
+            comparison = replace(
+                comparison, findings=findings, verdict=overall_verdict(findings, policy.rule, comparison.gaps)
+            )
         is_pending = pull is None and any(alert.is_open for alert in watch.alerts)
         comparison = replace(comparison, verdict=_with_history(comparison.verdict, bool(news), is_pending))
     else:
@@ -549,7 +551,7 @@ def _softened(comparison: Comparison, near: Sequence[Acknowledgement], policy: P
     if not near or not comparison.comparable:
         return comparison
     findings = tuple(softened(finding, near) for finding in comparison.findings)
-    return replace(comparison, findings=findings, verdict=overall(findings, policy, comparison.gaps))
+    return replace(comparison, findings=findings, verdict=overall_verdict(findings, policy.rule, comparison.gaps))
 
 
 def _document(

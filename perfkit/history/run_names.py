@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.analysis.compare import Replay, compare, replay
 from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
-from perfkit.analysis.power import plan_runs
+from perfkit.analysis.power import runs_needed
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile
@@ -346,7 +346,7 @@ def plan(
     lengths = lengths.dropna()
     length = float(lengths.median()) if len(lengths) else float("nan")
     usual = {key: float(pd.Series(values).dropna().tail(RECENT).median()) for key, values in past.series.items()}
-    rows = plan_runs(profile, policy or Policy(), percent, power, usual)
+    rows = runs_needed(profile, policy or Policy(), percent, power, usual)
     columns = ["service", "metric", "variation_pct", "history_runs", "runs_per_side", "tolerance_pct"]
     frame = pd.DataFrame(rows, columns=columns)
     frame = frame.assign(**{name: pd.to_numeric(frame[name]) for name in ("runs_per_side", "tolerance_pct")})

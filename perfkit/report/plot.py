@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perfkit.analysis.baseline import Levels
 from perfkit.analysis.capacity import Capacity
-from perfkit.analysis.compare import detectable
+from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
 from perfkit.history.trend import Trend
 from perfkit.history.view import History

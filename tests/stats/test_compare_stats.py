@@ -26,13 +26,9 @@ from perfkit.stats.effect import (
 )
 from perfkit.stats.noise import Knowledge, Noise, overdispersion, run_to_run, scatter_of_history
 from perfkit.stats.power import (
-    Design,
-    RateDesign,
-    min_detectable_log,
-    min_detectable_rate,
-    planned_noise,
+    RequestDesign,
+    RunDesign,
     requests_needed,
-    runs_needed,
 )
 
 
@@ -271,39 +267,39 @@ def test_weighted_holm_holds_its_level_over_many_findings(rng):
 
 
 def test_the_detectable_change_is_found_four_times_in_five(rng):
-    known, design = Noise(0.03, 9.0), Design(5, 3, 0.002)
-    shift = min_detectable_log(known, design)
-    critical = scipy_stats.t.ppf(1 - design.level, known.df)
-    error = known.error_of_difference(5, 3)
+    noise = Noise(0.03, 9.0)
+    design = RunDesign(noise, 5, 3, 0.002)
+    critical = scipy_stats.t.ppf(1 - design.level, noise.df)
+    error = noise.error_of_difference(5, 3)
     draws = 40000
-    seen = rng.normal(shift, error, draws) / (error * np.sqrt(rng.chisquare(known.df, draws) / known.df))
+    shifts = rng.normal(design.min_detectable(), error, draws)
+    seen = shifts / (error * np.sqrt(rng.chisquare(noise.df, draws) / noise.df))
     assert np.mean(seen >= critical) == pytest.approx(0.8, abs=0.06)
 
 
 def test_more_runs_show_smaller_changes():
-    known = Noise(0.03, 9.0)
-    steps = [min_detectable_log(planned_noise(known, n), Design(n, n, 0.002)) for n in (1, 2, 5, 20)]
+    steps = [RunDesign.planned(Noise(0.03, 9.0), n, 0.002).min_detectable() for n in (1, 2, 5, 20)]
     assert steps == sorted(steps, reverse=True)
 
 
 @pytest.mark.parametrize(("shift", "tolerance"), [(0.0, 0.05), (0.03, 0.05), (0.09, 0.05), (-0.03, 0.0), (0.02, 0.0)])
 def test_runs_needed_is_the_first_number_that_settles(shift, tolerance):
-    known, design = Noise(0.05, 7.0), Design(3, 3, 0.002)
+    design = RunDesign(Noise(0.05, 7.0), 3, 3, 0.002, tolerance)
 
     def settled(more):
-        df = known.df + 2 * more
+        df = 7.0 + 2 * more
         error = 0.05 * math.sqrt(2 / (3 + more))
         return shift + scipy_stats.t.ppf(0.975, df) * error <= tolerance or (
             tolerance < shift and shift >= scipy_stats.t.ppf(0.998, df) * error
         )
 
-    more = runs_needed(known, design, shift, tolerance, 0.95)
+    more = design.runs_needed(shift, 0.95)
     assert settled(more)
     assert not any(settled(fewer) for fewer in range(1, more))
 
 
 def test_a_change_as_large_as_its_tolerance_needs_endless_runs():
-    assert runs_needed(Noise(0.05, 7.0), Design(3, 3, 0.002), 0.0499, 0.05, 0.95) is None
+    assert RunDesign(Noise(0.05, 7.0), 3, 3, 0.002, 0.05).runs_needed(0.0499, 0.95) is None
 
 
 def test_that_many_requests_settle_the_question_four_times_in_five(rng):
@@ -361,19 +357,19 @@ def test_a_change_just_beyond_its_tolerance_needs_more_requests_than_one_far_bey
 )
 def test_the_detectable_rise_of_an_error_rate_is_called_four_times_in_five(rng, rate, n_baseline, n_candidate, level):
     """At the level at which it is tested, not at one of 0.01 whatever alpha and the number of findings are."""
-    design = RateDesign(n_baseline, n_candidate, 0.0, 1.0, 12.0, level)
-    rise = min_detectable_rate(rate, design)
+    design = RequestDesign(n_baseline, n_candidate, level, 0.0, 1.0, 12.0)
+    rise = design.min_detectable(rate)
     called = [
         rise_of_rates(failures([k1], [n_baseline]), failures([k2], [n_candidate]), 1.0, 12.0) <= level
         for k1, k2 in zip(rng.binomial(n_baseline, rate, 300), rng.binomial(n_candidate, rate + rise, 300), strict=True)
     ]
     assert 0.8 - 0.1 <= np.mean(called) <= 0.8 + 0.12
-    assert min_detectable_rate(rate, replace(design, level=level / 20)) > rise
-    assert min_detectable_rate(rate, replace(design, tolerance=2 * rise)) > 2 * rise
+    assert replace(design, level=level / 20).min_detectable(rate) > rise
+    assert replace(design, tolerance=2 * rise).min_detectable(rate) > 2 * rise
 
 
 def test_a_rise_that_nothing_could_show_is_unknown():
-    assert math.isnan(min_detectable_rate(0.0, RateDesign(3, 3, 0.0, 1.2, 8.0, 0.0001)))
+    assert math.isnan(RequestDesign(3, 3, 0.0001, 0.0, 1.2, 8.0).min_detectable(0.0))
 
 
 @pytest.mark.parametrize("failed", [0, 3, 40, 4900])
@@ -387,13 +383,11 @@ def test_a_rate_above_its_limit_has_the_p_of_the_binomial(failed):
 
 def test_pairs_add_one_degree_of_freedom_each():
     """A pair tells one difference, and not two values."""
-    apart, paired = (Design(3, 3, 0.002, df_per_run=df) for df in (2, 1))
-    assert runs_needed(Noise(0.05, 2.5), paired, 0.0, 0.05, 0.95) >= runs_needed(
-        Noise(0.05, 2.5), apart, 0.0, 0.05, 0.95
-    )
-    alone = Design(0, 4, 0.002)
-    assert alone.error(Noise(0.04, 5.0)) == pytest.approx(0.02)
-    assert alone.grown(5).error(Noise(0.04, 5.0)) == pytest.approx(0.04 / 3)
+    apart, paired = (RunDesign(Noise(0.05, 2.5), 3, 3, 0.002, 0.05, df_per_run=df) for df in (2, 1))
+    assert paired.runs_needed(0.0, 0.95) >= apart.runs_needed(0.0, 0.95)
+    alone = RunDesign(Noise(0.04, 5.0), 0, 4, 0.002)
+    assert alone.error() == pytest.approx(0.02)
+    assert alone.error(5) == pytest.approx(0.04 / 3)
 
 
 def test_requests_needed_where_none_would_do():

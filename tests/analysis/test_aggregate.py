@@ -7,7 +7,8 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, compare
-from perfkit.analysis.evidence import MANY, SHARE, shares, with_whole
+from perfkit.analysis.aggregate import MANY, with_aggregate
+from perfkit.analysis.alpha import RUN_SHARE, alpha_shares
 from perfkit.analysis.explain import explain
 from perfkit.model.records import ALL_SERVICES, Scope
 
@@ -33,15 +34,14 @@ def called(comparison):
 
 def test_few_services_are_judged_each_by_itself():
     runs = [run({name: plain_stats() for name in NAMES[: MANY - 1]}, number=i) for i in range(4)]
-    assert with_whole(runs[:2], runs[2:], NAMES[: MANY - 1]) == (runs[:2], runs[2:], NAMES[: MANY - 1])
+    assert with_aggregate(runs[:2], runs[2:], NAMES[: MANY - 1]) is None
     assert ALL_SERVICES not in {f.service for f in compare(runs[:2], runs[2:]).findings}
 
 
 def test_a_common_factor_moves_the_whole_by_that_factor_whatever_the_mix():
     before = run({name: plain_stats(10.0 * (i + 1)) for i, name in enumerate(NAMES)})
     after = run({name: plain_stats(12.5 * (i + 1), count=1000 + 90 * i) for i, name in enumerate(NAMES)}, number=1)
-    (old,), (new,), names = with_whole([before], [after], NAMES)
-    assert names[0] == ALL_SERVICES
+    (old,), (new,) = with_aggregate([before], [after], NAMES)
     for metric in (Metric.AVG, Metric.P50, Metric.P95, Metric.P99):
         assert new.services[ALL_SERVICES].value(metric) / old.services[ALL_SERVICES].value(metric) == pytest.approx(
             1.25
@@ -67,11 +67,12 @@ def test_what_the_services_of_a_run_share_is_no_alarm(rng, sizes):
     assert alarms <= 0.01 * trials + 3 * np.sqrt(0.01 * trials)
 
 
-def test_the_whole_takes_its_share_of_the_budget_and_no_more():
-    asked = [(name, metric) for name in (ALL_SERVICES, *NAMES) for metric in Metric]
-    parts = dict(zip(asked, shares(asked), strict=True))
-    assert sum(parts.values()) == pytest.approx(1.0)
-    assert sum(part for (name, _), part in parts.items() if name == ALL_SERVICES) == pytest.approx(SHARE)
+def test_the_whole_takes_its_share_of_alpha_and_no_more():
+    scopes = {ALL_SERVICES: Scope.RUN} | dict.fromkeys(NAMES, Scope.SERVICE)
+    tests = [(name, metric, scope) for name, scope in scopes.items() for metric in Metric]
+    shares = dict(zip(tests, alpha_shares(tests), strict=True))
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert sum(share for (_, _, scope), share in shares.items() if scope is Scope.RUN) == pytest.approx(RUN_SHARE)
 
 
 def test_a_whole_of_other_answers_is_not_judged():
@@ -87,8 +88,7 @@ def test_a_whole_of_other_answers_is_not_judged():
 def test_a_service_of_that_name_is_left_as_it_is(rng):
     runs = side(rng, 4, names=(*NAMES, ALL_SERVICES))
     assert {f.scope for f in compare(runs[:2], runs[2:]).findings} == {Scope.SERVICE}
-    before, after, names = with_whole(runs[:2], runs[2:], (*NAMES, ALL_SERVICES))
-    assert (before, after, names) == (runs[:2], runs[2:], (*NAMES, ALL_SERVICES))
+    assert with_aggregate(runs[:2], runs[2:], (*NAMES, ALL_SERVICES)) is None
 
 
 def test_the_arithmetic_of_the_whole_can_be_redone(rng):
