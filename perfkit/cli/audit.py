@@ -39,9 +39,8 @@ from perfkit.history.run_selector import HistoryContext, comparable_runs, since_
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run
-from perfkit.notify import chat as webhook
-from perfkit.notify.chat import Room
-from perfkit.notify.email import addresses_of, server_of
+from perfkit.notify.chat import Chat, Webhook
+from perfkit.notify.email import MailServer, addresses_of
 from perfkit.notify.github_api import Access
 from perfkit.runs.backends import GIT, public_address
 from perfkit.runs.redacted import exposed_documents
@@ -180,10 +179,10 @@ def _refusal(step: Callable[[], object], advice: str) -> Missing:
 
 def _email(email: EmailSettings) -> Missing:
     advice = "Correct it, or no mail can be sent."
-    yield from _refusal(lambda: server_of(email), advice)
+    yield from _refusal(lambda: MailServer.from_settings(email), advice)
     yield from _refusal(lambda: addresses_of(email.to, "[email]: to"), advice)
     try:
-        server = server_of(email)
+        server = MailServer.from_settings(email)
     except SettingsError:
         return
     if not server.user and server.security != "none":
@@ -201,12 +200,11 @@ def _chat(chat: ChatSettings) -> Missing:
     for number, url in enumerate(chat.urls, 1):
         yield from _refusal(partial(_room, url, number), advice)
     if chat.webhook:
-        place = "[chat]: webhook"
-        yield from _refusal(lambda: webhook.address(expand(chat.webhook, place), place), advice)
+        yield from _refusal(lambda: Webhook(chat.webhook), advice)
 
 
-def _room(url: str, number: int) -> Room:
-    return Room(expand(url, f"[chat]: urls: number {number}"), number)
+def _room(url: str, number: int) -> Chat:
+    return Chat(expand(url, f"[chat]: urls: number {number}"), number)
 
 
 def baseline_remarks(premises: Premises) -> Iterator[Remark]:

@@ -519,10 +519,6 @@ class NotifiedIncident:
         """As it stands now."""
         return cls(_names(incident), incident.last.event.headline)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"names": list(self.names), "headline": self.headline}
-
     def shared(self, incident: Incident) -> int:
         """How many names it has in common with an incident; 0: it is another one."""
         return len(set(self.names) & set(_names(incident)))
@@ -546,15 +542,6 @@ class Notified:
     over: tuple[NotifiedIncident, ...] = ()
     invalid: bool = False
     missing: tuple[MissingService, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "open": [one.to_dict() for one in self.open],
-            "over": [one.to_dict() for one in self.over],
-            "invalid": self.invalid,
-            "missing": [msgspec.to_builtins(item) for item in self.missing],
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,7 @@
-"""What was told to whom, so that nobody is told twice: one small file per channel and scenario.
+"""The sent log: what each recipient was notified of, so that nobody gets the same message twice.
 
-The files lie in ``Settings.delivery``; each appears whole or not at all.
-
-Messages to servers: e-mail, GitHub, chat; what was told already, and what could not be sent yet.
-
-GitHub: issues that follow worsenings, and the comment of a pull request.
-
-Results told by e-mail and chat: to whom, what is new for each of them, and who got it.
-
-Where the report of a result is, for those who read a message about it, and which commits lie behind its events.
-
-Who is told what: the results of a call, what is new in them for each reader, and who was reached.
+`notify_recipients` sends results through a channel, to each recipient what is new since the last message, and records
+it for those who got it.  The log is a small file per channel, scenario and kind of result below ``Settings.delivery``.
 """
 
 from __future__ import annotations
@@ -39,180 +30,180 @@ from perfkit.model.files import alone, write_whole
 from perfkit.report.formatting import shorten
 
 SCHEMA = "perfkit.told/1"
-_WITHOUT = "without it everything that holds is told once more"
+FOLDER = "told"  # as 0.1.0 named it
 
 
-class _Known(msgspec.Struct, frozen=True):
-    names: tuple[str, ...]
-    headline: str
+class _Entry(msgspec.Struct, frozen=True):
+    """A `Notified`, none of whose fields may be absent from a file."""
 
-    def known(self) -> NotifiedIncident:
-        return NotifiedIncident(self.names, self.headline)
-
-
-class _Told(msgspec.Struct, frozen=True):
-    open: tuple[_Known, ...]
-    over: tuple[_Known, ...]
+    open: tuple[NotifiedIncident, ...]
+    over: tuple[NotifiedIncident, ...]
     invalid: bool
     missing: tuple[MissingService, ...] = ()  # 0.1.0 did not keep it
 
-    def told(self) -> Notified:
-        is_open, over = (tuple(one.known() for one in group) for group in (self.open, self.over))
-        return Notified(is_open, over, self.invalid, self.missing)
-
 
 class _Document(msgspec.Struct, frozen=True):
-    readers: dict[str, _Told]
+    readers: dict[str, _Entry]
 
 
-class ToldFile:
-    """What the readers of a channel know of a scenario, by a name for each reader that gives no secret away.
+class SentLogFile:
+    """What the recipients of a channel were notified of in a scenario, by a name that gives no secret away.
 
-    Comparisons of two builds and histories of a scenario are kept apart: they know different things.
+    Comparisons of two builds and histories of a scenario are kept apart: they show different incidents.
     """
 
     def __init__(self, folder: Path, channel: str, scenario: str, *, watched: bool) -> None:
         kind = "history" if watched else "builds"
         mark = hashlib.sha256(f"{scenario}\n{kind}".encode()).hexdigest()[:8]
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", scenario)[:40].strip("-")
-        self.path = folder / "told" / f"{channel}-{name}-{mark}.json"
+        self.path = folder / FOLDER / f"{channel}-{name}-{mark}.json"
         self._scenario = scenario
 
     def read(self) -> dict[str, Notified]:
-        """By reader; empty where nothing was told.  ``ReadError`` names the file when it is none of ours."""
+        """By recipient; empty where nothing was sent.  ``ReadError`` names a file that is no sent log."""
         try:
-            plain = read_json(self.path)
-            document = decode(plain, _Document, str(self.path), schema=SCHEMA, title="sent log")
-            return {name: told.told() for name, told in document.readers.items()}
+            document = decode(read_json(self.path), _Document, str(self.path), schema=SCHEMA, title="sent log")
         except FileNotFoundError:
             return {}
         except ReadError as error:
-            raise ReadError(f"{error}; {_WITHOUT}") from error
+            raise ReadError(f"{error}; without it everything that is open is sent once more") from error
+        return {name: Notified(**msgspec.structs.asdict(entry)) for name, entry in document.readers.items()}
 
-    def write(self, readers: Mapping[str, Notified]) -> None:
-        """Remember; ``StoreError`` when it cannot be kept."""
-        document = {
-            "schema": SCHEMA,
-            "scenario": self._scenario,
-            "readers": {name: told.to_dict() for name, told in readers.items()},
-        }
+    def write(self, recipients: Mapping[str, Notified]) -> None:
+        """Keep it; ``StoreError`` when that is not possible."""
+        readers = msgspec.to_builtins(dict(recipients))
         try:
-            write_whole(self.path, dump_json(document))
+            write_whole(self.path, dump_json({"schema": SCHEMA, "scenario": self._scenario, "readers": readers}))
         except OSError as error:
-            raise StoreError(f"{self.path}: what was told cannot be remembered: {error.strerror or error}") from error
+            raise _unwritable(self.path, error) from error
 
 
-class Memory:
-    """What the readers of one channel know, over all scenarios."""
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: the sent log cannot be written: {error.strerror or error}")
+
+
+class SentLog:
+    """What the recipients of one channel were notified of, over all scenarios."""
 
     def __init__(self, folder: Path, channel: str) -> None:
         self._folder, self._channel = folder, channel
-        self._known: dict[Path, dict[str, Notified]] = {}
+        self._read: dict[Path, dict[str, Notified]] = {}
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While this lasts no other process tells anything on any channel, so that two at once do not tell it twice."""
+    def locked(self) -> Iterator[None]:
+        """No other process sends anything on any channel meanwhile, so that two at once do not send the same."""
         with ExitStack() as held:
             try:
-                held.enter_context(alone(self._folder / "told" / "any"))
+                held.enter_context(alone(self._folder / FOLDER / "any"))
             except OSError as error:
-                place = self._folder / "told"
-                raise StoreError(f"{place}: what was told cannot be remembered: {error.strerror or error}") from error
-            self._known.clear()
+                raise _unwritable(self._folder / FOLDER, error) from error
+            self._read.clear()
             yield
 
-    def news(self, reader: str, results: Sequence[Result]) -> tuple[NotificationDiff, ...]:
-        """What is new for a reader in each of these results, told in this order; what one says, the next need not."""
+    def diffs(self, recipient: str, results: Sequence[Result]) -> tuple[NotificationDiff, ...]:
+        """What is new for a recipient in each of these results, which are sent in this order."""
         found, since = [], dict[Path, Notified]()
         for result in results:
-            file = self._file(result)
-            news = notification_diff(result, since.get(file.path) or self._readers(file).get(reader, Notified()))
-            since[file.path] = news.after
-            found.append(news)
+            file, recipients = self._file(result)
+            diff = notification_diff(result, since.get(file.path) or recipients.get(recipient, Notified()))
+            since[file.path] = diff.after
+            found.append(diff)
         return tuple(found)
 
-    def prepare(self, results: Sequence[Result]) -> None:
-        """Fail now, before anything is sent, where it could not be remembered."""
-        for file in map(self._file, results):
-            file.write(self._readers(file))
+    def check_writable(self, results: Sequence[Result]) -> None:
+        """Fail now, before anything is sent, where it could not be recorded."""
+        for result in results:
+            file, recipients = self._file(result)
+            file.write(recipients)
 
-    def remember(self, reader: str, results: Sequence[Result], news: Sequence[NotificationDiff]) -> None:
-        """A reader knows these results now."""
-        for result, one in zip(results, news, strict=True):
-            file = self._file(result)
-            readers = self._readers(file)
-            if readers.get(reader) != one.after:
-                readers[reader] = one.after
-                file.write(readers)
+    def record(self, recipient: str, results: Sequence[Result], diffs: Sequence[NotificationDiff]) -> None:
+        """A recipient got these results."""
+        for result, diff in zip(results, diffs, strict=True):
+            file, recipients = self._file(result)
+            if recipients.get(recipient) != diff.after:
+                recipients[recipient] = diff.after
+                file.write(recipients)
 
-    def _file(self, result: Result) -> ToldFile:
-        return ToldFile(self._folder, self._channel, result.scenario, watched=result.watched)
-
-    def _readers(self, file: ToldFile) -> dict[str, Notified]:
-        if file.path not in self._known:
-            self._known[file.path] = file.read()
-        return self._known[file.path]
+    def _file(self, result: Result) -> tuple[SentLogFile, dict[str, Notified]]:
+        """The file for a result, and what it holds."""
+        file = SentLogFile(self._folder, self._channel, result.scenario, watched=result.watched)
+        if file.path not in self._read:
+            self._read[file.path] = file.read()
+        return file, self._read[file.path]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The same message for several readers; ``news`` is parallel to the results, ``None`` where all is told."""
+    """One message for several recipients; ``diffs`` is parallel to the results, ``None`` where all of them is sent."""
 
-    readers: tuple[str, ...]
+    recipients: tuple[str, ...]
     results: tuple[Result, ...]
-    news: tuple[NotificationDiff, ...] | None
+    diffs: tuple[NotificationDiff, ...] | None
 
     @property
-    def told(self) -> tuple[tuple[Result, NotificationDiff | None], ...]:
-        """The results of which there is something to tell."""
-        news = self.news or [None] * len(self.results)
-        return tuple((one, new) for one, new in zip(self.results, news, strict=True) if new is None or new)
+    def contents(self) -> tuple[tuple[Result, NotificationDiff | None], ...]:
+        """The results that the message is about: those with anything new."""
+        diffs = self.diffs or [None] * len(self.results)
+        pairs = zip(self.results, diffs, strict=True)
+        return tuple((result, diff) for result, diff in pairs if diff is None or diff)
 
 
 class Channel(Protocol):
-    """A way to readers.  ``failures`` say who was not reached and why; a trial is not to be remembered."""
+    """A way to recipients; ``failures`` say who was not reached and why, ``reached`` who was."""
 
-    readers: tuple[str, ...]
-    remembers: bool
+    recipients: tuple[str, ...]
+    dry_run: bool
     reached: set[str]
     failures: list[str]
 
-    def deliver(self, batch: Batch) -> Iterator[str]: ...
+    def send(self, batch: Batch) -> Iterator[str]: ...
 
 
-def tell(units: Sequence[tuple[Result, ...]], channel: Channel, when: str, memory: Memory) -> Iterator[str]:
-    for unit in units:
+def notify_recipients(
+    messages: Sequence[tuple[Result, ...]], channel: Channel, when: str, log: SentLog
+) -> Iterator[str]:
+    """Send each message to the channel's recipients; lines say what was done.
+
+    Parameters
+    ----------
+    messages
+        The results that go into one message each.
+    when
+        ``always``, or ``changes``: to each recipient what is new since the last message.
+
+    Raises
+    ------
+    DeliveryError
+        A recipient was not reached, after all others were.
+    """
+    for results in messages:
         if when == "always":
-            yield from channel.deliver(Batch(channel.readers, unit, None))
+            yield from channel.send(Batch(channel.recipients, results, None))
         else:
-            with memory.alone() if channel.remembers else nullcontext():
-                yield from _changes(unit, channel, memory)
+            with nullcontext() if channel.dry_run else log.locked():
+                yield from _send_changes(results, channel, log)
     if channel.failures:
         raise DeliveryError("; ".join(channel.failures))
 
 
-def _changes(unit: tuple[Result, ...], channel: Channel, memory: Memory) -> Iterator[str]:
-    """Tell each reader what is new for him, and remember it of those who were reached."""
-    every = {reader: memory.news(reader, unit) for reader in channel.readers}
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for reader, news in every.items():
-        if any(news):
-            groups.setdefault(tuple(one.key for one in news), []).append(reader)
+def _send_changes(results: tuple[Result, ...], channel: Channel, log: SentLog) -> Iterator[str]:
+    diffs = {recipient: log.diffs(recipient, results) for recipient in channel.recipients}
+    groups: dict[tuple[object, ...], list[str]] = {}  # of recipients who get the same message
+    for recipient, new in diffs.items():
+        if any(new):
+            groups.setdefault(tuple(diff.key for diff in new), []).append(recipient)
     if not groups:
-        yield f"nothing new in {_names(unit)} since the last message: nothing sent"
-    if channel.remembers:
-        memory.prepare(unit)
+        names = [shorten(result.scenario) for result in results]
+        scenarios = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        yield f"nothing new in {scenarios} since the last message: nothing sent"
+    if not channel.dry_run:
+        log.check_writable(results)
     channel.reached.clear()
-    for same in groups.values():
-        yield from channel.deliver(Batch(tuple(same), unit, every[same[0]]))
-        for reader in same if channel.remembers else ():
-            if reader in channel.reached:
-                memory.remember(reader, unit, every[reader])
-    for reader, news in every.items() if channel.remembers else ():
-        if not any(news):
-            memory.remember(reader, unit, news)
-
-
-def _names(results: Sequence[Result]) -> str:
-    names = [shorten(one.scenario) for one in results]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    for recipients in groups.values():
+        yield from channel.send(Batch(tuple(recipients), results, diffs[recipients[0]]))
+        for recipient in recipients:
+            if recipient in channel.reached and not channel.dry_run:
+                log.record(recipient, results, diffs[recipient])
+    for recipient, new in diffs.items():
+        if not any(new) and not channel.dry_run:
+            log.record(recipient, results, new)

@@ -17,7 +17,7 @@ from perfkit.model.records import Check, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document
 from perfkit.notify.github_api import Access
 from perfkit.notify.outbox import Outbox
-from perfkit.notify.sent_log import ToldFile
+from perfkit.notify.sent_log import SentLogFile
 from perfkit.report.report_set import read_overview
 from perfkit.runs.maintenance import verify_run
 from perfkit.runs.run_folder import resealed
@@ -44,7 +44,7 @@ def test_every_file_that_0_1_0_wrote_is_read(tmp_path):
     (known,) = AcknowledgedFile(old / "data" / "acknowledged.json").read()
     assert (known.reason, len(known.movements)) == ("known", 6)
     for watched in (True, False):
-        assert set(ToldFile(old / "delivery", "email", "api", watched=watched).read()) == {"abc"}
+        assert set(SentLogFile(old / "delivery", "email", "api", watched=watched).read()) == {"abc"}
     for kind in ("comments", "issues"):
         waiting, notes = Outbox(old / "delivery", Access("octo/shop"), kind).waiting()
         assert (len(waiting), notes) == (1, ())

@@ -22,8 +22,7 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, ChatSettings, Settings
 from perfkit.history.incidents import result_of
 from perfkit.model.errors import DeliveryError, SettingsError
-from perfkit.notify import chat as webhook
-from perfkit.notify.chat import ChatOptions, send_chat
+from perfkit.notify.chat import ChatOptions, Webhook, post, send_chat
 from perfkit.notify.results import collect_results
 from perfkit.report.message import LARGEST, LONGEST, Place, Telling, chat_text, document_of, harmless
 
@@ -94,7 +93,7 @@ def test_a_chat_is_told_verdict_events_commands_and_link(rng, server, settings, 
     link = "https://ci.example/{report}/report.html"
     settings = replace(settings, chat=of(f"json://{server.place}/x", link=link))
     (line,) = lines(settings, folder)
-    assert line == "told json 1: ✗ regression: nightly"
+    assert line == "sent to json 1: ✗ regression: nightly"
     ((path, _, message),) = server.got
     assert (path, message["title"], message["type"]) == ("/x", "✗ regression: nightly", "failure")
     assert re.search(r"• new: Worse: \w+ latency of api \+\d+\.?\d* % \[\+", message["message"])
@@ -132,7 +131,7 @@ def test_what_one_chat_does_not_take_the_others_get_and_it_gets_the_next_time(rn
         assert "s3cr3t-token" not in str(caught.value)
         assert broken.place not in str(caught.value)
         assert [path for path, _, _ in server.got] == ["/x", "/hook"]
-        assert lines(settings, folder) == ["told json 1: ✗ regression: nightly"]
+        assert lines(settings, folder) == ["sent to json 1: ✗ regression: nightly"]
         assert len(broken.got) == 2
     assert len(server.got) == 2
     for file in (settings.delivery / "told").iterdir():
@@ -198,7 +197,7 @@ def test_a_webhook_gets_the_result_as_a_document(rng, server, settings, tmp_path
     document = worse(rng)
     settings = replace(settings, chat=of(hook=f"http://{server.place}/hook?key=1"))
     (line,) = lines(settings, reported(tmp_path / "r", document))
-    assert line == f"told webhook http://{server.place}: ✗ regression: nightly"
+    assert line == f"sent to webhook http://{server.place}: ✗ regression: nightly"
     ((path, headers, message),) = server.got
     assert (path, headers["Content-Type"]) == ("/hook?key=1", "application/json")
     assert message["result"] == json.loads(json.dumps(document))
@@ -232,29 +231,29 @@ def test_a_large_result_is_left_out_of_the_document(rng):
 )
 def test_a_webhook_is_asked_again_where_that_helps(server, answers, tries, why):
     server.answers = answers
-    said_why = webhook.post(f"http://{server.place}/x", {"a": 1}, backoff_s=0.0)
+    said_why = post(f"http://{server.place}/x", {"a": 1}, backoff_s=0.0)
     assert why in said_why
     assert bool(why) == bool(said_why)
     assert len(server.got) == tries
     assert len({headers["Idempotency-Key"] for _, headers, _ in server.got}) == 1
 
 
-def test_a_webhook_that_is_down_or_silent_is_named_without_its_secrets():
+def test_a_webhook_that_is_down_or_silent_is_named_without_its_secrets(caplog, capfd):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
-        why = webhook.post(f"http://{place}/s3cr3t", {}, backoff_s=0.0, timeout_s=0.05)
+        why = post(f"http://{place}/s3cr3t", {}, backoff_s=0.0, timeout_s=0.05)
         assert why == "no answer in time; it may have arrived, and is not sent again"
-    assert webhook.post(f"http://{place}/s3cr3t", {}, backoff_s=0.0) == "no connection"
-    assert (
-        webhook.name_of("https://user:pass@hooks.example:8443/services/T0/s3cr3t?key=1") == "https://hooks.example:8443"
-    )
+    assert post(f"http://{place}/s3cr3t", {}, backoff_s=0.0) == "no connection"
+    hook = Webhook("https://user:pass@hooks.example:8443/services/T0/s3cr3t?key=1")
+    assert hook.name == "webhook https://hooks.example:8443"
+    assert "s3cr3t" not in caplog.text + "".join(capfd.readouterr())  # urllib3 logs the paths that it asks for again
 
 
 def test_a_server_cannot_make_us_wait_for_ever(server, monkeypatch):
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
     server.answers = [(503, {"Retry-After": "86400"}), 200]
-    assert webhook.post(f"http://{server.place}/x", {}) == ""
+    assert post(f"http://{server.place}/x", {}) == ""
     assert [wait for wait in waits if wait >= 1] == [60.0]
 
 
@@ -308,7 +307,7 @@ def test_the_command_tells_whom_the_settings_name(rng, server, tmp_path, monkeyp
     assert "r00m-secret" not in err
     assert said("notify", folder) == (
         0,
-        f"told json 1: ✗ regression: nightly\ntold webhook http://{server.place}: ✗ regression: nightly\n",
+        f"sent to json 1: ✗ regression: nightly\nsent to webhook http://{server.place}: ✗ regression: nightly\n",
         "",
     )
     assert said("notify", folder) == (0, "nothing new in nightly since the last message: nothing sent\n", "")

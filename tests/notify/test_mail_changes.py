@@ -28,7 +28,7 @@ from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreE
 from perfkit.model.records import Check, Severity, Validity, Verdict
 from perfkit.notify.email import MailOptions, send_mail
 from perfkit.notify.results import collect_results
-from perfkit.notify.sent_log import Memory, ToldFile
+from perfkit.notify.sent_log import SentLog, SentLogFile
 from perfkit.report.message import Telling, chat_text
 
 ANN, BOB = "ann@example.org", "bob@example.org"
@@ -257,7 +257,7 @@ def test_a_comparison_with_its_history_tells_since_which_run(rng, tmp_path):
 
 
 def test_what_is_gone_is_remembered_in_the_file(tmp_path):
-    file = ToldFile(tmp_path, "email", "shop", watched=True)
+    file = SentLogFile(tmp_path, "email", "shop", watched=True)
     told = Notified(missing=(MissingService("/pay", "r1", "Service /pay: no requests since run r1.", "Find out why."),))
     file.write({ANN: told})
     assert file.read() == {ANN: told}
@@ -294,7 +294,7 @@ def test_what_is_not_in_a_result_at_all_is_neither_over_nor_forgotten(rng):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_scenario_has_a_file_of_its_own_in_the_folder(tmp_path, name):
     files = {
-        ToldFile(tmp_path, "email", text, watched=watched).path for text in (name, f"{name}x") for watched in (0, 1)
+        SentLogFile(tmp_path, "email", text, watched=watched).path for text in (name, f"{name}x") for watched in (0, 1)
     }
     assert len(files) == 4
     for file in files:
@@ -302,8 +302,8 @@ def test_any_scenario_has_a_file_of_its_own_in_the_folder(tmp_path, name):
         assert len(file.name) < 80
         assert file.name.isprintable()
     known = {ANN: Notified((NotifiedIncident(("a", "b"), name),), (NotifiedIncident(("c",), name),), True)}
-    ToldFile(tmp_path, "email", name, watched=True).write(known)
-    assert ToldFile(tmp_path, "email", name, watched=True).read() == known
+    SentLogFile(tmp_path, "email", name, watched=True).write(known)
+    assert SentLogFile(tmp_path, "email", name, watched=True).read() == known
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_a_broken_memory_is_named_and_sends_nothing(rng, post, settings, tmp_pat
     (file,) = (settings.delivery / "told").iterdir()
     file.write_text(text)
     with pytest.raises(
-        ReadError, match=r"told/email-nightly-\w+\.json: .*; without it everything that holds is told once more"
+        ReadError, match=r"told/email-nightly-\w+\.json: .*; without it everything that is open is sent once more"
     ):
         lines(settings, folder)
     assert len(post.letters) == 1
@@ -425,10 +425,10 @@ def test_the_same_report_named_twice_is_one(rng, settings, tmp_path):
 def test_readers_are_kept_apart(rng, tmp_path):
     result = read_result(reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)]))))
     assert result.verdict is Verdict.REGRESSION
-    memory = Memory(tmp_path / "delivery", "email")
-    news = memory.news(ANN, [result])
-    memory.remember(ANN, [result], news)
-    fresh = Memory(tmp_path / "delivery", "email")
-    assert not fresh.news(ANN, [result])[0]
-    assert fresh.news(BOB, [result])[0].key == news[0].key
-    assert Memory(tmp_path / "delivery", "chat").news(ANN, [result])[0]
+    log = SentLog(tmp_path / "delivery", "email")
+    news = log.diffs(ANN, [result])
+    log.record(ANN, [result], news)
+    fresh = SentLog(tmp_path / "delivery", "email")
+    assert not fresh.diffs(ANN, [result])[0]
+    assert fresh.diffs(BOB, [result])[0].key == news[0].key
+    assert SentLog(tmp_path / "delivery", "chat").diffs(ANN, [result])[0]

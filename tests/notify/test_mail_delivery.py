@@ -11,7 +11,7 @@ from mail_server import PASSWORD, USER, Authority, hangs_up, polite, scripted, s
 
 from perfkit.config.settings import EmailSettings
 from perfkit.model.errors import SettingsError
-from perfkit.notify.email import Attachment, MailServer, addresses_of, attachment_name, letter_of, send, server_of
+from perfkit.notify.email import Attachment, MailServer, addresses_of, attachment_name, email_message, send
 from perfkit.report.mail import Mail, Picture
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
@@ -25,7 +25,7 @@ PNG = base64.b64decode(
 def letter(*to, subject="✗ regression: shop", text=".\n..\nHello", report=b"<html>.\r\n.\r\n</html>"):
     mail = Mail(subject, "<p>.</p>\n.\n<img src='cid:chart@perfkit'>", text, {"chart@perfkit": Picture(PNG, 1, 1, "x")})
     people = [Address(addr_spec=one) for one in to]
-    return letter_of(mail, SENDER, people, [Attachment("report.html", report)], NOW)
+    return email_message(mail, SENDER, people, [Attachment("report.html", report)], NOW)
 
 
 def server(port, security="none", **more):
@@ -281,10 +281,10 @@ def test_addresses_are_read_as_people_write_them(monkeypatch):
 
 def test_the_environment_names_the_server():
     settings = EmailSettings(host="mail.example.org")
-    assert str(server_of(settings, {})) == "mail.example.org:587"
-    assert str(server_of(EmailSettings(host="m", security="tls"), {})) == "m:465"
+    assert str(MailServer.from_settings(settings, {})) == "mail.example.org:587"
+    assert str(MailServer.from_settings(EmailSettings(host="m", security="tls"), {})) == "m:465"
     said = {"PERFKIT_SMTP_HOST": "other", "PERFKIT_SMTP_PORT": "2525", "PERFKIT_SMTP_USER": "u"}
-    known = server_of(settings, said | {"PERFKIT_SMTP_PASSWORD": "p"})
+    known = MailServer.from_settings(settings, said | {"PERFKIT_SMTP_PASSWORD": "p"})
     assert (str(known), known.user, known.password) == ("other:2525", "u", "p")
 
 
@@ -305,7 +305,7 @@ def test_the_environment_names_the_server():
 )
 def test_what_is_wrong_with_a_server_is_told_before_anything_is_sent(settings, environment, said):
     with pytest.raises(SettingsError, match=said) as caught:
-        server_of(EmailSettings(**settings), environment)
+        MailServer.from_settings(EmailSettings(**settings), environment)
     assert "hunter2" not in str(caught.value)
 
 
