@@ -53,12 +53,12 @@ def import_(
     from perfkit.cli.run import parse_labels
     from perfkit.history.run_names import load_runs
     from perfkit.model.records import Severity
-    from perfkit.runs.store import import_run
+    from perfkit.runs.store import RunStore
 
-    place = store or settings_of(settings).store
+    known = RunStore(store or settings_of(settings).store)
     unfit = False
     for run in load_runs(files):
-        run_id = import_run(run, place, scenario, parse_labels(labels))
+        run_id = known.import_run(run, scenario, parse_labels(labels))
         click.echo(run_id)
         for check in run.validity.problems:
             if check.severity is Severity.INVALID or check.name in DATA_CHECKS:

@@ -31,11 +31,11 @@ from perfkit.model.redaction import redact_bytes
 from perfkit.model.serialization import Seal, parse_run, read_stored
 from perfkit.runs.backends import HIDDEN, StagedRun
 from perfkit.runs.index import ERROR
+from perfkit.runs.quarantine import note_path
 from perfkit.runs.redacted import exposed_runs, redact_run
 from perfkit.runs.run_folder import (
     DOCUMENT,
     DROPPED,
-    QUARANTINE,
     RECORDING,
     REQUESTS,
     candidate_ids,
@@ -384,8 +384,8 @@ def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
             try:
-                content = redact_bytes(stores.source.backend.read(f"{QUARANTINE}/{run_id}.json"))
-                stores.destination.backend.write(f"{QUARANTINE}/{name}.json", content)
+                content = redact_bytes(stores.source.backend.read(note_path(run_id)))
+                stores.destination.backend.write(note_path(name), content)
             except FileNotFoundError:  # taken back meanwhile
                 continue
             except OSError as error:

@@ -15,10 +15,10 @@ from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.redaction import public_url, redact, redact_bytes, redact_document
 from perfkit.model.serialization import SEAL
 from perfkit.runs.index import FILE as INDEX
+from perfkit.runs.quarantine import note_path
 from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import (
     DOCUMENT,
-    QUARANTINE,
     RECORDING,
     REQUESTS,
     STARTED,
@@ -130,7 +130,7 @@ def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
         backend.write(f"{run_id}/{name}", content)
     if DOCUMENT in names:
         backend.write(document_path(run_id), document)
-    note = f"{QUARANTINE}/{run_id}.json"
+    note = note_path(run_id)
     if backend.exists(note) and (public := redact_bytes(content := backend.read(note))) != content:
         backend.write(note, public)
     if DOCUMENT in names:
@@ -195,7 +195,7 @@ def _exposed(store: RunStore, run_id: str) -> Iterator[str]:
             yield "a rewriting that was cut off"
         elif redact_bytes(content := store.backend.read(path)) != content:
             yield name
-    note = f"{QUARANTINE}/{run_id}.json"
+    note = note_path(run_id)
     if store.backend.exists(note) and redact_bytes(content := store.backend.read(note)) != content:
         yield "the note of its quarantine"
 

@@ -31,10 +31,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from perfkit.model.codec import decode, dump_json, parse_json, read_bytes, read_json
+from perfkit.model.codec import dump_json, parse_json, read_bytes, read_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.load_profile import LoadProfile
-from perfkit.model.omissions import leave_out
 from perfkit.model.records import Check, Run, Severity, Validity
 from perfkit.model.redaction import redact_document
 from perfkit.model.script_errors import ScriptErrors
@@ -48,6 +47,7 @@ from perfkit.model.serialization import (
     run_from_document,
     run_to_document,
 )
+from perfkit.runs.quarantine import note_beside
 from perfkit.runs.requests import redact_requests, request_columns, stage_stats, summarise_columns
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process, check_run
 from perfkit.stats.summary import Floats
@@ -293,7 +293,6 @@ def _check_sense(batch: pa.RecordBatch) -> None:
 
 TITLE = "run folders of perfkit (run.json)"
 DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
-NOTE_SCHEMA = "perfkit.quarantine/1"
 BYTES_KEPT = 256 * 2**20  # of requests that were read, for whoever asks for them again
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
@@ -302,7 +301,6 @@ CONTROL_GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-QUARANTINE = ".quarantine"  # folder beside the runs: a note for each run that a person set aside
 
 
 def sniff(path: Path) -> bool:
@@ -320,9 +318,9 @@ def read(path: Path) -> Run:
     stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
     loader = RequestLoader(lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
-    validity = Validity((*stored.run.validity.checks, *count_checks(parquet, stored)))
-    run = replace(stored.run, source=str(folder), load_requests=loader, validity=validity)
-    return _unless_set_aside(run, folder)
+    note = note_beside(folder)
+    checks = (*stored.run.validity.checks, *count_checks(parquet, stored), *([note.check] if note else []))
+    return replace(stored.run, source=str(folder), load_requests=loader, validity=Validity(checks))
 
 
 def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
@@ -342,56 +340,6 @@ def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
         return ()
     advice = f"{parquet.name} holds {rows:,} requests and {DOCUMENT} was made of {counted:,}: one of them was changed."
     return (Check("counts", counted, rows, Severity.INVALID, f"{advice} Bring both back from a copy of the store."),)
-
-
-def _unless_set_aside(run: Run, folder: Path) -> Run:
-    """A note beside the run makes it invalid; the run itself stays as it was written."""
-    folder = folder.resolve()
-    file = folder.parent / QUARANTINE / f"{folder.name}.json"
-    if not file.is_file():
-        return run
-    content: bytes | Exception
-    try:
-        content = read_bytes(file)
-    except (ReadError, FileNotFoundError) as error:
-        content = error
-    check = quarantine_check(read_quarantine_note(content, str(file), folder.name).reason)
-    return replace(run, validity=Validity((*run.validity.checks, check)))
-
-
-class QuarantineNote(msgspec.Struct, frozen=True):
-    """Why a person set a run aside, who, and when (UTC, ISO 8601)."""
-
-    reason: str = ""
-    by: str = ""
-    at: str = ""
-
-
-def check_quarantine_note(content: bytes | Exception, place: str) -> QuarantineNote:
-    """A note on a run, or why it could not be read; ``ReadError`` says what is wrong with it."""
-    if isinstance(content, OSError):
-        raise ReadError(f"{place}: cannot be read: {content.strerror or content}")
-    if isinstance(content, Exception):
-        raise content
-    note = decode(parse_json(content, place), QuarantineNote, place, schema=NOTE_SCHEMA, title="note")
-    if not note.reason.strip():
-        raise ReadError(f"{place}: reason: must say why the run is not to be used, got nothing")
-    return note
-
-
-def read_quarantine_note(content: bytes | Exception, place: str, run_id: str) -> QuarantineNote:
-    """A note on a run; one that cannot be read still holds, and says so."""
-    try:
-        return check_quarantine_note(content, place)
-    except ReadError as error:
-        leave_out(f"{run_id} stays set aside: its note cannot be read: {error}")
-        return QuarantineNote("no reason can be read")
-
-
-def quarantine_check(reason: str) -> Check:
-    """What the checks of a run say when a person set it aside."""
-    advice = "A person set the run aside; `perfkit runs quarantine --lift` takes it back."
-    return Check("quarantined", reason, "no", Severity.INVALID, advice)
 
 
 def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = None) -> pd.DataFrame:

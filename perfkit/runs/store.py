@@ -1,8 +1,8 @@
-"""`RunStore`: runs are put in, got back, listed and followed over time.
+"""`RunStore`: runs are kept, read back, listed, selected and followed over time.
 
-Runs set aside by a person: a small file beside the runs, so that the runs themselves stay as they were written.
-
-Where runs are kept: one folder per run under any fsspec URL, or on a branch of a git repository.
+A store is a URL: a local folder, any fsspec address, or a branch of a git repository (`perfkit.runs.backends`).  Each
+run is one folder that never changes once it is published (`perfkit.runs.run_folder`).  Everything else can be computed
+again: the index, which answers all questions about many runs at once, and the noise profiles.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from perfkit.model.codec import dump_json
 from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Metric, Run, Validity
-from perfkit.model.serialization import Stored, make_run_id, parse_run, read_stored, slug
-from perfkit.runs.backends import CLAIM, Backend, StagedRun, full_address, open_backend, public_address
+from perfkit.model.serialization import make_run_id, parse_run, read_stored, slug
+from perfkit.runs.backends import CLAIM, HIDDEN, StagedRun, full_address, open_backend, public_address
 from perfkit.runs.collection import Runs, Selection, StoredRun, id_beginning
 from perfkit.runs.index import (
     Index,
@@ -36,20 +35,16 @@ from perfkit.runs.index import (
     selection_rows,
     valid_ids,
 )
+from perfkit.runs.quarantine import QUARANTINE, QuarantineNote, note_path, note_that_holds, parse_note
 from perfkit.runs.run_folder import (
     DOCUMENT,
-    NOTE_SCHEMA,
-    QUARANTINE,
     REQUESTS,
     STARTED,
     RequestLoader,
     candidate_ids,
-    check_quarantine_note,
     count_checks,
     document_path,
     identity,
-    quarantine_check,
-    read_quarantine_note,
     read_requests,
     sealed_document,
     write_requests,
@@ -59,87 +54,14 @@ from perfkit.runs.validity import duplicate_check
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """Why a run must not be used, who said so, and when (UTC, ISO 8601)."""
-
-    run_id: str
-    reason: str
-    by: str = ""
-    at: str = ""
-
-
-def set_aside(backend: Backend, run_id: str, reason: str, by: str | None = None) -> Quarantined:
-    """Note that a run must not be used; a later reason replaces an earlier one."""
-    if not reason.strip():
-        raise ValueError("reason: must say why the run is not to be used, got nothing")
-    item = Quarantined(run_id, reason.strip(), by or _user(), datetime.now(UTC).isoformat(timespec="seconds"))
-    document = {"schema": NOTE_SCHEMA, "run": run_id, "reason": item.reason, "by": item.by, "at": item.at}
-    backend.write(_path(run_id), dump_json(document).encode())
-    return item
-
-
-def lift(backend: Backend, run_id: str) -> None:
-    """The run may be used again; nothing happens when it was not set aside."""
-    backend.remove(_path(run_id))
-
-
-def quarantined(backend: Backend) -> dict[str, Quarantined]:
-    """Everything that was set aside, by run id.  A note that cannot be read still holds."""
-    return {run_id: _note(run_id, content) for run_id, content in _notes(backend)}
-
-
-def _notes(backend: Backend) -> Iterator[tuple[str, bytes | OSError]]:
-    ids = [name.removesuffix(".json") for name in sorted(backend.files(QUARANTINE)) if name.endswith(".json")]
-    ids = [run_id for run_id in ids if not run_id.startswith(".")]
-    for run_id, (_, content) in zip(ids, backend.read_many([_path(run_id) for run_id in ids]), strict=True):
-        yield run_id, content
-
-
-def damaged_notes(backend: Backend) -> dict[str, str]:
-    """Runs whose note cannot be read, and why; they stay set aside."""
-    found = {}
-    for run_id, content in _notes(backend):
-        try:
-            check_quarantine_note(content, _path(run_id))
-        except ReadError as error:
-            found[run_id] = str(error)
-    return found
-
-
-def note_on(backend: Backend, run_id: str) -> Quarantined | None:
-    """The note on one run; ``None`` when it was not set aside.  A note that cannot be read still holds."""
-    ((_, content),) = backend.read_many([_path(run_id)])
-    if isinstance(content, FileNotFoundError | NotADirectoryError):
-        return None
-    if isinstance(content, OSError) and not backend.exists(_path(run_id)):
-        raise content  # such as a folder of notes that may not be looked into
-    return _note(run_id, content)
-
-
-def _note(run_id: str, content: bytes | OSError) -> Quarantined:
-    note = read_quarantine_note(content, _path(run_id), run_id)
-    return Quarantined(run_id, note.reason, note.by, note.at)
-
-
-def _path(run_id: str) -> str:
-    return f"{QUARANTINE}/{run_id}.json"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return ""
-
-
 RUN_ID = re.compile(r"(\d{8}T\d{6}Z|undated)-.+-[0-9a-f]+")
 NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
 
 
 class RunStore:
     """Runs under a URL: ``data/runs``, ``/srv/runs``, ``s3://bucket/runs``, any other fsspec address, or a git branch.
+
+    It is a collection: ``len(store)``, ``for run in store``, ``store[-1]``, ``store[-5:]``, ``store["20261101T"]``.
 
     Parameters
     ----------
@@ -160,14 +82,17 @@ class RunStore:
         self.address = full_address(str(url))
         self.url = public_address(self.address)
         self.backend = open_backend(self.address)
-        self._known: Index | None = None
+        self._index: Index | None = None
+
+    def __repr__(self) -> str:
+        return f"RunStore({self.url!r})"
 
     @property
     def folder(self) -> Path | None:
         """The local folder of this store, or ``None`` when it is elsewhere."""
         return self.backend.folder
 
-    # Putting in -------------------------------------------------------------------------------------------------------
+    # Keeping runs -----------------------------------------------------------------------------------------------------
 
     def add(self, run: Run, *, requests: Path | None = None) -> str:
         """Keep a run and return its id, which is the name of its folder.  The same run twice is kept once.
@@ -191,33 +116,45 @@ class RunStore:
             for name in names:
                 if self.identity_of(name) == mark:
                     return name
-            return self._finished_in_place(run) or self._published(run, names, mark, requests)
+            if self._is_recorded_here(run):  # only its document is missing
+                folder = Path(run.source or "")
+                write_requests(run, folder)
+                self.backend.write(document_path(run.id), sealed_document(run, folder / REQUESTS))
+                return run.id
+            with self.backend.staging() as folder:
+                if self.backend.keeps_requests and requests is not None:
+                    shutil.copyfile(requests, folder / REQUESTS)
+                elif self.backend.keeps_requests:
+                    write_requests(run, folder)
+                for name in names:
+                    (folder / DOCUMENT).write_bytes(sealed_document(replace(run, id=name), folder / REQUESTS))
+                    if self.backend.publish([StagedRun(folder, name, mark)])[0] or self.identity_of(name) == mark:
+                        return name
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"{self.backend.where(run.id)}: the run could not be written: {reason}") from error
-
-    def _finished_in_place(self, run: Run) -> str | None:
-        """A run that was recorded in its own folder of this store only lacks its document."""
-        folder = self.folder
-        if folder is None or run.source is None or Path(run.source).resolve() != (folder / run.id).resolve():
-            return None
-        if not (folder / run.id / STARTED).is_file() or (folder / run.id / DOCUMENT).exists():
-            return None
-        write_requests(run, folder / run.id)
-        self.backend.write(document_path(run.id), sealed_document(run, folder / run.id / REQUESTS))
-        return run.id
-
-    def _published(self, run: Run, names: Collection[str], mark: str, requests: Path | None) -> str:
-        with self.backend.staging() as folder:
-            if self.backend.keeps_requests and requests is not None:
-                shutil.copyfile(requests, folder / REQUESTS)
-            elif self.backend.keeps_requests:
-                write_requests(run, folder)
-            for name in names:
-                (folder / DOCUMENT).write_bytes(sealed_document(replace(run, id=name), folder / REQUESTS))
-                if self.backend.publish([StagedRun(folder, name, mark)])[0] or self.identity_of(name) == mark:
-                    return name
         raise StoreError(f"{self.url}: another run already has the id {run.id}")
+
+    def _is_recorded_here(self, run: Run) -> bool:
+        """Whether a run was recorded in its own folder of this store, and is not published yet."""
+        if self.folder is None or run.source is None:
+            return False
+        folder = self.folder / run.id
+        is_own = Path(run.source).resolve() == folder.resolve()
+        return is_own and (folder / STARTED).is_file() and not (folder / DOCUMENT).exists()
+
+    def import_run(self, run: Run, scenario: str | None = None, labels: Mapping[str, str] | None = None) -> str:
+        """Keep a run that was read from a foreign file; returns its id.
+
+        The same content is kept once.  Under the name of another scenario it is kept again, and marked as a duplicate.
+        """
+        named = scenario or run.scenario
+        run_id = make_run_id(run.started_at, named, run.content_hash or "0000")
+        table = self.index().table.select(["id", "content_hash"]).to_pylist() if run.content_hash is not None else []
+        copies = [row["id"] for row in table if row["content_hash"] == run.content_hash and row["id"] != run_id]
+        validity = Validity((*run.validity.checks, duplicate_check(copies[0] if copies else None)))
+        labels = {**run.labels, **(labels or {})}
+        return self.add(replace(run, id=run_id, scenario=named, labels=labels, validity=validity))
 
     def identity_of(self, run_id: str) -> str | None:
         """What tells a stored run from all others; ``None`` when there is none, or its document is broken."""
@@ -232,106 +169,60 @@ class RunStore:
         if not self.backend.keeps_requests:
             return
         try:
-            for file in sorted(item for item in folder.rglob("*") if item.is_file() and not item.is_symlink()):
+            for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
                 name = file.relative_to(folder.parent).as_posix()
                 self.backend.write(f"{run_id}/{name}", file.read_bytes())
         except OSError as error:
             raise StoreError(f"{self.url}: {folder.name} of {run_id} could not be written: {error}") from error
 
-    # Getting back -----------------------------------------------------------------------------------------------------
+    # Reading runs -----------------------------------------------------------------------------------------------------
 
     def get(self, run_id: str) -> Run:
         """The run with that id; ``StoreError`` when there is none."""
-        path = document_path(run_id)
+        path, parquet = document_path(run_id), f"{run_id}/{REQUESTS}"
+        where = self.backend.where(path)
         try:
             content = self.backend.read(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._no_run(run_id) from error
         except OSError as error:
-            raise ReadError(f"{self.backend.where(path)}: cannot be read: {error.strerror or error}") from error
-        with Activity(f"reading {self.backend.where(path)}"):
-            stored = read_stored(content, self.backend.where(path))
-        parquet = f"{run_id}/{REQUESTS}"
+            raise ReadError(f"{where}: cannot be read: {error.strerror or error}") from error
+        with Activity(f"reading {where}"):
+            stored = read_stored(content, where)
+
+        def load() -> pd.DataFrame:
+            if self.folder is not None:
+                return read_requests(self.folder / parquet, stored.run, stored.seal)
+            with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
+                try:
+                    self.backend.fetch(parquet, Path(folder) / REQUESTS)
+                except OSError as error:
+                    address = self.backend.where(parquet)
+                    raise ReadError(f"{address}: cannot be read: {error.strerror or error}") from error
+                return read_requests(Path(folder) / REQUESTS, stored.run, stored.seal)
+
         has_requests = self.backend.keeps_requests and self.backend.exists(parquet)
-        loader = RequestLoader(lambda: self._read_requests(parquet, stored)) if has_requests else None
         note = self._note_on(run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
-        checks = (*stored.run.validity.checks, *counted, *([quarantine_check(note.reason)] if note else []))
         return replace(
-            stored.run, id=run_id, source=self.backend.where(run_id), load_requests=loader, validity=Validity(checks)
+            stored.run,
+            id=run_id,
+            source=self.backend.where(run_id),
+            load_requests=RequestLoader(load) if has_requests else None,
+            validity=Validity((*stored.run.validity.checks, *counted, *([note.check] if note else []))),
         )
-
-    def _note_on(self, run_id: str) -> Quarantined | None:
-        try:
-            return note_on(self.backend, run_id)
-        except OSError as error:
-            reason = error.strerror or error
-            raise StoreError(f"{self.url}: the note on {run_id} cannot be read: {reason}") from error
 
     def _no_run(self, run_id: str) -> NotStored:
         return NotStored(f"{self.url}: has no run {run_id!r}; `perfkit runs` lists what is there")
 
-    def _read_requests(self, path: str, stored: Stored) -> pd.DataFrame:
-        if self.folder is not None:
-            return read_requests(self.folder / path, stored.run, stored.seal)
-        with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
-            local = Path(folder) / REQUESTS
-            try:
-                self.backend.fetch(path, local)
-            except OSError as error:
-                raise ReadError(f"{self.backend.where(path)}: cannot be read: {error.strerror or error}") from error
-            return read_requests(local, stored.run, stored.seal)
+    def summaries(self, ids: Collection[str]) -> Iterator[Run]:
+        """Runs without their requests; one that has gone, or was damaged, meanwhile is left out."""
+        for path, content in self.backend.read_many([document_path(run_id) for run_id in ids]):
+            if isinstance(content, bytes):
+                with suppress(ReadError):  # damaged since it was listed
+                    yield replace(parse_run(content, self.backend.where(path)), id=path.split("/")[0])
 
-    # Looking round ----------------------------------------------------------------------------------------------------
-
-    def index(self) -> Index:
-        """What is in the store now."""
-        self._known = current_index(self.backend, self._known)
-        return self._known
-
-    def ids(self) -> list[str]:
-        """Ids of all whole runs, oldest first; also of those whose document is broken."""
-        if self.folder is not None:
-            return sorted(self.backend.version_tags())
-        index = self.index()
-        return sorted([*index.ids, *index.broken])
-
-    def unfinished(self) -> list[str]:
-        """Folders of runs that are still under way or were killed: begun, and never finished."""
-        return self.no_runs()[0]
-
-    def foreign(self) -> list[str]:
-        """Folders that are no runs and were never begun as such."""
-        return self.no_runs()[1]
-
-    def no_runs(self) -> tuple[list[str], list[str]]:
-        """All folders that are not whole runs: the `unfinished` and the `foreign` ones."""
-        runs = set(self.ids())
-        others = {name: self._is_begun(name) for name in self.backend.folders() if name not in runs}
-        return [name for name in others if others[name]], [name for name in others if not others[name]]
-
-    def _is_begun(self, name: str) -> bool:
-        return any(self.backend.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
-
-    def broken(self) -> dict[str, str]:
-        """Folders whose run.json cannot be read: id to reason."""
-        return dict(self.index().broken)
-
-    def left_out(self, scenario: str) -> tuple[str, ...]:
-        """A sentence for each run whose document cannot be read, of those that may be of this scenario by their id."""
-        own = f"-{slug(scenario)}-"
-        return tuple(
-            f"{run_id} is left out: {reason}"
-            for run_id, reason in self.broken().items()
-            if own in run_id or not RUN_ID.fullmatch(run_id)
-        )
-
-    def with_content(self, content_hash: str | None) -> list[str]:
-        """Ids of the runs that hold the same measurements; none for content that is not known."""
-        if content_hash is None:
-            return []
-        table = self.index().table.select(["id", "content_hash"]).to_pylist()
-        return [row["id"] for row in table if row["content_hash"] == content_hash]
+    # The store as a collection ----------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """The number of runs that can be read."""
@@ -427,6 +318,51 @@ class RunStore:
         rows = selection_rows(table, self.quarantined().keys())
         return self._lazy(selection.choose(rows, f"{self.url}{f': {scenario}' if scenario else ''}"))
 
+    # The index --------------------------------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """What is in the store now."""
+        self._index = current_index(self.backend, self._index)
+        return self._index
+
+    def ids(self) -> list[str]:
+        """Ids of all whole runs, oldest first; also of those whose document is broken."""
+        if self.folder is not None:
+            return sorted(self.backend.version_tags())
+        index = self.index()
+        return sorted([*index.ids, *index.broken])
+
+    def no_runs(self) -> tuple[list[str], list[str]]:
+        """All folders that are not whole runs: the `unfinished` and the `foreign` ones."""
+        runs = set(self.ids())
+        unfinished, foreign = list[str](), list[str]()
+        for name in self.backend.folders():
+            if name not in runs:
+                is_begun = any(self.backend.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
+                (unfinished if is_begun else foreign).append(name)
+        return unfinished, foreign
+
+    def unfinished(self) -> list[str]:
+        """Folders of runs that are still under way or were killed: begun, and never finished."""
+        return self.no_runs()[0]
+
+    def foreign(self) -> list[str]:
+        """Folders that are no runs and were never begun as such."""
+        return self.no_runs()[1]
+
+    def broken(self) -> dict[str, str]:
+        """Folders whose run.json cannot be read: id to reason."""
+        return dict(self.index().broken)
+
+    def left_out(self, scenario: str) -> tuple[str, ...]:
+        """A sentence for each run whose document cannot be read, of those that may be of this scenario by their id."""
+        part = f"-{slug(scenario)}-"
+        return tuple(
+            f"{run_id} is left out: {reason}"
+            for run_id, reason in self.broken().items()
+            if part in run_id or not RUN_ID.fullmatch(run_id)
+        )
+
     def runs(self, **filters: Any) -> pd.DataFrame:
         """One row per run, oldest first; ``filters`` keep rows whose column (or label) equals the value.
 
@@ -471,55 +407,77 @@ class RunStore:
         there = f"; there are {', '.join(known)}" if known else ""
         return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
 
-    # Setting aside ----------------------------------------------------------------------------------------------------
-
-    def quarantined(self) -> dict[str, Quarantined]:
-        """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
-        try:
-            return quarantined(self.backend)
-        except OSError as error:
-            raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
-
-    def damaged_notes(self) -> dict[str, str]:
-        """Runs that were set aside by a note that cannot be read: id to reason."""
-        try:
-            return damaged_notes(self.backend)
-        except OSError as error:
-            raise StoreError(f"{self.url}: the notes on runs cannot be read: {error.strerror or error}") from error
-
-    def quarantine(self, run_id: str, reason: str, by: str | None = None) -> Quarantined:
-        """Set a run aside: it stays as it is, and counts as invalid.  ``StoreError`` when there is no such run."""
-        if not self.backend.exists(document_path(run_id)):
-            raise self._no_run(run_id)
-        with self._noting(run_id):
-            return set_aside(self.backend, run_id, reason, by)
-
-    def lift_quarantine(self, run_id: str) -> None:
-        """The run counts again as what its own checks say."""
-        with self._noting(run_id):
-            lift(self.backend, run_id)
-
-    @contextmanager
-    def _noting(self, run_id: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or error
-            raise StoreError(f"{self.url}: the note on {run_id} could not be written: {reason}") from error
-
     def valid_ids(self, scenario: str) -> list[str]:
         """Ids of the valid runs of a scenario that count in its history, oldest first; `PerfkitError` if none."""
         ids = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
         if not ids:
             raise self._no_scenario("valid runs", scenario)
-        return list(ids)
+        return ids
 
-    def summaries(self, ids: Collection[str]) -> Iterator[Run]:
-        """Runs without their requests; one that has gone, or was damaged, meanwhile is left out."""
-        for path, content in self.backend.read_many([document_path(run_id) for run_id in ids]):
-            if isinstance(content, bytes):
-                with suppress(ReadError):  # damaged since it was listed
-                    yield replace(parse_run(content, self.backend.where(path)), id=path.split("/")[0])
+    # Quarantine -------------------------------------------------------------------------------------------------------
+
+    def quarantine(self, run_id: str, reason: str, by: str | None = None) -> QuarantineNote:
+        """Set a run aside: it stays as it is, and counts as invalid; a later reason replaces an earlier one.
+
+        ``StoreError`` when there is no such run.
+        """
+        if not self.backend.exists(document_path(run_id)):
+            raise self._no_run(run_id)
+        if not reason.strip():
+            raise ValueError("reason: must say why the run is not to be used, got nothing")
+        if not by:
+            with suppress(KeyError, OSError):  # a container without a name for its user
+                by = getpass.getuser()
+        note = QuarantineNote(reason.strip(), by or "", datetime.now(UTC).isoformat(timespec="seconds"), run_id)
+        with self._noting(f"the note on {run_id} could not be written"):
+            self.backend.write(note_path(run_id), note.to_json())
+        return note
+
+    def lift_quarantine(self, run_id: str) -> None:
+        """The run counts again as what its own checks say; nothing happens when it was not set aside."""
+        with self._noting(f"the note on {run_id} could not be written"):
+            self.backend.remove(note_path(run_id))
+
+    def quarantined(self) -> dict[str, QuarantineNote]:
+        """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
+        with self._noting("the notes on runs cannot be read"):
+            return {run_id: note_that_holds(content, note_path(run_id), run_id) for run_id, content in self._notes()}
+
+    def damaged_notes(self) -> dict[str, str]:
+        """Runs that were set aside by a note that cannot be read: id to reason."""
+        damaged = {}
+        with self._noting("the notes on runs cannot be read"):
+            for run_id, content in self._notes():
+                try:
+                    parse_note(content, note_path(run_id), run_id)
+                except ReadError as error:
+                    damaged[run_id] = str(error)
+        return damaged
+
+    def _notes(self) -> Iterator[tuple[str, bytes | OSError]]:
+        names = sorted(self.backend.files(QUARANTINE))
+        ids = [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(HIDDEN)]
+        contents = self.backend.read_many([note_path(run_id) for run_id in ids])
+        yield from ((run_id, content) for run_id, (_, content) in zip(ids, contents, strict=True))
+
+    def _note_on(self, run_id: str) -> QuarantineNote | None:
+        path = note_path(run_id)
+        with self._noting(f"the note on {run_id} cannot be read"):
+            ((_, content),) = self.backend.read_many([path])
+            if isinstance(content, FileNotFoundError | NotADirectoryError):
+                return None
+            if isinstance(content, OSError) and not self.backend.exists(path):
+                raise content  # such as a folder of notes that may not be looked into
+        return note_that_holds(content, path, run_id)
+
+    @contextmanager
+    def _noting(self, problem: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self.url}: {problem}: {error.strerror or error}") from error
+
+    # What is derived from the runs ------------------------------------------------------------------------------------
 
     def derived(self, path: str) -> bytes | None:
         """A file that was computed from the runs and kept with `keep_derived`; ``None`` when it is not there."""
@@ -532,20 +490,3 @@ class RunStore:
         """Keep what can be computed anew: a store that may only be read is no reason to fail."""
         with suppress(OSError, StoreError):
             self.backend.write(path, content)
-
-
-__all__ = ["RunStore"]
-
-
-def import_run(run: Run, store: str, scenario: str | None = None, labels: Mapping[str, str] | None = None) -> str:
-    """Keep a run that was read from a foreign file; returns its id.
-
-    The same content is kept once.  Under the name of another scenario it is kept again, and marked as a duplicate.
-    """
-    named = scenario or run.scenario
-    run_id = make_run_id(run.started_at, named, run.content_hash or "0000")
-    known = RunStore(store)
-    others = [other for other in known.with_content(run.content_hash) if other != run_id]
-    validity = Validity((*run.validity.checks, duplicate_check(others[0] if others else None)))
-    labels = {**run.labels, **(labels or {})}
-    return known.add(replace(run, id=run_id, scenario=named, labels=labels, validity=validity))

@@ -12,7 +12,6 @@ from perfkit.analysis.comparability import check_sides
 from perfkit.config.load_spec import plan_profile
 from perfkit.model.records import Check, Severity
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
-from perfkit.runs.store import import_run
 from perfkit.runs.validity import DRIFT_P, DRIFT_PCT, ArrivalCounts, GeneratorFacts, Process, check_run
 from perfkit.stats.stationarity import Burst, Drift, WithinRun, drift_of, within_run
 
@@ -208,7 +207,7 @@ def test_the_same_measurements_under_another_name_are_a_duplicate(tmp_path):
     frame = pd.DataFrame({"start": np.arange(200.0), "service": "a", "response_time_ms": 5.0, "failed": False})
     read = run_from_requests(frame, scenario="one")
     store = str(tmp_path / "runs")
-    first, again, other = (import_run(read, store, name) for name in ("one", "one", "two"))
+    first, again, other = (RunStore(store).import_run(read, name) for name in ("one", "one", "two"))
     assert first == again != other
     checks = {check.name: check for check in RunStore(store).get(other).validity.problems}
     assert (checks["duplicate"].severity, checks["duplicate"].value) == ("invalid", first)
