@@ -108,7 +108,7 @@ def email(
     """
     from perfkit.notify.email import MailOptions, send_mail
 
-    if dry_run is not None and len(found.accounts) > 1 and not digest:
+    if dry_run is not None and len(found.messages) > 1 and not digest:
         raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
     for line in send_mail(found.results, settings, MailOptions(to, sender, when or "", digest, dry_run, checkout)):
         click.echo(line)
@@ -245,9 +245,9 @@ def comment(
     from perfkit.report.markdown import to_comment
 
     template = link_template(link or settings.issues.link, "--link" if link else "[issues]: link")
-    names = name or "\n".join(sorted({f"{account.kind} {account.scenario}" for account in found.accounts}))
+    names = name or "\n".join(sorted({f"{message.kind} {message.scenario}" for message in found.messages}))
     access = Access.from_environment(repository, with_token=not dry_run)
-    text = to_comment(found.accounts, report_link(template, found.folder))
+    text = to_comment(found.messages, report_link(template, found.folder))
     message = Comment(pull_request or pull_request_of(), names, text)
     if dry_run:
         click.echo(dump([planned_comment(message, access).to_dict()]), nl=False)
@@ -273,18 +273,19 @@ def summary(found: ResultSet, _settings: Settings, annotations: bool, junit: Pat
       perfkit summary --store data/runs --scenario shop --verdict
       perfkit summary reports/20261125T020000Z-all --annotations --junit junit.xml
     """
-    from perfkit.report.junit import annotate, told_as_junit
+    from perfkit.report.annotations import annotate
+    from perfkit.report.junit import messages_to_junit
     from perfkit.report.markdown import to_summary
 
     if junit is not None:
-        write(told_as_junit(found.accounts), junit)
+        write(messages_to_junit(found.messages), junit)
     if annotations:
-        click.echo("".join(f"{line}\n" for line in annotate(found.accounts)), nl=False)
+        click.echo("".join(f"{line}\n" for line in annotate(found.messages)), nl=False)
     if verdict:
-        click.echo(min(found.accounts, key=lambda account: account.rank).word.value)
+        click.echo(min(found.messages, key=lambda message: message.rank).verdict.value)
     if junit is not None or annotations or verdict:
         return
-    page, path = to_summary(found.accounts), os.environ.get("GITHUB_STEP_SUMMARY")
+    page, path = to_summary(found.messages), os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         click.echo(page, nl=False)
         return

@@ -125,7 +125,7 @@ def _progress(total: int) -> Iterator[Callable[[Made], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from perfkit.report.formatting import clean
-    from perfkit.report.sentences import word_text
+    from perfkit.report.message import outcome_text
 
     screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -139,7 +139,7 @@ def _progress(total: int) -> Iterator[Callable[[Made], None]]:
             entry = made.entry
             why = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
             spent = f"{time.monotonic() - begun:.0f} s"
-            line = f"{count}/{total} {clean(entry.scenario)} {entry.kind}: {word_text(entry.word)}{why} ({spent})"
+            line = f"{count}/{total} {clean(entry.scenario)} {entry.kind}: {outcome_text(entry.word)}{why} ({spent})"
             bar.console.print(line)
             bar.advance(task)
 

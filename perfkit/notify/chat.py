@@ -30,14 +30,15 @@ from perfkit.model.redaction import public_url, redact
 from perfkit.notify.results import commits_of, link_template, report_link, report_place
 from perfkit.notify.sent_log import Batch, SentLog, notify_recipients
 from perfkit.report.formatting import shorten
-from perfkit.report.message import Telling, chat_text, document_of
+from perfkit.report.message import Message, chat_text, message_of, webhook_document
+from perfkit.report.report_set import Outcome
 
 TIMEOUT_S = 30.0
 RETRIES = 3
 BACKOFF_S = 1.0  # before the second retry, then twice as long each
 LONGEST_WAIT_S = 60.0  # whatever the server asks for
 _RETRIED = (429, 502, 503, 504)
-_KINDS = {
+_KINDS: dict[Verdict | Outcome, str] = {
     Verdict.REGRESSION: "failure",
     Verdict.INVALID: "warning",
     Verdict.INCONCLUSIVE: "warning",
@@ -72,7 +73,7 @@ class Chat:
             raise SettingsError(f"[chat]: urls: number {number} is no address that Apprise knows ({self.name})")
         self._secrets = [part for part in re.split(r"[/:@?&=]+", url) if len(part) > 5]
 
-    def send(self, message: Telling) -> str:
+    def send(self, message: Message) -> str:
         """Send it once; why it could not be sent, or an empty text."""
         import apprise
 
@@ -82,12 +83,12 @@ class Chat:
                 title=title,
                 body=text,
                 body_format=apprise.NotifyFormat.TEXT,
-                notify_type=apprise.NotifyType(_KINDS[message.result.verdict]),
+                notify_type=apprise.NotifyType(_KINDS.get(message.verdict, "warning")),
             )
             reason = log.getvalue()
         return "" if sent else shorten(redact(reason, *self._secrets), 200) or "Apprise does not say why"
 
-    def preview(self, message: Telling) -> str:
+    def preview(self, message: Message) -> str:
         """The message as text."""
         return "\n".join(chat_text(message))
 
@@ -124,13 +125,13 @@ class Webhook:
         self.name = f"webhook {public.scheme}://{public.hostname}{f':{public.port}' if public.port else ''}"
         self.key = f"webhook-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
 
-    def send(self, message: Telling) -> str:
+    def send(self, message: Message) -> str:
         """Post it once; why it could not be posted, or an empty text."""
-        return post(self._url, document_of(message))
+        return post(self._url, webhook_document(message))
 
-    def preview(self, message: Telling) -> str:
+    def preview(self, message: Message) -> str:
         """The document."""
-        return dump_json(dict(document_of(message))).rstrip()
+        return dump_json(dict(webhook_document(message))).rstrip()
 
 
 def post(url: str, document: Mapping[str, Any], *, backoff_s: float = BACKOFF_S, timeout_s: float = TIMEOUT_S) -> str:
@@ -244,7 +245,7 @@ class _ChatChannel:
         """Send to each recipient by itself."""
         ((result, diff),) = batch.contents
         place = report_place(result, report_link(self._link, result.report_folder))
-        message = Telling(result, place, diff, commits_of(result, self._checkout))
+        message = message_of(result, location=place, diff=diff, commits=commits_of(result, self._checkout))
         for key in batch.recipients:
             target = self._targets[key]
             if self.dry_run:

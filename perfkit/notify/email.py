@@ -1,4 +1,4 @@
-"""Results by e-mail: addresses, the message (text, HTML with pictures, reports attached), and the mail server.
+"""Results by e-mail: addresses, the message (text, HTML with charts, reports attached), and the mail server.
 
 A recipient whose server has taken the message is not sent it again, whatever happens afterwards.  Where the connection
 breaks after the whole message went out and before the server answered, nobody can know whether it arrived; that is
@@ -36,7 +36,7 @@ from perfkit.notify.results import MEGABYTE, commits_of, link_template, report_l
 from perfkit.notify.sent_log import Batch, SentLog, notify_recipients
 from perfkit.report.formatting import clean, shorten
 from perfkit.report.mail import Mail, mail_of
-from perfkit.report.message import Place, Telling
+from perfkit.report.message import ReportLocation, message_of
 
 TIMEOUT_S = 30.0  # of one answer
 PAUSES = (2.0, 10.0, 30.0)  # seconds before each further try
@@ -125,9 +125,9 @@ def email_message(
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     html = message.get_body(("html",))
     if html is not None:
-        for cid, picture in mail.pictures.items():
+        for cid, chart in mail.charts.items():
             file = f"{cid.partition('@')[0]}.png"
-            html.add_related(picture.png, "image", "png", cid=f"<{cid}>", disposition="inline", filename=file)
+            html.add_related(chart.png, "image", "png", cid=f"<{cid}>", disposition="inline", filename=file)
     for attachment in attachments:
         message.add_attachment(attachment.content, "text", "html", filename=attachment.name)
     return message
@@ -418,7 +418,7 @@ class _MailChannel:
 
     def _message(self, batch: Batch) -> EmailMessage:
         """The message, with the reports attached that are small enough."""
-        room, tellings, attachments = self._settings.attach_mb * MEGABYTE, [], []
+        room, messages, attachments = self._settings.attach_mb * MEGABYTE, [], []
         for result, diff in batch.contents:
             link = report_link(self._link, result.report_folder)
             size = result.report.stat().st_size if result.report is not None else 0
@@ -432,9 +432,11 @@ class _MailChannel:
                 except OSError as error:
                     raise ReadError(f"{result.report}: cannot be read: {error.strerror}") from error
                 words = "Open the full report (it is attached, too)" if link else f"The full report is attached: {name}"
-                place = Place(words, link)
-            tellings.append(Telling(result, place, diff, commits_of(result, self._options.checkout)))
+                place = ReportLocation(words, link)
+            messages.append(
+                message_of(result, location=place, diff=diff, commits=commits_of(result, self._options.checkout))
+            )
         shown = [id(result) for result, _ in batch.contents]
         quiet = [result.scenario for result in batch.results if id(result) not in shown]
         recipients = [self._addresses[name] for name in batch.recipients]
-        return email_message(mail_of(tellings, quiet), self._sender, recipients, attachments, datetime.now(UTC))
+        return email_message(mail_of(messages, quiet), self._sender, recipients, attachments, datetime.now(UTC))

@@ -22,13 +22,11 @@ from perfkit.history.incidents import Incident, Occurrence, Result, fingerprint
 from perfkit.model.records import Verdict
 from perfkit.notify.outbox import digest
 from perfkit.report.issue import (
-    Story,
     back_comment,
     headline,
     known_comment,
     over_comment,
     spread_comment,
-    to_body,
     to_title,
     twin_comment,
 )
@@ -332,13 +330,13 @@ class ActionPlanner:
     ----------
     path
         Of the repository in the API.
-    story_of
-        What the issue of an incident says.
+    body_of
+        The text of the issue of an incident.
     """
 
     path: str
     settings: IssueSettings
-    story_of: Callable[[DesiredIssue, Incident], Story]
+    body_of: Callable[[DesiredIssue, Incident], str]
 
     def actions(self, match: Match) -> Iterator[Action]:
         """What brings the issues of an incident to their desired state; nothing where they are in it."""
@@ -391,7 +389,7 @@ class ActionPlanner:
             has_room = len(marker.services) < MOST_SERVICES
             services = [name for name in incident.last.services if has_room and digest(name, 8) not in marker.services]
             moved = _sizes_moved(marker.sizes, desired.sizes) and (
-                digest(to_body(self.story_of(desired, incident))) != marker.text
+                digest(self.body_of(desired, incident)) != marker.text
             )
             if not (reopened_by_user or services or moved or came_back):
                 return
@@ -424,7 +422,7 @@ class ActionPlanner:
     ) -> tuple[str, str]:
         """The title, and perfkit's part of the text with its marker."""
         title = to_title(incident, self.settings.title)
-        text = headline(incident) if brief else to_body(self.story_of(desired, incident))
+        text = headline(incident) if brief else self.body_of(desired, incident)
         marker = Marker(
             desired.scenario_digest,
             _unique((*desired.names, *(old.names if old is not None else ())))[:MOST_NAMES],

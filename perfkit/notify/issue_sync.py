@@ -32,8 +32,8 @@ from perfkit.notify.issue_plan import (
 from perfkit.notify.outbox import Outbox
 from perfkit.notify.results import link_template, report_link
 from perfkit.report.formatting import clean
-from perfkit.report.issue import Story, check_template
-from perfkit.report.sentences import bisect_line, judge_lines
+from perfkit.report.issue import check_template, to_body
+from perfkit.report.message import Message, ReportLocation, message_of
 
 SURE = 4  # `DesiredIssue.match_score` from which an issue follows that incident, and not a neighbour
 MOST_GAPS = 5
@@ -168,30 +168,24 @@ def planner_of(result: Result, settings: IssueSettings, access: Access, checkout
     """
     check_template(settings.title)
     link = report_link(link_template(settings.link, "[issues]: link"), result.report_folder)
-    return ActionPlanner(access.path, settings, partial(_story, result, access, link, checkout))
+    message = message_of(result, location=ReportLocation(link=link))
+    return ActionPlanner(access.path, settings, partial(_body, message, access, checkout))
 
 
-def _story(
-    result: Result, access: Access, link: str, checkout: Path | None, desired: DesiredIssue, incident: Incident
-) -> Story:
+def _body(message: Message, access: Access, checkout: Path | None, desired: DesiredIssue, incident: Incident) -> str:
     event = incident.last.event
     before, after = event.last_before.commit, event.first_after.commit
     are_commits = all(7 <= len(text) <= 64 and set(text) <= set("0123456789abcdef") for text in (before, after))
     compare = ""
     if access.web and are_commits and before != after:
         compare = f"{access.web}/{access.code or access.repository}/compare/{before}...{after}"
-    bisect = [("Find the commit", line) for line in bisect_line(result.scenario, event)]
-    return Story(
+    return to_body(
+        message,
         incident,
-        result.watched,
-        desired.status,
-        desired.reason,
-        attribute(event, checkout),
-        compare,
-        link,
-        (*judge_lines(result), *bisect),
-        tuple(course for course in result.document.get("courses") or () if isinstance(course, Mapping)),
-        result.gaps,
+        status=desired.status,
+        reason=desired.reason,
+        commits=attribute(event, checkout),
+        compare_url=compare,
     )
 
 

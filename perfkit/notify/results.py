@@ -18,9 +18,8 @@ from perfkit.history.incidents import Result, read_result
 from perfkit.history.run_names import newest_result
 from perfkit.model.errors import ReadError, SettingsError
 from perfkit.report.formatting import clean, shorten
-from perfkit.report.message import MOST_HAPPENINGS, Place
+from perfkit.report.message import MOST_STATEMENTS, Message, ReportLocation, message_of, message_of_entry
 from perfkit.report.report_set import is_overview, read_overview
-from perfkit.report.sentences import Account, account_in, account_of
 
 MEGABYTE = 1e6
 
@@ -31,19 +30,19 @@ class ResultSet:
 
     Parameters
     ----------
-    accounts
+    messages
         One for each result, and one for each report of a set that could not be made.
     folder
         Name of the folder of the first result file; empty for results from a store.
     """
 
-    accounts: tuple[Account, ...]
+    messages: tuple[Message, ...]
     folder: str = ""
 
     @property
     def results(self) -> tuple[Result, ...]:
         """The results of comparisons and histories, each file once; ``ReadError`` when there is none."""
-        found = {Path(one.result.place).resolve(): one.result for one in self.accounts if one.result is not None}
+        found = {Path(one.result.place).resolve(): one.result for one in self.messages if one.result is not None}
         if not found:
             raise ReadError("holds no result of a comparison or of a history: each of its reports failed")
         return tuple(found.values())
@@ -68,21 +67,21 @@ def collect_results(
     NotComparable
         The newest run of a scenario has no valid run before it.
     """
-    accounts = [account for file in files for account in _accounts_in(file)]
+    messages = [message for file in files for message in _messages_in(file)]
     for name in scenarios:
-        accounts.append(account_of(newest_result(store, name, settings=settings, policy=policy)))
+        messages.append(message_of(newest_result(store, name, settings=settings, policy=policy)))
     first = next(iter(files), None)
     folder = "" if first is None else (first if first.is_dir() else first.parent).resolve().name
-    return ResultSet(tuple(accounts), folder)
+    return ResultSet(tuple(messages), folder)
 
 
-def _accounts_in(file: Path) -> Iterator[Account]:
+def _messages_in(file: Path) -> Iterator[Message]:
     if not is_overview(file):
-        yield account_of(read_result(file))
+        yield message_of(read_result(file))
         return
     folder = file if file.is_dir() else file.parent
     for entry in read_overview(file).entries:
-        yield account_in(entry, read_result(folder / entry.result) if entry.result and entry.verdict else None)
+        yield message_of_entry(entry, read_result(folder / entry.result) if entry.result and entry.verdict else None)
 
 
 def link_template(text: str, setting: str) -> str:
@@ -103,19 +102,19 @@ def report_link(template: str, folder: str) -> str:
     return quote(template.replace("{report}", quote(folder, safe="")), safe="!#$%&'*+,/:;=?@[]~._-")
 
 
-def report_place(result: Result, link: str) -> Place:
+def report_place(result: Result, link: str) -> ReportLocation:
     """Where a report is that is not attached to the message."""
     if result.stored:
-        return Place("Open the report" if link else f"Judged from {shorten(result.place, 200)}", link)
+        return ReportLocation("Open the report" if link else f"Judged from {shorten(result.place, 200)}", link)
     if result.report is None:
-        return Place("Open the report" if link else f"The result is in {shorten(result.place, 200)}", link)
+        return ReportLocation("Open the report" if link else f"The result is in {shorten(result.place, 200)}", link)
     size = f"{result.report.stat().st_size / MEGABYTE:.1f} MB"
     if link:
-        return Place(f"Open the full report ({size})", link)
-    return Place(f"The full report ({size}) is {shorten(result.report.resolve(), 200)}")
+        return ReportLocation(f"Open the full report ({size})", link)
+    return ReportLocation(f"The full report ({size}) is {shorten(result.report.resolve(), 200)}")
 
 
 def commits_of(result: Result, checkout: Path | None) -> dict[str, Attribution]:
     """The commits between the runs of each open event, by the event's id."""
-    events = [incident.last.event for incident in result.open_incidents[-MOST_HAPPENINGS:]]
+    events = [incident.last.event for incident in result.open_incidents[-MOST_STATEMENTS:]]
     return {event.id: attribute(event, checkout) for event in events}

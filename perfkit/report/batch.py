@@ -34,9 +34,9 @@ from perfkit.model.errors import NotComparable, NotStored, PerfkitError, Setting
 from perfkit.model.files import write_whole
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
+from perfkit.report.message import message_of
 from perfkit.report.notebook import KINDS, Report, run_report
 from perfkit.report.report_set import Entry, Outcome, entry_from
-from perfkit.report.sentences import account_of
 from perfkit.runs.backends import public_address
 from perfkit.runs.store import RunStore
 
@@ -158,9 +158,8 @@ def make(order: Order) -> Entry:
     entry = replace(entry, report=_relative(report.html, order), result=_relative(report.result, order))
     if order.kind not in JUDGING:
         return entry
-    account = account_of(read_result(report.result))
-    verdict = account.result.verdict if account.result is not None else None
-    return replace(entry, verdict=verdict, sentences=tuple(claim.text for claim in account.claims))
+    result = read_result(report.result)
+    return replace(entry, verdict=result.verdict, sentences=tuple(text for _, text in message_of(result).lines))
 
 
 def _compare(order: Order) -> Report:

@@ -11,8 +11,8 @@ from perfkit.model.installation import VERSION
 from perfkit.model.records import Verdict
 from perfkit.report.formatting import VERDICT_COLOURS, clean, shorten
 from perfkit.report.html import render
+from perfkit.report.message import outcome_text
 from perfkit.report.report_set import Entry, Outcome, Overview, worst
-from perfkit.report.sentences import word_text
 
 QUESTIONS = {
     "compare": "Did it get slower?",
@@ -54,7 +54,7 @@ def index_page(overview: Overview) -> str:
     return render(
         "index_page.html.j2",
         rows=[_row(name, entries) for name, entries in overview.scenarios],
-        word=word_text(bad.word),
+        word=outcome_text(bad.word),
         css=_css(bad),
         colour=VERDICT_COLOURS[bad.word if isinstance(bad.word, Verdict) else Verdict.INVALID],
         answer=_answer(overview),
@@ -74,7 +74,7 @@ def _answer(overview: Overview) -> str:
 def _counts(overview: Overview) -> str:
     """Scenarios by the worst that is said of them: ``1 failed, 2 no regression``; empty when all are alike."""
     ranked = Counter(worst(entries).word for _, entries in overview.scenarios)
-    parts = [f"{count} {word_text(word).split(' ', 1)[-1]}" for word, count in ranked.items()]
+    parts = [f"{count} {outcome_text(word).split(' ', 1)[-1]}" for word, count in ranked.items()]
     return ", ".join(parts) if len(parts) > 1 else ""
 
 
@@ -99,11 +99,11 @@ def _row(scenario: str, entries: Sequence[Entry]) -> Row:
     texts = list(dict.fromkeys(shorten(text, 400) for entry in ordered for text in entry.sentences))
     shown = tuple(texts[:MOST_SENTENCES])
     links = tuple(_link(entry) for entry in entries)
-    return Row(shorten(scenario, 80), word_text(bad.word), _css(bad), shown, len(texts) - len(shown), links)
+    return Row(shorten(scenario, 80), outcome_text(bad.word), _css(bad), shown, len(texts) - len(shown), links)
 
 
 def _link(entry: Entry) -> Link:
-    word = "" if entry.word is Outcome.DONE else word_text(entry.word)
+    word = "" if entry.word is Outcome.DONE else outcome_text(entry.word)
     question = QUESTIONS.get(entry.kind, entry.kind)
     return Link(question, entry.kind, word, _css(entry), quote(entry.report), quote(entry.notebook))
 

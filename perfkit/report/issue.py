@@ -1,75 +1,42 @@
-"""A worsening as an issue: title, text and comments as Markdown, in which names from outside are nothing but names."""
+"""An incident as a GitHub issue: title, text and comments as Markdown, in which names from outside are only names.
+
+The text is drawn from the `Message` of the result that the incident is in.
+"""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from perfkit.history.change_events import Movement
 from perfkit.history.commits import Attribution
-from perfkit.history.incidents import Incident, Occurrence
+from perfkit.history.incidents import Incident
 from perfkit.model.errors import SettingsError, did_you_mean
-from perfkit.model.records import Gap
-from perfkit.report.formatting import UNKNOWN, format_signed, format_value, shorten, sparkline
-from perfkit.report.markdown import escape, folded
-from perfkit.report.sentences import acknowledge_line
+from perfkit.report.findings import change_row, changes_table
+from perfkit.report.formatting import UNKNOWN, format_value, shorten, sparkline
+from perfkit.report.markdown import draw_table, escape
+from perfkit.report.message import Message
+from perfkit.report.sentences import acknowledge_command, bisect_command
 
 MOST_TITLE = 250  # GitHub takes 256 characters
 MOST_TEXT = 40_000  # GitHub takes 65,536 characters; the rest is for the marker and for what people write around
-MOST_MOVEMENTS = 30
+MOST_CHANGES = 30
 MOST_COMMITS = 10
 MOST_NAMED = 10  # services in a sentence
 FIELDS = ("scenario", "service", "metric", "change")
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
-    """A worsening, and what is told beside it.
-
-    Parameters
-    ----------
-    standing
-        ``holds``, ``over``, or ``known``: acknowledged.
-    reason
-        Who acknowledged it, and why.
-    compare, report
-        Addresses of the commits in between and of the report; empty where there is none.
-    lines
-        Command lines that come to the result again, each with what it does.
-    courses
-        Of the trend's result: the newest runs of its leading series.
-    gaps
-        What the result lacks, such as services without requests.
-    """
-
-    incident: Incident
-    watched: bool
-    standing: str = "holds"
-    reason: str = ""
-    commits: Attribution | None = None
-    compare: str = ""
-    report: str = ""
-    lines: tuple[tuple[str, str], ...] = ()
-    courses: tuple[Mapping[str, Any], ...] = ()
-    gaps: tuple[Gap, ...] = ()
-
-
 def check_template(template: str) -> None:
     """``SettingsError`` unless a title can be made of it."""
+    fields = ", ".join(f"{{{name}}}" for name in FIELDS)
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
         template.format(**dict.fromkeys(FIELDS, ""))
     except (ValueError, KeyError, IndexError, AttributeError) as error:
-        raise SettingsError(f"[issues]: title: {template!r} is no template ({error}); known are {_fields()}") from error
+        raise SettingsError(f"[issues]: title: {template!r} is no template ({error}); known are {fields}") from error
     for name in names:
         if name not in FIELDS:
-            raise SettingsError(f"[issues]: title: unknown field {name!r}{did_you_mean(name, FIELDS)}; {_fields()}")
-
-
-def _fields() -> str:
-    return ", ".join(f"{{{name}}}" for name in FIELDS)
+            raise SettingsError(f"[issues]: title: unknown field {name!r}{did_you_mean(name, FIELDS)}; {fields}")
 
 
 def to_title(incident: Incident, template: str) -> str:
@@ -80,43 +47,86 @@ def to_title(incident: Incident, template: str) -> str:
         "scenario": shorten(incident.scenario, 60),
         "service": shorten(lead.service, 80),
         "metric": lead.metric.title,
-        "change": _size(lead),
+        "change": change_row(lead).cells["change"],
     }
     return shorten(template.format(**values), MOST_TITLE).replace("@", "@\u200b")  # mail and chat pass titles on
 
 
-def to_body(story: Story) -> str:
-    """The text: what moved and by how much, between which commits, how to see it again, how to acknowledge it."""
-    parts = [
-        _status(story),
-        f"**{headline(story.incident)}**",
-        _beside(story.incident),
-        _chart(story),
-        _movements(story.incident.last),
-        _gaps(story.gaps),
-        _times(story.incident),
-        _commits(story),
-        _evidence(story),
-        _acknowledge(story),
+def to_body(
+    message: Message,
+    incident: Incident,
+    *,
+    status: str = "holds",
+    reason: str = "",
+    commits: Attribution | None = None,
+    compare_url: str = "",
+) -> str:
+    """The text: what changed and by how much, between which commits, how to reproduce it, how to acknowledge it.
+
+    Parameters
+    ----------
+    message
+        Of the result that the incident is in, with the address of its report.
+    status
+        ``holds``, ``over``, or ``known``: acknowledged; as its marker says.
+    reason
+        Who acknowledged it, and why.
+    commits, compare_url
+        What lies between its runs, and the address that shows it; empty where there is none.
+    """
+    event, result = incident.last.event, message.result
+    if result is None:
+        raise ValueError("message: has no result")
+    notes = {
+        "over": "> It is over: the metrics are back at their earlier level.",
+        "known": f"> {escape(reason[:1].upper() + reason[1:], 600)}.",
+    }
+    gaps = [escape(" ".join(part for part in (gap.text, gap.advice) if part), 600) for gap in result.gaps]
+    more_gaps = [f"and {len(gaps) - MOST_NAMED} more"] if len(gaps) > MOST_NAMED else []
+    commands = [*message.commands, *(("Find the commit", line) for line in bisect_command(result.scenario, event))]
+    evidence = [
+        *([f"[The report with its charts]({message.location.link})"] if message.location.link else []),
+        *([_code([f"# {what}\n{line}" for what, line in commands])] if commands else []),
     ]
-    return _fitting([part for part in parts if part])
+    parts = [
+        notes.get(status, ""),
+        f"**{headline(incident)}**",
+        "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in event.coincides),
+        _sparkline(incident, result.document),
+        _table(incident.last.worse),
+        "\n".join(("### Missing or in doubt", "", *(f"- {gap}" for gap in (*gaps[:MOST_NAMED], *more_gaps))))
+        if gaps
+        else "",
+        _occurrences(incident),
+        _commits(commits, compare_url) if commits is not None else "",
+        "\n\n".join(("### Reproduce it", *evidence)) if evidence else "",
+        _acknowledge(event.id, watched=result.watched),
+    ]
+    kept: list[str] = []  # whole parts, as many as fit; the headline comes first of all
+    for part in parts:
+        if part and sum(len(text) + 2 for text in kept) + len(part) <= MOST_TEXT:
+            kept.append(part)
+    return "\n\n".join(kept)
 
 
 def headline(incident: Incident) -> str:
-    """One sentence of Markdown: what moved most, by how much, what else, since when."""
+    """One sentence of Markdown: what changed most, by how much, what else, since when."""
     worse = incident.last.worse
     lead, others, services = worse[0], len(worse) - 1, len(incident.last.services)
+    cells = change_row(lead).cells
+    interval = f" {cells['interval']}" if cells["interval"] != UNKNOWN else ""
     where = f" in {services} services" if services > 1 else ""
     more = f", and {others} more metric{'s' if others > 1 else ''}{where}" if others else ""
     what = f"{lead.metric.title[:1].upper()}{lead.metric.title[1:]}"
-    return f"{what} of {escape(lead.service, 80)} got worse: {_size(lead)}{_interval(lead, ' ')}{more}."
+    return f"{what} of {escape(lead.service, 80)} got worse: {cells['change']}{interval}{more}."
 
 
 def spread_comment(incident: Incident, services: Sequence[str]) -> str:
-    """That further services got worse at the same place."""
-    rows = [item for item in incident.last.worse if item.service in services]
-    head = f"**It spreads:** {_named(services)} got worse at the same place of the history."
-    return f"{head}\n\n{_table(rows)}"
+    """That further services got worse at the same run."""
+    names = ", ".join(escape(name, 60) for name in services[:MOST_NAMED])
+    more = f" and {len(services) - MOST_NAMED} more services" if len(services) > MOST_NAMED else ""
+    head = f"**It spreads:** {names}{more} got worse at the same place of the history."
+    return f"{head}\n\n{_table([item for item in incident.last.worse if item.service in services])}"
 
 
 def over_comment(incident: Incident | None, scenario: str) -> str:
@@ -138,124 +148,65 @@ def back_comment(incident: Incident) -> str:
 
 def known_comment(reason: str) -> str:
     """That it is acknowledged, by whom and why."""
-    return f"**{escape(reason[:1].upper() + reason[1:], 600)}.** It is heard again when something new happens there."
+    return f"**{escape(reason[:1].upper() + reason[1:], 600)}.** It is reported again when something new happens there."
 
 
 def twin_comment(number: int) -> str:
-    """That another issue follows the same worsening."""
+    """That another issue follows the same incident."""
     return f"Duplicate of #{number}: both follow the same worsening."
 
 
-def _status(story: Story) -> str:
-    if story.standing == "over":
-        return "> It is over: what got worse was taken back since."
-    if story.standing == "known":
-        return f"> {escape(story.reason[:1].upper() + story.reason[1:], 600)}."
-    return ""
-
-
-def _beside(incident: Incident) -> str:
-    """What else changed where it began: the machine, versions, the load script, services."""
-    return "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in incident.last.event.coincides)
-
-
-def _chart(story: Story) -> str:
-    lead = story.incident.last.worse[0]
-    for course in story.courses:
-        if (course.get("service"), course.get("metric")) == (lead.service, lead.metric.value):
-            values = [one if isinstance(one, int | float) else None for one in course.get("values") or ()]
-            drawn, low, high, count = sparkline(values)
-            if drawn:
+def _sparkline(incident: Incident, document: Mapping[str, object]) -> str:
+    """The newest runs of the leading series, where a trend's result holds them."""
+    lead, courses = incident.last.worse[0], document.get("courses")
+    for series in courses if isinstance(courses, list | tuple) else ():
+        if not isinstance(series, Mapping):
+            continue
+        if (series.get("service"), series.get("metric")) == (lead.service, lead.metric.value):
+            values = [value if isinstance(value, int | float) else None for value in series.get("values") or ()]
+            blocks, low, high, count = sparkline(values)
+            if blocks:
                 ends = f"{format_value(lead.metric.value, low)} to {format_value(lead.metric.value, high)}"
-                return f"`{drawn}`  \n{lead.metric.title}, the newest {count} runs: {ends}"
+                return f"`{blocks}`  \n{lead.metric.title}, the newest {count} runs: {ends}"
     return ""
 
 
-def _gaps(gaps: Sequence[Gap]) -> str:
-    """What is missing or in doubt, and what to do about it."""
-    lines = [f"- {escape(' '.join(part for part in (gap.text, gap.advice) if part), 600)}" for gap in gaps[:MOST_NAMED]]
-    more = [f"- and {len(gaps) - MOST_NAMED} more"] if len(gaps) > MOST_NAMED else []
-    return "\n".join(["### Missing or in doubt", "", *lines, *more]) if lines else ""
+def _table(changes: Sequence[Movement]) -> str:
+    table = changes_table(changes[:MOST_CHANGES])
+    more = len(changes) - len(table.rows)
+    text = draw_table(table, ("service", "metric", "before", "after", "change", "interval"), name_length=80)
+    return text + (f"\n\nAnd {more} more, in the report." if more else "")
 
 
-def _movements(occurrence: Occurrence) -> str:
-    return _table(occurrence.worse)
-
-
-def _table(rows: Sequence[Movement]) -> str:
-    header = ("Service", "Metric", "Before", "After", "Change", "95 % interval")
-    cells = [
-        (
-            escape(item.service, 80),
-            item.metric.title,
-            format_value(item.metric.value, item.change.before),
-            format_value(item.metric.value, item.change.after),
-            _size(item),
-            _interval(item) or UNKNOWN,
-        )
-        for item in rows[:MOST_MOVEMENTS]
-    ]
-    left = len(rows) - len(cells)
-    return folded(header, cells, "<<>>>>") + (f"\n\nAnd {left} more, in the report." if left else "")
-
-
-def _size(item: Movement) -> str:
-    unit = item.metric.change_unit
-    text = format_signed(item.size, unit)
-    return f"{text} {unit}{' (from zero)' if text.endswith('∞') else ''}"
-
-
-def _interval(item: Movement, before: str = "") -> str:
-    low, high = item.size_low, item.size_high
-    if low is None or high is None:
-        return ""
-    unit = item.metric.change_unit
-    return f"{before}[{format_signed(low, unit)}, {format_signed(high, unit)}]"
-
-
-def _times(incident: Incident) -> str:
+def _occurrences(incident: Incident) -> str:
     lines = []
     for number, one in enumerate(incident.occurrences):
         before, after = one.event.last_before, one.event.first_after
         day = f" ({after.started_at:%Y-%m-%d})" if after.started_at else ""
-        heard = f"; heard at run {escape(one.detected_at)}" if one.detected_at else ""
-        what = "It came back" if number else "It came"
-        lines.append(f"- {what} between the runs {escape(before.run_id)} and {escape(after.run_id)}{day}{heard}.")
+        detected = f"; detected at run {escape(one.detected_at)}" if one.detected_at else ""
+        what = "It came back" if number else "It began"
+        lines.append(f"- {what} between the runs {escape(before.run_id)} and {escape(after.run_id)}{day}{detected}.")
     return "\n".join([f"Scenario {escape(incident.scenario, 80)}.", "", *lines[:1], *lines[1:][-9:]])
 
 
-def _commits(story: Story) -> str:
-    found = story.commits
-    if found is None:
-        return ""
-    span = escape(found.span) or "not known"
-    link = f"[{span}]({story.compare})" if story.compare else span
-    lines = [f"- {escape(one.id[:9])} {escape(one.subject, 120)} ({escape(one.author, 40)})" for one in found.commits]
-    left = (found.total or len(lines)) - len(lines[:MOST_COMMITS])
-    more = [f"- and {left} more"] if left > 0 and lines else []
-    listed = "\n".join([*lines[:MOST_COMMITS], *more])
-    notes = [escape(note, 400) for note in found.notes]
-    return "\n\n".join(part for part in (f"### Commits in between: {link}", listed, *notes) if part)
+def _commits(commits: Attribution, compare_url: str) -> str:
+    span = escape(commits.span) or "not known"
+    link = f"[{span}]({compare_url})" if compare_url else span
+    lines = [f"- {escape(one.id[:9])} {escape(one.subject, 120)} ({escape(one.author, 40)})" for one in commits.commits]
+    more = (commits.total or len(lines)) - len(lines[:MOST_COMMITS])
+    rest = [f"- and {more} more"] if more > 0 and lines else []
+    notes = [escape(note, 400) for note in commits.notes]
+    parts = (f"### Commits in between: {link}", "\n".join([*lines[:MOST_COMMITS], *rest]), *notes)
+    return "\n\n".join(part for part in parts if part)
 
 
-def _evidence(story: Story) -> str:
-    parts = ["### See it again"]
-    if story.report:
-        parts.append(f"[The report with its charts]({story.report})")
-    if story.lines:
-        parts.append(_code([f"# {what}\n{line}" for what, line in story.lines]))
-    return "\n\n".join(parts) if len(parts) > 1 else ""
-
-
-def _acknowledge(story: Story) -> str:
-    if not story.watched:
+def _acknowledge(event_id: str, *, watched: bool) -> str:
+    if not watched:
         text = "Close this issue. It stays closed until the same baseline shows no regression, and then one."
     else:
-        line = acknowledge_line(story.incident.last.event.id)
         text = (
-            "Say so where it is reviewed, and this issue is closed:\n\n"
-            + _code([line])
-            + "\n\nOr close it: it stays closed until it was over and comes back."
+            f"Acknowledge it where it is reviewed; this closes the issue:\n\n{_code([acknowledge_command(event_id)])}"
+            "\n\nOr close it: it stays closed until it was over and comes back."
         )
     note = "perfkit keeps this text current, and closes the issue when it is over. What is written around it stays."
     return f"### If it is intended\n\n{text}\n\n<sub>{note}</sub>"
@@ -268,17 +219,3 @@ def _code(texts: Sequence[str]) -> str:
     while fence in content:
         fence += "`"
     return f"{fence}sh\n{content}\n{fence}"
-
-
-def _named(services: Sequence[str]) -> str:
-    names = ", ".join(escape(name, 60) for name in services[:MOST_NAMED])
-    return names + (f" and {len(services) - MOST_NAMED} more services" if len(services) > MOST_NAMED else "")
-
-
-def _fitting(parts: Sequence[str]) -> str:
-    """Whole parts, as many as fit; the headline comes first of all."""
-    kept: list[str] = []
-    for part in parts:
-        if sum(len(one) + 2 for one in kept) + len(part) <= MOST_TEXT:
-            kept.append(part)
-    return "\n\n".join(kept)

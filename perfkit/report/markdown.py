@@ -1,8 +1,6 @@
-"""A comparison as Markdown that GitHub and GitLab render well.
+"""Results as Markdown that GitHub and GitLab render well: one comparison, a job's summary, a pull request's comment.
 
-Results as one Markdown page: for the summary of a GitHub job, or a comment of any other system.
-
-Results as the comment of a pull request: as the summary of a job, within the length that GitHub takes.
+Long tables and lists are folded after `MOST_ROWS`: nobody reads them, and comments have a length limit.
 """
 
 from __future__ import annotations
@@ -11,21 +9,22 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from perfkit.model.records import Comparison, Finding, Metric, Side, Verdict
-from perfkit.report.formatting import (
-    UNKNOWN,
-    finding_text,
-    format_change,
-    format_interval,
-    format_p,
-    format_value,
-    shorten,
-    verdict_text,
-)
+from perfkit.model.records import Comparison, Verdict
+from perfkit.report.findings import Table, finding_row, findings_table, settle, worst_first
+from perfkit.report.formatting import UNKNOWN, shorten, verdict_text
+from perfkit.report.message import Message, outcome_text
 from perfkit.report.report_set import Outcome
-from perfkit.report.sentences import LONGEST, Account, detectable, headlines, limit_text, next_step, settle, word_text
+from perfkit.report.sentences import LONGEST, headlines, next_step
 
-MOST_ROWS = 10  # longer tables are folded: nobody reads them, and comments have a length limit
+MOST_ROWS = 10
+MOST_BYTES = 1_000_000  # GitHub refuses the summary of a step beyond 1 MiB
+MOST_CHARACTERS = 60_000  # of a comment; GitHub takes 65,536
+MOST_LINES_IN_CELL = 3
+MOST_LINES = 20  # of a result that does not fit
+MOST_FINDINGS = 500  # of all results together: a comment with more never fits
+_SHORTER = (300, 100, 30, 10)  # findings of all results together, to try until a comment fits
+_LEAST = 3  # findings of each result, for a table of them to be worth while
+_QUIET = (Verdict.NO_CHANGE, Verdict.IMPROVEMENT, Outcome.DONE)
 _SAFE = re.compile(
     r"[^\w\s./:%,+=?()'…±×∞✗★✓⊘\[\]-]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(|://|^\s*[-+=\[]"
     r"|(?<=[wW]{3})\.|^\d+[.)](?=\s)"
@@ -41,118 +40,27 @@ def escape(text: object, limit: int = 120) -> str:
     return _SAFE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), broken)
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """The whole comparison: verdict, what changed, tables, warnings, both sides."""
-    parts = [
-        f"# Regression analysis: {verdict_text(comparison.verdict)}",
-        bullets(headlines(comparison)),
-        f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
-        _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
-        _list("History", comparison.history.lines if comparison.history is not None else ()),
-        _list("Warnings", (text for text in comparison.warnings if text != comparison.disturbance)),
-        _sides(comparison),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _threshold(comparison: Comparison) -> str:
-    critical = comparison.by_verdict(Verdict.REGRESSION)
-    passed = comparison.by_verdict(Verdict.NO_CHANGE)
-    counts = _table(
-        ("Evaluated", "Passed", "Critical"),
-        [(str(len(comparison.findings)), str(len(passed)), str(len(critical)))],
-        ">>>",
-    )
-    note = "Rule `threshold`: percentage change against fixed limits. It knows nothing of noise between runs."
-    return "\n\n".join((note, counts, _limits("Critical regressions", critical), _limits("Passed", passed))).rstrip()
-
-
-def _limits(title: str, findings: Sequence[Finding]) -> str:
-    rows = [(*_name(f), *_values(f), format_change(f), f.limit) for f in findings]
-    header = ("Service", "Metric", "Baseline", "Current", "Change", "Limit")
-    return f"## {title}\n\n{folded(header, rows, '<<>>>>')}" if rows else f"## {title}\n\nNone."
-
-
-def _evidence(comparison: Comparison) -> str:
-    level = f"{comparison.confidence:.0%} interval".replace("%", " %")
-    header = (
-        "Verdict",
-        "Service",
-        "Metric",
-        "Baseline",
-        "Candidate",
-        "Change",
-        level,
-        "Tolerance",
-        "p (corrected)",
-        "Detectable",
-    )
+def draw_table(table: Table, names: Sequence[str], *, name_length: int = 60) -> str:
+    """Columns of a table by name, with their service escaped; rows after the first `MOST_ROWS` are folded."""
+    titles = {column.name: column.title[:1].upper() + column.title[1:] for column in table.columns}
+    align = "".join(">" if column.right else "<" for name in names for column in table.columns if column.name == name)
     rows = [
-        (
-            finding_text(f),
-            *_name(f),
-            *_values(f),
-            format_change(f),
-            format_interval(f),
-            limit_text(f),
-            format_p(f.p_adjusted),
-            detectable(f),
-        )
-        for f in sorted(comparison.findings, key=lambda f: _ORDER.index(f.verdict))
+        tuple(escape(row.cells[name], name_length) if name == "service" else row.cells[name] for name in names)
+        for row in table.rows
     ]
-    note = (
-        f"Rule `evidence`: the run is the unit; at most {comparison.alpha:g} chance that a comparison of identical "
-        "builds calls any regression."
-    )
-    table = f"## Findings\n\n{folded(header, rows, '<<<>>>>>>>')}" if rows else ""
-    return "\n\n".join(part for part in (note, table, _open_questions(comparison)) if part)
+    return folded([titles[name] for name in names], rows, align)
 
 
-_ORDER = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
+def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
+    """A table of escaped cells; rows after the first `MOST_ROWS` are folded.  ``align`` has ``<`` or ``>`` a column."""
 
+    def lines(part: Sequence[tuple[str, ...]]) -> str:
+        marks = ["--:" if side == ">" else ":--" for side in align]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, marks, *part))
 
-def _open_questions(comparison: Comparison) -> str:
-    lines = []
-    for finding in comparison.by_verdict(Verdict.INCONCLUSIVE):
-        parts = [settle(finding), *finding.warnings]
-        text = "; ".join(part for part in parts if part)
-        if text:
-            lines.append(f"{finding.label}, {Metric(finding.metric).title}: {text}")
-    return _list("What would settle it", lines)
-
-
-def _sides(comparison: Comparison) -> str:
-    rows = []
-    for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
-        rows += _side_rows(title, side)
-    return "## Runs\n\n" + folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), rows, "<<<<><")
-
-
-def _side_rows(title: str, side: Side) -> list[tuple[str, ...]]:
-    return [
-        (
-            title,
-            escape(run.id),
-            escape(run.scenario),
-            escape(run.profile.describe()),
-            UNKNOWN if run.request_count is None else f"{run.request_count:,}",
-            "yes" if run.validity.ok else "no",
-        )
-        for run in side.runs
-    ]
-
-
-def _name(finding: Finding) -> tuple[str, str]:
-    return escape(finding.label, 60), Metric(finding.metric).title
-
-
-def _values(finding: Finding) -> tuple[str, str]:
-    return format_value(finding.metric, finding.baseline), format_value(finding.metric, finding.candidate)
-
-
-def _list(title: str, texts: Iterable[str]) -> str:
-    lines = bullets(texts)
-    return f"## {title}\n\n{lines}" if lines else ""
+    if len(rows) <= MOST_ROWS:
+        return lines(rows)
+    return f"{lines(rows[:MOST_ROWS])}\n\n{_details(len(rows) - MOST_ROWS, lines(rows[MOST_ROWS:]))}"
 
 
 def bullets(texts: Iterable[str]) -> str:
@@ -162,73 +70,89 @@ def bullets(texts: Iterable[str]) -> str:
     if len(lines) <= MOST_ROWS:
         return shown
     rest = "\n".join(lines[MOST_ROWS:])
-    return f"{shown}\n\n<details><summary>{len(lines) - MOST_ROWS} more</summary>\n\n{rest}\n\n</details>"
+    return f"{shown}\n\n{_details(len(lines) - MOST_ROWS, rest)}"
 
 
-def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
-    """A table of escaped cells; rows after the first `MOST_ROWS` are folded.  ``align`` has ``<`` or ``>`` a column."""
-    table = _table(header, rows[:MOST_ROWS], align)
-    if len(rows) <= MOST_ROWS:
-        return table
-    rest = _table(header, rows[MOST_ROWS:], align)
-    return f"{table}\n\n<details><summary>{len(rows) - MOST_ROWS} more</summary>\n\n{rest}\n\n</details>"
+def _details(count: int, text: str) -> str:
+    return f"<details><summary>{count} more</summary>\n\n{text}\n\n</details>"
 
 
-def _table(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
-    marks = ["--:" if side == ">" else ":--" for side in align]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, marks, *rows))
+def to_markdown(comparison: Comparison) -> str:
+    """The whole comparison: verdict, what changed, tables, warnings, both sides."""
+    warnings = [text for text in comparison.warnings if text != comparison.disturbance]
+    runs = [
+        (
+            title,
+            escape(run.id),
+            escape(run.scenario),
+            escape(run.profile.describe()),
+            UNKNOWN if run.request_count is None else f"{run.request_count:,}",
+            "yes" if run.validity.ok else "no",
+        )
+        for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate))
+        for run in side.runs
+    ]
+    parts = [
+        f"# Regression analysis: {verdict_text(comparison.verdict)}",
+        bullets(headlines(comparison)),
+        f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
+        _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
+        _section("History", bullets(comparison.history.lines if comparison.history is not None else ())),
+        _section("Warnings", bullets(warnings)),
+        _section("Runs", folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), runs, "<<<<><")),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-MOST_BYTES = 1_000_000  # GitHub refuses the summary of a step beyond 1 MiB
-MOST_CLAIMS_IN_CELL = 3  # in a table's cell
-_QUIET = (Verdict.NO_CHANGE, Verdict.IMPROVEMENT, Outcome.DONE)
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
 
 
-def to_summary(told: Sequence[Account], report: str = "") -> str:
-    """A table of all results, and each one whole; of several, those that need nobody's eye are folded.
+def _threshold(comparison: Comparison) -> str:
+    regressions, passed = (comparison.by_verdict(verdict) for verdict in (Verdict.REGRESSION, Verdict.NO_CHANGE))
+    note = "Rule `threshold`: percentage change against fixed limits. It ignores noise between runs."
+    counts = (str(len(comparison.findings)), str(len(passed)), str(len(regressions)))
+    parts = [note, folded(("Evaluated", "Passed", "Critical"), [counts], ">>>")]
+    table = findings_table(comparison)
+    for title, findings in (("Critical regressions", regressions), ("Passed", passed)):
+        part = replace(table, rows=tuple(map(finding_row, findings)))
+        names = ("service", "metric", "before", "after", "change", "tolerance")
+        parts.append(_section(title, draw_table(part, names) if findings else "None."))
+    return "\n\n".join(parts)
+
+
+def _evidence(comparison: Comparison) -> str:
+    note = (
+        f"Rule `evidence`: each run counts as one observation; at most {comparison.alpha:g} chance that a comparison "
+        "of identical builds calls any regression."
+    )
+    names = ("verdict", "service", "metric", "before", "after", "change", "interval", "tolerance", "p", "mde")
+    table = draw_table(findings_table(comparison, ranked=True), names) if comparison.findings else ""
+    lines = []
+    for finding in worst_first(comparison.by_verdict(Verdict.INCONCLUSIVE)):
+        text = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
+        if text:
+            lines.append(f"{finding.label}, {finding_row(finding).cells['metric']}: {text}")
+    parts = (note, _section("Findings", table), _section("What would settle it", bullets(lines)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def to_summary(messages: Sequence[Message], report: str = "") -> str:
+    """A table of all results, and each one whole; of several, those that need no attention are folded.
 
     What does not fit into `MOST_BYTES` is left out, and that is said.
     """
-    pages = [_page(one, alone=len(told) == 1) for one in told]
-    head = [_summary_table(told)] if len(told) > 1 else []
+    parts = []
+    if len(messages) > 1:
+        rows = [
+            (outcome_text(one.verdict), escape(one.scenario, 60), one.kind, _cell([text for _, text in one.lines]))
+            for one in messages
+        ]
+        parts.append("# Load tests\n\n" + folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<"))
     if report:
-        head.append(f"Report: {escape(report, 300)}")
-    return _fitting([*head, *(page for page in pages if page)])
-
-
-def _summary_table(told: Sequence[Account]) -> str:
-    rows = [
-        (word_text(one.word), escape(one.scenario, 60), one.kind, _cell([claim.text for claim in one.claims]))
-        for one in told
-    ]
-    return "# Load tests\n\n" + folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<")
-
-
-def _cell(texts: Sequence[str]) -> str:
-    shown = " ".join(escape(text, 200) for text in texts[:MOST_CLAIMS_IN_CELL])
-    return f"{shown} And {len(texts) - MOST_CLAIMS_IN_CELL} more." if len(texts) > MOST_CLAIMS_IN_CELL else shown
-
-
-def _page(one: Account, *, alone: bool) -> str:
-    if one.result is None:
-        return ""
-    comparison = one.result.comparison
-    text = to_markdown(comparison).rstrip() if comparison is not None else _history(one)
-    if alone:
-        return text
-    title = f"{word_text(one.word)}: {escape(one.scenario, 60)}, {one.kind}"
-    state = "" if one.word in _QUIET else " open"
-    return f"<details{state}><summary>{title}</summary>\n\n{text}\n\n</details>"
-
-
-def _history(one: Account) -> str:
-    claims = bullets(claim.text for claim in one.claims)
-    return f"# History of {escape(one.scenario, 60)}: {word_text(one.word)}\n\n{claims}"
-
-
-def _fitting(parts: Sequence[str]) -> str:
-    """Whole parts, as many as fit."""
-    kept: list[str] = []
+        parts.append(f"Report: {escape(report, 300)}")
+    parts += [page for one in messages if (page := _page(one, alone=len(messages) == 1))]
+    kept: list[str] = []  # whole parts, as many as fit
     room = MOST_BYTES - 200
     for part in parts:
         room -= len(part.encode()) + 2
@@ -240,63 +164,67 @@ def _fitting(parts: Sequence[str]) -> str:
     return "\n\n".join(kept) + "\n"
 
 
-MOST_CHARACTERS = 60_000  # GitHub takes 65,536
-MOST_CLAIMS = 20  # of a result that does not fit
-_ALL = 500  # findings: more never fit
-_SHORTER = (300, 100, 30, 10)  # findings of all results together
-_LEAST = 3  # findings of each result, for a table of them to be worth while
-_VERDICT_ORDER = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
+def _cell(texts: Sequence[str]) -> str:
+    more = f" And {len(texts) - MOST_LINES_IN_CELL} more." if len(texts) > MOST_LINES_IN_CELL else ""
+    return " ".join(escape(text, 200) for text in texts[:MOST_LINES_IN_CELL]) + more
 
 
-def to_comment(told: Sequence[Account], report: str = "") -> str:
-    """The whole summary, else its most telling findings, else its headlines.
+def _page(message: Message, *, alone: bool) -> str:
+    if message.result is None:
+        return ""
+    if message.result.comparison is not None:
+        text = to_markdown(message.result.comparison).rstrip()
+    else:
+        title = f"# History of {escape(message.scenario, 60)}: {outcome_text(message.verdict)}"
+        text = f"{title}\n\n{bullets(text for _, text in message.lines)}"
+    if alone:
+        return text
+    title = f"{outcome_text(message.verdict)}: {escape(message.scenario, 60)}, {message.kind}"
+    state = "" if message.verdict in _QUIET else " open"
+    return f"<details{state}><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def to_comment(messages: Sequence[Message], report: str = "") -> str:
+    """The whole summary, else its most decisive findings, else its headlines.
 
     ``report`` is the address of the report; what is left out is said to be there.
     """
     link = f"[The report with its charts]({report})\n\n" if report else ""
-    if sum(map(_findings, told)) <= _ALL:
-        page = to_summary(told)
+    count = sum(
+        len(one.result.comparison.findings) if one.result is not None and one.result.comparison else len(one.statements)
+        for one in messages
+    )
+    if count <= MOST_FINDINGS:
+        page = to_summary(messages)
         if len(link) + len(page) <= MOST_CHARACTERS:
             return link + page
-    for most in (together // len(told) for together in _SHORTER):
+    for most in (together // len(messages) for together in _SHORTER):
         if most < _LEAST:
             break
-        note = f"Only the {most} most telling findings, runs and warnings of each result are shown.\n\n"
-        page = to_summary([_shortened(one, most) for one in told])
+        note = f"Only the {most} most decisive findings, runs and warnings of each result are shown.\n\n"
+        page = to_summary([_shortened(one, most) for one in messages])
         if len(link) + len(note) + len(page) <= MOST_CHARACTERS:
             return link + note + page
-    return link + _headlines(told)
+    parts: list[str] = []
+    for message in messages:
+        shown = bullets(text for _, text in message.lines[:MOST_LINES])
+        parts.append(f"# {escape(message.scenario, 60)}: {outcome_text(message.verdict)}\n\n{shown}")
+        if sum(map(len, parts)) > MOST_CHARACTERS - 1_000:
+            parts[-1] = f"{len(messages) - len(parts) + 1} more results do not fit; the report has them."
+            break
+    return link + "\n\n".join(parts) + "\n"
 
 
-def _findings(one: Account) -> int:
-    comparison = one.result.comparison if one.result is not None else None
-    return len(comparison.findings) if comparison is not None else len(one.claims)
-
-
-def _shortened(one: Account, most: int) -> Account:
-    if one.result is None or one.result.comparison is None:
-        return replace(one, claims=one.claims[:most])
-    result = replace(one.result, comparison=_telling(one.result.comparison, most))
-    return replace(one, claims=one.claims[:most], result=result)
-
-
-def _telling(comparison: Comparison, most: int) -> Comparison:
-    findings = sorted(comparison.findings, key=lambda finding: _VERDICT_ORDER.index(finding.verdict))
-    return replace(
+def _shortened(message: Message, most: int) -> Message:
+    message = replace(message, statements=message.statements[:most])
+    if message.result is None or message.result.comparison is None:
+        return message
+    comparison = message.result.comparison
+    shorter = replace(
         comparison,
-        findings=tuple(findings[:most]),
+        findings=worst_first(comparison.findings)[:most],
         warnings=comparison.warnings[:most],
         baseline=replace(comparison.baseline, runs=comparison.baseline.runs[-most:]),
         candidate=replace(comparison.candidate, runs=comparison.candidate.runs[-most:]),
     )
-
-
-def _headlines(told: Sequence[Account]) -> str:
-    parts: list[str] = []
-    for one in told:
-        shown = bullets(claim.text for claim in one.claims[:MOST_CLAIMS])
-        parts.append(f"# {escape(one.scenario, 60)}: {word_text(one.word)}\n\n{shown}")
-        if sum(map(len, parts)) > MOST_CHARACTERS - 1_000:
-            parts[-1] = f"{len(told) - len(parts) + 1} more results do not fit; the report has them."
-            break
-    return "\n\n".join(parts) + "\n"
+    return replace(message, result=replace(message.result, comparison=shorter))

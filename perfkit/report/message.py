@@ -1,8 +1,10 @@
-"""What a message says of a result, whoever carries it: what happened, what was measured, what to do about it.
+"""The content of a message about a result: one description for e-mail, chat, issue, comment, summary, annotations.
 
-Effects as tables of a message: of the events that are told, and of the comparison.
+A `Message` is plain text in short lines, with nothing in it that is escaped for any markup: each outlet escapes what it
+shows.  `message_of` makes one of a result (a comparison, or a watched history), `message_of_entry` one of an entry of
+an overview.  With a notification diff it says what is new for its recipients; without one it says everything.
 
-What chat rooms and webhooks are told of a result: a few lines that ping nobody, and a document for programs.
+Chat and webhook have no markup of their own that could be trusted, so their text is made here as well.
 """
 
 from __future__ import annotations
@@ -13,143 +15,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.change_events import Event
 from perfkit.history.commits import Attribution
 from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
-from perfkit.model.records import Comparison, Finding, Metric, Verdict
-from perfkit.report.formatting import (
-    UNKNOWN,
-    VERDICT_SYMBOLS,
-    VERDICT_WORDS,
-    clean,
-    finding_text,
-    format_change,
-    format_interval,
-    format_signed,
-    format_value,
-    shorten,
-    verdict_text,
-)
+from perfkit.model.records import Comparison, Verdict
+from perfkit.report.findings import WORST_FIRST, Table, changes_table, count_text, findings_table
+from perfkit.report.formatting import UNKNOWN, VERDICT_SYMBOLS, VERDICT_WORDS, clean, shorten
+from perfkit.report.report_set import Entry, Outcome, rank
 from perfkit.report.sentences import (
-    acknowledge_line,
-    bisect_line,
+    acknowledge_command,
+    bisect_command,
+    claims,
     gap_texts,
     headlines,
-    judge_lines,
-    limit_text,
-    missing_texts,
+    missing_service_texts,
     next_step,
+    reproduce_commands,
 )
 
-MOST_ROWS = 30
 NAME = 60  # characters of a name
-ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One effect in a table; all is ready to be read, ``text`` is its verdict."""
-
-    verdict: Verdict
-    text: str
-    service: str
-    metric: str
-    change: str
-    interval: str
-    before: str
-    after: str
-    tolerance: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The effects that decide; ``total`` is of how many, ``level`` that of the intervals."""
-
-    title: str
-    rows: tuple[Row, ...]
-    total: int
-    level: str
-
-
-def effect_tables(result: Result, news: NotificationDiff | None) -> Iterator[Table]:
-    """Effects of the events, which reach back as far as they do, and of the comparison, whose baseline is new."""
-    comparison = result.comparison
-    events = result.watched and bool(result.open_incidents)
-    if events or comparison is None:
-        title = "What happened" if comparison is not None else ""
-        yield _movements(result, news, title)
-    if comparison is not None:
-        sides = [count_runs(len(side.runs)) for side in (comparison.candidate, comparison.baseline)]
-        yield _findings(comparison, f"{sides[0]} against the {sides[1]} before" if events else "")
-
-
-def _findings(comparison: Comparison, title: str) -> Table:
-    """The findings that decide first."""
-    ranked = sorted(
-        comparison.findings,
-        key=lambda f: (ORDER.index(f.verdict), not f.gating, f.p_adjusted if f.p_adjusted is not None else 2.0),
-    )
-    level = f"{comparison.confidence:.0%} interval".replace("%", " %")
-    return Table(title, tuple(_finding(one) for one in ranked[:MOST_ROWS]), len(ranked), level)
-
-
-def _finding(finding: Finding) -> Row:
-    interval = format_interval(finding)
-    return Row(
-        finding.verdict,
-        finding_text(finding),
-        shorten(finding.label, NAME),
-        Metric(finding.metric).title,
-        format_change(finding),
-        "" if interval == UNKNOWN else interval,
-        format_value(finding.metric, finding.baseline),
-        format_value(finding.metric, finding.candidate),
-        clean(limit_text(finding)),
-    )
-
-
-def _movements(result: Result, news: NotificationDiff | None, title: str) -> Table:
-    """What moved in the events that are told, new ones first."""
-    fresh = (*news.new, *news.reopened) if news is not None else ()
-    open_now = sorted(result.open_incidents, key=lambda one: one not in fresh)
-    items = [item for one in open_now for item in one.last.event.movements]
-    return Table(title, tuple(_movement(item) for item in items[:MOST_ROWS]), len(items), "95 % interval")
-
-
-def _movement(item: Movement) -> Row:
-    unit = item.metric.change_unit
-    ends = [format_signed(end, unit) for end in (item.size_low, item.size_high)]
-    verdict = Verdict.REGRESSION if item.is_worse else Verdict.IMPROVEMENT
-    return Row(
-        verdict,
-        verdict_text(verdict),
-        shorten(item.service, NAME),
-        item.metric.title,
-        f"{format_signed(item.size, unit)} {unit}",
-        "" if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]",
-        format_value(item.metric, item.change.before),
-        format_value(item.metric, item.change.after),
-    )
-
-
-def count_runs(count: int) -> str:
-    """``3 runs``."""
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def row_verdict(row: Row) -> str:
-    """``✗ regression``, ``✓ no regression, likely better``."""
-    return row.text
-
-
-MOST_HAPPENINGS = 8  # of each kind; the result has all
+MOST_STATEMENTS = 8  # of a message that people are sent; the report has all
 MOST_COMMITS = 5
-LONGEST_HEADLINE = 400  # characters, with what else changed at the place
 MOST_WARNINGS = 5
+MOST_REASONS = 3  # why runs are invalid
+LONGEST_STATEMENT = 400  # characters
+OUTCOME_WORDS = {
+    Outcome.DONE: "reported",
+    Outcome.INCOMPARABLE: "nothing to compare with",
+    Outcome.FAILED: "failed",
+}
+_OUTCOME_SYMBOLS = {Outcome.DONE: "", Outcome.INCOMPARABLE: "⊘ ", Outcome.FAILED: "! "}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReportLocation:
     """Where the whole report is: in words, and by address where it has one."""
 
     words: str = ""
@@ -157,224 +56,314 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """A result to be told.
+class Statement:
+    """One thing that is said of a result.
 
     Parameters
     ----------
-    news
-        What is new in it for its reader; ``None``: it is told whole.
-    commits
-        What lies between the runs of an event, by the event's id.
+    verdict
+        What kind of thing it is; an `Outcome` for a report that could not be made.
+    texts
+        One sentence, or one per service.
+    tag
+        ``new``, ``again``, ``over`` or ``reported before``; empty where no account of that is kept.
+    between, commits, commands
+        Of an event: the runs that it lies between, the commits in between, and the commands that deal with it.
     """
 
-    result: Result
-    place: Place = field(default_factory=Place)
-    news: NotificationDiff | None = None
-    commits: Mapping[str, Attribution] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One event: what is said of it, since when, by which commits, and the commands that deal with it.
-
-    ``tag`` is ``new``, ``again``, ``over`` or ``told before``; empty where nobody keeps account of that.
-    """
-
-    tag: str
-    verdict: Verdict
+    verdict: Verdict | Outcome
     texts: tuple[str, ...]
+    tag: str = ""
     between: str = ""
     commits: tuple[str, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join(self.texts)
+
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """What is said of one result; every text is on one line and of bounded length, but not escaped for any markup."""
+class Message:
+    """The content of a message about one result, or about a report that could not be made.
+
+    Parameters
+    ----------
+    kind
+        The notebook that reports it: ``compare``, ``trend``, ``baseline`` or ``capacity``.
+    verdict
+        What its recipients should take it for: the verdict, or how making the report ended.
+    title
+        Symbol and words of it: ``✗ regression``, ``★ recovered``.
+    statements
+        What happened (see `Statement.tag`), then what else the comparison shows; regressions first.
+    result, diff
+        What it was made of, for outlets that show more.
+    """
 
     scenario: str
-    verdict: Verdict
+    kind: str
+    verdict: Verdict | Outcome
     title: str
-    happenings: tuple[Happening, ...]
-    hidden: int  # events that are not told singly
-    remarks: tuple[str, ...]
-    next_step: str
-    tables: tuple[Table, ...]
-    commands: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-    basis: str
-    place: Place
+    statements: tuple[Statement, ...]
+    next_step: str = ""
+    tables: tuple[Table, ...] = ()
+    commands: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    basis: str = ""
+    location: ReportLocation = field(default_factory=ReportLocation)
+    result: Result | None = None
+    diff: NotificationDiff | None = None
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst that may happen."""
+        return rank(self.verdict)
+
+    @property
+    def lines(self) -> tuple[tuple[Verdict | Outcome, str], ...]:
+        """Every sentence with its kind, for outlets that show one at a time."""
+        lines = [
+            (one.verdict, f"{text} It came back." if one.tag == "again" else text)
+            for one in self.statements
+            for text in one.texts
+        ]
+        comparison = self.result.comparison if self.result is not None else None
+        if comparison is not None and comparison.verdict is Verdict.INCONCLUSIVE:  # what would settle it
+            disturbance = clean(comparison.disturbance or "")
+            last = max((i for i, (_, text) in enumerate(lines) if text != disturbance), default=None)
+            if last is not None:
+                lines[last] = (lines[last][0], f"{lines[last][1]} {self.next_step}")
+        return tuple(lines)
+
+    def brief(self) -> Message:
+        """The same with at most `MOST_STATEMENTS` statements, the last of which says how many are left out."""
+        statements = tuple(
+            replace(one, texts=(*one.texts[:MOST_STATEMENTS], f"And {more} more services got worse."))
+            if (more := len(one.texts) - MOST_STATEMENTS) > 0
+            else one
+            for one in self.statements
+        )
+        more = len(statements) - MOST_STATEMENTS
+        rest = (Statement(self.verdict, (f"And {more} more, in the report.",)),) if more > 0 else ()
+        return replace(self, statements=(*statements[:MOST_STATEMENTS], *rest))
 
     @property
     def lead(self) -> str:
-        """The sentence that tells most."""
-        texts = [text for one in self.happenings for text in one.texts]
-        return (texts or list(self.remarks) or [self.next_step])[0]
+        """The sentence that matters most."""
+        return self.lines[0][1] if self.statements else self.next_step
 
 
-def notice_of(telling: Telling) -> Notice:
-    """Everything that a message may say of a result, in its order of importance."""
-    result, comparison = telling.result, telling.result.comparison
-    every = tuple(_happenings(telling))
-    verdict, word = _answer(telling)
-    return Notice(
-        scenario=shorten(result.scenario, NAME) or "a load test",
+def message_of(
+    result: Result,
+    *,
+    location: ReportLocation | None = None,
+    diff: NotificationDiff | None = None,
+    commits: Mapping[str, Attribution] | None = None,
+) -> Message:
+    """Everything that may be said of a result, in order of importance.
+
+    Parameters
+    ----------
+    diff
+        What is new for its recipients; ``None``: it is said whole.
+    commits
+        What lies between the runs of an event, by the event's id.
+    """
+    comparison = result.comparison
+    verdict, words = _verdict(result, diff)
+    events = tuple(_events(result, diff, commits or {}))
+    return Message(
+        scenario=result.scenario,
+        kind="compare" if comparison is not None else "trend",
         verdict=verdict,
-        title=f"{VERDICT_SYMBOLS[verdict]} {word}",
-        happenings=every[:MOST_HAPPENINGS],
-        hidden=len(every) - len(every[:MOST_HAPPENINGS]),
-        remarks=tuple(_remarks(result, comparison))[:MOST_HAPPENINGS],
-        next_step=_next(result),
-        tables=tuple(table for table in effect_tables(result, telling.news) if table.rows),
-        commands=judge_lines(result),
+        title=f"{VERDICT_SYMBOLS[verdict]} {words}",
+        statements=(*events, *_remarks(result)),
+        next_step=_next_step(result),
+        tables=tuple(table for table in _tables(result, diff) if table.rows),
+        commands=reproduce_commands(result),
         warnings=_warnings(comparison),
         basis=_basis(result),
-        place=telling.place,
+        location=location or ReportLocation(),
+        result=result,
+        diff=diff,
     )
 
 
-def _answer(telling: Telling) -> tuple[Verdict, str]:
-    """The verdict and how it is put; to those who are told only what is new, an end alone is good news.
+def message_of_entry(entry: Entry, result: Result | None) -> Message:
+    """What an entry of an overview says; ``result`` is its result where it has one that judges."""
+    if result is not None:
+        return message_of(result)
+    statements = tuple(Statement(entry.word, (clean(text),)) for text in entry.sentences)
+    return Message(entry.scenario, entry.kind, entry.word, outcome_text(entry.word), statements)
+
+
+def outcome_text(word: Verdict | Outcome) -> str:
+    """Symbol and word: ``✗ regression``, ``! failed``."""
+    if isinstance(word, Verdict):
+        return f"{VERDICT_SYMBOLS[word]} {VERDICT_WORDS[word]}"
+    return f"{_OUTCOME_SYMBOLS[word]}{OUTCOME_WORDS[word]}"
+
+
+def _verdict(result: Result, diff: NotificationDiff | None) -> tuple[Verdict, str]:
+    """The verdict and how it is put; to recipients of what is new alone, the end of a worsening is good news.
 
     The end of a service leaves the verdict of a history as it is, and is no green message.
     """
-    news, verdict = telling.news, telling.result.verdict
-    if news is not None and news and not news.is_bad:
+    if diff is not None and diff and not diff.is_bad:
         return Verdict.IMPROVEMENT, "recovered"
-    missing = telling.result.missing_services if news is None else news.missing
-    if missing and verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
+    missing = result.missing_services if diff is None else diff.missing
+    if missing and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
         return Verdict.INCONCLUSIVE, f"service{'s' if len(missing) > 1 else ''} missing"
-    if telling.result.comparison is None and verdict is Verdict.NO_CHANGE:
-        return verdict, "no news"
-    return verdict, VERDICT_WORDS[verdict]
+    if result.comparison is None and result.verdict is Verdict.NO_CHANGE:
+        return result.verdict, "no news"
+    return result.verdict, VERDICT_WORDS[result.verdict]
 
 
-def _happenings(telling: Telling) -> Iterator[Happening]:
-    news, result = telling.news, telling.result
-    if news is None:
-        yield from (_open("again" if one.relapses else "", one, telling) for one in _newest(result.open_incidents))
-        yield from _missing("", result.missing_services)
+def _events(result: Result, diff: NotificationDiff | None, commits: Mapping[str, Attribution]) -> Iterator[Statement]:
+    """Incidents, newest first, and services without requests: what is new, what is over, then what holds still."""
+
+    def is_open(tag: str, incidents: Sequence[Incident]) -> list[Statement]:
+        """Newest first, but those that fail a build before the others."""
+        newest = [_incident(tag or ("again" if one.relapses else ""), one, result, commits) for one in incidents[::-1]]
+        return sorted(newest, key=lambda statement: statement.verdict is not Verdict.REGRESSION)
+
+    def missing(tag: str, services: Sequence[MissingService]) -> Iterator[Statement]:
+        for text in dict.fromkeys(item.sentence for item in services):  # services that ended together: one statement
+            yield Statement(Verdict.INCONCLUSIVE, (shorten(text, LONGEST_STATEMENT),), tag)
+
+    if diff is None:
+        yield from is_open("", result.open_incidents)
+        yield from missing("", result.missing_services)
         return
-    yield from (_open("new", one, telling) for one in _newest(news.new))
-    yield from (_open("again", one, telling) for one in _newest(news.reopened))
-    yield from _missing("new", news.missing)
-    yield from (_over(one.headline) for one in reversed(news.resolved))
-    yield from (_over(item.recovery) for item in news.measured_again)
-    fresh = (*news.new, *news.reopened)
-    yield from (_told(one) for one in _newest(result.open_incidents) if one not in fresh)
-    yield from _missing("told before", [item for item in result.missing_services if item not in news.missing])
+    yield from is_open("new", diff.new)
+    yield from is_open("again", diff.reopened)
+    yield from missing("new", diff.missing)
+    for text in (
+        *(item.headline for item in reversed(diff.resolved)),
+        *(item.recovery for item in diff.measured_again),
+    ):
+        yield Statement(Verdict.IMPROVEMENT, (shorten(text, LONGEST_STATEMENT),), "over")
+    for incident in reversed(result.open_incidents):
+        if incident not in (*diff.new, *diff.reopened):
+            texts = (event_headline(incident.last.event),)
+            yield Statement(Verdict.REGRESSION, texts, "reported before")
+    yield from missing("reported before", [item for item in result.missing_services if item not in diff.missing])
 
 
-def _newest(incidents: Sequence[Incident]) -> Iterator[Incident]:
-    return reversed(incidents)
-
-
-def _open(tag: str, incident: Incident, telling: Telling) -> Happening:
-    result, event = telling.result, incident.last.event
-    found = telling.commits.get(event.id)
-    commands = [("If it is intended", acknowledge_line(event.id))] if result.watched else []
-    if found is not None and found.total != 1:
-        commands += [("To find the commit", line) for line in bisect_line(result.scenario, event)]
-    return Happening(
-        tag,
-        Verdict.REGRESSION,
-        (headline(event),) if result.comparison is None or result.watched else _called(result.comparison),
-        _between(event),
-        _commits(found),
-        tuple(commands),
-    )
-
-
-def _called(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence per service that got worse."""
-    worse = comparison.by_verdict(Verdict.REGRESSION)
-    texts = headlines(replace(comparison, history=None, findings=worse, gaps=()))
-    more = len(texts) - MOST_HAPPENINGS
-    return (*texts[:MOST_HAPPENINGS], *((f"And {more} more services got worse.",) if more > 0 else ()))
-
-
-def _missing(tag: str, services: Sequence[MissingService]) -> Iterator[Happening]:
-    """Services that ended together are one happening."""
-    for text in dict.fromkeys(item.sentence for item in services):
-        yield Happening(tag, Verdict.INCONCLUSIVE, (shorten(text, LONGEST_HEADLINE),))
-
-
-def _over(text: str) -> Happening:
-    return Happening("over", Verdict.IMPROVEMENT, (shorten(text, LONGEST_HEADLINE),))
-
-
-def _told(incident: Incident) -> Happening:
-    return Happening("told before", Verdict.REGRESSION, (headline(incident.last.event),))
-
-
-def headline(event: Event) -> str:
-    """What happened in one sentence, harmless, with names that are short enough to leave the numbers in it."""
-    items = tuple(replace(item, service=shorten(item.service, NAME)) for item in event.movements)
-    return clean(replace(event, id=shorten(event.id, NAME), movements=items).headline)
-
-
-def _between(event: Event) -> str:
-    ends = (event.last_before, event.first_after)
-    texts = [
-        shorten(one.run_id, NAME) + (f" (commit {clean(one.commit)[:9]})" if clean(one.commit) else "") for one in ends
+def _incident(tag: str, incident: Incident, result: Result, commits: Mapping[str, Attribution]) -> Statement:
+    event, attribution = incident.last.event, commits.get(incident.last.event.id)
+    commands = [("If it is intended", acknowledge_command(event.id))] if result.watched else []
+    if attribution is not None and attribution.total != 1:
+        commands += [("To find the commit", line) for line in bisect_command(result.scenario, event)]
+    ends = [
+        shorten(run.run_id, NAME) + (f" (commit {clean(run.commit)[:9]})" if clean(run.commit) else "")
+        for run in (event.last_before, event.first_after)
     ]
-    return f"Between run {texts[0]} and run {texts[1]}."
+    verdict = Verdict.REGRESSION
+    texts: tuple[str, ...] = (event_headline(event),)
+    if result.watched:
+        alert = alert_of(result, event.id)
+        if not alert.get("fails", True):
+            verdict = Verdict.INCONCLUSIVE if alert.get("open", True) else Verdict.NO_CHANGE
+        runs = alert.get("runs_open")
+        since = f"Open since then, {count_text(runs, 'run')}." if runs and alert.get("open") else ""
+        texts = (" ".join(text for text in (*texts, since, clean(alert.get("doubt") or "")) if text),)
+    elif result.comparison is not None:
+        worse = result.comparison.by_verdict(Verdict.REGRESSION)
+        texts = headlines(replace(result.comparison, history=None, findings=worse, gaps=()))
+    between = f"Between run {ends[0]} and run {ends[1]}."
+    return Statement(verdict, texts, tag, between, _commits(attribution), tuple(commands))
 
 
-def _commits(found: Attribution | None) -> tuple[str, ...]:
+def alert_of(result: Result, event_id: str) -> Mapping[str, Any]:
+    """What a watched history says of an event; empty where it says nothing."""
+    watch = result.document.get("history") or result.document.get("watch") or {}
+    return next((alert for alert in watch.get("alerts") or () if alert["id"] == event_id), {})
+
+
+def event_headline(event: Event) -> str:
+    """What happened in one sentence, harmless, with names that are short enough to leave the numbers in it."""
+    changes = tuple(replace(item, service=shorten(item.service, NAME)) for item in event.movements)
+    return clean(replace(event, id=shorten(event.id, NAME), movements=changes).headline)
+
+
+def _commits(attribution: Attribution | None) -> tuple[str, ...]:
     """The newest commits in between, and what to know of the list."""
-    if found is None:
+    if attribution is None:
         return ()
     lines = [
-        f"{clean(one.id)[:9]} {shorten(one.subject, 80)} ({shorten(one.author, 30)})"
-        for one in found.commits[:MOST_COMMITS]
+        f"{clean(commit.id)[:9]} {shorten(commit.subject, 80)} ({shorten(commit.author, 30)})"
+        for commit in attribution.commits[:MOST_COMMITS]
     ]
-    more = (found.total or 0) - len(lines)
-    notes = [shorten(note, 240) for note in found.notes]
+    more = (attribution.total or 0) - len(lines)
+    notes = [shorten(note, 240) for note in attribution.notes]
     return (*lines, *((f"and {more} more",) if more > 0 else ()), *notes)
 
 
-def _remarks(result: Result, comparison: Comparison | None) -> Iterator[str]:
-    """What the comparison itself says that the events do not."""
+def _remarks(result: Result) -> Iterator[Statement]:
+    """What a result says that its events do not: of a comparison what it claims itself, else why nothing happened."""
+    comparison = result.comparison
     if comparison is None:
-        if not result.open_incidents and result.verdict is Verdict.INCONCLUSIVE:
-            yield "Too few valid runs to tell whether any level got worse."
+        if result.verdict is Verdict.INVALID:
+            yield Statement(result.verdict, ("None of its runs is valid: there is nothing to judge.",))
+        elif not result.open_incidents and result.verdict is Verdict.INCONCLUSIVE:
+            yield Statement(result.verdict, ("Too few valid runs to tell whether any level got worse.",))
         elif not result.open_incidents:
-            yield "No level got worse, or what got worse is over or acknowledged."
+            yield Statement(result.verdict, ("No level got worse, or what got worse is over or acknowledged.",))
         return
-    told = {one.last.event.headline for one in result.incidents}
-    unheard = [
-        text
-        for text in (comparison.history.news if comparison.history is not None else ())
-        if not any(text.startswith(headline) for headline in told)
-    ]
-    yield from (shorten(text, LONGEST_HEADLINE) for text in unheard)
+    missing = [shorten(gap.text, LONGEST_STATEMENT) for gap in comparison.gaps if gap.services]  # these are events
+    if comparison.verdict is Verdict.INVALID:
+        texts = dict.fromkeys(clean(text) for text in (*comparison.warnings[:MOST_REASONS], *gap_texts(comparison)))
+        reasons = " ".join(text for text in texts if text not in missing)
+        yield Statement(Verdict.INVALID, (f"The runs cannot be judged. {reasons}".rstrip(),))
+        return
+    headings = {one.last.event.headline for one in result.incidents}
+    history = comparison.history.news if comparison.history is not None else ()
+    other_events = [text for text in history if not any(text.startswith(heading) for heading in headings)]
+    for text in other_events:
+        yield Statement(Verdict.REGRESSION, (shorten(text, LONGEST_STATEMENT),))
     named = {service for one in result.open_incidents for service in one.last.services}
     findings = tuple(
         one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.label not in named
     )
-    gaps = comparison.gaps if comparison.verdict is Verdict.INVALID or not (result.open_incidents or unheard) else ()
-    missing = [shorten(gap.text, LONGEST_HEADLINE) for gap in comparison.gaps if gap.services]  # told as happenings
-    if not gaps:
-        yield from (text for text in gap_texts(comparison) if text not in missing)
-    texts = headlines(replace(comparison, history=None, findings=findings, gaps=gaps))
-    texts = tuple(text for text in texts if text not in missing)
+    has_events = bool(result.open_incidents or other_events)
+    if has_events:
+        yield from (Statement(Verdict.INCONCLUSIVE, (text,)) for text in gap_texts(comparison) if text not in missing)
+    rest = replace(comparison, history=None, findings=findings, gaps=() if has_events else comparison.gaps)
     changed = any(one.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for one in findings)
-    if changed or comparison.verdict is Verdict.INVALID or not (result.open_incidents or unheard):
-        yield from texts
+    if changed or not has_events:
+        yield from (Statement(verdict, (text,)) for verdict, text in claims(rest) if text not in missing)
+    if changed and comparison.verdict is Verdict.INCONCLUSIVE:
+        yield Statement(comparison.verdict, ("Not every gating metric could be shown to be within its tolerance.",))
 
 
-def _next(result: Result) -> str:
-    """What its reader should do now."""
+def _next_step(result: Result) -> str:
+    """What its recipients should do now."""
+    missing = " ".join(missing_service_texts(result))
+    why = f"Find out why: {missing}" if missing else ""
     if result.watched and result.open_incidents and result.verdict is not Verdict.INVALID:
-        missing = " ".join(f"Find out why: {text}" for text in missing_texts(result))
-        text = "Look at what came in between; acknowledge what is intended, and it stays silent."
-        return shorten(f"{text} {missing}".rstrip(), 2 * LONGEST_HEADLINE)
+        text = "Inspect the commits in between. Acknowledge what is intended, and no more messages are sent about it."
+        return shorten(f"{text} {why}".rstrip(), 2 * LONGEST_STATEMENT)
     if result.comparison is not None:
         return next_step(result.comparison)
-    missing = " ".join(missing_texts(result))
-    return shorten(f"Find out why: {missing}", 2 * LONGEST_HEADLINE) if missing else "Nothing to do."
+    return shorten(why, 2 * LONGEST_STATEMENT) or "Nothing to do."
+
+
+def _tables(result: Result, diff: NotificationDiff | None) -> Iterator[Table]:
+    """Metric changes of the events, which reach back as far as they do, and findings, whose baseline is recent."""
+    comparison = result.comparison
+    has_events = result.watched and bool(result.open_incidents)
+    if has_events or comparison is None:
+        fresh = (*diff.new, *diff.reopened) if diff is not None else ()
+        incidents = sorted(result.open_incidents, key=lambda incident: incident not in fresh)
+        changes = [item for incident in incidents for item in incident.last.event.movements]
+        yield changes_table(changes, title="What happened" if comparison is not None else "")
+    if comparison is not None:
+        sides = [count_text(len(side.runs), "run") for side in (comparison.candidate, comparison.baseline)]
+        title = f"{sides[0]} against the {sides[1]} before" if has_events else ""
+        yield findings_table(comparison, ranked=True, title=title)
 
 
 def _warnings(comparison: Comparison | None) -> tuple[str, ...]:
@@ -386,23 +375,21 @@ def _warnings(comparison: Comparison | None) -> tuple[str, ...]:
 
 
 def _basis(result: Result) -> str:
-    """On what it rests."""
+    """The runs that it rests on, and the rule that judged them."""
     comparison = result.comparison
     if comparison is None:
-        document = result.document
-        return f"Watched: {document['runs']} runs of {shorten(result.scenario, NAME)}, {document['invalid']} invalid."
-    counts = [(verdict, len(comparison.by_verdict(verdict))) for verdict in ORDER]
-    found = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
-    sides = f"{count_runs(len(comparison.candidate.runs))} judged against {count_runs(len(comparison.baseline.runs))}"
-    rule = (
-        "rule threshold, which knows nothing of noise"
-        if comparison.rule == "threshold"
-        else f"chance of any false alarm {comparison.alpha:.2g}"
-    )
-    return f"{sides}; {rule}; findings: {found or 'none'}."
+        runs, invalid = (result.document.get(name, UNKNOWN) for name in ("runs", "invalid"))
+        return f"Watched: {runs} runs of {shorten(result.scenario, NAME)}, {invalid} invalid."
+    counts = [(verdict, len(comparison.by_verdict(verdict))) for verdict in WORST_FIRST]
+    findings = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
+    sides = [count_text(len(side.runs), "run") for side in (comparison.candidate, comparison.baseline)]
+    rule = f"chance of any false alarm {comparison.alpha:.2g}"
+    if comparison.rule == "threshold":
+        rule = "rule threshold, which ignores noise between runs"
+    return f"{sides[0]} judged against {sides[1]}; {rule}; findings: {findings or 'none'}."
 
 
-MOST_LINES = 5  # events and remarks; the report has all
+MOST_LINES = 5  # statements of a chat text; the report has all
 LONGEST = 1_500  # characters: what every chat takes in one piece
 LONGEST_LINE = 260
 LARGEST = 200_000  # bytes of a document; a larger result is left out of it
@@ -424,50 +411,47 @@ def harmless(text: object, limit: int = LONGEST_LINE) -> str:
     '‹!channel› ＠here [x] (http ://evil.example) ∗b∗'
     """
     plain = shorten(text, limit).translate(_LOOKS)
-    return _LINK.sub(lambda found: f" {found[0]}", _MARKUP.sub("ˍ", plain))
+    return _LINK.sub(lambda match: f" {match[0]}", _MARKUP.sub("ˍ", plain))
 
 
-def chat_text(telling: Telling) -> tuple[str, str]:
-    """Title and text: verdict, what happened, what to do, where the report is."""
-    notice = notice_of(telling)
-    lines = [f"• {tag}{harmless(text)}" for tag, text in _sentences(notice)]
-    hidden = len(lines) - MOST_LINES + notice.hidden
-    lines = [*lines[:MOST_LINES], *([f"• and {hidden} more, in the report"] if hidden > 0 else [])]
-    lines.append(f"Next: {harmless(notice.next_step)}")
-    lines += [f"{what}: {command}" for what, command in _commands(notice)]
-    tail = notice.place.link or harmless(notice.place.words, 200)
-    room = LONGEST - len(tail) - 1
-    while sum(len(line) + 1 for line in lines) > room:
+def chat_text(message: Message) -> tuple[str, str]:
+    """Title and text for a chat channel: verdict, what happened, what to do, where the report is."""
+    lines = [
+        f"• {f'{one.tag}: ' if one.tag else ''}{harmless(text)}" for one in message.statements for text in one.texts
+    ]
+    more = len(lines) - MOST_LINES
+    lines = [*lines[:MOST_LINES], *([f"• and {more} more, in the report"] if more > 0 else [])]
+    lines.append(f"Next: {harmless(message.next_step)}")
+    commands = next((one.commands for one in message.statements if one.commands), ())
+    # Only such as a chat shows as they are, for a command that looks right must be right
+    lines += [f"{what}: {command}" for what, command in commands if harmless(command, 200) == command]
+    tail = message.location.link or harmless(message.location.words, 200)
+    while sum(len(line) + 1 for line in lines) > LONGEST - len(tail) - 1:
         lines.pop()
-    return _title(notice), "\n".join([*lines, *([tail] if tail else [])])
+    name = shorten(message.scenario, NAME) or "a load test"
+    return f"{message.title}: {harmless(name, 60)}", "\n".join([*lines, *([tail] if tail else [])])
 
 
-def _title(notice: Notice) -> str:
-    return f"{notice.title}: {harmless(notice.scenario, 60)}"
-
-
-def _sentences(notice: Notice) -> Iterator[tuple[str, str]]:
-    for one in notice.happenings:
-        yield from ((f"{one.tag}: " if one.tag else "", text) for text in one.texts)
-    yield from (("", text) for text in notice.remarks)
-
-
-def _commands(notice: Notice) -> Iterator[tuple[str, str]]:
-    """Of the first event; only such as a chat shows as they are, for a command that looks right must be right."""
-    fresh = [one for one in notice.happenings if one.commands][:1]
-    for what, command in (line for one in fresh for line in one.commands):
-        if harmless(command, 200) == command:
-            yield what, command
-
-
-def document_of(telling: Telling) -> Mapping[str, Any]:
+def webhook_document(message: Message) -> Mapping[str, Any]:
     """The same for programs, with the whole result; ``text`` is what a chat would show.
 
     A result that would make it larger than `LARGEST` bytes is ``null``, and ``result_bytes`` says how large it is.
     """
-    notice, result = notice_of(telling), telling.result
-    title, text = chat_text(telling)
+    result, diff = message.result, message.diff
+    if result is None:
+        raise ValueError("message: has no result")
+    title, text = chat_text(message)
     size = len(json.dumps(result.document).encode())
+    news = None
+    if diff is not None:
+        news = {
+            "appeared": [one.fingerprint for one in diff.new],
+            "returned": [one.fingerprint for one in diff.reopened],
+            "over": [one.names[0] for one in diff.resolved],
+            "invalid": diff.invalid,
+            "missing_services": [clean(item.service) for item in diff.missing],
+            "measured_again": [clean(item.service) for item in diff.measured_again],
+        }
     return {
         "schema": SCHEMA,
         "scenario": shorten(result.scenario, 200),
@@ -475,22 +459,9 @@ def document_of(telling: Telling) -> Mapping[str, Any]:
         "fails": result.verdict in (Verdict.REGRESSION, Verdict.INVALID),
         "title": title,
         "text": f"{title}\n{text}",
-        "headlines": [clean(text) for _, text in _sentences(notice)],
-        "link": notice.place.link or None,
-        "news": _news(telling.news),
+        "headlines": [clean(text) for one in message.brief().statements for text in one.texts],
+        "link": message.location.link or None,
+        "news": news,
         "result_bytes": size,
         "result": result.document if size <= LARGEST else None,
-    }
-
-
-def _news(news: NotificationDiff | None) -> dict[str, Any] | None:
-    if news is None:
-        return None
-    return {
-        "appeared": [one.fingerprint for one in news.new],
-        "returned": [one.fingerprint for one in news.reopened],
-        "over": [one.names[0] for one in news.resolved],
-        "invalid": news.invalid,
-        "missing_services": [clean(item.service) for item in news.missing],
-        "measured_again": [clean(item.service) for item in news.measured_again],
     }

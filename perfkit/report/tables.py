@@ -13,6 +13,7 @@ from perfkit.analysis.baseline import Level, Levels
 from perfkit.analysis.capacity import Capacity
 from perfkit.model.records import Check, Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.figure import service_names
+from perfkit.report.findings import limit_text, mde_text, settle_short
 from perfkit.report.formatting import (
     UNKNOWN,
     VERDICT_COLOURS,
@@ -28,7 +29,7 @@ from perfkit.report.formatting import (
     verdict_text,
 )
 from perfkit.report.html import Html, render
-from perfkit.report.sentences import detectable, headlines, limit_text, next_step, settle_short
+from perfkit.report.sentences import headlines, next_step
 
 MOST_VALUES = 3
 
@@ -157,7 +158,7 @@ def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
         "candidate": format_value(finding.metric, finding.candidate),
         "limit": limit_text(finding) or UNKNOWN,
         "p": format_p(finding.p_adjusted),
-        "detectable": detectable(finding),
+        "detectable": mde_text(finding),
         "settle": settle_short(finding),
         "notes": [notes.index(warning) + 1 for warning in dict.fromkeys(finding.warnings)],
     }

@@ -15,6 +15,7 @@ from perfkit.history.change_events import Event, Happened, Movement, Series
 from perfkit.history.commits import Attribution
 from perfkit.history.trend import Attribute, DetectedChanges
 from perfkit.model.records import Comparison, Finding, Metric, Run, ServiceStats, Verdict
+from perfkit.report.findings import limit_text, mde_text, settle_short
 from perfkit.report.formatting import (
     SHORT_METRICS,
     UNKNOWN,
@@ -30,7 +31,7 @@ from perfkit.report.formatting import (
     verdict_text,
 )
 from perfkit.report.markdown import escape
-from perfkit.report.sentences import detectable, footnotes, headlines, limit_text, next_step, settle_short
+from perfkit.report.sentences import footnotes, headlines, next_step
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -357,7 +358,7 @@ def _columns(comparison: Comparison) -> dict[str, Callable[[Finding], str]]:
         f"{comparison.confidence * 100:g} % interval": format_interval,
         "p": lambda finding: format_p(finding.p_adjusted),
         "tolerance": limit_text,
-        "detectable": detectable,
+        "detectable": mde_text,
         "to settle": settle_short,
     }
 

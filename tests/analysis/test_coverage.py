@@ -19,7 +19,8 @@ from perfkit.model.records import StageStats
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.junit import to_junit
 from perfkit.report.markdown import to_markdown
-from perfkit.report.sentences import account_of, headlines, next_step
+from perfkit.report.message import message_of
+from perfkit.report.sentences import headlines, next_step
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
 LOAD = {"/a": 20000, "/b": 16000}
@@ -278,8 +279,8 @@ def test_every_output_names_what_is_missing_also_when_read_back(rule):
     comparison = compare(runs(LOAD | {"/pay": 3900}), runs(first=50), policy=Policy(rule=rule))
     back = comparison_from_document(json.loads(json.dumps(comparison.to_dict())), "result.json")
     assert back.gaps == comparison.gaps
-    account = account_of(result_of(comparison.to_dict(), "result.json"))
-    assert "/pay" in account.claims[0].text
+    account = message_of(result_of(comparison.to_dict(), "result.json"))
+    assert "/pay" in account.lines[0][1]
     assert "/pay" in to_markdown(back).split("## ")[0]
     junit = to_junit(back)
     assert 'skipped="1"' in junit

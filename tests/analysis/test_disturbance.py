@@ -12,7 +12,8 @@ from perfkit.history.incidents import result_of
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.markdown import to_markdown
-from perfkit.report.sentences import account_of, footnotes, headlines, next_step
+from perfkit.report.message import message_of
+from perfkit.report.sentences import footnotes, headlines, next_step
 
 LAG = "In 9 % of the seconds the generator was over 100 ms late."
 
@@ -41,7 +42,7 @@ def test_a_generator_that_lagged_on_one_side_only_is_one_sentence_of_the_headlin
     document = json.loads(json.dumps(comparison.to_dict()))
     again = comparison_from_document(document, "result.json")
     assert headlines(again) == headlines(comparison)
-    assert said[0] in [claim.text for claim in account_of(result_of(document, "result.json")).claims]
+    assert said[0] in [text for _, text in message_of(result_of(document, "result.json")).lines]
     assert to_markdown(again).count("was disturbed") == 1
     assert next_step(again).endswith("Measure both sides in turn before you believe the sizes.")
     other = compare(sides[0], warned(sides[1], 3))

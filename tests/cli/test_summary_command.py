@@ -297,11 +297,11 @@ def test_a_broken_overview_is_no_green_one(tmp_path, text, message):
 
 def test_a_page_too_long_for_github_says_what_is_missing(rng):
     from perfkit.history.incidents import result_of
-    from perfkit.report.sentences import account_of
+    from perfkit.report.message import message_of
 
     names = tuple(f"service{n}" + "|" * 50 for n in range(60))
     found = compare(side(rng, 3, names=names), side(rng, 3, first=3, names=names, slower=1.5))
-    told = account_of(result_of(json.loads(dump_json(found.to_dict())), "x"))
+    told = message_of(result_of(json.loads(dump_json(found.to_dict())), "x"))
     page = to_summary([told] * 60)
     assert len(page.encode()) <= MOST_BYTES
     assert re.search(r"\n\d+ more would be too long for this page; the reports have everything\.\n$", page)

@@ -26,9 +26,9 @@ from perfkit.history.trend import detect_changes, stored_timelines, trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, ServiceStats, Severity, Validity
-from perfkit.report.junit import told_as_junit
-from perfkit.report.message import Telling, notice_of
-from perfkit.report.sentences import account_of, next_step
+from perfkit.report.junit import messages_to_junit
+from perfkit.report.message import message_of
+from perfkit.report.sentences import next_step
 
 NOW = datetime(2026, 11, 20, 2, tzinfo=UTC)
 FIRST = datetime(2026, 9, 1, 2, tzinfo=UTC)
@@ -225,8 +225,8 @@ def test_an_event_that_coincides_with_another_environment_says_so(rng, tmp_path,
         assert event.headline.endswith(f"; {sentence}.")
     document = trend_of(timeline, watch=watch_timeline(timeline, Policy())).to_dict()
     result = result_of(json.loads(dump_json(document)), "result.json")
-    assert sentence in notice_of(Telling(result)).happenings[0].texts[0]
-    assert sentence in account_of(result).claims[0].text
+    assert sentence in message_of(result).statements[0].texts[0]
+    assert sentence in message_of(result).lines[0][1]
 
 
 def test_an_event_on_machines_that_take_turns_names_none(rng):
@@ -381,10 +381,10 @@ def channels(store, folder, capsys, monkeypatch, **policy):
     watch = watch_timeline(timeline, Policy(**policy))
     document = json.loads(dump_json(trend_of(timeline, watch=watch).to_dict()))
     result = result_of(document, "result.json")
-    account = account_of(result)
+    account = message_of(result)
     code = main(["changes", "shop", "--store", str(store.folder), "--fail-on", "regression"], sys.stdout, sys.stderr)
     capsys.readouterr()
-    return code, account.word, told_as_junit([account]), notice_of(Telling(result)), account
+    return code, account.verdict, messages_to_junit([account]), message_of(result), account
 
 
 def test_an_open_event_of_a_young_history_is_told_by_every_channel(rng, tmp_path, capsys, monkeypatch):
@@ -397,9 +397,9 @@ def test_an_open_event_of_a_young_history_is_told_by_every_channel(rng, tmp_path
     assert ("<failure" in junit) is (word is Verdict.REGRESSION)
     assert "<failure" in junit or "<skipped" in junit
     assert notice.verdict is word
-    assert notice.happenings[0].texts[0].startswith("Worse: ")
-    assert "history alerts start after 3 more runs" in account.claims[0].text
-    assert account.claims[0].word is word
+    assert notice.statements[0].texts[0].startswith("Worse: ")
+    assert "history alerts start after 3 more runs" in account.lines[0][1]
+    assert account.lines[0][0] is word
     assert judged(store, runs[-1]).comparison.verdict is Verdict.REGRESSION
 
 

@@ -24,7 +24,7 @@ from perfkit.history.incidents import result_of
 from perfkit.model.errors import DeliveryError, SettingsError
 from perfkit.notify.chat import ChatOptions, Webhook, post, send_chat
 from perfkit.notify.results import collect_results
-from perfkit.report.message import LARGEST, LONGEST, Place, Telling, chat_text, document_of, harmless
+from perfkit.report.message import LARGEST, LONGEST, ReportLocation, chat_text, harmless, message_of, webhook_document
 
 pytest.importorskip("apprise")
 
@@ -187,7 +187,7 @@ def test_plain_names_stay_as_they_are():
 def test_a_text_is_short_whatever_happened(rng, services):
     before, after = (side(rng, 3, first=n, names=services, slower=f) for n, f in ((0, 1.0), (9, 1.5)))
     result = result_of(compare(before, after).to_dict(), HOSTILE[3])
-    title, text = chat_text(Telling(result, Place(HOSTILE[3], "")))
+    title, text = chat_text(message_of(result, location=ReportLocation(HOSTILE[3], "")))
     assert len(title) <= 120
     assert len(text) <= LONGEST
     assert "\n".join(text.splitlines()) == text
@@ -209,7 +209,7 @@ def test_a_webhook_gets_the_result_as_a_document(rng, server, settings, tmp_path
 def test_a_large_result_is_left_out_of_the_document(rng):
     names = tuple(f"service {n}" for n in range(200))
     result = result_of(compare(side(rng, 2, names=names), side(rng, 2, first=5, names=names)).to_dict(), "x")
-    document = document_of(Telling(result))
+    document = webhook_document(message_of(result))
     assert document["result"] is None
     assert document["result_bytes"] > LARGEST
     assert len(json.dumps(document)) <= LARGEST

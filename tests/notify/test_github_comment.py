@@ -17,7 +17,7 @@ from perfkit.model.errors import DeliveryError
 from perfkit.notify.github_api import Access, Patience
 from perfkit.notify.pr_comment import Comment, post_comment, pull_request_of
 from perfkit.report.markdown import MOST_CHARACTERS, to_comment
-from perfkit.report.sentences import account_of
+from perfkit.report.message import message_of
 
 __all__ = ["server"]  # fixture
 
@@ -183,10 +183,10 @@ def test_a_comment_fits_whatever_the_result(rng):
         [run({name: plain_stats(20.0 * factor * (1 + number / 500)) for name in names}, number=number) for number in of]
         for factor, of in ((1.0, range(3)), (2.0, range(3, 6)))
     ]
-    big = account_of(plain_result(compare(*sides)))
+    big = message_of(plain_result(compare(*sides)))
     text = to_comment([big])
     assert 1_000 < len(text) <= MOST_CHARACTERS
-    assert "most telling findings" in text
+    assert "most decisive findings" in text
     many = [replace(big, scenario=f"s{number}{HOSTILE}") for number in range(200)]
     text = to_comment(many, "https://ci.example/x")
     assert 1_000 < len(text) <= MOST_CHARACTERS

@@ -353,7 +353,7 @@ def test_the_text_says_what_people_need(server, follow):
         "P95 latency of checkout got worse: +20.0 % [+18.0, +22.0].",
         "| checkout | p95 latency | 100 ms | 120 ms | +20.0 % | [+18.0, +22.0] |",
         "`▁▂▁██`",
-        "between the runs run39 and run40; heard at run run43.",
+        "between the runs run39 and run40; detected at run run43.",
         "(https://ci.example/trend%20api/report.html)",
         "perfkit report trend api",
         f"perfkit bisect api --good {39:012x} --bad {40:012x}",

@@ -19,11 +19,12 @@ from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
 from perfkit.history.commits import Attribution
 from perfkit.history.incidents import Notified, notification_diff, read_result, result_of
 from perfkit.model.records import Validity, Verdict
-from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, mail_of, pictures_of
-from perfkit.report.message import Place, Telling
+from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, mail_of
+from perfkit.report.message import ReportLocation, message_of
+from perfkit.report.png_chart import charts_of
 from perfkit.runs.git import Commit
 
-ATTACHED = Place("The full report is attached: report.html")
+ATTACHED = ReportLocation("The full report is attached: report.html")
 
 
 def of(comparison, place="result.json"):
@@ -46,13 +47,13 @@ def words(html):
 
 def test_a_comparison_tells_verdict_events_numbers_and_what_to_do(rng):
     result = slower(rng, {"api_gateway": 1.3})
-    mail = mail_of([Telling(result, ATTACHED)])
+    mail = mail_of([message_of(result, location=ATTACHED)])
     assert mail.subject.startswith("✗ regression: api: api_gateway got worse: ")
     for text in (words(mail.html), " ".join(mail.text.split())):
         assert "api_gateway got worse: " in text
         assert re.search(r"\+\d\d\.\d % \[\+\d\d\.\d, \+\d\d\.\d\]", text)
         assert "95 % interval" in text
-        assert "Next: Look at the services named above" in text
+        assert "Next: Inspect the services named above" in text
         assert "The full report is attached: report.html" in text
         assert "perfkit compare" in text
         assert "3 runs judged against 3 runs" in text
@@ -72,7 +73,13 @@ def test_a_history_tells_each_event_once_with_its_commits_and_how_to_silence_it(
         ("This is a shallow clone.",),
     )
     mail = mail_of(
-        [Telling(result, Place("Open the full report", "https://ci.example/r/1"), commits={event.id: found})]
+        [
+            message_of(
+                result,
+                location=ReportLocation("Open the full report", "https://ci.example/r/1"),
+                commits={event.id: found},
+            )
+        ]
     )
     assert mail.subject.startswith("✗ regression: nightly: Worse: ")
     assert mail.html.count("Worse: ") == 2  # and in the title
@@ -93,14 +100,14 @@ def test_one_commit_in_between_needs_no_search(rng):
     result = step(rng)
     event = result.open_incidents[0].last.event
     found = Attribution("a" * 40, "b" * 40, (Commit("b" * 40, "Ann", "2026-11-24", "off"),), 1)
-    assert "perfkit bisect" not in mail_of([Telling(result, commits={event.id: found})]).text
+    assert "perfkit bisect" not in mail_of([message_of(result, commits={event.id: found})]).text
 
 
 def test_a_quiet_history_says_so(rng):
-    mail = mail_of([Telling(result_of(trend_document(nightly(rng, 60, [])), "result.json"))])
+    mail = mail_of([message_of(result_of(trend_document(nightly(rng, 60, [])), "result.json"))])
     assert mail.subject == "✓ no news: nightly: No level got worse, or what got worse is over or acknowledged."
     assert "Next: Nothing to do." in mail.text
-    assert len(mail.pictures) == 1
+    assert len(mail.charts) == 1
 
 
 def test_what_is_acknowledged_is_not_told(rng):
@@ -115,7 +122,7 @@ def test_what_is_acknowledged_is_not_told(rng):
         "Ann",
         datetime(2026, 11, 1, tzinfo=UTC),
     )
-    mail = mail_of([Telling(result_of(trend_document(history, [known]), "x"))])
+    mail = mail_of([message_of(result_of(trend_document(history, [known]), "x"))])
     assert "Worse" not in mail.html + mail.text
 
 
@@ -126,13 +133,13 @@ def test_to_those_who_were_told_only_what_is_new_is_new(rng):
     told = notification_diff(first, Notified()).after
     told = replace(told, open=(replace(told.open[0], names=result.incidents[0].fingerprints),))
     news = notification_diff(result, told)
-    mail = mail_of([Telling(result, news=news)])
+    mail = mail_of([message_of(result, diff=news)])
     assert re.search(r"\[new\] Worse: \w+ latency of db", " ".join(mail.text.split()))
     assert re.search(r"\[over\] Worse: \w+ latency of api", " ".join(mail.text.split()))
     after = notification_diff(result, replace(news.after, open=(*told.open, *news.after.open)))
-    recovered = mail_of([Telling(result, news=after)])
+    recovered = mail_of([message_of(result, diff=after)])
     assert recovered.subject.startswith("★ recovered: nightly: Worse: ")
-    assert "[told before] Worse: " in recovered.text
+    assert "[reported before] Worse: " in recovered.text
 
 
 def test_runs_that_cannot_be_judged_are_told_with_the_reason(rng):
@@ -140,8 +147,8 @@ def test_runs_that_cannot_be_judged_are_told_with_the_reason(rng):
 
     bad = Validity((Check("generator_saturated", 97.0, 90.0, Severity.INVALID, "Add workers."),))
     result = of(compare(side(rng, 3), [run(side(rng, 1)[0].services, number=9, validity=bad)]))
-    mail = mail_of([Telling(result)])
-    assert mail.subject == "⊘ invalid: api: The runs cannot be judged: see the warnings."
+    mail = mail_of([message_of(result)])
+    assert mail.subject.startswith("⊘ invalid: api: The runs cannot be judged. candidate run ")
     assert "generator_saturated" in mail.text
     assert "Warnings" in mail.html
 
@@ -149,7 +156,7 @@ def test_runs_that_cannot_be_judged_are_told_with_the_reason(rng):
 def test_the_table_of_many_effects_is_cut_and_says_so(rng):
     names = tuple(f"service {n:02d}" for n in range(50))
     result = slower(rng, {"service 07": 1.5}, names)
-    mail = mail_of([Telling(result)])
+    mail = mail_of([message_of(result)])
     total = len(result.comparison.findings)
     assert total > 300
     assert f"And {total - 30} more are in the report and in the result file." in words(mail.html)
@@ -162,16 +169,16 @@ def test_no_number_or_length_of_names_makes_it_too_large(rng):
     names = tuple(f"{n}{text}" for n in range(10) for text in HOSTILE)
     result = slower(rng, 1.5, names, runs=2)
     for count in (1, 30):
-        many = [Telling(replace(result, scenario=f"{n} {HOSTILE[3]}"), ATTACHED) for n in range(count)]
+        many = [message_of(replace(result, scenario=f"{n} {HOSTILE[3]}"), location=ATTACHED) for n in range(count)]
         mail = mail_of(many, [f"{n} {HOSTILE[3]}" for n in range(1000)])
         assert len(mail.html.encode()) <= LARGEST
         assert len(mail.subject) <= LONGEST_SUBJECT
-        assert 1 <= len(mail.pictures) <= 3
+        assert 1 <= len(mail.charts) <= 3
 
 
 def test_a_digest_tells_the_worst_first_and_who_is_quiet(rng):
     fine = replace(slower(rng, 1.0), scenario="fine")
-    mail = mail_of([Telling(fine), Telling(step(rng))], ["shop", "search"])
+    mail = mail_of([message_of(fine), message_of(step(rng))], ["shop", "search"])
     assert mail.subject.startswith("1 ✗ regression, 1 ")
     assert mail.html.index("nightly") < mail.html.index("fine")
     assert "Nothing new: shop, search." in mail.text
@@ -195,13 +202,13 @@ def test_it_needs_no_script_no_style_sheet_and_nothing_from_elsewhere(rng, hosti
     result = slower(rng, 1.4, HOSTILE) if hostile else step(rng)
     if hostile:
         result = replace(result, scenario=HOSTILE[4], place=HOSTILE[2])
-    mail = mail_of([Telling(result, Place(f"It is in {HOSTILE[2]}"))], HOSTILE)
+    mail = mail_of([message_of(result, location=ReportLocation(f"It is in {HOSTILE[2]}"))], HOSTILE)
     tags = Tags(mail.html).found
     assert {tag for tag, _ in tags}.isdisjoint(
         {"script", "style", "link", "base", "iframe", "object", "embed", "form", "svg", "math", "video", "audio", "i"}
     )
     assert not [name for _, known in tags for name in known if name.startswith("on")]
-    assert [known["src"] for tag, known in tags if tag == "img"] == [f"cid:{cid}" for cid in mail.pictures]
+    assert [known["src"] for tag, known in tags if tag == "img"] == [f"cid:{cid}" for cid in mail.charts]
     assert all(known["alt"] for tag, known in tags if tag == "img")
     assert not [known for tag, known in tags if tag == "a"]
     assert ("meta", {"name": "color-scheme", "content": "light dark"}) in tags
@@ -225,15 +232,15 @@ def test_against_history_the_events_come_before_the_newest_runs(rng, tmp_path):
         for n, first, f in ((40, 0, 1.0), (6, 40, 1.3))
     )
     result = of(against_history([*before, *after], tmp_path))
-    mail = mail_of([Telling(result)])
+    mail = mail_of([message_of(result)])
     event = result.open_incidents[0].last.event
     text = " ".join(mail.text.split())
     assert text.index("What happened (change [95 % interval]") < text.index("1 run against the ")
     assert re.search(r"What happened .*: ✗ regression: checkout, [a-z0-9.]+ latency: \+[23]\d\.\d % \[", text)
     assert f"perfkit ack {event.id}" in text
     assert re.search(r"perfkit compare --candidate \S+ --store|perfkit compare --candidate", text)
-    assert "Next: Look at what came in between" in text
-    courses, effects = mail.pictures.values()
+    assert "Next: Inspect the commits in between" in text
+    courses, effects = mail.charts.values()
     assert courses.alt.startswith("Chart of 46 runs, newest right, with their levels. checkout, ")
     assert "effects with their intervals" in effects.alt
 
@@ -243,12 +250,12 @@ def test_what_only_the_level_before_shows_is_told(rng, tmp_path):
     comparison = result.comparison
     unheard = replace(comparison.history, news=("Worse: average latency of a +20 %, since run x.",))
     held = replace(result, comparison=replace(comparison, verdict=Verdict.REGRESSION, history=unheard))
-    assert "* Worse: average latency of a +20 %, since run x." in mail_of([Telling(held)]).text
+    assert "* Worse: average latency of a +20 %, since run x." in mail_of([message_of(held)]).text
 
 
 def test_hundreds_of_results_are_named_as_far_as_they_fit(rng):
     one = slower(rng, 1.3, ("a",), runs=2)
-    mail = mail_of([Telling(replace(one, scenario=f"test {n:03d} {'x' * 99}")) for n in range(300)])
+    mail = mail_of([message_of(replace(one, scenario=f"test {n:03d} {'x' * 99}")) for n in range(300)])
     assert len(mail.html.encode()) <= LARGEST
     assert "And 200 more load tests." in mail.text
     assert "And 200 more load tests." in words(mail.html)
@@ -257,7 +264,7 @@ def test_hundreds_of_results_are_named_as_far_as_they_fit(rng):
 def test_pictures_are_real_and_say_in_words_what_they_show(rng):
     effects, courses = slower(rng, {"api_gateway": 1.3}), step(rng)
     for result in (effects, courses):
-        drawn = pictures_of(result.document, result.comparison)
+        drawn = charts_of(result.document, result.comparison)
         assert 1 <= len(drawn) <= 3
         for one in drawn:
             assert one.png.startswith(b"\x89PNG\r\n\x1a\n")
@@ -266,30 +273,30 @@ def test_pictures_are_real_and_say_in_words_what_they_show(rng):
             assert height == pytest.approx(one.height * 1.75, abs=2)
             assert len(one.png) <= 150_000
             assert len(one.alt) <= 400
-    assert re.search(r"api_gateway \w+ latency \+\d", pictures_of(effects.document, effects.comparison)[0].alt)
-    (course,) = pictures_of(courses.document, None)  # one event, one course
+    assert re.search(r"api_gateway \w+ latency \+\d", charts_of(effects.document, effects.comparison)[0].alt)
+    (course,) = charts_of(courses.document, None)  # one event, one course
     assert "Chart of 60 runs" in course.alt
 
 
 def test_a_result_without_anything_to_draw_has_no_picture(rng):
     result = of(compare(side(rng, 2, names=("a",)), side(rng, 2, first=5, names=("b",))))
-    assert pictures_of(result.document, result.comparison) == ()
-    assert "<img" not in mail_of([Telling(result)]).html
+    assert charts_of(result.document, result.comparison) == ()
+    assert "<img" not in mail_of([message_of(result)]).html
     old = {key: value for key, value in trend_document(nightly(rng, 30, [])).items() if key != "courses"}
-    assert mail_of([Telling(result_of(old, "x"))]).pictures == {}
+    assert mail_of([message_of(result_of(old, "x"))]).charts == {}
 
 
 def test_the_sample_runs_make_a_whole_mail(tmp_path):
     samples = REPOSITORY / "data" / "samples"
     sides = [sorted(path.parent for path in (samples / name).glob("*/run.json")) for name in ("baseline", "candidate")]
-    mail = mail_of([Telling(read_result(reported(tmp_path / "r", compare(*sides).to_dict())))])
+    mail = mail_of([message_of(read_result(reported(tmp_path / "r", compare(*sides).to_dict())))])
     assert mail.subject.startswith("✗ regression: demo: api_gateway got worse: ")
 
 
 def shown(mail, file):
     """The body as a mail reader shows it: pictures in their places."""
     html = mail.html
-    for cid, picture in mail.pictures.items():
+    for cid, picture in mail.charts.items():
         html = html.replace(f"cid:{cid}", f"data:image/png;base64,{base64.b64encode(picture.png).decode()}")
     file.write_text(html, "utf-8")
     return file
@@ -321,7 +328,7 @@ class TestInBrowser:
 
     @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
     def test_it_can_be_read_everywhere(self, browser, rng, tmp_path, width, scheme):  # noqa: F811
-        mail = mail_of([Telling(slower(rng, 1.4, HOSTILE)), Telling(step(rng), ATTACHED)], HOSTILE)
+        mail = mail_of([message_of(slower(rng, 1.4, HOSTILE)), message_of(step(rng), location=ATTACHED)], HOSTILE)
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         page, said, asked = context.new_page(), [], []
         page.on("console", lambda message: said.append(message.text))

@@ -29,7 +29,7 @@ from perfkit.model.records import Check, Severity, Validity, Verdict
 from perfkit.notify.email import MailOptions, send_mail
 from perfkit.notify.results import collect_results
 from perfkit.notify.sent_log import SentLog, SentLogFile
-from perfkit.report.message import Telling, chat_text
+from perfkit.report.message import chat_text, message_of
 
 ANN, BOB = "ann@example.org", "bob@example.org"
 
@@ -84,9 +84,9 @@ def test_only_what_is_new_is_sent_and_every_thing_once(rng, post, settings, tmp_
         "✗ regression",
     ]
     texts = [message.get_body(("plain",)).get_content() for _, message, _ in post.letters]
-    tags = [{tag for tag in ("new", "again", "over", "told before") if f"[{tag}]" in text} for text in texts]
+    tags = [{tag for tag in ("new", "again", "over", "reported before") if f"[{tag}]" in text} for text in texts]
     assert tags[:3] == [{"new"}, {"over"}, {"new"}]
-    assert tags[3] == {"again", "told before"}
+    assert tags[3] == {"again", "reported before"}
     assert [" of api " in texts[0], " of api " in texts[1], " of db " in texts[2]] == [True] * 3
     assert all(40 <= night - at <= 48 for night, at in zip(sent, (0, 15, 22, 35), strict=True))
 
@@ -208,7 +208,7 @@ def test_the_end_of_a_service_and_its_return_are_told_once(rng, post, settings, 
         46: "? service missing: nightly: Service /pay: no requests since run 20260044T020000Z-nightly (2026-07-15).",
     }
     texts = [message.get_body(("plain",)).get_content() for _, message, _ in post.letters]
-    assert [tag for text in texts for tag in ("new", "over", "told before") if f"[{tag}]" in text] == [
+    assert [tag for text in texts for tag in ("new", "over", "reported before") if f"[{tag}]" in text] == [
         "new",
         "over",
         "new",
@@ -222,7 +222,7 @@ def test_a_service_that_ended_long_ago_is_told_before_beside_what_is_new(rng, po
         lines(settings, reported(tmp_path / str(count), trend_document(until(history, count))))
     text = post.letters[-1][1].get_body(("plain",)).get_content()
     assert subjects(post)[-1].startswith("✗ regression: nightly: Worse: ")
-    assert "[told before] Service /pay: no requests since run 20260034T020000Z-nightly" in text.replace("\n", " ")
+    assert "[reported before] Service /pay: no requests since run 20260034T020000Z-nightly" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -249,11 +249,11 @@ def test_a_comparison_with_its_history_tells_since_which_run(rng, tmp_path):
     document = compare(side(rng, 5), side(rng, 5, first=9)).to_dict()
     watch = watch_timeline(absent(nightly(rng, 40, [], services=("api", "/pay")), "/pay", (34, 40)), Policy())
     result = result_of({**document, "history": {"news": [], "lines": [], **watch.to_dict()}}, "x")
-    title, text = chat_text(Telling(result, news=notification_diff(result, Notified())))
+    title, text = chat_text(message_of(result, diff=notification_diff(result, Notified())))
     assert text.startswith("• new: Service /pay: no requests since run 20260034T020000Z-nightly (2026-07-05).")
     assert title == "? inconclusive: api"
     assert not notification_diff(result, notification_diff(result, Notified()).after)
-    assert chat_text(Telling(result))[1].startswith("• Service /pay: no requests since run 20260034T020000Z")
+    assert chat_text(message_of(result))[1].startswith("• Service /pay: no requests since run 20260034T020000Z")
 
 
 def test_what_is_gone_is_remembered_in_the_file(tmp_path):

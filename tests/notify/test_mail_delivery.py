@@ -12,7 +12,8 @@ from mail_server import PASSWORD, USER, Authority, hangs_up, polite, scripted, s
 from perfkit.config.settings import EmailSettings
 from perfkit.model.errors import SettingsError
 from perfkit.notify.email import Attachment, MailServer, addresses_of, attachment_name, email_message, send
-from perfkit.report.mail import Mail, Picture
+from perfkit.report.mail import Mail
+from perfkit.report.png_chart import PngChart
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
 SENDER = Address("perfkit", "perfkit", "example.org")
@@ -23,7 +24,9 @@ PNG = base64.b64decode(
 
 
 def letter(*to, subject="✗ regression: shop", text=".\n..\nHello", report=b"<html>.\r\n.\r\n</html>"):
-    mail = Mail(subject, "<p>.</p>\n.\n<img src='cid:chart@perfkit'>", text, {"chart@perfkit": Picture(PNG, 1, 1, "x")})
+    mail = Mail(
+        subject, "<p>.</p>\n.\n<img src='cid:chart@perfkit'>", text, {"chart@perfkit": PngChart(PNG, 1, 1, "x")}
+    )
     people = [Address(addr_spec=one) for one in to]
     return email_message(mail, SENDER, people, [Attachment("report.html", report)], NOW)
 
@@ -222,9 +225,9 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_subject_injects_no_header(text):
-    from perfkit.report.mail import _cut
+    from perfkit.report.mail import subject_line
 
-    message = letter(ANN, subject=_cut(text))
+    message = letter(ANN, subject=subject_line(text))
     head = message.as_bytes().partition(b"\r\n\r\n")[0]
     names = [line.split(b":")[0] for line in head.split(b"\r\n") if not line.startswith(b" ")]
     assert sorted(names) == sorted(
@@ -238,9 +241,9 @@ def test_any_subject_arrives_as_it_was(text):
     from email import message_from_bytes
     from email.policy import default
 
-    from perfkit.report.mail import _cut
+    from perfkit.report.mail import subject_line
 
-    line = _cut(text)
+    line = subject_line(text)
     got = message_from_bytes(letter(ANN, subject=line).as_bytes(), policy=default)
     assert " ".join(got["Subject"].split()) == " ".join(line.split())
 

@@ -16,8 +16,8 @@ from perfkit.model.serialization import comparison_from_document
 from perfkit.report.formatting import finding_word
 from perfkit.report.mail import mail_of
 from perfkit.report.markdown import to_comment, to_markdown, to_summary
-from perfkit.report.message import Telling
-from perfkit.report.sentences import account_of, next_step, open_questions
+from perfkit.report.message import message_of
+from perfkit.report.sentences import next_step, open_questions
 from perfkit.report.tables import findings_table, runs_table, verdict_banner
 from perfkit.report.terminal import print_comparison
 
@@ -71,8 +71,8 @@ def faster(rng):
 
 def test_no_surface_says_no_change_beside_an_interval_that_leaves_out_zero(faster, rng):
     result = result_of(json.loads(json.dumps(faster.to_dict())), "result.json")
-    told = [account_of(result)]
-    mail = mail_of([Telling(result)])
+    told = [message_of(result)]
+    mail = mail_of([message_of(result)])
     surfaces = {
         "terminal": terminal(faster),
         "Markdown": to_markdown(faster),
@@ -108,7 +108,7 @@ def test_requests_are_those_of_the_result(rng):
     comparison = compare(side(rng, 2), side(rng, 2, first=50))
     document = json.loads(json.dumps(comparison.to_dict()))
     again = comparison_from_document(document, "result.json")
-    told = [account_of(result_of(document, "result.json"))]
+    told = [message_of(result_of(document, "result.json"))]
     for text in (to_markdown(comparison), to_markdown(again), to_summary(told), to_comment(told)):
         assert "| 15,000 |" in text
         assert "| ~ | yes |" not in text
