@@ -65,7 +65,7 @@ def bisect(
     First the bad commit is compared with the good one; the clearest regression is what is searched for.  Then `git
     bisect run` goes through the commits in between: each is checked out into a temporary folder, built, served and
     measured beside the good one, pair by pair, until it is settled.  A commit is bad when more than half of the change
-    is there, good when it is shown to have less, and skipped when that cannot be told or it cannot be built.  The
+    is there, good when it is shown to have less, and skipped when neither is shown or it cannot be built.  The
     working tree is not touched.  Ctrl-C leaves nothing behind but the log, and the same command goes on from there.
 
     Exit codes: 0 the commit was found, 3 it was not (the ends do not differ, or several commits had to be skipped).

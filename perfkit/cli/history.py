@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--by", default="", help="Who says so [your login].")
 @click.option("--until", metavar="DAY", help="Last day on which it holds: 2027-01-31, or 30d from now.")
 @click.option("--list", "list_", is_flag=True, help="What is acknowledged.")
-@click.option("--remove", metavar="EVENT", help="Let it be heard again.")
+@click.option("--remove", metavar="EVENT", help="Report it again.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @POLICY
 @STORE
@@ -466,8 +466,8 @@ def changes(
     """Show when the level of past runs changed.
 
     Changes of all metrics and services at one time are one event, with the commits between the last run before and the
-    first run after it.  Single strange runs are outliers and steady movement is drift; neither is an event.  A service
-    that ends or begins is one.
+    first run after it.  Single runs far from their level are outliers, and a steady change is drift; neither is an
+    event.  A service that ends or begins is one.
 
     Exit codes: 3 where a history has no valid run; with --fail-on, 1 while a worsening is open, and where `perfkit
     compare --candidate` calls the newest run a regression, also before the history confirms it.
