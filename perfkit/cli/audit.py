@@ -449,7 +449,7 @@ def secret_remarks(premises: Premises) -> Iterator[Remark]:
 def scenario_remarks(premises: Premises) -> Iterator[Remark]:
     """Scenarios that have no runs, none that is valid, or a generator that was too weak for its load."""
     stored, known = premises.scenarios, premises.settings.scenarios
-    for name in premises.settings.own:
+    for name in premises.settings.own_scenarios:
         if name in premises.settings.unusable:
             why = str(premises.settings.unusable[name])
             yield Remark(
@@ -461,7 +461,7 @@ def scenario_remarks(premises: Premises) -> Iterator[Remark]:
             found = f"no run in {premises.store.url}"
             yield Remark("scenario", name, Grade.WARN, found, f"Run it, `perfkit run {name}`, or take it out.")
     for name in premises.policy.scenarios:
-        if name not in stored and name not in known and name not in premises.settings.own:
+        if name not in stored and name not in known and name not in premises.settings.own_scenarios:
             near = did_you_mean(name, [*known, *stored])
             advice = f"Its tolerances hold for nothing: correct the name{near}, or take it out."
             yield Remark("scenario", name, Grade.WARN, "the policy names it; nobody else does", advice)

@@ -77,13 +77,13 @@ def bisect(
       perfkit bisect shop --good v1.4 --dry-run
     """
     from perfkit.cli.run import chosen_scenario, plan_of
-    from perfkit.config.settings import load_words
+    from perfkit.config.settings import load_fields
     from perfkit.loadgen.bisect import Order, common_folder, resolve, search
     from perfkit.model.errors import SettingsError
     from perfkit.model.serialization import slug
 
     known = settings_of(settings)
-    changes = load_words({"users": users, "duration": duration}, "--{}".format)
+    changes = load_fields({"users": users, "duration": duration}, "--{}".format)
     chosen = chosen_scenario(scenario, known, locustfile, changes)
     starts = serve or chosen.serve
     if not starts:

@@ -239,7 +239,7 @@ def run(
       perfkit run shop --duration 2m -- --my-arg 3
       perfkit run --all
     """
-    from perfkit.config.settings import load_words
+    from perfkit.config.settings import load_fields
     from perfkit.loadgen.revision import revision_of
     from perfkit.loadgen.run import execution_record, run_scenarios
 
@@ -251,7 +251,7 @@ def run(
     names = known.all_names if all_ else scenarios
     if not names or (all_ and scenarios):
         raise click.UsageError("name a scenario, or say --all: " + ", ".join(known.scenarios))
-    changes = load_words(
+    changes = load_fields(
         {
             "host": host,
             "users": users,

@@ -142,13 +142,13 @@ def simulate(
       perfkit simulate api --seed 3 --duration 30s --runs 60 --autocorrelation 0.3 --outliers 3 \\
           --inject api_gateway:slower_pct=10 --inject-at 40 --store data/simulated
     """
-    from perfkit.config.settings import load_words, override
+    from perfkit.config.settings import load_fields, override
     from perfkit.loadgen.simulate import simulate as simulate_scenario
     from perfkit.loadgen.simulate import simulate_runs
 
     known = settings_of(settings)
     chosen = known.scenario(scenario)
-    changes = load_words({"users": users, "duration": duration}, "--{}".format)
+    changes = load_fields({"users": users, "duration": duration}, "--{}".format)
     chosen = override(chosen, f"scenario {scenario}", **changes)
     if runs is not None:
         truth = {"variation_pct": variation, "autocorrelation": autocorrelation, "outlier_pct": outliers}

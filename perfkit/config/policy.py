@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from perfkit.config.toml_table import finite, read_toml
+from perfkit.config.toml_table import check_keys, finite, read_toml
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.records import RULES, SHORT_NAMES, Metric
 
@@ -290,12 +290,7 @@ class Policy:
     @classmethod
     def from_mapping(cls, table: Mapping[str, Any], place: str = "policy") -> Policy:
         """Build from a TOML table; ``SettingsError`` names the place and, for an unknown key, the nearest known one."""
-        known = [item.name for item in fields(cls)]
-        for key in table:
-            if key not in known:
-                raise SettingsError(
-                    f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}"
-                )
+        check_keys(table, [item.name for item in fields(cls)], place)
         try:
             return cls(**table)
         except (TypeError, ValueError) as error:
@@ -310,15 +305,15 @@ class Policy:
         if not isinstance(table, Mapping):
             raise SettingsError(f"{path}: policy must be a table, such as [policy]")
         if is_settings:
-            names = service_names_of(document, str(path))
+            names = service_names_of(document.get("services", {}), str(path))
             return cls.from_mapping(table, f"{path}: [policy]").with_service_names(names)
         return cls.from_mapping(table, str(path))
 
 
-def service_names_of(document: Mapping[str, Any], place: str) -> dict[str, str]:
+def service_names_of(table: Any, place: str) -> dict[str, str]:
     """The table ``[services]`` of a settings file; ``SettingsError`` names the place of what is wrong."""
     try:
-        return _service_names(document.get("services", {}))
+        return _service_names(table)
     except ValueError as error:
         raise SettingsError(f"{place}: [services]: {str(error).removeprefix('service_names: ')}") from error
 

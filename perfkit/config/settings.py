@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+import msgspec
 
 from perfkit.config.load_spec import parse_duration, parse_rate, parse_stages, plan_profile
 from perfkit.config.policy import Policy, service_names_of
-from perfkit.config.toml_table import expand, known_keys, path_text, read_toml, subtable, texts, typed
+from perfkit.config.toml_table import PathText, expand, read_table, read_toml
 from perfkit.model.errors import Activity, SettingsError, UnsetVariable, did_you_mean
 from perfkit.model.load_profile import LoadProfile, Stage
 from perfkit.model.redaction import conceal_environment, conceal_url
@@ -23,38 +25,13 @@ WHEN = ("always", "changes")  # changes: only when something is new since the la
 SECURITY = ("starttls", "tls", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class _Channel:
-    """A table of settings: its keys are the fields of the class, but `sender` is called ``from``."""
-
-    @classmethod
-    def from_table(cls, table: Mapping[str, Any], place: str) -> Self:
-        """The channel that a table describes; ``SettingsError`` names the key that is wrong."""
-        defaults = {"from" if part.name == "sender" else part.name: part for part in fields(cls)}
-        known_keys(table, tuple(defaults), place)
-        given = {
-            defaults[key].name: _value(value, defaults[key].default, f"{place}: {key}") for key, value in table.items()
-        }
-        try:
-            return cls(**given)
-        except ValueError as error:
-            raise SettingsError(f"{place}: {error}") from error
-
-
-def _value(value: Any, default: Any, place: str) -> Any:
-    if isinstance(default, tuple):
-        return texts(value, place)
-    kind: Any = (int, float) if isinstance(default, float) else type(default)
-    return typed(value, kind, place)
-
-
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name}: one of {', '.join(known)}, got {value!r}{did_you_mean(value, known)}")
 
 
 @dataclass(frozen=True, slots=True)
-class EmailSettings(_Channel):
+class EmailSettings:
     """``[email]``: to whom, from whom, by which server.
 
     Parameters
@@ -89,7 +66,7 @@ class EmailSettings(_Channel):
 
 
 @dataclass(frozen=True, slots=True)
-class IssueSettings(_Channel):
+class IssueSettings:
     """``[issues]``: the repository, and what its issues look like.
 
     Parameters
@@ -117,7 +94,7 @@ class IssueSettings(_Channel):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatSettings(_Channel):
+class ChatSettings:
     """``[chat]``: addresses of Apprise, whose secrets stand in variables (``"${SLACK_URL}"``), and a plain webhook."""
 
     urls: tuple[str, ...] = ()
@@ -130,15 +107,9 @@ class ChatSettings(_Channel):
 
 
 FILE_NAME = "perfkit.toml"
-_PLACES = {
-    "reports": "reports",
-    "baselines": "data/baselines",
-    "acknowledged": "data/acknowledged.json",
-    "delivery": "data/delivery",
-}
 LOAD = ("users", "spawn_rate", "duration_s", "rate", "peak", "stages", "arrivals", "max_in_flight")
-# Said anew, one of these replaces what an inherited scenario says of the others
-_INSTEAD = {
+# A scenario that gives one of these does not inherit the others
+_REPLACED = {
     "users": ("rate", "stages"),
     "rate": ("users", "spawn_rate", "stages"),
     "stages": ("users", "spawn_rate", "rate", "duration_s", "peak", "kind"),
@@ -214,70 +185,43 @@ class Scenario:
         return plan_profile(self.kind, **{name: getattr(self, name) for name in LOAD})
 
 
-_ORDERED = {
-    ("-f", "--locustfile"): "say --locustfile, or locustfile in perfkit.toml",
-    ("-H", "--host"): "say --host, or host in perfkit.toml",
-    ("-u", "--users", "-r", "--spawn-rate"): "say --users and --spawn-rate of perfkit itself",
-    ("-t", "--run-time"): "say --duration",
-    ("-T", "--tags", "-E", "--exclude-tags"): "say tags or exclude_tags in perfkit.toml",
-    (
-        "--master",
-        "--worker",
-        "--processes",
-        "--expect-workers",
-        "--expect-workers-max-wait",
-    ): "say --workers or --master",
-    (
-        "--master-bind-host",
-        "--master-bind-port",
-        "--master-host",
-        "--master-port",
-    ): "they are options of perfkit run too",
-    (
-        *(
-            "--headless",
-            "--headful",
-            "--autostart",
-            "--autoquit",
-            "--config",
-            "--csv",
-            "--csv-full-history",
-            "--logfile",
-        ),
-        *(
-            "--print-stats",
-            "--only-summary",
-            "--skip-log-setup",
-            "--exit-code-on-error",
-            "--stop-timeout",
-            "-l",
-            "--list",
-        ),
-        *("--show-task-ratio", "--show-task-ratio-json", "-h", "--help", "-V", "--version"),
-    ): "perfkit decides it, so that every run is kept and ends",
+_TAKEN_ARGUMENTS = {  # arguments of Locust -> what to do instead
+    "-f --locustfile": "say --locustfile, or locustfile in perfkit.toml",
+    "-H --host": "say --host, or host in perfkit.toml",
+    "-u --users -r --spawn-rate": "say --users and --spawn-rate of perfkit itself",
+    "-t --run-time": "say --duration",
+    "-T --tags -E --exclude-tags": "say tags or exclude_tags in perfkit.toml",
+    "--master --worker --processes --expect-workers --expect-workers-max-wait": "say --workers or --master",
+    "--master-bind-host --master-bind-port --master-host --master-port": "they are options of perfkit run too",
+    "--headless --headful --autostart --autoquit --config --csv --csv-full-history --logfile --print-stats "
+    "--only-summary --skip-log-setup --exit-code-on-error --stop-timeout -l --list --show-task-ratio "
+    "--show-task-ratio-json -h --help -V --version": "perfkit decides it, so that every run is kept and ends",
 }
 
 
 def check_argument(word: str) -> None:
     """``ValueError`` for an argument that tells Locust what perfkit tells it already."""
     name = word.partition("=")[0] if word.startswith("--") else word[:2]
-    why = next((why for names, why in _ORDERED.items() if name in names), None)
+    why = next((why for names, why in _TAKEN_ARGUMENTS.items() if name in names.split()), None)
     if why is not None:
         raise ValueError(f"Locust's {name} cannot be handed on: {why}")
 
 
-def _mission(name: str, users: int, rate: float, seconds: float, weights: str) -> Scenario:
-    environment = {"PERFKIT_DEMO_WEIGHTS": weights}
-    return Scenario(name, BUILT_IN_LOCUSTFILE, None, users, rate, seconds, environment=environment, demo=True)
-
-
 BUILT_IN = {
-    scenario.name: scenario
-    for scenario in (
-        _mission("baseline", 1, 1.0, 120.0, "api_gateway=1,rag_service=1,mcp_server=1"),
-        _mission("api", 100, 10.0, 900.0, "api_gateway=18,rag_service=1,mcp_server=1"),
-        _mission("rag", 50, 5.0, 900.0, "api_gateway=1,rag_service=18,mcp_server=1"),
-        _mission("mcp", 20, 2.0, 900.0, "api_gateway=1,rag_service=1,mcp_server=18"),
+    name: Scenario(
+        name,
+        BUILT_IN_LOCUSTFILE,
+        users=users,
+        spawn_rate=spawn_rate,
+        duration_s=duration_s,
+        environment={"PERFKIT_DEMO_WEIGHTS": weights},
+        demo=True,
+    )
+    for name, users, spawn_rate, duration_s, weights in (
+        ("baseline", 1, 1.0, 120.0, "api_gateway=1,rag_service=1,mcp_server=1"),
+        ("api", 100, 10.0, 900.0, "api_gateway=18,rag_service=1,mcp_server=1"),
+        ("rag", 50, 5.0, 900.0, "api_gateway=1,rag_service=18,mcp_server=1"),
+        ("mcp", 20, 2.0, 900.0, "api_gateway=1,rag_service=1,mcp_server=18"),
     )
 }
 
@@ -297,13 +241,13 @@ class Settings:
     issues: IssueSettings = field(default_factory=IssueSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)
     path: Path | None = None
-    own: tuple[str, ...] = ()  # the scenarios that the file itself defines
+    own_scenarios: tuple[str, ...] = ()  # those that the file itself defines
     unusable: Mapping[str, UnsetVariable] = field(default_factory=dict)  # of these, each with what keeps it from use
 
     @property
     def all_names(self) -> tuple[str, ...]:
         """What ``perfkit run --all`` runs: the file's own scenarios, or the built-in ones when it has none."""
-        return self.own or tuple(BUILT_IN)
+        return self.own_scenarios or tuple(BUILT_IN)
 
     def policy_of(self, file: str | Path | None, rule: str | None = None) -> Policy:
         """The policy of a file, with the service names of these settings; their own where there is no file.
@@ -325,6 +269,43 @@ class Settings:
         return self.scenarios[name]
 
 
+class _SettingsTable(msgspec.Struct):
+    """``perfkit.toml``."""
+
+    scenario: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
+    services: Any = {}
+    store: PathText = "data/runs"
+    email: Any = {}
+    issues: Any = {}
+    chat: Any = {}
+    reports: PathText = "reports"
+    baselines: PathText = "data/baselines"
+    acknowledged: PathText = "data/acknowledged.json"
+    delivery: PathText = "data/delivery"
+
+
+class _ScenarioTable(msgspec.Struct, omit_defaults=True):
+    """``[scenario.NAME]``; times, rates and stages as `load_fields` takes them."""
+
+    locustfile: PathText | None = None
+    host: str | None = None
+    profile: str | None = None
+    arrivals: str | None = None
+    serve: str | None = None
+    users: int | None = None
+    spawn_rate: float | None = None
+    peak: float | str | None = None
+    max_in_flight: int | None = None
+    rate: Any = None
+    stages: list[Any] | None = None
+    duration: Any = None
+    tags: tuple[str, ...] | None = None
+    exclude_tags: tuple[str, ...] | None = None
+    arguments: tuple[str, ...] | None = None
+    environment: dict[str, Any] | None = None
+
+
 def nearest_settings(folder: Path) -> Settings:
     """The settings of the nearest ``perfkit.toml`` in ``folder`` or above it; the defaults where there is none."""
     files = (parent / FILE_NAME for parent in (folder, *folder.parents))
@@ -335,127 +316,77 @@ def nearest_settings(folder: Path) -> Settings:
 def load_settings(file: Path) -> Settings:
     """The settings of a file; ``SettingsError`` names the file and the key of what is wrong."""
     with Activity(f"reading {file}"):
-        return _settings(read_toml(file), file)
+        table = read_table(read_toml(file), _SettingsTable, str(file))
+        folder = file.resolve().parent
+        scenarios, unusable = dict(BUILT_IN), {}
+        for name, values in table.scenario.items():
+            try:
+                scenarios[name] = _scenario(name, values, f"{file}: [scenario.{name}]", folder)
+            except UnsetVariable as error:  # stops only what needs this scenario
+                scenarios.pop(name, None)
+                unusable[name] = error
+        policy = Policy.from_mapping(table.policy, f"{file}: [policy]")
+        return Settings(
+            scenarios=scenarios,
+            unusable=unusable,
+            policy=policy.with_service_names(service_names_of(table.services, str(file))),
+            store=_store(table.store, folder, f"{file}: store"),
+            reports=folder / table.reports,
+            baselines=folder / table.baselines,
+            acknowledged=folder / table.acknowledged,
+            delivery=folder / table.delivery,
+            email=read_table(table.email, EmailSettings, f"{file}: [email]", keys={"from": "sender"}),
+            issues=read_table(table.issues, IssueSettings, f"{file}: [issues]"),
+            chat=read_table(table.chat, ChatSettings, f"{file}: [chat]"),
+            path=file,
+            own_scenarios=tuple(table.scenario),
+        )
 
 
-def _settings(document: Mapping[str, Any], file: Path) -> Settings:
-    known_keys(document, ("scenario", "policy", "services", "store", "email", "issues", "chat", *_PLACES), str(file))
-    base = file.resolve().parent
-    scenarios, unusable = _scenarios(subtable(document, "scenario", str(file)), file, base)
-    return Settings(
-        scenarios=scenarios,
-        unusable=unusable,
-        policy=Policy.from_mapping(subtable(document, "policy", str(file)), f"{file}: [policy]").with_service_names(
-            service_names_of(document, str(file))
-        ),
-        store=_store(document, file, base),
-        **{name: base / path_text(document.get(name, usual), f"{file}: {name}") for name, usual in _PLACES.items()},
-        email=EmailSettings.from_table(subtable(document, "email", str(file)), f"{file}: [email]"),
-        issues=IssueSettings.from_table(subtable(document, "issues", str(file)), f"{file}: [issues]"),
-        chat=ChatSettings.from_table(subtable(document, "chat", str(file)), f"{file}: [chat]"),
-        path=file,
-        own=tuple(subtable(document, "scenario", str(file))),
-    )
-
-
-def _store(document: Mapping[str, Any], file: Path, base: Path) -> str:
-    url = path_text(document.get("store", "data/runs"), f"{file}: store")
+def _store(url: str, folder: Path, place: str) -> str:
     with suppress(SettingsError):  # a variable that is not set is told when the store is opened, and only then
-        url = expand(url, f"{file}: store")
-    if "${" in url:
-        return url
-    return url if "://" in url else str(base / url)
+        url = expand(url, place)
+    return url if "${" in url or "://" in url else str(folder / url)
 
 
-def _scenarios(
-    tables: Mapping[str, Any], file: Path, base: Path
-) -> tuple[dict[str, Scenario], dict[str, UnsetVariable]]:
-    """All scenarios, and those that lack a variable of the environment: they stop only what needs them."""
-    found, unusable = dict(BUILT_IN), {}
-    for name, table in tables.items():
-        place = f"{file}: [scenario.{name}]"
-        if not isinstance(table, Mapping):
-            raise SettingsError(f"{place}: must be a table")
-        try:
-            found[name] = _scenario(name, table, place, base, found.get(name))
-        except UnsetVariable as error:
-            found.pop(name, None)
-            unusable[name] = error
-    return found, unusable
-
-
-_NUMBERS = {"users": int, "spawn_rate": (int, float), "peak": (int, float, str), "max_in_flight": int}
-_TEXTS = {"host": "host", "profile": "kind", "arrivals": "arrivals", "serve": "serve"}
-_KEYS = (
-    "locustfile",
-    *_TEXTS,
-    *_NUMBERS,
-    "rate",
-    "stages",
-    "duration",
-    "tags",
-    "exclude_tags",
-    "arguments",
-    "environment",
-)
-
-
-def _scenario(name: str, table: Mapping[str, Any], place: str, base: Path, inherited: Scenario | None) -> Scenario:
-    known_keys(table, _KEYS, place)
-    if inherited is None and "locustfile" not in table:
+def _scenario(name: str, values: Any, place: str, folder: Path) -> Scenario:
+    """The scenario of a table; one with the name of a built-in scenario inherits what it does not say."""
+    table = read_table(values, _ScenarioTable, place)
+    inherited = BUILT_IN.get(name)
+    if inherited is None and table.locustfile is None:
         raise SettingsError(f'{place}: locustfile is missing, such as locustfile = "locustfile.py"')
-    changes: dict[str, Any] = _load_of(table, place)
-    if "locustfile" in table:
-        changes["locustfile"] = base / path_text(table["locustfile"], f"{place}: locustfile")
-    for key in ("tags", "exclude_tags", "arguments"):
-        if key in table:
-            changes[key] = texts(table[key], f"{place}: {key}")
-    if "environment" in table:
-        changes["environment"] = _environment(table["environment"], place)
+    given = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
+    for key in ("host", "profile", "arrivals", "serve"):
+        if key in given:
+            given[key] = expand(given[key], place)
+    if "profile" in given:
+        given["kind"] = given.pop("profile")
+    if "locustfile" in given:
+        given["locustfile"] = folder / given["locustfile"]
+    if "environment" in given:
+        given["environment"] = {key: expand(str(value), place) for key, value in given["environment"].items()}
+    changes = load_fields(given, lambda key: f"{place}: {key}")
     return override(inherited or Scenario(name, changes["locustfile"]), place, **changes)
 
 
-def _load_of(table: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """What a table says of target and load, by the names of `Scenario`."""
-    said: dict[str, Any] = {}
-    for key, name in _TEXTS.items():
-        if key in table:
-            said[name] = expand(typed(table[key], str, f"{place}: {key}"), place)
-    for key, kind in _NUMBERS.items():
-        if key in table:
-            said[key] = typed(table[key], kind, f"{place}: {key}")
-    for key in ("rate", "duration", "stages"):
-        if key in table:
-            said[key] = table[key]
-    if "stages" in said:
-        typed(said["stages"], list, f"{place}: stages")
-    return load_words(said, lambda key: f"{place}: {key}")
+def load_fields(given: Mapping[str, Any], place_of: Callable[[str], str]) -> dict[str, Any]:
+    """Fields of `Scenario`, from what people write as ``rate``, ``peak``, ``duration`` and ``stages``.
 
-
-def load_words(said: Mapping[str, Any], place_of: Callable[[str], str]) -> dict[str, Any]:
-    """Fields of `Scenario` from the words ``rate``, ``duration``, ``stages`` and ``peak``; others are handed on.
-
-    ``SettingsError`` names the place of what cannot be understood.
+    Other keys are handed on.  ``SettingsError`` names the place of what cannot be understood.
     """
-    fields: dict[str, Any] = {k: v for k, v in said.items() if k not in ("rate", "duration", "stages", "peak")}
+    fields: dict[str, Any] = {k: v for k, v in given.items() if k not in ("rate", "duration", "stages", "peak")}
     try:
-        if said.get("rate") is not None:
-            fields["rate"] = parse_rate(said["rate"], place_of("rate"))
-        if said.get("peak") is not None:
-            fields["peak"] = parse_rate(said["peak"], place_of("peak"))
-        if said.get("duration") is not None:
-            fields["duration_s"] = parse_duration(said["duration"], place_of("duration"))
-        if said.get("stages"):
-            fields["stages"], are_rates = parse_stages(said["stages"], place_of("stages"))
+        for key in ("rate", "peak"):
+            if given.get(key) is not None:
+                fields[key] = parse_rate(given[key], place_of(key))
+        if given.get("duration") is not None:
+            fields["duration_s"] = parse_duration(given["duration"], place_of("duration"))
+        if given.get("stages"):
+            fields["stages"], are_rates = parse_stages(given["stages"], place_of("stages"))
             fields |= {"rate": max(stage.end for stage in fields["stages"])} if are_rates else {}
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return fields
-
-
-def _environment(value: Any, place: str) -> dict[str, str]:
-    table = typed(value, dict, f"{place}: environment")
-    return {name: expand(str(item), place) for name, item in table.items()}
 
 
 def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
@@ -464,7 +395,7 @@ def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
     Another kind of load replaces the inherited one: users a rate, stages both.
     """
     given = {name: value for name, value in changes.items() if value is not None}
-    gone = {other for name in given for other in _INSTEAD.get(name, ()) if other not in given}
+    gone = {other for name in given for other in _REPLACED.get(name, ()) if other not in given}
     gone |= {"arrivals", "max_in_flight"} - given.keys() if "rate" in gone else set()
     cleared: dict[str, Any] = {name: () if name == "stages" else None for name in gone}
     try:

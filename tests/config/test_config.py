@@ -98,8 +98,8 @@ def test_no_file_means_defaults():
         ("stor = 'x'", "unknown key 'stor' \\(did you mean 'store'\\?\\)"),
         ("store = 5", "store: expected text, got 5"),
         ("reports = 5", "reports: expected text"),
-        ("scenario = 5", "\\[scenario\\]: expected a table"),
-        ("[scenario]\napi = 5", "\\[scenario.api\\]: must be a table"),
+        ("scenario = 5", "perfkit.toml: scenario: expected a table, got 5"),
+        ("[scenario]\napi = 5", "\\[scenario.api\\]: expected a table, got 5"),
         ("[scenario.api]\nuser = 5", "\\[scenario.api\\]: unknown key 'user' \\(did you mean 'users'\\?\\)"),
         ("[scenario.mine]\nusers = 5", "\\[scenario.mine\\]: locustfile is missing"),
         ("[scenario.api]\nusers = 'five'", "users: expected a whole number, got 'five'"),
@@ -117,6 +117,10 @@ def test_no_file_means_defaults():
         ("[policy]\nalpa = 1", "\\[policy\\]: unknown key 'alpa'"),
         ("[policy.tolerance]\nrps = '+1%'", "\\[policy\\]: rps: gets worse when it falls"),
         ("x = [", "is not TOML"),
+        ("email = 5", r"\[email\]: expected a table, got 5"),
+        ("reports = ' '", "reports: expected the name of a file or folder, got ' '"),
+        ("[scenario.api]\npeak = [5]", r"peak: expected a number or text, got \[5\]"),
+        ("[scenario.api]\nspawn_rate = '4'", "spawn_rate: expected a number, got '4'"),
     ],
 )
 def test_a_wrong_file_names_the_key(settings_file, text, message):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.config.load_spec import load_options, parse_rate, parse_stages, plan_profile
-from perfkit.config.settings import Scenario, load_words, override
+from perfkit.config.settings import Scenario, load_fields, override
 from perfkit.model.codec import decode, encode
 from perfkit.model.errors import SettingsError
 from perfkit.model.load_profile import LoadProfile, Stage
@@ -137,14 +137,14 @@ def test_another_kind_of_load_replaces_the_inherited_one():
     by_rate = override(of_users, "--rate", rate=50.0)
     assert by_rate.profile.describe() == "steady 50/s (constant arrivals), 60 s"
     assert override(by_rate, "--users", users=7).profile.users == 7
-    staged = override(by_rate, "--stages", **load_words({"stages": ["1m:10", "2m:20"]}, "--{}".format))
+    staged = override(by_rate, "--stages", **load_fields({"stages": ["1m:10", "2m:20"]}, "--{}".format))
     assert staged.profile.describe() == "2 stages up to 20 users, 180 s"
     assert override(staged, "--rate", rate=3.0, duration_s=9.0).profile.stages == ()
 
 
 def test_words_from_the_command_line_name_their_option():
     with pytest.raises(SettingsError, match=r"^--rate: expected a rate"):
-        load_words({"rate": "many"}, "--{}".format)
+        load_fields({"rate": "many"}, "--{}".format)
 
 
 PROFILES = st.one_of(
@@ -170,4 +170,4 @@ def test_the_options_that_a_report_shows_ask_for_the_same_load(profile):
     if "stages" in words:
         words["stages"] = words["stages"].split(",")
     words["kind"] = words.pop("profile", None)
-    assert scenario(**load_words(words, "--{}".format)).profile == profile
+    assert scenario(**load_fields(words, "--{}".format)).profile == profile
