@@ -11,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.special import ndtri
-
 from perfkit.analysis.aggregate import MANY
 from perfkit.analysis.alpha import alpha_shares
 from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
@@ -21,7 +18,7 @@ from perfkit.config.policy import Policy
 from perfkit.model.records import ALL_SERVICES, Metric, Run, Scope
 from perfkit.stats.effect import Failures
 from perfkit.stats.noise import PRIOR_DF_ASSUMED, Noise, overdispersion
-from perfkit.stats.power import MOST_RUNS, POWER, RequestDesign, RunDesign
+from perfkit.stats.power import MOST_RUNS, RequestDesign, RunDesign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,12 +92,12 @@ def min_detectable(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
             failures = failures_of([run.services[service] for run in runs])
             if failures is None:
                 continue
-            # Two proportions by the normal approximation, widened by overdispersion; no failure counts as half of one
-            rate = max(failures.failed.sum(), 0.5) / failures.counts.sum()
-            factor, _ = overdispersion((failures.failed,), (failures.counts,))
-            error = np.sqrt(2.0 * rate * (1 - rate) * factor / failures.counts.mean())
-            smallest = float((ndtri(1 - level) + ndtri(POWER)) * error)
-            rows += [(service, metric.value, n, 100 * smallest / np.sqrt(n), "pp") for n in range(1, most + 1)]
+            factor, df = overdispersion((failures.failed,), (failures.counts,))
+            for n in range(1, most + 1):
+                requests = n * float(failures.counts.mean())
+                smallest = RequestDesign(requests, requests, level, 0.0, factor, df).min_detectable(failures.rate)
+                shown = 100.0 * smallest if math.isfinite(smallest) else math.inf
+                rows.append((service, metric.value, n, shown, metric.change_unit))
         elif (values := level_values(service, metric, runs, ())) is not None:
             noise = noise_of(metric, values)
             shifts = [RunDesign.planned(noise, n, level).min_detectable() for n in range(1, most + 1)]

@@ -201,7 +201,7 @@ def _day(at: Any) -> str:
 def comparison_line(comparison: Comparison) -> str:
     """A comparison in one line: verdict, sides, and what changed."""
     changed = [f for f in comparison.findings if f.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
-    texts = [f"{shorten(f.service)} {SHORT_METRICS.get(f.metric, f.metric)} {format_change(f)}" for f in changed[:4]]
+    texts = [f"{shorten(f.label)} {SHORT_METRICS.get(f.metric, f.metric)} {format_change(f)}" for f in changed[:4]]
     more = [f"{len(changed) - 4} more"] if len(changed) > 4 else []
     sides = f"{_count(len(comparison.candidate.runs), 'candidate run')} against {len(comparison.baseline.runs)}"
     findings = _count(len(comparison.findings), "finding")
@@ -217,7 +217,7 @@ def comparison_html(comparison: Comparison) -> str:
 
 def finding_line(finding: Finding) -> str:
     """A finding in one line: effect, interval and verdict."""
-    title = f"{shorten(finding.service, 80)} {SHORT_METRICS.get(finding.metric, finding.metric)}"
+    title = f"{shorten(finding.label, 80)} {SHORT_METRICS.get(finding.metric, finding.metric)}"
     effect = f"{format_change(finding)} {format_interval(finding)}"
     return _line("Finding", title, f"{finding_text(finding)}, {effect}", f"limit {shorten(finding.limit)}")
 
@@ -236,7 +236,7 @@ def finding_html(finding: Finding) -> str:
         ("runs needed", finding.runs_needed),
         ("gating", "yes" if finding.gating else "no"),
     ]
-    return _facts(f"{finding.service}, {Metric(finding.metric).title}", facts, notes=finding.warnings)
+    return _facts(f"{finding.label}, {Metric(finding.metric).title}", facts, notes=finding.warnings)
 
 
 # Histories -----------------------------------------------------------------------------------------------------------

@@ -151,26 +151,15 @@ class Crossing:
 
 
 def isotonic(values: Floats, weights: Floats) -> Floats:
-    """The non-decreasing sequence nearest to ``values`` (weighted least squares; pool adjacent violators).
-
-    Ayer et al. 1955, doi:10.1214/aoms/1177728423.
+    """The non-decreasing sequence nearest to ``values`` by weighted least squares (doi:10.1214/aoms/1177728423).
 
     >>> isotonic(np.array([0.0, 2.0, 1.0, 3.0]), np.ones(4)).tolist()
     [0.0, 1.5, 1.5, 3.0]
     """
-    means: list[float] = []
-    masses: list[float] = []
-    sizes: list[int] = []
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        mean, mass, size = value, weight, 1
-        while means and means[-1] >= mean:
-            last, before = means.pop(), masses.pop()
-            mean = (mean * mass + last * before) / (mass + before)
-            mass, size = mass + before, size + sizes.pop()
-        means.append(mean)
-        masses.append(mass)
-        sizes.append(size)
-    return np.repeat(means, sizes)
+    from scipy.optimize import isotonic_regression
+
+    fitted: Floats = isotonic_regression(values, weights=weights).x
+    return fitted
 
 
 def crossing(load: Floats, sums: Floats, counts: Floats, limit: float, resampled: Floats) -> Crossing:

@@ -272,6 +272,25 @@ def test_min_detectable_is_found_four_times_in_five(rng):
     assert 0.65 * trials <= found
 
 
+@pytest.mark.parametrize(("rate", "count"), [(0.0, 5000), (0.002, 5000), (0.05, 500)])
+def test_the_detectable_rise_of_errors_is_what_a_comparison_finds_four_times_in_five(rng, rate, count):
+    """The normal approximation that stood here said 0.04 pp of 5,000 requests without a failure; it takes 0.56."""
+    policy = Policy(
+        tolerance={m.value: "off" for m in Metric} | {"error_rate_pct": 0.0}, gating=("error_rate_pct",), alpha=0.01
+    )
+
+    def runs(share, first):
+        failures = rng.binomial(count, share, 3)
+        return [run({"a": plain_stats(count=count, failures=int(k))}, number=first + i) for i, k in enumerate(failures)]
+
+    calls = []
+    for _ in range(150):
+        table = detectable(runs(rate, 0), policy=policy).set_index("runs_per_side")
+        rise = table.loc[3, "min_detectable"] / 100
+        calls.append(compare(runs(rate, 10), runs(rate + rise, 50), policy=policy).verdict == "regression")
+    assert 0.7 <= np.mean(calls) <= 0.95
+
+
 def test_detectable_shrinks_with_runs_and_has_the_units_of_changes(rng):
     table = detectable(side(rng, 5, sd=0.02, names=("a",)))
     assert set(table.columns) == {"service", "metric", "runs_per_side", "min_detectable", "change_unit"}
