@@ -1,8 +1,7 @@
-"""A chart in the making.
+"""What figures are made of: from the requests of runs to the few hundred numbers that are drawn, and panels.
 
-From the requests of runs to the few hundred numbers that a chart draws.  No raw request leaves this module.
-
-Panels one below the other, as wide as the page: they read at 400 px as well as at 1280 px.
+No raw request leaves this module.  Panels lie below one another, as wide as the page: they read at 400 px as well as at
+1280 px.  Figures have one template, `perfkit.report.formatting.template`.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def _requests(frame: pd.DataFrame, first: float) -> Requests:
 
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:
-    """Numbers for a chart: ``digits`` significant digits, ``None`` (a gap) for what is not finite."""
+    """Numbers for a figure: ``digits`` significant digits, ``None`` (a gap) for what is not finite."""
     return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in np.asarray(values, dtype=float)]
 
 
@@ -130,12 +129,12 @@ def pooled(samples: Sequence[Requests]) -> Requests:
 
 
 def bin_width(samples: Sequence[Requests], most: int) -> int:
-    """Whole seconds per point of a time course, so that the longest run has at most about ``most`` points."""
+    """Whole seconds per point of a time series, so that the longest run has at most about ``most`` points."""
     longest = max(float(sample.elapsed_s[-1]) for sample in samples)
     return next((width for width in _WIDTHS if longest / width <= most), _WIDTHS[-1])
 
 
-def course(sample: Requests, width: int, length: int) -> dict[str, Floats]:
+def time_series(sample: Requests, width: int, length: int) -> dict[str, Floats]:
     """Throughput (1/s), p50 and p95 (ms) and errors (%) in each of ``length`` bins of ``width`` seconds.
 
     A bin without requests has throughput 0 and no latency; a percentile needs 5 requests, a p95 needs 20.
@@ -180,60 +179,10 @@ def spread(rows: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
     return low, middle, high
 
 
-@dataclass(slots=True)
-class Drawing:
-    """The parts of a chart, as plotly names them, until `figure` makes one of them.
-
-    plotly checks every part whenever one is added, so a chart with hundreds of marks that grows piece by piece takes
-    many seconds; checked as a whole it takes milliseconds.
-    """
-
-    traces: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    shapes: list[dict[str, Any]] = field(default_factory=list)
-    layout: dict[str, Any] = field(default_factory=dict)
-
-    def scatter(self, **trace: Any) -> None:
-        """Add marks or a line."""
-        self.traces.append({"type": "scatter", **trace})
-
-    def text(self, **annotation: Any) -> None:
-        """Add a text; it is plotly's HTML, so names must have gone through `perfkit.report.formatting.label`."""
-        self.annotations.append({"showarrow": False, **annotation})
-
-    def shape(self, **shape: Any) -> None:
-        """Add a rectangle or a stroke."""
-        self.shapes.append(shape)
-
-    def arrange(self, **parts: Any) -> None:
-        """Set parts of the layout; a part that is there already, such as an axis, is added to."""
-        for name, part in parts.items():
-            before = self.layout.get(name)
-            self.layout[name] = {**before, **part} if isinstance(before, dict) and isinstance(part, dict) else part
-
-    def figure(self) -> go.Figure:
-        """The finished chart."""
-        layout = {**self.layout, "annotations": self.annotations, "shapes": self.shapes}
-        return go.Figure({"data": self.traces, "layout": layout})
-
-
-def sentence(text: str) -> go.Figure:
-    """A figure without marks that says why there is nothing to draw; its ``layout.meta`` has the text as ``note``."""
-    lines = textwrap.wrap(clean(text), 56)
-    drawing = Drawing()
-    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 0.5, "yref": "paper", "yanchor": "middle"}
-    drawing.text(text="<br>".join(label(line, 60) for line in lines), align="left", font={"size": 13}, **place)
-    hidden = {"visible": False, "fixedrange": True}
-    margin = {"l": 12, "r": 12, "t": 8, "b": 8}
-    drawing.arrange(**layout(26 + 20 * len(lines), text, margin=margin, xaxis=hidden, yaxis=hidden, dragmode=False))
-    drawing.arrange(meta={"note": text})
-    return drawing.figure()
-
-
 EVERY = "\0"
-"""The owner of a trace that is seen whatever service is chosen."""
+"""The service of marks that are seen whatever service is chosen."""
 MOST_SERVICES = 30
-"""More services than this make a chart that nobody reads; the tables have them all."""
+"""More services than this make a figure that nobody reads; the tables have them all."""
 
 
 def points(services: int, most: int) -> int:
@@ -268,80 +217,181 @@ def sides(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[Side, ...]
     return tuple(side for side in both if side.runs)
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Geometry, in pixels, of ``rows`` panels of equal height under one another, below a strip of ``head``, if any."""
-
-    rows: int
-    row: int
-    gap: int = 34
-    top: int = 52
-    bottom: int = 46
-    head: int = 0
-
-    @property
-    def plot(self) -> int:
-        """Height of all panels and the gaps between them."""
-        return self.rows * self.row + (self.rows - 1) * self.gap + (self.head + self.gap if self.head else 0)
-
-    @property
-    def height(self) -> int:
-        """Height of the whole chart."""
-        return self.plot + self.top + self.bottom
-
-    def domain(self, index: int) -> list[float]:
-        """Where panel ``index`` (0 is at the top) lies, as plotly wants it."""
-        start = index * (self.row + self.gap) + (self.head + self.gap if self.head else 0)
-        return [max(0.0, 1.0 - (start + self.row) / self.plot), 1.0 - start / self.plot]
-
-    @property
-    def strip(self) -> list[float]:
-        """Where the strip above the panels lies."""
-        return [1.0 - self.head / self.plot, 1.0]
-
-    def title(self, drawing: Drawing, index: int, text: str) -> None:
-        """Write ``text`` above panel ``index``; it is plotly's HTML, so names must have gone through `label`."""
-        drawing.text(
-            x=0,
-            xref="paper",
-            xanchor="left",
-            xshift=-46,
-            y=self.domain(index)[1],
-            yref="paper",
-            yanchor="bottom",
-            yshift=6,
-            text=text,
-            font={"size": 12},
-        )
-
-
 def axis(index: int) -> str:
     """plotly counts axes ``x``, ``x2``, ``x3``."""
     return "" if index == 0 else str(index + 1)
 
 
-def band(drawing: Drawing, side: Side, x: Sequence[Any], low: Floats, high: Floats, **where: Any) -> None:
-    """Draw the stretch from the lowest to the highest run, gaps left out."""
-    keep = [i for i in range(len(x)) if math.isfinite(low[i]) and math.isfinite(high[i])]
-    xs = [x[i] for i in keep]
-    lows, highs = rounded(low[keep]), rounded(high[keep])
-    drawing.scatter(
-        x=xs + xs[::-1],
-        y=highs + lows[::-1],
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=side.band,
-        hoverinfo="skip",
-        showlegend=False,
-        **where,
-    )
+@dataclass(slots=True)
+class Panels:
+    """A figure in the making: panels of equal height below one another, laid out by plotly's grid.
+
+    It holds the parts of a figure as plotly names them, and `figure` checks them all at once: plotly checks every part
+    whenever one is added, so that a figure with hundreds of marks which grows piece by piece takes many seconds, and
+    `plotly.subplots` alone takes 50 ms and more.
+
+    Parameters
+    ----------
+    titles
+        One per panel.  They are plotly's HTML: names must have gone through `perfkit.report.formatting.label`.
+    row, gap, top, bottom
+        Heights in pixels: of a panel, between two, above and below all.  A row of 0 has its place from its axis.
+    strip
+        Height of a narrow panel without axes above the others; its index is the number of titles.
+    own_x
+        Each panel has an axis of x of its own, instead of one below all, which one hover serves.
+    service
+        Of the marks that are added next; `figure` lets the reader choose between services.
+    """
+
+    titles: Sequence[str]
+    row: int
+    gap: int = 34
+    top: int = 52
+    bottom: int = 46
+    strip: int = 0
+    own_x: bool = False
+    service: str = EVERY
+    traces: list[dict[str, Any]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    shapes: list[dict[str, Any]] = field(default_factory=list)
+    axes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def height(self) -> int:
+        """Of all panels and the gaps between them, in pixels."""
+        rows = len(self.titles)
+        return rows * self.row + (rows - 1) * self.gap + (self.strip + self.gap if self.strip else 0)
+
+    def add(self, panel: int = 0, **trace: Any) -> None:
+        """Add marks or a line to a panel."""
+        x = f"x{axis(panel)}" if self.own_x else "x"
+        self.traces.append({"type": "scatter", "xaxis": x, "yaxis": f"y{axis(panel)}", **trace})
+        self.owners.append(self.service)
+
+    def legend(self, name: str, **style: Any) -> None:
+        """Add an entry to the legend that stands for the marks of the legend group ``name``."""
+        self.add(x=[None], y=[None], name=name, legendgroup=name, hoverinfo="skip", **style)
+
+    def band(self, side: Side, x: Sequence[Any], low: Floats, high: Floats, panel: int = 0) -> None:
+        """Draw the stretch from the lowest to the highest run, gaps left out."""
+        keep = [i for i in range(len(x)) if math.isfinite(low[i]) and math.isfinite(high[i])]
+        xs = [x[i] for i in keep]
+        lows, highs = rounded(low[keep]), rounded(high[keep])
+        fill = {"fill": "toself", "fillcolor": side.band, "line": {"width": 0}, "mode": "lines"}
+        group = {"hoverinfo": "skip", "showlegend": False, "legendgroup": side.name}
+        self.add(panel, x=xs + xs[::-1], y=highs + lows[::-1], **fill, **group)
+
+    def line(self, side: Side, x: Sequence[Any], y: Floats, panel: int = 0, **extra: Any) -> None:
+        """Draw the line of one side; that of the first panel stands in the legend for all marks of the side."""
+        style = {"color": side.colour, "width": 2.2, "dash": side.dash}
+        group = {"name": side.name, "legendgroup": side.name, "showlegend": panel == 0}
+        self.add(panel, x=list(x), y=rounded(y), mode="lines", line=style, **group, **extra)
+
+    def text(self, text: str, **annotation: Any) -> None:
+        """Add a text; it is plotly's HTML, so names must have gone through `perfkit.report.formatting.label`."""
+        self.annotations.append({"showarrow": False, "text": text, **annotation})
+
+    def shape(self, **shape: Any) -> None:
+        """Add a rectangle or a stroke."""
+        self.shapes.append(shape)
+
+    def axis(self, name: str, **style: Any) -> None:
+        """Style an axis, such as ``x`` or ``y2``."""
+        key = f"{name[0]}axis{name[1:]}"
+        self.axes[key] = {**self.axes.get(key, {}), **style}
+
+    def every_y(self, **style: Any) -> None:
+        """Style the axis of y of every panel."""
+        for index in range(len(self.titles)):
+            self.axis(f"y{axis(index)}", **style)
+
+    def figure(self, alt: str, services: Sequence[str] = (), below: int = 28, **extra: Any) -> go.Figure:
+        """The finished figure.
+
+        Parameters
+        ----------
+        alt
+            What the figure shows, in words.
+        services
+            Of several, the reader chooses one at a time from a menu; the first is seen at first.
+        below
+            Where that menu begins, in pixels from the top.
+        extra
+            More of plotly's layout; it stands above what is set here.
+        """
+        rows = len(self.titles)
+        for index, title in enumerate(self.titles):
+            self.axis(f"y{axis(index)}", anchor=f"x{axis(index)}" if self.own_x else "x")
+            if not title:
+                continue
+            place = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -46}
+            above = {"y": 1, "yref": f"y{axis(index)} domain", "yanchor": "bottom", "yshift": 6}
+            self.text(title, font={"size": 12}, **place, **above)
+        if not self.own_x:
+            self.axis("x", anchor=f"y{axis(rows - 1)}")
+        grid: dict[str, Any] = {
+            "rows": rows,
+            "columns": 1,
+            "subplots": [[f"x{axis(index) if self.own_x else ''}y{axis(index)}"] for index in range(rows)],
+            "ygap": self.gap / (self.row + self.gap) if self.row else 0.0,
+        }
+        if self.strip:
+            grid["domain"] = {"y": [0.0, 1.0 - (self.strip + self.gap) / self.height]}
+            self.axis(f"y{axis(rows)}", domain=[1.0 - self.strip / self.height, 1.0], anchor="x", visible=False)
+        parts = {
+            "margin": {"l": 56, "r": 14, "t": self.top, "b": self.bottom},
+            "grid": grid,
+            **self.axes,
+            **extra,
+            "annotations": self.annotations,
+            "shapes": self.shapes,
+        }
+        if services:
+            for trace, owner in zip(self.traces, self.owners, strict=True):
+                trace["visible"] = owner in (services[0], EVERY)
+        if len(services) > 1:
+            parts["updatemenus"] = [self._menu(services, below)]
+        height = parts.pop("height", self.height + self.top + self.bottom)
+        return go.Figure({"data": self.traces, "layout": layout(height, alt, **parts)})
+
+    def _menu(self, services: Sequence[str], below: int) -> dict[str, Any]:
+        buttons = [
+            {
+                "label": label(name, 34),
+                "method": "restyle",
+                "args": [{"visible": [owner in (name, EVERY) for owner in self.owners]}],
+            }
+            for name in services
+        ]
+        return {
+            "buttons": buttons,
+            "x": 0,
+            "xanchor": "left",
+            "y": 1 + (self.top - below) / self.height,
+            "yanchor": "top",
+            "pad": {"l": -46, "t": 0, "b": 0, "r": 0},
+            "bgcolor": "rgba(128,136,150,0.10)",
+            "bordercolor": "rgba(128,136,150,0.45)",
+            "showactive": True,
+        }
 
 
-def line(drawing: Drawing, side: Side, x: Sequence[Any], y: Floats, **extra: Any) -> None:
-    """Draw the line of one side."""
-    style = {"color": side.colour, "width": 2.2, "dash": side.dash}
-    drawing.scatter(x=list(x), y=rounded(y), mode="lines", line=style, name=side.name, **extra)
+def sentence(text: str) -> go.Figure:
+    """A figure without marks that says why there is nothing to draw; its ``layout.meta`` has the text as ``note``."""
+    lines = textwrap.wrap(clean(text), 56)
+    drawn = {
+        "text": "<br>".join(label(line, 60) for line in lines),
+        "align": "left",
+        "font": {"size": 13},
+        "showarrow": False,
+        **{"x": 0, "xref": "paper", "xanchor": "left", "y": 0.5, "yref": "paper", "yanchor": "middle"},
+    }
+    hidden = {"visible": False, "fixedrange": True}
+    place = {"margin": {"l": 12, "r": 12, "t": 8, "b": 8}, "xaxis": hidden, "yaxis": hidden}
+    parts = layout(26 + 20 * len(lines), text, **place, annotations=[drawn])
+    return go.Figure({"data": [], "layout": {**parts, "meta": {"alt": text, "note": text}}})
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
@@ -358,33 +408,3 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
 def duration(milliseconds: float) -> str:
     """``5 ms``, ``200 ms``, ``2 s``."""
     return f"{milliseconds / 1000:.3g} s" if milliseconds >= 1000 else f"{milliseconds:.3g} ms"
-
-
-def selector(drawing: Drawing, services: Sequence[str], owners: Sequence[str], stack: Stack, below: int = 28) -> None:
-    """Let the reader choose the service whose traces are seen.
-
-    ``owners`` names the service of each trace, or `EVERY`; ``below`` is where the menu begins, in pixels from the top.
-    """
-    for trace, owner in zip(drawing.traces, owners, strict=True):
-        trace["visible"] = owner in (services[0], EVERY)
-    if len(services) < 2:
-        return
-    buttons = [
-        {"label": label(name, 34), "method": "restyle", "args": [{"visible": [o in (name, EVERY) for o in owners]}]}
-        for name in services
-    ]
-    drawing.arrange(
-        updatemenus=[
-            {
-                "buttons": buttons,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1 + (stack.top - below) / stack.plot,
-                "yanchor": "top",
-                "pad": {"l": -46, "t": 0, "b": 0, "r": 0},
-                "bgcolor": "rgba(128,136,150,0.10)",
-                "bordercolor": "rgba(128,136,150,0.45)",
-                "showactive": True,
-            }
-        ]
-    )

@@ -286,8 +286,6 @@ def template() -> dict[str, Any]:
                 "yanchor": "top",
                 "font": {"size": 12},
                 "itemwidth": 30,
-                "itemclick": False,
-                "itemdoubleclick": False,
             },
             "xaxis": axis,
             "yaxis": axis,

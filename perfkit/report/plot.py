@@ -20,6 +20,7 @@ from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Comparison, Metric, Run
 from perfkit.report import capacity_charts, charts, trend_charts
 from perfkit.report.figure import service_names
+from perfkit.report.forest import forest as forest_plot
 from perfkit.report.tables import worst_first
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def forest(comparison: Comparison, *, service: Services = None) -> go.Figure:
     if service is not None:
         names = _chosen(service, tuple(dict.fromkeys(finding.service for finding in comparison.findings)))
         comparison = replace(comparison, findings=tuple(f for f in comparison.findings if f.service in names))
-    return charts.forest(comparison)
+    return forest_plot(comparison)
 
 
 def latency(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:

@@ -17,7 +17,7 @@ from perfkit.history.change_events import Event, Movement
 from perfkit.history.timeline import Moment
 from perfkit.history.trend import Course, Stretch, Trend
 from perfkit.model.records import Metric, Verdict
-from perfkit.report.figure import EVERY, MOST_SERVICES, Drawing, Floats, Stack, axis, rounded, selector, sentence
+from perfkit.report.figure import EVERY, MOST_SERVICES, Floats, Panels, axis, rounded, sentence
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     NEUTRAL_COLOUR,
@@ -26,7 +26,6 @@ from perfkit.report.formatting import (
     format_number,
     format_value,
     label,
-    layout,
     shorten,
 )
 from perfkit.report.trend import KIND_COLOURS, KIND_SYMBOLS, KIND_WORDS, commit_text, day, outliers, size
@@ -38,48 +37,59 @@ _WORSE, _BETTER = VERDICT_COLOURS[Verdict.REGRESSION], VERDICT_COLOURS[Verdict.I
 _UNFIT = VERDICT_COLOURS[Verdict.INVALID]
 _RUN = "rgba(43,127,212,0.30)"  # the line that joins runs: `CANDIDATE_COLOUR`, faint
 _BAND = "rgba(128,136,150,0.20)"
+_STEPS = {"got worse": ("triangle-up", _WORSE), "got better": ("triangle-down", _BETTER)}
+_OUTLIER = {"color": NEUTRAL_COLOUR, "symbol": "circle-open", "size": 12, "line": {"width": 1.6}}
 _MARKS = {"regression": "x", "improvement": "star", "mixed": "diamond"}
 
 
 def trend_chart(trend: Trend) -> go.Figure:
-    """Value per run with the levels between changes, spikes, drift, events and invalid runs; one service at a time.
+    """Value per run with the levels between changes, outliers, drift, events and invalid runs; one service at a time.
 
-    Panels share the axis of runs, so that one hover tells commit, date and every value of a run with its interval.
+    Panels share the axis of runs, so that one hover tells commit, date and every value of a run with its interval.  An
+    entry of the legend stands for all its marks: a click on it hides them.
     """
     if not trend.courses:
         return sentence("There is nothing to draw: no valid run measured anything.")
     names, metrics = drawn_services(trend), trend.metrics
-    many = len(names) > 1
-    stack = Stack(
-        rows=len(metrics), row=104 if len(metrics) > 1 else 240, gap=36, top=152 if many else 104, bottom=52, head=16
-    )
-    drawing, owners = Drawing(), list[str]()
-    _strip(drawing, trend, len(metrics))
-    _legend(drawing, trend)
-    owners += [EVERY] * len(drawing.traces)
+    titles = [f"{metric.title}, {metric.unit}" for metric in metrics]
+    top = 152 if len(names) > 1 else 104
+    panels = Panels(titles, row=104 if len(metrics) > 1 else 240, gap=36, top=top, bottom=52, strip=16)
+    _strip(panels, trend)
+    _legend(panels, trend)
     for name in names:
+        panels.service = name
         for index, metric in enumerate(metrics):
             course = trend.course(name, metric)
             if course is not None:
-                _course(drawing, course, trend, index)
-        owners += [name] * (len(drawing.traces) - len(owners))
-    _strip_title(drawing)
+                _course(panels, course, trend, index)
+    panels.service = EVERY
+    place = {"xref": "paper", "xanchor": "left", "xshift": -46, "yref": "paper", "yanchor": "bottom", "yshift": 6}
+    panels.text("runs and events", x=0, y=1, font={"size": 12}, **place)
     for index, metric in enumerate(metrics):
-        stack.title(drawing, index, f"{metric.title}, {metric.unit}")
-        _axis(drawing, stack, index, tozero=metric is Metric.ERROR_RATE)
-    _surroundings(drawing, trend)
-    alt = (
-        f"History of {shorten(names[0])}: {', '.join(metric.title for metric in metrics)} over "
-        f"{len(trend.moments) - trend.first} runs, with {len(trend.shown_events)} events."
+        rangemode = "tozero" if metric is Metric.ERROR_RATE else "normal"
+        panels.axis(f"y{axis(index)}", nticks=4, zeroline=False, rangemode=rangemode)
+    panels.axis(f"y{axis(len(metrics))}", range=[-1, 1], fixedrange=True)
+    places = ticks(trend)
+    panels.axis(
+        "x",  # runs at equal distances, with dates at some of them
+        range=[trend.first + 0.3, len(trend.moments) + 0.7],
+        zeroline=False,
+        showgrid=False,
+        tickvals=[i + 1 for i in places],
+        ticktext=[places[i] for i in places],
+        title={"text": "one step per run, oldest first"},
+        unifiedhovertitle={"text": "run %{x}"},
     )
-    margin = {"l": 56, "r": 14, "t": stack.top, "b": stack.bottom}
-    drawing.arrange(**layout(stack.height, alt, margin=margin, hovermode="x unified", hoversubplots="axis"))
-    drawing.arrange(dragmode=False, legend={"entrywidth": 88, "entrywidthmode": "pixels"})
-    drawing.arrange(xaxis=_runs_axis(trend) | {"anchor": f"y{axis(len(metrics) - 1)}"})
-    strip = {"domain": stack.strip, "anchor": "x", "visible": False, "range": [-1, 1], "fixedrange": True}
-    drawing.arrange(**{f"yaxis{axis(len(metrics))}": strip})
-    selector(drawing, names, owners, stack, below=84)
-    return drawing.figure()
+    _backdrop(panels, trend)
+    return panels.figure(
+        f"History of {shorten(names[0])}: {', '.join(metric.title for metric in metrics)} over "
+        f"{len(trend.moments) - trend.first} runs, with {len(trend.shown_events)} events.",
+        names,
+        below=84,
+        hovermode="x unified",
+        hoversubplots="axis",
+        legend={"entrywidth": 88, "entrywidthmode": "pixels"},
+    )
 
 
 def drawn_services(trend: Trend) -> tuple[str, ...]:
@@ -88,58 +98,43 @@ def drawn_services(trend: Trend) -> tuple[str, ...]:
     return trend.services[: max(1, min(MOST_SERVICES, MOST_POINTS // points))]
 
 
-def _strip(drawing: Drawing, trend: Trend, index: int) -> None:
+def _strip(panels: Panels, trend: Trend) -> None:
     """One mark per run above the panels; its hover says which run it is, once for all of them."""
     shown = range(trend.first, len(trend.moments))
-    events, strays = {event.index: event for event in trend.events}, outliers(trend)
-    colours, symbols, sizes = zip(*(_strip_mark(trend, i, events.get(i)) for i in shown), strict=True)
-    drawing.scatter(
+    events, unusual = {event.index: event for event in trend.events}, outliers(trend)
+    marks: list[tuple[str, str, int]] = []
+    texts = []
+    for i in shown:
+        run, event, far = trend.moments[i], events.get(i), unusual.get(i, [])
+        lines = [run_name(run)]
+        mark = (NEUTRAL_COLOUR, "line-ns-open", 6)
+        if not run.valid:
+            mark = (_UNFIT, "circle-x-open", 9)
+            lines.append(f"invalid, left out: {label(run.why_invalid or 'unfit', 60)}")
+        if event is not None:
+            known = trend.is_known(event)
+            mark = (KIND_COLOURS[event.kind], _MARKS[event.kind], 12)
+            if known:
+                mark = (NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12)
+            lines.append(f"{KIND_SYMBOLS[event.kind]} {'acknowledged, ' if known else ''}{_wrapped(event.headline)}")
+        if far:
+            lines.append(f"outlier: {label(far[0], 44)}{f' and {len(far) - 1} more' if len(far) > 1 else ''}")
+        marks.append(mark)
+        texts.append("<br>".join(lines))
+    colours, symbols, sizes = zip(*marks, strict=True)
+    stroke = {"width": 1.2, "color": colours}
+    panels.add(
+        len(trend.metrics),
         x0=trend.first + 1,
         dx=1,
         y=[0] * len(shown),
         mode="markers",
-        marker={
-            "color": colours,
-            "symbol": symbols,
-            "size": sizes,
-            "line": {"width": 1.2, "color": colours},
-            "opacity": 1,
-        },
+        marker={"color": colours, "symbol": symbols, "size": sizes, "line": stroke, "opacity": 1},
         cliponaxis=False,
         showlegend=False,
-        text=[_run_says(trend, i, events.get(i), strays.get(i, [])) for i in shown],
+        text=texts,
         hovertemplate="%{text}<extra></extra>",
-        xaxis="x",
-        yaxis=f"y{axis(index)}",
     )
-
-
-def _strip_title(drawing: Drawing) -> None:
-    where = {"xref": "paper", "xanchor": "left", "xshift": -46, "yref": "paper", "yanchor": "bottom", "yshift": 6}
-    drawing.text(x=0, y=1, text="runs and events", font={"size": 12}, **where)
-
-
-def _strip_mark(trend: Trend, i: int, event: Event | None) -> tuple[str, str, int]:
-    """Colour, symbol and size of a run's mark."""
-    if event is None:
-        return (NEUTRAL_COLOUR, "line-ns-open", 6) if trend.moments[i].valid else (_UNFIT, "circle-x-open", 9)
-    if trend.is_known(event):
-        return NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12
-    return KIND_COLOURS[event.kind], _MARKS[event.kind], 12
-
-
-def _run_says(trend: Trend, i: int, event: Event | None, strays: Sequence[str]) -> str:
-    moment = trend.moments[i]
-    lines = [run_name(moment)]
-    if not moment.valid:
-        lines.append(f"invalid, left out: {label(moment.why_invalid or 'unfit', 60)}")
-    if event is not None:
-        known = "acknowledged, " if trend.is_known(event) else ""
-        lines.append(f"{KIND_SYMBOLS[event.kind]} {known}{_wrapped(event.headline)}")
-    if strays:
-        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
-        lines.append(f"stray: {label(strays[0], 44)}{more}")
-    return "<br>".join(lines)
 
 
 def _wrapped(text: str, width: int = 44) -> str:
@@ -157,49 +152,39 @@ def run_name(moment: Moment, between: str = ", ") -> str:
     return between.join([time, ", ".join([*commit, *branch])]).removesuffix(between)
 
 
-def _legend(drawing: Drawing, trend: Trend) -> None:
+def _legend(panels: Panels, trend: Trend) -> None:
     """What marks mean, whatever service is seen."""
-    invalid = any(not moment.valid for moment in trend.moments[trend.first :])
     found = [course.segmentation for course in trend.courses]
-    entries: list[tuple[str, bool, dict[str, Any]]] = [
-        ("run", True, {"mode": "markers", "marker": {"color": CANDIDATE_COLOUR, "size": 6}}),
-        ("level", True, {"mode": "lines", "line": {"color": NEUTRAL_COLOUR, "width": 2.6}}),
-        ("got worse", any(item.changes for item in found), {"mode": "markers", "marker": _change_mark(worse=True)}),
-        ("got better", any(item.changes for item in found), {"mode": "markers", "marker": _change_mark(worse=False)}),
-        ("stray run", any(item.outliers for item in found), {"mode": "markers", "marker": _STRAY}),
-        ("drift", any(item.drifts for item in found), {"mode": "lines", "line": _DRIFT}),
-        ("invalid", invalid, {"mode": "markers", "marker": {"color": _UNFIT, "symbol": "circle-x-open", "size": 9}}),
-        (
-            "acknowledged",
-            any(trend.is_known(event) for event in trend.shown_events),
-            {"mode": "markers", "marker": {"color": NEUTRAL_COLOUR, "symbol": "x-open", "size": 9}},
-        ),
-    ]
-    for name, wanted, style in entries:
-        if wanted:
-            drawing.scatter(x=[None], y=[None], name=name, hoverinfo="skip", **style)
+    neutral = {"color": NEUTRAL_COLOUR, "width": 2.6}
+    panels.legend("run", mode="markers", marker={"color": CANDIDATE_COLOUR, "size": 6})
+    panels.legend("level", mode="lines", line=neutral)
+    if any(segmentation.changes for segmentation in found):
+        for name, (symbol, colour) in _STEPS.items():
+            panels.legend(name, mode="markers", marker={"symbol": symbol, "color": colour, "size": 11})
+    if any(segmentation.outliers for segmentation in found):
+        panels.legend("outlier", mode="markers", marker=_OUTLIER)
+    if any(segmentation.drifts for segmentation in found):
+        panels.legend("drift", mode="lines", line={**neutral, "dash": "dash"})
+    if any(not run.valid for run in trend.moments[trend.first :]):
+        panels.legend("invalid", mode="markers", marker={"color": _UNFIT, "symbol": "circle-x-open", "size": 9})
+    if any(trend.is_known(event) for event in trend.shown_events):
+        marker = {"color": NEUTRAL_COLOUR, "symbol": "x-open", "size": 9}
+        panels.legend("acknowledged", mode="markers", marker=marker)
 
 
-_STRAY = {"color": NEUTRAL_COLOUR, "symbol": "circle-open", "size": 12, "line": {"width": 1.6}}
-_DRIFT = {"color": NEUTRAL_COLOUR, "width": 2.6, "dash": "dash"}
-
-
-def _change_mark(*, worse: bool) -> dict[str, Any]:
-    return {"color": _WORSE if worse else _BETTER, "symbol": "triangle-up" if worse else "triangle-down", "size": 11}
-
-
-def _course(drawing: Drawing, course: Course, trend: Trend, index: int) -> None:
+def _course(panels: Panels, course: Course, trend: Trend, index: int) -> None:
+    """One metric of one service: its levels and drifts, a mark per run, its changes and outliers."""
     # Only a run's own value is told under the mouse: marks of its neighbours would be told with it
-    where = {"xaxis": "x", "yaxis": f"y{axis(index)}", "showlegend": False}
-    marks = {"hoverinfo": "skip", **where}
+    marks: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
     values = course.values[trend.first :]
-    for dash, stretches in (("solid", False), ("dash", True)):
-        own = [item for item in course.stretches if (item.drift is not None) is stretches and item.end > trend.first]
+    for name, dash, drifts in (("level", "solid", False), ("drift", "dash", True)):
+        own = [part for part in course.stretches if (part.drift is not None) is drifts and part.end > trend.first]
         if own:
             xs, ys = _lines(own, trend.first)
             line = {"color": NEUTRAL_COLOUR, "width": 2.6, "dash": dash}
-            drawing.scatter(x=xs, y=ys, mode="lines", line=line, **marks)
-    drawing.scatter(
+            panels.add(index, x=xs, y=ys, mode="lines", line=line, legendgroup=name, **marks)
+    panels.add(
+        index,
         x0=trend.first + 1,
         dx=1,
         y=rounded(values),
@@ -208,13 +193,30 @@ def _course(drawing: Drawing, course: Course, trend: Trend, index: int) -> None:
         line={"color": _RUN, "width": 1},
         marker={"color": CANDIDATE_COLOUR, "size": 5 if len(values) <= FEW else 3},
         hovertemplate=f"{says_value(course.metric, 'y', 'customdata')}<extra></extra>",
-        **where,
+        legendgroup="run",
+        showlegend=False,
     )
-    _changes(drawing, course, trend, marks)
-    strays = [i for i in course.segmentation.outliers if i >= trend.first]
-    if strays:
-        at = [i + 1 for i in strays]
-        drawing.scatter(x=at, y=rounded(course.values[strays]), mode="markers", marker=_STRAY, **marks)
+    changed = [Movement(course.service, course.metric, change) for change in course.segmentation.changes]
+    for name, (symbol, colour) in _STEPS.items():
+        steps = [
+            movement.change
+            for movement in changed
+            if movement.is_worse is (colour == _WORSE) and movement.change.index >= trend.first
+        ]
+        if steps:
+            panels.add(
+                index,
+                x=[change.index + 1 for change in steps],
+                y=rounded([change.after for change in steps]),
+                mode="markers",
+                marker={"symbol": symbol, "color": colour, "size": 11},
+                legendgroup=name,
+                **marks,
+            )
+    far = [i for i in course.segmentation.outliers if i >= trend.first]
+    if far:
+        x, y = [i + 1 for i in far], rounded(course.values[far])
+        panels.add(index, x=x, y=y, mode="markers", marker=_OUTLIER, legendgroup="outlier", **marks)
 
 
 def reaches(course: Course, first: int) -> list[float | str]:
@@ -248,40 +250,6 @@ def _lines(stretches: Sequence[Stretch], first: int) -> tuple[list[float | None]
     return xs, ys
 
 
-def _changes(drawing: Drawing, course: Course, trend: Trend, marks: dict[str, Any]) -> None:
-    for worse in (True, False):
-        found = [Movement(course.service, course.metric, change) for change in course.segmentation.changes]
-        own = [item.change for item in found if item.is_worse is worse and item.change.index >= trend.first]
-        if own:
-            drawing.scatter(
-                x=[change.index + 1 for change in own],
-                y=rounded([change.after for change in own]),
-                mode="markers",
-                marker=_change_mark(worse=worse),
-                **marks,
-            )
-
-
-def _axis(drawing: Drawing, stack: Stack, index: int, *, tozero: bool) -> None:
-    vertical = {"domain": stack.domain(index), "anchor": "x", "nticks": 4, "fixedrange": True, "zeroline": False}
-    drawing.arrange(**{f"yaxis{axis(index)}": vertical | {"rangemode": "tozero" if tozero else "normal"}})
-
-
-def _runs_axis(trend: Trend) -> dict[str, Any]:
-    """Runs at equal distances, with dates at some of them."""
-    places = ticks(trend)
-    return {
-        "range": [trend.first + 0.3, len(trend.moments) + 0.7],
-        "fixedrange": True,
-        "zeroline": False,
-        "showgrid": False,
-        "tickvals": [i + 1 for i in places],
-        "ticktext": [places[i] for i in places],
-        "title": {"text": "one step per run, oldest first"},
-        "unifiedhovertitle": {"text": "run %{x}"},
-    }
-
-
 def ticks(trend: Trend, most: int = 5) -> dict[int, str]:
     """A few runs at about equal distances, by index, with their date; where it is not known, their number."""
     first, count = trend.first, len(trend.moments)
@@ -294,23 +262,21 @@ def _tick(moment: Moment) -> str:
     return f"{at.day} {at:%b}<br>{at:%Y}" if at is not None else ""
 
 
-def _surroundings(drawing: Drawing, trend: Trend) -> None:
+def _backdrop(panels: Panels, trend: Trend) -> None:
     """Behind all panels: invalid runs as grey bands, events as thin lines."""
-    places = [i for i in range(trend.first, len(trend.moments)) if not trend.moments[i].valid]
-    for _, group in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+    upright = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    unfit = [i for i in range(trend.first, len(trend.moments)) if not trend.moments[i].valid]
+    for _, group in groupby(enumerate(unfit), lambda pair: pair[1] - pair[0]):
         own = [i for _, i in group]
-        _upright(drawing, type="rect", x0=own[0] + 0.5, x1=own[-1] + 1.5, fillcolor=_BAND, line={"width": 0})
-    for event in trend.shown_events[-MOST_LINES:]:
-        known = trend.is_known(event)
-        line = {"width": 1, "dash": "dot", "color": NEUTRAL_COLOUR if known else KIND_COLOURS[event.kind]}
-        _upright(drawing, type="line", x0=event.index + 0.5, x1=event.index + 0.5, line=line)
-    for change in trend.shown_services_changed[-MOST_LINES:]:
-        line = {"width": 1, "dash": "dash", "color": NEUTRAL_COLOUR}
-        _upright(drawing, type="line", x0=change.index + 0.5, x1=change.index + 0.5, line=line)
-
-
-def _upright(drawing: Drawing, **shape: Any) -> None:
-    drawing.shape(xref="x", yref="paper", y0=0, y1=1, layer="below", **shape)
+        panels.shape(type="rect", x0=own[0] + 0.5, x1=own[-1] + 1.5, fillcolor=_BAND, line={"width": 0}, **upright)
+    strokes = [
+        (event.index, "dot", NEUTRAL_COLOUR if trend.is_known(event) else KIND_COLOURS[event.kind])
+        for event in trend.shown_events[-MOST_LINES:]
+    ]
+    strokes += [(change.index, "dash", NEUTRAL_COLOUR) for change in trend.shown_services_changed[-MOST_LINES:]]
+    for i, dash, colour in strokes:
+        line = {"width": 1, "dash": dash, "color": colour}
+        panels.shape(type="line", x0=i + 0.5, x1=i + 0.5, line=line, **upright)
 
 
 MOST_ROWS = 60
@@ -333,13 +299,33 @@ def trend_sheet(trend: Trend) -> go.Figure:
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
     scale = _scale(parts)
     runs = [f"run {i + 1}, {run_name(trend.moments[i], '<br>')}" for i in range(trend.first, len(trend.moments))]
-    drawing = Drawing()
+    panels = Panels([""], row=ROW * len(courses), top=TOP, bottom=BOTTOM)
     for row, (course, part) in enumerate(zip(courses, parts, strict=True)):
-        _line(drawing, course, trend, _height(part, scale, row), runs)
-        _levels(drawing, course, trend, scale, row, runs)
-        _words(drawing, course, trend, row)
-    _frame(drawing, trend, metric, scale, runs, len(courses))
-    return drawing.figure()
+        if row % 2 == 0:
+            area = {"y0": (0.5 - row) * UNITS, "y1": (-0.5 - row) * UNITS, "yref": "y"}
+            area |= {"x0": 0, "x1": 1, "xref": "paper", "layer": "below"}
+            panels.shape(type="rect", fillcolor=GROUND, line={"width": 0}, **area)
+        _sheet_row(panels, course, trend, part, scale, row, runs)
+    unit = "pp" if metric is Metric.ERROR_RATE else "%"
+    title = f"{metric.title}; row height: ±{format_number(round(scale, 1))} {unit}"
+    panels.text(title, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=8)
+    places = ticks(trend)
+    beside = len(runs) / 2000.0  # the hover of a run that has a tick would tell the tick's text instead of the run
+    panels.axis(
+        "x",
+        type="category",
+        categoryorder="array",
+        categoryarray=runs,
+        range=[-0.7, len(runs) - 0.3],
+        tickvals=[i - trend.first + beside for i in places],
+        ticktext=list(places.values()),
+        showgrid=False,
+        title={"text": "one step per run, oldest first"},
+    )
+    panels.axis("y", range=[(0.5 - len(courses)) * UNITS, 0.5 * UNITS], visible=False, fixedrange=True)
+    alt = f"{metric.title} of {len(courses)} services over {len(runs)} runs, most telling first."
+    margin = {"l": 6, "r": 6, "t": TOP, "b": BOTTOM}
+    return panels.figure(alt, margin=margin, showlegend=False)
 
 
 def sheet_metric(trend: Trend) -> Metric | None:
@@ -372,12 +358,18 @@ def _height(part: Floats, scale: float, row: int) -> Floats:
     return height
 
 
-def _line(drawing: Drawing, course: Course, trend: Trend, height: Floats, runs: list[str]) -> None:
+def _sheet_row(
+    panels: Panels, course: Course, trend: Trend, part: Floats, scale: float, row: int, runs: list[str]
+) -> None:
+    """One service: its values as a thin line, its levels as bold ones, the newest in the colour of the last change.
+
+    Its name stands at the left, the newest level and the change that led to it at the right.
+    """
     says = says_value(course.metric, "customdata", "text")
-    drawing.scatter(
+    panels.add(
         x0=runs[0],
         dx=1,
-        y=[int(y) if np.isfinite(y) else None for y in height],
+        y=[int(y) if np.isfinite(y) else None for y in _height(part, scale, row)],
         customdata=rounded(course.values[trend.first :]),
         text=reaches(course, trend.first),
         mode="lines+markers",
@@ -385,72 +377,29 @@ def _line(drawing: Drawing, course: Course, trend: Trend, height: Floats, runs: 
         marker={"size": 2.5, "color": CANDIDATE_COLOUR},
         hovertemplate=f"{label(course.service)}<br>%{{x}}<br>{says}<extra></extra>",
     )
-
-
-def _newest_change(course: Course, first: int) -> Movement | None:
-    """The change that led to the newest level, if it is among the runs that are shown."""
     changes = course.segmentation.changes
-    shown = bool(changes) and changes[-1].index >= first
-    return Movement(course.service, course.metric, changes[-1]) if shown else None
-
-
-def _levels(drawing: Drawing, course: Course, trend: Trend, scale: float, row: int, runs: list[str]) -> None:
-    """The levels as bold lines, the newest in the colour of the change that led to it."""
-    change = _newest_change(course, trend.first)
-    news = VERDICT_COLOURS[_verdict(change)] if change is not None else NEUTRAL_COLOUR
-    for item in course.stretches:
-        if item.end > trend.first:
-            ends = (item.value, item.value) if item.drift is None else (item.drift.before, item.drift.after)
-            drawing.scatter(
-                x=[runs[max(item.begin - trend.first, 0)], runs[item.end - 1 - trend.first]],
+    last: Movement | None = None
+    if changes and changes[-1].index >= trend.first:
+        last = Movement(course.service, course.metric, changes[-1])
+    verdict = Verdict.REGRESSION if last is not None and last.is_worse else Verdict.IMPROVEMENT
+    for stretch in course.stretches:
+        if stretch.end > trend.first:
+            drift = stretch.drift
+            ends = (stretch.value, stretch.value) if drift is None else (drift.before, drift.after)
+            newest = stretch is course.now and last is not None
+            panels.add(
+                x=[runs[max(stretch.begin - trend.first, 0)], runs[stretch.end - 1 - trend.first]],
                 y=_height(_around_level(course, np.array(ends)), scale, row).tolist(),
                 mode="lines",
-                line={"width": 2.4, "color": news if item is course.now else NEUTRAL_COLOUR},
+                line={"width": 2.4, "color": VERDICT_COLOURS[verdict] if newest else NEUTRAL_COLOUR},
                 hoverinfo="skip",
             )
-
-
-def _verdict(change: Movement) -> Verdict:
-    return Verdict.REGRESSION if change.is_worse else Verdict.IMPROVEMENT
-
-
-def _words(drawing: Drawing, course: Course, trend: Trend, row: int) -> None:
-    """Name at the left, newest level and the change that led to it at the right."""
-    where = {"xref": "paper", "y": (0.5 - row) * UNITS, "yref": "y", "yanchor": "top", "font": {"size": 11.5}}
-    drawing.text(x=0, xanchor="left", align="left", text=label(course.service, 26), **where)
-    change = _newest_change(course, trend.first)
+    place = {"xref": "paper", "y": (0.5 - row) * UNITS, "yref": "y", "yanchor": "top", "font": {"size": 11.5}}
+    panels.text(label(course.service, 26), x=0, xanchor="left", align="left", **place)
     text = format_value(course.metric, _level(course))
-    if change is not None:
-        text += f", {VERDICT_SYMBOLS[_verdict(change)]} {size(change)}"
-    drawing.text(x=1, xanchor="right", align="right", text=text, **where)
-
-
-def _frame(drawing: Drawing, trend: Trend, metric: Metric, scale: float, runs: list[str], rows: int) -> None:
-    for row in range(0, rows, 2):
-        band = {"y0": (0.5 - row) * UNITS, "y1": (-0.5 - row) * UNITS, "yref": "y", "x0": 0, "x1": 1, "xref": "paper"}
-        drawing.shape(type="rect", fillcolor=GROUND, line={"width": 0}, layer="below", **band)
-    unit = "pp" if metric is Metric.ERROR_RATE else "%"
-    margin = {"l": 6, "r": 6, "t": TOP, "b": BOTTOM}
-    alt = f"{metric.title} of {rows} services over {len(runs)} runs, most telling first."
-    drawing.arrange(**layout(ROW * rows + TOP + BOTTOM, alt, margin=margin, dragmode=False, showlegend=False))
-    title = f"{metric.title}; half a row is {format_number(round(scale, 1))} {unit}"
-    drawing.text(x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=8, text=title)
-    places = ticks(trend)
-    beside = len(runs) / 2000.0  # the hover of a run that has a tick would tell the tick's text instead of the run
-    drawing.arrange(
-        xaxis={
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": runs,
-            "range": [-0.7, len(runs) - 0.3],
-            "tickvals": [i - trend.first + beside for i in places],
-            "ticktext": list(places.values()),
-            "showgrid": False,
-            "fixedrange": True,
-            "title": {"text": "one step per run, oldest first"},
-        },
-        yaxis={"range": [(0.5 - rows) * UNITS, 0.5 * UNITS], "visible": False, "fixedrange": True},
-    )
+    if last is not None:
+        text += f", {VERDICT_SYMBOLS[verdict]} {size(last)}"
+    panels.text(text, x=1, xanchor="right", align="right", **place)
 
 
 _DAY_PX = 16  # of a week's row on the calendar
@@ -475,7 +424,7 @@ def trend_days(trend: Trend) -> go.Figure:
         valid = any(trend.moments[i].valid for i in runs)
         kind = KIND_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
         kinds.setdefault(kind, []).append(day_of)
-    drawing = Drawing()
+    panels = Panels([""], row=7 * _DAY_PX, top=62, bottom=40)
     styles = {
         "runs": ("square", "rgba(43,127,212,0.45)"),
         "invalid": ("circle-x-open", _UNFIT),
@@ -492,7 +441,7 @@ def trend_days(trend: Trend) -> go.Figure:
             lines = [f"{day_of.day} {day_of:%b %Y}: {count} run{'s' if count != 1 else ''}"]
             lines += [_wrapped(event.headline) for event in events.get(day_of, [])]
             texts.append("<br>".join(lines))
-        drawing.scatter(
+        panels.add(
             x=[(day_of - timedelta(days=day_of.weekday())).isoformat() for day_of in shown],
             y=[day_of.weekday() for day_of in shown],
             mode="markers",
@@ -501,12 +450,14 @@ def trend_days(trend: Trend) -> go.Figure:
             text=texts,
             hovertemplate="%{text}<extra></extra>",
         )
-    alt = f"Calendar from {min(days)} to {max(days)}: {len(days)} days with runs, {len(trend.shown_events)} events."
-    drawing.arrange(**layout(7 * _DAY_PX + 120, alt, margin={"l": 44, "r": 14, "t": 62, "b": 40}))
-    weekdays = {"tickvals": list(range(7)), "ticktext": list(day_abbr), "range": [6.6, -0.6], "showgrid": False}
-    weeks = {"type": "date", "showgrid": False, "zeroline": False}
+    panels.axis(
+        "y", tickvals=list(range(7)), ticktext=list(day_abbr), range=[6.6, -0.6], showgrid=False, zeroline=False
+    )
+    panels.axis("x", type="date", showgrid=False, zeroline=False)
     if (max(days) - min(days)).days < 60:  # few weeks would lie far apart
-        first, last = min(days) - timedelta(days=14), max(min(days) + timedelta(days=180), max(days))
-        weeks["range"] = [first.isoformat(), last.isoformat()]
-    drawing.arrange(xaxis=weeks, yaxis=weekdays | {"zeroline": False})
-    return drawing.figure()
+        first, last = min(days) - timedelta(days=14), min(days) + timedelta(days=180)
+        panels.axis("x", range=[first.isoformat(), last.isoformat()])
+    return panels.figure(
+        f"Calendar from {min(days)} to {max(days)}: {len(days)} days with runs, {len(trend.shown_events)} events.",
+        margin={"l": 44, "r": 14, "t": 62, "b": 40},
+    )

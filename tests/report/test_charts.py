@@ -15,7 +15,8 @@ from samples import requests, side
 from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
 from perfkit.model.records import Side
 from perfkit.report import charts, tables
-from perfkit.report.figure import Requests, course, log_density, log_edges, quantiles
+from perfkit.report.figure import Requests, log_density, log_edges, quantiles, time_series
+from perfkit.report.forest import forest
 from perfkit.report.formatting import (
     VERDICT_COLOURS,
     clean,
@@ -142,7 +143,7 @@ def test_verdict_colours_can_be_seen_on_light_and_dark(verdict, page):
 
 
 def test_the_forest_draws_every_finding_with_its_interval_and_verdict():
-    figure = charts.forest(
+    figure = forest(
         comparison(
             finding(),
             finding(metric="p95_latency_ms", verdict=Verdict.INCONCLUSIVE, change_pct=3.0, ci_low=-4.0, ci_high=10.0),
@@ -150,8 +151,9 @@ def test_the_forest_draws_every_finding_with_its_interval_and_verdict():
         )
     )
     marks = [trace for trace in figure.data if trace.hovertext is not None]
-    assert [list(trace.x) for trace in marks] == [[20.0, 3.0], [0.1]]
-    assert list(marks[0].marker.symbol) == ["x", "diamond-open"]
+    assert [list(trace.x) for trace in marks] == [[20.0], [3.0], [0.1]]
+    assert [list(trace.marker.symbol) for trace in marks[:2]] == [["x"], ["diamond-open"]]
+    assert [trace.legendgroup for trace in marks] == ["regression", "inconclusive", "no regression"]
     assert [18.2, 22.1] in [list(trace.x)[:2] for trace in figure.data]
     assert "✗ regression: +20.0 % [+18.2, +22.1]" in marks[0].hovertext[0]
     assert "1 regression" in figure.layout.meta["alt"]
@@ -159,14 +161,14 @@ def test_the_forest_draws_every_finding_with_its_interval_and_verdict():
 
 def test_the_forest_grows_with_its_rows():
     small, large = (
-        charts.forest(comparison(*(finding(service=f"s{i}") for i in range(count)))).layout.height for count in (1, 20)
+        forest(comparison(*(finding(service=f"s{i}") for i in range(count)))).layout.height for count in (1, 20)
     )
     assert small < 300
     assert large > 900
 
 
 def test_the_forest_survives_what_cannot_be_said():
-    figure = charts.forest(
+    figure = forest(
         comparison(
             finding(change_pct=math.inf, ci_low=None, ci_high=None, tolerance=None),
             finding(metric="rps", change_pct=None, ci_low=None, ci_high=None, verdict=Verdict.INVALID),
@@ -179,13 +181,13 @@ def test_the_forest_survives_what_cannot_be_said():
 
 
 def test_no_findings_are_a_sentence_not_an_empty_plot():
-    figure = charts.forest(comparison())
+    figure = forest(comparison())
     assert figure.data == ()
     assert "no effect to draw" in note_of(figure)
 
 
 @pytest.mark.parametrize(
-    "draw", [charts.forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, reproduce]
+    "draw", [forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, reproduce]
 )
 def test_hostile_names_are_never_markup(draw):
     shown = draw(comparison(finding(service=HOSTILE), warnings=(HOSTILE,)))
@@ -250,9 +252,9 @@ def test_density_is_a_share_of_all_requests(rng):
     assert log_density(drawn, log_edges([drawn], 80)).sum() == pytest.approx(100, abs=1.0)
 
 
-def test_a_time_course_matches_the_slow_definition(rng):
+def test_a_time_series_matches_the_slow_definition(rng):
     drawn = sample(rng.lognormal(3, 0.5, 3000), np.sort(rng.uniform(0, 30, 3000)))
-    result = course(drawn, 2, 15)
+    result = time_series(drawn, 2, 15)
     for index in range(15):
         inside = np.sort(drawn.latency_ms[(drawn.elapsed_s >= 2 * index) & (drawn.elapsed_s < 2 * index + 2)])
         assert result["rps"][index] == inside.size / 2
@@ -319,7 +321,7 @@ def test_what_differs_between_the_sides_is_marked():
 def test_of_many_services_the_most_telling_are_drawn_and_the_rest_counted(rng):
     names = tuple(f"GET /{i}" for i in range(40))
     comparison = compare(side(rng, 3, names=names), side(rng, 3, first=50, names=names, slower={"GET /33": 2.0}))
-    figure = charts.forest(comparison)
+    figure = forest(comparison)
     texts = [annotation.text or "" for annotation in figure.layout.annotations]
     assert any("GET /33" in text for text in texts)
     assert sum(text.count("GET /") for text in texts) <= 2 * 15

@@ -23,6 +23,8 @@
   function draw(plot) {
     try {
       var chart = JSON.parse(plot.parentNode.querySelector("script").textContent);
+      // Dragging zooms; where fingers scroll the page, it does not.
+      if (window.matchMedia("(pointer: coarse)").matches) { chart.layout.dragmode = false; }
       return Plotly.newPlot(plot, chart.data, chart.layout, config).then(function () {
         makeScalable(plot);
         plot.on("plotly_afterplot", function () { makeScalable(plot); });
