@@ -306,12 +306,9 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
       perfkit baseline extract load_results_baseline_*_stats.csv
       perfkit baseline extract api@pinned:v1.4 --output v1.4.json
     """
-    from perfkit.history.run_names import load_runs
-    from perfkit.runs.metrics_json import pooled_metrics
+    from perfkit.cli.runs import write_metrics
 
-    known = settings_of(settings)
-    runs = load_runs(files, store=store or known.store, baselines=known.baselines, policy=known.policy)
-    write(dump(pooled_metrics(runs)), output)
+    write_metrics(files, output, store, settings)
 
 
 def _past(store: str | None, settings: Path | None, policy: Path | None = None) -> HistoryContext:

@@ -81,6 +81,11 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     Example:
       perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
     """
+    write_metrics(files, output, store, settings)
+
+
+def write_metrics(files: tuple[str, ...], output: Path | None, store: str | None, settings: Path | None) -> None:
+    """Read what the names name and write the pooled metrics, with what speaks against the files on standard error."""
     from perfkit.history.run_names import load_runs
     from perfkit.runs.metrics_json import pooled_metrics
 
