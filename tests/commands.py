@@ -34,7 +34,6 @@ WORDS: dict[str, list[str] | None] = {
     "compare": ["api@last:4", "--candidate", "{last}"],
     "changes": ["api"],
     "bisect": ["shop", "--good", "HEAD~1", "--dry-run"],
-    "bisect-step": ["nowhere"],
     "report": [],
     "report baseline": ["nowhere"],
     "report compare": ["nowhere", "--candidate", "nowhere"],

@@ -52,7 +52,6 @@ for command in (
     compare.compare,
     history.changes,
     bisect.bisect,
-    bisect.step,
     report.report,
     notify.issue,
     notify.comment,
@@ -96,7 +95,7 @@ def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
         except OSError as error:  # standard output is on a full disk, say
             errors.write(f"perfkit: standard output cannot be written: {error.strerror or error}\n")
             code = EXIT_FAILED
-    return bisect.code_of_step(code) if list(argv[:1]) == [bisect.step.name] else code
+    return bisect.exit_code_for_git(code) if list(argv[:1]) == ["bisect"] and "--step" in argv else code
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ import click
 from perfkit.cli.options import SETTINGS, dump, settings_of, write
 
 if TYPE_CHECKING:
-    from perfkit.loadgen.bisect import Order, Result, Step
+    from perfkit.loadgen.bisect import Bisection, BisectResult, Step
 
 EXIT_NOT_FOUND = 3
+EXIT_ABORT = 255  # ends `git bisect run`
 MOST_RUNS = 32  # of one commit and the good one together
 
 
@@ -38,6 +40,7 @@ MOST_RUNS = 32  # of one commit and the good one together
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Log to go on with [inside .git].")
 @click.option("--store", metavar="URL", help="Where the runs are kept [beside the log, apart from the history].")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--step", is_flag=True, help="Judge --bad alone, with the exit codes that `git bisect run` expects.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
 @SETTINGS
@@ -56,128 +59,126 @@ def bisect(
     log: Path | None,
     store: str | None,
     dry_run: bool,
+    step: bool,
     format_: str,
     output: Path | None,
     settings: Path | None,
 ) -> int:
     """Find the commit that made a service worse.
 
-    First the bad commit is compared with the good one; the clearest regression is what is searched for.  Then `git
-    bisect run` goes through the commits in between: each is checked out into a temporary folder, built, served and
-    measured beside the good one, pair by pair, until it is settled.  A commit is bad when more than half of the change
-    is there, good when it is shown to have less, and skipped when neither is shown or it cannot be built.  The
-    working tree is not touched.  Ctrl-C leaves nothing behind but the log, and the same command goes on from there.
+    First the bad commit is compared with the good one; the clearest regression is what is searched for.  Then git
+    bisects the commits in between: each is checked out into a temporary folder, built, served and measured beside the
+    good one, pair by pair, until it is settled.  A commit is bad when more than half of the change is there, good when
+    it is shown to have less, and skipped when neither is shown or it cannot be built.  The working tree is not
+    touched.  Ctrl-C leaves nothing behind but the log, and the same command goes on from there.
 
     Exit codes: 0 the commit was found, 3 it was not (the ends do not differ, or several commits had to be skipped).
+    With --step: 0 good, 1 bad, 125 skip, 255 for any failure.
 
     \b
     Examples:
       perfkit bisect shop --good v1.4 --duration 30s
       perfkit bisect shop --good v1.4 --bad main --build "make release" --serve "./shop --port {port}" --max-time 20m
       perfkit bisect shop --good v1.4 --dry-run
+      git bisect run perfkit bisect shop --good v1.4 --step
     """
     from perfkit.cli.run import chosen_scenario, plan_of
     from perfkit.config.settings import load_fields
-    from perfkit.loadgen.bisect import Order, common_folder, resolve, search
+    from perfkit.loadgen.bisect import Bisection, find_first_bad_commit, judge_head
     from perfkit.model.errors import SettingsError
     from perfkit.model.serialization import slug
+    from perfkit.report.formatting import clean
+    from perfkit.runs.git import Git
 
-    known = settings_of(settings)
+    config = settings_of(settings)
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
-    chosen = chosen_scenario(scenario, known, locustfile, changes)
-    starts = serve or chosen.serve
-    if not starts:
+    chosen = chosen_scenario(scenario, config, locustfile, changes)
+    if not (serve or chosen.serve):
         raise SettingsError(
             f'scenario {scenario!r}: say how the service starts: --serve "python app.py --port {{port}}"'
         )
-    rules = known.policy_of(policy).for_scenario(chosen.name)
     here = Path.cwd()
-    ends = [resolve(here, name, what) for name, what in ((good, "--good"), (bad, "--bad"))]
-    place = common_folder(here) / "perfkit" / f"bisect-{slug(chosen.name)}-{ends[0][:9]}-{ends[1][:9]}"
-    order = Order(
+    git = Git(here)
+    ends = {}
+    for option, name in (("--good", good), ("--bad", bad)):
+        if (commit := git.commit(name)) is None:
+            raise SettingsError(f"{option} {name!r}: {git.why_unknown()}; go into the repository of the service")
+        ends[option] = commit
+    names = (slug(chosen.name), ends["--good"][:9], ends["--bad"][:9])
+    folder = git.common_folder() / "perfkit" / "-".join(("bisect", *names))
+    bisection = Bisection(
         here,
-        here,
-        ends[0],
-        ends[1],
+        ends["--good"],
+        ends["--bad"],
         replace(chosen, locustfile=chosen.locustfile.resolve()),
-        starts,
+        serve or chosen.serve or "",
         build,
         plan_of(None, True, max_runs, max_time, False),
-        rules,
-        store if store and "://" in store else str(Path(store or place / "runs").resolve()),
-        (log or place / "log.jsonl").resolve(),
+        config.policy_of(policy).for_scenario(chosen.name),
+        store if store and "://" in store else str(Path(store or folder / "runs").resolve()),
+        (log or folder / "log.jsonl").resolve(),
     )
+
+    def on_message(text: str) -> None:
+        click.echo(clean(text), err=True)  # what builds and services wrote is in it
+
     if dry_run:
-        write(_steps(order), output)
+        write(plan_text(bisection), output)
         return 0
-    result = search(order, _tell)
-    write(dump(result.to_dict()) if format_ == "json" else _told(result), output)
+    if step:
+        return judge_head(bisection, on_message)
+    result = find_first_bad_commit(bisection, on_message)
+    write(dump(result.to_dict()) if format_ == "json" else result_text(result), output)
     return 0 if result.found else EXIT_NOT_FOUND
 
 
-@click.command("bisect-step", hidden=True)
-@click.argument("order", type=click.Path(path_type=Path, dir_okay=False))
-def step(order: Path) -> int:
-    """One step of `perfkit bisect`, as `git bisect run` calls it."""
-    from perfkit.loadgen.bisect import run_step
+def exit_code_for_git(code: int) -> int:
+    """The exit code of a step: `git bisect run` takes 1 to 127 for a verdict, and no failure may look like one."""
+    from perfkit.loadgen.bisect import EXIT_CODES
 
-    return run_step(order, Path.cwd(), _tell)
+    return code if code in EXIT_CODES.values() or code > 127 else EXIT_ABORT
 
 
-def code_of_step(code: int) -> int:
-    """The exit code for git, which takes 1 to 127 for a verdict: no failure of a step may look like one."""
-    from perfkit.loadgen.bisect import CODES, FAILED
+def plan_text(bisection: Bisection) -> str:
+    """What `perfkit bisect` would do."""
+    from perfkit.runs.git import Git
 
-    return code if code in CODES.values() or code > 127 else FAILED
-
-
-def _tell(text: str) -> None:
-    """What builds and services wrote is in it."""
-    from perfkit.report.formatting import clean
-
-    click.echo(clean(text), err=True)
-
-
-def _steps(order: Order) -> str:
-    from perfkit.loadgen.bisect import outlook
-
-    ahead = outlook(order)
-    runs = 2 * order.plan.pairs
+    bisection.check()
+    count = Git(bisection.repository).count(f"{bisection.good}..{bisection.bad}")
+    scenario = bisection.scenario
     lines = [
-        f"1. check out {order.good[:9]} (good)" + (f" and build it: {order.build}" if order.build else ""),
-        f"2. the same with {order.bad[:9]} (bad); compare both, {runs} runs of {order.scenario.name} at most "
-        f"({order.scenario.profile.describe()}), each side served by: {order.serve}",
-        f"3. git bisect run over {ahead.commits} commits: about {ahead.steps - 1} further comparisons",
-        f"log: {order.log_path} ({ahead.known} commits known)",
-        f"runs: {order.store}",
+        f"1. check out {bisection.good[:9]} (good)" + (f" and build it: {bisection.build}" if bisection.build else ""),
+        f"2. the same with {bisection.bad[:9]} (bad); compare both, {2 * bisection.plan.pairs} runs of {scenario.name} "
+        f"at most ({scenario.profile.describe()}), each side served by: {bisection.serve}",
+        f"3. git bisect over {count} commits: about {math.ceil(math.log2(max(count, 1)))} further comparisons",
+        f"log: {bisection.log} ({len(bisection.logged_steps())} commits measured)",
+        f"runs: {bisection.store}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _told(result: Result) -> str:
-    """The commit or what is left, its size, and each commit that was measured."""
+def result_text(result: BisectResult) -> str:
+    """The first bad commit or the suspects, the size of the change, and each commit that was measured."""
     from perfkit.report.formatting import clean, shorten
 
     lines = []
     if not result.suspects:
-        why = clean(result.step.why)
+        why = clean(result.size.why)
         lines += [f"not found: {result.bad[:9]} is not shown to be worse than {result.good[:9]}: {why}"]
     elif not result.found:
         lines += [f"not found: one of these {len(result.suspects)} commits; the others could not be told from it:"]
     for commit in result.suspects:
-        who = f"({shorten(commit.author, 30)}, {clean(commit.date)[:10]})"
-        lines += [
-            f"{'first bad commit: ' if result.found else '  '}{commit.id[:9]} {shorten(commit.subject, 90)} {who}"
-        ]
+        author = f"({shorten(commit.author, 30)}, {clean(commit.date)[:10]})"
+        label = "first bad commit: " if result.found else "  "
+        lines += [f"{label}{commit.id[:9]} {shorten(commit.subject, 90)} {author}"]
     if result.suspects:
-        lines += [f"{_size(result.step)} against {result.good[:9]}"]
-    lines += [
-        f"  {step.commit[:9]} {step.verdict:4} {_size(step)}  {clean(step.why)}".rstrip() for step in result.steps
-    ]
+        lines += [f"{_size_text(result.size)} against {result.good[:9]}"]
+    for step in result.steps:
+        lines += [f"  {step.commit[:9]} {step.verdict:4} {_size_text(step)}  {clean(step.why)}".rstrip()]
     return "\n".join([*lines, f"log: {result.log}"]) + "\n"
 
 
-def _size(step: Step) -> str:
+def _size_text(step: Step) -> str:
     from perfkit.model.records import Metric
     from perfkit.report.formatting import format_signed, shorten
 

@@ -1,12 +1,12 @@
-"""The search itself: both ends are compared first, then `git bisect run` asks for one commit after another.
+"""Which commit made a service worse: git chooses the commits, each is compared with the good one until that is settled.
 
-Which commit made a service worse: git's bisection, each step a settled comparison of two builds.
+The ends are compared first, under the whole policy.  Their clearest regression becomes the hypothesis: this metric of
+this service, and half of its change as the limit.  A commit beyond the limit is bad, one that is shown to be within it
+is good, and one that cannot be built, started or settled is skipped.
 
-What every step of a bisection has in common, and what was found in each: a log with which the next one goes on.
-
-What a bisection asks of git, and the place where git keeps its state: a working tree of its own, without files.
-
-One step of a bisection: a commit is checked out, built, served and compared with the good one.
+Git's state lives in a worktree without files, each commit in a worktree of its own; none is left afterwards, also after
+Ctrl-C.  What was measured is in the log, with which the same search goes on.  One change is searched for: of two
+regressions, the one that crosses half of the total is found.
 """
 
 from __future__ import annotations
@@ -14,70 +14,62 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import pickle
-import select
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.ab_test import ABPlan, ABResult, ABTest, OnMessage, checkout, command_words, running_service
-from perfkit.loadgen.run import run_scenario
+from perfkit.loadgen.ab_test import ABPlan, ABTest, OnMessage
+from perfkit.loadgen.service_under_test import BuildFailed, build, checkout, command_words, running_service
 from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError
-from perfkit.model.records import Comparison, Finding, Metric, Run, Scope, Verdict
+from perfkit.model.records import Finding, Metric, Scope, Verdict
 from perfkit.runs.git import Commit, Git, GitError
-from perfkit.runs.store import RunStore
 
-CODES = {"good": 0, "bad": 1, "skip": 125}  # what `git bisect run` takes them for
-FAILED = 255  # ends `git bisect run`
+EXIT_CODES = {"good": 0, "bad": 1, "skip": 125}  # what `git bisect run` takes them for
+VERDICTS = {Verdict.REGRESSION: "bad", Verdict.NO_CHANGE: "good", Verdict.IMPROVEMENT: "good"}
+ONLY_SKIPPED_LEFT = 2  # exit code of git bisect
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """The one change that is searched for: a metric of a service, and from where on a commit counts as bad.
-
-    ``limit`` is half of the change between the two ends, a worsening >= 0 in the metric's change unit: what is beyond
-    is closer to the bad end than to the good one.
-    """
+class Hypothesis:
+    """The one change that is searched for; a worsening beyond ``limit`` (>= 0, in the metric's change unit) is bad."""
 
     service: str
     metric: str
     limit: float
 
     def policy(self, policy: Policy) -> Policy:
-        """The policy of a step: this question and no other, so that no other keeps it from being settled."""
+        """The policy that tests this and nothing else, so that nothing else keeps a comparison from being settled."""
         tolerance: dict[str, Any] = {metric.value: "off" for metric in Metric}
         unit = "pp" if self.metric == Metric.ERROR_RATE else "%"
         tolerance[self.service] = {self.metric: f"{self.limit:.6f}{unit}"}
         return Policy(tolerance, (self.metric,), policy.alpha, policy.confidence, required_runs=policy.required_runs)
 
 
-def question_of(findings: tuple[Finding, ...]) -> Question | None:
-    """The clearest regression between the two ends; ``None`` where there is none."""
-    bad = [f for f in findings if f.verdict is Verdict.REGRESSION and not f.objective and f.scope is Scope.SERVICE]
-    able = [f for f in bad if f.change is not None and math.isfinite(f.change)]
-    if not able:
+def clearest_regression(findings: tuple[Finding, ...]) -> Hypothesis | None:
+    """The regression to search for, with half of its change as the limit; ``None`` where there is none."""
+    regressions = [
+        finding
+        for finding in findings
+        if finding.verdict is Verdict.REGRESSION and not finding.objective and finding.scope is Scope.SERVICE
+        if finding.change is not None and math.isfinite(finding.change)
+    ]
+    if not regressions:
         return None
-    first = min(able, key=lambda f: (not f.gating, f.p_adjusted if f.p_adjusted is not None else 1.0, f.metric))
-    return Question(first.label, first.metric, abs(first.change or 0.0) / 2.0)
+    first = min(regressions, key=lambda f: (not f.gating, 1.0 if f.p_adjusted is None else f.p_adjusted, f.metric))
+    return Hypothesis(first.label, first.metric, abs(first.change or 0.0) / 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was found of one commit, compared with the good one.
-
-    ``verdict`` is ``good``, ``bad`` or ``skip``; ``change`` and its interval are in ``unit``, ``None`` where nothing
-    was measured.
-    """
+    """One commit against the good one: ``good``, ``bad`` or ``skip``; ``change`` is ``None`` if none was measured."""
 
     commit: str
     verdict: str
@@ -88,70 +80,31 @@ class Step:
     ci_low: float | None = None
     ci_high: float | None = None
     unit: str = ""
-    limit: float | None = None
-    is_final: bool = True  # false: another try may tell
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def question(self) -> Question | None:
-        """Of the bad end: what the bisection is about."""
-        return Question(self.service, self.metric, self.limit) if self.limit is not None else None
+    limit: float | None = None  # of the hypothesis, on the bad end alone
+    is_final: bool = True  # false: measuring again may settle it
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
-    """One JSON line per step; those of other searches (another key) are left alone."""
-
-    path: Path
-    key: str
-
-    def add(self, step: Step) -> None:
-        line = {"key": self.key, "time": datetime.now(UTC).isoformat(), **step.to_dict()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise HistoryError(f"{self.path}: cannot be written: {error.strerror}") from error
-
-    def steps(self) -> dict[str, Step]:
-        """Commit to what was found of it last."""
-        return {step.commit: step for step in self._read()}
-
-    def _read(self) -> Iterator[Step]:
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise HistoryError(f"{self.path}: cannot be read ({error}); remove it to begin anew") from error
-        for line in lines:
-            try:
-                table = json.loads(line)
-                if table.pop("key") == self.key and table.pop("time"):
-                    yield Step(**table)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue  # the last line of a search that was killed while it wrote
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
+class Bisection:
     """What is searched for, and how.
 
     Parameters
     ----------
-    build
-        Command that builds a checkout, run in it; ``None`` where nothing is to be built.
+    repository
+        Any folder of the repository of the service.
+    good, bad
+        Commit ids; the good one is an ancestor of the bad one.
     serve
-        Command that starts the service from a checkout, with ``{port}``.
+        Command that starts the service in a worktree, with ``{port}``.
+    build
+        Command that builds a worktree; ``None`` where nothing is to be built.
     store
-        Where the runs are kept.
-    folder
-        Where the load is started from, as `perfkit run` would.
+        URL of the store that keeps the runs.
+    log
+        File with one JSON line for each commit that was measured.
     """
 
     repository: Path
-    folder: Path
     good: str
     bad: str
     scenario: Scenario
@@ -160,249 +113,66 @@ class Order:
     plan: ABPlan
     policy: Policy
     store: str
-    log_path: Path
-    good_tree: Path | None = None  # the good commit, built
-    question: Question | None = None
+    log: Path
 
     @property
-    def log(self) -> Log:
-        """The log of this search; the same words for another service, load or policy are another search."""
-        code = self.scenario.locustfile.read_bytes() if self.scenario.locustfile.is_file() else b""
-        own = (self.scenario, self.scenario.host, dict(self.scenario.environment))
-        words = (self.good, self.bad, own, self.serve, self.build, self.policy)
-        return Log(self.log_path, hashlib.sha256(repr(words).encode() + code).hexdigest()[:16])
+    def key(self) -> str:
+        """Tells this search from others in the same log: other ends, commands, load, load script or policy."""
+        scenario = (self.scenario, self.scenario.host, dict(self.scenario.environment))
+        script = self.scenario.locustfile.read_bytes() if self.scenario.locustfile.is_file() else b""
+        parts = (self.good, self.bad, scenario, self.serve, self.build, self.policy)
+        return hashlib.sha256(repr(parts).encode() + script).hexdigest()[:16]
 
-
-def ask(folder: Path, *words: str) -> str:
-    """What git says; ``HistoryError`` when it fails."""
-    with _as_history_error():
-        return Git(folder).text(*words)
-
-
-@contextmanager
-def _as_history_error() -> Iterator[None]:
-    try:
-        yield
-    except GitError as error:
-        raise HistoryError(str(error)) from error
-
-
-def resolve(folder: Path, name: str, what: str) -> str:
-    """The id of a commit, branch or tag."""
-    with _as_history_error():
-        git = Git(folder)
-        commit = git.commit(name)
-        if commit is None:
-            raise SettingsError(f"{what} {name!r}: {git.why_unknown()}; go into the repository of the service")
-        return commit
-
-
-def is_ancestor(folder: Path, older: str, newer: str) -> bool:
-    with _as_history_error():
-        return Git(folder).is_ancestor(older, newer)
-
-
-def commit_of(folder: Path, commit: str) -> Commit:
-    """Author, date and subject; hostile text."""
-    with _as_history_error():
-        return Git(folder).log(commit, 1)[0]
-
-
-def common_folder(folder: Path) -> Path:
-    """Where the repository itself is, whichever of its working trees is asked."""
-    with _as_history_error():
-        return Git(folder).common_folder()
-
-
-@contextmanager
-def bisection(repository: Path, good: str, bad: str) -> Iterator[Path]:
-    """A bisection that is begun, in a working tree of its own; nothing of it is left afterwards.
-
-    The tree is without files: commits are checked out elsewhere, each into a folder of its own, so that nothing that
-    one build leaves behind can get into another.
-    """
-    with _as_history_error(), Git(repository).worktree(bad, checkout=False) as tree:
-        ask(tree, "bisect", "start", "--no-checkout", bad, good)
-        yield tree
-
-
-def under_test(tree: Path) -> str:
-    """The commit that a bisection wants to know about."""
-    return ask(tree, "rev-parse", "--verify", "BISECT_HEAD")
-
-
-def marks(tree: Path) -> dict[str, str]:
-    """What git took commits for: id to ``good``, ``bad`` or ``skip``."""
-    lines = ask(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/bisect").splitlines()
-    return {commit: name.split("-")[0] for name, _, commit in (line.partition(" ") for line in lines)}
-
-
-def suspects(tree: Path) -> tuple[str, ...]:
-    """The commits of which the first bad one is one, newest first; a single one when it is found."""
-    goods = [commit for commit, mark in marks(tree).items() if mark == "good"]
-    return tuple(ask(tree, "rev-list", "refs/bisect/bad", "--not", *goods, "--").split())
-
-
-BUILD_S = 3600.0
-TAIL = 10  # lines that a failed build is quoted with
-_VERDICTS = {Verdict.REGRESSION: "bad", Verdict.NO_CHANGE: "good", Verdict.IMPROVEMENT: "good"}
-
-
-class _Broken(LoadError):
-    """This commit cannot be built or served."""
-
-
-def judge_commit(order: Order, commit: str, tell: OnMessage) -> Step:
-    """Compare a commit with the good one and keep what was found in the log.
-
-    Without a question the two ends are compared under the whole policy, and the clearest regression becomes it.
-
-    Raises
-    ------
-    StoreError
-        A run could not be kept.
-    HistoryError
-        The log could not be written.
-    """
-    step = _known(order, commit)
-    if step is None:
-        step = _measured(order, commit, tell)
-        order.log.add(step)
-    tell(f"{commit[:9]}: {step.verdict}: {step.why}")
-    return step
-
-
-def run_step(file: Path, tree: Path, tell: OnMessage) -> int:
-    """A step as `git bisect run` asks for it, in the tree of the bisection; returns the exit code that git expects."""
-    try:
-        order: Order = pickle.loads(file.read_bytes())  # written by `search` into a folder of its own
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
-        raise HistoryError(f"{file}: holds no step of a search; `perfkit bisect` makes them") from error
-    commit = under_test(tree)
-    os.chdir(order.folder)
-    return CODES[judge_commit(order, commit, tell).verdict]
-
-
-def _known(order: Order, commit: str) -> Step | None:
-    step = order.log.steps().get(commit)
-    return step if step is not None and step.is_final else None
-
-
-def _measured(order: Order, commit: str, tell: OnMessage) -> Step:
-    try:
-        with checkout(commit, order.repository) as tree:
-            build(order.build, tree)
-            return _judged(order, commit, _compared(order, commit, tree, tell))
-    except _Broken as error:
-        return Step(commit, "skip", str(error))
-    except LoadError as error:
-        return Step(commit, "skip", str(error), is_final=False)
-
-
-def _compared(order: Order, commit: str, tree: Path, tell: OnMessage) -> ABResult:
-    policy = order.question.policy(order.policy) if order.question is not None else order.policy
-    with running_service(order.serve, order.good_tree or tree) as before, running_service(order.serve, tree) as after:
-        targets = {
-            "baseline": replace(order.scenario, host=before, revision={"commit": order.good, "dirty": "no"}),
-            "candidate": replace(order.scenario, host=after, revision={"commit": commit, "dirty": "no"}),
-        }
-        labels = {"bisect": f"{order.good[:9]}..{order.bad[:9]}", "bisect_commit": commit}
-        return ABTest(targets, order.store, policy, order.plan, tell, labels, run_one=_run_one).decide()
-
-
-def _run_one(scenario: Scenario, store: RunStore, labels: Mapping[str, str], report: Any) -> Run:
-    """A run that its user stopped stops the whole search; it says nothing of the commit."""
-    try:
-        run = run_scenario(scenario, store, labels, report)
-    except LoadStopped as error:
-        raise KeyboardInterrupt from error
-    if any(check.name == "interrupted" and "stopped by" in str(check.value) for check in run.validity.problems):
-        raise KeyboardInterrupt
-    return run
-
-
-def _judged(order: Order, commit: str, outcome: ABResult) -> Step:
-    comparison = outcome.comparison
-    question = order.question or question_of(comparison.findings)
-    finding = _finding(comparison, question.service, question.metric) if question is not None else None
-    if question is None or finding is None:
-        verdict = "good" if comparison.verdict in _VERDICTS else "skip"
-        why = comparison.warnings[0] if comparison.verdict is Verdict.INVALID and comparison.warnings else outcome.why
-        return Step(commit, verdict, f"{comparison.verdict.value}: {why}", is_final=verdict != "skip")
-    verdict = _VERDICTS.get(finding.verdict, "skip")
-    return Step(
-        commit,
-        verdict,
-        outcome.why if verdict != "skip" else f"inconclusive: {outcome.why}",
-        finding.label,
-        finding.metric,
-        finding.change,
-        finding.ci_low,
-        finding.ci_high,
-        finding.change_unit,
-        question.limit if order.question is None else None,
-        is_final=verdict != "skip",
-    )
-
-
-def _finding(comparison: Comparison, service: str, metric: str) -> Finding | None:
-    if comparison.verdict is Verdict.INVALID:
-        return None
-    return next((f for f in comparison.findings if (f.label, f.metric) == (service, metric)), None)
-
-
-def build(command: str | None, tree: Path) -> None:
-    """Run a build command in a checkout; no shell is involved.  ``LoadError`` with its last lines when it fails."""
-    if command is None:
-        return
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                command_words(command, "build"),
-                cwd=tree,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+    def check(self) -> None:
+        """Raise `SettingsError` unless there is something to search and both commands can be started."""
+        for command, option in ((self.serve, "--serve"), (self.build, "--build")):
+            if command is not None:
+                command_words(command, option)
+        if self.good == self.bad:
+            raise SettingsError(f"--good and --bad are the same commit {self.good[:9]}; there is nothing to search")
+        if not Git(self.repository).is_ancestor(self.good, self.bad):
+            raise SettingsError(
+                f"--good {self.good[:9]} is no ancestor of --bad {self.bad[:9]}: name a good commit from which it "
+                f"descends, such as `git merge-base {self.good[:9]} {self.bad[:9]}`"
             )
-        except OSError as error:
-            raise _Broken(f"build {command!r}: cannot be started: {error.strerror}") from error
+
+    def logged_steps(self) -> dict[str, Step]:
+        """Commit -> its last step in the log."""
         try:
-            code = process.wait(BUILD_S)
-        except subprocess.TimeoutExpired as error:
-            raise _Broken(f"build {command!r}: did not end within {BUILD_S:g} s") from error
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
-            process.wait()
-        if code:
-            output.seek(0)
-            lines = output.read().decode(errors="replace").splitlines()[-TAIL:]
-            raise _Broken(f"build {command!r}: failed with exit code {code}: {' | '.join(lines) or 'it wrote nothing'}")
+            lines = self.log.read_bytes().splitlines() if self.log.exists() else []
+        except OSError as error:
+            raise HistoryError(f"{self.log}: cannot be read ({error}); remove it to begin anew") from error
+        steps: dict[str, Step] = {}
+        for line in lines:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # the last line of a search that was killed
+                entry = msgspec.json.decode(line, type=dict)
+                if entry.get("key") == self.key:
+                    step = msgspec.convert(entry, Step)
+                    steps[step.commit] = step
+        return steps
 
-
-STEP_COMMAND = "bisect-step"
-PATIENCE = ((signal.SIGINT, 40.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # seconds to end after each
+    def log_step(self, step: Step) -> None:
+        """Append a step to the log."""
+        entry = {"key": self.key, "time": datetime.now(UTC).isoformat(), **asdict(step)}
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise HistoryError(f"{self.log}: cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What a search came to.
+class BisectResult:
+    """The commits of which one is the first bad one, newest first; none when the bad end is not shown to be worse.
 
-    Parameters
-    ----------
-    suspects
-        One of these is the first bad commit; a single one when it was found, none when the ends do not differ.
-    step
-        What was measured of the (newest) suspect against the good commit.
-    steps
-        Every commit that was measured, in the order of measuring.
+    ``size`` is the newest suspect against the good commit; ``steps`` are all commits that were measured, in order.
     """
 
     good: str
     bad: str
     suspects: tuple[Commit, ...]
-    step: Step
+    size: Step
     steps: tuple[Step, ...]
     log: Path
 
@@ -418,123 +188,121 @@ class Result:
             "bad": self.bad,
             "found": self.found,
             "suspects": [commit.to_dict() for commit in self.suspects],
-            "size": self.step.to_dict(),
-            "steps": [step.to_dict() for step in self.steps],
+            "size": asdict(self.size),
+            "steps": [asdict(step) for step in self.steps],
             "log": str(self.log),
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What a search would do."""
-
-    commits: int  # of which one is the first bad one
-    steps: int  # about so many comparisons, the one of both ends included
-    known: int  # commits of which the log knows already
-
-
-def outlook(order: Order) -> Outlook:
-    """Look at a search before it begins.
+def find_first_bad_commit(bisection: Bisection, on_message: OnMessage) -> BisectResult:
+    """Search between the good and the bad commit; the working tree of the user is not touched.
 
     Raises
     ------
     SettingsError
-        The good commit is no ancestor of the bad one, or both are the same; a command cannot be taken apart.
-    """
-    for command, what in ((order.serve, "--serve"), (order.build, "--build")):
-        if command is not None:
-            command_words(command, what)
-    if order.good == order.bad:
-        raise SettingsError(f"--good and --bad are the same commit {order.good[:9]}; there is nothing to search")
-    if not is_ancestor(order.repository, order.good, order.bad):
-        raise SettingsError(
-            f"--good {order.good[:9]} is no ancestor of --bad {order.bad[:9]}: name a good commit from which it "
-            f"descends, such as `git merge-base {order.good[:9]} {order.bad[:9]}`"
-        )
-    count = int(ask(order.repository, "rev-list", "--count", f"{order.good}..{order.bad}"))
-    return Outlook(count, 1 + math.ceil(math.log2(max(count, 1))), len(order.log.steps()))
-
-
-def search(order: Order, tell: OnMessage) -> Result:
-    """Find the first bad commit between a good and a bad one.
-
-    The working tree of the user is not touched: commits are checked out and built in temporary folders.  Nothing of
-    them, of git's state or of a process is left, also after Ctrl-C or with its terminal gone; the log is, and the same
-    search goes on with it.
-
-    Raises
-    ------
-    SettingsError
-        See `outlook`.
+        See `Bisection.check`.
+    LoadStopped, KeyboardInterrupt
+        A signal stopped the search.
     LoadError
         The good commit cannot be built.
-    HistoryError
-        Git failed.
+    GitError, HistoryError, StoreError
+        Git failed; the log or a run could not be written.
     """
-    outlook(order)
-    with _termination_as_interrupt(), checkout(order.good, order.repository) as good_tree:
-        tell(f"{order.good[:9]}: the good commit is built")
-        build(order.build, good_tree)
-        order = replace(order, good_tree=good_tree)
-        end = judge_commit(order, order.bad, tell)
-        if end.verdict != "bad" or end.question is None:
-            return Result(order.good, order.bad, (), end, (end,), order.log_path)
-        order = replace(order, question=end.question)
-        return _searched(order, end)
+    bisection.check()
+    good, bad, repository = bisection.good, bisection.bad, bisection.repository
+    with _termination_as_interrupt(), checkout(good, repository) as good_tree:
+        build(bisection.build, good_tree)
+        on_message(f"{good[:9]}: the good commit is built")
+        end = judge_commit(bisection, bad, good_tree, None, on_message)
+        if end.verdict != "bad" or end.limit is None:
+            return BisectResult(good, bad, (), end, (end,), bisection.log)
+        hypothesis = Hypothesis(end.service, end.metric, end.limit)
+        steps = {bad: end}
+        with Git(repository).worktree(bad, checkout=False) as tree:
+            git = Git(tree)
+            git.text("bisect", "start", "--no-checkout", bad, good)
+            while len(_suspects(git)) > 1:
+                commit = git.text("rev-parse", "--verify", "BISECT_HEAD")
+                steps[commit] = judge_commit(bisection, commit, good_tree, hypothesis, on_message)
+                answer = git.ask("bisect", steps[commit].verdict, commit)
+                if answer.code == ONLY_SKIPPED_LEFT:
+                    break
+                if answer.code:
+                    raise GitError(f"git bisect failed: {answer.reason}")
+            suspects = _suspects(git)
+        commits = tuple(Git(repository).log(commit, 1)[0] for commit in suspects)
+    return BisectResult(good, bad, commits, steps[suspects[0]], tuple(steps.values()), bisection.log)
 
 
-def _searched(order: Order, end: Step) -> Result:
-    with bisection(order.repository, order.good, order.bad) as tree:
-        file = tree.parent / "order"
-        file.write_bytes(pickle.dumps(order))
-        # -P: a package of the same name in the project under test is not this one
-        step = [sys.executable, "-P", "-m", "perfkit", STEP_COMMAND, str(file)]
-        _to_the_end(Git(tree), "bisect", "run", *step)
-        steps = order.log.steps()
-        _agree(marks(tree), steps, order)
-        left = suspects(tree)
-        commits = tuple(commit_of(order.repository, commit) for commit in left)
-    known = tuple(step for step in steps.values() if step.commit != end.commit)
-    return Result(order.good, order.bad, commits, steps[left[0]], (end, *known), order.log_path)
+def _suspects(git: Git) -> tuple[str, ...]:
+    """The commits of which the first bad one is one, newest first."""
+    goods = git.text("for-each-ref", "--format=%(objectname)", "refs/bisect/good-*").split()
+    return tuple(git.text("rev-list", "refs/bisect/bad", "--not", *goods, "--").split())
 
 
-def _agree(seen: dict[str, str], steps: dict[str, Step], order: Order) -> None:
-    """Git takes any crash of a step for a verdict: each that it counts must have been measured."""
-    odd = [commit for commit, mark in seen.items() if commit != order.good and mark != _verdict(steps.get(commit))]
-    if odd:
-        raise HistoryError(
-            f"{odd[0][:9]}: the step failed; see what it said above.  The same command goes on from there"
-        )
+def judge_head(bisection: Bisection, on_message: OnMessage) -> int:
+    """Compare the bad end alone with the good one, under the whole policy; returns the code for `git bisect run`."""
+    bisection.check()
+    with _termination_as_interrupt(), checkout(bisection.good, bisection.repository) as good_tree:
+        build(bisection.build, good_tree)
+        return EXIT_CODES[judge_commit(bisection, bisection.bad, good_tree, None, on_message).verdict]
 
 
-def _verdict(step: Step | None) -> str:
-    return step.verdict if step is not None else ""
-
-
-def _to_the_end(git: Git, *words: str) -> None:
-    """Run a git command; Ctrl-C ends it and all that it started, in order, before it is raised."""
-    ended, holder = os.pipe()  # held open by git and the step: when nobody holds it any more, both have ended
-    try:
-        process = git.start(*words, pass_fds=(holder,))
-        os.close(holder)
+def judge_commit(
+    bisection: Bisection, commit: str, good_tree: Path, hypothesis: Hypothesis | None, on_message: OnMessage
+) -> Step:
+    """Compare a commit with the good one, unless the log has it; without a hypothesis the whole policy holds."""
+    step = bisection.logged_steps().get(commit)
+    if step is None or not step.is_final:
         try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            _end(process, ended)
+            with checkout(commit, bisection.repository) as tree:
+                build(bisection.build, tree)
+                step = _measure(bisection, commit, (good_tree, tree), hypothesis, on_message)
+        except LoadStopped:
             raise
-    finally:
-        os.close(ended)
-    if code not in (0, 2):  # 2: only commits that were skipped are left
-        raise HistoryError("`git bisect run` failed; see what it said above.  The same command goes on from there")
+        except LoadError as error:
+            step = Step(commit, "skip", str(error), is_final=isinstance(error, BuildFailed))
+        bisection.log_step(step)
+    on_message(f"{commit[:9]}: {step.verdict}: {step.why}")
+    return step
 
 
-def _end(process: subprocess.Popen[bytes], ended: int) -> None:
-    for number, seconds in PATIENCE:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        if select.select([ended], [], [], seconds)[0]:
-            break
-    process.wait()
+def _measure(
+    bisection: Bisection, commit: str, trees: tuple[Path, Path], hypothesis: Hypothesis | None, on_message: OnMessage
+) -> Step:
+    """Serve both commits and run pairs of runs until the comparison is settled."""
+    policy = hypothesis.policy(bisection.policy) if hypothesis is not None else bisection.policy
+    good_tree, tree = trees
+    with running_service(bisection.serve, good_tree) as before, running_service(bisection.serve, tree) as after:
+        targets = {
+            side: replace(bisection.scenario, host=host, revision={"commit": revision, "dirty": "no"})
+            for side, host, revision in (("baseline", before, bisection.good), ("candidate", after, commit))
+        }
+        labels = {"bisect": f"{bisection.good[:9]}..{bisection.bad[:9]}", "bisect_commit": commit}
+        result = ABTest(targets, bisection.store, policy, bisection.plan, on_message, labels).decide()
+    comparison = result.comparison
+    tested = hypothesis or clearest_regression(comparison.findings)
+    if tested is None or comparison.verdict is Verdict.INVALID:
+        verdict = VERDICTS.get(comparison.verdict, "skip")
+        is_invalid = comparison.verdict is Verdict.INVALID and comparison.warnings
+        why = f"{comparison.verdict.value}: {comparison.warnings[0] if is_invalid else result.why}"
+        return Step(commit, verdict, why, is_final=verdict != "skip")
+    finding = next((f for f in comparison.findings if (f.label, f.metric) == (tested.service, tested.metric)), None)
+    verdict = VERDICTS.get(finding.verdict, "skip") if finding is not None else "skip"
+    step = Step(commit, verdict, result.why, is_final=verdict != "skip")
+    if finding is None:  # the service was not called
+        return replace(step, why=f"{tested.service} has no {tested.metric} in these runs")
+    return replace(
+        step,
+        why=result.why if verdict != "skip" else f"inconclusive: {result.why}",
+        service=finding.label,
+        metric=finding.metric,
+        change=finding.change,
+        ci_low=finding.ci_low,
+        ci_high=finding.ci_high,
+        unit=finding.change_unit,
+        limit=tested.limit if hypothesis is None else None,
+    )
 
 
 @contextmanager
@@ -542,14 +310,14 @@ def _termination_as_interrupt() -> Iterator[None]:
     """SIGTERM, and SIGHUP where ``nohup`` does not hold it off, are cleaned up after like Ctrl-C."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
-    def stop(*_: object) -> None:
-        for number in before:  # a terminal that is closed says so more than once
+    def interrupt(*_: object) -> None:
+        for number in before:  # a terminal that is closed sends more than one
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
+            signal.signal(number, interrupt)
     try:
         yield
     finally:

@@ -121,17 +121,6 @@ class Git:
         """What git prints, without white space around it; ``GitError`` when it refuses."""
         return self.output(*words).decode("utf-8", "replace").strip()
 
-    def start(self, *words: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        """Start what takes long and has programs of its own run, in a session of its own."""
-        return subprocess.Popen(
-            ["git", "-C", str(self.folder), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=_without_repository(),
-            start_new_session=True,
-            pass_fds=pass_fds,
-        )
-
     def _refusal(self, word: str, answer: Answer) -> str:
         where = "This folder" if self.folder == Path() else str(self.folder)
         if _NO_REPOSITORY in answer.errors:

@@ -26,8 +26,8 @@ from reported import HOSTILE
 from test_report import DRAWN, Opened, browser, needs_chromium
 
 from perfkit.cli import perfkit
-from perfkit.cli.bisect import _told as bisect_text
-from perfkit.loadgen.bisect import Result, Step
+from perfkit.cli.bisect import result_text as bisect_text
+from perfkit.loadgen.bisect import BisectResult, Step
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.runs.git import Commit
 
@@ -311,7 +311,6 @@ REPORTS = (  # each as an HTML report; {all} is every name as one text
 ELSEWHERE = {  # what writes no names into anything, or is driven by another test here or beside
     "run": "starts load, and tells as compare does",
     "bisect": "test_what_bisect_says",
-    "bisect-step": "speaks to git only",
     "report baseline": "test_reports_in_a_browser",
     "report compare": "test_reports_in_a_browser",
     "report trend": "test_reports_in_a_browser",
@@ -407,7 +406,7 @@ def test_what_bisect_says(tmp_path):
     commit = Commit("1" * 40, NAMES[0], NAMES[6], ALL)
     steps = tuple(Step(commit.id, "bad", name, name, "p95_latency_ms", 20.0, 18.0, 22.0, "%") for name in NAMES)
     for suspects in ((), (commit,), (commit, commit)):
-        result = Result("2" * 40, commit.id, suspects, steps[0], steps, tmp_path)
+        result = BisectResult("2" * 40, commit.id, suspects, steps[0], steps, tmp_path)
         check_text(bisect_text(result))
         check_json(json.dumps(result.to_dict()))
 

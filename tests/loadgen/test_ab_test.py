@@ -18,9 +18,10 @@ from perfkit.analysis.noise_profile import paired
 from perfkit.cli import main
 from perfkit.config.settings import Scenario
 from perfkit.history.incidents import read_result
-from perfkit.loadgen.ab_test import ALARMS, ABPlan, ABTest, ab_targets, checkout, running_service
+from perfkit.loadgen.ab_test import ALARMS, ABPlan, ABTest, ab_targets
 from perfkit.loadgen.locust_process import Progress, parse_abort_rule
 from perfkit.loadgen.run import run_scenario
+from perfkit.loadgen.service_under_test import checkout, running_service
 from perfkit.model.errors import LoadError, LoadStopped, NotComparable, SettingsError
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.runs.store import RunStore

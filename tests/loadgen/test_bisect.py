@@ -15,22 +15,10 @@ from perfkit.cli import main
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
 from perfkit.loadgen.ab_test import ABPlan
-from perfkit.loadgen.bisect import (
-    Log,
-    Order,
-    Question,
-    Step,
-    bisection,
-    build,
-    judge_commit,
-    marks,
-    question_of,
-    search,
-    suspects,
-    under_test,
-)
-from perfkit.model.errors import HistoryError, LoadError
-from perfkit.model.records import Finding, Verdict
+from perfkit.loadgen.bisect import Bisection, Hypothesis, Step, clearest_regression, find_first_bad_commit, judge_commit
+from perfkit.loadgen.service_under_test import build
+from perfkit.model.errors import HistoryError, LoadError, StoreError
+from perfkit.model.records import Finding, Metric, Verdict
 
 SERVICE = """
 import http.server, sys, time
@@ -103,14 +91,13 @@ def words(folder, good, *more):
     ]
 
 
-def order(folder, commits, **changes):
+def bisection(folder, commits, **changes):
     """The same search, as the library knows it."""
     scenario = Scenario("shop", folder.parent / "locustfile.py", users=4, spawn_rate=4.0, duration_s=2.0)
     log = folder.parent / "log.jsonl"
     plan = ABPlan(5, until_settled=True)
-    made = Order(
-        folder, folder, commits[0], commits[-1], scenario, SERVE, None, plan, Policy(), str(folder.parent / "runs"), log
-    )
+    store = str(folder.parent / "runs")
+    made = Bisection(folder, commits[0], commits[-1], scenario, SERVE, None, plan, Policy(), store, log)
     return replace(made, **changes)
 
 
@@ -145,7 +132,7 @@ def test_the_slow_commit_is_found_and_nothing_is_left(repository, capsys):
     arguments = words(folder, commits[0], "--build", build)
     assert main([*arguments, "--format", "json"], sys.stdout, sys.stderr) == 0, capsys.readouterr().err
     result = json.loads(capsys.readouterr().out)
-    assert [one["id"] for one in result["suspects"]] == [commits[3]]
+    assert [commit["id"] for commit in result["suspects"]] == [commits[3]]
     assert 0 < result["size"]["ci_low"] < result["size"]["change"] < result["size"]["ci_high"]
     assert result["size"]["verdict"] == "bad"
     # the two ends, and of the four in between those that tell the slow one from its parent
@@ -163,11 +150,11 @@ def test_the_slow_commit_is_found_and_nothing_is_left(repository, capsys):
     assert len(settled) == len(set(settled))
 
 
-def known(log, commits, verdicts, *, end=True):
+def write_log(search, commits, verdicts, *, end=True):
     """A log as an earlier search left it."""
-    for one, verdict in zip(commits, verdicts, strict=True):
-        limit = 40.0 if end and one == commits[-1] else None
-        log.add(Step(one, verdict, "settled", "front", "avg_latency_ms", 80.0, 75.0, 85.0, "%", limit))
+    for commit, verdict in zip(commits, verdicts, strict=True):
+        limit = 40.0 if end and commit == commits[-1] else None
+        search.log_step(Step(commit, verdict, "settled", "front", "avg_latency_ms", 80.0, 75.0, 85.0, "%", limit))
 
 
 @pytest.mark.parametrize(
@@ -178,12 +165,12 @@ def known(log, commits, verdicts, *, end=True):
         (("good", "skip", "bad", "bad", "bad"), [3, 2]),
     ],
 )
-def test_what_the_log_knows_is_not_measured_again(repository, verdicts, left):
+def test_what_is_in_the_log_is_not_measured_again(repository, verdicts, left):
     folder, commits = repository
-    asked = order(folder, commits)
-    known(asked.log, commits[1:], verdicts)
-    result = search(asked, lambda _: None)
-    assert [one.id for one in result.suspects] == [commits[at] for at in left]
+    search = bisection(folder, commits)
+    write_log(search, commits[1:], verdicts)
+    result = find_first_bad_commit(search, lambda _: None)
+    assert [commit.id for commit in result.suspects] == [commits[at] for at in left]
     assert result.found == (len(left) == 1)
     assert not (folder.parent / "runs").exists()
     assert_nothing_is_left(folder)
@@ -191,60 +178,59 @@ def test_what_the_log_knows_is_not_measured_again(repository, verdicts, left):
 
 def test_ends_that_do_not_differ_are_told(repository):
     folder, commits = repository
-    asked = order(folder, commits)
-    known(asked.log, commits[1:], ["good"] * 5, end=False)
-    result = search(asked, lambda _: None)
-    assert (result.suspects, result.found, result.step.verdict) == ((), False, "good")
+    search = bisection(folder, commits)
+    write_log(search, commits[1:], ["good"] * 5, end=False)
+    result = find_first_bad_commit(search, lambda _: None)
+    assert (result.suspects, result.found, result.size.verdict) == ((), False, "good")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_search_leaves_only_its_log(repository, number):
     folder, commits = repository
-    asked = order(folder, commits, log_path=folder.parent / "log.jsonl")
-    known(asked.log, commits[-1:], ["bad"])
+    search = bisection(folder, commits)
+    write_log(search, commits[-1:], ["bad"])
     code = (
-        "import pickle, sys; from perfkit.loadgen.bisect import search\n"
+        "import pickle, sys; from perfkit.loadgen.bisect import find_first_bad_commit as search\n"
         "search(pickle.load(sys.stdin.buffer), lambda text: print(text, file=sys.stderr, flush=True))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, start_new_session=True
     )
     with process:
-        process.stdin.write(pickle.dumps(asked))
+        process.stdin.write(pickle.dumps(search))
         process.stdin.close()
-        assert any(b"pair 1 of" in line for line in process.stderr)  # a step is under way, in a process of git's
+        assert any(b"pair 1 of" in line for line in process.stderr)  # the load is on
         assert processes(folder)
         process.send_signal(number)
         if number is signal.SIGHUP:
             process.send_signal(number)  # as when a terminal is closed
         said = process.stderr.read().decode()
     assert process.returncode != 0
-    assert "KeyboardInterrupt" in said
+    assert "KeyboardInterrupt" in said or "LoadStopped" in said
     assert_nothing_is_left(folder)
-    assert set(asked.log.steps()) == {commits[-1]}
+    assert set(search.logged_steps()) == {commits[-1]}
 
 
 def test_a_build_that_fails_skips_its_commit_for_good(repository):
     folder, commits = repository
     broken = commit(folder, "broken", build="raise SystemExit('no compiler')")
-    asked = order(folder, [commits[0], broken], build=f"{sys.executable} build.py", question=Question("a", "rps", 5.0))
-    step = judge_commit(asked, broken, lambda _: None)
+    search = bisection(folder, [commits[0], broken], build=f"{sys.executable} build.py")
+    step = judge_commit(search, broken, folder, Hypothesis("a", "rps", 5.0), lambda _: None)
     assert (step.verdict, step.is_final) == ("skip", True)
     assert "failed with exit code 1: no compiler" in step.why
-    assert asked.log.steps()[broken] == step
+    assert search.logged_steps()[broken] == step
     with pytest.raises(LoadError, match="cannot be started"):
         build("no-such-command", folder)
 
 
-def test_a_step_that_fails_itself_is_no_verdict(repository, capfd):
+def test_a_step_that_fails_itself_is_no_verdict(repository):
     folder, commits = repository
     (folder.parent / "runs").write_text("a file where the store should be")
-    asked = order(folder, commits)
-    known(asked.log, commits[-1:], ["bad"])
-    with pytest.raises(HistoryError, match="`git bisect run` failed"):
-        search(asked, lambda _: None)
-    assert "runs" in capfd.readouterr().err
+    search = bisection(folder, commits)
+    write_log(search, commits[-1:], ["bad"])
+    with pytest.raises(StoreError, match="runs"):
+        find_first_bad_commit(search, lambda _: None)
     assert_nothing_is_left(folder)
 
 
@@ -311,12 +297,12 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(repository, capsys):
     assert main(words(folder, commits[0], "--build", "make", "--dry-run"), sys.stdout, sys.stderr) == 0
     said = capsys.readouterr().out
     assert f"check out {commits[0][:9]} (good) and build it: make" in said
-    assert "over 5 commits: about 3 further comparisons" in said
+    assert "git bisect over 5 commits: about 3 further comparisons" in said
     assert not (folder / ".git" / "perfkit").exists()
     assert_nothing_is_left(folder)
 
 
-def test_the_question_is_the_clearest_regression_and_half_of_it():
+def test_the_hypothesis_is_the_clearest_regression_and_half_of_it():
     def finding(service, metric, change, p, verdict=Verdict.REGRESSION, gating=True):
         rest = (10.0, 12.0, change, 2.0, change - 1, change + 1, p, p, verdict, 5.0, "", gating)
         return Finding(service, metric, "ms", "%", *rest)
@@ -329,35 +315,39 @@ def test_the_question_is_the_clearest_regression_and_half_of_it():
         finding("b", "p50_latency_ms", float("inf"), 1e-12),
         finding("c", "avg_latency_ms", 50.0, 1e-12, Verdict.INCONCLUSIVE),
     )
-    question = question_of(findings)
-    assert question == Question("b", "avg_latency_ms", 15.0)
-    assert question_of(findings[-1:]) is None
-    policy = question.policy(Policy(alpha=0.02))
+    hypothesis = clearest_regression(findings)
+    assert hypothesis == Hypothesis("b", "avg_latency_ms", 15.0)
+    assert clearest_regression(findings[-1:]) is None
+    policy = hypothesis.policy(Policy(alpha=0.02))
     assert policy.limit("b", "avg_latency_ms").amount == 15.0
     assert (policy.limit("a", "avg_latency_ms"), policy.limit("b", "rps")) == (None, None)
     assert (policy.gating, policy.alpha) == (("avg_latency_ms",), 0.02)
-    assert Question("b", "error_rate_pct", 0.7).policy(Policy()).limit("b", "error_rate_pct").describe() == "+0.7 pp"
+    assert Hypothesis("b", "error_rate_pct", 0.7).policy(Policy()).limit("b", "error_rate_pct").describe() == "+0.7 pp"
 
 
-def test_a_log_survives_a_killed_writer_and_knows_its_own(tmp_path):
-    log = Log(tmp_path / "a" / "log.jsonl", "one")
-    log.add(Step("c0", "skip", "not settled", is_final=False))
-    log.add(Step("c0", "good", "settled"))
-    Log(log.path, "two").add(Step("c1", "bad", "settled"))
-    with log.path.open("a") as file:
-        file.write('{"key": "one", "time"')
-    assert log.steps() == {"c0": Step("c0", "good", "settled")}
-    log.path.unlink()
-    log.path.mkdir()
-    with pytest.raises(HistoryError, match="remove it to begin anew"):
-        log.steps()
-
-
-def test_what_git_asks_and_takes(repository):
+def test_a_log_survives_a_killed_writer_and_knows_its_own(repository):
     folder, commits = repository
-    with bisection(folder, commits[0], commits[-1]) as tree:
-        assert under_test(tree) in commits[1:5]
-        assert marks(tree) == {commits[0]: "good", commits[-1]: "bad"}
-        assert suspects(tree) == tuple(reversed(commits[1:]))
-        assert not list(tree.glob("*.py"))  # no file is checked out for it
+    search = bisection(folder, commits)
+    search.log_step(Step("c0", "skip", "not settled", is_final=False))
+    search.log_step(Step("c0", "good", "settled"))
+    replace(search, serve="another").log_step(Step("c1", "bad", "settled"))
+    with search.log.open("ab") as file:
+        file.write(b'\xff\n{"key": "one", "time"')
+    assert search.logged_steps() == {"c0": Step("c0", "good", "settled")}
+    search.log.unlink()
+    search.log.mkdir()
+    with pytest.raises(HistoryError, match="remove it to begin anew"):
+        search.logged_steps()
+
+
+@pytest.mark.slow
+def test_a_step_alone_has_the_exit_codes_of_git_bisect_run(repository, capsys):
+    folder, commits = repository
+    others = "".join(f'{metric} = "off"\n' for metric in Metric if metric != "avg_latency_ms")
+    policy = folder.parent / "policy.toml"
+    policy.write_text(f'gating = ["avg_latency_ms"]\n[tolerance]\navg_latency_ms = 60\n{others}')
+    for bad, code in ((commits[5], 1), (commits[1], 0)):
+        arguments = words(folder, commits[0], "--bad", bad, "--step", "--policy", str(policy))
+        assert main(arguments, sys.stdout, sys.stderr) == code, capsys.readouterr().err
+    assert main(words(folder, commits[0], "--step", "--build", "false"), sys.stdout, sys.stderr) == 255
     assert_nothing_is_left(folder)
