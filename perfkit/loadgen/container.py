@@ -1,16 +1,10 @@
-"""Locust in a container: the same command, recording and progress, with another process in between.
+"""Locust in a container of Docker or Podman: the same command, recording and progress, with another process in between.
 
 The engine's client stands for Locust: its standard output is the progress pipe, signals go through it, and its exit
-code is Locust's.  What is to be done goes in by standard input, which then stays open: neither the process list nor
-``docker inspect`` shows the scenario's variables, and a container whose caller was killed notices and ends.
+code is Locust's.  The job goes in by standard input, which then stays open: neither the process list nor ``docker
+inspect`` shows the scenario's variables, and a container whose caller was killed notices and ends.
 
-The container engine of this machine: Docker or Podman, asked before it is needed.
-
-perfkit as a wheel of itself, so that a load container runs the very code that started it.
-
-It needs neither a checkout nor a build tool nor a network: the files of the running package are packed as they are.
-
-The image of a load container: built from this very perfkit, or pulled.
+The image is pulled, or built from ``docker/Dockerfile.locust``, which installs the checkout or wheel that runs here.
 """
 
 from __future__ import annotations
@@ -22,16 +16,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-import zipfile
-from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from perfkit.model.errors import LoadError
+from perfkit.model.installation import VERSION, installation_source
 
 if TYPE_CHECKING:
     from perfkit.loadgen.locust_command import LocustCommand
@@ -118,42 +110,6 @@ def last_line(text: str) -> str:
     """The last line that says something, without the full stop."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else "it does not say why"
-
-
-PACKAGE = Path(__file__).parents[1]
-_WHEEL = "Wheel-Version: 1.0\nGenerator: perfkit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-
-
-def own_files() -> dict[str, bytes]:
-    """The contents of a wheel but its RECORD, by name, sorted."""
-    files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    found = {path.relative_to(PACKAGE.parent).as_posix(): path.read_bytes() for path in files}
-    distribution = metadata.distribution("perfkit")
-    about = {name: distribution.read_text(name) or "" for name in ("METADATA", "entry_points.txt")} | {"WHEEL": _WHEEL}
-    found |= {f"{_info(distribution.version)}/{name}": text.encode() for name, text in about.items()}
-    return dict(sorted(found.items()))
-
-
-def write_wheel(files: Mapping[str, bytes], folder: Path) -> Path:
-    """Write ``perfkit-VERSION-py3-none-any.whl`` into a folder and return its path."""
-    version = metadata.version("perfkit")
-    record = f"{_info(version)}/RECORD"
-    lines = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]
-    wheel = folder / f"perfkit-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in {**files, record: "\n".join([*lines, f"{record},,\n"]).encode()}.items():
-            entry = zipfile.ZipInfo(name)  # without a time: the same files make the same wheel
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
-    return wheel
-
-
-def _info(version: str) -> str:
-    return f"perfkit-{version}.dist-info"
-
-
-def _digest(content: bytes) -> str:
-    return urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 WORK, RESULTS = PurePosixPath("/work"), PurePosixPath("/results")
@@ -287,7 +243,7 @@ def _order(command: LocustCommand, locustfile: PurePosixPath) -> dict[str, Any]:
     """What `perfkit.loadgen.container_entry` is to do, in the container's paths."""
     inside = replace(command, locustfile=Path(locustfile), folder=Path(RESULTS), container=None)
     return {
-        "perfkit": metadata.version("perfkit"),
+        "perfkit": VERSION,
         "locustfile": str(locustfile),
         "options": inside.options(),
         "environment": inside.own_environment(),
@@ -300,14 +256,16 @@ def _write_all(pipe: IO[bytes] | None, content: bytes) -> None:
         content = content[os.write(pipe.fileno(), content) :]
 
 
+PACKAGE = Path(__file__).parents[1]
 REPOSITORY = "perfkit-locust"
-BUILD_FILES = ("Dockerfile.locust", "requirements-locust.txt")
-_NAME = re.compile(r"[A-Za-z0-9][^\s]*")
+DOCKERFILE = "docker/Dockerfile.locust"
+SOURCES = ("perfkit", "notebooks", "docker", "dist", "pyproject.toml", "README.md", "LICENSE")  # see .dockerignore
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9][^\s]*")
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerOptions:
-    """In what a load test shall run; ``None`` is perfkit's own choice.
+    """Which container a load test runs in; ``None`` is perfkit's own choice.
 
     Parameters
     ----------
@@ -324,45 +282,40 @@ class ContainerOptions:
     build_arguments: tuple[str, ...] = ()
 
 
-def prepare_container(wish: ContainerOptions, on_note: Callable[[str], None] | None = None) -> Container:
-    """Find the engine and see to it that it has the image.
+def prepare_container(options: ContainerOptions, on_message: Callable[[str], None] | None = None) -> Container:
+    """Find the engine, and build or pull the image unless it is there.
 
     Parameters
     ----------
-    on_note
-        Is told, in one sentence, of what takes long.
+    on_message
+        Gets one sentence before each step that takes long.
 
     Raises
     ------
     LoadError
         There is no engine, or no image could be had.
     """
-    note = on_note or (lambda _: None)
-    engine = find_engine(wish.engine)
-    if wish.image is not None:
-        return _pulled(engine, wish.image, note)
-    files = _build_files() | own_files()
-    name = _tag(files, wish.build_arguments)
-    if (known := _image_id(engine, name)) is None:
-        note(f"building the image {name} with {engine.kind}, once; this takes a minute or two")
-        _build(engine, name, files, wish.build_arguments)
-        known = _image_id(engine, name) or ""
-    return Container(engine, name, known)
-
-
-def _pulled(engine: Engine, name: str, note: Callable[[str], None]) -> Container:
-    if not _NAME.fullmatch(name):
+    notify = on_message or (lambda _: None)
+    engine = find_engine(options.engine)
+    if options.image is None:
+        with _build_context() as (context, package):
+            name = _image_name(context, options.build_arguments)
+            if _image_id(engine, name) is None:
+                notify(f"building the image {name} with {engine.kind}, once; this takes a minute or two")
+                _build(engine, name, context, (f"PACKAGE={package}", *options.build_arguments))
+        return Container(engine, name, _image_id(engine, name) or "")
+    name = options.image
+    if not _IMAGE_NAME.fullmatch(name):
         raise LoadError(f"image {name!r}: is not a name of an image. Write it like registry.example/perfkit-locust:1")
-    if (known := _image_id(engine, name)) is None:
-        note(f"pulling the image {name} with {engine.kind}")
+    if _image_id(engine, name) is None:
+        notify(f"pulling the image {name} with {engine.kind}")
         done = subprocess.run([engine.path, "pull", name], capture_output=True, text=True, check=False)
         if done.returncode:
             raise LoadError(
                 f"image {name}: is not here and cannot be pulled: {last_line(done.stderr)}. Check the name and the "
                 "login, or leave --image out: perfkit then builds one."
             )
-        known = _image_id(engine, name) or ""
-    return Container(engine, name, known)
+    return Container(engine, name, _image_id(engine, name) or "")
 
 
 def _image_id(engine: Engine, name: str) -> str | None:
@@ -374,50 +327,50 @@ def _image_id(engine: Engine, name: str) -> str | None:
     return done.stdout.strip().removeprefix("sha256:")[:12] if done.returncode == 0 else None
 
 
-def _build_files() -> dict[str, bytes]:
-    """The Dockerfile and what it copies: in the package when it was installed, beside it in a checkout."""
-    for folder in (PACKAGE / "docker", PACKAGE.parent / "docker"):
-        if (folder / BUILD_FILES[0]).is_file():
-            return {f"docker/{name}": (folder / name).read_bytes() for name in BUILD_FILES}
-    raise LoadError(f"{PACKAGE / 'docker'}: the Dockerfile is missing. Install perfkit again, or name an image.")
+@contextmanager
+def _build_context() -> Iterator[tuple[Path, str]]:
+    """The folder to build from, and what pip installs there: this checkout, or the wheel that perfkit came from."""
+    source = PACKAGE.parent if (PACKAGE.parent / DOCKERFILE).is_file() else installation_source()
+    if source is not None and (source / DOCKERFILE).is_file():
+        yield source, "."
+    elif source is not None and source.suffix == ".whl" and source.is_file():
+        with tempfile.TemporaryDirectory(prefix="perfkit-image-") as folder:
+            shutil.copytree(PACKAGE / "docker", Path(folder) / "docker")
+            (Path(folder) / "dist").mkdir()
+            shutil.copy(source, Path(folder) / "dist")
+            yield Path(folder), f"dist/{source.name}"
+    else:
+        raise LoadError(
+            "no image can be built here: neither a checkout of perfkit nor the wheel that it was installed from is on "
+            f"this machine{f' ({source} is gone)' if source else ''}. Build one in a clone, as {DOCKERFILE} says, and "
+            "name it with --image."
+        )
 
 
-def _tag(files: Mapping[str, bytes], build_arguments: tuple[str, ...]) -> str:
+def _image_name(context: Path, build_arguments: tuple[str, ...]) -> str:
     """A name that changes with everything that is built in, so that an image of that name need not be built again."""
     digest = hashlib.sha256("\0".join(build_arguments).encode())
-    for name, content in files.items():
-        digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
-    version = re.sub(r"[^A-Za-z0-9_.-]", "-", metadata.version("perfkit"))
-    return f"{REPOSITORY}:{version}-{digest.hexdigest()[:12]}"
+    roots = [context / name for name in SOURCES if name != "dist" or not (context / "pyproject.toml").is_file()]
+    files = {file for root in roots for file in (root, *root.rglob("*")) if file.is_file()}
+    for file in sorted(files):
+        if "__pycache__" not in file.parts:
+            content = file.read_bytes()
+            digest.update(f"\0{file.relative_to(context).as_posix()}\0{len(content)}\0".encode() + content)
+    return f"{REPOSITORY}:{re.sub(r'[^A-Za-z0-9_.-]', '-', VERSION)}-{digest.hexdigest()[:12]}"
 
 
-def _build(engine: Engine, name: str, files: Mapping[str, bytes], build_arguments: tuple[str, ...]) -> None:
-    with tempfile.TemporaryDirectory(prefix="perfkit-image-") as folder:
-        context = _context(files, Path(folder))
-        argv = [engine.path, "build", "--file", str(context / "docker" / BUILD_FILES[0]), "--tag", name]
-        argv += [part for argument in build_arguments for part in ("--build-arg", argument)]
-        if pip_configuration := os.environ.get("PIP_CONFIG_FILE"):
-            check_mountable(Path(pip_configuration))
-            argv += ["--secret", f"id=pip.conf,src={pip_configuration}"]
-        done = subprocess.run(
-            [*argv, str(context)], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
+def _build(engine: Engine, name: str, context: Path, build_arguments: tuple[str, ...]) -> None:
+    argv = [engine.path, "build", "--file", str(context / DOCKERFILE), "--tag", name]
+    argv += [part for argument in build_arguments for part in ("--build-arg", argument)]
+    if pip_configuration := os.environ.get("PIP_CONFIG_FILE"):
+        check_mountable(Path(pip_configuration))
+        argv += ["--secret", f"id=pip.conf,src={pip_configuration}"]
+    done = subprocess.run(
+        [*argv, str(context)], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise LoadError(
-            f"image {name}: {engine.kind} could not build it:\n{said}\nWithout the internet name a base and a mirror "
+            f"image {name}: {engine.kind} could not build it:\n{output}\nWithout the internet name a base and a mirror "
             "with --build-arg BASE=... and --build-arg PIP_INDEX_URL=..., or an image that is there with --image."
         )
-
-
-def _context(files: Mapping[str, bytes], folder: Path) -> Path:
-    for part in ("docker", "dist"):
-        (folder / part).mkdir()
-    package = {}
-    for name, content in files.items():
-        if name.startswith("docker/"):
-            (folder / name).write_bytes(content)
-        else:
-            package[name] = content
-    write_wheel(package, folder / "dist")
-    return folder

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from perfkit.loadgen import environment
 from perfkit.loadgen.container import FACTS, RESULTS
 from perfkit.loadgen.locust_command import ORDERLY_END_S, RECORDER, without_locust_settings
+from perfkit.model.installation import VERSION
 
 
 def main() -> int:
@@ -46,9 +46,8 @@ def _read_order() -> Mapping[str, Any]:
     if not line:
         raise SystemExit("perfkit: no order came in. This program is started by: perfkit run --docker")
     order: Mapping[str, Any] = json.loads(line)
-    own = metadata.version("perfkit")
-    if order["perfkit"] != own:
-        raise SystemExit(f"perfkit: the image has perfkit {own}, its caller {order['perfkit']}")
+    if order["perfkit"] != VERSION:
+        raise SystemExit(f"perfkit: the image has perfkit {VERSION}, its caller {order['perfkit']}")
     if not Path(order["locustfile"]).exists():
         raise SystemExit(
             "perfkit: the locustfile did not come into the container; an engine on another machine (DOCKER_HOST) "

@@ -40,6 +40,15 @@ def extra_command(extra: str) -> str:
     return shlex.join([*_installer(), *words]) if words else ""
 
 
+def installation_source() -> Path | None:
+    """The folder or wheel on this machine that perfkit was installed from, whether or not it is still there."""
+    try:
+        url = json.loads(metadata.distribution("perfkit").read_text("direct_url.json") or "{}")["url"]
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return Path(_path(url)) if str(url).startswith("file:") else None
+
+
 def _installer() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return ["pip", "install"]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from samples import REPOSITORY
 
 from perfkit import read_run
 from perfkit.cli import main
+from perfkit.loadgen import container
 from perfkit.loadgen.container import (
     Container,
     ContainerOptions,
@@ -26,10 +26,8 @@ from perfkit.loadgen.container import (
     check_mountable,
     container_name,
     find_engine,
-    own_files,
     prepare_container,
     startup_failure,
-    write_wheel,
 )
 from perfkit.model.errors import LoadError
 
@@ -97,6 +95,7 @@ def base():
             "--only-binary=:all:",
             "-r",
             REPOSITORY / "docker" / "requirements-locust.txt",
+            "hatchling",
         ]
         if subprocess.run([*pip, *target], capture_output=True, check=False).returncode:
             pytest.skip("the pinned packages cannot be downloaded (no mirror of PyPI?)")
@@ -112,11 +111,11 @@ def base():
 def image(base):
     """The image that `perfkit run --docker` builds, and what it told meanwhile."""
     notes = []
-    container = prepare_container(ContainerOptions("podman", None, base), notes.append)
+    prepared = prepare_container(ContainerOptions("podman", None, base), notes.append)
     assert len(notes) == 1
-    assert prepare_container(ContainerOptions("podman", None, base), notes.append) == container
+    assert prepare_container(ContainerOptions("podman", None, base), notes.append) == prepared
     assert len(notes) == 1, "it was built twice"
-    return container
+    return prepared
 
 
 @pytest.fixture
@@ -319,12 +318,12 @@ def test_a_path_that_an_engine_would_take_apart_is_refused(sign):
 
 
 def test_what_ends_before_locust_is_told_apart_from_locusts_own_end(tmp_path):
-    container = Container(Engine("docker", "docker", False), "mine")
-    assert startup_failure(container, tmp_path, 1, "Traceback: in the locustfile") is None
+    mine = Container(Engine("docker", "docker", False), "mine")
+    assert startup_failure(mine, tmp_path, 1, "Traceback: in the locustfile") is None
     assert "perfkit 0.0.1" in startup_failure(
         container, tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
     )
-    assert "no such file" in startup_failure(container, tmp_path, 127, "Error: crun: no such file")
+    assert "no such file" in startup_failure(mine, tmp_path, 127, "Error: crun: no such file")
 
 
 def test_pinned_versions_lie_within_the_bounds_of_the_project():
@@ -354,12 +353,31 @@ def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_
     assert {"click", "msgspec", "pyarrow"} <= needed <= pinned
 
 
-def test_the_wheel_of_itself_installs_what_runs_here(tmp_path):
-    wheel = write_wheel(own_files(), tmp_path)
-    assert wheel.read_bytes() == write_wheel(own_files(), tmp_path).read_bytes()  # the same files, the same wheel
-    with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("perfkit/loadgen/recorder.py") == (REPOSITORY / "perfkit/loadgen/recorder.py").read_bytes()
-        (record,) = (name for name in archive.namelist() if name.endswith("RECORD"))
-        listed = {line.split(",")[0] for line in archive.read(record).decode().splitlines() if line}
-        assert listed == set(archive.namelist())
-        assert not [name for name in archive.namelist() if "__pycache__" in name]
+def test_an_image_is_built_from_the_checkout_or_the_wheel_that_runs_here(tmp_path, monkeypatch):
+    with container._build_context() as (context, package):
+        assert (context, package) == (REPOSITORY, ".")
+        name = container._image_name(context, ())
+        assert name == container._image_name(context, ())
+        assert name != container._image_name(context, ("BASE=x",))
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == set(container.SOURCES)
+    installed = tmp_path / "site-packages" / "perfkit"
+    (installed / "docker").mkdir(parents=True)
+    (installed / "docker" / "Dockerfile.locust").write_text("FROM x")
+    wheel = tmp_path / "perfkit-1-py3-none-any.whl"
+    monkeypatch.setattr(container, "PACKAGE", installed)
+    monkeypatch.setattr(container, "installation_source", lambda: wheel)
+    with pytest.raises(LoadError, match=r"\(.*whl is gone\)\. Build one in a clone"), container._build_context():
+        pass
+    names = set()
+    for content in (b"one", b"two"):
+        wheel.write_bytes(content)
+        with container._build_context() as (context, package):
+            assert package == f"dist/{wheel.name}"
+            assert (context / package).read_bytes() == content
+            assert (context / container.DOCKERFILE).read_text() == "FROM x"
+            names.add(container._image_name(context, ()))
+    assert len(names) == 2
+    monkeypatch.setattr(container, "installation_source", lambda: None)
+    with pytest.raises(LoadError, match="no image can be built here"), container._build_context():
+        pass
