@@ -321,7 +321,7 @@ def test_what_ends_before_locust_is_told_apart_from_locusts_own_end(tmp_path):
     mine = Container(Engine("docker", "docker", False), "mine")
     assert startup_failure(mine, tmp_path, 1, "Traceback: in the locustfile") is None
     assert "perfkit 0.0.1" in startup_failure(
-        container, tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
+        mine, tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
     )
     assert "no such file" in startup_failure(mine, tmp_path, 127, "Error: crun: no such file")
 
