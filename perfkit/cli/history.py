@@ -582,17 +582,17 @@ def _write(
         scenarios = [detect_changes.to_dict(commits, silenced) for detect_changes in found]
         write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": scenarios}), output)
     elif format_ == "markdown":
-        from perfkit.report.terminal import surveys_to_markdown
+        from perfkit.report.changes import changes_to_markdown
 
-        write(surveys_to_markdown(found, commits, silenced), output)
+        write(changes_to_markdown(found, commits, silenced), output)
     else:
-        from perfkit.report.terminal import print_survey
+        from perfkit.report.changes import print_changes
 
         screen = console()
         with screen.capture() as captured:
             for number, detect_changes in enumerate(found):
                 screen.print(*([""] if number else []), end="\n" if number else "")
-                print_survey(detect_changes, screen, commits, silenced)
+                print_changes(detect_changes, screen, commits, silenced)
         write(captured.get(), output)
 
 

@@ -189,16 +189,16 @@ def test_a_closed_pipe_is_no_traceback(here: Path) -> None:
 def test_a_narrow_terminal_shows_whole_words(tmp_path, columns):
     from rich.console import Console
 
-    from perfkit.report.terminal import findings_table
+    from perfkit.report.terminal import comparison_table
 
     before, after = known_answer_files(tmp_path)
     comparison = compare([before], [after])
     screen = Console(width=columns, file=io.StringIO(), force_terminal=False)
-    screen.print(findings_table(comparison, screen))
+    screen.print(comparison_table(comparison, screen))
     text = screen.file.getvalue()
     assert "…" not in text
     assert {"service", "metric", "baseline", "candidate", "change", "verdict"} <= set(text.splitlines()[0].split())
-    assert ("detectable" in text) == (columns == 160)
+    assert ("MDE" in text) == (columns == 160)
 
 
 # The surroundings of a command ----------------------------------------------------------------------------------------
