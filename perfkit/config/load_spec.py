@@ -1,4 +1,8 @@
-"""What people say of a load, in ``perfkit.toml`` or on the command line -> `LoadProfile`."""
+"""Load as people write it, in ``perfkit.toml`` or on the command line, as a `LoadProfile`; and back as options.
+
+Durations (``"15m"``), rates (``"200/s"``) and stages (``"2m:40"``) are parsed here; `plan_profile` checks that they fit
+together and fills in what is not given.  Every error is a ``ValueError`` that names the key and shows what to write.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from perfkit.model.load_profile import KINDS, LoadProfile, Stage
 
 ARRIVALS = ("constant", "poisson")
 SOAK_S = 3600.0
-PARTS = 5  # stretches of a ramp or a soak that are summed up by themselves
+PARTS = 5  # stages of a ramp or a soak that are summed up by themselves
 SPIKE_FROM, SPIKE_TO = 0.4, 0.6  # of the duration
 SHORT_RAMP = 0.25  # share of the run: a shorter rise to a level is warm-up and is cut off as such
 IN_FLIGHT_S = 10.0  # the default limit of tasks in flight: what arrives during so long a silence of the target
@@ -36,12 +40,12 @@ def plan_profile(
     arrivals: str | None = None,
     max_in_flight: int | None = None,
 ) -> LoadProfile:
-    """A profile from what people say of it; all but the kind as in `LoadProfile`.
+    """The load profile of these figures; all but the kind and the peak as in `LoadProfile`.
 
     Parameters
     ----------
     kind
-        One of `KINDS`; ``None`` takes it from what else is said.
+        One of `KINDS`; ``None`` takes it from what else is given.
     peak
         Load at the height of a spike, users or arrivals per second; the spike lasts the fifth of the run after 40 %.
 
@@ -50,36 +54,6 @@ def plan_profile(
     ValueError
         Something is missing, out of range, or contradicts the rest; says what to write.
     """
-    _check(kind, users, rate, peak, stages, arrivals, max_in_flight)
-    kind = kind or ("stages" if stages else "spike" if peak is not None else None)
-    level = rate if rate is not None else users
-    if kind == "soak":
-        duration_s = duration_s or SOAK_S
-    course = _course(kind, level, peak, duration_s, spawn_rate, stages)
-    top = max((edge for stage in course for edge in (stage.begin, stage.end)), default=level)
-    if rate is None and users is None and not stages:
-        return LoadProfile("custom", duration_s=duration_s)
-    length = sum(stage.duration_s for stage in course) if stages else duration_s
-    if rate is not None:
-        if length is None:
-            raise ValueError("duration: an arrival rate needs one, such as 2m")
-        limit = max_in_flight or int(min(max(IN_FLIGHT_S * (top or 0), LEAST_IN_FLIGHT), MOST_IN_FLIGHT))
-        return LoadProfile(kind or "steady", None, None, length, top, arrivals or "constant", limit, course)
-    peak_users = math.ceil(top) if top is not None and (stages or peak is not None) else users
-    pace = _pace(kind, peak_users, spawn_rate, duration_s)
-    rises = pace is not None and peak_users is not None and pace < peak_users
-    return LoadProfile(kind or ("ramp" if rises else "steady"), peak_users, pace, length, stages=course)
-
-
-def _check(
-    kind: str | None,
-    users: int | None,
-    rate: float | None,
-    peak: float | None,
-    stages: Sequence[Stage],
-    arrivals: str | None,
-    max_in_flight: int | None,
-) -> None:
     if kind is not None and kind not in KINDS:
         raise ValueError(f"profile: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
     if arrivals is not None and arrivals not in ARRIVALS:
@@ -102,9 +76,30 @@ def _check(
         raise ValueError("peak: is missing, the load at the height of the spike")
     if kind is not None and kind != "stages" and users is None and rate is None:
         raise ValueError(f"users or rate: is missing, the load of the profile {kind!r}")
+    kind = kind or ("stages" if stages else "spike" if peak is not None else None)
+    level = rate if rate is not None else users
+    if kind == "soak":
+        duration_s = duration_s or SOAK_S
+    planned = _planned_stages(kind, level, peak, duration_s, spawn_rate, stages)
+    top = max((edge for stage in planned for edge in (stage.begin, stage.end)), default=level)
+    if rate is None and users is None and not stages:
+        return LoadProfile("custom", duration_s=duration_s)
+    length = sum(stage.duration_s for stage in planned) if stages else duration_s
+    if rate is not None:
+        if length is None:
+            raise ValueError("duration: an arrival rate needs one, such as 2m")
+        limit = max_in_flight or int(min(max(IN_FLIGHT_S * (top or 0), LEAST_IN_FLIGHT), MOST_IN_FLIGHT))
+        return LoadProfile(kind or "steady", None, None, length, top, arrivals or "constant", limit, planned)
+    peak_users = math.ceil(top) if top is not None and (stages or peak is not None) else users
+    pace = spawn_rate  # users started per second; None leaves it to Locust, or to the stages
+    if pace is None and peak_users is not None and kind is not None:
+        is_rise = kind == "ramp" and duration_s is not None
+        pace = peak_users / duration_s if is_rise and duration_s else min(float(peak_users), AT_ONCE)
+    rises = pace is not None and peak_users is not None and pace < peak_users
+    return LoadProfile(kind or ("ramp" if rises else "steady"), peak_users, pace, length, stages=planned)
 
 
-def _course(
+def _planned_stages(
     kind: str | None,
     level: float | None,
     peak: float | None,
@@ -112,7 +107,7 @@ def _course(
     spawn_rate: float | None,
     stages: Sequence[Stage],
 ) -> tuple[Stage, ...]:
-    """The stretches to sum up by themselves."""
+    """The stages that are summed up by themselves; none for one level after a short rise."""
     if stages:
         if max(edge for stage in stages for edge in (stage.begin, stage.end)) <= 0:
             raise ValueError("stages: at least one must have a load above 0")
@@ -130,26 +125,12 @@ def _course(
         return (Stage(duration_s / PARTS, level, level),) * PARTS
     at_once = spawn_rate is None or spawn_rate >= level  # Locust starts the users of the first second together
     rise_s = duration_s if kind == "ramp" and not spawn_rate else 0.0 if at_once else level / (spawn_rate or level)
-    return _ramp(float(level), min(rise_s, duration_s), duration_s, rise_s)
-
-
-def _ramp(level: float, rise_s: float, duration_s: float, whole_rise_s: float) -> tuple[Stage, ...]:
-    """A rise in equal parts, and what is left of the run after it; nothing for one that is short."""
     if rise_s <= SHORT_RAMP * duration_s:
         return ()
-    top = level * rise_s / whole_rise_s
-    parts = [Stage(rise_s / PARTS, top * part / PARTS, top * (part + 1) / PARTS) for part in range(PARTS)]
-    held = duration_s - rise_s
-    return (*parts, *([Stage(held, level, level)] if held > 0 else []))
-
-
-def _pace(kind: str | None, users: int | None, spawn_rate: float | None, duration_s: float | None) -> float | None:
-    """Users started per second where nobody says it; ``None`` leaves it to Locust, or to the stages."""
-    if spawn_rate is not None or users is None or kind is None:
-        return spawn_rate
-    if kind == "ramp" and duration_s is not None:
-        return users / duration_s
-    return min(float(users), AT_ONCE)
+    seen_rise_s = min(rise_s, duration_s)
+    top, held_s = level * seen_rise_s / rise_s, duration_s - seen_rise_s
+    parts = [Stage(seen_rise_s / PARTS, top * part / PARTS, top * (part + 1) / PARTS) for part in range(PARTS)]
+    return (*parts, *([Stage(held_s, float(level), float(level))] if held_s > 0 else []))
 
 
 def parse_duration(value: Any, place: str) -> float:
@@ -213,10 +194,10 @@ def _parse_stage(value: Any, place: str) -> tuple[Stage, bool]:
 
 
 def _stage_of(table: Mapping[str, Any], place: str) -> tuple[Stage, bool]:
-    known = ("duration", "users", "rate", "from")
+    keys = ("duration", "users", "rate", "from")
     for key in table:
-        if key not in known:
-            raise ValueError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+        if key not in keys:
+            raise ValueError(f"{place}: unknown key {key!r}{did_you_mean(key, keys)}; known are {', '.join(keys)}")
     if "duration" not in table or ("users" in table) == ("rate" in table):
         raise ValueError(f'{place}: needs duration and either users or rate, such as {{duration = "1m", users = 20}}')
     is_rate = "rate" in table
@@ -234,33 +215,31 @@ def _level(value: Any, is_rate: bool, place: str) -> float:
 
 def load_options(profile: LoadProfile) -> dict[str, str]:
     """The options of ``perfkit run`` that ask for this load."""
-    said: dict[str, Any] = {}
-    if profile.is_open and profile.kind != "stages":
-        level = profile.stages[0].begin if profile.kind == "spike" else profile.rate
-        said |= {"--rate": f"{level:g}/s"}
-    elif profile.users is not None and profile.kind != "stages":
-        level = profile.stages[0].begin if profile.kind == "spike" else profile.users
-        said |= {"--users": f"{level:g}"}
+    options: dict[str, str] = {}
     if profile.kind == "stages":
-        said["--stages"] = ",".join(_stage_text(stage, profile.is_open) for stage in profile.stages)
-    elif profile.kind == "spike":
-        said["--peak"] = f"{profile.rate or profile.users:g}"
-    elif profile.kind == "soak" or (profile.kind == "ramp" and profile.is_open) or _seems_a_ramp(profile):
-        said["--profile"] = profile.kind
-    if profile.spawn_rate and profile.kind != "stages":
-        said["--spawn-rate"] = f"{profile.spawn_rate:g}"
-    if profile.duration_s and profile.kind != "stages":
-        said["--duration"] = f"{profile.duration_s:g}s"
+        texts = [
+            f"{stage.duration_s:g}s:{'' if stage.begin == stage.end else f'{stage.begin:g}-'}{stage.end:g}"
+            for stage in profile.stages
+        ]
+        options["--stages"] = ",".join(f"{text}/s" if profile.is_open else text for text in texts)
+    else:
+        level = profile.rate if profile.is_open else profile.users
+        if profile.kind == "spike":
+            options["--peak"] = f"{level:g}"
+            level = profile.stages[0].begin
+        if level is not None:
+            options |= {"--rate": f"{level:g}/s"} if profile.is_open else {"--users": f"{level:g}"}
+        rises = (profile.spawn_rate or math.inf) < (profile.users or 0)  # a steady load would be taken for a ramp
+        if (
+            profile.kind == "soak"
+            or (profile.kind == "ramp" and profile.is_open)
+            or (profile.kind == "steady" and rises)
+        ):
+            options["--profile"] = profile.kind
+        if profile.spawn_rate:
+            options["--spawn-rate"] = f"{profile.spawn_rate:g}"
+        if profile.duration_s:
+            options["--duration"] = f"{profile.duration_s:g}s"
     if profile.is_open:
-        said |= {"--arrivals": profile.arrivals or "constant", "--max-in-flight": str(profile.max_in_flight)}
-    return said
-
-
-def _seems_a_ramp(profile: LoadProfile) -> bool:
-    """Whether a steady load would be taken for a ramp by its spawn rate."""
-    return profile.kind == "steady" and (profile.spawn_rate or math.inf) < (profile.users or 0)
-
-
-def _stage_text(stage: Stage, is_rate: bool) -> str:
-    levels = f"{stage.end:g}" if stage.begin == stage.end else f"{stage.begin:g}-{stage.end:g}"
-    return f"{stage.duration_s:g}s:{levels}{'/s' if is_rate else ''}"
+        options |= {"--arrivals": profile.arrivals or "constant", "--max-in-flight": str(profile.max_in_flight)}
+    return options

@@ -1,6 +1,7 @@
-"""What a team accepts: tolerances, gating metrics, the chance of a false alarm.
+"""The policy of a comparison: tolerances and objectives, gating metrics, the chance of a false alarm.
 
-A promise on a service as people write it, ``p95 < 300 ms``, read into an absolute limit.
+A `Limit` bounds a worsening from the baseline, an `Objective` (SLO) the candidate's own level; `parse_slo` reads an
+objective as people write it, ``p95 < 300 ms``.  A `Policy` checks itself when it is made, from Python or TOML.
 """
 
 from __future__ import annotations
@@ -40,27 +41,25 @@ class Limit:
             raise ValueError(f"{self.metric}: a tolerance must be a finite number >= 0, got {self.amount!r}")
 
     @classmethod
-    def parse(cls, metric: str, value: object) -> Limit:
+    def parse(cls, name: str, value: object) -> Limit:
         """Read a tolerance as people write it; ``ValueError`` says what is allowed."""
-        known = Metric(metric)
+        metric = Metric(name)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError(f'{metric}: a tolerance is a number or text such as "+50%", got {value!r}')
         if isinstance(value, int | float):
-            return cls(known, finite(value), relative=known is not Metric.ERROR_RATE)
-        return cls._parse_text(known, value)
-
-    @classmethod
-    def _parse_text(cls, metric: Metric, text: str) -> Limit:
-        absolute = _ABSOLUTE_UNITS.get(metric, ("ms",))
-        match = _LIMIT.match(text)
-        if match is None or match[3] not in ("%", *absolute):
+            return cls(metric, finite(value), relative=metric is not Metric.ERROR_RATE)
+        units = ("%", *_ABSOLUTE_UNITS.get(metric, ("ms",)))
+        match = _LIMIT.match(value)
+        if match is None or match[3] not in units:
             example = "-30%" if metric is Metric.RPS else "+0.5pp" if metric is Metric.ERROR_RATE else "+50%"
-            units = " or ".join(("%", *absolute))
-            raise ValueError(f'{metric}: a tolerance is a number with {units}, such as "{example}", got {text!r}')
-        sign = -1 if match[1] == "-" else 1
-        if match[1] and sign != metric.worse:
+            raise ValueError(
+                f'{metric}: a tolerance is a number with {" or ".join(units)}, such as "{example}", got {value!r}'
+            )
+        if match[1] and (-1 if match[1] == "-" else 1) != metric.worse:
             direction = "falls" if metric is Metric.RPS else "rises"
-            raise ValueError(f"{metric}: gets worse when it {direction}, so the sign of {text!r} must be turned around")
+            raise ValueError(
+                f"{metric}: gets worse when it {direction}, so the sign of {value!r} must be turned around"
+            )
         return cls(metric, float(match[2]), relative=match[3] == "%")
 
     def in_change_unit(self, baseline: float | None) -> float | None:
@@ -68,12 +67,12 @@ class Limit:
 
         ``None`` when it cannot be said, such as an absolute latency limit without a baseline value.
         """
-        wants_relative = self.metric is not Metric.ERROR_RATE
-        if self.relative == wants_relative:
+        is_relative_change = self.metric is not Metric.ERROR_RATE
+        if self.relative == is_relative_change:
             return self.amount
-        if baseline is None or (wants_relative and baseline == 0):
+        if baseline is None or (is_relative_change and baseline == 0):
             return None
-        return self.amount / baseline * 100.0 if wants_relative else self.amount * baseline / 100.0
+        return self.amount / baseline * 100.0 if is_relative_change else self.amount * baseline / 100.0
 
     def describe(self) -> str:
         """As it would be written: ``+50 %``, ``-30 %``, ``+0.5 pp``."""
@@ -89,16 +88,16 @@ class Objective:
     amount: float
 
     @classmethod
-    def parse(cls, metric: str, value: Mapping[str, Any]) -> Objective:
+    def parse(cls, name: str, value: Mapping[str, Any]) -> Objective:
         """Read ``{"max": 300}``, or for throughput ``{"min": 50}``; ``ValueError`` says what is allowed."""
-        known = Metric(metric)
-        key = "min" if known.worse < 0 else "max"
+        metric = Metric(name)
+        key = "min" if metric.worse < 0 else "max"
         if set(value) != {key}:
             raise ValueError(f"{metric}: an absolute limit is written {{{key} = 300}}, got {dict(value)!r}")
         amount = value[key]
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < finite(amount) < float("inf"):
             raise ValueError(f"{metric}: {key} must be a finite number > 0, got {amount!r}")
-        return cls(known, float(amount))
+        return cls(metric, float(amount))
 
     def describe(self) -> str:
         """As people say it: ``at most 300 ms``."""
@@ -163,13 +162,29 @@ class Policy:
     service_names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._check_types()
+        for name in ("alpha", "confidence"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
+        if isinstance(self.required_runs, bool) or not isinstance(self.required_runs, int):
+            raise ValueError(f"required_runs: a whole number of at least 1, got {self.required_runs!r}")
+        for name in ("objectives", "scenarios"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name}: a table, got {getattr(self, name)!r}")
+        if not isinstance(self.tolerance, Mapping):
+            raise ValueError(f'tolerance: a table such as {{"p95_latency_ms": 10}}, got {self.tolerance!r}')
+        if not isinstance(self.gating, list | tuple):
+            raise ValueError(f'gating: a list of metrics such as ["avg_latency_ms", "rps"], got {self.gating!r}')
         if self.rule not in RULES:
             raise ValueError(f"rule: one of {', '.join(RULES)}, got {self.rule!r}{did_you_mean(self.rule, RULES)}")
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha: a probability between 0 and 0.5, got {self.alpha!r}")
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence: a level between 0.5 and 1, got {self.confidence!r}")
+        if not 1 <= self.required_runs <= MOST_REQUIRED_RUNS:
+            raise ValueError(
+                f"required_runs: a whole number from 1 to {MOST_REQUIRED_RUNS}, got {self.required_runs!r}"
+            )
         gating = tuple(Metric(name).value for name in self.gating)
         if not gating:
             raise ValueError("gating: name at least one metric; without one nothing could ever be shown unharmed")
@@ -178,47 +193,21 @@ class Policy:
         object.__setattr__(self, "tolerance", tolerance)
         object.__setattr__(self, "objectives", _laid_over(_full_names(self.objectives, "objectives"), moved))
         scenarios = {
-            name: _full_names(own, f"scenarios: {name}") if isinstance(own, Mapping) else own
-            for name, own in self.scenarios.items()
+            name: _full_names(table, f"scenarios: {name}") if isinstance(table, Mapping) else table
+            for name, table in self.scenarios.items()
         }
         object.__setattr__(self, "scenarios", scenarios)
         object.__setattr__(self, "service_names", _service_names(self.service_names))
-        for service in (None, *self.services):
-            self._limits(service)
-        for service in (None, *(name for name, value in self.objectives.items() if name not in _METRIC_NAMES)):
+        for service in (None, *(name for name in self.objectives if name not in _METRIC_NAMES)):
             self.objectives_of(service)
-        if not self._judges_anything():
+        limits = [self._limits(service) for service in (None, *self.services)]
+        if not any(limits) and not self.objectives:
             raise ValueError("tolerance: every metric is off and there is no objective, so the policy judges nothing")
         for name in self.scenarios:
             try:
                 self.for_scenario(name)
             except ValueError as error:
                 raise ValueError(f"scenarios: {name}: {error}") from error
-
-    def _judges_anything(self) -> bool:
-        """Whether any metric of any service has a limit."""
-        return bool(self.objectives) or any(self._limits(service) for service in (None, *self.services))
-
-    def _check_types(self) -> None:
-        if not isinstance(self.rule, str):
-            raise ValueError(f"rule: one of {', '.join(RULES)}, got {self.rule!r}")
-        for name in ("alpha", "confidence"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
-        if isinstance(self.required_runs, bool) or not isinstance(self.required_runs, int):
-            raise ValueError(f"required_runs: a whole number of at least 1, got {self.required_runs!r}")
-        if not 1 <= self.required_runs <= MOST_REQUIRED_RUNS:
-            raise ValueError(
-                f"required_runs: a whole number from 1 to {MOST_REQUIRED_RUNS}, got {self.required_runs!r}"
-            )
-        for name in ("objectives", "scenarios"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name}: a table, got {getattr(self, name)!r}")
-        if not isinstance(self.tolerance, Mapping):
-            raise ValueError(f'tolerance: a table such as {{"p95_latency_ms": 10}}, got {self.tolerance!r}')
-        if not isinstance(self.gating, list | tuple):
-            raise ValueError(f'gating: a list of metrics such as ["avg_latency_ms", "rps"], got {self.gating!r}')
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -234,9 +223,9 @@ class Policy:
     def _limits(self, service: str | None) -> dict[str, Limit]:
         table: dict[str, Any] = dict(EVIDENCE_TOLERANCE if self.rule == "evidence" else THRESHOLD_LIMITS)
         table.update({name: value for name, value in self.tolerance.items() if not isinstance(value, Mapping)})
-        own = self.tolerance.get(service) if service is not None else None
-        if isinstance(own, Mapping):
-            table.update(own)
+        service_table = self.tolerance.get(service) if service is not None else None
+        if isinstance(service_table, Mapping):
+            table.update(service_table)
         for name in table:
             Metric(name)
         return {name: Limit.parse(name, value) for name, value in table.items() if value != "off"}
@@ -252,32 +241,31 @@ class Policy:
 
     def names_limit(self, service: str, metric: str) -> bool:
         """Whether the policy itself, and not its rule's defaults, sets this limit."""
-        own = self.tolerance.get(service)
-        return metric in self.tolerance or (isinstance(own, Mapping) and metric in own)
+        table = self.tolerance.get(service)
+        return metric in self.tolerance or (isinstance(table, Mapping) and metric in table)
 
     def objectives_of(self, service: str | None) -> tuple[Objective, ...]:
         """The absolute limits that hold for one service, in the order of metrics."""
         table = {name: value for name, value in self.objectives.items() if name in _METRIC_NAMES}
-        own = self.objectives.get(service, {}) if service is not None else {}
-        if not isinstance(own, Mapping):
-            raise ValueError(
-                f"objectives: {service}: a table of metrics, got {own!r}{did_you_mean(str(service), _METRIC_NAMES)}"
-            )
-        table.update(own)
+        service_table = self.objectives.get(service, {}) if service is not None else {}
+        if not isinstance(service_table, Mapping):
+            near = did_you_mean(str(service), _METRIC_NAMES)
+            raise ValueError(f"objectives: {service}: a table of metrics, got {service_table!r}{near}")
+        table.update(service_table)
         for name, value in table.items():
             if not isinstance(value, Mapping):
                 raise ValueError(f"{name}: an absolute limit is written {{max = 300}}, got {value!r}")
-        found = [Objective.parse(name, value) for name, value in table.items()]
-        return tuple(sorted(found, key=lambda item: list(Metric).index(item.metric)))
+        objectives = [Objective.parse(name, value) for name, value in table.items()]
+        return tuple(sorted(objectives, key=lambda objective: list(Metric).index(objective.metric)))
 
     def for_scenario(self, scenario: str) -> Policy:
         """The policy for runs of one scenario: its own tolerances laid over the others."""
-        own = self.scenarios.get(scenario)
-        if own is None:
+        table = self.scenarios.get(scenario)
+        if table is None:
             return self
-        if not isinstance(own, Mapping):
-            raise ValueError(f"scenarios: {scenario}: a table of tolerances, got {own!r}")
-        return replace(self, tolerance=_laid_over(self.tolerance, own), scenarios={})
+        if not isinstance(table, Mapping):
+            raise ValueError(f"scenarios: {scenario}: a table of tolerances, got {table!r}")
+        return replace(self, tolerance=_laid_over(self.tolerance, table), scenarios={})
 
     def with_service_names(self, names: Mapping[str, str]) -> Policy:
         """The same policy, with names of the settings laid under its own."""
@@ -378,10 +366,10 @@ def _without_objectives(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     return tolerances, limits
 
 
-def _laid_over(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _laid_over(table: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     """Both tables; where both speak of a service, its tables are laid over each other too."""
     merged = dict(table)
-    for name, value in own.items():
+    for name, value in upper.items():
         inner = merged.get(name)
         both = name not in _METRIC_NAMES and isinstance(inner, Mapping) and isinstance(value, Mapping)
         merged[name] = {**inner, **value} if both else value  # type: ignore[dict-item]
@@ -401,7 +389,7 @@ EXAMPLES = "p95 < 300 ms, p99 < 1 s, avg < 80 ms or error_rate < 1 %"
 
 
 def parse_slo(text: str) -> Objective:
-    """Read a promise: one metric, ``<``, a number and its unit.
+    """Read an objective: one metric, ``<``, a number and its unit.
 
     Raises
     ------
@@ -423,10 +411,10 @@ def parse_slo(text: str) -> Objective:
             f"SLO {text!r}: unknown metric {word!r}{did_you_mean(word.lower(), known)}; known are {', '.join(known)}"
         )
     metric = WORDS[word.lower()]
-    wanted = ("%",) if metric is Metric.ERROR_RATE else tuple(_UNITS)
+    units = ("%",) if metric is Metric.ERROR_RATE else tuple(_UNITS)
     unit = (unit or (metric.unit if word.lower() == metric.value else "")).lower()
-    if unit not in wanted:
-        raise SettingsError(f"SLO {text!r}: {metric.title} is in {' or '.join(wanted)}, got {unit or 'no unit'}")
+    if unit not in units:
+        raise SettingsError(f"SLO {text!r}: {metric.title} is in {' or '.join(units)}, got {unit or 'no unit'}")
     amount = float(number) * _UNITS.get(unit, 1.0)
     if amount <= 0 or (unit == "%" and amount >= 100):
         allowed = "above 0 and below 100 %" if unit == "%" else "above 0"

@@ -101,12 +101,12 @@ class Arrivals:
         self._wait_ready()
         origin = time.monotonic()
         poisson = self._random if self.profile.arrivals == "poisson" else None
-        for at_s in arrival_times(self.profile.course, share=self.share, index=self.index, poisson=poisson):
+        for at_s in arrival_times(self.profile.load_curve, share=self.share, index=self.index, poisson=poisson):
             due = origin + at_s
             gevent.sleep(max(due - time.monotonic(), 0.0))  # also when behind: users need their turn
             self.scheduled += 1
             self._admit(self._random.choices(classes, weights)[0] if len(classes) > 1 else classes[0], due)
-        end = origin + sum(stage.duration_s for stage in self.profile.course)
+        end = origin + sum(stage.duration_s for stage in self.profile.load_curve)
         gevent.sleep(max(end - time.monotonic(), 0.0))
         self.is_over = True
         on_end()

@@ -87,7 +87,7 @@ class LoadProfile:
         return "/s" if self.is_open else "users"
 
     @property
-    def course(self) -> tuple[Stage, ...]:
+    def load_curve(self) -> tuple[Stage, ...]:
         """The whole load in stages: one, where it is a single level."""
         level = self.rate if self.is_open else self.users
         if self.stages or level is None or self.duration_s is None:
@@ -95,9 +95,9 @@ class LoadProfile:
         return (Stage(self.duration_s, level, level),)
 
     def level_at(self, elapsed_s: float) -> float | None:
-        """Users or arrivals per second that are due so long after the start; ``None`` once the course is over."""
+        """Users or arrivals per second that are due so long after the start; ``None`` once the load is over."""
         begin = 0.0
-        for stage in self.course:
+        for stage in self.load_curve:
             if elapsed_s < begin + stage.duration_s:
                 return stage.begin + (stage.end - stage.begin) * (elapsed_s - begin) / stage.duration_s
             begin += stage.duration_s

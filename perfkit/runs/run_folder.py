@@ -126,7 +126,7 @@ def _arrivals(tables: Sequence[Sequence[Row]], profile: LoadProfile) -> ArrivalC
     def total(name: str) -> int:
         return int(sum(next(iter(_column(rows, name)[-1:]), 0.0) for rows in tables))
 
-    planned = round(sum((stage.begin + stage.end) / 2 * stage.duration_s for stage in profile.course))
+    planned = round(sum((stage.begin + stage.end) / 2 * stage.duration_s for stage in profile.load_curve))
     return ArrivalCounts(planned, total("scheduled"), total("started"), total("late"), total("in_flight"))
 
 
