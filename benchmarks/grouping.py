@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from perfkit.history.change_events import Event, find_events
+from perfkit.history.change_events import Event
+from perfkit.history.context import find_events
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model.records import Metric
 

@@ -32,10 +32,11 @@ from perfkit.config.settings import ChatSettings, EmailSettings, IssueSettings, 
 from perfkit.config.toml_table import expand
 from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, match
 from perfkit.history.baselines import Baselines, Pinned, read_pinned
-from perfkit.history.change_events import Event, find_events
+from perfkit.history.change_events import Event
+from perfkit.history.context import HistoryAnalysis, HistoryContext
 from perfkit.history.curation import baseline_quality
 from perfkit.history.monitor import watch_timeline
-from perfkit.history.run_selector import HistoryContext, comparable_runs, since_last_change
+from perfkit.history.run_selector import comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run
@@ -95,7 +96,7 @@ class Premises:
         ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
         runs = [self.store.get(run_id) for run_id in ids]
         kept = comparable_runs(runs, runs[-1])[0] if runs else ()
-        return since_last_change(kept, self.policy.alpha)
+        return since_last_change(kept, self.past)
 
     def newest(self, scenario: str) -> Run:
         """The newest run of a scenario, whether it is valid or not."""
@@ -258,9 +259,9 @@ class _Seen:
 def _seen(scenario: str, premises: Premises) -> _Seen:
     timeline = load_timeline(premises.store, scenario)
     policy = premises.policy.for_scenario(scenario)
-    heard = watch_timeline(timeline, policy).alerts
-    events = (*find_events(timeline, alpha=policy.alpha), *(alert.event for alert in heard))
-    return _Seen(tuple(moment.run_id for moment in timeline.moments), events)
+    history = HistoryAnalysis(timeline, policy.alpha)
+    alerts = watch_timeline(history, policy).alerts
+    return _Seen(history.run_ids, (*history.events, *(alert.event for alert in alerts)))
 
 
 def _of_acknowledgement(one: Acknowledgement, seen: _Seen | None, today: date) -> Remark:

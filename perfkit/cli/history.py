@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
     from perfkit.history.baselines import Pinned
     from perfkit.history.change_events import Happened
+    from perfkit.history.changes import Attribute, DetectedChanges
     from perfkit.history.commits import Attribution
+    from perfkit.history.context import HistoryContext
     from perfkit.history.curation import BaselineQuality
     from perfkit.history.monitor import ScenarioWatch
-    from perfkit.history.run_selector import HistoryContext
-    from perfkit.history.trend import Attribute, DetectedChanges
 
 
 @click.command(short_help="Silence a known or intended change.")
@@ -98,9 +98,9 @@ def _acknowledge(
     from datetime import UTC, datetime
 
     from perfkit.history.baselines import parse_day
+    from perfkit.history.context import HistoryContext
     from perfkit.history.curation import acknowledge
     from perfkit.history.run_names import first_named
-    from perfkit.history.run_selector import HistoryContext
     from perfkit.runs.store import RunStore
 
     known = settings_of(settings)
@@ -313,7 +313,7 @@ def extract(files: tuple[str, ...], output: Path, store: str | None, settings: P
 
 def _past(store: str | None, settings: Path | None, policy: Path | None = None) -> HistoryContext:
     from perfkit.config.policy import Policy
-    from perfkit.history.run_selector import HistoryContext
+    from perfkit.history.context import HistoryContext
     from perfkit.runs.store import RunStore
 
     known = settings_of(settings)
@@ -477,9 +477,9 @@ def changes(
       perfkit changes --all --scheduler tcp://10.0.0.5:8786
       perfkit changes api --fail-on regression
     """
+    from perfkit.history.changes import detect_changes, stored_timelines
     from perfkit.history.commits import attribute
     from perfkit.history.timeline import under_names
-    from perfkit.history.trend import detect_changes, stored_timelines
     from perfkit.report.formatting import clean
     from perfkit.runs.store import RunStore
 
@@ -559,8 +559,7 @@ def acknowledged(found: Sequence[DetectedChanges], file: Path) -> frozenset[str]
     from perfkit.history.acknowledgements import AcknowledgedFile, match
 
     known, today = AcknowledgedFile(file).read(), datetime.now(UTC).date()
-    ids = {of.scenario: [moment.run_id for moment in of.timeline.moments] for of in found}
-    return frozenset(event_id for of in found for event_id in match(of.events, ids[of.scenario], known, today))
+    return frozenset(event_id for of in found for event_id in match(of.events, of.history.run_ids, known, today))
 
 
 def _progress() -> Callable[[int, int], None] | None:
@@ -579,7 +578,7 @@ def _write(
     found: Sequence[DetectedChanges], format_: str, output: Path | None, commits: Attribute, silenced: Collection[str]
 ) -> None:
     if format_ == "json":
-        scenarios = [detect_changes.to_dict(commits, silenced) for detect_changes in found]
+        scenarios = [changes.to_dict(silenced, commits) for changes in found]
         write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": scenarios}), output)
     elif format_ == "markdown":
         from perfkit.report.changes import changes_to_markdown
@@ -590,9 +589,9 @@ def _write(
 
         screen = console()
         with screen.capture() as captured:
-            for number, detect_changes in enumerate(found):
+            for number, changes_found in enumerate(found):
                 screen.print(*([""] if number else []), end="\n" if number else "")
-                print_changes(detect_changes, screen, commits, silenced)
+                print_changes(changes_found, screen, commits, silenced)
         write(captured.get(), output)
 
 
@@ -608,9 +607,7 @@ def watched(
 
     known, today = AcknowledgedFile(acknowledged_file).read(), datetime.now(UTC).date()
     pinned = Baselines(baselines).all()
-    return tuple(
-        watch_timeline(of.timeline.unscaled(), policy.for_scenario(of.scenario), known, today, pinned) for of in found
-    )
+    return tuple(watch_timeline(of.history, policy.for_scenario(of.scenario), known, today, pinned) for of in found)
 
 
 def exit_code(found: Sequence[DetectedChanges], watches: Sequence[ScenarioWatch], fail_on: str) -> int:

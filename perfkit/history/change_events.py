@@ -6,7 +6,7 @@ Where else the change of a series may have been: places that its values do not t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import methodcaller
@@ -18,10 +18,10 @@ from scipy.special import ndtri
 from perfkit.analysis.comparability import unit_factor
 from perfkit.analysis.coverage import MOST_NAMED
 from perfkit.history.confounders import environment_changes
-from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
+from perfkit.history.service_mix import ServiceChange, service_changes
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model.records import LATENCY_METRICS, Metric
-from perfkit.stats.changepoints import ChangePoint, Segmentation, segment
+from perfkit.stats.changepoints import ChangePoint, Segmentation
 from perfkit.stats.summary import Floats
 
 # The likelihood ratio of the true place of a step against the likeliest one is at most x with (1 - exp(-x / 2))^2
@@ -252,26 +252,10 @@ def in_order(changes: Iterable[Happened]) -> tuple[Happened, ...]:
     return tuple(sorted(changes, key=lambda change: (change.index, isinstance(change, ServiceChange))))
 
 
-def find_events(timeline: Timeline, *, alpha: float = 0.01) -> tuple[Event, ...]:
-    """The events of a scenario's history, oldest first.
-
-    ``alpha`` is shared over all series: the chance that a history in which nothing changed shows any event.
-    """
-    timeline, each = in_one_mix(timeline), shared_alpha(timeline, alpha)
-    return events_of(timeline, {key: segment(values, alpha=each) for key, values in timeline.series.items()})
-
-
 def shared_alpha(timeline: Timeline, alpha: float) -> float:
     """The part of ``alpha`` that each series of a scenario gets; those too short for any change take no part."""
     able = sum(np.count_nonzero(~np.isnan(values)) >= LEAST_VALUES for values in timeline.series.values())
     return alpha / max(int(able), 1)
-
-
-def events_of(timeline: Timeline, segmentations: Mapping[Series, Segmentation]) -> tuple[Event, ...]:
-    """The events of a scenario whose series were already looked at, `in_one_mix`; oldest first."""
-    return group(
-        timeline, [item for key, found in segmentations.items() for item in movements_of(timeline, key, found)]
-    )
 
 
 def movements_of(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:

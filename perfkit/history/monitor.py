@@ -25,13 +25,12 @@ from perfkit.history.change_events import (
     NEAR,
     Event,
     Movement,
-    find_events,
     group,
-    held_worsenings,
     movements_of,
     reach_of,
     shared_alpha,
 )
+from perfkit.history.context import HistoryAnalysis
 from perfkit.history.service_mix import (
     ServiceChange,
     by_mix,
@@ -40,7 +39,6 @@ from perfkit.history.service_mix import (
     missing_service_advice,
     missing_services,
     mixes,
-    service_changes,
 )
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model.records import Metric, Verdict
@@ -170,7 +168,7 @@ class ScenarioWatch:
     ----------
     runs, invalid
         Runs that were looked at, and invalid ones, which were not.
-    series, silent
+    series, warming_up
         Series of one metric of one service, and those of them that may not speak yet.
     runs_to_learn
         Further runs until all of them may (0: they may).
@@ -185,7 +183,7 @@ class ScenarioWatch:
     invalid: int
     since: Moment
     series: int
-    silent: int
+    warming_up: int
     runs_to_learn: int
     alpha: float
     alerts: tuple[Alert, ...]
@@ -219,7 +217,7 @@ class ScenarioWatch:
             "since_run": self.since.run_id,
             "since": self.since.started_at.isoformat() if self.since.started_at else None,
             "series": self.series,
-            "series_that_may_not_speak_yet": self.silent,
+            "series_that_may_not_speak_yet": self.warming_up,
             "runs_to_learn": self.runs_to_learn,
             "alpha": self.alpha,
             "verdict": self.verdict.value,
@@ -239,27 +237,31 @@ class ScenarioWatch:
 
 
 def watch_timeline(
-    timeline: Timeline,
+    history: HistoryAnalysis | Timeline,
     policy: Policy,
     known: Sequence[Acknowledgement] = (),
     today: date | None = None,
     baselines: Sequence[Pinned] = (),
 ) -> ScenarioWatch:
-    """Watch every series of a timeline that the policy judges; ``policy.alpha`` is shared among them.
+    """Watch every series of a history that the policy judges; ``policy.alpha`` is shared among them.
 
-    ``policy.alpha`` is the chance that a history in which nothing changes ever raises any alarm.  ``known`` and
-    ``baselines`` tell what was acknowledged, and what was accepted, as of ``today``.
+    ``policy.alpha`` is the chance that a history in which nothing changes ever raises any alarm; a history that was
+    analysed under another alpha is analysed anew.  ``known`` and ``baselines`` tell what was acknowledged, and what
+    was accepted, as of ``today``.
     """
+    timeline = history if isinstance(history, Timeline) else history.timeline
+    if isinstance(history, Timeline) or history.alpha != policy.alpha:
+        history = HistoryAnalysis(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
     each, numbers = policy.alpha / max(len(judged), 1), mixes(timeline)
     watches = {key: _watched(key[1], values, numbers, each) for key, values in judged.items()}
     alarms = {key: alarms for key, (alarms, _) in watches.items()}
-    changed = service_changes(timeline)
+    changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
     waits = [wait for (service, _), (_, wait) in watches.items() if service not in gone]
     valid = [moment for moment in timeline.moments if moment.valid]
     alerts = _alerts(timeline, alarms, policy)
-    alerts = [*alerts, *_unconfirmed(timeline, alerts, policy, max(waits, default=0))]
+    alerts = [*alerts, *_unconfirmed(history, alerts, policy, max(waits, default=0))]
     alerts.sort(key=lambda alert: alert.event.index)
     if today is not None:
         alerts = _with_accepted(_with_known(alerts, timeline, known, today), timeline, baselines, today)
@@ -320,14 +322,13 @@ def _alerts(timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Ala
     return alerts
 
 
-def _unconfirmed(timeline: Timeline, alerts: Sequence[Alert], policy: Policy, wait: int) -> Iterator[Alert]:
+def _unconfirmed(history: HistoryAnalysis, alerts: Sequence[Alert], policy: Policy, wait: int) -> Iterator[Alert]:
     """What change points show to be worse, and the monitor has not alerted of."""
-    count = len(timeline)
-    share = SPENDING / (count + SPENDING) ** 2 / max(len(timeline.series), 1)
-    heard = [alert.event.index for alert in alerts if alert.event.kind != "improvement"]
-    events = find_events(timeline, alpha=policy.alpha)
-    newest = {(item.service, item.metric): event.id for event in events for item in event.movements}
-    for event in held_worsenings(events):
+    count = len(history.timeline)
+    share = SPENDING / (count + SPENDING) ** 2 / max(len(history.timeline.series), 1)
+    detected = [alert.event.index for alert in alerts if alert.event.kind != "improvement"]
+    newest = {(item.service, item.metric): event.id for event in history.events for item in event.movements}
+    for event in history.worsenings:
         holds = tuple(item for item in event.movements if newest[item.service, item.metric] == event.id)
         serious = tuple(
             item
@@ -336,7 +337,7 @@ def _unconfirmed(timeline: Timeline, alerts: Sequence[Alert], policy: Policy, wa
         )
         is_shown = any(item.change.p_value <= policy.alpha * share for item in serious)
         is_new = is_shown or count - event.index <= NEWS
-        if serious and is_new and all(abs(index - event.index) > FAR for index in heard):
+        if serious and is_new and all(abs(index - event.index) > FAR for index in detected):
             yield Alert(event, None, 0, count - event.index, holds, serious, is_shown=is_shown, runs_to_learn=wait)
 
 

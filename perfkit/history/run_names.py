@@ -17,13 +17,15 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.history.gate import judge_history, open_in_history, slow_drifts
+from perfkit.history.context import HistoryAnalysis, HistoryContext
+from perfkit.history.gate import judge_history, open_in_history
 from perfkit.history.incidents import Result, read_result, result_of
 from perfkit.history.monitor import ScenarioWatch, watch_timeline
-from perfkit.history.run_selector import HistoryContext, misspelt, readings, select
+from perfkit.history.run_selector import misspelt, readings, select
 from perfkit.history.service_mix import RECENT
+from perfkit.history.slow_drift import slow_drifts
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
-from perfkit.history.trend import known_events
+from perfkit.history.trend import acknowledged_events
 from perfkit.model.errors import NotComparable, NotStored, ReadError, did_you_mean
 from perfkit.model.records import (
     Comparison,
@@ -108,7 +110,7 @@ def choose_runs(
 ) -> tuple[tuple[Run, ...], tuple[str, ...]]:
     """`load_runs` for the baseline of these candidates, with what must be known of what a selector chose.
 
-    Selectors leave the candidates out.  With a policy, slow creep of a rolling baseline is told too.  ``alpha`` as of
+    Selectors leave the candidates out.  With a policy, slow drift of a rolling baseline is told too.  ``alpha`` as of
     `load_runs`, where there is no policy; else that of the default policy.
     """
     now = policy.service_names if policy is not None else {}
@@ -124,7 +126,7 @@ def choose_runs(
     notes = [note for one in chosen if one is not None for note in one.warnings]
     every = renamed_runs([run for side in runs for run in side], now)
     if policy is not None and any(one is not None and one.selector.kind == "rolling" for one in chosen):
-        notes += [creep.sentence for creep in slow_drifts(every, past, policy) if creep.worse]
+        notes += [drift.sentence for drift in slow_drifts(every, past, policy) if drift.worse]
     return every, tuple(dict.fromkeys(notes))
 
 
@@ -297,7 +299,8 @@ def acknowledged_in(history: Timeline, file: str | None, policy: Policy | None =
     Events are found at the ``alpha`` of the policy, of the default one when ``None``.
     """
     known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
-    return known_events(history, known, datetime.now(UTC).date(), alpha=(policy or Policy()).alpha)
+    analysis = HistoryAnalysis(history, (policy or Policy()).alpha)
+    return acknowledged_events(analysis, known, datetime.now(UTC).date())
 
 
 def watch_of(history: Timeline, file: str | None, policy: Policy, baselines: str | Path | None = None) -> ScenarioWatch:

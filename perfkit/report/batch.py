@@ -25,10 +25,10 @@ from typing import IO
 
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
+from perfkit.history.context import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
 from perfkit.history.run_names import choose_runs, newest_runs
-from perfkit.history.run_selector import HistoryContext
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.files import write_whole

@@ -7,8 +7,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from perfkit.history.change_events import Event, Happened, Series
+from perfkit.history.changes import Attribute, DetectedChanges
 from perfkit.history.commits import Attribution
-from perfkit.history.trend import Attribute, DetectedChanges
 from perfkit.model.records import Verdict
 from perfkit.report.findings import Column, Row, Table, change_row, count_text
 from perfkit.report.formatting import SHORT_METRICS, UNKNOWN, VERDICT_SYMBOLS, clean, format_signed, shorten
@@ -59,7 +59,7 @@ def print_changes(
     for event in changes.events:
         for line in _event_lines(event, commits[event.id]):
             console.print(Text(line))
-    for change in changes.services:
+    for change in changes.services_changed:
         console.print(Text(shorten(change.headline, LONGEST_LINE), style="bold"))
         for line in _commit_lines(change, attribute(change)):
             console.print(Text(line))
@@ -85,7 +85,7 @@ def changes_to_markdown(
             *([line.strip() for line in _event_lines(event, commits[event.id])] for event in changes.events),
             *(
                 [change.headline, *(line.strip() for line in _commit_lines(change, attribute(change)))]
-                for change in changes.services
+                for change in changes.services_changed
             ),
             [*outlier_lines(changes), *drift_lines(changes)],
         ]
@@ -96,7 +96,7 @@ def changes_to_markdown(
 def summary_line(changes: DetectedChanges) -> str:
     """``120 runs (2 invalid), 21 series, alpha 0.01: 2 events``."""
     invalid = f" ({changes.invalid} invalid)" if changes.invalid else ""
-    count = len(changes.events) + len(changes.services)
+    count = len(changes.events) + len(changes.services_changed)
     result = count_text(count, "event") if count else "no change found"
     runs = count_text(len(changes.timeline), "run")
     return f"{runs}{invalid}, {changes.series} series, alpha {changes.alpha:g}: {result}"

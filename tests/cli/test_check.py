@@ -37,8 +37,8 @@ from perfkit.cli.selftest import (
     slowdown_trial,
     unfit_trial,
 )
+from perfkit.history.context import HistoryContext as HistoryPast
 from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import HistoryContext as HistoryPast
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Severity, Validity
 

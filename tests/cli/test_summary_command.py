@@ -13,9 +13,9 @@ from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import RunStore, compare
 from perfkit.config.policy import Policy
+from perfkit.history.context import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.run_names import timeline, watch_of
-from perfkit.history.run_selector import HistoryContext
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity, Verdict

@@ -11,9 +11,10 @@ from nights import nights, said, stored
 
 from perfkit.analysis.noise_profile import stored_profile
 from perfkit.config.settings import Scenario
-from perfkit.history.run_selector import HistoryContext, select
+from perfkit.history.changes import stored_timelines
+from perfkit.history.context import HistoryContext
+from perfkit.history.run_selector import select
 from perfkit.history.timeline import load_timeline
-from perfkit.history.trend import stored_timelines
 from perfkit.loadgen.ab_test import ab_targets
 from perfkit.loadgen.revision import revision_of_ref
 from perfkit.loadgen.run import _intent

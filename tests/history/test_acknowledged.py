@@ -12,10 +12,11 @@ from samples import side
 
 from perfkit import Policy, ReadError, RunStore
 from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement, match, softened
-from perfkit.history.change_events import Event, Movement, find_events
+from perfkit.history.change_events import Event, Movement
+from perfkit.history.context import HistoryContext, find_events
 from perfkit.history.curation import acknowledge
 from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import HistoryContext, select
+from perfkit.history.run_selector import select
 from perfkit.history.timeline import Moment, timeline_of
 from perfkit.model.records import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
 from perfkit.stats.changepoints import ChangePoint
@@ -211,7 +212,7 @@ def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng
     found = judged(store, [good])
     assert found.comparison.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
     assert len(found.comparison.baseline.runs) == 30
-    assert (found.watch.runs, found.watch.silent, found.watch.runs_to_learn) == (31, 0, 0)
+    assert (found.watch.runs, found.watch.warming_up, found.watch.runs_to_learn) == (31, 0, 0)
     assert judged(store, [bad]).comparison.verdict is Verdict.REGRESSION
     assert ids[0] in json.dumps(found.comparison.to_dict()["history"])
 
@@ -220,9 +221,9 @@ def test_watching_says_how_long_it_has_watched_and_when_it_may_speak(rng, tmp_pa
     store, ids = stored(tmp_path, nights(rng, 8))
     found = judged(store, nights(rng, 1, first=8))
     assert (found.watch.runs, found.watch.runs_to_learn) == (9, 10)
-    assert found.watch.silent == found.watch.series > 4
+    assert found.watch.warming_up == found.watch.series > 4
     text = " ".join(found.comparison.history.lines)
-    assert "It may not speak before 10 more runs" in text
+    assert "History alerts start after 10 more runs" in text
     assert "Watching 9 runs of api since 2025-10-17" in text
     document = found.comparison.to_dict()["history"]
     assert (document["runs_to_learn"], document["since_run"], document["alerts"]) == (10, ids[0], [])
@@ -291,7 +292,7 @@ def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one
 
 
 def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard_of(rng, tmp_path):
-    """After 12 runs the watch may not speak yet; change points see the new level at once, and rolling begins there."""
+    """After 12 runs no alert is possible yet; change points see the new level at once, and rolling begins there."""
     store, ids = stored(tmp_path, nights(rng, 12), nights(rng, 6, first=12, factor=1.3))
     candidate = nights(rng, 1, first=18, factor=1.3)
     assert [one.id for one in select("api@rolling", HistoryContext(store)).runs] == ids[12:]
@@ -299,7 +300,7 @@ def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard
     assert [one.id for one in found.comparison.baseline.runs] == ids[:12]
     assert found.comparison.by_verdict(Verdict.REGRESSION)
     assert found.comparison.history.document["held_before"] == ids[12]
-    (note,) = (note for note in found.comparison.warnings if "the watch has not heard of it yet: Worse" in note)
+    (note,) = (note for note in found.comparison.warnings if "its monitor has not alerted yet: Worse" in note)
     assert f"`perfkit ack {ids[12]}`" in note
     known = acknowledge(HistoryContext(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
     quiet = judged(store, candidate, [known]).comparison

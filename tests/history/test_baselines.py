@@ -1,4 +1,4 @@
-"""Pinned baselines: kept, moved, checked; slow creep against them is said."""
+"""Pinned baselines: kept, moved, checked; slow drift against them is said."""
 
 import json
 import re
@@ -10,9 +10,11 @@ from nights import nights, said, stored
 
 from perfkit import Policy, ReadError, StoreError
 from perfkit.history.baselines import Baselines, find_named, parse_day, pin, read_pinned
+from perfkit.history.context import HistoryContext
 from perfkit.history.curation import accept, baseline_quality, pin_runs
-from perfkit.history.gate import judge_history, slow_drifts
-from perfkit.history.run_selector import HistoryContext, select
+from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import select
+from perfkit.history.slow_drift import slow_drifts
 from perfkit.model.records import Check, Severity, Validity
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -219,10 +221,10 @@ def test_accept_is_refused_where_it_makes_no_sense(rng, kept):
         accept(past, ids[3], reason="", name="v2", now=NOW)
 
 
-# Slow creep ---------------------------------------------------------------------------------------------------------
+# Slow drift ---------------------------------------------------------------------------------------------------------
 
 
-def creeping(rng, tmp_path, per_run):
+def drifting(rng, tmp_path, per_run):
     groups = [nights(rng, 1, first=i, sd=0.01, factor=(1 + per_run) ** max(i - 10, 0)) for i in range(60)]
     store, ids = stored(tmp_path / "runs", *groups)
     past = past_of(tmp_path, store)
@@ -232,9 +234,9 @@ def creeping(rng, tmp_path, per_run):
 
 
 def test_a_slow_creep_that_no_step_shows_is_said_against_the_anchor(rng, tmp_path):
-    past, candidate = creeping(rng, tmp_path, 0.004)
+    past, candidate = drifting(rng, tmp_path, 0.004)
     found = judge_history(candidate, past, Policy())
-    (warning,) = (text for text in found.comparison.warnings if text.startswith("Slow creep"))
+    (warning,) = (text for text in found.comparison.warnings if text.startswith("Slow drift"))
     assert "against the pinned baseline v1 (10 runs, " in warning
     assert "average latency of a +1" in warning or "average latency of a +2" in warning
     assert "[" in warning
@@ -245,10 +247,10 @@ def test_a_slow_creep_that_no_step_shows_is_said_against_the_anchor(rng, tmp_pat
 
 
 def test_without_creep_nothing_is_warned_of(rng, tmp_path):
-    past, candidate = creeping(rng, tmp_path, 0.0)
+    past, candidate = drifting(rng, tmp_path, 0.0)
     comparison = judge_history(candidate, past, Policy()).comparison
-    assert not any("creep" in text for text in comparison.warnings)
-    assert any("No creep: against the pinned baseline v1" in line for line in comparison.history.lines)
+    assert not any("Slow drift" in text for text in comparison.warnings)
+    assert any("No slow drift: against the pinned baseline v1" in line for line in comparison.history.lines)
 
 
 def test_an_anchor_that_is_expired_gone_or_the_level_itself_has_nothing_to_say(rng, kept):
@@ -302,7 +304,7 @@ def test_a_rolling_baseline_named_by_hand_also_tells_of_creep(rng, tmp_path, mon
     _, ids = stored("data/runs", *groups)
     assert said("baseline", "pin", "v1", *ids[:10], "--reason", "r")[0] == 0
     _, out, _ = said("compare", "api@rolling", "--candidate", ids[-1], "--format", "json")
-    assert any(text.startswith("Slow creep") for text in json.loads(out)["warnings"])
+    assert any(text.startswith("Slow drift") for text in json.loads(out)["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from perfkit.cli import main
 from perfkit.cli.history import exit_code, watched
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
+from perfkit.history.changes import CHUNK, Task, detect_changes, segment_all, stored_timelines
 from perfkit.history.timeline import timeline_of
-from perfkit.history.trend import CHUNK, Task, detect_changes, segment_all, stored_timelines
 from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
 from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validity
 from perfkit.runs.store import RunStore
@@ -151,7 +151,7 @@ def test_news_of_another_service_hide_no_regression(tmp_path, rng):
         store.add(make_run(stats, number=number, scenario="api"))
     found = detect_changes(stored_timelines(store))
     assert [event.kind for event in found[0].events] == ["regression", "regression", "improvement"]
-    (held,) = found[0].worsenings
+    (held,) = found[0].history.worsenings
     assert held.services == ("shop",)
     assert judged(found, "regression", tmp_path) == 1
     assert judged(found, "never", tmp_path) == 0

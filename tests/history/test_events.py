@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit.history.change_events import FAR, Movement, events_of, find_events, group, possible_places, shared_alpha
+from perfkit.history.change_events import FAR, Movement, group, possible_places, shared_alpha
+from perfkit.history.context import HistoryAnalysis, find_events
 from perfkit.history.timeline import Moment, Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint, segment
@@ -203,7 +204,7 @@ def test_alpha_is_shared_among_the_series_that_can_show_anything():
     assert shared_alpha(line, 0.01) == 0.005
     assert shared_alpha(timeline({("b", Metric.AVG): few}), 0.01) == 0.01
     each = {key: segment(values, alpha=0.005) for key, values in line.series.items()}
-    assert events_of(line, each) == find_events(line)
+    assert HistoryAnalysis(line, segmentations=each).events == find_events(line)
 
 
 def test_one_that_joined_before_a_nearer_event_began_goes_to_that_one():

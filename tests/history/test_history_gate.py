@@ -13,16 +13,17 @@ from perfkit.cli import main
 from perfkit.history import monitor
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.history.change_events import find_events
+from perfkit.history.changes import detect_changes, stored_timelines
+from perfkit.history.context import HistoryAnalysis, HistoryContext, find_events
 from perfkit.history.curation import accept, acknowledge, pin_runs
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
 from perfkit.history.monitor import watch_timeline
 from perfkit.history.run_names import acknowledged_in
-from perfkit.history.run_selector import HistoryContext, select
+from perfkit.history.run_selector import select
 from perfkit.history.service_mix import in_one_mix, missing_services, service_changes
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
-from perfkit.history.trend import detect_changes, stored_timelines, trend_of
+from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, ServiceStats, Severity, Validity
@@ -438,16 +439,13 @@ def test_changes_of_a_history_without_a_valid_run_exit_3(rng, tmp_path, capsys):
 
 def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatch):
     asked = []
-    for name in ("change_events", "run_selector", "gate", "curation", "baselines", "trend", "monitor"):
-        module = sys.modules[f"perfkit.history.{name}"]
-        if hasattr(module, "find_events"):
-            real = module.find_events
+    real = HistoryAnalysis.__init__
 
-            def spy(timeline, *, alpha=0.01, real=real, name=name):
-                asked.append((name, alpha))
-                return real(timeline, alpha=alpha)
+    def spy(self, timeline, alpha=0.01, *given):
+        asked.append((sys._getframe(1).f_code.co_name, alpha))
+        real(self, timeline, alpha, *given)
 
-            monkeypatch.setattr(module, "find_events", spy)
+    monkeypatch.setattr(HistoryAnalysis, "__init__", spy)
     runs = history(rng, [{"factor": 1.0 if i < 20 else 1.3} for i in range(30)])
     store, policy = stored(tmp_path / "runs", runs), Policy(alpha=0.003)
     past = HistoryContext(store, tmp_path, alpha=policy.alpha)
@@ -460,7 +458,7 @@ def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatc
         acknowledge(past, runs[20].id, policy, reason="meant", by="me", now=NOW)
     )
     acknowledged_in(timeline, str(tmp_path / "known.json"), policy)
-    assert {name for name, _ in asked} >= {"run_selector", "gate", "curation", "trend", "monitor"}
+    assert {name for name, _ in asked} == {"analysis", "acknowledge", "acknowledged_in"}
     assert {alpha for _, alpha in asked} == {0.003}
     assert detect_changes([timeline], alpha=policy.alpha)[0].alpha == 0.003
 

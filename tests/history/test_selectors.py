@@ -14,8 +14,9 @@ import perfkit
 from perfkit import ReadError, RunStore
 from perfkit.analysis.compare import replace
 from perfkit.cli import report
+from perfkit.history.context import HistoryContext
 from perfkit.history.run_names import load_runs
-from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
+from perfkit.history.run_selector import Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import tables
 from perfkit.report.notebook import declared_parameters, find_notebook

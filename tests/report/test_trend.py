@@ -18,9 +18,10 @@ from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 -
 from perfkit import SettingsError
 from perfkit.cli import main
 from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
+from perfkit.history.context import HistoryAnalysis
 from perfkit.history.run_names import timeline as timeline_runs
 from perfkit.history.timeline import Moment, Timeline
-from perfkit.history.trend import known_events, trend_of
+from perfkit.history.trend import acknowledged_events, trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.report.notebook import Report, count_charts
 from perfkit.report.trend import (
@@ -355,10 +356,12 @@ def test_what_is_acknowledged_is_told_with_its_reason(samples, report):
     assert "acknowledged by Ada &lt;b&gt; on 2026-11-02: TLS everywhere" in html
     assert "no news in 21 runs" in html
     known = [acknowledgement(samples)]
-    assert list(known_events(samples, known, date(2026, 11, 3))) == [event["id"]]
+    assert list(acknowledged_events(HistoryAnalysis(samples), known, date(2026, 11, 3))) == [event["id"]]
     ended = replace(known[0], until=date(2026, 11, 10))
-    assert known_events(samples, [ended], date(2026, 11, 11)) == {}
-    assert known_events(samples, [replace(known[0], scenario="another")], date(2026, 11, 3)) == {}
+    assert acknowledged_events(HistoryAnalysis(samples), [ended], date(2026, 11, 11)) == {}
+    assert (
+        acknowledged_events(HistoryAnalysis(samples), [replace(known[0], scenario="another")], date(2026, 11, 3)) == {}
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A single run that looks worse, in a history that has stray runs and in one that has none."""
+"""A single run that looks worse, in a history that has outlier runs and in one that has none."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,9 @@ from nights import nights
 from samples import plain_stats, run
 
 from perfkit.config.policy import Policy
-from perfkit.history.gate import judge_history, outlier_runs
-from perfkit.history.run_selector import HistoryContext
+from perfkit.history.context import HistoryAnalysis, HistoryContext
+from perfkit.history.gate import judge_history
+from perfkit.history.outlier_runs import outlier_runs
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import Verdict
 from perfkit.runs.store import RunStore
@@ -20,24 +21,24 @@ def judged(tmp_path, history, candidates, policy=None):
     return judge_history(candidates, HistoryContext(store, candidates=tuple(candidates)), policy or Policy()).comparison
 
 
-def with_stray(rng, *, factor=1.25):
+def with_outlier(rng, *, factor=1.25):
     """Thirty nights, of which the tenth was slow, and no other."""
     return [*nights(rng, 10), *nights(rng, 1, first=10, factor=factor), *nights(rng, 19, first=11)]
 
 
-def test_what_strayed_before_makes_a_single_run_a_question(rng, tmp_path):
-    comparison = judged(tmp_path, with_stray(rng), nights(rng, 1, first=30, factor=1.3))
+def test_an_outlier_before_makes_a_single_run_a_question(rng, tmp_path):
+    comparison = judged(tmp_path, with_outlier(rng), nights(rng, 1, first=30, factor=1.3))
     assert comparison.verdict is Verdict.INCONCLUSIVE
     (finding, *_) = [item for item in comparison.findings if item.runs_needed == 2]
     assert finding.warnings[-1] == (
-        "A single run may be a stray one, as 1 of 30 earlier runs was; two more, judged with it, tell."
+        "A single run may be an outlier, as 1 of 30 earlier runs was; two more, judged with it, tell."
     )
     assert comparison.history.news == ()
 
 
-@pytest.mark.parametrize(("stray", "count", "factor"), [(1.25, 2, 1.3), (1.25, 1, 2.5), (1.0, 1, 1.3), (0.8, 1, 1.3)])
-def test_several_runs_much_more_or_no_such_history_are_evidence(rng, tmp_path, stray, count, factor):
-    comparison = judged(tmp_path, with_stray(rng, factor=stray), nights(rng, count, first=30, factor=factor))
+@pytest.mark.parametrize(("outlier", "count", "factor"), [(1.25, 2, 1.3), (1.25, 1, 2.5), (1.0, 1, 1.3), (0.8, 1, 1.3)])
+def test_several_runs_much_more_or_no_such_history_are_evidence(rng, tmp_path, outlier, count, factor):
+    comparison = judged(tmp_path, with_outlier(rng, factor=outlier), nights(rng, count, first=30, factor=factor))
     assert comparison.verdict is Verdict.REGRESSION
 
 
@@ -71,7 +72,7 @@ def test_a_run_slower_than_both_kinds_of_machine_is_a_regression(rng, tmp_path):
     assert judged(tmp_path, history, nights(rng, 1, first=30, factor=2.2)).verdict is Verdict.REGRESSION
 
 
-def test_the_newest_runs_may_begin_a_new_level_and_are_no_strays(rng, tmp_path):
+def test_the_newest_runs_may_begin_a_new_level_and_are_no_outliers(rng, tmp_path):
     runs = [*nights(rng, 30), *nights(rng, 2, first=30, factor=1.3)]
     for count in (30, 31):
         comparison = judged(tmp_path / str(count), runs[:count], runs[count : count + 1])
@@ -80,13 +81,14 @@ def test_the_newest_runs_may_begin_a_new_level_and_are_no_strays(rng, tmp_path):
 
 def test_an_absolute_limit_holds_for_a_single_run(rng, tmp_path):
     policy = Policy(objectives={"avg_latency_ms": {"max": 15.0}})
-    comparison = judged(tmp_path, with_stray(rng), [run({"a": plain_stats(26.0)}, number=30)], policy)
+    comparison = judged(tmp_path, with_outlier(rng), [run({"a": plain_stats(26.0)}, number=30)], policy)
     assert [item.objective for item in comparison.by_verdict(Verdict.REGRESSION)] == [True]
 
 
-def test_strays_are_counted_by_runs_and_measured_from_their_own_level(rng):
-    runs = [*with_stray(rng), *nights(rng, 15, first=30, factor=1.5), *nights(rng, 1, first=45, factor=2.0)]
-    strays = outlier_runs(timeline_of("api", [*runs, *nights(rng, 10, first=46, factor=1.5)]), Policy())
-    assert sorted(strays.farthest) == [10, 45]
-    assert strays.runs == 56
-    assert all(5.0 < distance < 40.0 for distance in strays.farthest.values())
+def test_outliers_are_counted_by_runs_and_measured_from_their_own_level(rng):
+    runs = [*with_outlier(rng), *nights(rng, 15, first=30, factor=1.5), *nights(rng, 1, first=45, factor=2.0)]
+    runs += nights(rng, 10, first=46, factor=1.5)
+    outliers = outlier_runs(HistoryAnalysis(timeline_of("api", runs)), Policy())
+    assert sorted(outliers.farthest) == [10, 45]
+    assert outliers.runs == 56
+    assert all(5.0 < distance < 40.0 for distance in outliers.farthest.values())
