@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from perfkit.analysis.baseline import Levels
+    from perfkit.analysis.baseline import BaselineSummary as _BaselineSummary
     from perfkit.analysis.capacity import Capacity as _Capacity
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         plot: HistoryPlots
         table: HistoryTables
 
-    class BaselineSummary(Levels):
+    class BaselineSummary(_BaselineSummary):
         plot: BaselinePlots
         table: BaselineTables
 
@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "perfkit.analysis.baseline": {"BaselineSummary": "Levels"},
+    "perfkit.analysis.baseline": ("BaselineSummary",),
     "perfkit.analysis.capacity": ("Capacity",),
     "perfkit.config.policy": ("Policy",),
     "perfkit.history.change_events": ("Event",),
@@ -214,7 +214,7 @@ _SHOWN = {
     ("perfkit.model.records", "Comparison"): ("ComparisonPlots", "ComparisonTables", "comparison"),
     ("perfkit.runs.collection", "Runs"): ("RunsPlots", "", "runs"),
     ("perfkit.runs.store", "RunStore"): ("", "", "store"),
-    ("perfkit.analysis.baseline", "Levels"): ("BaselinePlots", "BaselineTables", "baseline"),
+    ("perfkit.analysis.baseline", "BaselineSummary"): ("BaselinePlots", "BaselineTables", "baseline"),
     ("perfkit.analysis.capacity", "Capacity"): ("CapacityPlots", "CapacityTables", "capacity"),
     ("perfkit.history.change_events", "Event"): ("", "", "event"),
     ("perfkit.history.view", "History"): ("HistoryPlots", "HistoryTables", "history"),
@@ -508,13 +508,13 @@ def baseline(
     >>> summary.to_frame().columns[:4].tolist()
     ['service', 'metric', 'runs', 'value']
     """
-    from perfkit.analysis.baseline import levels_of
+    from perfkit.analysis.baseline import summarize_baseline
 
     known = _settings(settings)
     rules = _policy(policy, known)
     chosen, notes = _named(runs, _store_url(store, known), known, rules)
     _register()
-    return cast("BaselineSummary", levels_of(chosen, tuple(dict.fromkeys((*warnings, *notes))), policy=rules))
+    return cast("BaselineSummary", summarize_baseline(chosen, tuple(dict.fromkeys((*warnings, *notes))), policy=rules))
 
 
 def capacity(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import stdtrit
 
-from perfkit.analysis.noise_profile import knowledge
+from perfkit.analysis.noise_profile import noise_prior
 from perfkit.config.policy import Policy
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Run, RunSummary, ServiceStats
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class BaselineLevel:
     """One metric of one service over runs, in the metric's unit.
 
     ``low`` and ``high`` bound the 95 % interval of the level; ``next_low`` and ``next_high`` bound where the next
@@ -43,11 +43,11 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class BaselineSummary:
     """Every level of a set of runs, in the order of services and metrics; what to know of these runs as a baseline."""
 
     runs: tuple[Run, ...]
-    levels: tuple[Level, ...]
+    levels: tuple[BaselineLevel, ...]
     warnings: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy, repr=False)  # by which changes against these runs are judged
 
@@ -64,20 +64,22 @@ class Levels:
         """One row per level."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(level) for level in self.levels], columns=list(Level.__dataclass_fields__))
+        return pd.DataFrame([asdict(level) for level in self.levels], columns=list(BaselineLevel.__dataclass_fields__))
 
 
-def levels_of(runs: Sequence[Run], warnings: Sequence[str] = (), *, policy: Policy | None = None) -> Levels:
+def summarize_baseline(
+    runs: Sequence[Run], warnings: Sequence[str] = (), *, policy: Policy | None = None
+) -> BaselineSummary:
     """The level of each metric and service of ``runs``, with intervals; the run is the unit.
 
     Latency and throughput: geometric mean over runs, Student's t on the log scale with a moderated variance.  Error
     rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
     run cannot tell is left out.
     """
-    return Levels(tuple(runs), tuple(_levels(runs)), tuple(warnings), policy or Policy())
+    return BaselineSummary(tuple(runs), tuple(_levels(runs)), tuple(warnings), policy or Policy())
 
 
-def _levels(runs: Sequence[Run]) -> Iterator[Level]:
+def _levels(runs: Sequence[Run]) -> Iterator[BaselineLevel]:
     for service in dict.fromkeys(name for run in runs for name in run.services):
         stats = [run.services[service] for run in runs if service in run.services]
         for metric in Metric:
@@ -86,17 +88,17 @@ def _levels(runs: Sequence[Run]) -> Iterator[Level]:
                 yield level
 
 
-def _log_level(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> Level | None:
+def _log_level(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> BaselineLevel | None:
     known = [item.value(metric) or 0.0 for item in stats]
     if min(known) <= 0:
         return None
     values = np.array(known)
     logs = np.log(values)
-    noise = run_to_run(metric, (logs,), knowledge(metric, (stats,)))
+    noise = run_to_run(metric, (logs,), noise_prior(metric, (stats,)))
     t, n, middle = float(stdtrit(noise.df, 0.975)), logs.size, float(logs.mean())
     half, next_half = t * noise.sd / n**0.5, t * noise.sd * (1 + 1 / n) ** 0.5
     low, high, next_low, next_high = (float(np.exp(middle + d)) for d in (-half, half, -next_half, next_half))
-    return Level(
+    return BaselineLevel(
         service=service,
         metric=metric.value,
         runs=n,
@@ -111,7 +113,7 @@ def _log_level(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> L
     )
 
 
-def _error_level(service: str, stats: Sequence[ServiceStats]) -> Level | None:
+def _error_level(service: str, stats: Sequence[ServiceStats]) -> BaselineLevel | None:
     pairs = [(item.failures, item.count) for item in stats if item.failures is not None and item.count]
     if len(pairs) < len(stats):
         return None
@@ -119,7 +121,7 @@ def _error_level(service: str, stats: Sequence[ServiceStats]) -> Level | None:
     factor, df = overdispersion((failures.failed,), (failures.counts,))
     low, high = wilson(failures.rate, float(failures.counts.sum()) / factor, float(stdtrit(df, 0.975)))
     each = 100 * failures.failed / failures.counts
-    return Level(
+    return BaselineLevel(
         service=service,
         metric=Metric.ERROR_RATE.value,
         runs=len(pairs),

@@ -43,8 +43,8 @@ from perfkit.stats.capacity import (
     LevelsAtLoad,
     common_bins,
     crossing,
+    crossing_prior,
     isotonic,
-    knowledge,
     levels_at,
     over_runs,
     throughput_at,
@@ -64,7 +64,7 @@ from perfkit.stats.load_curve import (
     summed,
     windows_of,
 )
-from perfkit.stats.noise import PRIOR_DF, Knowledge
+from perfkit.stats.noise import PRIOR_DF, NoisePrior
 from perfkit.stats.summary import Floats, RequestArrays
 
 if TYPE_CHECKING:
@@ -611,7 +611,7 @@ class _EqualLoad:
 def _effect(metric: Metric, sides: Sequence[Floats], variances: Sequence[float], confidence: float) -> Effect:
     """The change of one value per run; ``variances`` are those of a value within its run, one for each side."""
     within = float(np.average(variances, weights=[1.0 / len(side) for side in sides]))
-    return compare_levels(_VARIES_LIKE[metric], Values(sides[0], sides[1], Knowledge(within)), confidence)
+    return compare_levels(_VARIES_LIKE[metric], Values(sides[0], sides[1], NoisePrior(within)), confidence)
 
 
 def _middle(values: Floats) -> float:
@@ -643,7 +643,7 @@ def _loads(
     if not (falls or rises):
         return _Answer(replace(blank, reason="only bounds are known, which do not tell the builds apart"), None)
     values = [np.array([item.load for item in side]) for side in sides]
-    known = knowledge([[replace(item, error=np.nan_to_num(item.error)) for item in side] for side in sides])
+    known = crossing_prior([[replace(item, error=np.nan_to_num(item.error)) for item in side] for side in sides])
     effect = compare_levels(METRIC, Values(values[0], values[1], known), confidence)
     done = _filled(blank, effect, _middle(values[0]), _middle(values[1]))
     if falls and rises:

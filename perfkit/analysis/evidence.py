@@ -96,15 +96,15 @@ def _judged(
     pairs = paired(hypothesis.baseline, hypothesis.candidate)
     finding = unjudged_finding(hypothesis, *(_level(metric, stats) for stats in hypothesis.stats))
     tolerance = finding.tolerance
+    worsening = effect.change * metric.worse
+    bad_side = effect.ci_high if metric.worse > 0 else -effect.ci_low
     verdict = Verdict.INCONCLUSIVE
     if tolerance is not None:
-        worsening = effect.change * metric.worse
-        worst = effect.ci_high if metric.worse > 0 else -effect.ci_low
         if p_worse <= policy.alpha and worsening > tolerance:
             verdict = Verdict.REGRESSION
         elif p_better <= policy.alpha and -worsening > tolerance:
             verdict = Verdict.IMPROVEMENT
-        elif worst <= tolerance:
+        elif bad_side <= tolerance:
             verdict = Verdict.NO_CHANGE
     rises = effect.change >= 0
     sides = pairs or (hypothesis.baseline, hypothesis.candidate)
@@ -126,6 +126,8 @@ def _judged(
             paired=pairs is not None and metric is not Metric.ERROR_RATE,
             levels=numbers if isinstance(numbers, LevelArithmetic) else None,
             rates=numbers if isinstance(numbers, RateArithmetic) else None,
+            worsening=worsening,
+            bad_side=bad_side,
         ),
     )
     if tolerance is None:

@@ -96,7 +96,7 @@ def _level(hypothesis: Hypothesis[Objective], confidence: float, profile: NoiseP
     noise, logs = noise_of(metric, values), np.log(values.candidate)
     middle = float(logs.mean())
     means = math.log(hypothesis.limit.amount), middle
-    numbers = level_arithmetic(means, noise, values.known, (logs.size,), confidence)
+    numbers = level_arithmetic(means, noise, (logs.size,), confidence)
     half = numbers.quantile * numbers.error
     p_value = float(stdtr(noise.df, -metric.worse * numbers.shift / numbers.error))
     return Level(math.exp(middle), math.exp(middle - half), math.exp(middle + half), p_value, numbers, noise)
@@ -145,6 +145,7 @@ def _judged(
     """The finding of an absolute limit with its share of alpha and its adjusted p."""
     metric, amount = hypothesis.metric, hypothesis.limit.amount
     unit = 1.0 if metric is Metric.ERROR_RATE else 100.0 / amount  # of a gap, in that of a change
+    ci_low, ci_high = (level.low - amount) * unit, (level.high - amount) * unit
     is_kept = level.high <= amount if metric.worse > 0 else level.low >= amount
     verdict = Verdict.NO_CHANGE if is_kept else Verdict.INCONCLUSIVE
     if p_adjusted <= policy.alpha:
@@ -153,8 +154,8 @@ def _judged(
     power = _power(hypothesis, level, policy.alpha * share, policy.confidence if is_open else None)
     return replace(
         unjudged_finding(hypothesis, amount, level.value),
-        ci_low=(level.low - amount) * unit,
-        ci_high=(level.high - amount) * unit,
+        ci_low=ci_low,
+        ci_high=ci_high,
         p_value=level.p_value,
         p_adjusted=p_adjusted,
         verdict=verdict,
@@ -170,6 +171,8 @@ def _judged(
             tests=tests,
             levels=level.arithmetic if isinstance(level.arithmetic, LevelArithmetic) else None,
             rates=level.arithmetic if isinstance(level.arithmetic, RateArithmetic) else None,
+            worsening=(level.value - amount) * unit * metric.worse,
+            bad_side=ci_high if metric.worse > 0 else -ci_low,
         ),
     )
 

@@ -17,7 +17,7 @@ from perfkit.model.serialization import slug
 from perfkit.runs.service_names import renamed_runs
 from perfkit.runs.store import NOISE, RunStore
 from perfkit.stats.effect import Failures, Values
-from perfkit.stats.noise import Knowledge, Noise, run_to_run, scatter_of_history
+from perfkit.stats.noise import Noise, NoisePrior, run_to_run, scatter_of_history
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class NoiseProfile:
     @classmethod
     def from_dict(cls, plain: Any, place: str = "noise profile") -> NoiseProfile:
         """The inverse of `to_dict`; ``ReadError`` for anything else."""
-        known = decode(plain, _Document, place, schema=SCHEMA, title="noise profile")
-        return cls(known.scenario, known.runs, known.variations)
+        document = decode(plain, _Document, place, schema=SCHEMA, title="noise profile")
+        return cls(document.scenario, document.runs, document.variations)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per service and metric."""
@@ -112,15 +112,15 @@ def _variations(runs: Sequence[Run]) -> Iterator[Variation]:
                 continue
             logs = np.log([item.value(metric) or np.nan for item in stats])
             squares, df = scatter_of_history(logs)
-            known = knowledge(metric, (stats,), (squares, df))
-            noise = run_to_run(metric, (), known)
-            within = float(np.sqrt(known.within_variance))
+            prior = noise_prior(metric, (stats,), (squares, df))
+            noise = run_to_run(metric, (), prior)
+            within = float(np.sqrt(prior.within_variance))
             yield Variation(service, metric.value, len(stats), 100 * noise.sd, 100 * within, squares, df)
 
 
-def knowledge(
+def noise_prior(
     metric: Metric, sides: Sequence[Sequence[ServiceStats]], history: tuple[float, float] = (0.0, 0.0)
-) -> Knowledge:
+) -> NoisePrior:
     """The error inside the runs of each side, and whether it was measured.
 
     Each side weighs as it does in the difference of means: nine long runs do not make up for a short one.
@@ -134,7 +134,7 @@ def knowledge(
     measured = all(item.standard_error(metric) is not None for side in sides for item in side) and not any(
         metric in item.assumed for side in sides for item in side
     )
-    return Knowledge(within, measured, floor, history)
+    return NoisePrior(within, measured, floor, history)
 
 
 def _square(stats: ServiceStats, metric: Metric, of: str) -> float:
@@ -165,7 +165,7 @@ def level_values(
         return None
     # The history tells how runs scatter that were made apart: more than those of a pair do
     history = profile.scatter(service, metric) if profile is not None and pairs is None else (0.0, 0.0)
-    return Values(values[0], values[1], knowledge(metric, stats, history), pairs is not None)
+    return Values(values[0], values[1], noise_prior(metric, stats, history), pairs is not None)
 
 
 def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run], list[Run]] | None:
@@ -189,7 +189,7 @@ def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:
 
 def noise_of(metric: Metric, values: Values) -> Noise:
     """The variation of a metric between runs like these."""
-    return run_to_run(metric, [side for side in values.residuals if side.size], values.known)
+    return run_to_run(metric, [side for side in values.residuals if side.size], values.prior)
 
 
 def stored_profile(

@@ -6,6 +6,7 @@ nothing.  Logarithms are natural.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from perfkit.model.codec import Count, Share, Size
@@ -61,6 +62,26 @@ class LevelArithmetic:
         if not self.error > 0:
             raise ValueError(f"error: must be above 0, got {self.error!r}")
 
+    @property
+    def scatter_df(self) -> float:
+        """Degrees of freedom of all sums of squares."""
+        return self.squares_df + self.history_df
+
+    @property
+    def t(self) -> float:
+        """The statistic of the test."""
+        return self.shift / self.error
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of the interval of `shift`."""
+        return self.shift - self.quantile * self.error, self.shift + self.quantile * self.error
+
+    @property
+    def change_pct(self) -> float:
+        """`shift` in percent of the baseline, or of the absolute limit."""
+        return 100.0 * math.expm1(min(self.shift, 700.0))
+
 
 @dataclass(frozen=True, slots=True)
 class RateArithmetic:
@@ -75,6 +96,12 @@ class RateArithmetic:
     df: Size
     quantile: Size
     limit: Share | None = None
+
+    @property
+    def rates_pct(self) -> tuple[float, ...]:
+        """The error rate of each side in percent; ``nan`` of no request."""
+        pairs = zip(self.failed, self.requests, strict=True)
+        return tuple(100 * failed / requests if requests else math.nan for failed, requests in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +119,9 @@ class Arithmetic:
         it; ``None`` and 0 under fixed limits.
     paired
         Whether the runs were compared pair by pair.
+    worsening, bad_side
+        What the verdict compared with the tolerance, in the unit of the change: how much worse the candidate is, and
+        how much worse it is at the bad end of the interval; ``None`` where neither was computed.
     levels, rates
         The arithmetic of the test; both ``None`` where fixed limits are compared, or nothing could be computed.
     """
@@ -105,6 +135,8 @@ class Arithmetic:
     paired: bool = False
     levels: LevelArithmetic | None = None
     rates: RateArithmetic | None = None
+    worsening: float | None = None
+    bad_side: float | None = None
 
     def __post_init__(self) -> None:
         for side in ("baseline", "candidate"):

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from perfkit.analysis.baseline import Levels
+from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
 from perfkit.history.change_events import Event
 from perfkit.history.monitor import Alert
@@ -306,7 +306,7 @@ def changes_html(changes: Events | Alarms) -> str:
 # Baselines, capacity, plans ------------------------------------------------------------------------------------------
 
 
-def baseline_line(baseline: Levels) -> str:
+def baseline_line(baseline: BaselineSummary) -> str:
     """A baseline summary in one line."""
     services = {level.service for level in baseline.levels}
     return _line(
@@ -316,7 +316,7 @@ def baseline_line(baseline: Levels) -> str:
     )
 
 
-def baseline_html(baseline: Levels) -> str:
+def baseline_html(baseline: BaselineSummary) -> str:
     """A baseline summary: every level with its intervals."""
     from perfkit.report.tables import levels_table
 
@@ -417,7 +417,7 @@ class ComparisonTables(_Tables[Comparison]):
         return reproduce(self.subject, policy, rule)
 
 
-class BaselineTables(_Tables[Levels]):
+class BaselineTables(_Tables[BaselineSummary]):
     """Tables of a baseline summary: ``baseline.table.levels()``."""
 
     def levels(self) -> Html:

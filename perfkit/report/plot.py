@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from perfkit.analysis.baseline import Levels
+from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
 from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
@@ -26,7 +26,7 @@ from perfkit.report.tables import worst_first
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Measured = Comparison | Levels | Capacity | Run | Sequence[Run]
+Measured = Comparison | BaselineSummary | Capacity | Run | Sequence[Run]
 Services = str | Sequence[str] | None
 Subject = TypeVar("Subject")
 MOST_READ = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)
@@ -151,7 +151,9 @@ def detectable_change(
 ) -> go.Figure:
     """The smallest change that 1 to ``most`` runs on each side can show, from the noise of the runs at hand."""
     frame = detectable(
-        _sides(measured, ())[0], policy=policy or (measured.policy if isinstance(measured, Levels) else None), most=most
+        _sides(measured, ())[0],
+        policy=policy or (measured.policy if isinstance(measured, BaselineSummary) else None),
+        most=most,
     )
     if service is not None:
         frame = frame[frame["service"].isin(_chosen(service, tuple(frame["service"].unique())))]
@@ -163,7 +165,7 @@ def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run],
         return measured.baseline.runs, measured.candidate.runs
     if isinstance(measured, Capacity):
         return measured.runs, measured.candidate
-    if isinstance(measured, Levels):
+    if isinstance(measured, BaselineSummary):
         return measured.runs, tuple(candidate)
     return ((measured,) if isinstance(measured, Run) else tuple(measured)), tuple(candidate)
 
@@ -237,7 +239,7 @@ class ComparisonPlots(RunsPlots[Comparison]):
         return forest(self.subject, service=service)
 
 
-class BaselinePlots(RunsPlots[Levels]):
+class BaselinePlots(RunsPlots[BaselineSummary]):
     """Figures of a baseline: ``perfkit.baseline("shop@rolling").plot.latency()``."""
 
     def detectable_change(self, *, service: Services = None, most: int = 10) -> go.Figure:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perfkit.analysis.baseline import Level, Levels
+from perfkit.analysis.baseline import BaselineLevel, BaselineSummary
 from perfkit.analysis.capacity import Capacity
 from perfkit.model.records import Check, Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.figure import service_names
@@ -34,7 +34,7 @@ from perfkit.report.sentences import headlines, next_step
 MOST_VALUES = 3
 
 
-def warnings_list(subject: Comparison | Capacity | Levels | Sequence[Run]) -> Html:
+def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Run]) -> Html:
     """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
     sides: list[tuple[str, Sequence[Run]]] = []
     warnings: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ def warnings_list(subject: Comparison | Capacity | Levels | Sequence[Run]) -> Ht
     elif isinstance(subject, Capacity):
         sides += [("baseline" if subject.candidate else "run", subject.runs), ("candidate", subject.candidate)]
         warnings = subject.warnings
-    elif isinstance(subject, Levels):
+    elif isinstance(subject, BaselineSummary):
         sides.append(("run", subject.runs))
         warnings = subject.warnings
     else:
@@ -164,7 +164,7 @@ def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def levels_table(levels: Levels) -> Html:
+def levels_table(levels: BaselineSummary) -> Html:
     """What is normal: every level with its intervals, grouped by service."""
     groups = {
         service: [_level_cells(level) for level in levels.levels if level.service == service]
@@ -173,7 +173,7 @@ def levels_table(levels: Levels) -> Html:
     return Html(render("levels.html.j2", groups=groups, runs=len(levels.runs)), text=f"{len(levels.levels)} levels")
 
 
-def _level_cells(level: Level) -> dict[str, str]:
+def _level_cells(level: BaselineLevel) -> dict[str, str]:
     def between(low: float | None, high: float | None) -> str:
         return UNKNOWN if low is None or high is None else f"{format_number(low)} – {format_number(high)}"
 

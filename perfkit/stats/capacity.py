@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 
 from perfkit.model.records import Metric
 from perfkit.stats.load_curve import Windows
-from perfkit.stats.noise import PRIOR_SD, Knowledge, run_to_run
+from perfkit.stats.noise import PRIOR_SD, NoisePrior, run_to_run
 from perfkit.stats.summary import Floats, requests_needed_for, variance_of_sum
 
 MOST_BINS = 8
@@ -235,7 +235,7 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
     kinds = {item.status for item in crossings}
     if kinds == {FOUND}:
         logs = np.log([item.load for item in crossings])
-        noise = run_to_run(METRIC, (logs,), knowledge((crossings,)))
+        noise = run_to_run(METRIC, (logs,), crossing_prior((crossings,)))
         half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * noise.sd / logs.size**0.5
         value, low, high = (float(np.exp(logs.mean() + step)) for step in (0.0, -half, half))
         return Estimate(FOUND, value, low, high)
@@ -253,10 +253,10 @@ METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capac
 WITHIN_DF = 6.0  # that the bootstrap within the runs adds: it errs on the safe side (test_capacity_calibration.py)
 
 
-def knowledge(sides: Sequence[Sequence[Crossing]]) -> Knowledge:
+def crossing_prior(sides: Sequence[Sequence[Crossing]]) -> NoisePrior:
     """The error of capacities within their runs; a short run on one side is not made up for by many on the other."""
     sides = [side for side in sides if side]
     means = [float(np.mean([item.error**2 for item in side])) for side in sides]
     within = float(np.average(means, weights=[1.0 / len(side) for side in sides]))
     expected = within + PRIOR_SD[METRIC] ** 2
-    return Knowledge(within, history=(WITHIN_DF * expected, WITHIN_DF))
+    return NoisePrior(within, history=(WITHIN_DF * expected, WITHIN_DF))

@@ -11,7 +11,7 @@ from scipy.special import betainc, gammaln, ndtri, stdtr, stdtrit
 
 from perfkit.model.arithmetic import LevelArithmetic, RateArithmetic
 from perfkit.model.records import Metric
-from perfkit.stats.noise import Knowledge, Noise, Scatter, overdispersion, run_to_run
+from perfkit.stats.noise import Noise, NoisePrior, Scatter, overdispersion, run_to_run
 from perfkit.stats.summary import Floats
 
 FAR_OUT = 12.0
@@ -42,13 +42,13 @@ class Effect:
 class Values:
     """One metric of one service: a value per run of each side, shape ``(n_runs,)``, all > 0, and their errors.
 
-    ``known`` is what the runs and their history tell of the noise besides the values.  ``paired``: the k-th run of one
+    ``prior`` is what the runs and their history tell of the noise besides the values.  ``paired``: the k-th run of one
     side was made beside the k-th of the other, and what disturbed one disturbed both.
     """
 
     baseline: Floats
     candidate: Floats
-    known: Knowledge = field(default_factory=Knowledge)
+    prior: NoisePrior = field(default_factory=NoisePrior)
     paired: bool = False
 
     @property
@@ -68,11 +68,11 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     differences do.
     """
     before, after = np.log(values.baseline), np.log(values.candidate)
-    noise = run_to_run(metric, values.residuals, values.known)
+    noise = run_to_run(metric, values.residuals, values.prior)
     shift = float(after.mean() - before.mean())
     error = noise.error_of_difference(before.size, after.size)
     numbers = level_arithmetic(
-        (float(before.mean()), float(after.mean())), noise, values.known, (before.size, after.size), confidence
+        (float(before.mean()), float(after.mean())), noise, (before.size, after.size), confidence
     )
     half = numbers.quantile * error
     return Effect(
@@ -89,28 +89,29 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
 
 
 def level_arithmetic(
-    means: tuple[float, float], noise: Noise, known: Knowledge, runs: tuple[int, ...], confidence: float
+    means: tuple[float, float], noise: Noise, runs: tuple[int, ...], confidence: float
 ) -> LevelArithmetic:
     """The numbers of a t test of two mean logs whose difference has the error of so many runs."""
-    scatter = noise.scatter or Scatter(noise, noise.df, (), 0.0)
+    scatter = noise.scatter or Scatter(NoisePrior(), noise, noise.df, (), 0.0)
+    prior = scatter.given
     return LevelArithmetic(
         means=means,
         shift=means[1] - means[0],
-        within_sd=float(np.sqrt(known.within_variance)),
-        measured=known.measured,
-        prior_sd=scatter.prior.sd,
-        prior_df=scatter.prior.df,
+        within_sd=float(np.sqrt(prior.within_variance)),
+        measured=prior.measured,
+        prior_sd=scatter.expected.sd,
+        prior_df=scatter.expected.df,
         weight=scatter.weight,
         squares=scatter.squares,
         squares_df=scatter.df,
-        history_squares=float(known.history[0]),
-        history_df=float(known.history[1]),
+        history_squares=float(prior.history[0]),
+        history_df=float(prior.history[1]),
         sd=noise.sd,
         df=noise.df,
         runs=runs,
         error=noise.sd * math.sqrt(sum(1.0 / n for n in runs)),
         quantile=float(stdtrit(noise.df, 0.5 + confidence / 2.0)),
-        floor_sd=math.sqrt(known.floor),
+        floor_sd=math.sqrt(prior.floor),
     )
 
 

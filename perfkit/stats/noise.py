@@ -42,9 +42,14 @@ CLIP = 3.0  # robust standard deviations: a step in the history is one large dif
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """From what a variation was estimated: the prior, what was left of it, and the sums of squares of each side."""
+    """From what a variation was estimated.
 
-    prior: Noise
+    ``given`` is what was known beforehand and ``expected`` the noise that it foretells, of which ``weight`` degrees of
+    freedom were left; ``squares`` are the sums of squares of each side, with ``df`` degrees of freedom in all.
+    """
+
+    given: NoisePrior
+    expected: Noise
     weight: float
     squares: tuple[float, ...]
     df: float
@@ -64,8 +69,8 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
-class Knowledge:
-    """What is known of a metric's noise besides the run values at hand.
+class NoisePrior:
+    """What is known of a metric's noise before its runs are compared: from inside the runs, and from their history.
 
     Parameters
     ----------
@@ -84,34 +89,34 @@ class Knowledge:
     floor: float = 0.0
     history: tuple[float, float] = (0.0, 0.0)
 
-    def prior(self, metric: Metric) -> Noise:
-        """What is expected of a run before any is compared with another."""
+    def noise(self, metric: Metric) -> Noise:
+        """The noise to expect of a run."""
         extra = EXTRA_SD if self.measured else PRIOR_SD[metric]
         df = PRIOR_DF if self.measured else PRIOR_DF_ASSUMED
         return Noise(float(np.sqrt(self.within_variance + extra**2)), df)
 
 
-def run_to_run(metric: Metric, sides: Sequence[Floats], known: Knowledge) -> Noise:
+def run_to_run(metric: Metric, sides: Sequence[Floats], prior: NoisePrior) -> Noise:
     """Moderated variation of log values around the mean of their own side.
 
     Parameters
     ----------
     sides
         Log values, one array of shape ``(n_runs,)`` for each side (or stable stretch of history).
-    known
+    prior
         What the runs themselves and their scenario's history tell of the noise.
     """
-    prior = known.prior(metric)
+    expected = prior.noise(metric)
     of_sides = tuple(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size)
     df_of_sides = float(sum(side.size - 1 for side in sides if side.size))
-    squares, df = sum(of_sides) + known.history[0], df_of_sides + known.history[1]
-    weight = _trust(prior, squares, df)
-    variance = (weight * prior.sd**2 + squares) / (weight + df)
-    scatter = Scatter(prior, weight, of_sides, df_of_sides)
-    return Noise(float(np.sqrt(max(variance, known.floor))), weight + df, scatter)
+    squares, df = sum(of_sides) + prior.history[0], df_of_sides + prior.history[1]
+    weight = _prior_weight(expected, squares, df)
+    variance = (weight * expected.sd**2 + squares) / (weight + df)
+    scatter = Scatter(prior, expected, weight, of_sides, df_of_sides)
+    return Noise(float(np.sqrt(max(variance, prior.floor))), weight + df, scatter)
 
 
-def _trust(prior: Noise, squares: float, df: float) -> float:
+def _prior_weight(prior: Noise, squares: float, df: float) -> float:
     """Degrees of freedom of the prior that are left when the runs scatter more than it foretells.
 
     A prior that the data contradict is discounted (a power prior: Ibrahim & Chen 2000, doi:10.1214/ss/1009212519), here
@@ -152,5 +157,5 @@ def overdispersion(failures: Sequence[Floats], counts: Sequence[Floats]) -> tupl
             continue
         chi_square += float(((failed - count * rate) ** 2 / (count * rate * (1 - rate))).sum())
         df += failed.size - 1
-    weight = _trust(Noise(PRIOR_OVERDISPERSION**0.5, PRIOR_OVERDISPERSION_DF), chi_square, df)
+    weight = _prior_weight(Noise(PRIOR_OVERDISPERSION**0.5, PRIOR_OVERDISPERSION_DF), chi_square, df)
     return max(1.0, (weight * PRIOR_OVERDISPERSION + chi_square) / (weight + df)), weight + df

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from nights import nights
 from samples import plain_stats, run, side
+from scipy import stats as scipy_stats
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from perfkit import Policy, RunStore, SettingsError, compare
 from perfkit.analysis.compare import explain
@@ -17,6 +19,7 @@ from perfkit.cli import main
 from perfkit.model.load_profile import LoadProfile, Stage
 from perfkit.model.records import StageStats
 from perfkit.model.serialization import comparison_from_document
+from perfkit.stats import noise
 
 POLICY = Policy(objectives={"avg_latency_ms": {"max": 25}, "error_rate_pct": {"max": 1}})
 
@@ -97,6 +100,78 @@ def test_every_finding_of_every_design_is_explained_and_its_arithmetic_adds_up(c
                 assert f"{numbers.rates.failed[-1]} of {numbers.rates.requests[-1]} requests failed" in text
 
 
+NUMBER = r"([-+]?\d[\d.]*(?:e[-+]\d+)?)"
+
+
+def printed(text, pattern):
+    """The numbers of the one line of an explanation that matches."""
+    (groups,) = re.findall(pattern.replace("#", NUMBER), text)
+    return [float(number) for number in ([groups] if isinstance(groups, str) else groups)]
+
+
+def test_every_number_that_is_printed_is_that_of_the_judgement(rng):
+    """Redone by hand from the values of the runs, whatever the finding carries."""
+    sides = side(rng, 5, names=("a",)), side(rng, 3, first=50, names=("a",), slower=1.2)
+    comparison = compare(*sides)
+    text = explain(comparison, "a", "p95")
+    logs = [np.log([run.services["a"].p95_latency_ms for run in runs]) for runs in sides]
+    shift = logs[1].mean() - logs[0].mean()
+    mean_squares = [
+        np.mean([s.standard_error("p95_latency_ms") ** 2 / s.p95_latency_ms**2 for s in of])
+        for of in ([run.services["a"] for run in runs] for runs in sides)
+    ]
+    within = math.sqrt(np.average(mean_squares, weights=[1 / 5, 1 / 3]))
+    prior = math.hypot(within, noise.EXTRA_SD)
+    squares = [((side - side.mean()) ** 2).sum() for side in logs]
+    assert printed(text, r"means +# and #, difference d = #") == pytest.approx(
+        [logs[0].mean(), logs[1].mean(), shift], abs=1e-6
+    )
+    assert printed(text, r"error within a run +# \(measured") == pytest.approx([within], abs=1e-6)
+    assert printed(text, r"prior s0 +#, # df") == pytest.approx([prior, noise.PRIOR_DF], abs=1e-6)
+    assert printed(text, r"SS = # \+ #, # df") == pytest.approx([*squares, 6], rel=1e-6)
+    (weight, _) = printed(text, r"d0 = # \(less than #")
+    sd = math.sqrt((weight * prior**2 + sum(squares)) / (weight + 6))
+    error = sd * math.sqrt(1 / 5 + 1 / 3)
+    quantile = scipy_stats.t.ppf(0.975, weight + 6)
+    assert printed(text, r"= #, # df\n  error of") == pytest.approx([sd, weight + 6], abs=2e-3)
+    assert printed(text, r"1/5 \+ 1/3\) = #") == pytest.approx([error], abs=1e-4)
+    ends = [shift - quantile * error, shift + quantile * error]
+    assert printed(text, r"d -\+ # e = # to #") == pytest.approx([quantile, *ends], abs=1e-3)
+    percents = [100 * math.expm1(value) for value in (shift, *ends)]
+    assert printed(text, r"in percent +# % \[#, #\]") == pytest.approx(percents, abs=0.1)
+    t = shift / error
+    p = scipy_stats.t.sf(t, weight + 6)
+    assert printed(text, r"t = d / e = #, one-sided p = #") == pytest.approx([t, p], rel=0.01)
+    (alpha, tests, share) = printed(text, r"alpha +# over # judgements; # % of it")
+    assert (alpha, tests, share) == (0.01, 7, 10)
+    assert printed(text, r"worsening # > #\n") == pytest.approx([percents[0], 10], abs=0.1)
+    assert printed(text, r"bad side of the interval # <= #\n") == pytest.approx([percents[2], 10], abs=0.1)
+
+
+def test_every_number_of_an_error_rate_is_that_of_the_judgement(rng):
+    sides = side(rng, 3, names=("a",)), side(rng, 2, first=50, names=("a",), rate_of_errors=0.02)
+    text = explain(compare(*sides), "a", "errors")
+    failed = [sum(run.services["a"].failures for run in runs) for runs in sides]
+    counts = [sum(run.services["a"].count for run in runs) for runs in sides]
+    rates = [100 * f / n for f, n in zip(failed, counts, strict=True)]
+    for title, *numbers in zip(("baseline", "candidate"), failed, counts, rates, strict=True):
+        assert printed(text, rf"{title}: +# of # requests failed = #") == pytest.approx(numbers, abs=1e-4)
+    (factor, df) = printed(text, "overdispersion  +# with # df")
+    quantile = scipy_stats.t.ppf(0.975, df)
+    (low, high) = confint_proportions_2indep(
+        failed[1] / factor,
+        counts[1] / factor,
+        failed[0] / factor,
+        counts[0] / factor,
+        method="newcomb",
+        alpha=2 * scipy_stats.norm.sf(quantile),
+    )
+    assert printed(text, r"difference +# pp \[#, #\], # %, t = #") == pytest.approx(
+        [rates[1] - rates[0], 100 * low, 100 * high, 95, quantile], abs=1e-3
+    )
+    assert printed(text, r"worsening # > #\n") == pytest.approx([rates[1] - rates[0], 0.5], abs=1e-3)
+
+
 def test_what_a_result_file_explains_is_what_was_explained_when_it_was_made(compared):
     for comparison in compared.values():
         again = comparison_from_document(json.loads(json.dumps(comparison.to_dict())), "here")
@@ -124,7 +199,7 @@ def test_an_explanation_names_the_alpha_of_its_comparison_and_not_the_policys(rn
     text = said(*words, "--explain", "a", "avg_latency_ms")[1]
     assert document["alpha"] == pytest.approx(0.01 * 30 / 41**2)
     assert f"{document['alpha']:.4g} over " in text
-    assert f"corrected p <= {document['alpha']:.4g} and" in text
+    assert f"adjusted p <= {document['alpha']:.4g} and" in text
     assert "p <= 0.01 " not in text
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from samples import plain_stats, run, side
 
-from perfkit.analysis.baseline import levels_of
+from perfkit.analysis.baseline import summarize_baseline
 from perfkit.model.records import Metric
-from perfkit.stats.noise import Knowledge
+from perfkit.stats.noise import NoisePrior
 
 
 def level(levels, metric, service="a"):
@@ -18,11 +18,11 @@ def level(levels, metric, service="a"):
 def test_intervals_cover_the_level_and_the_next_run(rng, n):
     """Services vary as the prior foretells; a scatter that it doubts makes the intervals a little wider."""
     trials, covered, expected, within = 1500, 0, 0, 0.006  # `samples.stats` measures an average that well
-    prior = Knowledge(within**2, measured=True).prior(Metric.AVG)
+    prior = NoisePrior(within**2, measured=True).noise(Metric.AVG)
     for _ in range(trials):
         sd = np.sqrt(max(prior.sd**2 * prior.df / rng.chisquare(prior.df) - within**2, 0.0))
         *known, following = side(rng, n + 1, names=("a",), common=False, sd=sd, rate_of_errors=0.0)
-        found = level(levels_of(known), "avg_latency_ms")
+        found = level(summarize_baseline(known), "avg_latency_ms")
         covered += found.low <= 50.0 * 1.08 <= found.high
         expected += found.next_low <= following.services["a"].avg_latency_ms <= found.next_high
     assert 0.93 <= covered / trials <= 0.98
@@ -30,13 +30,15 @@ def test_intervals_cover_the_level_and_the_next_run(rng, n):
 
 
 def test_the_next_run_is_less_certain_than_the_level(rng):
-    found = level(levels_of(side(rng, 5, names=("a",))), "p95_latency_ms")
+    found = level(summarize_baseline(side(rng, 5, names=("a",))), "p95_latency_ms")
     assert found.next_low < found.low < found.value < found.high < found.next_high
     assert found.lowest <= found.value <= found.highest
 
 
 def test_no_failures_end_the_interval_at_zero_exactly():
-    found = level(levels_of([run({"a": plain_stats(count=4000)}, number=i) for i in range(5)]), "error_rate_pct")
+    found = level(
+        summarize_baseline([run({"a": plain_stats(count=4000)}, number=i) for i in range(5)]), "error_rate_pct"
+    )
     assert (found.value, found.low) == (0.0, 0.0)
     assert 0.0 < found.high < 0.1
     assert found.next_low is None
@@ -44,22 +46,22 @@ def test_no_failures_end_the_interval_at_zero_exactly():
 
 def test_a_metric_that_one_run_cannot_tell_is_left_out():
     runs = [run({"a": plain_stats()}), run({"a": plain_stats(p95_latency_ms=None)}, number=1)]
-    assert {item.metric for item in levels_of(runs).levels} == {
+    assert {item.metric for item in summarize_baseline(runs).levels} == {
         *("avg_latency_ms", "p50_latency_ms", "p99_latency_ms", "p999_latency_ms", "error_rate_pct", "rps")
     }
 
 
 def test_services_of_some_runs_only_are_told_from_those_runs():
     runs = [run({"a": plain_stats(), "b": plain_stats(90.0)}), run({"a": plain_stats()}, number=1)]
-    assert level(levels_of(runs), "avg_latency_ms", "b").runs == 1
+    assert level(summarize_baseline(runs), "avg_latency_ms", "b").runs == 1
 
 
 def test_the_document_and_the_frame_hold_every_level(rng):
-    levels = levels_of(side(rng, 3))
+    levels = summarize_baseline(side(rng, 3))
     assert levels.to_dict()["schema"] == "perfkit.baseline/1"
     assert len(levels.to_dict()["levels"]) == len(levels.to_frame()) == len(levels.levels)
     assert np.isfinite(levels.to_frame()["value"]).all()
 
 
 def test_no_runs_have_no_levels():
-    assert levels_of(()).levels == ()
+    assert summarize_baseline(()).levels == ()

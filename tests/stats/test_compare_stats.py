@@ -24,7 +24,7 @@ from perfkit.stats.effect import (
     rise_of_rates,
     weighted_holm,
 )
-from perfkit.stats.noise import Knowledge, Noise, overdispersion, run_to_run, scatter_of_history
+from perfkit.stats.noise import Noise, NoisePrior, overdispersion, run_to_run, scatter_of_history
 from perfkit.stats.power import (
     RequestDesign,
     RunDesign,
@@ -38,7 +38,7 @@ def failures(failed, counts):
 
 @pytest.fixture
 def no_prior(monkeypatch):
-    monkeypatch.setattr(noise, "_trust", lambda *_: 0.0)
+    monkeypatch.setattr(noise, "_prior_weight", lambda *_: 0.0)
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_levels_are_students_t_on_logs_when_nothing_is_known_beforehand(rng, no_
 @pytest.mark.parametrize(
     ("known", "prior_sd", "prior_df"),
     [
-        (Knowledge(), noise.PRIOR_SD[Metric.P95], noise.PRIOR_DF_ASSUMED),
-        (Knowledge(0.02**2), math.hypot(0.02, noise.PRIOR_SD[Metric.P95]), noise.PRIOR_DF_ASSUMED),
-        (Knowledge(0.02**2, measured=True), math.hypot(0.02, noise.EXTRA_SD), noise.PRIOR_DF),
+        (NoisePrior(), noise.PRIOR_SD[Metric.P95], noise.PRIOR_DF_ASSUMED),
+        (NoisePrior(0.02**2), math.hypot(0.02, noise.PRIOR_SD[Metric.P95]), noise.PRIOR_DF_ASSUMED),
+        (NoisePrior(0.02**2, measured=True), math.hypot(0.02, noise.EXTRA_SD), noise.PRIOR_DF),
     ],
 )
 def test_moderated_variance_is_smyths(rng, known, prior_sd, prior_df):
@@ -79,18 +79,18 @@ def test_moderated_variance_is_smyths(rng, known, prior_sd, prior_df):
 
 def test_the_rounding_of_the_source_is_a_floor():
     silent = (np.zeros(5), np.zeros(3))
-    assert run_to_run(Metric.AVG, silent, Knowledge(0.04, measured=True, floor=0.04)).sd == pytest.approx(0.2)
+    assert run_to_run(Metric.AVG, silent, NoisePrior(0.04, measured=True, floor=0.04)).sd == pytest.approx(0.2)
 
 
 def test_a_history_adds_its_squares_and_degrees_of_freedom(rng):
     sides = rng.normal(3, 0.05, 1), rng.normal(3, 0.05, 1)
-    found = run_to_run(Metric.AVG, sides, Knowledge(0.01**2, measured=True, history=(0.01**2 * 20, 20.0)))
+    found = run_to_run(Metric.AVG, sides, NoisePrior(0.01**2, measured=True, history=(0.01**2 * 20, 20.0)))
     assert found.df == noise.PRIOR_DF + 20
     assert found.sd == pytest.approx(0.01, rel=0.1)
 
 
 def test_a_prior_that_the_runs_contradict_counts_for_little(rng):
-    known = Knowledge(0.002**2, measured=True)
+    known = NoisePrior(0.002**2, measured=True)
     sides = rng.normal(3, 0.05, 4), rng.normal(3, 0.05, 4)
     found = run_to_run(Metric.AVG, sides, known)
     plain = math.sqrt(sum(side.var(ddof=1) for side in sides) / 2)
@@ -102,7 +102,7 @@ def test_a_prior_that_the_runs_contradict_counts_for_little(rng):
 @pytest.mark.parametrize("within", [0.004, None])
 @pytest.mark.parametrize("sizes", [(3, 3), (5, 3), (10, 10)])
 def test_intervals_cover_the_truth_however_much_runs_vary_beyond_what_they_show(rng, sd, within, sizes):
-    known = Knowledge() if within is None else Knowledge(within**2, measured=True)
+    known = NoisePrior() if within is None else NoisePrior(within**2, measured=True)
     covered = 0
     for _ in range(1500):
         before, after = (np.exp(rng.normal(3, sd, n)) for n in sizes)
