@@ -28,7 +28,8 @@ from perfkit.analysis.coverage import (
 )
 from perfkit.config.policy import Policy
 from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, ServiceStats, Severity, environment_of
-from perfkit.runs.validity import FAILING, MANY_ERRORS_PCT, describe_both, misdated, outages, same_on_both
+from perfkit.runs.outages import FAILING, describe_both, outages, same_on_both
+from perfkit.runs.validity import MANY_ERRORS_PCT, misdated
 
 NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
 PRECISION_DIFFERS = 2.0  # factor between the steps to which the two sources round

@@ -31,8 +31,9 @@ from perfkit.model.records import Check, Metric, Run, ServiceStats, Severity, Va
 from perfkit.model.script_errors import LONGEST_MS, SkippedRequests, time_fault
 from perfkit.model.serialization import make_run_id
 from perfkit.runs.csv_text import header_of, read_table, spoilt_by_spreadsheet
+from perfkit.runs.outages import withheld
 from perfkit.runs.requests import most_frequent
-from perfkit.runs.validity import INCONSISTENT, GeneratorFacts, check_run, withheld
+from perfkit.runs.validity import INCONSISTENT, GeneratorFacts, check_run
 from perfkit.stats.summary import (
     AUTOCORRELATION_FACTOR,
     CourseErrors,

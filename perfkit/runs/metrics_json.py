@@ -23,7 +23,8 @@ from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import LATENCY_METRICS, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.model.serialization import make_run_id
-from perfkit.runs.validity import GeneratorFacts, check_run, withheld
+from perfkit.runs.outages import withheld
+from perfkit.runs.validity import GeneratorFacts, check_run
 from perfkit.stats.summary import PercentileTable, errors_assumed, errors_from_percentiles
 
 TITLE = "metrics or baselines JSON (service name to metrics)"

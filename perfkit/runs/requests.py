@@ -25,7 +25,8 @@ from perfkit.model.records import Run, ServiceStats, StageStats, Validity
 from perfkit.model.redaction import redact
 from perfkit.model.script_errors import LONGEST_MS, SkippedRequests, time_fault
 from perfkit.model.serialization import make_run_id
-from perfkit.runs.validity import GeneratorFacts, check_run, withheld
+from perfkit.runs.outages import withheld
+from perfkit.runs.validity import GeneratorFacts, check_run
 from perfkit.stats.stationarity import WithinRun, count_no_server, warm_up_s, within_run
 from perfkit.stats.summary import Floats, RequestArrays, summarise
 

@@ -12,9 +12,19 @@ from perfkit.analysis.comparability import check_sides
 from perfkit.config.load_spec import plan_profile
 from perfkit.model.records import Check, Severity
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
-from perfkit.runs.validity import DRIFT_P, DRIFT_PCT, ArrivalCounts, GeneratorFacts, Process, check_run
+from perfkit.runs.validity import (
+    ANSWERS,
+    CHECKS,
+    DRIFT_P,
+    DRIFT_PCT,
+    ArrivalCounts,
+    GeneratorFacts,
+    Process,
+    check_run,
+)
 from perfkit.stats.stationarity import Burst, Drift, WithinRun, drift_of, within_run
 
+SEVERITIES = list(Severity)
 STEADY = LoadProfile("steady", 10, None, 60.0)
 
 
@@ -22,11 +32,18 @@ def checked(services=None, profile=STEADY, duration=None, within=None, **facts):
     services = {"a": plain_stats()} if services is None else services
     if "cpu_pct" in facts:
         facts["processes"] = (Process("generator", facts.pop("cpu_pct")),)
-    return {check.name: check for check in check_run(services, profile, GeneratorFacts(**facts), duration, within)}
+    checks = check_run(services, profile, GeneratorFacts(**facts), duration, within)
+    for check in checks:
+        assert SEVERITIES.index(check.severity) <= SEVERITIES.index(CHECKS[check.name][0]), check
+    return {check.name: check for check in checks}
 
 
 def graded(checks):
     return {name: check.severity.value for name, check in checks.items() if check.severity is not Severity.OK}
+
+
+def test_the_table_names_every_check_in_the_order_in_which_a_run_shows_them():
+    assert [answer.__name__ for answer in ANSWERS] == list(CHECKS)[: len(ANSWERS)]
 
 
 def test_a_good_run_passes_and_shows_what_was_looked_at():
@@ -235,7 +252,7 @@ def found(baseline, candidate):
 
 def test_like_sides_have_nothing_to_say():
     result = check_sides(*sides())
-    assert (result.ok, result.checks, result.warnings, dict(result.capped)) == (True, (), (), {})
+    assert (result.ok, result.checks, result.warnings, dict(result.not_judged)) == (True, (), (), {})
     assert result.services == ("a", "b")
 
 
@@ -273,7 +290,7 @@ def test_load_that_a_file_merely_declares_caps_latency_and_throughput():
     baseline, candidate = sides({"profile": LoadProfile("declared", 1)}, {"profile": LoadProfile("declared", 100)})
     result = check_sides(baseline, candidate)
     assert result.ok
-    assert set(result.capped) == {"a", "b"}
+    assert set(result.not_judged) == {"a", "b"}
     slow = [replace(r, services={n: plain_stats(500.0, failures=300) for n in r.services}) for r in candidate]
     findings = compare(baseline, slow).findings
     assert {f.verdict.value for f in findings if f.metric != "error_rate_pct"} == {"inconclusive"}
