@@ -289,6 +289,16 @@ def template() -> dict[str, Any]:
             },
             "xaxis": axis,
             "yaxis": axis,
+            # At the right, where a title that an analyst gives does not lie on the legend.
+            "title": {
+                "x": 1,
+                "xanchor": "right",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 6, "r": 14},
+                "font": {"size": 14},
+            },
             "annotationdefaults": {"showarrow": False},
         }
     }

@@ -86,12 +86,14 @@ _STYLE = """
 .pk-footnotes, .pk-warnings { font-size: 12px; padding-left: 22px; margin: 6px 0; }
 .pk-scroll { overflow: auto; max-height: 32rem; border: 1px solid rgba(128,136,150,.35); border-radius: 6px;
   margin: 8px 0; }
-.pk-table { border-collapse: collapse; width: 100%; margin: 0 !important; border: 0; font-size: 12px;
-  font-variant-numeric: tabular-nums; }
+.pk-table { border-collapse: collapse; table-layout: auto !important; width: 100%; margin: 0 !important; border: 0;
+  font-size: 12px; font-variant-numeric: tabular-nums; }
 .pk-table tr { background: transparent !important; }
 .pk-table th, .pk-table td { padding: 4px 8px; text-align: left !important; vertical-align: top; white-space: nowrap;
   border: 0; border-bottom: 1px solid rgba(128,136,150,.22); max-width: none; }
 .pk-table th { font-weight: 500; }
+.pk-facts { width: auto; }
+.pk-table code { white-space: nowrap; background: transparent; padding: 0; }
 .pk-table thead th { background: rgba(128,136,150,.12); font-weight: 600; vertical-align: bottom; }
 .pk-table .pk-group th { font-weight: 650; padding-top: 8px; white-space: normal; }
 .pk-table .n { text-align: right !important; }
@@ -106,7 +108,8 @@ _STYLE = """
 .pk-command, .pk-plain { background: rgba(128,136,150,.12); border-radius: 6px; padding: 8px 12px; margin: 4px 0 10px;
   overflow-x: auto; font-size: 12px; white-space: pre-wrap; }
 .pk-calendar { line-height: 1; }
-.pk-month { display: inline-table; vertical-align: top; margin: 0 18px 14px 0 !important; border: 0;
+.pk-month { display: inline-table; table-layout: auto !important; width: auto; vertical-align: top;
+  margin: 0 18px 14px 0 !important; border: 0;
   border-collapse: separate; border-spacing: 2px; font-size: 11px; line-height: 1; }
 .pk-month caption { text-align: left; font-weight: 600; padding-bottom: 4px; }
 .pk-month tr { background: transparent !important; }
