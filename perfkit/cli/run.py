@@ -415,7 +415,7 @@ def _tell_outcome(outcome: ABResult, result: Path | None) -> int:
 
 def _work(chosen: list[Scenario], host: str, port: int) -> int:
     """Be a worker until the master says that it is over."""
-    from perfkit.loadgen.run import run_worker
+    from perfkit.loadgen.locust_process import run_worker
 
     if len(chosen) != 1:
         raise click.UsageError("a worker makes the load of one scenario: name one")

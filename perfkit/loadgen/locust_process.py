@@ -37,14 +37,17 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from perfkit.config.load_spec import parse_duration
+from perfkit.config.settings import Scenario
 from perfkit.loadgen.container import remove_container, start_container, startup_failure
 from perfkit.loadgen.locust_command import (
     ORDERLY_END_S,
     LocustCommand,
     ignored_locust_settings,
+    locustfiles,
     without_locust_settings,
 )
 from perfkit.loadgen.redacted_output import RedactedOutput
+from perfkit.model.codec import encode
 from perfkit.model.errors import LoadError, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.redaction import public_url, redact
 
@@ -529,3 +532,35 @@ def _explain(command: LocustCommand, returncode: int, said: str) -> str:
         f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: {lines[-1]}. "
         f"Correct that; {command.log} has the rest."
     )
+
+
+def run_worker(scenario: Scenario, host: str, port: int) -> int:
+    """Run Locust as a worker of a master elsewhere until the master ends it; returns Locust's exit code.
+
+    Users, rate and duration come from the master; the locustfile, and the schedule of an open model, from here.
+
+    Raises
+    ------
+    LoadError
+        Locust is not there, or the locustfile cannot be used.
+    """
+    check_locust()
+    check_locustfile(scenario.locustfile)
+    environment = without_locust_settings({**os.environ, **scenario.environment})
+    if scenario.profile.is_open:
+        environment["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(scenario.profile))
+    command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
+    options = ["--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port), *scenario.arguments]
+    out, err = RedactedOutput(1), RedactedOutput(2)  # the terminal, or a file that the caller has opened
+    process = subprocess.Popen([*command, *options], env=environment, stdout=out.fd, stderr=err.fd)
+    try:
+        for output in (out, err):
+            output.close_here()
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue  # the terminal sends it to the worker too, which says good-bye to its master
+    finally:
+        for output in (out, err):
+            output.finish()

@@ -17,7 +17,7 @@ from perfkit.history.run_selector import select
 from perfkit.history.timeline import load_timeline
 from perfkit.loadgen.ab_test import ab_targets
 from perfkit.loadgen.revision import revision_of_ref
-from perfkit.loadgen.run import _intent
+from perfkit.loadgen.run import planned_run
 from perfkit.model.errors import ReadError, SettingsError, StoreError
 
 SLOW = 1.6
@@ -135,14 +135,14 @@ def test_each_side_carries_its_own_commit(repository, monkeypatch, ref):
     monkeypatch.setenv("GITHUB_REF_NAME", "feature")
     scenario = Scenario("shop", Path("locustfile.py"), serve=SERVE)
     with ab_targets(scenario, ref.format(sha=base), repository) as targets:
-        runs = {side: _intent(targets[side], {}) for side in targets}
+        runs = {side: planned_run(targets[side], {}) for side in targets}
     assert runs["baseline"].git == {"commit": base, "dirty": "no", **({"branch": "main"} if ref == "main" else {})}
     assert runs["candidate"].git == {"commit": head, "branch": "feature", "dirty": "yes"}
 
 
 def test_the_commit_of_a_host_is_unknown(repository):
     with ab_targets(Scenario("shop", Path("locustfile.py"), host="http://new"), "http://old", repository) as targets:
-        runs = {side: _intent(targets[side], {}) for side in targets}
+        runs = {side: planned_run(targets[side], {}) for side in targets}
     assert runs["baseline"].git == {}
     assert runs["candidate"].git["branch"] == "feature"
 

@@ -458,14 +458,14 @@ def test_only_what_is_kept_is_said_to_be_kept(tmp_path):
 
 
 def test_a_run_of_which_nothing_was_recorded_is_not_said_to_be_readable(tmp_path, rng):
-    from perfkit.loadgen.run import _what_is_left
+    from perfkit.loadgen.run import what_was_recorded
 
     folder = tmp_path / "run"
     folder.mkdir()
-    assert _what_is_left(folder) == "no request was recorded"
+    assert what_was_recorded(folder) == "no request was recorded"
     (folder / "started.json").write_text("{}")
     recording(folder / "requests.arrow", rng)
-    assert _what_is_left(folder) == "the 240 requests that were recorded can be read, as an interrupted run"
+    assert what_was_recorded(folder) == "the 240 requests that were recorded can be read, as an interrupted run"
 
 
 @pytest.mark.parametrize(
