@@ -12,7 +12,17 @@ from samples import run
 from scipy.stats import binom
 
 from perfkit import Verdict
-from perfkit.analysis.capacity import ALL, CAPACITY, KNEE, USERS, Course, compare_service, curve_of, judged, overall
+from perfkit.analysis.capacity import (
+    ALL,
+    CAPACITY,
+    KNEE,
+    USERS,
+    WindowedRun,
+    compare_service,
+    curve_of,
+    judge_differences,
+    overall,
+)
 from perfkit.config.policy import parse_slo
 from perfkit.stats.load_curve import cut, end_of_whole, find_knee, resamples, windows_of
 
@@ -22,22 +32,22 @@ RUN = run({})
 KNEE_AT = WORKERS / SERVICE_S * (SERVICE_S + THINK_S)
 
 
-def course(rng, *, slower=1.0, sd=0.02, seconds=100.0, **queue):
+def windowed(rng, *, slower=1.0, sd=0.02, seconds=100.0, **queue):
     factor = slower * float(np.exp(sd * rng.standard_normal()))
     path, requests = ramp(rng, service_s=SERVICE_S * factor, seconds=seconds, **queue)
     end = end_of_whole(requests, 0.0)
     edges = cut(path, 0.0, end, requests.start_s.size)
-    return Course(RUN, {ALL: requests}, {ALL: windows_of(requests, edges, path.means(edges))}, 0.0)
+    return WindowedRun(RUN, {ALL: requests}, {ALL: windows_of(requests, edges, path.means(edges))}, 0.0)
 
 
 def side(rng, count, **kind):
-    courses = [course(rng, **kind) for _ in range(count)]
-    return courses, curve_of(ALL, "baseline", courses, USERS, SLO)
+    runs_of_side = [windowed(rng, **kind) for _ in range(count)]
+    return runs_of_side, curve_of(ALL, "baseline", runs_of_side, USERS, SLO)
 
 
 def compared(rng, sizes, slower=1.0):
     (before, first), (after, second) = side(rng, sizes[0]), side(rng, sizes[1], slower=slower)
-    return judged(compare_service(ALL, (before, after), (first, second), 0.95)[0], 0.01)
+    return judge_differences(compare_service(ALL, (before, after), (first, second), 0.95)[0], 0.01)
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -65,7 +75,7 @@ def test_a_ramp_that_ends_before_saturation_shows_no_knee(rng):
     def knees(users):
         found = 0
         for _ in range(100):
-            windows = course(rng, users=users, seconds=100.0).windows[ALL]
+            windows = windowed(rng, users=users, seconds=100.0).windows[ALL]
             drawn = resamples(windows.load.size, 200)
             found += not find_knee(windows.load, windows.throughput, windows.seconds, drawn).reason
         return found
