@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.model.errors import StoreError
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def write(text: str | bytes, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        write_whole(output, redact(text) if isinstance(text, str) else text)
+        atomic_write(output, redact(text) if isinstance(text, str) else text)
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {output}", err=True)

@@ -80,7 +80,7 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     from perfkit.report.batch import Wish, orders_of
 
     pass
-    from perfkit.model.files import write_whole
+    from perfkit.model.files import atomic_write
     from perfkit.report.index import index_page
     from perfkit.report.notebook import new_folder
     from perfkit.report.report_set import Overview
@@ -101,7 +101,7 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     entries = _made(orders, given["jobs"] or len(os.sched_getaffinity(0)))
     overview = Overview(entries, datetime.now(UTC), public_address(store))
     overview.write(folder)
-    write_whole(folder / "index.html", index_page(overview))
+    atomic_write(folder / "index.html", index_page(overview))
     click.echo(str(folder / "index.html"))
     return exit_code(overview, given["fail_on"] or "regression")
 

@@ -43,7 +43,7 @@ from perfkit.loadgen.run import run_scenario, with_demo_addresses
 from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
 from perfkit.model.codec import dump_json, read_json
 from perfkit.model.errors import LoadStopped
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.records import LATENCY_METRICS, Metric, Run, Verdict
 from perfkit.runs.run_folder import DOCUMENT, STARTED, resealed
 from perfkit.runs.store import RunStore
@@ -418,14 +418,14 @@ def _invalidate(place: Path) -> None:
     document = read_json(place / DOCUMENT)
     check = {"name": "generator_cpu", "value": 100.0, "limit": 90.0, "severity": "invalid", "advice": "saturated"}
     document["validity"] = {"ok": False, "checks": [check]}
-    write_whole(place / DOCUMENT, dump_json(resealed(document)))
+    atomic_write(place / DOCUMENT, dump_json(resealed(document)))
 
 
 def _forge(place: Path) -> None:
     """As a run is found whose numbers somebody made better."""
     document = read_json(place / DOCUMENT)
     stats = next(iter(document["services"].values()))
-    write_whole(place / DOCUMENT, dump_json({**document, "services": {"forged": stats, **document["services"]}}))
+    atomic_write(place / DOCUMENT, dump_json({**document, "services": {"forged": stats, **document["services"]}}))
 
 
 _SPOILT: dict[str, Callable[[Path], None]] = {

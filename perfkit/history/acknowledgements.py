@@ -21,7 +21,7 @@ import msgspec
 from perfkit.history.change_events import NEAR, Event, Movement
 from perfkit.model.codec import Time, decode, dump_json, parse_json, read_bytes, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
-from perfkit.model.files import alone, write_whole
+from perfkit.model.files import atomic_write, file_lock
 from perfkit.model.records import Finding, Metric, Verdict
 
 SCHEMA = "perfkit.acknowledged/1"
@@ -251,14 +251,14 @@ class AcknowledgedFile:
     def _alone(self) -> Iterator[None]:
         """Two who change the file at once come one after the other."""
         try:
-            with alone(self.path):
+            with file_lock(self.path):
                 yield
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def _write(self, every: Sequence[Acknowledgement]) -> None:
         document = {"schema": SCHEMA, "acknowledged": [one.to_dict() for one in every]}
-        write_whole(self.path, dump_json(document))
+        atomic_write(self.path, dump_json(document))
 
 
 class _Movement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

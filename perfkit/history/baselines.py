@@ -19,7 +19,7 @@ import msgspec
 
 from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
-from perfkit.model.files import alone, write_whole
+from perfkit.model.files import atomic_write, file_lock
 from perfkit.model.omissions import leave_out
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
@@ -194,13 +194,13 @@ class Baselines:
         """Write a baseline; `StoreError` when there is one of that name, unless ``replacing``."""
         path = self.place(pinned.scenario, pinned.name)
         try:
-            with alone(path):
+            with file_lock(path):
                 if path.exists() and not replacing:
                     raise StoreError(
                         f"{path}: {pinned.name} is pinned already; `perfkit baseline accept` moves it, or choose "
                         "another name"
                     )
-                write_whole(path, dump_json(pinned.to_dict()))
+                atomic_write(path, dump_json(pinned.to_dict()))
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
         return path

@@ -1,6 +1,5 @@
 """Recording: requests gathered in memory -> the Arrow stream of a run -> its Parquet file."""
 
-import os
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from perfkit.model.files import atomic_path
 from perfkit.model.redaction import redact
 from perfkit.model.script_errors import LONGEST_MS, time_fault
 from perfkit.runs.run_folder import RECORDING_SCHEMA, Batches
@@ -37,19 +37,16 @@ def finish_recording(recording: Path, parquet: Path) -> pa.Table:
     """
     from pyarrow import parquet as pq  # here, because the recorder imports this module and needs no Parquet
 
-    unfinished = parquet.with_name(f".{parquet.name}.{os.getpid()}")
     groups = [RECORDING_SCHEMA.empty_table()]
-    try:
-        with unfinished.open("wb") as file:
-            batches = Batches(recording)
-            with pq.ParquetWriter(file, RECORDING_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-                for group in _row_groups(iter(batches)):
-                    writer.write_table(group, row_group_size=len(group))
-                    groups.append(group)
-            os.fsync(file.fileno())  # the recording is removed below: its copy must be on the disk, not in a cache
-        unfinished.replace(parquet)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    batches = Batches(recording)
+    # the recording is removed below: its copy must be on the disk, not in a cache
+    with (
+        atomic_path(parquet, durable=True) as partial,
+        pq.ParquetWriter(partial, RECORDING_SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for group in _row_groups(iter(batches)):
+            writer.write_table(group, row_group_size=len(group))
+            groups.append(group)
     if not batches.unread:  # what could not be read is not lost
         recording.unlink()
     return pa.concat_tables(groups).unify_dictionaries()

@@ -29,7 +29,7 @@ from perfkit.loadgen.locust_process import LocustOutcome, Progress, parse_abort_
 from perfkit.loadgen.recording import finish_recording
 from perfkit.model.codec import dump_json, encode
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, Severity, Validity
 from perfkit.model.redaction import redact_files
@@ -91,7 +91,7 @@ def run_scenario(
         folder = parent / run.id
         try:
             folder.mkdir(parents=True)
-            write_whole(folder / STARTED, dump_json(run_to_document(run)))
+            atomic_write(folder / STARTED, dump_json(run_to_document(run)))
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; choose another store") from error
         command = replace(locust_command(scenario, folder, distribution), container=container)

@@ -22,6 +22,7 @@ import locust
 from locust import TaskSet, User, events
 
 from perfkit.model.codec import encode
+from perfkit.model.files import atomic_path
 from perfkit.model.redaction import redact
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException, short_text
 
@@ -115,9 +116,8 @@ def note_failure() -> None:
 
 def write(errors: ScriptErrors, path: Path) -> None:
     """Write whole or not at all: a process may be killed at any time; ``OSError`` when that cannot be done."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(json.dumps(encode(errors)), encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(encode(errors)), encoding="utf-8")
 
 
 def _message(exception: BaseException) -> str:

@@ -27,7 +27,7 @@ from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, completion
 from perfkit.loadgen.locust_file_writer import ENDINGS, write_locust_files
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
 from perfkit.runs.requests import run_from_requests
@@ -111,7 +111,7 @@ def _run_writer(prefix: Path, frame: pd.DataFrame, started_s: float, users: list
 
     write_locust_files(prefix, frame, started_s, users)
     metrics = pooled_metrics([read_run(Path(f"{prefix}_stats.csv"))])
-    write_whole(Path(f"{prefix}.json"), dump_json(metrics))
+    atomic_write(Path(f"{prefix}.json"), dump_json(metrics))
 
 
 def _targets(prefix: Path) -> tuple[Path, ...]:

@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and a lock for those that are read, changed and written again.
+
+A file is written under a hidden name beside its own and renamed, which POSIX and NTFS do in one step within a folder.
+A process that is killed leaves the hidden file behind and the old content in place.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +11,64 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
-def write_whole(path: Path, text: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes to a file, making its folder; what was there stays until the new is complete.
+def atomic_write(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Write text (as UTF-8) or bytes to a file; creates its folder.  The old content stays until the new is complete.
+
+    ``durable`` waits until the content is on the disk.  A link stays a link, and a device is written to.
 
     Raises
     ------
     OSError
         It could not be written, such as on a full disk; nothing new is left behind.
     """
-    path = path.resolve()  # a link goes on pointing where it did
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = text.encode() if isinstance(text, str) else text
+    path = path.resolve()
+    data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_bytes(content)
+        path.write_bytes(data)
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, durable=durable) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A hidden path in the same folder, to write to; it becomes ``path`` at the end, or is removed after an exception.
+
+    ``durable`` waits until the file is on the disk before it gets its name.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
     try:
-        partial.write_bytes(content)
+        yield partial
+        if durable:
+            sync_to_disk(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """While this lasts, no other process that asks for the same is at work in the file's folder, which is made.
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk, so that it outlives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
-    For files that are read, changed and written again.  The lock is on the folder, so nothing is left behind, also by
-    who is killed.  On Windows there is none.
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the folder of ``path``, which is created.
+
+    The lock ends with its process and leaves no file behind.  On Windows there is none.
 
     Raises
     ------
     OSError
-        The folder cannot be made or opened.
+        The folder cannot be created or opened.
     """
     folder = path.resolve().parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,9 +77,9 @@ def alone(path: Path) -> Iterator[None]:
         return
     import fcntl
 
-    opened = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(opened)
+        os.close(handle)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 
 MASK = "***"
 LEAST_LENGTH = 6  # characters of a secret that is looked for by value: "ci" stands in too many other words
@@ -250,7 +250,7 @@ def redact_files(folder: Path) -> tuple[str, ...]:
         before = file.read_bytes()
         after = redact_bytes(before)
         if after != before:
-            write_whole(file, after)
+            atomic_write(file, after)
             changed.append(file.relative_to(folder).as_posix())
     return tuple(changed)
 

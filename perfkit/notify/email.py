@@ -30,7 +30,7 @@ from perfkit.config.settings import EmailSettings, Settings
 from perfkit.config.toml_table import expand
 from perfkit.history.incidents import Result
 from perfkit.model.errors import ReadError, SettingsError, StoreError
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact
 from perfkit.notify.results import MEGABYTE, commits_of, link_template, report_link, report_place
 from perfkit.notify.sent_log import Batch, SentLog, notify_recipients
@@ -404,7 +404,7 @@ class _MailChannel:
         if self._server is None:
             file = self._options.dry_run or Path()
             try:
-                write_whole(file, message.as_bytes())
+                atomic_write(file, message.as_bytes())
             except OSError as error:
                 raise StoreError(f"{file}: cannot be written: {error.strerror or error}") from error
             yield f"wrote {file}, sent nothing: {subject}"

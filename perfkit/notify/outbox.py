@@ -17,7 +17,7 @@ import msgspec
 
 from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import DeliveryError, ReadError
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.notify.github_api import Access
 
 SCHEMA = "perfkit.unsent/1"
@@ -65,7 +65,7 @@ class Outbox:
         message = Unsent(self._messages / f"{digest(key)}.json", datetime.now(UTC).isoformat(), content)
         address = {"kind": self.kind, "repository": self.access.repository, "api": self.access.api}
         try:
-            write_whole(
+            atomic_write(
                 message.file,
                 dump_json({"schema": SCHEMA, **address, "kept_at": message.kept_at, "content": dict(content)}),
             )

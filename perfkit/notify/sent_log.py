@@ -26,7 +26,7 @@ from perfkit.history.incidents import (
 )
 from perfkit.model.codec import decode, dump_json, read_json
 from perfkit.model.errors import DeliveryError, ReadError, StoreError
-from perfkit.model.files import alone, write_whole
+from perfkit.model.files import atomic_write, file_lock
 from perfkit.report.formatting import shorten
 
 SCHEMA = "perfkit.told/1"
@@ -73,7 +73,7 @@ class SentLogFile:
         """Keep it; ``StoreError`` when that is not possible."""
         readers = msgspec.to_builtins(dict(recipients))
         try:
-            write_whole(self.path, dump_json({"schema": SCHEMA, "scenario": self._scenario, "readers": readers}))
+            atomic_write(self.path, dump_json({"schema": SCHEMA, "scenario": self._scenario, "readers": readers}))
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -94,7 +94,7 @@ class SentLog:
         """No other process sends anything on any channel meanwhile, so that two at once do not send the same."""
         with ExitStack() as held:
             try:
-                held.enter_context(alone(self._folder / FOLDER / "any"))
+                held.enter_context(file_lock(self._folder / FOLDER / "any"))
             except OSError as error:
                 raise _unwritable(self._folder / FOLDER, error) from error
             self._read.clear()

@@ -31,7 +31,7 @@ from perfkit.history.incidents import read_result
 from perfkit.history.run_names import choose_runs, newest_runs
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
 from perfkit.report.message import message_of
@@ -170,7 +170,7 @@ def _compare(order: Order) -> Report:
     known = AcknowledgedFile(Path(order.acknowledged)).read()
     comparison = judge_history(candidates, past, order.policy, known=known).comparison
     judged = Path(order.folder) / JUDGED
-    write_whole(judged, dump_json(comparison.to_dict()))
+    atomic_write(judged, dump_json(comparison.to_dict()))
     parameters = {
         "baseline": places(comparison.baseline.runs),
         "candidate": places(comparison.candidate.runs),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact_document
 from perfkit.report.html import PLOTLY, Html, render
 
@@ -47,7 +47,7 @@ def write_result(result: Any, path: str | Path) -> None:
     """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
     document = result if isinstance(result, Mapping) else result.to_dict()
     text = json.dumps(redact_document(_finite(document)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(Path(path), text)
+    atomic_write(Path(path), text)
 
 
 def _finite(value: Any) -> Any:

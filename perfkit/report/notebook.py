@@ -19,7 +19,7 @@ from nbconvert import HTMLExporter
 from traitlets.config import Config
 
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.installation import VERSION
 from perfkit.model.redaction import mask, redact, redact_files
 from perfkit.report.formatting import clean
@@ -157,7 +157,7 @@ def run_report(
     result = json.loads(report.result.read_text("utf-8"))
     html = export_html(executed, kind=kind, title=values.get("title"), result=result)
     try:
-        write_whole(report.html, mask(html))
+        atomic_write(report.html, mask(html))
     except OSError as error:
         raise RenderError(f"{report.html}: cannot be written: {error.strerror}; the rest is in {folder}") from error
     return report
@@ -277,7 +277,7 @@ def _keep(notebook: NotebookNode, path: Path) -> None:
     import nbformat
 
     try:
-        write_whole(path, redact(nbformat.writes(notebook)))
+        atomic_write(path, redact(nbformat.writes(notebook)))
     except OSError as error:
         raise RenderError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -12,7 +12,7 @@ import msgspec
 
 from perfkit.model.codec import Time, decode, dump_json, read_json, utc
 from perfkit.model.errors import ReadError
-from perfkit.model.files import write_whole
+from perfkit.model.files import atomic_write
 from perfkit.model.records import Verdict
 
 SCHEMA = "perfkit.overview/1"
@@ -109,7 +109,7 @@ class Overview:
 
     def write(self, folder: Path) -> Path:
         """Write ``index.json`` into a folder."""
-        write_whole(folder / INDEX, dump_json(self.to_dict()))
+        atomic_write(folder / INDEX, dump_json(self.to_dict()))
         return folder / INDEX
 
 

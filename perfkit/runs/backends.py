@@ -35,6 +35,7 @@ from uuid import uuid4
 from perfkit.config.toml_table import expand
 from perfkit.model.codec import MOST_BYTES
 from perfkit.model.errors import MissingExtra, SettingsError, StoreError
+from perfkit.model.files import atomic_path, sync_to_disk
 from perfkit.model.installation import extra_advice
 from perfkit.model.redaction import conceal_url, public_url
 from perfkit.runs.git import Git, GitError
@@ -248,13 +249,8 @@ class LocalFolder(Backend):
     def write(self, path: str, content: bytes) -> None:
         target = self._path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{HIDDEN}{target.name}.{uuid4().hex[:12]}")
-        try:
+        with atomic_path(target, durable=True) as partial:
             partial.write_bytes(content)
-            _sync_to_disk(partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def remove(self, path: str) -> None:
         folder, _, name = path.rpartition("/")
@@ -295,24 +291,15 @@ class LocalFolder(Backend):
         """A rename onto a folder that is not empty fails: of two writers with one id exactly one gets it."""
         target = self.root / staged.run_id
         for file in sorted(path for path in staged.folder.rglob("*") if path.is_file()):
-            _sync_to_disk(file)
+            sync_to_disk(file)
         try:
             staged.folder.rename(target)
         except OSError:
             if target.exists():
                 return False
             raise
-        _sync_to_disk(self.root)
+        sync_to_disk(self.root)
         return True
-
-
-def _sync_to_disk(path: Path) -> None:
-    """So that a run which was reported as stored outlives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 AT_ONCE = 500  # files asked for in one batch

@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from perfkit.model.codec import dump_json, parse_json, read_bytes, read_json
 from perfkit.model.errors import ReadError, StoreError
+from perfkit.model.files import atomic_path
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, Severity, Validity
 from perfkit.model.redaction import redact_document
@@ -565,16 +566,13 @@ def write_requests(run: Run, folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = folder / f".{REQUESTS}"
     try:
         table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-        partial.replace(target)
+        with atomic_path(target) as partial:
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         reason = "; ".join(map(str, error.args))
         raise StoreError(f"{target}: the table of requests cannot be kept: {reason}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sealed_document(run: Run, requests: Path) -> bytes:
