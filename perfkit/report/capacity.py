@@ -1,15 +1,12 @@
-"""How much load it takes, as people look at it: the answer in words, the curves, and the tables.
-
-Charts over load: throughput and latency against it, and the change between two builds at each.
-"""
+"""How much load it takes: the answer in words, and the tables of a capacity report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-from perfkit.analysis.capacity import BASELINE, CANDIDATE, Capacity, Difference, ServiceCapacity
+from perfkit.analysis.capacity import Capacity, Difference, ServiceCapacity
 from perfkit.model.records import Verdict
+from perfkit.report.findings import Column
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     UNKNOWN,
@@ -24,15 +21,16 @@ from perfkit.report.formatting import (
     shorten,
 )
 from perfkit.report.html import Html, render
+from perfkit.report.tables import CANNOT_SAY, Cell, Footnotes, HtmlRow, html_table, verdict_cell
 from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, Estimate
 
 MOST_SENTENCES = 6  # the table has the rest
 _NEXT = {
-    Verdict.REGRESSION: "Look at the services named above; the curves show from which load on the builds differ.",
+    Verdict.REGRESSION: "Inspect the services named above; the curves show from which load on the builds differ.",
     Verdict.IMPROVEMENT: "Nothing to do.",
     Verdict.NO_CHANGE: "Nothing to do.",
     Verdict.INCONCLUSIVE: "Repeat the ramps, in turn on both builds: each further run narrows the intervals.",
-    Verdict.INVALID: "Mend what the warnings name and run again.",
+    Verdict.INVALID: "Fix what the warnings name and run again.",
 }
 
 
@@ -107,9 +105,9 @@ def _advice(capacity: Capacity) -> str:
     if capacity.slo is None:
         return 'Name what must hold, such as --slo "p95 < 300 ms", to read the capacity under it.'
     if first.limit.status == AT_LEAST:
-        return "Load further to find where it ends."
+        return "Measure at higher load to find the limit."
     if first.limit.status == BELOW:
-        return "Begin with less load, or ask for less."
+        return "Start the ramp lower or relax the objective."
     one = len(capacity.runs) == 1
     return "Repeat the ramp: one run says little about how much runs differ." if one else "Nothing to do."
 
@@ -167,60 +165,77 @@ def _knee(curve: ServiceCapacity, capacity: Capacity, who: str) -> str:
 
 def capacity_table(capacity: Capacity) -> Html:
     """Each service and side: load and throughput under the SLO and at the knee."""
-    notes = list(dict.fromkeys(r for curve in capacity.curves for r in (curve.limit.reason, curve.knee.reason) if r))
-    groups = {
-        service: [_cells(curve, capacity, notes) for curve in capacity.of(service)] for service in capacity.services
-    }
-    html = render(
-        "capacity.html.j2",
-        groups=groups,
-        notes=notes,
-        slo=capacity.slo or "",
-        unit=capacity.load_unit,
-        sides=bool(capacity.candidate),
+    under_slo = (
+        Column("limit", f"{capacity.slo} up to", right=True),
+        Column("limit_throughput", "throughput there", right=True),
     )
+    columns = (
+        Column("runs", "runs"),
+        *(under_slo if capacity.slo is not None else ()),
+        Column("knee", "knee at", right=True),
+        Column("knee_throughput", "throughput there", right=True),
+        Column("highest", "highest load", right=True),
+    )
+    footnotes, unit = Footnotes(), capacity.load_unit
+
+    def load(estimate: Estimate) -> Cell:
+        text = format_estimate(estimate, unit).replace(f" {unit}", "")
+        return Cell(text, strong=True, notes=footnotes.numbers([estimate.reason]))
+
+    groups: dict[str, list[HtmlRow]] = {}
+    for service in capacity.services:
+        for curve in capacity.of(service):
+            cells: dict[str, Cell | str] = {
+                "runs": curve.side if capacity.candidate else "all runs",
+                "limit": load(curve.limit),
+                "limit_throughput": f"{format_number(curve.limit_throughput)}/s" if curve.limit_throughput else UNKNOWN,
+                "knee": load(curve.knee),
+                "knee_throughput": f"{format_number(curve.knee_throughput.value)}/s"
+                if curve.knee_throughput.value
+                else UNKNOWN,
+                "highest": _bare(max(point.load for point in curve.points), unit),
+            }
+            groups.setdefault(service, []).append(HtmlRow(cells))
+    below = f"Loads in {unit}, of the whole test; intervals 95 %. {CANNOT_SAY}"
+    html = html_table("capacity", columns, groups, below=below, footnotes=footnotes, anchor="capacity")
     return Html(html, text=f"{len(capacity.curves)} curves")
-
-
-def _cells(curve: ServiceCapacity, capacity: Capacity, notes: Sequence[str]) -> dict[str, Any]:
-    def marks(estimate: Estimate) -> list[int]:
-        return [notes.index(estimate.reason) + 1] if estimate.reason else []
-
-    unit = capacity.load_unit
-    return {
-        "side": curve.side if capacity.candidate else "all runs",
-        "limit": format_estimate(curve.limit, unit).replace(f" {unit}", ""),
-        "limit_notes": marks(curve.limit),
-        "limit_rps": f"{format_number(curve.limit_throughput)}/s" if curve.limit_throughput else UNKNOWN,
-        "knee": format_estimate(curve.knee, unit).replace(f" {unit}", ""),
-        "knee_notes": marks(curve.knee),
-        "knee_rps": f"{format_number(curve.knee_throughput.value)}/s" if curve.knee_throughput.value else UNKNOWN,
-        "highest": _bare(max(point.load for point in curve.points), unit),
-    }
 
 
 def scalability_table(capacity: Capacity) -> Html:
     """The Universal Scalability Law of each service and side."""
-    groups = {service: [_law(curve, capacity) for curve in capacity.of(service)] for service in capacity.services}
-    fitted = any(row["r_squared"] != UNKNOWN for rows in groups.values() for row in rows)
-    reasons = list(dict.fromkeys(c.scalability.reason for c in capacity.curves if c.scalability.reason))
-    unit = capacity.curves[0].scalability.load_unit
-    html = render("scalability.html.j2", groups=groups, fitted=fitted, reasons=reasons, unit=unit)
+    columns = (
+        Column("runs", "runs"),
+        Column("lambda", "throughput of one, λ", right=True),
+        Column("sigma", "contention, σ", right=True),
+        Column("kappa", "coherence, κ", right=True),
+        Column("peak", "throughput peaks at", right=True),
+        Column("r_squared", "R²", right=True),
+    )
+    groups: dict[str, list[HtmlRow]] = {}
+    for service in capacity.services:
+        for curve in capacity.of(service):
+            law = curve.scalability
+            peak = UNKNOWN if law.reason else "none" if law.peak_load.value is None else format_estimate(law.peak_load)
+            beyond = law.peak_load.value is not None and law.peak_load.value > law.highest_load
+            cells = {
+                "runs": curve.side if capacity.candidate else "all runs",
+                "lambda": format_estimate(law.lam),
+                "sigma": _small(law.sigma),
+                "kappa": _small(law.kappa),
+                "peak": f"{peak}, extrapolated" if beyond else peak,
+                "r_squared": UNKNOWN if law.r_squared is None else f"{law.r_squared:.3f}",
+            }
+            groups.setdefault(service, []).append(HtmlRow(cells))
+    below = (
+        f"Load in {capacity.curves[0].scalability.load_unit}; intervals 95 %. A low R² means much noise, or that the "
+        "law does not describe these runs: a queue in front of a fixed number of workers bends more sharply than it "
+        "can, and its peak is then no forecast."
+    )
+    fitted = any(curve.scalability.r_squared is not None for curve in capacity.curves)
+    html = html_table("scalability", columns, groups, below=below) if fitted else ""
+    for reason in dict.fromkeys(c.scalability.reason for c in capacity.curves if c.scalability.reason):
+        html += render("note.html.j2", text=f"No fit: {clean(reason)}.")
     return Html(html, text="Universal Scalability Law")
-
-
-def _law(curve: ServiceCapacity, capacity: Capacity) -> dict[str, Any]:
-    law = curve.scalability
-    peak = UNKNOWN if law.reason else "none" if law.peak_load.value is None else format_estimate(law.peak_load)
-    beyond = law.peak_load.value is not None and law.peak_load.value > law.highest_load
-    return {
-        "side": curve.side if capacity.candidate else "all runs",
-        "lam": f"{format_estimate(law.lam)}",
-        "sigma": _small(law.sigma),
-        "kappa": _small(law.kappa),
-        "peak": f"{peak}, extrapolated" if beyond else peak,
-        "r_squared": UNKNOWN if law.r_squared is None else f"{law.r_squared:.3f}",
-    }
 
 
 def _small(estimate: Estimate) -> str:
@@ -231,51 +246,61 @@ def _small(estimate: Estimate) -> str:
 
 
 def differences_table(capacity: Capacity) -> Html:
-    """Every question about the two builds, grouped by service."""
+    """Every difference of the two builds, grouped by service."""
     if not capacity.candidate:
         text = "There is one build only. Name the runs of another one as the candidate to compare them at equal load."
         return Html(render("note.html.j2", text=text), text=text)
-    notes = list(dict.fromkeys(item.reason for item in capacity.differences if item.reason))
-    groups: dict[str, list[dict[str, Any]]] = {service: [] for service in capacity.services}
+    columns = (
+        Column("question", "question"),
+        Column("verdict", "verdict"),
+        Column("change", "change", right=True),
+        Column("interval", f"{capacity.confidence * 100:g} % interval", right=True),
+        Column("before", "baseline", right=True),
+        Column("after", "candidate", right=True),
+        Column("tolerance", "tolerance", right=True),
+        Column("p", "adjusted p", right=True),
+    )
+    footnotes = Footnotes()
+    groups: dict[str, list[HtmlRow]] = {service: [] for service in capacity.services}
     for difference in capacity.differences:
-        groups[difference.service].append(_difference_cells(difference, notes))
-    html = render(
-        "differences.html.j2",
-        groups={service: rows for service, rows in groups.items() if rows},
-        notes=notes,
-        confidence=f"{capacity.confidence * 100:g}",
+        groups[difference.service].append(_difference_row(difference, footnotes))
+    html = html_table(
+        "differences of the builds",
+        columns,
+        groups,
+        below=(
+            "At equal load: geometric mean over the loads that all runs went through, each load counted alike. "
+            + CANNOT_SAY
+        ),
+        footnotes=footnotes,
+        anchor="difference",
+        verdicts=True,
+        empty="The builds have no load in common, so nothing can be compared.",
     )
     return Html(html, text=f"{len(capacity.differences)} questions")
 
 
-def _word(difference: Difference) -> str:
-    """As `finding_word`: no row says that nothing changed beside an interval that leaves out zero."""
-    word = VERDICT_WORDS[difference.verdict]
-    if difference.verdict not in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE):
-        return word
-    direction = likely_direction(difference.worse, difference.ci_low, difference.ci_high)
-    return f"{word}, likely {direction}" if direction else word
-
-
-def _difference_cells(difference: Difference, notes: Sequence[str]) -> dict[str, Any]:
+def _difference_row(difference: Difference, footnotes: Footnotes) -> HtmlRow:
     def value(number: float | None) -> str:
         unit = {"load": "", "1/s": "/s"}.get(difference.unit, f" {difference.unit}")
         return UNKNOWN if number is None else f"{format_number(number)}{unit}"
 
-    ends = [difference.ci_low, difference.ci_high]
-    known = any(end is not None for end in ends)
-    low, high = ("∞" if end is None else format_signed(end, "%") for end in ends)
-    return {
-        "question": difference.question,
-        "gating": difference.gating,
-        "verdict": difference.verdict.value,
-        "symbol": VERDICT_SYMBOLS[difference.verdict],
-        "word": _word(difference),
-        "change": UNKNOWN if difference.change_pct is None else f"{format_signed(difference.change_pct, '%')} %",
-        "interval": f"[{'-∞' if low == '∞' else low}, {'+∞' if high == '∞' else high}]" if known else UNKNOWN,
-        BASELINE: value(difference.baseline),
-        CANDIDATE: value(difference.candidate),
-        "limit": f"{'-' if difference.worse < 0 else '+'}{difference.tolerance_pct:g} %",
+    low = "-∞" if difference.ci_low is None else format_signed(difference.ci_low, "%")
+    high = "+∞" if difference.ci_high is None else format_signed(difference.ci_high, "%")
+    unbounded = difference.ci_low is None and difference.ci_high is None
+    word = VERDICT_WORDS[difference.verdict]
+    if difference.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE):  # as `finding_word`
+        direction = likely_direction(difference.worse, difference.ci_low, difference.ci_high)
+        word = f"{word}, likely {direction}" if direction else word
+    change = UNKNOWN if difference.change_pct is None else f"{format_signed(difference.change_pct, '%')} %"
+    cells: dict[str, Cell | str] = {
+        "question": Cell(difference.question, notes=footnotes.numbers([difference.reason])),
+        "verdict": verdict_cell(difference.verdict, word),
+        "change": Cell(change, strong=True),
+        "interval": UNKNOWN if unbounded else f"[{low}, {high}]",
+        "before": value(difference.baseline),
+        "after": value(difference.candidate),
+        "tolerance": f"{'-' if difference.worse < 0 else '+'}{difference.tolerance_pct:g} %",
         "p": format_p(difference.p_adjusted),
-        "notes": [notes.index(difference.reason) + 1] if difference.reason else [],
     }
+    return HtmlRow(cells, css=f"pk-row-{difference.verdict.value}")

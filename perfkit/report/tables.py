@@ -1,30 +1,28 @@
-"""The words and tables of a report, as escaped HTML that any notebook front end can show.
+"""The tables and words of a report, as escaped HTML that any notebook front end can show.
 
-What to know of the runs before believing them: warnings, failed checks, and every check that was made.
+`html_table` draws every table: columns, groups of rows, and numbered notes below.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from perfkit.analysis.baseline import BaselineLevel, BaselineSummary
 from perfkit.analysis.capacity import Capacity
-from perfkit.model.records import Check, Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.model.records import Check, Comparison, Metric, Run, Severity, Verdict
+from perfkit.report import findings
 from perfkit.report.figure import service_names
-from perfkit.report.findings import limit_text, mde_text, settle_short
+from perfkit.report.findings import Column
 from perfkit.report.formatting import (
     UNKNOWN,
     VERDICT_COLOURS,
     VERDICT_SYMBOLS,
     VERDICT_WORDS,
     clean,
-    finding_word,
-    format_change,
-    format_interval,
     format_number,
-    format_p,
     format_value,
     verdict_text,
 )
@@ -32,6 +30,104 @@ from perfkit.report.html import Html, render
 from perfkit.report.sentences import headlines, next_step
 
 MOST_VALUES = 3
+CANNOT_SAY = "~ cannot be said from these runs."
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell; its text is escaped, and one symbol may stand before it.
+
+    Parameters
+    ----------
+    notes
+        Numbers of notes below the table.
+    mark
+        What a star behind it means.
+    """
+
+    text: str
+    css: str = ""
+    strong: bool = False
+    code: bool = False
+    symbol: str = ""
+    link: str = ""
+    tag: str = ""
+    mark: str = ""
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlRow:
+    """The cells of a row by the name of their column; plain text where a cell is nothing else."""
+
+    cells: Mapping[str, Cell | str]
+    css: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Footnotes:
+    """Texts that cells refer to by number, in the order in which they were first needed."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def numbers(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """The numbers of these texts; empty ones have none."""
+        for text in texts:
+            if text and text not in self.texts:
+                self.texts.append(text)
+        return tuple(self.texts.index(text) + 1 for text in dict.fromkeys(texts) if text)
+
+
+def html_table(
+    label: str,
+    columns: Sequence[Column],
+    groups: Mapping[str, Sequence[HtmlRow]],
+    *,
+    below: str = "",
+    footnotes: Footnotes | None = None,
+    anchor: str = "note",
+    verdicts: bool = False,
+    empty: str = "",
+) -> str:
+    """A table as HTML.
+
+    Parameters
+    ----------
+    label
+        What it is, for people who cannot see it.
+    groups
+        Rows below the name of their group, or below nothing for the empty name.
+    below
+        One sentence below it.
+    anchor
+        Begins the names of its notes, which must be unique on a page.
+    verdicts
+        Whether its rows are coloured by verdict.
+    empty
+        What stands there instead when it has no rows.
+    """
+    rows = {
+        group: [
+            {
+                "css": row.css,
+                "cells": {name: cell if isinstance(cell, Cell) else Cell(cell) for name, cell in row.cells.items()},
+            }
+            for row in members
+        ]
+        for group, members in groups.items()
+        if members
+    }
+    return render(
+        "table.html.j2",
+        label=label,
+        columns=columns,
+        groups=rows,
+        below=below,
+        notes=footnotes.texts if footnotes is not None else (),
+        anchor=anchor,
+        verdicts=verdicts,
+        empty=empty,
+    )
 
 
 def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Run]) -> Html:
@@ -42,9 +138,9 @@ def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Ru
     if isinstance(subject, Comparison):
         sides += [("baseline", subject.baseline.runs), ("candidate", subject.candidate.runs)]
         warnings = subject.warnings
-        # Those of single runs are told with their run, below
-        own = [check for check in subject.checks if not check.name.startswith("run_")]
-        checks += [("", check) for check in own if check.severity is not Severity.OK]
+        # Those of single runs stand with their run, below
+        of_both = [check for check in subject.checks if not check.name.startswith("run_")]
+        checks += [("both sides", check) for check in of_both if check.severity is not Severity.OK]
     elif isinstance(subject, Capacity):
         sides += [("baseline" if subject.candidate else "run", subject.runs), ("candidate", subject.candidate)]
         warnings = subject.warnings
@@ -54,43 +150,75 @@ def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Ru
     else:
         sides.append(("run", subject))
     checks += [(f"{side} {run.id}", check) for side, runs in sides for run in runs for check in run.validity.problems]
+    columns = (
+        Column("check", "check"),
+        Column("means", "means"),
+        Column("value", "value", right=True),
+        Column("limit", "limit", right=True),
+        Column("of", "of"),
+        Column("advice", "what to do"),
+    )
     rows = [
-        {"place": place, "name": check.name, "severity": check.severity.value, "advice": check.advice}
-        | {"value": _plain(check.value), "limit": _plain(check.limit)}
-        for place, check in checks
+        HtmlRow(
+            {
+                "check": check.name,
+                "means": "⊘ unfit" if check.severity is Severity.INVALID else "! warning",
+                "value": _check_value(check.value),
+                "limit": _check_value(check.limit),
+                "of": subject_of_check,
+                "advice": Cell(check.advice, css="pk-wide"),
+            }
+        )
+        for subject_of_check, check in checks
     ]
-    every = [run for _, runs in sides for run in runs]
-    html = render("warnings.html.j2", warnings=warnings, checks=rows, all_checks=_over_runs(every), runs=len(every))
+    from markupsafe import Markup  # finished tables, escaped already
+
+    runs = [run for _, members in sides for run in members]
+    html = render(
+        "warnings.html.j2",
+        warnings=warnings,
+        checks=Markup(html_table("checks that did not pass", columns, {"": rows})),
+        all_checks=Markup(_all_checks(runs)),
+        runs=len(runs),
+        is_clean=not warnings and not checks,
+    )
     return Html(html, text="\n".join(warnings))
 
 
-def _over_runs(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """Every check that was made, one row each, over all runs: passed ones too, so that one sees what was looked at."""
-    made: dict[str, list[Check]] = {}
+def _all_checks(runs: Sequence[Run]) -> str:
+    """Every check that was made, one row each, over all runs: passed ones too, so that one sees what was checked."""
+    by_name: dict[str, list[Check]] = {}
     for run in runs:
         for check in run.validity.checks:
-            made.setdefault(check.name, []).append(check)
-    return [_over(name, checks) for name, checks in made.items()]
+            by_name.setdefault(check.name, []).append(check)
+    rows = []
+    for name, checks in by_name.items():
+        bad = [check for check in checks if check.severity is not Severity.OK]
+        numbers = [float(check.value) for check in checks if isinstance(check.value, int | float)]
+        texts = list(dict.fromkeys(_check_value(check.value) for check in checks))
+        values = " / ".join(texts[:MOST_VALUES]) + (" / ..." if len(texts) > MOST_VALUES else "")
+        if len(numbers) == len(checks) and len(set(numbers)) > 1:
+            values = f"{format_number(min(numbers))} to {format_number(max(numbers))}"
+        limits = list(dict.fromkeys(_check_value(check.limit) for check in checks))
+        worst = max(
+            (check.severity for check in bad),
+            default=Severity.OK,
+            key=(Severity.OK, Severity.WARN, Severity.INVALID).index,
+        )
+        symbol = {Severity.OK: "✓", Severity.WARN: "!", Severity.INVALID: "⊘"}[worst]
+        passed = f"{symbol} {len(checks) - len(bad)} of {len(checks)}"
+        limit = " / ".join(limits[:MOST_VALUES])
+        rows.append(HtmlRow({"check": name, "passed": passed, "values": values, "limit": limit}))
+    columns = (
+        Column("check", "check"),
+        Column("passed", "passed"),
+        Column("values", "values", right=True),
+        Column("limit", "limit", right=True),
+    )
+    return html_table("every check of the runs", columns, {"": rows})
 
 
-def _over(name: str, checks: Sequence[Check]) -> dict[str, str]:
-    bad = [check for check in checks if check.severity is not Severity.OK]
-    numbers = [float(check.value) for check in checks if isinstance(check.value, int | float)]
-    texts = dict.fromkeys(_plain(check.value) for check in checks)
-    values = " / ".join(list(texts)[:MOST_VALUES]) + (" / ..." if len(texts) > MOST_VALUES else "")
-    if len(numbers) == len(checks) and len(set(numbers)) > 1:
-        values = f"{format_number(min(numbers))} to {format_number(max(numbers))}"
-    limits = dict.fromkeys(_plain(check.limit) for check in checks)
-    return {
-        "name": name,
-        "values": values,
-        "limit": " / ".join(list(limits)[:MOST_VALUES]),
-        "passed": f"{len(checks) - len(bad)} of {len(checks)}",
-        "severity": max((check.severity.value for check in bad), default="ok", key=["ok", "warn", "invalid"].index),
-    }
-
-
-def _plain(value: float | str | None) -> str:
+def _check_value(value: float | str | None) -> str:
     if value is None:
         return UNKNOWN
     return value if isinstance(value, str) else format_number(float(value))
@@ -106,10 +234,9 @@ def worst_first(comparison: Comparison) -> tuple[str, ...]:
 
 def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
     """The answer: verdict, one sentence per service that changed, and what to do next."""
-    verdict = comparison.verdict
+    verdict, texts = comparison.verdict, headlines(comparison)
     counts = [(VERDICT_WORDS[v], len(comparison.by_verdict(v))) for v in Verdict]
-    above = " ".join(headlines(comparison))
-    reasons = [text for text in comparison.warnings if clean(text) not in above]
+    reasons = [text for text in comparison.warnings if clean(text) not in " ".join(texts)]
     html = render(
         "banner.html.j2",
         title=clean(title) if title else "",
@@ -117,7 +244,8 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         word=VERDICT_WORDS[verdict],
         symbol=VERDICT_SYMBOLS[verdict],
         colour=VERDICT_COLOURS[verdict],
-        sentences=[_unbroken(sentence) for sentence in headlines(comparison)],
+        # No line ends between a number and its unit
+        sentences=[re.sub(r"(?<=\d) (?=%|pp\b)", "\N{NO-BREAK SPACE}", text) for text in texts],
         reasons=reasons if verdict is Verdict.INVALID else (),
         next_step=next_step(comparison),
         runs=(len(comparison.baseline.runs), len(comparison.candidate.runs)),
@@ -126,60 +254,75 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         alpha=f"{comparison.alpha:g}",
         confidence=f"{comparison.confidence * 100:g}",
     )
-    return Html(html, text="\n".join([verdict_text(verdict), *headlines(comparison), next_step(comparison)]))
-
-
-def _unbroken(text: str) -> str:
-    """No line ends between a number and its unit."""
-    return re.sub(r"(?<=\d) (?=%|pp\b)", "\N{NO-BREAK SPACE}", text)
+    return Html(html, text="\n".join([verdict_text(verdict), *texts, next_step(comparison)]))
 
 
 def findings_table(comparison: Comparison) -> Html:
-    """Every number of every finding, grouped by service; footnotes carry the warnings."""
-    notes = list(dict.fromkeys(warning for finding in comparison.findings for warning in finding.warnings))
-    groups = {
-        service: [_cells(finding, notes) for finding in comparison.findings if finding.label == service]
-        for service in dict.fromkeys(finding.label for finding in comparison.findings)
-    }
-    html = render("findings.html.j2", groups=groups, notes=notes, confidence=f"{comparison.confidence * 100:g}")
+    """Every number of every finding, grouped by service; notes below carry the warnings."""
+    table, footnotes = findings.findings_table(comparison), Footnotes()
+    names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p", "mde", "settle")
+    columns = [column for name in names for column in table.columns if column.name == name]
+    groups: dict[str, list[HtmlRow]] = {}
+    for row in table.rows:
+        mark = "gating: the overall result is no regression only if this metric is shown to be within its tolerance"
+        cells: dict[str, Cell | str] = {
+            **row.cells,
+            "metric": Cell(row.cells["metric"], mark=mark if row.gating else "", notes=footnotes.numbers(row.warnings)),
+            "verdict": verdict_cell(row.verdict, row.cells["verdict"][2:]),
+            "change": Cell(row.cells["change"], strong=True),
+        }
+        groups.setdefault(row.cells["service"], []).append(HtmlRow(cells, css=f"pk-row-{row.verdict.value}"))
+    html = html_table(
+        "findings",
+        columns,
+        groups,
+        below=(
+            '* gating: the overall result is "no regression" only if this metric is shown to be within its tolerance. '
+            f"MDE: minimum detectable effect. {CANNOT_SAY}"
+        ),
+        footnotes=footnotes,
+        verdicts=True,
+        empty="There are no findings: no metric of any service could be compared.",
+    )
     return Html(html, text=f"{len(comparison.findings)} findings")
 
 
-def _cells(finding: Finding, notes: Sequence[str]) -> dict[str, Any]:
-    return {
-        "metric": Metric(finding.metric).title,
-        "gating": finding.gating,
-        "verdict": finding.verdict.value,
-        "symbol": VERDICT_SYMBOLS[finding.verdict],
-        "word": finding_word(finding),
-        "change": format_change(finding),
-        "interval": format_interval(finding),
-        "baseline": format_value(finding.metric, finding.baseline),
-        "candidate": format_value(finding.metric, finding.candidate),
-        "limit": limit_text(finding) or UNKNOWN,
-        "p": format_p(finding.p_adjusted),
-        "detectable": mde_text(finding),
-        "settle": settle_short(finding),
-        "notes": [notes.index(warning) + 1 for warning in dict.fromkeys(finding.warnings)],
-    }
+def verdict_cell(verdict: Verdict, words: str) -> Cell:
+    """A verdict with its symbol, in its colour."""
+    return Cell(words, css=f"pk-v pk-{verdict.value}", symbol=VERDICT_SYMBOLS[verdict])
 
 
 def levels_table(levels: BaselineSummary) -> Html:
     """What is normal: every level with its intervals, grouped by service."""
-    groups = {
-        service: [_level_cells(level) for level in levels.levels if level.service == service]
-        for service in dict.fromkeys(level.service for level in levels.levels)
-    }
-    return Html(render("levels.html.j2", groups=groups, runs=len(levels.runs)), text=f"{len(levels.levels)} levels")
+    columns = (
+        Column("metric", "metric"),
+        Column("level", "level", right=True),
+        Column("interval", "95 % interval", right=True),
+        Column("next", "next run expected in", right=True),
+        Column("variation", "run-to-run variation", right=True),
+        Column("range", "lowest – highest run", right=True),
+    )
+    groups: dict[str, list[HtmlRow]] = {}
+    for level in levels.levels:
+        groups.setdefault(level.service, []).append(HtmlRow(_level_cells(level)))
+    runs = len(levels.runs)
+    html = html_table(
+        "levels with intervals",
+        columns,
+        groups,
+        below=f"From {runs} run{'s' if runs != 1 else ''}; each run counts as one observation. {CANNOT_SAY}",
+        empty="No metric is known in every run, so no level can be given.",
+    )
+    return Html(html, text=f"{len(levels.levels)} levels")
 
 
-def _level_cells(level: BaselineLevel) -> dict[str, str]:
+def _level_cells(level: BaselineLevel) -> dict[str, Cell | str]:
     def between(low: float | None, high: float | None) -> str:
         return UNKNOWN if low is None or high is None else f"{format_number(low)} – {format_number(high)}"
 
     return {
         "metric": Metric(level.metric).title,
-        "value": format_value(level.metric, level.value),
+        "level": Cell(format_value(level.metric, level.value), strong=True),
         "interval": between(level.low, level.high),
         "next": between(level.next_low, level.next_high),
         "variation": UNKNOWN if level.variation_pct is None else f"{level.variation_pct:.1f} %",
@@ -189,26 +332,40 @@ def _level_cells(level: BaselineLevel) -> dict[str, str]:
 
 def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
     """Where the numbers come from: every run, then load, environment and versions of both sides, differences marked."""
-    sides = [("baseline", tuple(baseline)), ("candidate", tuple(candidate))]
-    sides = [(name, runs) for name, runs in sides if runs]
-    facts = {name: dict(_facts(runs)) for name, runs in sides}
-    keys = dict.fromkeys(key for side in facts.values() for key in side)
-    rows = [(key, [facts[name].get(key, UNKNOWN) for name, _ in sides]) for key in keys]
-    shown = [{"key": key, "values": values, "differs": len(set(values)) > 1} for key, values in rows]
-    runs = [_run_cells(name, run) for name, members in sides for run in members]
-    html = render("runs.html.j2", runs=runs, sides=[name for name, _ in sides], facts=shown)
-    return Html(html, text=f"{len(runs)} runs")
+    sides = {name: tuple(runs) for name, runs in (("baseline", baseline), ("candidate", candidate)) if runs}
+    facts = {name: dict(_facts(runs)) for name, runs in sides.items()}
+    fact_rows = []
+    for key in dict.fromkeys(key for side in facts.values() for key in side):
+        values = {name: facts[name].get(key, UNKNOWN) for name in sides}
+        differs = len(set(values.values())) > 1
+        cells: dict[str, Cell | str] = {name: Cell(text, css="pk-wide") for name, text in values.items()}
+        cells["what"] = Cell(key, tag="differs" if differs else "")
+        fact_rows.append(HtmlRow(cells, css="pk-differs" if differs else ""))
+    fact_columns = (Column("what", "what"), *(Column(name, name) for name in sides))
+    columns = (
+        Column("run", "run"),
+        Column("side", "side"),
+        Column("started", "started (UTC)"),
+        Column("length", "length", right=True),
+        Column("requests", "requests", right=True),
+        Column("valid", "valid"),
+    )
+    rows = [HtmlRow(_run_cells(name, run)) for name, members in sides.items() for run in members]
+    html = html_table("load and environment", fact_columns, {"": fact_rows}) + html_table("runs", columns, {"": rows})
+    return Html(html, text=f"{len(rows)} runs")
 
 
-def _run_cells(side: str, run: Run) -> dict[str, Any]:
+def _run_cells(side: str, run: Run) -> dict[str, Cell | str]:
+    problems = len(run.validity.problems)
+    warnings = f", {problems} warning{'s' if problems != 1 else ''}" if problems else ""
+    started = run.started_at.strftime("%Y-%m-%d %H:%M:%S") if run.started_at else UNKNOWN
     return {
+        "run": Cell(run.id, code=True),
         "side": side,
-        "id": run.id,
-        "started": run.started_at.strftime("%Y-%m-%d %H:%M:%S") if run.started_at else UNKNOWN,
-        "duration": f"{run.duration_s:.0f} s" if run.duration_s is not None else UNKNOWN,
+        "started": Cell(started, css="pk-nowrap"),
+        "length": f"{run.duration_s:.0f} s" if run.duration_s is not None else UNKNOWN,
         "requests": UNKNOWN if run.request_count is None else f"{run.request_count:,}",
-        "valid": run.validity.ok,
-        "problems": len(run.validity.problems),
+        "valid": f"{'✓ yes' if run.validity.ok else '⊘ no'}{warnings}",
     }
 
 
@@ -222,11 +379,12 @@ def _facts(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     yield "load", each([run.profile.describe() for run in runs])
     yield "target", each([run.target for run in runs])
     yield "tool", each([run.tool for run in runs])
-    for title, tables in (
+    tables: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (
         ("", [run.versions for run in runs]),
         ("git ", [run.git for run in runs]),
         ("", [run.environment for run in runs]),
         ("label ", [run.labels for run in runs]),
-    ):
-        for key in dict.fromkeys(key for table in tables for key in table):
-            yield f"{title}{key}", each([table.get(key, "") for table in tables])
+    )
+    for title, members in tables:
+        for key in dict.fromkeys(key for table in members for key in table):
+            yield f"{title}{key}", each([table.get(key, "") for table in members])

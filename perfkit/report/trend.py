@@ -29,6 +29,7 @@ from perfkit.history.timeline import Moment
 from perfkit.history.trend import KEY_METRICS, Course, Trend
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric, Verdict
+from perfkit.report.findings import Column
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     UNKNOWN,
@@ -42,6 +43,7 @@ from perfkit.report.formatting import (
     shorten,
 )
 from perfkit.report.html import Html, render
+from perfkit.report.tables import Cell, HtmlRow, html_table
 
 PLACE = "{commit}"
 
@@ -263,31 +265,46 @@ def _basis(trend: Trend) -> str:
 
 def trend_levels(trend: Trend) -> Html:
     """Where each service stands: the newest level with interval, since when, and what runs differ by."""
+    columns = (
+        Column("metric", "metric"),
+        Column("level", "level now", right=True),
+        Column("interval", "95 % interval", right=True),
+        Column("stable", "how long"),
+        Column("change", "last change", right=True),
+        Column("noise", "runs differ by", right=True),
+    )
     services = trend.services[:MOST_LEVELS]
-    wanted = (trend.metric,) if trend.metric else KEY_METRICS
-    groups = [
-        (
-            shorten(name, LONGEST),
-            [_level_cells(course, trend) for metric in wanted if (course := trend.course(name, metric)) is not None],
-        )
+    metrics = (trend.metric,) if trend.metric else KEY_METRICS
+    groups = {
+        shorten(name, LONGEST): [
+            HtmlRow(_level_cells(course, trend))
+            for metric in metrics
+            if (course := trend.course(name, metric)) is not None
+        ]
         for name in services
-    ]
-    html = render("trend_levels.html.j2", groups=groups, hidden=len(trend.services) - len(services))
-    return Html(html, text=f"{sum(len(rows) for _, rows in groups)} levels")
+    }
+    more = len(trend.services) - len(services)
+    below = "Runs differ by: one standard deviation from run to run, in percent of the level. ~ cannot be said."
+    if more:
+        below += f" {more} more services are in the result file; --service NAME shows one."
+    html = html_table("levels", columns, groups, below=below, empty="No valid run measured anything.")
+    return Html(html, text=f"{sum(map(len, groups.values()))} levels")
 
 
-def _level_cells(course: Course, trend: Trend) -> dict[str, Any]:
+def _level_cells(course: Course, trend: Trend) -> dict[str, Cell | str]:
     change = course.segmentation.changes[-1] if course.segmentation.changes else None
-    movement = Movement(course.service, course.metric, change) if change is not None else None
     drift, noise = course.now.drift, course.segmentation.noise_sd
     level = drift.after if drift is not None else course.now.value
+    last = Cell("")
+    if change is not None:
+        item = Movement(course.service, course.metric, change)
+        last = Cell(size(item), css=f"pk-{'regression' if item.is_worse else 'improvement'}")
     return {
         "metric": course.metric.title,
-        "level": format_value(course.metric, level),
+        "level": Cell(format_value(course.metric, level), strong=True),
         "interval": interval_text(course),
         "stable": stability(course, trend),
-        "change": size(movement) if movement is not None else "",
-        "kind": ("regression" if movement.is_worse else "improvement") if movement is not None else "",
+        "change": last,
         "noise": f"{100.0 * noise / level:.2g} %" if level > 0 and course.metric is not Metric.ERROR_RATE else "",
     }
 
@@ -362,19 +379,31 @@ def run_cells(moment: Moment, links: Links) -> dict[str, Any]:
 
 def trend_runs(trend: Trend, links: Links) -> Html:
     """The newest runs and those that stand out: invalid, far from their level, first of a new one; newest first."""
-    notes = _notes(trend)
-    count = len(trend.moments)
-    wanted = sorted({*notes, *range(max(count - NEWEST, trend.first), count)}, reverse=True)
-    rows = [
-        {
-            **run_cells(trend.moments[i], links),
-            "number": i + 1,
-            "notes": notes.get(i, []),
-            "valid": trend.moments[i].valid,
+    notes, count = _notes(trend), len(trend.moments)
+    indices = sorted({*notes, *range(max(count - NEWEST, trend.first), count)}, reverse=True)
+    columns = (
+        Column("number", "run", right=True),
+        Column("started", "started, UTC"),
+        Column("notes", "to know of it"),
+        Column("run", "folder"),
+        Column("commit", "commit"),
+        Column("branch", "branch"),
+    )
+    rows = []
+    for i in indices[:MOST_RUNS]:
+        run = run_cells(trend.moments[i], links)
+        cells: dict[str, Cell | str] = {
+            "number": f"{i + 1}",
+            "started": run["started"],
+            "notes": Cell("; ".join(notes.get(i, [])), css="pk-wide"),
+            "run": Cell(run["run"], link=run["run_link"] or ""),
+            "commit": Cell(run["commit"], link=run["commit_link"] or ""),
+            "branch": run["branch"],
         }
-        for i in wanted[:MOST_RUNS]
-    ]
-    html = render("trend_runs.html.j2", rows=rows, hidden=len(wanted) - len(rows))
+        rows.append(HtmlRow(cells, css="" if trend.moments[i].valid else "pk-unfit"))
+    more = len(indices) - len(rows)
+    below = f"{more} older ones are not listed." if more else ""
+    html = html_table("runs", columns, {"": rows}, below=below, empty="There is no run.")
     return Html(html, text=f"{len(rows)} runs")
 
 
