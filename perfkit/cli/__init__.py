@@ -16,7 +16,7 @@ from typing import TextIO, cast
 
 import click
 
-from perfkit.cli import bisect, check, compare, history, notify, report, run, runs, start
+from perfkit.cli import bisect, check, compare, curation, history, notify, report, run, runs, start
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
 from perfkit.model.errors import PerfkitError, ReadError, SettingsError
@@ -67,8 +67,8 @@ for command in (
     runs.store,
     runs.import_,
     runs.metrics,
-    history.baseline,
-    history.ack,
+    curation.baseline,
+    curation.ack,
     runs.simulate,
     start.init,
 ):

@@ -1,9 +1,4 @@
-"""``perfkit compare``.
-
-``perfkit plan``.
-
-``perfkit replay``.
-"""
+"""``perfkit compare``, ``plan`` and ``replay``: runs judged now, how many it takes, and what would have been judged."""
 
 from __future__ import annotations
 
@@ -12,23 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.exit_codes import exit_code_of_verdict
 from perfkit.cli.options import (
+    FORMAT,
     OPTIONAL_CANDIDATE,
+    OUTPUT,
     POLICY,
     RULE,
-    SETTINGS,
-    STORE,
     Number,
     Variadic,
+    Workspace,
     console,
     dump,
-    settings_of,
-    tell,
+    fail_on_option,
+    in_workspace,
+    table,
+    warn,
     write,
 )
 
 if TYPE_CHECKING:
-    from perfkit.analysis.compare import Replay
     from perfkit.model.records import Comparison
 
 
@@ -42,19 +40,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Chance that a comparison calls a worsening of that size.",
 )
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@POLICY
-@STORE
-@SETTINGS
-def plan(
-    scenario: str,
-    detect: str,
-    power: float,
-    format_: str,
-    policy: Path | None,
-    store: str | None,
-    settings: Path | None,
-) -> None:
+@FORMAT
+@in_workspace(POLICY)
+def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_: str) -> None:
     """How many runs on each side, and how long, until a change of that size is called a regression.
 
     Called is what `perfkit compare --history` calls: what is beyond chance and measured to be beyond its tolerance.  A
@@ -65,62 +53,53 @@ def plan(
     Example:
       perfkit plan --scenario api --detect 5%
     """
-    from perfkit.history.run_names import plan as plan_runs
-    from perfkit.report.formatting import SHORT_METRICS
+    from rich.text import Text
 
-    known = settings_of(settings)
-    chosen = known.policy_of(policy)
-    percent = _percent(detect)
-    frame = plan_runs(store or known.store, scenario, percent, power=power, policy=chosen, baselines=known.baselines)
+    from perfkit.history.run_names import plan as plan_runs
+    from perfkit.report.formatting import SHORT_METRICS, shorten
+
+    wrong = f"expected a percentage above 0 and below 1000, such as 5%, got {detect!r}"
+    try:
+        percent = float(detect.strip().removesuffix("%"))
+    except ValueError as error:
+        raise click.BadParameter(wrong, param_hint="--detect") from error
+    if not 0 < percent < 1000:
+        raise click.BadParameter(wrong, param_hint="--detect")
+    frame = plan_runs(
+        workspace.store,
+        scenario,
+        percent,
+        power=power,
+        policy=workspace.policy,
+        baselines=workspace.settings.baselines,
+    )
     rows: list[dict[str, Any]] = [
-        {str(k): None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")
+        {str(name): None if value != value else value for name, value in row.items()}
+        for row in frame.to_dict("records")
     ]
     if format_ == "json":
         click.echo(dump({"scenario": scenario, "detect_pct": percent, "power": power, "rows": rows}), nl=False)
         return
     click.echo(f"{scenario}: runs on each side that call a worsening of {percent:g} % in {power:.0%} of comparisons")
-    console().print(_table(rows))
-    accepted = [row for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= percent]
-    if accepted:
-        names = ", ".join(dict.fromkeys(SHORT_METRICS.get(row["metric"], row["metric"]) for row in accepted))
-        tell(f"the policy accepts {percent:g} % of {names}: no number of runs makes a comparison call it")
-
-
-def _percent(text: str) -> float:
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError as error:
-        raise click.BadParameter(f"expected a percentage such as 5%, got {text!r}", param_hint="--detect") from error
-    if not 0 < value < 1000:
-        raise click.BadParameter(f"expected a percentage above 0 and below 1000, got {text!r}", param_hint="--detect")
-    return value
-
-
-def _table(rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    from perfkit.report.formatting import SHORT_METRICS, shorten
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("service", overflow="fold")
-    table.add_column("metric")
-    for title in ("variation", "from runs", "runs per side", "load in all", "tolerance"):
-        table.add_column(title, justify="right")
-    above = None
+    numbers = ("variation", "from runs", "runs per side", "load in all", "tolerance")
+    grid, above = table(("service", "metric", *numbers), right=numbers), None
     for row in rows:
-        needed, hours = row["runs_per_side"], row["hours"]
-        table.add_row(
+        runs, hours, tolerance = row["runs_per_side"], row["hours"], row["tolerance_pct"]
+        grid.add_row(
             Text("" if row["service"] == above else shorten(row["service"])),
             SHORT_METRICS.get(row["metric"], row["metric"]),
             f"{row['variation_pct']:.1f} %",
             str(row["history_runs"]),
-            "~" if needed is None else str(int(needed)),
+            "~" if runs is None else str(int(runs)),
             "~" if hours is None else f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h",
-            "~" if row["tolerance_pct"] is None else f"{row['tolerance_pct']:.3g} %",
+            "~" if tolerance is None else f"{tolerance:.3g} %",
         )
         above = row["service"]
-    return table
+    console().print(grid)
+    tolerated = [row["metric"] for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= percent]
+    if tolerated:
+        names = ", ".join(dict.fromkeys(SHORT_METRICS.get(metric, metric) for metric in tolerated))
+        warn(f"{percent:g} % of {names} is within the tolerance: no number of runs makes a comparison call it")
 
 
 @click.command(short_help="When would a policy have fired in the past?")
@@ -132,20 +111,9 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     show_default=True,
     help="Each run is judged against so many before it.",
 )
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@POLICY
-@RULE
-@STORE
-@SETTINGS
-def replay(
-    scenario: str,
-    window: int,
-    format_: str,
-    policy: Path | None,
-    rule: str | None,
-    store: str | None,
-    settings: Path | None,
-) -> None:
+@FORMAT
+@in_workspace(POLICY, RULE)
+def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> None:
     """Judge every stored run of a scenario against the runs before it, and say when the policy would have fired.
 
     Ends 0: the past is no reason to fail.
@@ -155,16 +123,28 @@ def replay(
       perfkit replay --scenario api --policy stricter.toml
     """
     from perfkit.history.run_names import replay_history
-
-    known = settings_of(settings)
-    chosen = known.policy_of(policy).with_rule(rule)
-    found = replay_history(store or known.store, scenario, policy=chosen, window=window, baselines=known.baselines)
-    if format_ == "json":
-        click.echo(dump([_row(item) for item in found]), nl=False)
-        return
     from perfkit.report.formatting import verdict_text
     from perfkit.report.sentences import headlines
 
+    found = replay_history(
+        workspace.store,
+        scenario,
+        policy=workspace.policy,
+        window=window,
+        baselines=workspace.settings.baselines,
+    )
+    if format_ == "json":
+        rows = [
+            {
+                "run": item.run.id,
+                "verdict": item.comparison.verdict.value,
+                "regressions": [f"{f.label} {f.metric}" for f in item.comparison.findings if f.verdict == "regression"],
+                "warnings": list(item.comparison.warnings),
+            }
+            for item in found
+        ]
+        click.echo(dump(rows), nl=False)
+        return
     for item in found:
         text = f": {headlines(item.comparison)[0]}" if item.comparison.verdict == "regression" else ""
         click.echo(f"{item.run.id}  {verdict_text(item.comparison.verdict)}{text}")
@@ -172,24 +152,9 @@ def replay(
     click.echo(f"{len(found)} runs judged: {counts['regression']} fired, {counts['inconclusive']} inconclusive")
 
 
-def _row(item: Replay) -> dict[str, object]:
-    comparison = item.comparison
-    return {
-        "run": item.run.id,
-        "verdict": comparison.verdict.value,
-        "regressions": [f"{f.label} {f.metric}" for f in comparison.findings if f.verdict == "regression"],
-        "warnings": list(comparison.warnings),
-    }
-
-
-EXIT_INVALID = 3
-
-
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, metavar="[BASELINE...]")
 @OPTIONAL_CANDIDATE
-@POLICY
-@RULE
 @click.option(
     "--format",
     "format_",
@@ -198,14 +163,8 @@ EXIT_INVALID = 3
     show_default=True,
     help="How to write the result.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(["regression", "inconclusive", "never"]),
-    default="regression",
-    show_default=True,
-    help="What ends with exit code 1.  Invalid runs end with 3 in any case.",
-)
+@OUTPUT
+@fail_on_option("regression", "What ends with exit code 1.  Invalid runs end with 3 in any case.")
 @click.option("--history", is_flag=True, help="Learn the noise from the other runs of this scenario in the store too.")
 @click.option(
     "--explain",
@@ -213,20 +172,16 @@ EXIT_INVALID = 3
     metavar="SERVICE METRIC",
     help="Print the arithmetic of one verdict, step by step; of a result file or report folder too, without CANDIDATE.",
 )
-@STORE
-@SETTINGS
+@in_workspace(POLICY, RULE)
 def compare(
+    workspace: Workspace,
     baseline: tuple[str, ...],
     candidate: tuple[str, ...],
-    policy: Path | None,
-    rule: str | None,
     format_: str,
     output: Path | None,
     fail_on: str,
     history: bool,
     explain: tuple[str, str] | None,
-    store: str | None,
-    settings: Path | None,
 ) -> int:
     """Judge candidate runs against baseline runs, or, without a BASELINE, against the history of their scenario.
 
@@ -247,12 +202,9 @@ def compare(
       perfkit compare reports/20261102-api-compare --explain api_gateway p95_latency_ms
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
-    from perfkit.analysis.compare import explain as explain_runs
+    from perfkit.analysis.compare import explain as explain_finding
     from perfkit.history.run_names import compare_named, stored_comparison
 
-    known = settings_of(settings)
-    chosen = known.policy_of(policy).with_rule(rule)
-    place = store or known.store
     if history and not baseline:
         raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")
     if explain is not None and not candidate and len(baseline) == 1:
@@ -260,16 +212,17 @@ def compare(
     elif not candidate:
         raise click.UsageError("Missing option '--candidate'.")
     else:
-        comparison = compare_named(baseline, candidate, store=place, settings=known, policy=chosen, learn=history)
+        comparison = compare_named(
+            baseline,
+            candidate,
+            store=workspace.store,
+            settings=workspace.settings,
+            policy=workspace.policy,
+            learn=history,
+        )
     if explain is not None:
-        write(explain_runs(comparison, *explain), output)
-    else:
-        _write(comparison, format_, output)
-    return exit_code(comparison, fail_on)
-
-
-def _write(comparison: Comparison, format_: str, output: Path | None) -> None:
-    if format_ == "json":
+        write(explain_finding(comparison, *explain), output)
+    elif format_ == "json":
         write(dump(comparison.to_dict()), output)
     elif format_ == "markdown":
         from perfkit.report.markdown import to_markdown
@@ -280,24 +233,15 @@ def _write(comparison: Comparison, format_: str, output: Path | None) -> None:
 
         write(to_junit(comparison), output)
     else:
-        print_text(comparison, output)
+        print_comparison(comparison, output)
+    return exit_code_of_verdict(comparison.verdict, fail_on)
 
 
-def print_text(comparison: Comparison, output: Path | None = None) -> None:
+def print_comparison(comparison: Comparison, output: Path | None = None) -> None:
     """A comparison as a terminal shows it."""
-    from perfkit.report.terminal import print_comparison
+    from perfkit.report import terminal
 
     screen = console()
     with screen.capture() as captured:
-        print_comparison(comparison, screen)
+        terminal.print_comparison(comparison, screen)
     write(captured.get(), output)
-
-
-def exit_code(comparison: Comparison, fail_on: str = "regression") -> int:
-    """0, 1 or 3 as documented; what cannot be judged is never green, whatever ``fail_on`` says."""
-    from perfkit.model.records import Verdict
-
-    if comparison.verdict is Verdict.INVALID:
-        return EXIT_INVALID
-    failing = {"regression": (Verdict.REGRESSION,), "inconclusive": (Verdict.REGRESSION, Verdict.INCONCLUSIVE)}
-    return int(comparison.verdict in failing.get(fail_on, ()))

@@ -16,7 +16,9 @@ from perfkit.model.errors import (
     SettingsError,
     StoreError,
 )
+from perfkit.model.records import Verdict
 
+EXIT_INVALID = 3
 EXIT_FAILED = 4
 EXIT_STOPPED = 130
 EXIT_CODES: dict[type[PerfkitError], int] = {
@@ -37,3 +39,11 @@ EXIT_CODES: dict[type[PerfkitError], int] = {
 def exit_code_of(error: PerfkitError) -> int:
     """The exit code that an error ends a command with."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
+
+
+def exit_code_of_verdict(verdict: Verdict, fail_on: str = "regression") -> int:
+    """0, 1 or 3; runs that cannot be judged are never green, whatever ``fail_on`` says."""
+    if verdict is Verdict.INVALID:
+        return EXIT_INVALID
+    failing = {"regression": (Verdict.REGRESSION,), "inconclusive": (Verdict.REGRESSION, Verdict.INCONCLUSIVE)}
+    return int(verdict in failing.get(fail_on, ()))

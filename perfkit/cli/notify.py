@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import POLICY, SETTINGS, STORE, dump, settings_of, write
+from perfkit.cli.exit_codes import EXIT_INVALID
+from perfkit.cli.options import POLICY, Workspace, checkout_option, dump, in_workspace, write
 from perfkit.model.errors import DeliveryError, StoreError
 
 if TYPE_CHECKING:
     from perfkit.config.settings import Settings
     from perfkit.notify.results import ResultSet
 
-CHECKOUT = click.Path(path_type=Path, file_okay=False, exists=True)
 WHEN = click.Choice(["always", "changes"])
-EXIT_INVALID = 3
 
 
 def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,27 +35,17 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME",
         help="Judge the newest run of this scenario in the store against its history; may be repeated.",
     )
-    @STORE
-    @POLICY
-    @SETTINGS
+    @in_workspace(POLICY)
     @functools.wraps(command)
-    def collected(
-        files: tuple[Path, ...],
-        scenarios: tuple[str, ...],
-        store: str | None,
-        policy: Path | None,
-        settings: Path | None,
-        **options: Any,
-    ) -> Any:
+    def collected(workspace: Workspace, files: tuple[Path, ...], scenarios: tuple[str, ...], **options: Any) -> Any:
         from perfkit.notify.results import collect_results
 
         if not files and not scenarios:
             raise click.UsageError("name a RESULT, or a scenario of the store: --scenario NAME")
-        known = settings_of(settings)
         found = collect_results(
-            files, scenarios, store=store or known.store, settings=known, policy=known.policy_of(policy)
+            files, scenarios, store=workspace.store, settings=workspace.settings, policy=workspace.policy
         )
-        return command(found, known, **options)
+        return command(found, workspace.settings, **options)
 
     return collected
 
@@ -72,9 +61,7 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE.eml",
     help="Write the message to this file; send nothing, and leave the sent log as it is.",
 )
-@click.option(
-    "--repository", "checkout", type=CHECKOUT, default=Path(), help="Git checkout to list commits from [this folder]."
-)
+@checkout_option("--repository")
 @with_results
 def email(
     found: ResultSet,
@@ -123,9 +110,7 @@ def email(
 )
 @click.option("--when", type=WHEN, help="changes: only what is new since the last message [when of the settings].")
 @click.option("--dry-run", is_flag=True, help="Print the messages; send nothing, and leave the sent log as it is.")
-@click.option(
-    "--repository", "checkout", type=CHECKOUT, default=Path(), help="Git checkout to list commits from [this folder]."
-)
+@checkout_option("--repository")
 @with_results
 def notify(
     found: ResultSet,
@@ -164,7 +149,7 @@ def notify(
 @click.option(
     "--repository", default="", metavar="OWNER/NAME", help="Where the issues are [of [issues], else GITHUB_REPOSITORY]."
 )
-@click.option("--checkout", type=CHECKOUT, default=Path(), help="Git checkout to list commits from [this folder].")
+@checkout_option("--checkout")
 @click.option("--dry-run", is_flag=True, help="Print the requests (method, path, JSON) and change nothing.")
 @with_results
 def issue(found: ResultSet, settings: Settings, repository: str, checkout: Path, dry_run: bool) -> int:

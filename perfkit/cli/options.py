@@ -1,10 +1,13 @@
-"""Options and small steps that several commands share."""
+"""What several commands share: options, the workspace that they load, and output."""
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,54 +18,141 @@ from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from rich.console import Console
+    from rich.table import Table
 
+    from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
+    from perfkit.history.run_selector import HistoryContext
+    from perfkit.model.records import Run
+    from perfkit.runs.store import RunStore
 
-SETTINGS = click.option(
-    "--settings",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file; else the nearest perfkit.toml in this folder or above.",
-)
+Command = Callable[..., Any]
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def expanded(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """An address with its variables looked up: ``'${STORE}'`` keeps a password out of the list of processes."""
+    """An address with its variables replaced: ``'${STORE}'`` keeps a password out of the list of processes."""
     from perfkit.config.toml_table import expand
 
     return expand(text, parameter.opts[0]) if text else text
 
 
+SETTINGS = click.option(
+    "--settings", type=FILE, help="Settings file; else the nearest perfkit.toml in this folder or above."
+)
 STORE = click.option(
     "--store",
     metavar="URL",
     callback=expanded,
     help="Where runs are kept: a folder or any fsspec URL [data/runs].",
 )
-POLICY = click.option(
-    "--policy",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Policy file (TOML); else [policy] of the settings.",
-)
+POLICY = click.option("--policy", type=FILE, help="Policy file (TOML); else [policy] of the settings.")
 RULE = click.option("--rule", type=click.Choice(["evidence", "threshold"]), help="How to judge [evidence].")
-
-
 CANDIDATE = click.option(
     "--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow."
 )
-
-
 OPTIONAL_CANDIDATE = click.option(
     "--candidate", multiple=True, metavar="CANDIDATE...", help="Runs of another build; several may follow."
 )
-
-
 INJECT = click.option(
     "--inject",
     multiple=True,
     metavar="SERVICE:NAME=VALUE[,...]",
     help="Change a service: slower_pct, tail_pct with tail_factor, error_rate_pct, stall_s with stall_at_s.",
 )
+FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+OUTPUT = click.option("--output", type=FILE, help="Write to this file instead.")
+BY = click.option("--by", default="", help="Who decided it [your login].")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+
+
+def fail_on_option(default: str | None, text: str) -> Callable[[Command], Command]:
+    """The option ``--fail-on``."""
+    words = click.Choice(["regression", "inconclusive", "never"])
+    return click.option("--fail-on", type=words, default=default, show_default=default is not None, help=text)
+
+
+def checkout_option(name: str) -> Callable[[Command], Command]:
+    """An option that names the git checkout from which commits are listed."""
+    folder = click.Path(path_type=Path, file_okay=False, exists=True)
+    return click.option(
+        name, "checkout", type=folder, default=Path(), help="Git checkout to list commits from [this folder]."
+    )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a command works on.
+
+    Parameters
+    ----------
+    store
+        Address of the store.
+    policy
+        The policy in force: of ``--policy`` or the settings, under the rule of ``--rule``.
+    policy_file
+        That of ``--policy``.
+    """
+
+    settings: Settings
+    store: str
+    policy: Policy
+    policy_file: Path | None = None
+
+    def open_store(self) -> RunStore:
+        """The store, opened once."""
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> RunStore:
+        from perfkit.runs.store import RunStore
+
+        return RunStore(self.store)
+
+    def history(self) -> HistoryContext:
+        """The histories in the store, with the pinned baselines."""
+        from perfkit.history.run_selector import HistoryContext
+
+        return HistoryContext(self.open_store(), self.settings.baselines, alpha=self.policy.alpha)
+
+    def load_runs(self, names: Sequence[str]) -> tuple[Run, ...]:
+        """Runs by id, path, pattern or selector."""
+        from perfkit.history.run_names import load_runs
+
+        return load_runs(names, store=self.store, baselines=self.settings.baselines, policy=self.policy)
+
+
+def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Add ``--store``, ``--settings`` and ``options`` (of `POLICY` and `RULE`); the command gets a `Workspace` first.
+
+    Store and settings may also be named before a command of a group: ``perfkit runs --store URL show RUN``.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def resolved(
+            *,
+            settings: Path | None,
+            store: str | None,
+            policy: Path | None = None,
+            rule: str | None = None,
+            **given: Any,
+        ) -> Any:
+            parent = click.get_current_context().parent
+            before = parent.params if parent is not None else {}
+            known = settings_of(settings or before.get("settings"))
+            address = store or before.get("store") or known.store
+            return command(Workspace(known, address, known.policy_of(policy, rule), policy), **given)
+
+        for option in (SETTINGS, STORE, *reversed(options)):
+            resolved = option(resolved)
+        return resolved
+
+    return decorate
 
 
 class Number(click.FloatRange):
@@ -81,20 +171,16 @@ class Variadic(click.Command):
     """A command whose option ``--candidate`` takes all plain words that follow: ``--candidate A B C``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _repeated(args, "--candidate"))
-
-
-def _repeated(args: Sequence[str], option: str) -> list[str]:
-    """``--candidate A B`` as ``--candidate A --candidate B``, which is what click can parse."""
-    out: list[str] = []
-    after_option = False
-    for word in args:
-        if word.startswith("-") and word != "-":
-            after_option = word == option
-            out += [] if after_option else [word]
-        else:
-            out += [option, word] if after_option else [word]
-    return out
+        """``--candidate A B`` becomes ``--candidate A --candidate B``, which is what click can parse."""
+        words: list[str] = []
+        after_option = False
+        for word in args:
+            if word.startswith("-") and word != "-":
+                after_option = word == "--candidate"
+                words += [] if after_option else [word]
+            else:
+                words += ["--candidate", word] if after_option else [word]
+        return super().parse_args(ctx, words)
 
 
 def settings_of(path: Path | None) -> Settings:
@@ -102,6 +188,18 @@ def settings_of(path: Path | None) -> Settings:
     from perfkit.config.settings import load_settings, nearest_settings
 
     return load_settings(path) if path is not None else nearest_settings(Path.cwd())
+
+
+def day_of(text: str | None, option: str) -> date | None:
+    """The day that an option names: ``2027-01-31``, or ``30d`` from now."""
+    from datetime import UTC, datetime
+
+    from perfkit.history.baselines import parse_day
+
+    try:
+        return parse_day(text, datetime.now(UTC).date()) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:
@@ -122,6 +220,16 @@ def console() -> Console:
     return Console(file=sys.stdout, width=None if terminal else 160, highlight=False, markup=False, emoji=False)
 
 
+def table(titles: Sequence[str], right: Sequence[str] = ()) -> Table:
+    """An empty table; the columns in ``right`` are numbers."""
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        grid.add_column(title, justify="right" if title in right else "left", overflow="fold")
+    return grid
+
+
 def write(text: str | bytes, output: Path | None) -> None:
     """To a file (its folder is made), or to standard output."""
     if output is None:
@@ -134,8 +242,8 @@ def write(text: str | bytes, output: Path | None) -> None:
     click.echo(f"wrote {output}", err=True)
 
 
-def tell(note: str) -> None:
-    """What must be known besides the output, on standard error."""
+def warn(note: str) -> None:
+    """Print a note beside the output, on standard error."""
     from perfkit.report.formatting import clean
 
     click.echo(f"! {clean(note)}", err=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.exit_codes import exit_code_of_verdict
 from perfkit.cli.options import SETTINGS, STORE, Number, dump, expanded, settings_of, write
 from perfkit.config.load_spec import ARRIVALS
 from perfkit.model.errors import LoadError
@@ -404,13 +405,13 @@ def _with_open_regressions(comparison: Comparison, store: str, known: Settings, 
 
 def _tell_outcome(outcome: ABResult, result: Path | None) -> int:
     """Print the comparison, keep it where that is asked for, and judge."""
-    from perfkit.cli.compare import exit_code, print_text
+    from perfkit.cli.compare import print_comparison
 
     if result is not None:
         write(dump(outcome.comparison.to_dict()), result)
-    print_text(outcome.comparison)
+    print_comparison(outcome.comparison)
     click.echo(outcome.why)
-    return exit_code(outcome.comparison)
+    return exit_code_of_verdict(outcome.comparison.verdict)
 
 
 def _work(chosen: list[Scenario], host: str, port: int) -> int:

@@ -1,47 +1,53 @@
-"""``perfkit runs``: list the store, look at a run, set it aside, take runs away, check them, hand them on.
-
-``perfkit import | metrics | simulate``: the commands about files.
-
-``perfkit store``: a store as a whole.
-
-``perfkit runs rm | gc``: take away what is not wanted any more, after saying what that would be.
-"""
+"""``perfkit runs``, ``import``, ``metrics``, ``simulate`` and ``store``: runs kept, listed, checked and removed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.options import INJECT, SETTINGS, STORE, Number, check_scenario, console, dump, settings_of, tell, write
+from perfkit.cli.exit_codes import EXIT_INVALID
+from perfkit.cli.options import (
+    DRY_RUN,
+    FILE,
+    FOLDER,
+    FORMAT,
+    INJECT,
+    Number,
+    Workspace,
+    check_scenario,
+    console,
+    dump,
+    in_workspace,
+    warn,
+    write,
+)
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     import pandas as pd
 
     from perfkit.runs.maintenance import Removal
-    from perfkit.runs.store import RunStore
 
 # What speaks against the file, not the load
 DATA_CHECKS = ("consistency", "counts", "counts_and_rate", "skipped_requests")
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
-OUTPUT = click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+SCENARIO = click.option("--scenario", help="Only runs of this load test.")
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+BASELINES = click.option("--baselines", type=FOLDER, help="Folder of baselines [the settings'].")
+SHOWN = 20  # removals named one by one
 
 
 @click.command("import", short_help="Keep foreign result files as runs.")
 @FILES
 @click.option("--scenario", help="Name of the load test [from the file name].")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
-@STORE
-@SETTINGS
-def import_(
-    files: tuple[str, ...], scenario: str | None, labels: tuple[str, ...], store: str | None, settings: Path | None
-) -> int:
+@in_workspace()
+def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, labels: tuple[str, ...]) -> int:
     """Read result files of load-test tools and keep them as runs; the same file twice is kept once.
 
     A run that cannot be judged is kept too: it says why, and ends with 3.
@@ -53,26 +59,23 @@ def import_(
     from perfkit.cli.run import parse_labels
     from perfkit.history.run_names import load_runs
     from perfkit.model.records import Severity
-    from perfkit.runs.store import RunStore
 
-    known = RunStore(store or settings_of(settings).store)
-    unfit = False
+    store, invalid = workspace.open_store(), False
     for run in load_runs(files):
-        run_id = known.import_run(run, scenario, parse_labels(labels))
+        run_id = store.import_run(run, scenario, parse_labels(labels))
         click.echo(run_id)
         for check in run.validity.problems:
             if check.severity is Severity.INVALID or check.name in DATA_CHECKS:
-                tell(f"{run_id}: {check.severity.value}: {check.name}: {check.advice}")
-        unfit = unfit or not run.validity.ok
-    return 3 if unfit else 0
+                warn(f"{run_id}: {check.severity.value}: {check.name}: {check.advice}")
+        invalid = invalid or not run.validity.ok
+    return EXIT_INVALID if invalid else 0
 
 
 @click.command(short_help="Any result file -> normalised metrics JSON.")
 @FILES
-@OUTPUT
-@STORE
-@SETTINGS
-def metrics(files: tuple[str, ...], output: Path | None, store: str | None, settings: Path | None) -> None:
+@click.option("--output", type=FILE, help="Write to this file.")
+@in_workspace()
+def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -> None:
     """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
 
     What a source cannot say is absent.  A FILE may be whatever `perfkit compare` takes as a run.
@@ -81,27 +84,25 @@ def metrics(files: tuple[str, ...], output: Path | None, store: str | None, sett
     Example:
       perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
     """
-    write_metrics(files, output, store, settings)
+    write_metrics(workspace, files, output)
 
 
-def write_metrics(files: tuple[str, ...], output: Path | None, store: str | None, settings: Path | None) -> None:
-    """Read what the names name and write the pooled metrics, with what speaks against the files on standard error."""
-    from perfkit.history.run_names import load_runs
+def write_metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -> None:
+    """Write the pooled metrics of runs, with what speaks against their files on standard error."""
     from perfkit.runs.metrics_json import pooled_metrics
 
-    known = settings_of(settings)
-    runs = load_runs(files, store=store or known.store, baselines=known.baselines, policy=known.policy)
+    runs = workspace.load_runs(files)
     write(dump(pooled_metrics(runs)), output)
     for run in runs:
         for check in run.validity.problems:
             if check.name in DATA_CHECKS:
-                tell(f"{run.source or run.id}: {check.name}: {check.advice}")
+                warn(f"{run.source or run.id}: {check.name}: {check.advice}")
 
 
 @click.command(short_help="Write simulated Locust result files.")
 @click.argument("scenario")
 @click.option("--seed", type=int, required=True, help="The same seed gives the same requests.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder [this one].")
+@click.option("--output", type=FOLDER, default=Path(), help="Folder [this one].")
 @click.option("--at", metavar="TIME", help="When the simulated run starts, ISO 8601 [now].")
 @click.option("--duration", help="Such as 90s or 15m [the scenario's].")
 @click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
@@ -116,9 +117,9 @@ def write_metrics(files: tuple[str, ...], output: Path | None, store: str | None
 @click.option(
     "--inject-at", type=click.IntRange(0), default=0, help="Run from which --inject holds, from 0; with --runs."
 )
-@STORE
-@SETTINGS
+@in_workspace()
 def simulate(
+    workspace: Workspace,
     scenario: str,
     seed: int,
     output: Path,
@@ -132,8 +133,6 @@ def simulate(
     outliers: float,
     drift: float,
     inject_at: int,
-    store: str | None,
-    settings: Path | None,
 ) -> None:
     """Write the files that Locust would have written for one of the built-in scenarios, from a simulation.
 
@@ -150,33 +149,26 @@ def simulate(
     from perfkit.config.settings import load_fields, override
     from perfkit.loadgen.simulate import simulate as simulate_scenario
     from perfkit.loadgen.simulate import simulate_runs
+    from perfkit.model.serialization import parse_time
 
-    known = settings_of(settings)
-    chosen = known.scenario(scenario)
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
-    chosen = override(chosen, f"scenario {scenario}", **changes)
+    chosen = override(workspace.settings.scenario(scenario), f"scenario {scenario}", **changes)
+    try:
+        begin = parse_time(at) if at else None
+    except ValueError as error:
+        raise click.BadParameter(f"expected an ISO 8601 time, got {at!r}", param_hint="--at") from error
     if runs is not None:
         truth = {"variation_pct": variation, "autocorrelation": autocorrelation, "outlier_pct": outliers}
         truth |= {"drift_pct": drift, "change_at": inject_at}
-        begin = _time(at) if at else None
         try:
-            for run_id in simulate_runs(chosen, seed, runs, store or known.store, begin, inject, truth):
+            for run_id in simulate_runs(chosen, seed, runs, workspace.store, begin, inject, truth):
                 click.echo(run_id)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         return
-    started = _time(at) if at else datetime.now(UTC).replace(microsecond=0)
+    started = begin or datetime.now(UTC).replace(microsecond=0)
     for file in simulate_scenario(chosen, seed, output, started, inject):
         click.echo(str(file))
-
-
-def _time(text: str) -> datetime:
-    from perfkit.model.codec import parse_time
-
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise click.BadParameter(f"expected an ISO 8601 time, got {text!r}", param_hint="--at") from error
 
 
 @click.group(short_help="Copy stores.")
@@ -213,75 +205,50 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
     if dry_run:
         click.echo(f"{len(missing_runs(*stores))} runs to copy")
         return 0
-    found = copy(*stores, _progress if sys.stderr.isatty() else None)
+
+    def show_progress(done: int, total: int) -> None:
+        click.echo(f"\r{done} of {total} runs" + ("\n" if done == total else ""), nl=False, err=True)
+
+    found = copy(*stores, show_progress if sys.stderr.isatty() else None)
     for run_id, reason in found.refused:
         click.echo(f"✗ {clean(run_id)}: not copied: {clean(reason)}", err=True)
     for run_id in stores[0].unfinished():
-        click.echo(f"! {clean(run_id)}: not copied: not finished: still running, or killed", err=True)
+        warn(f"{run_id}: not copied: not finished: still running, or killed")
     click.echo(f"copied {len(found.copied)} runs; {found.present} were there already")
     return 2 if found.refused else 0
 
 
-def _progress(done: int, wanted: int) -> None:
-    click.echo(f"\r{done} of {wanted} runs" + ("\n" if done == wanted else ""), nl=False, err=True)
-
-
-RUNS = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
-SCENARIO = click.option("--scenario", help="Only runs of this load test.")
-
-
-def placed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say where the runs are."""
-    return STORE(SETTINGS(command))
-
-
-def opened(store: str | None, settings: Path | None) -> RunStore:
-    """The store of a command, or the one that was named before it (``perfkit runs --store URL show RUN``)."""
-    from perfkit.runs.store import RunStore
-
-    return RunStore(store or _before("store") or settings_of(settings or _before("settings")).store)
-
-
-def _before(option: str) -> Any:
-    """What an option was given before the name of the command."""
-    parent = click.get_current_context().parent
-    return parent.params.get(option) if parent is not None else None
-
-
-def chosen(store: RunStore, names: tuple[str, ...]) -> list[str]:
-    """Run ids from ids, beginnings of ids that only one run has, patterns and selectors such as ``api@last:5``.
+def chosen(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
+    """Run ids from ids, unique beginnings of ids, patterns and selectors such as ``api@last:5``.
 
     ``SettingsError`` for any other name.
     """
-    from fnmatch import fnmatchcase
-
-    from perfkit.history.run_names import is_selector, load_runs
+    from perfkit.history.run_names import is_selector
     from perfkit.model.errors import SettingsError, did_you_mean
 
-    whole, unfinished = store.ids(), store.unfinished()
-    known = [*whole, *unfinished]
+    store = workspace.open_store()
+    finished = store.ids()
+    ids = [*finished, *store.unfinished()]
     found: list[str] = []
-    settings = settings_of(click.get_current_context().params.get("settings") or _before("settings"))
-    pins, alpha = settings.baselines, settings.policy.alpha
     for name in names:  # a run that may still be under way is meant only by its whole id
-        own = [run_id for run_id in whole if fnmatchcase(run_id, name)] + [run_id for run_id in known if run_id == name]
-        if not own and is_selector(name):
-            own = [run.id for run in load_runs([name], store=store.address, baselines=pins, alpha=alpha)]
-        begun = [run_id for run_id in whole if run_id.startswith(name)] if name else []
-        if not own and len(begun) != 1:
-            why = f"{len(begun)} runs begin with it" if begun else f"has no such run{did_you_mean(name, known)}"
-            raise SettingsError(f"{store.url}: {name!r}: {why}; `perfkit runs` lists what is there")
-        found += own or begun
+        matching = [run_id for run_id in finished if fnmatchcase(run_id, name)]
+        matching += [run_id for run_id in ids if run_id == name]
+        if not matching and is_selector(name):
+            matching = [run.id for run in workspace.load_runs([name])]
+        beginning = [run_id for run_id in finished if run_id.startswith(name)] if name else []
+        if not matching and len(beginning) != 1:
+            begun = f"{len(beginning)} runs begin with it"
+            reason = begun if beginning else f"has no such run{did_you_mean(name, ids)}"
+            raise SettingsError(f"{store.url}: {name!r}: {reason}; `perfkit runs` lists what is there")
+        found += matching or beginning
     return list(dict.fromkeys(found))
 
 
 @click.group(invoke_without_command=True, short_help="List the runs of the store, and look after them.")
 @SCENARIO
 @FORMAT
-@placed
-@click.pass_context
-def runs(context: click.Context, scenario: str | None, format_: str, store: str | None, settings: Path | None) -> None:
+@in_workspace()
+def runs(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; or do something with some of them.
 
     A RUN is an id, its beginning where that is enough, a pattern in quotes, or a selector such as api@last:5.
@@ -294,39 +261,56 @@ def runs(context: click.Context, scenario: str | None, format_: str, store: str 
       perfkit runs gc --requests-older-than 90d --dry-run
       perfkit runs export --format parquet --output runs.parquet
     """
-    if context.invoked_subcommand is None:
-        _list(opened(store, settings), scenario, format_)
+    if click.get_current_context().invoked_subcommand is None:
+        _list(workspace, scenario, format_)
 
 
 @runs.command("list", short_help="List the runs, oldest first.")
 @SCENARIO
 @FORMAT
-@placed
-def list_(scenario: str | None, format_: str, store: str | None, settings: Path | None) -> None:
+@in_workspace()
+def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; the same as `perfkit runs` alone.
 
     \b
     Example:
       perfkit runs list --scenario api --format json
     """
-    _list(opened(store, settings), scenario, format_)
+    _list(workspace, scenario, format_)
 
 
-def _list(known: RunStore, scenario: str | None, format_: str) -> None:
-    frame = _of(known.runs(), scenario, known.url)
+def _list(workspace: Workspace, scenario: str | None, format_: str) -> None:
+    """A table written by hand: one of rich takes 0.3 ms per row, which is much for 20,000 of them."""
+    from perfkit.report.formatting import clean
+
+    store = workspace.open_store()
+    frame = _of_scenario(store.runs(), scenario, store.url)
     rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    unfinished, foreign = store.no_runs()
     if format_ == "json":
-        click.echo(dump([{name: _plain(value) for name, value in row.items()} for row in rows]), nl=False)
+        plain = [{name: None if value != value else value for name, value in row.items()} for row in rows]
+        times = [{"started_at": row["started_at"] and row["started_at"].isoformat()} for row in plain]
+        click.echo(dump([row | time for row, time in zip(plain, times, strict=True)]), nl=False)
     elif rows:
-        for line in _lines(rows):
-            click.echo(line)
-    unfinished, foreign = known.no_runs()
-    if not rows and not unfinished and format_ == "text":
-        click.echo(f"{known.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
-    _tell_what_is_skipped(unfinished, foreign)
+        width = max(len(clean(row["id"])) for row in rows)
+        titles = ("users", "seconds", "requests", "failures")
+        click.secho(f"{'run':<{width}}" + "".join(f"  {title:>8}" for title in titles) + "  valid", bold=True)
+        for row in rows:
+            known = (row[name] for name in ("users", "duration_s"))
+            users, seconds = ("" if value is None or value != value else f"{value:.0f}" for value in known)
+            numbers = (users, seconds, f"{row['requests']:,}", f"{row['failures']:,}")
+            valid = "yes" if row["valid"] else click.style("no", fg="magenta")
+            valid = click.style("quarantined", fg="magenta") if row["quarantined"] else valid
+            click.echo(f"{clean(row['id']):<{width}}" + "".join(f"  {text:>8}" for text in numbers) + f"  {valid}")
+    elif not unfinished:
+        click.echo(f"{store.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
+    for run_id in unfinished:
+        warn(f"{run_id}: not finished: still running, or killed; what it measured can be read")
+    if foreign:
+        warn(f"skipped, no runs: {', '.join(map(clean, foreign[:5]))}{', ...' if len(foreign) > 5 else ''}")
 
 
-def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
+def _of_scenario(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
     """The runs of a scenario, of all without one; ``SettingsError`` for one that no run is of."""
     if scenario is None:
         return frame
@@ -334,45 +318,11 @@ def _of(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
     return frame[frame["scenario"] == scenario]
 
 
-def _tell_what_is_skipped(unfinished: list[str], foreign: list[str]) -> None:
-    from perfkit.report.formatting import clean
-
-    for run_id in unfinished:
-        click.echo(f"! {clean(run_id)}: not finished: still running, or killed; what it measured can be read", err=True)
-    if foreign:
-        names = ", ".join(map(clean, foreign[:5])) + (", ..." if len(foreign) > 5 else "")
-        click.echo(f"! skipped, no runs: {names}", err=True)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "isoformat"):
-        return value.isoformat() if value == value else None
-    return None if value != value else value
-
-
-def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """A table of runs.  Written by hand, since one of rich takes 0.3 ms per row, which is much for 20,000 of them."""
-    from perfkit.report.formatting import clean
-
-    width = max(len(clean(row["id"])) for row in rows)
-    head = ("users", "seconds", "requests", "failures")
-    yield click.style(f"{'run':<{width}}" + "".join(f"  {title:>8}" for title in head) + "  valid", bold=True)
-    for row in rows:
-        numbers = (_whole(row["users"]), _whole(row["duration_s"]), f"{row['requests']:,}", f"{row['failures']:,}")
-        valid = "yes" if row["valid"] else click.style("no", fg="magenta")
-        valid = click.style("quarantined", fg="magenta") if row["quarantined"] else valid
-        yield f"{clean(row['id']):<{width}}" + "".join(f"  {text:>8}" for text in numbers) + f"  {valid}"
-
-
-def _whole(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:.0f}"
-
-
 @runs.command(short_help="What is known of one run.")
 @click.argument("run")
 @FORMAT
-@placed
-def show(run: str, format_: str, store: str | None, settings: Path | None) -> None:
+@in_workspace()
+def show(workspace: Workspace, run: str, format_: str) -> None:
     """Print one run: what it was, whether it can be judged, and every metric of every service.
 
     \b
@@ -382,9 +332,8 @@ def show(run: str, format_: str, store: str | None, settings: Path | None) -> No
     from perfkit.model.serialization import run_to_document
     from perfkit.report.terminal import run_page
 
-    known = opened(store, settings)
-    for run_id in chosen(known, (run,)):
-        found = known.get(run_id)
+    for run_id in chosen(workspace, (run,)):
+        found = workspace.open_store().get(run_id)
         if format_ == "json":
             click.echo(dump(run_to_document(found)), nl=False)
         else:
@@ -394,12 +343,10 @@ def show(run: str, format_: str, store: str | None, settings: Path | None) -> No
 @runs.command(short_help="Set runs aside: kept, but never used.")
 @click.argument("runs", nargs=-1, metavar="[RUN...]")
 @click.option("--reason", help="Why; needed to set a run aside.")
-@click.option("--by", help="Who says so [the user].")
+@click.option("--by", help="Who decided it [your login].")
 @click.option("--lift", is_flag=True, help="Take the runs back.")
-@placed
-def quarantine(
-    runs: tuple[str, ...], reason: str | None, by: str | None, lift: bool, store: str | None, settings: Path | None
-) -> None:
+@in_workspace()
+def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, by: str | None, lift: bool) -> None:
     """Set runs aside. They stay as they are and count as invalid; without RUN, list those that are.
 
     \b
@@ -409,26 +356,26 @@ def quarantine(
     """
     from perfkit.report.formatting import clean
 
-    known = opened(store, settings)
+    store = workspace.open_store()
     if not runs:
-        for note in known.quarantined().values():
+        for note in store.quarantined().values():
             click.echo(f"{clean(note.run_id)}: {clean(note.reason)} ({clean(note.by)}, {clean(note.at)})")
         return
     if not lift and not (reason or "").strip():
         raise click.UsageError("say why: --reason TEXT")
-    for run_id in chosen(known, runs):
+    for run_id in chosen(workspace, runs):
         if lift:
-            known.lift_quarantine(run_id)
+            store.lift_quarantine(run_id)
         else:
-            known.quarantine(run_id, reason or "", by)
+            store.quarantine(run_id, reason or "", by)
         click.echo(run_id)
 
 
 @runs.command(short_help="Recompute the hashes of runs.")
 @click.argument("runs", nargs=-1, metavar="[RUN...]")
-@placed
-def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> int:
-    """Recompute the hashes of runs (all of them without RUN) and tell what was changed, lost or damaged.
+@in_workspace()
+def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
+    """Recompute the hashes of runs (all of them without RUN) and print what was changed, lost or damaged.
 
     Exits with 2 when something is wrong.
 
@@ -440,18 +387,18 @@ def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> i
     from perfkit.report.formatting import clean
     from perfkit.runs.maintenance import verify_run, with_notes
 
-    known = opened(store, settings)
-    checked = [verify_run(known, run_id) for run_id in (chosen(known, runs) if runs else known.ids())]
-    every = with_notes(known, checked, others=not runs)
-    if not every:
-        raise SettingsError(f"{known.url}: has no runs to verify; is it the place you mean?")
-    for found in every:
-        for text in found.problems:
-            click.echo(f"✗ {clean(found.run_id)}: {clean(text)}")
-        for text in found.notes:
-            click.echo(f"! {clean(found.run_id)}: {clean(text)}", err=True)
-    damaged = sum(bool(found.problems) for found in every)
-    click.echo(f"{len(every)} runs: {len(every) - damaged} whole, {damaged} damaged")
+    store = workspace.open_store()
+    checked = [verify_run(store, run_id) for run_id in (chosen(workspace, runs) if runs else store.ids())]
+    found = with_notes(store, checked, others=not runs)
+    if not found:
+        raise SettingsError(f"{store.url}: has no runs to verify; is it the place you mean?")
+    for run in found:
+        for text in run.problems:
+            click.echo(f"✗ {clean(run.run_id)}: {clean(text)}")
+        for text in run.notes:
+            warn(f"{run.run_id}: {text}")
+    damaged = sum(bool(run.problems) for run in found)
+    click.echo(f"{len(found)} runs: {len(found) - damaged} whole, {damaged} damaged")
     return 2 if damaged else 0
 
 
@@ -459,8 +406,8 @@ def verify(runs: tuple[str, ...], store: str | None, settings: Path | None) -> i
 @click.argument("runs", nargs=-1, metavar="[RUN...]")
 @click.option("--all", "all_", is_flag=True, help="Every run of the store, killed ones too.")
 @click.option("--dry-run", is_flag=True, help="Only say which runs hold secrets, and where.")
-@placed
-def redact(runs: tuple[str, ...], all_: bool, dry_run: bool, store: str | None, settings: Path | None) -> int:
+@in_workspace()
+def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: bool) -> int:
     """Rewrite runs that hold secrets, and seal them anew; their ids stay. No secret is printed.
 
     User info and query values of targets are taken out, and from all files of a run user info of addresses,
@@ -481,12 +428,12 @@ def redact(runs: tuple[str, ...], all_: bool, dry_run: bool, store: str | None, 
 
     if bool(runs) == all_:
         raise click.UsageError("name runs, or say --all")
-    known = opened(store, settings)
-    exposed = exposed_runs(known, chosen(known, runs) if runs else None)
+    store = workspace.open_store()
+    exposed = exposed_runs(store, chosen(workspace, runs) if runs else None)
     failed = 0
     for run in exposed:
         try:
-            where = run.where if dry_run else redact_run(known, run.run_id)
+            where = run.where if dry_run else redact_run(store, run.run_id)
             click.echo(f"{clean(run.run_id)}: {', '.join(map(clean, where))}")
         except StoreError as error:
             failed += 1
@@ -495,22 +442,20 @@ def redact(runs: tuple[str, ...], all_: bool, dry_run: bool, store: str | None, 
         click.echo("no secret found")
         return 0
     click.echo(f"{len(exposed)} runs {'hold secrets' if dry_run else 'held secrets'}, {failed} could not be rewritten")
-    click.echo(
-        "! change these secrets where they are in use: what was pushed, sent or copied stays out there", err=True
-    )
-    if known.url.startswith(GIT) and not dry_run:
-        click.echo("! earlier commits of the branch still hold them: rewrite its history, or name a new one", err=True)
-    elif known.folder is None and not dry_run:
-        click.echo("! a bucket that keeps versions still has the earlier ones: delete them there", err=True)
+    warn("change these secrets where they are in use: what was pushed, sent or copied stays out there")
+    if store.url.startswith(GIT) and not dry_run:
+        warn("earlier commits of the branch still hold them: rewrite its history, or name a new one")
+    elif store.folder is None and not dry_run:
+        warn("a bucket that keeps versions still has the earlier ones: delete them there")
     return 4 if failed else 2 if dry_run else 0
 
 
 @runs.command(short_help="All numbers as CSV, Parquet or JSON.")
 @SCENARIO
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file; Parquet needs it.")
-@placed
-def export(scenario: str | None, format_: str, output: Path | None, store: str | None, settings: Path | None) -> None:
+@click.option("--output", type=FILE, help="Write to this file; Parquet needs it.")
+@in_workspace()
+def export(workspace: Workspace, scenario: str | None, format_: str, output: Path | None) -> None:
     """Write one row per run and service: what the run was, counts, every metric with its standard error.
 
     \b
@@ -520,37 +465,28 @@ def export(scenario: str | None, format_: str, output: Path | None, store: str |
     """
     from perfkit.runs.maintenance import exported, measurements
 
-    known = opened(store, settings)
+    store = workspace.open_store()
     if format_ == "parquet" and output is None:
         raise click.UsageError("a Parquet file is no text: name it with --output FILE")
-    frame = _of(known.runs(), scenario, known.url)
-    content = exported(measurements(known, set(frame["id"])), format_)
+    frame = _of_scenario(store.runs(), scenario, store.url)
+    content = exported(measurements(store, set(frame["id"])), format_)
     write(content if output is not None else content.decode(), output)
 
 
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would go.")
-BASELINES = click.option(
-    "--baselines", type=click.Path(path_type=Path, file_okay=False), help="Folder of baselines [the settings']."
-)
-SHOWN = 20  # removals named one by one
-
-
 @click.command(short_help="Remove runs, or only their requests.")
-@RUNS
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--only-requests", is_flag=True, help="Keep the summaries, which is all that comparisons need.")
 @BASELINES
 @DRY_RUN
 @YES
-@placed
+@in_workspace()
 def rm(
+    workspace: Workspace,
     runs: tuple[str, ...],
     only_requests: bool,
     baselines: Path | None,
     dry_run: bool,
     yes: bool,
-    store: str | None,
-    settings: Path | None,
 ) -> None:
     """Remove runs for good. A run that a baseline names is refused.
 
@@ -561,57 +497,31 @@ def rm(
     """
     from perfkit.runs.maintenance import plan_removal
 
-    known = opened(store, settings)
-    needed = _protected(baselines, settings)
-    _carry_out(known, plan_removal(known, chosen(known, runs), needed, only_requests=only_requests), dry_run, yes)
-
-
-def _amount(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    def convert(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return parse(text) if text is not None else None
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return convert
-
-
-def _age(text: str) -> timedelta:
-    from perfkit.runs.maintenance import parse_age
-
-    return parse_age(text)
-
-
-def _size(text: str) -> int:
-    from perfkit.runs.maintenance import parse_size
-
-    return parse_size(text)
+    needed = _protected(workspace, baselines)
+    plan = plan_removal(workspace.open_store(), chosen(workspace, runs), needed, only_requests=only_requests)
+    _remove(workspace, plan, dry_run, yes)
 
 
 @click.command(short_help="Drop old requests, then old runs, and leftovers.")
-@click.option(
-    "--requests-older-than", "requests_for", metavar="AGE", callback=_amount(_age), help="Drop requests: 90d, 12w, 2y."
-)
-@click.option("--runs-older-than", "runs_for", metavar="AGE", callback=_amount(_age), help="Drop whole runs.")
+@click.option("--requests-older-than", "requests_for", metavar="AGE", help="Drop requests: 90d, 12w, 2y.")
+@click.option("--runs-older-than", "runs_for", metavar="AGE", help="Drop whole runs.")
 @click.option(
     "--max-size",
     metavar="SIZE",
-    callback=_amount(_size),
     help="Drop the oldest requests, then the oldest runs, until the store fits, such as 20GB.",
 )
 @BASELINES
 @DRY_RUN
 @YES
-@placed
+@in_workspace()
 def gc(
-    requests_for: timedelta | None,
-    runs_for: timedelta | None,
-    max_size: int | None,
+    workspace: Workspace,
+    requests_for: str | None,
+    runs_for: str | None,
+    max_size: str | None,
     baselines: Path | None,
     dry_run: bool,
     yes: bool,
-    store: str | None,
-    settings: Path | None,
 ) -> None:
     """Keep the store small: requests go first, whole runs last, runs that a baseline names never.
 
@@ -624,44 +534,40 @@ def gc(
       perfkit runs gc --requests-older-than 90d --runs-older-than 3y --yes
       perfkit runs gc --max-size 20GB
     """
-    from perfkit.runs.maintenance import Retention, plan_retention
+    from perfkit.runs.maintenance import Retention, parse_age, parse_size, plan_retention
 
-    known = opened(store, settings)
-    plan = plan_retention(known, Retention(requests_for, runs_for, max_size), _protected(baselines, settings))
-    _carry_out(known, plan, dry_run, yes)
+    def parsed(parse: Callable[[str], Any], text: str | None, option: str) -> Any:
+        try:
+            return parse(text) if text is not None else None
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint=option) from error
+
+    limits = Retention(
+        parsed(parse_age, requests_for, "--requests-older-than"),
+        parsed(parse_age, runs_for, "--runs-older-than"),
+        parsed(parse_size, max_size, "--max-size"),
+    )
+    needed = _protected(workspace, baselines)
+    _remove(workspace, plan_retention(workspace.open_store(), limits, needed), dry_run, yes)
 
 
-def _protected(baselines: Path | None, settings: Path | None) -> dict[str, str]:
+def _protected(workspace: Workspace, baselines: Path | None) -> dict[str, str]:
     from perfkit.model.errors import SettingsError
     from perfkit.runs.maintenance import protected_runs
 
     if baselines is not None and not baselines.is_dir():
         raise SettingsError(f"{baselines}: is not a folder; name the folder of the baselines")
-    return protected_runs(baselines or settings_of(settings).baselines)
+    return protected_runs(baselines or workspace.settings.baselines)
 
 
-def _carry_out(store: RunStore, plan: tuple[Removal, ...], dry_run: bool, yes: bool) -> None:
+def _remove(workspace: Workspace, plan: tuple[Removal, ...], dry_run: bool, yes: bool) -> None:
+    """Print what would go, ask, and remove it."""
+    from perfkit.report.formatting import clean
     from perfkit.runs.maintenance import remove, size_text
 
     if not plan:
         click.echo("nothing to remove")
         return
-    _tell(plan)
-    if dry_run:
-        return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
-        if not click.confirm("Remove this for good?", err=True):
-            click.echo("nothing was removed")
-            return
-    click.echo(f"freed {size_text(remove(store, plan))}")
-
-
-def _tell(plan: tuple[Removal, ...]) -> None:
-    from perfkit.report.formatting import clean
-    from perfkit.runs.maintenance import size_text
-
     for item in plan[:SHOWN]:
         what = f"requests of {clean(item.name)}" if item.what == "requests" else clean(item.name)
         click.echo(f"- {what}: {size_text(item.size)}, {item.reason}")
@@ -671,3 +577,12 @@ def _tell(plan: tuple[Removal, ...]) -> None:
     dropped = sum(item.what == "requests" for item in plan)
     total = size_text(sum(item.size for item in plan))
     click.echo(f"{total} in all: {whole} whole runs, the requests of {dropped} others")
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
+        if not click.confirm("Remove this for good?", err=True):
+            click.echo("nothing was removed")
+            return
+    click.echo(f"freed {size_text(remove(workspace.open_store(), plan))}")

@@ -1,0 +1,303 @@
+"""``perfkit ack`` and ``perfkit baseline``: known changes, and pinned baselines."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perfkit.cli.options import (
+    BY,
+    FILE,
+    FORMAT,
+    POLICY,
+    Workspace,
+    check_scenario,
+    console,
+    day_of,
+    dump,
+    in_workspace,
+    table,
+    warn,
+)
+from perfkit.cli.runs import write_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from perfkit.history.acknowledgements import Acknowledgement
+    from perfkit.history.baselines import Pinned
+    from perfkit.history.run_selector import HistoryContext
+
+REASON = click.option("--reason", required=True, help="Why; kept for those who review it.")
+EXPIRES = click.option("--expires", metavar="DAY", help="Last day on which it is valid: 2027-01-31, or 90d from now.")
+SCENARIO = click.option("--scenario", help="Only baselines of this load test.")
+
+
+@click.command(short_help="Acknowledge a known or intended change.")
+@click.argument("event", required=False)
+@click.option("--reason", help="Why it is fine; kept for those who review it.")
+@BY
+@click.option("--until", metavar="DAY", help="Last day on which it holds: 2027-01-31, or 30d from now.")
+@click.option("--list", "list_", is_flag=True, help="List what is acknowledged.")
+@click.option("--remove", metavar="EVENT", help="Report it again.")
+@FORMAT
+@in_workspace(POLICY)
+def ack(
+    workspace: Workspace,
+    event: str | None,
+    reason: str | None,
+    by: str,
+    until: str | None,
+    list_: bool,
+    remove: str | None,
+    format_: str,
+) -> None:
+    """Acknowledge a change: `perfkit compare` without a baseline and `perfkit changes` list it, and do not fail.
+
+    EVENT is the id of an event, or of a run that begins a new level; of several runs, such as api@rolling, the first.
+    It is reported again when something new happens there: another metric or service changes, or one by materially more.
+    Kept in data/acknowledged.json, to be reviewed and committed.
+
+    \b
+    Examples:
+      perfkit ack 20261102T020000Z-api-3f9c --reason "TLS everywhere costs 8 %, decided in #412" --until 90d
+      perfkit ack --list
+      perfkit ack --remove 20261102T020000Z-api-3f9c
+    """
+    from perfkit.history.acknowledgements import AcknowledgedFile
+    from perfkit.history.curation import acknowledge
+
+    file = AcknowledgedFile(workspace.settings.acknowledged)
+    if sum((list_, remove is not None, event is not None)) != 1:
+        raise click.UsageError("name an event, or say --list or --remove EVENT")
+    if list_:
+        _print_acknowledgements(file.read(), format_)
+    elif remove is not None:
+        click.echo(f"removed {file.remove(remove).id} from {file.path}")
+    elif reason is None:
+        raise click.UsageError("Missing option '--reason'.")
+    else:
+        history, day = workspace.history(), day_of(until, "--until")
+        first = _first_run(str(event), history)
+        added = acknowledge(history, first, workspace.policy, reason=reason, by=by, until=day, now=datetime.now(UTC))
+        file.add(added)
+        _print_acknowledgements([added], format_)
+        click.echo(f"wrote {file.path}", err=True)
+
+
+def _first_run(name: str, history: HistoryContext) -> str:
+    """The id of the first run that a selector, path or pattern names; any other text as it is."""
+    from perfkit.history.run_names import first_named
+
+    return first_named(name, store=history.store.address, baselines=history.baselines, alpha=history.alpha)
+
+
+def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
+    from perfkit.report.formatting import clean, format_signed
+
+    if format_ == "json":
+        click.echo(dump([item.to_dict() for item in found]), nl=False)
+        return
+    for item in found:
+        click.echo(clean(f"{item.id}  {item.scenario}: {item.describe()}"))
+        for change in item.movements:
+            unit = change.metric.change_unit
+            size = f"{format_signed(change.size, unit)} {unit}"
+            limit = f", acknowledged up to {format_signed(change.limit, unit).lstrip('+')} {unit}"
+            bound = "" if change.limit == float("inf") else limit
+            click.echo(f"  {clean(f'{change.metric.title} of {change.service} {size}{bound}')}")
+    if not found:
+        click.echo("nothing is acknowledged", err=True)
+
+
+@click.group(short_help="Pin, list, move and extract baselines.")
+def baseline() -> None:
+    """Baselines: runs that others are compared with.
+
+    Pinned ones are JSON files under data/baselines, to be reviewed and committed.  Wherever runs are asked for,
+    SCENARIO@pinned:NAME names them; SCENARIO@rolling, the runs since the last change, needs no pin.
+    """
+
+
+@baseline.command(short_help="Pin runs under a name.")
+@click.argument("name")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@REASON
+@BY
+@EXPIRES
+@in_workspace()
+def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by: str, expires: str | None) -> None:
+    """Pin runs under a name.  Invalid runs are left out, and named.
+
+    \b
+    Examples:
+      perfkit baseline pin v1.4 api@rolling --reason "release 1.4, measured overnight" --expires 90d
+      perfkit baseline pin quiet "20261101T*-api-*" --reason "before the move to the new database"
+    """
+    from perfkit.history.curation import pin_runs
+    from perfkit.history.run_names import load_runs
+
+    history = workspace.history()
+    chosen = load_runs(runs, store=history.store.address, baselines=history.baselines, alpha=history.alpha)
+    pinned, notes = pin_runs(history, name, chosen, reason=reason, by=by, expires=day_of(expires, "--expires"))
+    _report_pinned(history, pinned, notes)
+
+
+@baseline.command(short_help="Move a baseline to the runs after an intended change.")
+@click.argument("event", metavar="EVENT_OR_RUN")
+@REASON
+@BY
+@click.option("--name", help="Which pinned baseline, where the scenario has several.")
+@EXPIRES
+@in_workspace(POLICY)
+def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | None, expires: str | None) -> None:
+    """Accept a change: its pinned baseline moves to the runs of the level that begins with this run.
+
+    Of several runs, such as api@rolling, the first is meant.  Where the baseline was before stays in its file; one that
+    has expired needs a new day.
+
+    \b
+    Example:
+      perfkit baseline accept 20261102T020000Z-api-3f9c --reason "TLS everywhere costs 8 %, decided in #412"
+    """
+    from perfkit.history import curation
+
+    history, day = workspace.history(), day_of(expires, "--expires")
+    first = _first_run(event, history)
+    moved = curation.accept(history, first, reason=reason, by=by, name=name, expires=day, now=datetime.now(UTC))
+    _report_pinned(history, moved, ())
+
+
+@baseline.command("list", short_help="The pinned baselines, and their warnings.")
+@SCENARIO
+@FORMAT
+@in_workspace()
+def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
+    """List the pinned baselines, with a warning for one that is stale, expired, too small or foreign.
+
+    \b
+    Example:
+      perfkit baseline list --scenario api
+    """
+    from rich.text import Text
+
+    from perfkit.history.baselines import Baselines
+    from perfkit.history.curation import baseline_quality
+    from perfkit.report.formatting import clean, shorten
+
+    history = workspace.history()
+    _check_scenario(history, scenario)
+    found = [baseline_quality(history, pinned) for pinned in Baselines(history.baselines).all(scenario)]
+    if format_ == "json":
+        click.echo(dump([item.to_dict() for item in found]), nl=False)
+        return
+    if not found:
+        whose = f" of {scenario}" if scenario is not None else ""
+        text = f"{history.baselines}: no pinned baselines{whose}; `perfkit baseline pin NAME RUN...` makes one"
+        click.echo(text, err=True)
+        return
+    grid = table(("baseline", "runs", "load", "created", "expires", "by", "reason"), right=("runs",))
+    for item in found:
+        pinned = item.pinned
+        complete = len(item.runs) == len(pinned.runs)
+        grid.add_row(
+            Text(clean(f"{pinned.scenario}@pinned:{pinned.name}")),
+            f"{len(item.runs)}" if complete else f"{len(item.runs)} of {len(pinned.runs)}",
+            Text(clean(pinned.profile)),
+            f"{pinned.created:%Y-%m-%d}",
+            str(pinned.expires or ""),
+            Text(shorten(pinned.by, 24)),
+            Text(shorten(pinned.reason, 60)),
+        )
+    console().print(grid)
+    _warn_each(note for item in found for note in item.warnings)
+
+
+@baseline.command(short_help="One pinned baseline, with its history.")
+@click.argument("name")
+@SCENARIO
+@FORMAT
+@in_workspace()
+def show(workspace: Workspace, name: str, scenario: str | None, format_: str) -> None:
+    """Show a pinned baseline: its runs, who chose them and why, what it was before, and its warnings.
+
+    \b
+    Example:
+      perfkit baseline show v1.4
+    """
+    from perfkit.history.baselines import find_named
+    from perfkit.history.curation import baseline_quality
+    from perfkit.report.formatting import clean
+
+    history = workspace.history()
+    _check_scenario(history, scenario)
+    found = baseline_quality(history, find_named(history.baselines, name, scenario))
+    if format_ == "json":
+        click.echo(dump(found.to_dict()), nl=False)
+        return
+    pinned, present = found.pinned, {run.id for run in found.runs}
+    lines = [
+        f"{pinned.scenario}@pinned:{pinned.name}: {pinned.reason}",
+        f"by {pinned.by or 'unknown'}, {pinned.created:%Y-%m-%d}, good until {pinned.expires or 'further notice'}",
+        f"load: {pinned.profile}",
+        *(f"{key}: {value}" for key, value in pinned.environment.items()),
+        *(f"run {run_id}{'' if run_id in present else ' (gone, or no longer valid)'}" for run_id in pinned.runs),
+        *(
+            f"before: {len(item.get('runs', ()))} runs from {str(item.get('created', ''))[:10]} on, by "
+            f"{item.get('by', '')}: {item.get('reason', '')}"
+            for item in reversed(pinned.history)
+        ),
+    ]
+    for line in lines:
+        click.echo(clean(line))
+    _warn_each(found.warnings)
+
+
+@baseline.command("extract", short_help="Result files -> performance-baselines-v2.json.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--output",
+    type=FILE,
+    default=Path("performance-baselines-v2.json"),
+    show_default=True,
+    help="The baselines file.",
+)
+@in_workspace()
+def extract(workspace: Workspace, files: tuple[str, ...], output: Path) -> None:
+    """Write the baselines file: service name to users, latencies, error rate, rps, counts and time.
+
+    Several runs of one service are pooled: counts add up, other values are averaged over runs.  A FILE may be whatever
+    `perfkit compare` takes as a run.
+
+    \b
+    Examples:
+      perfkit baseline extract load_results_baseline_*_stats.csv
+      perfkit baseline extract api@pinned:v1.4 --output v1.4.json
+    """
+    write_metrics(workspace, files, output)
+
+
+def _check_scenario(history: HistoryContext, scenario: str | None) -> None:
+    """``SettingsError`` for a scenario that has neither runs nor a pinned baseline."""
+    from perfkit.history.baselines import Baselines
+
+    if scenario is not None:
+        pinned = [item.scenario for item in Baselines(history.baselines).all()]
+        check_scenario(scenario, (*history.store.runs()["scenario"], *pinned), history.store.url)
+
+
+def _report_pinned(history: HistoryContext, pinned: Pinned, notes: Sequence[str]) -> None:
+    from perfkit.history.baselines import Baselines
+    from perfkit.history.curation import baseline_quality
+
+    count = f"{len(pinned.runs)} run{'' if len(pinned.runs) == 1 else 's'}"
+    click.echo(f"wrote {Baselines(history.baselines).place(pinned.scenario, pinned.name)}: {count}")
+    _warn_each((*notes, *baseline_quality(history, pinned).warnings))
+
+
+def _warn_each(notes: Iterable[str]) -> None:
+    for note in notes:
+        warn(note)
