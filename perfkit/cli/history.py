@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from perfkit.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from perfkit.config.policy import Policy
     from perfkit.history.change_events import Happened
     from perfkit.history.commits import Attribution
     from perfkit.history.monitor import ScenarioWatch
@@ -97,9 +98,7 @@ def changes(
       perfkit changes api --fail-on regression
     """
     from perfkit.history.acknowledgements import AcknowledgedFile, match
-    from perfkit.history.baselines import Baselines
     from perfkit.history.commits import attribute
-    from perfkit.history.monitor import watch_timeline
     from perfkit.history.timeline import under_names
     from perfkit.history.trend import detect_changes, stored_timelines
 
@@ -153,17 +152,34 @@ def changes(
         warn(f"{scenario.scenario}: none of its {scenario.invalid} runs is valid: nothing can be judged")
     if fail_on == "never":
         return EXIT_INVALID if without_runs else 0
-    pinned = Baselines(settings.baselines).all()
-    watches = [  # the judgement that reports, summaries, issues and mail give too
-        watch_timeline(scenario.timeline.unscaled(), policy.for_scenario(scenario.scenario), known, today, pinned)
-        for scenario in found
-    ]
+    watches = watched(found, policy, settings.acknowledged, settings.baselines)
     for alert in (alert for watch in watches for alert in watch.alerts if alert.is_open):
         warn(f"{alert.event.headline} {alert.open_for} {alert.doubt}".rstrip())
     suspects = [text for pair in zip(found, watches, strict=True) for text in _unconfirmed(*pair, workspace)]
     for text in suspects:
         warn(text)
-    if without_runs:
+    return exit_code(found, watches, fail_on) or int(bool(suspects))
+
+
+def watched(
+    found: Sequence[DetectedChanges], policy: Policy, acknowledged: Path, baselines: Path
+) -> tuple[ScenarioWatch, ...]:
+    """What watching these histories came to: the judgement that reports, summaries, issues and mail give too."""
+    from perfkit.history.acknowledgements import AcknowledgedFile
+    from perfkit.history.baselines import Baselines
+    from perfkit.history.monitor import watch_timeline
+
+    known, pinned = AcknowledgedFile(acknowledged).read(), Baselines(baselines).all()
+    today = datetime.now(UTC).date()
+    return tuple(
+        watch_timeline(item.timeline.unscaled(), policy.for_scenario(item.scenario), known, today, pinned)
+        for item in found
+    )
+
+
+def exit_code(found: Sequence[DetectedChanges], watches: Sequence[ScenarioWatch], fail_on: str) -> int:
+    """3 where a history has no valid run; 1 when it shall fail, and one of the shown series is open."""
+    if any(scenario.invalid == len(scenario.timeline) for scenario in found):
         return EXIT_INVALID
     shown = [
         alert
@@ -171,8 +187,8 @@ def changes(
         for alert in watch.alerts
         if any((item.service, item.metric) in scenario.segmentations for item in alert.serious)
     ]
-    is_failing = any(alert.fails if fail_on == "regression" else alert.is_open for alert in shown)
-    return int(is_failing or bool(suspects))
+    failing = {"regression": [alert.fails for alert in shown], "inconclusive": [alert.is_open for alert in shown]}
+    return int(any(failing.get(fail_on, ())))
 
 
 def _show_progress(done: int, total: int) -> None:

@@ -148,9 +148,11 @@ def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], 
             address = store or before.get("store") or known.store
             return command(Workspace(known, address, known.policy_of(policy, rule), policy), **given)
 
-        for option in (SETTINGS, STORE, *reversed(options)):
-            resolved = option(resolved)
-        return resolved
+        decorated: Command = resolved
+        every: tuple[Callable[[Command], Command], ...] = (SETTINGS, STORE, *reversed(options))
+        for option in every:
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 

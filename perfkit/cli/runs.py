@@ -149,7 +149,7 @@ def simulate(
     from perfkit.config.settings import load_fields, override
     from perfkit.loadgen.simulate import simulate as simulate_scenario
     from perfkit.loadgen.simulate import simulate_runs
-    from perfkit.model.serialization import parse_time
+    from perfkit.model.codec import parse_time
 
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
     chosen = override(workspace.settings.scenario(scenario), f"scenario {scenario}", **changes)
