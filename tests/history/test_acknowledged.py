@@ -401,7 +401,7 @@ def test_compare_without_a_baseline_judges_against_history(rng, tmp_path, monkey
     )
     code, out, err = said("ack", alert["id"], "--reason", "TLS | <b>", "--by", "me", "--until", "2099-01-01")
     assert code == 0, err
-    assert "silent up to" in out
+    assert "acknowledged up to" in out
     code, out, _ = said("compare", "--candidate", ids[-1], "--format", "json")
     assert (code, json.loads(out)["history"]["alerts"][0]["acknowledged"]["reason"]) == (0, "TLS | <b>")
     assert "&#60;b&#62;" in said("compare", "--candidate", ids[-1], "--format", "markdown")[1]
