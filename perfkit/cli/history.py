@@ -29,9 +29,9 @@ from perfkit.cli.options import (
 if TYPE_CHECKING:
     from perfkit.config.policy import Policy
     from perfkit.history.change_events import Happened
+    from perfkit.history.changes import DetectedChanges
     from perfkit.history.commits import Attribution
     from perfkit.history.monitor import ScenarioWatch
-    from perfkit.history.trend import DetectedChanges
 
 PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 
@@ -98,9 +98,9 @@ def changes(
       perfkit changes api --fail-on regression
     """
     from perfkit.history.acknowledgements import AcknowledgedFile, match
+    from perfkit.history.changes import detect_changes, stored_timelines
     from perfkit.history.commits import attribute
     from perfkit.history.timeline import under_names
-    from perfkit.history.trend import detect_changes, stored_timelines
 
     if all_ and scenarios:
         raise click.UsageError("name scenarios, or say --all")
@@ -127,12 +127,10 @@ def changes(
 
     known, today = AcknowledgedFile(settings.acknowledged).read(), datetime.now(UTC).date()
     acknowledged = frozenset(
-        event_id
-        for scenario in found
-        for event_id in match(scenario.events, [run.run_id for run in scenario.timeline.moments], known, today)
+        event_id for scenario in found for event_id in match(scenario.events, scenario.history.run_ids, known, today)
     )
     if format_ == "json":
-        documents = [scenario.to_dict(commits_of, acknowledged) for scenario in found]
+        documents = [scenario.to_dict(acknowledged, commits_of) for scenario in found]
         write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": documents}), output)
     elif format_ == "markdown":
         from perfkit.report.changes import changes_to_markdown
@@ -172,8 +170,7 @@ def watched(
     known, pinned = AcknowledgedFile(acknowledged).read(), Baselines(baselines).all()
     today = datetime.now(UTC).date()
     return tuple(
-        watch_timeline(item.timeline.unscaled(), policy.for_scenario(item.scenario), known, today, pinned)
-        for item in found
+        watch_timeline(item.history, policy.for_scenario(item.scenario), known, today, pinned) for item in found
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
-    from perfkit.history.run_selector import HistoryContext
+    from perfkit.history.context import HistoryContext
     from perfkit.model.records import Run
     from perfkit.runs.store import RunStore
 
@@ -115,7 +115,7 @@ class Workspace:
 
     def history(self) -> HistoryContext:
         """The histories in the store, with the pinned baselines."""
-        from perfkit.history.run_selector import HistoryContext
+        from perfkit.history.context import HistoryContext
 
         return HistoryContext(self.open_store(), self.settings.baselines, alpha=self.policy.alpha)
 
