@@ -147,9 +147,10 @@ def simulate(
           --inject api_gateway:slower_pct=10 --inject-at 40 --store data/simulated
     """
     from perfkit.config.settings import load_fields, override
-    from perfkit.loadgen.simulate import simulate as simulate_scenario
-    from perfkit.loadgen.simulate import simulate_runs
+    from perfkit.loadgen.demo_services import parse_changes
+    from perfkit.loadgen.simulate import SimulatedHistory, simulate_files, simulate_history
     from perfkit.model.codec import parse_time
+    from perfkit.runs.store import RunStore
 
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
     chosen = override(workspace.settings.scenario(scenario), f"scenario {scenario}", **changes)
@@ -158,16 +159,22 @@ def simulate(
     except ValueError as error:
         raise click.BadParameter(f"expected an ISO 8601 time, got {at!r}", param_hint="--at") from error
     if runs is not None:
-        truth = {"variation_pct": variation, "autocorrelation": autocorrelation, "outlier_pct": outliers}
+        truth: dict[str, Any] = {
+            "variation_pct": variation,
+            "autocorrelation": autocorrelation,
+            "outlier_pct": outliers,
+        }
         truth |= {"drift_pct": drift, "change_at": inject_at}
         try:
-            for run_id in simulate_runs(chosen, seed, runs, workspace.store, begin, inject, truth):
+            history = SimulatedHistory(runs, changes=parse_changes(inject), **truth)
+            for run_id in simulate_history(chosen, seed, history, RunStore(workspace.store), started_at=begin):
                 click.echo(run_id)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         return
     started = begin or datetime.now(UTC).replace(microsecond=0)
-    for file in simulate_scenario(chosen, seed, output, started, inject):
+    written = simulate_files(chosen, seed, output, started_at=started, changes=parse_changes(inject))
+    for file in (*written.files, written.metrics):
         click.echo(str(file))
 
 

@@ -1,14 +1,8 @@
 """One run of Locust, as a process of its own, with the recorder beside the user's locustfile.
 
-Locust runs in its own session: Ctrl-C reaches only this process, which then ends Locust in order.
-
-What can be known before a load test starts, and is cheaper to know before.
-
-Each check returns nothing or raises `LoadError`.
-
-What a running load test says about itself, once a second.
-
-Stop a hopeless run early: ``p95_latency_ms>2000 for 30s``.
+Locust runs in its own session: Ctrl-C reaches only this process, which then ends Locust in order.  `run_locust` first
+checks what is cheaper to know before a load test (`check_host`, `check_locustfile`), follows the `Progress` that the
+recorder reports once a second, and may end a hopeless run early (`AbortRule`: ``p95_latency_ms>2000 for 30s``).
 """
 
 from __future__ import annotations
@@ -105,25 +99,22 @@ def check_host(url: str) -> None:
         raise LoadError(f"host {url!r}: is not a URL: {error}. Write it like http://localhost:8080") from error
     if "://" not in url or not parts.hostname:
         raise LoadError(f"host {url!r}: needs a scheme and a name. Write it like http://localhost:8080")
-    if port is None or _has_proxy(parts.scheme, parts.hostname):
+    has_proxy = parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname)
+    if port is None or has_proxy:
         return
-    place = f"host {parts.hostname}, port {port}"
+    address = f"host {parts.hostname}, port {port}"
     try:
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
     except socket.gaierror as error:
         raise LoadError(
-            f"{place}: the name is not known ({error.strerror}). Check its spelling and the VPN."
+            f"{address}: the name is not known ({error.strerror}). Check its spelling and the VPN."
         ) from error
     except TimeoutError as error:
         raise LoadError(
-            f"{place}: no answer within {CONNECT_TIMEOUT_S:g} s. Check that it is up and no firewall is in between."
+            f"{address}: no answer within {CONNECT_TIMEOUT_S:g} s. Check that it is up and no firewall is in between."
         ) from error
     except (OSError, UnicodeError) as error:
-        raise LoadError(f"{place}: takes no connection ({error}). Start the service, or correct the host.") from error
-
-
-def _has_proxy(scheme: str, hostname: str) -> bool:
-    return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(hostname)
+        raise LoadError(f"{address}: takes no connection ({error}). Start the service, or correct the host.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +213,7 @@ FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
 EXIT_USAGE = 2  # of Locust's command line
 EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
 LOG_TAIL_LINES = 40
-EARLY_S, EARLY_SHARE = (
-    0.5,
-    0.02,
-)  # by the larger of these a run may fall short of its length: Locust's timers are coarse
+EARLY_S, EARLY_SHARE = 0.5, 0.02  # a run may fall short of its length by the larger: Locust's timers are coarse
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,40 +261,48 @@ def run_locust(
     if command.host is not None:
         check_host(command.host)
     started_at = datetime.now(UTC)
-    last: dict[str, Any] = {}
-    with _signals_forwarded() as stop, _started(command, stop) as (process, pipe, output):
-        for line in _lines(process, pipe, stop):
+    last: dict[str, Any] = {}  # what the recorder reported last
+    with _signals_forwarded() as stop, _running_locust(command, stop) as (process, pipe, output):
+        for line in _progress_lines(process, pipe, stop):
             last |= line
             progress = Progress.from_line(line)
             if on_progress is not None:
                 on_progress(progress)
             if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:
                 stop.abort(reason)
-        _wait(process, stop)
-    said = redact(command.log.read_text(errors="replace"))
-    returncode = _locusts_own(process.returncode, command)
-    interrupted, reason = _judge(command, returncode, stop, last, said)
-    tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
-    if not output.is_complete:
-        tail += "\n(the rest of the log could not be written)"
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1.0)
+            stop.pursue()
+    returncode = process.returncode
+    if command.container is not None and returncode - 128 in set(signal.Signals):
+        returncode = 128 - returncode  # a container hands through a signal as 128 + N, a process as -N
+    log = redact(command.log.read_text(errors="replace"))
+    interruption = _interruption(command, returncode, stop, last)
+    if interruption is None and "exit_code" not in last and not last.get("requests"):
+        raise _failure(command, returncode, log)
+    reason = interruption
+    if interruption is None and "exit_code" in last and returncode:
+        reason = f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
+    tail = "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
     return LocustOutcome(
         returncode,
-        interrupted,
+        interruption is not None,
         reason,
-        tail,
+        tail if output.is_complete else f"{tail}\n(the rest of the log could not be written)",
         started_at,
         datetime.now(UTC),
         bool(last.get("own_shape")),
         tuple(last.get("lost_workers", ())),
         stop.by_user,
-        None if interrupted else _early_end(command, returncode, last),
+        None if interruption is not None else _early_end(command, returncode, last),
         last.get("users_at_end"),
         (*ignored_locust_settings({**os.environ, **command.environment}), *last.get("ignored_settings", ())),
     )
 
 
-class _Stop:
-    """The wish to end Locust before its time, pursued with growing firmness."""
+class _StopRequest:
+    """A request to end Locust before its time: SIGINT, and after a while SIGTERM and SIGKILL."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -345,9 +341,9 @@ class _Stop:
 
 
 @contextmanager
-def _signals_forwarded() -> Iterator[_Stop]:
+def _signals_forwarded() -> Iterator[_StopRequest]:
     """Have SIGINT and SIGTERM stop Locust instead of this process; only the main thread gets signals."""
-    stop = _Stop()
+    stop = _StopRequest()
     mine = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, stop) for number in mine if signal.getsignal(number) is not signal.SIG_IGN}
     try:
@@ -358,50 +354,38 @@ def _signals_forwarded() -> Iterator[_Stop]:
 
 
 @contextmanager
-def _started(command: LocustCommand, stop: _Stop) -> Iterator[tuple[subprocess.Popen[bytes], int, RedactedOutput]]:
+def _running_locust(
+    command: LocustCommand, stop: _StopRequest
+) -> Iterator[tuple[subprocess.Popen[bytes], int, RedactedOutput]]:
     """Start Locust; yield the process, the reading end of its progress pipe and its log; leave no process behind."""
-    reading, writing = os.pipe()
-    try:
-        try:
-            process, output = _start(command, writing)
-        finally:
-            os.close(writing)
-        stop.process = process
-        if stop.signal is not None:  # it came in between
-            process.send_signal(signal.SIGINT)
-        try:
-            yield process, reading, output
-        finally:
-            stop.force(signal.SIGKILL)
-            process.wait()
-            try:
-                if command.container is not None:
-                    remove_container(command.container, command, process)
-            finally:
-                output.finish()
-    finally:
-        os.close(reading)
-
-
-def _start(command: LocustCommand, progress_fd: int) -> tuple[subprocess.Popen[bytes], RedactedOutput]:
     try:
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("wb") as log:
             output = RedactedOutput(log)
     except OSError as error:
         raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
-    with ExitStack() as without_locust:
-        without_locust.callback(output.finish)
+    with ExitStack() as stack:
+        stack.callback(output.finish)
+        reading, writing = os.pipe()
+        stack.callback(os.close, reading)
         try:
-            process = _process(command, output.fd, progress_fd)
+            process = _start(command, output.fd, writing)
         except OSError as error:
             raise LoadError(f"{error.filename}: {error.strerror}. Locust cannot be started.") from error
-        without_locust.pop_all()
-    output.close_here()
-    return process, output
+        finally:
+            os.close(writing)
+        output.close_here()
+        if command.container is not None:
+            stack.callback(remove_container, command.container, command, process)
+        stack.callback(process.wait)
+        stack.callback(stop.force, signal.SIGKILL)
+        stop.process = process
+        if stop.signal is not None:  # it came in between
+            process.send_signal(signal.SIGINT)
+        yield process, reading, output
 
 
-def _process(command: LocustCommand, output_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
+def _start(command: LocustCommand, output_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
     """Locust itself, or the client of the container that it runs in."""
     if command.container is not None:
         return start_container(command.container, command, output_fd, progress_fd)
@@ -410,14 +394,14 @@ def _process(command: LocustCommand, output_fd: int, progress_fd: int) -> subpro
         command.argv(),
         stdin=subprocess.DEVNULL,
         stdout=output_fd,
-        stderr=subprocess.STDOUT,
+        stderr=output_fd,
         env={**environment, "PERFKIT_PROGRESS_FD": str(progress_fd)},
         pass_fds=(progress_fd,),
         start_new_session=True,
     )
 
 
-def _lines(process: subprocess.Popen[bytes], pipe: int, stop: _Stop) -> Iterator[dict[str, Any]]:
+def _progress_lines(process: subprocess.Popen[bytes], pipe: int, stop: _StopRequest) -> Iterator[dict[str, Any]]:
     """Yield what the recorder reports, until the pipe is closed.
 
     A process that the locustfile forked may hold the pipe open: every second it is checked whether Locust still lives.
@@ -437,42 +421,18 @@ def _lines(process: subprocess.Popen[bytes], pipe: int, stop: _Stop) -> Iterator
                 return
 
 
-def _wait(process: subprocess.Popen[bytes], stop: _Stop) -> None:
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=1.0)
-            return
-        stop.pursue()
-
-
-def _locusts_own(returncode: int, command: LocustCommand) -> int:
-    """A container hands through a signal as 128 + N, a process as -N."""
-    ended_by = returncode - 128
-    return -ended_by if command.container is not None and ended_by in set(signal.Signals) else returncode
-
-
-def _judge(
-    command: LocustCommand, returncode: int, stop: _Stop, last: Mapping[str, Any], said: str
-) -> tuple[bool, str | None]:
-    """Return whether the run was interrupted, and why; raise when it failed."""
+def _interruption(command: LocustCommand, returncode: int, stop: _StopRequest, last: Mapping[str, Any]) -> str | None:
+    """Who ended the run before its time, if anybody did; ``LoadError`` when it could not be recorded."""
     if returncode == EXIT_DISK or "problem" in last:
         raise LoadError(
             f"{command.recording}: could not be written: {last.get('problem', 'see ' + str(command.log))}. "
             "The run was stopped, for it could not be kept. Free disk space, or choose another folder."
         )
     if stop.signal is not None:
-        return True, stop.reason
+        return stop.reason
     if returncode < 0:
-        return True, f"Locust was ended by {signal.Signals(-returncode).name} (SIGKILL often means: out of memory)"
-    if last.get("interrupted"):
-        return True, "Locust was asked to end by a signal"
-    if "exit_code" not in last:
-        if last.get("requests"):
-            return False, None  # see `_early_end`
-        raise _failure(command, returncode, said)
-    if returncode:
-        return False, f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
-    return False, None
+        return f"Locust was ended by {signal.Signals(-returncode).name} (SIGKILL often means: out of memory)"
+    return "Locust was asked to end by a signal" if last.get("interrupted") else None
 
 
 def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any]) -> str:
@@ -489,48 +449,39 @@ def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any])
     planned_s = command.planned_s
     if planned_s is None or ran_s >= planned_s - max(EARLY_S, EARLY_SHARE * planned_s):
         return ""
-    whom = "because its workers were lost" if last.get("lost_workers") else "by the locustfile"
-    return f"ended after {ran_s:.0f} s of {planned_s:g} s {whom}"
+    cause = "because its workers were lost" if last.get("lost_workers") else "by the locustfile"
+    return f"ended after {ran_s:.0f} s of {planned_s:g} s {cause}"
 
 
-def _raised(said: str) -> str:
-    """What the last traceback of a log says; other processes may have written behind it."""
-    after = said.rpartition("Traceback (most recent call last)")[2].splitlines()[1:]
-    return next((line for line in after if line.strip() and not line.startswith((" ", "["))), "see its log")
-
-
-def _failure(command: LocustCommand, returncode: int, said: str) -> PerfkitError:
-    """Why there is no load: arguments that Locust refuses are wrong usage."""
-    refused = next((line.partition(": error: ")[2] for line in said.splitlines() if ": error: " in line), None)
+def _failure(command: LocustCommand, returncode: int, log: str) -> PerfkitError:
+    """Why Locust ended before it made any load; arguments that Locust refuses are wrong usage."""
+    refused = next((line.partition(": error: ")[2] for line in log.splitlines() if ": error: " in line), None)
     if returncode == EXIT_USAGE and refused is not None:
         return SettingsError(
             f"{command.locustfile}: Locust refuses its arguments: {refused.rstrip('.')}. A locustfile's own arguments "
             "are declared in it (events.init_command_line_parser) and given after --"
         )
-    return LoadError(_explain(command, returncode, said))
-
-
-def _explain(command: LocustCommand, returncode: int, said: str) -> str:
-    """Say why Locust ended before it made any load."""
     if command.container is not None:
-        reason = startup_failure(command.container, command.log, returncode, said)
+        reason = startup_failure(command.container, command.log, returncode, log)
         if reason is not None:
-            return reason
-    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")] or ["it said nothing"]
+            return LoadError(reason)
     # Without users Locust looks for pytest functions, which fails in its own way under a strict pytest configuration
-    if "No User class found" in said or "load_locustfile_pytest" in said:
-        return (
+    if "No User class found" in log or "load_locustfile_pytest" in log:
+        return LoadError(
             f"{command.locustfile}: has no User class. Define one that is not abstract, for instance as a subclass of "
             f"locust.HttpUser; {command.log} has what Locust says."
         )
-    if "Traceback (most recent call last)" in said:
-        return (
-            f"{command.locustfile}: could not be loaded: {_raised(said)}. Install what is missing for "
+    _, traceback, after = log.rpartition("Traceback (most recent call last)")
+    if traceback:  # other processes may have written behind it
+        lines = (line for line in after.splitlines()[1:] if line.strip() and not line.startswith((" ", "[")))
+        return LoadError(
+            f"{command.locustfile}: could not be loaded: {next(lines, 'see its log')}. Install what is missing for "
             f"{sys.executable}, or correct the file; {command.log} has the traceback."
         )
-    return (
-        f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: {lines[-1]}. "
-        f"Correct that; {command.log} has the rest."
+    lines = (line for line in reversed(log.splitlines()) if line.strip() and not line.startswith(" "))
+    return LoadError(
+        f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: "
+        f"{next(lines, 'it wrote nothing')}. Correct that; {command.log} has the rest."
     )
 
 

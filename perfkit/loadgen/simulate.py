@@ -1,10 +1,11 @@
 """Load tests of the demo services without load: the same users, queues and luck, computed instead of waited for.
 
-A user calls a service, waits for the answer, thinks for 0.1 to 0.4 s and calls again, as in ``demo_locustfile.py``.
+A user calls a service, waits for the response, thinks for 0.1 to 0.4 s and calls again, as in ``demo_locustfile.py``.
 A service is a queue, first come first served, in front of a limited number of workers.  What HTTP and the load
 generator add (about 1 ms a request) is left out.
 
-Many simulated runs with a known truth, as run folders: what a statistical promise can be tested against.
+`simulate_files` writes what Locust would have written; `simulate_history` writes many runs with a known truth, on which
+a statistical promise can be tested.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import itertools
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapreplace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perfkit.config.settings import BUILT_IN_LOCUSTFILE, Scenario
 from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, completion_time, draw_requests
@@ -82,16 +83,22 @@ def simulate_files(
     StoreError
         The folder cannot be written, or holds a run of that name.  Nothing that looks like a run is left behind.
     """
+    from perfkit.runs.metrics_json import pooled_metrics
+    from perfkit.runs.read import read_run
+
     started = _begin(started_at).replace(microsecond=0)
     frame = simulate_requests(scenario, seed, started_at=started, changes=changes, run_to_run_pct=run_to_run_pct)
     if frame.empty:
         raise LoadError(f"scenario {scenario.name!r}: no request ended in {scenario.duration_s:g} s; simulate longer")
     prefix = folder / f"load_results_{slug(scenario.name)}_{started:%Y%m%d_%H%M%S}"
     try:
-        _refuse_existing(prefix)
+        _unused_paths(prefix)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".simulated-") as partial:
-            _run_writer(Path(partial) / prefix.name, frame, started.timestamp(), _users(scenario))
+            unpublished = Path(partial) / prefix.name
+            write_locust_files(unpublished, frame, started.timestamp(), _users_per_second(scenario))
+            metrics = pooled_metrics([read_run(Path(f"{unpublished}_stats.csv"))])
+            atomic_write(Path(f"{unpublished}.json"), dump_json(metrics))
             files = _publish(Path(partial), prefix)
     except OSError as error:
         raise StoreError(f"{folder}: the files could not be written: {error.strerror or error}") from error
@@ -105,34 +112,24 @@ def _begin(started_at: datetime | None) -> datetime:
     return begin.astimezone(UTC)
 
 
-def _run_writer(prefix: Path, frame: pd.DataFrame, started_s: float, users: list[int]) -> None:
-    from perfkit.runs.metrics_json import pooled_metrics
-    from perfkit.runs.read import read_run
-
-    write_locust_files(prefix, frame, started_s, users)
-    metrics = pooled_metrics([read_run(Path(f"{prefix}_stats.csv"))])
-    atomic_write(Path(f"{prefix}.json"), dump_json(metrics))
-
-
-def _targets(prefix: Path) -> tuple[Path, ...]:
-    return tuple(Path(f"{prefix}{ending}") for ending in (*ENDINGS, ".json"))
-
-
-def _refuse_existing(prefix: Path) -> None:
-    for target in _targets(prefix):
-        if target.exists():
-            raise StoreError(f"{target}: exists already and is kept; remove it, or choose another folder")
+def _unused_paths(prefix: Path) -> tuple[Path, ...]:
+    """The files of a simulation; ``StoreError`` when one of them exists."""
+    paths = tuple(Path(f"{prefix}{ending}") for ending in (*ENDINGS, ".json"))
+    for path in paths:
+        if path.exists():
+            raise StoreError(f"{path}: exists already and is kept; remove it, or choose another folder")
+    return paths
 
 
 def _publish(partial: Path, prefix: Path) -> tuple[Path, ...]:
     """Give the files their names: all of them, or none."""
-    _refuse_existing(prefix)  # a second simulation may have been quicker
+    paths = _unused_paths(prefix)  # a second simulation may have been quicker
     with ExitStack() as undo:
-        for target in _targets(prefix):
-            (partial / target.name).rename(target)
-            undo.callback(target.unlink)
+        for path in paths:
+            (partial / path.name).rename(path)
+            undo.callback(path.unlink)
         undo.pop_all()
-    return _targets(prefix)
+    return paths
 
 
 def simulate_requests(
@@ -189,30 +186,25 @@ def services_of(scenario: Scenario) -> tuple[str, ...]:
 
 def _weights(scenario: Scenario) -> dict[str, float]:
     """Service -> how often it is called, in proportion."""
-    place = f"scenario {scenario.name!r}"
+    where = f"scenario {scenario.name!r}"
     if scenario.locustfile != BUILT_IN_LOCUSTFILE or not scenario.environment.get(WEIGHTS):
         reason = f"only scenarios with the built-in locustfile and {WEIGHTS} in their environment can be"
-        raise SettingsError(f"{place}: cannot be simulated: nothing is known about the services it calls; {reason}")
+        raise SettingsError(f"{where}: cannot be simulated: nothing is known about the services it calls; {reason}")
     weights = {}
-    for item in filter(None, scenario.environment[WEIGHTS].split(",")):
-        name, _, text = item.partition("=")
+    for entry in filter(None, scenario.environment[WEIGHTS].split(",")):
+        name, _, text = entry.partition("=")
         if name not in MODELS:
-            known = f"{did_you_mean(name, MODELS)}; known are {', '.join(MODELS)}"
-            raise SettingsError(f"{place}: {WEIGHTS}: unknown service {name!r}{known}")
-        weights[name] = _weight(text, f"{place}: {WEIGHTS}: {name}")
+            hint = f"{did_you_mean(name, MODELS)}; known are {', '.join(MODELS)}"
+            raise SettingsError(f"{where}: {WEIGHTS}: unknown service {name!r}{hint}")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            weights[name] = math.nan
+        if not 0 <= weights[name] < math.inf:
+            raise SettingsError(f"{where}: {WEIGHTS}: {name}: expected a number >= 0, got {text!r}")
     if not sum(weights.values()) > 0:
-        raise SettingsError(f"{place}: {WEIGHTS}: at least one weight must be above 0")
+        raise SettingsError(f"{where}: {WEIGHTS}: at least one weight must be above 0")
     return weights
-
-
-def _weight(text: str, place: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise SettingsError(f"{place}: expected a number >= 0, got {text!r}")
-    return weight
 
 
 def _load(scenario: Scenario) -> tuple[int, float]:
@@ -229,7 +221,7 @@ def _spawn_times(scenario: Scenario) -> list[float]:
     return [user // burst * burst / rate for user in range(users)]
 
 
-def _users(scenario: Scenario) -> list[int]:
+def _users_per_second(scenario: Scenario) -> list[int]:
     """Users that run 0, 1, 2 ... seconds after the begin; Locust writes its first row before it starts any."""
     _, duration_s = _load(scenario)
     spawned = _spawn_times(scenario)
@@ -336,15 +328,15 @@ class SimulatedHistory:
         """Of all service times of a service, one per run; 1 is the model's own level."""
         waves, outliers = (random.Random(f"{seed} {service} {of}") for of in ("wave", "outlier"))
         innovation = math.sqrt(1.0 - self.autocorrelation**2)
-        level, found = waves.gauss(0.0, 1.0), []
+        level, factors = waves.gauss(0.0, 1.0), []
         for number in range(self.runs):
             if number:
                 level = self.autocorrelation * level + innovation * waves.gauss(0.0, 1.0)
             drift = math.log1p(self.drift_pct / 100) * number / max(self.runs - 1, 1)
             is_outlier = 100 * outliers.random() < self.outlier_pct
             shift = math.log(self.outlier_factor) if is_outlier else 0.0
-            found.append(math.exp(level * self.variation_pct / 100 + drift + shift))
-        return tuple(found)
+            factors.append(math.exp(level * self.variation_pct / 100 + drift + shift))
+        return tuple(factors)
 
 
 def simulate_history(
@@ -389,8 +381,8 @@ def simulate_history(
         changes = {name: _change(history, name, number, factors[name][number]) for name in names}
         at = begin + number * step
         frame = simulate_requests(scenario, seed * 100_003 + number, started_at=at, changes=changes, run_to_run_pct=0.0)
-        told = {**(labels or {}), **({"changed": "yes"} if history.changes and number >= history.change_at else {})}
-        run = run_from_requests(frame, scenario=scenario.name, **told)
+        truth = {"changed": "yes"} if history.changes and number >= history.change_at else {}
+        run = run_from_requests(frame, scenario=scenario.name, **{**(labels or {}), **truth})
         run = replace(run, tool=TOOL, profile=scenario.profile)
         ids.append(store.add(run))
         if on_run is not None:
@@ -402,38 +394,3 @@ def _change(history: SimulatedHistory, name: str, number: int, factor: float) ->
     injected = history.changes.get(name, Change()) if number >= history.change_at else Change()
     slower = 100.0 * ((1.0 + injected.slower_pct / 100.0) * factor - 1.0)
     return replace(injected, slower_pct=slower)
-
-
-def simulate(
-    scenario: Scenario, seed: int, folder: Path, started_at: datetime, inject: Sequence[str] = ()
-) -> tuple[Path, ...]:
-    """Write simulated Locust result files; returns their paths, the normalised JSON last.
-
-    ``inject`` holds changes such as ``api_gateway:slower_pct=20``.
-    """
-    from perfkit.loadgen.demo_services import parse_changes
-    from perfkit.loadgen.simulate import simulate_files
-
-    written = simulate_files(scenario, seed, folder, started_at=started_at, changes=parse_changes(inject))
-    return (*written.files, written.metrics)
-
-
-def simulate_runs(
-    scenario: Scenario,
-    seed: int,
-    runs: int,
-    store: str,
-    started_at: datetime | None = None,
-    inject: Sequence[str] = (),
-    truth: Mapping[str, float] | None = None,
-) -> tuple[str, ...]:
-    """Write simulated run folders with every request into a store; returns their ids, oldest first.
-
-    ``truth`` holds what else is true of them, by the names of `SimulatedHistory`.
-    """
-    from perfkit.loadgen.demo_services import parse_changes
-    from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
-
-    given: dict[str, Any] = dict(truth or {})
-    history = SimulatedHistory(runs, changes=parse_changes(inject), **given)
-    return simulate_history(scenario, seed, history, RunStore(store), started_at=started_at)

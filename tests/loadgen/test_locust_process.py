@@ -232,7 +232,7 @@ def test_tags_duration_environment_and_exit_code_reach_their_ends(tmp_path, serv
     [
         ("import no_such_module\n", r"could not be loaded: ModuleNotFoundError: .*no_such_module.*Install"),
         ("answer = 42\n", r"has no User class\. Define one"),
-        ("import os\nos._exit(5)\n", r"Locust ended with exit code 5 before it made any load: it said nothing"),
+        ("import os\nos._exit(5)\n", r"Locust ended with exit code 5 before it made any load: it wrote nothing"),
     ],
 )
 def test_a_locustfile_that_cannot_be_used(tmp_path, source, message):

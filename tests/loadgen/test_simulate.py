@@ -149,8 +149,8 @@ def test_a_slow_spawn_rate_starts_one_user_at_a_time():
     assert seconds.iloc[0] == 0
     busy = [len(slow[(seconds >= at) & (seconds < at + 2)]) for at in (0, 2, 4)]
     assert busy[0] < busy[1] < busy[2]
-    assert simulate._users(replace(SMALL, users=3, spawn_rate=0.5))[:6] == [0, 1, 1, 2, 2, 3]
-    assert simulate._users(replace(SMALL, users=3, spawn_rate=None))[:5] == [0, 1, 2, 3, 3]
+    assert simulate._users_per_second(replace(SMALL, users=3, spawn_rate=0.5))[:6] == [0, 1, 1, 2, 2, 3]
+    assert simulate._users_per_second(replace(SMALL, users=3, spawn_rate=None))[:5] == [0, 1, 2, 3, 3]
 
 
 def test_perfkit_reads_back_what_was_simulated(written, frame):
