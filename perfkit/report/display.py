@@ -74,7 +74,7 @@ def _facts(
     """A heading, facts, a table and notes, as escaped HTML with inlined style."""
     html = render(
         "facts.html.j2",
-        title=shorten(title, 120),
+        title=shorten(title, 300),
         note=note,
         facts=[(name, shorten(value, 300)) for name, value in facts if value not in (None, "")],
         columns=columns,

@@ -92,6 +92,7 @@ _STYLE = """
 .pk-table th, .pk-table td { padding: 4px 8px; text-align: left !important; vertical-align: top; white-space: nowrap;
   border: 0; border-bottom: 1px solid rgba(128,136,150,.22); max-width: none; }
 .pk-table th { font-weight: 500; }
+.pk-fit { display: inline-block; max-width: 100%; box-sizing: border-box; }
 .pk-facts { width: auto; }
 .pk-table code { white-space: nowrap; background: transparent; padding: 0; }
 .pk-table thead th { background: rgba(128,136,150,.12); font-weight: 600; vertical-align: bottom; }
