@@ -464,22 +464,29 @@ def open_history(
     >>> history.events.to_frame()[["service", "metric", "unit"]].drop_duplicates().shape[1]
     3
     """
-    from perfkit.history.run_names import acknowledged_in, found_beside, timeline, watch_of
-    from perfkit.history.trend import trend_of
+    from datetime import UTC, datetime
+
+    from perfkit.history.acknowledgements import AcknowledgedFile
+    from perfkit.history.baselines import Baselines
+    from perfkit.history.context import HistoryAnalysis
+    from perfkit.history.monitor import watch_timeline
+    from perfkit.history.run_names import found_beside, timeline
+    from perfkit.history.trend import acknowledged_events, trend_of
     from perfkit.history.view import History as HistoryView
 
     known = _settings(settings)
     rules = _policy(policy, known)
-    line = timeline(found_beside(_store_url(store, known)), scenario, rules)
-    file = str(acknowledged or known.acknowledged)
+    analysis = HistoryAnalysis(timeline(_store_url(store, known), scenario, rules), rules.alpha)
+    today = datetime.now(UTC).date()
+    covers = AcknowledgedFile(Path(found_beside(str(acknowledged or known.acknowledged)))).read()
+    pinned = Baselines(Path(found_beside(str(baselines or known.baselines)))).all(scenario)
     trend = trend_of(
-        line,
+        analysis,
         service=service,
         metric=metric,
         last=last,
-        acknowledged=acknowledged_in(line, file, rules),
-        alpha=rules.alpha,
-        watch=watch_of(line, file, rules, baselines or known.baselines),
+        acknowledged=acknowledged_events(analysis, covers, today),
+        watch=watch_timeline(analysis, rules.for_scenario(scenario), covers, today, pinned),
     )
     _register()
     return cast("History", HistoryView(trend))

@@ -16,16 +16,13 @@ from perfkit.analysis.power import runs_needed
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.baselines import Baselines
-from perfkit.history.context import HistoryAnalysis, HistoryContext
+from perfkit.history.context import HistoryContext
 from perfkit.history.gate import judge_history, open_in_history
 from perfkit.history.incidents import Result, read_result, result_of
-from perfkit.history.monitor import ScenarioWatch, watch_timeline
 from perfkit.history.run_selector import misspelt, readings, select
 from perfkit.history.service_mix import RECENT
 from perfkit.history.slow_drift import slow_drifts
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
-from perfkit.history.trend import acknowledged_events
 from perfkit.model.errors import NotComparable, NotStored, ReadError, did_you_mean
 from perfkit.model.records import (
     Comparison,
@@ -291,27 +288,6 @@ def timeline(store: str, scenario: str, policy: Policy | None = None) -> Timelin
     """
     names = policy.service_names if policy is not None else {}
     return under_names(load_timeline(RunStore(found_beside(store)), scenario), names)
-
-
-def acknowledged_in(history: Timeline, file: str | None, policy: Policy | None = None) -> dict[str, str]:
-    """Ids of the events of a history that this file acknowledges today, with who said why; none without a file.
-
-    Events are found at the ``alpha`` of the policy, of the default one when ``None``.
-    """
-    known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
-    analysis = HistoryAnalysis(history, (policy or Policy()).alpha)
-    return acknowledged_events(analysis, known, datetime.now(UTC).date())
-
-
-def watch_of(history: Timeline, file: str | None, policy: Policy, baselines: str | Path | None = None) -> ScenarioWatch:
-    """What watching a history run after run came to, under the policy of its scenario; ``file`` as above.
-
-    ``baselines`` is the folder of the pinned baselines, which tell what was accepted; none without it.
-    """
-    known = AcknowledgedFile(Path(found_beside(file))).read() if file is not None else ()
-    pinned = Baselines(Path(found_beside(str(baselines)))).all(history.scenario) if baselines is not None else ()
-    today = datetime.now(UTC).date()
-    return watch_timeline(history, policy.for_scenario(history.scenario), known, today, pinned)
 
 
 def plan(

@@ -15,7 +15,8 @@ from perfkit import RunStore, compare
 from perfkit.config.policy import Policy
 from perfkit.history.context import HistoryContext
 from perfkit.history.gate import judge_history
-from perfkit.history.run_names import timeline, watch_of
+from perfkit.history.monitor import watch_timeline
+from perfkit.history.run_names import timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity, Verdict
@@ -219,7 +220,7 @@ def history(rng, tmp_path):
     for one in runs:
         store.add(one)
     past = timeline(str(tmp_path / "runs"), "api")
-    trend = trend_of(past, watch=watch_of(past, None, Policy()))
+    trend = trend_of(past, watch=watch_timeline(past, Policy()))
     (tmp_path / "trend.json").write_text(dump_json(trend.to_dict()), encoding="utf-8")
     against = judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
     return tmp_path / "trend.json", written(tmp_path / "against.json", against)

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit import Metric, Policy, RunStore, Verdict
+from perfkit import Metric, Policy, RunStore, Verdict, open_history
 from perfkit.cli import main
 from perfkit.history import monitor
 from perfkit.history.acknowledgements import AcknowledgedFile
@@ -19,7 +19,6 @@ from perfkit.history.curation import accept, acknowledge, pin_runs
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
 from perfkit.history.monitor import watch_timeline
-from perfkit.history.run_names import acknowledged_in
 from perfkit.history.run_selector import select
 from perfkit.history.service_mix import in_one_mix, missing_services, service_changes
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
@@ -457,8 +456,8 @@ def test_the_alpha_of_the_policy_is_that_of_every_part(rng, tmp_path, monkeypatc
     AcknowledgedFile(tmp_path / "known.json").add(
         acknowledge(past, runs[20].id, policy, reason="meant", by="me", now=NOW)
     )
-    acknowledged_in(timeline, str(tmp_path / "known.json"), policy)
-    assert {name for name, _ in asked} == {"analysis", "acknowledge", "acknowledged_in"}
+    open_history(store, "shop", policy=policy, acknowledged=tmp_path / "known.json", baselines=tmp_path)
+    assert {name for name, _ in asked} == {"analysis", "acknowledge", "open_history"}
     assert {alpha for _, alpha in asked} == {0.003}
     assert detect_changes([timeline], alpha=policy.alpha)[0].alpha == 0.003
 
