@@ -1,6 +1,7 @@
 """May these two sides be compared?  Every answer is a `Check` with its numbers.
 
-Did all runs happen in the same surroundings: between the two sides, and among the runs of each?
+Fitness of each run, services that both sides measured, load, outages, units, answers, and whether all runs were made in
+the same environment: between the two sides, and among the runs of each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from perfkit.analysis.coverage import (
     ENOUGH,
     MOST_NAMED,
     NO_COVERAGE,
-    Absence,
     Coverage,
     listed,
     measured,
@@ -27,108 +27,11 @@ from perfkit.analysis.coverage import (
     service_coverage,
 )
 from perfkit.config.policy import Policy
-from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, ServiceStats, Severity, environment_of
+from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, Severity, environment_of
 from perfkit.runs.outages import FAILING, describe_both, outages, same_on_both
 from perfkit.runs.validity import MANY_ERRORS_PCT, misdated
 
-NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
-PRECISION_DIFFERS = 2.0  # factor between the steps to which the two sources round
-_ROUNDED = (Metric.AVG, Metric.RPS)  # percentiles are rounded to a step that grows with the value
-
-
-def check_alike(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[Check]:
-    """Warnings where scenario, tool, load script, environment or precision differ.
-
-    A fact that differs among the runs of one side is a hidden dimension: it is named, with what it does to latency,
-    because it widens every interval and may be the whole difference.
-    """
-    facts = [[_facts(run) for run in runs] for runs in (baseline, candidate)]
-    for name in sorted({name for side in facts for of_run in side for name in of_run}):
-        mixed = [*_mixed("baseline", name, baseline), *_mixed("candidate", name, candidate)]
-        yield from mixed
-        if not mixed and not name.startswith("label "):
-            yield from _differs(name, facts)
-    yield from _precision(baseline, candidate)
-    yield from _dates((*baseline, *candidate))
-
-
-def _dates(runs: Sequence[Run]) -> Iterator[Check]:
-    """Runs that cannot have been made when they say."""
-    now = datetime.now(UTC)
-    wrong = {run.id: text for run in runs if (text := misdated(run.started_at, now))}
-    if wrong:
-        first, text = next(iter(wrong.items()))
-        more = f" (and {len(wrong) - 1} more such runs)" if len(wrong) > 1 else ""
-        advice = f"Run {first} is {text}{more}: a clock was wrong. It is never taken for the newest of its history."
-        yield Check("clock", text, "the present", Severity.WARN, advice)
-
-
-def _facts(run: Run) -> dict[str, str]:
-    """What is known of how a run was made, by name; labels too, which may differ between the sides."""
-    facts = environment_of(run)
-    if run.tool not in NAMED_AFTER_FILE:
-        facts["scenario"] = run.scenario
-    return facts | {f"label {key}": str(value) for key, value in run.labels.items() if value}
-
-
-def _differs(name: str, facts: Sequence[Sequence[Mapping[str, str]]]) -> Iterator[Check]:
-    before, after = (next((of_run[name] for of_run in side if name in of_run), None) for side in facts)
-    if before is None or after is None or before == after:
-        return
-    before, after = _short(name, before), _short(name, after)
-    advice = f"{name[0].upper()}{name[1:]} differs: {before} in the baseline, {after} in the candidate."
-    yield Check(_check_name(name), f"{before} / {after}", "same", Severity.WARN, advice)
-
-
-def _mixed(title: str, name: str, runs: Sequence[Run]) -> Iterator[Check]:
-    known = [(run, _facts(run)[name]) for run in runs if name in _facts(run)]
-    counts = Counter(value for _, value in known)
-    if len(counts) < 2 or (name.startswith("label ") and len(counts) == len(known)):
-        return  # a label that no two runs share tells them apart and groups nothing
-    groups = ", ".join(f"{_short(name, value)} in {count}" for value, count in counts.most_common())
-    (first, _), (second, _) = counts.most_common(2)
-    effect = _effect([run for run, value in known if value == first], [run for run, value in known if value == second])
-    told = "" if effect is None else f" (average latency {effect:+.1f} % from the first to the second)"
-    advice = (
-        f"Runs of the {title} differ among themselves: {name} is {groups}{told}. "
-        "Compare runs that were made alike, or give each kind a comparison of its own."
-    )
-    yield Check(f"mixed_{_check_name(name)}", groups, "same", Severity.WARN, advice)
-
-
-def _effect(one: Sequence[Run], other: Sequence[Run]) -> float | None:
-    """Percent from the geometric mean of average latencies of some runs to that of others, services weighing alike."""
-    names = [name for name in one[0].services if all(name in run.services for run in (*one, *other))]
-    values = [[run.services[name].avg_latency_ms or np.nan for run in runs for name in names] for runs in (one, other)]
-    before, after = (float(np.mean(np.log(side))) if side else np.nan for side in values)
-    change = 100.0 * float(np.expm1(after - before))
-    return change if np.isfinite(change) else None
-
-
-def _check_name(name: str) -> str:
-    return name.replace(": ", "_").replace(" ", "_")
-
-
-def _short(name: str, value: str) -> str:
-    """A digest is told by its beginning."""
-    return value[:12] if name == "load script" else value
-
-
-def _precision(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[Check]:
-    for metric in _ROUNDED:
-        steps = [
-            max((stats.resolutions.get(metric, 0.0) for run in runs for stats in run.services.values()), default=0.0)
-            for runs in (baseline, candidate)
-        ]
-        if max(steps) > PRECISION_DIFFERS * min(steps):
-            words = [f"to {step:g} {metric.unit}" if step else "exactly" for step in steps]
-            advice = (
-                f"Precision differs: {metric.title} is known {words[0]} in the baseline, {words[1]} in the candidate. "
-                "The rounding is counted as error."
-            )
-            yield Check(f"precision_{metric}", " / ".join(words), PRECISION_DIFFERS, Severity.WARN, advice)
-
-
+ANOTHER_LOAD = "Measure both sides with the same load script."
 UNIT = 1000.0  # between seconds and milliseconds, milliseconds and microseconds ...
 UNIT_WITHIN = 2.0  # ... within this factor, for the build may have changed too
 LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
@@ -137,14 +40,10 @@ SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not t
 ERRORS_DIFFER_PP = 10.0  # gap between error rates from which latencies describe error pages
 DURATION_DIFFERS = 2.0  # factor between run lengths
 OFFERED_DIFFERS = 2.0  # factor by which both requests per second and requests in flight differ, users unknown
-PLANNED = {
-    "steady",
-    "ramp",
-    "stages",
-    "spike",
-    "soak",
-    "custom",
-}  # kinds of load that were asked for, and not guessed from a file
+PLANNED = {"steady", "ramp", "stages", "spike", "soak", "custom"}  # kinds of load that were asked for, and not guessed
+NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
+PRECISION_DIFFERS = 2.0  # factor between the steps to which the two sources round
+_ROUNDED = (Metric.AVG, Metric.RPS)  # percentiles are rounded to a step that grows with the value
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +85,22 @@ def check_sides(
 
     Invalid: a side without runs, an unfit run, the same run twice, no common service, judged services that carry too
     little of the load of either side (by evidence only: fixed limits judge what both sides have), and a load that is
-    known to differ.  A load that a summary file merely declares, or that only rate and latency tell of, caps the
-    verdicts on latency and throughput at ``inconclusive`` instead.
+    known to differ.  Of a load that a summary file merely declares, or that only rate and latency tell of, latency and
+    throughput are not judged.
     """
     policy = policy or Policy()
     if coverage is None:
         coverage = service_coverage(baseline, candidate, policy.alpha)
-    common = coverage.services if baseline and candidate else ()
-    load, cap_all = _load(baseline, candidate, common)
-    not_judged = dict.fromkeys(common, cap_all) if cap_all else {}
-    checks = [*_fit(baseline, candidate), *_same_run(baseline, candidate)]
+    services = coverage.services if baseline and candidate else ()
+    load, another_load = _load(baseline, candidate, services)
+    not_judged = dict.fromkeys(services, another_load) if another_load else {}
+    checks = [*_fitness("baseline", baseline), *_fitness("candidate", candidate)]
+    seen: set[str] = set()
+    for run in (*baseline, *candidate):
+        if (content := run.content_hash or run.id) in seen:
+            advice = f"Run {run.id} is given twice: copies of one run are not evidence."
+            checks.append(Check("same_run", run.id, "each run once", Severity.INVALID, advice))
+        seen.add(content)
     gaps: list[Gap] = []
     missing = list(missing_services(coverage, policy)) if baseline and candidate else []
     for check, gap in sorted(missing, key=lambda pair: pair[0].severity is Severity.INVALID):
@@ -206,59 +111,43 @@ def check_sides(
     for check, gap in _outages(baseline, candidate, policy, failing):
         checks.append(check)
         gaps.append(gap)
-    for check, gap, faster in _units(common, baseline, candidate):
+    for check, gap, faster in _units(services, baseline, candidate):
         checks.append(check)
         gaps.append(gap)
         not_judged.update(dict.fromkeys(faster, check.advice))  # slower stays slower: a regression is looked at anyway
-    for name in common:
-        sides = measured(name, baseline), measured(name, candidate)
-        for check in _same_answers(name, *sides):
+    for name in services:
+        for check in _answers(name, measured(name, baseline), measured(name, candidate)):
             checks.append(check)
             not_judged.setdefault(name, check.advice)
-    checks += check_alike(baseline, candidate)
-    return Comparability(common, tuple(checks), not_judged, tuple(gaps), coverage, frozenset(failing))
+    checks += same_environment(baseline, candidate)
+    return Comparability(services, tuple(checks), not_judged, tuple(gaps), coverage, frozenset(failing))
 
 
-def _fit(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    for title, runs in (("baseline", baseline), ("candidate", candidate)):
-        if not runs:
-            yield Check("runs", 0, 1, Severity.INVALID, f"The {title} has no runs.")
-        alike: dict[tuple[str, Severity, str], list[tuple[Run, Check]]] = {}
-        for run in runs:
-            for check in run.validity.problems:
-                text = check.advice if check.name == "counts_and_rate" else ""  # names the service
-                alike.setdefault((check.name, check.severity, text), []).append((run, check))
-        for found in alike.values():
-            yield _of_runs(title, len(runs), found)
-
-
-def _of_runs(title: str, total: int, found: Sequence[tuple[Run, Check]]) -> Check:
-    """What one check found in the runs of a side, in one line: how many, from where to where, and the worst of it."""
-    run, check = max(found, key=lambda pair: pair[1].value if isinstance(pair[1].value, int | float) else 0.0)
-    where, values = f"run {run.id}", f"{check.value}"
-    if len(found) > 1:
-        numbers = [one.value for _, one in found if isinstance(one.value, int | float)]
-        spread = len(numbers) == len(found) and len(set(numbers)) > 1
-        values = f"{min(numbers)} to {max(numbers)}" if spread else values
-        ids = ", ".join(one.id for one, _ in found[:MOST_NAMED])
-        more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-        where = f"in {len(found)} of {total} runs"
-        if check.severity is Severity.INVALID:
-            where = f"{where} ({ids}{more})"
-    advice = f"{title}: {check.advice}"
-    if check.name != "counts_and_rate":
-        advice = f"{title} {where}: {check.name} ({values}). {check.advice}"
-    return Check(f"run_{check.name}", check.value, check.limit, check.severity, advice)
-
-
-def _same_run(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    seen: dict[str, str] = {}
-    for run in (*baseline, *candidate):
-        key = run.content_hash or run.id
-        if key in seen:
-            advice = f"Run {run.id} is given twice: copies of one run are not evidence."
-            yield Check("same_run", run.id, "each run once", Severity.INVALID, advice)
-        seen[key] = run.id
+def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
+    """What the checks of the runs of one side found, a line each: in how many, over which range, and the worst."""
+    if not runs:
+        yield Check("runs", 0, 1, Severity.INVALID, f"The {title} has no runs.")
+    problems: dict[tuple[str, Severity, str], list[tuple[Run, Check]]] = {}
+    for run in runs:
+        for check in run.validity.problems:
+            text = check.advice if check.name == "counts_and_rate" else ""  # names the service
+            problems.setdefault((check.name, check.severity, text), []).append((run, check))
+    for found in problems.values():
+        run, check = max(found, key=lambda pair: pair[1].value if isinstance(pair[1].value, int | float) else 0.0)
+        where, values = f"run {run.id}", f"{check.value}"
+        if len(found) > 1:
+            numbers = [check.value for _, check in found if isinstance(check.value, int | float)]
+            spread = len(numbers) == len(found) and len(set(numbers)) > 1
+            values = f"{min(numbers)} to {max(numbers)}" if spread else values
+            ids = ", ".join(run.id for run, _ in found[:MOST_NAMED])
+            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            where = f"in {len(found)} of {len(runs)} runs"
+            if check.severity is Severity.INVALID:
+                where = f"{where} ({ids}{more})"
+        advice = f"{title}: {check.advice}"
+        if check.name != "counts_and_rate":
+            advice = f"{title} {where}: {check.name} ({values}). {check.advice}"
+        yield Check(f"run_{check.name}", check.value, check.limit, check.severity, advice)
 
 
 def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check, Gap | None]]:
@@ -278,6 +167,7 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
 
     renamed = tuple(renames(coverage.absences))
     strict = policy.rule == "evidence"
+    worst = Severity.INVALID if strict else Severity.WARN
     alone = [item for item in coverage.absences if item.alias is None]
     rare = [item for item in alone if not item.is_new and item.is_chance(policy.alpha)]
     gone = [item for item in alone if item.is_whole and not item.is_new and item not in rare]
@@ -285,18 +175,18 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
     before, after = coverage.shares
     if not coverage.services:
         text = " ".join(("The two sides have no service in common.", *(text for text, _, _ in renamed)))
-        yield gap(text, " ".join(advice for _, advice, _ in renamed) or _ANOTHER_LOAD, Severity.INVALID, 0.0)
+        yield gap(text, " ".join(advice for _, advice, _ in renamed) or ANOTHER_LOAD, Severity.INVALID, 0.0)
         return
     if (before is None or after is None) and coverage.absences:
         text = f"Not measured on both sides: {listed(coverage.absences)}. How many requests they carry is not known."
-        yield gap(text, _ANOTHER_LOAD, _worst(strict), "unknown share")
+        yield gap(text, ANOTHER_LOAD, worst, "unknown share")
     elif before is not None and after is not None and min(before, after) < ENOUGH and (strict or not (renamed or gone)):
         what = "and nothing can be judged" if strict else "which changes the load of the rest"
         text = (
             f"The services that both sides measured carry {percent(before)} of the baseline's and {percent(after)} of "
             f"the candidate's requests: another load was measured, {what}."
         )
-        yield gap(text, "" if renamed or gone else _ANOTHER_LOAD, _worst(strict), round(min(before, after), 3))
+        yield gap(text, "" if renamed or gone else ANOTHER_LOAD, worst, round(min(before, after), 3))
     for text, advice, old in renamed:
         yield gap(text, advice, services=old)
     if gone:
@@ -312,29 +202,22 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
             runs = f"{item.lacking} of {item.runs} runs of the {item.side}"
             text = f"{item.service}: no request in {runs}, so it is judged by the others."
             yield gap(text, f"Find out why {item.service} got no request there.")
-    if limited := [item for item in coverage.absences if _is_limited(item, policy)]:
+    whole = [item for item in coverage.absences if item.is_whole and not item.is_new]
+    if limited := [item for item in whole if item.service in policy.limited_services]:
         text = f"The policy has limits for {named(limited)}, of which the candidate has no request."
-        yield gap(text, "", _worst(strict))
+        yield gap(text, "", worst)
     if new:
         yield check(f"New in the candidate, so left out: {listed(new, 'the candidate')}."), None
     if rare:
         yield check(f"Called so rarely that chance explains runs without them, so left out: {listed(rare)}."), None
 
 
-_ANOTHER_LOAD = "Measure both sides with the same load script."
-
-
-def _worst(strict: bool) -> Severity:
-    return Severity.INVALID if strict else Severity.WARN
-
-
-def _is_limited(item: Absence, policy: Policy) -> bool:
-    return item.is_whole and not item.is_new and item.service in policy.limited_services
-
-
-def _load(baseline: Sequence[Run], candidate: Sequence[Run], common: tuple[str, ...]) -> tuple[list[Check], str | None]:
-    users = [{run.profile.users for run in runs if run.profile.users} for runs in (baseline, candidate)]
-    declared = any(run.profile.kind == "declared" for run in (*baseline, *candidate))
+def _load(
+    baseline: Sequence[Run], candidate: Sequence[Run], services: tuple[str, ...]
+) -> tuple[list[Check], str | None]:
+    """Whether both sides had the same load; and why nothing is judged that depends on it, where that is in doubt."""
+    sides = (baseline, candidate)
+    users = [{run.profile.users for run in runs if run.profile.users} for runs in sides]
     checks: list[Check] = []
     if users[0] and users[1]:
         low, high = min(users[0] | users[1]), max(users[0] | users[1])
@@ -342,26 +225,56 @@ def _load(baseline: Sequence[Run], candidate: Sequence[Run], common: tuple[str, 
             texts = ["1 user" if len(u) == 1 and 1 in u else f"{'/'.join(map(str, sorted(u)))} users" for u in users]
             advice = f"The load differs: {texts[0]} in the baseline, {texts[1]} in the candidate. "
             advice += "Latency and throughput at different loads say nothing about the build."
-            severity = Severity.WARN if declared else Severity.INVALID
+            is_declared = any(run.profile.kind == "declared" for run in (*baseline, *candidate))
+            severity = Severity.WARN if is_declared else Severity.INVALID
             check = Check("load", f"{texts[0]} / {texts[1]}", LOAD_DIFFERS, severity, advice)
-            return [check], advice if declared else None
-    elif not (users[0] and users[1]):
-        checks += _offered_load(baseline, candidate, common)
+            return [check], advice if is_declared else None
+    else:
+        checks += _offered_load(baseline, candidate, services)
     reason = checks[0].advice if checks else None
-    checks += _kind_of_load(baseline, candidate)
-    checks += _durations(baseline, candidate)
+    kinds = [sorted({_load_profile(run) for run in runs if run.profile.kind in PLANNED}) for runs in sides]
+    if kinds[0] and kinds[1] and set(kinds[0]) != set(kinds[1]):
+        texts = ["/".join(side) for side in kinds]
+        advice = f"The load differs: {texts[0]} in the baseline, {texts[1]} in the candidate. "
+        advice += "Averages over different courses of load say nothing about the build."
+        checks.append(Check("load_profile", " / ".join(texts), "same", Severity.INVALID, advice))
+    lengths = [[run.duration_s for run in runs if run.duration_s] for runs in sides]
+    if lengths[0] and lengths[1]:
+        means = [sum(side) / len(side) for side in lengths]
+        factor = max(means) / min(means)
+        if factor > DURATION_DIFFERS:
+            advice = f"Runs last {means[0]:.0f} s in the baseline and {means[1]:.0f} s in the candidate."
+            checks.append(Check("duration", round(factor, 2), DURATION_DIFFERS, Severity.WARN, advice))
     return checks, reason
 
 
-def _offered_load(baseline: Sequence[Run], candidate: Sequence[Run], common: tuple[str, ...]) -> Iterable[Check]:
+def _load_profile(run: Run) -> str:
+    """What kind of load it was: closed or open, its kind, and its stages."""
+    profile = run.profile
+    if profile.kind == "soak" or not profile.stages:
+        kind = "steady" if profile.kind == "soak" else profile.kind
+        return f"{kind} at {profile.rate:g}/s" if profile.is_open else kind
+    return ", ".join(stage.describe(profile.unit) for stage in profile.stages)
+
+
+def _offered_load(baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str]) -> Iterable[Check]:
     """Where nobody says how many users there were: requests per second and requests in flight.
 
     By Little's law (doi:10.1287/opre.9.3.383) a rate times its mean time is the number of requests in flight.  A slower
     build lowers the one and raises the other, or leaves one as it was; only another load moves both alike.
     """
-    before, after = (_in_flight(runs, common) for runs in (baseline, candidate))
-    if before is None or after is None:
-        return
+    loads = []
+    for runs in (baseline, candidate):
+        rate = flight = 0.0
+        for stats in (run.services[name] for run in runs for name in services if name in run.services):
+            if stats.rps is None or stats.avg_latency_ms is None:
+                return
+            rate += stats.rps / len(runs)
+            flight += stats.rps * stats.avg_latency_ms / 1000 / len(runs)
+        if rate <= 0 or flight <= 0:
+            return
+        loads.append((rate, flight))
+    before, after = loads
     factors = [after[i] / before[i] for i in range(2)]
     if min(factors) >= OFFERED_DIFFERS or max(factors) <= 1 / OFFERED_DIFFERS:
         advice = (
@@ -372,55 +285,16 @@ def _offered_load(baseline: Sequence[Run], candidate: Sequence[Run], common: tup
         yield Check("load", round(factors[0], 3), OFFERED_DIFFERS, Severity.WARN, advice)
 
 
-def _in_flight(runs: Sequence[Run], common: tuple[str, ...]) -> tuple[float, float] | None:
-    """Requests per second and in flight over the common services, mean over runs; ``None`` where not known."""
-    rate = flight = 0.0
-    for stats in (run.services[name] for run in runs for name in common if name in run.services):
-        if stats.rps is None or stats.avg_latency_ms is None:
-            return None
-        rate += stats.rps / len(runs)
-        flight += stats.rps * stats.avg_latency_ms / 1000 / len(runs)
-    return (rate, flight) if rate > 0 and flight > 0 else None
-
-
-def _course(run: Run) -> str:
-    """What kind of load it was: closed or open, its kind, and where the load changes its whole course."""
-    profile = run.profile
-    if profile.kind == "soak" or not profile.stages:
-        kind = "steady" if profile.kind == "soak" else profile.kind
-        return f"{kind} at {profile.rate:g}/s" if profile.is_open else kind
-    return ", ".join(stage.describe(profile.unit) for stage in profile.stages)
-
-
-def _kind_of_load(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    kinds = [sorted({_course(run) for run in runs if run.profile.kind in PLANNED}) for runs in (baseline, candidate)]
-    if kinds[0] and kinds[1] and set(kinds[0]) != set(kinds[1]):
-        words = ["/".join(side) for side in kinds]
-        advice = f"The load differs: {words[0]} in the baseline, {words[1]} in the candidate. "
-        advice += "Averages over different courses of load say nothing about the build."
-        yield Check("load_profile", " / ".join(words), "same", Severity.INVALID, advice)
-
-
-def _durations(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    known = [[run.duration_s for run in runs if run.duration_s] for runs in (baseline, candidate)]
-    if known[0] and known[1]:
-        means = [sum(side) / len(side) for side in known]
-        factor = max(means) / min(means)
-        if factor > DURATION_DIFFERS:
-            advice = f"Runs last {means[0]:.0f} s in the baseline and {means[1]:.0f} s in the candidate."
-            yield Check("duration", round(factor, 2), DURATION_DIFFERS, Severity.WARN, advice)
-
-
 def _outages(
     baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, failing: set[str | None]
 ) -> Iterable[tuple[Check, Gap]]:
     """What nearly always fails: on one side its error rate is judged; on both there is nothing to compare."""
     before, after = outages(baseline), outages(candidate)
-    for one, other in same_on_both(before, after):
-        failing.add(one.service)
-        text = f"{describe_both(one, other)}: there is nothing to compare."
+    for outage, other in same_on_both(before, after):
+        failing.add(outage.service)
+        text = f"{describe_both(outage, other)}: there is nothing to compare."
         # Fixed limits still judge the other services
-        severity = Severity.WARN if policy.rule == "threshold" and one.service is not None else Severity.INVALID
+        severity = Severity.WARN if policy.rule == "threshold" and outage.service is not None else Severity.INVALID
         check = Check("error_pages", round(100 * other.share, 2), 100 * FAILING, severity, text)
         yield check, Gap(text, "Look at the errors first, and measure both sides again when they are gone.")
     for title, side in (("baseline", before), ("candidate", after)):
@@ -444,41 +318,35 @@ def _units(
     """
     groups: dict[tuple[str, bool], list[tuple[str, float]]] = {}
     for service in services:
-        usual = _usual_latencies(measured(service, baseline), service)
+        usual: dict[Metric, float] = {}  # the median over runs of each latency that is above zero
+        for metric in LATENCY_METRICS:
+            values = [value for run in measured(service, baseline) if (value := run.services[service].value(metric))]
+            if values:
+                usual[metric] = median(values)
         for title, side in (("baseline", baseline), ("candidate", candidate)):
             runs = measured(service, side)
-            factors = [factor for run in runs if (factor := _unit_factor(run.services[service], usual))]
+            factors: list[float] = []
+            for stats in (run.services[service] for run in runs):
+                of_metrics = [value / level for m, level in usual.items() if (value := stats.value(m))]
+                if factor := unit_factor(of_metrics):
+                    factors.append(factor)
             for slower in (True, False):
                 off = [factor for factor in factors if (factor > 1) == slower]
                 if off:
-                    where = (
-                        f"the {title}" if len(off) == len(runs) else f"{len(off)} of {len(runs)} runs of the {title}"
-                    )
-                    groups.setdefault((where, slower), []).append((service, fmean(off)))
+                    partly = f"{len(off)} of {len(runs)} runs of " if len(off) < len(runs) else ""
+                    groups.setdefault((f"{partly}the {title}", slower), []).append((service, fmean(off)))
     for (where, slower), found in groups.items():
         names = [service for service, _ in found]
-        factor = fmean(factor for _, factor in found)
+        mean = fmean(factor for _, factor in found)
         many = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        size = f"{factor:,.0f} times" if slower else f"{factor:.2g} times"
+        size = f"{mean:,.0f} times" if slower else f"{mean:.2g} times"
         text = (
             f"Every latency of {', '.join(names[:MOST_NAMED])}{many} in {where} is about {size} that of the baseline: "
             "a unit mistake, seconds or microseconds for milliseconds?"
         )
         advice = "Make sure that both sides are in milliseconds; if the change is real, look at what is measured."
-        check = Check("units", float(f"{factor:.3g}"), "a factor of about 1,000", Severity.WARN, text)
+        check = Check("units", float(f"{mean:.3g}"), "a factor of about 1,000", Severity.WARN, text)
         yield check, Gap(text, advice), () if slower else tuple(names)
-
-
-def _usual_latencies(runs: Sequence[Run], service: str) -> dict[Metric, float]:
-    """The median over runs of each latency that is above zero."""
-    known = {metric: [run.services[service].value(metric) for run in runs] for metric in LATENCY_METRICS}
-    usual = {metric: [value for value in values if value] for metric, values in known.items()}
-    return {metric: median(values) for metric, values in usual.items() if values}
-
-
-def _unit_factor(stats: ServiceStats, usual: Mapping[Metric, float]) -> float | None:
-    """How many times the usual latencies these are, where that is about `UNIT` or its inverse for all of them."""
-    return unit_factor([value / level for metric, level in usual.items() if (value := stats.value(metric))])
 
 
 def unit_factor(factors: Sequence[float]) -> float | None:
@@ -493,9 +361,14 @@ def unit_factor(factors: Sequence[float]) -> float | None:
     return factor if 1 / UNIT_WITHIN <= max(factor, 1 / factor) / UNIT <= UNIT_WITHIN else None
 
 
-def _same_answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
-    sizes = [_mean(run.services[name].response_bytes for run in runs) for runs in (baseline, candidate)]
-    rates = [_mean(run.services[name].error_rate_pct for run in runs) for runs in (baseline, candidate)]
+def _answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:
+    """Whether the answers of a service are the same: their mean size, and how many of them are errors."""
+
+    def mean(attribute: str, runs: Sequence[Run]) -> float | None:
+        values = [value for run in runs if (value := getattr(run.services[name], attribute)) is not None]
+        return sum(values) / len(values) if values else None
+
+    sizes, rates = ([mean(a, runs) for runs in (baseline, candidate)] for a in ("response_bytes", "error_rate_pct"))
     if sizes[0] and sizes[1] is not None and abs(sizes[1] / sizes[0] - 1.0) > SIZE_DIFFERS:
         gap = sizes[1] / sizes[0] - 1.0
         advice = f"{name}: mean response size changed by {gap:+.0%} ({sizes[0]:.0f} -> {sizes[1]:.0f} bytes): "
@@ -508,6 +381,77 @@ def _same_answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) 
         yield Check("error_pages", round(worst, 2), MANY_ERRORS_PCT, Severity.WARN, advice)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def same_environment(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[Check]:
+    """Warnings where scenario, tool, load script, environment, precision or clocks differ.
+
+    A fact that differs among the runs of one side is a hidden dimension: it is named, with what it does to latency,
+    because it widens every interval and may be the whole difference.
+    """
+    facts = [[_facts(run) for run in runs] for runs in (baseline, candidate)]
+    for name in sorted({name for side in facts for of_run in side for name in of_run}):
+        mixed = [*_mixed("baseline", name, baseline), *_mixed("candidate", name, candidate)]
+        yield from mixed
+        before, after = (next((of_run[name] for of_run in side if name in of_run), None) for side in facts)
+        if mixed or name.startswith("label ") or before is None or after is None or before == after:
+            continue
+        before, after = _short(name, before), _short(name, after)
+        advice = f"{name[0].upper()}{name[1:]} differs: {before} in the baseline, {after} in the candidate."
+        yield Check(_check_name(name), f"{before} / {after}", "same", Severity.WARN, advice)
+    for metric in _ROUNDED:
+        steps = [
+            max((stats.resolutions.get(metric, 0.0) for run in runs for stats in run.services.values()), default=0.0)
+            for runs in (baseline, candidate)
+        ]
+        if max(steps) > PRECISION_DIFFERS * min(steps):
+            texts = [f"to {step:g} {metric.unit}" if step else "exactly" for step in steps]
+            advice = (
+                f"Precision differs: {metric.title} is known {texts[0]} in the baseline, {texts[1]} in the candidate. "
+                "The rounding is counted as error."
+            )
+            yield Check(f"precision_{metric}", " / ".join(texts), PRECISION_DIFFERS, Severity.WARN, advice)
+    now = datetime.now(UTC)
+    if wrong := {run.id: text for run in (*baseline, *candidate) if (text := misdated(run.started_at, now))}:
+        first, text = next(iter(wrong.items()))
+        more = f" (and {len(wrong) - 1} more such runs)" if len(wrong) > 1 else ""
+        advice = f"Run {first} is {text}{more}: a clock was wrong. It is never taken for the newest of its history."
+        yield Check("clock", text, "the present", Severity.WARN, advice)
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """How a run was made, by name; labels too, which may differ between the sides."""
+    facts = environment_of(run)
+    if run.tool not in NAMED_AFTER_FILE:
+        facts["scenario"] = run.scenario
+    return facts | {f"label {key}": str(value) for key, value in run.labels.items() if value}
+
+
+def _mixed(title: str, name: str, runs: Sequence[Run]) -> Iterator[Check]:
+    """A fact in which the runs of one side differ, with the mean change of latency between its two largest groups."""
+    known = [(run, facts[name]) for run in runs if name in (facts := _facts(run))]
+    counts = Counter(value for _, value in known)
+    if len(counts) < 2 or (name.startswith("label ") and len(counts) == len(known)):
+        return  # a label that no two runs share tells them apart and groups nothing
+    groups = ", ".join(f"{_short(name, value)} in {count}" for value, count in counts.most_common())
+    sides = [[run for run, value in known if value == group] for group, _ in counts.most_common(2)]
+    services = [name for name in sides[0][0].services if all(name in run.services for side in sides for run in side)]
+    # Geometric means of average latencies, services weighing alike
+    logs = [
+        np.log([run.services[name].avg_latency_ms or np.nan for run in side for name in services]) for side in sides
+    ]
+    before, after = (float(np.mean(values)) if values.size else np.nan for values in logs)
+    change = 100.0 * float(np.expm1(after - before))
+    effect = f" (average latency {change:+.1f} % from the first to the second)" if np.isfinite(change) else ""
+    advice = (
+        f"Runs of the {title} differ among themselves: {name} is {groups}{effect}. "
+        "Compare runs that were made alike, or give each kind a comparison of its own."
+    )
+    yield Check(f"mixed_{_check_name(name)}", groups, "same", Severity.WARN, advice)
+
+
+def _check_name(name: str) -> str:
+    return name.replace(": ", "_").replace(" ", "_")
+
+
+def _short(name: str, value: str) -> str:
+    """A digest by its beginning."""
+    return value[:12] if name == "load script" else value
