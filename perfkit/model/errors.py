@@ -8,12 +8,13 @@
     ├── SettingsError        perfkit.toml or a policy file is wrong
     │   └── UnsetVariable    it names an environment variable that is not set
     ├── LoadError            load could not be run, or measured nothing
-    │   └── LoadStopped      its user stopped it
-    ├── StoreError           a run could not be stored or found
-    │   └── NotStored        the store has no run or scenario of the name that was given
-    ├── HistoryError         a history could not be looked at, or a commit not be searched for
-    ├── NotComparable        the two sides cannot be compared at all
+    │   └── LoadStopped      a signal stopped it
+    ├── StoreError           a run could not be written or found
+    │   └── NotStored        the store has no run or scenario of that name
+    ├── HistoryError         change points or their commit could not be searched for
+    ├── NotComparable        the two sides have nothing in common
     ├── RenderError          a notebook or a report failed
+    ├── DeliveryError        a message could not be delivered
     └── MissingExtra         an optional package is not installed
 
 Every message says where, what is wrong, and what to do.  A wrong *argument* is a plain ``ValueError``.
@@ -87,9 +88,9 @@ class MissingExtra(PerfkitError):
     """An optional dependency is missing; names the extra that brings it."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the nearest known word, or nothing when none is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest of the choices, or nothing when none is near."""
+    close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -97,7 +98,7 @@ _ACTIVITY = "perfkit: while "
 
 
 class Activity:
-    """What is being done, and on what: it stays with an exception that passes, for whoever reports it.
+    """What is being done, and on what: a note on every exception that passes and is not perfkit's own.
 
     >>> try:
     ...     with Activity("reading a.json"):
@@ -121,6 +122,6 @@ class Activity:
 
 
 def activities_of(error: BaseException) -> tuple[str, ...]:
-    """What was being done when an exception was raised, innermost first; empty where nobody said."""
+    """The activities during which an exception was raised, innermost first."""
     notes: list[str] = getattr(error, "__notes__", [])
     return tuple(note.removeprefix("perfkit: ") for note in notes if note.startswith(_ACTIVITY))

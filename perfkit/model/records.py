@@ -1,6 +1,8 @@
-"""The nouns of perfkit: metrics, services, runs, findings, comparisons.  No I/O happens here.
+"""The nouns of perfkit: `Metric`, `ServiceStats`, `Run`, `Finding`, `Comparison` and what they are made of.
 
-Units are in the names.  Times are UTC and aware.  What a source cannot say is ``None``, never zero.
+All are immutable and read no files.  Units are in the names (``_ms``, ``_pct``, ``rps``, ``_s``); times are UTC and
+aware; what a source does not know is ``None``, never zero.  A change is relative to the baseline, that of an error rate
+is in percentage points (pp).  Each record has one JSON form: its fields, as `perfkit.model.codec.encode` writes them.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ class Metric(StrEnum):
     def _missing_(cls, value: object) -> Metric | None:
         if metric := SHORT_NAMES.get(str(value).lower()):
             return metric
-        known = [metric.value for metric in cls]
-        raise ValueError(f"unknown metric {value!r}{did_you_mean(str(value), known)}; known are {', '.join(known)}")
+        names = [metric.value for metric in cls]
+        raise ValueError(f"unknown metric {value!r}{did_you_mean(str(value), names)}; known are {', '.join(names)}")
 
     @property
     def quantile(self) -> float | None:
@@ -107,7 +109,12 @@ _TITLES = {
 
 
 class Verdict(StrEnum):
-    """What can be said of a finding or of a whole comparison."""
+    """The result of a finding, or of a whole comparison.
+
+    ``regression``: the worsening is significant and its estimate exceeds the tolerance.  ``improvement``: the mirror
+    image.  ``no_change``: the worse end of the interval lies within the tolerance.  ``inconclusive``: none of these.
+    ``invalid``: the runs are unfit, or cannot be compared.
+    """
 
     REGRESSION = "regression"
     IMPROVEMENT = "improvement"
@@ -134,12 +141,24 @@ class Scope(StrEnum):
 ALL_SERVICES = "(all services)"
 """The service of findings whose scope is the run."""
 
-DISTURBED = "disturbed"  # the check of a comparison whose sides were not measured alike
+DISTURBED = "disturbed"  # name of the check that the two sides were measured under the same conditions
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One test of fitness: what was measured, what it was held against, and what to do."""
+    """One check of a run's or a comparison's fitness.
+
+    Parameters
+    ----------
+    name
+        Such as ``generator_saturated``; the same for the same check of every run.
+    value, limit
+        What was measured, and the bound that it must keep; in the unit that the name or the advice says.
+    severity
+        ``ok``: passed; ``warn``: shown with the result; ``invalid``: the run must not be judged.
+    advice
+        What to do, in a sentence; empty for a check that passed.
+    """
 
     name: str
     value: int | float | str | None
@@ -150,7 +169,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """May this run be judged?  ``checks`` holds every check made, passed ones with severity ``ok``."""
+    """Whether a run may be judged: all checks that were made, also those that passed."""
 
     checks: tuple[Check, ...] = ()
 
@@ -168,12 +187,18 @@ class Validity:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStats:
-    """One service in one run: counts, and each metric with what is known of its error.
+    """One service in one run: counts, and each metric with its standard error.
 
     Parameters
     ----------
     count, failures
         Requests and failed requests; ``None`` where the source cannot say.
+    avg_latency_ms, p50_latency_ms, p95_latency_ms, p99_latency_ms, p999_latency_ms
+        Mean and percentiles of the response times of all requests, failed ones too; milliseconds.
+    error_rate_pct
+        Failed requests in percent of all, 0 to 100.
+    rps
+        Throughput: requests per second.
     standard_errors
         Metric name to the standard error of its value *within this run*, in the metric's own unit, respecting
         autocorrelation.  Absent when unknown.
@@ -183,11 +208,11 @@ class ServiceStats:
         Metrics whose standard error rests on an assumption instead of a measurement inside the run.
     response_bytes
         Mean size of a response in bytes.
-    errors
-        Kind of error, such as ``HTTPError 500``, to how many requests failed with it: the most frequent kinds, where
-        the source tells them.
     warnings
-        What a reader must know before trusting these numbers.
+        Limits of these numbers, such as rounding by the source.
+    errors
+        Kind of error, such as ``HTTPError 500``, to the number of requests that failed with it; the most frequent
+        kinds, where the source names them.
     """
 
     OMITTED_DEFAULTS: ClassVar = (*Metric, "errors")  # of the JSON
@@ -237,7 +262,7 @@ class ServiceStats:
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """One stage of a run: what was asked for, when it was (seconds after the run's start), and its services."""
+    """One stage of a run's load profile: its planned load, its time in seconds after the run's start, its services."""
 
     name: str
     stage: Stage
@@ -256,8 +281,44 @@ AB_SIDES = ("baseline", "candidate")  # values of the label ``side`` of runs of 
 class Run:
     """One execution of one load test: the unit of inference.
 
-    ``requests()`` gives every request as a DataFrame (columns ``start`` in seconds since the epoch, ``service``,
-    ``response_time_ms``, ``failed`` and what else was recorded), or ``None`` when only a summary exists.
+    Parameters
+    ----------
+    id
+        ``20251017T143004Z-api-3f9c``: UTC start, scenario and 4 hex digits; unique in its store.
+    scenario
+        Name of the load test.
+    started_at
+        Aware time of the start (UTC in stored runs); ``None`` where the source does not say.
+    duration_s
+        Length of the run in seconds; ``None`` where unknown.
+    profile
+        The load that was asked for.
+    validity
+        The checks of the run.
+    services
+        Name of a service to its metrics, over the run without its warm-up.
+    tool
+        What made the load, with its version: ``locust 2.41.6``.
+    target
+        URL of the service under test, without user info and query values.
+    labels
+        Free pairs of the user; ``side`` and ``pair`` mark a run of an A/B test.
+    environment
+        Fingerprint of the machine that made the load: ``cpu``, ``cores``, ``machine``, ``os``, ``python``.
+    git
+        ``commit``, ``branch`` and ``dirty`` (``yes`` or ``no``) of the build that was measured, where known.
+    versions
+        Package to version, of the load generator: perfkit, Locust, gevent.
+    locustfile_hash, content_hash
+        SHA-256 of the load script, and of the requests or the summary; equal hashes: the same content.
+    stages
+        One entry per stage of the profile; empty when the load is one level.
+    source
+        Path or URL that the run was read from.
+    summary_requests
+        Number of requests, of a run whose services are not at hand: one of a result file.
+    load_requests
+        Reads the requests for `requests`; ``None`` when only a summary was kept.
     """
 
     id: str
@@ -275,9 +336,9 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
     locustfile_hash: str | None = None
     content_hash: str | None = None
-    stages: tuple[StageStats, ...] = ()  # one per stage of the profile; empty when the load is one level
+    stages: tuple[StageStats, ...] = ()
     source: str | None = None
-    summary_requests: int | None = None  # of a run whose services are not at hand, as a result file tells it
+    summary_requests: int | None = None
     load_requests: Callable[[], pd.DataFrame] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -300,14 +361,22 @@ class Run:
         return self.labels.get("side") in AB_SIDES and bool(self.labels.get("pair"))
 
     def requests(self) -> pd.DataFrame | None:
-        """Every request of the run, or ``None`` when only a summary was kept."""
+        """One row per request, or ``None`` when only a summary was kept.
+
+        Columns ``start`` (seconds since the epoch), ``service``, ``response_time_ms``, ``failed``, and whatever else
+        was recorded.
+        """
         return self.load_requests() if self.load_requests is not None else None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per service: count, failures, every metric and its standard error (``NaN`` where unknown)."""
         import pandas as pd
 
-        rows = {name: _service_row(stats) for name, stats in self.services.items()}
+        rows: dict[str, dict[str, float | None]] = {}
+        for name, stats in self.services.items():
+            rows[name] = {"count": stats.count, "failures": stats.failures}
+            for metric in Metric:
+                rows[name] |= {metric.value: stats.value(metric), f"{metric.value}_se": stats.standard_error(metric)}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("service")
 
 
@@ -317,27 +386,48 @@ def _public(table: Mapping[str, Any]) -> Mapping[str, Any]:
     return table if public == table else public
 
 
-def _service_row(stats: ServiceStats) -> dict[str, float | None]:
-    row: dict[str, float | None] = {"count": stats.count, "failures": stats.failures}
-    for metric in Metric:
-        row[metric.value] = stats.value(metric)
-        row[f"{metric.value}_se"] = stats.standard_error(metric)
-    return row
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One service x metric (x stage) of a comparison: effect, interval, p and verdict.
+    """One service x metric (x stage) of a comparison: effect, interval, p-value and verdict.
 
-    ``stage`` is the stage of the load that was compared, ``None`` where it is the whole run; ``scope`` tells whether
-    the finding is about one service or about the run, all services together.
-    ``change_pct`` is percent of the baseline (infinite from zero); ``change_abs`` is in the metric's unit.  ``ci_low``
-    and ``ci_high`` bound the 95 % interval (or the level asked for) in ``change_unit``: percent of the baseline, or
-    percentage points for the error rate (the threshold rule: in the unit of its limit).  ``p_value`` is the one-sided p
-    in the direction seen, for this finding alone; ``p_adjusted`` is corrected over all findings.  ``tolerance`` and
-    ``min_detectable`` are worsenings >= 0 in ``change_unit``.  ``runs_needed`` counts further runs on each side;
-    ``None`` where more runs would not settle it.  Of an ``objective`` (an absolute limit) ``baseline`` is the limit.
-    ``arithmetic`` holds the numbers that led to the verdict; ``None`` in results of older versions.
+    Parameters
+    ----------
+    service, metric
+        What was compared; all services of the run together are `ALL_SERVICES`.
+    unit, change_unit
+        Unit of the values (``ms``, ``%``, ``1/s``), and of changes: ``%`` of the baseline, or ``pp`` for the error rate
+        (under the threshold rule, the unit of its limit).
+    baseline, candidate
+        Level of each side in ``unit``; of an objective ``baseline`` is the limit.
+    change_pct, change_abs
+        Candidate against baseline, in percent of the baseline (infinite from zero) and in ``unit``.
+    ci_low, ci_high
+        Bounds of the confidence interval of the change, in ``change_unit``, at the comparison's ``confidence``.
+    p_value, p_adjusted
+        One-sided p-value in the direction of the change, for this finding alone, and corrected over all findings.
+    verdict
+        What these numbers come to.
+    tolerance
+        The largest worsening that the policy accepts, >= 0 in ``change_unit``.
+    limit
+        The same in words: ``+10 %``.
+    gating
+        Whether the comparison needs this finding to be ``no_change`` to be ``no_change`` itself.
+    min_detectable
+        The smallest worsening that these runs can show, >= 0 in ``change_unit``.
+    runs_needed, requests_needed
+        Further runs on each side, or requests, that would settle an inconclusive finding; ``None`` where they would
+        not.
+    objective
+        Whether the candidate was judged against an absolute limit (SLO) instead of the baseline.
+    warnings
+        What limits this finding.
+    stage
+        The stage of the load that was compared; ``None``: the whole run.
+    scope
+        One service, or all services of the run together.
+    arithmetic
+        The numbers that led to the verdict; ``None`` in results of older versions.
     """
 
     service: str
@@ -457,8 +547,14 @@ _SUMMARISED = (
 class HistoryNote:
     """What the history of a scenario adds to a comparison.
 
-    ``news`` are sentences on changes that are reason to object, told first; ``lines`` say everything; ``document``
-    holds it as plain JSON values.
+    Parameters
+    ----------
+    news
+        Sentences on new changes, which make the comparison a regression.
+    lines
+        All sentences on the history.
+    document
+        The same as plain JSON values.
     """
 
     news: tuple[str, ...]
@@ -467,7 +563,7 @@ class HistoryNote:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What its next step names: services that are gone, another machine."""
+        """Next steps: services that are gone, another machine."""
         return tuple(map(str, self.document.get("advice") or ()))
 
     @property
@@ -478,10 +574,16 @@ class HistoryNote:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What a comparison lacks or doubts, such as a service that the candidate did not call, and what to do about it.
+    """Something that a comparison lacks, such as a service that the candidate did not call.
 
-    It hides no finding, and keeps the verdict from being ``no_change`` or ``improvement``.  ``services`` are those of
-    which the baseline has requests and the candidate has none, where it is about such.
+    A gap hides no finding, and keeps the verdict from being ``no_change`` or ``improvement``.
+
+    Parameters
+    ----------
+    text, advice
+        What is missing or in doubt, and what to do about it; sentences.
+    services
+        Services with requests in the baseline and none in the candidate, where the gap is about such.
     """
 
     text: str
@@ -491,9 +593,32 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Candidate against baseline: one verdict, its findings, and what to know about them.
+    """Candidate against baseline: one verdict and its findings.
 
-    While there are ``gaps`` it is not green: they say what is missing or in doubt.
+    Parameters
+    ----------
+    verdict
+        Of the whole comparison; see `overall_verdict`.
+    comparable
+        False when the verdict is ``invalid``: a side is unfit, or the sides cannot be compared.
+    rule
+        ``evidence`` (statistical) or ``threshold`` (fixed limits).
+    alpha
+        Chance that a comparison of identical builds has any regression among its findings.
+    confidence
+        Level of the findings' intervals, in (0.5, 1).
+    baseline, candidate
+        The runs of each side.
+    gaps
+        What is missing or in doubt; while there are any, the verdict is not green.
+    warnings
+        What limits the whole comparison.
+    checks
+        Checks of the two sides together.
+    findings
+        One per service, metric and stage.
+    history
+        What the history of the scenario adds; ``None`` where it was not asked.
     """
 
     OMITTED_DEFAULTS: ClassVar = ("history",)  # of the JSON
@@ -527,12 +652,12 @@ class Comparison:
         return pd.DataFrame(rows, columns=names)
 
     def with_warnings(self, more: Iterable[str]) -> Comparison:
-        """The same comparison with what else must be known of it."""
+        """The same comparison with further warnings; each sentence stands once."""
         return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *more))))
 
     @property
     def disturbance(self) -> str | None:
-        """The sentence that says that the sides were not measured alike; ``None`` where nothing speaks for it."""
+        """Why the sides were not measured under the same conditions, in a sentence; ``None`` where they were."""
         return next((check.advice for check in self.checks if check.name == DISTURBED), None)
 
     def for_service(self, name: str) -> Comparison:

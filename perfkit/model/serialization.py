@@ -1,6 +1,8 @@
-"""A run as the JSON document ``run.json`` (schema ``perfkit.run/1``), and back; a comparison, back from its document.
+"""The documents of a run (``run.json``, schema ``perfkit.run/1``) and of a comparison, read back and checked.
 
-Pure: no files are touched.
+A document that was read is checked for contradictions among its numbers (`perfkit.model.consistency`), and a stored run
+against its seal, the hashes that the store noted.  A store written by perfkit 0.1.0, without seals, is read too.  No
+files are touched here.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class _Validity(msgspec.Struct, frozen=True):
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """What a store noted of a run when it was kept: hashes of the document without this part, and of its requests."""
+    """SHA-256 of a run's document without the seal, and of its file of requests, as the store noted them."""
 
     document: str
     requests: str | None = None
@@ -146,10 +148,10 @@ def read_stored(content: bytes, place: str) -> Stored:
     A run whose document was changed after it was stored is invalid, and says so in its checks.
     """
     document = parse_json(content, place)
-    known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
-    run, seal = known.run(place), known.seal
+    parsed = decode(document, RunDocument, place, schema=SCHEMA, title="run")
+    run, seal = parsed.run(place), parsed.seal
     changed = seal is not None and seal.document != document_hash(document)
-    if not changed and (text := known.contradiction) is not None:
+    if not changed and (text := parsed.contradiction) is not None:
         raise ReadError(f"{place}: {text}")
     if changed:
         run = replace(run, validity=Validity((_CHANGED, *run.validity.checks)))
@@ -173,10 +175,10 @@ _CHANGED = Check(
 
 def run_from_document(document: Any, place: str) -> Run:
     """Rebuild a run; ``ReadError`` names the place and the field that is wrong."""
-    known = decode(document, RunDocument, place, schema=SCHEMA, title="run")
-    if (text := known.contradiction) is not None:
+    parsed = decode(document, RunDocument, place, schema=SCHEMA, title="run")
+    if (text := parsed.contradiction) is not None:
         raise ReadError(f"{place}: {text}")
-    return known.run(place)
+    return parsed.run(place)
 
 
 class _Side(msgspec.Struct, frozen=True):
@@ -217,14 +219,14 @@ def comparison_from_document(document: Any, place: str) -> Comparison:
 
     ``ReadError`` names the place and the field that is wrong.
     """
-    known = decode(document, _Comparison, place)
-    parts = msgspec.structs.asdict(known)
+    parsed = decode(document, _Comparison, place)
+    parts = msgspec.structs.asdict(parsed)
     for side in ("baseline", "candidate"):
         parts[side] = Side(tuple(summary.run() for summary in parts[side].runs))
-    parts["findings"] = tuple(map(_restored, known.findings, document["findings"]))
-    if known.history is not None:
-        sentences = decode(known.history, _Sentences, f"{place}: history")
-        rest = {key: value for key, value in known.history.items() if key not in ("news", "lines")}
+    parts["findings"] = tuple(map(_restored, parsed.findings, document["findings"]))
+    if parsed.history is not None:
+        sentences = decode(parsed.history, _Sentences, f"{place}: history")
+        rest = {key: value for key, value in parsed.history.items() if key not in ("news", "lines")}
         parts["history"] = HistoryNote(sentences.news, sentences.lines, rest)
     comparison = Comparison(**parts)
     if (text := comparison_contradiction(comparison)) is not None:
