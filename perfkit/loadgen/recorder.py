@@ -59,7 +59,7 @@ from perfkit.model.codec import decode, encode
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.redaction import conceal_environment, redact
 from perfkit.model.script_errors import ScriptErrors, merged
-from perfkit.runs.run_folder import RECORDING_SCHEMA
+from perfkit.runs.recording_stream import RECORDING_SCHEMA
 
 
 class LocalWorkers:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from perfkit.model.files import atomic_path
 from perfkit.model.redaction import redact
 from perfkit.model.script_errors import LONGEST_MS, time_fault
-from perfkit.runs.run_folder import RECORDING_SCHEMA, Batches
+from perfkit.runs.recording_stream import RECORDING_SCHEMA, Batches
 
 LONGEST_S = LONGEST_MS / 1e3
 FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much

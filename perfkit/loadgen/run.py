@@ -34,15 +34,14 @@ from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, Severity, Validity
 from perfkit.model.redaction import redact_files
 from perfkit.model.serialization import make_run_id, run_to_document
+from perfkit.runs.generator_csv import generator_facts
+from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
 from perfkit.runs.requests import request_columns, stage_stats, summarise_columns
 from perfkit.runs.run_folder import (
     RECORDING,
-    RECORDING_SCHEMA,
     REQUESTS,
     STARTED,
     RequestLoader,
-    generator_facts,
-    read_recording,
     read_requests,
     recorded_frame,
 )

@@ -1,12 +1,10 @@
-"""A cache of what the documents of all runs say, in one file that can be deleted at any time.
+"""A cache of what the documents of all runs say, in one Arrow file that can be deleted at any time.
 
-It is held against the backend itself before every use: a run that is not there any more, or whose document is another,
-is dropped, and runs that it does not know are read.  The file is replaced whole, so writers at once do no harm: the
-last one wins, and what it did not know is read again.
+One row per run, with the metrics of its services as lists.  Before each use it is compared with the store itself: the
+row of a run that is gone, or whose document is another, is dropped, and runs without a row are read (`current_index`).
+The file is replaced whole, so writers at once do no harm: the last one wins, and what it did not know is read again.
 
-What the index keeps of each run: one row, with the metrics of its services as lists.
-
-The index as people ask for it: a list of runs, one metric over time, all series of a scenario.
+The second half answers questions from the rows: a list of runs, one metric over time, all series of a scenario.
 """
 
 from __future__ import annotations
@@ -61,18 +59,18 @@ def schema() -> pa.Schema:
 
 
 def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
-    """The rows of runs, each with its id and the tag of its document, in the order given."""
+    """The rows of runs, each with its id and the version tag of its document, in the order given."""
     import pyarrow as pa
 
     left, kind = iter(runs), schema()
-    chunks = iter(lambda: [_row(*item) for item in islice(left, AT_ONCE)], [])
+    chunks = iter(lambda: [_row(*run) for run in islice(left, AT_ONCE)], [])
     return pa.concat_tables([kind.empty_table(), *(pa.Table.from_pylist(rows, schema=kind) for rows in chunks)])
 
 
 def _row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
-    every = list(run.services.values())
-    first = run.validity.problems[:1] if not run.validity.ok else ()
-    row = {
+    stats = list(run.services.values())
+    why_invalid = [f"{check.name}: {check.value}" for check in run.validity.problems[:1] if not run.validity.ok]
+    row: dict[str, Any] = {
         "id": run_id,
         "version_tag": tag,
         "identity": identity(run),
@@ -83,30 +81,23 @@ def _row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
         "labels": json.dumps(dict(run.labels)),
         "commit": run.git.get("commit", ""),
         "branch": run.git.get("branch", ""),
-        "why_invalid": "".join(f"{check.name}: {check.value}" for check in first),
+        "why_invalid": "".join(why_invalid),
         "environment": json.dumps(environment_of(run), sort_keys=True),
         "started_at": run.started_at,
         "valid": run.validity.ok,
-        "requests": sum(stats.count or 0 for stats in every),
-        "failures": sum(stats.failures or 0 for stats in every),
+        "requests": sum(of.count or 0 for of in stats),
+        "failures": sum(of.failures or 0 for of in stats),
         "users": None if run.profile.users is None else int(run.profile.users),
-        "duration_s": _float(run.duration_s),
+        "duration_s": None if run.duration_s is None else float(run.duration_s),
         "service_service": list(run.services),
-        "service_count": [stats.count for stats in every],
-        "service_failed": [stats.failures for stats in every],
+        "service_count": [of.count for of in stats],
+        "service_failed": [of.failures for of in stats],
     }
-    return row | dict(_measured(run))
-
-
-def _measured(run: Run) -> Iterator[tuple[str, list[float | None]]]:
-    every = run.services.values()
     for metric in Metric:
-        yield f"service_{metric.value}", [_float(stats.value(metric)) for stats in every]
-        yield f"service_{metric.value}{ERROR}", [stats.standard_error(metric) for stats in every]
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
+        values = [of.value(metric) for of in stats]
+        row[f"service_{metric.value}"] = [None if value is None else float(value) for value in values]
+        row[f"service_{metric.value}{ERROR}"] = [of.standard_error(metric) for of in stats]
+    return row
 
 
 RUN_COLUMNS = (
@@ -145,28 +136,23 @@ def runs_frame(
     import pandas as pd
     import pyarrow.compute as pc
 
-    plain = table.select([name for name in RUN_COLUMNS if name in table.column_names])
-    frame = plain.to_pandas()
+    frame = table.select([name for name in RUN_COLUMNS if name in table.column_names]).to_pandas()
     frame["services"] = pc.list_value_length(table["service_service"]).to_pandas()
     frame["quarantined"] = frame["id"].isin(list(set_aside))
     frame["source"] = [where(run_id) for run_id in frame["id"]]
     keep = pd.Series(True, index=frame.index)
     labels = [json.loads(text) for text in table["labels"].to_pylist()] if filters.keys() - set(RUN_COLUMNS) else []
+    names = {*RUN_COLUMNS, *(label for of_run in labels for label in of_run)}
     for name, value in filters.items():
         if name in RUN_COLUMNS:
             keep &= frame[name].isna() if value is None else frame[name] == value
+        elif labels and name not in names:
+            near, columns = did_you_mean(name, names), ", ".join(RUN_COLUMNS)
+            raise ValueError(f"{name}: neither a column nor a label of any run{near}; columns are {columns}")
         else:
-            _known_label(name, labels)
-            keep &= pd.Series([of.get(name) == value for of in labels], index=frame.index, dtype=bool)
+            keep &= pd.Series([of_run.get(name) == value for of_run in labels], index=frame.index, dtype=bool)
     chosen: pd.DataFrame = frame.loc[keep, list(RUN_COLUMNS)].reset_index(drop=True)
     return chosen
-
-
-def _known_label(name: str, labels: list[dict[str, str]]) -> None:
-    known = {*RUN_COLUMNS, *(label for of in labels for label in of)}
-    if labels and name not in known:
-        near, columns = did_you_mean(name, known), ", ".join(RUN_COLUMNS)
-        raise ValueError(f"{name}: neither a column nor a label of any run{near}; columns are {columns}")
 
 
 def of_scenario(table: pa.Table, scenario: str) -> pa.Table:
@@ -207,11 +193,11 @@ def history_frame(table: pa.Table, set_aside: Collection[str], service: str, met
     usable = set(valid_ids(table, set_aside))
     table = table.filter(pa.array([run_id in usable for run_id in table["id"].to_pylist()], pa.bool_()))
     runs = pc.list_parent_indices(table["service_service"])
-    own = pc.equal(pc.list_flatten(table["service_service"]), service)
-    at = runs.filter(own)
+    of_service = pc.equal(pc.list_flatten(table["service_service"]), service)
+    rows = runs.filter(of_service)
     columns = {"value": f"service_{metric.value}", "standard_error": f"service_{metric.value}{ERROR}"}
-    parts = {title: pc.list_flatten(table[name]).filter(own) for title, name in columns.items()}
-    frame = pd.DataFrame({name: table[name].take(at).to_pandas() for name in ("id", "started_at")})
+    parts = {title: pc.list_flatten(table[name]).filter(of_service) for title, name in columns.items()}
+    frame = pd.DataFrame({name: table[name].take(rows).to_pandas() for name in ("id", "started_at")})
     return frame.assign(**{title: values.to_numpy() for title, values in parts.items()})
 
 
@@ -312,32 +298,29 @@ class Index:
         return ids
 
 
-def current_index(backend: Backend, known: Index | None = None) -> Index:
-    """What the backend holds now; ``known`` is what was found there before, if anything was."""
-    before = known or _load(backend)
-    index = _refreshed(backend, before)
-    for run_id, reason in index.broken.items():
-        leave_out(f"{run_id} is left out: {reason}")
-    due = min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table))
-    if index.unwritten and index.unwritten >= due:
-        return _saved(backend, index)
-    return index
-
-
-def _refreshed(backend: Backend, before: Index) -> Index:
+def current_index(backend: Backend, earlier: Index | None = None) -> Index:
+    """What the store holds now; ``earlier`` is the index that was last made of it, else that of its file."""
     import pyarrow as pa
 
+    earlier = earlier or read_index(backend)
     tags = backend.version_tags()
-    pairs = zip(before.table["id"].to_pylist(), before.table["version_tag"].to_pylist(), strict=True)
-    keep = [tags.get(run_id) == tag for run_id, tag in pairs]
-    table = before.table if all(keep) else before.table.filter(pa.array(keep, pa.bool_()))
+    rows = zip(earlier.table["id"].to_pylist(), earlier.table["version_tag"].to_pylist(), strict=True)
+    keep = [tags.get(run_id) == tag for run_id, tag in rows]
+    table = earlier.table if all(keep) else earlier.table.filter(pa.array(keep, pa.bool_()))
     there = set(table["id"].to_pylist())
     broken: dict[str, str] = {}
-    new = table_of(_read(backend, {name: tag for name, tag in tags.items() if name not in there}, broken))
-    changed = before.unwritten + keep.count(False) + len(new)
-    if len(new):
-        table = _merged(table, new)
-    return Index(table.combine_chunks(), broken, changed)
+    new = table_of(_read_runs(backend, {name: tag for name, tag in tags.items() if name not in there}, broken))
+    for run_id, reason in broken.items():
+        leave_out(f"{run_id} is left out: {reason}")
+    unwritten = earlier.unwritten + keep.count(False) + len(new)
+    index = Index((_merged(table, new) if len(new) else table).combine_chunks(), broken, unwritten)
+    if not unwritten or unwritten < min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table)):
+        return index
+    try:
+        write_index(backend, index.table)
+    except (OSError, StoreError):
+        return index  # a store that may only be read is no reason to fail
+    return Index(index.table, broken)
 
 
 def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
@@ -354,8 +337,8 @@ def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
     return pa.concat_tables([*pieces, table.slice(at)])
 
 
-def _read(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
-    """Runs that the index does not know yet; a folder without a document is not a run, a bad one is broken."""
+def _read_runs(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
+    """Runs that have no row yet; a folder without a document is not a run, a bad one is ``broken``."""
     paths = {document_path(name): name for name in sorted(tags)}
     for path, content in backend.read_many(list(paths)):
         name = paths[path]
@@ -377,12 +360,15 @@ def _read(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> 
             yield name, UNKNOWN_TAG if is_changed else tags[name], run
 
 
-def _load(backend: Backend) -> Index:
+def read_index(backend: Backend) -> Index:
     """The file, or an empty index when it is not there, damaged, or of another version."""
     import pyarrow as pa
 
     try:
-        buffer = _buffer(backend)
+        if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
+            buffer = pa.memory_map(str(backend.folder / FILE)).read_buffer()
+        else:
+            buffer = pa.py_buffer(backend.read(FILE))
         head, body = bytes(buffer.slice(0, _HEAD)), buffer.slice(_HEAD)
         if head != _header(body):
             raise ValueError("damaged")
@@ -394,29 +380,17 @@ def _load(backend: Backend) -> Index:
     return Index(table, {})
 
 
-def _buffer(backend: Backend) -> pa.Buffer:
-    import pyarrow as pa
-
-    if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
-        file = pa.memory_map(str(backend.folder / FILE))
-        return file.read_buffer()
-    return pa.py_buffer(backend.read(FILE))
-
-
-def _header(body: pa.Buffer) -> bytes:
-    return b"%s %08x" % (_TITLE, zlib.crc32(body)) + b"\n".rjust(_HEAD - len(_TITLE) - 9)
-
-
-def _saved(backend: Backend, index: Index) -> Index:
+def write_index(backend: Backend, table: pa.Table) -> None:
+    """Replace the file."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
     compression = None if backend.folder is not None else "zstd"
     with pa.ipc.new_file(sink, schema(), options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(index.table)
+        writer.write_table(table)
     body = sink.getvalue()
-    try:
-        backend.write(FILE, _header(body) + body.to_pybytes())
-    except (OSError, StoreError):
-        return index  # a store that may only be read is no reason to fail
-    return Index(index.table, index.broken)
+    backend.write(FILE, _header(body) + body.to_pybytes())
+
+
+def _header(body: pa.Buffer) -> bytes:
+    return b"%s %08x" % (_TITLE, zlib.crc32(body)) + b"\n".rjust(_HEAD - len(_TITLE) - 9)

@@ -5,9 +5,8 @@
 latency to about two digits before it counts it, so a percentile read here is exact to 1 ms below 100 ms, 10 ms below
 1 s and 100 ms below 10 s; that rounding is part of each value's standard error.
 
-The tables that Locust writes: rows of a stats file, whatever its age.
-
-The time course of a Locust run: ``PREFIX_stats_history.csv``, whatever its age.
+From top to bottom: the rows of a stats file, whatever its age; whether they contradict each other; percentiles and
+failures of companion files; the history file; the run that is made of them (`sniff`, `read`).
 """
 
 from __future__ import annotations
@@ -103,21 +102,17 @@ def table_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     return ((line.number, line.cells) for line in read_table(path, TEXTS))
 
 
-def _columns(path: Path, header: list[str]) -> tuple[dict[str, int], dict[float, int]]:
-    titles = [title.strip().lower() for title in header]
-    named = {key: next((titles.index(n) for n in names if n in titles), -1) for key, names in COLUMNS.items()}
-    missing = [COLUMNS[key][0] for key in REQUIRED if named[key] < 0]
-    if missing:
-        raise ReadError(f"{path}: line 1: missing column {', '.join(missing)}")
-    return named, _percents(titles)
-
-
 def stats_rows(path: Path) -> Iterator[Row]:
+    """The rows of a stats file; ``ReadError`` for a file that is cut off, edited or none, with its line."""
     table = table_of(path)
     first = next(table, None)
     if first is None:
         raise ReadError(f"{path}: is empty")
-    named, percents = _columns(path, first[1])
+    titles = [title.strip().lower() for title in first[1]]
+    named = {key: next((titles.index(n) for n in names if n in titles), -1) for key, names in COLUMNS.items()}
+    if missing := [COLUMNS[key][0] for key in REQUIRED if named[key] < 0]:
+        raise ReadError(f"{path}: line 1: missing column {', '.join(missing)}")
+    percents = _percents(titles)
     width = len(first[1])
     seen: dict[tuple[str, str], int] = {}
     total = False
@@ -170,6 +165,13 @@ def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mappi
             raise ReadError(
                 f"{place}: {COLUMNS[key][0]} is empty, and there were {count} requests; is the file damaged?"
             )
+    # Old versions write whole milliseconds and hundredths of a request: a rounding that counts as error
+    decimals = {
+        name: len(cells[named[key]].strip().partition(".")[2])
+        for name, key in ((Metric.AVG, "average"), (Metric.RPS, "rps"))
+        if cells[named[key]].strip()
+    }
+    steps = {str(name): 10.0**-digits for name, digits in decimals.items() if digits <= MOST_ROUNDED_DIGITS}
     return Row(
         kind=cells[named["type"]].strip() if named["type"] >= 0 else "",
         name=cells[named["name"]],
@@ -182,7 +184,7 @@ def _row(place: str, cells: list[str], named: Mapping[str, int], percents: Mappi
         fault=faults[0] if faults else "",
         lowest=to_float(cells[named["lowest"]]) if named["lowest"] >= 0 else None,
         highest=to_float(cells[named["highest"]]) if named["highest"] >= 0 else None,
-        steps=_steps({Metric.AVG: cells[named["average"]], Metric.RPS: cells[named["rps"]]}),
+        steps=steps,
     )
 
 
@@ -240,33 +242,28 @@ def check_rows(path: Path, rows: Sequence[Row]) -> tuple[str, ...]:
     Sentences on what may have been edited; ``ReadError`` for what no edit explains.
     """
     total = next((row for row in rows if row.is_total), None)
-    own = [row for row in rows if not row.is_total and row.count]
-    if total is None or not total.count or sum(row.count for row in own) != total.count:
+    services = [row for row in rows if not row.is_total and row.count]
+    if total is None or not total.count or sum(row.count for row in services) != total.count:
         return ()  # rows are missing, which the counts say
-    for row in own:
-        if (text := _contradiction(row, total)) is not None:
+    for row in services:
+        is_explained = row.fault == NEGATIVE and (total.lowest is None or total.lowest < 0)
+        if row.fault and not total.fault and not is_explained:
+            text = f"a response time is {row.fault}, and none of all requests is"
             raise ReadError(f"{path}: line {row.line}: {text}, in line {total.line}; is the file damaged?")
-    if total.fault and not any(row.fault for row in own):
-        what = f"a response time of all is {total.fault}, and of no service"
-        raise ReadError(f"{path}: line {total.line}: {what}; is the file damaged?")
+    if total.fault and not any(row.fault for row in services):
+        text = f"a response time of all is {total.fault}, and of no service"
+        raise ReadError(f"{path}: line {total.line}: {text}; is the file damaged?")
     texts = []
-    for place, text, factor in _unlike(own, total):
+    for line, text, factor in disagreements(services, total):
         if factor > ABSURD:
-            raise ReadError(f"{path}: {place}: {text}; is the file damaged?")
-        texts.append(f"{path.name}: {place}: {text}")
+            raise ReadError(f"{path}: line {line}: {text}; is the file damaged?")
+        texts.append(f"{path.name}: line {line}: {text}")
     return tuple(texts)
 
 
-def _contradiction(row: Row, total: Row) -> str | None:
-    """How the response times of a service contradict those of all."""
-    if row.fault and not total.fault and not (row.fault == NEGATIVE and (total.lowest is None or total.lowest < 0)):
-        return f"a response time is {row.fault}, and none of all requests is"
-    return None
-
-
-def _unlike(own: Sequence[Row], total: Row) -> Iterator[tuple[str, str, float]]:
-    """Rates and averages that do not add up: the place, a sentence, and by which factor."""
-    for row in own:
+def disagreements(services: Sequence[Row], total: Row) -> Iterator[tuple[int, str, float]]:
+    """Rates and averages that do not add up: the line, a sentence, and by which factor."""
+    for row in services:
         if row.fault or row.rps is None or total.rps is None:
             continue
         # Locust divides the requests of every row by the same time
@@ -274,14 +271,14 @@ def _unlike(own: Sequence[Row], total: Row) -> Iterator[tuple[str, str, float]]:
         step = max(row.steps.get(Metric.RPS, 0.0), total.steps.get(Metric.RPS, 0.0))
         if abs(row.rps - rps) > SAME_RATE * max(rps, row.rps) + step:
             text = f"{row.count} requests at {row.rps:g} per second, and all {total.count} at {total.rps:g}"
-            yield f"line {row.line}", text, _factor(row.rps, rps)
-    averages = [(row.count, row.average) for row in own if row.average is not None]
-    if total.average is None or len(averages) < len(own):
+            yield row.line, text, _factor(row.rps, rps)
+    averages = [(row.count, row.average) for row in services if row.average is not None]
+    if total.average is None or len(averages) < len(services):
         return
     mean = sum(count * average for count, average in averages) / total.count
     if abs(mean - total.average) > SAME_AVERAGE * max(mean, total.average) + ROUNDING_MS:
         text = f"the average of all is {total.average:g}, and the rows above make it {mean:g}"
-        yield f"line {total.line}", text, _factor(mean, total.average)
+        yield total.line, text, _factor(mean, total.average)
 
 
 def _factor(first: float, second: float) -> float:
@@ -293,40 +290,29 @@ def title_of(quantile: float) -> str:
     return f"{100 * quantile:.6g}%"
 
 
-def _steps(cells: Mapping[str, str]) -> dict[str, float]:
-    """Old versions write whole milliseconds and hundredths of a request: a rounding that counts as error."""
-    decimals = {name: len(text.strip().partition(".")[2]) for name, text in cells.items() if text.strip()}
-    return {name: 10.0**-digits for name, digits in decimals.items() if digits <= MOST_ROUNDED_DIGITS}
-
-
 def with_distribution(rows: list[Row], path: Path) -> list[Row]:
     """The rows with the percentiles that Locust before 0.12 wrote into a file of their own."""
     if not path.is_file():
         return rows
-    by_name = dict(_distribution(path))
-    return [replace(row, percentiles={**by_name.get(_title(row), {}), **row.percentiles}) for row in rows]
-
-
-def _title(row: Row) -> str:
-    """How a distribution file names a row: ``GET /items``, and ``Total``."""
-    return row.name if row.is_total else f"{row.kind} {row.name}".strip()
-
-
-def _distribution(path: Path) -> Iterator[tuple[str, dict[float, float]]]:
     table = table_of(path)
     line, header = next(table, (1, []))
     titles = [title.strip().lower() for title in header]
     if "name" not in titles:
         raise ReadError(f"{path}: line {line}: missing column Name; expected Name, # requests, 50%, ...")
-    percents = _percents(titles)
+    columns = _percents(titles)
+    by_name: dict[str, dict[float, float]] = {}  # "GET /items", and "Total"
     for line, cells in table:
         if len(cells) != len(header):
-            raise ReadError(
-                f"{path}: line {line}: {len(cells)} cells where the header has {len(header)}; is the file cut off?"
-            )
-        found = {q: number_of(f"{path}: line {line}", f"{q:.5%}", cells[i]) for q, i in percents.items()}
-        name = cells[titles.index("name")]
-        yield name.removeprefix("None "), {q: value for q, value in found.items() if value is not None}
+            text = f"{len(cells)} cells where the header has {len(header)}"
+            raise ReadError(f"{path}: line {line}: {text}; is the file cut off?")
+        percentiles = {q: number_of(f"{path}: line {line}", f"{q:.5%}", cells[i]) for q, i in columns.items()}
+        name = cells[titles.index("name")].removeprefix("None ")
+        by_name[name] = {q: value for q, value in percentiles.items() if value is not None}
+    names = [row.name if row.is_total else f"{row.kind} {row.name}".strip() for row in rows]
+    return [
+        replace(row, percentiles={**by_name.get(name, {}), **row.percentiles})
+        for row, name in zip(rows, names, strict=True)
+    ]
 
 
 def _percents(titles: list[str]) -> dict[float, int]:
@@ -432,7 +418,7 @@ class History:
 
     @property
     def errors(self) -> CourseErrors | None:
-        """What the course says of the error of the run's average and rate."""
+        """The errors of the run's average and rate, from its history."""
         known = np.isfinite(self.counts) & np.isfinite(self.averages_ms)
         counts = self.counts[known]
         if counts.size < 2 or (np.diff(counts) < 0).any():
@@ -466,23 +452,14 @@ def read_history(path: Path) -> History:
     for line, cells in table:
         if len(cells) < len(header):
             continue  # Locust was killed while it wrote this line
-        row = _history_row(f"{path}: line {line}", cells, at)
+        row = {}
+        for key in ("timestamp", "users", "count", "average"):
+            value = number_of(f"{path}: line {line}", key, cells[at[key]]) if at[key] >= 0 else None
+            row[key] = math.nan if value is None else value
         time = row["timestamp"]
         users[time] = max(users.get(time, row["users"]), row["users"])
         if at["name"] < 0 or cells[at["name"]] in TOTAL_NAMES:
             by_time[time] = row
-    return _history(path, by_time, users)
-
-
-def _history_row(place: str, cells: Sequence[str], at: Mapping[str, int]) -> dict[str, float]:
-    found = {}
-    for key in ("timestamp", "users", "count", "average"):
-        value = number_of(place, key, cells[at[key]]) if at[key] >= 0 else None
-        found[key] = float("nan") if value is None else value
-    return found
-
-
-def _history(path: Path, by_time: Mapping[float, Mapping[str, float]], users: Mapping[float, float]) -> History:
     times = sorted(by_time)
     if not times:
         return NO_HISTORY
@@ -490,9 +467,9 @@ def _history(path: Path, by_time: Mapping[float, Mapping[str, float]], users: Ma
         datetime.fromtimestamp(times[0], UTC)
     except (OverflowError, ValueError, OSError) as error:
         raise ReadError(f"{path}: timestamp: expected seconds since the epoch, got {times[0]:g}") from error
-    columns = ([row[key] for row in (by_time[t] for t in times)] for key in ("count", "average"))
+    columns = ([by_time[time][key] for time in times] for key in ("count", "average"))
     counts, averages = (np.array(column, float) for column in columns)
-    return History(np.array(times, float), np.array([users[t] for t in times], float), counts, averages)
+    return History(np.array(times, float), np.array([users[time] for time in times], float), counts, averages)
 
 
 TITLE = "Locust CSV (PREFIX_stats.csv with its companions)"
@@ -504,8 +481,7 @@ COMPANIONS = ("_stats_history.csv", "_failures.csv", "_exceptions.csv", "_distri
 
 def sniff(path: Path) -> bool:
     """A file of a set, a prefix, or a folder that holds a set, with Locust's columns in the main file."""
-    found = _mains(path)
-    return any(looks_like_locust(main) for main in found)
+    return any(looks_like_locust(main) for main in _mains(path))
 
 
 def read(path: Path) -> Run:
@@ -521,27 +497,35 @@ def read(path: Path) -> Run:
         names = ", ".join(main.name for main in mains)
         raise ReadError(f"{path}: holds several Locust runs ({names}); name one of them")
     main = mains[0]
-    prefix = _prefix(main)
-    told = list(stats_rows(main))
-    unlike = check_rows(main, told)
-    rows, skipped = _usable(with_distribution(told, Path(f"{prefix}_distribution.csv")))
-    history = read_history(Path(f"{prefix}_stats_history.csv"))
+    ending = next((ending for ending in MAIN if main.name.endswith(ending)), main.suffix)
+    prefix = str(main).removesuffix(ending)  # of the names of all files of the set; it may be empty
+    history_file = Path(f"{prefix}_stats_history.csv")
+    written = list(stats_rows(main))
+    texts = check_rows(main, written)
+    rows, skipped = _usable(with_distribution(written, Path(f"{prefix}_distribution.csv")))
+    history = read_history(history_file)
     total = next((row for row in rows if row.is_total), None)
-    services = withheld(_services(rows, history.errors, failures_of(Path(f"{prefix}_failures.csv"))))
-    duration = history.duration_s or _length(total, rows)
+    failures = failures_of(Path(f"{prefix}_failures.csv"))
+    services = withheld(_services(rows, total, history.errors, failures))
+    # Locust's rate is requests over the time until the last one: of the row that saw most
+    longest = total or max(rows, key=lambda row: row.count, default=None)
+    length = longest.count / longest.rps if longest is not None and longest.rps else None
     profile = LoadProfile("unknown", users=history.peak_users, duration_s=None)
-    digest = _digest(main, prefix)
-    stem = main.name.removesuffix(_ending(main))
+    sha = hashlib.sha256(main.read_bytes())
+    if history_file.is_file():
+        sha.update(history_file.read_bytes())
+    digest = sha.hexdigest()
+    stem = main.name.removesuffix(ending)
     scenario = stem if stem not in ("", "results", "locust") else main.resolve().parent.name or "locust"
     checks = (
         *check_run(services, profile, GeneratorFacts(skipped=skipped), None),
-        *_contradictions(total, services, history.duration_s, unlike),
+        *count_checks(total, services, history.duration_s, texts),
     )
     return Run(
         id=make_run_id(history.started_at, scenario, digest),
         scenario=scenario,
         started_at=history.started_at,
-        duration_s=duration,
+        duration_s=history.duration_s or length,
         profile=profile,
         validity=Validity(checks),
         services=services,
@@ -555,14 +539,16 @@ def _usable(rows: Sequence[Row]) -> tuple[list[Row], tuple[SkippedRequests, ...]
     """Rows whose response times can be measured, and what the others held; the sum of all is without those too."""
     left_out = [row for row in rows if row.fault and not row.is_total]
     count, failures = sum(row.count for row in left_out), sum(row.failures for row in left_out)
-    kept = [_without(row, count, failures) if row.is_total and count else row for row in rows if row not in left_out]
+    kept = []
+    for row in rows:
+        if row in left_out:
+            continue
+        if row.is_total and count:
+            left = max(row.count - count, 0)
+            rps = row.rps * left / row.count if row.rps and row.count else row.rps
+            row = replace(row, count=left, failures=max(row.failures - failures, 0), rps=rps)
+        kept.append(row)
     return kept, tuple(SkippedRequests(row.name, row.fault, row.count) for row in left_out)
-
-
-def _without(total: Row, count: int, failures: int) -> Row:
-    left = max(total.count - count, 0)
-    rps = total.rps * left / total.count if total.rps and total.count else total.rps
-    return replace(total, count=left, failures=max(total.failures - failures, 0), rps=rps)
 
 
 def main_file(path: Path) -> Path | None:
@@ -583,32 +569,26 @@ def _mains(path: Path) -> list[Path]:
     return [Path(f"{path}{main}") for main in MAIN if Path(f"{path}{main}").is_file()]
 
 
-def _ending(main: Path) -> str:
-    """What of a file's name comes behind the prefix; the prefix of Locust may be empty."""
-    return next((ending for ending in MAIN if main.name.endswith(ending)), main.suffix)
-
-
-def _prefix(main: Path) -> str:
-    """The path that the names of all files of the set begin with."""
-    return str(main).removesuffix(_ending(main))
-
-
 def _services(
-    rows: list[Row], course: CourseErrors | None, failures: Mapping[tuple[str, str], Mapping[str, int]]
+    rows: list[Row],
+    total: Row | None,
+    course: CourseErrors | None,
+    failures: Mapping[tuple[str, str], Mapping[str, int]],
 ) -> dict[str, ServiceStats]:
-    own = [row for row in rows if not row.is_total]
-    dependence = _Dependence.of(next((row for row in rows if row.is_total), None), own, course)
-    uses = Counter(row.name for row in own)
+    services = [row for row in rows if not row.is_total]
+    dependence = Dependence.of(total, services, course)
+    uses = Counter(row.name for row in services)
     # Locust sums up by method and name; the method is only needed where one name has several.
     return {
         row.name if uses[row.name] == 1 else f"{row.kind} {row.name}": replace(
-            _stats(row, dependence), errors=failures.get((row.kind, row.name), {})
+            service_stats(row, dependence), errors=failures.get((row.kind, row.name), {})
         )
-        for row in own
+        for row in services
     }
 
 
-def _stats(row: Row, dependence: _Dependence) -> ServiceStats:
+def service_stats(row: Row, dependence: Dependence) -> ServiceStats:
+    """The metrics of one service, with the rounding of each value and its error within the run."""
     values: dict[str, Any] = {}
     warnings = []
     for metric in Metric:
@@ -642,12 +622,12 @@ def _stats(row: Row, dependence: _Dependence) -> ServiceStats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Dependence:
-    """What the time course of the whole run says about requests that are not independent.
+class Dependence:
+    """What the history of the whole run says about requests that are not independent.
 
     ``total`` is the number of requests of the run.  ``shared`` is the relative variance of an average that services
     have in common, beyond what independent requests explain; ``rate`` the factor on a count's square root.  ``None``
-    where the course cannot say.
+    where the history cannot say.
     """
 
     total: int
@@ -655,14 +635,14 @@ class _Dependence:
     rate: float | None = None
 
     @classmethod
-    def of(cls, total: Row | None, rows: Sequence[Row], course: CourseErrors | None) -> _Dependence:
+    def of(cls, total: Row | None, rows: Sequence[Row], course: CourseErrors | None) -> Dependence:
         if total is None or course is None or not total.count:
             return cls(0)
-        own = [_independent_error(row) for row in rows if row.count and row.average]
-        if course.average is None or not total.average or None in own:
+        independent_errors = [_independent_error(row) for row in rows if row.count and row.average]
+        if course.average is None or not total.average or None in independent_errors:
             return cls(total.count, None, course.rate * math.sqrt(total.count))
         counted = [row.count for row in rows if row.count and row.average]
-        errors = sum((n * (error or 0.0)) ** 2 for n, error in zip(counted, own, strict=True))
+        errors = sum((n * (error or 0.0)) ** 2 for n, error in zip(counted, independent_errors, strict=True))
         independent = errors / (total.count * total.average) ** 2
         shared = max(course.average**2 - independent, 0.0)
         return cls(total.count, shared, course.rate * math.sqrt(total.count))
@@ -694,14 +674,8 @@ def _independent_error(row: Row) -> float | None:
     return None if error is None else error / AUTOCORRELATION_FACTOR
 
 
-def _length(total: Row | None, rows: list[Row]) -> float | None:
-    """Seconds, from the row that saw most: Locust's rate is requests over the time until the last one."""
-    row = total or max(rows, key=lambda item: item.count, default=None)
-    return row.count / row.rps if row is not None and row.rps else None
-
-
-def _contradictions(
-    total: Row | None, services: Mapping[str, ServiceStats], history_s: float | None, unlike: Sequence[str]
+def count_checks(
+    total: Row | None, services: Mapping[str, ServiceStats], history_s: float | None, texts: Sequence[str]
 ) -> Iterator[Check]:
     """Whether the rows add up to the row of all, and whether its rate has the length of the history."""
     if total is None:
@@ -720,7 +694,7 @@ def _contradictions(
             advice += " Rows are missing; copy the whole file." if all_of_them > seen else " Copy the file again."
         yield Check("counts", all_of_them, seen, Severity.INVALID if differs else Severity.WARN, advice)
         return
-    for text in unlike:
+    for text in texts:
         yield Check(INCONSISTENT, text, "no contradiction", Severity.WARN, f"{text}: the file contradicts itself.")
     length = total.count / total.rps if total.count and total.rps else None
     if length is not None and history_s and not 1 / UNLIKE_LENGTH <= length / history_s <= UNLIKE_LENGTH:
@@ -729,11 +703,3 @@ def _contradictions(
             f"{history_s:.3g} s: the files contradict each other. Copy them again."
         )
         yield Check("counts", round(length, 3), round(history_s, 3), Severity.INVALID, advice)
-
-
-def _digest(main: Path, prefix: str) -> str:
-    sha = hashlib.sha256(main.read_bytes())
-    history = Path(f"{prefix}_stats_history.csv")
-    if history.is_file():
-        sha.update(history.read_bytes())
-    return sha.hexdigest()

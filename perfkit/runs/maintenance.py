@@ -1,12 +1,10 @@
-"""What a store may forget: requests first, whole runs last, runs of baselines never.
+"""The upkeep of a store: export, verify, copy, and remove.
 
-Ages and sizes as people write and read them.
-
-All runs as one table, for other tools: one row per run and service.
-
-Is a run still what was written?  Its hashes are computed again and held against its seal.
-
-Copy the runs of one store into another: what is there already stays, what was interrupted is taken up again.
+- `measurements`, `exported`: all runs as one table for other tools, one row per run and service.
+- `verify_run`: is a run still what was written?  Its hashes are computed again and compared with its seal.
+- `sync`: copy the runs of one store into another; what is there stays, what was interrupted is taken up again.
+- `plan_retention`, `plan_removal`, `remove`: what a store may forget: requests first, whole runs last, runs of
+  baselines never.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.model.codec import dump_json, read_json
 from perfkit.model.errors import ReadError, StoreError
-from perfkit.model.records import Metric, Run
+from perfkit.model.records import Metric
 from perfkit.model.redaction import redact_bytes
-from perfkit.model.serialization import Seal, parse_run, read_stored
+from perfkit.model.serialization import parse_run, read_stored
 from perfkit.runs.backends import HIDDEN, StagedRun
 from perfkit.runs.index import ERROR
 from perfkit.runs.quarantine import note_path
@@ -51,7 +49,6 @@ from perfkit.runs.validity import misdated
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0, "y": 365.25}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -100,26 +97,16 @@ def measurements(store: RunStore, run_ids: Collection[str]) -> pd.DataFrame:
     import pyarrow.compute as pc
 
     table = store.index().table
-    wanted = set(run_ids)
-    table = table.filter(
-        pa.array([run_id in wanted for run_id in table["id"].to_pylist()], pa.bool_())
-    ).combine_chunks()
+    asked, set_aside = set(run_ids), store.quarantined()
+    is_asked = pa.array([run_id in asked for run_id in table["id"].to_pylist()], pa.bool_())
+    table = table.filter(is_asked).combine_chunks()
     runs = pc.list_parent_indices(table["service_service"])
-    set_aside = store.quarantined()
-    table = table.append_column(
-        "quarantined", pa.array([name in set_aside for name in table["id"].to_pylist()], pa.bool_())
-    )
+    is_set_aside = pa.array([name in set_aside for name in table["id"].to_pylist()], pa.bool_())
+    table = table.append_column("quarantined", is_set_aside)
     frame: pd.DataFrame = table.select(RUN_PARTS).take(runs).to_pandas()
     lists = {"service": "service_service", "count": "service_count", "failures": "service_failed"}
     lists |= {name: f"service_{name}" for metric in Metric for name in (metric.value, f"{metric.value}{ERROR}")}
-    return frame.assign(**{title: _flat(table, name) for title, name in lists.items()})
-
-
-def _flat(table: pa.Table, name: str) -> pd.Series:
-    import pyarrow.compute as pc
-
-    flat: pd.Series = pc.list_flatten(table[name]).to_pandas()
-    return flat
+    return frame.assign(**{title: pc.list_flatten(table[name]).to_pandas() for title, name in lists.items()})
 
 
 def exported(frame: pd.DataFrame, format_: str) -> bytes:
@@ -163,33 +150,27 @@ def verify_run(store: RunStore, run_id: str) -> Verified:
         try:
             content = store.backend.read(document_path(run_id))
             if store.folder is None:
-                _fetch(store, run_id, folder)
-            found = verify_folder(run_id, content, folder)
+                for file in {REQUESTS, DROPPED}.intersection(store.backend.files(run_id)):
+                    store.backend.fetch(f"{run_id}/{file}", folder / file)
+            verified = verify_folder(run_id, content, folder)
         except OSError as error:
             return Verified(run_id, (f"cannot be read: {error.strerror or error}",))
-    if not store.backend.keeps_requests:
-        kept = tuple(problem for problem in found.problems if problem != MISSING)
-        return Verified(run_id, kept, found.notes)
-    return found
+    if store.backend.keeps_requests:
+        return verified
+    return replace(verified, problems=tuple(problem for problem in verified.problems if problem != MISSING))
 
 
-def with_notes(store: RunStore, every: Sequence[Verified], *, others: bool) -> list[Verified]:
+def with_notes(store: RunStore, verified: Sequence[Verified], *, others: bool) -> list[Verified]:
     """The same, with what is wrong with the notes on these runs; ``others``: with notes on runs that are gone too."""
     damaged = store.damaged_notes()
-    names = {item.run_id for item in every}
+    names = {run.run_id for run in verified}
     gone = [Verified(run_id) for run_id in damaged if others and run_id not in names]
     return [
-        replace(item, problems=(*item.problems, f"stays set aside: its note cannot be read: {damaged[item.run_id]}"))
-        if item.run_id in damaged
-        else item
-        for item in (*every, *gone)
+        replace(run, problems=(*run.problems, f"stays set aside: its note cannot be read: {damaged[run.run_id]}"))
+        if run.run_id in damaged
+        else run
+        for run in (*verified, *gone)
     ]
-
-
-def _fetch(store: RunStore, run_id: str, folder: Path) -> None:
-    for name in store.backend.files(run_id):
-        if name in (REQUESTS, DROPPED):
-            store.backend.fetch(f"{run_id}/{name}", folder / name)
 
 
 def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
@@ -208,26 +189,21 @@ def verify_folder(run_id: str, content: bytes, folder: Path) -> Verified:
         notes.append(f"is {date}: a clock was wrong, and it is never taken for the newest of its history")
     if run.id != run_id:
         notes.append(f"calls itself {run.id}: the folder was renamed or copied")
-    problems += _requests(folder, seal, run)
-    if (folder / DROPPED).is_file():
+    file, is_dropped = folder / REQUESTS, (folder / DROPPED).is_file()
+    if file.is_file():
+        try:
+            read_requests(file, run, seal) if seal is None else check_requests(file, run, seal)
+        except ReadError as error:
+            problems.append(str(error).replace(f"{file}: ", f"{REQUESTS} ", 1))
+    elif seal is not None and seal.requests and not is_dropped:
+        problems.append(MISSING)
+    if is_dropped:
         notes.append("its requests were dropped")
     return Verified(run_id, tuple(problems), tuple(notes))
 
 
-def _requests(folder: Path, seal: Seal | None, run: Run) -> Iterator[str]:
-    file = folder / REQUESTS
-    if not file.is_file():
-        if seal is not None and seal.requests and not (folder / DROPPED).is_file():
-            yield MISSING
-        return
-    try:
-        read_requests(file, run, seal) if seal is None else check_requests(file, run, seal)
-    except ReadError as error:
-        yield str(error).replace(f"{file}: ", f"{REQUESTS} ", 1)
-
-
 AT_ONCE = 8  # runs under way; most of the time is spent waiting for a server
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # where a copy is put, not whence it comes
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # where a copy is put, not whence it comes
 ONE_COMMIT = 200  # runs that a git branch takes in one commit
 OnRun = Callable[[int, int], None]
 
@@ -241,17 +217,11 @@ class Synced:
     refused: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Stores:
-    source: RunStore
-    destination: RunStore
-
-
 def missing_runs(source: RunStore, destination: RunStore) -> list[tuple[str, str]]:
     """Runs (id, identity) that only the source holds, oldest first."""
-    known = set(destination.index().table["identity"].to_pylist())
+    there = set(destination.index().table["identity"].to_pylist())
     rows = source.index().table.select(["id", "identity"]).to_pylist()
-    return [(row["id"], row["identity"]) for row in rows if row["identity"] not in known]
+    return [(row["id"], row["identity"]) for row in rows if row["identity"] not in there]
 
 
 def sync(source: RunStore, destination: RunStore, on_run: OnRun | None = None) -> Synced:
@@ -266,107 +236,98 @@ def sync(source: RunStore, destination: RunStore, on_run: OnRun | None = None) -
     StoreError
         A store could not be reached or written; what was copied before stays, and the next call goes on from there.
     """
-    stores = _Stores(source, destination)
-    wanted = missing_runs(source, destination)
+    missing = missing_runs(source, destination)
     size = 1 if destination.backend.keeps_requests else ONE_COMMIT
-    batches = [wanted[begin : begin + size] for begin in range(0, len(wanted), size)]
-    tell, done = threading.Lock(), 0
+    batches = [missing[begin : begin + size] for begin in range(0, len(missing), size)]
+    lock, done = threading.Lock(), 0
 
     def copy(batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
         nonlocal done
-        found = _copied(stores, batch)
-        with tell:
+        copies = _copied(source, destination, batch)
+        with lock:
             done += len(batch)
             if on_run is not None:
-                on_run(done, len(wanted))
-        return found
+                on_run(done, len(missing))
+        return copies
 
     with ThreadPoolExecutor(AT_ONCE if size == 1 else 1) as pool:
-        found = [item for batch in pool.map(copy, batches) for item in batch]
-    names = {old: new for old, new, _ in found if new}
-    _copy_notes(stores, names)
-    refused = [(old, why) for old, new, why in found if not new]
+        copies = [run for batch in pool.map(copy, batches) for run in batch]
+    names = {old: new for old, new, _ in copies if new}
+    _copy_notes(source, destination, names)
+    refused = [(old, why) for old, new, why in copies if not new]
     refused += [(name, why) for name, why in source.broken().items()]
-    return Synced(tuple(names.values()), len(source.index().table) - len(wanted), tuple(refused))
+    return Synced(tuple(names.values()), len(source.index().table) - len(missing), tuple(refused))
 
 
-def _copied(stores: _Stores, batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+def _copied(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """Of each run: its id, its id in the destination (empty when it was refused), and why."""
     try:
-        with stores.destination.backend.staging() as top:
-            fetched = [(run_id, mark, _whats_wrong(stores, run_id, top / run_id)) for run_id, mark in batch]
-            good = [StagedRun(top / run_id, run_id, mark) for run_id, mark, why in fetched if not why]
-            sums = {parcel.run_id: _contents(parcel.folder) for parcel in good}
-            published = stores.destination.backend.publish(good) if good else []
+        with destination.backend.staging() as top:
+            refusals = {run_id: _fetched(source, destination, run_id, top / run_id) for run_id, _ in batch}
+            good = [StagedRun(top / run_id, run_id, mark) for run_id, mark in batch if not refusals[run_id]]
+            sizes = {run.run_id: _sizes(run.folder) for run in good}
+            published = destination.backend.publish(good) if good else []
             names = {}
-            for parcel, is_new in zip(good, published, strict=True):
-                names[parcel.run_id] = parcel.run_id if is_new else _under_another_id(stores, parcel)
-            _check_arrival(stores, {names[run_id]: sent for run_id, sent in sums.items()})
+            for run, is_new in zip(good, published, strict=True):
+                names[run.run_id] = run.run_id if is_new else _published_under_another_id(destination, run)
+            _check_arrival(destination, {names[run_id]: sent for run_id, sent in sizes.items()})
     except OSError as error:
         what = batch[0][0] if len(batch) == 1 else f"{len(batch)} runs"
-        way = f"{stores.source.url} -> {stores.destination.url}"
+        way = f"{source.url} -> {destination.url}"
         raise StoreError(f"{way}: {what} could not be copied: {error.strerror or error}") from error
-    return [(run_id, names.get(run_id, ""), why) for run_id, _, why in fetched]
+    return [(run_id, names.get(run_id, ""), why) for run_id, why in refusals.items()]
 
 
-def _whats_wrong(stores: _Stores, run_id: str, folder: Path) -> str:
-    """Bring a run's files here; what is wrong with them, or nothing."""
+def _fetched(source: RunStore, destination: RunStore, run_id: str, folder: Path) -> str:
+    """Bring a run's files here; why it must not be copied, or nothing."""
+    backend, with_requests = source.backend, destination.backend.keeps_requests
     try:
-        return _fetched(stores, run_id, folder)
+        folder.mkdir(parents=True)
+        content = backend.read(document_path(run_id))
+        names = [name for name in backend.files(run_id) if name != DOCUMENT and not name.startswith(HIDDEN)]
+        for name in names if with_requests else []:
+            backend.fetch(f"{run_id}/{name}", folder / name)
+        (folder / DOCUMENT).write_bytes(content)
+        problems = verify_folder(run_id, content, folder).problems
+        if not (with_requests and backend.keeps_requests):
+            if MISSING in problems and with_requests:
+                (folder / DROPPED).write_bytes(dropped_note(f"{source.url} keeps summaries alone"))
+            problems = tuple(problem for problem in problems if problem != MISSING)
+        if problems:
+            return "; ".join(problems)
+        # Secrets in a run of an earlier perfkit are not copied.  Its requests are not rewritten: other requests would
+        # be another run, which the next copy would not know again.
+        copied = RunStore(folder.parent)
+        if any(REQUESTS in run.where for run in exposed_runs(copied, [folder.name])):
+            return "holds secrets in its requests; `perfkit runs redact` takes them out"
+        redact_run(copied, folder.name)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL:
             raise
         return f"cannot be read: {error.strerror or error}"
-
-
-def _fetched(stores: _Stores, run_id: str, folder: Path) -> str:
-    backend = stores.source.backend
-    folder.mkdir(parents=True)
-    content = backend.read(document_path(run_id))
-    names = [name for name in backend.files(run_id) if name != DOCUMENT and not name.startswith(HIDDEN)]
-    for name in names if stores.destination.backend.keeps_requests else []:
-        backend.fetch(f"{run_id}/{name}", folder / name)
-    (folder / DOCUMENT).write_bytes(content)
-    problems = verify_folder(run_id, content, folder).problems
-    if not (stores.destination.backend.keeps_requests and backend.keeps_requests):
-        if MISSING in problems and stores.destination.backend.keeps_requests:
-            (folder / DROPPED).write_bytes(dropped_note(f"{stores.source.url} keeps summaries alone"))
-        problems = tuple(problem for problem in problems if problem != MISSING)
-    return "; ".join(problems) or _exposed(folder)
-
-
-def _exposed(folder: Path) -> str:
-    """Take the secrets out of a run of an earlier perfkit before it goes anywhere; why it must not go, or nothing.
-
-    Other requests would be another run, which the next copy would not know again.
-    """
-    here = RunStore(folder.parent)
-    if any(REQUESTS in run.where for run in exposed_runs(here, [folder.name])):
-        return "holds secrets in its requests; `perfkit runs redact` takes them out"
-    redact_run(here, folder.name)
     return ""
 
 
-def _under_another_id(stores: _Stores, parcel: StagedRun) -> str:
+def _published_under_another_id(destination: RunStore, staged: StagedRun) -> str:
     """Another run has its id in the destination, or the same run came there meanwhile."""
-    run = parse_run((parcel.folder / DOCUMENT).read_bytes(), parcel.run_id)
-    for name in candidate_ids(run, parcel.identity):
-        if stores.destination.identity_of(name) == parcel.identity:
+    document = staged.folder / DOCUMENT
+    for name in candidate_ids(parse_run(document.read_bytes(), staged.run_id), staged.identity):
+        if destination.identity_of(name) == staged.identity:
             return name
-        (parcel.folder / DOCUMENT).write_bytes(renamed((parcel.folder / DOCUMENT).read_bytes(), name))
-        if stores.destination.backend.publish([StagedRun(parcel.folder, name, parcel.identity)])[0]:
+        document.write_bytes(renamed(document.read_bytes(), name))
+        if destination.backend.publish([replace(staged, run_id=name)])[0]:
             return name
-    raise StoreError(f"{stores.destination.url}: another run already has the id {parcel.run_id}")
+    raise StoreError(f"{destination.url}: another run already has the id {staged.run_id}")
 
 
-def _contents(folder: Path) -> dict[str, int]:
-    files = (item for item in folder.rglob("*") if item.is_file())
-    return {item.relative_to(folder).as_posix(): item.stat().st_size for item in files}
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def _check_arrival(stores: _Stores, sent: Mapping[str, Mapping[str, int]]) -> None:
+def _check_arrival(destination: RunStore, sent: Mapping[str, Mapping[str, int]]) -> None:
     """Every file is there in full, and the documents are sealed as they were; an id may have become longer."""
-    backend = stores.destination.backend
+    backend = destination.backend
     documents = backend.read_many([document_path(run_id) for run_id in sent])
     for (run_id, sizes), (_, content) in zip(sent.items(), documents, strict=True):
         there = backend.files(run_id)
@@ -377,20 +338,19 @@ def _check_arrival(stores: _Stores, sent: Mapping[str, Mapping[str, int]]) -> No
             raise StoreError(f"{backend.where(run_id)}: {what} did not arrive whole; copy again")
 
 
-def _copy_notes(stores: _Stores, names: dict[str, str]) -> None:
+def _copy_notes(source: RunStore, destination: RunStore, names: Mapping[str, str]) -> None:
     """Notes of quarantine for the runs that were copied, and for those that are there under the same id."""
-    there, ids = stores.destination.quarantined(), set(stores.destination.ids())
-    for run_id in stores.source.quarantined():
+    there, ids = destination.quarantined(), set(destination.ids())
+    for run_id in source.quarantined():
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
             try:
-                content = redact_bytes(stores.source.backend.read(note_path(run_id)))
-                stores.destination.backend.write(note_path(name), content)
+                destination.backend.write(note_path(name), redact_bytes(source.backend.read(note_path(run_id))))
             except FileNotFoundError:  # taken back meanwhile
                 continue
             except OSError as error:
                 why = error.strerror or error
-                raise StoreError(f"{stores.destination.url}: the note on {name} could not be copied: {why}") from error
+                raise StoreError(f"{destination.url}: the note on {name} could not be copied: {why}") from error
 
 
 SCHEMA_BYTES = 2048  # of a recording without a request there are fewer
@@ -470,8 +430,12 @@ def plan_retention(
     free = [(run_id, now - started_at) for started_at, run_id in dated if run_id not in protected]
     aged = tuple(_by_age(sizes, keep, free))
     excess = 0 if keep.most_bytes is None else total - sum(removal.size for removal in aged) - keep.most_bytes
+    half_made = [
+        Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
+        for name, size in store.backend.leftovers(LEFTOVER_S).items()
+    ]
     return (
-        *_leftovers(store),
+        *half_made,
         *_never_begun(store, now),
         *aged,
         *_by_size(sizes, excess, [run_id for run_id, _ in free], aged),
@@ -522,11 +486,6 @@ class _Sizes:
         return sum(self._files.get(run_id, {}).get(name, 0) for name in (REQUESTS, RECORDING))
 
 
-def _leftovers(store: RunStore) -> Iterator[Removal]:
-    for name, size in store.backend.leftovers(LEFTOVER_S).items():
-        yield Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
-
-
 def _never_begun(store: RunStore, now: datetime) -> Iterator[Removal]:
     """Folders of runs that ended before their first request: all that they hold is old, and none of it is a request."""
     if store.folder is None:
@@ -567,31 +526,24 @@ def _files(store: RunStore, run_id: str) -> Mapping[str, int]:
 
 def remove(store: RunStore, plan: Iterable[Removal]) -> int:
     """Carry a plan out; returns the bytes freed.  ``StoreError`` names what could not be removed."""
-    freed = 0
+    freed, backend = 0, store.backend
     for removal in plan:
+        name = removal.name
         try:
-            _remove(store, removal)
+            if removal.what != REQUESTS_GO:
+                backend.remove_runs([name])
+                store.lift_quarantine(name)
+            elif backend.files(name):  # else somebody removed the run since the plan was made
+                try:
+                    backend.write(f"{name}/{DROPPED}", dropped_note(removal.reason))
+                    _remove_requests(store, name)
+                except OSError:  # such as on a full disk, which has room for the note only when the requests are gone
+                    _remove_requests(store, name)
+                    backend.write(f"{name}/{DROPPED}", dropped_note(removal.reason))
         except OSError as error:
-            raise StoreError(
-                f"{store.backend.where(removal.name)}: cannot be removed: {error.strerror or error}"
-            ) from error
+            raise StoreError(f"{backend.where(name)}: cannot be removed: {error.strerror or error}") from error
         freed += removal.size
     return freed
-
-
-def _remove(store: RunStore, removal: Removal) -> None:
-    if removal.what != REQUESTS_GO:
-        store.backend.remove_runs([removal.name])
-        store.lift_quarantine(removal.name)
-        return
-    if not store.backend.files(removal.name):  # somebody else removed the run since the plan was made
-        return
-    try:
-        store.backend.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
-        _remove_requests(store, removal.name)
-    except OSError:  # such as on a full disk, which has room for the note only when the requests are gone
-        _remove_requests(store, removal.name)
-        store.backend.write(f"{removal.name}/{DROPPED}", dropped_note(removal.reason))
 
 
 def _remove_requests(store: RunStore, run_id: str) -> None:

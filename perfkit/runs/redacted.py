@@ -16,6 +16,7 @@ from perfkit.model.redaction import public_url, redact, redact_bytes, redact_doc
 from perfkit.model.serialization import SEAL
 from perfkit.runs.index import FILE as INDEX
 from perfkit.runs.quarantine import note_path
+from perfkit.runs.recording_stream import read_recording
 from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import (
     DOCUMENT,
@@ -25,7 +26,6 @@ from perfkit.runs.run_folder import (
     document_path,
     file_hash,
     is_sealed,
-    read_recording,
     read_requests,
     resealed,
 )

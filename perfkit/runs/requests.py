@@ -1,10 +1,8 @@
-"""A table of requests -> `Run`.
+"""A table of requests -> `Run`: checked columns, the metrics of each service, and of each stage of the load profile.
 
-Error texts of load-test tools -> kinds of errors, as the recorder names them.
-
-Messages hold ids, addresses and tokens; only the class of the exception and the HTTP status are kept.
-
-The stages of a load profile, each summed up by itself: averages over different loads describe none of them.
+`request_columns` takes a frame apart and refuses what no requests are; `summarise_columns` is where every latency,
+rate and percentile of recorded requests is computed (by `perfkit.stats.summary`).  Of error texts only the class of the
+exception and the HTTP status are kept, as the recorder names them: messages hold ids, addresses and tokens.
 """
 
 from __future__ import annotations
@@ -46,11 +44,11 @@ def error_label(text: object) -> str:
     >>> error_label("requests.exceptions.ConnectionError: host 10.0.0.1"), error_label("no stock for user 17")
     ('ConnectionError', 'error')
     """
-    words = str(text).strip()
-    found, status = _CLASS.match(words), _STATUS.match(words)
-    if status is not None and found is None:
+    message = str(text).strip()
+    kind, status = _CLASS.match(message), _STATUS.match(message)
+    if status is not None and kind is None:
         return f"HTTP {status[1]}"
-    return " ".join(part for part in (found[1] if found else "error", status[1] if status else "") if part)
+    return " ".join(part for part in (kind[1] if kind else "error", status[1] if status else "") if part)
 
 
 def most_frequent(counts: Iterable[tuple[object, int]]) -> dict[str, int]:
@@ -59,7 +57,7 @@ def most_frequent(counts: Iterable[tuple[object, int]]) -> dict[str, int]:
     for text, count in counts:
         kind = error_label(text)
         summed[kind] = summed.get(kind, 0) + count
-    return dict(sorted(summed.items(), key=lambda item: -item[1])[:MOST_KINDS])
+    return dict(sorted(summed.items(), key=lambda pair: -pair[1])[:MOST_KINDS])
 
 
 NO_NAME = "(no name)"
@@ -98,7 +96,11 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     kept = kept.assign(start=columns.start_s, failed=columns.failed, service=redact_column(kept["service"]))
     summary = summarise_columns(columns)
     content = columns.digest()
-    started = _utc(summary.begin_s) if len(kept) else None
+    try:
+        started = datetime.fromtimestamp(summary.begin_s, UTC) if len(kept) else None
+    except (OverflowError, ValueError, OSError) as error:
+        text = f"start must be in seconds since the epoch, got {summary.begin_s:g}"
+        raise ValueError(f"requests: {text}") from error
     facts = GeneratorFacts(warm_up_s=summary.warm_up_s, skipped=columns.skipped)
     return Run(
         id=make_run_id(started, scenario, content),
@@ -115,48 +117,25 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     )
 
 
-def _utc(seconds: float) -> datetime:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError) as error:
-        raise ValueError(f"requests: start must be in seconds since the epoch, got {seconds:g}") from error
-
-
+@dataclass(slots=True, eq=False)
 class RequestColumns:
     """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``.
 
-    ``skipped`` counts those that were left out; ``is_usable`` tells of each row of the frame whether it was kept.
+    ``errors`` are integer codes into texts, negative for none.  ``no_server`` counts the requests that met no server;
+    ``None`` where errors are not known by kind.  ``skipped`` counts those that were left out; ``is_usable`` tells of
+    each row of the frame whether it was kept, ``None``: all of them.
     """
 
-    __slots__ = (
-        "bytes",
-        "codes",
-        "errors",
-        "failed",
-        "is_usable",
-        "names",
-        "no_server",
-        "response_time_ms",
-        "skipped",
-        "start_s",
-    )
-
-    def __init__(
-        self,
-        start_s: Floats,
-        codes: Any,
-        names: list[str],
-        response_time_ms: Floats,
-        failed: Any,
-        sizes: Floats | None,
-        no_server: int | None = None,  # requests that met no server; None where errors are not known by kind
-        errors: tuple[Any, list[str]] | None = None,  # integer codes into texts, negative for none
-    ) -> None:
-        self.start_s, self.codes, self.names = start_s, codes, names
-        self.response_time_ms, self.failed, self.bytes = response_time_ms, failed, sizes
-        self.no_server, self.errors = no_server, errors
-        self.skipped: tuple[SkippedRequests, ...] = ()
-        self.is_usable: Any = None  # all of them
+    start_s: Floats
+    codes: Any
+    names: list[str]
+    response_time_ms: Floats
+    failed: Any
+    bytes: Floats | None
+    no_server: int | None = None
+    errors: tuple[Any, list[str]] | None = None
+    skipped: tuple[SkippedRequests, ...] = ()
+    is_usable: Any = None
 
     def subset(self, rows: Any) -> RequestColumns:
         """The requests of these rows, and only their services."""
@@ -209,14 +188,21 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     times = _numbers("response_time_ms", frame["response_time_ms"])
     usable = (times >= 0) & (times <= LONGEST_MS)  # false for what is not a number
     if not usable.all():
+        unusable = (redact(_label(service)) for service in frame["service"].to_numpy()[~usable])
+        counts = Counter(zip(unusable, map(time_fault, times[~usable]), strict=True))
         kept = request_columns(frame[usable])
-        kept.skipped, kept.is_usable = _skipped(frame["service"].to_numpy()[~usable], times[~usable]), usable
+        kept.skipped = tuple(SkippedRequests(service, fault, count) for (service, fault), count in counts.most_common())
+        kept.is_usable = usable
         return kept
     start = _numbers("start", _seconds(frame["start"]))
     bad = ~np.isfinite(start)
     if bad.any():
         raise ValueError(f"requests: start is missing or not finite in row {int(bad.argmax())}")
-    failed = _flags(frame["failed"])
+    if frame["failed"].isna().any():
+        raise ValueError(f"requests: failed is missing in row {int(frame['failed'].isna().to_numpy().argmax())}")
+    failed = frame["failed"].to_numpy()
+    if failed.dtype != bool and not np.isin(failed, (0, 1)).all():
+        raise ValueError("requests: failed must hold booleans (or 0 and 1)")
     services = redact_column(frame["service"]).astype("category").cat.remove_unused_categories()
     services = services.cat.reorder_categories(sorted(services.cat.categories, key=str))
     codes, names = pd.factorize(services, sort=True)
@@ -229,7 +215,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         error_codes, error_texts = pd.factorize(frame["error"])
         errors = error_codes, [str(text) for text in error_texts]
     labels = [_label(name) for name in names]
-    return RequestColumns(start, codes, labels, times, failed, sizes, no_server, errors)
+    return RequestColumns(start, codes, labels, times, failed.astype(bool), sizes, no_server, errors)
 
 
 def redact_requests(frame: pd.DataFrame) -> pd.DataFrame:
@@ -267,12 +253,6 @@ def _check_labels(name: str, column: pd.Series[Any]) -> None:
             raise ValueError(f"requests: column {name} holds {kind!a}, which is no Unicode text") from error
 
 
-def _skipped(services: Any, times: Floats) -> tuple[SkippedRequests, ...]:
-    """What is left out, by service and by what is wrong with the response time, the most frequent first."""
-    counts = Counter((redact(_label(service)), time_fault(time)) for service, time in zip(services, times, strict=True))
-    return tuple(SkippedRequests(service, fault, count) for (service, fault), count in counts.most_common())
-
-
 def _label(service: Any) -> str:
     return text if (text := str(service)).strip() else NO_NAME
 
@@ -283,7 +263,8 @@ def _seconds(column: pd.Series[Any]) -> Any:
 
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         raise ValueError("requests: start holds lengths of time; use aware times or seconds since the epoch")
-    if not _holds_times(column):
+    is_object = column.dtype == object and len(column) > 0 and isinstance(column.iloc[0], datetime)
+    if not (is_object or pd.api.types.is_datetime64_any_dtype(column.dtype)):
         return column
     if pd.isna(column).any():
         raise ValueError(f"requests: start is missing in row {int(column.isna().to_numpy().argmax())}")
@@ -291,14 +272,6 @@ def _seconds(column: pd.Series[Any]) -> Any:
         raise ValueError("requests: start holds times without a zone; use aware times or seconds since the epoch")
     times = pd.to_datetime(column.astype(object) if column.dtype == object else column, utc=True)
     return (times.astype("datetime64[ns, UTC]") - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-
-
-def _holds_times(column: pd.Series[Any]) -> bool:
-    import pandas as pd
-
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return True
-    return column.dtype == object and len(column) > 0 and isinstance(column.iloc[0], datetime)
 
 
 def _numbers(name: str, column: Any) -> Floats:
@@ -311,15 +284,6 @@ def _numbers(name: str, column: Any) -> Floats:
     except (TypeError, ValueError) as error:
         raise ValueError(f"requests: column {name} holds something that is not a number: {error}") from error
     return values
-
-
-def _flags(column: pd.Series[Any]) -> Any:
-    if column.isna().any():
-        raise ValueError(f"requests: failed is missing in row {int(column.isna().to_numpy().argmax())}")
-    values = column.to_numpy()
-    if values.dtype != bool and not np.isin(values, (0, 1)).all():
-        raise ValueError("requests: failed must hold booleans (or 0 and 1)")
-    return values.astype(bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,30 +303,18 @@ def summarise_columns(columns: RequestColumns) -> Summary:
     order = np.argsort(columns.codes, kind="stable")
     bounds = np.searchsorted(columns.codes[order], np.arange(len(columns.names) + 1))
     groups = [order[bounds[i] : bounds[i + 1]] for i in range(len(columns.names))]
-    levels = _levels(columns, groups)
+    levels = np.log(np.maximum(columns.response_time_ms, 1e-3))  # relative to the mean of the service
+    for rows in groups:
+        levels[rows] -= levels[rows].mean()
     warm_up = warm_up_s(columns.start_s, levels)
     services = {}
     for name, rows in zip(columns.names, groups, strict=True):
-        size = _mean_size(columns, rows)
+        sizes = columns.bytes[rows] if columns.bytes is not None else np.zeros(0)
+        size = float(np.nanmean(sizes)) if np.isfinite(sizes).any() else None
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
         services[name] = replace(summarise(arrays, begin + warm_up, end), errors=columns.error_kinds(rows))
     within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
     return Summary(begin, end, warm_up, withheld(services), replace(within, no_server=columns.no_server))
-
-
-def _levels(columns: RequestColumns, groups: list[Any]) -> Floats:
-    """Log latency of each request relative to the mean of its service."""
-    levels = np.log(np.maximum(columns.response_time_ms, 1e-3))
-    for rows in groups:
-        levels[rows] -= levels[rows].mean()
-    return levels
-
-
-def _mean_size(columns: RequestColumns, rows: Any) -> float | None:
-    """Mean bytes of a response, over the requests whose size is known."""
-    if columns.bytes is None or not np.isfinite(columns.bytes[rows]).any():
-        return None
-    return float(np.nanmean(columns.bytes[rows]))
 
 
 def stage_stats(columns: RequestColumns, profile: LoadProfile) -> tuple[StageStats, ...]:
@@ -375,10 +327,10 @@ def stage_stats(columns: RequestColumns, profile: LoadProfile) -> tuple[StageSta
     ends = list(accumulate(stage.duration_s for stage in profile.stages))
     begins = [0.0, *ends[:-1]]
     index = np.searchsorted(ends, columns.start_s - columns.start_s.min(), side="right")
-    found = []
+    stages = []
     for number, stage in enumerate(profile.stages):
         part = columns.subset(np.flatnonzero(index == number))
         if part.start_s.size:
             services = summarise_columns(part).services
-            found.append(StageStats(profile.stage_name(number), stage, begins[number], ends[number], services))
-    return tuple(found)
+            stages.append(StageStats(profile.stage_name(number), stage, begins[number], ends[number], services))
+    return tuple(stages)

@@ -1,43 +1,32 @@
 """perfkit's own run folders: ``run.json`` with the summary, ``requests.parquet`` with every request.
 
-A folder with ``started.json`` and no ``run.json`` is a run that was killed: what the recorder had flushed is read, and
-the run is marked ``interrupted``.
+Read: `read`, and `read_requests` for the requests, which must be the ones that were written: the document holds a seal,
+a hash of itself and of the file of requests.  A folder with ``started.json`` and no ``run.json`` is a run that was
+killed: what the recorder had flushed is read, and the run is marked ``interrupted``.
 
-What the load generator wrote down about itself, once a second and per process: ``source/generator.csv``.
-
-The file that holds every request of a run while Locust is still writing it.
-
-It is an Arrow IPC stream of one record batch per second.  A stream has no footer, so what was written before the writer
-was killed can be read.  Each batch brings its own dictionaries (the format allows their replacement): however many
-services a run meets, the writer keeps only those of the last second.
-
-The files of a run as a store writes them, sealed with hashes, so that damage can be told later.
+Written: `write_requests` and `sealed_document`, by a store (`perfkit.runs.store`), which publishes the folder.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from perfkit.model.codec import dump_json, parse_json, read_bytes, read_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.files import atomic_path
-from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Run, Severity, Validity
 from perfkit.model.redaction import redact_document
-from perfkit.model.script_errors import ScriptErrors
 from perfkit.model.serialization import (
     SEAL,
     Seal,
@@ -48,249 +37,14 @@ from perfkit.model.serialization import (
     run_from_document,
     run_to_document,
 )
+from perfkit.runs.generator_csv import generator_facts
 from perfkit.runs.quarantine import note_beside
+from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
 from perfkit.runs.requests import redact_requests, request_columns, stage_stats, summarise_columns
-from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process, check_run
-from perfkit.stats.summary import Floats
+from perfkit.runs.validity import check_run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NAME = "generator.csv"
-SCRIPT_ERRORS = "script_errors.json"
-Row = Mapping[str, str]
-
-
-def generator_facts(source: Path, profile: LoadProfile) -> GeneratorFacts:
-    """The facts in a run's ``source`` folder; of a table that is not there or was cut off, what it still tells.
-
-    With workers there is one table each, ``generator.csv.NAME``, besides that of the master, which makes no requests.
-    """
-    tables = {path.name.removeprefix(NAME).lstrip(".") or "generator": _rows(path) for path in source.glob(f"{NAME}*")}
-    tables = {name: rows for name, rows in sorted(tables.items()) if rows}
-    makers = {name: rows for name, rows in tables.items() if name != "generator"} or tables
-    tables = {name if makers is tables or name != "generator" else "master": rows for name, rows in tables.items()}
-    if not tables:
-        return GeneratorFacts()
-    return GeneratorFacts(
-        peak_users=int(users[1].max()) if (users := read_users(source.parent)) is not None else None,
-        processes=tuple(_process(name, rows) for name, rows in tables.items()),
-        arrivals=_arrivals(list(makers.values()), profile) if profile.is_open else None,
-        clock_step_s=max((_step(rows) for rows in tables.values()), key=abs),
-        script=_script_errors(source / SCRIPT_ERRORS),
-        counted=int(sum(max(_column(rows, "requests"), default=0.0) for rows in makers.values())),
-    )
-
-
-def _script_errors(path: Path) -> ScriptErrors | None:
-    """What the load script got wrong; ``None`` where the recorder did not write it, or could not to the end."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ScriptErrors)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def _process(name: str, rows: Sequence[Row]) -> Process:
-    stalled, stalled_cpu = _column(rows, "stalled_s"), _column(rows, "stalled_cpu_s")
-    times = _column(rows, "time")
-    return Process(
-        name,
-        _column(rows, "cpu_pct"),
-        _column(rows, "lag_ms"),
-        stalled[-1] if stalled else None,
-        stalled_cpu[-1] if stalled_cpu else 0.0,
-        times[-1] - times[0] if times else 0.0,
-    )
-
-
-def _rows(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
-        return [row for row in csv.DictReader(lines) if row.get("users") and row.get("cpu_pct")]
-
-
-def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
-    """The numbers of one column; what was cut off in the middle is left out."""
-    found = []
-    for row in rows:
-        try:
-            found.append(float(row.get(name) or "x"))
-        except ValueError:
-            continue
-    return tuple(found)
-
-
-def _step(rows: Sequence[Row]) -> float:
-    return max(_column(rows, "clock_s"), key=abs, default=0.0)
-
-
-def _arrivals(tables: Sequence[Sequence[Row]], profile: LoadProfile) -> ArrivalCounts:
-    def total(name: str) -> int:
-        return int(sum(next(iter(_column(rows, name)[-1:]), 0.0) for rows in tables))
-
-    planned = round(sum((stage.begin + stage.end) / 2 * stage.duration_s for stage in profile.load_curve))
-    return ArrivalCounts(planned, total("scheduled"), total("started"), total("late"), total("in_flight"))
-
-
-def _makers(source: Path) -> list[Path]:
-    """The tables of the processes that make load: of the workers, where there are some, and not of their master."""
-    workers = sorted(source.glob(f"{NAME}.*"))
-    return workers or sorted(source.glob(NAME))
-
-
-def read_users(folder: Path) -> tuple[Floats, Floats] | None:
-    """Seconds since the epoch and the users that ran then, ascending; ``None`` where the run has no such table.
-
-    Raises
-    ------
-    ReadError
-        A cell is not a number; names file and line.
-    """
-    tables = [table for file in _makers(folder / "source") if (table := _latest_per_second(file))]
-    if not tables:
-        return None
-    seconds = np.array(sorted({second for table in tables for second in table}), np.float64)
-    return seconds, np.sum([_held(table, seconds) for table in tables], axis=0)
-
-
-def _held(table: dict[int, float], seconds: Floats) -> Floats:
-    """The users of one process at every second: it may have skipped one in which another wrote a row."""
-    known = np.array(sorted(table), np.float64)
-    users = np.array([0.0, *(table[int(second)] for second in known)])
-    return users[np.searchsorted(known, seconds, side="right")]
-
-
-def _latest_per_second(file: Path) -> dict[int, float]:
-    found: dict[int, float] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        for number, row in enumerate(csv.DictReader(lines), start=2):
-            if not row.get("time") or not row.get("users"):
-                continue  # the last line of a process that was killed may be cut off
-            try:
-                found[int(float(row["time"]))] = float(row["users"])
-            except ValueError as error:
-                raise ReadError(f"{file}: line {number}: {error}") from error
-    return found
-
-
-_LABEL = pa.dictionary(pa.int32(), pa.string())
-
-RECORDING_SCHEMA = pa.schema(
-    [
-        pa.field("start", pa.float64(), nullable=False),  # seconds since the epoch; in the open model: when it was due
-        pa.field("service", _LABEL, nullable=False),  # the name Locust sums up under
-        pa.field("method", _LABEL, nullable=False),  # "GET", or whatever a custom client calls it
-        pa.field("response_time_ms", pa.float64(), nullable=False),  # since `start`, as measured, not rounded
-        pa.field("failed", pa.bool_(), nullable=False),
-        pa.field("error", _LABEL),  # class of the exception and HTTP status, null for a success
-        pa.field("response_bytes", pa.int64()),  # null when the client did not say
-        pa.field("service_time_ms", pa.float64()),  # since it was sent; null where that is the response time
-    ]
-)
-"""One row is one request, in the order in which the requests ended."""
-
-_MOST = 1e11  # seconds since the epoch: the year 5138
-_CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC format since 0.15
-
-
-# What Arrow raises for damaged bytes, besides its own errors
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError, OverflowError)
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The whole batches of a recording, one row per request in order of completion (`RECORDING_SCHEMA`).
-
-    ``unread`` counts the bytes after them: those of a batch that was cut off, or all from the first damage on.
-    """
-
-    table: pa.Table
-    unread: int = 0
-
-
-def read_recording(path: Path) -> pa.Table:
-    """The table of `salvage`."""
-    return salvage(path).table
-
-
-def salvage(path: Path) -> Recorded:
-    """Read the whole batches of a recording up to the first damage, also of one that was cut off at any byte.
-
-    Parameters
-    ----------
-    path
-        An Arrow IPC stream written by the recorder, finished or not.
-
-    Raises
-    ------
-    ReadError
-        The file cannot be opened, or is something else than a recording.
-    """
-    batches = Batches(path)
-    return Recorded(pa.Table.from_batches(list(batches), RECORDING_SCHEMA).unify_dictionaries(), batches.unread)
-
-
-class Batches:
-    """The batches of a stream until it ends, breaks off, or is damaged; each is checked to its last byte.
-
-    The file is mapped into memory: a damaged length then reaches beyond the file, and reserves nothing.
-
-    Attributes
-    ----------
-    unread
-        Bytes after the last batch, once all were taken; the mark of the end is none of them.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.unread = 0
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        path = self.path
-        try:
-            self.unread = path.stat().st_size
-            if self.unread < len(_CONTINUATION):
-                return
-            with pa.memory_map(str(path)) as file:
-                if file.read(len(_CONTINUATION)) != _CONTINUATION:
-                    raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
-                file.seek(0)
-                yield from self._until_cut(file)
-        except OSError as error:
-            raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
-
-    def _until_cut(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-        try:
-            stream = pa.ipc.open_stream(file)
-            names = stream.schema.names
-        except (pa.ArrowException, *_DAMAGE):  # cut off within the schema, or damaged there
-            return
-        if stream.schema != RECORDING_SCHEMA:
-            raise ReadError(f"{self.path}: an Arrow stream, but its columns are not those of a recording: {names}.")
-        while True:
-            self.unread = file.size() - file.tell()
-            try:
-                batch = stream.read_next_batch()
-                batch.validate(full=True)
-                _check_sense(batch)
-            except StopIteration:
-                self.unread = file.size() - file.tell()
-                return
-            except (pa.ArrowException, *_DAMAGE):
-                return
-            yield batch
-
-
-def _check_sense(batch: pa.RecordBatch) -> None:
-    """``ValueError`` for what the recorder never writes: no times, requests without a service."""
-    if any(batch.column(name).null_count for name in ("start", "service", "response_time_ms", "failed")):
-        raise ValueError("a request is not whole")
-    if batch.column("service").dictionary.null_count:
-        raise ValueError("service: holds a label that is none")
-    for name in ("start", "response_time_ms"):
-        values = np.frombuffer(batch.column(name).buffers()[1], np.float64)[batch.column(name).offset :][: len(batch)]
-        if not (np.isfinite(values).all() and (values >= 0).all() and (values < _MOST).all()):
-            raise ValueError(f"{name}: holds what is no time")
-
 
 TITLE = "run folders of perfkit (run.json)"
 DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
@@ -329,7 +83,6 @@ def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
     counts = [stats.count for stats in stored.run.services.values()]
     if stored.seal is not None or None in counts or not parquet.is_file():
         return ()
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -357,20 +110,31 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
     ReadError
         The file is damaged, holds other requests, or more than there is memory for.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     is_sealed = check_requests(parquet, run, seal)
+    counts = [stats.count for stats in run.services.values()] if run is not None else [None]
     try:
         with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
-            _check_size(parquet, file.metadata, run)
+            rows, size = file.metadata.num_rows, parquet.stat().st_size
+            counted = sum(count or 0 for count in counts)
+            if None not in counts and rows != counted:
+                raise ReadError(f"{parquet}: holds {rows:,} requests; run.json was made of {counted:,}")
+            if rows > max(MANY_ROWS, size * ROWS_PER_BYTE):  # a small file may claim to hold more than fits into memory
+                raise ReadError(f"{parquet}: holds {rows:,} rows in {size} bytes, which no requests do")
+            check_memory(parquet, rows, file.metadata.num_columns)
             table = file.read()
         if not is_sealed:
             table.validate(full=True)
-            _check_types(parquet, table.schema)
+            if "response_time_ms" in table.schema.names:
+                kind = table.schema.field("response_time_ms").type
+                if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):  # what perfkit writes
+                    text = f"expected numbers, got a column of {str(kind)[:100]}"
+                    raise ReadError(f"{parquet}: response_time_ms: {text}")
         frame = redact_requests(table.to_pandas())
     except (pa.ArrowException, *UNREADABLE) as error:
-        raise ReadError(f"{parquet}: cannot be read: {_first_line(error)}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise ReadError(f"{parquet}: cannot be read: {reason}") from error
     if run is not None and not is_sealed:
         _check_counts(parquet, frame, run)
     return frame
@@ -428,22 +192,6 @@ def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
-
-
-def _check_size(parquet: Path, metadata: Any, run: Run | None) -> None:
-    """Before anything is read: a small file may claim to hold more than fits into memory."""
-    counts = [stats.count for stats in run.services.values()] if run is not None else [None]
-    counted = sum(count or 0 for count in counts)
-    if None not in counts and metadata.num_rows != counted:
-        raise ReadError(f"{parquet}: holds {metadata.num_rows:,} requests; run.json was made of {counted:,}")
-    size = parquet.stat().st_size
-    if metadata.num_rows > max(MANY_ROWS, size * ROWS_PER_BYTE):
-        raise ReadError(f"{parquet}: holds {metadata.num_rows:,} rows in {size} bytes, which no requests do")
-    check_memory(parquet, metadata.num_rows, metadata.num_columns)
-
-
 def check_memory(path: Path, rows: int, columns: int) -> None:
     """``ReadError`` for a table whose columns would not fit into the memory that is free."""
     needed, free = rows * max(columns, 1) * BYTES_PER_CELL, free_memory()
@@ -463,16 +211,6 @@ def free_memory() -> int:
         with suppress(OSError, ValueError):  # no such group, or "max"
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
     return max(free, 0)
-
-
-def _check_types(parquet: Path, schema: Any) -> None:
-    """Times are numbers: what reads as one (text, decimals, booleans) was not written by perfkit."""
-    import pyarrow as pa
-
-    if "response_time_ms" in schema.names:
-        kind = schema.field("response_time_ms").type
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise ReadError(f"{parquet}: response_time_ms: expected numbers, got a column of {str(kind)[:100]}")
 
 
 def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
@@ -502,7 +240,14 @@ def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
 def _read_killed(folder: Path) -> Run:
     """What a killed run left: its intent, and the requests that had been flushed."""
     run = run_from_document(read_json(folder / STARTED), str(folder / STARTED))
-    frame, unread = _salvage(folder)
+    unread = 0
+    if (folder / RECORDING).is_file():
+        recorded = salvage(folder / RECORDING)
+        frame, unread = recorded_frame(recorded.table, folder / RECORDING), recorded.unread
+    elif (folder / REQUESTS).is_file():
+        frame = read_requests(folder / REQUESTS)
+    else:
+        frame = recorded_frame(RECORDING_SCHEMA.empty_table(), folder / RECORDING)
     try:
         columns = request_columns(frame)
     except ValueError as error:
@@ -530,16 +275,6 @@ def _read_killed(folder: Path) -> Run:
     )
 
 
-def _salvage(folder: Path) -> tuple[pd.DataFrame, int]:
-    """The requests of a run that was killed, and how many bytes of its recording cannot be read."""
-    if (folder / RECORDING).is_file():
-        recorded = salvage(folder / RECORDING)
-        return recorded_frame(recorded.table, folder / RECORDING), recorded.unread
-    if (folder / REQUESTS).is_file():
-        return read_requests(folder / REQUESTS), 0
-    return recorded_frame(RECORDING_SCHEMA.empty_table(), folder / RECORDING), 0
-
-
 DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
 
 
@@ -563,7 +298,6 @@ def write_requests(run: Run, folder: Path) -> None:
     target = folder / REQUESTS
     if run.load_requests is None or target.exists():
         return
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:

@@ -17,7 +17,7 @@ from samples import REPOSITORY
 from perfkit.loadgen.locust_command import LocustCommand
 from perfkit.loadgen.locust_process import check_host, check_locustfile, run_locust
 from perfkit.model.errors import LoadError
-from perfkit.runs.run_folder import read_recording
+from perfkit.runs.recording_stream import read_recording
 
 SLOW = """
     from locust import FastHttpUser, task

@@ -20,7 +20,7 @@ from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.locust_process import run_locust
 from perfkit.loadgen.run import run_scenario
 from perfkit.model.load_profile import Stage
-from perfkit.runs.run_folder import read_recording
+from perfkit.runs.recording_stream import read_recording
 from perfkit.runs.store import RunStore
 
 LOCUSTFILE = """

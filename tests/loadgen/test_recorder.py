@@ -21,7 +21,7 @@ from perfkit.loadgen.locust_process import run_locust
 from perfkit.loadgen.meter import Meter
 from perfkit.loadgen.recording import RequestBuffer, error_kind, finish_recording, usable_time
 from perfkit.model.errors import LoadError, ReadError
-from perfkit.runs.run_folder import RECORDING_SCHEMA, read_recording
+from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
 
 LATELY = round(time.time()) - 3600.0  # a client may say when a request began
 EVERY_KIND = """

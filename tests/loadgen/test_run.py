@@ -266,7 +266,7 @@ def test_requests_are_read_once_on_the_way_to_a_report(
 
     from perfkit.report.charts import response_times
     from perfkit.report.figure import requests_of
-    from perfkit.runs import run_folder
+    from perfkit.runs.recording_stream import Batches
 
     read: list[str] = []
 
@@ -275,8 +275,8 @@ def test_requests_are_read_once_on_the_way_to_a_report(
             read.append("requests.parquet")
             super().__init__(source, **options)
 
-    batches = run_folder.Batches.__iter__
-    monkeypatch.setattr(run_folder.Batches, "__iter__", lambda self: read.append(self.path.name) or batches(self))
+    batches = Batches.__iter__
+    monkeypatch.setattr(Batches, "__iter__", lambda self: read.append(self.path.name) or batches(self))
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", CountedFile)
     monkeypatch.setenv("TARGET", target)
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ from perfkit.model.records import Check, Severity, Validity
 from perfkit.model.serialization import run_to_document
 from perfkit.runs import run_folder
 from perfkit.runs.maintenance import Retention, measurements, plan_retention, remove, sync, verify_run
-from perfkit.runs.run_folder import RECORDING_SCHEMA, salvage
+from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
 
 
 def said(*argv):
