@@ -14,8 +14,6 @@ from pathlib import Path
 import yaml
 from samples import REPOSITORY
 
-from perfkit.loadgen.container import own_files, write_wheel
-
 ACTION = yaml.safe_load((REPOSITORY / "action.yml").read_text(encoding="utf-8"))
 PROVIDED = ("actions/checkout", "actions/setup-python", "actions/cache")  # what the test has done already
 TOO_LONG = re.compile(r"perfkit check(?! --settings-only)")  # a minute of load, which tests of its own make
@@ -28,8 +26,8 @@ def run(folder, *words):
 def python_with_perfkit(folder: Path) -> dict[str, str]:
     """An environment as a CI machine has it: a fresh Python, nobody's home, and a wheel to install offline."""
     run(folder, sys.executable, "-m", "venv", "venv")
-    notebooks = (REPOSITORY / "notebooks").glob("*.ipynb")
-    files = {**own_files(), **{f"perfkit/notebooks/{path.name}": path.read_bytes() for path in notebooks}}
+    run(folder, sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "wheel"), str(REPOSITORY))
+    (wheel,) = (folder / "wheel").glob("perfkit-*.whl")
     (folder / "home").mkdir()
     machine = {
         "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}",
@@ -41,10 +39,9 @@ def python_with_perfkit(folder: Path) -> dict[str, str]:
         "PIP_NO_DEPS": "1",
         "PIP_NO_INDEX": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "WHEEL": str(write_wheel(files, folder)),
+        "WHEEL": str(wheel),
         "CI": "true",
     }
-    wheel = machine["WHEEL"]
     subprocess.run(
         [folder / "venv" / "bin" / "python", "-m", "pip", "install", "-q", wheel], env=machine, check=True, timeout=120
     )
