@@ -17,7 +17,7 @@ import numpy as np
 
 from perfkit.history.change_events import Event
 from perfkit.history.context import find_events
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import Metric
 
 RUNS, SERVICES, AT, NOISE, CORRELATION, OUTLIERS = 120, 10, 60, 0.02, 0.3, 0.02
@@ -48,7 +48,7 @@ def history(rng: np.random.Generator, moves: Moves, size: float) -> Timeline:
             for at, change in moves(service, NOISE * size):
                 values[at:] += change
             series[f"s{service}", metric] = 100.0 * np.exp(values)
-    moments = tuple(Moment(f"r{i}", START + timedelta(days=i), True) for i in range(RUNS))
+    moments = tuple(RunReference(f"r{i}", START + timedelta(days=i), True) for i in range(RUNS))
     return Timeline("api", moments, series, {})
 
 

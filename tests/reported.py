@@ -7,7 +7,7 @@ import numpy as np
 
 from perfkit.config.policy import Policy
 from perfkit.history.monitor import watch_timeline
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
 
@@ -24,7 +24,7 @@ HOSTILE = (
 def nightly(rng, runs, steps, *, scenario="nightly", services=("api", "db"), bad=(), commit="", branch="main"):
     """The history of a nightly load test; ``steps`` are (run, service, factor) and hold until the next of a service."""
     moments = tuple(
-        Moment(
+        RunReference(
             f"2026{i:04d}T020000Z-{scenario}"[:200],
             datetime(2026, 6, 1, 2, tzinfo=UTC) + timedelta(days=i),
             i not in bad,
@@ -51,7 +51,7 @@ def nightly(rng, runs, steps, *, scenario="nightly", services=("api", "db"), bad
 def until(history, count):
     """The history as it was after so many runs."""
     parts = [{key: values[:count] for key, values in one.items()} for one in (history.series, history.errors)]
-    return Timeline(history.scenario, history.moments[:count], *parts)
+    return Timeline(history.scenario, history.runs[:count], *parts)
 
 
 def trend_document(history, known=()):

@@ -182,7 +182,7 @@ def test_hostile_names_do_no_harm_where_objects_show_themselves(shown):
         hostile,
         replace(comparison, findings=(hostile,), warnings=(HOSTILE,)),
         replace(run, scenario=HOSTILE, services={HOSTILE: stats}, labels={HOSTILE: HOSTILE}, git={"commit": HOSTILE}),
-        replace(shown["event"], movements=(replace(shown["event"].movements[0], service=HOSTILE),)),
+        replace(shown["event"], changes=(replace(shown["event"].changes[0], service=HOSTILE),)),
         perfkit.Runs([replace(run, id=HOSTILE, scenario=HOSTILE)]),
     ):
         assert "<img" not in thing._repr_html_()

@@ -2,9 +2,9 @@
 
 import json
 
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.incidents import result_of
-from perfkit.history.timeline import Moment
+from perfkit.history.timeline import RunReference
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
 
@@ -25,10 +25,10 @@ def alert(
 ):
     """What watching heard at run ``index``; ``known`` is the reason why it is acknowledged."""
     movements = tuple(
-        Movement(name, Metric.P95, ChangePoint(index, 100.0, 100.0 + size, size, 1e-9, size - 2, size + 2))
+        MetricChange(name, Metric.P95, ChangePoint(index, 100.0, 100.0 + size, size, 1e-9, size - 2, size + 2))
         for name in services
     )
-    moments = [Moment(f"run{at}", None, True, f"{at:012x}{0:028x}") for at in (index - 1, index)]
+    moments = [RunReference(f"run{at}", None, True, f"{at:012x}{0:028x}") for at in (index - 1, index)]
     names = aliases or tuple(f"run{at}" for at in range(index - 2, index + 3))
     event = Event(f"run{index}", scenario, index, *moments, movements, names)
     acknowledged = {"reason": known, "by": "ada", "created": "2026-11-01T00:00:00+00:00", "until": None}

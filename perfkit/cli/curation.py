@@ -103,7 +103,7 @@ def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> N
         return
     for item in found:
         click.echo(clean(f"{item.id}  {item.scenario}: {item.describe()}"))
-        for change in item.movements:
+        for change in item.changes:
             unit = change.metric.change_unit
             size = f"{format_signed(change.size, unit)} {unit}"
             limit = f", acknowledged up to {format_signed(change.limit, unit).lstrip('+')} {unit}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from perfkit.history.change_events import NEAR, Event, Movement
+from perfkit.history.change_events import NEAR, Event, MetricChange
 from perfkit.model.codec import Time, decode, dump_json, parse_json, read_bytes, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.files import atomic_write, file_lock
@@ -30,7 +30,7 @@ SLIGHT = 1e-12  # of a direction, and of no size
 
 
 @dataclass(frozen=True, slots=True)
-class KnownMovement:
+class AcknowledgedChange:
     """How far one metric of one service moved, in its change unit (percent, or percentage points); infinite from zero.
 
     ``low`` and ``high`` bound its 95 % interval; ``None`` where it is not known.
@@ -43,11 +43,11 @@ class KnownMovement:
     high: float | None
 
     @classmethod
-    def of_movement(cls, movement: Movement) -> KnownMovement:
+    def of_movement(cls, movement: MetricChange) -> AcknowledgedChange:
         return cls(movement.service, movement.metric, movement.size, movement.size_low, movement.size_high)
 
     @classmethod
-    def of_finding(cls, finding: Finding) -> KnownMovement:
+    def of_finding(cls, finding: Finding) -> AcknowledgedChange:
         size = math.inf if finding.change is None else finding.change
         return cls(finding.label, Metric(finding.metric), size, finding.ci_low, finding.ci_high)
 
@@ -96,7 +96,7 @@ class Acknowledgement:
     id: str
     scenario: str
     around: tuple[str, ...]
-    movements: tuple[KnownMovement, ...]
+    changes: tuple[AcknowledgedChange, ...]
     reason: str
     by: str
     created: datetime
@@ -105,7 +105,7 @@ class Acknowledgement:
     def __post_init__(self) -> None:
         if self.id not in self.around:
             raise ValueError(f"around: must hold the run {self.id} itself")
-        if not self.movements:
+        if not self.changes:
             raise ValueError("movements: an acknowledgement is of at least one")
         if not self.reason.strip():
             raise ValueError("reason: say why this change is fine, for those who review it")
@@ -123,9 +123,9 @@ class Acknowledgement:
                 return places[self.around[offset]] + own - offset
         return None
 
-    def covering(self, service: str, metric: str, size: float) -> KnownMovement | None:
+    def covering(self, service: str, metric: str, size: float) -> AcknowledgedChange | None:
         """The acknowledged movement that a change of that size is part of."""
-        return next((item for item in self.movements if item.covers(service, metric, size)), None)
+        return next((item for item in self.changes if item.covers(service, metric, size)), None)
 
     def describe(self) -> str:
         """Who said why, and how long it holds."""
@@ -142,7 +142,7 @@ class Acknowledgement:
             "by": self.by,
             "created": self.created.isoformat(),
             "until": self.until.isoformat() if self.until else None,
-            "movements": [movement.to_dict() for movement in self.movements],
+            "movements": [movement.to_dict() for movement in self.changes],
         }
 
 
@@ -163,13 +163,13 @@ def match(
             and (event.answers_to(one.id) or (at is not None and abs(at - event.index) <= NEAR))
         ]
         if near and all(
-            any(one.covering(item.service, item.metric, _mildest(item)) for one in near) for item in event.movements
+            any(one.covering(item.service, item.metric, _mildest(item)) for one in near) for item in event.changes
         ):
             found[event.id] = near[-1]
     return found
 
 
-def _mildest(movement: Movement) -> float:
+def _mildest(movement: MetricChange) -> float:
     """The least that it is shown to be: the near end of its interval, or a quarter less than an alarm tells.
 
     An alarm has no interval, and rests on few runs.
@@ -277,9 +277,9 @@ class _Movement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low: {self.low:g} is above high, {self.high:g}")
 
-    def movement(self) -> KnownMovement:
+    def movement(self) -> AcknowledgedChange:
         size = (math.inf if self.rises else -math.inf) if self.change is None else self.change
-        return KnownMovement(self.service, Metric(self.metric), size, self.low, self.high)
+        return AcknowledgedChange(self.service, Metric(self.metric), size, self.low, self.high)
 
 
 class _Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

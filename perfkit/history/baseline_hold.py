@@ -50,7 +50,7 @@ class BaselineHold:
 
     def is_left_by(self, comparison: Comparison) -> bool:
         """Whether the candidates, compared with this level, are no worse where the change was: it was taken back."""
-        moved = {(item.service, item.metric) for item in self.undetected.movements if item.is_worse}
+        moved = {(item.service, item.metric) for item in self.undetected.changes if item.is_worse}
         return not any((item.label, item.metric) in moved and _leans_beyond(item) for item in comparison.findings)
 
     @property
@@ -95,10 +95,10 @@ def baseline_hold(
     begin = 0
     for number, event in enumerate(events):
         later = events[number + 1 :]
-        better = {(item.service, item.metric) for one in later for item in one.movements if not item.is_worse}
+        better = {(item.service, item.metric) for one in later for item in one.changes if not item.is_worse}
         stays_worse = any(
             item.is_worse and is_beyond(item, policy) and (item.service, item.metric) not in better
-            for item in event.movements
+            for item in event.changes
         )
         is_new = len(runs) - event.index <= NEWS and event.id not in acknowledged
         if is_new and stays_worse and not any(abs(place - event.index) <= FAR for place in detected):

@@ -19,7 +19,7 @@ from perfkit.analysis.comparability import unit_factor
 from perfkit.analysis.coverage import MOST_NAMED
 from perfkit.history.confounders import environment_changes
 from perfkit.history.service_mix import ServiceChange, service_changes
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.stats.changepoints import ChangePoint, Segmentation
 from perfkit.stats.summary import Floats
@@ -79,7 +79,7 @@ Series = tuple[str, Metric]
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
+class MetricChange:
     """One metric of one service that moved.
 
     ``reach`` says by how many runs its place may be off (95 %); ``places`` are the first and the last index at which
@@ -155,7 +155,7 @@ class Event:
         Of that run in the timeline.
     last_before, first_after
         The runs between which it happened: the last that measured the old level, the first of the new one.
-    movements
+    changes
         Strongest first; never empty.
     aliases
         Ids of all runs at which it may as well have begun, `id` included.  More runs may move the place of an event by
@@ -167,40 +167,40 @@ class Event:
     id: str
     scenario: str
     index: int
-    last_before: Moment
-    first_after: Moment
-    movements: tuple[Movement, ...]
+    last_before: RunReference
+    first_after: RunReference
+    changes: tuple[MetricChange, ...]
     aliases: tuple[str, ...] = ()
     coincides: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
         """``regression``, ``improvement``, or ``mixed``: some got worse and some better, or the unit is in doubt."""
-        worse = {movement.is_worse for movement in self.movements}
-        if True not in worse and any(unit_questions(self.movements)):
+        worse = {movement.is_worse for movement in self.changes}
+        if True not in worse and any(unit_questions(self.changes)):
             return "mixed"  # no improvement before the question is answered
         return "mixed" if len(worse) == 2 else "regression" if True in worse else "improvement"
 
     @property
     def services(self) -> tuple[str, ...]:
         """Names of the services that moved, the strongest first."""
-        return tuple(dict.fromkeys(movement.service for movement in self.movements))
+        return tuple(dict.fromkeys(movement.service for movement in self.changes))
 
     @property
     def reach(self) -> int:
         """By how many runs its place may be off (95 %)."""
-        return min(movement.reach for movement in self.movements)
+        return min(movement.reach for movement in self.changes)
 
     @property
     def headline(self) -> str:
         """What moved most, by how much, since when, and what else changed there.  Names are as they came."""
-        first, others = self.movements[0], len(self.movements) - 1
+        first, others = self.changes[0], len(self.changes) - 1
         services = len(self.services)
         more = f", and {others} more" if others else ""
         of = f" in {services} services" if others and services > 1 else ""
         when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
         beside = "".join(f"; {text}" for text in self.coincides)
-        word = "Changed" if self.kind == "mixed" and not any(m.is_worse for m in self.movements) else _WORDS[self.kind]
+        word = "Changed" if self.kind == "mixed" and not any(m.is_worse for m in self.changes) else _WORDS[self.kind]
         return f"{word}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
 
     def answers_to(self, name: str) -> bool:
@@ -220,11 +220,11 @@ class Event:
             "aliases": list(self.aliases),
             **{name: moment.to_dict() for name, moment in moments.items()},
             "coincides": list(self.coincides),
-            "movements": [movement.to_dict() for movement in self.movements],
+            "movements": [movement.to_dict() for movement in self.changes],
         }
 
 
-def unit_questions(movements: Sequence[Movement]) -> Iterator[str]:
+def unit_questions(movements: Sequence[MetricChange]) -> Iterator[str]:
     """A question for each direction in which all latencies of services moved by a factor of about a thousand."""
     factors: dict[str, list[float]] = {}
     for item in movements:
@@ -258,14 +258,14 @@ def shared_alpha(timeline: Timeline, alpha: float) -> float:
     return alpha / max(int(able), 1)
 
 
-def movements_of(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[Movement]:
+def metric_changes(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[MetricChange]:
     """The changes of one series, oldest first, in the units in which its runs were measured."""
     known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
     edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
     lengths = [max(b - a, 1) for a, b in pairwise(edges)]
     for number, (change, left, right) in enumerate(zip(found.changes, lengths, lengths[1:], strict=False)):
         places = possible_places(timeline.series[key], found, number)
-        yield Movement(*key, unscaled(timeline, key, change), _reach(change, left, right), places)
+        yield MetricChange(*key, unscaled(timeline, key, change), _reach(change, left, right), places)
 
 
 def unscaled(timeline: Timeline, key: Series, change: ChangePoint) -> ChangePoint:
@@ -293,12 +293,12 @@ def reach_of(distance: float) -> float:
 
 def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
     """Events for the worse that are the newest of a series, whatever happened to other series since; oldest first."""
-    newest = {(item.service, item.metric): event for event in events for item in event.movements}
-    worse = ((event, item) for event in events for item in event.movements if item.is_worse)
+    newest = {(item.service, item.metric): event for event in events for item in event.changes}
+    worse = ((event, item) for event in events for item in event.changes if item.is_worse)
     return tuple(dict.fromkeys(event for event, item in worse if newest[item.service, item.metric] is event))
 
 
-def group(timeline: Timeline, *batches: Sequence[Movement]) -> tuple[Event, ...]:
+def group(timeline: Timeline, *batches: Sequence[MetricChange]) -> tuple[Event, ...]:
     """Movements of all series at about one place are one event; its place is the one that most of them agree on.
 
     Strongest first, each joins the nearest event from whose place its own cannot be told, or begins one; one that
@@ -320,7 +320,7 @@ def group(timeline: Timeline, *batches: Sequence[Movement]) -> tuple[Event, ...]
     return tuple(sorted(events, key=lambda event: event.index))
 
 
-def _gathered(ranked: Sequence[Movement], begun: Sequence[_Core]) -> list[_Core]:
+def _gathered(ranked: Sequence[MetricChange], begun: Sequence[_Core]) -> list[_Core]:
     """Events that have begun, with those of the movements that fit; the others begin events, in order."""
     cores = [_Core(core.leader, [*core.members], {*core.series}) for core in begun]
     leaders = {id(core.leader) for core in begun}
@@ -339,18 +339,18 @@ def _gathered(ranked: Sequence[Movement], begun: Sequence[_Core]) -> list[_Core]
 class _Core:
     """An event that grows around its strongest movement."""
 
-    leader: Movement
-    members: list[Movement]
+    leader: MetricChange
+    members: list[MetricChange]
     series: set[Series]
 
     @classmethod
-    def begun(cls, item: Movement) -> _Core:
+    def begun(cls, item: MetricChange) -> _Core:
         return cls(item, [item], {(item.service, item.metric)})
 
-    def distance(self, item: Movement) -> int:
+    def distance(self, item: MetricChange) -> int:
         return abs(item.change.index - self.leader.change.index)
 
-    def takes(self, item: Movement) -> bool:
+    def takes(self, item: MetricChange) -> bool:
         if (item.service, item.metric) in self.series:
             return False
         if item.places is None:
@@ -359,16 +359,16 @@ class _Core:
         around = max(NEAR, self.leader.reach)
         return self.distance(item) <= NEAR or first - around <= self.leader.change.index <= last + around
 
-    def add(self, item: Movement) -> None:
+    def add(self, item: MetricChange) -> None:
         self.members.append(item)
         self.series.add((item.service, item.metric))
 
 
-def _strength(item: Movement) -> tuple[float, int, int, str, str]:
+def _strength(item: MetricChange) -> tuple[float, int, int, str, str]:
     return item.change.p_value, item.reach, item.change.index, item.service, item.metric.value
 
 
-def _place(core: Sequence[Movement]) -> int:
+def _place(core: Sequence[MetricChange]) -> int:
     """Median of the places, each counted the more the surer it is."""
     ranked = sorted(core, key=lambda item: item.change.index)
     counts = np.cumsum([1.0 / max(item.reach, 1) for item in ranked])
@@ -378,22 +378,22 @@ def _place(core: Sequence[Movement]) -> int:
 def _event(
     timeline: Timeline,
     at: int,
-    movements: tuple[Movement, ...],
+    movements: tuple[MetricChange, ...],
     places: Sequence[int],
     mix: Sequence[ServiceChange],
 ) -> Event:
     reach = max(NEAR, min(item.reach for item in movements))
     around = range(max(at - reach, 0), min(at + reach + 1, len(timeline)))
     own = [i for i in around if abs(i - at) <= min(abs(i - place) for place in places)]
-    after = timeline.moments[at]
+    after = timeline.runs[at]
     return Event(
         after.run_id,
         timeline.scenario,
         at,
-        timeline.moments[_last_before(timeline, at, movements)],
+        timeline.runs[_last_before(timeline, at, movements)],
         after,
         movements,
-        tuple(timeline.moments[i].run_id for i in own),
+        tuple(timeline.runs[i].run_id for i in own),
         (
             *(change.sentence for change in environment_changes(timeline, at, reach)),
             *(text for change in mix if abs(change.index - at) <= reach for text in change.brief),
@@ -402,7 +402,7 @@ def _event(
     )
 
 
-def _last_before(timeline: Timeline, at: int, movements: Sequence[Movement]) -> int:
+def _last_before(timeline: Timeline, at: int, movements: Sequence[MetricChange]) -> int:
     """The last run before a place in which any series that moved right there has a value."""
     there = [(item.service, item.metric) for item in movements if item.change.index == at]
     measured = [np.nonzero(~np.isnan(timeline.series[key][:at]))[0] for key in there if key in timeline.series]

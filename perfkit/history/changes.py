@@ -155,7 +155,7 @@ class DetectedChanges:
 
         ``acknowledged`` holds ids of events that are known or intended; with ``attribute`` each event has its commits.
         """
-        moments = self.timeline.moments
+        moments = self.timeline.runs
         return {
             "scenario": self.scenario,
             "alpha": self.alpha,
@@ -295,12 +295,12 @@ def _shown(history: HistoryAnalysis, services: Collection[str], metrics: Collect
         if (not services or key[0] in services) and (not metrics or key[1] in metrics)
     }
     narrowed = [
-        (event, [item for item in event.movements if (item.service, item.metric) in shown]) for event in history.events
+        (event, [item for item in event.changes if (item.service, item.metric) in shown]) for event in history.events
     ]
     return DetectedChanges(
         history,
         shown,
-        tuple(replace(event, movements=tuple(items)) for event, items in narrowed if items),
+        tuple(replace(event, changes=tuple(items)) for event, items in narrowed if items),
         tuple(
             change
             for change in history.services_changed

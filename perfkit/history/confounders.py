@@ -49,7 +49,7 @@ def environment_changes(timeline: Timeline, index: int, reach: int) -> tuple[Env
 
 def _facts(timeline: Timeline) -> Mapping[str, Sequence[str | None]]:
     """Each fact over the runs; ``None`` where a run is invalid or does not say.  The parts of a machine are one."""
-    own = [dict(moment.environment) if moment.valid else {} for moment in timeline.moments]
+    own = [dict(moment.environment) if moment.valid else {} for moment in timeline.runs]
     varied = [name for name in dict.fromkeys(key for of in own for key in of) if len({of.get(name) for of in own}) > 1]
     parts = [name for name in MACHINE if name in varied]
     facts: dict[str, Sequence[str | None]] = {}

@@ -14,7 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfkit.history.change_events import Event, Movement, Series, group, held_worsenings, movements_of, shared_alpha
+from perfkit.history.change_events import (
+    Event,
+    MetricChange,
+    Series,
+    group,
+    held_worsenings,
+    metric_changes,
+    shared_alpha,
+)
 from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Timeline, timeline_of
 from perfkit.model.errors import ReadError
@@ -59,12 +67,12 @@ class HistoryAnalysis:
     @property
     def run_ids(self) -> tuple[str, ...]:
         """Of all runs, oldest first."""
-        return tuple(moment.run_id for moment in self.timeline.moments)
+        return tuple(moment.run_id for moment in self.timeline.runs)
 
     @property
     def invalid(self) -> int:
         """How many runs are unfit to be judged."""
-        return sum(not moment.valid for moment in self.timeline.moments)
+        return sum(not moment.valid for moment in self.timeline.runs)
 
     @cached_property
     def aligned(self) -> Timeline:
@@ -101,9 +109,9 @@ class HistoryAnalysis:
         factor = self.aligned.scale_at(key, drift.end - 1)
         return replace(drift, before=drift.before / factor, after=drift.after / factor)
 
-    def changes_of(self, key: Series) -> tuple[Movement, ...]:
+    def changes_of(self, key: Series) -> tuple[MetricChange, ...]:
         """The changes of one series, oldest first, in the units in which its runs were measured."""
-        return tuple(movements_of(self.aligned, key, self.segmentation(key)))
+        return tuple(metric_changes(self.aligned, key, self.segmentation(key)))
 
     @cached_property
     def events(self) -> tuple[Event, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from perfkit.analysis.comparability import check_sides
 from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
-from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
+from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.baselines import Baselines, Pinned, pin, whoever
 from perfkit.history.change_events import NEAR
 from perfkit.history.context import HistoryAnalysis, HistoryContext
@@ -181,7 +181,7 @@ def acknowledge(
     at = events[0].index if events else named
     alerts = watch_timeline(history, policy).alerts
     events += [alert.event for alert in alerts if abs(alert.event.index - at) <= NEAR]
-    moved = [KnownMovement.of_movement(item) for one in events for item in one.movements]
+    moved = [AcknowledgedChange.of_movement(item) for one in events for item in one.changes]
 
     compared: list[Finding] = []  # of the levels before and after each of these places
     for place in sorted({at, named}):
@@ -191,13 +191,13 @@ def acknowledge(
             findings = judge(runs[begin:place], runs[place:end], policy).findings
             compared += [finding for finding in findings if not finding.objective]
     called = [item for item in compared if item.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
-    moved += map(KnownMovement.of_finding, called)
+    moved += map(AcknowledgedChange.of_finding, called)
     # Few runs show a change in the most exact metric only, and the others follow as runs are added: so the other
     # metrics of these services that lean the same way belong to it
     directions = {(item.service, item.is_worse) for item in moved}
-    companions = [item for item in map(KnownMovement.of_finding, compared) if item.size]
+    companions = [item for item in map(AcknowledgedChange.of_finding, compared) if item.size]
     moved += [item for item in companions if (item.service, item.is_worse) in directions]
-    largest: dict[tuple[str, str, bool], KnownMovement] = {}  # of each series and direction
+    largest: dict[tuple[str, str, bool], AcknowledgedChange] = {}  # of each series and direction
     for item in moved:
         key = (item.service, item.metric.value, item.size > 0)
         if key not in largest or abs(item.size) > abs(largest[key].size):

@@ -190,15 +190,15 @@ def open_in_history(
         return ()
     scenario, judged, until = next(iter(scenarios)), {run.id for run in candidates}, context.until
     whole = under_names(load_timeline(context.store, scenario), policy.service_names)
-    pull = pull_request_of(candidates, [(moment.run_id, moment.branch) for moment in whole.moments])
+    pull = pull_request_of(candidates, [(moment.run_id, moment.branch) for moment in whole.runs])
     kept = [
         number
-        for number, moment in enumerate(whole.moments)
+        for number, moment in enumerate(whole.runs)
         if moment.run_id not in judged
         and (until is None or (moment.started_at is not None and moment.started_at < until))
         and (pull is None or moment.branch in ("", pull.history_branch))
     ]
-    if not any(whole.moments[number].valid for number in kept):
+    if not any(whole.runs[number].valid for number in kept):
         return ()
     baselines = Baselines(context.baselines).all(scenario)
     history = HistoryAnalysis(whole.part(kept), policy.alpha)
@@ -297,8 +297,8 @@ def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison, pul
         )
     for alert in watch.alerts:
         detected = alert.doubt
-        if alert.raised_at is not None:
-            detected = f"Detected at run {alert.raised_at.run_id}, {_runs(alert.runs_ago)} ago."
+        if alert.detected_at is not None:
+            detected = f"Detected at run {alert.detected_at.run_id}, {_runs(alert.runs_ago)} ago."
         yield f"{alert.event.headline} {detected} {_state(alert)}".rstrip()
     yield from (change.headline for change in watch.services_changed)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from perfkit.history.change_events import Event, Movement
-from perfkit.history.timeline import Moment
+from perfkit.history.change_events import Event, MetricChange
+from perfkit.history.timeline import RunReference
 from perfkit.model.codec import Count, Share, Time, decode, read_json, utc
 from perfkit.model.errors import Activity, ReadError
 from perfkit.model.records import Comparison, Finding, Gap, Metric, Verdict
@@ -45,9 +45,9 @@ class Occurrence:
     detected_at: str = ""
 
     @property
-    def worse(self) -> tuple[Movement, ...]:
+    def worse(self) -> tuple[MetricChange, ...]:
         """What got worse, strongest first."""
-        return tuple(item for item in self.event.movements if item.is_worse)
+        return tuple(item for item in self.event.changes if item.is_worse)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _comes_back(one: Occurrence, known: Incident) -> bool:
     return any((item.service, item.metric) == (lead.service, lead.metric) and _alike(item, lead) for item in one.worse)
 
 
-def _alike(one: Movement, other: Movement) -> bool:
+def _alike(one: MetricChange, other: MetricChange) -> bool:
     """Whether both levels are nearer to those of the other than half its size."""
     half = abs(other.change.after - other.change.before) / 2.0
     ends = ((one.change.before, other.change.before), (one.change.after, other.change.after))
@@ -331,7 +331,7 @@ def _called(comparison: Comparison, scenario: str) -> list[Occurrence]:
     if not found or comparison.verdict is Verdict.INVALID:
         return []
     before, after = (
-        Moment(run.id, run.started_at, True, run.git.get("commit", ""), run.git.get("branch", ""))
+        RunReference(run.id, run.started_at, True, run.git.get("commit", ""), run.git.get("branch", ""))
         for run in (comparison.baseline.runs[-1], comparison.candidate.runs[0])
     )
     movements = tuple(_finding(one) for one in sorted(found, key=lambda f: f.p_adjusted if f.p_adjusted else 0.0))
@@ -343,13 +343,13 @@ def _after(comparison: Comparison) -> str:
     return f"{AFTER}{comparison.baseline.runs[-1].id}"
 
 
-def _finding(finding: Finding) -> Movement:
+def _finding(finding: Finding) -> MetricChange:
     ends = [_percent(finding, end) for end in (finding.ci_low, finding.ci_high)]
     p_value = finding.p_adjusted if finding.p_adjusted is not None else math.nan
     change = ChangePoint(
         0, _number(finding.baseline), _number(finding.candidate), _change(finding.change_pct), p_value, ends[0], ends[1]
     )
-    return Movement(finding.label, Metric(finding.metric), change)
+    return MetricChange(finding.label, Metric(finding.metric), change)
 
 
 def _percent(finding: Finding, end: float | None) -> float:
@@ -365,9 +365,9 @@ class _Moment(msgspec.Struct, frozen=True):
     commit: str
     branch: str
 
-    def moment(self) -> Moment:
+    def moment(self) -> RunReference:
         time = utc(self.started_at) if self.started_at is not None else None
-        return Moment(self.run, time, True, self.commit, self.branch)
+        return RunReference(self.run, time, True, self.commit, self.branch)
 
 
 class _Movement(msgspec.Struct, frozen=True):
@@ -383,7 +383,7 @@ class _Movement(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         Metric(self.metric)
 
-    def movement(self, index: int) -> Movement:
+    def movement(self, index: int) -> MetricChange:
         change = ChangePoint(
             index,
             _number(self.before),
@@ -393,7 +393,7 @@ class _Movement(msgspec.Struct, frozen=True):
             _number(self.ci_low),
             _number(self.ci_high),
         )
-        return Movement(self.service, Metric(self.metric), change)
+        return MetricChange(self.service, Metric(self.metric), change)
 
 
 class _Alert(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,9 +24,9 @@ from perfkit.history.change_events import (
     LEAST_VALUES,
     NEAR,
     Event,
-    Movement,
+    MetricChange,
     group,
-    movements_of,
+    metric_changes,
     reach_of,
     shared_alpha,
 )
@@ -40,7 +40,7 @@ from perfkit.history.service_mix import (
     missing_services,
     mixes,
 )
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint, segment
 from perfkit.stats.sequential import Alarm, watch_history
@@ -56,8 +56,8 @@ class Alert:
 
     Parameters
     ----------
-    raised_at
-        The run at which it was first heard; ``None`` where the monitor has not alerted.
+    detected_at
+        The run at which it was detected; ``None`` where the monitor has not alerted.
     runs_ago
         Runs since then.
     runs
@@ -77,11 +77,11 @@ class Alert:
     """
 
     event: Event
-    raised_at: Moment | None
+    detected_at: RunReference | None
     runs_ago: int
     runs: int
-    holds: tuple[Movement, ...]
-    serious: tuple[Movement, ...]
+    holds: tuple[MetricChange, ...]
+    serious: tuple[MetricChange, ...]
     acknowledgement: Acknowledgement | None = None
     accepted: Pinned | None = None
     is_shown: bool = True
@@ -90,14 +90,14 @@ class Alert:
     @property
     def stands(self) -> bool:
         """Whether the strongest movement of any service, for the worse if any is, still holds."""
-        moved = [item for item in self.event.movements if item.is_worse] or self.event.movements
+        moved = [item for item in self.event.changes if item.is_worse] or self.event.changes
         strongest = {item.service: item for item in reversed(moved)}
         return any(item in self.holds for item in strongest.values())
 
     @property
     def is_confirmed(self) -> bool:
         """Whether the monitor alerted."""
-        return self.raised_at is not None
+        return self.detected_at is not None
 
     @property
     def is_open(self) -> bool:
@@ -136,7 +136,7 @@ class Alert:
         known = self.acknowledgement.to_dict() if self.acknowledgement else None
         return {
             **self.event.to_dict(),
-            "raised_at": self.raised_at.run_id if self.raised_at is not None else None,
+            "raised_at": self.detected_at.run_id if self.detected_at is not None else None,
             "raised_runs_ago": self.runs_ago,
             "runs_open": self.runs,
             "confirmed": self.is_confirmed,
@@ -181,7 +181,7 @@ class ScenarioWatch:
     scenario: str
     runs: int
     invalid: int
-    since: Moment
+    since: RunReference
     series: int
     warming_up: int
     runs_to_learn: int
@@ -259,7 +259,7 @@ def watch_timeline(
     changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
     waits = [wait for (service, _), (_, wait) in watches.items() if service not in gone]
-    valid = [moment for moment in timeline.moments if moment.valid]
+    valid = [moment for moment in timeline.runs if moment.valid]
     alerts = _alerts(timeline, alarms, policy)
     alerts = [*alerts, *_unconfirmed(history, alerts, policy, max(waits, default=0))]
     alerts.sort(key=lambda alert: alert.event.index)
@@ -269,7 +269,7 @@ def watch_timeline(
         timeline.scenario,
         len(valid),
         len(timeline) - len(valid),
-        valid[0] if valid else timeline.moments[0],
+        valid[0] if valid else timeline.runs[0],
         len(judged),
         sum(wait > 0 for wait in waits),
         max(waits, default=0),
@@ -303,22 +303,22 @@ def _alerts(timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Ala
     for (service, metric), found in alarms.items():
         raised |= {(service, metric, alarm.index): alarm for alarm in found}
     changes = _changes(timeline, alarms, policy)
-    heard: dict[int, list[Movement]] = {}
+    heard: dict[int, list[MetricChange]] = {}
     for key, every in alarms.items():
         for alarm in every:
             heard.setdefault(alarm.raised_at, []).append(_movement(*key, alarm, changes[key]))
     alerts = []
     for event in group(timeline, *(heard[at] for at in sorted(heard))):
-        own = [raised[item.service, item.metric, item.change.index] for item in event.movements]
+        own = [raised[item.service, item.metric, item.change.index] for item in event.changes]
         at = min(alarm.raised_at for alarm in own)
         holds = tuple(
             item
-            for item in event.movements
+            for item in event.changes
             if _holds(item, timeline, changes[item.service, item.metric], alarms[item.service, item.metric])
         )
         serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
         last = len(timeline) - 1
-        alerts.append(Alert(event, timeline.moments[at], last - at, last + 1 - event.index, holds, serious))
+        alerts.append(Alert(event, timeline.runs[at], last - at, last + 1 - event.index, holds, serious))
     return alerts
 
 
@@ -327,9 +327,9 @@ def _unconfirmed(history: HistoryAnalysis, alerts: Sequence[Alert], policy: Poli
     count = len(history.timeline)
     share = SPENDING / (count + SPENDING) ** 2 / max(len(history.timeline.series), 1)
     detected = [alert.event.index for alert in alerts if alert.event.kind != "improvement"]
-    newest = {(item.service, item.metric): event.id for event in history.events for item in event.movements}
+    newest = {(item.service, item.metric): event.id for event in history.events for item in event.changes}
     for event in history.worsenings:
-        holds = tuple(item for item in event.movements if newest[item.service, item.metric] == event.id)
+        holds = tuple(item for item in event.changes if newest[item.service, item.metric] == event.id)
         serious = tuple(
             item
             for item in holds
@@ -341,7 +341,7 @@ def _unconfirmed(history: HistoryAnalysis, alerts: Sequence[Alert], policy: Poli
             yield Alert(event, None, 0, count - event.index, holds, serious, is_shown=is_shown, runs_to_learn=wait)
 
 
-def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[Movement]) -> Movement:
+def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[MetricChange]) -> MetricChange:
     """What an alarm heard, at the place where it heard it.
 
     Its size is that of the change point there, which later runs make more exact and give an interval; an alarm alone
@@ -358,7 +358,7 @@ def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[Move
     else:
         unknown = float("nan")
         change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
-    return Movement(service, metric, change, round(reach_of(alarm.distance)))
+    return MetricChange(service, metric, change, round(reach_of(alarm.distance)))
 
 
 def _rise(step: Alarm | ChangePoint) -> float:
@@ -367,14 +367,16 @@ def _rise(step: Alarm | ChangePoint) -> float:
 
 def _changes(
     timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy
-) -> dict[tuple[str, Metric], tuple[Movement, ...]]:
+) -> dict[tuple[str, Metric], tuple[MetricChange, ...]]:
     """The change points of series with an alarm: they see sooner than watching that a change was taken back."""
     each, aligned = shared_alpha(timeline, policy.alpha), in_one_mix(timeline)
     heard = [key for key, every in alarms.items() if every]
-    return {key: tuple(movements_of(aligned, key, segment(aligned.series[key], alpha=each))) for key in heard}
+    return {key: tuple(metric_changes(aligned, key, segment(aligned.series[key], alpha=each))) for key in heard}
 
 
-def _holds(movement: Movement, timeline: Timeline, changes: Sequence[Movement], alarms: Sequence[Alarm]) -> bool:
+def _holds(
+    movement: MetricChange, timeline: Timeline, changes: Sequence[MetricChange], alarms: Sequence[Alarm]
+) -> bool:
     """Whether its series now stands nearer to the level after it than to the one before it.
 
     What alarms since heard go and come back is over: its return is an event of its own.
@@ -397,7 +399,7 @@ def _is_nearer_after(change: ChangePoint, level: float) -> bool:
     return 2.0 * (level - change.before) * _rise(change) >= _rise(change) ** 2
 
 
-def is_beyond(movement: Movement, policy: Policy) -> bool:
+def is_beyond(movement: MetricChange, policy: Policy) -> bool:
     """Whether it moved by more than the policy accepts."""
     limit = policy.limit(movement.service, movement.metric)
     allowed = limit.in_change_unit(movement.change.before) if limit is not None else None
@@ -407,7 +409,7 @@ def is_beyond(movement: Movement, policy: Policy) -> bool:
 def _with_known(
     alerts: Sequence[Alert], timeline: Timeline, known: Sequence[Acknowledgement], today: date
 ) -> list[Alert]:
-    ids = [moment.run_id for moment in timeline.moments]
+    ids = [moment.run_id for moment in timeline.runs]
     covered = match([alert.event for alert in alerts], ids, known, today)
     return [replace(alert, acknowledgement=covered.get(alert.event.id)) for alert in alerts]
 
@@ -415,7 +417,7 @@ def _with_known(
 def _with_accepted(
     alerts: Sequence[Alert], timeline: Timeline, baselines: Sequence[Pinned], today: date
 ) -> list[Alert]:
-    places = {moment.run_id: index for index, moment in enumerate(timeline.moments)}
+    places = {moment.run_id: index for index, moment in enumerate(timeline.runs)}
     own = [pinned for pinned in baselines if pinned.scenario == timeline.scenario and not pinned.has_expired(today)]
     return [
         replace(alert, accepted=next((one for one in own if _is_moved_past(one, alert.event.index, places)), None))

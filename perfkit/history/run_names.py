@@ -381,7 +381,7 @@ def newest_against_history(history: Timeline, *, store: str, settings: Settings,
     ``None`` where it stands for no history or cannot be judged: it is of an A/B test or of a pull request, or no run
     is older.
     """
-    valid = [moment.run_id for moment in history.moments if moment.valid]
+    valid = [moment.run_id for moment in history.runs if moment.valid]
     run = RunStore(store).get(valid[-1]) if valid else None
     if run is None or run.in_ab_test:
         return None

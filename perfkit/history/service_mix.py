@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkit.analysis.coverage import rename_advice, renamed_pairs
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats
@@ -54,8 +54,8 @@ class ServiceChange:
     id: str
     scenario: str
     index: int
-    last_before: Moment
-    first_after: Moment
+    last_before: RunReference
+    first_after: RunReference
     ended: tuple[str, ...]
     began: tuple[str, ...]
     shares: tuple[tuple[str, float], ...] = ()
@@ -179,7 +179,7 @@ def presence(timeline: Timeline, service: str) -> NDArray[np.bool_]:
 
 
 def _valid(timeline: Timeline) -> NDArray[np.intp]:
-    return np.nonzero([moment.valid for moment in timeline.moments])[0]
+    return np.nonzero([moment.valid for moment in timeline.runs])[0]
 
 
 def _absences(present: NDArray[np.bool_], counts: Floats, each: float, alpha: float) -> list[tuple[int, int]]:
@@ -217,7 +217,7 @@ def _blocks(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _change(
     timeline: Timeline, valid: NDArray[np.intp], at: int, ended: Sequence[str], began: Sequence[str]
 ) -> ServiceChange:
-    after = timeline.moments[valid[at]]
+    after = timeline.runs[valid[at]]
     before, since = valid[max(at - RECENT, 0) : at], valid[at : at + RECENT]
     shares = {name: _share(timeline, name, runs) for names, runs in ((ended, before), (began, since)) for name in names}
     ranked = [sorted(names, key=lambda name: -(shares[name] or 0.0)) for names in (ended, began)]
@@ -225,7 +225,7 @@ def _change(
         after.run_id,
         timeline.scenario,
         int(valid[at]),
-        timeline.moments[valid[at - 1]],
+        timeline.runs[valid[at - 1]],
         after,
         tuple(ranked[0]),
         tuple(ranked[1]),

@@ -19,7 +19,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RunReference:
     """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown.
 
     ``environment`` has the pairs of `perfkit.model.records.environment_of`, by name.
@@ -52,14 +52,14 @@ class Timeline:
     """
 
     scenario: str
-    moments: tuple[Moment, ...]
+    runs: tuple[RunReference, ...]
     series: Mapping[tuple[str, Metric], Floats]
     errors: Mapping[tuple[str, Metric], Floats]
     counts: Mapping[str, Floats] = field(default_factory=dict)
     scale: Mapping[tuple[str, Metric], Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.moments)
+        return len(self.runs)
 
     def part(self, runs: Sequence[int]) -> Timeline:
         """The timeline of some of its runs, by index in order."""
@@ -70,7 +70,7 @@ class Timeline:
         ]
         counts = {name: values[at] for name, values in self.counts.items()}
         scale = {key: values[at] for key, values in self.scale.items()}
-        return Timeline(self.scenario, tuple(self.moments[i] for i in at), parts[0], parts[1], counts, scale)
+        return Timeline(self.scenario, tuple(self.runs[i] for i in at), parts[0], parts[1], counts, scale)
 
     def unscaled(self) -> Timeline:
         """The timeline with its values as they were measured."""
@@ -138,11 +138,11 @@ def _known(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _moment(run: Run) -> Moment:
+def _moment(run: Run) -> RunReference:
     bad = run.validity.problems[0] if not run.validity.ok else None
     why = "" if bad is None else str(bad.value) if bad.name == "clock" else f"{bad.name}: {bad.value}"
     git = run.git
-    return Moment(
+    return RunReference(
         run.id,
         run.started_at,
         run.validity.ok,
@@ -201,7 +201,7 @@ def load_timeline(store: RunStore, scenario: str, *, ab_tests: bool = False) -> 
         strict=True,
     )
     moments = tuple(
-        Moment(run_id, started_at, valid, commit, branch, store.backend.where(run_id), why, environment)
+        RunReference(run_id, started_at, valid, commit, branch, store.backend.where(run_id), why, environment)
         for run_id, started_at, valid, commit, branch, why, environment in facts
     )
     return Timeline(scenario, moments, known.values, known.errors, known.counts)

@@ -22,7 +22,7 @@ from perfkit.history.changes import DetectedChanges, detect_changes
 from perfkit.history.context import HistoryAnalysis
 from perfkit.history.monitor import ScenarioWatch
 from perfkit.history.service_mix import ServiceChange
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import Drift, Segmentation
 from perfkit.stats.summary import Floats
@@ -169,14 +169,14 @@ class Trend:
         return self.changes.services_changed
 
     @property
-    def moments(self) -> tuple[Moment, ...]:
+    def runs(self) -> tuple[RunReference, ...]:
         """All runs, oldest first."""
-        return self.timeline.moments
+        return self.timeline.runs
 
     @property
     def store(self) -> str | None:
         """Where its runs are kept; ``None`` where they are in no store."""
-        newest = self.moments[-1] if self.moments else None
+        newest = self.runs[-1] if self.runs else None
         if newest is None or not newest.source.endswith(f"/{newest.run_id}"):
             return None
         return newest.source[: -len(newest.run_id) - 1]
@@ -275,7 +275,7 @@ def trend_of(
     for place, name in enumerate(trend.services):
         drifts = any(course.now.drift is not None for course in courses if course.service == name)
         order[name] = (2.0 if drifts else 3.0, place)
-    for item in (change for event in trend.shown_events if not trend.is_known(event) for change in event.movements):
+    for item in (change for event in trend.shown_events if not trend.is_known(event) for change in event.changes):
         rank = (0.0 if item.is_worse else 1.0, item.change.p_value, -abs(item.change.change_pct))
         order[item.service] = min(order[item.service], rank)
     return replace(trend, courses=tuple(sorted(courses, key=lambda course: order[course.service])))
@@ -319,13 +319,13 @@ def _alerted(watch: ScenarioWatch) -> Sequence[Series]:
 
 def _lead(event: Event) -> Series:
     """The series that changed most clearly, for the worse where there is one."""
-    first = next((item for item in event.movements if item.is_worse), event.movements[0])
+    first = next((item for item in event.changes if item.is_worse), event.changes[0])
     return first.service, first.metric
 
 
 def _excerpt(timeline: Timeline, key: Series, levels: Sequence[Stretch]) -> dict[str, Any]:
     first = max(len(timeline) - MOST_RUNS, 0)
-    moments = timeline.moments[first:]
+    moments = timeline.runs[first:]
     return {
         "service": key[0],
         "metric": key[1].value,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.monitor import Alert
-from perfkit.history.timeline import Moment
+from perfkit.history.timeline import RunReference
 from perfkit.history.trend import Course, Trend
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Metric
@@ -44,7 +44,7 @@ class Events(tuple[Event, ...]):
             [
                 {**_change_row(event, movement), "kind": event.kind, "last_before": event.last_before.run_id}
                 for event in self
-                for movement in event.movements
+                for movement in event.changes
             ],
             ("kind", "last_before"),
         )
@@ -68,12 +68,12 @@ class Alarms(tuple[Alert, ...]):
             [
                 {
                     **_change_row(alert.event, movement),
-                    "detected_at": alert.raised_at.run_id,
+                    "detected_at": alert.detected_at.run_id,
                     "still_holds": movement in alert.holds,
                 }
                 for alert in self
-                if alert.raised_at is not None
-                for movement in alert.event.movements
+                if alert.detected_at is not None
+                for movement in alert.event.changes
             ],
             ("detected_at", "still_holds"),
         )
@@ -86,7 +86,7 @@ def _dates(events: Sequence[Event]) -> str:
     return f", since {', '.join(['...'] * (len(events) > 5))}{days}" if days else ""
 
 
-def _change_row(event: Event, movement: Movement) -> dict[str, Any]:
+def _change_row(event: Event, movement: MetricChange) -> dict[str, Any]:
     return {
         "run": event.first_after.run_id,
         "date": event.first_after.started_at,
@@ -127,7 +127,7 @@ class History:
 
     def __len__(self) -> int:
         """How many runs there are, invalid ones included."""
-        return len(self.trend.moments)
+        return len(self.trend.runs)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ class History:
     def alarms(self) -> Alarms:
         """What watching the history run after run alerted of, oldest first: each at the run that raised it."""
         alerts = self.trend.watch.alerts if self.trend.watch is not None else ()
-        return Alarms(alert for alert in alerts if alert.raised_at is not None)
+        return Alarms(alert for alert in alerts if alert.detected_at is not None)
 
     @property
     def alpha(self) -> float:
@@ -162,7 +162,7 @@ class History:
         """
         import pandas as pd
 
-        runs = self.trend.moments
+        runs = self.trend.runs
         times = _times(runs)
         parts = [
             pd.DataFrame(
@@ -205,14 +205,14 @@ class History:
                 raise ValueError(f"metric: no run measured {metric!r} of {service!r}; there are {', '.join(metrics)}")
             near = did_you_mean(service, self.services)
             raise ValueError(f"service: {service!r} is not in this history{near}; there are {', '.join(self.services)}")
-        return pd.Series(course.values, index=_times(self.trend.moments), name=f"{service} {course.metric.value}")
+        return pd.Series(course.values, index=_times(self.trend.runs), name=f"{service} {course.metric.value}")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of the trend report."""
         return self.trend.to_dict()
 
 
-def _times(runs: Sequence[Moment]) -> pd.DatetimeIndex:
+def _times(runs: Sequence[RunReference]) -> pd.DatetimeIndex:
     import pandas as pd
 
     times = [pd.NaT if run.started_at is None else pd.Timestamp(run.started_at) for run in runs]

@@ -109,7 +109,7 @@ def events_table(events: Sequence[Event], commits: Mapping[str, Attribution], ac
         verdict, kind = _VERDICTS[event.kind], f"{VERDICT_SYMBOLS[Verdict.REGRESSION]} {event.kind}"
         if event.kind == "improvement":
             kind = f"{VERDICT_SYMBOLS[Verdict.IMPROVEMENT]} {event.kind}"
-        elif event.kind == "mixed" and not any(item.is_worse for item in event.movements):
+        elif event.kind == "mixed" and not any(item.is_worse for item in event.changes):
             kind = f"{VERDICT_SYMBOLS[Verdict.INCONCLUSIVE]} unit mistake?"  # what only got better
         first = {
             "date": f"{event.first_after.started_at:%Y-%m-%d}" if event.first_after.started_at else UNKNOWN,
@@ -117,11 +117,11 @@ def events_table(events: Sequence[Event], commits: Mapping[str, Attribution], ac
             "commits": clean(commits[event.id].span) or UNKNOWN,
             "event": f"{kind}{' (acknowledged)' if any(map(event.answers_to, acknowledged)) else ''}",
         }
-        for item in event.movements[:MOST_CHANGES]:
+        for item in event.changes[:MOST_CHANGES]:
             cells = change_row(item).cells
             rows.append(Row({**empty, **cells, "service": shorten(item.service), **first}, verdict))
             first = {}
-        more = len(event.movements) - MOST_CHANGES
+        more = len(event.changes) - MOST_CHANGES
         if more > 0:
             rows.append(Row({**empty, "service": f"and {more} more"}, verdict))
     return Table(_COLUMNS, tuple(rows), len(rows))
@@ -149,7 +149,7 @@ def _commit_lines(event: Happened, commits: Attribution) -> Iterator[str]:
 
 def outlier_lines(changes: DetectedChanges) -> Iterator[str]:
     """Single runs far from their level, newest last."""
-    outliers, runs = list(changes.outliers.items()), changes.timeline.moments
+    outliers, runs = list(changes.outliers.items()), changes.timeline.runs
     valid = [at for at, run in enumerate(runs) if run.valid]
     newest = list(takewhile(changes.outliers.__contains__, reversed(valid)))  # several in a row: perhaps a new level
     if len(outliers) > MOST_LINES:
@@ -169,7 +169,7 @@ def drift_lines(changes: DetectedChanges) -> Iterator[str]:
     if len(drifts) > MOST_LINES:
         yield f"{len(drifts)} drifts; the strongest {MOST_LINES} are listed"
     for series, drift in drifts[-MOST_LINES:]:
-        first, last = (changes.timeline.moments[at].run_id for at in (drift.begin, drift.end - 1))
+        first, last = (changes.timeline.runs[at].run_id for at in (drift.begin, drift.end - 1))
         yield (
             f"drift, no step: {_series_text(series)} "
             f"{format_signed(drift.change_pct, '%')} % from run {shorten(first, 50)} to {shorten(last, 50)}"

@@ -278,7 +278,7 @@ def event_html(event: Event) -> str:
             format_value(movement.metric, movement.change.after),
             format_p(movement.change.p_value),
         ]
-        for movement in event.movements
+        for movement in event.changes
     ]
     return _facts(event.headline, facts, columns=columns, rows=rows, numbers=columns[2:])
 
@@ -297,7 +297,7 @@ def changes_html(changes: Events | Alarms) -> str:
             size(movement),
         ]
         for event in events
-        for movement in event.movements
+        for movement in event.changes
     ]
     title = _count(len(changes), "event" if isinstance(changes, Events) else "alarm")
     return _facts(title, columns=columns if rows else (), rows=rows, numbers=["change"])

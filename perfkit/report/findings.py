@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from perfkit.history.change_events import Movement
+from perfkit.history.change_events import MetricChange
 from perfkit.model.records import Comparison, Finding, Metric, Verdict
 from perfkit.report.formatting import (
     SHORT_METRICS,
@@ -112,7 +112,7 @@ def finding_row(finding: Finding) -> Row:
     return Row(cells, finding.verdict, finding.gating, finding.warnings)
 
 
-def changes_table(items: Iterable[Movement], *, title: str = "") -> Table:
+def changes_table(items: Iterable[MetricChange], *, title: str = "") -> Table:
     """The metric changes of events: what is known of each without a comparison."""
     columns = (
         Column("service", "service"),
@@ -128,7 +128,7 @@ def changes_table(items: Iterable[Movement], *, title: str = "") -> Table:
     return Table(columns, rows, len(rows), title)
 
 
-def change_row(item: Movement) -> Row:
+def change_row(item: MetricChange) -> Row:
     """What every outlet says of a metric change."""
     unit = item.metric.change_unit
     size = format_signed(item.size, unit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 
-from perfkit.history.change_events import Movement
+from perfkit.history.change_events import MetricChange
 from perfkit.history.commits import Attribution
 from perfkit.history.incidents import Incident
 from perfkit.model.errors import SettingsError, did_you_mean
@@ -171,7 +171,7 @@ def _sparkline(incident: Incident, document: Mapping[str, object]) -> str:
     return ""
 
 
-def _table(changes: Sequence[Movement]) -> str:
+def _table(changes: Sequence[MetricChange]) -> str:
     table = changes_table(changes[:MOST_CHANGES])
     more = len(changes) - len(table.rows)
     text = draw_table(table, ("service", "metric", "before", "after", "change", "interval"), name_length=80)

@@ -285,8 +285,8 @@ def alert_of(result: Result, event_id: str) -> Mapping[str, Any]:
 
 def event_headline(event: Event) -> str:
     """What happened in one sentence, harmless, with names that are short enough to leave the numbers in it."""
-    changes = tuple(replace(item, service=shorten(item.service, NAME)) for item in event.movements)
-    return clean(replace(event, id=shorten(event.id, NAME), movements=changes).headline)
+    changes = tuple(replace(item, service=shorten(item.service, NAME)) for item in event.changes)
+    return clean(replace(event, id=shorten(event.id, NAME), changes=changes).headline)
 
 
 def _commits(attribution: Attribution | None) -> tuple[str, ...]:
@@ -358,7 +358,7 @@ def _tables(result: Result, diff: NotificationDiff | None) -> Iterator[Table]:
     if has_events or comparison is None:
         fresh = (*diff.new, *diff.reopened) if diff is not None else ()
         incidents = sorted(result.open_incidents, key=lambda incident: incident not in fresh)
-        changes = [item for incident in incidents for item in incident.last.event.movements]
+        changes = [item for incident in incidents for item in incident.last.event.changes]
         yield changes_table(changes, title="What happened" if comparison is not None else "")
     if comparison is not None:
         sides = [count_text(len(side.runs), "run") for side in (comparison.candidate, comparison.baseline)]

@@ -23,9 +23,9 @@ from typing import Any
 from urllib.parse import quote
 
 from perfkit.config.toml_table import url_parts
-from perfkit.history.change_events import Event, Happened, Movement, held_worsenings, in_order
+from perfkit.history.change_events import Event, Happened, MetricChange, held_worsenings, in_order
 from perfkit.history.service_mix import ServiceChange, missing_services
-from perfkit.history.timeline import Moment
+from perfkit.history.timeline import RunReference
 from perfkit.history.trend import KEY_METRICS, Course, Trend
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric, Verdict
@@ -55,7 +55,7 @@ class Links:
     beside: Path
     commit_url: str | None = None
 
-    def run(self, moment: Moment) -> str | None:
+    def run(self, moment: RunReference) -> str | None:
         """The run's folder, relative to the report; ``None`` where it is not on this machine.
 
         Everything but letters, digits and ``_.-~/`` is quoted, so that no name can be an address of its own.
@@ -69,7 +69,7 @@ class Links:
             return None
         return quote(Path(relative).as_posix()) + "/"
 
-    def commit(self, moment: Moment) -> str | None:
+    def commit(self, moment: RunReference) -> str | None:
         """The address of the run's commit, or ``None`` where either is not known."""
         if not self.commit_url or not moment.commit:
             return None
@@ -119,24 +119,24 @@ KIND_SYMBOLS = {kind: VERDICT_SYMBOLS[verdict] for kind, verdict in KIND_VERDICT
 KIND_COLOURS = {kind: VERDICT_COLOURS[verdict] for kind, verdict in KIND_VERDICTS.items()}
 
 
-def day(moment: Moment) -> str:
+def day(moment: RunReference) -> str:
     """``12 Oct 2026``; ``~`` for a run whose time is not known."""
     at = moment.started_at
     return f"{at.day} {at:%b %Y}" if at is not None else UNKNOWN
 
 
-def commit_text(moment: Moment) -> str:
+def commit_text(moment: RunReference) -> str:
     """What fits beside a date; empty where unknown."""
     return clean(moment.commit)[:10]
 
 
-def size(movement: Movement) -> str:
+def size(movement: MetricChange) -> str:
     """The change in percent; of the error rate in percentage points."""
     unit = movement.metric.change_unit
     return f"{format_signed(movement.size, unit)}\N{NO-BREAK SPACE}{unit}"
 
 
-def size_interval(movement: Movement) -> str:
+def size_interval(movement: MetricChange) -> str:
     """The 95 % interval of `size`; ``~`` when unknown."""
     ends = [format_signed(end, movement.metric.change_unit) for end in (movement.size_low, movement.size_high)]
     return UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]"
@@ -144,17 +144,17 @@ def size_interval(movement: Movement) -> str:
 
 def headline(event: Event, limit: int = LONGEST_HEADLINE) -> str:
     """What happened in one sentence, harmless and of bounded length."""
-    items = tuple(replace(item, service=shorten(item.service, 60)) for item in event.movements)
-    return shorten(replace(event, movements=items).headline, limit)
+    items = tuple(replace(item, service=shorten(item.service, 60)) for item in event.changes)
+    return shorten(replace(event, changes=items).headline, limit)
 
 
 def event_place(event: Event, trend: Trend) -> str:
     """Between which runs and commits: ``between run 38 (30 Oct 2026, 1ab2) and run 39 (31 Oct 2026, 3cd4)``."""
-    before = next(i for i in range(event.index, -1, -1) if trend.moments[i].run_id == event.last_before.run_id)
+    before = next(i for i in range(event.index, -1, -1) if trend.runs[i].run_id == event.last_before.run_id)
     return f"between {_run_text(event.last_before, before)} and {_run_text(event.first_after, event.index)}"
 
 
-def _run_text(moment: Moment, index: int) -> str:
+def _run_text(moment: RunReference, index: int) -> str:
     known = [part for part in (day(moment) if moment.started_at else "", commit_text(moment)) if part]
     return f"run {index + 1}" + (f" ({', '.join(known)})" if known else "")
 
@@ -162,17 +162,17 @@ def _run_text(moment: Moment, index: int) -> str:
 def stability(course: Course, trend: Trend) -> str:
     """``stable for 22 runs since 1 Nov 2026``, or how it drifts."""
     now = course.now
-    since = "" if now.begin == 0 else f" since {day(trend.moments[now.begin])}"
+    since = "" if now.begin == 0 else f" since {day(trend.runs[now.begin])}"
     if now.drift is not None:
         signed = format_signed(now.drift.change_pct, "%")
         return f"drifting, {signed}\N{NO-BREAK SPACE}% over {now.runs} runs{since}"
-    gone = "" if course.last_seen + 1 >= _last_valid(trend) else f", last seen {day(trend.moments[course.last_seen])}"
+    gone = "" if course.last_seen + 1 >= _last_valid(trend) else f", last seen {day(trend.runs[course.last_seen])}"
     return f"stable for {now.runs} run{'s' if now.runs != 1 else ''}{since}{gone}"
 
 
 def _last_valid(trend: Trend) -> int:
     """One more than the index of the newest valid run."""
-    return max((i + 1 for i, moment in enumerate(trend.moments) if moment.valid), default=0)
+    return max((i + 1 for i, moment in enumerate(trend.runs) if moment.valid), default=0)
 
 
 def level_text(course: Course) -> str:
@@ -215,7 +215,7 @@ def _news(trend: Trend) -> Event | None:
 
 
 def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
-    valid = sum(moment.valid for moment in trend.moments)
+    valid = sum(moment.valid for moment in trend.runs)
     if valid < LEAST:
         return f"{valid} valid run{'s' if valid != 1 else ''}: too few to tell", ""
     if news is not None:
@@ -227,7 +227,7 @@ def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
     if gone := missing_services(trend.services_changed):
         return f"service{'s' if len(gone) > 1 else ''} gone since {day(gone[-1][1].first_after)}", ""
     settled = max((event.index for event in trend.events), default=0)
-    return f"no news in {sum(moment.valid for moment in trend.moments[settled:])} runs", ""
+    return f"no news in {sum(moment.valid for moment in trend.runs[settled:])} runs", ""
 
 
 def _sentences(trend: Trend, news: Event | None) -> Iterator[str]:
@@ -252,8 +252,8 @@ def _sentences(trend: Trend, news: Event | None) -> Iterator[str]:
 
 
 def _basis(trend: Trend) -> str:
-    runs, bad = len(trend.moments), sum(not moment.valid for moment in trend.moments)
-    since = f", since {day(trend.moments[0])}" if trend.moments and trend.moments[0].started_at else ""
+    runs, bad = len(trend.runs), sum(not moment.valid for moment in trend.runs)
+    since = f", since {day(trend.runs[0])}" if trend.runs and trend.runs[0].started_at else ""
     parts = [f"{runs:,} run{'s' if runs != 1 else ''} of {shorten(trend.timeline.scenario)}{since}"]
     parts.append(f"{bad} invalid" if bad else "all valid")
     if trend.first:
@@ -297,7 +297,7 @@ def _level_cells(course: Course, trend: Trend) -> dict[str, Cell | str]:
     level = drift.after if drift is not None else course.now.value
     last = Cell("")
     if change is not None:
-        item = Movement(course.service, course.metric, change)
+        item = MetricChange(course.service, course.metric, change)
         last = Cell(size(item), css=f"pk-{'regression' if item.is_worse else 'improvement'}")
     return {
         "metric": course.metric.title,
@@ -330,8 +330,8 @@ def _event_cells(event: Happened, trend: Trend, links: Links) -> dict[str, Any]:
         "acknowledged": trend.is_known(event),
         "why_known": shorten(trend.why_known(event), 200),
         "sides": [run_cells(moment, links) for moment in (event.last_before, event.first_after)],
-        "movements": [_movement_cells(item) for item in event.movements[:MOST_MOVEMENTS]],
-        "more": max(len(event.movements) - MOST_MOVEMENTS, 0),
+        "movements": [_movement_cells(item) for item in event.changes[:MOST_MOVEMENTS]],
+        "more": max(len(event.changes) - MOST_MOVEMENTS, 0),
     }
 
 
@@ -351,7 +351,7 @@ def _service_cells(change: ServiceChange, links: Links) -> dict[str, Any]:
     }
 
 
-def _movement_cells(item: Movement) -> dict[str, Any]:
+def _movement_cells(item: MetricChange) -> dict[str, Any]:
     return {
         "service": shorten(item.service, LONGEST),
         "metric": item.metric.title,
@@ -364,7 +364,7 @@ def _movement_cells(item: Movement) -> dict[str, Any]:
     }
 
 
-def run_cells(moment: Moment, links: Links) -> dict[str, Any]:
+def run_cells(moment: RunReference, links: Links) -> dict[str, Any]:
     """A run as tables name it, with its links."""
     at = moment.started_at
     return {
@@ -379,7 +379,7 @@ def run_cells(moment: Moment, links: Links) -> dict[str, Any]:
 
 def trend_runs(trend: Trend, links: Links) -> Html:
     """The newest runs and those that stand out: invalid, far from their level, first of a new one; newest first."""
-    notes, count = _notes(trend), len(trend.moments)
+    notes, count = _notes(trend), len(trend.runs)
     indices = sorted({*notes, *range(max(count - NEWEST, trend.first), count)}, reverse=True)
     columns = (
         Column("number", "run", right=True),
@@ -391,7 +391,7 @@ def trend_runs(trend: Trend, links: Links) -> Html:
     )
     rows = []
     for i in indices[:MOST_RUNS]:
-        run = run_cells(trend.moments[i], links)
+        run = run_cells(trend.runs[i], links)
         cells: dict[str, Cell | str] = {
             "number": f"{i + 1}",
             "started": run["started"],
@@ -400,7 +400,7 @@ def trend_runs(trend: Trend, links: Links) -> Html:
             "commit": Cell(run["commit"], link=run["commit_link"] or ""),
             "branch": run["branch"],
         }
-        rows.append(HtmlRow(cells, css="" if trend.moments[i].valid else "pk-unfit"))
+        rows.append(HtmlRow(cells, css="" if trend.runs[i].valid else "pk-unfit"))
     more = len(indices) - len(rows)
     below = f"{more} older ones are not listed." if more else ""
     html = html_table("runs", columns, {"": rows}, below=below, empty="There is no run.")
@@ -410,7 +410,7 @@ def trend_runs(trend: Trend, links: Links) -> Html:
 def _notes(trend: Trend) -> dict[int, list[str]]:
     """What there is to say of single runs, by index."""
     notes: dict[int, list[str]] = {}
-    for i, moment in enumerate(trend.moments):
+    for i, moment in enumerate(trend.runs):
         if i >= trend.first and not moment.valid:
             notes.setdefault(i, []).append(f"invalid: {moment.why_invalid or 'unfit'}")
     for event in trend.shown_events:
@@ -469,7 +469,7 @@ def trend_calendar(trend: Trend) -> Html:
 
 def _days(trend: Trend) -> dict[date, _Day]:
     days: dict[date, _Day] = defaultdict(_Day)
-    for moment in trend.moments[trend.first :]:
+    for moment in trend.runs[trend.first :]:
         if moment.started_at is not None:
             days[moment.started_at.date()].runs[moment.valid] += 1
     for event in trend.shown_events:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from perfkit.history.change_events import Event, Movement
-from perfkit.history.timeline import Moment
+from perfkit.history.change_events import Event, MetricChange
+from perfkit.history.timeline import RunReference
 from perfkit.history.trend import Course, Stretch, Trend
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.figure import EVERY, MOST_SERVICES, Floats, Panels, axis, rounded, sentence
@@ -72,7 +72,7 @@ def trend_chart(trend: Trend) -> go.Figure:
     places = ticks(trend)
     panels.axis(
         "x",  # runs at equal distances, with dates at some of them
-        range=[trend.first + 0.3, len(trend.moments) + 0.7],
+        range=[trend.first + 0.3, len(trend.runs) + 0.7],
         zeroline=False,
         showgrid=False,
         tickvals=[i + 1 for i in places],
@@ -83,7 +83,7 @@ def trend_chart(trend: Trend) -> go.Figure:
     _backdrop(panels, trend)
     return panels.figure(
         f"History of {shorten(names[0])}: {', '.join(metric.title for metric in metrics)} over "
-        f"{len(trend.moments) - trend.first} runs, with {len(trend.shown_events)} events.",
+        f"{len(trend.runs) - trend.first} runs, with {len(trend.shown_events)} events.",
         names,
         below=84,
         hovermode="x unified",
@@ -94,18 +94,18 @@ def trend_chart(trend: Trend) -> go.Figure:
 
 def drawn_services(trend: Trend) -> tuple[str, ...]:
     """The most telling services, as many as a report has room for."""
-    points = max((len(trend.moments) - trend.first) * len(trend.metrics), 1)
+    points = max((len(trend.runs) - trend.first) * len(trend.metrics), 1)
     return trend.services[: max(1, min(MOST_SERVICES, MOST_POINTS // points))]
 
 
 def _strip(panels: Panels, trend: Trend) -> None:
     """One mark per run above the panels; its hover says which run it is, once for all of them."""
-    shown = range(trend.first, len(trend.moments))
+    shown = range(trend.first, len(trend.runs))
     events, unusual = {event.index: event for event in trend.events}, outliers(trend)
     marks: list[tuple[str, str, int]] = []
     texts = []
     for i in shown:
-        run, event, far = trend.moments[i], events.get(i), unusual.get(i, [])
+        run, event, far = trend.runs[i], events.get(i), unusual.get(i, [])
         lines = [run_name(run)]
         mark = (NEUTRAL_COLOUR, "line-ns-open", 6)
         if not run.valid:
@@ -143,7 +143,7 @@ def _wrapped(text: str, width: int = 44) -> str:
     return "<br>".join(label(line, 2 * width) for line in lines)
 
 
-def run_name(moment: Moment, between: str = ", ") -> str:
+def run_name(moment: RunReference, between: str = ", ") -> str:
     """``1 Nov 2026 03:02, commit 1ab2c3d4e5, main``, harmless for plotly; ``between`` stands behind the time."""
     at = moment.started_at
     time = f"{day(moment)} {at:%H:%M}" if at is not None else "time unknown"
@@ -165,7 +165,7 @@ def _legend(panels: Panels, trend: Trend) -> None:
         panels.legend("outlier", mode="markers", marker=_OUTLIER)
     if any(segmentation.drifts for segmentation in found):
         panels.legend("drift", mode="lines", line={**neutral, "dash": "dash"})
-    if any(not run.valid for run in trend.moments[trend.first :]):
+    if any(not run.valid for run in trend.runs[trend.first :]):
         panels.legend("invalid", mode="markers", marker={"color": _UNFIT, "symbol": "circle-x-open", "size": 9})
     if any(trend.is_known(event) for event in trend.shown_events):
         marker = {"color": NEUTRAL_COLOUR, "symbol": "x-open", "size": 9}
@@ -196,7 +196,7 @@ def _course(panels: Panels, course: Course, trend: Trend, index: int) -> None:
         legendgroup="run",
         showlegend=False,
     )
-    changed = [Movement(course.service, course.metric, change) for change in course.segmentation.changes]
+    changed = [MetricChange(course.service, course.metric, change) for change in course.segmentation.changes]
     for name, (symbol, colour) in _STEPS.items():
         steps = [
             movement.change
@@ -252,12 +252,12 @@ def _lines(stretches: Sequence[Stretch], first: int) -> tuple[list[float | None]
 
 def ticks(trend: Trend, most: int = 5) -> dict[int, str]:
     """A few runs at about equal distances, by index, with their date; where it is not known, their number."""
-    first, count = trend.first, len(trend.moments)
+    first, count = trend.first, len(trend.runs)
     places = np.unique(np.linspace(first, count - 1, min(most, count - first)).round().astype(int)).tolist()
-    return {i: _tick(trend.moments[i]) or f"run {i + 1}" for i in places}
+    return {i: _tick(trend.runs[i]) or f"run {i + 1}" for i in places}
 
 
-def _tick(moment: Moment) -> str:
+def _tick(moment: RunReference) -> str:
     at = moment.started_at
     return f"{at.day} {at:%b}<br>{at:%Y}" if at is not None else ""
 
@@ -265,7 +265,7 @@ def _tick(moment: Moment) -> str:
 def _backdrop(panels: Panels, trend: Trend) -> None:
     """Behind all panels: invalid runs as grey bands, events as thin lines."""
     upright = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
-    unfit = [i for i in range(trend.first, len(trend.moments)) if not trend.moments[i].valid]
+    unfit = [i for i in range(trend.first, len(trend.runs)) if not trend.runs[i].valid]
     for _, group in groupby(enumerate(unfit), lambda pair: pair[1] - pair[0]):
         own = [i for _, i in group]
         panels.shape(type="rect", x0=own[0] + 0.5, x1=own[-1] + 1.5, fillcolor=_BAND, line={"width": 0}, **upright)
@@ -292,13 +292,13 @@ def trend_sheet(trend: Trend) -> go.Figure:
     """One metric of every service, each around its newest level; half a row is as many percent for all of them."""
     metric = sheet_metric(trend)
     found = [trend.course(name, metric) for name in trend.services] if metric is not None else []
-    most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.moments) - trend.first, 1)))
+    most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.runs) - trend.first, 1)))
     courses = [course for course in found if course is not None][:most]
     if metric is None or len(courses) < 2:
         return sentence("There are no two services to be set side by side.")
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
     scale = _scale(parts)
-    runs = [f"run {i + 1}, {run_name(trend.moments[i], '<br>')}" for i in range(trend.first, len(trend.moments))]
+    runs = [f"run {i + 1}, {run_name(trend.runs[i], '<br>')}" for i in range(trend.first, len(trend.runs))]
     panels = Panels([""], row=ROW * len(courses), top=TOP, bottom=BOTTOM)
     for row, (course, part) in enumerate(zip(courses, parts, strict=True)):
         if row % 2 == 0:
@@ -378,9 +378,9 @@ def _sheet_row(
         hovertemplate=f"{label(course.service)}<br>%{{x}}<br>{says}<extra></extra>",
     )
     changes = course.segmentation.changes
-    last: Movement | None = None
+    last: MetricChange | None = None
     if changes and changes[-1].index >= trend.first:
-        last = Movement(course.service, course.metric, changes[-1])
+        last = MetricChange(course.service, course.metric, changes[-1])
     verdict = Verdict.REGRESSION if last is not None and last.is_worse else Verdict.IMPROVEMENT
     for stretch in course.stretches:
         if stretch.end > trend.first:
@@ -408,7 +408,7 @@ _DAY_PX = 16  # of a week's row on the calendar
 def trend_days(trend: Trend) -> go.Figure:
     """A square per day with runs, weeks from left to right; days on which an event began have its colour and symbol."""
     days: dict[date, list[int]] = {}
-    for i, moment in enumerate(trend.moments[trend.first :], start=trend.first):
+    for i, moment in enumerate(trend.runs[trend.first :], start=trend.first):
         if moment.started_at is not None:
             days.setdefault(moment.started_at.date(), []).append(i)
     if not days:
@@ -421,7 +421,7 @@ def trend_days(trend: Trend) -> go.Figure:
     for day_of, runs in days.items():
         happened = events.get(day_of, [])
         news = [event for event in happened if not trend.is_known(event)]
-        valid = any(trend.moments[i].valid for i in runs)
+        valid = any(trend.runs[i].valid for i in runs)
         kind = KIND_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
         kinds.setdefault(kind, []).append(day_of)
     panels = Panels([""], row=7 * _DAY_PX, top=62, bottom=40)

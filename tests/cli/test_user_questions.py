@@ -12,9 +12,9 @@ from perfkit import Metric, Policy, compare
 from perfkit.analysis.coverage import renamed_pairs
 from perfkit.cli.run import _with_open_regressions
 from perfkit.config.settings import Settings
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.service_mix import service_changes
-from perfkit.history.timeline import Moment, timeline_of
+from perfkit.history.timeline import RunReference, timeline_of
 from perfkit.stats.changepoints import ChangePoint
 
 
@@ -237,9 +237,9 @@ def test_a_unit_mistake_in_a_history_is_asked_about_and_not_celebrated(rng, tmp_
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.001, "mixed"), (0.5, "improvement"), (1000, "regression")])
 def test_the_kind_of_an_event(factor, kind):
-    moment = Moment("r", None, True, "", "")
+    moment = RunReference("r", None, True, "", "")
     change = ChangePoint(5, 20.0, 20.0 * factor, 100 * (factor - 1), 1e-9, 0.0, 0.0)
-    event = Event("r", "api", 5, moment, moment, (Movement("a", Metric.AVG, change),))
+    event = Event("r", "api", 5, moment, moment, (MetricChange("a", Metric.AVG, change),))
     assert event.kind == kind
     assert event.headline.startswith({"mixed": "Changed", "improvement": "Better", "regression": "Worse"}[kind])
 

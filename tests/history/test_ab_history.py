@@ -49,8 +49,8 @@ def mixed(rng, tmp_path, monkeypatch):
 
 def test_histories_leave_them_out_unless_asked_for(mixed):
     store, usual, paired = mixed
-    assert [moment.run_id for moment in load_timeline(store, "api").moments] == usual
-    assert [moment.run_id for moment in load_timeline(store, "api", ab_tests=True).moments] == [*usual, *paired]
+    assert [moment.run_id for moment in load_timeline(store, "api").runs] == usual
+    assert [moment.run_id for moment in load_timeline(store, "api", ab_tests=True).runs] == [*usual, *paired]
     assert list(store.history("api", "a", "p95_latency_ms")["id"]) == usual
     assert len(store.history("api", "a", "p95_latency_ms", ab_tests=True)) == 20
     assert list(store.runs()["id"]) == [*usual, *paired]

@@ -11,13 +11,13 @@ from nights import nights, said, stored
 from samples import side
 
 from perfkit import Policy, ReadError, RunStore
-from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement, match, softened
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement, match, softened
+from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.context import HistoryContext, find_events
 from perfkit.history.curation import acknowledge
 from perfkit.history.gate import judge_history
 from perfkit.history.run_selector import select
-from perfkit.history.timeline import Moment, timeline_of
+from perfkit.history.timeline import RunReference, timeline_of
 from perfkit.model.records import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
 from perfkit.stats.changepoints import ChangePoint
 
@@ -38,7 +38,7 @@ def events_with(rng, store, *more):
     for one in (one for group in more for one in group):
         store.add(one)
     timeline = timeline_of("api", [store.get(run_id) for run_id in store.ids()])
-    return find_events(timeline), [moment.run_id for moment in timeline.moments]
+    return find_events(timeline), [moment.run_id for moment in timeline.runs]
 
 
 # The known movement -------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def events_with(rng, store, *more):
     ],
 )
 def test_a_movement_is_known_up_to_a_materially_larger_size(acknowledged, seen, covered):
-    known = KnownMovement("a", Metric.P95, *acknowledged)
+    known = AcknowledgedChange("a", Metric.P95, *acknowledged)
     assert known.covers("a", "p95_latency_ms", seen) is covered
     assert not known.covers("b", "p95_latency_ms", seen)
     assert not known.covers("a", "p99_latency_ms", seen)
@@ -101,9 +101,9 @@ def test_something_new_is_heard(rng, tmp_path, what):
         other.add(fresh)
     events, now = events_with(rng, other)
     if what == "other scenario":
-        one = Acknowledgement("x", "web", ("x",), one.movements, "r", "b", NOW)
+        one = Acknowledgement("x", "web", ("x",), one.changes, "r", "b", NOW)
         now = ["x", *now]
-    big = [event for event in events if len(event.movements) >= 3]
+    big = [event for event in events if len(event.changes) >= 3]
     assert len(big) == 1
     assert match(big, now, [one], today) == {}
 
@@ -111,11 +111,13 @@ def test_something_new_is_heard(rng, tmp_path, what):
 @pytest.mark.parametrize(("low", "high", "covered"), [(12.0, 20.0, True), (13.0, 19.0, False), (math.nan, math.nan, 0)])
 def test_an_event_is_larger_only_where_its_whole_interval_is(low, high, covered):
     """It is 16 % where 10 % are known; an alarm, which has no interval, may tell a quarter too much."""
-    known = Acknowledgement("r", "api", ("r",), (KnownMovement("a", Metric.P95, 10.0, 8.0, 12.0),), "why", "me", NOW)
+    known = Acknowledgement(
+        "r", "api", ("r",), (AcknowledgedChange("a", Metric.P95, 10.0, 8.0, 12.0),), "why", "me", NOW
+    )
     for size, is_covered in ((16.0, covered), (15.0, True)) if math.isnan(low) else ((16.0, covered),):
         change = ChangePoint(5, 100.0, 100.0 + size, size, 1e-6, low, high)
-        moment = Moment("r", NOW, True)
-        event = Event("r", "api", 5, moment, moment, (Movement("a", Metric.P95, change),))
+        moment = RunReference("r", NOW, True)
+        event = Event("r", "api", 5, moment, moment, (MetricChange("a", Metric.P95, change),))
         assert bool(match([event], ["r"] * 10, [known], NOW.date())) is bool(is_covered)
 
 
@@ -124,7 +126,7 @@ def test_a_service_is_acknowledged_with_all_that_leans_along_also_where_the_poli
     kind = {"sd": 0.005, "names": ("a", "b")}
     runs = side(rng, 32, **kind), side(rng, 12, first=32, slower={"a": 1.04}, **kind)
     _, ids, known = one_ack(rng, tmp_path, *runs, at=32)
-    sizes = {(item.service, item.metric): item.size for item in known.movements}
+    sizes = {(item.service, item.metric): item.size for item in known.changes}
     assert sizes["a", Metric.AVG] == pytest.approx(4.0, abs=1.5)
     assert {metric for service, metric in sizes if service == "a"} >= {*LATENCY_METRICS} - {Metric.P999}
     assert {service for service, _ in sizes} == {"a"}
@@ -144,7 +146,7 @@ def test_the_same_change_seen_by_more_runs_is_not_new(rng, tmp_path):
 
 def test_a_place_is_found_again_when_its_run_is_gone():
     one = Acknowledgement(
-        "c", "api", ("a", "b", "c", "d", "e"), (KnownMovement("s", Metric.P95, 1, None, None),), "r", "", NOW
+        "c", "api", ("a", "b", "c", "d", "e"), (AcknowledgedChange("s", Metric.P95, 1, None, None),), "r", "", NOW
     )
     assert one.place_in(list("xyabcde")) == 4
     assert one.place_in(list("xyabde")) == 4
@@ -158,8 +160,8 @@ def test_a_place_is_found_again_when_its_run_is_gone():
 def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
     file = AcknowledgedFile(tmp_path / "deep" / "acknowledged.json")
     moved = (
-        KnownMovement("sérvice <b>", Metric.P95, 10.0, 8.0, None),
-        KnownMovement("a", Metric.RPS, -math.inf, None, None),
+        AcknowledgedChange("sérvice <b>", Metric.P95, 10.0, 8.0, None),
+        AcknowledgedChange("a", Metric.RPS, -math.inf, None, None),
     )
     one = Acknowledgement("r1", "api", ("r0", "r1"), moved, "why | `x`", "me", NOW, date(2026, 3, 1))
     assert file.read() == ()
@@ -191,7 +193,7 @@ def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
 
 
 def test_of_those_who_acknowledge_at_once_none_is_lost(tmp_path):
-    movement = KnownMovement("a", Metric.P95, 10.0, 8.0, 12.0)
+    movement = AcknowledgedChange("a", Metric.P95, 10.0, 8.0, 12.0)
     every = [Acknowledgement(f"r{n}", "api", (f"r{n}",), (movement,), "why", "me", NOW) for n in range(40)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: AcknowledgedFile(tmp_path / "data" / "known.json").add(one), every))

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.commits import MOST_COMMITS, Attribution, attribute, commits_between
-from perfkit.history.timeline import Moment
+from perfkit.history.timeline import RunReference
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
 
@@ -133,8 +133,10 @@ def test_a_hook_of_another_repository_does_not_aim_it_elsewhere(repository, tmp_
 
 def event(before, after, reach):
     change = ChangePoint(1, 100.0, 120.0, 20.0, 1e-9, 18.0, 22.0)
-    ends = [Moment(name, datetime(2026, 1, 1, tzinfo=UTC), True, of) for name, of in (("r0", before), ("r1", after))]
-    return Event("r1", "api", 1, *ends, (Movement("a", Metric.AVG, change, reach),))
+    ends = [
+        RunReference(name, datetime(2026, 1, 1, tzinfo=UTC), True, of) for name, of in (("r0", before), ("r1", after))
+    ]
+    return Event("r1", "api", 1, *ends, (MetricChange("a", Metric.AVG, change, reach),))
 
 
 def test_an_event_tells_how_certain_its_place_is(repository):

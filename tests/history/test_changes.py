@@ -15,7 +15,7 @@ from samples import run as make_run
 from perfkit.cli import main
 from perfkit.cli.history import exit_code, watched
 from perfkit.config.policy import Policy
-from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
+from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
 from perfkit.history.changes import CHUNK, Task, detect_changes, segment_all, stored_timelines
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
@@ -104,7 +104,7 @@ def test_only_what_is_asked_for_is_shown_and_events_stay_the_same(tmp_path, rng)
     (every,) = detect_changes(stored_timelines(store))
     (some,) = detect_changes(stored_timelines(store), services=["shop"], metrics=["p95"])
     assert [event.id for event in some.events] == [event.id for event in every.events]
-    assert [(item.service, item.metric) for item in some.events[0].movements] == [("shop", "p95_latency_ms")]
+    assert [(item.service, item.metric) for item in some.events[0].changes] == [("shop", "p95_latency_ms")]
     assert list(some.segmentations) == [("shop", "p95_latency_ms")]
 
 
@@ -163,8 +163,8 @@ def judged(found, fail_on, folder, *acknowledged):
     file = AcknowledgedFile(folder / "acknowledged.json")
     for name in acknowledged:
         event = next(event for event in found[0].events if event.answers_to(name))
-        around = [found[0].timeline.moments[i].run_id for i in range(event.index - 2, event.index + 3)]
-        moved = tuple(KnownMovement.of_movement(item) for item in event.movements)
+        around = [found[0].timeline.runs[i].run_id for i in range(event.index - 2, event.index + 3)]
+        moved = tuple(AcknowledgedChange.of_movement(item) for item in event.changes)
         every = (*moved, *(replace(item, metric=metric) for item in moved for metric in Metric))
         at = name if name in around else event.id
         file.add(Acknowledgement(at, found[0].scenario, tuple(around), every, "known", "me", datetime.now(UTC)))

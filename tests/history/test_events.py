@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit.history.change_events import FAR, Movement, group, possible_places, shared_alpha
+from perfkit.history.change_events import FAR, MetricChange, group, possible_places, shared_alpha
 from perfkit.history.context import HistoryAnalysis, find_events
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint, segment
 
@@ -18,18 +18,18 @@ DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 def timeline(series, n=None, invalid=()):
     n = n or len(next(iter(series.values())))
-    moments = [Moment(f"r{i}", DAY + timedelta(days=i), i not in invalid, f"{i:040x}") for i in range(n)]
+    moments = [RunReference(f"r{i}", DAY + timedelta(days=i), i not in invalid, f"{i:040x}") for i in range(n)]
     return Timeline("api", tuple(moments), {key: np.asarray(values, float) for key, values in series.items()}, {})
 
 
 def moved(index, *, service="a", metric=Metric.AVG, before=100.0, after=120.0, p=1e-9, reach=1):
     change = 100 * (after - before) / before if before else float("inf")
-    return Movement(service, metric, ChangePoint(index, before, after, change, p, change - 2, change + 2), reach)
+    return MetricChange(service, metric, ChangePoint(index, before, after, change, p, change - 2, change + 2), reach)
 
 
 def grouped(*movements, n=100):
     return [
-        [(item.service, item.change.index) for item in event.movements]
+        [(item.service, item.change.index) for item in event.changes]
         for event in group(timeline({("a", Metric.AVG): np.ones(n)}), movements)
     ]
 
@@ -192,7 +192,9 @@ def test_the_error_rate_changes_in_points_and_from_zero_has_no_interval():
     points = moved(5, metric=Metric.ERROR_RATE, before=2.0, after=3.0)
     assert (points.size, points.size_low, points.size_high) == (1.0, pytest.approx(0.96), pytest.approx(1.04))
     assert points.describe() == "error rate of a +1 pp [+0.96, +1.04]"
-    nothing = Movement("a", Metric.ERROR_RATE, ChangePoint(5, 0.0, 3.0, float("inf"), 1e-9, float("inf"), float("inf")))
+    nothing = MetricChange(
+        "a", Metric.ERROR_RATE, ChangePoint(5, 0.0, 3.0, float("inf"), 1e-9, float("inf"), float("inf"))
+    )
     assert nothing.describe() == "error rate of a +3 pp"
     assert nothing.to_dict()["change_pct"] is None
 
@@ -219,10 +221,10 @@ def test_what_becomes_known_later_joins_events_and_rearranges_none():
     base = timeline({("a", Metric.AVG): np.ones(60)})
     first, late = moved(44, p=1e-6, reach=0), moved(46, metric=Metric.P999, p=1e-7)
     after = moved(47, service="b", before=120.0, after=100.0, p=1e-20, reach=0)
-    heard = [[item.change.index for item in event.movements] for event in group(base, [first], [late], [after])]
+    heard = [[item.change.index for item in event.changes] for event in group(base, [first], [late], [after])]
     assert heard == [[44, 46], [47]]
     # Known all at once, the one in between is nearest to the last
-    assert [[item.change.index for item in event.movements] for event in group(base, [first, late, after])] == [
+    assert [[item.change.index for item in event.changes] for event in group(base, [first, late, after])] == [
         [44],
         [47, 46],
     ]

@@ -149,7 +149,7 @@ def test_a_regression_where_a_service_ends_is_found_and_says_so(rng):
     timeline = timeline_of("shop", history(rng, nights))
     (event,) = find_events(timeline)
     assert (event.kind, event.index, set(event.services)) == ("regression", 30, {"/a"})
-    assert {item.metric for item in event.movements} == {Metric.AVG, Metric.P50, Metric.P95}
+    assert {item.metric for item in event.changes} == {Metric.AVG, Metric.P50, Metric.P95}
     assert event.coincides == ("service /pay ended here",)
     assert event.headline.endswith("; service /pay ended here.")
     assert watch_timeline(timeline, Policy()).fails
@@ -169,8 +169,8 @@ def test_a_loss_of_throughput_within_one_mix_is_found_on_either_side_of_a_change
     for timeline, at, before in ((slowed(15, 30), 15, RATE / 3), (slowed(45, 60), 45, RATE / 2)):
         (event,) = find_events(timeline)
         assert abs(event.index - at) <= 1
-        assert {item.metric for item in event.movements} == {Metric.RPS}
-        for item in event.movements:
+        assert {item.metric for item in event.changes} == {Metric.RPS}
+        for item in event.changes:
             assert item.change.before == pytest.approx(before, rel=0.05)  # in the units in which it was measured
             assert item.change.change_pct == pytest.approx(-30.0, abs=4.0)
 
@@ -487,7 +487,7 @@ def test_a_run_dated_in_the_future_is_named_and_never_the_newest(rng, tmp_path, 
         assert selected.runs[-1].id == newest.id
         assert f"Run {late.id} left out: {date}." in selected.warnings
     for timeline in (load_timeline(store, "shop"), timeline_of("shop", [store.get(name) for name in store.ids()])):
-        assert [(one.run_id, one.why_invalid) for one in timeline.moments if not one.valid] == [(late.id, date)]
+        assert [(one.run_id, one.why_invalid) for one in timeline.runs if not one.valid] == [(late.id, date)]
     url = str(store.folder)
     main(["compare", "shop@last:5", "--candidate", late.id, "--store", url], sys.stdout, sys.stderr)
     assert f"Run {late.id} is {date}" in " ".join(capsys.readouterr().out.split())
@@ -504,4 +504,4 @@ def test_a_run_dated_in_the_future_is_named_and_never_the_newest(rng, tmp_path, 
 
 def test_a_history_that_is_all_in_the_future_means_that_the_clock_here_is_wrong(rng):
     runs = [night(rng, 20000 + number) for number in range(5)]
-    assert all(moment.valid for moment in timeline_of("shop", runs).moments)
+    assert all(moment.valid for moment in timeline_of("shop", runs).runs)

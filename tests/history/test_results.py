@@ -8,11 +8,11 @@ from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import ReadError, RunStore, compare
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import Event, Movement
+from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.context import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import Occurrence, incidents_of, read_result, result_of
-from perfkit.history.timeline import Moment
+from perfkit.history.timeline import RunReference
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.markdown import to_markdown
 from perfkit.report.sentences import headlines, next_step
@@ -104,10 +104,10 @@ def test_what_is_taken_back_by_a_little_holds_and_what_comes_back_is_an_event_of
 
 def seen(index, *, size=20.0, service="a", before=100.0, **changes):
     change = ChangePoint(index, before, before + size, size, 1e-9, size - 1, size + 1)
-    moments = [Moment(f"run{at}", None, True) for at in (index - 1, index)]
+    moments = [RunReference(f"run{at}", None, True) for at in (index - 1, index)]
     names = tuple(f"run{at}" for at in range(index - 1, index + 2))
     return Occurrence(
-        Event(f"run{index}", "api", index, *moments, (Movement(service, Metric.P95, change),), names), **changes
+        Event(f"run{index}", "api", index, *moments, (MetricChange(service, Metric.P95, change),), names), **changes
     )
 
 

@@ -42,7 +42,7 @@ def test_every_file_that_0_1_0_wrote_is_read(tmp_path):
     (pinned,) = Baselines(old / "data" / "baselines").all()
     assert (pinned.name, len(pinned.runs), len(pinned.history)) == ("v1", 4, 1)
     (known,) = AcknowledgedFile(old / "data" / "acknowledged.json").read()
-    assert (known.reason, len(known.movements)) == ("known", 6)
+    assert (known.reason, len(known.changes)) == ("known", 6)
     for watched in (True, False):
         assert set(SentLogFile(old / "delivery", "email", "api", watched=watched).read()) == {"abc"}
     for kind in ("comments", "issues"):

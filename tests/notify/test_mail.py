@@ -15,7 +15,7 @@ from test_report import browser, needs_chromium  # noqa: F401 - a fixture
 from test_results import against_history
 
 from perfkit import Policy, compare
-from perfkit.history.acknowledgements import Acknowledgement, KnownMovement
+from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.commits import Attribution
 from perfkit.history.incidents import Notified, notification_diff, read_result, result_of
 from perfkit.model.records import Validity, Verdict
@@ -117,7 +117,7 @@ def test_what_is_acknowledged_is_not_told(rng):
         event.id,
         "nightly",
         (event.id,),
-        tuple(KnownMovement.of_movement(item) for item in event.movements),
+        tuple(AcknowledgedChange.of_movement(item) for item in event.changes),
         "wanted",
         "Ann",
         datetime(2026, 11, 1, tzinfo=UTC),

@@ -191,7 +191,7 @@ def absent(history, service, *stretches):
         {key: np.where(away & (key[0] == service), np.nan, values) for key, values in one.items()}
         for one in (history.series, history.errors)
     ]
-    return Timeline(history.scenario, history.moments, *parts)
+    return Timeline(history.scenario, history.runs, *parts)
 
 
 def test_the_end_of_a_service_and_its_return_are_told_once(rng, post, settings, tmp_path):

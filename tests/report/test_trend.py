@@ -17,10 +17,10 @@ from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 -
 
 from perfkit import SettingsError
 from perfkit.cli import main
-from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, KnownMovement
+from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
 from perfkit.history.context import HistoryAnalysis
 from perfkit.history.run_names import timeline as timeline_runs
-from perfkit.history.timeline import Moment, Timeline
+from perfkit.history.timeline import RunReference, Timeline
 from perfkit.history.trend import acknowledged_events, trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.report.notebook import Report, count_charts
@@ -50,7 +50,7 @@ HOSTILE = (
 def history(rng, *, runs=60, services=("api",), step=1.15, at=40, bad=(), metrics=tuple(Metric), days=1.0):
     """A timeline in which the first service gets slower at a run; every other one stays as it is."""
     moments = tuple(
-        Moment(
+        RunReference(
             f"202509{i:04d}-api-{i:04x}",
             datetime(2025, 9, 1, 2, tzinfo=UTC) + timedelta(days=i * days),
             i not in bad,
@@ -85,12 +85,12 @@ def test_the_sample_history_tells_its_truth(samples):
     """One step of 12 % at run 38, one spike at run 21, one interrupted run: as its maker says."""
     trend = trend_of(samples)
     assert [(event.index, event.kind) for event in trend.events] == [(38, "regression")]
-    assert {item.service for item in trend.events[0].movements} == {"api_gateway"}
+    assert {item.service for item in trend.events[0].changes} == {"api_gateway"}
     course = trend.course("api_gateway", Metric.AVG)
     assert course.segmentation.outliers == (21,)
     assert course.now.begin == 38
     assert course.interval[0] < course.now.value < course.interval[1]
-    assert [i for i, moment in enumerate(samples.moments) if not moment.valid] == [47]
+    assert [i for i, moment in enumerate(samples.runs) if not moment.valid] == [47]
     assert sum(file.stat().st_size for file in SAMPLES.glob("*/run.json")) < 400_000
     assert not list(SAMPLES.glob("*/requests.parquet"))
 
@@ -98,7 +98,7 @@ def test_the_sample_history_tells_its_truth(samples):
 def test_the_most_telling_service_comes_first(rng):
     line = history(rng, services=("quiet", "other"), step=1.0)
     moved = history(rng, services=("slower",))
-    both = Timeline("api", line.moments, {**line.series, **moved.series}, {**line.errors, **moved.errors})
+    both = Timeline("api", line.runs, {**line.series, **moved.series}, {**line.errors, **moved.errors})
     assert trend_of(both).services == ("slower", "quiet", "other")
     event = trend_of(both).events[-1]
     assert trend_of(both, acknowledged={event.id: ""}).services == ("quiet", "other", "slower")
@@ -106,7 +106,7 @@ def test_the_most_telling_service_comes_first(rng):
 
 def test_what_is_worse_still_is_the_headline_whatever_got_better_since(rng):
     lines = [history(rng, services=("faster",), step=0.5, at=50), history(rng, services=("slower",), step=1.2, at=20)]
-    both = Timeline("api", lines[0].moments, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)
+    both = Timeline("api", lines[0].runs, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)
     trend = trend_of(both)
     assert [event.kind for event in trend.events] == ["regression", "improvement"]
     said = str(trend_banner(trend)).splitlines()
@@ -119,7 +119,7 @@ def test_what_is_worse_still_is_the_headline_whatever_got_better_since(rng):
 
 def test_worse_news_come_before_better_ones_however_large(rng):
     lines = [history(rng, services=("faster",), step=0.5, at=20), history(rng, services=("slower",), step=1.1)]
-    both = Timeline("api", lines[0].moments, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)
+    both = Timeline("api", lines[0].runs, lines[0].series | lines[1].series, lines[0].errors | lines[1].errors)
     trend = trend_of(both)
     assert [event.kind for event in trend.events] == ["improvement", "regression"]
     assert trend.services == ("slower", "faster")
@@ -140,7 +140,7 @@ def test_what_is_shown_does_not_change_what_is_found(rng):
     every, one = trend_of(line), trend_of(line, service="a", metric="p95", last=10)
     assert [event.id for event in one.events] == [event.id for event in every.events]
     assert one.shown_events == ()
-    assert {(item.service, item.metric) for event in one.events for item in event.movements} == {("a", Metric.P95)}
+    assert {(item.service, item.metric) for event in one.events for item in event.changes} == {("a", Metric.P95)}
     assert one.course("a", Metric.P95).now == every.course("a", Metric.P95).now
     assert (one.first, one.metrics, one.services) == (50, (Metric.P95,), ("a",))
 
@@ -162,7 +162,7 @@ def test_the_interval_of_a_level_covers_it(rng):
     hits = 0
     for _ in range(400):
         values = 100.0 * np.exp(0.03 * rng.standard_normal(40))
-        line = Timeline("api", history(rng, runs=40).moments, {("a", Metric.P95): values}, {("a", Metric.P95): values})
+        line = Timeline("api", history(rng, runs=40).runs, {("a", Metric.P95): values}, {("a", Metric.P95): values})
         low, high = trend_of(line).courses[0].interval
         hits += low <= 100.0 <= high
     assert 0.93 <= hits / 400 <= 0.995  # shrunk correlation widens it a little
@@ -170,7 +170,7 @@ def test_the_interval_of_a_level_covers_it(rng):
 
 def test_a_level_without_noise_has_no_interval(rng):
     values = np.full(20, 5.0)
-    line = Timeline("api", history(rng, runs=20).moments, {("a", Metric.P95): values}, {("a", Metric.P95): values})
+    line = Timeline("api", history(rng, runs=20).runs, {("a", Metric.P95): values}, {("a", Metric.P95): values})
     assert trend_of(line).courses[0].interval is None
 
 
@@ -192,7 +192,7 @@ def test_the_banner_says_what_is_new_and_where_it_stands(samples):
 def test_a_short_history_says_so(rng):
     line = history(rng, runs=3)
     assert str(trend_banner(trend_of(line))).startswith("3 valid runs: too few to tell")
-    empty = replace(line, series={}, errors={}, moments=tuple(replace(m, valid=False) for m in line.moments))
+    empty = replace(line, series={}, errors={}, runs=tuple(replace(m, valid=False) for m in line.runs))
     trend = trend_of(empty)
     assert str(trend_banner(trend)).startswith("0 valid runs: too few to tell")
     assert "nothing to draw" in trend_chart(trend).layout.meta["note"]
@@ -204,7 +204,7 @@ def test_a_short_history_says_so(rng):
 def test_the_events_table_names_runs_commits_size_and_p(samples, tmp_path):
     trend = trend_of(samples)
     html = trend_events(trend, trend_links(tmp_path / "result.json", COMMITS)).html
-    before, after = samples.moments[37:39]
+    before, after = samples.runs[37:39]
     for moment in (before, after):
         assert moment.run_id in html
         assert f'href="{COMMITS.format(commit=moment.commit)}"' in html
@@ -218,7 +218,7 @@ def test_runs_that_stand_out_are_listed_with_their_reason(samples):
     rows = re.findall(r'<tr.*?><td class="n">(\d+)</td>.*?</tr>', html)
     assert rows == [*map(str, range(60, 50, -1)), "48", "39", "22"]
     assert "invalid: interrupted: stopped by its user" in html
-    assert f'href="../../data/samples/history/{samples.moments[47].run_id}/"' in html
+    assert f'href="../../data/samples/history/{samples.runs[47].run_id}/"' in html
     assert "commit/" not in html
 
 
@@ -236,7 +236,7 @@ def test_the_calendar_marks_events_and_days_without_a_valid_run(samples):
 
 def test_runs_without_a_date_have_no_calendar_but_a_chart(rng):
     line = history(rng, services=("a", "b"))
-    trend = trend_of(replace(line, moments=tuple(replace(moment, started_at=None) for moment in line.moments)))
+    trend = trend_of(replace(line, runs=tuple(replace(moment, started_at=None) for moment in line.runs)))
     assert isinstance(trend_calendar(trend).html, str)
     assert "do not say when" in trend_calendar(trend)._repr_html_()
     assert trend_chart(trend).layout.xaxis.ticktext[0] == "run 1"
@@ -305,22 +305,22 @@ def test_only_an_address_of_http_may_lead_to_commits(text, wrong):
 
 
 def test_a_commit_cannot_leave_its_place_in_the_address():
-    moment = Moment("r", None, True, commit='../../x?a=b"><script>#')
+    moment = RunReference("r", None, True, commit='../../x?a=b"><script>#')
     assert Links(Path(), COMMITS).commit(moment) == (
         "https://git.example/team/api/commit/..%2F..%2Fx%3Fa%3Db%22%3E%3Cscript%3E%23"
     )
     assert Links(Path(), None).commit(moment) is None
-    assert Links(Path(), COMMITS).commit(Moment("r", None, True)) is None
+    assert Links(Path(), COMMITS).commit(RunReference("r", None, True)) is None
 
 
 def test_a_run_folder_is_linked_from_beside_the_report_and_only_if_it_is_there(tmp_path):
     hostile = tmp_path / 'javascript:alert(1) "x"'
     hostile.mkdir()
     links = Links(tmp_path)
-    assert links.run(Moment("r", None, True, source=str(hostile))) == "javascript%3Aalert%281%29%20%22x%22/"
-    assert links.run(Moment("r", None, True, source=str(tmp_path / "gone"))) is None
-    assert links.run(Moment("r", None, True, source="s3://bucket/r")) is None
-    assert links.run(Moment("r", None, True)) is None
+    assert links.run(RunReference("r", None, True, source=str(hostile))) == "javascript%3Aalert%281%29%20%22x%22/"
+    assert links.run(RunReference("r", None, True, source=str(tmp_path / "gone"))) is None
+    assert links.run(RunReference("r", None, True, source="s3://bucket/r")) is None
+    assert links.run(RunReference("r", None, True)) is None
 
 
 # The report -------------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def report(tmp_path_factory):
 def acknowledgement(timeline, by="Ada <b>"):
     """That the one event of a history is fine."""
     (event,) = trend_of(timeline).events
-    movements = tuple(map(KnownMovement.of_movement, event.movements))
+    movements = tuple(map(AcknowledgedChange.of_movement, event.changes))
     made = datetime(2026, 11, 2, tzinfo=UTC)
     return Acknowledgement(event.id, timeline.scenario, (event.id,), movements, "TLS everywhere", by, made)
 
@@ -450,9 +450,9 @@ class TestInBrowser:
 
     def test_hostile_names_stay_text(self, browser, rng, tmp_path):  # noqa: F811
         line = history(rng, services=(HOSTILE[3], *HOSTILE[:3], HOSTILE[4], "<b>bold</b>"))
-        moments = [replace(m, run_id=HOSTILE[0], branch=HOSTILE[2], commit=HOSTILE[2]) for m in line.moments]
+        moments = [replace(m, run_id=HOSTILE[0], branch=HOSTILE[2], commit=HOSTILE[2]) for m in line.runs]
         moments[3] = replace(moments[3], valid=False, why_invalid=HOSTILE[0])
-        page(trend_of(replace(line, scenario=HOSTILE[4], moments=tuple(moments))), tmp_path / "report.html")
+        page(trend_of(replace(line, scenario=HOSTILE[4], runs=tuple(moments))), tmp_path / "report.html")
         opened = Opened(browser, tmp_path / "report.html", 400)
         assert opened.count(".js-plotly-plot") == 2
         opened.page.locator(".updatemenu-header").first.click()

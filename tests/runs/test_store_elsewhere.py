@@ -66,11 +66,11 @@ def test_the_index_of_a_store_elsewhere_is_only_a_cache(url):
         store.add(run({"a": plain_stats(20.0 + number)}, number=number))
     before = load_timeline(store, "api")
     store.backend.write(".index/runs.arrow", b"broken")
-    assert load_timeline(RunStore(url), "api").moments == before.moments
+    assert load_timeline(RunStore(url), "api").runs == before.runs
     store.backend.remove(".index/runs.arrow")
-    assert load_timeline(RunStore(url), "api").moments == before.moments
-    store.quarantine(before.moments[0].run_id, "cold")
-    assert not load_timeline(RunStore(url), "api").moments[0].valid
+    assert load_timeline(RunStore(url), "api").runs == before.runs
+    store.quarantine(before.runs[0].run_id, "cold")
+    assert not load_timeline(RunStore(url), "api").runs[0].valid
 
 
 def test_a_bucket_that_is_not_there(s3):

@@ -46,7 +46,7 @@ def everything(store):
 def same(left, right):
     pd.testing.assert_frame_equal(left[0], right[0])
     pd.testing.assert_frame_equal(left[1], right[1])
-    assert left[2].moments == right[2].moments
+    assert left[2].runs == right[2].runs
     assert list(left[2].series) == list(right[2].series)
     for name, values in right[2].series.items():
         np.testing.assert_array_equal(left[2].series[name], values)
@@ -62,7 +62,7 @@ def test_a_timeline_is_the_one_that_the_runs_themselves_give(store):
     same((*everything(store)[:2], told), (*everything(store)[:2], read))
     assert set(told.services) == {"late", HOSTILE, "api_gateway", "rag_service", "mcp_server"}
     assert np.isnan(told.series["late", Metric.AVG][1:-1]).all()
-    assert [moment.why_invalid for moment in told.moments if not moment.valid] == ["interrupted: yes"]
+    assert [moment.why_invalid for moment in told.runs if not moment.valid] == ["interrupted: yes"]
     with pytest.raises(StoreError, match=r"no runs of the scenario 'apu' .did you mean 'api'.*; there are api"):
         load_timeline(store, "apu")
 
@@ -181,7 +181,7 @@ def test_a_document_that_is_none_is_named_and_skipped(store, kind):
     assert len(store.runs()) == 10
     assert "20990101T000000Z-api-dead" in store.broken()
     assert set(store.foreign()) == {"photos"}
-    assert load_timeline(store, "api").moments
+    assert load_timeline(store, "api").runs
 
 
 def test_counts_that_no_table_can_hold(store):
@@ -198,7 +198,7 @@ def test_a_run_in_quarantine_counts_as_invalid_and_stays_as_it_was(store):
     store.quarantine(one, "the cache <b>was</b> cold", by="ada")
     assert list(store.runs(quarantined=True)["id"]) == [one]
     assert one not in set(store.history("api", "rag_service", "rps")["id"])
-    assert load_timeline(store, "api").moments[1].why_invalid == "quarantined: the cache <b>was</b> cold"
+    assert load_timeline(store, "api").runs[1].why_invalid == "quarantined: the cache <b>was</b> cold"
     assert one not in stored_profile(store, "api").run_ids
     from perfkit import read_run
 
