@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
     from perfkit.model.records import Run
-    from perfkit.report.batch import Made, Order
+    from perfkit.report.batch import ReportJob
     from perfkit.report.report_set import Entry, Overview
 
 KINDS = ("compare", "trend", "baseline", "capacity")
@@ -77,28 +77,26 @@ def run_all(context: click.Context, all_: bool, **given: Any) -> int | None:
 
 
 def _make(known: Settings, given: dict[str, Any]) -> int:
-    from perfkit.report.batch import Wish, orders_of
-
-    pass
     from perfkit.model.files import atomic_write
+    from perfkit.report.batch import Selection, report_jobs
     from perfkit.report.index import index_page
     from perfkit.report.notebook import new_folder
     from perfkit.report.report_set import Overview
     from perfkit.runs.backends import public_address
 
     store = given["store"] or known.store
-    wish = Wish(given["scenarios"], given["kinds"], given["newest"] or 1)
+    selection = Selection(given["scenarios"], given["kinds"], given["newest"] or 1)
     folder = new_folder((given["reports"] or known.reports).absolute(), "all")
-    orders = orders_of(
+    jobs = report_jobs(
         store,
         folder,
-        wish,
+        selection,
         policy_file=policy_file(given["policy"], known.path),
         policy=known.policy_of(given["policy"]),
         acknowledged=known.acknowledged,
         baselines=known.baselines,
     )
-    entries = _made(orders, given["jobs"] or len(os.sched_getaffinity(0)))
+    entries = _run_jobs(jobs, given["jobs"] or len(os.sched_getaffinity(0)))
     overview = Overview(entries, datetime.now(UTC), public_address(store))
     overview.write(folder)
     atomic_write(folder / "index.html", index_page(overview))
@@ -106,20 +104,20 @@ def _make(known: Settings, given: dict[str, Any]) -> int:
     return exit_code(overview, given["fail_on"] or "regression")
 
 
-def _made(orders: Sequence[Order], jobs: int) -> tuple[Entry, ...]:
-    """All of them, in the order of the orders; told one by one as they are done."""
-    from perfkit.report.batch import make_all
+def _run_jobs(jobs: Sequence[ReportJob], processes: int) -> tuple[Entry, ...]:
+    """The entries of all jobs, in their order; each is shown as it is done."""
+    from perfkit.report.batch import run_jobs
 
-    done: dict[Order, Entry] = {}
-    with closing(make_all(orders, jobs)) as every, _progress(len(orders)) as tell:
-        for made in every:
-            done[made.order] = made.entry
-            tell(made)
-    return tuple(done[order] for order in orders)
+    entries: dict[tuple[str, str], Entry] = {}
+    with closing(run_jobs(jobs, processes)) as done, _progress(len(jobs)) as show:
+        for job, entry in done:
+            entries[job.scenario, job.kind] = entry
+            show(entry)
+    return tuple(entries[job.scenario, job.kind] for job in jobs)
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[Made], None]]:
+def _progress(total: int) -> Iterator[Callable[[Entry], None]]:
     """A bar on a terminal, and a line per report on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -133,17 +131,16 @@ def _progress(total: int) -> Iterator[Callable[[Made], None]]:
         task = bar.add_task("reports", total=total)
         begun, count = time.monotonic(), 0
 
-        def tell(made: Made) -> None:
+        def show(entry: Entry) -> None:
             nonlocal count
             count += 1
-            entry = made.entry
             why = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
             spent = f"{time.monotonic() - begun:.0f} s"
             line = f"{count}/{total} {clean(entry.scenario)} {entry.kind}: {outcome_text(entry.word)}{why} ({spent})"
             bar.console.print(line)
             bar.advance(task)
 
-        yield tell
+        yield show
 
 
 def exit_code(overview: Overview, fail_on: str) -> int:
@@ -375,16 +372,11 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
       perfkit compare --candidate api@last:1 --format json --output result.json
       perfkit report result result.json
     """
-    from perfkit.history.incidents import read_result
+    from perfkit.report.batch import report_result
 
-    comparison = read_result(file).comparison
-    if comparison is None:
-        raise click.UsageError(f"{file} is no comparison: perfkit report trend draws a history")
-    known = settings_of(settings)
-    sides = {"baseline": comparison.baseline.runs, "candidate": comparison.candidate.runs}
-    parameters = {name: "\n".join(map(_place, runs)) for name, runs in sides.items()}
-    judged = file / "result.json" if file.is_dir() else file
-    _run("compare", {**parameters, "judged": str(judged.resolve()), "title": title}, reports or known.reports)
+    folder = reports or settings_of(settings).reports
+    made = report_result(file, reports_dir=folder, title=title, progress=lambda text: click.echo(text, err=True))
+    click.echo(str(made.html))
 
 
 def _paths(names: tuple[str, ...], store: str, baselines: Path, alpha: float) -> str:

@@ -47,8 +47,12 @@ class InlineExecutor(Executor):
 
 
 @contextmanager
-def open_executor(jobs: int = 1, scheduler: str | None = None) -> Iterator[WorkerPool]:
+def open_executor(
+    jobs: int = 1, scheduler: str | None = None, *, initializer: Callable[[], None] | None = None
+) -> Iterator[WorkerPool]:
     """An executor of so many processes (1: this one), or of the Dask cluster at an address; what waits is cancelled.
+
+    An ``initializer`` prepares each process; with it, a single job has a process of its own too.
 
     Raises
     ------
@@ -62,10 +66,10 @@ def open_executor(jobs: int = 1, scheduler: str | None = None) -> Iterator[Worke
     if scheduler is not None:
         with _dask(scheduler) as pool:
             yield pool
-    elif jobs == 1:
+    elif jobs == 1 and initializer is None:
         yield WorkerPool(InlineExecutor(), lambda: 1)
     else:
-        executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+        executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=initializer)
         try:
             yield WorkerPool(executor, lambda: jobs)
         except BrokenProcessPool as error:

@@ -1,27 +1,25 @@
-"""Several processes that make reports at a time, each its own notebook; none outlives the one that started them.
+"""All reports of all scenarios of a store, several at a time; one that fails does not stop the rest.
 
-Which notebooks a scenario is worth: an order for each.
-
-One order carried out: the notebook of a scenario, and what its result says.
-
-All notebooks of all scenarios of a store, several at a time; one that fails does not stop the rest.
+Each `ReportJob` is one notebook of one scenario.  Jobs run in a process pool: a notebook has its own kernel beside.  A
+process that dies (memory, as a rule) breaks its pool; its jobs are then run again one by one, so that only the one
+that kills its process fails.  When the caller gives up or is gone itself, processes and kernels end too.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import subprocess
-import sys
-import tempfile
+import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from multiprocessing import active_children, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO
+
+import psutil
 
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
@@ -31,20 +29,23 @@ from perfkit.history.incidents import read_result
 from perfkit.history.run_names import choose_runs, newest_runs
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
+from perfkit.model.executors import open_executor
 from perfkit.model.files import atomic_write
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
 from perfkit.report.message import message_of
 from perfkit.report.notebook import KINDS, Report, run_report
-from perfkit.report.report_set import Entry, Outcome, entry_from
+from perfkit.report.report_set import Entry, Outcome
 from perfkit.runs.backends import public_address
 from perfkit.runs.store import RunStore
 
-_VARIED_LOAD = ("ramp", "stages")  # load profiles that tell how much a service takes
+SHOWN_RUNS = 10  # of a baseline or capacity report: the newest of the present level
+GRACE_S = 3.0  # for killed kernels to be gone
+_VARIED_LOAD = ("ramp", "stages")  # load profiles that show how much a service takes
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ReportJob:
     """One notebook of one scenario; plain values, for it goes to another process.
 
     Parameters
@@ -54,7 +55,7 @@ class Order:
     policy_file
         File of the policy for the notebook; ``None``: that of the settings.
     policy
-        What it says.
+        What that file says.
     newest
         So many of the newest runs are judged.
     """
@@ -62,295 +63,250 @@ class Order:
     scenario: str
     kind: str
     store: str
-    folder: str
+    folder: Path
     policy_file: str | None
     policy: Policy
-    acknowledged: str
-    baselines: str
+    acknowledged: Path
+    baselines: Path
     newest: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked for: everything, unless scenarios or kinds are named."""
+class Selection:
+    """The scenarios and kinds of reports that are made: all of them, unless some are named."""
 
     scenarios: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     newest: int = 1
 
 
-def orders_of(
+def report_jobs(
     store: str,
     folder: Path,
-    wish: Wish,
+    selection: Selection,
     *,
     policy_file: str | None,
     policy: Policy,
     acknowledged: Path,
     baselines: Path,
-) -> tuple[Order, ...]:
-    """Orders for every scenario of a store, by name: ``compare`` first, then ``trend``, ``baseline``, ``capacity``.
+) -> tuple[ReportJob, ...]:
+    """Jobs for every scenario of a store, by name: ``compare`` first, then ``trend``, ``baseline``, ``capacity``.
 
-    What cannot be made of a scenario's runs is not ordered: a baseline without a valid run, a capacity without a ramp.
+    What cannot be made of a scenario's runs is left out: a baseline without a valid run, a capacity without a ramp.
 
     Raises
     ------
     NotStored
         The store has no run, or none of a scenario that was named.
+    SettingsError
+        No scenario has runs for any of these kinds.
     """
-    known = RunStore(store)
-    every = known.runs()
-    every = every[~(every["quarantined"] | every["ab_test"]).astype(bool)]
-    names = sorted(set(every["scenario"]))
+    run_store = RunStore(store)
+    index = run_store.runs()
+    index = index[~(index["quarantined"] | index["ab_test"]).astype(bool)]
+    names = sorted(set(index["scenario"]))
     if not names:
         raise NotStored(f"{store}: has no run to report on; keep one with perfkit run or perfkit import")
-    for name in wish.scenarios:
+    for name in selection.scenarios:
         if name not in names:
             raise NotStored(f"{store}: no runs of the scenario {name!r}{did_you_mean(name, names)}")
-    chosen = [name for name in names if not wish.scenarios or name in wish.scenarios]
-    place = store if "://" in store else str(Path(store).resolve())
-    found = []
-    for name, own in zip(chosen, _folders(folder, chosen), strict=True):
-        runs = every[every["scenario"] == name]
-        for kind in _worth(known, runs["id"].tolist(), runs["valid"].tolist()):
-            if kind in (wish.kinds or KINDS):
-                where = str(acknowledged.resolve()), str(baselines.resolve())
-                found.append(Order(name, kind, place, str(own), policy_file, policy, *where, wish.newest))
-    if not found:
-        raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(wish.kinds)}")
-    return tuple(found)
+    jobs: list[ReportJob] = []
+    folder_names: set[str] = set()
+    for name in names:
+        if selection.scenarios and name not in selection.scenarios:
+            continue
+        stem = slug(name)  # two names may look alike as files do, and some disks know no capitals
+        numbered = (stem if n == 1 else f"{stem}-{n}" for n in range(1, len(folder_names) + 2))
+        folder_name = next(text for text in numbered if text not in folder_names)
+        folder_names.add(folder_name.lower())
+        runs = index[index["scenario"] == name]
+        for kind in _possible_kinds(run_store, runs["id"][runs["valid"].astype(bool)].tolist()):
+            if kind in (selection.kinds or KINDS):
+                job = ReportJob(
+                    name,
+                    kind,
+                    store if "://" in store else str(Path(store).resolve()),
+                    folder / folder_name,
+                    policy_file,
+                    policy,
+                    acknowledged.resolve(),
+                    baselines.resolve(),
+                    selection.newest,
+                )
+                jobs.append(job)
+    if not jobs:
+        raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(selection.kinds)}")
+    return tuple(jobs)
 
 
-def _worth(store: RunStore, ids: Sequence[str], valid: Sequence[bool]) -> Iterator[str]:
-    yield "compare"
-    yield "trend"
-    if any(valid):
+def _possible_kinds(store: RunStore, valid_ids: Sequence[str]) -> Iterator[str]:
+    yield from ("compare", "trend")
+    if valid_ids:
         yield "baseline"
-        newest = store.get([run_id for run_id, ok in zip(ids, valid, strict=True) if ok][-1])
+        newest = store.get(valid_ids[-1])
         if newest.profile.kind in _VARIED_LOAD and newest.load_requests is not None:
             yield "capacity"
 
 
-def _folders(folder: Path, names: Iterable[str]) -> Iterator[Path]:
-    """One for each name, also where two names look alike as files do."""
-    taken: set[str] = set()
-    for name in names:
-        stem = slug(name)
-        own = next(text for n in range(1, len(taken) + 2) if (text := stem if n == 1 else f"{stem}-{n}") not in taken)
-        taken.add(own.lower())  # some disks know no capitals
-        yield folder / own
+def run_jobs(jobs: Sequence[ReportJob], processes: int) -> Generator[tuple[ReportJob, Entry], None, None]:
+    """Make reports, so many at a time; each is yielded when it is done.
+
+    When the iteration is given up (Ctrl-C, ``close()``), what is under way is ended before it returns.
+    """
+    others = set(active_children())
+    unfinished: list[ReportJob] = []
+    with open_executor(min(processes, len(jobs)), initializer=_start_worker) as pool:
+        try:
+            futures = {pool.executor.submit(build_report, job): job for job in jobs}
+            for future in as_completed(futures):
+                job, error = futures[future], future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    unfinished.append(job)
+                elif error is not None:
+                    yield job, _failed(job, f"{type(error).__name__}: {error}")
+                else:
+                    yield job, future.result()
+        finally:
+            for process in set(active_children()) - others:
+                process.terminate()
+    if len(jobs) == 1:
+        yield from ((job, _failed(job, "the process that made it was killed (memory?)")) for job in unfinished)
+        return
+    for job in unfinished:
+        yield from run_jobs([job], 1)
 
 
-SHOWN = 10  # runs in a picture of what is normal: the newest of the present level
-JUDGING = ("compare", "trend")
-JUDGED = "judged.json"
+def _failed(job: ReportJob, reason: str) -> Entry:
+    text = f"notebook {job.kind} of {job.scenario}: {reason}"
+    return Entry(job.scenario, job.kind, Outcome.FAILED, sentences=(text,))
 
 
-def make(order: Order) -> Entry:
-    """Make a report and say what is in it, or why there is none; paths are relative to the folder above the order's."""
-    entry = Entry(order.scenario, order.kind)
+def _start_worker() -> None:
+    """Prepare a worker process: nothing that a library prints gets out, and it ends with its kernels.
+
+    It ends when it is told to (SIGTERM) and when the process that started it is gone, however that ended.  Ctrl-C on a
+    terminal does not reach it; a kernel has a session of its own, and one in the middle of a cell does not listen.
+    """
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+
+    def end(*_: object) -> None:
+        kernels = psutil.Process().children(recursive=True)
+        for kernel in kernels:
+            with suppress(psutil.NoSuchProcess):
+                kernel.kill()
+        psutil.wait_procs(kernels, timeout=GRACE_S)
+        os._exit(1)
+
+    def end_with_parent() -> None:
+        parent = parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            end()
+
+    signal.signal(signal.SIGTERM, end)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def build_report(job: ReportJob) -> Entry:
+    """Make a report and say what is in it, or why there is none; paths are relative to the folder above the job's."""
+
+    def relative(path: Path) -> str:
+        return Path(os.path.relpath(path, job.folder.parent)).as_posix()
+
+    entry = Entry(job.scenario, job.kind)
     try:
-        report = _MAKERS[order.kind](order)
+        report = _NOTEBOOKS[job.kind](job)
     except NotComparable as error:
         return replace(entry, outcome=Outcome.INCOMPARABLE, sentences=(str(error),))
     except PerfkitError as error:
-        return replace(entry, outcome=Outcome.FAILED, sentences=(str(error),), notebook=_kept(order))
-    entry = replace(entry, report=_relative(report.html, order), result=_relative(report.result, order))
-    if order.kind not in JUDGING:
-        return entry
+        executed = sorted(job.folder.glob(f"*-{job.kind}*/executed.ipynb"))  # where it came that far
+        notebook = relative(executed[-1]) if executed else ""
+        return replace(entry, outcome=Outcome.FAILED, sentences=(str(error),), notebook=notebook)
+    entry = replace(entry, report=relative(report.html), result=relative(report.result))
+    if job.kind not in ("compare", "trend"):
+        return entry  # judges nothing
     result = read_result(report.result)
     return replace(entry, verdict=result.verdict, sentences=tuple(text for _, text in message_of(result).lines))
 
 
-def _compare(order: Order) -> Report:
+def _compare(job: ReportJob) -> Report:
     """The newest runs against the history before them, as ``perfkit compare --candidate`` judges them."""
-    store = RunStore(order.store)
-    candidates = newest_runs(store, order.scenario, order.newest)
-    past = HistoryContext(store, Path(order.baselines), candidates=candidates)
-    known = AcknowledgedFile(Path(order.acknowledged)).read()
-    comparison = judge_history(candidates, past, order.policy, known=known).comparison
-    judged = Path(order.folder) / JUDGED
-    atomic_write(judged, dump_json(comparison.to_dict()))
+    store = RunStore(job.store)
+    candidates = newest_runs(store, job.scenario, job.newest)
+    context = HistoryContext(store, job.baselines, candidates=candidates)
+    acknowledged = AcknowledgedFile(job.acknowledged).read()
+    comparison = judge_history(candidates, context, job.policy, known=acknowledged).comparison
+    file = job.folder / "comparison.json"
+    atomic_write(file, dump_json(comparison.to_dict()))
+    return report_result(file, reports_dir=job.folder, title=job.scenario)
+
+
+def report_result(
+    file: Path, *, reports_dir: Path, title: str | None = None, progress: Callable[[str], None] | None = None
+) -> Report:
+    """The report of a comparison that was judged before, with its verdict as it was.
+
+    Raises
+    ------
+    SettingsError
+        The file is the result of something else.
+    """
+    comparison = read_result(file).comparison
+    if comparison is None:
+        raise SettingsError(f"{file} is no comparison: perfkit report trend draws a history")
     parameters = {
-        "baseline": places(comparison.baseline.runs),
-        "candidate": places(comparison.candidate.runs),
-        "judged": str(judged.absolute()),
+        "baseline": run_paths(comparison.baseline.runs),
+        "candidate": run_paths(comparison.candidate.runs),
+        "judged": str((file / "result.json" if file.is_dir() else file).resolve()),
     }
-    return _run("compare", parameters, order)
+    return _run("compare", parameters, reports_dir, title, progress)
 
 
-def _trend(order: Order) -> Report:
-    parameters = {"store": public_address(order.store), "scenario": order.scenario, "acknowledged": order.acknowledged}
-    return _run("trend", {**parameters, "baselines": order.baselines, "policy": order.policy_file}, order)
+def _trend(job: ReportJob) -> Report:
+    parameters = {
+        "store": public_address(job.store),
+        "scenario": job.scenario,
+        "acknowledged": str(job.acknowledged),
+        "baselines": str(job.baselines),
+        "policy": job.policy_file,
+    }
+    return _run("trend", parameters, job.folder, job.scenario)
 
 
-def _baseline(order: Order) -> Report:
+def _newest_level(job: ReportJob) -> Report:
+    """What is normal, or how much load it takes, by the newest runs of the present level."""
     runs, notes = choose_runs(
-        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=order.policy.alpha
+        [f"{job.scenario}@rolling"], store=job.store, baselines=job.baselines, alpha=job.policy.alpha
     )
-    parameters = {"runs": places(runs[-SHOWN:]), "policy": order.policy_file, "notes": "\n".join(notes) or None}
-    return _run("baseline", parameters, order)
+    parameters = {"runs": run_paths(runs[-SHOWN_RUNS:]), "policy": job.policy_file}
+    if job.kind == "baseline":
+        parameters["notes"] = "\n".join(notes) or None
+    return _run(job.kind, parameters, job.folder, job.scenario)
 
 
-def _capacity(order: Order) -> Report:
-    runs, _ = choose_runs(
-        [f"{order.scenario}@rolling"], store=order.store, baselines=Path(order.baselines), alpha=order.policy.alpha
-    )
-    return _run("capacity", {"runs": places(runs[-SHOWN:]), "policy": order.policy_file}, order)
-
-
-_MAKERS: Mapping[str, Callable[[Order], Report]] = {
+_NOTEBOOKS: Mapping[str, Callable[[ReportJob], Report]] = {
     "compare": _compare,
     "trend": _trend,
-    "baseline": _baseline,
-    "capacity": _capacity,
+    "baseline": _newest_level,
+    "capacity": _newest_level,
 }
 
 
-def places(runs: tuple[Run, ...]) -> str:
-    """Absolute places of runs, one a line: a notebook may run in a folder of its own."""
+def run_paths(runs: Sequence[Run]) -> str:
+    """Absolute paths of runs, one a line: a notebook may run in a folder of its own."""
     sources = [run.source or run.id for run in runs]
     return "\n".join(source if "://" in source else str(Path(source).resolve()) for source in sources)
 
 
-def _run(kind: str, parameters: Mapping[str, object], order: Order) -> Report:
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return run_report(kind, {**given, "title": order.scenario}, reports_dir=Path(order.folder))
-
-
-def _kept(order: Order) -> str:
-    """The executed notebook of a failure, where it came that far."""
-    found = sorted(Path(order.folder).glob(f"*-{order.kind}*/executed.ipynb"))
-    return _relative(found[-1], order) if found else ""
-
-
-def _relative(path: Path, order: Order) -> str:
-    return Path(os.path.relpath(path, Path(order.folder).parent)).as_posix()
-
-
-GRACE_S = 5.0  # for a process to end when it gets no more orders
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """An order and what came of it."""
-
-    order: Order
-    entry: Entry
-
-
-def make_all(orders: Sequence[Order], processes: int) -> Generator[Made, None, None]:
-    """Make every order, so many at a time; yields each as it is done.
-
-    When the iteration is given up (Ctrl-C, ``close()``), what is under way is ended before it returns.
-    """
-    workers = [Worker() for _ in range(min(processes, len(orders)))]
-    free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for worker in workers:
-        free.put(worker)
-    pool = ThreadPoolExecutor(len(workers))
-    try:
-        under_way: dict[Future[Entry], Order] = {pool.submit(_by_any, free, order): order for order in orders}
-        for done in as_completed(under_way):
-            yield Made(under_way[done], done.result())
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.dismiss()
-        for worker in workers:
-            worker.end()
-        pool.shutdown()
-        for worker in workers:
-            worker.close()
-
-
-def _by_any(free: queue.SimpleQueue[Worker], order: Order) -> Entry:
-    worker = free.get()
-    try:
-        return worker.make(order)
-    finally:
-        free.put(worker)
-
-
-class Worker:
-    """A process that makes one report after another; when it dies, that report has failed and a new one is started."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._said: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._dismissed = False
-        self._lock = threading.Lock()
-
-    def make(self, order: Order) -> Entry:
-        """Carry out an order."""
-        process = self._running()
-        if process is None or process.stdin is None or process.stdout is None:
-            return _failed(order, "was not made: all was stopped")
-        with suppress(BrokenPipeError, ValueError):  # it died, or was dismissed meanwhile
-            process.stdin.write(json.dumps(asdict(order)) + "\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-        if answer.endswith("\n"):
-            return entry_from(json.loads(answer))
-        code = process.wait()
-        self._process = None
-        _close(process)
-        return _failed(order, f"the process that made it ended with code {code}: {self._last_words()}")
-
-    def dismiss(self) -> None:
-        """Take no more orders, and end what is under way."""
-        with self._lock:
-            self._dismissed = True
-            process = self._process
-        if process is not None and process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
-
-    def end(self) -> None:
-        """Wait until the process is gone."""
-        process = self._process
-        if process is not None:
-            try:
-                process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            _close(process)
-
-    def close(self) -> None:
-        """Forget what it said."""
-        self._said.close()
-
-    def _running(self) -> subprocess.Popen[str] | None:
-        with self._lock:
-            if self._process is None and not self._dismissed:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "perfkit.report.batch_worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._said,
-                    text=True,
-                    encoding="utf-8",
-                    start_new_session=True,  # Ctrl-C on a terminal reaches whoever started it, and through that this
-                )
-            return self._process
-
-    def _last_words(self) -> str:
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said.read()[-10_000:].splitlines() if line.strip()]
-        return lines[-1] if lines else "it said nothing"
-
-
-def _close(process: subprocess.Popen[str]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
-
-
-def _failed(order: Order, why: str) -> Entry:
-    text = f"notebook {order.kind} of {order.scenario}: {why}"
-    return Entry(order.scenario, order.kind, Outcome.FAILED, sentences=(text,))
-
-
-__all__ = ["Made", "Order", "make_all", "orders_of"]
+def _run(
+    kind: str,
+    parameters: Mapping[str, str | None],
+    reports_dir: Path,
+    title: str | None,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    given = {name: value for name, value in {**parameters, "title": title}.items() if value is not None}
+    return run_report(kind, given, reports_dir=reports_dir, progress=progress)

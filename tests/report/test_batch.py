@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from perfkit.history.run_names import load_runs
 from perfkit.model.errors import SettingsError
 from perfkit.model.load_profile import LoadProfile
 from perfkit.model.records import Check, Severity, Validity, Verdict
-from perfkit.report.batch import Wish, make_all, orders_of
+from perfkit.report.batch import Selection, report_jobs, run_jobs
 from perfkit.report.index import index_page
 from perfkit.report.report_set import Entry, Outcome, Overview, read_overview
 
@@ -34,16 +35,16 @@ HOSTILE = '../<script>alert(1)</script> "@everyone" | \u202e![x](javascript:aler
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
-def ordered(store, folder, **wish):
+def jobs_of(store, folder, **selection):
     places = {"acknowledged": Path("data/acknowledged.json"), "baselines": Path("data/baselines")}
-    return orders_of(str(store), Path(folder), Wish(**wish), policy_file=None, policy=Policy(), **places)
+    return report_jobs(str(store), Path(folder), Selection(**selection), policy_file=None, policy=Policy(), **places)
 
 
 def keep(store, runs):
     return [store.add(one) for one in runs]
 
 
-# What is ordered ---------------------------------------------------------------------------------------------------
+# Which jobs there are -----------------------------------------------------------------------------------------------
 
 
 def test_each_scenario_gets_what_its_runs_are_worth(rng, tmp_path):
@@ -52,7 +53,7 @@ def test_each_scenario_gets_what_its_runs_are_worth(rng, tmp_path):
     keep(store, [run({"a": plain_stats()}, scenario="bad", validity=Validity((Check("x", 1, 0, Severity.INVALID),)))])
     ramp = run_from_requests(requests(np.random.default_rng(1)), scenario="ramp")
     keep(store, [replace(ramp, profile=LoadProfile("ramp", 30, 1.0, 20.0))])
-    found = [(order.scenario, order.kind) for order in ordered(tmp_path / "runs", tmp_path / "reports")]
+    found = [(job.scenario, job.kind) for job in jobs_of(tmp_path / "runs", tmp_path / "reports")]
     assert found == [
         *(("api", kind) for kind in ("compare", "trend", "baseline")),
         *(("bad", kind) for kind in ("compare", "trend")),
@@ -64,21 +65,21 @@ def test_scenarios_whose_names_make_the_same_file_name_share_no_folder(rng, tmp_
     store = RunStore(tmp_path / "runs")
     for name in ("a/b", "a b", "A.B", "..", HOSTILE, HOSTILE + "x" * 100):
         keep(store, nights(rng, 1, scenario=name))
-    orders = ordered(tmp_path / "runs", tmp_path / "reports", kinds=("trend",))
-    folders = [Path(order.folder) for order in orders]
+    jobs = jobs_of(tmp_path / "runs", tmp_path / "reports", kinds=("trend",))
+    folders = [job.folder for job in jobs]
     assert len({str(folder).lower() for folder in folders}) == 6
     assert {folder.parent for folder in folders} == {tmp_path / "reports"}
     assert all(re.fullmatch(r"[\w.-]+", folder.name) and folder.name != ".." for folder in folders)
 
 
-def test_what_cannot_be_ordered_is_told(rng, tmp_path):
+def test_a_selection_that_fits_nothing_is_an_error(rng, tmp_path):
     with pytest.raises(StoreError, match="has no run to report on; keep one with perfkit run"):
-        ordered(tmp_path / "none", tmp_path)
+        jobs_of(tmp_path / "none", tmp_path)
     keep(RunStore(tmp_path / "runs"), nights(rng, 2))
     with pytest.raises(StoreError, match=r"no runs of the scenario 'apl' \(did you mean 'api'\?\)"):
-        ordered(tmp_path / "runs", tmp_path, scenarios=("apl",))
+        jobs_of(tmp_path / "runs", tmp_path, scenarios=("apl",))
     with pytest.raises(SettingsError, match="worth none of these reports: capacity"):
-        ordered(tmp_path / "runs", tmp_path, kinds=("capacity",))
+        jobs_of(tmp_path / "runs", tmp_path, kinds=("capacity",))
 
 
 def test_runs_in_quarantine_are_neither_judged_nor_counted(rng, tmp_path):
@@ -86,7 +87,7 @@ def test_runs_in_quarantine_are_neither_judged_nor_counted(rng, tmp_path):
     (one,) = keep(store, nights(rng, 1))
     store.quarantine(one, "a broken machine")
     with pytest.raises(StoreError, match="has no run to report on"):
-        ordered(tmp_path / "runs", tmp_path)
+        jobs_of(tmp_path / "runs", tmp_path)
 
 
 def test_runs_of_a_bucket_are_named_by_their_whole_address(rng, monkeypatch):
@@ -104,12 +105,33 @@ def test_runs_of_a_bucket_are_named_by_their_whole_address(rng, monkeypatch):
 # Processes ---------------------------------------------------------------------------------------------------------
 
 
+class Killer:
+    """Kills the process that unpickles it, as a system that is out of memory does."""
+
+    def __reduce__(self):
+        return os.kill, (Pid(), signal.SIGKILL)
+
+
+class Pid(int):
+    """The process that unpickles it."""
+
+    def __reduce__(self):
+        return os.getpid, ()
+
+
 def test_a_process_that_dies_fails_its_report_and_no_other(rng, tmp_path):
     keep(RunStore(tmp_path / "runs"), nights(rng, 1))
-    (order,) = ordered(tmp_path / "runs", tmp_path / "reports", kinds=("compare",))
-    made = {one.order.kind: one.entry for one in make_all([replace(order, kind="nonsense"), order], 1)}
-    assert made["nonsense"].outcome is Outcome.FAILED
-    assert "the process that made it ended with code 1: KeyError: 'nonsense'" in made["nonsense"].sentences[0]
+    (job,) = jobs_of(tmp_path / "runs", tmp_path / "reports", kinds=("compare",))
+    fatal = replace(job, scenario="fatal", store=Killer())
+    made = {
+        (done.scenario, done.kind): entry for done, entry in run_jobs([replace(job, kind="nonsense"), fatal, job], 1)
+    }
+    assert made["fatal", "compare"].outcome is made["api", "nonsense"].outcome is Outcome.FAILED
+    assert made["fatal", "compare"].sentences == (
+        "notebook compare of fatal: the process that made it was killed (memory?)",
+    )
+    assert made["api", "nonsense"].sentences == ("notebook nonsense of api: KeyError: 'nonsense'",)
+    made = {kind: entry for (scenario, kind), entry in made.items() if scenario == "api"}
     assert made["compare"].outcome is Outcome.INCOMPARABLE  # the first run of a history
     assert "has no earlier valid run of this scenario" in made["compare"].sentences[0]
 
