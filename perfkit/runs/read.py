@@ -1,7 +1,9 @@
-"""Files of load-test tools -> `Run`.
+"""Files of load-test tools -> `Run`: `read_run` asks the readers of `READERS`, one after the other.
 
-Each reader is a module with ``sniff(path) -> bool`` (cheap, never raises for a foreign file) and ``read(path) -> Run``.
-They are asked in the order of `READERS`.
+To add a format, write a module here (as `metrics_json` is) with what `Reader` asks for: ``TITLE``, ``sniff(path)``,
+cheap and without errors for foreign files, and ``read(path) -> Run``; then name it in `READERS`.  A reader of single
+requests makes a table and hands it to `run_from_requests`; one of summaries makes `ServiceStats`, with `check_run` for
+the validity and ``None`` for what its source cannot say.  Everything else (import, metrics, compare) takes the `Run`.
 """
 
 from __future__ import annotations
@@ -42,16 +44,16 @@ def read_run(path: str | Path) -> Run:
     UnknownFormat
         Nobody knows the format.
     """
-    place = Path(path)
+    file = Path(path)
     try:
         with Activity(f"reading {path}"):
             for reader in READERS:
-                if reader.sniff(place):
-                    return reader.read(place)
+                if reader.sniff(file):
+                    return reader.read(file)
     except OSError as error:
         raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not place.exists():
+    if not file.exists():
         raise ReadError(f"{path}: there is no such file, folder or prefix of files")
-    empty = "is empty: " if place.is_file() and not place.stat().st_size else ""
-    known = "; ".join(reader.TITLE for reader in READERS)
-    raise UnknownFormat(f"{path}: {empty}no reader knows this format. Known are: {known}")
+    empty = "is empty: " if file.is_file() and not file.stat().st_size else ""
+    titles = "; ".join(reader.TITLE for reader in READERS)
+    raise UnknownFormat(f"{path}: {empty}no reader knows this format. Known are: {titles}")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from samples import plain_stats, run
+from samples import REPOSITORY, plain_stats, run
 
 from perfkit import LoadProfile, RunStore, ServiceStats, Validity, compare, run_from_requests
 from perfkit.analysis.comparability import check_sides
@@ -44,6 +44,11 @@ def graded(checks):
 
 def test_the_table_names_every_check_in_the_order_in_which_a_run_shows_them():
     assert [answer.__name__ for answer in ANSWERS] == list(CHECKS)[: len(ANSWERS)]
+
+
+def test_the_table_of_the_documentation_names_every_check():
+    page = (REPOSITORY / "docs" / "load.md").read_text()
+    assert [name for name in CHECKS if f"`{name}`" not in page] == []
 
 
 def test_a_good_run_passes_and_shows_what_was_looked_at():
