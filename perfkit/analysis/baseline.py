@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 
-from perfkit.analysis.noise_profile import noise_prior
+from perfkit.analysis.noise_profile import failures_of, noise_prior
 from perfkit.config.policy import Policy
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Run, RunSummary, ServiceStats
-from perfkit.stats.effect import Failures, wilson
 from perfkit.stats.noise import overdispersion, run_to_run
 
 if TYPE_CHECKING:
@@ -83,51 +82,50 @@ def _levels(runs: Sequence[Run]) -> Iterator[BaselineLevel]:
     for service in dict.fromkeys(name for run in runs for name in run.services):
         stats = [run.services[service] for run in runs if service in run.services]
         for metric in Metric:
-            level = _error_level(service, stats) if metric is Metric.ERROR_RATE else _log_level(service, metric, stats)
-            if level is not None:
-                yield level
+            if metric is Metric.ERROR_RATE:
+                yield from _error_level(service, stats)
+                continue
+            known = [item.value(metric) or 0.0 for item in stats]
+            if min(known) <= 0:
+                continue
+            logs = np.log(known)
+            noise = run_to_run(metric, (logs,), noise_prior(metric, (stats,)))
+            t, n, middle = float(stdtrit(noise.df, 0.975)), logs.size, float(logs.mean())
+            half, next_half = t * noise.sd / n**0.5, t * noise.sd * (1 + 1 / n) ** 0.5
+            yield BaselineLevel(
+                service=service,
+                metric=metric.value,
+                runs=n,
+                value=float(np.exp(middle)),
+                low=float(np.exp(middle - half)),
+                high=float(np.exp(middle + half)),
+                next_low=float(np.exp(middle - next_half)),
+                next_high=float(np.exp(middle + next_half)),
+                variation_pct=100 * noise.sd,
+                lowest=min(known),
+                highest=max(known),
+            )
 
 
-def _log_level(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> BaselineLevel | None:
-    known = [item.value(metric) or 0.0 for item in stats]
-    if min(known) <= 0:
-        return None
-    values = np.array(known)
-    logs = np.log(values)
-    noise = run_to_run(metric, (logs,), noise_prior(metric, (stats,)))
-    t, n, middle = float(stdtrit(noise.df, 0.975)), logs.size, float(logs.mean())
-    half, next_half = t * noise.sd / n**0.5, t * noise.sd * (1 + 1 / n) ** 0.5
-    low, high, next_low, next_high = (float(np.exp(middle + d)) for d in (-half, half, -next_half, next_half))
-    return BaselineLevel(
-        service=service,
-        metric=metric.value,
-        runs=n,
-        value=float(np.exp(middle)),
-        low=low,
-        high=high,
-        next_low=next_low,
-        next_high=next_high,
-        variation_pct=100 * noise.sd,
-        lowest=float(values.min()),
-        highest=float(values.max()),
-    )
+def _error_level(service: str, stats: Sequence[ServiceStats]) -> Iterator[BaselineLevel]:
+    from statsmodels.stats.proportion import proportion_confint
 
-
-def _error_level(service: str, stats: Sequence[ServiceStats]) -> BaselineLevel | None:
-    pairs = [(item.failures, item.count) for item in stats if item.failures is not None and item.count]
-    if len(pairs) < len(stats):
-        return None
-    failures = Failures(*np.array(pairs, float).T)
+    failures = failures_of(stats)
+    if failures is None:
+        return
     factor, df = overdispersion((failures.failed,), (failures.counts,))
-    low, high = wilson(failures.rate, float(failures.counts.sum()) / factor, float(stdtrit(df, 0.975)))
+    # Wilson's interval of so many effective requests, as wide as Student's t asks
+    requests = float(failures.counts.sum()) / factor
+    alpha = 2.0 * float(ndtr(-stdtrit(df, 0.975)))
+    low, high = proportion_confint(failures.rate * requests, requests, alpha=alpha, method="wilson")
     each = 100 * failures.failed / failures.counts
-    return BaselineLevel(
+    yield BaselineLevel(
         service=service,
         metric=Metric.ERROR_RATE.value,
-        runs=len(pairs),
+        runs=each.size,
         value=100 * failures.rate,
-        low=100 * low,
-        high=100 * high,
+        low=100 * float(low),
+        high=100 * float(high),
         next_low=None,
         next_high=None,
         variation_pct=None,
