@@ -133,83 +133,83 @@ def _planned_stages(
     return (*parts, *([Stage(held_s, float(level), float(level))] if held_s > 0 else []))
 
 
-def parse_duration(value: Any, place: str) -> float:
-    """Seconds from a number or text such as ``"90s"``, ``"15m"``, ``"1h30m"``; ``ValueError`` names the place."""
+def parse_duration(value: Any, source: str) -> float:
+    """Seconds from a number or text such as ``"90s"``, ``"15m"``, ``"1h30m"``; ``ValueError`` names the source."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = finite(value)
     else:
         match = _DURATION.match(str(value).strip().lower()) if str(value).strip() else None
         if match is None:
-            raise ValueError(f'{place}: expected a length such as "90s", "15m" or "1h30m", got {value!r}')
+            raise ValueError(f'{source}: expected a length such as "90s", "15m" or "1h30m", got {value!r}')
         hours, minutes, rest = (float(part or 0) for part in match.groups())
         seconds = 3600 * hours + 60 * minutes + rest
     if not 0 < seconds < math.inf:
-        raise ValueError(f"{place}: must be longer than zero and finite, got {value!r}")
+        raise ValueError(f"{source}: must be longer than zero and finite, got {value!r}")
     return seconds
 
 
-def parse_rate(value: Any, place: str) -> float:
+def parse_rate(value: Any, source: str) -> float:
     """Arrivals per second from a number or text such as ``"200/s"`` or ``"12000/min"``."""
     text = str(value).replace(" ", "")
     number, slash, unit = text.partition("/")
     if isinstance(value, bool) or (slash and unit not in _PER_S):
-        raise ValueError(f'{place}: expected a rate such as "200/s" or "600/min", got {value!r}')
+        raise ValueError(f'{source}: expected a rate such as "200/s" or "600/min", got {value!r}')
     try:
         rate = float(number) / _PER_S.get(unit, 1.0)
     except ValueError as error:
-        raise ValueError(f'{place}: expected a rate such as "200/s" or "600/min", got {value!r}') from error
+        raise ValueError(f'{source}: expected a rate such as "200/s" or "600/min", got {value!r}') from error
     if not 0 < rate < math.inf:
-        raise ValueError(f"{place}: must be > 0 and finite, got {value!r}")
+        raise ValueError(f"{source}: must be > 0 and finite, got {value!r}")
     return rate
 
 
-def parse_stages(values: Sequence[Any], place: str) -> tuple[tuple[Stage, ...], bool]:
+def parse_stages(values: Sequence[Any], source: str) -> tuple[tuple[Stage, ...], bool]:
     """Stages, and whether their levels are arrivals per second.
 
     Each is text such as ``"2m:40"`` (40 users for two minutes), ``"30s:0-40"`` (from 0 to 40) or ``"1m:50/s"``, or a
     table with ``duration``, ``users`` or ``rate``, and perhaps ``from``.
     """
-    parsed = [_parse_stage(value, f"{place} {number}") for number, value in enumerate(values, 1)]
+    parsed = [_parse_stage(value, f"{source} {number}") for number, value in enumerate(values, 1)]
     kinds = {is_rate for _, is_rate in parsed}
     if len(kinds) > 1:
-        raise ValueError(f"{place}: some have users and some a rate; say the same of all")
+        raise ValueError(f"{source}: some have users and some a rate; say the same of all")
     return tuple(stage for stage, _ in parsed), kinds == {True}
 
 
-def _parse_stage(value: Any, place: str) -> tuple[Stage, bool]:
+def _parse_stage(value: Any, source: str) -> tuple[Stage, bool]:
     if isinstance(value, Mapping):
-        return _stage_of(value, place)
+        return _stage_of(value, source)
     match = _STAGE.match(str(value))
     if match is None:
-        raise ValueError(f'{place}: expected LENGTH:LOAD such as "2m:40", "30s:0-40" or "1m:50/s", got {value!r}')
+        raise ValueError(f'{source}: expected LENGTH:LOAD such as "2m:40", "30s:0-40" or "1m:50/s", got {value!r}')
     try:
         ends = [float(match[name]) for name in ("begin", "end") if match[name] is not None]
     except ValueError as error:
-        raise ValueError(f"{place}: the load is not a number in {value!r}") from error
+        raise ValueError(f"{source}: the load is not a number in {value!r}") from error
     unit = (match["unit"] or "").replace(" ", "").removeprefix("/")
     if unit and unit not in _PER_S:
-        raise ValueError(f"{place}: unknown unit /{unit}; write /s, /min or /h")
+        raise ValueError(f"{source}: unknown unit /{unit}; write /s, /min or /h")
     ends = [end / _PER_S.get(unit, 1.0) for end in ends]
-    return Stage(parse_duration(match["length"], place), ends[0], ends[-1]), bool(unit)
+    return Stage(parse_duration(match["length"], source), ends[0], ends[-1]), bool(unit)
 
 
-def _stage_of(table: Mapping[str, Any], place: str) -> tuple[Stage, bool]:
+def _stage_of(table: Mapping[str, Any], source: str) -> tuple[Stage, bool]:
     keys = ("duration", "users", "rate", "from")
     for key in table:
         if key not in keys:
-            raise ValueError(f"{place}: unknown key {key!r}{did_you_mean(key, keys)}; known are {', '.join(keys)}")
+            raise ValueError(f"{source}: unknown key {key!r}{did_you_mean(key, keys)}; known are {', '.join(keys)}")
     if "duration" not in table or ("users" in table) == ("rate" in table):
-        raise ValueError(f'{place}: needs duration and either users or rate, such as {{duration = "1m", users = 20}}')
+        raise ValueError(f'{source}: needs duration and either users or rate, such as {{duration = "1m", users = 20}}')
     is_rate = "rate" in table
-    levels = [_level(table[key], is_rate, f"{place}: {key}") for key in ("from", "users", "rate") if key in table]
-    return Stage(parse_duration(table["duration"], f"{place}: duration"), levels[0], levels[-1]), is_rate
+    levels = [_level(table[key], is_rate, f"{source}: {key}") for key in ("from", "users", "rate") if key in table]
+    return Stage(parse_duration(table["duration"], f"{source}: duration"), levels[0], levels[-1]), is_rate
 
 
-def _level(value: Any, is_rate: bool, place: str) -> float:
+def _level(value: Any, is_rate: bool, source: str) -> float:
     if is_rate and value != 0:
-        return parse_rate(value, place)
+        return parse_rate(value, source)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{place}: expected a number, got {value!r}")
+        raise ValueError(f"{source}: expected a number, got {value!r}")
     return finite(value)
 
 

@@ -276,13 +276,13 @@ class Policy:
         return self if rule is None else replace(self, rule=rule)
 
     @classmethod
-    def from_mapping(cls, table: Mapping[str, Any], place: str = "policy") -> Policy:
-        """Build from a TOML table; ``SettingsError`` names the place and, for an unknown key, the nearest known one."""
-        check_keys(table, [item.name for item in fields(cls)], place)
+    def from_mapping(cls, table: Mapping[str, Any], source: str = "policy") -> Policy:
+        """Build from a TOML table; ``SettingsError`` names the source and the key that is wrong."""
+        check_keys(table, [item.name for item in fields(cls)], source)
         try:
             return cls(**table)
         except (TypeError, ValueError) as error:
-            raise SettingsError(f"{place}: {error}") from error
+            raise SettingsError(f"{source}: {error}") from error
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Policy:
@@ -298,12 +298,12 @@ class Policy:
         return cls.from_mapping(table, str(path))
 
 
-def service_names_of(table: Any, place: str) -> dict[str, str]:
-    """The table ``[services]`` of a settings file; ``SettingsError`` names the place of what is wrong."""
+def service_names_of(table: Any, source: str) -> dict[str, str]:
+    """The table ``[services]`` of a settings file; ``SettingsError`` names the source of what is wrong."""
     try:
         return _service_names(table)
     except ValueError as error:
-        raise SettingsError(f"{place}: [services]: {str(error).removeprefix('service_names: ')}") from error
+        raise SettingsError(f"{source}: [services]: {str(error).removeprefix('service_names: ')}") from error
 
 
 def _service_names(table: Any) -> dict[str, str]:
@@ -332,7 +332,7 @@ def _service_names(table: Any) -> dict[str, str]:
     return names
 
 
-def _full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _full_names(table: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A table of limits with its short names of metrics (``p95``) as full ones; ``ValueError`` for one named twice.
 
     >>> _full_names({"p95": 10, "checkout": {"errors": 1}}, "tolerance")
@@ -343,8 +343,8 @@ def _full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
         is_service = isinstance(value, Mapping) and not (value and set(value) <= {"min", "max"})
         now = name if is_service else SHORT_NAMES.get(str(name), name)
         if now in full:
-            raise ValueError(f"{place}: {name!r} and {str(now)!r} are one metric; keep one of them")
-        full[str(now)] = _full_names(value, f"{place}: {name}") if is_service else value
+            raise ValueError(f"{source}: {name!r} and {str(now)!r} are one metric; keep one of them")
+        full[str(now)] = _full_names(value, f"{source}: {name}") if is_service else value
     return full
 
 

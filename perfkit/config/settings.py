@@ -343,54 +343,54 @@ def load_settings(file: Path) -> Settings:
         )
 
 
-def _store(url: str, folder: Path, place: str) -> str:
+def _store(url: str, folder: Path, source: str) -> str:
     with suppress(SettingsError):  # a variable that is not set is told when the store is opened, and only then
-        url = expand(url, place)
+        url = expand(url, source)
     return url if "${" in url or "://" in url else str(folder / url)
 
 
-def _scenario(name: str, values: Any, place: str, folder: Path) -> Scenario:
+def _scenario(name: str, values: Any, source: str, folder: Path) -> Scenario:
     """The scenario of a table; one with the name of a built-in scenario inherits what it does not say."""
-    table = read_table(values, _ScenarioTable, place)
+    table = read_table(values, _ScenarioTable, source)
     inherited = BUILT_IN.get(name)
     if inherited is None and table.locustfile is None:
-        raise SettingsError(f'{place}: locustfile is missing, such as locustfile = "locustfile.py"')
+        raise SettingsError(f'{source}: locustfile is missing, such as locustfile = "locustfile.py"')
     given = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
     for key in ("host", "profile", "arrivals", "serve"):
         if key in given:
-            given[key] = expand(given[key], place)
+            given[key] = expand(given[key], source)
     if "profile" in given:
         given["kind"] = given.pop("profile")
     if "locustfile" in given:
         given["locustfile"] = folder / given["locustfile"]
     if "environment" in given:
-        given["environment"] = {key: expand(str(value), place) for key, value in given["environment"].items()}
-    changes = load_fields(given, lambda key: f"{place}: {key}")
-    return override(inherited or Scenario(name, changes["locustfile"]), place, **changes)
+        given["environment"] = {key: expand(str(value), source) for key, value in given["environment"].items()}
+    changes = load_fields(given, lambda key: f"{source}: {key}")
+    return override(inherited or Scenario(name, changes["locustfile"]), source, **changes)
 
 
-def load_fields(given: Mapping[str, Any], place_of: Callable[[str], str]) -> dict[str, Any]:
+def load_fields(given: Mapping[str, Any], source_of: Callable[[str], str]) -> dict[str, Any]:
     """Fields of `Scenario`, from what people write as ``rate``, ``peak``, ``duration`` and ``stages``.
 
-    Other keys are handed on.  ``SettingsError`` names the place of what cannot be understood.
+    Other keys are handed on.  ``SettingsError`` names the source of what cannot be understood.
     """
     fields: dict[str, Any] = {k: v for k, v in given.items() if k not in ("rate", "duration", "stages", "peak")}
     try:
         for key in ("rate", "peak"):
             if given.get(key) is not None:
-                fields[key] = parse_rate(given[key], place_of(key))
+                fields[key] = parse_rate(given[key], source_of(key))
         if given.get("duration") is not None:
-            fields["duration_s"] = parse_duration(given["duration"], place_of("duration"))
+            fields["duration_s"] = parse_duration(given["duration"], source_of("duration"))
         if given.get("stages"):
-            fields["stages"], are_rates = parse_stages(given["stages"], place_of("stages"))
+            fields["stages"], are_rates = parse_stages(given["stages"], source_of("stages"))
             fields |= {"rate": max(stage.end for stage in fields["stages"])} if are_rates else {}
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return fields
 
 
-def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
-    """The scenario with some of its fields replaced; ``SettingsError`` names the place of a bad value.
+def override(scenario: Scenario, source: str, **changes: Any) -> Scenario:
+    """The scenario with some of its fields replaced; ``SettingsError`` names the source of a bad value.
 
     Another kind of load replaces the inherited one: users a rate, stages both.
     """
@@ -401,4 +401,4 @@ def override(scenario: Scenario, place: str, **changes: Any) -> Scenario:
     try:
         return replace(scenario, **cleared, **given)
     except ValueError as error:
-        raise SettingsError(f"{place}: {error}") from error
+        raise SettingsError(f"{source}: {error}") from error

@@ -36,7 +36,7 @@ _TYPES = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; ``SettingsError`` names file and place of what is wrong."""
+    """The content of a TOML file; ``SettingsError`` names the file and what is wrong."""
     if path.is_dir():
         raise SettingsError(f"{path}: is no regular file but a folder; name the file in it")
     if path.exists() and not path.is_file():  # it may be read more than once, and by notebooks in other processes
@@ -76,7 +76,7 @@ def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def read_table(table: Any, kind: type[Table], place: str, keys: Mapping[str, str] | None = None) -> Table:
+def read_table(table: Any, kind: type[Table], source: str, keys: Mapping[str, str] | None = None) -> Table:
     """A TOML table as the record that declares it.
 
     Parameters
@@ -88,23 +88,23 @@ def read_table(table: Any, kind: type[Table], place: str, keys: Mapping[str, str
     ------
     SettingsError
         It is no table, a key is unknown (the nearest is named), or a value has the wrong type or no sense; names the
-        place and the key.
+        source and the key.
     """
     if not isinstance(table, Mapping):
-        raise SettingsError(f"{place}: expected a table, got {table!r}")
+        raise SettingsError(f"{source}: expected a table, got {table!r}")
     types = get_type_hints(kind, include_extras=True)
     field_of = {key: key for key in types if key not in (keys or {}).values()} | dict(keys or {})
-    check_keys(table, [key for field in types for key in field_of if field_of[key] == field], place)
+    check_keys(table, [key for field in types for key in field_of if field_of[key] == field], source)
     values = {}
     for key, value in table.items():
         try:
             values[field_of[key]] = msgspec.convert(value, types[field_of[key]])
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{place}: {key}: {_type_error(str(error), value)}") from error
+            raise SettingsError(f"{source}: {key}: {_type_error(str(error), value)}") from error
     try:
         return kind(**values)
     except ValueError as error:
-        raise SettingsError(f"{place}: {error}") from error
+        raise SettingsError(f"{source}: {error}") from error
 
 
 def _type_error(text: str, value: Any) -> str:
@@ -118,19 +118,19 @@ def _type_error(text: str, value: Any) -> str:
     return f"expected {' or '.join(names) or 'another value'}, got {value!r}"
 
 
-def check_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+def check_keys(table: Mapping[str, Any], keys: Sequence[str], source: str) -> None:
     """``SettingsError`` for a key that is not known; it names the nearest one."""
     for key in table:
-        if key not in known:
-            raise SettingsError(f"{place}: unknown key {key!r}{did_you_mean(key, known)}; known are {', '.join(known)}")
+        if key not in keys:
+            raise SettingsError(f"{source}: unknown key {key!r}{did_you_mean(key, keys)}; known are {', '.join(keys)}")
 
 
-def expand(text: str, place: str) -> str:
+def expand(text: str, source: str) -> str:
     """Replace ``${NAME}`` by the variable, so that secrets and addresses stay out of the file."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise UnsetVariable(f"{place}: the environment variable {match[1]} is not set")
+            raise UnsetVariable(f"{source}: the environment variable {match[1]} is not set")
         conceal_environment({match[1]: os.environ[match[1]]})
         return os.environ[match[1]]
 

@@ -1,7 +1,12 @@
-"""JSON files of perfkit as typed records: what a file holds is checked before anything is computed from it.
+"""JSON of perfkit: `encode` writes records, `decode` reads them back, and nobody parses perfkit's JSON by hand.
 
-Records are declared beside what they describe, as dataclasses or `msgspec.Struct`; types, ranges (`msgspec.Meta`) and
-sense (``ValueError`` in ``__post_init__``) are theirs.  What is wrong is one error with the file and the field.
+A record is a dataclass or a `msgspec.Struct`, declared where it belongs; its fields are its JSON.  Types, ranges
+(`Count`, `Size`, `Share`, `Time`, any `msgspec.Meta`) and sense (a ``ValueError`` in ``__post_init__``) are checked
+while it is decoded, and what is wrong is one `ReadError` that names the file and the field::
+
+    plain = read_json(path)  # or parse_json(bytes, source)
+    record = decode(plain, Record, str(path), schema="perfkit.thing/1", title="thing")
+    atomic_write(path, dump_json({"schema": "perfkit.thing/1", **encode(record)}))
 """
 
 from __future__ import annotations
@@ -130,8 +135,8 @@ def read_bytes(path: Path) -> bytes:
         raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def parse_json(content: bytes, place: str) -> Any:
-    """The plain values of a JSON text; ``ReadError`` names the place.
+def parse_json(content: bytes, source: str) -> Any:
+    """The plain values of a JSON text; ``ReadError`` names the source.
 
     Stricter than the ``json`` module: no NaN, no number beyond floats or of thousands of digits, no half of a surrogate
     pair, no key twice in one object, no nesting without end.
@@ -139,13 +144,13 @@ def parse_json(content: bytes, place: str) -> Any:
     try:
         plain = msgspec.json.decode(content)
     except RecursionError as error:
-        raise ReadError(f"{place}: not JSON of perfkit: nested too deeply") from error
+        raise ReadError(f"{source}: not JSON of perfkit: nested too deeply") from error
     except msgspec.ValidationError as error:
-        raise ReadError(f"{place}: {_worded(error)}") from error
+        raise ReadError(f"{source}: {_worded(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ReadError(f"{place}: not JSON: {_malformed(content, error)}") from error
+        raise ReadError(f"{source}: not JSON: {_malformed(content, error)}") from error
     if (twice := _repeated_key(content, plain)) is not None:
-        raise ReadError(f"{place}: the key {twice!r} stands there twice in one object; which one holds?")
+        raise ReadError(f"{source}: the key {twice!r} stands there twice in one object; which one holds?")
     return plain
 
 
@@ -167,23 +172,23 @@ def _malformed(content: bytes, error: Exception) -> str:
 def _repeated_key(content: bytes, plain: Any) -> str | None:
     """A key that an object has twice.
 
-    Of every object that was read each key is there once, so a text without repeated keys has as many colons as what it
-    was read as; only where they differ (or a text escapes its colons) is it looked at key by key.
+    What was read has each key once, so a text without repeated keys has as many colons as the JSON of what was read.
+    Only where the numbers differ (or a text escapes its colons) is it looked at key by key.
     """
     if content.count(b":") == msgspec.json.encode(plain).count(b":"):
         return None
-    found: list[str] = []
+    repeated: list[str] = []
 
     def keys_of(pairs: list[tuple[str, Any]]) -> None:
         names = [name for name, _ in pairs]
-        found.extend(name for name in set(names) if names.count(name) > 1)
+        repeated.extend(name for name in set(names) if names.count(name) > 1)
 
     with suppress(RecursionError):
         json.loads(content, object_pairs_hook=keys_of)
-    return found[0] if found else None
+    return repeated[0] if repeated else None
 
 
-def decode(plain: Any, kind: type[Record], place: str, *, schema: str = "", title: str = "file") -> Record:
+def decode(plain: Any, kind: type[Record], source: str, *, schema: str = "", title: str = "file") -> Record:
     """A typed record of plain values.
 
     Parameters
@@ -196,22 +201,22 @@ def decode(plain: Any, kind: type[Record], place: str, *, schema: str = "", titl
     Raises
     ------
     ReadError
-        A field is missing or has a wrong type, range or sense; names the place and the field.
+        A field is missing or has a wrong type, range or sense; names the source and the field.
     """
     if schema:
         there = plain.get("schema") if isinstance(plain, Mapping) else None
         if there != schema:
             article = "an" if title[0] in "aeiou" else "a"
             raise ReadError(
-                f"{place}: not {article} {title} of schema {schema!r} (found {_short(there)}); "
+                f"{source}: not {article} {title} of schema {schema!r} (found {_short(there)}); "
                 "it may come from a newer perfkit"
             )
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        raise ReadError(f"{place}: {_worded(error, plain, kind)}") from error
+        raise ReadError(f"{source}: {_worded(error, plain, kind)}") from error
     except (RecursionError, OverflowError) as error:
-        raise ReadError(f"{place}: {error}") from error
+        raise ReadError(f"{source}: {error}") from error
 
 
 def _worded(error: Exception, plain: Any = None, kind: Any = None) -> str:

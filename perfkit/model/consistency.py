@@ -1,7 +1,7 @@
-"""Numbers that contradict each other: those of a service, of a run, of a finding, of a whole comparison.
+"""Numbers that contradict each other: in a service, a run, a finding or a whole comparison.
 
-What every reader returns goes through `run_contradiction`, what is read of a result file through
-`comparison_contradiction`.  Rounding is no contradiction.
+Every run that is read goes through `run_contradiction`, every result file through `comparison_contradiction`.  Rounding
+by a source is no contradiction; the constants say how much.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ACKNOWLEDGED = "acknowledged"  # the limit of a finding whose tolerance an ackno
 
 def stats_contradiction(stats: ServiceStats, duration_s: float | None = None) -> str | None:
     """The first contradiction among the numbers of one service; ``None`` where there is none."""
-    return next(chain(_of_counts(stats, duration_s), _of_latencies(stats)), None)
+    return next(_stats_contradictions(stats, duration_s), None)
 
 
 def run_contradiction(services: Mapping[str, ServiceStats], duration_s: float | None = None) -> str | None:
@@ -37,14 +37,14 @@ def run_contradiction(services: Mapping[str, ServiceStats], duration_s: float | 
         return None
     if not 0 < duration_s < math.inf:
         return f"duration_s: must be > 0, got {duration_s!r}"
-    known = [stats for stats in services.values() if stats.count and stats.rps]
-    count, rps = sum(stats.count or 0 for stats in known), sum(stats.rps or 0.0 for stats in known)
+    measured = [stats for stats in services.values() if stats.count and stats.rps]
+    count, rps = sum(stats.count or 0 for stats in measured), sum(stats.rps or 0.0 for stats in measured)
     if count <= FEW_REQUESTS or 1 / ABSURD <= count / rps / duration_s <= ABSURD:
         return None
     return f"duration_s is {duration_s:g}, and {count:,} requests at {rps:g} rps take {count / rps:.3g} s"
 
 
-def _of_counts(stats: ServiceStats, duration_s: float | None) -> Iterator[str]:
+def _stats_contradictions(stats: ServiceStats, duration_s: float | None) -> Iterator[str]:
     count, failures, rate, rps = stats.count, stats.failures, stats.error_rate_pct, stats.rps
     if count is not None and failures is not None and failures > count:
         yield f"{failures} failures of {count} requests"
@@ -62,9 +62,6 @@ def _of_counts(stats: ServiceStats, duration_s: float | None) -> Iterator[str]:
         shown = max(ROUNDED_RPS, stats.resolutions.get(Metric.RPS, 0.0))
         if count / duration_s > shown if duration_s else count > FEW_REQUESTS:
             yield f"rps is 0, and there were {count} requests"
-
-
-def _of_latencies(stats: ServiceStats) -> Iterator[str]:
     values = {metric: value for metric in LATENCY_METRICS if (value := stats.value(metric)) is not None}
     for metric, value in values.items():
         if value > DAY_MS:
@@ -82,17 +79,17 @@ def _of_latencies(stats: ServiceStats) -> Iterator[str]:
 
 def comparison_contradiction(comparison: Comparison) -> str | None:
     """The first contradiction between a comparison's verdict, its findings and their numbers."""
-    return next(chain(_of_verdict(comparison), _of_findings(comparison)), None)
+    return next(chain(_verdict_contradictions(comparison), _finding_contradictions(comparison)), None)
 
 
-def _of_findings(comparison: Comparison) -> Iterator[str]:
+def _finding_contradictions(comparison: Comparison) -> Iterator[str]:
     for number, finding in enumerate(comparison.findings):
         place = f"findings.{number}: {finding.label} {finding.metric}"
-        for text in chain(_of_numbers(finding), _of_judgement(finding, comparison)):
+        for text in chain(_effect_contradictions(finding), _judgement_contradictions(finding, comparison)):
             yield f"{place}: {text}"
 
 
-def _of_verdict(comparison: Comparison) -> Iterator[str]:
+def _verdict_contradictions(comparison: Comparison) -> Iterator[str]:
     verdict, findings, history = comparison.verdict, comparison.findings, comparison.history
     verdicts = {finding.verdict for finding in findings}
     if verdict is Verdict.INVALID:
@@ -130,7 +127,7 @@ def _differ(first: float, second: float, scale: float = 0.0) -> bool:
     return not (first == second or abs(first - second) <= CLOSE * (abs(first) + abs(second) + scale) + 1e-9)
 
 
-def _of_numbers(finding: Finding) -> Iterator[str]:
+def _effect_contradictions(finding: Finding) -> Iterator[str]:
     """Sizes, interval and p of a finding against each other."""
     before, after, change = finding.baseline, finding.candidate, finding.change
     if before is not None and after is not None:
@@ -152,14 +149,14 @@ def _of_numbers(finding: Finding) -> Iterator[str]:
         yield f"p_adjusted is {adjusted:g}, less than p_value {p_value:g}"
 
 
-def _of_judgement(finding: Finding, comparison: Comparison) -> Iterator[str]:
+def _judgement_contradictions(finding: Finding, comparison: Comparison) -> Iterator[str]:
     """A finding's verdict against the numbers that it was computed from."""
     arithmetic, verdict = finding.arithmetic, finding.verdict
     if verdict is Verdict.INVALID:
         return
     acknowledged = finding.limit == ACKNOWLEDGED
     if arithmetic is not None:
-        yield from _of_arithmetic(finding, arithmetic)
+        yield from _arithmetic_contradictions(finding, arithmetic)
         if arithmetic.alpha is not None and _differ(arithmetic.alpha, comparison.alpha):
             yield f"arithmetic.alpha is {arithmetic.alpha:g}, that of the comparison {comparison.alpha:g}"
         shown = _judged(finding, comparison.rule, arithmetic.alpha)
@@ -171,7 +168,7 @@ def _of_judgement(finding: Finding, comparison: Comparison) -> Iterator[str]:
         computed = shown.value if shown is not None else None
     if computed is None or verdict.value == computed:
         return
-    claims_nothing = all(item.verdict is Verdict.INCONCLUSIVE for item in comparison.findings)
+    claims_nothing = all(other.verdict is Verdict.INCONCLUSIVE for other in comparison.findings)
     withdrawn = verdict is Verdict.INCONCLUSIVE and (finding.warnings or claims_nothing)
     if not withdrawn and not (acknowledged and verdict is Verdict.NO_CHANGE):
         yield f"verdict: is {verdict.value}, and its numbers say {computed}"
@@ -202,10 +199,10 @@ def _judged(finding: Finding, rule: str, alpha: float | None) -> Verdict | None:
     return Verdict.NO_CHANGE if worst <= tolerance else Verdict.INCONCLUSIVE
 
 
-def _of_arithmetic(finding: Finding, arithmetic: Arithmetic) -> Iterator[str]:
+def _arithmetic_contradictions(finding: Finding, arithmetic: Arithmetic) -> Iterator[str]:
     """The steps of a judgement against each other, and against what the finding says of them."""
     if isinstance(arithmetic.levels, LevelArithmetic):
-        yield from _of_levels(finding, arithmetic.levels, arithmetic.paired)
+        yield from _level_contradictions(finding, arithmetic.levels, arithmetic.paired)
         sides = (("baseline", arithmetic.baseline), ("candidate", arithmetic.candidate))
         for (name, side), mean in zip(sides, arithmetic.levels.means, strict=True):
             values = [value for value in side if value is not None]
@@ -214,10 +211,16 @@ def _of_arithmetic(finding: Finding, arithmetic: Arithmetic) -> Iterator[str]:
             elif values and _differ(sum(map(math.log, values)) / len(values), mean, 1.0):
                 yield f"arithmetic.{name} and arithmetic.levels.means: another mean"
     if isinstance(arithmetic.rates, RateArithmetic):
-        yield from _of_rates(finding, arithmetic.rates)
+        rates = arithmetic.rates
+        levels = (finding.baseline, finding.candidate)[-len(rates.requests) :]
+        for failed, requests, value in zip(rates.failed, rates.requests, levels, strict=False):
+            if failed > requests or not requests:
+                yield f"arithmetic.rates: {failed} failures of {requests} requests"
+            elif value is not None and _differ(value, 100.0 * failed / requests):
+                yield f"an error rate is {value:g}, and {failed} of {requests} requests failed"
 
 
-def _of_levels(finding: Finding, levels: LevelArithmetic, paired: bool) -> Iterator[str]:
+def _level_contradictions(finding: Finding, levels: LevelArithmetic, paired: bool) -> Iterator[str]:
     shift = levels.means[1] - levels.means[0]
     if _differ(levels.shift, shift, 1.0):
         yield f"arithmetic.levels.shift is {levels.shift:g}, between means that are {shift:g} apart"
@@ -240,12 +243,3 @@ def _of_levels(finding: Finding, levels: LevelArithmetic, paired: bool) -> Itera
         bound = 100.0 * math.expm1(log) if log < 700.0 else math.inf
         if end is not None and _differ(end, bound, 100.0):
             yield f"{name} is {end:g}, and its arithmetic makes it {bound:g}"
-
-
-def _of_rates(finding: Finding, rates: RateArithmetic) -> Iterator[str]:
-    values = (finding.baseline, finding.candidate)[-len(rates.requests) :]
-    for failed, requests, value in zip(rates.failed, rates.requests, values, strict=False):
-        if failed > requests or not requests:
-            yield f"arithmetic.rates: {failed} failures of {requests} requests"
-        elif value is not None and _differ(value, 100.0 * failed / requests):
-            yield f"an error rate is {value:g}, and {failed} of {requests} requests failed"

@@ -36,8 +36,14 @@ def extra_command(extra: str) -> str:
         distribution = metadata.distribution("perfkit")
     except metadata.PackageNotFoundError:
         return ""
-    words = _source(distribution.read_text("direct_url.json"), extra) or _packages(distribution.requires or [], extra)
-    return shlex.join([*_installer(), *words]) if words else ""
+    packages = _source(distribution.read_text("direct_url.json"), extra)
+    if not packages:
+        marker = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
+        requirements = [text for text in distribution.requires or [] if marker.search(text)]
+        packages = [text.partition(";")[0].strip() for text in requirements]
+    has_pip = importlib.util.find_spec("pip") is not None
+    installer = ["pip", "install"] if has_pip else ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*installer, *packages]) if packages else ""
 
 
 def installation_source() -> Path | None:
@@ -47,12 +53,6 @@ def installation_source() -> Path | None:
     except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
         return None
     return Path(_path(url)) if str(url).startswith("file:") else None
-
-
-def _installer() -> list[str]:
-    if importlib.util.find_spec("pip") is not None:
-        return ["pip", "install"]
-    return ["uv", "pip", "install", "--python", sys.executable]
 
 
 def _source(record: str | None, extra: str) -> list[str]:
@@ -75,9 +75,3 @@ def _source(record: str | None, extra: str) -> list[str]:
 
 def _path(url: str) -> str:
     return str(Path(unquote(urlsplit(url).path)))
-
-
-def _packages(requirements: list[str], extra: str) -> list[str]:
-    """The packages of an extra, with their versions, from the metadata of the installed perfkit."""
-    marker = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
-    return [text.partition(";")[0].strip() for text in requirements if marker.search(text)]

@@ -1,9 +1,9 @@
-"""Secrets stay secret: the only module that knows what one is and takes it out of what is kept, shown or sent.
+"""Secrets stay secret: the only module that recognises them and takes them out of what is kept, shown or sent.
 
-Two ways lead there.  Some secrets are known by where they stand: user info and query values of an address
-(`public_url`), and in any text user info, parameters with the name of a credential, and authorization headers
-(`redact`).  Others are known by value, because a setting or a variable brought them (`conceal`, `conceal_url`,
-`conceal_environment`): they are taken out wherever they stand, as they are and as addresses and headers encode them.
+Some secrets are recognised by their position: user info and query values of an address (`public_url`), and in any text
+user info, parameters with the name of a credential, and authorization headers (`redact`).  Others are recognised by
+value, because a setting or a variable brought them (`conceal`, `conceal_url`, `conceal_environment`): they are taken
+out of every text, as they are and as addresses and headers encode them.
 
 Everything here is idempotent: text that was redacted stays as it is.
 """
@@ -44,7 +44,7 @@ _HEADER = re.compile(
     r"(?i)(authorization[\"']?\s*[:=]\s*[bf]?[\"']?(?:basic|bearer|token|digest)\s+)(?!\*\*\*)[^\s\"',]+"
 )
 _ORDINARY = re.compile(r"[A-Za-z]+(?:[-_.][A-Za-z]+)*(?:[-_.]?\d{1,3})?|v?\d+(?:[.,:+-]\w+)*")  # eu-west-1, v1.2.3, 42
-_OWN_WORDS = frozenset(  # of documents and verdicts: as passwords they are masked in addresses alone
+_DOCUMENT_WORDS = frozenset(  # of documents and verdicts: as passwords they are masked in addresses alone
     {"acknowledged", "candidates", "comparable", "comparison", "confidence", "environment", "improvement"}
     | {"inconclusive", "regression", "resolutions"}
 )
@@ -164,16 +164,12 @@ def public_url(url: str) -> str:
     if not (match := _URL.match(url)):
         begin = _FORGOTTEN.match(url) if "@" in url else None
         return redact(f"{begin[1] or ''}{url.rpartition('@')[2]}" if begin is not None else url)
-    _, place, query = _parts(url[match.end() :])
+    _, host, query = _parts(url[match.end() :])
     if url.startswith(_BRANCH):
-        return redact(f"{match[0]}{place}{'?' if query else ''}{query}")
-    values = [_without_value(part) for part in query.partition("#")[0].split("&") if part]
-    return redact(f"{match[0]}{place}{'?' if values else ''}{'&'.join(values)}")
-
-
-def _without_value(part: str) -> str:
-    name, sign, _ = part.partition("=")
-    return f"{name}={MASK}" if sign else MASK
+        return redact(f"{match[0]}{host}{'?' if query else ''}{query}")
+    pairs = (part.partition("=") for part in query.partition("#")[0].split("&") if part)
+    values = [f"{name}={MASK}" if sign else MASK for name, sign, _ in pairs]
+    return redact(f"{match[0]}{host}{'?' if values else ''}{'&'.join(values)}")
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
@@ -185,8 +181,8 @@ def _parts(rest: str) -> tuple[str, str, str]:
     if at < 0 and not re.fullmatch(r"[^:]*(:\d*)?|\[[^\]]*\](:\d*)?", host):
         at = rest.rfind("@")  # no port is that: a password with a slash, a question mark or a hash in it
     user_info, rest = (rest[:at], rest[at + 1 :]) if at >= 0 else ("", rest)
-    place, _, query = rest.partition("?")
-    return user_info, place.partition("#")[0], query
+    path, _, query = rest.partition("?")
+    return user_info, path.partition("#")[0], query
 
 
 def redact(text: str, *secrets: str) -> str:
@@ -335,7 +331,7 @@ def _spellings(secret: str) -> Iterator[str]:
 
 def _is_distinctive(text: str) -> bool:
     """Whether a text can be looked for by value: not short, no plain word, no number."""
-    if len(text) < LEAST_LENGTH or text in _OWN_WORDS:
+    if len(text) < LEAST_LENGTH or text in _DOCUMENT_WORDS:
         return False
     if text.isalpha() and (text.islower() or text.isupper() or text.istitle()):
         return len(text) >= LEAST_WORD

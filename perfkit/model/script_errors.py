@@ -1,7 +1,7 @@
-"""What a load script gets wrong while it makes load: tasks that end by an exception, requests without a usable time.
+"""Errors of the load script itself: tasks that end by an exception, requests without a usable response time.
 
-Locust has two channels of failure.  Failed requests are measurements, and stand among them; what stands here is not.
-Pure, and cheap to import: the recorder uses it inside Locust.
+They are no failed requests, which Locust counts among the measurements.  Cheap to import, for the recorder counts them
+inside Locust's process; they travel from workers to their master, and into the run folder, as JSON.
 """
 
 from __future__ import annotations
@@ -84,17 +84,19 @@ def merged(parts: Iterable[ScriptErrors]) -> ScriptErrors:
     tasks = users = 0
     for part in parts:
         tasks, users = tasks + part.tasks, users + part.users
-        for one in part.exceptions:
-            known = exceptions.get((one.raised_in, one.kind))
-            count, after = (known.count, known.after_failure) if known else (0, 0)
-            exceptions[one.raised_in, one.kind] = replace(
-                known or one, count=count + one.count, after_failure=after + one.after_failure
+        for raised in part.exceptions:
+            key = raised.raised_in, raised.kind
+            first = exceptions.get(key, replace(raised, count=0, after_failure=0))
+            exceptions[key] = replace(
+                first,
+                count=first.count + raised.count,
+                after_failure=first.after_failure + raised.after_failure,
             )
-        for item in part.skipped:
-            skipped[item.service, item.fault] += item.count
+        for requests in part.skipped:
+            skipped[requests.service, requests.fault] += requests.count
     return ScriptErrors(
         tasks,
         users,
-        tuple(sorted(exceptions.values(), key=lambda one: -one.count)),
+        tuple(sorted(exceptions.values(), key=lambda raised: -raised.count)),
         tuple(SkippedRequests(*key, count) for key, count in skipped.most_common()),
     )

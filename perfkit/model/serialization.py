@@ -142,25 +142,25 @@ class Stored:
     changed: bool
 
 
-def read_stored(content: bytes, place: str) -> Stored:
-    """A ``run.json``; ``ReadError`` names the place and the field that is wrong.
+def read_stored(content: bytes, source: str) -> Stored:
+    """A ``run.json``; ``ReadError`` names the source and the field that is wrong.
 
     A run whose document was changed after it was stored is invalid, and says so in its checks.
     """
-    document = parse_json(content, place)
-    parsed = decode(document, RunDocument, place, schema=SCHEMA, title="run")
-    run, seal = parsed.run(place), parsed.seal
+    document = parse_json(content, source)
+    parsed = decode(document, RunDocument, source, schema=SCHEMA, title="run")
+    run, seal = parsed.run(source), parsed.seal
     changed = seal is not None and seal.document != document_hash(document)
     if not changed and (text := parsed.contradiction) is not None:
-        raise ReadError(f"{place}: {text}")
+        raise ReadError(f"{source}: {text}")
     if changed:
         run = replace(run, validity=Validity((_CHANGED, *run.validity.checks)))
     return Stored(run, seal, changed)
 
 
-def parse_run(content: bytes, place: str) -> Run:
+def parse_run(content: bytes, source: str) -> Run:
     """The run of a ``run.json``, as `read_stored`."""
-    return read_stored(content, place).run
+    return read_stored(content, source).run
 
 
 _CHANGED = Check(
@@ -173,12 +173,12 @@ _CHANGED = Check(
 )
 
 
-def run_from_document(document: Any, place: str) -> Run:
-    """Rebuild a run; ``ReadError`` names the place and the field that is wrong."""
-    parsed = decode(document, RunDocument, place, schema=SCHEMA, title="run")
+def run_from_document(document: Any, source: str) -> Run:
+    """Rebuild a run; ``ReadError`` names the source and the field that is wrong."""
+    parsed = decode(document, RunDocument, source, schema=SCHEMA, title="run")
     if (text := parsed.contradiction) is not None:
-        raise ReadError(f"{place}: {text}")
-    return parsed.run(place)
+        raise ReadError(f"{source}: {text}")
+    return parsed.run(source)
 
 
 class _Side(msgspec.Struct, frozen=True):
@@ -214,23 +214,23 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
                     raise ValueError(f"findings.{number}.{name}: must be >= 0, got {value!r}")
 
 
-def comparison_from_document(document: Any, place: str) -> Comparison:
+def comparison_from_document(document: Any, source: str) -> Comparison:
     """Rebuild a comparison from ``Comparison.to_dict()``; its runs have no services, which the document does not hold.
 
-    ``ReadError`` names the place and the field that is wrong.
+    ``ReadError`` names the source and the field that is wrong.
     """
-    parsed = decode(document, _Comparison, place)
+    parsed = decode(document, _Comparison, source)
     parts = msgspec.structs.asdict(parsed)
     for side in ("baseline", "candidate"):
         parts[side] = Side(tuple(summary.run() for summary in parts[side].runs))
     parts["findings"] = tuple(map(_restored, parsed.findings, document["findings"]))
     if parsed.history is not None:
-        sentences = decode(parsed.history, _Sentences, f"{place}: history")
+        sentences = decode(parsed.history, _Sentences, f"{source}: history")
         rest = {key: value for key, value in parsed.history.items() if key not in ("news", "lines")}
         parts["history"] = HistoryNote(sentences.news, sentences.lines, rest)
     comparison = Comparison(**parts)
     if (text := comparison_contradiction(comparison)) is not None:
-        raise ReadError(f"{place}: {text}; make the result again")
+        raise ReadError(f"{source}: {text}; make the result again")
     return comparison
 
 
