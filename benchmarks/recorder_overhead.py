@@ -33,7 +33,7 @@ from pathlib import Path
 from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDER = ROOT / "perfkit" / "load" / "recorder.py"
+RECORDER = ROOT / "perfkit" / "loadgen" / "recorder.py"
 WARM_UP_S = 1.0
 LOCUSTFILE = """
 import json, resource, time

@@ -2,8 +2,6 @@
 
 Pairs are run in the order ABBA, so that a machine that slowly drifts does so for both sides alike, and compared pair by
 pair.
-
-A service started from a commit, to be measured beside the one that is worked on.
 """
 
 from __future__ import annotations
@@ -71,12 +69,12 @@ class ABPlan:
         """
         if not self.until_settled:
             return (self.pairs,)
-        found: list[int] = []
+        looks: list[int] = []
         at = min(FIRST_LOOK, self.pairs)
         while at < self.pairs:
-            found.append(at)
+            looks.append(at)
             at = math.ceil(at * LOOK_FACTOR)
-        return (*found, self.pairs)
+        return (*looks, self.pairs)
 
     def policy_per_look(self, policy: Policy) -> Policy:
         """The policy of each single look.
@@ -92,7 +90,7 @@ class ABPlan:
 
 @dataclass(frozen=True, slots=True)
 class ABResult:
-    """What was found, and why no more was measured."""
+    """The comparison, and why no more was measured."""
 
     comparison: Comparison
     why: str
@@ -110,7 +108,7 @@ class ABTest:
     store: str
     policy: Policy
     plan: ABPlan
-    tell: OnMessage
+    on_message: OnMessage
     labels: dict[str, str] = field(default_factory=dict)
     on_progress: Callable[[Scenario, Progress], None] | None = None
     run_one: Callable[..., Run] = run_scenario
@@ -136,7 +134,7 @@ class ABTest:
         give_up = None if limit is None else begun + limit
         if self._is_late(give_up):
             return replace(outcome, why=f"{outcome.why}; not confirmed, for no time was left for a second comparison")
-        self.tell("a regression was found; the comparison is repeated with fresh runs before it is called one")
+        self.on_message("a regression was found; the comparison is repeated with fresh runs before it is called one")
         second = self._look(2, give_up)
         confirmed = second.comparison.verdict is Verdict.REGRESSION
         self._log(outcome.comparison, second.comparison, cleared=not confirmed)
@@ -166,7 +164,7 @@ class ABTest:
                 return ABResult(comparison, f"settled after {_pairs(pair)}")
             if pair == looks[-1]:
                 return ABResult(comparison, f"all planned runs were made after {_pairs(pair)}")
-            self.tell(f"after {_pairs(pair)}: inconclusive")
+            self.on_message(f"after {_pairs(pair)}: inconclusive")
         raise AssertionError("the last look ends the loop")
 
     def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> ABResult:
@@ -181,7 +179,7 @@ class ABTest:
         begun = time.monotonic()
         order = SIDES if pair % 2 else SIDES[::-1]
         for side in order:
-            self.tell(f"pair {pair} of at most {self.plan.looks[-1]}: {side}")
+            self.on_message(f"pair {pair} of at most {self.plan.looks[-1]}: {side}")
             scenario = self.targets[side]
             labels = {**self.labels, "side": side, "pair": f"{round_}.{pair}"}
             report = None if self.on_progress is None else partial(self.on_progress, scenario)

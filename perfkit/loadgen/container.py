@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import LoadError
 from perfkit.model.installation import VERSION, installation_source
@@ -55,7 +55,7 @@ class Engine:
         return _ask(self.path, *words, timeout_s=timeout_s)
 
 
-def find_engine(wanted: str | None = None) -> Engine:
+def find_engine(kind: str | None = None) -> Engine:
     """The engine of that kind, or the first that answers of Docker and Podman.
 
     Raises
@@ -64,33 +64,26 @@ def find_engine(wanted: str | None = None) -> Engine:
         None answers; says why for each, and what else can be done.
     """
     problems = []
-    for kind in (wanted,) if wanted else KINDS:
-        answer = _try(kind)
-        if isinstance(answer, Engine):
-            return answer
-        problems.append(answer)
+    for name in (kind,) if kind else KINDS:
+        path = shutil.which(name)
+        if path is None:
+            problems.append(f"{name} is not installed")
+            continue
+        try:
+            real = "podman" if "podman" in _ask(path, "--version").stdout.lower() else "docker"
+            done = _ask(path, "info", "--format", _ROOTLESS[real])
+        except subprocess.TimeoutExpired:
+            problems.append(f"{path} does not answer within {ASK_TIMEOUT_S:g} s")
+        except OSError as error:
+            problems.append(f"{path} cannot be started ({error.strerror})")
+        else:
+            if done.returncode == 0:
+                return Engine(path, real, "rootless" in done.stdout or done.stdout.strip() == "true")
+            problems.append(f"{path} does not work ({last_line(done.stderr)})")
     raise LoadError(
         f"no container engine: {'; '.join(problems)}. Install and start Docker or Podman, or run without --docker: "
         "Locust then runs on this machine itself, with --workers on several cores."
     )
-
-
-def _try(kind: str) -> Engine | str:
-    """The engine, or what is wrong with it."""
-    path = shutil.which(kind)
-    if path is None:
-        return f"{kind} is not installed"
-    try:
-        real = "podman" if "podman" in _ask(path, "--version").stdout.lower() else "docker"
-        done = _ask(path, "info", "--format", _ROOTLESS[real])
-    except subprocess.TimeoutExpired:
-        return f"{path} does not answer within {ASK_TIMEOUT_S:g} s"
-    except OSError as error:
-        return f"{path} cannot be started ({error.strerror})"
-    if done.returncode:
-        return f"{path} does not work ({last_line(done.stderr)})"
-    is_rootless = "rootless" in done.stdout if real == "docker" else done.stdout.strip() == "true"
-    return Engine(path, real, is_rootless)
 
 
 def _ask(path: str, *words: str, timeout_s: float = ASK_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
@@ -113,7 +106,7 @@ def last_line(text: str) -> str:
 
 
 WORK, RESULTS = PurePosixPath("/work"), PurePosixPath("/results")
-FACTS = "container.json"  # what perfkit.loadgen.container_entry tells of its surroundings
+FACTS = "container.json"  # environment and versions, as perfkit.loadgen.container_entry writes them
 REMOVE_TIMEOUT_S = 60.0
 ENGINE_CODES = (125, 126, 127)  # of docker run and podman run themselves; a container's own are handed through
 _GONE = ("no such container", "already in progress")  # what engines say of a container that --rm removes
@@ -157,13 +150,24 @@ def start_container(
     container: Container, command: LocustCommand, log_fd: int, progress_fd: int
 ) -> subprocess.Popen[bytes]:
     """Start Locust in a container; whoever calls also calls `remove_container`, whatever happens."""
-    work, file = _work_folder(command.locustfile, container.tree)
-    argv = container.argv(container_name(command.folder), work, command.folder.absolute())
+    file, folder = command.locustfile.resolve(), container.tree.resolve() if container.tree is not None else None
+    if folder is None or folder not in file.parents or folder == Path(folder.anchor):
+        folder = file if file.is_dir() else file.parent
+    inside = replace(command, locustfile=Path(WORK / file.relative_to(folder)), folder=Path(RESULTS), container=None)
+    job = {
+        "perfkit": VERSION,
+        "locustfile": str(inside.locustfile),
+        "options": inside.options(),
+        "environment": inside.own_environment(),
+    }
+    argv = container.argv(container_name(command.folder), folder, command.folder.absolute())
     process = subprocess.Popen(
         argv, bufsize=0, stdin=subprocess.PIPE, stdout=progress_fd, stderr=log_fd, start_new_session=True
     )
-    with suppress(BrokenPipeError):  # the engine did not even start; what it said is in the log
-        _write_all(process.stdin, json.dumps(_order(command, WORK / file)).encode() + b"\n")
+    content = json.dumps(job).encode() + b"\n"
+    with suppress(BrokenPipeError):  # the engine did not even start; the log says why
+        while process.stdin is not None and content:  # an unbuffered pipe may take less at a time
+            content = content[os.write(process.stdin.fileno(), content) :]
     return process
 
 
@@ -202,19 +206,18 @@ def container_facts(container: Container, folder: Path) -> dict[str, Any]:
     return {"environment": environment, "versions": versions, "tool": f"locust {versions['locust']}"}
 
 
-def startup_failure(container: Container, log: Path, returncode: int, said: str) -> str | None:
+def startup_failure(container: Container, log_path: Path, returncode: int, log: str) -> str | None:
     """Say why a container ended before Locust began; None when it was Locust that ended."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    mine = next((line.removeprefix("perfkit: ") for line in lines if line.startswith("perfkit: ")), None)
-    missing = next(
-        (line for line in lines if "No module named perfkit" in line or "No module named 'perf" in line), None
-    )
-    if mine is None and missing is None and returncode not in ENGINE_CODES:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    reasons = [line.removeprefix("perfkit: ") for line in lines if line.startswith("perfkit: ")]
+    reasons += [line for line in lines if "No module named perfkit" in line or "No module named 'perf" in line]
+    if returncode in ENGINE_CODES:
+        reasons += [*(line for line in lines if "error" in line.lower()), last_line(log)]
+    if not reasons:
         return None
-    what = mine or missing or next((line for line in lines if "error" in line.lower()), last_line(said))
     return (
-        f"image {container.image}: {container.engine.kind} could not run Locust in it: {what.rstrip('.')}. "
-        f"Leave --image out, so that one is built, or name one made from docker/Dockerfile.locust; {log} has the rest."
+        f"image {container.image}: {container.engine.kind} could not run Locust in it: {reasons[0].rstrip('.')}. Leave "
+        f"--image out, so that one is built, or name one made from docker/Dockerfile.locust; {log_path} has the rest."
     )
 
 
@@ -229,31 +232,6 @@ def check_mountable(path: Path) -> None:
 def _mount(source: Path, target: PurePosixPath, more: str = "") -> str:
     check_mountable(source)
     return f"--mount=type=bind,source={source},target={target}{more}"
-
-
-def _work_folder(locustfile: Path, tree: Path | None) -> tuple[Path, Path]:
-    """The folder to mount, and the locustfile in it: ``tree`` if it is in there, else the file's own."""
-    file, tree = locustfile.resolve(), tree.resolve() if tree is not None else None
-    if tree in file.parents and tree is not None and tree != Path(tree.anchor):
-        return tree, file.relative_to(tree)
-    return (file, Path()) if file.is_dir() else (file.parent, Path(file.name))
-
-
-def _order(command: LocustCommand, locustfile: PurePosixPath) -> dict[str, Any]:
-    """What `perfkit.loadgen.container_entry` is to do, in the container's paths."""
-    inside = replace(command, locustfile=Path(locustfile), folder=Path(RESULTS), container=None)
-    return {
-        "perfkit": VERSION,
-        "locustfile": str(locustfile),
-        "options": inside.options(),
-        "environment": inside.own_environment(),
-    }
-
-
-def _write_all(pipe: IO[bytes] | None, content: bytes) -> None:
-    """Write to an unbuffered pipe, which may take less at a time."""
-    while pipe is not None and content:
-        content = content[os.write(pipe.fileno(), content) :]
 
 
 PACKAGE = Path(__file__).parents[1]

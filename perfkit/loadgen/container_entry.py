@@ -1,4 +1,4 @@
-"""The first process of a load container: takes an order from standard input and runs Locust under it.
+"""The first process of a load container: takes a job from standard input and runs Locust under it.
 
 Standard output carries the recorder's progress and nothing else; what Locust and the locustfile say goes to standard
 error.  When standard input ends, whoever ordered the run is gone, and the run ends too.
@@ -26,7 +26,7 @@ from perfkit.model.installation import VERSION
 
 def main() -> int:
     """Run Locust as ordered and return its exit code, 128 + N if a signal N ended it."""
-    order = _read_order()
+    job = _read_job()
     facts = {"environment": environment.environment_fingerprint(), "versions": environment.versions()}
     try:
         folder = Path(RESULTS) / "source"
@@ -34,37 +34,37 @@ def main() -> int:
         (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     except OSError as error:
         raise SystemExit(f"perfkit: the run folder cannot be written from the container: {error}") from error
-    with _locust(order) as locust:
+    with _locust(job) as locust:
         threading.Thread(target=_end_when_abandoned, args=(locust,), daemon=True).start()
         code = locust.wait()
     return code if code >= 0 else 128 - code
 
 
-def _read_order() -> Mapping[str, Any]:
+def _read_job() -> Mapping[str, Any]:
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: nobody may hold it when Python ends
         line = stdin.readline()
     if not line:
-        raise SystemExit("perfkit: no order came in. This program is started by: perfkit run --docker")
-    order: Mapping[str, Any] = json.loads(line)
-    if order["perfkit"] != VERSION:
-        raise SystemExit(f"perfkit: the image has perfkit {VERSION}, its caller {order['perfkit']}")
-    if not Path(order["locustfile"]).exists():
+        raise SystemExit("perfkit: no job came in. This program is started by: perfkit run --docker")
+    job: Mapping[str, Any] = json.loads(line)
+    if job["perfkit"] != VERSION:
+        raise SystemExit(f"perfkit: the image has perfkit {VERSION}, its caller {job['perfkit']}")
+    if not Path(job["locustfile"]).exists():
         raise SystemExit(
             "perfkit: the locustfile did not come into the container; an engine on another machine (DOCKER_HOST) "
             "cannot mount folders of this one"
         )
-    return order
+    return job
 
 
-def _locust(order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def _locust(job: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     """Start Locust, which is asked to end by the signals that come here."""
     progress = os.dup(1)
-    files = f"{RECORDER},{order['locustfile']}"
+    files = f"{RECORDER},{job['locustfile']}"
     locust = subprocess.Popen(
-        [sys.executable, "-P", "-m", "locust", "-f", files, *order["options"]],
+        [sys.executable, "-P", "-m", "locust", "-f", files, *job["options"]],
         stdin=subprocess.DEVNULL,
         stdout=2,
-        env={**without_locust_settings(os.environ), **order["environment"], "PERFKIT_PROGRESS_FD": str(progress)},
+        env={**without_locust_settings(os.environ), **job["environment"], "PERFKIT_PROGRESS_FD": str(progress)},
         pass_fds=(progress,),
         start_new_session=True,
     )

@@ -7,7 +7,7 @@ A response time is queueing + service time + what HTTP costs (about 1 ms).  Time
 and within -0.5 and 1.7 ms in 98 of 100 cases: epoll rounds a timeout up to the next millisecond, so the services aim
 half a millisecond early.
 
-What is true of the demo services, and what can be changed about them; for the real ones and the simulated alike.
+`ServiceModel` and `Change` describe the real services and the simulated ones (`perfkit.loadgen.simulate`) alike.
 """
 
 import asyncio
@@ -146,13 +146,13 @@ def _parse_change(text: str) -> tuple[str, Change]:
         raise SettingsError(f"{text!r}: write a change like api_gateway:slower_pct=20 or rag_service:tail_pct=2")
     if service not in MODELS:
         raise SettingsError(f"{text!r}: there is no demo service {service!r}{did_you_mean(service, MODELS)}")
-    known = [field.name for field in fields(Change)]
+    names = [field.name for field in fields(Change)]
     values = {}
     for part in rest.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
-        if name not in known:
+        if name not in names:
             raise SettingsError(
-                f"{text!r}: unknown change {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}"
+                f"{text!r}: unknown change {name!r}{did_you_mean(name, names)}; known are {', '.join(names)}"
             )
         try:
             values[name] = float(value)
@@ -179,7 +179,7 @@ class DemoServices:
     """
 
     addresses: Mapping[str, str]
-    _children: "tuple[_Child, ...]"
+    _children: "tuple[_ServiceProcess, ...]"
     _ending: ExitStack
 
     def wait(self) -> None:
@@ -194,7 +194,7 @@ class DemoServices:
             for child in self._children:
                 selector.register(child.stdout, selectors.EVENT_READ, child)
             (ended, _), *_ = selector.select()  # nothing more is ever written to stdout: readable means end of file
-            raise LoadError(f"{ended.data.name}: the service ended by itself.{ended.data.last_words()}")
+            raise LoadError(f"{ended.data.name}: the service ended by itself.{ended.data.log_tail()}")
 
     def close(self) -> None:
         """End all services at once; requests under way are cut off.  May be called again."""
@@ -249,7 +249,7 @@ def start_services(
 
 
 @dataclass(frozen=True, slots=True)
-class _Child:
+class _ServiceProcess:
     """One service as its parent sees it."""
 
     name: str
@@ -257,7 +257,7 @@ class _Child:
     stdout: IO[bytes]
     stderr: IO[bytes]
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         self.stderr.seek(0)
         lines = self.stderr.read().decode(errors="replace").splitlines()[-10:]
         return "".join(f"\n  {line}" for line in lines) or " It wrote nothing to stderr."
@@ -268,12 +268,12 @@ class _Child:
             pass
 
 
-def _start(name: str, change: Change, seed: int | None, ending: ExitStack) -> _Child:
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _Child.end; a pipe that nobody reads could fill up
+def _start(name: str, change: Change, seed: int | None, ending: ExitStack) -> _ServiceProcess:
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _ServiceProcess.end; a pipe that nobody reads could fill up
     command = [sys.executable, "-P", "-m", "perfkit.loadgen.demo_services"]
     process = subprocess.Popen(
         [*command, json.dumps({"service": name, "change": asdict(change), "seed": seed})],
-        stdin=subprocess.PIPE,  # never written to: its end of file tells the child that we are gone
+        stdin=subprocess.PIPE,  # never written to: its end of file ends the service when we are gone
         stdout=subprocess.PIPE,
         stderr=stderr,
         bufsize=0,
@@ -281,12 +281,12 @@ def _start(name: str, change: Change, seed: int | None, ending: ExitStack) -> _C
         start_new_session=True,  # Ctrl-C is for the parent
     )
     assert process.stdout is not None
-    child = _Child(name, process, process.stdout, stderr)
+    child = _ServiceProcess(name, process, process.stdout, stderr)
     ending.callback(child.end)
     return child
 
 
-def _wait_ready(children: Iterable[_Child]) -> dict[str, int]:
+def _wait_ready(children: Iterable[_ServiceProcess]) -> dict[str, int]:
     """Service name -> port, which each child writes once it listens."""
     ports: dict[str, int] = {}
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -300,7 +300,7 @@ def _wait_ready(children: Iterable[_Child]) -> dict[str, int]:
                 ports[child.name] = int(child.stdout.readline() or 0)
             for child in ready or waiting:
                 if not ports.get(child.name):
-                    raise LoadError(f"{child.name}: the service did not start.{child.last_words()}")
+                    raise LoadError(f"{child.name}: the service did not start.{child.log_tail()}")
     return ports
 
 
@@ -352,7 +352,7 @@ async def _serve(model: ServiceModel, change: Change, seed: int | None) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=BACKLOG,
     )
-    config.load()  # whatever can fail has been done before the port is told
+    config.load()  # whatever can fail has been done before the port is written
     os.write(sys.stdout.fileno(), b"%d\n" % listener.getsockname()[1])
     await uvicorn.Server(config).serve(sockets=[listener])
 
@@ -363,10 +363,10 @@ def _end_with_parent() -> None:
 
 
 def main(settings: str) -> None:
-    """Serve one service, told by a JSON object, until standard input ends; writes its port to standard output."""
-    told = json.loads(settings)
+    """Serve the service that a JSON object describes until standard input ends; writes its port to standard output."""
+    job = json.loads(settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    asyncio.run(_serve(MODELS[told["service"]], Change(**told["change"]), told["seed"]))
+    asyncio.run(_serve(MODELS[job["service"]], Change(**job["change"]), job["seed"]))
 
 
 if __name__ == "__main__":

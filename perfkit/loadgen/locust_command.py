@@ -1,8 +1,8 @@
-"""Locust's settings from elsewhere: variables ``LOCUST_*``, ``locust.conf``, ``[tool.locust]`` of ``pyproject.toml``.
+"""What Locust is asked to do: its command line and environment, a master's workers, and the settings it must not read.
 
-What a run does is said by perfkit's settings and options alone; a variable of the shell or a file in the current folder
-must neither change the load nor turn Locust into a worker that waits for ever.  A locustfile's own arguments may still
-come from there, and so may what changes no load.
+What a run does is set by perfkit's settings and options alone: a variable ``LOCUST_*`` of the shell, a ``locust.conf``
+or ``[tool.locust]`` of a ``pyproject.toml`` must neither change the load nor turn Locust into a worker that waits for
+ever.  A locustfile's own arguments may still come from there, and so may what changes no load.
 """
 
 from __future__ import annotations
@@ -180,19 +180,19 @@ class LocustCommand:
 
     def own_environment(self) -> dict[str, str]:
         """Return the variables of the scenario, and those that tell the recorder what to do."""
-        own = {
+        variables = {
             "PERFKIT_RECORDING": str(self.recording.absolute()),
             "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
             "PERFKIT_SCRIPT_ERRORS": str(self.folder.absolute() / "source" / "script_errors.json"),
         }
         if self.distribution is not None and self.distribution.local:
-            own["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
-            own["PERFKIT_ARGUMENTS"] = json.dumps(self.arguments)
+            variables["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
+            variables["PERFKIT_ARGUMENTS"] = json.dumps(self.arguments)
         if self.profile is not None:
-            own["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(self.profile))
+            variables["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(self.profile))
         if self.host is not None:
-            own["LOCUST_HOST"] = self.host
-        return {**without_locust_settings(self.environment), **own}
+            variables["LOCUST_HOST"] = self.host
+        return {**without_locust_settings(self.environment), **variables}
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 Locust's own classes write them, so headers, order of columns and number formats are those of the installed version.
 Importing Locust patches sockets and threads of the whole process (gevent), so it happens in a child process, which is
-told everything by one Arrow stream on standard input.
+given everything by one Arrow stream on standard input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXIT_DISK = 74  # EX_IOERR: the child could not write; the reason is on its standard output
 ENDINGS = ("_stats_history.csv", "_failures.csv", "_exceptions.csv", "_stats.csv")  # without the last it is not a set
 COLUMNS = ("end_s", "service", "response_time_ms", "failed", "response_bytes")
-_TOLD = b"perfkit"
+_METADATA = b"perfkit"
 
 
 def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, users: Sequence[int]) -> tuple[Path, ...]:
@@ -55,11 +55,11 @@ def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, user
     LoadError
         Locust's writer failed; with its last words.
     """
-    told = {"prefix": str(prefix), "started_s": started_s, "users": [int(count) for count in users]}
+    metadata = {"prefix": str(prefix), "started_s": started_s, "users": [int(count) for count in users]}
     last_s = started_s + len(users) - 1
     child = subprocess.run(
         [sys.executable, "-P", "-m", "perfkit.loadgen.locust_file_writer"],
-        input=_stream(frame, last_s, told),
+        input=_stream(frame, last_s, metadata),
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the child imports what we import
@@ -72,8 +72,8 @@ def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, user
     return tuple(Path(f"{prefix}{ending}") for ending in ENDINGS)
 
 
-def _stream(frame: pd.DataFrame, last_s: float, told: Any) -> Any:
-    """The requests in the order in which they end, and what else there is to tell, as an Arrow stream."""
+def _stream(frame: pd.DataFrame, last_s: float, metadata: Any) -> Any:
+    """The requests in the order in which they end, and the metadata, as an Arrow stream."""
     import numpy as np
     import pyarrow as pa
 
@@ -82,14 +82,14 @@ def _stream(frame: pd.DataFrame, last_s: float, told: Any) -> Any:
     order = np.argsort(end_s, kind="stable")
     columns = [end_s[order], *(frame[name].to_numpy()[order] for name in COLUMNS[1:])]
     table = pa.table(dict(zip(COLUMNS, columns, strict=True)))
-    table = table.replace_schema_metadata({_TOLD: json.dumps(told).encode()})
+    table = table.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
 
 
-class _Over(Exception):
+class _EndOfTime(Exception):
     """The simulated time has come to its end."""
 
 
@@ -109,7 +109,7 @@ class _Replay:
     def sleep(self, seconds: int) -> None:
         self.elapsed_s += seconds
         if self.elapsed_s >= len(self.users):
-            raise _Over
+            raise _EndOfTime
         until_s = self.started_s + self.elapsed_s
         while self.left and self.left[-1][0] <= until_s:
             self._log(*self.left.pop())
@@ -136,7 +136,7 @@ def _write(prefix: str, replay: _Replay) -> None:
     writer = locust.stats.StatsCSVFileWriter(replay.environment, percentiles, prefix, full_history=False)
     try:
         writer.stats_writer()
-    except _Over:
+    except _EndOfTime:
         writer.close_files()
 
 
@@ -146,9 +146,9 @@ def main() -> int:
 
     with pa.ipc.open_stream(sys.stdin.buffer) as stream:
         table = stream.read_all()
-    told = json.loads(table.schema.metadata[_TOLD])
+    metadata = json.loads(table.schema.metadata[_METADATA])
     try:
-        _write(told["prefix"], _Replay(told["started_s"], told["users"], table))
+        _write(metadata["prefix"], _Replay(metadata["started_s"], metadata["users"], table))
     except OSError as error:
         sys.stdout.write(error.strerror or str(error))
         return EXIT_DISK

@@ -5,8 +5,7 @@ not used.  When no user is free, more are started, up to a limit; arrivals beyon
 arrival is one task: its first request counts from when the task was due, requests that follow from their own send.
 
 Times of the schedule are of the monotonic clock, in seconds.
-
-Stages of users, as a shape of Locust.
+Stages of users are a shape of Locust (`ProfileShape`).
 """
 
 from __future__ import annotations

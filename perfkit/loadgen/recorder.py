@@ -1,6 +1,9 @@
 """Keep every request: a locustfile without users, run beside the real one with ``locust -f recorder.py,LOCUSTFILE``.
 
-It comes first in the list, so that it also sees a request whose user's own listener ends the task.  Environment:
+It comes first in the list, so that it also sees a request whose user's own listener ends the task.  Requests are
+gathered in columns of plain numbers and written once a second, to files; a worker sends them to its master over
+Locust's own connection, so that no common disk is needed and a worker that dies loses at most a second.  Nothing here
+may import pandas, which would pause the load for a second.  Environment:
 
 PERFKIT_RECORDING
     Path of the recording, see `perfkit.loadgen.recording`.
@@ -16,17 +19,6 @@ PERFKIT_ARGUMENTS
     Further arguments of Locust, for these workers, as JSON.
 PERFKIT_LOAD_PROFILE
     A `LoadProfile` as JSON, of stages of users or of arrivals; a shape in the locustfile has precedence.
-
-Requests are gathered in columns of plain numbers and written once a second.
-
-Worker processes on the machine of the master, started by the master itself, so that they end with it.
-
-Locust's own statistics files: written every second, with names and errors as the locustfile makes them.
-
-Where a process of Locust puts its requests: into files, or, of a worker, to its master, who puts them into files.
-
-Workers send what they recorded once a second over Locust's own connection, so that they need no common disk, and a
-worker that dies takes at most a second of requests with it.
 """
 
 from __future__ import annotations
@@ -51,6 +43,9 @@ from locust import events, stats
 from locust.rpc import Message
 from locust.runners import MasterRunner, WorkerRunner
 
+# Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
+if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
+    sys.path.append(_HOME)
 from perfkit.loadgen.locust_command import IGNORED, on_parser
 from perfkit.loadgen.meter import Meter
 from perfkit.loadgen.recording import RequestBuffer, usable_time
@@ -79,7 +74,7 @@ class LocalWorkers:
         return sum(process.poll() is not None for process in self._processes)
 
     def end(self) -> None:
-        """End those that did not end when they were told to."""
+        """End those that did not end with their master."""
         for process in self._processes:
             if process.poll() is None:
                 process.terminate()
@@ -104,11 +99,6 @@ class RedactedStatistics(stats.StatsCSVFileWriter):  # type: ignore[misc]
         for name, value in list(vars(self).items()):
             if hasattr(value, "writerow"):
                 setattr(self, name, _RedactedRows(value))
-
-
-def redact_statistics() -> None:
-    """Have Locust use it, which looks for its writer when it begins."""
-    stats.StatsCSVFileWriter = RedactedStatistics
 
 
 MESSAGE = "perfkit_requests"
@@ -137,7 +127,7 @@ class FileSink:
 
 
 class MasterSink:
-    """A worker's: gathers until the second is over, then sends; `arrivals` of the open model are told too."""
+    """A worker's: gathers until the second is over, then sends it to the master, with the state of the open model."""
 
     def __init__(self, runner: Any, arrivals: Any, script: ScriptCounter) -> None:
         self._runner, self._arrivals, self._script = runner, arrivals, script
@@ -169,13 +159,14 @@ class MasterSink:
         batches, self._batches = self._batches, []
         message = {"index": self._runner.worker_index, "batches": batches, "row": row, "is_last": is_last}
         message["script"] = encode(self._script.snapshot())
-        if (known := self._arrivals) is not None:
-            message |= {"late": known.late, "in_flight": known.in_flight + known.waiting, "is_over": known.is_over}
+        if (arrivals := self._arrivals) is not None:
+            in_flight = arrivals.in_flight + arrivals.waiting
+            message |= {"late": arrivals.late, "in_flight": in_flight, "is_over": arrivals.is_over}
         self._runner.send_message(MESSAGE, message)
 
 
 class ResultCollector:
-    """The master's: takes what workers send, and knows which of them have told their end.
+    """The master's: takes what workers send, and knows which of them have sent their last message.
 
     Parameters
     ----------
@@ -184,7 +175,7 @@ class ResultCollector:
     take
         Called with each batch of requests.
     table
-        Where the master's own rows go; those of workers go beside it.
+        Where the master's own rows go; those of workers go beside it, each with `COLUMNS` as its first line.
     on_error
         Called when a table cannot be written.
     """
@@ -199,7 +190,7 @@ class ResultCollector:
         self._take, self._table, self._on_error = take, table, on_error
         self._tables: dict[str, FileIO] = {}
         self._ended: dict[str, bool] = {}
-        self._latest: dict[str, dict[str, Any]] = {}  # of the arrivals, per worker
+        self._latest: dict[str, dict[str, Any]] = {}  # the last message of each worker
         runner.register_message(MESSAGE, self.on_message)
 
     def on_message(self, msg: Any, **_: object) -> None:
@@ -210,7 +201,11 @@ class ResultCollector:
             for packed in msg.data["batches"]:
                 for batch in pa.ipc.open_stream(packed):
                     self._take(batch)
-            self._write_row(name, msg.data["row"])
+            if self._table is not None and msg.data["row"]:
+                if name not in self._tables:
+                    self._tables[name] = FileIO(f"{self._table}.{name}", "w")
+                    self._tables[name].write(_line(COLUMNS))
+                self._tables[name].write(msg.data["row"])
         except OSError as error:
             self._on_error(error)
         self._ended[name] |= msg.data["is_last"]
@@ -218,12 +213,12 @@ class ResultCollector:
 
     @property
     def pending_workers(self) -> tuple[str, ...]:
-        """Workers that were heard of and have not told their end."""
+        """Workers that have sent something, and not yet their last message."""
         return tuple(sorted(name for name, ended in self._ended.items() if not ended))
 
     @property
     def ended(self) -> int:
-        """How many workers have told their end."""
+        """How many workers have sent their last message."""
         return sum(self._ended.values())
 
     def arrivals(self) -> tuple[int, int]:
@@ -240,36 +235,17 @@ class ResultCollector:
 
     def skipped(self) -> int:
         """Requests without a usable response time so far, over all workers."""
-        return sum(item.count for errors in self.script_errors() for item in errors.skipped)
+        return sum(skip.count for errors in self.script_errors() for skip in errors.skipped)
 
     def is_over(self, missing: int) -> bool:
         """Whether every worker that is still there has admitted its last arrival."""
-        over = [one["is_over"] for one in self._latest.values() if "is_over" in one]
+        over = [message["is_over"] for message in self._latest.values() if "is_over" in message]
         return bool(over) and sum(over) >= len(over) - missing
-
-    def _write_row(self, name: str, row: bytes) -> None:
-        if self._table is None or not row:
-            return
-        if name not in self._tables:
-            self._tables[name] = FileIO(f"{self._table}.{name}", "w")
-            self._tables[name].write(self._header)
-        self._tables[name].write(row)
-
-    _header = b""
-
-    def with_header(self, cells: tuple[object, ...]) -> ResultCollector:
-        """Set the first line of the workers' tables."""
-        self._header = _line(cells)
-        return self
 
 
 def _line(cells: tuple[object, ...]) -> bytes:
     return (",".join(map(str, cells)) + "\n").encode()
 
-
-# Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
-if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
-    sys.path.append(_HOME)
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
@@ -322,7 +298,7 @@ class EventLoopLag:
 
 
 class Recorder:
-    """Writes what is buffered once a second, tells the parent, and stops the run when either is no longer possible."""
+    """Writes what is buffered once a second, reports progress, and stops the run when either is no longer possible."""
 
     def __init__(self, environment: Any) -> None:
         self.environment, self.meter, self.lag, self.problem = environment, Meter(), EventLoopLag(), ""
@@ -337,7 +313,11 @@ class Recorder:
         self.clock_offset_s = time.time() - time.monotonic()
         self.is_master = isinstance(environment.runner, MasterRunner)
         self.is_worker = isinstance(environment.runner, WorkerRunner)
-        self.progress_fd = None if self.is_worker else _progress_fd()
+        self.progress_fd: int | None = None  # the parent's pipe, which is neither inherited further nor waited for
+        if not self.is_worker and (number := os.environ.get("PERFKIT_PROGRESS_FD")):
+            self.progress_fd = int(number)
+            os.set_inheritable(self.progress_fd, False)
+            os.set_blocking(self.progress_fd, False)
         self.started = time.monotonic()
         self.collector: ResultCollector | None = None
         self.workers: LocalWorkers | None = None
@@ -348,17 +328,13 @@ class Recorder:
             self.report(problem=str(error))
             sys.exit(EXIT_DISK)
         BUFFER.on_full = self.flush
-        self._guard_statistics()
         atexit.register(self.on_exit)
+        log_request = environment.stats.log_request  # Locust's own, which response times of no use would break
 
-    def _guard_statistics(self) -> None:
-        """Keep response times of no use from Locust's own statistics, which would break at the end of the run."""
-        original = self.environment.stats.log_request
+        def log_usable(method: Any, name: Any, response_time: Any, size: Any) -> None:
+            log_request(method, name, usable_time(response_time), size)
 
-        def log_request(method: Any, name: Any, response_time: Any, size: Any) -> None:
-            original(method, name, usable_time(response_time), size)
-
-        self.environment.stats.log_request = log_request
+        environment.stats.log_request = log_usable
 
     def _open_files(self) -> FileSink:
         table = Path(os.environ["PERFKIT_GENERATOR_CSV"]) if os.environ.get("PERFKIT_GENERATOR_CSV") else None
@@ -366,17 +342,17 @@ class Recorder:
         sink.write_row(COLUMNS)
         if self.is_master:
             runner, options = self.environment.runner, self.environment.parsed_options
-            self.collector = ResultCollector(runner, self.take, table, self.fail).with_header(COLUMNS)
+            self.collector = ResultCollector(runner, self.take, table, self.fail)
             runner.quit = self._quit_of_a_master(runner.quit)
             runner.master_bind_port = runner.server.port  # it was bound to a free one, and may be bound anew
             if count := int(os.environ.get("PERFKIT_LOCAL_WORKERS", "0")):
                 host = options.master_bind_host if options.master_bind_host != "*" else "127.0.0.1"
-                own = json.loads(os.environ.get("PERFKIT_ARGUMENTS", "[]"))
-                self.workers = LocalWorkers(count, options.locustfile, host, runner.server.port, own)
+                arguments = json.loads(os.environ.get("PERFKIT_ARGUMENTS", "[]"))
+                self.workers = LocalWorkers(count, options.locustfile, host, runner.server.port, arguments)
         return sink
 
     def _quit_of_a_master(self, original: Any) -> Any:
-        """Locust's own tells its workers to quit and goes; this one waits for their last requests."""
+        """Locust's own has its workers quit and goes; this one waits for their last requests."""
 
         def quit_after_final_flush() -> None:
             runner = self.environment.runner
@@ -390,17 +366,17 @@ class Recorder:
         return quit_after_final_flush
 
     def _await_final_flush(self, give_up: float) -> None:
-        """Until every worker has told its end; those that are gone may still have something on its way."""
-        heard = time.monotonic()
+        """Until every worker has sent its last message; those that are gone may still have something on its way."""
+        last_change = time.monotonic()
         while self.collector is not None and self.collector.pending_workers and (now := time.monotonic()) < give_up:
             if len(self.collector.pending_workers) > self._missing():
-                heard = now
-            elif now - heard > FINAL_FLUSH_S:
+                last_change = now
+            elif now - last_change > FINAL_FLUSH_S:
                 return
             gevent.sleep(LAG_EVERY_S)
 
     def _missing(self) -> int:
-        """How many workers are gone without having told their end, as far as is known yet."""
+        """How many workers are gone without a last message, as far as is known yet."""
         gone = max(len(self.environment.runner.clients.missing), self.workers.dead if self.workers else 0)
         return max(gone - (self.collector.ended if self.collector is not None else 0), 0)
 
@@ -435,7 +411,7 @@ class Recorder:
         return merged([SCRIPT.snapshot(), *(self.collector.script_errors() if self.collector is not None else ())])
 
     def _write_script_errors(self) -> None:
-        """When there is something new to tell; how many tasks there were is brought up to date at the end."""
+        """Write them when there is something new; the number of tasks is brought up to date at the end."""
         if self.is_worker or not (path := os.environ.get("PERFKIT_SCRIPT_ERRORS")):
             return
         now, before = self.script_errors(), self.script_counts
@@ -482,8 +458,8 @@ class Recorder:
     def _row(self) -> tuple[object, ...]:
         """What `COLUMNS` names."""
         now, clock_s = time.time(), time.time() - time.monotonic() - self.clock_offset_s
-        known = self.arrivals
-        schedule = (known.scheduled, known.started, known.late, known.waiting, known.in_flight) if known else ("",) * 5
+        names = ("scheduled", "started", "late", "waiting", "in_flight")
+        schedule = tuple(getattr(self.arrivals, name) if self.arrivals else "" for name in names)
         cpu, lag = f"{self.meter.cpu_pct:.1f}", f"{self.lag.take():.1f}"
         stalled = (f"{self.lag.stalled_s:.3f}", f"{self.lag.stalled_cpu_s:.3f}")
         return (f"{now:.3f}", self.users(), cpu, *self.totals(), lag, f"{clock_s:.3f}", *schedule, *stalled)
@@ -603,7 +579,7 @@ class Recorder:
             self.environment.process_exit_code = EXIT_DISK
 
     def on_exit(self) -> None:
-        """Write the rest when Locust did not come to its end: of ``sys.exit`` in a task nobody is told."""
+        """Write the rest when Locust did not come to its end: ``sys.exit`` in a task raises no event."""
         if not self.has_ended and not self.is_worker:
             self.has_ended = True
             self.tick()
@@ -654,17 +630,8 @@ def _follow_profile(environment: Any) -> Any:
     return arrivals
 
 
-def _progress_fd() -> int | None:
-    """Return the parent's pipe, which is neither inherited further nor waited for."""
-    if not (number := os.environ.get("PERFKIT_PROGRESS_FD")):
-        return None
-    os.set_inheritable(int(number), False)
-    os.set_blocking(int(number), False)
-    return int(number)
-
-
 def end_with_parent() -> None:
-    """Have the kernel send SIGINT when the parent dies, where it can (Linux); elsewhere the broken pipe tells.
+    """Have the kernel send SIGINT when the parent dies, where it can (Linux); elsewhere the broken pipe ends it.
 
     SIGINT and not SIGTERM, because Locust does not listen to SIGTERM while a load shape runs.
     """
@@ -697,7 +664,7 @@ def on_init(environment: Any, **_: object) -> None:
 
 if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions
     conceal_environment()  # the host, and what the scenario sets: none of it belongs into the name of a service
-    redact_statistics()
+    stats.StatsCSVFileWriter = RedactedStatistics  # Locust looks for its writer when it begins
     BUFFER = events.perfkit_buffer = RequestBuffer()
     SCRIPT = ScriptCounter()
     BUFFER.on_skipped, BUFFER.on_failure = SCRIPT.skip, note_failure

@@ -167,9 +167,9 @@ class RequestBuffer:
         rows = len(self.times)
         sizes, times = np.array(self.sizes), np.array(self.times) + 0.0  # not minus zero
         failed = np.packbits(np.array(self.error_codes) >= 0, bitorder="little")
-        known = pa.py_buffer(np.packbits(sizes >= 0, bitorder="little"))
+        has_size = pa.py_buffer(np.packbits(sizes >= 0, bitorder="little"))
         service_times = np.array(self.service_times)
-        own = pa.py_buffer(np.packbits(service_times >= 0, bitorder="little"))
+        has_service_time = pa.py_buffer(np.packbits(service_times >= 0, bitorder="little"))
         columns = [
             pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(self.starts.tobytes())]),
             _label_column(self.services, self.service_codes),
@@ -177,8 +177,8 @@ class RequestBuffer:
             pa.Array.from_buffers(pa.float64(), rows, [None, pa.py_buffer(times.tobytes())]),
             pa.Array.from_buffers(pa.bool_(), rows, [None, pa.py_buffer(failed)]),
             _label_column(self.errors, self.error_codes, pa.py_buffer(failed)),
-            pa.Array.from_buffers(pa.int64(), rows, [known, pa.py_buffer(sizes)]),
-            pa.Array.from_buffers(pa.float64(), rows, [own, pa.py_buffer(service_times)]),
+            pa.Array.from_buffers(pa.int64(), rows, [has_size, pa.py_buffer(sizes)]),
+            pa.Array.from_buffers(pa.float64(), rows, [has_service_time, pa.py_buffer(service_times)]),
         ]
         floats, codes = (self.starts, self.times, self.service_times), (self.service_codes, self.method_codes)
         for held in (*floats, self.sizes, *codes, self.error_codes):
@@ -191,9 +191,9 @@ class RequestBuffer:
 def error_kind(exception: object, response: object = None) -> str:
     """Name an error by its class and HTTP status, ``"HTTPError 500"``: messages hold ids and tokens."""
     kind = "error" if isinstance(exception, str) else type(exception).__name__
-    answer = getattr(exception, "response", None)
-    answer = response if answer is None else answer  # `or` would drop it: the answer to an error is false
-    status = getattr(answer, "status_code", None)
+    failed = getattr(exception, "response", None)
+    failed = response if failed is None else failed  # `or` would drop it: the response of an error is false
+    status = getattr(failed, "status_code", None)
     return f"{kind} {status}" if isinstance(status, int) and status else kind
 
 

@@ -79,7 +79,7 @@ def revision_of(folder: Path, environment: Mapping[str, str] | None = None) -> R
         revision = Revision(build.commit, build.branch, notes=_unknown(build.commit, build.branch, f"{error}"))
     commit = _commit_id(variables.get(COMMIT, "")) or revision.commit
     branch = variables.get(BRANCH, "").strip() or revision.branch
-    # What is said by hand about another commit than that of the working tree tells nothing of its changes.
+    # Changes of the working tree say nothing about another commit, which a variable names.
     dirty = revision.dirty if commit == revision.commit else None
     return Revision(commit, branch, dirty, () if commit and branch else revision.notes)
 
@@ -198,8 +198,8 @@ def _reader(names: tuple[tuple[str, ...], tuple[str, ...]]) -> Callable[[Mapping
     commits, branches = names
 
     def read(variables: Mapping[str, str]) -> Build:
-        known = [commit for name in commits if (commit := _commit_id(variables.get(name, "")))]
-        return Build(known[0], _first(variables, branches), known[-1]) if known else Build()
+        ids = [commit for name in commits if (commit := _commit_id(variables.get(name, "")))]
+        return Build(ids[0], _first(variables, branches), ids[-1]) if ids else Build()
 
     return read
 

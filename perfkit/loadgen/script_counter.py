@@ -1,6 +1,6 @@
 """Counts the tasks of this Locust process, and what the load script gets wrong in them.
 
-Locust tells of exceptions in tasks and in ``on_start`` by an event; those in listeners and in ``on_stop`` it only logs.
+Locust raises an event for exceptions in tasks and in ``on_start``; those in listeners and in ``on_stop`` it only logs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskExcep
 
 LOCUST = str(Path(locust.__file__).parent) + os.sep
 PERFKIT = str(Path(__file__).resolve().parents[1]) + os.sep
-MOST_KINDS = 50  # of exceptions, and of services with skipped requests, that are told apart
+MOST_KINDS = 50  # of exceptions, and of services with skipped requests, that are counted apart
 OTHERS = "(others)"
 _UNCAUGHT = "Uncaught exception in "  # begins what Locust logs of a listener or an on_stop
 _UNHANDLED = "Unhandled exception in greenlet"
@@ -77,7 +77,7 @@ class ScriptCounter:
 
     def snapshot(self) -> ScriptErrors:
         """What was counted so far."""
-        exceptions = sorted(self._exceptions.values(), key=lambda one: -one.count)
+        exceptions = sorted(self._exceptions.values(), key=lambda exception: -exception.count)
         skipped = (SkippedRequests(*key, count) for key, count in self._skipped.most_common())
         return ScriptErrors(self.tasks, self.users, tuple(exceptions), tuple(skipped))
 
