@@ -51,7 +51,7 @@ _ROWS = {1: 340, 2: 260, 3: 210, 4: 190}  # pixels per panel
 _TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 
-def latency_overlay(
+def latency_distribution(
     baseline: Sequence[Run], candidate: Sequence[Run] = (), *, services: Sequence[str] | None = None
 ) -> go.Figure:
     """The latencies of each service on a log axis: both sides over one another, one panel per service.
@@ -163,7 +163,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _HUES = ("#2b7fd4", "#d1480a", "#0b8f6b", "#8b5fbf", "#a8760c")
 
 
-def time_course(
+def run_timeline(
     baseline: Sequence[Run], candidate: Sequence[Run] = (), *, services: Sequence[str] | None = None
 ) -> go.Figure:
     """Throughput, latency and errors over the time since a run began; one service at a time.

@@ -75,7 +75,7 @@ def latency(measured: Measured, candidate: Sequence[Run] = (), *, service: Servi
     service
         A service, or several; all of them when ``None``.
     """
-    return charts.latency_overlay(*_sides(measured, candidate), services=_services(measured, candidate, service))
+    return charts.latency_distribution(*_sides(measured, candidate), services=_services(measured, candidate, service))
 
 
 def percentiles(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:
@@ -85,7 +85,7 @@ def percentiles(measured: Measured, candidate: Sequence[Run] = (), *, service: S
 
 def timeline(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:
     """Throughput, response times and error rate over the seconds since a run began; parameters as of `latency`."""
-    return charts.time_course(*_sides(measured, candidate), services=_services(measured, candidate, service))
+    return charts.run_timeline(*_sides(measured, candidate), services=_services(measured, candidate, service))
 
 
 def runs(

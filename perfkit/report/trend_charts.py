@@ -188,11 +188,11 @@ def _course(panels: Panels, course: Course, trend: Trend, index: int) -> None:
         x0=trend.first + 1,
         dx=1,
         y=rounded(values),
-        customdata=reaches(course, trend.first),
+        customdata=half_intervals(course, trend.first),
         mode="lines+markers",
         line={"color": _RUN, "width": 1},
         marker={"color": CANDIDATE_COLOUR, "size": 5 if len(values) <= FEW else 3},
-        hovertemplate=f"{says_value(course.metric, 'y', 'customdata')}<extra></extra>",
+        hovertemplate=f"{value_hover(course.metric, 'y', 'customdata')}<extra></extra>",
         legendgroup="run",
         showlegend=False,
     )
@@ -219,7 +219,7 @@ def _course(panels: Panels, course: Course, trend: Trend, index: int) -> None:
         panels.add(index, x=x, y=y, mode="markers", marker=_OUTLIER, legendgroup="outlier", **marks)
 
 
-def reaches(course: Course, first: int) -> list[float | str]:
+def half_intervals(course: Course, first: int) -> list[float | str]:
     """Half of the 95 % interval of each run's own value, from within the run; ``?`` where it is not known.
 
     Requests of which none failed tell no scatter: that is not known either, and no interval of width 0.
@@ -228,7 +228,7 @@ def reaches(course: Course, first: int) -> list[float | str]:
     return [float(f"{1.96 * error:.2g}") if error is not None else "?" for error in known]
 
 
-def says_value(metric: Metric, value: str, reach: str) -> str:
+def value_hover(metric: Metric, value: str, reach: str) -> str:
     """A line of a hover box: ``p95 latency 147 ± 1.2 ms``, from the named parts of a trace."""
     unit = {"1/s": "/s"}.get(metric.unit, f" {metric.unit}")
     return f"{metric.title} %{{{value}}} ± %{{{reach}}}{unit}"
@@ -365,13 +365,13 @@ def _sheet_row(
 
     Its name stands at the left, the newest level and the change that led to it at the right.
     """
-    says = says_value(course.metric, "customdata", "text")
+    says = value_hover(course.metric, "customdata", "text")
     panels.add(
         x0=runs[0],
         dx=1,
         y=[int(y) if np.isfinite(y) else None for y in _height(part, scale, row)],
         customdata=rounded(course.values[trend.first :]),
-        text=reaches(course, trend.first),
+        text=half_intervals(course, trend.first),
         mode="lines+markers",
         line={"width": 1, "color": "rgba(43,127,212,0.45)"},
         marker={"size": 2.5, "color": CANDIDATE_COLOUR},

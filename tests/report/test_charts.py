@@ -198,7 +198,7 @@ def test_hostile_names_are_never_markup(draw):
 
 @pytest.mark.parametrize("count", [1, 3, 20])
 @pytest.mark.parametrize(
-    "chart", [charts.latency_overlay, charts.percentile_curve, charts.time_course, charts.run_values]
+    "chart", [charts.latency_distribution, charts.percentile_curve, charts.run_timeline, charts.run_values]
 )
 def test_every_chart_takes_one_three_and_twenty_services(rng, chart, count):
     services = {f"service {i} <b>": 20.0 + i for i in range(count)}
@@ -212,13 +212,13 @@ def test_every_chart_takes_one_three_and_twenty_services(rng, chart, count):
 
 def test_charts_never_hold_raw_requests(rng):
     before = runs(rng, 1, {"a": 20.0}, seconds=100.0, rate=200.0)
-    for figure in (charts.latency_overlay(before), charts.percentile_curve(before), charts.time_course(before)):
+    for figure in (charts.latency_distribution(before), charts.percentile_curve(before), charts.run_timeline(before)):
         assert max(len(trace.y) for trace in figure.data) < 200
 
 
 def test_summaries_get_a_sentence_where_requests_are_needed_and_dots_where_not():
     imported = (summary_run(),)
-    for chart in (charts.latency_overlay, charts.percentile_curve, charts.time_course):
+    for chart in (charts.latency_distribution, charts.percentile_curve, charts.run_timeline):
         assert "not kept" in note_of(chart(imported))
     dots = charts.run_values(imported)
     assert [list(t.y) for t in dots.data if t.mode == "markers"] == [[20.0], [0.33333], [50.0]]

@@ -34,7 +34,7 @@ from perfkit.report.trend import (
     trend_links,
     trend_runs,
 )
-from perfkit.report.trend_charts import drawn_services, reaches, trend_chart, trend_sheet
+from perfkit.report.trend_charts import drawn_services, half_intervals, trend_chart, trend_sheet
 
 SAMPLES = REPOSITORY / "data" / "samples" / "history"
 COMMITS = "https://git.example/team/api/commit/{commit}"
@@ -279,8 +279,8 @@ def test_a_run_without_a_failure_has_no_interval_of_width_nothing(rng):
     line = history(rng)
     line.errors["api", Metric.ERROR_RATE][:2] = [0.0, np.nan]
     (course,) = trend_of(line, metric="error_rate").courses
-    assert reaches(course, 0)[:2] == ["?", "?"]
-    assert all(reach > 0 for reach in reaches(course, 2))
+    assert half_intervals(course, 0)[:2] == ["?", "?"]
+    assert all(reach > 0 for reach in half_intervals(course, 2))
 
 
 # Links ------------------------------------------------------------------------------------------------------------
