@@ -1,4 +1,4 @@
-"""A scenario watched run after run, all its series under one budget: what was heard, when, and since when it holds.
+"""The history monitor: a scenario watched run after run, all its series under one alpha.
 
 A worsening beyond what the policy accepts is open until it is taken back, acknowledged, or accepted as the baseline,
 however old it is.  The monitor may need some runs more than change points do, and may not alert at all in a young
@@ -25,16 +25,14 @@ from perfkit.history.change_events import (
     NEAR,
     Event,
     MetricChange,
+    Series,
     group,
-    metric_changes,
     reach_of,
-    shared_alpha,
 )
 from perfkit.history.context import HistoryAnalysis
 from perfkit.history.service_mix import (
     ServiceChange,
     by_mix,
-    in_one_mix,
     measured_services,
     missing_service_advice,
     missing_services,
@@ -42,7 +40,7 @@ from perfkit.history.service_mix import (
 )
 from perfkit.history.timeline import RunReference, Timeline
 from perfkit.model.records import Metric, Verdict
-from perfkit.stats.changepoints import ChangePoint, segment
+from perfkit.stats.changepoints import ChangePoint
 from perfkit.stats.sequential import Alarm, watch_history
 from perfkit.stats.summary import Floats
 
@@ -255,16 +253,25 @@ def watch_timeline(
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
     each, numbers = policy.alpha / max(len(judged), 1), mixes(timeline)
     watches = {key: _watched(key[1], values, numbers, each) for key, values in judged.items()}
-    alarms = {key: alarms for key, (alarms, _) in watches.items()}
     changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
     waits = [wait for (service, _), (_, wait) in watches.items() if service not in gone]
-    valid = [moment for moment in timeline.runs if moment.valid]
-    alerts = _alerts(timeline, alarms, policy)
+    alerts = _alerts(history, {key: alarms for key, (alarms, _) in watches.items()}, policy)
     alerts = [*alerts, *_unconfirmed(history, alerts, policy, max(waits, default=0))]
     alerts.sort(key=lambda alert: alert.event.index)
     if today is not None:
-        alerts = _with_accepted(_with_known(alerts, timeline, known, today), timeline, baselines, today)
+        covered = match([alert.event for alert in alerts], history.run_ids, known, today)
+        places = {run_id: index for index, run_id in enumerate(history.run_ids)}
+        pins = [pin for pin in baselines if pin.scenario == timeline.scenario and not pin.has_expired(today)]
+        alerts = [
+            replace(
+                alert,
+                acknowledgement=covered.get(alert.event.id),
+                accepted=next((pin for pin in pins if _is_moved_past(pin, alert.event.index, places)), None),
+            )
+            for alert in alerts
+        ]
+    valid = [run for run in timeline.runs if run.valid]
     return ScenarioWatch(
         timeline.scenario,
         len(valid),
@@ -297,28 +304,28 @@ def _watched(metric: Metric, values: Floats, numbers: NDArray[np.intp], alpha: f
     return tuple(alarms), watches[newest].runs_to_learn
 
 
-def _alerts(timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy) -> list[Alert]:
-    """The alarms as events: each joins what was heard before it, so that nothing is told anew that was told once."""
-    raised: dict[tuple[str, Metric, int], Alarm] = {}
-    for (service, metric), found in alarms.items():
-        raised |= {(service, metric, alarm.index): alarm for alarm in found}
-    changes = _changes(timeline, alarms, policy)
-    heard: dict[int, list[MetricChange]] = {}
-    for key, every in alarms.items():
-        for alarm in every:
-            heard.setdefault(alarm.raised_at, []).append(_movement(*key, alarm, changes[key]))
+def _alerts(history: HistoryAnalysis, alarms: Mapping[Series, Sequence[Alarm]], policy: Policy) -> list[Alert]:
+    """The alarms as events: each joins what was detected before it, so that nothing is reported anew.
+
+    The change points of a series with an alarm see sooner than the monitor that a change was taken back.
+    """
+    timeline, last = history.timeline, len(history.timeline) - 1
+    changes = {key: history.changes_of(key) for key, raised in alarms.items() if raised}
+    detected: dict[int, list[MetricChange]] = {}
+    for key, raised in alarms.items():
+        for alarm in raised:
+            detected.setdefault(alarm.raised_at, []).append(_metric_change(*key, alarm, changes[key]))
+    raised_at = {(*key, alarm.index): alarm.raised_at for key, raised in alarms.items() for alarm in raised}
     alerts = []
-    for event in group(timeline, *(heard[at] for at in sorted(heard))):
-        own = [raised[item.service, item.metric, item.change.index] for item in event.changes]
-        at = min(alarm.raised_at for alarm in own)
-        holds = tuple(
-            item
-            for item in event.changes
-            if _holds(item, timeline, changes[item.service, item.metric], alarms[item.service, item.metric])
-        )
+    for event in group(timeline, *(detected[at] for at in sorted(detected))):
+        at = min(raised_at[item.service, item.metric, item.change.index] for item in event.changes)
+        holds = []
+        for item in event.changes:
+            key = item.service, item.metric
+            if _holds(item, history, changes[key], alarms[key]):
+                holds.append(item)
         serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
-        last = len(timeline) - 1
-        alerts.append(Alert(event, timeline.runs[at], last - at, last + 1 - event.index, holds, serious))
+        alerts.append(Alert(event, timeline.runs[at], last - at, last + 1 - event.index, tuple(holds), serious))
     return alerts
 
 
@@ -341,8 +348,8 @@ def _unconfirmed(history: HistoryAnalysis, alerts: Sequence[Alert], policy: Poli
             yield Alert(event, None, 0, count - event.index, holds, serious, is_shown=is_shown, runs_to_learn=wait)
 
 
-def _movement(service: str, metric: Metric, alarm: Alarm, changes: Sequence[MetricChange]) -> MetricChange:
-    """What an alarm heard, at the place where it heard it.
+def _metric_change(service: str, metric: Metric, alarm: Alarm, changes: Sequence[MetricChange]) -> MetricChange:
+    """What an alarm detected, at the place where it saw it begin.
 
     Its size is that of the change point there, which later runs make more exact and give an interval; an alarm alone
     has none, for its place was chosen as the one that shows most.
@@ -365,24 +372,15 @@ def _rise(step: Alarm | ChangePoint) -> float:
     return step.after - step.before
 
 
-def _changes(
-    timeline: Timeline, alarms: Mapping[tuple[str, Metric], Sequence[Alarm]], policy: Policy
-) -> dict[tuple[str, Metric], tuple[MetricChange, ...]]:
-    """The change points of series with an alarm: they see sooner than watching that a change was taken back."""
-    each, aligned = shared_alpha(timeline, policy.alpha), in_one_mix(timeline)
-    heard = [key for key, every in alarms.items() if every]
-    return {key: tuple(metric_changes(aligned, key, segment(aligned.series[key], alpha=each))) for key in heard}
-
-
 def _holds(
-    movement: MetricChange, timeline: Timeline, changes: Sequence[MetricChange], alarms: Sequence[Alarm]
+    item: MetricChange, history: HistoryAnalysis, changes: Sequence[MetricChange], alarms: Sequence[Alarm]
 ) -> bool:
     """Whether its series now stands nearer to the level after it than to the one before it.
 
-    What alarms since heard go and come back is over: its return is an event of its own.
+    What later alarms saw go and come back is over: its return is an event of its own.
     """
-    change, key = movement.change, (movement.service, movement.metric)
-    aligned = in_one_mix(timeline) if movement.metric is Metric.RPS else timeline
+    change, key = item.change, (item.service, item.metric)
+    aligned = history.aligned if item.metric is Metric.RPS else history.timeline
     scale = aligned.scale_at(key, change.index)
     levels = [
         alarm.after * aligned.scale_at(key, alarm.index) / scale for alarm in alarms if alarm.index > change.index
@@ -390,7 +388,7 @@ def _holds(
     is_there = [_is_nearer_after(change, level) for level in levels]
     if False in is_there and True in is_there[is_there.index(False) :]:
         return False
-    begin = max([change.index, *(item.change.index for item in changes)])
+    begin = max([change.index, *(later.change.index for later in changes)])
     return _is_nearer_after(change, float(np.nanmedian(aligned.series[key][begin:])) / scale)
 
 
@@ -399,30 +397,11 @@ def _is_nearer_after(change: ChangePoint, level: float) -> bool:
     return 2.0 * (level - change.before) * _rise(change) >= _rise(change) ** 2
 
 
-def is_beyond(movement: MetricChange, policy: Policy) -> bool:
-    """Whether it moved by more than the policy accepts."""
-    limit = policy.limit(movement.service, movement.metric)
-    allowed = limit.in_change_unit(movement.change.before) if limit is not None else None
-    return allowed is None or abs(movement.size) > allowed
-
-
-def _with_known(
-    alerts: Sequence[Alert], timeline: Timeline, known: Sequence[Acknowledgement], today: date
-) -> list[Alert]:
-    ids = [moment.run_id for moment in timeline.runs]
-    covered = match([alert.event for alert in alerts], ids, known, today)
-    return [replace(alert, acknowledgement=covered.get(alert.event.id)) for alert in alerts]
-
-
-def _with_accepted(
-    alerts: Sequence[Alert], timeline: Timeline, baselines: Sequence[Pinned], today: date
-) -> list[Alert]:
-    places = {moment.run_id: index for index, moment in enumerate(timeline.runs)}
-    own = [pinned for pinned in baselines if pinned.scenario == timeline.scenario and not pinned.has_expired(today)]
-    return [
-        replace(alert, accepted=next((one for one in own if _is_moved_past(one, alert.event.index, places)), None))
-        for alert in alerts
-    ]
+def is_beyond(item: MetricChange, policy: Policy) -> bool:
+    """Whether it moved by more than its tolerance."""
+    limit = policy.limit(item.service, item.metric)
+    tolerance = limit.in_change_unit(item.change.before) if limit is not None else None
+    return tolerance is None or abs(item.size) > tolerance
 
 
 def _is_moved_past(pinned: Pinned, index: int, places: Mapping[str, int]) -> bool:
