@@ -35,12 +35,12 @@ from perfkit.runs.requests import most_frequent
 from perfkit.runs.validity import INCONSISTENT, GeneratorFacts, check_run
 from perfkit.stats.summary import (
     AUTOCORRELATION_FACTOR,
-    CourseErrors,
     Floats,
     PercentileTable,
-    course_errors,
+    TimeSeriesErrors,
     errors_from_percentiles,
     requests_needed_for,
+    time_series_errors,
 )
 
 TOTAL_NAMES = ("Aggregated", "Total")
@@ -417,7 +417,7 @@ class History:
         return int(known.max()) or None if known.size else None
 
     @property
-    def errors(self) -> CourseErrors | None:
+    def errors(self) -> TimeSeriesErrors | None:
         """The errors of the run's average and rate, from its history."""
         known = np.isfinite(self.counts) & np.isfinite(self.averages_ms)
         counts = self.counts[known]
@@ -426,7 +426,7 @@ class History:
         averages = self.averages_ms[known]
         # Whole milliseconds (before Locust 2) times all requests so far swamp what happens in one batch.
         rounded = bool((averages == np.round(averages)).all())
-        return course_errors(self.at_s[known], counts, None if rounded else averages)
+        return time_series_errors(self.at_s[known], counts, None if rounded else averages)
 
 
 NO_HISTORY = History(*(np.zeros(0) for _ in range(4)))
@@ -572,7 +572,7 @@ def _mains(path: Path) -> list[Path]:
 def _services(
     rows: list[Row],
     total: Row | None,
-    course: CourseErrors | None,
+    course: TimeSeriesErrors | None,
     failures: Mapping[tuple[str, str], Mapping[str, int]],
 ) -> dict[str, ServiceStats]:
     services = [row for row in rows if not row.is_total]
@@ -635,7 +635,7 @@ class Dependence:
     rate: float | None = None
 
     @classmethod
-    def of(cls, total: Row | None, rows: Sequence[Row], course: CourseErrors | None) -> Dependence:
+    def of(cls, total: Row | None, rows: Sequence[Row], course: TimeSeriesErrors | None) -> Dependence:
         if total is None or course is None or not total.count:
             return cls(0)
         independent_errors = [_independent_error(row) for row in rows if row.count and row.average]

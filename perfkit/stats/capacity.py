@@ -1,13 +1,12 @@
-"""How much load a service carries while it keeps a promise, from one run; and what several runs say together.
+"""How much load a service carries while it keeps an objective, and what it does at a given load.
 
-A promise such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.  Failures and
-average latency are means already.  So every promise is: the mean of one number per request, which does not fall as the
-load rises, stays within a limit; and the capacity is the load at which it no longer does.
+An objective such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.  Failures and
+average latency are means already.  So every objective is: the mean of one number per request, which does not fall as
+the load rises, stays within a limit; and the capacity is the load at which it no longer does (`crossing`, from one run;
+`over_runs`, from several).
 
-Latency and throughput of one run at given loads, so that builds can be compared at equal load.
-
-The average over a ramp mixes an idle system with a saturated one, in a proportion that depends on the ramp; only values
-at the same load say anything about the build.
+Builds are compared at equal load (`common_bins`, `levels_at`): the average over a ramp mixes an idle system with a
+saturated one, in a proportion that depends on the ramp.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def levels_at(bins: LoadBins, windows: Windows, latency_ms: Floats) -> dict[Metr
 
     ``latency_ms`` are the latencies of all requests, in the order of ``windows.index``.
     """
-    found: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
+    levels: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
     window_bin = np.full(windows.load.size, -1)
     for number, (left, right) in enumerate(bins.edges):
         window_bin[_inside(windows, left, right)] = number
@@ -90,11 +89,11 @@ def levels_at(bins: LoadBins, windows: Windows, latency_ms: Floats) -> dict[Metr
         average = _at(centre, windows.load[mine], windows.sum_ms[mine], windows.started[mine])
         rate = _at(centre, windows.load[mine], windows.completed[mine], (windows.load * windows.seconds)[mine])
         count = float(windows.started[mine].sum())
-        found[Metric.AVG].append(average if count >= FEWEST else _NOTHING)
-        found[Metric.RPS].append((rate[0] * centre, rate[1]))
+        levels[Metric.AVG].append(average if count >= FEWEST else _NOTHING)
+        levels[Metric.RPS].append((rate[0] * centre, rate[1]))
         inside = request_bin == number
-        found[Metric.P95].append(_p95(windows.index[inside], latency_ms[inside], average[0]))
-    return {metric: LevelsAtLoad(*np.array(pairs).T) for metric, pairs in found.items()}
+        levels[Metric.P95].append(_p95(windows.index[inside], latency_ms[inside], average[0]))
+    return {metric: LevelsAtLoad(*np.array(pairs).T) for metric, pairs in levels.items()}
 
 
 _NOTHING = (float("nan"), float("nan"))
@@ -138,7 +137,7 @@ FOUND, AT_LEAST, BELOW, UNKNOWN = "found", "at_least", "below", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where one run breaks its promise.
+    """Where one run breaks its objective.
 
     ``status`` is ``found``, ``at_least`` (it may never have been broken: ``load`` is a lower bound, 97.5 %) or
     ``below`` (it may have been broken from the start: an upper bound).  ``error`` is the standard error of the natural
@@ -172,7 +171,7 @@ def crossing(load: Floats, sums: Floats, counts: Floats, limit: float, resampled
     sums, counts
         The quantity added up over the requests of each window, and their number.
     limit
-        The largest mean that keeps the promise.
+        The largest mean that keeps the objective.
     resampled
         Counts of each window in each replicate, the sample itself first.
     """
@@ -181,14 +180,14 @@ def crossing(load: Floats, sums: Floats, counts: Floats, limit: float, resampled
     if order.size < 2:
         return Crossing(UNKNOWN, float("nan"))
     load, means = load[order], sums[order] / counts[order]
-    places = np.array([_break(load, means, row[order] * counts[order], limit) for row in resampled])
-    low, high = np.quantile(np.clip(places[1:], load[0], load[-1]), [0.025, 0.975])
-    never, always = np.mean(places[1:] > load[-1]), np.mean(places[1:] < load[0])
-    if places[0] > load[-1] or never > 0.025:
-        return Crossing(UNKNOWN, float("nan")) if always > 0.025 else Crossing(AT_LEAST, float(min(low, places[0])))
-    if places[0] < load[0] or always > 0.025:
-        return Crossing(BELOW, float(max(high, places[0])))
-    return Crossing(FOUND, float(places[0]), float(np.log(high / low) / (2 * 1.96)))
+    crossings = np.array([_break(load, means, row[order] * counts[order], limit) for row in resampled])
+    low, high = np.quantile(np.clip(crossings[1:], load[0], load[-1]), [0.025, 0.975])
+    never, always = np.mean(crossings[1:] > load[-1]), np.mean(crossings[1:] < load[0])
+    if crossings[0] > load[-1] or never > 0.025:
+        return Crossing(UNKNOWN, float("nan")) if always > 0.025 else Crossing(AT_LEAST, float(min(low, crossings[0])))
+    if crossings[0] < load[0] or always > 0.025:
+        return Crossing(BELOW, float(max(high, crossings[0])))
+    return Crossing(FOUND, float(crossings[0]), float(np.log(high / low) / (2 * 1.96)))
 
 
 def _break(load: Floats, means: Floats, weights: Floats, limit: float) -> float:
@@ -241,8 +240,8 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
         return Estimate(FOUND, value, low, high)
     if not kinds or UNKNOWN in kinds or {AT_LEAST, BELOW} <= kinds:
         return Estimate(UNKNOWN, reason="the runs do not say")
-    some = sum(item.status != FOUND for item in crossings)
-    of = f"in {some} of {len(crossings)} runs " if len(crossings) > 1 else ""
+    bounds = sum(item.status != FOUND for item in crossings)
+    of = f"in {bounds} of {len(crossings)} runs " if len(crossings) > 1 else ""
     bound = float(np.exp(np.mean(np.log([item.load for item in crossings]))))
     if AT_LEAST in kinds:
         return Estimate(AT_LEAST, low=bound, reason=f"{of}the highest load may still keep it")

@@ -1,19 +1,15 @@
-"""A run whose load changes, cut into windows: one point of the curves of throughput and latency each.
+"""Throughput and latency against load, within one run whose load changes.
 
-The cuts are at equal steps of time and of load alike, so that a slow ramp, a quick ramp before a long hold, and stages
-all give windows within which the load hardly changes.
+Windows: a run is cut at equal steps of time and of load alike, so that a slow ramp, a quick ramp before a long hold,
+and stages all give windows within which the load hardly changes.
 
-The knee: the load at which throughput stops following it, as the break of a line of two straight parts.
+Knee: the load at which throughput stops following the load, as the break of a line of two straight parts.  Up to the
+knee throughput is proportional to the load; beyond it the slope is another one, near zero where a resource is busy all
+the time: where the two asymptotes of a closed system meet (Denning & Buzen 1978, doi:10.1145/356733.356735).
 
-Up to the knee throughput is proportional to the load; beyond it the slope is another one, near zero where a resource is
-busy all the time.  That is where the two asymptotes of a closed system meet (Denning & Buzen 1978,
-doi:10.1145/356733.356735).
-
-The Universal Scalability Law: what keeps throughput from growing with the load.
-
-``X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1))`` with lambda the throughput of one user, sigma the share of
-work that waits for its turn (contention) and kappa the cost of keeping users consistent with one another (coherence);
-Gunther 2007, Guerrilla Capacity Planning, doi:10.1007/978-3-540-31010-5.
+Universal Scalability Law: ``X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1))`` with lambda the throughput of one
+user, sigma the share of work that waits for its turn (contention) and kappa the cost of keeping users consistent with
+one another (coherence); Gunther 2007, Guerrilla Capacity Planning, doi:10.1007/978-3-540-31010-5.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ from perfkit.stats.summary import Floats, RequestArrays, requests_needed_for
 
 LEAST_WINDOWS = 12
 AT_THE_EDGE = 4  # windows that each part of the line must have
-PLACES = 80  # loads at which a break is tried
+BREAKS = 80  # loads at which a break is tried
 STILL_FOLLOWS = 0.5  # of the first slope: from here on throughput is said to follow the load no more
 SURELY = 0.75  # of the first slope, which the second may not exceed at 97.5 % confidence
 
@@ -75,7 +71,7 @@ def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Float
     low, high = ordered[AT_THE_EDGE - 1], ordered[-AT_THE_EDGE]
     if low <= 0 or high < 2.0 * low:
         return BrokenLine(nothing, nothing, nothing, "the load hardly changed; a knee needs it at least doubled")
-    broken = _fit(load, throughput, resampled * weight, np.linspace(low, high, PLACES))
+    broken = _fit(load, throughput, resampled * weight, np.linspace(low, high, BREAKS))
     rest, surely = float(broken.rest[0]), float(np.quantile(broken.rest[1:], 0.975))
     if rest <= STILL_FOLLOWS and surely <= SURELY:
         return broken
@@ -83,9 +79,9 @@ def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Float
     return BrokenLine(broken.load, broken.slope, broken.rest, why)
 
 
-def _fit(load: Floats, throughput: Floats, weights: Floats, places: Floats) -> BrokenLine:
-    """Least squares of both slopes at every place at once; the place with the least squares wins."""
-    before = np.minimum(load, places[:, None])  # (places, windows)
+def _fit(load: Floats, throughput: Floats, weights: Floats, breaks: Floats) -> BrokenLine:
+    """Least squares of both slopes at every possible break at once; the one with the least squares wins."""
+    before = np.minimum(load, breaks[:, None])  # (breaks, windows)
     after = load - before
     aa, ab, bb = (weights @ (x * y).T for x, y in ((before, before), (before, after), (after, after)))
     ay, by = weights @ (before * throughput).T, weights @ (after * throughput).T
@@ -96,7 +92,7 @@ def _fit(load: Floats, throughput: Floats, weights: Floats, places: Floats) -> B
     explained = np.where(good & (first > 0), first * ay + second * by, -np.inf)
     best = explained.argmax(axis=1)[:, None]
     slope, rest = (np.take_along_axis(values, best, axis=1)[:, 0] for values in (first, second))
-    return BrokenLine(places[best[:, 0]], slope, rest / np.where(slope > 0, slope, np.nan))
+    return BrokenLine(breaks[best[:, 0]], slope, rest / np.where(slope > 0, slope, np.nan))
 
 
 LEAST_LEVELS = 6  # distinct loads, as Gunther advises
@@ -123,9 +119,9 @@ class ScalabilityFit:
     @property
     def peak_load(self) -> Floats:
         """Load at which throughput is highest; infinite where it has no peak."""
-        some = self.kappa > 0
-        square = np.maximum(1.0 - self.sigma, 0.0) / np.where(some, self.kappa, 1.0)
-        peak: Floats = np.where(some | np.isnan(self.kappa), np.sqrt(square), np.inf)
+        has_peak = self.kappa > 0
+        square = np.maximum(1.0 - self.sigma, 0.0) / np.where(has_peak, self.kappa, 1.0)
+        peak: Floats = np.where(has_peak | np.isnan(self.kappa), np.sqrt(square), np.inf)
         return peak
 
 
@@ -148,8 +144,15 @@ def fit_scalability(load: Floats, throughput: Floats, weight: Floats, resampled:
     nothing = np.full(len(resampled), np.nan)
     known = (throughput > 0) & (load >= 1.0)  # below one user the law says nothing
     n, x, w = load[known], throughput[known], weight[known]
-    reason = _unfit(n)
-    if reason:
+    if n.size == 0:
+        return ScalabilityFit(nothing, nothing, nothing, reason="no window with at least one user and a request")
+    levels = np.unique(np.round(n / (_DISTINCT * n.max()))).size
+    if levels < LEAST_LEVELS:
+        reason = f"{levels} distinct loads; the law needs {LEAST_LEVELS}"
+        return ScalabilityFit(nothing, nothing, nothing, reason=reason)
+    if n.max() < LEAST_SPAN * n.min():
+        span = f"the load goes from {n.min():.3g} to {n.max():.3g} only"
+        reason = f"{span}; the law needs a factor of {LEAST_SPAN:g} or more"
         return ScalabilityFit(nothing, nothing, nothing, reason=reason)
     inverse = n / x
     basis = np.stack([np.ones(n.size), n - 1.0, n * (n - 1.0)])
@@ -160,18 +163,6 @@ def fit_scalability(load: Floats, throughput: Floats, weight: Floats, resampled:
     left = x - scalability_at(n, float(lam[0]), float(sigma[0]), float(kappa[0]))
     spread = x - np.average(x, weights=w)
     return ScalabilityFit(lam, sigma, kappa, float(1.0 - (w @ left**2) / (w @ spread**2)))
-
-
-def _unfit(load: Floats) -> str:
-    if load.size == 0:
-        return "no window with at least one user and a request"
-    levels = np.unique(np.round(load / (_DISTINCT * load.max()))).size
-    if levels < LEAST_LEVELS:
-        return f"{levels} distinct loads; the law needs {LEAST_LEVELS}"
-    if load.max() < LEAST_SPAN * load.min():
-        span = f"the load goes from {load.min():.3g} to {load.max():.3g} only"
-        return f"{span}; the law needs a factor of {LEAST_SPAN:g} or more"
-    return ""
 
 
 def _bounded(basis: Floats, target: Floats, weights: Floats) -> Floats:
@@ -279,9 +270,9 @@ def cut(path: LoadPath, begin_s: float, end_s: float, requests: int) -> Floats:
     measure = (times - begin_s) / (end_s - begin_s)
     if moved[-1] > 0:
         measure = (measure + moved / moved[-1]) / 2.0
-    wanted = np.interp(np.linspace(0.0, 1.0, count + 1), measure, times)
+    even = np.interp(np.linspace(0.0, 1.0, count + 1), measure, times)
     edges = [begin_s]
-    for edge in wanted[1:]:
+    for edge in even[1:]:
         if edge - edges[-1] >= LEAST_SECONDS:
             edges.append(float(edge))
     if edges[-1] < end_s and len(edges) > 1:
@@ -324,9 +315,9 @@ def summed(index: NDArray[np.intp], values: NDArray[Any], size: int) -> Floats:
 
 
 def _window_at(edges: Floats, times: Floats, number: NDArray[np.intp]) -> NDArray[np.intp]:
-    place = np.searchsorted(edges, times, side="right") - 1
-    inside = (place >= 0) & (place < number.size)
-    return np.where(inside, number[np.clip(place, 0, number.size - 1)], -1)
+    stretch = np.searchsorted(edges, times, side="right") - 1
+    inside = (stretch >= 0) & (stretch < number.size)
+    return np.where(inside, number[np.clip(stretch, 0, number.size - 1)], -1)
 
 
 def _parts(index: NDArray[np.intp], latency: Floats, size: int) -> list[Floats]:

@@ -2,15 +2,11 @@
 
 Percentiles are exact order statistics with linear interpolation (Hyndman & Fan type 7, NumPy's default,
 doi:10.1080/00031305.1996.10473566).  Requests that follow each other are not independent (they share queues), so
-standard errors come from the spread of time blocks, never from the number of requests alone.
-
-What the time course of a run says about the error of its own mean and rate.
-
-Requests of a run are not independent; stretches of time much longer than a queue's memory nearly are (batch means, Law
-2015, Simulation Modeling and Analysis, section 9.5.3).  Over 18 sets of identical real runs, this error inside each run
-foretold how much the runs scatter among themselves to within a third, but for one set that drifts.
-
-What a table of percentiles, without the requests behind it, says about the error of its own values.
+standard errors come from time blocks much longer than a queue's memory (batch means; Law 2015, Simulation Modeling and
+Analysis, section 9.5.3), never from the number of requests alone: over 18 sets of identical real runs this foretold how
+much the runs scatter among themselves to within a third, but for one set that drifts.  Where a source has no single
+requests, errors come from its time series (`time_series_errors`), its table of percentiles (`errors_from_percentiles`)
+or an assumption (`errors_assumed`).
 """
 
 from __future__ import annotations
@@ -169,15 +165,15 @@ LEAST_PER_BATCH = 5.0  # requests
 
 
 @dataclass(frozen=True, slots=True)
-class CourseErrors:
+class TimeSeriesErrors:
     """Standard errors of a whole run's average latency and request rate, as shares of their values."""
 
     average: float | None
     rate: float
 
 
-def course_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None) -> CourseErrors | None:
-    """Errors from batches of time; ``None`` where the course is too short to tell.
+def time_series_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None) -> TimeSeriesErrors | None:
+    """Errors from batches of time; ``None`` where the run is too short to tell.
 
     Parameters
     ----------
@@ -204,12 +200,12 @@ def course_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None) -> C
     # A closed loop answers at a steadier pace than independent arrivals would: no Poisson floor here.
     rate = float(np.sqrt(_variance_of_total(sizes - sizes.mean())) / total)
     if averages_ms is None:
-        return CourseErrors(None, rate)
+        return TimeSeriesErrors(None, rate)
     sums = np.diff(np.interp(edges, at_s, counts * averages_ms[seen[0] :]))
     weight = float(sums.sum())
     if weight <= 0:
-        return CourseErrors(None, rate)
-    return CourseErrors(float(np.sqrt(_variance_of_total(sums - weight / total * sizes)) / weight), rate)
+        return TimeSeriesErrors(None, rate)
+    return TimeSeriesErrors(float(np.sqrt(_variance_of_total(sums - weight / total * sizes)) / weight), rate)
 
 
 def _variance_of_total(residuals: Floats) -> float:

@@ -15,7 +15,7 @@ from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, 
 from perfkit.history.run_names import expand_path
 from perfkit.runs.metrics_json import pooled_metrics
 from perfkit.runs.read import READERS
-from perfkit.stats.summary import course_errors
+from perfkit.stats.summary import time_series_errors
 
 # Locust CSV -------------------------------------------------------------------------------------------------------
 
@@ -535,11 +535,11 @@ def test_the_error_of_a_course_is_what_runs_of_the_same_kind_scatter_by(rng):
         counts = 20.0 * np.arange(1, 601)
         averages = np.cumsum(levels) / np.arange(1, 601)
         means.append(np.log(averages[-1]))
-        claimed.append(course_errors(np.arange(600.0), counts, averages).average)
+        claimed.append(time_series_errors(np.arange(600.0), counts, averages).average)
     assert np.sqrt(np.mean(np.square(claimed))) == pytest.approx(np.std(means), rel=0.15)
 
 
 def test_a_course_that_is_too_short_says_nothing():
     few = np.arange(4.0)
-    assert course_errors(few, 100 * few, 20 + few) is None
-    assert course_errors(np.arange(60.0), np.zeros(60), np.zeros(60)) is None
+    assert time_series_errors(few, 100 * few, 20 + few) is None
+    assert time_series_errors(np.arange(60.0), np.zeros(60), np.zeros(60)) is None
