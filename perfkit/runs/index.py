@@ -279,7 +279,7 @@ FILE = ".index/runs.arrow"
 _TITLE = b"perfkit.index/3"  # also counted up when runs are read in another way
 _HEAD = 64  # bytes: title and checksum; Arrow wants its buffers aligned to this
 CHANGED_SINCE = "its run.json was changed after it was stored."
-UNKNOWN_TAG = ""  # of what is read anew each time, so that it is told each time
+UNKNOWN_TAG = ""  # of what is read anew each time, so that it is reported each time
 SHARE_UNWRITTEN, MOST_UNWRITTEN = 0.02, 64  # runs read anew each time before the file is written again
 
 

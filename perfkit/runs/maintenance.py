@@ -264,7 +264,9 @@ def _copied(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, 
     try:
         with destination.backend.staging() as top:
             refusals = {run_id: _fetched(source, destination, run_id, top / run_id) for run_id, _ in batch}
-            good = [StagedRun(top / run_id, run_id, mark) for run_id, mark in batch if not refusals[run_id]]
+            good = [
+                StagedRun(top / run_id, run_id, run_identity) for run_id, run_identity in batch if not refusals[run_id]
+            ]
             sizes = {run.run_id: _sizes(run.folder) for run in good}
             published = destination.backend.publish(good) if good else []
             names = {}

@@ -1,4 +1,8 @@
-"""Stored runs that hold secrets: found without printing them, rewritten and sealed anew."""
+"""Secrets in stored runs: which runs hold some, without printing them, and how they are taken out.
+
+Runs of an earlier perfkit, and files that a tool itself wrote, may hold credentials.  `exposed_runs` says where they
+stand; `redact_run` rewrites the files of one run and gives its document a new seal.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ def exposed_runs(store: RunStore, run_ids: Iterable[str] | None = None) -> tuple
     """The runs of a store (all of them, also those that were killed, unless some are named) whose files hold secrets.
 
     Known by where they stand (user info and query values of the target; user info, credentials' parameters and headers
-    anywhere), or by value, where this process was told them by settings and variables.
+    anywhere), or by value, where settings and variables have told this process.
     """
     exposed = []
     for run_id in store.backend.folders() if run_ids is None else run_ids:
@@ -65,11 +69,11 @@ def exposed_runs(store: RunStore, run_ids: Iterable[str] | None = None) -> tuple
 
 def exposed_documents(store: RunStore, most: int) -> tuple[Exposed, ...]:
     """The same from the documents of the newest runs alone, which takes a fraction of the time."""
-    found = []
+    exposed = []
     for path, content in store.backend.read_many([document_path(run_id) for run_id in store.ids()[-most:]]):
         if isinstance(content, bytes) and (where := tuple(_exposed_parts(content))):
-            found.append(Exposed(path.split("/")[0], where))
-    return tuple(found)
+            exposed.append(Exposed(path.split("/")[0], where))
+    return tuple(exposed)
 
 
 def _exposed_parts(content: bytes) -> Iterator[str]:
@@ -124,8 +128,10 @@ def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
     if DOCUMENT in names:
         document = _resealed(store, run_id, folder, new.get(REQUESTS))
         backend.write(f"{run_id}/{PENDING}", document)
-    elif new and store.folder is not None and _is_under_way(store.folder / run_id):
-        raise StoreError(f"{backend.where(run_id)}: is still under way, or was killed just now; wait ten minutes")
+    elif new and store.folder is not None:  # a run may still be recorded: its files must not be replaced
+        recording = store.folder / run_id / RECORDING
+        if recording.is_file() and time.time() - recording.stat().st_mtime < UNDER_WAY_S:
+            raise StoreError(f"{backend.where(run_id)}: is still under way, or was killed just now; wait ten minutes")
     for name, content in new.items():
         backend.write(f"{run_id}/{name}", content)
     if DOCUMENT in names:
@@ -145,9 +151,9 @@ def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None
     where = store.backend.where(run_id)
     content = store.backend.read(document_path(run_id))
     document = parse_json(content, where)
-    again = "and a new seal would hide that; restore the run from a copy, or remove it"
+    advice = "and a new seal would hide that; restore the run from a copy, or remove it"
     if not is_sealed(content):
-        raise StoreError(f"{where}: {DOCUMENT} was changed after it was written, {again}")
+        raise StoreError(f"{where}: {DOCUMENT} was changed after it was written, {advice}")
     pending = _pending(store, run_id)
     seal: Mapping[str, Any] = document.get(SEAL) or {}
     parquet = folder / run_id / REQUESTS if store.folder is None else store.folder / run_id / REQUESTS
@@ -156,7 +162,7 @@ def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None
         if pending is not None and now == pending[SEAL].get("requests"):
             return dump_json(pending).encode()
         if now != seal["requests"]:
-            raise StoreError(f"{where}: {REQUESTS} is not the file that was written, {again}")
+            raise StoreError(f"{where}: {REQUESTS} is not the file that was written, {advice}")
     public = {name: value for name, value in _public(document).items() if name != SEAL}
     if requests is not None:
         replaced = folder / f"new.{REQUESTS}"
@@ -164,12 +170,6 @@ def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None
         public["content_hash"] = request_columns(read_requests(replaced)).digest()
         seal = {**seal, "requests": file_hash(replaced), "requests_bytes": len(requests)}
     return dump_json(resealed({**public, SEAL: seal} if seal else public)).encode()
-
-
-def _is_under_way(folder: Path) -> bool:
-    """Whether a run may still be recorded, which happens in local folders alone: its files must not be replaced."""
-    recording = folder / RECORDING
-    return recording.is_file() and time.time() - recording.stat().st_mtime < UNDER_WAY_S
 
 
 def _pending(store: RunStore, run_id: str) -> dict[str, Any] | None:

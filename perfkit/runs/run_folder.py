@@ -171,7 +171,8 @@ class RequestLoader:
                 if excess > 0:
                     excess -= size
                     del self._kept[loader]
-        return frame.copy()
+            is_kept = self in self._kept
+        return frame.copy() if is_kept else frame
 
 
 def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
@@ -180,10 +181,10 @@ def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
         return False
     try:
         with parquet.open("rb") as file:
-            mark = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ReadError(f"{parquet}: cannot be read: {error.strerror or error}") from error
-    if mark != seal.requests:
+    if digest != seal.requests:
         raise ReadError(f"{parquet}: is not the file that was written; bring it back from a copy of the store")
     return True
 
@@ -287,10 +288,10 @@ def identity(run: Run) -> str:
     return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
-def candidate_ids(run: Run, mark: str) -> list[str]:
+def candidate_ids(run: Run, run_identity: str) -> list[str]:
     """Ids to try in turn: its own, then longer ones, in case another run has taken that in the same second."""
     stem = run.id.rpartition("-")[0] or run.id
-    return [run.id, *(f"{stem}-{(run.content_hash or mark)[:digits]}" for digits in (8, 16, 64))]
+    return [run.id, *(f"{stem}-{(run.content_hash or run_identity)[:digits]}" for digits in (8, 16, 64))]
 
 
 def write_requests(run: Run, folder: Path) -> None:

@@ -84,9 +84,6 @@ class RunStore:
         self.backend = open_backend(self.address)
         self._index: Index | None = None
 
-    def __repr__(self) -> str:
-        return f"RunStore({self.url!r})"
-
     @property
     def folder(self) -> Path | None:
         """The local folder of this store, or ``None`` when it is elsewhere."""
@@ -109,12 +106,12 @@ class RunStore:
         StoreError
             It could not be written (disk full, no permission); nothing that looks like a run is left behind.
         """
-        mark = identity(run)
-        names = candidate_ids(run, mark)
+        run_identity = identity(run)
+        names = candidate_ids(run, run_identity)
         document_path(run.id)
         try:
             for name in names:
-                if self.identity_of(name) == mark:
+                if self.identity_of(name) == run_identity:
                     return name
             if self._is_recorded_here(run):  # only its document is missing
                 folder = Path(run.source or "")
@@ -128,7 +125,10 @@ class RunStore:
                     write_requests(run, folder)
                 for name in names:
                     (folder / DOCUMENT).write_bytes(sealed_document(replace(run, id=name), folder / REQUESTS))
-                    if self.backend.publish([StagedRun(folder, name, mark)])[0] or self.identity_of(name) == mark:
+                    if (
+                        self.backend.publish([StagedRun(folder, name, run_identity)])[0]
+                        or self.identity_of(name) == run_identity
+                    ):
                         return name
         except OSError as error:
             reason = error.strerror or error

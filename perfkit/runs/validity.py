@@ -1,7 +1,7 @@
 """May a run be judged?  `check_run` answers with one `Check` per question, each with its value and its limit.
 
 `CHECKS` is the list of all questions: what each means, and how bad it is when the answer is no.  A run with one
-``invalid`` check may not be judged, and enters no baseline; ``warn`` is told beside every result.  The function that
+``invalid`` check may not be judged, and enters no baseline; ``warn`` is shown beside every result.  The function that
 answers a question has its name and stands below, with its limits.  Where the source of a run cannot say, there is no
 check: nothing is guessed.  `GeneratorFacts` is what is known of a run besides its numbers.
 """
