@@ -1,4 +1,5 @@
-"""What users set: `perfkit.toml` as settings and scenarios, the policy of a comparison, and what people say of load.
+"""What users set: `perfkit.toml` as settings and scenarios, the policy of a comparison, and load as people write it.
 
-It may import `model`.  Begin with `settings` and `policy`.
+It may import `model`.  Settings are read by the command line and by ``perfkit/__init__``, and handed down to the other
+rooms.  Begin with `settings` and `policy`.
 """

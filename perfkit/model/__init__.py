@@ -1,4 +1,4 @@
-"""The nouns: metrics, services, runs, findings, comparisons, load profiles and errors, each with its codec beside it.
+"""The nouns: metrics, services, runs, findings, comparisons, load profiles and errors; one codec writes and reads them.
 
-It imports no other room, and does no input or output but whole files.  Begin with `records`.
+It imports no other room, and writes no files but whole ones.  Begin with `records`, then `codec`.
 """

@@ -1,8 +1,9 @@
 """JSON files of perfkit are typed records: what is wrong is one error with file and field; old files are read."""
 
 import json
+import math
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from samples import REPOSITORY, plain_stats, run
@@ -12,8 +13,9 @@ from perfkit.analysis.noise_profile import stored_profile
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.incidents import read_result, result_of
-from perfkit.model.codec import MOST_BYTES, dump_json, parse_json, read_json
-from perfkit.model.records import Check, Severity, Validity
+from perfkit.model.codec import MOST_BYTES, decode, dump_json, encode, parse_json, read_json
+from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document
 from perfkit.notify.github_api import Access
 from perfkit.notify.outbox import Outbox
@@ -204,6 +206,43 @@ def test_a_result_does_not_contradict_itself(rng):
     ):
         with pytest.raises(ReadError, match=told):
             result_of(plain | changes, "x")
+
+
+# Records --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_written_as_its_fields_and_read_back():
+    stats = plain_stats(p95_latency_ms=None, errors={"HTTPError 500": 3})
+    plain = encode(stats)
+    assert list(plain)[:3] == ["count", "failures", "avg_latency_ms"]
+    assert "p95_latency_ms" not in plain  # omitted while it is the default
+    assert "response_bytes" in plain
+    assert plain["errors"] == {"HTTPError 500": 3}
+    assert decode(json.loads(dump_json(plain)), ServiceStats, "here") == stats
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (math.inf, None),
+        (math.nan, None),
+        (Severity.WARN, "warn"),
+        ({Metric.RPS: (1, 2.5)}, {"rps": [1, 2.5]}),
+        (datetime(2025, 10, 17, 14, 30, 4, tzinfo=UTC), "2025-10-17T14:30:04+00:00"),
+        (date(2025, 10, 17), "2025-10-17"),
+        (LoadProfile("steady", 5), {"kind": "steady", "users": 5, "spawn_rate": None, "duration_s": None}),
+        ([True, None, 10**20], [True, None, 10**20]),
+    ],
+)
+def test_values_have_one_json_form(value, plain):
+    written = encode(value)
+    assert written == plain
+    assert json.loads(json.dumps(written, allow_nan=False)) == plain
+
+
+def test_what_is_no_record_is_refused():
+    with pytest.raises(TypeError, match="Path has no JSON form"):
+        encode({"a": REPOSITORY})
 
 
 # The seal -------------------------------------------------------------------------------------------------------------
