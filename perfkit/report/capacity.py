@@ -50,14 +50,11 @@ def format_estimate(estimate: Estimate, unit: str = "") -> str:
         return f"below {format_load(estimate.high, unit)}"
     if estimate.status != FOUND:
         return UNKNOWN
-    return f"{format_load(estimate.value, unit)} {_interval(estimate, unit)}".rstrip()
-
-
-def _interval(estimate: Estimate, unit: str = "") -> str:
+    value = format_load(estimate.value, unit)
     if estimate.low is None and estimate.high is None:
-        return ""
-    ends = [_bare(estimate.low, unit), "∞" if estimate.high is None else _bare(estimate.high, unit)]
-    return f"[{ends[0]}, {ends[1]}]"
+        return value
+    high = "∞" if estimate.high is None else _bare(estimate.high, unit)
+    return f"{value} [{_bare(estimate.low, unit)}, {high}]"
 
 
 def _bare(value: float | None, unit: str) -> str:
@@ -113,54 +110,50 @@ def _advice(capacity: Capacity) -> str:
 
 
 def _sentences(capacity: Capacity) -> Iterator[str]:
-    """What changed, then for each side what it takes; of all requests together."""
-    changed = list(_changes(capacity))
+    """What changed, one sentence for each service and direction, then the load that each side takes in all."""
+    changed = []
+    for verdict, what in ((Verdict.REGRESSION, "got worse"), (Verdict.IMPROVEMENT, "got better")):
+        for service in capacity.services:
+            changes = []
+            for item in capacity.differences:
+                if item.service == service and item.verdict is verdict:
+                    bounds = [item.ci_low, item.ci_high]
+                    interval = (
+                        f" [{', '.join(format_signed(end, '%') for end in bounds)}]" if None not in bounds else ""
+                    )
+                    more = " or more" if item.reason else ""
+                    change = format_signed(item.change_pct, "%")
+                    changes.append(f"{item.question} {change}\N{NO-BREAK SPACE}%{more}{interval}")
+            if changes:
+                changed.append(f"{shorten(service, 60)} {what}: {', '.join(changes)}.")
     yield from changed[:MOST_SENTENCES]
     if len(changed) > MOST_SENTENCES:
         yield f"{len(changed) - MOST_SENTENCES} more changes are in the table."
     for curve in capacity.of(capacity.services[0]):
-        who = curve.side.capitalize() if capacity.candidate else ""
+        side = curve.side.capitalize() if capacity.candidate else ""
         if capacity.slo is not None:
-            yield _promise(curve, capacity, who)
-        yield _knee(curve, capacity, who)
+            yield _objective_text(curve, capacity, side)
+        begin = f"{side}: throughput" if side else "Throughput"
+        if curve.knee.status != FOUND:
+            highest = format_load(max(point.load for point in curve.points), capacity.load_unit)
+            yield f"{begin}: no knee up to {highest} ({curve.knee.reason})."
+            continue
+        rate, knee = format_number(curve.knee_throughput.value or 0.0), format_estimate(curve.knee, capacity.load_unit)
+        yield f"{begin} stops following the load at {knee}, {rate} requests/s."
 
 
-def _changes(capacity: Capacity) -> Iterator[str]:
-    """One sentence for each service and direction."""
-    for verdict, what in ((Verdict.REGRESSION, "got worse"), (Verdict.IMPROVEMENT, "got better")):
-        for service in capacity.services:
-            mine = [item for item in capacity.differences if item.service == service and item.verdict is verdict]
-            if mine:
-                yield f"{shorten(service, 60)} {what}: {', '.join(map(_change, mine))}."
-
-
-def _change(difference: Difference) -> str:
-    bounds = [difference.ci_low, difference.ci_high]
-    interval = f" [{', '.join(format_signed(bound, '%') for bound in bounds)}]" if None not in bounds else ""
-    most = " or more" if difference.reason else ""
-    return f"{difference.question} {format_signed(difference.change_pct, '%')}\N{NO-BREAK SPACE}%{most}{interval}"
-
-
-def _promise(curve: ServiceCapacity, capacity: Capacity, who: str) -> str:
-    unit, limit = capacity.load_unit, curve.limit
-    begin = f"{who}: {capacity.slo}" if who else f"{capacity.slo or ''}"[:1].upper() + f"{capacity.slo or ''}"[1:]
+def _objective_text(curve: ServiceCapacity, capacity: Capacity, side: str) -> str:
+    """Up to which load the objective holds."""
+    unit, limit, slo = capacity.load_unit, curve.limit, capacity.slo or ""
+    begin = f"{side}: {slo}" if side else slo[:1].upper() + slo[1:]
     rate = f", at {format_number(curve.limit_throughput)} requests/s" if curve.limit_throughput else ""
     if limit.status == FOUND:
         return f"{begin} up to {format_estimate(limit, unit)}{rate}."
     if limit.status == AT_LEAST:
         return f"{begin} at every load up to {format_load(limit.low, unit)}{rate}; the end was not reached."
     if limit.status == BELOW:
-        return f"{begin} does not hold from {format_load(limit.high, unit)} on, perhaps at no load at all."
+        return f"{begin} fails from {format_load(limit.high, unit)} on; the lowest measured load may already exceed it."
     return f"{begin}: the runs do not say up to which load."
-
-
-def _knee(curve: ServiceCapacity, capacity: Capacity, who: str) -> str:
-    begin = f"{who}: throughput" if who else "Throughput"
-    if curve.knee.status != FOUND:
-        highest = format_load(max(point.load for point in curve.points), capacity.load_unit)
-        return f"{begin}: no knee up to {highest} ({curve.knee.reason})."
-    rate = format_number(curve.knee_throughput.value or 0.0)
-    return f"{begin} stops following the load at {format_estimate(curve.knee, capacity.load_unit)}, {rate} requests/s."
 
 
 def capacity_table(capacity: Capacity) -> Html:

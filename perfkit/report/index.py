@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from perfkit.model.installation import VERSION
 from perfkit.model.records import Verdict
+from perfkit.report.findings import count_text
 from perfkit.report.formatting import VERDICT_COLOURS, clean, shorten
 from perfkit.report.html import render
 from perfkit.report.message import outcome_text
@@ -50,47 +51,30 @@ class Row:
 
 def index_page(overview: Overview) -> str:
     """A page of HTML that opens offline and whose links are relative to the overview's folder."""
-    bad = worst(overview.entries)
+    by_scenario = [(name, worst(entries)) for name, entries in overview.scenarios]
+    bad, count = worst(overview.entries), count_text(len(by_scenario), "scenario")
+    attention = sum(entry.word not in _CALM for _, entry in by_scenario)
+    answer = f"{attention} of {count} {'needs' if attention == 1 else 'need'} a look."
+    words = Counter(entry.word for _, entry in by_scenario)
+    counts = [f"{number} {outcome_text(word).split(' ', 1)[-1]}" for word, number in words.items()]
+    done = sum(entry.outcome is Outcome.DONE for entry in overview.entries)
+    failed = len(overview.entries) - done
+    facts = [
+        f"{count_text(done, 'report')}{f', {failed} could not be made' if failed else ''}",
+        *([f"store {clean(overview.store)}"] if overview.store else []),
+        f"written {overview.made_at:%Y-%m-%d %H:%M:%S} UTC",
+        f"perfkit {VERSION}",
+    ]
     return render(
         "index_page.html.j2",
         rows=[_row(name, entries) for name, entries in overview.scenarios],
         word=outcome_text(bad.word),
         css=_css(bad),
         colour=VERDICT_COLOURS[bad.word if isinstance(bad.word, Verdict) else Verdict.INVALID],
-        answer=_answer(overview),
-        counts=_counts(overview),
-        facts=_facts(overview),
+        answer=answer if attention else f"Nothing to look at in {count}.",
+        counts=", ".join(counts) if len(counts) > 1 else "",  # empty when all are alike
+        facts=facts,
     )
-
-
-def _answer(overview: Overview) -> str:
-    groups = [entries for _, entries in overview.scenarios]
-    loud = sum(worst(entries).word not in _CALM for entries in groups)
-    if not loud:
-        return f"Nothing to look at in {_scenarios(len(groups))}."
-    return f"{loud} of {_scenarios(len(groups))} {'needs' if loud == 1 else 'need'} a look."
-
-
-def _counts(overview: Overview) -> str:
-    """Scenarios by the worst that is said of them: ``1 failed, 2 no regression``; empty when all are alike."""
-    ranked = Counter(worst(entries).word for _, entries in overview.scenarios)
-    parts = [f"{count} {outcome_text(word).split(' ', 1)[-1]}" for word, count in ranked.items()]
-    return ", ".join(parts) if len(parts) > 1 else ""
-
-
-def _scenarios(count: int) -> str:
-    return f"{count} scenario{'' if count == 1 else 's'}"
-
-
-def _facts(overview: Overview) -> list[str]:
-    done = sum(entry.outcome is Outcome.DONE for entry in overview.entries)
-    missing = len(overview.entries) - done
-    return [
-        f"{done} report{'' if done == 1 else 's'}{f', {missing} could not be made' if missing else ''}",
-        *([f"store {clean(overview.store)}"] if overview.store else []),
-        f"written {overview.made_at:%Y-%m-%d %H:%M:%S} UTC",
-        f"perfkit {VERSION}",
-    ]
 
 
 def _row(scenario: str, entries: Sequence[Entry]) -> Row:
@@ -98,14 +82,18 @@ def _row(scenario: str, entries: Sequence[Entry]) -> Row:
     ordered = sorted(entries, key=lambda entry: entry.rank)
     texts = list(dict.fromkeys(shorten(text, 400) for entry in ordered for text in entry.sentences))
     shown = tuple(texts[:MOST_SENTENCES])
-    links = tuple(_link(entry) for entry in entries)
+    links = tuple(
+        Link(
+            QUESTIONS.get(entry.kind, entry.kind),
+            entry.kind,
+            "" if entry.word is Outcome.DONE else outcome_text(entry.word),
+            _css(entry),
+            quote(entry.report),
+            quote(entry.notebook),
+        )
+        for entry in entries
+    )
     return Row(shorten(scenario, 80), outcome_text(bad.word), _css(bad), shown, len(texts) - len(shown), links)
-
-
-def _link(entry: Entry) -> Link:
-    word = "" if entry.word is Outcome.DONE else outcome_text(entry.word)
-    question = QUESTIONS.get(entry.kind, entry.kind)
-    return Link(question, entry.kind, word, _css(entry), quote(entry.report), quote(entry.notebook))
 
 
 def _css(entry: Entry) -> str:

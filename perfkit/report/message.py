@@ -217,7 +217,7 @@ def _verdict(result: Result, diff: NotificationDiff | None) -> tuple[Verdict, st
     if missing and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
         return Verdict.INCONCLUSIVE, f"service{'s' if len(missing) > 1 else ''} missing"
     if result.comparison is None and result.verdict is Verdict.NO_CHANGE:
-        return result.verdict, "no news"
+        return result.verdict, "nothing new"
     return result.verdict, VERDICT_WORDS[result.verdict]
 
 

@@ -1,12 +1,7 @@
-"""A history in words and tables: where it stands, what happened to it and when, and which runs are worth a look.
+"""The words and tables of a trend report: where a history stands, its events, its runs, a calendar, and their links.
 
-Links of a trend report: to run folders beside it, and to commits where a repository's address is given.
-
-The events of a history on a calendar: months that flow into as many columns as the page is wide.
-
-A history as a chart: every metric of one service over its runs, with what was found in it.
-
-All services of a history on one sheet: a row for each, all on one scale, most telling first.
+Names of runs, commits, branches and services come from outside: they are shortened here and escaped by the templates.
+Links lead to run folders beside the report, and to commits where the address of a repository is given.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from perfkit.history.timeline import RunReference
 from perfkit.history.trend import KEY_METRICS, Course, Trend
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric, Verdict
-from perfkit.report.findings import Column
+from perfkit.report.findings import Column, change_row, count_text
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     UNKNOWN,
@@ -37,7 +32,6 @@ from perfkit.report.formatting import (
     VERDICT_SYMBOLS,
     clean,
     format_number,
-    format_p,
     format_signed,
     format_value,
     shorten,
@@ -45,7 +39,7 @@ from perfkit.report.formatting import (
 from perfkit.report.html import Html, render
 from perfkit.report.tables import Cell, HtmlRow, html_table
 
-PLACE = "{commit}"
+COMMIT = "{commit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ class Links:
         """The address of the run's commit, or ``None`` where either is not known."""
         if not self.commit_url or not moment.commit:
             return None
-        return self.commit_url.replace(PLACE, quote(moment.commit, safe=""))
+        return self.commit_url.replace(COMMIT, quote(moment.commit, safe=""))
 
 
 def trend_links(result: str | Path, commit_url: str | None = None) -> Links:
@@ -97,13 +91,13 @@ def read_commit_url(text: str | None) -> str | None:
         raise SettingsError(f"commit URL {text!r}: is not an address of http or https; {wrong}")
     if "@" in parts.netloc:
         raise SettingsError(f"commit URL {text!r}: names a user, whom every reader of the report would see; {wrong}")
-    if text.count(PLACE) != 1 or PLACE in parts.netloc or re.search(r"[\s\"'<>\\^`|\x00-\x1f\x7f]", text):
-        raise SettingsError(f"commit URL {text!r}: must have {PLACE} once behind the host, and no spaces; {wrong}")
+    if text.count(COMMIT) != 1 or COMMIT in parts.netloc or re.search(r"[\s\"'<>\\^`|\x00-\x1f\x7f]", text):
+        raise SettingsError(f"commit URL {text!r}: must have {COMMIT} once behind the host, and no spaces; {wrong}")
     return text
 
 
 MOST_NAMED = 3  # series in a remark
-MOST_MOVEMENTS = 8  # of one event in the table
+MOST_CHANGES = 8  # of one event in the table
 MOST_EVENTS = 60
 MOST_LEVELS = 15  # services in the table of levels
 MOST_RUNS = 60  # in the table of runs
@@ -136,12 +130,6 @@ def size(movement: MetricChange) -> str:
     return f"{format_signed(movement.size, unit)}\N{NO-BREAK SPACE}{unit}"
 
 
-def size_interval(movement: MetricChange) -> str:
-    """The 95 % interval of `size`; ``~`` when unknown."""
-    ends = [format_signed(end, movement.metric.change_unit) for end in (movement.size_low, movement.size_high)]
-    return UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]"
-
-
 def headline(event: Event, limit: int = LONGEST_HEADLINE) -> str:
     """What happened in one sentence, harmless and of bounded length."""
     items = tuple(replace(item, service=shorten(item.service, 60)) for item in event.changes)
@@ -166,13 +154,9 @@ def stability(course: Course, trend: Trend) -> str:
     if now.drift is not None:
         signed = format_signed(now.drift.change_pct, "%")
         return f"drifting, {signed}\N{NO-BREAK SPACE}% over {now.runs} runs{since}"
-    gone = "" if course.last_seen + 1 >= _last_valid(trend) else f", last seen {day(trend.runs[course.last_seen])}"
+    last_valid = max((i for i, run in enumerate(trend.runs) if run.valid), default=-1)
+    gone = "" if course.last_seen >= last_valid else f", last seen {day(trend.runs[course.last_seen])}"
     return f"stable for {now.runs} run{'s' if now.runs != 1 else ''}{since}{gone}"
-
-
-def _last_valid(trend: Trend) -> int:
-    """One more than the index of the newest valid run."""
-    return max((i + 1 for i, moment in enumerate(trend.runs) if moment.valid), default=0)
 
 
 def level_text(course: Course) -> str:
@@ -190,9 +174,21 @@ def interval_text(course: Course) -> str:
 
 def trend_banner(trend: Trend, title: str | None = None) -> Html:
     """The answer: since when it is as it is, how it stands, and the newest event."""
-    news = _news(trend)
-    word, kind = _headline(trend, news)
-    sentences = [clean(sentence) for sentence in _sentences(trend, news)]
+    # An event that nobody acknowledged; one that made worse what is worse still comes before any other
+    unknown = [event for event in trend.events if not trend.is_known(event)]
+    held = [event for event in held_worsenings(trend.events) if event in unknown]
+    event = next(reversed(held or unknown), None)
+    kind = event.kind if event is not None and _valid_runs(trend) >= LEAST else ""
+    word = _headline(trend, event)
+    sentences = [clean(sentence) for sentence in _sentences(trend, event)]
+    count, bad = len(trend.runs), sum(not run.valid for run in trend.runs)
+    since = f", since {day(trend.runs[0])}" if trend.runs and trend.runs[0].started_at else ""
+    basis = [
+        f"{count_text(count, 'run')} of {shorten(trend.timeline.scenario)}{since}",
+        f"{bad} invalid" if bad else "all valid",
+        *([f"the newest {count - trend.first:,} are shown"] if trend.first else []),
+        f"{count_text(len(trend.services), 'service')}, newest and strongest worsening first",
+    ]
     html = render(
         "trend_banner.html.j2",
         title=clean(title) if title else "",
@@ -201,66 +197,48 @@ def trend_banner(trend: Trend, title: str | None = None) -> Html:
         colour=KIND_COLOURS.get(kind, CANDIDATE_COLOUR),
         word=word,
         sentences=sentences,
-        basis=_basis(trend),
+        basis=f"{'; '.join(basis)}.",
         alpha=f"{trend.alpha:g}",
     )
     return Html(html, text="\n".join([word, *sentences]))
 
 
-def _news(trend: Trend) -> Event | None:
-    """The newest event that nobody acknowledged; one that made worse what is worse still comes before any other."""
-    unknown = [event for event in trend.events if not trend.is_known(event)]
-    held = [event for event in held_worsenings(trend.events) if event in unknown]
-    return next(reversed(held or unknown), None)
+def _valid_runs(trend: Trend, first: int = 0) -> int:
+    return sum(run.valid for run in trend.runs[first:])
 
 
-def _headline(trend: Trend, news: Event | None) -> tuple[str, str]:
-    valid = sum(moment.valid for moment in trend.runs)
+def _headline(trend: Trend, event: Event | None) -> str:
+    valid = _valid_runs(trend)
     if valid < LEAST:
-        return f"{valid} valid run{'s' if valid != 1 else ''}: too few to tell", ""
-    if news is not None:
-        word = {"regression": "worse", "improvement": "better", "mixed": "changed"}[news.kind]
-        return f"{word} since {day(news.first_after)}", news.kind
-    drifting = sum(course.now.drift is not None for course in trend.courses if course.metric in KEY_METRICS)
-    if drifting:
-        return "drifting", ""
+        return f"{count_text(valid, 'valid run')}: too few to tell"
+    if event is not None:
+        word = {"regression": "worse", "improvement": "better", "mixed": "changed"}[event.kind]
+        return f"{word} since {day(event.first_after)}"
+    if any(course.now.drift is not None for course in trend.courses if course.metric in KEY_METRICS):
+        return "drifting"
     if gone := missing_services(trend.services_changed):
-        return f"service{'s' if len(gone) > 1 else ''} gone since {day(gone[-1][1].first_after)}", ""
+        return f"service{'s' if len(gone) > 1 else ''} gone since {day(gone[-1][1].first_after)}"
     settled = max((event.index for event in trend.events), default=0)
-    return f"no news in {sum(moment.valid for moment in trend.runs[settled:])} runs", ""
+    return f"nothing new in {_valid_runs(trend, settled)} runs"
 
 
-def _sentences(trend: Trend, news: Event | None) -> Iterator[str]:
-    """What the headline is about, the newest event, then the levels of the most telling service."""
-    if news is not None and news is not trend.events[-1]:
-        yield f"{headline(news)} It came {event_place(news, trend)}."
+def _sentences(trend: Trend, event: Event | None) -> Iterator[str]:
+    """What the headline is about, the newest event, then the levels of the service that leads the report."""
+    if event is not None and event is not trend.events[-1]:
+        yield f"{headline(event)} It came {event_place(event, trend)}."
     if trend.events:
-        event = trend.events[-1]
-        known = ", acknowledged" if trend.is_known(event) else ""
-        yield f"Newest event{known}: {headline(event)} It came {event_place(event, trend)}."
+        newest = trend.events[-1]
+        acknowledged = ", acknowledged" if trend.is_known(newest) else ""
+        yield f"Newest event{acknowledged}: {headline(newest)} It came {event_place(newest, trend)}."
     elif trend.courses:
         yield "No level changed by more than chance explains."
     for name, change in missing_services(trend.services_changed)[:MOST_NAMED]:
         yield f"{shorten(name, 60)} is gone: no requests since {day(change.first_after)}."
-    wanted = (trend.metric,) if trend.metric else KEY_METRICS
-    if trend.services:
+    for metric in ((trend.metric,) if trend.metric else KEY_METRICS) if trend.services else ():
         name = trend.services[0]
-        for metric in wanted:
-            course = trend.course(name, metric)
-            if course is not None:
-                yield f"{shorten(name, 60)}, {metric.title}: {level_text(course)}, {stability(course, trend)}."
-
-
-def _basis(trend: Trend) -> str:
-    runs, bad = len(trend.runs), sum(not moment.valid for moment in trend.runs)
-    since = f", since {day(trend.runs[0])}" if trend.runs and trend.runs[0].started_at else ""
-    parts = [f"{runs:,} run{'s' if runs != 1 else ''} of {shorten(trend.timeline.scenario)}{since}"]
-    parts.append(f"{bad} invalid" if bad else "all valid")
-    if trend.first:
-        parts.append(f"the newest {runs - trend.first:,} are shown")
-    services = len(trend.services)
-    parts.append(f"{services} service{'s' if services != 1 else ''}, most telling first")
-    return "; ".join(parts) + "."
+        course = trend.course(name, metric)
+        if course is not None:
+            yield f"{shorten(name, 60)}, {metric.title}: {level_text(course)}, {stability(course, trend)}."
 
 
 def trend_levels(trend: Trend) -> Html:
@@ -318,49 +296,35 @@ def trend_events(trend: Trend, links: Links) -> Html:
 
 
 def _event_cells(event: Happened, trend: Trend, links: Links) -> dict[str, Any]:
+    sides = [run_cells(run, links) for run in (event.last_before, event.first_after)]
+    cells = {"day": day(event.first_after), "sides": sides}
     if isinstance(event, ServiceChange):
-        return _service_cells(event, links)
-    return {
+        return cells | {
+            "anchor": f"services-{event.index}",
+            "kind": "mixed",
+            "symbol": SERVICES_SYMBOL,
+            "headline": shorten(event.headline, LONGEST_HEADLINE),
+            "acknowledged": False,
+            "acknowledgement": "",
+            "changes": [],
+            "more": 0,
+        }
+    return cells | {
         "anchor": event.index,
         "kind": event.kind,
         "symbol": KIND_SYMBOLS[event.kind],
-        "word": KIND_WORDS[event.kind],
-        "day": day(event.first_after),
         "headline": headline(event),
         "acknowledged": trend.is_known(event),
-        "why_known": shorten(trend.why_known(event), 200),
-        "sides": [run_cells(moment, links) for moment in (event.last_before, event.first_after)],
-        "movements": [_movement_cells(item) for item in event.changes[:MOST_MOVEMENTS]],
-        "more": max(len(event.changes) - MOST_MOVEMENTS, 0),
-    }
-
-
-def _service_cells(change: ServiceChange, links: Links) -> dict[str, Any]:
-    return {
-        "anchor": f"services-{change.index}",
-        "kind": "mixed",
-        "symbol": SERVICES_SYMBOL,
-        "word": "services changed",
-        "day": day(change.first_after),
-        "headline": shorten(change.headline, LONGEST_HEADLINE),
-        "acknowledged": False,
-        "why_known": "",
-        "more": 0,
-        "sides": [run_cells(moment, links) for moment in (change.last_before, change.first_after)],
-        "movements": [],
-    }
-
-
-def _movement_cells(item: MetricChange) -> dict[str, Any]:
-    return {
-        "service": shorten(item.service, LONGEST),
-        "metric": item.metric.title,
-        "kind": "regression" if item.is_worse else "improvement",
-        "before": format_value(item.metric, item.change.before),
-        "after": format_value(item.metric, item.change.after),
-        "change": size(item),
-        "interval": size_interval(item),
-        "p": format_p(item.change.p_value),
+        "acknowledgement": shorten(trend.why_known(event), 200),
+        "changes": [
+            {
+                **change_row(item).cells,
+                "service": shorten(item.service, LONGEST),
+                "kind": "regression" if item.is_worse else "improvement",
+            }
+            for item in event.changes[:MOST_CHANGES]
+        ],
+        "more": max(len(event.changes) - MOST_CHANGES, 0),
     }
 
 
@@ -425,7 +389,7 @@ def _notes(trend: Trend) -> dict[int, list[str]]:
 
 
 def outliers(trend: Trend) -> dict[int, list[str]]:
-    """Single strange runs, by index, with the series in which they are."""
+    """Single runs far from their level, by index, with the series in which they are."""
     found: dict[int, list[str]] = {}
     for course in trend.courses:
         for i in course.segmentation.outliers:
@@ -435,8 +399,8 @@ def outliers(trend: Trend) -> dict[int, list[str]]:
 
 
 MOST_MONTHS = 24
-KNOWN = VERDICT_SYMBOLS[Verdict.NO_CHANGE]  # of an event that was acknowledged
-UNFIT = VERDICT_SYMBOLS[Verdict.INVALID]
+ACKNOWLEDGED_SYMBOL = VERDICT_SYMBOLS[Verdict.NO_CHANGE]  # of an event that was acknowledged
+INVALID_SYMBOL = VERDICT_SYMBOLS[Verdict.INVALID]
 
 
 @dataclass(slots=True)
@@ -447,43 +411,33 @@ class _Day:
 
 def trend_calendar(trend: Trend) -> Html:
     """When there were runs, and when something happened; an event leads to its row in the table."""
-    days = _days(trend)
-    if not days:
-        text = "The runs do not say when they were made, so there is no calendar."
-        return Html(render("note.html.j2", text=text), text=text)
-    months = _months(min(days), max(days))
-    shown = months[-MOST_MONTHS:]
-    rows = [
-        {
-            "name": f"{month_name[month]} {year}",
-            "weeks": [
-                [_cell(day, days.get(day), trend) if day.month == month else None for day in week]
-                for week in Calendar().monthdatescalendar(year, month)
-            ],
-        }
-        for year, month in shown
-    ]
-    html = render("trend_calendar.html.j2", months=rows, hidden=len(months) - len(shown), known=KNOWN, unfit=UNFIT)
-    return Html(html, text=f"{len(shown)} months")
-
-
-def _days(trend: Trend) -> dict[date, _Day]:
     days: dict[date, _Day] = defaultdict(_Day)
-    for moment in trend.runs[trend.first :]:
-        if moment.started_at is not None:
-            days[moment.started_at.date()].runs[moment.valid] += 1
+    for run in trend.runs[trend.first :]:
+        if run.started_at is not None:
+            days[run.started_at.date()].runs[run.valid] += 1
     for event in trend.shown_events:
         if event.first_after.started_at is not None:
             days[event.first_after.started_at.date()].events.append(event)
-    return days
-
-
-def _months(first: date, last: date) -> list[tuple[int, int]]:
-    def every() -> Iterator[tuple[int, int]]:
-        for number in range(first.year * 12 + first.month - 1, last.year * 12 + last.month):
-            yield number // 12, number % 12 + 1
-
-    return list(every())
+    if not days:
+        text = "The runs do not say when they were made, so there is no calendar."
+        return Html(render("note.html.j2", text=text), text=text)
+    first, last = min(days), max(days)
+    months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)[-MOST_MONTHS:]
+    rows = [
+        {
+            "name": f"{month_name[number % 12 + 1]} {number // 12}",
+            "weeks": [
+                [_cell(day, days.get(day), trend) if day.month == number % 12 + 1 else None for day in week]
+                for week in Calendar().monthdatescalendar(number // 12, number % 12 + 1)
+            ],
+        }
+        for number in months
+    ]
+    hidden = (last.year - first.year) * 12 + last.month - first.month + 1 - len(months)
+    html = render(
+        "trend_calendar.html.j2", months=rows, hidden=hidden, acknowledged=ACKNOWLEDGED_SYMBOL, unfit=INVALID_SYMBOL
+    )
+    return Html(html, text=f"{len(months)} months")
 
 
 def _cell(day: date, of: _Day | None, trend: Trend) -> dict[str, Any]:
@@ -497,13 +451,13 @@ def _cell(day: date, of: _Day | None, trend: Trend) -> dict[str, Any]:
     event = news or (of.events[-1] if of.events else None)
     if event is None:
         unfit = bad == runs
-        return {"text": UNFIT if unfit else str(day.day), "kind": "unfit" if unfit else "runs"} | {
+        return {"text": INVALID_SYMBOL if unfit else str(day.day), "kind": "unfit" if unfit else "runs"} | {
             "says": counted,
             "leads_to": None,
         }
     said = " ".join(headline(item) for item in of.events)
     return {
-        "text": KIND_SYMBOLS[event.kind] if news else KNOWN,
+        "text": KIND_SYMBOLS[event.kind] if news else ACKNOWLEDGED_SYMBOL,
         "kind": event.kind if news else "known",
         "says": f"{counted}. {said}",
         "leads_to": event.index,

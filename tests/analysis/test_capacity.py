@@ -214,7 +214,7 @@ def test_a_capacity_without_end_is_a_bound(ramps):
     found = capacity_of(load_runs(ramps / "baseline"), slo="error_rate < 1 %")
     assert found.curves[0].limit.status == "at_least"
     assert str(capacity_banner(found)).startswith("at least ")
-    assert "Load further" in str(capacity_banner(found))
+    assert "Measure at higher load" in str(capacity_banner(found))
 
 
 def test_tables_escape_and_explain(single, both):

@@ -105,7 +105,7 @@ def test_one_commit_in_between_needs_no_search(rng):
 
 def test_a_quiet_history_says_so(rng):
     mail = mail_of([message_of(result_of(trend_document(nightly(rng, 60, [])), "result.json"))])
-    assert mail.subject == "✓ no news: nightly: No level got worse, or what got worse is over or acknowledged."
+    assert mail.subject == "✓ nothing new: nightly: No level got worse, or what got worse is over or acknowledged."
     assert "Next: Nothing to do." in mail.text
     assert len(mail.charts) == 1
 

@@ -410,7 +410,7 @@ def test_the_command_writes_a_trial(rng, tmp_path):
     file = tmp_path / "mails" / "m.eml"
     code, out, err = said("email", folder, "--to", ANN, "--dry-run", file)
     assert (code, err) == (0, "")
-    assert out.startswith(f"wrote {file}, sent nothing: ✓ no news: nightly")
+    assert out.startswith(f"wrote {file}, sent nothing: ✓ nothing new: nightly")
     assert file.read_bytes().startswith(b"From: ")
     assert said("email", folder, folder, "--to", ANN, "--dry-run", file)[0] == 2
     assert said("email", tmp_path / "none", "--to", ANN, "--dry-run", file)[0] == 2

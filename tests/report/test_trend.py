@@ -186,7 +186,7 @@ def test_the_banner_says_what_is_new_and_where_it_stands(samples):
     html = trend_banner(trend)._repr_html_()
     assert "60 runs of nightly, since 24 Sep 2026; 1 invalid; 2 services" in html
     known = trend_of(samples, acknowledged={trend.events[0].id: ""})
-    assert str(trend_banner(known)).startswith("no news in 21 runs\nNewest event, acknowledged: ")
+    assert str(trend_banner(known)).startswith("nothing new in 21 runs\nNewest event, acknowledged: ")
 
 
 def test_a_short_history_says_so(rng):
@@ -208,7 +208,7 @@ def test_the_events_table_names_runs_commits_size_and_p(samples, tmp_path):
     for moment in (before, after):
         assert moment.run_id in html
         assert f'href="{COMMITS.format(commit=moment.commit)}"' in html
-    assert re.search(r"\+1[12]\.\d\xa0%</td><td class=\"n\">\[\+\d", html)
+    assert re.search(r"\+1[12]\.\d %</td><td class=\"n\">\[\+\d", html)
     assert "&lt;0.0001" in html
     assert 'id="pk-event-38"' in html
 
@@ -354,7 +354,7 @@ def test_what_is_acknowledged_is_told_with_its_reason(samples, report):
     assert event["acknowledged"] is True
     html = report.html.read_text(encoding="utf-8")
     assert "acknowledged by Ada &lt;b&gt; on 2026-11-02: TLS everywhere" in html
-    assert "no news in 21 runs" in html
+    assert "nothing new in 21 runs" in html
     known = [acknowledgement(samples)]
     assert list(acknowledged_events(HistoryAnalysis(samples), known, date(2026, 11, 3))) == [event["id"]]
     ended = replace(known[0], until=date(2026, 11, 10))
