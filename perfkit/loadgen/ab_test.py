@@ -150,7 +150,8 @@ class ABTest:
         looks, policy = self.plan.looks, self.plan.policy_per_look(self.policy)
         for pair in range(1, looks[-1] + 1):
             if pair > 1 and self._is_late(give_up):
-                return self._spent(runs, policy)
+                comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+                return ABResult(comparison, f"the time was spent after {_pairs(pair - 1)}")
             self._run_pair(pair, round_, runs)
             is_fit = all(side[-1].validity.ok for side in runs.values())
             if pair not in looks and is_fit:
@@ -166,10 +167,6 @@ class ABTest:
                 return ABResult(comparison, f"all planned runs were made after {_pairs(pair)}")
             self.on_message(f"after {_pairs(pair)}: inconclusive")
         raise AssertionError("the last look ends the loop")
-
-    def _spent(self, runs: dict[str, list[Run]], policy: Policy) -> ABResult:
-        comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
-        return ABResult(comparison, f"the time was spent after {_pairs(len(runs['baseline']))}")
 
     def _is_late(self, give_up: float | None) -> bool:
         """Whether a further pair would end too late, judged by the longest so far."""

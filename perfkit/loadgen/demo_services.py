@@ -137,31 +137,29 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Change]:
     SettingsError
         The text has another form, or names an unknown service or change, or a value is out of range.
     """
-    return dict(_parse_change(text) for text in texts)
-
-
-def _parse_change(text: str) -> tuple[str, Change]:
-    service, colon, rest = text.partition(":")
-    if not colon:
-        raise SettingsError(f"{text!r}: write a change like api_gateway:slower_pct=20 or rag_service:tail_pct=2")
-    if service not in MODELS:
-        raise SettingsError(f"{text!r}: there is no demo service {service!r}{did_you_mean(service, MODELS)}")
     names = [field.name for field in fields(Change)]
-    values = {}
-    for part in rest.split(","):
-        name, _, value = (word.strip() for word in part.partition("="))
-        if name not in names:
-            raise SettingsError(
-                f"{text!r}: unknown change {name!r}{did_you_mean(name, names)}; known are {', '.join(names)}"
-            )
+    changes = {}
+    for text in texts:
+        service, colon, rest = text.partition(":")
+        if not colon:
+            raise SettingsError(f"{text!r}: write a change like api_gateway:slower_pct=20 or rag_service:tail_pct=2")
+        if service not in MODELS:
+            raise SettingsError(f"{text!r}: there is no demo service {service!r}{did_you_mean(service, MODELS)}")
+        values = {}
+        for part in rest.split(","):
+            name, _, value = (word.strip() for word in part.partition("="))
+            if name not in names:
+                hint = f"{did_you_mean(name, names)}; known are {', '.join(names)}"
+                raise SettingsError(f"{text!r}: unknown change {name!r}{hint}")
+            try:
+                values[name] = float(value)
+            except ValueError as error:
+                raise SettingsError(f"{text!r}: {name} must be a number, not {value!r}") from error
         try:
-            values[name] = float(value)
+            changes[service] = Change(**values)
         except ValueError as error:
-            raise SettingsError(f"{text!r}: {name} must be a number, not {value!r}") from error
-    try:
-        return service, Change(**values)
-    except ValueError as error:
-        raise SettingsError(f"{text!r}: {error}") from error
+            raise SettingsError(f"{text!r}: {error}") from error
+    return changes
 
 
 START_TIMEOUT_S = 20.0
@@ -312,9 +310,13 @@ def _application(model: ServiceModel, change: Change, seed: int | None, started:
     luck = draw_requests(model, change, seed)
     workers = asyncio.Semaphore(model.workers)
     stall_from = started + change.stall_at_s
-    content = {status: _body(model.name, status) for status in (200, 500)}
+    content = {}
+    for status in (200, 500):
+        document = {"service": model.name, "status": status, "data": ""}
+        padding = "x" * (BODY_BYTES - len(json.dumps(document)))
+        content[status] = json.dumps({**document, "data": padding}).encode()
 
-    async def answer(_: "Request") -> "Response":
+    async def respond(_: "Request") -> "Response":
         seconds, failed = next(luck)
         async with workers:
             begin = time.monotonic()
@@ -326,14 +328,8 @@ def _application(model: ServiceModel, change: Change, seed: int | None, started:
     async def health(_: "Request") -> "Response":
         return Response(content[200], media_type="application/json")
 
-    queued = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", f"/{model.name}")]
+    queued = [Route(path, respond, methods=["GET", "POST"]) for path in ("/", f"/{model.name}")]
     return Starlette(routes=[*queued, Route("/health", health)])
-
-
-def _body(name: str, status: int) -> bytes:
-    """A JSON document of `BODY_BYTES` bytes."""
-    document = {"service": name, "status": status, "data": ""}
-    return json.dumps({**document, "data": "x" * (BODY_BYTES - len(json.dumps(document)))}).encode()
 
 
 async def _serve(model: ServiceModel, change: Change, seed: int | None) -> None:

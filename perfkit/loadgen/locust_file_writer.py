@@ -112,15 +112,12 @@ class _Replay:
             raise _EndOfTime
         until_s = self.started_s + self.elapsed_s
         while self.left and self.left[-1][0] <= until_s:
-            self._log(*self.left.pop())
+            self.now_s, service, response_time_ms, failed, size = self.left.pop()
+            self.environment.stats.log_request("GET", service, response_time_ms, size)
+            if failed:
+                self.environment.stats.log_error("GET", service, self.error)
         self.now_s = until_s
         self.environment.runner.user_count = self.users[self.elapsed_s]
-
-    def _log(self, end_s: float, service: str, response_time_ms: float, failed: bool, size: int) -> None:
-        self.now_s = end_s
-        self.environment.stats.log_request("GET", service, response_time_ms, size)
-        if failed:
-            self.environment.stats.log_error("GET", service, self.error)
 
 
 def _write(prefix: str, replay: _Replay) -> None:

@@ -97,7 +97,12 @@ class Arrivals:
         weights = [max(cls.fixed_count, cls.weight) for cls in classes]
         for cls in classes:
             self._idle[cls], self._waiting[cls] = deque(), deque()
-        self._wait_ready()
+        give_up = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < give_up:  # until the users that Locust started wait for arrivals
+            idle = sum(map(len, self._idle.values()))
+            if idle and idle >= self.environment.runner.target_user_count:
+                break
+            gevent.sleep(0.05)
         origin = time.monotonic()
         poisson = self._random if self.profile.arrivals == "poisson" else None
         for at_s in arrival_times(self.profile.load_curve, share=self.share, index=self.index, poisson=poisson):
@@ -109,15 +114,6 @@ class Arrivals:
         gevent.sleep(max(end - time.monotonic(), 0.0))
         self.is_over = True
         on_end()
-
-    def _wait_ready(self) -> None:
-        """Until the users that Locust started wait for arrivals."""
-        give_up = time.monotonic() + READY_TIMEOUT_S
-        while time.monotonic() < give_up:
-            idle = sum(map(len, self._idle.values()))
-            if idle and idle >= self.environment.runner.target_user_count:
-                return
-            gevent.sleep(0.05)
 
     def _admit(self, user_class: type, due: float) -> None:
         idle = self._idle[user_class]
@@ -180,35 +176,28 @@ def current_arrival() -> Arrival | None:
 
 
 def gate_tasks(arrivals: Arrivals) -> None:
-    """Have every task of every user wait for its arrival; a nested TaskSet is no task itself, but its tasks are."""
-    TaskSet.execute_next_task = _gated(arrivals, TaskSet.execute_next_task)
-    TaskSet.wait = _wait_within_tasks(TaskSet.wait)
+    """Have every task of every user wait for its arrival; a nested TaskSet is no task itself, but its tasks are.
 
+    What a task waits for itself is its own affair; between tasks the schedule says when to go on.
+    """
+    execute, wait = TaskSet.execute_next_task, TaskSet.wait
 
-def _gated(arrivals: Arrivals, original: Callable[[Any], None]) -> Callable[[Any], None]:
-    def execute_next_task(self: Any) -> None:
-        task = self._task_queue[0]
-        if hasattr(task, "tasks"):  # a nested TaskSet
-            original(self)
+    def execute_next_task(task_set: Any) -> None:
+        if hasattr(task_set._task_queue[0], "tasks"):  # a nested TaskSet
+            execute(task_set)
             return
         here = gevent.getcurrent()
-        here.perfkit_arrival = arrivals.next_arrival(self.user)
+        here.perfkit_arrival = arrivals.next_arrival(task_set.user)
         try:
-            original(self)
+            execute(task_set)
         finally:
             here.perfkit_arrival = None
             arrivals.end_arrival()
 
-    return execute_next_task
-
-
-def _wait_within_tasks(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """What a task waits for itself is its own affair; between tasks the schedule says when to go on."""
-
-    def wait(self: Any) -> None:
+    def wait_within_task(task_set: Any) -> None:
         if current_arrival() is not None:
-            original(self)
-        elif self.user._state == LOCUST_STATE_STOPPING:
+            wait(task_set)
+        elif task_set.user._state == LOCUST_STATE_STOPPING:
             raise StopUser
 
-    return wait
+    TaskSet.execute_next_task, TaskSet.wait = execute_next_task, wait_within_task

@@ -105,7 +105,11 @@ def _from_git(git: Git, build: Build) -> Revision:
         return Revision("", branch, None, (f"The commit of what is measured is unknown: {git.folder} has none yet.",))
     commit = head
     if head == build.checked_out and build.is_merge:
-        commit = build.commit or _merged_commit(git)
+        commit = build.commit
+        if not commit:  # the second parent of HEAD, also in a shallow clone
+            lines = git.text("cat-file", "commit", "HEAD").split("\n\n", 1)[0].splitlines()
+            parents = [line.removeprefix("parent ") for line in lines if line.startswith("parent ")]
+            commit = parents[1] if len(parents) == 2 else ""
     if head in (build.checked_out, build.commit):
         branch = branch or build.branch
     why = "HEAD is a merge commit of the CI system" if not commit else "HEAD is detached"
@@ -117,13 +121,6 @@ def _dirty(git: Git) -> bool | None:
         return git.is_dirty()
     except GitError:  # too slow, or it lacks files of a partial clone
         return None
-
-
-def _merged_commit(git: Git) -> str:
-    """The second parent of HEAD, also in a shallow clone; empty where it has none."""
-    lines = git.text("cat-file", "commit", "HEAD").split("\n\n", 1)[0].splitlines()
-    parents = [line.removeprefix("parent ") for line in lines if line.startswith("parent ")]
-    return parents[1] if len(parents) == 2 else ""
 
 
 def _unknown(commit: str, branch: str, why: str) -> tuple[str, ...]:

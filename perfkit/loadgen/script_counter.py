@@ -44,13 +44,30 @@ class ScriptCounter:
 
     def install(self) -> None:
         """Have Locust count from now on."""
-        TaskSet.execute_next_task = self._counted_task(TaskSet.execute_next_task)
-        User.start = self._counted_user(User.start)
+        execute, start, hub = TaskSet.execute_next_task, User.start, gevent.get_hub()
+        handle_error = hub.handle_error
+
+        def execute_next_task(task_set: Any) -> None:
+            queue = task_set._task_queue
+            if not (queue and hasattr(queue[0], "tasks")):  # a nested TaskSet is no task, but its tasks are
+                self.tasks += 1
+                gevent.getcurrent().perfkit_request_failed = False
+            execute(task_set)
+
+        def start_user(user: Any, group: Any) -> Any:
+            self.users += 1
+            return start(user, group)
+
+        def count_error(context: object, kind: Any, value: Any, tb: TracebackType | None) -> None:
+            """Count what ends a user in its ``on_stop``, which nobody in Locust catches."""
+            if isinstance(value, Exception) and any(code.co_name == "on_stop" for code in _codes(tb)):
+                self.add("on_stop", value)
+            handle_error(context, kind, value, tb)
+
+        TaskSet.execute_next_task, User.start, hub.handle_error = execute_next_task, start_user, count_error
         events.user_error.add_listener(self.on_user_error)
-        for logger in (logging.getLogger(), logging.getLogger("locust")):  # the second tells the first nothing
+        for logger in (logging.getLogger(), logging.getLogger("locust")):  # the second does not propagate to the first
             logger.addHandler(_UncaughtHandler(self.add))
-        hub = gevent.get_hub()
-        hub.handle_error = self._watched(hub.handle_error)
 
     def skip(self, service: object, fault: str) -> None:
         """Count a request whose response time is of no use."""
@@ -62,7 +79,9 @@ class ScriptCounter:
         key = (raised_in, type(exception).__name__)
         if key not in self._exceptions and len(self._exceptions) >= MOST_KINDS:
             key = (raised_in, OTHERS)
-        before = self._exceptions.get(key) or TaskException(*key, _message(exception), 0)
+        text = "".join(traceback.format_exception_only(exception))  # str() of the user's own class may fail
+        message = short_text(redact(text.partition(": ")[2][:1000]))
+        before = self._exceptions.get(key) or TaskException(*key, message, 0)
         after = before.after_failure + after_failure
         self._exceptions[key] = replace(before, count=before.count + 1, after_failure=after)
 
@@ -81,33 +100,6 @@ class ScriptCounter:
         skipped = (SkippedRequests(*key, count) for key, count in self._skipped.most_common())
         return ScriptErrors(self.tasks, self.users, tuple(exceptions), tuple(skipped))
 
-    def _counted_task(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
-        def execute_next_task(task_set: Any) -> None:
-            queue = task_set._task_queue
-            if not (queue and hasattr(queue[0], "tasks")):  # a nested TaskSet is no task, but its tasks are
-                self.tasks += 1
-                gevent.getcurrent().perfkit_request_failed = False
-            original(task_set)
-
-        return execute_next_task
-
-    def _counted_user(self, original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        def start(user: Any, group: Any) -> Any:
-            self.users += 1
-            return original(user, group)
-
-        return start
-
-    def _watched(self, original: Callable[..., None]) -> Callable[..., None]:
-        """Count what ends a user in its ``on_stop``, which nobody in Locust catches."""
-
-        def handle_error(context: object, kind: Any, value: Any, tb: TracebackType | None) -> None:
-            if isinstance(value, Exception) and any(code.co_name == "on_stop" for code in _codes(tb)):
-                self.add("on_stop", value)
-            original(context, kind, value, tb)
-
-        return handle_error
-
 
 def note_failure() -> None:
     """Remember, of the task that is running, that a request of it has failed."""
@@ -118,11 +110,6 @@ def write(errors: ScriptErrors, path: Path) -> None:
     """Write whole or not at all: a process may be killed at any time; ``OSError`` when that cannot be done."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(encode(errors)), encoding="utf-8")
-
-
-def _message(exception: BaseException) -> str:
-    text = "".join(traceback.format_exception_only(exception))  # str() of the user's own class may fail
-    return short_text(redact(text.partition(": ")[2][:1000]))
 
 
 def _codes(tb: TracebackType | None) -> Iterable[Any]:
