@@ -164,6 +164,8 @@ def test_figures_and_tables_take_a_service_and_short_names_of_metrics(shown):
     assert not any("rag_service" in (text.text or "") for text in forest.layout.annotations)
     assert len(comparison.plot.runs(service="api_gateway", metric="p95").layout.annotations) == 1
     assert history.plot.trend(service="api_gateway", metric="errors").layout.meta["alt"].count("error rate") == 1
+    alone = history.plot.trend(metric="p95").layout
+    assert alone.yaxis.domain[1] < alone.yaxis2.domain[0]  # the strip of runs lies above the only panel
     assert history.series("api_gateway", "p95").index.is_monotonic_increasing
     for wrong in (
         lambda: comparison.plot.latency(service="api_gatewai"),

@@ -338,7 +338,10 @@ class Panels:
             "ygap": self.gap / (self.row + self.gap) if self.row else 0.0,
         }
         if self.strip:
-            grid["domain"] = {"y": [0.0, 1.0 - (self.strip + self.gap) / self.height]}
+            below_strip = [0.0, 1.0 - (self.strip + self.gap) / self.height]
+            grid["domain"] = {"y": below_strip}
+            if rows == 1:  # plotly passes over a grid of one cell
+                self.axis("y", domain=below_strip)
             self.axis(f"y{axis(rows)}", domain=[1.0 - self.strip / self.height, 1.0], anchor="x", visible=False)
         parts = {
             "margin": {"l": 56, "r": 14, "t": self.top, "b": self.bottom},
