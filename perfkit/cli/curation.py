@@ -246,9 +246,8 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
         *(f"{key}: {value}" for key, value in pinned.environment.items()),
         *(f"run {run_id}{'' if run_id in present else ' (gone, or no longer valid)'}" for run_id in pinned.runs),
         *(
-            f"before: {len(item.get('runs', ()))} runs from {str(item.get('created', ''))[:10]} on, by "
-            f"{item.get('by', '')}: {item.get('reason', '')}"
-            for item in reversed(pinned.history)
+            f"before: {len(state.runs)} runs from {state.created:%Y-%m-%d} on, by {state.by}: {state.reason}"
+            for state in reversed(pinned.history)
         ),
     ]
     for line in lines:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from perfkit.model.codec import Time, decode, dump_json, read_json, utc
+from perfkit.model.codec import Time, decode, dump_json, encode, read_json, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.files import atomic_write, file_lock
 from perfkit.model.omissions import leave_out
@@ -28,9 +27,20 @@ SCHEMA = "perfkit.pinned/1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """A baseline that stays where it was put.
+class BaselineState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a pinned baseline was at one time; see `Pinned`."""
+
+    runs: tuple[str, ...]
+    profile: str
+    environment: dict[str, str]
+    reason: str
+    by: str
+    created: Time
+    expires: date | None = None
+
+
+class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="schema", tag=SCHEMA):
+    """A baseline that stays where it was put: the document ``perfkit.pinned/1``.
 
     Parameters
     ----------
@@ -43,19 +53,19 @@ class Pinned:
     expires
         The last day on which it is good; ``None``: no end.
     history
-        What it was before, oldest first: the documents without their own history.
+        What it was before, oldest first.
     """
 
     name: str
     scenario: str
     runs: tuple[str, ...]
     profile: str
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     reason: str
     by: str
-    created: datetime
+    created: Time
     expires: date | None = None
-    history: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    history: tuple[BaselineState, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -66,27 +76,11 @@ class Pinned:
             raise ValueError("runs: a baseline needs at least one")
         if not self.reason.strip():
             raise ValueError("reason: say why these runs are the baseline, for those who review it")
+        msgspec.structs.force_setattr(self, "created", utc(self.created))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document ``perfkit.pinned/1``."""
-        return {
-            "schema": SCHEMA,
-            "name": self.name,
-            "scenario": self.scenario,
-            **self._state(),
-            "history": [dict(item) for item in self.history],
-        }
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "runs": list(self.runs),
-            "profile": self.profile,
-            "environment": dict(self.environment),
-            "reason": self.reason,
-            "by": self.by,
-            "created": self.created.isoformat(),
-            "expires": self.expires.isoformat() if self.expires else None,
-        }
+        """Plain JSON values."""
+        return {"schema": SCHEMA, **encode(self)}
 
     def has_expired(self, today: date) -> bool:
         """Whether its last good day is over."""
@@ -94,10 +88,9 @@ class Pinned:
 
     def moved(self, runs: Sequence[Run], reason: str, by: str, now: datetime, expires: date | None = None) -> Pinned:
         """The same baseline on other runs, until another day where one is given; where it was stays in its history."""
-        return replace(
-            pin(self.name, runs, reason=reason, by=by, expires=expires or self.expires, now=now),
-            history=(*self.history, self._state()),
-        )
+        state = {name: getattr(self, name) for name in BaselineState.__struct_fields__}
+        moved = pin(self.name, runs, reason=reason, by=by, expires=expires or self.expires, now=now)
+        return msgspec.structs.replace(moved, history=(*self.history, BaselineState(**state)))
 
 
 def pin(
@@ -111,22 +104,19 @@ def pin(
         raise ValueError(f"runs: a baseline is of one scenario, got {', '.join(scenarios)}")
     when = (now or datetime.now(UTC)).replace(microsecond=0)
     loads = sorted({run.profile.describe() for run in runs})
+    facts = dict.fromkeys(name for run in runs for name in run.environment)
+    values = {name: sorted({run.environment[name] for run in runs if name in run.environment}) for name in facts}
     return Pinned(
         name,
         "".join(scenarios),
         tuple(run.id for run in sorted(runs, key=lambda run: (run.started_at or when, run.id))),
         "; ".join(loads),
-        _environment(runs),
+        {name: " | ".join(texts) for name, texts in values.items()},
         reason,
         by or whoever(),
         when,
         expires,
     )
-
-
-def _environment(runs: Sequence[Run]) -> dict[str, str]:
-    names = dict.fromkeys(name for run in runs for name in run.environment)
-    return {n: " | ".join(sorted({run.environment[n] for run in runs if n in run.environment})) for n in names}
 
 
 def whoever() -> str:
@@ -206,60 +196,13 @@ class Baselines:
         return path
 
 
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a baseline was at one time."""
-
-    runs: tuple[str, ...]
-    profile: str
-    environment: dict[str, str]
-    reason: str
-    by: str
-    created: Time
-    expires: date | None = None
-
-
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The document ``perfkit.pinned/1``."""
-
-    schema: str
-    name: str
-    scenario: str
-    runs: tuple[str, ...]
-    profile: str
-    environment: dict[str, str]
-    reason: str
-    by: str
-    created: Time
-    expires: date | None = None
-    history: tuple[dict[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        self.pinned()
-        for number, item in enumerate(self.history):
-            decode(item, _State, f"history.{number}")
-
-    def pinned(self) -> Pinned:
-        return Pinned(
-            self.name,
-            self.scenario,
-            self.runs,
-            self.profile,
-            self.environment,
-            self.reason,
-            self.by,
-            utc(self.created),
-            self.expires,
-            self.history,
-        )
-
-
 def read_pinned(path: Path) -> Pinned:
     """Read one file; ``ReadError`` names what is wrong."""
     try:
         plain = read_json(path)
     except FileNotFoundError as error:
         raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
-    return decode(plain, _Document, str(path), schema=SCHEMA, title="pinned baseline").pinned()
+    return decode(plain, Pinned, str(path), schema=SCHEMA, title="pinned baseline")
 
 
 def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:

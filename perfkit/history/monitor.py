@@ -410,5 +410,5 @@ def _is_moved_past(pinned: Pinned, index: int, places: Mapping[str, int]) -> boo
     One that was pinned there at first was chosen as an anchor; that says nothing of what led there.
     """
     now = [places[run_id] for run_id in pinned.runs if run_id in places]
-    before = [places.get(run_id, -1) for state in pinned.history for run_id in state.get("runs", ())]
+    before = [places.get(run_id, -1) for state in pinned.history for run_id in state.runs]
     return bool(now) and min(now) >= index - NEAR and any(place < index - NEAR for place in before)

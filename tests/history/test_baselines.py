@@ -173,9 +173,9 @@ def test_accept_moves_the_anchor_and_keeps_where_it_was(rng, kept):
     assert 40 <= ids.index(moved.runs[-1]) <= 43  # up to the next change, which was not accepted
     assert read_pinned(past.baselines / "api" / "v1.json") == moved
     (old,) = moved.history
-    assert (old["runs"], old["reason"], old["by"]) == (list(before.runs), "release 1", "me")
+    assert (old.runs, old.reason, old.by) == (before.runs, "release 1", "me")
     again = accept(HistoryContext(past.store, past.baselines), ids[42], reason="and that", now=NOW)
-    assert [item["reason"] for item in again.history] == ["release 1", "TLS everywhere"]
+    assert [state.reason for state in again.history] == ["release 1", "TLS everywhere"]
     assert again.expires == before.expires
 
 
@@ -187,7 +187,7 @@ def test_a_baseline_that_has_expired_is_moved_with_a_new_day(rng, tmp_path):
         accept(past, ids[10], reason="r", now=NOW)
     day = NOW.date() + timedelta(days=90)
     moved = accept(past, ids[10], reason="r", now=NOW, expires=day)
-    assert (moved.expires, moved.history[0]["expires"]) == (day, str(NOW.date() - timedelta(days=1)))
+    assert (moved.expires, moved.history[0].expires) == (day, NOW.date() - timedelta(days=1))
 
 
 def test_of_those_who_pin_one_name_at_once_one_wins(rng, tmp_path):
