@@ -100,6 +100,129 @@ def _row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
     return row
 
 
+FILE = ".index/runs.arrow"
+_TITLE = b"perfkit.index/3"  # also counted up when runs are read in another way
+_HEAD = 64  # bytes: title and checksum; Arrow wants its buffers aligned to this
+CHANGED_SINCE = "its run.json was changed after it was stored."
+UNKNOWN_TAG = ""  # of what is read anew each time, so that it is reported each time
+SHARE_UNWRITTEN, MOST_UNWRITTEN = 0.02, 64  # runs read anew each time before the file is written again
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One row per run that can be read, sorted by id; and why the others cannot."""
+
+    table: pa.Table
+    broken: Mapping[str, str]
+    unwritten: int = 0  # rows by which the file differs
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all runs that can be read, sorted."""
+        ids: list[str] = self.table["id"].to_pylist()
+        return ids
+
+
+def current_index(backend: Backend, earlier: Index | None = None) -> Index:
+    """What the store holds now; ``earlier`` is the index that was last made of it, else that of its file."""
+    import pyarrow as pa
+
+    earlier = earlier or read_index(backend)
+    tags = backend.version_tags()
+    rows = zip(earlier.table["id"].to_pylist(), earlier.table["version_tag"].to_pylist(), strict=True)
+    keep = [tags.get(run_id) == tag for run_id, tag in rows]
+    table = earlier.table if all(keep) else earlier.table.filter(pa.array(keep, pa.bool_()))
+    there = set(table["id"].to_pylist())
+    broken: dict[str, str] = {}
+    new = table_of(_read_runs(backend, {name: tag for name, tag in tags.items() if name not in there}, broken))
+    for run_id, reason in broken.items():
+        leave_out(f"{run_id} is left out: {reason}")
+    unwritten = earlier.unwritten + keep.count(False) + len(new)
+    index = Index((_merged(table, new) if len(new) else table).combine_chunks(), broken, unwritten)
+    if not unwritten or unwritten < min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table)):
+        return index
+    try:
+        write_index(backend, index.table)
+    except (OSError, StoreError):
+        return index  # a store that may only be read is no reason to fail
+    return Index(index.table, broken)
+
+
+def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
+    """Of two that are sorted by id, in pieces: to sort a table of lists takes 3 s where 100,000 runs are known."""
+    import pyarrow as pa
+
+    old_ids, new_ids = table["id"].to_pylist(), new["id"].to_pylist()
+    pieces, at, row = [], 0, 0
+    while row < len(new_ids):
+        to = bisect_left(old_ids, new_ids[row], at)
+        end = bisect_left(new_ids, old_ids[to], row) if to < len(old_ids) else len(new_ids)
+        pieces += [table.slice(at, to - at), new.slice(row, end - row)]
+        at, row = to, end
+    return pa.concat_tables([*pieces, table.slice(at)])
+
+
+def _read_runs(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
+    """Runs that have no row yet; a folder without a document is not a run, a bad one is ``broken``."""
+    paths = {document_path(name): name for name in sorted(tags)}
+    for path, content in backend.read_many(list(paths)):
+        name = paths[path]
+        try:
+            if isinstance(content, OSError):
+                raise content
+            with Activity(f"reading {backend.where(path)}"):
+                run = parse_run(content, backend.where(path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            broken[name] = f"{backend.where(path)}: cannot be read: {error.strerror or error}"
+        except ReadError as error:
+            broken[name] = str(error)
+        else:
+            is_changed = any(check.name == CHANGED for check in run.validity.problems)
+            if is_changed:
+                leave_out(f"{name} is left out: {CHANGED_SINCE}")
+            yield name, UNKNOWN_TAG if is_changed else tags[name], run
+
+
+def read_index(backend: Backend) -> Index:
+    """The file, or an empty index when it is not there, damaged, or of another version."""
+    import pyarrow as pa
+
+    try:
+        if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
+            buffer = pa.memory_map(str(backend.folder / FILE)).read_buffer()
+        else:
+            buffer = pa.py_buffer(backend.read(FILE))
+        head, body = bytes(buffer.slice(0, _HEAD)), buffer.slice(_HEAD)
+        if head != _header(body):
+            raise ValueError("damaged")
+        table = pa.ipc.open_file(pa.BufferReader(body)).read_all()
+        if not table.schema.equals(schema()):
+            raise ValueError("of another version")
+    except (OSError, StoreError, ValueError, IndexError):  # Arrow's own errors are of these kinds
+        return Index(schema().empty_table(), {})
+    return Index(table, {})
+
+
+def write_index(backend: Backend, table: pa.Table) -> None:
+    """Replace the file."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    compression = None if backend.folder is not None else "zstd"
+    with pa.ipc.new_file(sink, schema(), options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table)
+    body = sink.getvalue()
+    backend.write(FILE, _header(body) + body.to_pybytes())
+
+
+def _header(body: pa.Buffer) -> bytes:
+    return b"%s %08x" % (_TITLE, zlib.crc32(body)) + b"\n".rjust(_HEAD - len(_TITLE) - 9)
+
+
+# Answers from the rows ----------------------------------------------------------------------------------------------
+
 RUN_COLUMNS = (
     *("id", "scenario", "started_at", "duration_s", "users", "services", "requests", "failures", "valid", "tool"),
     *("source", "commit", "branch", "quarantined", "ab_test"),
@@ -273,124 +396,3 @@ def _matrices(
     counts[codes, runs] = pc.list_flatten(table["service_count"]).to_numpy(zero_copy_only=False)[usable]
     by_service = {service: counts[code] for code, service in enumerate(services)}
     return {key: values[key] for key in keys}, {key: errors[key] for key in keys}, by_service
-
-
-FILE = ".index/runs.arrow"
-_TITLE = b"perfkit.index/3"  # also counted up when runs are read in another way
-_HEAD = 64  # bytes: title and checksum; Arrow wants its buffers aligned to this
-CHANGED_SINCE = "its run.json was changed after it was stored."
-UNKNOWN_TAG = ""  # of what is read anew each time, so that it is reported each time
-SHARE_UNWRITTEN, MOST_UNWRITTEN = 0.02, 64  # runs read anew each time before the file is written again
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """One row per run that can be read, sorted by id; and why the others cannot."""
-
-    table: pa.Table
-    broken: Mapping[str, str]
-    unwritten: int = 0  # rows by which the file differs
-
-    @property
-    def ids(self) -> list[str]:
-        """Of all runs that can be read, sorted."""
-        ids: list[str] = self.table["id"].to_pylist()
-        return ids
-
-
-def current_index(backend: Backend, earlier: Index | None = None) -> Index:
-    """What the store holds now; ``earlier`` is the index that was last made of it, else that of its file."""
-    import pyarrow as pa
-
-    earlier = earlier or read_index(backend)
-    tags = backend.version_tags()
-    rows = zip(earlier.table["id"].to_pylist(), earlier.table["version_tag"].to_pylist(), strict=True)
-    keep = [tags.get(run_id) == tag for run_id, tag in rows]
-    table = earlier.table if all(keep) else earlier.table.filter(pa.array(keep, pa.bool_()))
-    there = set(table["id"].to_pylist())
-    broken: dict[str, str] = {}
-    new = table_of(_read_runs(backend, {name: tag for name, tag in tags.items() if name not in there}, broken))
-    for run_id, reason in broken.items():
-        leave_out(f"{run_id} is left out: {reason}")
-    unwritten = earlier.unwritten + keep.count(False) + len(new)
-    index = Index((_merged(table, new) if len(new) else table).combine_chunks(), broken, unwritten)
-    if not unwritten or unwritten < min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table)):
-        return index
-    try:
-        write_index(backend, index.table)
-    except (OSError, StoreError):
-        return index  # a store that may only be read is no reason to fail
-    return Index(index.table, broken)
-
-
-def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
-    """Of two that are sorted by id, in pieces: to sort a table of lists takes 3 s where 100,000 runs are known."""
-    import pyarrow as pa
-
-    old_ids, new_ids = table["id"].to_pylist(), new["id"].to_pylist()
-    pieces, at, row = [], 0, 0
-    while row < len(new_ids):
-        to = bisect_left(old_ids, new_ids[row], at)
-        end = bisect_left(new_ids, old_ids[to], row) if to < len(old_ids) else len(new_ids)
-        pieces += [table.slice(at, to - at), new.slice(row, end - row)]
-        at, row = to, end
-    return pa.concat_tables([*pieces, table.slice(at)])
-
-
-def _read_runs(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
-    """Runs that have no row yet; a folder without a document is not a run, a bad one is ``broken``."""
-    paths = {document_path(name): name for name in sorted(tags)}
-    for path, content in backend.read_many(list(paths)):
-        name = paths[path]
-        try:
-            if isinstance(content, OSError):
-                raise content
-            with Activity(f"reading {backend.where(path)}"):
-                run = parse_run(content, backend.where(path))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            broken[name] = f"{backend.where(path)}: cannot be read: {error.strerror or error}"
-        except ReadError as error:
-            broken[name] = str(error)
-        else:
-            is_changed = any(check.name == CHANGED for check in run.validity.problems)
-            if is_changed:
-                leave_out(f"{name} is left out: {CHANGED_SINCE}")
-            yield name, UNKNOWN_TAG if is_changed else tags[name], run
-
-
-def read_index(backend: Backend) -> Index:
-    """The file, or an empty index when it is not there, damaged, or of another version."""
-    import pyarrow as pa
-
-    try:
-        if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
-            buffer = pa.memory_map(str(backend.folder / FILE)).read_buffer()
-        else:
-            buffer = pa.py_buffer(backend.read(FILE))
-        head, body = bytes(buffer.slice(0, _HEAD)), buffer.slice(_HEAD)
-        if head != _header(body):
-            raise ValueError("damaged")
-        table = pa.ipc.open_file(pa.BufferReader(body)).read_all()
-        if not table.schema.equals(schema()):
-            raise ValueError("of another version")
-    except (OSError, StoreError, ValueError, IndexError):  # Arrow's own errors are of these kinds
-        return Index(schema().empty_table(), {})
-    return Index(table, {})
-
-
-def write_index(backend: Backend, table: pa.Table) -> None:
-    """Replace the file."""
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    compression = None if backend.folder is not None else "zstd"
-    with pa.ipc.new_file(sink, schema(), options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(table)
-    body = sink.getvalue()
-    backend.write(FILE, _header(body) + body.to_pybytes())
-
-
-def _header(body: pa.Buffer) -> bytes:
-    return b"%s %08x" % (_TITLE, zlib.crc32(body)) + b"\n".rjust(_HEAD - len(_TITLE) - 9)
