@@ -1,10 +1,8 @@
-"""One look and one way to write a number, for charts, tables, the terminal and Markdown alike.
+"""How numbers, verdicts and names are written, and the colours of verdicts, for every outlet alike.
 
 Colours were chosen to stay apart under the common colour-vision deficiencies and to have a contrast of at least 3:1 on
 white and on the report's dark page; a verdict always has a symbol as well, never colour alone.  Importing this module
 is cheap: it needs no plotting library.
-
-A course as one line of text.
 """
 
 from __future__ import annotations
@@ -21,24 +19,6 @@ from perfkit.model.records import Finding, Metric, Verdict
 BLOCKS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
 GAP = "·"  # a run without a value
-
-
-def sparkline(values: Sequence[float | None]) -> tuple[str, float, float, int]:
-    """The newest values as blocks, with the lowest and highest of them and their number; empty where there is none.
-
-    >>> sparkline([1.0, None, 2.0, 3.0])
-    ('▁·▅█', 1.0, 3.0, 4)
-    """
-    newest = list(values[-MOST_POINTS:])
-    known = [value for value in newest if value is not None]
-    if not known:
-        return "", 0.0, 0.0, 0
-    low, high = min(known), max(known)
-    step = (high - low) / (len(BLOCKS) - 1)
-    drawn = "".join(GAP if one is None else BLOCKS[round((one - low) / step) if step else 0] for one in newest)
-    return drawn, low, high, len(newest)
-
-
 UNKNOWN = "~"
 """What is printed where a number cannot be said."""
 
@@ -80,7 +60,7 @@ VERDICT_WORDS: Mapping[Verdict, str] = MappingProxyType(
     {
         Verdict.REGRESSION: "regression",
         Verdict.IMPROVEMENT: "improvement",
-        Verdict.NO_CHANGE: "no regression",  # what is shown is one-sided: not worse than is accepted
+        Verdict.NO_CHANGE: "no regression",  # what is shown is one-sided: not worse than the tolerance
         Verdict.INCONCLUSIVE: "inconclusive",
         Verdict.INVALID: "invalid",
     }
@@ -97,6 +77,22 @@ SHORT_METRICS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What fits beside an axis on a telephone."""
+
+
+def sparkline(values: Sequence[float | None]) -> tuple[str, float, float, int]:
+    """The newest values as blocks, with the lowest and highest of them and their number; empty where there is none.
+
+    >>> sparkline([1.0, None, 2.0, 3.0])
+    ('▁·▅█', 1.0, 3.0, 4)
+    """
+    newest = list(values[-MOST_POINTS:])
+    numbers = [value for value in newest if value is not None]
+    if not numbers:
+        return "", 0.0, 0.0, 0
+    low, high = min(numbers), max(numbers)
+    step = (high - low) / (len(BLOCKS) - 1)
+    blocks = (GAP if value is None else BLOCKS[round((value - low) / step) if step else 0] for value in newest)
+    return "".join(blocks), low, high, len(newest)
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -210,15 +206,12 @@ def clean(text: object) -> str:
     >>> clean("::error::x\\r\\n##[add-mask]x  std::sort")
     ': :error::x ## [add-mask]x std::sort'
     """
-    line = _on_one_line(str(text))
+    plain = str(text)
+    if not plain.isprintable():  # rare, and a hundred times as slow
+        visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in plain)
+        plain = "".join(c for c in visible if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn"))
+    line = " ".join(plain.split())
     return _WORKFLOW_COMMAND.sub(lambda found: f"{found[0]} ", line) if "::" in line or "##[" in line else line
-
-
-def _on_one_line(plain: str) -> str:
-    if plain.isprintable():  # nearly always: 100 times as quick, and the same
-        return " ".join(plain.split())
-    visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in plain)
-    return " ".join("".join(c for c in visible if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn")).split())
 
 
 def shorten(text: object, limit: int = 40) -> str:

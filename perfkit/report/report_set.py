@@ -130,8 +130,8 @@ def read_overview(path: Path) -> Overview:
         plain = read_json(file)
     except FileNotFoundError as error:
         raise ReadError(f"{file}: cannot be read: {error.strerror}") from error
-    known = decode(plain, _Document, str(file), schema=SCHEMA, title="overview of reports")
-    return Overview(known.entries, utc(known.made_at), known.store)
+    document = decode(plain, _Document, str(file), schema=SCHEMA, title="overview of reports")
+    return Overview(document.entries, utc(document.made_at), document.store)
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -145,8 +145,3 @@ class _Document(msgspec.Struct, frozen=True):
             raise ValueError("entries: holds no report at all")
         if self.worst not in (None, worst(self.entries).word.value):
             raise ValueError(f"worst: is {self.worst}, and the entries say {worst(self.entries).word.value}")
-
-
-def entry_from(plain: Any) -> Entry:
-    """An entry from its plain values; ``ReadError`` for what is none."""
-    return decode(plain, Entry, "entry of a report")
