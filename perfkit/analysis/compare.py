@@ -72,14 +72,14 @@ def compare(
     NotComparable
         A side is empty.
     """
-    before, after = read_runs("baseline", baseline), read_runs("candidate", candidate)
+    before, after = runs_of_side("baseline", baseline), runs_of_side("candidate", candidate)
     if history is not None and not isinstance(history, NoiseProfile):
-        runs = [run for run in read_runs("history", history) if run.validity.ok]
+        runs = [run for run in runs_of_side("history", history) if run.validity.ok]
         history = profile_of(runs[0].scenario, runs) if runs else None
     return judge(before, after, policy or Policy(), history)
 
 
-def read_runs(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
+def runs_of_side(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
     """The runs of one side, read where they are paths; ``title`` names the side in errors.
 
     Raises
@@ -243,10 +243,3 @@ def replay(runs: Sequence[Run], policy: Policy, window: int) -> tuple[Replay, ..
     if len(fit) <= window:
         raise NotComparable(f"{len(fit)} valid runs; a replay with a window of {window} needs more than that")
     return tuple(Replay(fit[i], judge(fit[i - window : i], fit[i : i + 1], policy)) for i in range(window, len(fit)))
-
-
-def explain(comparison: Comparison, service: str, metric: str) -> str:
-    """The arithmetic of one verdict of a comparison, step by step, as it was made; of one from a result file too."""
-    from perfkit.analysis.explain import explain as steps
-
-    return steps(comparison, service, metric)

@@ -125,7 +125,12 @@ def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: f
             judged.append(name)
     shares = _share(baseline, judged, ("count",)), _share(candidate, judged, ("count",))
     turnover = _load_share(baseline, absences, new=False), _load_share(candidate, absences, new=True)
-    return Coverage(tuple(judged), _with_aliases(absences, alpha), shares, turnover)
+    whole = [absence for absence in absences if absence.is_whole]
+    gone = {absence.service: absence.share for absence in whole if not absence.is_new and not absence.is_chance(alpha)}
+    pairs = renamed_pairs(gone, {absence.service: absence.share for absence in whole if absence.is_new})
+    aliases = pairs | {new: old for old, new in pairs.items()}
+    absences = [replace(a, alias=aliases.get(a.service)) if a.is_whole else a for a in absences]
+    return Coverage(tuple(judged), tuple(absences), shares, turnover)
 
 
 def _absence(
@@ -159,9 +164,17 @@ class _Exposure:
         Counts of runs scatter more than a Poisson count; with ``factor`` times its variance (negative binomial), none
         come of ``expected`` with probability ``factor ** (-expected / (factor - 1))``.
         """
-        counts = [_requests(run, name) for run in reference]
-        if any(count is None for count in counts):
-            return None
+        counts = []
+        for run in reference:
+            stats = run.services.get(name)
+            if stats is None:
+                counts.append(0.0)
+            elif stats.count is not None:
+                counts.append(float(stats.count))
+            elif stats.rps is not None and run.duration_s:
+                counts.append(stats.rps * run.duration_s)
+            else:
+                return None
         called = np.array(counts, dtype=float)
         load = np.array([self._loads[id(run)] for run in reference])
         if not called.sum() or not load.sum():
@@ -170,16 +183,6 @@ class _Exposure:
         factor, _ = overdispersion((called,), (called + load,))
         slowing = math.log(factor) / (factor - 1.0) if factor > 1.0 + 1e-9 else 1.0
         return math.exp(-expected * slowing)
-
-
-def _requests(run: Run, name: str) -> float | None:
-    """Requests of a service in a run, from its rate where its source counts none; 0 where it is missing."""
-    stats = run.services.get(name)
-    if stats is None:
-        return 0.0
-    if stats.count is not None:
-        return float(stats.count)
-    return stats.rps * run.duration_s if stats.rps is not None and run.duration_s else None
 
 
 def _share(runs: Sequence[Run], services: Sequence[str], by: Sequence[str] = ("count", "rps")) -> float | None:
@@ -225,53 +228,35 @@ def plain_name(service: str) -> str:
     return "/".join("*" if _ID.match(part) else ".".join(_WORDS.findall(part)) or part for part in parts)
 
 
-def _with_aliases(absences: Sequence[Absence], alpha: float) -> tuple[Absence, ...]:
-    """Those that are gone beside those that are new, paired where one may be the other: the likest names first."""
-    whole = [item for item in absences if item.is_whole]
-    gone = {item.service: item for item in whole if not item.is_new and not item.is_chance(alpha)}
-    new = {item.service: item for item in whole if item.is_new}
-    shares = [{name: item.share for name, item in side.items()} for side in (gone, new)]
-    pairs = renamed_pairs(*shares)
-    aliases = pairs | {other: one for one, other in pairs.items()}
-    return tuple(replace(item, alias=aliases.get(item.service)) if item.is_whole else item for item in absences)
-
-
 def renamed_pairs(gone: Mapping[str, float | None], new: Mapping[str, float | None]) -> dict[str, str]:
     """Services that are gone, each with the new one that may be it under another name, by names and shares of requests.
 
     >>> renamed_pairs({"/v1/items": 0.4, "/pay": 0.1}, {"/search": 0.4, "/v2/items": 0.4})
     {'/v1/items': '/v2/items'}
     """
-    pairs: dict[str, str] = {}
-    for one, other in _by_likeness(gone, new):
-        if one not in pairs and other not in pairs.values():
-            pairs[one] = other
-    return pairs
-
-
-def _by_likeness(gone: Mapping[str, float | None], new: Mapping[str, float | None]) -> Iterator[tuple[str, str]]:
     plain = {name: plain_name(name) for name in (*gone, *new)}
-    of_plain: dict[str, list[str]] = {}
+    same_plain: dict[str, list[str]] = {}
     for name in new:
-        of_plain.setdefault(plain[name], []).append(name)
-    for name in gone:  # alike but for what renames change: no letters need to be compared
-        yield from ((name, other) for other in of_plain.get(plain[name], ()))
-    if not gone or not new or max(len(gone), len(new)) > MOST_COMPARED:
-        return
-    scores = []
-    for one, other in product(gone, new):
-        share = _likeness_of_shares(gone[one], new[other])
-        letters = SequenceMatcher(None, plain[one], plain[other], autojunk=False).ratio()
-        is_only_pair = len(gone) == len(new) == 1 and share >= SAME_SHARE
-        if is_only_pair or (letters >= ALIKE and share >= SAME_SHARE / 3):
-            scores.append((letters + share, one, other))
-    yield from ((one, other) for _, one, other in sorted(scores, key=lambda item: -item[0]))
-
-
-def _likeness_of_shares(one: float | None, other: float | None) -> float:
-    if one is None or other is None:
-        return SAME_SHARE / 2  # says nothing for or against
-    return min(one, other) / max(one, other) if max(one, other) > 0 else 1.0
+        same_plain.setdefault(plain[name], []).append(name)
+    # Alike but for what renames change: no letters need to be compared
+    likely = [(old, name) for old in gone for name in same_plain.get(plain[old], ())]
+    if gone and new and max(len(gone), len(new)) <= MOST_COMPARED:
+        scores = []
+        for old, name in product(gone, new):
+            shares = gone[old], new[name]
+            share = SAME_SHARE / 2  # of shares that are not known: says nothing for or against
+            if shares[0] is not None and shares[1] is not None:
+                share = min(shares[0], shares[1]) / max(shares[0], shares[1]) if max(shares[0], shares[1]) > 0 else 1.0
+            letters = SequenceMatcher(None, plain[old], plain[name], autojunk=False).ratio()
+            is_only_pair = len(gone) == len(new) == 1 and share >= SAME_SHARE
+            if is_only_pair or (letters >= ALIKE and share >= SAME_SHARE / 3):
+                scores.append((letters + share, old, name))
+        likely += [(old, name) for _, old, name in sorted(scores, key=lambda score: -score[0])]
+    pairs: dict[str, str] = {}
+    for old, name in likely:
+        if old not in pairs and name not in pairs.values():
+            pairs[old] = name
+    return pairs
 
 
 # In words ---------------------------------------------------------------------------------------------------------

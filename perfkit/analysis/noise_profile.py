@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -100,22 +100,19 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     Metrics that fewer than two of the runs can tell are left out, and so is the error rate, whose scatter a comparison
     learns from the counts.
     """
-    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(_variations(runs)))
-
-
-def _variations(runs: Sequence[Run]) -> Iterator[Variation]:
+    variations = []
     for service in dict.fromkeys(name for run in runs for name in run.services):
-        every = [run.services[service] for run in runs if service in run.services]
+        of_service = [run.services[service] for run in runs if service in run.services]
         for metric in Metric:
-            stats = [item for item in every if item.value(metric)]
+            stats = [item for item in of_service if item.value(metric)]
             if metric is Metric.ERROR_RATE or len(stats) < 2:
                 continue
-            logs = np.log([item.value(metric) or np.nan for item in stats])
-            squares, df = scatter_of_history(logs)
+            squares, df = scatter_of_history(np.log([item.value(metric) or np.nan for item in stats]))
             prior = noise_prior(metric, (stats,), (squares, df))
             noise = run_to_run(metric, (), prior)
-            within = float(np.sqrt(prior.within_variance))
-            yield Variation(service, metric.value, len(stats), 100 * noise.sd, 100 * within, squares, df)
+            within = 100 * float(np.sqrt(prior.within_variance))
+            variations.append(Variation(service, metric.value, len(stats), 100 * noise.sd, within, squares, df))
+    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations))
 
 
 def noise_prior(
@@ -127,21 +124,17 @@ def noise_prior(
     """
     sides = [side for side in sides if side]
     weights = [1.0 / len(side) for side in sides]
-    within, floor = (
-        float(np.average([np.mean([_square(s, metric, of) for s in side]) for side in sides], weights=weights))
-        for of in ("error", "rounding")
-    )
-    measured = all(item.standard_error(metric) is not None for side in sides for item in side) and not any(
-        metric in item.assumed for side in sides for item in side
-    )
+
+    def mean_variance(error: Callable[[ServiceStats], float]) -> float:
+        """Of log values, over the runs of each side and over the sides."""
+        means = [np.mean([(error(stats) / known_value(stats, metric)) ** 2 for stats in side]) for side in sides]
+        return float(np.average(means, weights=weights))
+
+    within = mean_variance(lambda stats: stats.standard_error(metric) or 0.0)
+    floor = mean_variance(lambda stats: stats.resolutions.get(metric, 0.0) / float(np.sqrt(12.0)))
+    every = [stats for side in sides for stats in side]
+    measured = all(stats.standard_error(metric) is not None and metric not in stats.assumed for stats in every)
     return NoisePrior(within, measured, floor, history)
-
-
-def _square(stats: ServiceStats, metric: Metric, of: str) -> float:
-    """Variance of a log value: its whole error within the run, or the rounding of its source alone."""
-    step = stats.resolutions.get(metric, 0.0)
-    error = (stats.standard_error(metric) or 0.0) if of == "error" else step / np.sqrt(12.0)
-    return float((error / known_value(stats, metric)) ** 2)
 
 
 def known_value(stats: ServiceStats, metric: Metric) -> float:

@@ -202,7 +202,7 @@ def compare(
       perfkit compare reports/20261102-api-compare --explain api_gateway p95_latency_ms
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
-    from perfkit.analysis.compare import explain as explain_finding
+    from perfkit.analysis.explain import explain as explain_finding
     from perfkit.history.run_names import compare_named, stored_comparison
 
     if history and not baseline:

@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from perfkit import Policy, RunStore, SettingsError, compare
-from perfkit.analysis.compare import explain
+from perfkit.analysis.explain import explain
 from perfkit.cli import main
 from perfkit.model.load_profile import LoadProfile, Stage
 from perfkit.model.records import StageStats

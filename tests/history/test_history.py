@@ -9,7 +9,7 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import Policy, RunStore, SettingsError, StoreError, compare
-from perfkit.analysis.compare import explain
+from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
 from perfkit.cli import main
 from perfkit.history.run_names import plan, replay_history
