@@ -1,38 +1,26 @@
-"""Do the settings mean what their user thinks?  What they name that is not there, and what cannot work.
+"""An audit of the settings: what they name that is not there, and what cannot work.
 
-What an audit looks at: settings, the store that they name, the day.  What is read of the store is read once.
-
-One thing that was looked at in the settings, and what to do about it.
-
-Can results be sent where the settings want them?  Asked of the code that will send them; secrets are never shown.
-
-Pinned baselines and acknowledged changes: are they still good, and of anything?
-
-Tolerances that runs cannot show, and tolerances that let anything through.
-
-Can runs be kept, and are there runs of what the settings name?
+`audit_settings` looks at settings, policy, store and credentials; nothing is sent, and no secret is shown.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, partial
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from perfkit.analysis.power import min_detectable
 from perfkit.config.policy import Policy
-from perfkit.config.settings import ChatSettings, EmailSettings, IssueSettings, Settings
+from perfkit.config.settings import EmailSettings, IssueSettings, Settings
 from perfkit.config.toml_table import expand
-from perfkit.history.acknowledgements import AcknowledgedFile, Acknowledgement, match
-from perfkit.history.baselines import Baselines, Pinned, read_pinned
-from perfkit.history.change_events import Event
+from perfkit.history.acknowledgements import AcknowledgedFile, match
+from perfkit.history.baselines import Baselines, read_pinned
 from perfkit.history.context import HistoryAnalysis, HistoryContext
 from perfkit.history.curation import baseline_quality
 from perfkit.history.monitor import watch_timeline
@@ -51,63 +39,20 @@ from perfkit.runs.validity import misdated
 if TYPE_CHECKING:
     import pandas as pd
 
-NEWEST = 20  # valid runs of a scenario that tell how it varies now
-
-
-@dataclass(frozen=True)
-class Premises:
-    """Settings, the policy in force, and the store."""
-
-    settings: Settings
-    policy: Policy
-    store: RunStore
-
-    @cached_property
-    def now(self) -> datetime:
-        """When the audit began."""
-        return datetime.now(UTC)
-
-    @cached_property
-    def past(self) -> HistoryContext:
-        """Where selectors look."""
-        return HistoryContext(self.store, self.settings.baselines, alpha=self.policy.alpha)
-
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        """All runs of the store, see `RunStore.runs`."""
-        return self.store.runs()
-
-    @property
-    def scenarios(self) -> tuple[str, ...]:
-        """Scenarios that have runs in the store."""
-        return tuple(dict.fromkeys(self.runs["scenario"]))
-
-    def services(self, scenario: str) -> tuple[str, ...]:
-        """Services that any valid run of a scenario has."""
-        return tuple(dict.fromkeys(service for service, _ in self.store.series(scenario, ab_tests=True).values))
-
-    @cached_property
-    def levels(self) -> dict[str, tuple[Run, ...]]:
-        """The newest valid runs of each scenario, of one load and since its last change, oldest first."""
-        return {scenario: self._level(scenario) for scenario in self.scenarios}
-
-    def _level(self, scenario: str) -> tuple[Run, ...]:
-        frame = self.runs[self.runs["scenario"] == scenario]
-        ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
-        runs = [self.store.get(run_id) for run_id in ids]
-        kept = comparable_runs(runs, runs[-1])[0] if runs else ()
-        return since_last_change(kept, self.past)
-
-    def newest(self, scenario: str) -> Run:
-        """The newest run of a scenario, whether it is valid or not."""
-        return self.store.get(self.runs[self.runs["scenario"] == scenario]["id"].iloc[-1])
+NEWEST = 20  # valid runs of a scenario that show how it varies now
+LEAST_RUNS = 3  # fewer do not show how runs vary
+MOST_RUNS = 10  # on each side of a comparison: few teams make more
+DOUBLED_PCT = 100.0
+PROBE = ".noise/audit"  # a derived file, hidden, in a folder that the store has anyway
+MOST_DOCUMENTS = 5_000  # runs, the newest, that are searched for secrets: a second
+WEAK = ("generator_cpu", "event_loop_lag", "load_reached", "late_arrivals", "missed_arrivals", "workers")
 
 
 class Grade(StrEnum):
     """How bad it is.
 
-    An error makes the gate fail or lie until somebody mends it.  A warning makes it weaker than its user thinks; so is
-    all that the next runs may cure, because a pipeline that stops at its first step makes none.
+    An error makes the gate fail or lie until somebody corrects it.  A warning makes it weaker than its user thinks; so
+    is all that the next runs may cure, because a pipeline that stops at its first step makes none.
     """
 
     OK = "ok"
@@ -116,13 +61,13 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class LintFinding:
     """What was found of one subject.
 
     Parameters
     ----------
     check
-        What was looked at, one of `CHECKS`.
+        What was looked at, one of `perfkit.cli.options.AUDIT_CHECKS`.
     subject
         What it is about: a scenario, a service, a file.
     advice
@@ -135,425 +80,31 @@ class Remark:
     found: str
     advice: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "grade": self.grade.value}
 
+def _ok(check: str, subject: str, found: str) -> LintFinding:
+    return LintFinding(check, subject, Grade.OK, found)
 
-def fine(check: str, subject: str, found: str) -> Remark:
-    """Nothing to object to."""
-    return Remark(check, subject, Grade.OK, found)
 
+def _warning(check: str, subject: str, found: str, advice: str) -> LintFinding:
+    return LintFinding(check, subject, Grade.WARN, found, advice)
 
-def listed(names: list[str] | tuple[str, ...], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
-
-Missing = Iterator[tuple[str, str]]  # what, and what to do
-
-
-def credential_remarks(settings: Settings) -> Iterator[Remark]:
-    """What is missing for each channel that is configured."""
-    channels = {
-        "[email]": _email(settings.email) if settings.email != EmailSettings() else None,
-        "[issues]": _issues(settings.issues) if settings.issues != IssueSettings() else None,
-        "[chat]": _chat(settings.chat) if settings.chat.urls or settings.chat.webhook else None,
-    }
-    for channel, missing in channels.items():
-        if missing is None:
-            continue
-        found = dict(missing)
-        yield from (Remark("credentials", channel, Grade.ERROR, what, advice) for what, advice in found.items())
-        if not found:
-            yield fine("credentials", channel, "complete")
-
-
-def _refusal(step: Callable[[], object], advice: str) -> Missing:
-    """What the settings lack for a step; nothing is sent by it."""
-    try:
-        step()
-    except (SettingsError, MissingExtra) as error:
-        yield str(error), advice
-
-
-def _email(email: EmailSettings) -> Missing:
-    advice = "Correct it, or no mail can be sent."
-    yield from _refusal(lambda: MailServer.from_settings(email), advice)
-    yield from _refusal(lambda: addresses_of(email.to, "[email]: to"), advice)
-    try:
-        server = MailServer.from_settings(email)
-    except SettingsError:
-        return
-    if not server.user and server.security != "none":
-        yield "PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD are not set", f"Set them where mail is sent by {server}."
-
-
-def _issues(issues: IssueSettings) -> Missing:
-    advice = "Correct it where issues are written."
-    yield from _refusal(lambda: Access.from_environment(issues.repository, with_token=False), advice)
-    yield from _refusal(lambda: Access.from_environment("any/repository"), advice)
-
-
-def _chat(chat: ChatSettings) -> Missing:
-    advice = "Correct it where messages are sent."
-    for number, url in enumerate(chat.urls, 1):
-        yield from _refusal(partial(_room, url, number), advice)
-    if chat.webhook:
-        yield from _refusal(lambda: Webhook(chat.webhook), advice)
-
-
-def _room(url: str, number: int) -> Chat:
-    return Chat(expand(url, f"[chat]: urls: number {number}"), number)
-
-
-def baseline_remarks(premises: Premises) -> Iterator[Remark]:
-    """Baselines that expired, went stale or lost their runs."""
-    for path in sorted(Baselines(premises.settings.baselines).folder.glob("*/*.json")):
-        try:
-            pinned = read_pinned(path)
-        except ReadError as error:
-            advice = "Restore it from version control, or remove it."
-            yield Remark("baseline", str(path), Grade.ERROR, f"cannot be read: {error}", advice)
-            continue
-        yield from _of_baseline(pinned, premises)
-
-
-def _of_baseline(pinned: Pinned, premises: Premises) -> Iterator[Remark]:
-    name = f"{pinned.scenario}@pinned:{pinned.name}"
-    found = baseline_quality(premises.past, pinned)
-    if not found.runs:
-        advice = "It names no run, so comparisons with it fail: pin others, or restore its runs."
-        yield Remark("baseline", name, Grade.ERROR, "; ".join(found.warnings) or "its runs are gone", advice)
-        return
-    advice = "Pin newer runs: `perfkit baseline pin`, or `accept` where a change was intended."
-    for text in found.warnings:
-        yield Remark("baseline", name, Grade.WARN, text, advice)
-    if not found.warnings:
-        yield fine("baseline", name, f"{len(found.runs)} runs")
-
-
-def acknowledgement_remarks(premises: Premises) -> Iterator[Remark]:
-    """Acknowledgements that ran out, or cover nothing that is seen."""
-    file = AcknowledgedFile(premises.settings.acknowledged)
-    try:
-        every = file.read()
-    except ReadError as error:
-        advice = "Restore it from version control: comparisons against history fail without it."
-        yield Remark("acknowledged", str(file.path), Grade.ERROR, f"cannot be read: {error}", advice)
-        return
-    seen = {name: _seen(name, premises) for name in {one.scenario for one in every} if name in premises.scenarios}
-    for one in every:
-        yield _of_acknowledgement(one, seen.get(one.scenario), premises.now.date())
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The runs of a scenario, and every change in them that is seen in hindsight or was heard."""
-
-    run_ids: tuple[str, ...]
-    events: tuple[Event, ...]
-
-
-def _seen(scenario: str, premises: Premises) -> _Seen:
-    timeline = load_timeline(premises.store, scenario)
-    policy = premises.policy.for_scenario(scenario)
-    history = HistoryAnalysis(timeline, policy.alpha)
-    alerts = watch_timeline(history, policy).alerts
-    return _Seen(history.run_ids, (*history.events, *(alert.event for alert in alerts)))
-
-
-def _of_acknowledgement(one: Acknowledgement, seen: _Seen | None, today: date) -> Remark:
-    name, remove = f"{one.scenario} {one.id}", f"`perfkit ack --remove {one.id}` takes it away"
-    nothing = f"It matches nothing: {remove}."
-    if not one.holds_on(today):
-        return Remark(
-            "acknowledged", name, Grade.WARN, f"ran out on {one.until}", f"It silences nothing now: {remove}."
-        )
-    if seen is None:
-        return Remark("acknowledged", name, Grade.WARN, "its scenario has no runs", nothing)
-    if one.place_in(seen.run_ids) is None:
-        return Remark("acknowledged", name, Grade.WARN, "its runs are gone", nothing)
-    if not match(seen.events, seen.run_ids, [one], today):
-        found = "no change that is seen there is covered by it"
-        advice = f"What is there was taken back, or has grown beyond what was acknowledged: {remove}."
-        return Remark("acknowledged", name, Grade.WARN, found, advice)
-    return fine("acknowledged", name, one.describe())
-
-
-LEAST_RUNS = 3  # fewer do not tell how runs vary
-MOST_RUNS = 10  # on each side of a comparison: few teams make more
-DOUBLED_PCT = 100.0
-
-
-def noise_remarks(premises: Premises) -> Iterator[Remark]:
-    """Per scenario and metric: tolerances below what comparisons of runs like the stored ones can show."""
-    for scenario in premises.scenarios:
-        runs, policy = premises.levels[scenario], premises.policy.for_scenario(scenario)
-        if len(runs) >= LEAST_RUNS:
-            yield from _of_scenario(scenario, runs, policy)
-        elif runs:
-            found = f"{len(runs)} valid runs do not tell how they vary"
-            advice = f"Make {LEAST_RUNS} or more: `perfkit run {scenario} --repeat {LEAST_RUNS}`."
-            yield Remark("tolerance", scenario, Grade.WARN, found, advice)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A tolerance, and the smallest worsening that 1, 2, ... runs on each side show, all in the change unit."""
-
-    service: str
-    tolerance: float
-    shown: Mapping[int, float]
-
-    @property
-    def runs(self) -> int | None:
-        """Runs on each side from which on a worsening of the tolerance's size is called."""
-        return next((count for count, smallest in self.shown.items() if smallest <= self.tolerance), None)
-
-
-def _of_scenario(scenario: str, runs: Sequence[Run], policy: Policy) -> Iterator[Remark]:
-    table: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    most = 1 if policy.rule == "threshold" else max(MOST_RUNS, policy.required_runs)
-    for service, metric, count, smallest, _ in min_detectable(runs, policy, most):
-        table[service, metric][count] = smallest
-    for metric in (metric for metric in Metric if policy.rule == "threshold" or metric.value in policy.gating):
-        asked = [
-            _Asked(service, tolerance, shown)
-            for (service, name), shown in table.items()
-            if name == metric.value and (tolerance := _tolerance(policy, service, metric, runs)) is not None
-        ]
-        if asked:
-            yield _of_metric(f"{scenario}, {metric.title}", metric.change_unit, asked, most, policy)
-
-
-def _tolerance(policy: Policy, service: str, metric: Metric, runs: Sequence[Run]) -> float | None:
-    limit = policy.limit(service, metric.value)
-    values = [value for run in runs if (value := run.services[service].value(metric)) is not None]
-    return limit.in_change_unit(fmean(values) if values else None) if limit is not None else None
-
-
-def _of_metric(subject: str, unit: str, asked: Sequence[_Asked], most: int, policy: Policy) -> Remark:
-    short = sorted((one for one in asked if one.runs is None), key=lambda one: -one.shown[most])
-    if not short:
-        needed = max(one.runs or 0 for one in asked)
-        return fine("tolerance", subject, f"a worsening beyond it shows from {needed} runs a side on")
-    worst = max(short, key=lambda one: one.shown[most] / max(one.tolerance, 1e-9))
-    names = listed([one.service for one in short])
-    found = f"{names}: {worst.tolerance:.3g} {unit} accepted, runs show {worst.shown[most]:.3g} {unit} at best"
-    advice = (
-        "Fixed limits below the noise alarm on identical builds: raise the limit, run longer, or use the rule evidence."
-        if policy.rule == "threshold"
-        else f"Even {most} runs a side seldom call a worsening of that size: run longer, or accept what can be shown."
-    )
-    return Remark("tolerance", subject, Grade.WARN, found, advice)
-
-
-def blind_remarks(policy: Policy) -> Iterator[Remark]:
-    """Whether a latency may double without any limit being passed: in all services, in one, or in a scenario."""
-    yield _blindness(policy, None, "all services")
-    for service in policy.services:
-        yield _blindness(policy, service, service)
-    for scenario, table in policy.scenarios.items():
-        own = policy.for_scenario(scenario)
-        yield _blindness(own, None, f"scenario {scenario}")
-        for service in (name for name, value in table.items() if isinstance(value, Mapping) and name in own.services):
-            yield _blindness(own, service, f"{service} in {scenario}")
-
-
-def _blindness(policy: Policy, service: str | None, subject: str) -> Remark:
-    limits = [policy.limit(service or "", metric.value) for metric in LATENCY_METRICS]
-    # An absolute limit in ms may be below a doubling, depending on the level: it counts as sharp
-    sharp = [limit for limit in limits if limit is not None and (not limit.relative or limit.amount < DOUBLED_PCT)]
-    if sharp or policy.objectives_of(service):
-        least = min(sharp, key=lambda limit: limit.amount, default=None)
-        return fine("blind", subject, f"from {least.describe()} on" if least is not None else "absolute limits only")
-    loose = min((limit.amount for limit in limits if limit is not None), default=None)
-    found = "no latency is judged" if loose is None else f"{loose:g} % and more accepted of every latency"
-    advice = "A service that takes twice as long passes: lower a tolerance of a latency below 100 %."
-    return Remark("blind", subject, Grade.ERROR, found, advice)
-
-
-PROBE = ".noise/audit"  # a derived file, hidden, in a folder that the store has anyway
-MOST_DOCUMENTS = 5_000  # runs, the newest, that are looked at for secrets: a second
-WEAK = ("generator_cpu", "event_loop_lag", "load_reached", "late_arrivals", "missed_arrivals", "workers")
-
-
-def store_remarks(url: str) -> tuple[RunStore | None, list[Remark]]:
-    """Whether the store can be read and written; the store is ``None`` when it cannot be read."""
-    try:
-        store = RunStore(url)
-        count, broken = len(store.runs()), sorted(store.broken())
-    except (StoreError, ReadError, MissingExtra, OSError) as error:
-        advice = "Nothing can be compared without it: correct `store`, or the credentials that it needs."
-        return None, [Remark("store", public_address(url), Grade.ERROR, f"cannot be read: {error}", advice)]
-    url = store.url
-    said = [fine("store", url, f"{count} runs")]
-    if broken:
-        advice = "`perfkit runs verify` says what is wrong; restore them from a copy, or remove them."
-        said = [Remark("store", url, Grade.WARN, f"{len(broken)} broken runs: {listed(broken)}", advice)]
-    said += _misdated(store)
-    if (why := _why_not_writable(store)) is not None:
-        advice = "`perfkit run` could not keep what it measures: correct the permissions, or name another store."
-        said.append(Remark("store", url, Grade.ERROR, f"cannot be written: {why}", advice))
-    return store, said
-
-
-def _misdated(store: RunStore) -> Iterator[Remark]:
-    """Runs that cannot have been made when they say."""
-    now, frame = datetime.now(UTC), store.runs()
-    pairs = zip(frame["id"], frame["started_at"], strict=True)
-    wrong = {run_id: at for run_id, at in pairs if at == at and misdated(at, now)}
-    if wrong:
-        noun = "run has" if len(wrong) == 1 else "runs have"
-        latest_first = sorted(wrong, key=lambda run_id: wrong[run_id], reverse=True)
-        named = listed([f"{name} ({wrong[name]:%Y-%m-%d})" for name in latest_first])
-        found = f"{len(wrong)} {noun} a wrong date: {named}"
-        advice = (
-            "A clock was wrong. They are never taken for the newest; `perfkit runs rm` or `quarantine` removes them."
-        )
-        yield Remark("store", store.url, Grade.WARN, found, advice)
-
-
-def _why_not_writable(store: RunStore) -> str | None:
-    """By writing what leaves no trace; on a git branch a write would be a commit, and is not tried."""
-    if store.url.startswith(GIT):
-        return None
-    try:
-        if store.folder is not None:
-            there = next(path for path in (store.folder.absolute(), *store.folder.absolute().parents) if path.exists())
-            tempfile.TemporaryFile(dir=there).close()
-        else:
-            store.backend.write(PROBE, b"")
-            store.backend.remove(PROBE)
-    except (OSError, StoreError) as error:
-        return str(getattr(error, "strerror", None) or error)
-    return None
-
-
-def secret_remarks(premises: Premises) -> Iterator[Remark]:
-    """Runs that hold secrets, which an earlier perfkit, or an import, let in."""
-    exposed = exposed_documents(premises.store, MOST_DOCUMENTS)
-    if not exposed:
-        yield fine("secrets", premises.store.url, "no secret in the runs")
-        return
-    where = ", ".join(dict.fromkeys(part for run in exposed for part in run.where))
-    found = f"{len(exposed)} runs hold secrets ({where}): {listed([run.run_id for run in exposed])}"
-    advice = (
-        "`perfkit runs redact --all` rewrites and reseals them. Change these secrets where they are in use: what was "
-        "pushed, sent or copied stays out there."
-    )
-    yield Remark("secrets", premises.store.url, Grade.ERROR, found, advice)
-
-
-def scenario_remarks(premises: Premises) -> Iterator[Remark]:
-    """Scenarios that have no runs, none that is valid, or a generator that was too weak for its load."""
-    stored, known = premises.scenarios, premises.settings.scenarios
-    for name in premises.settings.own_scenarios:
-        if name in premises.settings.unusable:
-            why = str(premises.settings.unusable[name])
-            yield Remark(
-                "scenario", name, Grade.WARN, f"cannot be run here: {why}", "Set the variable where it is run."
-            )
-        elif not known[name].locustfile.exists():
-            yield _no_locustfile(name, known[name].locustfile)
-        if name not in stored:
-            found = f"no run in {premises.store.url}"
-            yield Remark("scenario", name, Grade.WARN, found, f"Run it, `perfkit run {name}`, or take it out.")
-    for name in premises.policy.scenarios:
-        if name not in stored and name not in known and name not in premises.settings.own_scenarios:
-            near = did_you_mean(name, [*known, *stored])
-            advice = f"Its tolerances hold for nothing: correct the name{near}, or take it out."
-            yield Remark("scenario", name, Grade.WARN, "the policy names it; nobody else does", advice)
-    for name in stored:
-        yield from _of_runs(name, premises)
-
-
-def _no_locustfile(name: str, file: Path) -> Remark:
-    return Remark("scenario", name, Grade.ERROR, f"{file}: there is no such locustfile", "Correct its path.")
-
-
-def _of_runs(name: str, premises: Premises) -> Iterator[Remark]:
-    newest, level = premises.newest(name), premises.levels[name]
-    if not level:
-        why = newest.validity.problems[0].advice if newest.validity.problems else ""
-        advice = f"Nothing can be judged against it. The newest, {newest.id}: {why}"
-        yield Remark("scenario", name, Grade.WARN, "no valid run", advice)
-    else:
-        yield fine("scenario", name, f"{len(level)} valid runs on its present level")
-    yield from _generator(name, newest)
-
-
-def _generator(name: str, newest: Run) -> Iterator[Remark]:
-    weak = [check for check in newest.validity.problems if check.name in WEAK]
-    for check in weak[:1]:
-        yield Remark("generator", name, Grade.WARN, f"too weak in the newest run, {newest.id}", check.advice)
-    if not weak and newest.validity.checks:
-        yield fine("generator", name, "as strong as its load asked for")
-
-
-def service_remarks(premises: Premises) -> Iterator[Remark]:
-    """Services that a policy names and no stored run has."""
-    stored = {name: premises.services(name) for name in premises.scenarios}
-    if not stored:
-        return
-    every = tuple(dict.fromkeys(service for services in stored.values() for service in services))
-    policy = premises.policy
-    yield from _orphans(policy.tolerance, every, "the common tolerances hold for what is meant")
-    yield from _orphans(policy.objectives, every, "the absolute limit is never checked")
-    for scenario, table in policy.scenarios.items():
-        if scenario in stored:
-            yield from _orphans(table, stored[scenario], f"the common tolerances hold in {scenario}")
-
-
-def _orphans(table: Mapping[str, Any], known: Iterable[str], so: str) -> Iterator[Remark]:
-    services = [name for name, value in table.items() if isinstance(value, Mapping) and name not in set(Metric)]
-    known = (*known, ALL_SERVICES)
-    for name in services:
-        if name in known:
-            yield fine("service", name, "has runs")
-        else:
-            advice = f"Orphaned, so {so}: correct the name{did_you_mean(name, known)}, or take it out."
-            yield Remark("service", name, Grade.WARN, "the policy names it, and no stored run has it", advice)
-
-
-__all__ = ["CHECKS", "Audit", "Grade", "Remark", "audit_settings"]
-
-CHECKS = (
-    "store",
-    "scenario",
-    "generator",
-    "service",
-    "tolerance",
-    "blind",
-    "baseline",
-    "acknowledged",
-    "secrets",
-    "credentials",
-)
-_OF_STORE: tuple[Callable[[Premises], Iterable[Remark]], ...] = (
-    scenario_remarks,
-    service_remarks,
-    noise_remarks,
-    baseline_remarks,
-    acknowledgement_remarks,
-    secret_remarks,
-)
+def _error(check: str, subject: str, found: str, advice: str) -> LintFinding:
+    return LintFinding(check, subject, Grade.ERROR, found, advice)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Everything that was looked at, fine things too."""
+    """Everything that was looked at, what is right too."""
 
-    remarks: tuple[Remark, ...]
+    findings: tuple[LintFinding, ...]
 
-    def of(self, grade: Grade) -> tuple[Remark, ...]:
-        """The remarks of one grade, in order."""
-        return tuple(remark for remark in self.remarks if remark.grade is grade)
+    def of(self, grade: Grade) -> tuple[LintFinding, ...]:
+        """The findings of one grade, in order."""
+        return tuple(finding for finding in self.findings if finding.grade is grade)
 
     @property
-    def problems(self) -> tuple[Remark, ...]:
+    def problems(self) -> tuple[LintFinding, ...]:
         """What is to be done, errors first."""
         return (*self.of(Grade.ERROR), *self.of(Grade.WARN))
 
@@ -563,26 +114,350 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"ok": self.ok(), "remarks": [remark.to_dict() for remark in self.remarks]}
+        remarks = [{**asdict(finding), "grade": finding.grade.value} for finding in self.findings]
+        return {"ok": self.ok(), "remarks": remarks}
 
 
 def audit_settings(settings: Settings, policy: Policy, store: str, *, skip: Collection[str] = ()) -> Audit:
-    """Look at settings, policy and store; ``skip`` names `CHECKS` to leave out.
+    """Look at settings, policy and store; ``skip`` names checks to leave out.
 
     Raises
     ------
     ReadError
         A run of the store is broken in a way that its index does not know of.
     """
-    return Audit(tuple(remark for remark in _remarks(settings, policy, store) if remark.check not in skip))
+    return Audit(tuple(item for item in _findings(settings, policy, store) if item.check not in skip))
 
 
-def _remarks(settings: Settings, policy: Policy, url: str) -> Iterator[Remark]:
-    store, said = store_remarks(url)
-    yield from said
-    yield from blind_remarks(policy)
+def _findings(settings: Settings, policy: Policy, url: str) -> Iterator[LintFinding]:
+    store, findings = _open(url)
+    yield from findings
+    yield from _blind_policies(policy)
     if store is not None:
-        premises = Premises(settings, policy, store)
-        for look in _OF_STORE:
-            yield from look(premises)
-    yield from credential_remarks(settings)
+        context = AuditContext(settings, policy, store)
+        yield from _scenarios(context)
+        yield from _services(context)
+        for scenario in context.scenarios:
+            yield from _tolerances(context, scenario)
+        yield from _baselines(context)
+        yield from _acknowledgements(context)
+        yield from _secrets(store)
+    yield from _credentials(settings)
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """Settings, the policy in force, and the store, read once."""
+
+    settings: Settings
+    policy: Policy
+    store: RunStore
+
+    @cached_property
+    def history(self) -> HistoryContext:
+        """The histories in the store, with the pinned baselines."""
+        return HistoryContext(self.store, self.settings.baselines, alpha=self.policy.alpha)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """All runs of the store, see `RunStore.runs`."""
+        return self.store.runs()
+
+    @cached_property
+    def scenarios(self) -> tuple[str, ...]:
+        """Scenarios that have runs in the store."""
+        return tuple(dict.fromkeys(self.runs["scenario"]))
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[Run, ...]]:
+        """The newest valid runs of each scenario, of one load and since its last change, oldest first."""
+        levels = {}
+        for scenario in self.scenarios:
+            frame = self.runs[self.runs["scenario"] == scenario]
+            ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
+            runs = [self.store.get(run_id) for run_id in ids]
+            comparable = comparable_runs(runs, runs[-1])[0] if runs else ()
+            levels[scenario] = since_last_change(comparable, self.history)
+        return levels
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _open(url: str) -> tuple[RunStore | None, list[LintFinding]]:
+    """Whether the store can be read and written; the store is ``None`` when it cannot be read."""
+    try:
+        store = RunStore(url)
+        frame, broken = store.runs(), sorted(store.broken())
+    except (StoreError, ReadError, MissingExtra, OSError) as error:
+        advice = "Nothing can be compared without it: correct `store`, or the credentials that it needs."
+        return None, [_error("store", public_address(url), f"cannot be read: {error}", advice)]
+    url, now = store.url, datetime.now(UTC)
+    findings = [_ok("store", url, f"{len(frame)} runs")]
+    if broken:
+        advice = "`perfkit runs verify` says what is wrong; restore them from a copy, or remove them."
+        findings = [_warning("store", url, f"{len(broken)} broken runs: {_listed(broken)}", advice)]
+    dates = zip(frame["id"], frame["started_at"], strict=True)
+    wrong = {run_id: at for run_id, at in dates if at == at and misdated(at, now)}
+    if wrong:
+        latest_first = sorted(wrong, key=lambda run_id: wrong[run_id], reverse=True)
+        named = _listed([f"{name} ({wrong[name]:%Y-%m-%d})" for name in latest_first])
+        found = f"{len(wrong)} {'run has' if len(wrong) == 1 else 'runs have'} a wrong date: {named}"
+        advice = (
+            "A clock was wrong. They are never taken for the newest; `perfkit runs rm` or `quarantine` removes them."
+        )
+        findings.append(_warning("store", url, found, advice))
+    if not url.startswith(GIT):  # there a write would be a commit, and is not tried
+        try:
+            if store.folder is not None:
+                folder = store.folder.absolute()
+                existing = next(path for path in (folder, *folder.parents) if path.exists())
+                tempfile.TemporaryFile(dir=existing).close()
+            else:
+                store.backend.write(PROBE, b"")
+                store.backend.remove(PROBE)
+        except (OSError, StoreError) as error:
+            found = f"cannot be written: {getattr(error, 'strerror', None) or error}"
+            advice = "`perfkit run` could not keep what it measures: correct the permissions, or name another store."
+            findings.append(_error("store", url, found, advice))
+    return store, findings
+
+
+def _blind_policies(policy: Policy) -> Iterator[LintFinding]:
+    """Whether a latency may double without any limit being passed: in all services, in one, or in a scenario."""
+    yield _blindness(policy, None, "all services")
+    for service in policy.services:
+        yield _blindness(policy, service, service)
+    for scenario, rules in policy.scenarios.items():
+        scoped = policy.for_scenario(scenario)
+        yield _blindness(scoped, None, f"scenario {scenario}")
+        for service in (name for name, value in rules.items() if isinstance(value, Mapping)):
+            if service in scoped.services:
+                yield _blindness(scoped, service, f"{service} in {scenario}")
+
+
+def _blindness(policy: Policy, service: str | None, subject: str) -> LintFinding:
+    limits = [policy.limit(service or "", metric.value) for metric in LATENCY_METRICS]
+    # An absolute limit in ms may be below a doubling, depending on the level: it counts as sharp
+    sharp = [limit for limit in limits if limit is not None and (not limit.relative or limit.amount < DOUBLED_PCT)]
+    if sharp or policy.objectives_of(service):
+        least = min(sharp, key=lambda limit: limit.amount, default=None)
+        return _ok("blind", subject, f"from {least.describe()} on" if least is not None else "absolute limits only")
+    loose = min((limit.amount for limit in limits if limit is not None), default=None)
+    found = "no latency is judged" if loose is None else f"every latency has a tolerance of {loose:g} % or more"
+    advice = "A service that takes twice as long passes: lower a tolerance of a latency below 100 %."
+    return _error("blind", subject, found, advice)
+
+
+def _scenarios(context: AuditContext) -> Iterator[LintFinding]:
+    """Scenarios that have no runs, none that is valid, or a generator that was too weak for its load."""
+    settings, stored, known = context.settings, context.scenarios, context.settings.scenarios
+    for name in settings.own_scenarios:
+        if name in settings.unusable:
+            found = f"cannot be run here: {settings.unusable[name]}"
+            yield _warning("scenario", name, found, "Set the variable where it is run.")
+        elif not known[name].locustfile.exists():
+            found = f"{known[name].locustfile}: there is no such locustfile"
+            yield _error("scenario", name, found, "Correct its path.")
+        if name not in stored:
+            advice = f"Run it, `perfkit run {name}`, or take it out."
+            yield _warning("scenario", name, f"no run in {context.store.url}", advice)
+    for name in context.policy.scenarios:
+        if name not in stored and name not in known and name not in settings.own_scenarios:
+            near = did_you_mean(name, [*known, *stored])
+            advice = f"Its tolerances hold for nothing: correct the name{near}, or take it out."
+            yield _warning("scenario", name, "the policy names it; nobody else does", advice)
+    for name in stored:
+        newest = context.store.get(context.runs[context.runs["scenario"] == name]["id"].iloc[-1])
+        level, problems = context.levels[name], newest.validity.problems
+        if level:
+            yield _ok("scenario", name, f"{len(level)} valid runs on its present level")
+        else:
+            reason = problems[0].advice if problems else ""
+            advice = f"Nothing can be judged against it. The newest, {newest.id}: {reason}"
+            yield _warning("scenario", name, "no valid run", advice)
+        weak = next((check for check in problems if check.name in WEAK), None)
+        if weak is not None:
+            yield _warning("generator", name, f"too weak in the newest run, {newest.id}", weak.advice)
+        elif newest.validity.checks:
+            yield _ok("generator", name, "as strong as its load asked for")
+
+
+def _services(context: AuditContext) -> Iterator[LintFinding]:
+    """Services that a policy names and no stored run has."""
+    policy, stored = context.policy, {}
+    for name in context.scenarios:
+        series = context.store.series(name, ab_tests=True).values
+        stored[name] = tuple(dict.fromkeys(service for service, _ in series))
+    if not stored:
+        return
+    services = tuple(dict.fromkeys(service for names in stored.values() for service in names))
+    tables: list[tuple[Mapping[str, Any], Sequence[str], str]] = [
+        (policy.tolerance, services, "the common tolerances hold for what is meant"),
+        (policy.objectives, services, "the absolute limit is never checked"),
+        *(
+            (rules, stored[name], f"the common tolerances hold in {name}")
+            for name, rules in policy.scenarios.items()
+            if name in stored
+        ),
+    ]
+    for rules, known, consequence in tables:
+        for name in (key for key, value in rules.items() if isinstance(value, Mapping) and key not in set(Metric)):
+            if name in known or name == ALL_SERVICES:
+                yield _ok("service", name, "has runs")
+            else:
+                near = did_you_mean(name, (*known, ALL_SERVICES))
+                advice = f"Orphaned, so {consequence}: correct the name{near}, or take it out."
+                yield _warning("service", name, "the policy names it, and no stored run has it", advice)
+
+
+def _tolerances(context: AuditContext, scenario: str) -> Iterator[LintFinding]:
+    """Per metric: tolerances below what comparisons of runs like the stored ones can show."""
+    runs, policy = context.levels[scenario], context.policy.for_scenario(scenario)
+    if not runs:
+        return
+    if len(runs) < LEAST_RUNS:
+        advice = f"Make {LEAST_RUNS} or more: `perfkit run {scenario} --repeat {LEAST_RUNS}`."
+        yield _warning("tolerance", scenario, f"{len(runs)} valid runs do not show how they vary", advice)
+        return
+    threshold = policy.rule == "threshold"
+    most = 1 if threshold else max(MOST_RUNS, policy.required_runs)
+    smallest: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for service, name, count, change, _ in min_detectable(runs, policy, most):
+        smallest[name][service][count] = change
+    for metric in (metric for metric in Metric if threshold or metric.value in policy.gating):
+        needed: list[int] = []  # runs per side that show the tolerance of a service
+        short: list[tuple[float, float, str]] = []  # the services of which no number of runs does
+        for service, by_count in smallest[metric.value].items():
+            limit = policy.limit(service, metric.value)
+            values = [value for run in runs if (value := run.services[service].value(metric)) is not None]
+            tolerance = limit.in_change_unit(fmean(values) if values else None) if limit is not None else None
+            if tolerance is None:
+                continue
+            counts = [count for count, change in by_count.items() if change <= tolerance]
+            if counts:
+                needed.append(counts[0])
+            else:
+                short.append((by_count[most], tolerance, service))
+        subject, unit = f"{scenario}, {metric.title}", metric.change_unit
+        if short:
+            shown, tolerance, _ = max(short, key=lambda item: item[0] / max(item[1], 1e-9))
+            names = _listed([service for _, _, service in sorted(short, key=lambda item: -item[0])])
+            found = f"{names}: the tolerance is {tolerance:.3g} {unit}, runs show {shown:.3g} {unit} at best"
+            advice = (
+                "Fixed limits below the noise alarm on identical builds: raise the limit, run longer, or use the rule "
+                "evidence."
+                if threshold
+                else f"Even {most} runs a side seldom call a worsening of that size: run longer, or raise it."
+            )
+            yield _warning("tolerance", subject, found, advice)
+        elif needed:
+            yield _ok("tolerance", subject, f"a worsening beyond it shows from {max(needed)} runs a side on")
+
+
+def _baselines(context: AuditContext) -> Iterator[LintFinding]:
+    """Baselines that expired, went stale or lost their runs."""
+    for path in sorted(Baselines(context.settings.baselines).folder.glob("*/*.json")):
+        try:
+            pinned = read_pinned(path)
+        except ReadError as error:
+            advice = "Restore it from version control, or remove it."
+            yield _error("baseline", str(path), f"cannot be read: {error}", advice)
+            continue
+        name, quality = f"{pinned.scenario}@pinned:{pinned.name}", baseline_quality(context.history, pinned)
+        if not quality.runs:
+            advice = "It names no run, so comparisons with it fail: pin others, or restore its runs."
+            yield _error("baseline", name, "; ".join(quality.warnings) or "its runs are gone", advice)
+        elif not quality.warnings:
+            yield _ok("baseline", name, f"{len(quality.runs)} runs")
+        else:
+            advice = "Pin newer runs: `perfkit baseline pin`, or `accept` where a change was intended."
+            yield from (_warning("baseline", name, text, advice) for text in quality.warnings)
+
+
+def _acknowledgements(context: AuditContext) -> Iterator[LintFinding]:
+    """Acknowledgements that ran out, or cover no change."""
+    check, today, file = "acknowledged", datetime.now(UTC).date(), AcknowledgedFile(context.settings.acknowledged)
+    try:
+        acknowledgements = file.read()
+    except ReadError as error:
+        advice = "Restore it from version control: comparisons against history fail without it."
+        yield _error(check, str(file.path), f"cannot be read: {error}", advice)
+        return
+    changes = {}  # of each scenario: its runs, and its changes in hindsight or as they were detected
+    for scenario in {item.scenario for item in acknowledgements} & set(context.scenarios):
+        policy = context.policy.for_scenario(scenario)
+        history = HistoryAnalysis(load_timeline(context.store, scenario), policy.alpha)
+        detected = (alert.event for alert in watch_timeline(history, policy).alerts)
+        changes[scenario] = history.run_ids, (*history.events, *detected)
+    for item in acknowledgements:
+        name, remove = f"{item.scenario} {item.id}", f"`perfkit ack --remove {item.id}` takes it away"
+        run_ids, events = changes.get(item.scenario, ((), ()))
+        if not item.holds_on(today):
+            yield _warning(check, name, f"ran out on {item.until}", f"It silences nothing now: {remove}.")
+        elif item.scenario not in changes:
+            yield _warning(check, name, "its scenario has no runs", f"It matches nothing: {remove}.")
+        elif item.place_in(run_ids) is None:
+            yield _warning(check, name, "its runs are gone", f"It matches nothing: {remove}.")
+        elif not match(events, run_ids, [item], today):
+            advice = f"What is there was taken back, or has grown beyond what was acknowledged: {remove}."
+            yield _warning(check, name, "no change that is seen there is covered by it", advice)
+        else:
+            yield _ok(check, name, item.describe())
+
+
+def _secrets(store: RunStore) -> Iterator[LintFinding]:
+    """Runs that hold secrets, which an earlier perfkit, or an import, let in."""
+    exposed = exposed_documents(store, MOST_DOCUMENTS)
+    if not exposed:
+        yield _ok("secrets", store.url, "no secret in the runs")
+        return
+    parts = ", ".join(dict.fromkeys(part for run in exposed for part in run.where))
+    found = f"{len(exposed)} runs hold secrets ({parts}): {_listed([run.run_id for run in exposed])}"
+    advice = (
+        "`perfkit runs redact --all` rewrites and reseals them. Change these secrets where they are in use: what was "
+        "pushed, sent or copied stays out there."
+    )
+    yield _error("secrets", store.url, found, advice)
+
+
+def _credentials(settings: Settings) -> Iterator[LintFinding]:
+    """What is missing for each channel that is configured, asked of the code that will send."""
+    email, issues, chat = settings.email, settings.issues, settings.chat
+
+    def chat_of(number: int, url: str) -> Chat:
+        return Chat(expand(url, f"[chat]: urls: number {number}"), number)
+
+    steps: dict[tuple[str, str], list[Callable[[], object]]] = {}
+    if email != EmailSettings():
+        steps["[email]", "Correct it, or no mail can be sent."] = [
+            partial(MailServer.from_settings, email),
+            partial(addresses_of, email.to, "[email]: to"),
+        ]
+    if issues != IssueSettings():
+        steps["[issues]", "Correct it where issues are written."] = [
+            partial(Access.from_environment, issues.repository, with_token=False),
+            partial(Access.from_environment, "any/repository"),
+        ]
+    if chat.urls or chat.webhook:
+        steps["[chat]", "Correct it where messages are sent."] = [
+            *(partial(chat_of, number, url) for number, url in enumerate(chat.urls, 1)),
+            *([partial(Webhook, chat.webhook)] if chat.webhook else []),
+        ]
+    for (channel, advice), tries in steps.items():
+        missing: dict[str, str] = {}
+        for step in tries:
+            try:
+                made = step()
+            except (SettingsError, MissingExtra) as error:
+                missing[str(error)] = advice
+                continue
+            if isinstance(made, MailServer) and not made.user and made.security != "none":
+                found = "PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD are not set"
+                missing[found] = f"Set them where mail is sent by {made}."
+        yield from (_error("credentials", channel, found, what) for found, what in missing.items())
+        if not missing:
+            yield _ok("credentials", channel, "complete")

@@ -1,60 +1,49 @@
-"""``perfkit check``."""
+"""``perfkit check``: an audit of the settings, and a self-test of the gate."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import POLICY, RULE, SETTINGS, STORE, Number, console, dump, settings_of, write
+from perfkit.cli.options import (
+    AUDIT_CHECKS,
+    FOLDER,
+    FORMAT,
+    POLICY,
+    RULE,
+    Number,
+    Workspace,
+    console,
+    dump,
+    fail_on_option,
+    in_workspace,
+    table,
+    write,
+)
 from perfkit.model.errors import StoreError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from perfkit.cli.audit import Audit
     from perfkit.cli.selftest import SelfTest
 
 SCHEMA = "perfkit.check/1"
 EXIT_SETTINGS, EXIT_GATE = 2, 4
 MOST_CELL, MOST_ADVICE = 160, 600  # characters: names may be of any length
-CHECKS = (
-    "store",
-    "scenario",
-    "generator",
-    "service",
-    "tolerance",
-    "blind",
-    "baseline",
-    "acknowledged",
-    "secrets",
-    "credentials",
-)
 
 
 @click.command(short_help="Does the gate work here?  Its self-test, and an audit of the settings.")
 @click.option("--settings-only", is_flag=True, help="Only the audit of the settings, in a second or two; no load.")
 @click.option("--strict", is_flag=True, help="Warnings of the audit fail too.")
 @click.option(
-    "--skip",
-    type=click.Choice(CHECKS),
-    multiple=True,
-    help="Leave this out of the audit; may be repeated.",
+    "--skip", type=click.Choice(AUDIT_CHECKS), multiple=True, help="Leave this out of the audit; may be repeated."
 )
-@POLICY
-@RULE
-@click.option(
-    "--fail-on",
-    type=click.Choice(["regression", "inconclusive", "never"]),
-    default="regression",
-    show_default=True,
-    help="As the pipeline gives it to `perfkit compare`.",
-)
+@fail_on_option("regression", "As the pipeline gives it to `perfkit compare`.")
 @click.option(
     "--slower",
     type=Number(50, 1000),
@@ -64,24 +53,20 @@ CHECKS = (
 )
 @click.option(
     "--keep",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Leave the runs and the spoilt files of the self-test in this folder, which must be new or empty.",
+    type=FOLDER,
+    help="Leave the runs and the damaged files of the self-test in this folder, which must be new or empty.",
 )
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@STORE
-@SETTINGS
+@FORMAT
+@in_workspace(POLICY, RULE)
 def check(
+    workspace: Workspace,
     settings_only: bool,
     strict: bool,
     skip: tuple[str, ...],
-    policy: Path | None,
-    rule: str | None,
     fail_on: str,
     slower: float,
     keep: Path | None,
     format_: str,
-    store: str | None,
-    settings: Path | None,
 ) -> int:
     """Try the gate out before it is trusted: the first step of a pipeline.
 
@@ -104,16 +89,21 @@ def check(
       perfkit check --settings-only --skip credentials
     """
     from perfkit.cli.audit import audit_settings
+    from perfkit.cli.selftest import Task, self_test
 
-    known = settings_of(settings)
-    chosen = known.policy_of(policy).with_rule(rule)
-    audit = audit_settings(known, chosen, store or known.store, skip=skip)
+    audit, found = audit_settings(workspace.settings, workspace.policy, workspace.store, skip=skip), None
     if format_ == "text":
         _print_audit(audit)
-    found = None
     if not settings_only:
-        given = {"--policy": policy, "--rule": rule, "--fail-on": fail_on, "--settings": settings}
-        found = _try_out(given, chosen.required_runs, slower, keep, quiet=format_ == "json")
+        given = click.get_current_context().params
+        options = {name: given[name] for name in ("policy", "rule", "fail_on", "settings") if given[name] is not None}
+        words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        task = Task(tuple(words), fail_on, workspace.policy.required_runs, slower)
+        begun = time.monotonic()
+        with _folder(keep) as folder:
+            found = self_test(task, folder, lambda text: click.echo(f"self-test: {text}", err=True))
+        if format_ == "text":
+            _print_self_test(found, time.monotonic() - begun)
     if format_ == "json":
         write(dump({"schema": SCHEMA, "settings": audit.to_dict(), "gate": found.to_dict() if found else None}), None)
     if found is not None and not found.ok:
@@ -121,23 +111,9 @@ def check(
     return 0 if audit.ok(strict=strict) else EXIT_SETTINGS
 
 
-def _try_out(
-    given: Mapping[str, object], required_runs: int, slower: float, keep: Path | None, *, quiet: bool
-) -> SelfTest:
-    from perfkit.cli.selftest import Task, self_test
-
-    options = tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
-    task = Task(options, str(given["--fail-on"]), required_runs, slower)
-    begun = time.monotonic()
-    with _folder(keep) as folder:
-        found = self_test(task, folder, lambda text: click.echo(f"self-test: {text}", err=True))
-    if not quiet:
-        _print_self_test(found, time.monotonic() - begun)
-    return found
-
-
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
+    """The folder of the self-test's files."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="perfkit-check-") as name:
             yield Path(name)
@@ -154,12 +130,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def _print_audit(audit: Audit) -> None:
     from perfkit.cli.audit import Grade
 
-    errors, warnings, fine = (len(audit.of(grade)) for grade in (Grade.ERROR, Grade.WARN, Grade.OK))
-    click.echo(f"settings: {_count(errors, 'error')}, {_count(warnings, 'warning')}, {fine} as they should be")
+    errors, warnings, correct = (len(audit.of(grade)) for grade in (Grade.ERROR, Grade.WARN, Grade.OK))
+    counts = ", ".join(
+        f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in ((errors, "error"), (warnings, "warning"))
+    )
+    click.echo(f"settings: {counts}, {correct} as they should be")
     if audit.problems:
-        rows = [(one.grade.value, one.check, one.subject, one.found) for one in audit.problems]
-        console().print(_table(("", "check", "of", "found"), rows))
-        _print_advice([(one.subject, one.advice) for one in audit.problems])
+        rows = [(item.grade.value, item.check, item.subject, item.found) for item in audit.problems]
+        _print_rows(("", "check", "of", "found"), rows, [(item.subject, item.advice) for item in audit.problems])
 
 
 def _print_self_test(found: SelfTest, seconds: float) -> None:
@@ -167,37 +145,25 @@ def _print_self_test(found: SelfTest, seconds: float) -> None:
         ("ok" if trial.ok else "WRONG", trial.name, trial.expected, trial.got, f"{trial.seconds:.1f}")
         for trial in found.trials
     ]
-    console().print(_table(("", "check", "expected", "got", "seconds"), rows))
-    _print_advice([(trial.name, trial.advice) for trial in found.trials])
-    good = sum(trial.ok for trial in found.trials)
-    said = "the gate works" if found.ok else "THE GATE DOES NOT WORK"
-    click.echo(f"{said}: {good} of {len(found.trials)} as expected, {seconds:.0f} s")
+    advice = [(trial.name, trial.advice) for trial in found.trials]
+    _print_rows(("", "check", "expected", "got", "seconds"), rows, advice)
+    works = "the gate works" if found.ok else "THE GATE DOES NOT WORK"
+    passed = sum(trial.ok for trial in found.trials)
+    click.echo(f"{works}: {passed} of {len(found.trials)} as expected, {seconds:.0f} s")
 
 
-def _print_advice(pairs: Sequence[tuple[str, str]]) -> None:
-    from perfkit.report.formatting import shorten
-
-    for name, advice in dict.fromkeys(pairs):
-        if advice:
-            click.echo(f"! {shorten(name, 60)}: {shorten(advice, MOST_ADVICE)}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
+def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Sequence[tuple[str, str]]) -> None:
+    """A table, whose first column says how bad each row is, and what to do."""
     from rich.text import Text
 
     from perfkit.report.formatting import shorten
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, justify="right" if title == "seconds" else "left", overflow="fold")
+    grid, styles = table(titles, right=("seconds",)), {"error": "bold red", "WRONG": "bold red", "warn": "yellow"}
     for row in rows:
-        bad = row[0] in ("error", "WRONG")
         cells = [Text(shorten(cell, MOST_CELL)) for cell in row]
-        cells[0].stylize("bold red" if bad else "yellow" if row[0] == "warn" else "default")
-        table.add_row(*cells)
-    return table
+        cells[0].stylize(styles.get(row[0], "default"))
+        grid.add_row(*cells)
+    console().print(grid)
+    for name, text in dict.fromkeys(advice):
+        if text:
+            click.echo(f"! {shorten(name, 60)}: {shorten(text, MOST_ADVICE)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perfkit.analysis.compare import compare
 from perfkit.config.policy import Policy
-from perfkit.config.settings import BUILT_IN, Scenario
+from perfkit.config.settings import BUILT_IN
 from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.revision import revision_of
 from perfkit.loadgen.run import run_scenario, with_demo_addresses
@@ -43,9 +43,9 @@ class DemoResult:
             return False
         if self.slower_pct == 0:
             return not self.changed
-        wanted = Verdict.REGRESSION if self.slower_pct > 0 else Verdict.IMPROVEMENT
+        expected = Verdict.REGRESSION if self.slower_pct > 0 else Verdict.IMPROVEMENT
         verdicts = {f.verdict for f in self.comparison.findings if f.service == INJECTED}
-        return self.changed == (INJECTED,) and wanted in verdicts
+        return self.changed == (INJECTED,) and expected in verdicts
 
     @property
     def summary(self) -> str:
@@ -54,37 +54,32 @@ class DemoResult:
         return f"{names} ({'as injected, and nothing else' if self.as_injected else 'not what was injected'})"
 
 
-def run_demo(slower_pct: float, store: str, reports: Path, tell: Callable[[str], None]) -> DemoResult:
+def run_demo(slower_pct: float, store: str, reports: Path, report: Callable[[str], None]) -> DemoResult:
     """Run five baseline and three candidate runs, compare them, and write the report."""
     from perfkit.report.notebook import run_report
 
-    sides = _measure(slower_pct, RunStore(store), tell)
-    comparison = compare(sides["baseline"], sides["candidate"], policy=Policy())
-    parameters: dict[str, object] = {side: "\n".join(_place(run) for run in runs) for side, runs in sides.items()}
-    parameters["title"] = f"Demo: did api_gateway get slower? ({slower_pct:+g} % injected)"
-    report = run_report("compare", parameters, reports_dir=reports, progress=tell)
-    return DemoResult(comparison, report.html, slower_pct)
-
-
-def _measure(slower_pct: float, store: RunStore, tell: Callable[[str], None]) -> dict[str, list[Run]]:
+    weights = {"PERFKIT_DEMO_WEIGHTS": "api_gateway=2,rag_service=1,mcp_server=1"}
+    scenario = replace(
+        BUILT_IN["baseline"],
+        name="demo",
+        users=USERS,
+        spawn_rate=USERS,
+        duration_s=SECONDS,
+        environment=weights,
+        revision=revision_of(Path.cwd()).to_dict(),
+    )
     changes = {INJECTED: Change(slower_pct=slower_pct)}
-    scenario = replace(_scenario(), revision=revision_of(Path.cwd()).to_dict())
     sides: dict[str, list[Run]] = {"baseline": [], "candidate": []}
     with start_services(seed=1) as before, start_services(changes, seed=2) as after:
         targets = {"baseline": before.addresses, "candidate": after.addresses}
         for number, side in enumerate(ORDER, 1):
-            tell(f"run {number} of {len(ORDER)}: {side}, {USERS} users for {SECONDS:.0f} s")
-            run = run_scenario(with_demo_addresses(scenario, targets[side]), store, {"side": side})
+            report(f"run {number} of {len(ORDER)}: {side}, {USERS} users for {SECONDS:.0f} s")
+            run = run_scenario(with_demo_addresses(scenario, targets[side]), RunStore(store), {"side": side})
             sides[side].append(run)
-    return sides
-
-
-def _scenario() -> Scenario:
-    weights = {"PERFKIT_DEMO_WEIGHTS": "api_gateway=2,rag_service=1,mcp_server=1"}
-    return replace(
-        BUILT_IN["baseline"], name="demo", users=USERS, spawn_rate=USERS, duration_s=SECONDS, environment=weights
-    )
-
-
-def _place(run: Run) -> str:
-    return str(Path(run.source or run.id).resolve())
+    comparison = compare(sides["baseline"], sides["candidate"], policy=Policy())
+    parameters: dict[str, object] = {
+        side: "\n".join(str(Path(run.source or run.id).resolve()) for run in runs) for side, runs in sides.items()
+    }
+    parameters["title"] = f"Demo: did api_gateway get slower? ({slower_pct:+g} % injected)"
+    made = run_report("compare", parameters, reports_dir=reports, progress=report)
+    return DemoResult(comparison, made.html, slower_pct)

@@ -29,6 +29,18 @@ if TYPE_CHECKING:
     from perfkit.model.records import Run
     from perfkit.runs.store import RunStore
 
+AUDIT_CHECKS = (
+    "store",
+    "scenario",
+    "generator",
+    "service",
+    "tolerance",
+    "blind",
+    "baseline",
+    "acknowledged",
+    "secrets",
+    "credentials",
+)
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

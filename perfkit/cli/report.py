@@ -1,172 +1,63 @@
-"""``perfkit report``.
-
-``perfkit report --all``.
-"""
+"""``perfkit report``: notebooks executed and exported, one or all of a store."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import CANDIDATE, OPTIONAL_CANDIDATE, POLICY, RULE, SETTINGS, STORE, Variadic, settings_of
+from perfkit.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, exit_code_of_verdict
+from perfkit.cli.options import (
+    CANDIDATE,
+    FOLDER,
+    OPTIONAL_CANDIDATE,
+    POLICY,
+    RULE,
+    SETTINGS,
+    Variadic,
+    Workspace,
+    fail_on_option,
+    in_workspace,
+    settings_of,
+    warn,
+)
 
 if TYPE_CHECKING:
-    from perfkit.config.policy import Policy
-    from perfkit.config.settings import Settings
     from perfkit.model.records import Run
-    from perfkit.report.batch import ReportJob
+    from perfkit.report.batch import Order
     from perfkit.report.report_set import Entry, Overview
 
 KINDS = ("compare", "trend", "baseline", "capacity")
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_OPTIONS = (
-    click.option(
-        "--all", "all_", is_flag=True, help="Every notebook of every scenario of the store, and an index.html."
-    ),
-    click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="With --all: only this scenario."),
-    click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="With --all: only this notebook."),
-    click.option(
-        "--newest", type=click.IntRange(1), metavar="N", help="With --all: judge so many of the newest runs [1]."
-    ),
-    click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core]."),
-    click.option(
-        "--fail-on",
-        type=click.Choice(["regression", "inconclusive", "never"]),
-        help="With --all: what ends with exit code 1 [regression].",
-    ),
-    click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="With --all: where reports go."),
-    POLICY,
-    STORE,
-    SETTINGS,
-)
-
-
-def with_all(command: _Command) -> _Command:
-    """Add the options of ``--all`` to the group."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def run_all(context: click.Context, all_: bool, **given: Any) -> int | None:
-    """Make all reports, or hand on to the command that was named."""
-    options = [
-        f"--{name.removesuffix('s') if name in ('scenarios', 'kinds') else name.replace('_', '-')}"
-        for name, value in given.items()
-        if value
-    ]
-    if context.invoked_subcommand is not None:
-        if all_ or options:
-            word = "--all" if all_ else options[0]
-            raise click.UsageError(f"{word} stands before {context.invoked_subcommand!r}, where only --all may take it")
-        return None
-    if not all_:
-        if options:
-            raise click.UsageError(f"{options[0]} needs --all, or a report to make")
-        click.echo(context.get_help())
-        return 2
-    return _make(settings_of(given["settings"]), given)
-
-
-def _make(known: Settings, given: dict[str, Any]) -> int:
-    from perfkit.model.files import atomic_write
-    from perfkit.report.batch import Selection, report_jobs
-    from perfkit.report.index import index_page
-    from perfkit.report.notebook import new_folder
-    from perfkit.report.report_set import Overview
-    from perfkit.runs.backends import public_address
-
-    store = given["store"] or known.store
-    selection = Selection(given["scenarios"], given["kinds"], given["newest"] or 1)
-    folder = new_folder((given["reports"] or known.reports).absolute(), "all")
-    jobs = report_jobs(
-        store,
-        folder,
-        selection,
-        policy_file=policy_file(given["policy"], known.path),
-        policy=known.policy_of(given["policy"]),
-        acknowledged=known.acknowledged,
-        baselines=known.baselines,
-    )
-    entries = _run_jobs(jobs, given["jobs"] or len(os.sched_getaffinity(0)))
-    overview = Overview(entries, datetime.now(UTC), public_address(store))
-    overview.write(folder)
-    atomic_write(folder / "index.html", index_page(overview))
-    click.echo(str(folder / "index.html"))
-    return exit_code(overview, given["fail_on"] or "regression")
-
-
-def _run_jobs(jobs: Sequence[ReportJob], processes: int) -> tuple[Entry, ...]:
-    """The entries of all jobs, in their order; each is shown as it is done."""
-    from perfkit.report.batch import run_jobs
-
-    entries: dict[tuple[str, str], Entry] = {}
-    with closing(run_jobs(jobs, processes)) as done, _progress(len(jobs)) as show:
-        for job, entry in done:
-            entries[job.scenario, job.kind] = entry
-            show(entry)
-    return tuple(entries[job.scenario, job.kind] for job in jobs)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[Entry], None]]:
-    """A bar on a terminal, and a line per report on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from perfkit.report.formatting import clean
-    from perfkit.report.message import outcome_text
-
-    screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("reports", total=total)
-        begun, count = time.monotonic(), 0
-
-        def show(entry: Entry) -> None:
-            nonlocal count
-            count += 1
-            why = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
-            spent = f"{time.monotonic() - begun:.0f} s"
-            line = f"{count}/{total} {clean(entry.scenario)} {entry.kind}: {outcome_text(entry.word)}{why} ({spent})"
-            bar.console.print(line)
-            bar.advance(task)
-
-        yield show
-
-
-def exit_code(overview: Overview, fail_on: str) -> int:
-    """The worst of all: 4 a notebook failed, 3 invalid or nothing to compare with, 1 a regression, else 0."""
-    return max(_code(entry, fail_on) for entry in overview.entries)
-
-
-def _code(entry: Entry, fail_on: str) -> int:
-    from perfkit.model.records import Verdict
-    from perfkit.report.report_set import Outcome
-
-    fixed: dict[Verdict | Outcome, int] = {Outcome.FAILED: 4, Outcome.INCOMPARABLE: 3, Verdict.INVALID: 3}
-    failing = {"regression": (Verdict.REGRESSION,), "inconclusive": (Verdict.REGRESSION, Verdict.INCONCLUSIVE)}
-    return fixed.get(entry.word, int(entry.word in failing.get(fail_on, ())))
-
-
-REPORTS = click.option(
-    "--reports", type=click.Path(path_type=Path, file_okay=False), help="Where reports go [reports]."
-)
+REPORTS = click.option("--reports", type=FOLDER, help="Where reports go [reports].")
 TITLE = click.option("--title", help="Title of the report.")
 
 
 @click.group(short_help="Execute a notebook and write the HTML report.", invoke_without_command=True)
-@with_all
-@click.pass_context
-def report(context: click.Context, /, **options: Any) -> int | None:
+@click.option("--all", "all_", is_flag=True, help="Every notebook of every scenario of the store, and an index.html.")
+@click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="With --all: only this scenario.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="With --all: only this notebook.")
+@click.option("--newest", type=click.IntRange(1), metavar="N", help="With --all: judge so many of the newest runs [1].")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core].")
+@fail_on_option(None, "With --all: what ends with exit code 1 [regression].")
+@click.option("--reports", type=FOLDER, help="With --all: where reports go.")
+@in_workspace(POLICY)
+def report(
+    workspace: Workspace,
+    all_: bool,
+    scenarios: tuple[str, ...],
+    kinds: tuple[str, ...],
+    newest: int | None,
+    jobs: int | None,
+    fail_on: str | None,
+    reports: Path | None,
+) -> int | None:
     """Execute one of perfkit's notebooks and export it as one HTML file that opens offline.
 
     With --all, the notebooks of every scenario of the store are executed, several at a time: the newest run against its
@@ -178,57 +69,112 @@ def report(context: click.Context, /, **options: Any) -> int | None:
       perfkit report compare api@rolling --candidate api@last:3
       perfkit report --all --newest 3
     """
-    return run_all(context, **options)
+    context = click.get_current_context()
+    given = [parameter.opts[0] for parameter in context.command.params if context.params.get(parameter.name or "")]
+    if context.invoked_subcommand is not None:
+        if given:
+            raise click.UsageError(
+                f"{given[0]} stands before {context.invoked_subcommand!r}, where only --all may take it"
+            )
+        return None
+    if not all_:
+        if given:
+            raise click.UsageError(f"{given[0]} needs --all, or a report to make")
+        click.echo(context.get_help())
+        return 2
+    from perfkit.model.files import atomic_write
+    from perfkit.report.batch import Selection, report_jobs
+    from perfkit.report.index import index_page
+    from perfkit.report.notebook import new_folder
+    from perfkit.report.report_set import Overview
+    from perfkit.runs.backends import public_address
+
+    settings = workspace.settings
+    folder = new_folder((reports or settings.reports).absolute(), "all")
+    orders = orders_of(
+        workspace.store,
+        folder,
+        Wish(scenarios, kinds, newest or 1),
+        policy_file=policy_file(workspace.policy_file, settings.path),
+        policy=workspace.policy,
+        acknowledged=settings.acknowledged,
+        baselines=settings.baselines,
+    )
+    entries = _make_all(orders, jobs or len(os.sched_getaffinity(0)))
+    overview = Overview(entries, datetime.now(UTC), public_address(workspace.store))
+    overview.write(folder)
+    atomic_write(folder / "index.html", index_page(overview))
+    click.echo(str(folder / "index.html"))
+    return exit_code(overview, fail_on or "regression")
+
+
+def _make_all(orders: Sequence[Order], jobs: int) -> tuple[Entry, ...]:
+    """The entries, in the order of the orders; a bar on a terminal, and a line per report on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from perfkit.report.batch import make_all
+    from perfkit.report.formatting import clean
+    from perfkit.report.message import outcome_text
+
+    screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    done: dict[Order, Entry] = {}
+    begun = time.monotonic()
+    with (
+        closing(make_all(orders, jobs)) as reports,
+        Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
+    ):
+        task = bar.add_task("reports", total=len(orders))
+        for made in reports:
+            entry = done[made.order] = made.entry
+            reason = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
+            outcome = f"{clean(entry.scenario)} {entry.kind}: {outcome_text(entry.word)}{reason}"
+            bar.console.print(f"{len(done)}/{len(orders)} {outcome} ({time.monotonic() - begun:.0f} s)")
+            bar.advance(task)
+    return tuple(done[order] for order in orders)
+
+
+def exit_code(overview: Overview, fail_on: str) -> int:
+    """The worst of all: 4 a notebook failed, 3 invalid or nothing to compare with, 1 a regression, else 0."""
+    from perfkit.model.records import Verdict
+    from perfkit.report.report_set import Outcome
+
+    codes = {Outcome.FAILED: EXIT_FAILED, Outcome.INCOMPARABLE: EXIT_INVALID, Outcome.DONE: 0}
+    return max(
+        exit_code_of_verdict(entry.word, fail_on) if isinstance(entry.word, Verdict) else codes[entry.word]
+        for entry in overview.entries
+    )
 
 
 @report.command(short_help="What is normal?")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @TITLE
-@POLICY
 @REPORTS
-@STORE
-@SETTINGS
-def baseline(
-    runs: tuple[str, ...],
-    title: str | None,
-    policy: Path | None,
-    reports: Path | None,
-    store: str | None,
-    settings: Path | None,
-) -> None:
+@in_workspace(POLICY)
+def baseline(workspace: Workspace, runs: tuple[str, ...], title: str | None, reports: Path | None) -> None:
     """What is normal: distributions, percentiles, variation from run to run, and what these runs can show.
 
     \b
     Example:
       perfkit report baseline "data/runs/*-api-*"
     """
-    from perfkit.config.policy import Policy
-
-    known = settings_of(settings)
-    place = store or known.store
-    chosen, notes = _baseline(runs, (), place, known, Policy.from_toml(policy) if policy else known.policy)
-    parameters = {"runs": chosen, "policy": policy_file(policy, known.path), "title": title, "notes": notes}
-    _run("baseline", parameters, reports or known.reports)
+    chosen, notes = _baseline_runs(workspace, runs, ())
+    _run("baseline", workspace, reports, {"runs": chosen, "title": title, "notes": notes})
 
 
 @report.command(cls=Variadic, short_help="Did it get slower?")
 @click.argument("before", nargs=-1, required=True, metavar="BASELINE...")
 @CANDIDATE
 @TITLE
-@POLICY
-@RULE
 @REPORTS
-@STORE
-@SETTINGS
+@in_workspace(POLICY, RULE)
 def compare(
+    workspace: Workspace,
     before: tuple[str, ...],
     candidate: tuple[str, ...],
     title: str | None,
-    policy: Path | None,
-    rule: str | None,
     reports: Path | None,
-    store: str | None,
-    settings: Path | None,
 ) -> None:
     """Did it get slower: verdict, effects with intervals, distributions, time course, both sides.
 
@@ -238,20 +184,16 @@ def compare(
     Example:
       perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
     """
-
-    known = settings_of(settings)
-    place = store or known.store
-    judging = known.policy_of(policy)
-    chosen, notes = _baseline(before, candidate, place, known, judging)
+    judged = _load(workspace, candidate)
+    chosen, notes = _baseline_runs(workspace, before, judged)
     parameters = {
         "baseline": chosen,
-        "candidate": _paths(candidate, place, known.baselines, judging.alpha),
-        "policy": policy_file(policy, known.path),
-        "rule": rule,
+        "candidate": _paths(judged),
+        "rule": click.get_current_context().params["rule"],
         "title": title,
         "notes": notes,
     }
-    _run("compare", parameters, reports or known.reports)
+    _run("compare", workspace, reports, parameters)
 
 
 @report.command(cls=Variadic, short_help="How much load can it take?")
@@ -260,16 +202,14 @@ def compare(
 @click.option("--slo", metavar="TEXT", help='What must hold, such as "p95 < 300 ms" or "error_rate < 1 %".')
 @TITLE
 @REPORTS
-@STORE
-@SETTINGS
+@in_workspace()
 def capacity(
+    workspace: Workspace,
     runs: tuple[str, ...],
     candidate: tuple[str, ...],
     slo: str | None,
     title: str | None,
     reports: Path | None,
-    store: str | None,
-    settings: Path | None,
 ) -> None:
     """How much load can it take: curves, knee, scalability law, capacity under an SLO; two builds at equal load.
 
@@ -281,18 +221,15 @@ def capacity(
     """
     from perfkit.config.policy import parse_slo
 
-    known = settings_of(settings)
-    place = store or known.store
     if slo is not None:
-        parse_slo(slo)  # a wrong one is told before the notebook starts
+        parse_slo(slo)  # a wrong one ends the command before the notebook starts
     parameters = {
-        "runs": _paths(runs, place, known.baselines, known.policy.alpha),
-        "candidate": _paths(candidate, place, known.baselines, known.policy.alpha) if candidate else None,
+        "runs": _paths(_load(workspace, runs)),
+        "candidate": _paths(_load(workspace, candidate)) if candidate else None,
         "slo": slo,
-        "policy": policy_file(None, known.path),
         "title": title,
     }
-    _run("capacity", parameters, reports or known.reports)
+    _run("capacity", workspace, reports, parameters)
 
 
 @report.command(short_help="How has it gone, and what changed when?")
@@ -306,21 +243,17 @@ def capacity(
     help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
 )
 @TITLE
-@POLICY
 @REPORTS
-@STORE
-@SETTINGS
+@in_workspace(POLICY)
 def trend(
+    workspace: Workspace,
     scenario: str,
     service: str | None,
     metric: str | None,
     last: int | None,
     commit_url: str | None,
     title: str | None,
-    policy: Path | None,
     reports: Path | None,
-    store: str | None,
-    settings: Path | None,
 ) -> None:
     """How a scenario has gone: value per run, levels, events with their commits, a calendar, what stands out.
 
@@ -336,25 +269,24 @@ def trend(
     from perfkit.report.trend import read_commit_url
     from perfkit.runs.backends import public_address
 
-    known = settings_of(settings)
-    place = store or known.store
-    read_commit_url(commit_url)  # what is wrong is told before the notebook starts
-    history = timeline(place, scenario, known.policy_of(policy))
+    # What is wrong ends the command before the notebook starts
+    read_commit_url(commit_url)
+    store, settings = workspace.store, workspace.settings
+    history = timeline(store, scenario, workspace.policy)
     if service is not None or metric is not None:
         trend_of(history, service=service, metric=metric)
     parameters = {
-        "store": public_address(place) if "://" in place else str(Path(place).resolve()),
+        "store": public_address(store) if "://" in store else str(Path(store).resolve()),
         "scenario": scenario,
         "service": service,
         "metric": metric,
         "last": last,
         "commit_url": commit_url,
-        "acknowledged": str(known.acknowledged.resolve()),
-        "baselines": str(known.baselines.resolve()),
-        "policy": policy_file(policy, known.path),
+        "acknowledged": str(settings.acknowledged.resolve()),
+        "baselines": str(settings.baselines.resolve()),
         "title": title,
     }
-    _run("trend", parameters, reports or known.reports)
+    _run("trend", workspace, reports, parameters)
 
 
 @report.command(short_help="What was judged before.")
@@ -372,45 +304,49 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
       perfkit compare --candidate api@last:1 --format json --output result.json
       perfkit report result result.json
     """
-    from perfkit.report.batch import report_result
+    from perfkit.history.incidents import read_result
 
-    folder = reports or settings_of(settings).reports
-    made = report_result(file, reports_dir=folder, title=title, progress=lambda text: click.echo(text, err=True))
-    click.echo(str(made.html))
+    comparison = read_result(file).comparison
+    if comparison is None:
+        raise click.UsageError(f"{file} is no comparison: perfkit report trend draws a history")
+    sides = {"baseline": comparison.baseline.runs, "candidate": comparison.candidate.runs}
+    judged = file / "result.json" if file.is_dir() else file
+    parameters = {name: _paths(runs) for name, runs in sides.items()}
+    parameters["judged"] = str(judged.resolve())
+    _execute("compare", reports or settings_of(settings).reports, {**parameters, "title": title})
 
 
-def _paths(names: tuple[str, ...], store: str, baselines: Path, alpha: float) -> str:
-    """Absolute places of the runs, one a line: the notebook runs in a folder of its own."""
+def _load(workspace: Workspace, names: Sequence[str]) -> tuple[Run, ...]:
+    """Runs under the names of their own services: the notebook gives them their new ones."""
     from perfkit.history.run_names import load_runs
 
-    return "\n".join(_place(run) for run in load_runs(names, store=store, baselines=baselines, alpha=alpha))
+    baselines, alpha = workspace.settings.baselines, workspace.policy.alpha
+    return load_runs(names, store=workspace.store, baselines=baselines, alpha=alpha)
 
 
-def _baseline(
-    names: tuple[str, ...], candidate: tuple[str, ...], store: str, known: Settings, policy: Policy
-) -> tuple[str, str | None]:
-    """`_paths` of a baseline, which selectors choose without the candidate; what is to be known of it, one a line."""
-    from perfkit.history.run_names import choose_runs, load_runs
+def _paths(runs: Sequence[Run]) -> str:
+    """Absolute paths of runs, one a line: the notebook runs in a folder of its own."""
+    sources = [run.source or run.id for run in runs]
+    return "\n".join(source if "://" in source else str(Path(source).resolve()) for source in sources)
+
+
+def _baseline_runs(workspace: Workspace, names: Sequence[str], candidates: Sequence[Run]) -> tuple[str, str | None]:
+    """The paths of a baseline, which selectors choose without the candidates; and notes on it, one a line."""
+    from perfkit.history.run_names import choose_runs
     from perfkit.report.formatting import clean
 
-    judged = load_runs(candidate, store=store, baselines=known.baselines, alpha=policy.alpha)
     runs, notes = choose_runs(
         names,
-        store=store,
-        baselines=known.baselines,
-        candidates=judged,
-        policy=policy if judged else None,
-        alpha=policy.alpha,
+        store=workspace.store,
+        baselines=workspace.settings.baselines,
+        candidates=candidates,
+        policy=workspace.policy if candidates else None,
+        alpha=workspace.policy.alpha,
     )
     lines = [" ".join(clean(note).split()) for note in notes]
     for line in lines:
-        click.echo(f"! {line}", err=True)
-    return "\n".join(_place(run) for run in runs), "\n".join(lines) or None
-
-
-def _place(run: Run) -> str:
-    source = run.source or run.id
-    return source if "://" in source else str(Path(source).resolve())
+        warn(line)
+    return _paths(runs), "\n".join(lines) or None
 
 
 def policy_file(policy: Path | None, settings: Path | None) -> str | None:
@@ -422,7 +358,13 @@ def policy_file(policy: Path | None, settings: Path | None) -> str | None:
     return str((policy or settings or Path()).resolve())
 
 
-def _run(kind: str, parameters: Mapping[str, object], reports: Path) -> None:
+def _run(kind: str, workspace: Workspace, reports: Path | None, parameters: Mapping[str, object]) -> None:
+    """Execute a notebook under the policy of the workspace."""
+    policy = policy_file(workspace.policy_file, workspace.settings.path)
+    _execute(kind, reports or workspace.settings.reports, {**parameters, "policy": policy})
+
+
+def _execute(kind: str, reports: Path, parameters: Mapping[str, object]) -> None:
     from perfkit.report.notebook import run_report
 
     given = {name: value for name, value in parameters.items() if value is not None}

@@ -1,7 +1,4 @@
-"""``perfkit run``.
-
-What `perfkit run` says while load is made, and at the end of each run.
-"""
+"""``perfkit run``: load tests run, alone or beside a baseline, with their progress and their ends."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.exit_codes import exit_code_of_verdict
-from perfkit.cli.options import SETTINGS, STORE, Number, dump, expanded, settings_of, write
+from perfkit.cli.exit_codes import EXIT_INVALID, EXIT_STOPPED, exit_code_of, exit_code_of_verdict
+from perfkit.cli.options import FILE, Number, Workspace, dump, expanded, in_workspace, warn, write
 from perfkit.config.load_spec import ARRIVALS
 from perfkit.model.errors import LoadError
 from perfkit.model.load_profile import KINDS
@@ -27,16 +24,14 @@ if TYPE_CHECKING:
     from perfkit.config.settings import Scenario, Settings
     from perfkit.loadgen.ab_test import ABPlan, ABResult
     from perfkit.loadgen.container import Container
-    from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.locust_process import Progress
-    from perfkit.loadgen.revision import Revision
     from perfkit.loadgen.run import Execution
     from perfkit.model.records import Comparison
 
 PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 
 
-def tell_end(execution: Execution) -> None:
+def report_end(execution: Execution) -> None:
     """One line at the end of each run, and what is wrong with it."""
     if sys.stdout.isatty():
         click.echo("\r\033[K", nl=False)
@@ -53,7 +48,7 @@ def tell_end(execution: Execution) -> None:
     if ignored is not None:
         click.echo(clean(f"ignored: {ignored}: the load is what perfkit's settings and options say"), err=True)
     for check in run.validity.problems:
-        click.echo(clean(f"! {check.severity.value}: {check.name} ({check.value}): {check.advice}"), err=True)
+        warn(f"{check.severity.value}: {check.name} ({check.value}): {check.advice}")
 
 
 def show_progress() -> Callable[[Scenario, Progress], None]:
@@ -64,22 +59,18 @@ def show_progress() -> Callable[[Scenario, Progress], None]:
     terminal = sys.stdout.isatty()
     last: Progress | None = None
 
-    def show(scenario: Scenario, progress: Progress) -> None:
+    def show(scenario: Scenario, now: Progress) -> None:
         nonlocal last
-        if not terminal and not _is_news(scenario, last, progress):
-            return
-        last = progress
-        text = progress_line(scenario, progress)
-        click.echo(f"\r\033[K{text}" if terminal else text, nl=not terminal)
-        sys.stdout.flush()
+        is_next_run = last is None or now.elapsed_s < last.elapsed_s
+        is_late = last is not None and now.elapsed_s - last.elapsed_s >= PLAIN_EVERY_S
+        is_full = last is not None and now.users == scenario.profile.users and last.users < now.users
+        if terminal or is_next_run or is_late or is_full:
+            last = now
+            text = progress_line(scenario, now)
+            click.echo(f"\r\033[K{text}" if terminal else text, nl=not terminal)
+            sys.stdout.flush()
 
     return show
-
-
-def _is_news(scenario: Scenario, last: Progress | None, now: Progress) -> bool:
-    if last is None or now.elapsed_s < last.elapsed_s or now.elapsed_s - last.elapsed_s >= PLAIN_EVERY_S:
-        return True
-    return now.users == scenario.profile.users and last.users < now.users
 
 
 def progress_line(scenario: Scenario, progress: Progress) -> str:
@@ -105,7 +96,6 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-EXIT_INTERRUPTED = 130
 ARGUMENTS = "perfkit.run.arguments"
 
 
@@ -149,7 +139,7 @@ class _Run(click.Command):
 @click.option("--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="With --docker: such as BASE=....")
 @click.option(
     "--locustfile",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Run this locustfile; SCENARIO is then just a name for it.",
 )
 @click.option("--abort-on", metavar="CONDITION", help='End a hopeless run, such as "p95_latency_ms>2000 for 30s".')
@@ -161,20 +151,18 @@ class _Run(click.Command):
 @click.option("--max-runs", type=click.IntRange(2), help="With --until-settled: runs in all, at most [64].")
 @click.option("--max-time", help="With --compare-with: begin no pair that would end later, such as 1h.")
 @click.option("--confirm", is_flag=True, help="With --compare-with: repeat a comparison that found a regression.")
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="With --compare-with: policy (TOML).")
-@click.option(
-    "--result", type=click.Path(path_type=Path, dir_okay=False), help="With --compare-with: the comparison as JSON."
-)
+@click.option("--policy", type=FILE, help="With --compare-with: policy (TOML).")
+@click.option("--result", type=FILE, help="With --compare-with: the comparison as JSON.")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each scenario.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
 @click.option(
     "--record",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Execution record; with --all test_execution_metadata.json is written in any case.",
 )
-@STORE
-@SETTINGS
+@in_workspace()
 def run(
+    workspace: Workspace,
     scenarios: tuple[str, ...],
     all_: bool,
     host: str | None,
@@ -207,13 +195,10 @@ def run(
     max_runs: int | None,
     max_time: str | None,
     confirm: bool,
-    policy: Path | None,
     result: Path | None,
     repeat: int,
     labels: tuple[str, ...],
     record: Path | None,
-    store: str | None,
-    settings: Path | None,
 ) -> int:
     """Run load tests with Locust and keep every request of them.
 
@@ -240,7 +225,9 @@ def run(
       perfkit run shop --duration 2m -- --my-arg 3
       perfkit run --all
     """
+    from perfkit.cli.compare import print_comparison
     from perfkit.config.settings import load_fields
+    from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.revision import revision_of
     from perfkit.loadgen.run import execution_record, run_scenarios
 
@@ -248,10 +235,10 @@ def run(
         raise click.UsageError("--workers, --master and --worker exclude each other")
     if master != (expect_workers is not None):
         raise click.UsageError("--master and --expect-workers belong together: --master --expect-workers 2")
-    known = settings_of(settings)
-    names = known.all_names if all_ else scenarios
+    settings = workspace.settings
+    names = settings.all_names if all_ else scenarios
     if not names or (all_ and scenarios):
-        raise click.UsageError("name a scenario, or say --all: " + ", ".join(known.scenarios))
+        raise click.UsageError("name a scenario, or say --all: " + ", ".join(settings.scenarios))
     changes = load_fields(
         {
             "host": host,
@@ -269,9 +256,10 @@ def run(
     )
     if arguments := click.get_current_context().meta.get(ARGUMENTS):
         changes["arguments"] = arguments
-    chosen = [chosen_scenario(name, known, locustfile, changes) for name in names]
+    chosen = [chosen_scenario(name, settings, locustfile, changes) for name in names]
     paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
-    paired |= {"--confirm": confirm, "--max-runs": max_runs, "--policy": policy, "--result": result}
+    paired |= {"--confirm": confirm, "--max-runs": max_runs}
+    paired |= {"--policy": workspace.policy_file, "--result": result}
     single: dict[str, object] = {"--workers": workers, "--master": master, "--worker": worker, "--abort-on": abort_on}
     single |= {"--all": all_, "--repeat": repeat > 1, "--record": record}
     contained: dict[str, object] = {"--engine": engine, "--image": image, "--build-arg": build_args}
@@ -285,60 +273,54 @@ def run(
         _refuse({"--docker": docker}, "does not go with --worker")
         return _work(chosen, master_host, master_port)
     container = _container(engine, image, build_args) if docker else None
-    revision = revision_of(Path.cwd())
-    _tell_unknown_revision(revision, compare_with)
+    revision, notes = revision_of(Path.cwd()), list[str]()
+    notes += revision.notes  # before any load: no run without a commit says which build was slow
+    if compare_with is not None and "://" in compare_with:
+        notes.append("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.")
+    for note in notes:
+        warn(note)
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
-        outcome = _ab_test(
-            chosen, compare_with, plan, known, policy, store or known.store, parse_labels(labels), container
-        )
-        return _tell_outcome(outcome, result)
+        outcome = _ab_test(chosen, compare_with, plan, workspace, parse_labels(labels), container)
+        if result is not None:
+            write(dump(outcome.comparison.to_dict()), result)
+        print_comparison(outcome.comparison)
+        click.echo(outcome.why)
+        return exit_code_of_verdict(outcome.comparison.verdict)
+    distribution = None
+    if workers is not None:
+        distribution = Distribution(workers, bind_port=0)
+    elif expect_workers is not None:
+        distribution = Distribution(expect_workers, local=False, bind_host=master_bind_host, bind_port=master_bind_port)
     done = run_scenarios(
         [replace(scenario, revision=revision.to_dict()) for scenario in chosen],
-        store or known.store,
+        workspace.store,
         repeat=repeat,
         labels=parse_labels(labels),
         on_progress=show_progress(),
-        on_end=tell_end,
+        on_end=report_end,
         abort_on=abort_on,
-        distribution=_distribution(workers, expect_workers if master else None, master_bind_host, master_bind_port),
+        distribution=distribution,
         container=container,
     )
     target = record or (Path("test_execution_metadata.json") if all_ else None)
     if target is not None:
         write(dump(execution_record(done)), target)
-    return _exit_code(done)
-
-
-def _tell_unknown_revision(revision: Revision, compare_with: str | None) -> None:
-    """Once, before any load: a run that knows no commit tells nobody which build was slow."""
-    from perfkit.report.formatting import clean
-
-    notes = revision.notes
-    if compare_with is not None and "://" in compare_with:
-        notes += ("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.",)
-    for note in notes:
-        click.echo(f"! {clean(note)}", err=True)
-
-
-def _distribution(workers: int | None, remote: int | None, host: str, port: int) -> Distribution | None:
-    """A master and its workers, where they were asked for."""
-    from perfkit.loadgen.locust_command import Distribution
-
-    if workers is not None:
-        return Distribution(workers, bind_port=0)
-    return Distribution(remote, local=False, bind_host=host, bind_port=port) if remote is not None else None
+    if any(execution.stopped for execution in done):
+        return EXIT_STOPPED
+    errors = [exit_code_of(execution.error) for execution in done if execution.error is not None]
+    return max([0, *errors, *(EXIT_INVALID for execution in done if execution.status == "invalid")])
 
 
 def _refuse(options: dict[str, object], why: str) -> None:
-    """An option that would have no effect is a mistake, and is told."""
+    """An option that would have no effect is a mistake."""
     given = next((name for name, value in options.items() if value), None)
     if given is not None:
         raise click.UsageError(f"{given} {why}")
 
 
 def _container(engine: str | None, image: str | None, build_args: tuple[str, ...]) -> Container:
-    """The container to run in; what takes long is told."""
+    """The container to run in; what takes long is reported."""
     from perfkit.loadgen.container import ContainerOptions, prepare_container
 
     bad = next((text for text in build_args if not text.partition("=")[0] or "=" not in text), None)
@@ -371,9 +353,7 @@ def _ab_test(
     chosen: list[Scenario],
     other: str,
     plan: ABPlan,
-    known: Settings,
-    policy: Path | None,
-    store: str,
+    workspace: Workspace,
     labels: dict[str, str],
     container: Container | None,
 ) -> ABResult:
@@ -383,12 +363,13 @@ def _ab_test(
 
     if len(chosen) != 1:
         raise click.UsageError("--compare-with takes one scenario")
-    rules = known.policy_of(policy)
+    store, policy = workspace.store, workspace.policy
     with ab_targets(chosen[0], other, Path.cwd()) as targets:
-        tell = partial(click.echo, err=True)
+        report = partial(click.echo, err=True)
         run_one = partial(run_scenario, container=container)
-        outcome = ABTest(targets, store, rules, plan, tell, labels, show_progress(), run_one).decide()
-    return replace(outcome, comparison=_with_open_regressions(outcome.comparison, store, known, rules))
+        outcome = ABTest(targets, store, policy, plan, report, labels, show_progress(), run_one).decide()
+    comparison = _with_open_regressions(outcome.comparison, store, workspace.settings, policy)
+    return replace(outcome, comparison=comparison)
 
 
 def _with_open_regressions(comparison: Comparison, store: str, known: Settings, policy: Policy) -> Comparison:
@@ -403,17 +384,6 @@ def _with_open_regressions(comparison: Comparison, store: str, known: Settings, 
     return comparison.with_warnings(notes)
 
 
-def _tell_outcome(outcome: ABResult, result: Path | None) -> int:
-    """Print the comparison, keep it where that is asked for, and judge."""
-    from perfkit.cli.compare import print_comparison
-
-    if result is not None:
-        write(dump(outcome.comparison.to_dict()), result)
-    print_comparison(outcome.comparison)
-    click.echo(outcome.why)
-    return exit_code_of_verdict(outcome.comparison.verdict)
-
-
 def _work(chosen: list[Scenario], host: str, port: int) -> int:
     """Be a worker until the master says that it is over."""
     from perfkit.loadgen.locust_process import run_worker
@@ -422,8 +392,8 @@ def _work(chosen: list[Scenario], host: str, port: int) -> int:
         raise click.UsageError("a worker makes the load of one scenario: name one")
     click.echo(f"{chosen[0].name}: worker of {host}, port {port}")
     code = run_worker(chosen[0], host, port)
-    if code in (-signal.SIGINT, EXIT_INTERRUPTED):
-        return EXIT_INTERRUPTED
+    if code in (-signal.SIGINT, EXIT_STOPPED):
+        return EXIT_STOPPED
     if code:
         raise LoadError(f"scenario {chosen[0].name!r}: the worker's Locust ended with exit code {code}; see above")
     return 0
@@ -449,17 +419,3 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
     if bad is not None:
         raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--label")
     return {key: value for key, _, value in pairs}
-
-
-def _exit_code(done: tuple[Execution, ...]) -> int:
-    from perfkit.cli.exit_codes import exit_code_of
-
-    if any(execution.stopped for execution in done):
-        return EXIT_INTERRUPTED
-    codes = [0]
-    for execution in done:
-        if execution.error is not None:
-            codes.append(exit_code_of(execution.error))
-        elif execution.status == "invalid":
-            codes.append(3)
-    return max(codes)

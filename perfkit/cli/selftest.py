@@ -1,24 +1,13 @@
-"""Does the gate work here, today, under these settings?  It is tried out before it is trusted.
+"""A self-test of the gate: does it work here, today, under these settings?
 
-A known slowdown must be refused through the command line that a pipeline uses, identical builds must pass it, and what
-cannot be read must be refused; `self_test` says what it found of each.
-
-Three builds of a demo service under real load: a baseline, an identical one, and one that takes longer.
+`self_test` loads three builds of a demo service (a baseline, an identical one, a slower one), asks `perfkit compare` in
+a process of its own about them, about a simulated history, and about files that it must refuse; each question is a
+`Trial`.
 
 The service sleeps for a tenth of a second, which a busy machine makes a little longer and never twice as long.  All
-three meet the same luck (one seed), so that the identical builds differ by what the machine does and by nothing else:
-a short self-test would otherwise find differences that the long runs of its user would not have.
-
-The gate as a pipeline calls it: `perfkit compare` in a process of its own, and the code with which that ends.
-
-A simulated past of the service, with the runs that are judged against it: what a nightly pipeline compares.
-
-The same seed gives the same runs everywhere, so these answers depend on the policy and on nothing else.  They are long
-and vary little: with this seed the identical runs are within 1 % of the level before them.
-
-What the gate must answer, and whether it did: one `Trial` for each question.
-
-Files that a gate must refuse, made from good runs: cut off, garbage, empty, invalid.
+three builds share one seed, so that the identical ones differ by what the machine does alone: a short self-test would
+otherwise find differences that the long runs of its user would not have.  The simulated runs are long and vary little;
+the same seed gives the same runs everywhere, so that their answers depend on the policy alone.
 """
 
 from __future__ import annotations
@@ -146,7 +135,8 @@ class Gate:
 
     def compare(self, baseline: Sequence[Path], candidate: Sequence[Path], more: Sequence[str] = ()) -> Answer:
         """Ask it; ``more`` are further words, which come last and so count."""
-        sides = [*map(_word, baseline), "--candidate", *map(_word, candidate)]
+        before, after = ([str(path.absolute()) for path in side] for side in (baseline, candidate))
+        sides = [*before, "--candidate", *after]
         command = [sys.executable, "-P", "-m", "perfkit", "compare", *sides, "--format", "json", *self.options, *more]
         begun = time.monotonic()
         try:
@@ -162,19 +152,12 @@ class Gate:
             )
         except subprocess.TimeoutExpired:
             return Answer(None, {}, f"it did not end within {TIMEOUT_S:g} s", time.monotonic() - begun)
-        return Answer(done.returncode, _document(done.stdout), done.stderr.strip(), time.monotonic() - begun)
-
-
-def _word(path: Path) -> str:
-    return str(path.absolute())
-
-
-def _document(text: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, Mapping) else {}
+        try:
+            document = json.loads(done.stdout)
+        except ValueError:
+            document = {}
+        comparison = document if isinstance(document, Mapping) else {}
+        return Answer(done.returncode, comparison, done.stderr.strip(), time.monotonic() - begun)
 
 
 BEFORE = 12  # runs
@@ -192,7 +175,7 @@ class Past:
 
 def simulated_pasts(newest: int, slower_pct: float, folder: Path) -> Mapping[str, Past]:
     """A past whose last ``newest`` runs are as those before them, and one whose last are slower."""
-    changes = {IDENTICAL: {}, SLOWER: {SERVICE: Change(slower_pct=slower_pct)}}
+    changes = {SLOWER: {SERVICE: Change(slower_pct=slower_pct)}, IDENTICAL: {}}
     longer = replace(scenario(), duration_s=HISTORY_RUN_S)
     found = {}
     for name, change in changes.items():
@@ -303,10 +286,6 @@ def _may_yet_be_red(answer: Answer, fail_on: str) -> bool:
     return any(f["tolerance"] < CHANCE * worsening for f, worsening in zip(relative, worsenings, strict=True))
 
 
-def _is_relative_latency(finding: Mapping[str, Any]) -> bool:
-    return finding.get("metric") in LATENCY_METRICS and not finding.get("objective")
-
-
 def _called(answer: Answer) -> list[dict[str, Any]]:
     """Findings that object because of a change, not because of an absolute limit."""
     return [f for f in answer.findings if f.get("verdict") == Verdict.REGRESSION and not f.get("objective")]
@@ -324,7 +303,7 @@ def _why_not_red(answer: Answer, slower_pct: float, fail_on: str) -> str:
     lets = "THE GATE LETS SLOWDOWNS THROUGH: "
     if answer.verdict == Verdict.REGRESSION and fail_on == "never":
         return f"{lets}it saw the regression, but --fail-on never ends with 0 whatever is seen; leave it out."
-    latencies = [finding for finding in answer.findings if _is_relative_latency(finding)]
+    latencies = [f for f in answer.findings if f.get("metric") in LATENCY_METRICS and not f.get("objective")]
     if not latencies:
         return f"{lets}its policy judges no change of a latency at all; give latencies a tolerance."
     loose = [f for f in latencies if (f.get("tolerance") or 0.0) >= (f.get("change_pct") or 0.0)]
@@ -332,8 +311,8 @@ def _why_not_red(answer: Answer, slower_pct: float, fail_on: str) -> str:
         least = min(loose, key=lambda finding: finding["tolerance"])
         title = Metric(least["metric"]).title
         return (
-            f"{lets}the {title} rose by {least['change_pct']:.0f} % ({slower_pct:g} % were injected), and the policy "
-            f"accepts {least['tolerance']:g} %, no latency less; lower the tolerance."
+            f"{lets}the {title} rose by {least['change_pct']:.0f} % ({slower_pct:g} % were injected), and its "
+            f"tolerance is {least['tolerance']:g} %, that of no latency is less; lower the tolerance."
         )
     said = answer.verdict.replace("no_change", "no regression") or "nothing"
     return f"{lets}it said {said}, with exit code {answer.code}. Look at alpha and at the gating metrics; {_AGAIN}."
@@ -351,15 +330,11 @@ def _why_red(answer: Answer, objects: Sequence[dict[str, Any]]) -> str:
 
 
 def _why_not_judged(answer: Answer) -> str:
-    if answer.code == UNFIT:
-        return f"The runs could not be judged: {_invalid_because(answer)}"
-    return f"The comparison failed: {_last_line(answer) or 'it said nothing'}; {_AGAIN}."
-
-
-def _invalid_because(answer: Answer) -> str:
+    if answer.code != UNFIT:
+        return f"The comparison failed: {_last_line(answer) or 'it said nothing'}; {_AGAIN}."
     checks = [check for check in answer.document.get("checks", ()) if check.get("severity") == "invalid"]
     texts = [check.get("advice", "") for check in checks] or list(answer.document.get("warnings", ()))
-    return texts[0] if texts else _last_line(answer) or "no reason was given"
+    return f"The runs could not be judged: {texts[0] if texts else _last_line(answer) or 'no reason was given'}"
 
 
 def _last_line(answer: Answer) -> str:
@@ -437,8 +412,6 @@ _SPOILT: dict[str, Callable[[Path], None]] = {
 }
 
 
-__all__ = ["SelfTest", "Task", "Trial", "self_test"]
-
 LEAST_ROUNDS = 2  # one run of each build tells what a doubling is, too, but not how such runs vary
 AT_ONCE = 2  # comparisons of unfit input
 
@@ -503,13 +476,21 @@ def self_test(
     sides, trials = _look(task, gate, folder / "runs", tell, measured)
     if any(trial.by_chance for trial in trials):
         names = ", ".join(trial.name for trial in trials if not trial.ok)
-        tell(f"not as expected: {names}; measured once more, with fresh runs, before it is believed")
+        tell(f"not as expected: {names}; measured once more with fresh runs")
         sides, again = _look(task, gate, folder / "second-runs", tell, measured)
         trials = [believed(first, second) for first, second in zip(trials, again, strict=True)]
     tell("runs against a history, and files that must be refused")
     good = tuple(Path(run.source or run.id) for run in sides[BASELINE])
     pasts = simulated_pasts(task.required_runs, task.slower_pct, folder / "history")
-    return SelfTest((*trials, *_against_history(task, gate, pasts), *_refusals(gate, good, folder / "unfit")))
+    for name, past in pasts.items():
+        answer = gate.compare((), past.newest, ("--store", str(past.store)))
+        trial = (
+            slowdown_trial(answer, task.slower_pct, task.fail_on)
+            if name == SLOWER
+            else identical_trial(answer, task.fail_on)
+        )
+        trials.append(replace(trial, name=f"{trial.name}, against history", by_chance=False))
+    return SelfTest((*trials, *_refusals(gate, good, folder / "unfit")))
 
 
 def _look(
@@ -526,14 +507,6 @@ def _look(
         identical_trial(gate.compare(places[BASELINE], places[IDENTICAL]), task.fail_on),
     ]
     return sides, trials
-
-
-def _against_history(task: Task, gate: Gate, pasts: Mapping[str, Past]) -> Iterator[Trial]:
-    answers = {name: gate.compare((), past.newest, ("--store", str(past.store))) for name, past in pasts.items()}
-    slow = slowdown_trial(answers[SLOWER], task.slower_pct, task.fail_on)
-    same = identical_trial(answers[IDENTICAL], task.fail_on)
-    for trial in (slow, same):
-        yield replace(trial, name=f"{trial.name}, against history", by_chance=False)
 
 
 def _refusals(gate: Gate, good: tuple[Path, ...], folder: Path) -> Iterator[Trial]:

@@ -1,9 +1,4 @@
-"""``perfkit demo``.
-
-``perfkit init``.
-
-``perfkit lab``.
-"""
+"""``perfkit init``, ``lab`` and ``demo``: first steps."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import INJECT, Number, console
 from perfkit.model.errors import MissingExtra, StoreError
 from perfkit.model.installation import extra_advice
@@ -111,25 +107,21 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise MissingExtra(f"JupyterLab is not installed; {extra_advice('lab')}")
     if not any(folder.glob("*.ipynb")):
-        _copy_notebooks(folder)
+        from perfkit.report.notebook import KINDS, find_notebook
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind in KINDS:
+                shutil.copy(find_notebook(kind), folder)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in KINDS)} to {folder}", err=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-c", JUPYTERLAB, str(folder), *options])
 
 
-def _copy_notebooks(folder: Path) -> None:
-    from perfkit.report.notebook import KINDS, find_notebook
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind in KINDS:
-            shutil.copy(find_notebook(kind), folder)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in KINDS)} to {folder}", err=True)
-
-
-EXIT_INVALID, EXIT_NOT_SHOWN = 3, 4
+EXIT_NOT_SHOWN = 4
 
 
 @click.command(short_help="See the whole chain at work, on this machine.")
@@ -155,16 +147,21 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
       perfkit demo --slower 10
       perfkit demo --serve --inject rag_service:tail_pct=2,tail_factor=3 --inject api_gateway:error_rate_pct=5
     """
-    from perfkit.cli import demo_run as story
+    from perfkit.cli.demo_run import run_demo
+    from perfkit.loadgen.demo_services import parse_changes, start_services
     from perfkit.model.records import Verdict
-
-    if serve:
-        return _serve(inject)
-    if inject:
-        raise click.UsageError("--inject goes with --serve; without it, --slower says what is injected")
-    found = story.run_demo(slower, store, reports, tell=click.echo)
     from perfkit.report.terminal import print_comparison
 
+    if serve:
+        with start_services(parse_changes(inject)) as services:
+            for name, address in services.addresses.items():
+                click.echo(f"{name} {address}/{name}")
+            click.echo("Ctrl-C ends them.", err=True)
+            services.wait()
+        return 0
+    if inject:
+        raise click.UsageError("--inject goes with --serve; without it, --slower says what is injected")
+    found = run_demo(slower, store, reports, report=click.echo)
     print_comparison(found.comparison, console())
     click.echo(f"\ninjected: api_gateway {slower:+g} % service time")
     click.echo(f"found:    {found.summary}")
@@ -172,14 +169,3 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
     if found.as_injected:
         return 0
     return EXIT_INVALID if found.comparison.verdict is Verdict.INVALID else EXIT_NOT_SHOWN
-
-
-def _serve(inject: tuple[str, ...]) -> int:
-    from perfkit.loadgen.demo_services import parse_changes, start_services
-
-    with start_services(parse_changes(inject)) as services:
-        for name, address in services.addresses.items():
-            click.echo(f"{name} {address}/{name}")
-        click.echo("Ctrl-C ends them.", err=True)
-        services.wait()
-    return 0

@@ -7,6 +7,7 @@ import platform
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -40,17 +41,15 @@ def _activity(error: BaseException, argv: Sequence[str]) -> str:
     if done:
         return shorten(done[0], MOST_TEXT)
     command = next((word for word in argv if not word.startswith("-")), "")
-    files = list(dict.fromkeys(clean(word) for word in argv if word != command and _is_path(word)))
+    files = []
+    for word in argv:
+        with suppress(OSError, ValueError):  # it is too long, or has a null character
+            if word != command and not word.startswith("-") and Path(word).exists():
+                files.append(clean(word))
+    files = list(dict.fromkeys(files))
     return " ".join(
         ["while running", f"perfkit {clean(command)}".strip(), *(["on", ", ".join(files[:3])] if files else [])]
     )
-
-
-def _is_path(word: str) -> bool:
-    try:
-        return not word.startswith("-") and Path(word).exists()
-    except (OSError, ValueError):  # too long, or with a null character
-        return False
 
 
 def _reason(error: BaseException) -> str:

@@ -97,7 +97,13 @@ def finding(verdict="regression", *, change=98.0, tolerance=5.0, objective=False
     ("given", "fail_on", "ok", "advice", "by_chance"),
     [
         (answer(1, "regression", [finding()]), "regression", True, "", False),
-        (answer(0, "no_change", [finding("no_change", tolerance=1000)]), "regression", False, "accepts 1000 %", False),
+        (
+            answer(0, "no_change", [finding("no_change", tolerance=1000)]),
+            "regression",
+            False,
+            "is 1000 %",
+            False,
+        ),
         (answer(0, "inconclusive", [finding("inconclusive", tolerance=95)]), "regression", False, "it said", True),
         (answer(0, "regression", [finding()]), "never", False, "--fail-on never", False),
         (answer(0, "inconclusive", [finding(metric="rps")]), "regression", False, "no change of a latency", False),
@@ -185,8 +191,8 @@ def test_the_command_line_refuses_the_slow_build_and_passes_the_identical_one(si
 @pytest.mark.parametrize(
     ("policy", "options", "advice"),
     [
-        (LOOSE, (), "and the policy accepts 1000 %"),
-        (LOOSE, ("--rule", "threshold"), "and the policy accepts 1000 %"),
+        (LOOSE, (), "and its tolerance is 1000 %"),
+        (LOOSE, ("--rule", "threshold"), "and its tolerance is 1000 %"),
         ("", ("--fail-on", "never"), "--fail-on never ends with 0 whatever is seen"),
         ("required_runs = 9", (), "it said inconclusive"),
         ("[tolerance]\n" + "".join(f"{name} = 'off'\n" for name in LATENCIES), (), "judges no change of a latency"),
