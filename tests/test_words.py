@@ -34,11 +34,16 @@ RETIRED = {
     r"may (not )?speak": "alerts start after",
     r"troubles?": "error",
     r"known or over": "acknowledged or resolved",
-    r"wants? of the issues": "desired issue state",
+    r"corrected p": "adjusted p",
+    r"unharmed": "within tolerance",
+    r"movements?": "change",
+    r"held against": "compared with",
+    r"tells": "shows, reports, decides",
+    r"accepts": "tolerance",
 }
 DOCS = [
     REPOSITORY / "README.md",
-    *(path for path in sorted((REPOSITORY / "docs").glob("*.md")) if path.name != "architecture.md"),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
     REPOSITORY / "examples" / "ci" / "README.md",
 ]
 TEMPLATES = sorted(

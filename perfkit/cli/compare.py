@@ -47,7 +47,7 @@ def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_
 
     Called is what `perfkit compare --history` calls: what is beyond chance and measured to be beyond its tolerance.  A
     change within the tolerance is never called, one a little above it only by many runs.  Answers from the noise
-    profile of the scenario: what the runs in the store tell of its variation.
+    profile of the scenario: how the runs in the store vary.
 
     \b
     Example:

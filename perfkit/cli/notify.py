@@ -199,7 +199,7 @@ def issue(found: ResultSet, settings: Settings, repository: str, checkout: Path,
 @click.command(short_help="One comment of a pull request, changed in place.")
 @click.option("--pull-request", type=click.IntRange(1), metavar="NUMBER", help="Which [that of the workflow's event].")
 @click.option("--repository", default="", metavar="OWNER/NAME", help="Where it is [GITHUB_REPOSITORY].")
-@click.option("--name", metavar="TEXT", help="Tells it from other comments of perfkit there [the scenarios].")
+@click.option("--name", metavar="TEXT", help="Distinguishes it from other comments of perfkit there [the scenarios].")
 @click.option("--link", metavar="URL", help="Address of the report, {report} for its folder's name [link of [issues]].")
 @click.option("--dry-run", is_flag=True, help="Print the request (method, path, JSON) and send nothing.")
 @with_results
