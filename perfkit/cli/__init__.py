@@ -112,7 +112,10 @@ def _run(argv: Sequence[str]) -> int:
         err.write("perfkit: stopped by Ctrl-C\n")
         return EXIT_STOPPED
     except PerfkitError as error:
-        err.write(f"perfkit: {_message(error)}\n")
+        # Names and other programs' words in it move no cursor, and command no runner of workflows
+        lines = str(error).split("\n")
+        text = "\n".join(f"{line[: len(line) - len(line.lstrip(' '))]}{clean(line)}" for line in lines)
+        err.write(f"perfkit: {text}\n")
         return exit_code_of(error)
     except OSError as error:
         if error is getattr(out, "refusal", None):
@@ -161,12 +164,6 @@ def _unexpected(error: BaseException, argv: Sequence[str]) -> int:
 
     sys.stderr.write(report_unexpected(error, argv))
     return EXIT_FAILED
-
-
-def _message(error: PerfkitError) -> str:
-    """Its text; names and other programs' words in it move no cursor, and command no runner of workflows."""
-    lines = str(error).split("\n")
-    return "\n".join(f"{line[: len(line) - len(line.lstrip(' '))]}{clean(line)}" for line in lines)
 
 
 def entry() -> None:

@@ -107,7 +107,7 @@ def changes(
     if jobs is not None and scheduler is not None:
         raise click.UsageError("--jobs is about this machine, --scheduler about others: say one of them")
     policy, settings = workspace.policy, workspace.settings
-    timelines = stored_timelines(workspace.open_store(), scenarios, ab_tests=ab_tests)
+    timelines = stored_timelines(workspace.run_store, scenarios, ab_tests=ab_tests)
     found = detect_changes(
         [under_names(timeline, policy.service_names) for timeline in timelines],
         services=services,

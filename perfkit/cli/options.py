@@ -115,12 +115,9 @@ class Workspace:
     policy: Policy
     policy_file: Path | None = None
 
-    def open_store(self) -> RunStore:
-        """The store, opened once."""
-        return self._opened
-
     @cached_property
-    def _opened(self) -> RunStore:
+    def run_store(self) -> RunStore:
+        """The store, opened once."""
         from perfkit.runs.store import RunStore
 
         return RunStore(self.store)
@@ -129,7 +126,7 @@ class Workspace:
         """The histories in the store, with the pinned baselines."""
         from perfkit.history.context import HistoryContext
 
-        return HistoryContext(self.open_store(), self.settings.baselines, alpha=self.policy.alpha)
+        return HistoryContext(self.run_store, self.settings.baselines, alpha=self.policy.alpha)
 
     def load_runs(self, names: Sequence[str]) -> tuple[Run, ...]:
         """Runs by id, path, pattern or selector."""

@@ -119,7 +119,7 @@ def _make_all(orders: Sequence[Order], jobs: int) -> tuple[Entry, ...]:
 
     screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    done: dict[Order, Entry] = {}
+    done: dict[int, Entry] = {}  # by the number of the order
     begun = time.monotonic()
     with (
         closing(make_all(orders, jobs)) as reports,
@@ -127,12 +127,12 @@ def _make_all(orders: Sequence[Order], jobs: int) -> tuple[Entry, ...]:
     ):
         task = bar.add_task("reports", total=len(orders))
         for made in reports:
-            entry = done[made.order] = made.entry
+            entry = done[orders.index(made.order)] = made.entry
             reason = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
             outcome = f"{clean(entry.scenario)} {entry.kind}: {outcome_text(entry.word)}{reason}"
             bar.console.print(f"{len(done)}/{len(orders)} {outcome} ({time.monotonic() - begun:.0f} s)")
             bar.advance(task)
-    return tuple(done[order] for order in orders)
+    return tuple(done[number] for number in range(len(orders)))
 
 
 def exit_code(overview: Overview, fail_on: str) -> int:

@@ -60,7 +60,7 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
     from perfkit.history.run_names import load_runs
     from perfkit.model.records import Severity
 
-    store, invalid = workspace.open_store(), False
+    store, invalid = workspace.run_store, False
     for run in load_runs(files):
         run_id = store.import_run(run, scenario, parse_labels(labels))
         click.echo(run_id)
@@ -233,7 +233,7 @@ def chosen(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
     from perfkit.history.run_names import is_selector
     from perfkit.model.errors import SettingsError, did_you_mean
 
-    store = workspace.open_store()
+    store = workspace.run_store
     finished = store.ids()
     ids = [*finished, *store.unfinished()]
     found: list[str] = []
@@ -290,7 +290,7 @@ def _list(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """A table written by hand: one of rich takes 0.3 ms per row, which is much for 20,000 of them."""
     from perfkit.report.formatting import clean
 
-    store = workspace.open_store()
+    store = workspace.run_store
     frame = _of_scenario(store.runs(), scenario, store.url)
     rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     unfinished, foreign = store.no_runs()
@@ -340,7 +340,7 @@ def show(workspace: Workspace, run: str, format_: str) -> None:
     from perfkit.report.terminal import run_page
 
     for run_id in chosen(workspace, (run,)):
-        found = workspace.open_store().get(run_id)
+        found = workspace.run_store.get(run_id)
         if format_ == "json":
             click.echo(dump(run_to_document(found)), nl=False)
         else:
@@ -363,7 +363,7 @@ def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, 
     """
     from perfkit.report.formatting import clean
 
-    store = workspace.open_store()
+    store = workspace.run_store
     if not runs:
         for note in store.quarantined().values():
             click.echo(f"{clean(note.run_id)}: {clean(note.reason)} ({clean(note.by)}, {clean(note.at)})")
@@ -394,7 +394,7 @@ def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     from perfkit.report.formatting import clean
     from perfkit.runs.maintenance import verify_run, with_notes
 
-    store = workspace.open_store()
+    store = workspace.run_store
     checked = [verify_run(store, run_id) for run_id in (chosen(workspace, runs) if runs else store.ids())]
     found = with_notes(store, checked, others=not runs)
     if not found:
@@ -435,7 +435,7 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
 
     if bool(runs) == all_:
         raise click.UsageError("name runs, or say --all")
-    store = workspace.open_store()
+    store = workspace.run_store
     exposed = exposed_runs(store, chosen(workspace, runs) if runs else None)
     failed = 0
     for run in exposed:
@@ -472,7 +472,7 @@ def export(workspace: Workspace, scenario: str | None, format_: str, output: Pat
     """
     from perfkit.runs.maintenance import exported, measurements
 
-    store = workspace.open_store()
+    store = workspace.run_store
     if format_ == "parquet" and output is None:
         raise click.UsageError("a Parquet file is no text: name it with --output FILE")
     frame = _of_scenario(store.runs(), scenario, store.url)
@@ -505,7 +505,7 @@ def rm(
     from perfkit.runs.maintenance import plan_removal
 
     needed = _protected(workspace, baselines)
-    plan = plan_removal(workspace.open_store(), chosen(workspace, runs), needed, only_requests=only_requests)
+    plan = plan_removal(workspace.run_store, chosen(workspace, runs), needed, only_requests=only_requests)
     _remove(workspace, plan, dry_run, yes)
 
 
@@ -555,7 +555,7 @@ def gc(
         parsed(parse_size, max_size, "--max-size"),
     )
     needed = _protected(workspace, baselines)
-    _remove(workspace, plan_retention(workspace.open_store(), limits, needed), dry_run, yes)
+    _remove(workspace, plan_retention(workspace.run_store, limits, needed), dry_run, yes)
 
 
 def _protected(workspace: Workspace, baselines: Path | None) -> dict[str, str]:
@@ -592,4 +592,4 @@ def _remove(workspace: Workspace, plan: tuple[Removal, ...], dry_run: bool, yes:
         if not click.confirm("Remove this for good?", err=True):
             click.echo("nothing was removed")
             return
-    click.echo(f"freed {size_text(remove(workspace.open_store(), plan))}")
+    click.echo(f"freed {size_text(remove(workspace.run_store, plan))}")

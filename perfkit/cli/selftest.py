@@ -244,7 +244,16 @@ def identical_trial(answer: Answer, fail_on: str) -> Trial:
     objects = _called(answer)
     excused = answer.verdict == Verdict.REGRESSION or fail_on == "inconclusive"
     ok = bool(answer.verdict) and not objects and (answer.code == 0 or (answer.code == OBJECT and excused))
-    advice = "" if ok else _why_red(answer, objects)
+    advice = ""
+    if not ok and not objects:
+        advice = _why_not_judged(answer)
+    elif not ok:
+        worst = objects[0]
+        advice = (
+            f"THE GATE CALLS IDENTICAL BUILDS A REGRESSION: {Metric(worst['metric']).title} "
+            f"{worst['change_pct'] or 0.0:+.1f} %, the limit is {worst.get('limit') or 'less'}. Fixed limits below the "
+            "noise do that: raise the limit, or use the rule evidence, which knows the noise."
+        )
     expected = "no regression" if fail_on == "inconclusive" else "exit 0, no regression"
     return Trial("identical builds", expected, _got(answer), ok, answer.seconds, advice, not ok)
 
@@ -316,17 +325,6 @@ def _why_not_red(answer: Answer, slower_pct: float, fail_on: str) -> str:
         )
     said = answer.verdict.replace("no_change", "no regression") or "nothing"
     return f"{lets}it said {said}, with exit code {answer.code}. Look at alpha and at the gating metrics; {_AGAIN}."
-
-
-def _why_red(answer: Answer, objects: Sequence[dict[str, Any]]) -> str:
-    if not objects:
-        return _why_not_judged(answer)
-    worst = objects[0]
-    found = f"{Metric(worst['metric']).title} {worst['change_pct'] or 0.0:+.1f} %"
-    return (
-        f"THE GATE CALLS IDENTICAL BUILDS A REGRESSION: {found}, accepted are {worst.get('limit') or 'less'}. Fixed "
-        "limits below the noise do that: raise the limit, or use the rule evidence, which knows the noise."
-    )
 
 
 def _why_not_judged(answer: Answer) -> str:

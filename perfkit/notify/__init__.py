@@ -1,4 +1,5 @@
-"""Results sent to people: e-mail, chat, GitHub issues and comments; what was sent, and what could not be sent yet.
+"""Results sent to people and programs: e-mail, chats, GitHub issues and comments, and the log of what was sent.
 
-It may import the rooms up to `report`, which makes the texts.  Begin with `sent_log`.
+It may import the rooms up to `report`, which describes the messages.  Begin with `results` (what a notification is
+about), then `sent_log` (who gets what); `issue_plan` and `issue_sync` keep issues.
 """
