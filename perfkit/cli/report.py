@@ -31,7 +31,7 @@ from perfkit.cli.options import (
 
 if TYPE_CHECKING:
     from perfkit.model.records import Run
-    from perfkit.report.batch import Order
+    from perfkit.report.batch import ReportJob
     from perfkit.report.report_set import Entry, Overview
 
 KINDS = ("compare", "trend", "baseline", "capacity")
@@ -91,16 +91,16 @@ def report(
 
     settings = workspace.settings
     folder = new_folder((reports or settings.reports).absolute(), "all")
-    orders = orders_of(
+    selected = report_jobs(
         workspace.store,
         folder,
-        Wish(scenarios, kinds, newest or 1),
+        Selection(scenarios, kinds, newest or 1),
         policy_file=policy_file(workspace.policy_file, settings.path),
         policy=workspace.policy,
         acknowledged=settings.acknowledged,
         baselines=settings.baselines,
     )
-    entries = _make_all(orders, jobs or len(os.sched_getaffinity(0)))
+    entries = _run_jobs(selected, jobs or len(os.sched_getaffinity(0)))
     overview = Overview(entries, datetime.now(UTC), public_address(workspace.store))
     overview.write(folder)
     atomic_write(folder / "index.html", index_page(overview))
@@ -108,31 +108,31 @@ def report(
     return exit_code(overview, fail_on or "regression")
 
 
-def _make_all(orders: Sequence[Order], jobs: int) -> tuple[Entry, ...]:
-    """The entries, in the order of the orders; a bar on a terminal, and a line per report on standard error."""
+def _run_jobs(jobs: Sequence[ReportJob], processes: int) -> tuple[Entry, ...]:
+    """The entries of all jobs, in their order; a bar on a terminal, and a line per report on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from perfkit.report.batch import make_all
+    from perfkit.report.batch import run_jobs
     from perfkit.report.formatting import clean
     from perfkit.report.message import outcome_text
 
     screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    done: dict[int, Entry] = {}  # by the number of the order
+    entries: dict[tuple[str, str], Entry] = {}
     begun = time.monotonic()
     with (
-        closing(make_all(orders, jobs)) as reports,
+        closing(run_jobs(jobs, processes)) as done,
         Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar,
     ):
-        task = bar.add_task("reports", total=len(orders))
-        for made in reports:
-            entry = done[orders.index(made.order)] = made.entry
+        task = bar.add_task("reports", total=len(jobs))
+        for job, entry in done:
+            entries[job.scenario, job.kind] = entry
             reason = f": {clean(entry.sentences[0])}" if entry.sentences and not entry.report else ""
             outcome = f"{clean(entry.scenario)} {entry.kind}: {outcome_text(entry.word)}{reason}"
-            bar.console.print(f"{len(done)}/{len(orders)} {outcome} ({time.monotonic() - begun:.0f} s)")
+            bar.console.print(f"{len(entries)}/{len(jobs)} {outcome} ({time.monotonic() - begun:.0f} s)")
             bar.advance(task)
-    return tuple(done[number] for number in range(len(orders)))
+    return tuple(entries[job.scenario, job.kind] for job in jobs)
 
 
 def exit_code(overview: Overview, fail_on: str) -> int:
@@ -304,16 +304,11 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
       perfkit compare --candidate api@last:1 --format json --output result.json
       perfkit report result result.json
     """
-    from perfkit.history.incidents import read_result
+    from perfkit.report.batch import report_result
 
-    comparison = read_result(file).comparison
-    if comparison is None:
-        raise click.UsageError(f"{file} is no comparison: perfkit report trend draws a history")
-    sides = {"baseline": comparison.baseline.runs, "candidate": comparison.candidate.runs}
-    judged = file / "result.json" if file.is_dir() else file
-    parameters = {name: _paths(runs) for name, runs in sides.items()}
-    parameters["judged"] = str(judged.resolve())
-    _execute("compare", reports or settings_of(settings).reports, {**parameters, "title": title})
+    folder = reports or settings_of(settings).reports
+    made = report_result(file, reports_dir=folder, title=title, progress=lambda text: click.echo(text, err=True))
+    click.echo(str(made.html))
 
 
 def _load(workspace: Workspace, names: Sequence[str]) -> tuple[Run, ...]:
@@ -360,13 +355,14 @@ def policy_file(policy: Path | None, settings: Path | None) -> str | None:
 
 def _run(kind: str, workspace: Workspace, reports: Path | None, parameters: Mapping[str, object]) -> None:
     """Execute a notebook under the policy of the workspace."""
-    policy = policy_file(workspace.policy_file, workspace.settings.path)
-    _execute(kind, reports or workspace.settings.reports, {**parameters, "policy": policy})
-
-
-def _execute(kind: str, reports: Path, parameters: Mapping[str, object]) -> None:
     from perfkit.report.notebook import run_report
 
-    given = {name: value for name, value in parameters.items() if value is not None}
-    made = run_report(kind, given, reports_dir=reports, progress=lambda text: click.echo(text, err=True))
+    settings = workspace.settings
+    given = {**parameters, "policy": policy_file(workspace.policy_file, settings.path)}
+    made = run_report(
+        kind,
+        {name: value for name, value in given.items() if value is not None},
+        reports_dir=reports or settings.reports,
+        progress=lambda text: click.echo(text, err=True),
+    )
     click.echo(str(made.html))
