@@ -360,6 +360,12 @@ class Run:
         """Whether the run is one of a pair of an A/B test (`perfkit run --compare-with`): in no history then."""
         return self.labels.get("side") in AB_SIDES and bool(self.labels.get("pair"))
 
+    if TYPE_CHECKING:
+
+        @property
+        def plot(self) -> Any:
+            """The figures of the run, which `perfkit/__init__` registers: `perfkit.report.plot.RunsPlots`."""
+
     def requests(self) -> pd.DataFrame | None:
         """One row per request, or ``None`` when only a summary was kept.
 

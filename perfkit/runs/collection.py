@@ -57,6 +57,12 @@ class Runs(Sequence[Run]):
     [21.0]
     """
 
+    if TYPE_CHECKING:
+
+        @property
+        def plot(self) -> Any:
+            """The figures of the runs, which `perfkit/__init__` registers: `perfkit.report.plot.RunsPlots`."""
+
     def __init__(self, runs: Iterable[Run | StoredRun] = ()) -> None:
         self._runs: tuple[Run | StoredRun, ...] = runs._runs if isinstance(runs, Runs) else tuple(runs)
 
