@@ -705,6 +705,11 @@ def overall_verdict(findings: Sequence[Finding], rule: str, gaps: Sequence[Gap] 
     return Verdict.NO_CHANGE
 
 
+def service_names(*sides: Sequence[Run]) -> tuple[str, ...]:
+    """Every service of the runs, in the order in which they first appear."""
+    return tuple(dict.fromkeys(name for side in sides for run in side for name in run.services))
+
+
 def environment_of(run: Run) -> dict[str, str]:
     """Environment of a run by name: ``environment: cpu``, ``version of locust``, ``load script``, ``tool``."""
     facts = {"tool": run.tool, "load script": run.locustfile_hash}

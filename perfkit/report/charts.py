@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from perfkit.model.records import Metric, Run
+from perfkit.model.records import Metric, Run, service_names
 from perfkit.report.figure import (
     BEYOND,
     MOST_SERVICES,
@@ -30,7 +30,6 @@ from perfkit.report.figure import (
     requests_of_all,
     rounded,
     sentence,
-    service_names,
     sides,
     spread,
     time_series,

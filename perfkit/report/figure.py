@@ -45,11 +45,6 @@ class Requests:
     ordered_ms: Floats  # the latencies again, ascending
 
 
-def service_names(*sides: Sequence[Run]) -> tuple[str, ...]:
-    """Every service of the runs, in the order in which they are first seen."""
-    return tuple(dict.fromkeys(name for side in sides for run in side for name in run.services))
-
-
 def requests_of(run: Run, service: str) -> Requests | None:
     """The requests of one service, or ``None`` when the run has none (an imported summary, another service)."""
     if run.load_requests is None:

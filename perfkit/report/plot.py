@@ -17,9 +17,8 @@ from perfkit.config.policy import Policy
 from perfkit.history.trend import Trend
 from perfkit.history.view import History
 from perfkit.model.errors import did_you_mean
-from perfkit.model.records import Comparison, Metric, Run
+from perfkit.model.records import Comparison, Metric, Run, service_names
 from perfkit.report import capacity_charts, charts, trend_charts
-from perfkit.report.figure import service_names
 from perfkit.report.forest import forest as forest_plot
 from perfkit.report.tables import worst_first
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from perfkit.analysis.baseline import BaselineLevel, BaselineSummary
 from perfkit.analysis.capacity import Capacity
-from perfkit.model.records import Check, Comparison, Metric, Run, Severity, Verdict
+from perfkit.model.records import Check, Comparison, Metric, Run, Severity, Verdict, service_names
 from perfkit.report import findings
-from perfkit.report.figure import service_names
 from perfkit.report.findings import Column
 from perfkit.report.formatting import (
     UNKNOWN,
