@@ -322,8 +322,8 @@ MOST_RUNS = 24
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
 COLUMNS = ("median", "p95", "p99", "longest")
 CLOSED = (
-    "All of these runs are of the closed model: a user waits for its answer before it asks again, so a target that "
-    "stands still is asked less, and few requests meet the pause. --rate starts requests on a schedule instead."
+    "All of these runs are of the closed model: simulated users wait for each response, so a stalled server receives "
+    "fewer requests and the stall is under-reported (coordinated omission). --rate starts requests on a schedule."
 )
 OPEN = (
     "Response time counts from when a request was due, service time from when it was sent. Where users wait for "
