@@ -34,7 +34,6 @@ from perfkit.report.formatting import (
     shorten,
 )
 from perfkit.report.html import Html, inlined, render
-from perfkit.report.trend import size
 from perfkit.runs.collection import Runs
 from perfkit.runs.store import RunStore
 
@@ -264,6 +263,8 @@ def event_line(event: Event) -> str:
 
 def event_html(event: Event) -> str:
     """An event: what changed by how much, and between which runs and commits."""
+    from perfkit.report.trend import size  # it imports plotly
+
     runs = (("last run before", event.last_before), ("first run after", event.first_after))
     facts = [
         (name, f"{run.run_id}, {_time(run.started_at)} UTC, commit {run.commit[:12] or UNKNOWN}") for name, run in runs
@@ -285,6 +286,8 @@ def event_html(event: Event) -> str:
 
 def changes_html(changes: Events | Alarms) -> str:
     """Events or alarms as a table: when, where, by how much."""
+    from perfkit.report.trend import size  # it imports plotly
+
     columns = ["date", "run", "commit", "service", "metric", "change"]
     events = [change.event if isinstance(change, Alert) else change for change in changes]
     rows = [
