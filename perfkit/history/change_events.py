@@ -1,6 +1,7 @@
-"""Changes that came together are one event: of all metrics and services that moved, between which runs and commits.
+"""Events: the changes of all metrics and services that came together, between which runs and commits.
 
-Where else the change of a series may have been: places that its values do not tell from the one that was found.
+Noise puts the place of a small change several runs off.  So each change has a range of runs in which it may have
+happened (a likelihood ratio), and changes whose places cannot be told apart are one event.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Which commits an event may come of: those between the last run before it and the first run after it.
+"""Commits: those that an event may come of, and those that a checkout descends from.
 
-Git is not let on the network.
-
-The commits that a checkout descends from, as git tells them: where a branch left, and what was before.
+An event lies between the last run before it and the first run after it.  Git is not let on the network for it; what
+stands in the way of an answer is a note.
 """
 
 from __future__ import annotations
@@ -54,12 +53,9 @@ def _ancestry(git: Git, branch: str) -> Ancestry:
         raise ReadError(f"{git.folder}: HEAD and {main} have no commit in common; {todo}")
     commits = git.text("rev-list", "--first-parent", f"--max-count={FARTHEST}", base).split()
     if base == head and not git.is_dirty():
-        return Ancestry(tuple(commits[1:]), f"HEAD has not left {main}, so its parent {_parent(commits)} counts")
+        parent = commits[1][:10] if len(commits) > 1 else "(none)"
+        return Ancestry(tuple(commits[1:]), f"HEAD has not left {main}, so its parent {parent} counts")
     return Ancestry(tuple(commits), f"the branch left {main} at {base[:10]}")
-
-
-def _parent(commits: list[str]) -> str:
-    return commits[1][:10] if len(commits) > 1 else "(none)"
 
 
 def _main_branch(git: Git, branch: str) -> tuple[str, str]:

@@ -1,15 +1,15 @@
-"""Worsenings as people follow them: one incident from when it is heard until it is over, and again when it returns.
+"""Incidents: a worsening from its detection until it is over, and again when it returns.
 
-Result files, read back: what a comparison or the history of a scenario came to, ready to be told elsewhere.
-
-What is new in a result for somebody who was told earlier ones: what appeared, what came back, what is over.
+They are read from result files, of a comparison or of the history of a scenario, whichever version of perfkit wrote
+them.  `notification_diff` says what is new in a result for a recipient who was notified of earlier ones: new incidents,
+reopened and resolved ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def incidents_of(occurrences: Iterable[Occurrence]) -> tuple[Incident, ...]:
     for one in occurrences:
         if not one.worse:
             continue
-        again = next((i for i in reversed(range(len(found))) if _comes_back(one, found[i])), None)
+        again = next((i for i in reversed(range(len(found))) if is_relapse(one, found[i])), None)
         if again is None:
             found.append(Incident((one,)))
         else:
@@ -125,16 +125,16 @@ def incidents_of(occurrences: Iterable[Occurrence]) -> tuple[Incident, ...]:
     return tuple(found)
 
 
-def _comes_back(one: Occurrence, known: Incident) -> bool:
-    lead = known.last.worse[0]
-    return any((item.service, item.metric) == (lead.service, lead.metric) and _alike(item, lead) for item in one.worse)
-
-
-def _alike(one: MetricChange, other: MetricChange) -> bool:
-    """Whether both levels are nearer to those of the other than half its size."""
-    half = abs(other.change.after - other.change.before) / 2.0
-    ends = ((one.change.before, other.change.before), (one.change.after, other.change.after))
-    return all(abs(a - b) < half for a, b in ends)
+def is_relapse(occurrence: Occurrence, incident: Incident) -> bool:
+    """Whether the series that led an incident gets worse again, each level within half the size of the change."""
+    lead = incident.last.worse[0]
+    half = abs(lead.change.after - lead.change.before) / 2.0
+    return any(
+        (item.service, item.metric) == (lead.service, lead.metric)
+        and abs(item.change.before - lead.change.before) < half
+        and abs(item.change.after - lead.change.after) < half
+        for item in occurrence.worse
+    )
 
 
 COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
@@ -236,21 +236,17 @@ def read_result(path: str | Path) -> Result:
     ReadError
         There is no such file, or it is not the result of a comparison or of a history.
     """
-    file = _result_file(Path(path))
+    file = Path(path)
+    if file.is_dir():
+        file /= RESULT
+    elif file.name == REPORT:
+        file = file.with_name(RESULT)
+    if not file.is_file():
+        raise ReadError(f"{file}: there is no such file; name a report folder, or what --format json wrote")
     document = read_json(file)
     report = file.with_name(REPORT)
     with Activity(f"reading {file}"):
         return result_of(document, str(file), report if report.is_file() else None)
-
-
-def _result_file(path: Path) -> Path:
-    if path.is_dir():
-        path /= RESULT
-    elif path.name == REPORT:
-        path = path.with_name(RESULT)
-    if not path.is_file():
-        raise ReadError(f"{path}: there is no such file; name a report folder, or what --format json wrote")
-    return path
 
 
 def result_of(document: Any, place: str, report: Path | None = None) -> Result:
@@ -272,7 +268,7 @@ def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None)
     watch = decode(history, _Watch, f"{place}: history") if watched else None
     occurrences = _called(comparison, scenario)
     if watch is not None:
-        occurrences = [one.occurrence() for one in watch.alerts if one.is_told]
+        occurrences = [one.occurrence() for one in watch.alerts if one.is_notified]
     gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
     return Result(
         place,
@@ -309,7 +305,7 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     watch = trend.watch
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
-    incidents = incidents_of(one.occurrence() for one in watch.alerts if one.is_told)
+    incidents = incidents_of(one.occurrence() for one in watch.alerts if one.is_notified)
     return Result(
         place,
         document,
@@ -421,7 +417,7 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
             moment.moment()
 
     @property
-    def is_told(self) -> bool:
+    def is_notified(self) -> bool:
         """Whether messages are about it: the monitor alerted, or may not do so yet.
 
         What the monitor has not confirmed is in the verdict and its reasons; a message to take back would cry wolf.
@@ -594,7 +590,10 @@ def notification_diff(result: Result, told: Notified) -> NotificationDiff:
     An acknowledged worsening is no news, nor is its end.  What was told and is not in the result at all is taken to
     hold still: the history at hand may be a part of the one that it was seen in.
     """
-    pairs = [(known, _same(known, result.incidents)) for known in told.open]
+    pairs: list[tuple[NotifiedIncident, Incident | None]] = []
+    for known in told.open:  # of neighbours, whose names may overlap, the one that has most in common with it
+        nearest = max(result.incidents, key=known.shared, default=None)
+        pairs.append((known, nearest if nearest is not None and known.shared(nearest) else None))
     seen = [found for _, found in pairs if found is not None]
     fresh = [one for one in result.open_incidents if one not in seen]
     resolved = tuple(known for known, found in pairs if _is_over(known, found, result))
@@ -624,12 +623,6 @@ def notification_diff(result: Result, told: Notified) -> NotificationDiff:
         tuple(item for key, item in missing.items() if key not in before),
         measured_again,
     )
-
-
-def _same(known: NotifiedIncident, incidents: Sequence[Incident]) -> Incident | None:
-    """The incident that was told: of neighbours, whose names may overlap, the one that has most in common with it."""
-    best = max(incidents, key=known.shared, default=None)
-    return best if best is not None and known.shared(best) else None
 
 
 def _is_over(known: NotifiedIncident, found: Incident | None, result: Result) -> bool:

@@ -132,6 +132,14 @@ class Alert:
     def to_dict(self) -> dict[str, Any]:
         """The event with what watching knows of it."""
         known = self.acknowledgement.to_dict() if self.acknowledgement else None
+        accepted = None
+        if (pinned := self.accepted) is not None:  # as an acknowledgement says it: who, when, until when, why
+            accepted = {
+                "by": pinned.by,
+                "created": pinned.created.isoformat(),
+                "until": pinned.expires.isoformat() if pinned.expires else None,
+                "reason": f"accepted as baseline {pinned.name}: {pinned.reason}",
+            }
         return {
             **self.event.to_dict(),
             "raised_at": self.detected_at.run_id if self.detected_at is not None else None,
@@ -143,19 +151,9 @@ class Alert:
             "holds": self.stands,
             "open": self.is_open,
             "fails": self.fails,
-            "acknowledged": known or (_acceptance(self.accepted) if self.accepted else None),
+            "acknowledged": known or accepted,
             "accepted": self.accepted.name if self.accepted else None,
         }
-
-
-def _acceptance(pinned: Pinned) -> dict[str, Any]:
-    """As an acknowledgement says it: who, when, until when, why."""
-    return {
-        "by": pinned.by,
-        "created": pinned.created.isoformat(),
-        "until": pinned.expires.isoformat() if pinned.expires else None,
-        "reason": f"accepted as baseline {pinned.name}: {pinned.reason}",
-    }
 
 
 @dataclass(frozen=True, slots=True)
