@@ -165,7 +165,7 @@ class ScenarioWatch:
     runs, invalid
         Runs that were looked at, and invalid ones, which were not.
     series, warming_up
-        Series of one metric of one service, and those of them that may not speak yet.
+        Series of one metric of one service, and those of them that cannot raise an alarm yet.
     runs_to_learn
         Further runs until all of them may (0: they may).
     services_changed
