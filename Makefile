@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+WORKERS ?= 3
 
 # $(call install,EXTRAS): perfkit with these extras into .venv, with uv when it is there
 define install

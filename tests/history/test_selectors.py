@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from samples import run
 
 import perfkit
 from perfkit import ReadError, RunStore
-from perfkit.analysis.compare import replace
 from perfkit.cli import report
 from perfkit.history.context import HistoryContext
 from perfkit.history.run_names import load_runs
@@ -256,7 +256,7 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
 
 def test_reports_hand_on_what_is_said_of_a_baseline(beside, monkeypatch):
     given = []
-    monkeypatch.setattr(report, "_run", lambda kind, parameters, _: given.append((kind, parameters)))
+    monkeypatch.setattr(report, "_run", lambda kind, _workspace, _reports, parameters: given.append((kind, parameters)))
     assert said("report", "compare", "api@pinned:v1", "api@last:1", "--candidate", beside[-3])[0] == 0
     code, _, err = said("report", "baseline", "api@last:2")
     assert code == 0, err
