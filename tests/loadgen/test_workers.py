@@ -60,7 +60,10 @@ def test_the_run_is_the_union_of_what_all_workers_measured(tmp_path, load):
     assert checks["recorded"].value == len(requests)
     steady = requests[requests["start"] >= requests["start"].max() - run.duration_s + 1e-3]
     if checks["warm_up"].value.startswith("0.0"):
-        assert run.services["front"].p95_latency_ms == pytest.approx(np.quantile(steady["response_time_ms"], 0.95))
+        assert run.services["front"].p95_latency_ms == pytest.approx(
+            np.quantile(steady["response_time_ms"], 0.95),
+            rel=0.02,  # the first hundredths of a second may be cut
+        )
     if "rate" in load:
         assert len(requests) == 320
         # Each worker begins when its users are ready
