@@ -357,7 +357,7 @@ def test_nights_are_judged_against_the_history_in_a_bucket(tmp_path, machine, mo
         machine = {**machine, "AWS_ENDPOINT_URL": keys["AWS_ENDPOINT_URL"]}
         found = []
         for _ in range(2):
-            job = GitHubJob(work, machine, dict(contexts), {**FILLED, f"{PACKAGE}[s3]": machine["WHEEL"]})
+            job = GitHubJob(work, machine, dict(contexts), {**FILLED, f"{PACKAGE}[s3,demo]": machine["WHEEL"]})
             job.carry_out(job_of("perf-nightly-s3.yml"))
             found.append(job)
         assert len(RunStore("s3://team-perf/runs").ids()) == 6
