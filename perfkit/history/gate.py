@@ -127,10 +127,7 @@ def judge_history(
     comparison = judge(selected.runs, candidates, share, profile)
     near = _between(known, selected.runs, history, today)
     if near and comparison.comparable:
-        findings = tuple(softened(finding, near) for finding in comparison.findings)
-        comparison = replace(
-            comparison, findings=findings, verdict=overall_verdict(findings, policy.rule, comparison.gaps)
-        )
+        comparison = _with_findings(comparison, (softened(finding, near) for finding in comparison.findings), policy)
     reasons: list[str] = []
     if comparison.comparable:
         if hold is not None and hold.is_left_by(comparison):
@@ -141,10 +138,7 @@ def judge_history(
         if hold is not None and not is_listed and hold.is_shown_by(candidates, comparison, share, near):
             reasons.append(hold.undetected.headline)
         if len(candidates) == 1 and outliers is not None:
-            findings = tuple(map(outliers.doubted, comparison.findings))
-            comparison = replace(
-                comparison, findings=findings, verdict=overall_verdict(findings, policy.rule, comparison.gaps)
-            )
+            comparison = _with_findings(comparison, map(outliers.doubted, comparison.findings), policy)
         is_pending = pull is None and any(alert.is_open for alert in watch.alerts)
         if reasons:
             comparison = replace(comparison, verdict=Verdict.REGRESSION)
@@ -247,8 +241,8 @@ def _without_newest_outliers(selected: Selected, earlier: Sequence[Run], count: 
 
 def _with_findings(comparison: Comparison, findings: Iterable[Finding], policy: Policy) -> Comparison:
     """The comparison with other findings and the verdict that follows from them."""
-    found = tuple(findings)
-    return replace(comparison, findings=found, verdict=overall_verdict(found, policy.rule, comparison.gaps))
+    findings = tuple(findings)
+    return replace(comparison, findings=findings, verdict=overall_verdict(findings, policy.rule, comparison.gaps))
 
 
 def _between(

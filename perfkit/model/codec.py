@@ -270,10 +270,3 @@ def _with(plain: Any, path: list[str], value: Any) -> Any:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def require_finite(**numbers: float | None) -> None:
-    """``ValueError`` names the first that is infinite or not a number."""
-    for name, number in numbers.items():
-        if number is not None and not math.isfinite(number):
-            raise ValueError(f"{name}: must be finite, got {number!r}")

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, ndtr, ndtri
 
 from perfkit.stats.permutation import chance_of_few_turns, drawn_in, rarity, rivals
@@ -131,15 +131,20 @@ def find_change_points(values: ArrayLike, *, alpha: float = 0.01) -> tuple[Chang
     return segment(values, alpha=alpha).changes
 
 
-def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
-    """Steps, spikes and drift of a history; parameters as of `find_change_points`."""
-    every = np.asarray(values, float)
-    if every.ndim != 1 or np.isinf(every).any():
-        raise ValueError(f"values: expected finite numbers in one dimension, got shape {every.shape}")
+def checked_history(values: ArrayLike, alpha: float) -> tuple[Floats, NDArray[np.intp]]:
+    """The values of a history, and the places of those that are known; ``ValueError`` names what is out of range."""
+    history = np.asarray(values, float)
+    if history.ndim != 1 or np.isinf(history).any():
+        raise ValueError(f"values: expected finite numbers in one dimension, got shape {history.shape}")
     if not 0.0 < alpha <= 0.5:
         raise ValueError(f"alpha: must be above 0 and at most 0.5, got {alpha!r}")
-    (places,) = np.nonzero(~np.isnan(every))
-    plain = every[places]
+    return history, np.nonzero(~np.isnan(history))[0]
+
+
+def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
+    """Steps, spikes and drift of a history; parameters as of `find_change_points`."""
+    history, places = checked_history(values, alpha)
+    plain = history[places]
     if not plain.size:
         return Segmentation()
     series = _Series.of(plain)
@@ -147,7 +152,7 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
     drifts, edges = _drifts(series, edges)
     wanders = _wanders(series, edges)
     edges = [0, len(plain)] if wanders else edges
-    where = [int(place) for place in places] + [len(every)]
+    where = [int(place) for place in places] + [len(history)]
     return Segmentation(
         tuple(series.change(edges, i, where[edges[i]], of_order) for i in range(1, len(edges) - 1)),
         tuple(where[i] for i in series.outliers(edges)),

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from perfkit.stats.changepoints import relative_change_pct, segment
+from perfkit.stats.changepoints import checked_history, relative_change_pct, segment
 from perfkit.stats.permutation import drawn_in, rarity
 from perfkit.stats.summary import Floats
 
@@ -100,13 +100,8 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
     ValueError
         ``alpha`` is out of range, or the values are infinite or not one-dimensional.
     """
-    every = np.asarray(values, float)
-    if every.ndim != 1 or np.isinf(every).any():
-        raise ValueError(f"values: expected finite numbers in one dimension, got shape {every.shape}")
-    if not 0.0 < alpha <= 0.5:
-        raise ValueError(f"alpha: must be above 0 and at most 0.5, got {alpha!r}")
-    (places,) = np.nonzero(~np.isnan(every))
-    plain = every[places]
+    history, places = checked_history(values, alpha)
+    plain = history[places]
     edges = [0, *_early_changes(plain)]
     alarms: list[Alarm] = []
     begin = 0
@@ -115,7 +110,7 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
         edges.append(alarm.index)
         alarms.append(replace(alarm, raised_at=int(places[alarm.raised_at]), index=int(places[alarm.index])))
     least = max(LEARN - len(plain), LEAST_LEVEL - (len(plain) - edges[-1])) + FIRST_WINDOW
-    first = int(places[edges[-1]]) if edges[-1] < len(plain) else len(every)
+    first = int(places[edges[-1]]) if edges[-1] < len(plain) else len(history)
     return Watch(tuple(alarms), len(plain), first, max(least, 0))
 
 
