@@ -17,7 +17,8 @@ from github_server import TOKEN
 from github_server import serving as github
 from mail_server import serving as mail_server
 from object_store import make_bucket, object_store
-from pipelines import ACTION, GitHubJob, python_with_perfkit, run, shell_run
+from pipelines import ACTION, GitHubJob, python_with_perfkit, shell_run
+from repositories import LOCUSTFILE, SERVICE, git
 from samples import REPOSITORY
 from test_summary_command import junit
 
@@ -176,24 +177,6 @@ def test_other_pipelines_stop_too(script, tmp_path):
 
 # What they do ------------------------------------------------------------------------------------------------------
 
-SERVICE = """
-import http.server, sys, time
-class Answer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        time.sleep(SECONDS)
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
-"""
-LOCUSTFILE = """
-from locust import FastHttpUser, constant, task
-class Caller(FastHttpUser):
-    wait_time = constant(0.01)
-    @task
-    def call(self):
-        self.client.get("/", name="front")
-"""
 SERVED = """
 [scenario.shop]
 locustfile = "locustfile.py"
@@ -217,10 +200,6 @@ FILLED = {UNFILLED: "team/perfkit"}
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
     return python_with_perfkit(tmp_path_factory.mktemp("machine"))
-
-
-def git(folder, *words):
-    return run(folder, "git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words)
 
 
 def project(folder, settings):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from nights import nights, said, stored
+from repositories import git
 
 from perfkit.analysis.noise_profile import stored_profile
 from perfkit.config.settings import Scenario
@@ -21,12 +21,6 @@ from perfkit.loadgen.run import planned_run
 from perfkit.model.errors import ReadError, SettingsError, StoreError
 
 SLOW = 1.6
-
-
-def git(folder, *words):
-    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def in_pairs(runs):

@@ -1,26 +1,15 @@
 """Between which commits: real repositories, and all that can be amiss with them."""
 
-import subprocess
 from datetime import UTC, datetime
 
 import pytest
+from repositories import commit, git
 
 from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.commits import MOST_COMMITS, Attribution, attribute, commits_between
 from perfkit.history.timeline import RunReference
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
-
-
-def git(folder, *words):
-    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def commit(folder, subject):
-    git(folder, "commit", "-q", "--allow-empty", "-m", subject)
-    return git(folder, "rev-parse", "HEAD")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """``perfkit changes``: the stored history in events, the same however it is computed."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from nights import nights, stored
+from repositories import git
 from samples import plain_stats
 from samples import run as make_run
 
@@ -23,12 +23,6 @@ from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validit
 from perfkit.runs.store import RunStore
 
 HOSTILE = "<b>cart</b>|\x1b[31m"
-
-
-def git(folder, *words):
-    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def filled(folder, rng, *, scenario="api", runs=30, at=20, size=0.4, commits=None, services=("shop", HOSTILE)):

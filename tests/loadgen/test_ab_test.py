@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback import serving
+from repositories import LOCUSTFILE, SERVICE, git
 from samples import plain_stats
 from samples import run as make_run
 
@@ -256,31 +257,6 @@ def test_an_interrupted_run_ends_it(tmp_path, reason, error):
     )
     with pytest.raises(error, match=f"was interrupted: {re.escape(reason)}"):
         ended.decide()
-
-
-SERVICE = """
-import http.server, sys, time
-class Answer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        time.sleep(SECONDS)
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
-"""
-LOCUSTFILE = """
-from locust import FastHttpUser, constant, task
-class Caller(FastHttpUser):
-    wait_time = constant(0.01)
-    @task
-    def call(self):
-        self.client.get("/", name="front")
-"""
-
-
-def git(folder, *words):
-    given = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture

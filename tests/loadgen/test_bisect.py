@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from repositories import LOCUSTFILE, SERVICE, git
 
 from perfkit.cli import main
 from perfkit.config.policy import Policy
@@ -22,32 +23,7 @@ from perfkit.loadgen.service_under_test import build
 from perfkit.model.errors import HistoryError, LoadError, StoreError
 from perfkit.model.records import Finding, Verdict
 
-SERVICE = """
-import http.server, sys, time
-class Answer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for an answer; two would wait for each other
-    def do_GET(self):
-        time.sleep(SECONDS)
-        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
-"""
-LOCUSTFILE = """
-from locust import FastHttpUser, constant, task
-class Caller(FastHttpUser):
-    wait_time = constant(0.01)
-    @task
-    def call(self):
-        self.client.get("/", name="front")
-"""
 SERVE = f"{sys.executable} service.py {{port}}"
-
-
-def git(folder, *words):
-    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def commit(folder, subject, **files):

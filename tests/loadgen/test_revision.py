@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 
 import pytest
+from repositories import commit, git
 from samples import REPOSITORY
 
 from perfkit.loadgen.revision import Build, ci_build, revision_of
 from perfkit.runs.git import Git, GitError
 
 HEAD, MERGE, OTHER = "a" * 40, "b" * 40, "c" * 40
-
-
-def git(folder, *words):
-    given = ["-c", "user.name=Ann", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *given, *words], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def commit(folder, subject):
-    git(folder, "commit", "-q", "--allow-empty", "-m", subject)
-    return git(folder, "rev-parse", "HEAD")
 
 
 @pytest.fixture
