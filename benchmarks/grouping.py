@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from perfkit.history.change_events import Event
 from perfkit.history.context import find_events
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.events import Event, RunReference
+from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric
 
 RUNS, SERVICES, AT, NOISE, CORRELATION, OUTLIERS = 120, 10, 60, 0.02, 0.3, 0.02

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from perfkit.analysis.capacity import Capacity as _Capacity
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
-    from perfkit.history.change_events import Event
+    from perfkit.history.events import Event
     from perfkit.history.view import History as _History
     from perfkit.history.view import Plan
     from perfkit.model.errors import (

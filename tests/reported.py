@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from perfkit.config.policy import Policy
+from perfkit.history.events import RunReference
 from perfkit.history.monitor import watch_timeline
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.timeline import Timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
 

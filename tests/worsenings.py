@@ -2,9 +2,8 @@
 
 import json
 
-from perfkit.history.change_events import Event, MetricChange
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.incidents import result_of
-from perfkit.history.timeline import RunReference
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
 

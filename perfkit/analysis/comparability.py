@@ -30,10 +30,9 @@ from perfkit.config.policy import Policy
 from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, Severity, environment_of
 from perfkit.runs.outages import FAILING, describe_both, outages, same_on_both
 from perfkit.runs.validity import MANY_ERRORS_PCT, misdated
+from perfkit.stats.summary import unit_factor
 
 ANOTHER_LOAD = "Measure both sides with the same load script."
-UNIT = 1000.0  # between seconds and milliseconds, milliseconds and microseconds ...
-UNIT_WITHIN = 2.0  # ... within this factor, for the build may have changed too
 LOAD_DIFFERS = 0.10  # relative gap between the users of the two sides
 SHARE_DIFFERS = 0.10  # share of the requests from which on services sway what is said of the whole run
 SIZE_DIFFERS = 0.20  # relative gap between mean response sizes: these are not the same answers
@@ -347,18 +346,6 @@ def _units(
         advice = "Make sure that both sides are in milliseconds; if the change is real, look at what is measured."
         check = Check("units", float(f"{mean:.3g}"), "a factor of about 1,000", Severity.WARN, text)
         yield check, Gap(text, advice), () if slower else tuple(names)
-
-
-def unit_factor(factors: Sequence[float]) -> float | None:
-    """The mean of factors that are alike and about `UNIT`, or about its inverse; ``None`` for any others.
-
-    >>> unit_factor([0.001, 0.0011]), unit_factor([0.001, 0.9])
-    (0.00105, None)
-    """
-    if not factors or not 0.0 < min(factors) <= max(factors) <= UNIT_WITHIN * min(factors):
-        return None
-    factor = fmean(factors)
-    return factor if 1 / UNIT_WITHIN <= max(factor, 1 / factor) / UNIT <= UNIT_WITHIN else None
 
 
 def _answers(name: str, baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterable[Check]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from perfkit.history.change_events import NEAR, Event, MetricChange
+from perfkit.history.events import NEAR, Event, MetricChange
 from perfkit.model.codec import Time, decode, dump_json, parse_json, read_bytes, utc
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.files import atomic_write, file_lock

@@ -17,8 +17,9 @@ from datetime import date
 from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, softened
-from perfkit.history.change_events import FAR, Event
+from perfkit.history.change_events import FAR
 from perfkit.history.context import HistoryContext
+from perfkit.history.events import Event
 from perfkit.history.monitor import NEWS, ScenarioWatch, is_beyond
 from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
 

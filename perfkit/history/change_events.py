@@ -11,17 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import methodcaller
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.analysis.comparability import unit_factor
-from perfkit.analysis.coverage import MOST_NAMED
 from perfkit.history.confounders import environment_changes
+from perfkit.history.events import NEAR, Event, MetricChange, Series, unit_questions
 from perfkit.history.service_mix import ServiceChange, service_changes
-from perfkit.history.timeline import RunReference, Timeline
-from perfkit.model.records import LATENCY_METRICS, Metric
+from perfkit.history.timeline import Timeline
 from perfkit.stats.changepoints import ChangePoint, Segmentation
 from perfkit.stats.summary import Floats
 
@@ -69,180 +66,12 @@ def _squares(values: Floats) -> Floats:
     return np.maximum(left, 0.0)
 
 
-NEAR = 2  # runs by which the place of one change may differ between series, however clear it is
 FAR = 12  # runs beyond which two changes of which nothing but their size is known are never one
 REACHES = 2.0  # by which such a place may be off at most: of the many series one in twenty is beyond its reach
 # With 95 % a step of d standard deviations is found within 11 / d^2 runs of its place (Bai 1997,
 # doi:10.1162/003465397557132)
 _BAI = 11.0
 LEAST_VALUES = 4  # of a series in which a change can be found at all
-Series = tuple[str, Metric]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """One metric of one service that moved.
-
-    ``reach`` says by how many runs its place may be off (95 %); ``places`` are the first and the last index at which
-    it may have been at all, ``None`` where that was not looked at.
-    """
-
-    service: str
-    metric: Metric
-    change: ChangePoint
-    reach: int = NEAR
-    places: tuple[int, int] | None = None
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether users would mind."""
-        return (self.change.after - self.change.before) * self.metric.worse > 0
-
-    @property
-    def size(self) -> float:
-        """The change in percent of the level before; of the error rate in percentage points."""
-        return self._size(self.change.change_pct, self.change.after - self.change.before)
-
-    @property
-    def size_low(self) -> float | None:
-        """Lower end of the 95 % interval of `size`; ``None`` where it cannot be said."""
-        return self._end(self.change.ci_low)
-
-    @property
-    def size_high(self) -> float | None:
-        """Upper end of it."""
-        return self._end(self.change.ci_high)
-
-    def _size(self, percent: float, points: float) -> float:
-        return points if self.metric is Metric.ERROR_RATE else percent
-
-    def _end(self, percent: float) -> float | None:
-        if not math.isfinite(percent):
-            return None
-        return self._size(percent, percent * abs(self.change.before) / 100.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "service": self.service,
-            "metric": self.metric.value,
-            "before": self.change.before,
-            "after": self.change.after,
-            "change_pct": _finite(self.change.change_pct),
-            "ci_low": _finite(self.change.ci_low),
-            "ci_high": _finite(self.change.ci_high),
-            "p_value": self.change.p_value,
-            "worse": self.is_worse,
-        }
-
-    def describe(self) -> str:
-        """``p95 latency of checkout +15.2 % [+13.1, +17.3]``."""
-        unit = self.metric.change_unit
-        size = f"{self.size:+.3g}" if math.isfinite(self.size) else "from zero"
-        ends = (self.size_low, self.size_high)
-        interval = f" [{ends[0]:+.3g}, {ends[1]:+.3g}]" if ends[0] is not None and ends[1] is not None else ""
-        return f"{self.metric.title} of {self.service} {size} {unit}{interval}"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What happened to a scenario at one place of its history.
-
-    Parameters
-    ----------
-    id
-        The id of the first run of the new level: it names the event in commands.
-    index
-        Of that run in the timeline.
-    last_before, first_after
-        The runs between which it happened: the last that measured the old level, the first of the new one.
-    changes
-        Strongest first; never empty.
-    aliases
-        Ids of all runs at which it may as well have begun, `id` included.  More runs may move the place of an event by
-        one or two: a name that was given to it before then still stands here.
-    coincides
-        What else changed there, in words: the machine, a version, the load script, a service that ended or began.
-    """
-
-    id: str
-    scenario: str
-    index: int
-    last_before: RunReference
-    first_after: RunReference
-    changes: tuple[MetricChange, ...]
-    aliases: tuple[str, ...] = ()
-    coincides: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """``regression``, ``improvement``, or ``mixed``: some got worse and some better, or the unit is in doubt."""
-        worse = {movement.is_worse for movement in self.changes}
-        if True not in worse and any(unit_questions(self.changes)):
-            return "mixed"  # no improvement before the question is answered
-        return "mixed" if len(worse) == 2 else "regression" if True in worse else "improvement"
-
-    @property
-    def services(self) -> tuple[str, ...]:
-        """Names of the services that moved, the strongest first."""
-        return tuple(dict.fromkeys(movement.service for movement in self.changes))
-
-    @property
-    def reach(self) -> int:
-        """By how many runs its place may be off (95 %)."""
-        return min(movement.reach for movement in self.changes)
-
-    @property
-    def headline(self) -> str:
-        """What moved most, by how much, since when, and what else changed there.  Names are as they came."""
-        first, others = self.changes[0], len(self.changes) - 1
-        services = len(self.services)
-        more = f", and {others} more" if others else ""
-        of = f" in {services} services" if others and services > 1 else ""
-        when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
-        beside = "".join(f"; {text}" for text in self.coincides)
-        word = "Changed" if self.kind == "mixed" and not any(m.is_worse for m in self.changes) else _WORDS[self.kind]
-        return f"{word}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
-
-    def answers_to(self, name: str) -> bool:
-        """Whether that is its id, or was before more runs moved its place a little."""
-        return name == self.id or name in self.aliases
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        moments = {"last_before": self.last_before, "first_after": self.first_after}
-        return {
-            "id": self.id,
-            "scenario": self.scenario,
-            "kind": self.kind,
-            "headline": self.headline,
-            "index": self.index,
-            "reach": self.reach,
-            "aliases": list(self.aliases),
-            **{name: moment.to_dict() for name, moment in moments.items()},
-            "coincides": list(self.coincides),
-            "movements": [movement.to_dict() for movement in self.changes],
-        }
-
-
-def unit_questions(movements: Sequence[MetricChange]) -> Iterator[str]:
-    """A question for each direction in which all latencies of services moved by a factor of about a thousand."""
-    factors: dict[str, list[float]] = {}
-    for item in movements:
-        if item.metric in LATENCY_METRICS:
-            factors.setdefault(item.service, []).append(item.change.after / item.change.before)
-    mistaken = {service: factor for service, every in factors.items() if (factor := unit_factor(every)) is not None}
-    for slower in (True, False):
-        names = [service for service, factor in mistaken.items() if (factor > 1.0) == slower]
-        if names:
-            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            yield (
-                f"every latency of {', '.join(names[:MOST_NAMED])}{more} is about {'1,000' if slower else '0.001'} "
-                "times what it was before: a unit mistake, seconds or microseconds for milliseconds?"
-            )
-
-
-_WORDS = {"regression": "Worse", "improvement": "Better", "mixed": "Partly worse, partly better"}
 
 
 Happened = Event | ServiceChange

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfkit.history.change_events import Event, Happened, Series, in_order
+from perfkit.history.change_events import Happened, in_order
 from perfkit.history.commits import Attribution
 from perfkit.history.context import HistoryAnalysis
+from perfkit.history.events import Event, Series
 from perfkit.history.service_mix import ServiceChange
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.model.errors import SettingsError, did_you_mean

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perfkit.history.change_events import Happened
 from perfkit.model.errors import ReadError
 from perfkit.runs.git import COMMIT_ID, Commit, Git, GitError
+
+if TYPE_CHECKING:
+    from perfkit.history.change_events import Happened
 
 MAIN = ("origin/HEAD", "origin/main", "main", "origin/master", "master")  # tried in this order
 FARTHEST = 2000  # commits: runs that are older belong to another time

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from perfkit.history.timeline import Timeline
 from perfkit.model.records import Comparison, Run, Verdict, environment_of
+
+if TYPE_CHECKING:
+    from perfkit.history.timeline import Timeline
 
 MACHINE = ("environment: cpu", "environment: cores", "environment: machine", "environment: memory")
 AROUND = 10  # runs on either side that tell what was usual

@@ -14,15 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfkit.history.change_events import (
-    Event,
-    MetricChange,
-    Series,
-    group,
-    held_worsenings,
-    metric_changes,
-    shared_alpha,
-)
+from perfkit.history.change_events import group, held_worsenings, metric_changes, shared_alpha
+from perfkit.history.events import Event, MetricChange, Series
 from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Timeline, timeline_of
 from perfkit.model.errors import ReadError

@@ -12,8 +12,8 @@ from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.baselines import Baselines, Pinned, pin, whoever
-from perfkit.history.change_events import NEAR
 from perfkit.history.context import HistoryAnalysis, HistoryContext
+from perfkit.history.events import NEAR
 from perfkit.history.monitor import watch_timeline
 from perfkit.history.run_selector import Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of

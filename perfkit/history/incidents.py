@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from perfkit.history.change_events import Event, MetricChange
-from perfkit.history.timeline import RunReference
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.model.codec import Count, Share, Time, decode, read_json, utc
 from perfkit.model.errors import Activity, ReadError
 from perfkit.model.records import Comparison, Finding, Gap, Metric, Verdict

@@ -19,17 +19,9 @@ from numpy.typing import NDArray
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match
 from perfkit.history.baselines import Pinned
-from perfkit.history.change_events import (
-    FAR,
-    LEAST_VALUES,
-    NEAR,
-    Event,
-    MetricChange,
-    Series,
-    group,
-    reach_of,
-)
+from perfkit.history.change_events import FAR, LEAST_VALUES, group, reach_of
 from perfkit.history.context import HistoryAnalysis
+from perfkit.history.events import NEAR, Event, MetricChange, RunReference, Series
 from perfkit.history.service_mix import (
     ServiceChange,
     by_mix,
@@ -38,7 +30,7 @@ from perfkit.history.service_mix import (
     missing_services,
     mixes,
 )
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint
 from perfkit.stats.sequential import Alarm, watch_history

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import Series
 from perfkit.history.context import HistoryAnalysis
+from perfkit.history.events import Series
 from perfkit.model.records import Finding, Metric, Verdict
 from perfkit.stats.summary import Floats
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkit.analysis.coverage import rename_advice, renamed_pairs
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.events import RunReference
+from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats

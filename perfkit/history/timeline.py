@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
+from perfkit.history.events import RunReference
 from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
 from perfkit.runs.service_names import new_name
 from perfkit.runs.store import RunStore
@@ -16,28 +16,6 @@ from perfkit.runs.validity import in_future, misdated
 from perfkit.stats.summary import Floats
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class RunReference:
-    """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown.
-
-    ``environment`` has the pairs of `perfkit.model.records.environment_of`, by name.
-    """
-
-    run_id: str
-    started_at: datetime | None
-    valid: bool
-    commit: str = ""
-    branch: str = ""
-    source: str = ""
-    why_invalid: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Run, time, commit and branch as plain JSON values."""
-        time = self.started_at.isoformat() if self.started_at else None
-        return {"run": self.run_id, "started_at": time, "commit": self.commit, "branch": self.branch}
 
 
 @dataclass(frozen=True, slots=True)

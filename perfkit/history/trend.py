@@ -17,12 +17,13 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.history.acknowledgements import Acknowledgement, match
-from perfkit.history.change_events import Event, Series, unscaled
+from perfkit.history.change_events import unscaled
 from perfkit.history.changes import DetectedChanges, detect_changes
 from perfkit.history.context import HistoryAnalysis
+from perfkit.history.events import Event, RunReference, Series
 from perfkit.history.monitor import ScenarioWatch
 from perfkit.history.service_mix import ServiceChange
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import Drift, Segmentation
 from perfkit.stats.summary import Floats

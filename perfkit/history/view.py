@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perfkit.history.change_events import Event, MetricChange
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.monitor import Alert
-from perfkit.history.timeline import RunReference
 from perfkit.history.trend import Course, Trend
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Metric

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from perfkit.history.change_events import Event, Happened, Series
+from perfkit.history.change_events import Happened
 from perfkit.history.changes import Attribute, DetectedChanges
 from perfkit.history.commits import Attribution
+from perfkit.history.events import Event, Series
 from perfkit.model.records import Verdict
 from perfkit.report.findings import Column, Row, Table, change_row, count_text
 from perfkit.report.formatting import SHORT_METRICS, UNKNOWN, VERDICT_SYMBOLS, clean, format_signed, shorten

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
-from perfkit.history.change_events import Event
+from perfkit.history.events import Event
 from perfkit.history.monitor import Alert
 from perfkit.history.trend import Trend
 from perfkit.history.view import Alarms, Events, History, Plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from perfkit.history.change_events import MetricChange
+from perfkit.history.events import MetricChange
 from perfkit.model.records import Comparison, Finding, Metric, Verdict
 from perfkit.report.formatting import (
     SHORT_METRICS,

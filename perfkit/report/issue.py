@@ -8,8 +8,8 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 
-from perfkit.history.change_events import MetricChange
 from perfkit.history.commits import Attribution
+from perfkit.history.events import MetricChange
 from perfkit.history.incidents import Incident
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.report.findings import change_row, changes_table

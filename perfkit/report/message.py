@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perfkit.history.change_events import Event
 from perfkit.history.commits import Attribution
+from perfkit.history.events import Event
 from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
 from perfkit.model.records import Comparison, Verdict
 from perfkit.report.findings import WORST_FIRST, Table, changes_table, count_text, findings_table

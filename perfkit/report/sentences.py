@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 
 from perfkit.config.load_spec import load_options
-from perfkit.history.change_events import Event
 from perfkit.history.confounders import machine_advice
+from perfkit.history.events import Event
 from perfkit.history.incidents import Result
 from perfkit.model.records import Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.findings import count_text, settle

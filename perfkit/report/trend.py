@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import quote
 
 from perfkit.config.toml_table import url_parts
-from perfkit.history.change_events import Event, Happened, MetricChange, held_worsenings, in_order
+from perfkit.history.change_events import Happened, held_worsenings, in_order
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.service_mix import ServiceChange, missing_services
-from perfkit.history.timeline import RunReference
 from perfkit.history.trend import KEY_METRICS, Course, Trend
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric, Verdict

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from perfkit.history.change_events import Event, MetricChange
-from perfkit.history.timeline import RunReference
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.trend import Course, Stretch, Trend
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.figure import EVERY, MOST_SERVICES, Floats, Panels, axis, rounded, sentence

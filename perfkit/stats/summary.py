@@ -11,8 +11,9 @@ or an assumption (`errors_assumed`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -292,3 +293,19 @@ def errors_assumed(count: int, values: Mapping[str, float]) -> dict[str, float]:
 def _table_quantile_error(table: PercentileTable, count: int, q: float) -> float:
     rank_error = AUTOCORRELATION_FACTOR * float(np.sqrt(q * (1 - q) / count))
     return (table.at(min(q + rank_error, 1.0)) - table.at(max(q - rank_error, 0.0))) / 2.0
+
+
+UNIT = 1000.0  # between seconds and milliseconds, milliseconds and microseconds ...
+UNIT_WITHIN = 2.0  # ... within this factor, for the build may have changed too
+
+
+def unit_factor(factors: Sequence[float]) -> float | None:
+    """The mean of factors that are alike and about `UNIT`, or about its inverse; ``None`` for any others.
+
+    >>> unit_factor([0.001, 0.0011]), unit_factor([0.001, 0.9])
+    (0.00105, None)
+    """
+    if not factors or not 0.0 < min(factors) <= max(factors) <= UNIT_WITHIN * min(factors):
+        return None
+    factor = fmean(factors)
+    return factor if 1 / UNIT_WITHIN <= max(factor, 1 / factor) / UNIT <= UNIT_WITHIN else None

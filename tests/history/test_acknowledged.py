@@ -12,12 +12,12 @@ from samples import side
 
 from perfkit import Policy, ReadError, RunStore
 from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement, match, softened
-from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.context import HistoryContext, find_events
 from perfkit.history.curation import acknowledge
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.gate import judge_history
 from perfkit.history.run_selector import select
-from perfkit.history.timeline import RunReference, timeline_of
+from perfkit.history.timeline import timeline_of
 from perfkit.model.records import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
 from perfkit.stats.changepoints import ChangePoint
 

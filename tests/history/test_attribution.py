@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from repositories import commit, git
 
-from perfkit.history.change_events import Event, MetricChange
 from perfkit.history.commits import MOST_COMMITS, Attribution, attribute, commits_between
-from perfkit.history.timeline import RunReference
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit.history.change_events import FAR, MetricChange, group, possible_places, shared_alpha
+from perfkit.history.change_events import FAR, group, possible_places, shared_alpha
 from perfkit.history.context import HistoryAnalysis, find_events
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.events import MetricChange, RunReference
+from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint, segment
 

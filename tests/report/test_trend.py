@@ -19,8 +19,9 @@ from perfkit import SettingsError
 from perfkit.cli import main
 from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
 from perfkit.history.context import HistoryAnalysis
+from perfkit.history.events import RunReference
 from perfkit.history.run_names import timeline as timeline_runs
-from perfkit.history.timeline import RunReference, Timeline
+from perfkit.history.timeline import Timeline
 from perfkit.history.trend import acknowledged_events, trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.report.notebook import Report, count_charts
