@@ -23,8 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Metric, Run, ServiceStats, Validity
+from perfkit.model.records import LoadProfile, Metric, Run, ServiceStats, Validity
 from perfkit.runs.run_folder import sealed_document
 
 SERVICES, SCENARIOS, TEMPLATES = 20, 5, 50

@@ -46,9 +46,8 @@ if TYPE_CHECKING:
         UnknownFormat,
         UnsetVariable,
     )
-    from perfkit.model.load_profile import LoadProfile
     from perfkit.model.records import Comparison as _Comparison
-    from perfkit.model.records import Finding, Metric, ServiceStats, Validity, Verdict
+    from perfkit.model.records import Finding, LoadProfile, Metric, ServiceStats, Validity, Verdict
     from perfkit.model.records import Run as _Run
     from perfkit.report import plot
     from perfkit.report.cell import write_result
@@ -112,8 +111,16 @@ _HOMES = {
         "UnsetVariable",
     ),
     "perfkit.model.installation": {"__version__": "VERSION"},
-    "perfkit.model.load_profile": ("LoadProfile",),
-    "perfkit.model.records": ("Comparison", "Finding", "Metric", "Run", "ServiceStats", "Validity", "Verdict"),
+    "perfkit.model.records": (
+        "Comparison",
+        "Finding",
+        "LoadProfile",
+        "Metric",
+        "Run",
+        "ServiceStats",
+        "Validity",
+        "Verdict",
+    ),
     "perfkit.report.cell": ("write_result",),
     "perfkit.runs.collection": ("Runs",),
     "perfkit.runs.read": ("read_run",),

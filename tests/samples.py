@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import LATENCY_METRICS, Metric, Run, ServiceStats, Validity
+from perfkit.model.records import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Validity
 from perfkit.model.serialization import make_run_id
 
 EPOCH = 1_760_711_404.0  # 2025-10-17T14:30:04Z

@@ -20,8 +20,7 @@ from perfkit.analysis.limits import ObjectiveTest, by_objective
 from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, paired
 from perfkit.analysis.power import Power, log_worsening, power_of_level, power_of_rate
 from perfkit.config.policy import Limit, Policy
-from perfkit.model.arithmetic import Arithmetic, LevelArithmetic, RateArithmetic
-from perfkit.model.records import Finding, Metric, ServiceStats, Verdict
+from perfkit.model.records import Arithmetic, Finding, LevelArithmetic, Metric, RateArithmetic, ServiceStats, Verdict
 from perfkit.stats.effect import Effect, compare_error_rates, compare_levels
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed
 

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfkit.model.arithmetic import Arithmetic, LevelArithmetic, RateArithmetic
 from perfkit.model.errors import SettingsError, did_you_mean
-from perfkit.model.records import SHORT_NAMES, Comparison, Finding, Metric, Verdict
+from perfkit.model.records import (
+    SHORT_NAMES,
+    Arithmetic,
+    Comparison,
+    Finding,
+    LevelArithmetic,
+    Metric,
+    RateArithmetic,
+    Verdict,
+)
 
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:

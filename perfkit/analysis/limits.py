@@ -18,8 +18,7 @@ from perfkit.analysis.hypotheses import Hypothesis, unjudged_finding
 from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
 from perfkit.analysis.power import Power, power_of_level, power_of_rate
 from perfkit.config.policy import Limit, Objective, Policy
-from perfkit.model.arithmetic import Arithmetic, LevelArithmetic, RateArithmetic
-from perfkit.model.records import Finding, Metric, Verdict
+from perfkit.model.records import Arithmetic, Finding, LevelArithmetic, Metric, RateArithmetic, Verdict
 from perfkit.stats.effect import Failures, level_arithmetic, rate_arithmetic, rise_above_limit, wilson
 from perfkit.stats.noise import Noise, overdispersion
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed_for_limit

@@ -19,9 +19,8 @@ import click
 from perfkit.cli import bisect, check, compare, curation, history, notify, report, run, runs, start
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
-from perfkit.model.errors import PerfkitError, ReadError, SettingsError
+from perfkit.model.errors import PerfkitError, ReadError, SettingsError, omissions
 from perfkit.model.installation import VERSION
-from perfkit.model.omissions import omissions
 from perfkit.model.redaction import Redacted, conceal_environment, redact
 from perfkit.report.formatting import clean, shorten
 

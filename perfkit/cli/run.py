@@ -16,7 +16,7 @@ from perfkit.cli.exit_codes import EXIT_INVALID, EXIT_STOPPED, exit_code_of, exi
 from perfkit.cli.options import FILE, Number, Workspace, dump, expanded, in_workspace, warn, write
 from perfkit.config.load_spec import ARRIVALS
 from perfkit.model.errors import LoadError
-from perfkit.model.load_profile import KINDS
+from perfkit.model.records import KINDS
 from perfkit.report.formatting import clean
 
 if TYPE_CHECKING:

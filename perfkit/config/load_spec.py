@@ -13,7 +13,7 @@ from typing import Any
 
 from perfkit.config.toml_table import finite
 from perfkit.model.errors import did_you_mean
-from perfkit.model.load_profile import KINDS, LoadProfile, Stage
+from perfkit.model.records import KINDS, LoadProfile, Stage
 
 ARRIVALS = ("constant", "poisson")
 SOAK_S = 3600.0

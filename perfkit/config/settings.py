@@ -18,7 +18,7 @@ from perfkit.config.load_spec import parse_duration, parse_rate, parse_stages, p
 from perfkit.config.policy import Policy, service_names_of
 from perfkit.config.toml_table import PathText, expand, read_table, read_toml
 from perfkit.model.errors import Activity, SettingsError, UnsetVariable, did_you_mean
-from perfkit.model.load_profile import LoadProfile, Stage
+from perfkit.model.records import LoadProfile, Stage
 from perfkit.model.redaction import conceal_environment, conceal_url
 
 WHEN = ("always", "changes")  # changes: only when something is new since the last message

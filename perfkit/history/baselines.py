@@ -17,9 +17,8 @@ from typing import Any
 import msgspec
 
 from perfkit.model.codec import Time, decode, dump_json, encode, read_json, utc
-from perfkit.model.errors import ReadError, StoreError, did_you_mean
+from perfkit.model.errors import ReadError, StoreError, did_you_mean, leave_out
 from perfkit.model.files import atomic_write, file_lock
-from perfkit.model.omissions import leave_out
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
 

@@ -18,8 +18,7 @@ from perfkit.history.change_events import group, held_worsenings, metric_changes
 from perfkit.history.events import Event, MetricChange, Series
 from perfkit.history.service_mix import ServiceChange, in_one_mix, service_changes
 from perfkit.history.timeline import Timeline, timeline_of
-from perfkit.model.errors import ReadError
-from perfkit.model.omissions import leave_out
+from perfkit.model.errors import ReadError, leave_out
 from perfkit.model.records import Run
 from perfkit.model.serialization import CHANGED
 from perfkit.runs.collection import in_time

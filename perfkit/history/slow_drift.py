@@ -16,8 +16,7 @@ from perfkit.history.baselines import Baselines, Pinned
 from perfkit.history.context import HistoryContext
 from perfkit.history.run_selector import Selector, select
 from perfkit.model.codec import encode
-from perfkit.model.errors import ReadError
-from perfkit.model.omissions import leave_out
+from perfkit.model.errors import ReadError, leave_out
 from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
 
 NEWEST = 10  # runs that tell the current level

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
-from perfkit.model.load_profile import Stage
+from perfkit.model.records import Stage
 
 
 def arrival_times(

@@ -18,7 +18,7 @@ from typing import Any
 
 from perfkit.loadgen.container import Container
 from perfkit.model.codec import encode
-from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LoadProfile
 
 KEPT = ("loglevel", "otel", "html_file", "json_file", "config_users")  # by the names of Locust's options
 # Read before the recorder is loaded, or not by the parser at all; the host is perfkit's own to set, which hides it so

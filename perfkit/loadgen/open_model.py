@@ -27,7 +27,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST
 
 from perfkit.config.load_spec import AT_ONCE
 from perfkit.loadgen.arrival_schedule import arrival_times
-from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LoadProfile
 
 
 class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen by the type check

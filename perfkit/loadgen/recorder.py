@@ -51,7 +51,7 @@ from perfkit.loadgen.meter import Meter
 from perfkit.loadgen.recording import RequestBuffer, usable_time
 from perfkit.loadgen.script_counter import ScriptCounter, note_failure, write
 from perfkit.model.codec import decode, encode
-from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LoadProfile
 from perfkit.model.redaction import conceal_environment, redact
 from perfkit.model.script_errors import ScriptErrors, merged
 from perfkit.runs.recording_stream import RECORDING_SCHEMA

@@ -29,10 +29,8 @@ from perfkit.loadgen.locust_process import LocustOutcome, Progress, parse_abort_
 from perfkit.loadgen.recording import finish_recording
 from perfkit.model.codec import dump_json, encode
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
-from perfkit.model.files import atomic_write
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, Run, Severity, Validity
-from perfkit.model.redaction import redact_files
+from perfkit.model.files import atomic_write, redact_files
+from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
 from perfkit.runs.generator_csv import generator_facts
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording

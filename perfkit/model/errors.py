@@ -1,4 +1,4 @@
-"""The errors that perfkit raises on purpose.
+"""The errors that perfkit raises on purpose, and what a command could not read and went on without.
 
 ::
 
@@ -23,7 +23,8 @@ Every message says where, what is wrong, and what to do.  A wrong *argument* is 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from perfkit.model.redaction import redact
@@ -125,3 +126,29 @@ def activities_of(error: BaseException) -> tuple[str, ...]:
     """The activities during which an exception was raised, innermost first."""
     notes: list[str] = getattr(error, "__notes__", [])
     return tuple(note.removeprefix("perfkit: ") for note in notes if note.startswith(_ACTIVITY))
+
+
+_collecting: list[dict[str, None]] = []  # the innermost command is the last
+
+
+def leave_out(sentence: str) -> None:
+    """Say what is left out, and why; nothing happens where nobody collects, as in a notebook."""
+    if _collecting:
+        _collecting[-1][sentence] = None
+
+
+@contextmanager
+def omissions() -> Iterator[dict[str, None]]:
+    """The sentences of what is left out meanwhile, each once, in their order.
+
+    >>> with omissions() as sentences:
+    ...     leave_out("a.json is left out: not JSON")
+    >>> list(sentences)
+    ['a.json is left out: not JSON']
+    """
+    sentences: dict[str, None] = {}
+    _collecting.append(sentences)
+    try:
+        yield sentences
+    finally:
+        _collecting.pop()

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from perfkit.model.redaction import redact_bytes
+
 
 def atomic_write(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Write text (as UTF-8) or bytes to a file; creates its folder.  The old content stays until the new is complete.
@@ -83,3 +85,15 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def redact_files(folder: Path) -> tuple[str, ...]:
+    """`redact` every text file of a folder, each whole or not at all; returns the names of those that were changed."""
+    changed = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        before = file.read_bytes()
+        after = redact_bytes(before)
+        if after != before:
+            atomic_write(file, after)
+            changed.append(file.relative_to(folder).as_posix())
+    return tuple(changed)

@@ -1,4 +1,4 @@
-"""The nouns of perfkit: `Metric`, `ServiceStats`, `Run`, `Finding`, `Comparison` and what they are made of.
+"""The nouns of perfkit: `Metric`, `LoadProfile`, `Run`, `Finding`, `Comparison` and what they are made of.
 
 All are immutable and read no files.  Units are in the names (``_ms``, ``_pct``, ``rps``, ``_s``); times are UTC and
 aware; what a source does not know is ``None``, never zero.  A change is relative to the baseline, that of an error rate
@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from perfkit.model.arithmetic import Arithmetic
 from perfkit.model.codec import Count, Share, Size, Time, encode, utc
 from perfkit.model.errors import did_you_mean
-from perfkit.model.load_profile import LoadProfile, Stage
 from perfkit.model.redaction import public_url, redact, redact_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
 COMPARISON_SCHEMA = "perfkit.comparison/1"
+
+
 RULES = ("evidence", "threshold")  # of a policy: what a verdict rests on
 
 
@@ -95,8 +96,14 @@ SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
     }
 )
 """Names of metrics as people say them."""
+
+
 LATENCY_METRICS = (Metric.AVG, Metric.P50, Metric.P95, Metric.P99, Metric.P999)
+
+
 _QUANTILES = {Metric.P50: 0.5, Metric.P95: 0.95, Metric.P99: 0.99, Metric.P999: 0.999}
+
+
 _TITLES = {
     Metric.AVG: "average latency",
     Metric.P50: "median latency",
@@ -108,40 +115,12 @@ _TITLES = {
 }
 
 
-class Verdict(StrEnum):
-    """The result of a finding, or of a whole comparison.
-
-    ``regression``: the worsening is significant and its estimate exceeds the tolerance.  ``improvement``: the mirror
-    image.  ``no_change``: the worse end of the interval lies within the tolerance.  ``inconclusive``: none of these.
-    ``invalid``: the runs are unfit, or cannot be compared.
-    """
-
-    REGRESSION = "regression"
-    IMPROVEMENT = "improvement"
-    NO_CHANGE = "no_change"
-    INCONCLUSIVE = "inconclusive"
-    INVALID = "invalid"
-
-
 class Severity(StrEnum):
     """What a check means for its run or comparison."""
 
     OK = "ok"
     WARN = "warn"
     INVALID = "invalid"
-
-
-class Scope(StrEnum):
-    """What a finding is about: one service, or all services of a run together."""
-
-    SERVICE = "service"
-    RUN = "run"
-
-
-ALL_SERVICES = "(all services)"
-"""The service of findings whose scope is the run."""
-
-DISTURBED = "disturbed"  # name of the check that the two sides were measured under the same conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +162,119 @@ class Validity:
         """The checks that did not pass, worst first."""
         bad = [check for check in self.checks if check.severity is not Severity.OK]
         return tuple(sorted(bad, key=lambda check: check.severity is not Severity.INVALID))
+
+
+KINDS = ("steady", "ramp", "stages", "spike", "soak")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of load that is held, or moves in a straight line from ``begin`` to ``end`` (users, or arrivals/s)."""
+
+    duration_s: float
+    begin: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.duration_s < math.inf:
+            raise ValueError(f"stage: its length must be > 0 s and finite, got {self.duration_s!r}")
+        for level in (self.begin, self.end):
+            if not 0 <= level < math.inf:
+                raise ValueError(f"stage: its load must be >= 0 and finite, got {level!r}")
+
+    def describe(self, unit: str) -> str:
+        """``40 users`` or ``10 to 40/s``; ``unit`` is `LoadProfile.unit`."""
+        levels = f"{self.end:g}" if self.begin == self.end else f"{self.begin:g} to {self.end:g}"
+        return f"{levels}{unit if unit.startswith('/') else ' ' + unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProfile:
+    """Load over time as it was asked for (or, from a foreign file, seen).
+
+    Parameters
+    ----------
+    kind
+        ``steady``, ``ramp``, ``stages``, ``spike``, ``soak``, ``custom`` (the locustfile's own shape), ``declared`` (by
+        a file of metrics) or ``unknown``.
+    users
+        Peak number of concurrent users; ``None`` in the open model.
+    spawn_rate
+        Users started per second; ``None`` when unknown.
+    duration_s
+        Planned length in seconds; ``None`` when the locustfile decides or the source cannot say.
+    rate
+        Peak arrivals per second: the open model; else ``None``.
+    arrivals
+        ``constant`` or ``poisson`` distances between arrivals; ``None`` in the closed model.
+    max_in_flight
+        Tasks that may be under way at once in the open model; further arrivals wait, and count as late.
+    stages
+        The stretches that are summed up by themselves, in order; empty when the load is one level after its rise.
+    """
+
+    OMITTED_DEFAULTS: ClassVar = ("rate", "arrivals", "max_in_flight", "stages")  # of the JSON
+
+    kind: str = "unknown"
+    users: Count | None = None
+    spawn_rate: Size | None = None
+    duration_s: Size | None = None
+    rate: Size | None = None
+    arrivals: str | None = None
+    max_in_flight: Count | None = None
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind == "spike" and not self.stages:
+            raise ValueError("stages: a spike has some")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether arrivals keep to a schedule, whatever the target does."""
+        return self.rate is not None
+
+    @property
+    def unit(self) -> str:
+        """The unit of the levels of its stages."""
+        return "/s" if self.is_open else "users"
+
+    @property
+    def load_curve(self) -> tuple[Stage, ...]:
+        """The whole load in stages: one, where it is a single level."""
+        level = self.rate if self.is_open else self.users
+        if self.stages or level is None or self.duration_s is None:
+            return self.stages
+        return (Stage(self.duration_s, level, level),)
+
+    def level_at(self, elapsed_s: float) -> float | None:
+        """Users or arrivals per second that are due so long after the start; ``None`` once the load is over."""
+        begin = 0.0
+        for stage in self.load_curve:
+            if elapsed_s < begin + stage.duration_s:
+                return stage.begin + (stage.end - stage.begin) * (elapsed_s - begin) / stage.duration_s
+            begin += stage.duration_s
+        return None
+
+    def stage_name(self, number: int) -> str:
+        """``stage 2: 40 users``; numbers count from 0, names from 1."""
+        return f"stage {number + 1}: {self.stages[number].describe(self.unit)}"
+
+    def describe(self) -> str:
+        """One phrase for people: ``ramp to 100 users at 10/s, 900 s`` or ``steady 50/s (poisson arrivals), 60 s``."""
+        if self.users is None and self.rate is None:
+            return "custom load shape" if self.kind == "custom" else "unknown load"
+        return self._levels() + (f", {self.duration_s:g} s" if self.duration_s else "")
+
+    def _levels(self) -> str:
+        people = f"{self.rate:g}/s" if self.is_open else "1 user" if self.users == 1 else f"{self.users} users"
+        model = f" ({self.arrivals} arrivals)" if self.is_open else ""
+        if self.kind == "ramp":
+            return f"ramp to {people}" + (f" at {self.spawn_rate:g}/s" if self.spawn_rate else "") + model
+        if self.kind == "stages":
+            return f"{len(self.stages)} stages up to {people}{model}"
+        if self.kind == "spike":
+            return f"spike from {self.stages[0].describe(self.unit)} to {people}{model}"
+        return (f"{self.kind} {people}" if self.kind in KINDS else people) + model
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +482,167 @@ def _public(table: Mapping[str, Any]) -> Mapping[str, Any]:
     """A table without secrets; the table itself where there are none."""
     public = {name: redact(value) if isinstance(value, str) else value for name, value in redact_names(table).items()}
     return table if public == table else public
+
+
+class Verdict(StrEnum):
+    """The result of a finding, or of a whole comparison.
+
+    ``regression``: the worsening is significant and its estimate exceeds the tolerance.  ``improvement``: the mirror
+    image.  ``no_change``: the worse end of the interval lies within the tolerance.  ``inconclusive``: none of these.
+    ``invalid``: the runs are unfit, or cannot be compared.
+    """
+
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+    NO_CHANGE = "no_change"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+class Scope(StrEnum):
+    """What a finding is about: one service, or all services of a run together."""
+
+    SERVICE = "service"
+    RUN = "run"
+
+
+ALL_SERVICES = "(all services)"
+"""The service of findings whose scope is the run."""
+
+
+DISTURBED = "disturbed"  # name of the check that the two sides were measured under the same conditions
+
+
+@dataclass(frozen=True, slots=True)
+class LevelArithmetic:
+    """A latency or throughput on the logarithmic scale: how much runs scatter, and the t test.
+
+    Parameters
+    ----------
+    means
+        Mean log value of the baseline, or the logarithm of an absolute limit, and that of the candidate.
+    shift
+        The second mean less the first.
+    within_sd, measured
+        Standard deviation of a value within its run, and whether the runs measured it themselves.
+    prior_sd, prior_df, weight
+        What is expected of the scatter between runs, and the degrees of freedom that are left of it where the runs
+        contradict it.
+    squares, squares_df
+        Sums of squares around the mean of each side, or of the differences of pairs over the root of two.
+    history_squares, history_df
+        The same of earlier runs; zeros where none are used.
+    sd, df, floor_sd
+        Run-to-run standard deviation: ``sqrt((weight prior_sd^2 + squares + history_squares) / df)``, not below
+        ``floor_sd``, which the rounding of the source leaves.
+    runs
+        Numbers of runs n of which ``error = sd sqrt(sum(1/n))``.
+    error, quantile
+        Standard error of ``shift``, and the quantile of Student's t that makes the interval of it.
+    """
+
+    means: tuple[float, float]
+    shift: float
+    within_sd: Size
+    measured: bool
+    prior_sd: Size
+    prior_df: Size
+    weight: Size
+    squares: tuple[Size, ...]
+    squares_df: Size
+    history_squares: Size
+    history_df: Size
+    sd: Size
+    df: Size
+    runs: tuple[Count, ...]
+    error: Size
+    quantile: Size
+    floor_sd: Size = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.error > 0:
+            raise ValueError(f"error: must be above 0, got {self.error!r}")
+
+    @property
+    def scatter_df(self) -> float:
+        """Degrees of freedom of all sums of squares."""
+        return self.squares_df + self.history_df
+
+    @property
+    def t(self) -> float:
+        """The statistic of the test."""
+        return self.shift / self.error
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of the interval of `shift`."""
+        return self.shift - self.quantile * self.error, self.shift + self.quantile * self.error
+
+    @property
+    def change_pct(self) -> float:
+        """`shift` in percent of the baseline, or of the absolute limit."""
+        return 100.0 * math.expm1(min(self.shift, 700.0))
+
+
+@dataclass(frozen=True, slots=True)
+class RateArithmetic:
+    """An error rate: failed requests and requests of each side, and how much more runs scatter than chance allows.
+
+    Of an absolute limit both have the candidate's number only, and ``limit`` is the share that is allowed.
+    """
+
+    failed: tuple[Count, ...]
+    requests: tuple[Count, ...]
+    overdispersion: Size
+    df: Size
+    quantile: Size
+    limit: Share | None = None
+
+    @property
+    def rates_pct(self) -> tuple[float, ...]:
+        """The error rate of each side in percent; ``nan`` of no request."""
+        pairs = zip(self.failed, self.requests, strict=True)
+        return tuple(100 * failed / requests if requests else math.nan for failed, requests in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What a verdict was computed from.
+
+    Parameters
+    ----------
+    baseline, candidate
+        Value of each run in the metric's unit, of pairs in their order; ``None`` where a run cannot say.
+    verdict
+        What these numbers come to by themselves; the finding's own differs where its warnings say why.
+    alpha, share, tests
+        The alarm budget of the whole comparison, the part of it that this judgement has, and how many judgements share
+        it; ``None`` and 0 under fixed limits.
+    paired
+        Whether the runs were compared pair by pair.
+    worsening, bad_side
+        What the verdict compared with the tolerance, in the unit of the change: how much worse the candidate is, and
+        how much worse it is at the bad end of the interval; ``None`` where neither was computed.
+    levels, rates
+        The arithmetic of the test; both ``None`` where fixed limits are compared, or nothing could be computed.
+    """
+
+    baseline: tuple[float | None, ...]
+    candidate: tuple[float | None, ...]
+    verdict: str
+    alpha: Share | None = None
+    share: Share | None = None
+    tests: Count = 0
+    paired: bool = False
+    levels: LevelArithmetic | None = None
+    rates: RateArithmetic | None = None
+    worsening: float | None = None
+    bad_side: float | None = None
+
+    def __post_init__(self) -> None:
+        for side in ("baseline", "candidate"):
+            values = tuple(None if value is None else float(value) for value in getattr(self, side))
+            object.__setattr__(self, side, values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,8 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
-
-from perfkit.model.files import atomic_write
 
 MASK = "***"
 LEAST_LENGTH = 6  # characters of a secret that is looked for by value: "ci" stands in too many other words
@@ -237,18 +234,6 @@ def redact_document(document: Any) -> Any:
     if isinstance(document, list | tuple):
         return [redact_document(item) for item in document]
     return document
-
-
-def redact_files(folder: Path) -> tuple[str, ...]:
-    """`redact` every text file of a folder, each whole or not at all; returns the names of those that were changed."""
-    changed = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-        before = file.read_bytes()
-        after = redact_bytes(before)
-        if after != before:
-            atomic_write(file, after)
-            changed.append(file.relative_to(folder).as_posix())
-    return tuple(changed)
 
 
 def redact_bytes(content: bytes) -> bytes:

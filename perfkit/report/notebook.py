@@ -19,9 +19,9 @@ from nbconvert import HTMLExporter
 from traitlets.config import Config
 
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
-from perfkit.model.files import atomic_write
+from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.installation import VERSION
-from perfkit.model.redaction import mask, redact, redact_files
+from perfkit.model.redaction import mask, redact
 from perfkit.report.formatting import clean
 from perfkit.report.html import PLOTLY
 from perfkit.runs.backends import credentials_for_children

@@ -14,8 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from perfkit.model.codec import parse_time
-from perfkit.model.errors import NotStored, ReadError, did_you_mean
-from perfkit.model.omissions import leave_out
+from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Metric, Run
 from perfkit.runs.validity import in_future
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from perfkit.model.errors import ReadError
-from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LoadProfile
 from perfkit.model.script_errors import ScriptErrors
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
 from perfkit.stats.summary import Floats

@@ -19,8 +19,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean
-from perfkit.model.omissions import leave_out
+from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean, leave_out
 from perfkit.model.records import Metric, Run, environment_of
 from perfkit.model.serialization import CHANGED, parse_run
 from perfkit.runs.backends import Backend

@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 
 from perfkit.model.errors import ReadError
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, Metric, Run, ServiceStats, Severity, Validity
+from perfkit.model.records import Check, LoadProfile, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.model.script_errors import LONGEST_MS, SkippedRequests, time_fault
 from perfkit.model.serialization import make_run_id
 from perfkit.runs.csv_text import header_of, read_table, spoilt_by_spreadsheet

@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.model.codec import parse_time
-from perfkit.model.consistency import DAY_MS, stats_contradiction
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import LATENCY_METRICS, Metric, Run, ServiceStats, Severity, Validity
-from perfkit.model.serialization import make_run_id
+from perfkit.model.records import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Severity, Validity
+from perfkit.model.serialization import DAY_MS, make_run_id, stats_contradiction
 from perfkit.runs.outages import withheld
 from perfkit.runs.validity import GeneratorFacts, check_run
 from perfkit.stats.summary import PercentileTable, errors_assumed, errors_from_percentiles

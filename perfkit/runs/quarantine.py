@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from perfkit.model.codec import decode, dump_json, parse_json, read_bytes
-from perfkit.model.errors import ReadError
-from perfkit.model.omissions import leave_out
+from perfkit.model.errors import ReadError, leave_out
 from perfkit.model.records import Check, Severity
 
 QUARANTINE = ".quarantine"  # folder beside the runs

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Run, ServiceStats, StageStats, Validity
+from perfkit.model.records import LoadProfile, Run, ServiceStats, StageStats, Validity
 from perfkit.model.redaction import redact
 from perfkit.model.script_errors import LONGEST_MS, SkippedRequests, time_fault
 from perfkit.model.serialization import make_run_id

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
-from perfkit.model.consistency import run_contradiction
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, ServiceStats, Severity
+from perfkit.model.records import Check, LoadProfile, ServiceStats, Severity
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
+from perfkit.model.serialization import run_contradiction
 from perfkit.stats.stationarity import WithinRun
 
 WARN, INVALID = Severity.WARN, Severity.INVALID

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import betainc, gammaln, ndtri, stdtr, stdtrit
 
-from perfkit.model.arithmetic import LevelArithmetic, RateArithmetic
-from perfkit.model.records import Metric
+from perfkit.model.records import LevelArithmetic, Metric, RateArithmetic
 from perfkit.stats.noise import Noise, NoisePrior, Scatter, overdispersion, run_to_run
 from perfkit.stats.summary import Floats
 

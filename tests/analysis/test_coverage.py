@@ -14,8 +14,7 @@ from perfkit.history.context import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
 from perfkit.model.errors import NotComparable, SettingsError
-from perfkit.model.load_profile import LoadProfile, Stage
-from perfkit.model.records import StageStats
+from perfkit.model.records import LoadProfile, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.junit import to_junit
 from perfkit.report.markdown import to_markdown

@@ -8,8 +8,7 @@ from samples import plain_stats, run
 
 from perfkit import Policy, Verdict, compare
 from perfkit.config.load_spec import plan_profile
-from perfkit.model.load_profile import Stage
-from perfkit.model.records import ALL_SERVICES, Scope, StageStats
+from perfkit.model.records import ALL_SERVICES, Scope, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 
 STAGED = plan_profile(None, stages=(Stage(60, 10, 10), Stage(60, 50, 50)))

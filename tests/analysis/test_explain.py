@@ -16,8 +16,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from perfkit import Policy, RunStore, SettingsError, compare
 from perfkit.analysis.explain import explain
 from perfkit.cli import main
-from perfkit.model.load_profile import LoadProfile, Stage
-from perfkit.model.records import StageStats
+from perfkit.model.records import LoadProfile, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 from perfkit.stats import noise
 

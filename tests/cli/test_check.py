@@ -39,8 +39,7 @@ from perfkit.cli.selftest import (
 )
 from perfkit.history.context import HistoryContext as HistoryPast
 from perfkit.history.gate import judge_history
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, Severity, Validity
+from perfkit.model.records import Check, LoadProfile, Severity, Validity
 
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
 LOOSE = "[policy.tolerance]\nrps = 99\n" + "".join(f"{name} = 1000\n" for name in LATENCIES)

@@ -30,6 +30,7 @@ from perfkit.config.settings import Scenario, load_settings
 from perfkit.loadgen.locust_process import check_host
 from perfkit.loadgen.redacted_output import RedactedOutput
 from perfkit.model.errors import LoadError, StoreError
+from perfkit.model.files import redact_files
 from perfkit.model.redaction import (
     Redacted,
     RedactedStream,
@@ -39,7 +40,6 @@ from perfkit.model.redaction import (
     public_url,
     redact,
     redact_document,
-    redact_files,
 )
 from perfkit.model.serialization import document_hash
 from perfkit.runs.maintenance import verify_run

@@ -8,7 +8,7 @@ from perfkit import SettingsError
 from perfkit.config.load_spec import parse_duration
 from perfkit.config.settings import BUILT_IN, Scenario, load_settings, nearest_settings, override
 from perfkit.model.errors import UnsetVariable
-from perfkit.model.load_profile import LoadProfile
+from perfkit.model.records import LoadProfile
 
 WHOLE = """
 store = "runs"

@@ -24,8 +24,7 @@ from perfkit.history.service_mix import in_one_mix, missing_services, service_ch
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, Run, ServiceStats, Severity, Validity
+from perfkit.model.records import Check, LoadProfile, Run, ServiceStats, Severity, Validity
 from perfkit.report.junit import messages_to_junit
 from perfkit.report.message import message_of
 from perfkit.report.sentences import next_step

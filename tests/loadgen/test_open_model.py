@@ -19,7 +19,7 @@ from perfkit.loadgen.arrival_schedule import arrival_times
 from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.locust_process import run_locust
 from perfkit.loadgen.run import run_scenario
-from perfkit.model.load_profile import Stage
+from perfkit.model.records import Stage
 from perfkit.runs.recording_stream import read_recording
 from perfkit.runs.store import RunStore
 

@@ -14,8 +14,7 @@ from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.incidents import read_result, result_of
 from perfkit.model.codec import MOST_BYTES, decode, dump_json, encode, parse_json, read_json
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validity
+from perfkit.model.records import Check, LoadProfile, Metric, ServiceStats, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document
 from perfkit.notify.github_api import Access
 from perfkit.notify.outbox import Outbox

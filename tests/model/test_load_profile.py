@@ -10,7 +10,7 @@ from perfkit.config.load_spec import load_options, parse_rate, parse_stages, pla
 from perfkit.config.settings import Scenario, load_fields, override
 from perfkit.model.codec import decode, encode
 from perfkit.model.errors import SettingsError
-from perfkit.model.load_profile import LoadProfile, Stage
+from perfkit.model.records import LoadProfile, Stage
 
 
 def levels(profile, *seconds):

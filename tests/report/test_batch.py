@@ -25,8 +25,7 @@ from perfkit import Policy, RunStore, StoreError, run_from_requests
 from perfkit.cli.report import exit_code
 from perfkit.history.run_names import load_runs
 from perfkit.model.errors import SettingsError
-from perfkit.model.load_profile import LoadProfile
-from perfkit.model.records import Check, Severity, Validity, Verdict
+from perfkit.model.records import Check, LoadProfile, Severity, Validity, Verdict
 from perfkit.report.batch import Selection, report_jobs, run_jobs
 from perfkit.report.index import index_page
 from perfkit.report.report_set import Entry, Outcome, Overview, read_overview

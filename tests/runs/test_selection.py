@@ -7,7 +7,7 @@ import pytest
 from samples import EPOCH, plain_stats, requests, run
 
 from perfkit import NotStored, ReadError, RunStore, Validity, run_from_requests
-from perfkit.model.omissions import omissions
+from perfkit.model.errors import omissions
 from perfkit.model.records import Check, Metric, Severity
 from perfkit.runs.collection import Runs
 from perfkit.runs.run_folder import read_requests
