@@ -24,8 +24,8 @@ from perfkit.config.policy import EVIDENCE_TOLERANCE, Limit, Objective, Policy, 
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError
 from perfkit.model.records import Metric, Run, RunSummary, Severity, Verdict
-from perfkit.runs.generator_csv import read_users
 from perfkit.runs.requests import RequestColumns, request_columns
+from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import (
     AT_LEAST,
     BELOW,

@@ -28,8 +28,7 @@ from perfkit.analysis.coverage import (
 )
 from perfkit.config.policy import Policy
 from perfkit.model.records import LATENCY_METRICS, Check, Gap, Metric, Run, Severity, environment_of
-from perfkit.runs.outages import FAILING, describe_both, outages, same_on_both
-from perfkit.runs.validity import MANY_ERRORS_PCT, misdated
+from perfkit.runs.validity import FAILING, MANY_ERRORS_PCT, describe_both, misdated, outages, same_on_both
 from perfkit.stats.summary import unit_factor
 
 ANOTHER_LOAD = "Measure both sides with the same load script."

@@ -36,9 +36,9 @@ from perfkit.model.records import (
     Verdict,
     overall_verdict,
 )
-from perfkit.runs.outages import without_outages
 from perfkit.runs.read import read_run
-from perfkit.runs.service_names import new_name, renamed_runs
+from perfkit.runs.requests import new_name, renamed_runs
+from perfkit.runs.validity import without_outages
 
 
 def compare(

@@ -14,7 +14,7 @@ from perfkit.model.codec import Count, Size, decode, dump_json, parse_json
 from perfkit.model.errors import NotStored, ReadError
 from perfkit.model.records import Metric, Run, ServiceStats
 from perfkit.model.serialization import slug
-from perfkit.runs.service_names import renamed_runs
+from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import NOISE, RunStore
 from perfkit.stats.effect import Failures, Values
 from perfkit.stats.noise import Noise, NoisePrior, run_to_run, scatter_of_history

@@ -23,7 +23,7 @@ from perfkit.model.records import Run
 from perfkit.model.serialization import CHANGED
 from perfkit.runs.collection import in_time
 from perfkit.runs.index import CHANGED_SINCE
-from perfkit.runs.service_names import renamed_runs
+from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import RunStore
 from perfkit.stats.changepoints import Drift, Segmentation, segment
 

@@ -36,7 +36,7 @@ from perfkit.history.timeline import load_timeline, under_names
 from perfkit.history.trend import alert_excerpts
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.records import Comparison, Finding, HistoryNote, Run, Verdict, overall_verdict
-from perfkit.runs.service_names import renamed_runs
+from perfkit.runs.requests import renamed_runs
 from perfkit.stats.changepoints import LEAST_RUNS
 
 BRANCH_RUNS = 30  # the newest runs that tell the branch of a history

@@ -33,7 +33,7 @@ from perfkit.runs import locust_csv, run_folder
 from perfkit.runs.backends import public_address
 from perfkit.runs.collection import in_time
 from perfkit.runs.read import read_run
-from perfkit.runs.service_names import renamed_runs
+from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import RunStore
 from perfkit.runs.validity import in_future
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from perfkit.history.events import RunReference
 from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
-from perfkit.runs.service_names import new_name
+from perfkit.runs.requests import new_name
 from perfkit.runs.store import RunStore
 from perfkit.runs.validity import in_future, misdated
 from perfkit.stats.summary import Floats

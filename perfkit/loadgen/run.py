@@ -32,7 +32,6 @@ from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError,
 from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
-from perfkit.runs.generator_csv import generator_facts
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
 from perfkit.runs.requests import request_columns, stage_stats, summarise_columns
 from perfkit.runs.run_folder import (
@@ -40,6 +39,7 @@ from perfkit.runs.run_folder import (
     REQUESTS,
     STARTED,
     RequestLoader,
+    generator_facts,
     read_requests,
     recorded_frame,
 )

@@ -21,8 +21,7 @@ from perfkit.model.codec import parse_time
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean
 from perfkit.model.records import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Severity, Validity
 from perfkit.model.serialization import DAY_MS, make_run_id, stats_contradiction
-from perfkit.runs.outages import withheld
-from perfkit.runs.validity import GeneratorFacts, check_run
+from perfkit.runs.validity import GeneratorFacts, check_run, withheld
 from perfkit.stats.summary import PercentileTable, errors_assumed, errors_from_percentiles
 
 TITLE = "metrics or baselines JSON (service name to metrics)"

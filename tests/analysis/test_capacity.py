@@ -26,7 +26,7 @@ from perfkit.report.capacity import (
     scalability_table,
 )
 from perfkit.report.capacity_charts import changes_by_load, load_curves
-from perfkit.runs.generator_csv import read_users
+from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import Estimate
 
 HOSTILE = "</script><script>window.pwned=1</script>"

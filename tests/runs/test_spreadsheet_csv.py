@@ -10,7 +10,7 @@ from samples import requests, write_locust
 
 from perfkit import read_run
 from perfkit.model.errors import ReadError
-from perfkit.runs.csv_text import decoded, header_of
+from perfkit.runs.locust_csv import decoded, header_of
 
 
 @pytest.fixture
