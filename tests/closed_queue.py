@@ -17,7 +17,7 @@ from samples import EPOCH
 from scipy.special import gammaincc, gammaln
 
 from perfkit import LoadProfile, run_from_requests
-from perfkit.stats.load_curve import LoadPath
+from perfkit.stats.capacity import LoadPath
 from perfkit.stats.summary import RequestArrays
 
 SERVICE_S, WORKERS, THINK_S = 0.1, 8, 0.4

@@ -18,7 +18,7 @@ NAMED = [path for path in MODULES if path.parent != PACKAGE]
 
 
 def room(path):
-    """The room of a file: ``stats`` for ``perfkit/stats/noise.py``."""
+    """The room of a file: ``stats`` for ``perfkit/stats/effect.py``."""
     return path.relative_to(PACKAGE).parts[0]
 
 

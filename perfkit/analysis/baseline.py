@@ -13,7 +13,7 @@ from perfkit.analysis.noise_profile import failures_of, noise_prior
 from perfkit.config.policy import Policy
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Run, RunSummary, ServiceStats
-from perfkit.stats.noise import overdispersion, run_to_run
+from perfkit.stats.effect import overdispersion, run_to_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,33 +33,30 @@ from perfkit.stats.capacity import (
     METRIC,
     METRICS,
     UNKNOWN,
+    BrokenLine,
     Crossing,
     Estimate,
     LevelsAtLoad,
-    common_bins,
-    crossing,
-    crossing_prior,
-    isotonic,
-    levels_at,
-    over_runs,
-    throughput_at,
-)
-from perfkit.stats.effect import Effect, Values, compare_levels, weighted_holm
-from perfkit.stats.load_curve import (
-    BrokenLine,
     LoadPath,
     ScalabilityFit,
     Windows,
+    common_bins,
+    crossing,
+    crossing_prior,
     cut,
     end_of_whole,
     find_knee,
     fit_scalability,
+    isotonic,
+    levels_at,
+    over_runs,
     regrouped,
     resamples,
     summed,
+    throughput_at,
     windows_of,
 )
-from perfkit.stats.noise import PRIOR_DF, NoisePrior
+from perfkit.stats.effect import PRIOR_DF, Effect, NoisePrior, Values, compare_levels, weighted_holm
 from perfkit.stats.summary import Floats, RequestArrays
 
 if TYPE_CHECKING:

@@ -11,15 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perfkit.analysis.aggregate import with_aggregate
-from perfkit.analysis.alpha import allocate_alpha
-from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_sides
-from perfkit.analysis.disturbance import disturbance
-from perfkit.analysis.evidence import by_evidence
-from perfkit.analysis.hypotheses import hypotheses_of, objectives_of, unknown_metrics
-from perfkit.analysis.limits import by_objective, by_threshold, objective_tests
+from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_sides, disturbance
+from perfkit.analysis.coverage import StagedSides, by_stage, coverage_by_stage, with_aggregate
+from perfkit.analysis.evidence import (
+    by_evidence,
+    by_objective,
+    by_threshold,
+    hypotheses_of,
+    objective_tests,
+    objectives_of,
+    unknown_metrics,
+)
 from perfkit.analysis.noise_profile import NoiseProfile, profile_of
-from perfkit.analysis.stages import StagedSides, by_stage, coverage_by_stage
+from perfkit.analysis.power import allocate_alpha
 from perfkit.config.policy import Policy
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (

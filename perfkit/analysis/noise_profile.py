@@ -16,8 +16,7 @@ from perfkit.model.records import Metric, Run, ServiceStats
 from perfkit.model.serialization import slug
 from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import NOISE, RunStore
-from perfkit.stats.effect import Failures, Values
-from perfkit.stats.noise import Noise, NoisePrior, run_to_run, scatter_of_history
+from perfkit.stats.effect import Failures, Noise, NoisePrior, Values, run_to_run, scatter_of_history
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from perfkit.model.records import Metric
 from perfkit.report.capacity import format_load
 from perfkit.report.figure import Panels, Side, rounded, sentence, sides
 from perfkit.report.formatting import CANDIDATE_COLOUR, NEUTRAL_COLOUR, TOLERANCE_COLOUR, shorten
-from perfkit.stats.capacity import FOUND, Estimate
-from perfkit.stats.load_curve import scalability_at
+from perfkit.stats.capacity import FOUND, Estimate, scalability_at
 
 MOST_POINTS = 400  # windows drawn per side; more are one grey cloud
 _LATENCIES = {Metric.AVG: "avg_ms", Metric.P50: "p50_ms", Metric.P95: "p95_ms", Metric.P99: "p99_ms"}

@@ -11,18 +11,385 @@ saturated one, in a proportion that depends on the ramp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from perfkit.model.records import Metric
-from perfkit.stats.load_curve import Windows
-from perfkit.stats.noise import PRIOR_SD, NoisePrior, run_to_run
-from perfkit.stats.summary import Floats, requests_needed_for, variance_of_sum
+from perfkit.stats.effect import PRIOR_SD, NoisePrior, run_to_run
+from perfkit.stats.summary import Floats, RequestArrays, requests_needed_for, variance_of_sum
+
+LEAST_WINDOWS = 12
+AT_THE_EDGE = 4  # windows that each part of the line must have
+BREAKS = 80  # loads at which a break is tried
+STILL_FOLLOWS = 0.5  # of the first slope: from here on throughput is said to follow the load no more
+SURELY = 0.75  # of the first slope, which the second may not exceed at 97.5 % confidence
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLine:
+    """Breaks of one curve: ``load`` of the break, slope before, and slope after in parts of the first.
+
+    Each has shape ``(n_replicates + 1,)``; the first value is the estimate, the others are its bootstrap replicates.
+    ``reason`` says why there is no knee, and is empty where there is one.
+    """
+
+    load: Floats
+    slope: Floats
+    rest: Floats
+    reason: str = ""
+
+    @property
+    def throughput(self) -> Floats:
+        """Throughput at the knee."""
+        return self.load * self.slope
+
+
+def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Floats) -> BrokenLine:
+    """The break of throughput against load.
+
+    Parameters
+    ----------
+    load, throughput, weight
+        One value per window, shape ``(n_windows,)``; ``weight`` is the inverse of a variance, up to a factor.
+    resampled
+        Counts of each window in each replicate (`perfkit.stats.capacity.resamples`), the sample itself first.
+
+    Returns
+    -------
+    BrokenLine
+        With a ``reason`` where the curve cannot tell: too few windows, a load that hardly moves, or no bend.
+    """
+    nothing = np.full(len(resampled), np.nan)
+    if load.size < LEAST_WINDOWS:
+        return BrokenLine(nothing, nothing, nothing, f"{load.size} windows of load; a knee needs {LEAST_WINDOWS}")
+    ordered = np.sort(load)
+    low, high = ordered[AT_THE_EDGE - 1], ordered[-AT_THE_EDGE]
+    if low <= 0 or high < 2.0 * low:
+        return BrokenLine(nothing, nothing, nothing, "the load hardly changed; a knee needs it at least doubled")
+    broken = _fit(load, throughput, resampled * weight, np.linspace(low, high, BREAKS))
+    rest, surely = float(broken.rest[0]), float(np.quantile(broken.rest[1:], 0.975))
+    if rest <= STILL_FOLLOWS and surely <= SURELY:
+        return broken
+    why = "throughput still follows the load at the highest load" if rest > STILL_FOLLOWS else "the bend is not certain"
+    return BrokenLine(broken.load, broken.slope, broken.rest, why)
+
+
+def _fit(load: Floats, throughput: Floats, weights: Floats, breaks: Floats) -> BrokenLine:
+    """Least squares of both slopes at every possible break at once; the one with the least squares wins."""
+    before = np.minimum(load, breaks[:, None])  # (breaks, windows)
+    after = load - before
+    aa, ab, bb = (weights @ (x * y).T for x, y in ((before, before), (before, after), (after, after)))
+    ay, by = weights @ (before * throughput).T, weights @ (after * throughput).T
+    determinant = aa * bb - ab**2
+    good = determinant > 1e-9 * aa * bb
+    safe = np.where(good, determinant, 1.0)
+    first, second = (bb * ay - ab * by) / safe, (aa * by - ab * ay) / safe
+    explained = np.where(good & (first > 0), first * ay + second * by, -np.inf)
+    best = explained.argmax(axis=1)[:, None]
+    slope, rest = (np.take_along_axis(values, best, axis=1)[:, 0] for values in (first, second))
+    return BrokenLine(breaks[best[:, 0]], slope, rest / np.where(slope > 0, slope, np.nan))
+
+
+LEAST_LEVELS = 6  # distinct loads, as Gunther advises
+LEAST_SPAN = 3.0  # highest over lowest load
+_DISTINCT = 0.02  # of the highest load: closer ones are one level
+# Which of (1/lambda, sigma/lambda, kappa/lambda) are free; the others are zero, their bound.
+_FREE = ((0, 1, 2), (0, 1), (0, 2), (0,))
+
+
+@dataclass(frozen=True, slots=True)
+class ScalabilityFit:
+    """The three parameters and the load of the peak, each of shape ``(n_replicates + 1,)``, the estimate first.
+
+    ``peak_load`` is ``sqrt((1 - sigma) / kappa)``: infinite where kappa is 0, the curve then only flattens.
+    ``r_squared`` is of throughput, not of its inverse.  ``reason`` says why nothing was fitted.
+    """
+
+    lam: Floats
+    sigma: Floats
+    kappa: Floats
+    r_squared: float = float("nan")
+    reason: str = ""
+
+    @property
+    def peak_load(self) -> Floats:
+        """Load at which throughput is highest; infinite where it has no peak."""
+        has_peak = self.kappa > 0
+        square = np.maximum(1.0 - self.sigma, 0.0) / np.where(has_peak, self.kappa, 1.0)
+        peak: Floats = np.where(has_peak | np.isnan(self.kappa), np.sqrt(square), np.inf)
+        return peak
+
+
+def scalability_at(load: Floats, lam: float, sigma: float, kappa: float) -> Floats:
+    """Throughput that the law foretells at each load."""
+    return lam * load / (1.0 + sigma * (load - 1.0) + kappa * load * (load - 1.0))
+
+
+def fit_scalability(load: Floats, throughput: Floats, weight: Floats, resampled: Floats) -> ScalabilityFit:
+    """Fit the law by least squares of ``N / X(N)``, which is linear in its parameters, with sigma, kappa >= 0.
+
+    Parameters
+    ----------
+    load, throughput, weight
+        One value per window, shape ``(n_windows,)``; ``weight`` is the inverse of the *relative* variance of
+        throughput, up to a factor (its number of requests).
+    resampled
+        Counts of each window in each replicate, the sample itself first.
+    """
+    nothing = np.full(len(resampled), np.nan)
+    known = (throughput > 0) & (load >= 1.0)  # below one user the law says nothing
+    n, x, w = load[known], throughput[known], weight[known]
+    if n.size == 0:
+        return ScalabilityFit(nothing, nothing, nothing, reason="no window with at least one user and a request")
+    levels = np.unique(np.round(n / (_DISTINCT * n.max()))).size
+    if levels < LEAST_LEVELS:
+        reason = f"{levels} distinct loads; the law needs {LEAST_LEVELS}"
+        return ScalabilityFit(nothing, nothing, nothing, reason=reason)
+    if n.max() < LEAST_SPAN * n.min():
+        span = f"the load goes from {n.min():.3g} to {n.max():.3g} only"
+        reason = f"{span}; the law needs a factor of {LEAST_SPAN:g} or more"
+        return ScalabilityFit(nothing, nothing, nothing, reason=reason)
+    inverse = n / x
+    basis = np.stack([np.ones(n.size), n - 1.0, n * (n - 1.0)])
+    weights = resampled[:, known] * w / inverse**2
+    theta = _bounded(basis, inverse, weights)
+    lam = 1.0 / theta[:, 0]
+    sigma, kappa = theta[:, 1] * lam, theta[:, 2] * lam
+    left = x - scalability_at(n, float(lam[0]), float(sigma[0]), float(kappa[0]))
+    spread = x - np.average(x, weights=w)
+    return ScalabilityFit(lam, sigma, kappa, float(1.0 - (w @ left**2) / (w @ spread**2)))
+
+
+def _bounded(basis: Floats, target: Floats, weights: Floats) -> Floats:
+    """Weighted least squares with parameters >= 0 for each row of weights: the best of the feasible subsets."""
+    scale = basis.max(axis=1)  # the columns differ by orders of magnitude
+    basis = basis / scale[:, None]
+    gram = np.einsum("bw,iw,jw->bij", weights, basis, basis, optimize=True)
+    right = weights @ (basis * target).T
+    best, theta = np.full(len(weights), -np.inf), np.full((len(weights), 3), np.nan)
+    for free in _FREE:
+        part = gram[:, free][:, :, free] + 1e-12 * np.eye(len(free)) * gram[:, :1, :1]
+        solved = np.linalg.solve(part, right[:, free, None])[:, :, 0]
+        explained = np.einsum("bi,bi->b", solved, right[:, free])
+        better = (solved[:, 0] > 0) & (solved[:, 1:] >= 0).all(axis=1) & (explained > best)
+        candidate = np.zeros_like(theta)
+        candidate[:, free] = solved
+        theta[better], best[better] = candidate[better], explained[better]
+    result: Floats = theta / scale
+    return result
+
+
+MOST_WINDOWS = 60
+LEAST_SECONDS = 1.0  # the step of the load generator's own table
+REQUESTS_PER_WINDOW = 20  # on average; a run with fewer requests gets fewer windows
+FALLEN = 0.85  # of the highest load so far: below it the load has come down, and a backlog may still be worked off
+LONGEST_TAIL = 0.25  # of a run: so much of its end at most is given up for requests that were never finished
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPath:
+    """Load over the time of a run: ``load[i]`` holds from ``time_s[i]`` (ascending, seconds) on; shape ``(n,)``."""
+
+    time_s: Floats
+    load: Floats
+
+    def __post_init__(self) -> None:
+        if self.time_s.size == 0 or self.time_s.size != self.load.size:
+            raise ValueError(f"load path: {self.time_s.size} times and {self.load.size} loads; both >= 1 and equal")
+
+    def means(self, edges: Floats) -> Floats:
+        """Mean load between neighbouring ``edges`` (seconds), shape ``(n_edges - 1,)``."""
+        times = np.concatenate([self.time_s, [max(self.time_s[-1], edges[-1]) + 1.0]])
+        area = np.concatenate([[0.0], np.cumsum(self.load * np.diff(times))])
+        before = np.minimum(edges - times[0], 0.0) * self.load[0]  # the first value holds before it, too
+        area_at = np.interp(edges, times, area) + before
+        means: Floats = np.diff(area_at) / np.diff(edges)
+        return means
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of one service in one run, in order of time; every array but ``index`` has shape ``(n_windows,)``.
+
+    ``seconds`` is the length, ``load`` the mean load, ``started`` and ``completed`` count requests by their start and
+    by their end, ``sum_ms`` adds up the latencies of those started, ``failed`` counts the failures among them.
+    ``quantile_ms`` holds p50, p95 and p99 and ``p95_error_ms`` the standard error of p95 as if requests were
+    independent; ``nan`` where too few requests were started.  ``index`` (shape ``(n_requests,)``) is the window in
+    which a request started, -1 outside.
+    """
+
+    seconds: Floats
+    load: Floats
+    started: Floats
+    completed: Floats
+    sum_ms: Floats
+    failed: Floats
+    quantile_ms: Mapping[str, Floats]
+    p95_error_ms: Floats
+    index: NDArray[np.intp]
+
+    @property
+    def throughput(self) -> Floats:
+        """Requests that ended, per second."""
+        return self.completed / self.seconds
+
+    @property
+    def mean_ms(self) -> Floats:
+        """Mean latency of the requests that started; ``nan`` where none did."""
+        nothing = np.full(self.load.size, np.nan)
+        means: Floats = np.divide(self.sum_ms, self.started, out=nothing, where=self.started > 0)
+        return means
+
+
+def end_of_whole(requests: RequestArrays, begin_s: float) -> float:
+    """The time up to which every request that started was also seen to end.
+
+    Requests under way at the end of a run are not counted, the slow ones above all; so the last stretch, as long as
+    the p99 of the last tenth of the requests, is left out.
+    """
+    ends = requests.start_s + requests.response_time_ms / 1000.0
+    last = np.argsort(ends)[-max(ends.size // 10, 1) :]
+    tail = float(np.quantile(requests.response_time_ms[last], 0.99)) / 1000.0
+    end = float(ends.max())
+    return end - min(tail, LONGEST_TAIL * (end - begin_s))
+
+
+def cut(path: LoadPath, begin_s: float, end_s: float, requests: int) -> Floats:
+    """Edges of the windows (seconds, ascending); equal steps of time and of load alike, none shorter than a second."""
+    count = int(np.clip(requests / REQUESTS_PER_WINDOW, 1, MOST_WINDOWS))
+    inside = (path.time_s > begin_s) & (path.time_s < end_s)
+    times = np.concatenate([[begin_s], path.time_s[inside], [end_s]])
+    load = np.interp(times, path.time_s, path.load)
+    moved = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(load)))])
+    measure = (times - begin_s) / (end_s - begin_s)
+    if moved[-1] > 0:
+        measure = (measure + moved / moved[-1]) / 2.0
+    even = np.interp(np.linspace(0.0, 1.0, count + 1), measure, times)
+    edges = [begin_s]
+    for edge in even[1:]:
+        if edge - edges[-1] >= LEAST_SECONDS:
+            edges.append(float(edge))
+    if edges[-1] < end_s and len(edges) > 1:
+        edges[-1] = end_s
+    return np.array(edges if len(edges) > 1 else [begin_s, end_s])
+
+
+def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
+    """The requests of one service, counted in the windows between ``edges`` whose mean loads are ``load``.
+
+    Windows from where the load fell below `FALLEN` of the highest so far are left out: what piled up under the higher
+    load would count against the lower one.
+    """
+    kept = load >= FALLEN * np.maximum.accumulate(load)
+    number = np.where(kept, np.cumsum(kept) - 1, -1)
+    index = _window_at(edges, requests.start_s, number)
+    ended = _window_at(edges, requests.start_s + requests.response_time_ms / 1000.0, number)
+    size = int(kept.sum())
+    inside = index >= 0
+    latency = requests.response_time_ms[inside]
+    parts = _parts(index[inside], latency, size)
+    started = np.bincount(index[inside], minlength=size).astype(np.float64)
+    return Windows(
+        seconds=np.diff(edges)[kept],
+        load=load[kept],
+        started=started,
+        completed=np.bincount(ended[ended >= 0], minlength=size).astype(np.float64),
+        sum_ms=summed(index[inside], latency, size),
+        failed=summed(index[inside], requests.failed[inside], size),
+        quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
+        p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
+        index=index,
+    )
+
+
+def summed(index: NDArray[np.intp], values: NDArray[Any], size: int) -> Floats:
+    """Sum of the values with each index from 0 to ``size - 1``."""
+    sums: Floats = np.bincount(index, weights=values, minlength=size).astype(np.float64)
+    return sums
+
+
+def _window_at(edges: Floats, times: Floats, number: NDArray[np.intp]) -> NDArray[np.intp]:
+    stretch = np.searchsorted(edges, times, side="right") - 1
+    inside = (stretch >= 0) & (stretch < number.size)
+    return np.where(inside, number[np.clip(stretch, 0, number.size - 1)], -1)
+
+
+def _parts(index: NDArray[np.intp], latency: Floats, size: int) -> list[Floats]:
+    """The latencies of each window, ascending."""
+    order = np.lexsort((latency, index))
+    return np.split(latency[order], np.searchsorted(index[order], np.arange(1, size)))
+
+
+def _each(parts: list[Floats], q: float) -> Floats:
+    least = requests_needed_for(q)
+    return np.array([float(np.quantile(part, q)) if part.size >= least else np.nan for part in parts])
+
+
+def _woodruff(ordered: Floats, q: float) -> float:
+    """Standard error of a quantile of independent requests (doi:10.1080/01621459.1952.10483443)."""
+    if ordered.size < requests_needed_for(q):
+        return float("nan")
+    rank = float(np.sqrt(q * (1 - q) / ordered.size))
+    low, high = np.quantile(ordered, [q - rank, min(q + rank, 1.0)])
+    return float(high - low) / 2.0
+
+
+def regrouped(runs: Sequence[Windows], latency_ms: Sequence[Floats], group: NDArray[np.intp]) -> Windows:
+    """The windows of several runs put together by the number in ``group``, one for each window of each run in turn.
+
+    ``latency_ms`` holds the latencies of each run's requests, in the order of its ``index``; that of the result is of
+    the requests inside windows, run after run.  Groups without a window are left out.
+    """
+    group = np.unique(group, return_inverse=True)[1]
+    size = int(group.max()) + 1
+    first = np.cumsum([0, *(item.load.size for item in runs)])[:-1]
+    index = np.concatenate([group[item.index[item.index >= 0] + at] for item, at in zip(runs, first, strict=True)])
+    latency = np.concatenate([values[item.index >= 0] for item, values in zip(runs, latency_ms, strict=True)])
+
+    def total(name: str) -> Floats:
+        return summed(group, np.concatenate([getattr(item, name) for item in runs]), size)
+
+    seconds, parts = total("seconds"), _parts(index, latency, size)
+    load = np.concatenate([item.load * item.seconds for item in runs])
+    return Windows(
+        seconds=seconds,
+        load=summed(group, load, size) / seconds,
+        started=total("started"),
+        completed=total("completed"),
+        sum_ms=total("sum_ms"),
+        failed=total("failed"),
+        quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
+        p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
+        index=index,
+    )
+
+
+def resamples(count: int, replicates: int, seed: int = 0) -> Floats:
+    """How often each of ``count`` windows stands in each replicate of a moving-block bootstrap.
+
+    Blocks of about ``count ** (1/3)`` neighbours keep the correlation of a queue (Künsch 1989,
+    doi:10.1214/aos/1176347265); blocks wrap around the end.  The first replicate is the sample itself.
+
+    Returns
+    -------
+    array of shape ``(replicates + 1, count)``
+    """
+    length = max(1, round(count ** (1.0 / 3.0)))
+    rng = np.random.default_rng(seed)
+    begins = rng.integers(0, count, size=(replicates, int(np.ceil(count / length))))
+    drawn = ((begins[:, :, None] + np.arange(length)) % count).reshape(replicates, -1)[:, :count]
+    weights = np.ones((replicates + 1, count))
+    for row, windows in enumerate(drawn, start=1):
+        weights[row] = np.bincount(windows, minlength=count)
+    return weights
+
 
 MOST_BINS = 8
 LEAST_COMMON = 0.2  # of the highest common load, that the common loads must span
@@ -229,7 +596,7 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
     """What several runs of one build say together; the run is the unit.
 
     Where every run has found its capacity: geometric mean, Student's t, a variance moderated as in
-    `perfkit.stats.noise`.  Else a bound, the geometric mean of what each run says.
+    `perfkit.stats.effect`.  Else a bound, the geometric mean of what each run says.
     """
     kinds = {item.status for item in crossings}
     if kinds == {FOUND}:

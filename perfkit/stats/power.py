@@ -15,8 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from perfkit.stats.effect import Failures, difference_of_rates, rise_above_limit, rise_of_rates, wilson
-from perfkit.stats.noise import PRIOR_DF, Noise, overdispersion
+from perfkit.stats.effect import (
+    PRIOR_DF,
+    Failures,
+    Noise,
+    difference_of_rates,
+    overdispersion,
+    rise_above_limit,
+    rise_of_rates,
+    wilson,
+)
 
 POWER = 0.8  # the usual convention: a change of the detectable size is called in four comparisons of five
 MOST_REQUESTS = 10**8

@@ -10,7 +10,7 @@ spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never
 history grows.
 
 What looks far by the noise of most runs may have been seen before: two kinds of machine, rare slow runs, zeros.  So the
-window must also be rare among all orders of the runs so far, at the same budget (`perfkit.stats.permutation`).  That
+window must also be rare among all orders of the runs so far, at the same budget (`perfkit.stats.changepoints`).  That
 holds whatever the distribution of the runs is, as long as their order says nothing; the first test holds where
 neighbouring runs correlate.
 
@@ -31,8 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from perfkit.stats.changepoints import checked_history, relative_change_pct, segment
-from perfkit.stats.permutation import drawn_in, rarity
+from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
 from perfkit.stats.summary import Floats
 
 LEARN = 15  # runs from which noise and its correlation are learned

@@ -7,9 +7,9 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, compare
-from perfkit.analysis.aggregate import MANY, with_aggregate
-from perfkit.analysis.alpha import RUN_SHARE, alpha_shares
+from perfkit.analysis.coverage import MANY, with_aggregate
 from perfkit.analysis.explain import explain
+from perfkit.analysis.power import RUN_SHARE, alpha_shares
 from perfkit.model.records import ALL_SERVICES, Scope
 
 NAMES = tuple(f"GET /{i}" for i in range(12))

@@ -24,7 +24,7 @@ from perfkit.analysis.capacity import (
     overall,
 )
 from perfkit.config.policy import parse_slo
-from perfkit.stats.load_curve import cut, end_of_whole, find_knee, resamples, windows_of
+from perfkit.stats.capacity import cut, end_of_whole, find_knee, resamples, windows_of
 
 pytestmark = pytest.mark.slow
 SLO = parse_slo("p95 < 400 ms")

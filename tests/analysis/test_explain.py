@@ -18,7 +18,7 @@ from perfkit.analysis.explain import explain
 from perfkit.cli import main
 from perfkit.model.records import LoadProfile, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
-from perfkit.stats import noise
+from perfkit.stats import effect
 
 POLICY = Policy(objectives={"avg_latency_ms": {"max": 25}, "error_rate_pct": {"max": 1}})
 
@@ -120,13 +120,13 @@ def test_every_number_that_is_printed_is_that_of_the_judgement(rng):
         for of in ([run.services["a"] for run in runs] for runs in sides)
     ]
     within = math.sqrt(np.average(mean_squares, weights=[1 / 5, 1 / 3]))
-    prior = math.hypot(within, noise.EXTRA_SD)
+    prior = math.hypot(within, effect.EXTRA_SD)
     squares = [((side - side.mean()) ** 2).sum() for side in logs]
     assert printed(text, r"means +# and #, difference d = #") == pytest.approx(
         [logs[0].mean(), logs[1].mean(), shift], abs=1e-6
     )
     assert printed(text, r"error within a run +# \(measured") == pytest.approx([within], abs=1e-6)
-    assert printed(text, r"prior s0 +#, # df") == pytest.approx([prior, noise.PRIOR_DF], abs=1e-6)
+    assert printed(text, r"prior s0 +#, # df") == pytest.approx([prior, effect.PRIOR_DF], abs=1e-6)
     assert printed(text, r"SS = # \+ #, # df") == pytest.approx([*squares, 6], rel=1e-6)
     (weight, _) = printed(text, r"d0 = # \(less than #")
     sd = math.sqrt((weight * prior**2 + sum(squares)) / (weight + 6))

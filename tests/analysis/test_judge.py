@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from samples import plain_stats, run, side
 
 from perfkit import Metric, Policy, ServiceStats, compare
-from perfkit.analysis.alpha import WEIGHTS
 from perfkit.analysis.compare import judge
-from perfkit.analysis.power import detectable, log_worsening, percent_worsening
+from perfkit.analysis.power import WEIGHTS, detectable, log_worsening, percent_worsening
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
 

@@ -6,7 +6,7 @@ from samples import plain_stats, run, side
 
 from perfkit.analysis.baseline import summarize_baseline
 from perfkit.model.records import Metric
-from perfkit.stats.noise import NoisePrior
+from perfkit.stats.effect import NoisePrior
 
 
 def level(levels, metric, service="a"):

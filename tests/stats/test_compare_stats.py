@@ -13,18 +13,21 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from perfkit import Metric
-from perfkit.stats import effect as compare
-from perfkit.stats import noise
+from perfkit.stats import effect
 from perfkit.stats.effect import (
     Failures,
+    Noise,
+    NoisePrior,
     Values,
     compare_error_rates,
     compare_levels,
+    overdispersion,
     rise_above_limit,
     rise_of_rates,
+    run_to_run,
+    scatter_of_history,
     weighted_holm,
 )
-from perfkit.stats.noise import Noise, NoisePrior, overdispersion, run_to_run, scatter_of_history
 from perfkit.stats.power import (
     RequestDesign,
     RunDesign,
@@ -38,13 +41,13 @@ def failures(failed, counts):
 
 @pytest.fixture
 def no_prior(monkeypatch):
-    monkeypatch.setattr(noise, "_prior_weight", lambda *_: 0.0)
+    monkeypatch.setattr(effect, "_prior_weight", lambda *_: 0.0)
 
 
 @pytest.fixture
 def no_overdispersion(monkeypatch):
     """Chance alone: factor one, and so many degrees of freedom that t is normal."""
-    monkeypatch.setattr(compare, "overdispersion", lambda *_: (1.0, 1e9))
+    monkeypatch.setattr(effect, "overdispersion", lambda *_: (1.0, 1e9))
 
 
 @pytest.mark.parametrize(("n1", "n2"), [(5, 3), (2, 2), (9, 1), (10, 10)])
@@ -64,9 +67,9 @@ def test_levels_are_students_t_on_logs_when_nothing_is_known_beforehand(rng, no_
 @pytest.mark.parametrize(
     ("known", "prior_sd", "prior_df"),
     [
-        (NoisePrior(), noise.PRIOR_SD[Metric.P95], noise.PRIOR_DF_ASSUMED),
-        (NoisePrior(0.02**2), math.hypot(0.02, noise.PRIOR_SD[Metric.P95]), noise.PRIOR_DF_ASSUMED),
-        (NoisePrior(0.02**2, measured=True), math.hypot(0.02, noise.EXTRA_SD), noise.PRIOR_DF),
+        (NoisePrior(), effect.PRIOR_SD[Metric.P95], effect.PRIOR_DF_ASSUMED),
+        (NoisePrior(0.02**2), math.hypot(0.02, effect.PRIOR_SD[Metric.P95]), effect.PRIOR_DF_ASSUMED),
+        (NoisePrior(0.02**2, measured=True), math.hypot(0.02, effect.EXTRA_SD), effect.PRIOR_DF),
     ],
 )
 def test_moderated_variance_is_smyths(rng, known, prior_sd, prior_df):
@@ -85,7 +88,7 @@ def test_the_rounding_of_the_source_is_a_floor():
 def test_a_history_adds_its_squares_and_degrees_of_freedom(rng):
     sides = rng.normal(3, 0.05, 1), rng.normal(3, 0.05, 1)
     found = run_to_run(Metric.AVG, sides, NoisePrior(0.01**2, measured=True, history=(0.01**2 * 20, 20.0)))
-    assert found.df == noise.PRIOR_DF + 20
+    assert found.df == effect.PRIOR_DF + 20
     assert found.sd == pytest.approx(0.01, rel=0.1)
 
 
@@ -94,7 +97,7 @@ def test_a_prior_that_the_runs_contradict_counts_for_little(rng):
     sides = rng.normal(3, 0.05, 4), rng.normal(3, 0.05, 4)
     found = run_to_run(Metric.AVG, sides, known)
     plain = math.sqrt(sum(side.var(ddof=1) for side in sides) / 2)
-    assert found.df == 6 + noise.LEAST_PRIOR_DF
+    assert found.df == 6 + effect.LEAST_PRIOR_DF
     assert found.sd == pytest.approx(plain, rel=0.05)
 
 
@@ -178,18 +181,18 @@ def test_overdispersion_is_the_moderated_chi_square(rng):
     rate = failed.sum() / counts.sum()
     chi_square = scipy_stats.chisquare(failed, counts * rate).statistic / (1 - rate)
     factor, df = overdispersion((failed, np.array([3.0])), (counts, np.array([1000.0])))
-    contradicted = scipy_stats.f.sf(chi_square / 2 / noise.PRIOR_OVERDISPERSION, 2, noise.PRIOR_OVERDISPERSION_DF)
-    weight = noise.PRIOR_OVERDISPERSION_DF * min(contradicted / noise.CONFLICT, 1.0)
+    contradicted = scipy_stats.f.sf(chi_square / 2 / effect.PRIOR_OVERDISPERSION, 2, effect.PRIOR_OVERDISPERSION_DF)
+    weight = effect.PRIOR_OVERDISPERSION_DF * min(contradicted / effect.CONFLICT, 1.0)
     assert df == pytest.approx(weight + 2)
-    assert factor == pytest.approx((weight * noise.PRIOR_OVERDISPERSION + chi_square) / df)
+    assert factor == pytest.approx((weight * effect.PRIOR_OVERDISPERSION + chi_square) / df)
 
 
 @pytest.mark.parametrize("failed", [[0, 0, 0], [100, 100, 100]])
 def test_overdispersion_learns_nothing_from_runs_without_scatter_to_see(failed):
     side = np.array(failed, float)
     assert overdispersion((side, side), (np.full(3, 100.0),) * 2) == (
-        noise.PRIOR_OVERDISPERSION,
-        noise.PRIOR_OVERDISPERSION_DF,
+        effect.PRIOR_OVERDISPERSION,
+        effect.PRIOR_OVERDISPERSION_DF,
     )
 
 
@@ -267,13 +270,13 @@ def test_weighted_holm_holds_its_level_over_many_findings(rng):
 
 
 def test_the_detectable_change_is_found_four_times_in_five(rng):
-    noise = Noise(0.03, 9.0)
-    design = RunDesign(noise, 5, 3, 0.002)
-    critical = scipy_stats.t.ppf(1 - design.level, noise.df)
-    error = noise.error_of_difference(5, 3)
+    effect = Noise(0.03, 9.0)
+    design = RunDesign(effect, 5, 3, 0.002)
+    critical = scipy_stats.t.ppf(1 - design.level, effect.df)
+    error = effect.error_of_difference(5, 3)
     draws = 40000
     shifts = rng.normal(design.min_detectable(), error, draws)
-    seen = shifts / (error * np.sqrt(rng.chisquare(noise.df, draws) / noise.df))
+    seen = shifts / (error * np.sqrt(rng.chisquare(effect.df, draws) / effect.df))
     assert np.mean(seen >= critical) == pytest.approx(0.8, abs=0.06)
 
 

@@ -8,8 +8,7 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import binom, hypergeom
 
-from perfkit.stats.changepoints import find_change_points
-from perfkit.stats.permutation import chance_of_few_turns, drawn_in, normal_scores, rarity
+from perfkit.stats.changepoints import chance_of_few_turns, drawn_in, find_change_points, normal_scores, rarity
 from perfkit.stats.sequential import watch_history
 
 
