@@ -32,7 +32,7 @@ from perfkit.notify.chat import Chat, Webhook
 from perfkit.notify.email import MailServer, addresses_of
 from perfkit.notify.github_api import Access
 from perfkit.runs.backends import GIT, public_address
-from perfkit.runs.redacted import exposed_documents
+from perfkit.runs.maintenance import exposed_documents
 from perfkit.runs.store import RunStore
 from perfkit.runs.validity import misdated
 

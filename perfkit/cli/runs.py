@@ -431,7 +431,7 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
     from perfkit.model.errors import StoreError
     from perfkit.report.formatting import clean
     from perfkit.runs.backends import GIT
-    from perfkit.runs.redacted import exposed_runs, redact_run
+    from perfkit.runs.maintenance import exposed_runs, redact_run
 
     if bool(runs) == all_:
         raise click.UsageError("name runs, or say --all")

@@ -34,7 +34,8 @@ from perfkit.model.codec import dump_json, read_json
 from perfkit.model.errors import LoadStopped
 from perfkit.model.files import atomic_write
 from perfkit.model.records import LATENCY_METRICS, Metric, Run, Verdict
-from perfkit.runs.run_folder import DOCUMENT, STARTED, resealed
+from perfkit.runs.backends import DOCUMENT
+from perfkit.runs.run_folder import STARTED, resealed
 from perfkit.runs.store import RunStore
 
 SERVICE = "rag_service"

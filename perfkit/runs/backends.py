@@ -22,30 +22,37 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from perfkit.config.toml_table import expand
 from perfkit.model.codec import MOST_BYTES
 from perfkit.model.errors import MissingExtra, SettingsError, StoreError
 from perfkit.model.files import atomic_path, sync_to_disk
 from perfkit.model.installation import extra_advice
 from perfkit.model.redaction import conceal_url, public_url
 from perfkit.runs.git import Git, GitError
-from perfkit.runs.run_folder import DOCUMENT
 
+DOCUMENT = "run.json"  # a folder that holds it is a run
 HIDDEN = "."  # first letter of the names that are no runs
 CLAIM = ".claim"  # file in a run's remote folder: the identity of the run that may use it; it stays, for late writers
 GIT = "git+branch://"
 CREDENTIALS = "PERFKIT_STORE"  # variable: addresses of stores with user info or query, separated by blanks
 _ADDRESSES: dict[str, str] = {}  # of this process: public to full
+Answer = TypeVar("Answer")
+
+
+def document_path(run_id: str) -> str:
+    """The path of a run's document in its store; ``StoreError`` for what cannot be the name of a run folder."""
+    if "/" in run_id or "\\" in run_id or "\0" in run_id or run_id.startswith(HIDDEN) or not run_id:
+        raise StoreError(f"run id {run_id!r}: is not the name of a run folder")
+    return f"{run_id}/{DOCUMENT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +89,25 @@ class Backend(ABC):
     def folder(self) -> Path | None:
         return None
 
-    @abstractmethod
+    @property
+    def derived(self) -> Backend:
+        """Where the files are kept that were computed from the runs."""
+        return self
+
     def where(self, path: str) -> str:
         """The full address of a path, for people and for `Run.source`."""
+        return posixpath.join(self.url, path)
 
     @abstractmethod
     def folders(self) -> list[str]:
         """Names of all folders but hidden ones, sorted; empty while the store does not exist."""
 
-    @abstractmethod
     def version_tags(self) -> dict[str, str]:
         """Names of folders that may hold a run, each with a text that differs when its ``run.json`` does.
 
         A back end that cannot say cheaply which folders are runs names them all, each with the same tag.
         """
+        return dict.fromkeys(self.folders(), "")
 
     @abstractmethod
     def files(self, path: str) -> dict[str, int]:
@@ -117,42 +129,34 @@ class Backend(ABC):
         """Whether there is such a file."""
 
     def fetch(self, path: str, to: Path) -> None:
-        """Copy a file to local disk."""
-        to.parent.mkdir(parents=True, exist_ok=True)
+        """Copy a file to local disk, into a folder that is there."""
         to.write_bytes(self.read(path))
 
     @abstractmethod
     def write(self, path: str, content: bytes) -> None:
-        """Write a derived file, whole or not at all, in place of what was there."""
+        """Write a file, whole or not at all, in place of what was there."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Remove a derived file or one file of a run; nothing happens when it is not there."""
+        """Remove a file; nothing happens when it is not there."""
 
     @abstractmethod
     def remove_runs(self, run_ids: Iterable[str]) -> None:
         """Remove run folders; none is ever seen half."""
 
-    @abstractmethod
-    def leftovers(self, older_than_s: float) -> dict[str, int]:
+    def leftovers(self, older_than_s: float) -> dict[str, int]:  # noqa: ARG002 - none, where a write is whole or not there
         """What a killed writer left half made so long ago, with its bytes; `remove_runs` removes it."""
+        return {}
 
-    def staging(self) -> AbstractContextManager[Path]:
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
         """An empty local folder in which a run is prepared; gone afterwards."""
-        return _temporary_folder()
+        with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
+            yield Path(name)
 
+    @abstractmethod
     def publish(self, staged: Sequence[StagedRun]) -> list[bool]:
         """Make runs appear, each whole or not at all; False for one whose id another run has."""
-        return [self._publish(run) for run in staged]
-
-    def _publish(self, staged: StagedRun) -> bool:
-        raise NotImplementedError
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
-        yield Path(name)
 
 
 INCOMING, OUTGOING = ".incoming-", ".outgoing-"
@@ -173,11 +177,6 @@ class LocalFolder(Backend):
     def where(self, path: str) -> str:
         return str(self.root / path)
 
-    def folders(self) -> list[str]:
-        # isdir() follows links, and does not raise where it may not look
-        entries = self._entries()
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) or os.path.isdir(entry))  # noqa: PTH112
-
     def _entries(self) -> list[os.DirEntry[str]]:
         """The visible entries of the folder, which know their kind without a call for each."""
         try:
@@ -189,6 +188,11 @@ class LocalFolder(Backend):
             raise StoreError(f"{self.url}: is a file; a store is a folder of runs") from error
         except OSError as error:
             raise StoreError(f"{self.url}: cannot be listed: {error.strerror}") from error
+
+    def folders(self) -> list[str]:
+        # isdir() follows links, and does not raise where it may not look
+        entries = self._entries()
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) or os.path.isdir(entry))  # noqa: PTH112
 
     def version_tags(self) -> dict[str, str]:
         tags = {}
@@ -243,7 +247,6 @@ class LocalFolder(Backend):
         return os.path.isfile(self.root / path)  # noqa: PTH113 - a Path raises where it may not look
 
     def fetch(self, path: str, to: Path) -> None:
-        to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self._path(path), to)
 
     def write(self, path: str, content: bytes) -> None:
@@ -287,19 +290,24 @@ class LocalFolder(Backend):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _publish(self, staged: StagedRun) -> bool:
+    def publish(self, staged: Sequence[StagedRun]) -> list[bool]:
         """A rename onto a folder that is not empty fails: of two writers with one id exactly one gets it."""
-        target = self.root / staged.run_id
-        for file in sorted(path for path in staged.folder.rglob("*") if path.is_file()):
-            sync_to_disk(file)
-        try:
-            staged.folder.rename(target)
-        except OSError:
-            if target.exists():
-                return False
-            raise
-        sync_to_disk(self.root)
-        return True
+        published = []
+        for run in staged:
+            target = self.root / run.run_id
+            for file in run.folder.rglob("*"):
+                if file.is_file():
+                    sync_to_disk(file)
+            try:
+                run.folder.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+                published.append(False)
+            else:
+                sync_to_disk(self.root)
+                published.append(True)
+        return published
 
 
 AT_ONCE = 500  # files asked for in one batch
@@ -308,123 +316,91 @@ OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}  # they have n
 
 @dataclass(frozen=True, slots=True)
 class RemoteFolder(Backend):
-    """Run folders below a path of an fsspec file system."""
+    """Run folders below a path of an fsspec file system: ``fs`` is a ``DirFileSystem``."""
 
     url: str
     fs: Any
-    root: str
-    protocols: tuple[str, ...]
-
-    @property
-    def _is_object_store(self) -> bool:
-        return bool(OBJECT_STORES.intersection(self.protocols))
-
-    def where(self, path: str) -> str:
-        full = str(self.fs.unstrip_protocol(self._path(path)))
-        return full if public_url(full) == full else f"{self.url.rstrip('/')}/{path}"
-
-    def _path(self, path: str) -> str:
-        return posixpath.join(self.root, path)
+    is_object_store: bool
 
     @contextmanager
-    def _calling(self, *, listing: bool = False) -> Iterator[None]:
-        """Errors of a server, and of what comes before it answers, as errors of perfkit.
-
-        ``listing``: it is asked anew what there is; any ``OSError`` but that nothing is there is a ``StoreError``.
-        """
+    def _calling(self) -> Iterator[None]:
+        """What botocore raises before a server answers is no ``OSError``."""
         botocore = sys.modules.get("botocore.exceptions")
         foreign: tuple[type[BaseException], ...] = (botocore.BotoCoreError,) if botocore is not None else ()
-        if listing:
-            self.fs.invalidate_cache()
         try:
             yield
         except foreign as error:
             raise StoreError(f"{self.url}: cannot be reached: {error}") from error
+
+    def _look(self, ask: Callable[[], Answer], absent: Answer) -> Answer:
+        """What there is now: a server that does not say is an error, also where fsspec would take it for a no."""
+        self.fs.fs.invalidate_cache()
+        try:
+            with self._calling():
+                return ask()
+        except (FileNotFoundError, NotADirectoryError):
+            return absent
         except OSError as error:
-            if listing and not isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise StoreError(f"{self.url}: cannot be read: {error.strerror or error}") from error
-            raise
+            raise StoreError(f"{self.url}: cannot be read: {error.strerror or error}") from error
 
     def folders(self) -> list[str]:
-        try:
-            with self._calling(listing=True):
-                entries: list[dict[str, Any]] = self.fs.ls(self.root, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        root = self.root.strip("/")
-        if any(e["name"].strip("/") == root and e["type"] == "file" and e["size"] for e in entries):
+        entries: list[dict[str, Any]] = self._look(lambda: self.fs.ls("", detail=True), [])
+        kinds = {entry["name"].strip("/"): entry for entry in entries}
+        if "" in kinds and kinds[""]["type"] == "file" and kinds[""]["size"]:
             raise StoreError(f"{self.url}: is a file; a store is a folder of runs")
-        paths = [e["name"].rstrip("/") for e in entries if e["type"] == "directory"]
-        names = [posixpath.basename(path) for path in paths if path.strip("/") != root]
-        return sorted(name for name in names if name and not name.startswith(HIDDEN))
-
-    def version_tags(self) -> dict[str, str]:
-        return dict.fromkeys(self.folders(), "")
+        folders = (name for name, entry in kinds.items() if entry["type"] == "directory")
+        return sorted(name for name in folders if name and not name.startswith(HIDDEN))
 
     def files(self, path: str) -> dict[str, int]:
-        top = self._path(path)
-        try:
-            with self._calling(listing=True):
-                entries = self.fs.find(top, detail=True)
-        except FileNotFoundError:
-            return {}
-        begin = len(top.strip("/")) + 1
-        return {name.strip("/")[begin:]: int(facts["size"]) for name, facts in entries.items()}
+        entries: dict[str, Any] = self._look(lambda: self.fs.find(path, detail=True), {})
+        begin = f"{path}/" if path else ""
+        return {name.strip("/").removeprefix(begin): int(facts["size"]) for name, facts in entries.items()}
 
     def read(self, path: str) -> bytes:
         with self._calling():
-            content: bytes = self.fs.cat_file(self._path(path))
+            content: bytes = self.fs.cat_file(path)
         return content
 
     def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
         for begin in range(0, len(paths), AT_ONCE):
-            batch = paths[begin : begin + AT_ONCE]
+            batch = list(paths[begin : begin + AT_ONCE])
             with self._calling():
-                contents = self.fs.cat([self._path(path) for path in batch], on_error="return")
+                contents = self.fs.cat(batch, on_error="return")
             by_name = {name.strip("/"): content for name, content in contents.items()}
             for path in batch:
-                content = by_name.get(self._path(path).strip("/"), FileNotFoundError(path))
+                content = by_name.get(path, FileNotFoundError(path))
                 yield path, content if isinstance(content, bytes | OSError) else OSError(str(content))
 
     def exists(self, path: str) -> bool:
-        try:  # isfile() would say no when the server does not answer
-            with self._calling(listing=True):
-                return bool(self.fs.info(self._path(path))["type"] == "file")
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return self._look(lambda: bool(self.fs.info(path)["type"] == "file"), False)
 
     def fetch(self, path: str, to: Path) -> None:
-        to.parent.mkdir(parents=True, exist_ok=True)
         with self._calling():
-            self.fs.get_file(self._path(path), str(to))
+            self.fs.get_file(path, str(to))
 
     def write(self, path: str, content: bytes) -> None:
         """One PUT, or a move where files have names of their own."""
-        target = self._path(path)
+        partial = path if self.is_object_store else f"{path}.{uuid4().hex[:8]}.partial"
         with self._calling():
-            self._make_parent(target)
-            if self._is_object_store:
-                self.fs.pipe_file(target, content)
-                return
-            partial = f"{target}.{uuid4().hex[:8]}.partial"
+            self._make_parent(path)
             self.fs.pipe_file(partial, content)
-            self.fs.mv(partial, target)
+            if partial != path:
+                self.fs.mv(partial, path)
 
     def _make_parent(self, path: str) -> None:
-        if not self._is_object_store:
-            self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        if not self.is_object_store:
+            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     def remove(self, path: str) -> None:
         with self._calling(), suppress(FileNotFoundError):
-            self.fs.rm_file(self._path(path))
+            self.fs.rm_file(path)
 
     def remove_runs(self, run_ids: Iterable[str]) -> None:
         for run_id in run_ids:
             self.remove(f"{run_id}/{DOCUMENT}")  # from now on it is not a run
-            with self._calling():
-                self.fs.invalidate_cache()
-                if self.fs.exists(self._path(run_id)):
-                    self.fs.rm(self._path(run_id), recursive=True)
+            with self._calling(), suppress(FileNotFoundError):
+                self.fs.fs.invalidate_cache()
+                self.fs.rm(run_id, recursive=True)
 
     def leftovers(self, older_than_s: float) -> dict[str, int]:
         """Folders that were claimed so long ago and never finished."""
@@ -432,10 +408,13 @@ class RemoteFolder(Backend):
         for name in self.folders():
             if self.exists(f"{name}/{CLAIM}") and not self.exists(f"{name}/{DOCUMENT}"):
                 with self._calling():
-                    claimed_at = self.fs.modified(self._path(f"{name}/{CLAIM}"))
+                    claimed_at = self.fs.modified(f"{name}/{CLAIM}")
                 if (datetime.now(UTC) - claimed_at).total_seconds() > older_than_s:
                     sizes[name] = sum(self.files(name).values())
         return sizes
+
+    def publish(self, staged: Sequence[StagedRun]) -> list[bool]:
+        return [self._publish(run) for run in staged]
 
     def _publish(self, staged: StagedRun) -> bool:
         document, claim = f"{staged.run_id}/{DOCUMENT}", f"{staged.run_id}/{CLAIM}"
@@ -445,15 +424,13 @@ class RemoteFolder(Backend):
         # Read back: not every server that is asked to create refuses to overwrite
         if self.read(claim) != staged.identity.encode():
             return False
-        for file in sorted(path for path in staged.folder.rglob("*") if path.is_file()):
-            name = file.relative_to(staged.folder).as_posix()
-            if name != DOCUMENT:
-                target = self._path(f"{staged.run_id}/{name}")
-                with self._calling():
-                    self._make_parent(target)
-                    self.fs.put_file(str(file), target)
+        for file in sorted(path for path in staged.folder.rglob("*") if path.is_file() and path.name != DOCUMENT):
+            target = f"{staged.run_id}/{file.relative_to(staged.folder).as_posix()}"
+            with self._calling():
+                self._make_parent(target)
+                self.fs.put_file(str(file), target)
         content = (staged.folder / DOCUMENT).read_bytes()
-        if self._is_object_store:  # an object appears whole
+        if self.is_object_store:  # an object appears whole
             self._create(document, content)
         elif not self.exists(document):  # a file is visible while it is written, and has to be moved to its name
             self.write(document, content)
@@ -461,19 +438,16 @@ class RemoteFolder(Backend):
 
     def _create(self, path: str, content: bytes) -> None:
         """Write a file unless there is one of that name."""
-        target = self._path(path)
         with self._calling():
-            self._make_parent(target)
+            self._make_parent(path)
             try:
-                self.fs.pipe_file(target, content, mode="create")
+                self.fs.pipe_file(path, content, mode="create")
             except OSError:  # FileExistsError, or what a server says when two create it at the same instant
                 if not self.exists(path):
                     raise
 
 
-DERIVED = (".index/", ".noise/")
 ATTEMPTS = 20  # of moving a branch that no other writer moves meanwhile; git itself waits 0.1 s each time
-Changes = Callable[[set[str]], Mapping[str, bytes | None]]  # from the names at the branch's root
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,8 +490,8 @@ class GitBranch(Backend):
         return f"refs/heads/{self.branch}"
 
     @property
-    def _derived(self) -> LocalFolder:
-        """The folder of what can be computed again, in git's own folder."""
+    def derived(self) -> Backend:
+        """A folder in git's own folder: what can be computed again is not committed."""
         with self._calling():
             return LocalFolder(self.url, self.git.common_folder() / "perfkit" / "store" / self.branch)
 
@@ -526,9 +500,6 @@ class GitBranch(Backend):
         with self._calling():
             tip = self.git.commit(self._ref)
             return _blobs_of(self.git, tip) if tip is not None else {}
-
-    def where(self, path: str) -> str:
-        return f"{self.url}/{path}"
 
     def folders(self) -> list[str]:
         return sorted({path.split("/")[0] for path in self._blobs() if "/" in path and not path.startswith(HIDDEN)})
@@ -540,12 +511,7 @@ class GitBranch(Backend):
 
     def files(self, path: str) -> dict[str, int]:
         begin = f"{path}/" if path else ""
-        if begin.startswith(DERIVED):
-            return self._derived.files(path)
         return {name[len(begin) :]: size for name, (_, size) in self._blobs().items() if name.startswith(begin)}
-
-    def read(self, path: str) -> bytes:
-        return self._derived.read(path) if path.startswith(DERIVED) else super(GitBranch, self).read(path)
 
     def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
         blobs = self._blobs()
@@ -557,29 +523,21 @@ class GitBranch(Backend):
             yield path, OSError("git has lost its content; see git fsck") if content is None else content
 
     def exists(self, path: str) -> bool:
-        return self._derived.exists(path) if path.startswith(DERIVED) else path in self._blobs()
+        return path in self._blobs()
 
     def write(self, path: str, content: bytes) -> None:
-        if path.startswith(DERIVED):
-            self._derived.write(path, content)
-        else:
-            self._commit(lambda _: {path: content}, f"perfkit: {path}")
+        self._commit(lambda _: {path: content}, f"perfkit: {path}")
 
     def remove(self, path: str) -> None:
-        if path.startswith(DERIVED):
-            self._derived.remove(path)
-        elif self.exists(path):
+        if self.exists(path):
             self._commit(lambda _: {path: None}, f"perfkit: without {path}")
 
     def remove_runs(self, run_ids: Iterable[str]) -> None:
         gone = set(run_ids)
         paths = [path for path in self._blobs() if path.split("/")[0] in gone]
         if paths:
-            self._commit(lambda _: dict.fromkeys(paths), f"perfkit: without {_count(len(gone))}")
-
-    def leftovers(self, older_than_s: float) -> dict[str, int]:  # noqa: ARG002 - part of the interface
-        """None: a commit is whole or not there."""
-        return {}
+            text = f"{len(gone)} run{'' if len(gone) == 1 else 's'}"
+            self._commit(lambda _: dict.fromkeys(paths), f"perfkit: without {text}")
 
     def publish(self, staged: Sequence[StagedRun]) -> list[bool]:
         """All of them in one commit."""
@@ -590,11 +548,14 @@ class GitBranch(Backend):
             new = [run for run in staged if published[run.run_id]]
             return {f"{run.run_id}/{DOCUMENT}": (run.folder / DOCUMENT).read_bytes() for run in new}
 
-        self._commit(new_documents, f"perfkit: {staged[0].run_id if len(staged) == 1 else _count(len(staged))}")
+        self._commit(new_documents, f"perfkit: {staged[0].run_id if len(staged) == 1 else f'{len(staged)} runs'}")
         return [published[run.run_id] for run in staged]
 
-    def _commit(self, changes: Changes, message: str) -> None:
-        """Change files of the branch on top of whatever is there when it succeeds."""
+    def _commit(self, changes: Callable[[set[str]], Mapping[str, bytes | None]], message: str) -> None:
+        """Change files of the branch on top of whatever is there when it succeeds.
+
+        ``changes`` makes them from the names at the branch's root; ``None`` removes a file.
+        """
         with self._calling():
             if (tree := self.git.worktree_of(self._ref)) is not None:
                 problem = f"is checked out in {tree}, where runs would seem deleted"
@@ -621,29 +582,18 @@ def _blobs_of(git: Git, commit: str) -> Mapping[str, tuple[str, int]]:
     return git.blobs(commit)
 
 
-def _count(runs: int) -> str:
-    return f"{runs} run" if runs == 1 else f"{runs} runs"
-
-
 def full_address(url: str) -> str:
-    """The address of a store as it is opened: with the values of variables and the credentials of a public address.
+    """The address of a store as it is opened: with the credentials of a public address.
 
-    The credentials stand in the variable `CREDENTIALS`, or were used by this process before.
+    They stand in the variable `CREDENTIALS`, or were used by this process before.
     """
-    if "${" in url:
-        url = expand(url, "store")
     conceal_url(url)
-    for address in os.environ.get(CREDENTIALS, "").split():
-        _remember(address)
-    _remember(url)
+    for address in (*os.environ.get(CREDENTIALS, "").split(), url):
+        public = public_address(address)
+        if public != address:
+            conceal_url(address)
+            _ADDRESSES[public] = address
     return _ADDRESSES.get(url, url)
-
-
-def _remember(address: str) -> None:
-    public = public_address(address)
-    if public != address:
-        conceal_url(address)
-        _ADDRESSES[public] = address
 
 
 def credentials_for_children() -> dict[str, str]:
@@ -659,6 +609,7 @@ def public_address(url: str) -> str:
 def open_backend(url: str) -> Backend:
     """The back end that a URL names; ``MissingExtra`` when the package that opens it is not installed."""
     import fsspec
+    from fsspec.implementations.dirfs import DirFileSystem
 
     if url.startswith(GIT):
         return GitBranch.from_url(url)
@@ -683,7 +634,9 @@ def open_backend(url: str) -> Backend:
         raise MissingExtra(f"{shown}: {error}") from error
     except OSError as error:
         raise StoreError(f"{shown}: cannot be reached: {error.strerror or error}") from error
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     if "file" in protocols:
         return LocalFolder(shown, Path(root))
-    return RemoteFolder(shown, fs, root.rstrip("/"), protocols)
+    folder = DirFileSystem(root or "/", fs)
+    folder.path = root.rstrip("/")  # may be empty, which the constructor refuses
+    return RemoteFolder(shown, folder, bool(OBJECT_STORES & protocols))

@@ -9,6 +9,7 @@ The second half answers questions from the rows: a list of runs, one metric over
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from bisect import bisect_left
@@ -21,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean, leave_out
 from perfkit.model.records import Metric, Run, environment_of
-from perfkit.model.serialization import CHANGED, parse_run
-from perfkit.runs.backends import Backend
-from perfkit.runs.run_folder import document_path, identity
+from perfkit.model.serialization import CHANGED, canonical, parse_run, run_to_document
+from perfkit.runs.backends import Backend, document_path
 from perfkit.runs.validity import in_future, misdated
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
     left, kind = iter(runs), schema()
     chunks = iter(lambda: [_row(*run) for run in islice(left, AT_ONCE)], [])
     return pa.concat_tables([kind.empty_table(), *(pa.Table.from_pylist(rows, schema=kind) for rows in chunks)])
+
+
+def identity(run: Run) -> str:
+    """The same for the same measurements of the same scenario, under whatever id, and for nothing else."""
+    content = run.content_hash
+    if content is None:
+        document = json.loads(canonical({**run_to_document(run), "id": None}), parse_int=float)  # 50 and 50.0 are one
+        content = hashlib.sha256(canonical(document)).hexdigest()
+    return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
 def _row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
@@ -188,6 +197,7 @@ def read_index(backend: Backend) -> Index:
     """The file, or an empty index when it is not there, damaged, or of another version."""
     import pyarrow as pa
 
+    backend = backend.derived
     try:
         if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
             buffer = pa.memory_map(str(backend.folder / FILE)).read_buffer()
@@ -208,6 +218,7 @@ def write_index(backend: Backend, table: pa.Table) -> None:
     """Replace the file."""
     import pyarrow as pa
 
+    backend = backend.derived
     sink = pa.BufferOutputStream()
     compression = None if backend.folder is not None else "zstd"
     with pa.ipc.new_file(sink, schema(), options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:

@@ -14,6 +14,7 @@ import io
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,33 +23,36 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.codec import dump_json, read_json
+from perfkit.model.codec import dump_json, parse_json, read_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.records import Metric
-from perfkit.model.redaction import redact_bytes
-from perfkit.model.serialization import parse_run, read_stored
-from perfkit.runs.backends import HIDDEN, StagedRun
+from perfkit.model.redaction import public_url, redact, redact_bytes, redact_document
+from perfkit.model.serialization import SEAL, parse_run, read_stored
+from perfkit.runs.backends import DOCUMENT, HIDDEN, StagedRun, document_path
 from perfkit.runs.index import ERROR
-from perfkit.runs.quarantine import note_path
-from perfkit.runs.redacted import exposed_runs, redact_run
+from perfkit.runs.index import FILE as INDEX
+from perfkit.runs.recording_stream import read_recording
+from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import (
-    DOCUMENT,
     DROPPED,
     RECORDING,
     REQUESTS,
-    candidate_ids,
+    STARTED,
     check_requests,
-    document_path,
     dropped_note,
+    file_hash,
     is_sealed,
+    note_path,
     read_requests,
     renamed,
+    resealed,
 )
-from perfkit.runs.store import RUN_ID, RunStore
+from perfkit.runs.store import NOISE, RUN_ID, RunStore, candidate_ids
 from perfkit.runs.validity import misdated
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0, "y": 365.25}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -288,6 +292,7 @@ def _fetched(source: RunStore, destination: RunStore, run_id: str, folder: Path)
         content = backend.read(document_path(run_id))
         names = [name for name in backend.files(run_id) if name != DOCUMENT and not name.startswith(HIDDEN)]
         for name in names if with_requests else []:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             backend.fetch(f"{run_id}/{name}", folder / name)
         (folder / DOCUMENT).write_bytes(content)
         problems = verify_folder(run_id, content, folder).problems
@@ -551,3 +556,228 @@ def remove(store: RunStore, plan: Iterable[Removal]) -> int:
 def _remove_requests(store: RunStore, run_id: str) -> None:
     for name in (REQUESTS, RECORDING):
         store.backend.remove(f"{run_id}/{name}")
+
+
+PENDING = "redacted.json"  # in a run's folder while its files are replaced: the document that will be its run.json
+UNDER_WAY_S = 600.0  # a recording that was written to so lately may still be
+_TABLES = (REQUESTS, RECORDING)
+_LABELS = ("service", "method", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A stored run with secrets in it: where they stand, never what they are."""
+
+    run_id: str
+    where: tuple[str, ...]  # such as "target", "labels", "source/locust.log"
+
+
+def exposed_runs(store: RunStore, run_ids: Iterable[str] | None = None) -> tuple[Exposed, ...]:
+    """The runs of a store (all of them, also those that were killed, unless some are named) whose files hold secrets.
+
+    Known by where they stand (user info and query values of the target; user info, credentials' parameters and headers
+    anywhere), or by value, where settings and variables have told this process.
+    """
+    exposed = []
+    for run_id in store.backend.folders() if run_ids is None else run_ids:
+        try:
+            exposed.append(Exposed(run_id, tuple(_exposed(store, run_id))))
+        except OSError as error:
+            raise StoreError(f"{store.backend.where(run_id)}: cannot be read: {error.strerror or error}") from error
+    return tuple(run for run in exposed if run.where)
+
+
+def exposed_documents(store: RunStore, most: int) -> tuple[Exposed, ...]:
+    """The same from the documents of the newest runs alone, which takes a fraction of the time."""
+    exposed = []
+    for path, content in store.backend.read_many([document_path(run_id) for run_id in store.ids()[-most:]]):
+        if isinstance(content, bytes) and (where := tuple(_exposed_parts(content))):
+            exposed.append(Exposed(path.split("/")[0], where))
+    return tuple(exposed)
+
+
+def _exposed_parts(content: bytes) -> Iterator[str]:
+    """The parts of a document that hold secrets; none of one that cannot be read, which `runs verify` names."""
+    with suppress(ReadError):
+        document = parse_json(content, DOCUMENT)
+        public = _public(document) if isinstance(document, Mapping) else {}
+        if public and public != document:
+            yield from (part for part in document if public.get(part) != document[part])
+
+
+def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
+    """Take the secrets out of a stored run and seal it anew; returns where they stood, nothing when it holds none.
+
+    Its id stays.  Where the names of services change in its requests, so does the hash of its content.
+
+    Raises
+    ------
+    StoreError
+        The run is under way, or was changed after it was written, which a new seal would hide.  Or it could not be
+        written; then the same command goes on from there.
+    """
+    try:
+        where = tuple(_exposed(store, run_id))
+        if where:
+            with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
+                _rewrite(store, run_id, Path(folder))
+    except OSError as error:
+        raise StoreError(f"{store.backend.where(run_id)}: cannot be rewritten: {error.strerror or error}") from error
+    return where
+
+
+def _rewrite(store: RunStore, run_id: str, folder: Path) -> None:
+    """The document that will be is put there first, then the other files, then the document takes its place.
+
+    The first goes last: as long as it is there, the run is known to be half rewritten.
+    """
+    backend, names = store.backend, store.backend.files(run_id)
+    new: dict[str, bytes] = {}
+    for name in names:
+        local = _local_file(store, f"{run_id}/{name}", folder)
+        if name in _TABLES:
+            content = _public_table(local, folder)
+        elif name == STARTED:
+            content = dump_json(_public(parse_json(local.read_bytes(), str(local)))).encode()
+        elif name in (DOCUMENT, PENDING):
+            continue
+        else:
+            content = redact_bytes(local.read_bytes())
+        if content is not None and content != local.read_bytes():
+            new[name] = content
+    if DOCUMENT in names:
+        document = _resealed(store, run_id, folder, new.get(REQUESTS))
+        backend.write(f"{run_id}/{PENDING}", document)
+    elif new and store.folder is not None:  # a run may still be recorded: its files must not be replaced
+        recording = store.folder / run_id / RECORDING
+        if recording.is_file() and time.time() - recording.stat().st_mtime < UNDER_WAY_S:
+            raise StoreError(f"{backend.where(run_id)}: is still under way, or was killed just now; wait ten minutes")
+    for name, content in new.items():
+        backend.write(f"{run_id}/{name}", content)
+    if DOCUMENT in names:
+        backend.write(document_path(run_id), document)
+    note = note_path(run_id)
+    if backend.exists(note) and (public := redact_bytes(content := backend.read(note))) != content:
+        backend.write(note, public)
+    if DOCUMENT in names:
+        derived = backend.derived
+        for path in (INDEX, *(f"{NOISE}/{profile}" for profile in derived.files(NOISE))):
+            derived.remove(path)  # made anew from what is there now
+        backend.remove(f"{run_id}/{PENDING}")
+
+
+def _resealed(store: RunStore, run_id: str, folder: Path, requests: bytes | None) -> bytes:
+    """The document of a run without secrets; ``StoreError`` where it or its requests are not what was written."""
+    where = store.backend.where(run_id)
+    content = store.backend.read(document_path(run_id))
+    document = parse_json(content, where)
+    advice = "and a new seal would hide that; restore the run from a copy, or remove it"
+    if not is_sealed(content):
+        raise StoreError(f"{where}: {DOCUMENT} was changed after it was written, {advice}")
+    pending = _pending(store, run_id)
+    seal: Mapping[str, Any] = document.get(SEAL) or {}
+    parquet = folder / run_id / REQUESTS if store.folder is None else store.folder / run_id / REQUESTS
+    if parquet.is_file() and seal.get("requests"):
+        now = file_hash(parquet)
+        if pending is not None and now == pending[SEAL].get("requests"):
+            return dump_json(pending).encode()
+        if now != seal["requests"]:
+            raise StoreError(f"{where}: {REQUESTS} is not the file that was written, {advice}")
+    public = {name: value for name, value in _public(document).items() if name != SEAL}
+    if requests is not None:
+        replaced = folder / f"new.{REQUESTS}"
+        replaced.write_bytes(requests)
+        public["content_hash"] = request_columns(read_requests(replaced)).digest()
+        seal = {**seal, "requests": file_hash(replaced), "requests_bytes": len(requests)}
+    return dump_json(resealed({**public, SEAL: seal} if seal else public)).encode()
+
+
+def _pending(store: RunStore, run_id: str) -> dict[str, Any] | None:
+    """What a rewriting that was cut off wanted the document to be."""
+    path = f"{run_id}/{PENDING}"
+    if not store.backend.exists(path) or not is_sealed(content := store.backend.read(path)):
+        return None
+    document: dict[str, Any] = parse_json(content, path)
+    return document if SEAL in document else None
+
+
+def _exposed(store: RunStore, run_id: str) -> Iterator[str]:
+    """The parts of a run that hold secrets."""
+    for name in sorted(store.backend.files(run_id)):
+        path = f"{run_id}/{name}"
+        if name in (DOCUMENT, STARTED):
+            yield from _exposed_parts(store.backend.read(path))
+        elif name in _TABLES:
+            with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
+                if _public_table(_local_file(store, path, Path(folder)), None) is not None:
+                    yield name
+        elif name == PENDING:
+            yield "a rewriting that was cut off"
+        elif redact_bytes(content := store.backend.read(path)) != content:
+            yield name
+    note = note_path(run_id)
+    if store.backend.exists(note) and redact_bytes(content := store.backend.read(note)) != content:
+        yield "the note of its quarantine"
+
+
+def _public(document: Mapping[str, Any]) -> dict[str, Any]:
+    public: dict[str, Any] = redact_document(document)
+    target = document.get("target")
+    return {**public, "target": public_url(target)} if isinstance(target, str) else public
+
+
+def _local_file(store: RunStore, path: str, folder: Path) -> Path:
+    if store.folder is not None:
+        return store.folder / path
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    store.backend.fetch(path, folder / path)
+    return folder / path
+
+
+def _public_table(file: Path, folder: Path | None) -> bytes | None:
+    """A table of requests without secrets in its labels; ``None`` where it holds none, or cannot be read.
+
+    Without a folder to write to, the bytes are empty.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if file.name == RECORDING:
+            table = read_recording(file)
+        else:
+            labels = [name for name in pq.read_schema(file).names if name in _LABELS]
+            table = pq.read_table(file, columns=labels if folder is None else None)
+    except (pa.ArrowInvalid, OSError, ReadError):
+        return None
+    public = _public_labels(table)
+    if public is table:
+        return None
+    if folder is None:
+        return b""
+    sink = pa.BufferOutputStream()
+    if file.name == RECORDING:
+        with pa.ipc.new_stream(sink, public.schema) as writer:
+            writer.write_table(public.unify_dictionaries())
+    else:
+        pq.write_table(public, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def _public_labels(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in _LABELS:
+        if name not in table.column_names:
+            continue
+        field = table.schema.field(name)
+        column = table[name].cast(pa.string())
+        kinds = pc.unique(column).drop_null()
+        public = [redact(kind) for kind in kinds.to_pylist()]
+        if public != kinds.to_pylist():
+            column = pa.array(public, pa.string()).take(pc.index_in(column, kinds).combine_chunks())
+            is_coded = pa.types.is_dictionary(field.type)
+            column = column.dictionary_encode().cast(field.type) if is_coded else column.cast(field.type)
+            table = table.set_column(table.schema.get_field_index(name), field, column)
+    return table

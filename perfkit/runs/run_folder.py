@@ -9,13 +9,15 @@ there is one table each, ``generator.csv.NAME``, besides that of the master, whi
 was killed leaves a line that is cut off, which is left out.
 
 Written: `write_requests` and `sealed_document`, by a store (`perfkit.runs.store`), which publishes the folder.
+
+Set aside: a run with a `QuarantineNote`, ``.quarantine/RUN_ID.json`` beside the runs.  A note that cannot be read still
+holds: its run stays invalid.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,8 +30,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from perfkit.model.codec import dump_json, parse_json, read_bytes, read_json
-from perfkit.model.errors import ReadError, StoreError
+from perfkit.model.codec import decode, dump_json, parse_json, read_bytes, read_json
+from perfkit.model.errors import ReadError, StoreError, leave_out
 from perfkit.model.files import atomic_path
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.redaction import redact_document
@@ -38,13 +40,12 @@ from perfkit.model.serialization import (
     SEAL,
     Seal,
     Stored,
-    canonical,
     document_hash,
     read_stored,
     run_from_document,
     run_to_document,
 )
-from perfkit.runs.quarantine import note_beside
+from perfkit.runs.backends import DOCUMENT
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
 from perfkit.runs.requests import redact_requests, request_columns, stage_stats, summarise_columns
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process, check_run
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TITLE = "run folders of perfkit (run.json)"
-DOCUMENT, STARTED, REQUESTS, RECORDING = "run.json", "started.json", "requests.parquet", "requests.arrow"
+STARTED, REQUESTS, RECORDING = "started.json", "requests.parquet", "requests.arrow"
 BYTES_KEPT = 256 * 2**20  # of requests that were read, for whoever asks for them again
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
@@ -286,21 +287,6 @@ def _read_killed(folder: Path) -> Run:
 DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
 
 
-def identity(run: Run) -> str:
-    """The same for the same measurements of the same scenario, under whatever id, and for nothing else."""
-    content = run.content_hash
-    if content is None:
-        document = json.loads(canonical({**run_to_document(run), "id": None}), parse_int=float)  # 50 and 50.0 are one
-        content = hashlib.sha256(canonical(document)).hexdigest()
-    return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
-
-
-def candidate_ids(run: Run, run_identity: str) -> list[str]:
-    """Ids to try in turn: its own, then longer ones, in case another run has taken that in the same second."""
-    stem = run.id.rpartition("-")[0] or run.id
-    return [run.id, *(f"{stem}-{(run.content_hash or run_identity)[:digits]}" for digits in (8, 16, 64))]
-
-
 def write_requests(run: Run, folder: Path) -> None:
     """Every request as ``requests.parquet``; nothing for a run that is only a summary, or when the file is there."""
     target = folder / REQUESTS
@@ -364,13 +350,6 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def document_path(run_id: str) -> str:
-    """The path of a run's document in its place; ``StoreError`` for what cannot be the name of a run folder."""
-    if "/" in run_id or "\\" in run_id or "\0" in run_id or run_id.startswith(".") or not run_id:
-        raise StoreError(f"run id {run_id!r}: is not the name of a run folder")
-    return f"{run_id}/{DOCUMENT}"
 
 
 GENERATOR_CSV = "generator.csv"
@@ -474,3 +453,69 @@ def read_users(folder: Path) -> tuple[Floats, Floats] | None:
         users = np.array([0.0, *(table[int(second)] for second in written)])
         total += users[np.searchsorted(written, seconds, side="right")]
     return seconds, total
+
+
+# Quarantine: a person set a run aside, by a note beside the runs, which stay as they were written -------------------
+
+QUARANTINE = ".quarantine"  # folder beside the runs
+NOTE_SCHEMA = "perfkit.quarantine/1"
+
+
+class QuarantineNote(msgspec.Struct, frozen=True):
+    """Why a run must not be used, who said so, and when (UTC, ISO 8601)."""
+
+    reason: str = ""
+    by: str = ""
+    at: str = ""
+    run_id: str = msgspec.field(default="", name="run")
+
+    def to_json(self) -> bytes:
+        """The content of the note's file."""
+        document = {"schema": NOTE_SCHEMA, "run": self.run_id, "reason": self.reason, "by": self.by, "at": self.at}
+        return dump_json(document).encode()
+
+    @property
+    def check(self) -> Check:
+        """What the note adds to the checks of its run."""
+        advice = "A person set the run aside; `perfkit runs quarantine --lift` takes it back."
+        return Check("quarantined", self.reason, "no", Severity.INVALID, advice)
+
+
+def note_path(run_id: str) -> str:
+    """The path of a run's note in its store."""
+    return f"{QUARANTINE}/{run_id}.json"
+
+
+def parse_note(content: bytes | Exception, path: str, run_id: str) -> QuarantineNote:
+    """A note; ``ReadError`` for one that cannot be read, or gives no reason."""
+    if isinstance(content, OSError):
+        raise ReadError(f"{path}: cannot be read: {content.strerror or content}")
+    if isinstance(content, Exception):
+        raise content
+    note = decode(parse_json(content, path), QuarantineNote, path, schema=NOTE_SCHEMA, title="note")
+    if not note.reason.strip():
+        raise ReadError(f"{path}: reason: must say why the run is not to be used, got nothing")
+    return msgspec.structs.replace(note, run_id=run_id)  # the name of the file is what counts
+
+
+def note_that_holds(content: bytes | Exception, path: str, run_id: str) -> QuarantineNote:
+    """A note; one that cannot be read still holds, and the command says so when it ends."""
+    try:
+        return parse_note(content, path, run_id)
+    except ReadError as error:
+        leave_out(f"{run_id} stays set aside: its note cannot be read: {error}")
+        return QuarantineNote("no reason can be read", run_id=run_id)
+
+
+def note_beside(folder: Path) -> QuarantineNote | None:
+    """The note on the run of a local folder; ``None`` where there is none."""
+    folder = folder.resolve()
+    file = folder.parent / note_path(folder.name)
+    if not file.is_file():
+        return None
+    content: bytes | Exception
+    try:
+        content = read_bytes(file)
+    except (ReadError, FileNotFoundError) as error:
+        content = error
+    return note_that_holds(content, str(file), folder.name)

@@ -18,16 +18,27 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from perfkit.config.toml_table import expand
 from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Metric, Run, Validity
 from perfkit.model.serialization import make_run_id, parse_run, read_stored, slug
-from perfkit.runs.backends import CLAIM, HIDDEN, StagedRun, full_address, open_backend, public_address
+from perfkit.runs.backends import (
+    CLAIM,
+    DOCUMENT,
+    HIDDEN,
+    StagedRun,
+    document_path,
+    full_address,
+    open_backend,
+    public_address,
+)
 from perfkit.runs.collection import Runs, Selection, StoredRun, id_beginning
 from perfkit.runs.index import (
     Index,
     ScenarioSeries,
     current_index,
     history_frame,
+    identity,
     of_history,
     of_scenario,
     runs_frame,
@@ -35,16 +46,16 @@ from perfkit.runs.index import (
     selection_rows,
     valid_ids,
 )
-from perfkit.runs.quarantine import QUARANTINE, QuarantineNote, note_path, note_that_holds, parse_note
 from perfkit.runs.run_folder import (
-    DOCUMENT,
+    QUARANTINE,
     REQUESTS,
     STARTED,
+    QuarantineNote,
     RequestLoader,
-    candidate_ids,
     count_checks,
-    document_path,
-    identity,
+    note_path,
+    note_that_holds,
+    parse_note,
     read_requests,
     sealed_document,
     write_requests,
@@ -56,6 +67,12 @@ if TYPE_CHECKING:
 
 RUN_ID = re.compile(r"(\d{8}T\d{6}Z|undated)-.+-[0-9a-f]+")
 NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
+
+
+def candidate_ids(run: Run, run_identity: str) -> list[str]:
+    """Ids to try in turn: its own, then longer ones, in case another run has taken that in the same second."""
+    stem = run.id.rpartition("-")[0] or run.id
+    return [run.id, *(f"{stem}-{(run.content_hash or run_identity)[:digits]}" for digits in (8, 16, 64))]
 
 
 class RunStore:
@@ -79,7 +96,7 @@ class RunStore:
     """
 
     def __init__(self, url: str | Path = "data/runs") -> None:
-        self.address = full_address(str(url))
+        self.address = full_address(expand(str(url), "store"))
         self.url = public_address(self.address)
         self.backend = open_backend(self.address)
         self._index: Index | None = None
@@ -482,11 +499,11 @@ class RunStore:
     def derived(self, path: str) -> bytes | None:
         """A file that was computed from the runs and kept with `keep_derived`; ``None`` when it is not there."""
         try:
-            return self.backend.read(path)
+            return self.backend.derived.read(path)
         except OSError:
             return None
 
     def keep_derived(self, path: str, content: bytes) -> None:
         """Keep what can be computed anew: a store that may only be read is no reason to fail."""
         with suppress(OSError, StoreError):
-            self.backend.write(path, content)
+            self.backend.derived.write(path, content)

@@ -817,7 +817,7 @@ def test_keys_in_the_address_of_a_bucket_open_it_and_are_shown_nowhere(keyed):
     assert store.url == "s3://shop/runs"
     assert store.get(run_id).source == f"s3://shop/runs/{run_id}"
     assert RunStore("s3://shop/runs").get(run_id).id == run_id  # this process knows the keys of that address
-    assert store.backend.fs.secret == "c4n4ry/secret"
+    assert store.backend.fs.fs.secret == "c4n4ry/secret"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from object_store import KEYS, forget_connections
 from samples import EPOCH, plain_stats, requests, run
@@ -158,7 +159,7 @@ class LineThatBreaks(LocalFileSystem):
 
 def test_a_document_elsewhere_is_never_seen_half(tmp_path):
     store = RunStore("memory://unused")
-    store.backend = RemoteFolder("far://runs", LineThatBreaks(), str(tmp_path), ("far",))
+    store.backend = RemoteFolder("far://runs", DirFileSystem(str(tmp_path), LineThatBreaks()), is_object_store=False)
     with pytest.raises(StoreError, match="could not be written: the line broke"):
         store.add(run({"a": plain_stats()}))
     assert store.broken() == {}
