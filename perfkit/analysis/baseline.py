@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from perfkit.stats.effect import overdispersion, run_to_run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SCHEMA = "perfkit.baseline/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,14 @@ class BaselineSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.baseline/1``."""
-        return {
-            "schema": "perfkit.baseline/1",
-            "runs": encode([RunSummary.of(run) for run in self.runs]),
-            "levels": [asdict(level) for level in self.levels],
-            "warnings": list(self.warnings),
-        }
+        runs = [RunSummary.of(run) for run in self.runs]
+        return {"schema": SCHEMA, **encode({"runs": runs, "levels": self.levels, "warnings": self.warnings})}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per level."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(level) for level in self.levels], columns=list(BaselineLevel.__dataclass_fields__))
+        return pd.DataFrame(list(self.levels), columns=list(BaselineLevel.__dataclass_fields__))
 
 
 def summarize_baseline(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALL", "AtLoad", "Capacity", "Difference", "ServiceCapacity", "capacity_of"]
 
+SCHEMA = "perfkit.capacity/1"
 ALL = "(all requests)"
 BASELINE, CANDIDATE = "baseline", "candidate"
 USERS, ARRIVALS, IN_FLIGHT = "users", "arrivals/s", "requests in flight"
@@ -165,9 +166,6 @@ class Difference:
     verdict: Verdict = Verdict.INCONCLUSIVE
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "verdict": self.verdict.value}
-
 
 @dataclass(frozen=True, slots=True)
 class AtLoad:
@@ -218,32 +216,22 @@ class Capacity:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.capacity/1``."""
-        return {
-            "schema": "perfkit.capacity/1",
-            "verdict": self.verdict.value if self.verdict is not None else None,
-            "load_unit": self.load_unit,
-            "slo": self.slo,
-            "alpha": self.alpha,
-            "confidence": self.confidence,
-            "runs": encode([RunSummary.of(run) for run in self.runs]),
-            "candidate": encode([RunSummary.of(run) for run in self.candidate]),
-            "warnings": list(self.warnings),
-            "curves": [asdict(curve) for curve in self.curves],
-            "differences": [difference.to_dict() for difference in self.differences],
-            "at_load": [asdict(level) for level in self.at_load],
-        }
+        parts = {name: getattr(self, name) for name in _DOCUMENT}
+        runs = {name: [RunSummary.of(run) for run in parts[name]] for name in ("runs", "candidate")}
+        return {"schema": SCHEMA, **encode(parts | runs)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per side, service and window: the points of the curves."""
         import pandas as pd
 
-        columns = ["side", "service", *LoadPoint.__dataclass_fields__]
-        return pd.DataFrame(list(self._rows()), columns=columns)
+        rows = [(curve.side, curve.service, *astuple(point)) for curve in self.curves for point in curve.points]
+        return pd.DataFrame(rows, columns=["side", "service", *LoadPoint.__dataclass_fields__])
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for curve in self.curves:
-            for point in curve.points:
-                yield {"side": curve.side, "service": curve.service, **asdict(point)}
+
+_DOCUMENT = (
+    *("verdict", "load_unit", "slo", "alpha", "confidence", "runs", "candidate"),
+    *("warnings", "curves", "differences", "at_load"),
+)
 
 
 def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | None = None) -> Capacity:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
-from perfkit.model.codec import Count, Size, decode, dump_json, parse_json
-from perfkit.model.errors import NotStored, ReadError
+from perfkit.model.codec import Count, Size, encode
 from perfkit.model.records import Metric, Run, ServiceStats
-from perfkit.model.serialization import slug
-from perfkit.runs.requests import renamed_runs
-from perfkit.runs.store import NOISE, RunStore
 from perfkit.stats.effect import Failures, Noise, NoisePrior, Values, run_to_run, scatter_of_history
-from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from perfkit.stats.summary import Floats
 
 SCHEMA = "perfkit.noise/1"
 PAIR = "pair"  # label of runs that were made beside each other
@@ -47,50 +43,31 @@ class Variation:
         Metric(self.metric)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NoiseProfile:
-    """The variation of every metric of a scenario, and the runs that it was learned from."""
+    """The variation of every metric of a scenario, and the ids of the runs that it was learned from."""
 
     scenario: str
-    run_ids: tuple[str, ...]
+    runs: tuple[str, ...]
     variations: tuple[Variation, ...]
-    _index: Mapping[tuple[str, str], Variation] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        index = {(item.service, item.metric): item for item in self.variations}
-        object.__setattr__(self, "_index", index)
+    @cached_property
+    def _scatter(self) -> dict[tuple[str, str], tuple[float, float]]:
+        return {(item.service, item.metric): (item.sum_of_squares, item.df) for item in self.variations}
 
     def scatter(self, service: str, metric: Metric) -> tuple[float, float]:
         """Sum of squares and degrees of freedom that the history knows of a metric; zeros where it knows nothing."""
-        found = self._index.get((service, metric.value))
-        return (found.sum_of_squares, found.df) if found is not None else (0.0, 0.0)
+        return self._scatter.get((service, metric.value), (0.0, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.noise/1``."""
-        return {
-            "schema": SCHEMA,
-            "scenario": self.scenario,
-            "runs": list(self.run_ids),
-            "variations": [asdict(item) for item in self.variations],
-        }
-
-    @classmethod
-    def from_dict(cls, plain: Any, place: str = "noise profile") -> NoiseProfile:
-        """The inverse of `to_dict`; ``ReadError`` for anything else."""
-        document = decode(plain, _Document, place, schema=SCHEMA, title="noise profile")
-        return cls(document.scenario, document.runs, document.variations)
+        return {"schema": SCHEMA, **encode(self)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per service and metric."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(item) for item in self.variations], columns=list(Variation.__dataclass_fields__))
-
-
-class _Document(msgspec.Struct, frozen=True):
-    scenario: str
-    runs: tuple[str, ...]
-    variations: tuple[Variation, ...]
+        return pd.DataFrame(list(self.variations), columns=list(Variation.__dataclass_fields__))
 
 
 def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
@@ -182,29 +159,3 @@ def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:
 def noise_of(metric: Metric, values: Values) -> Noise:
     """The variation of a metric between runs like these."""
     return run_to_run(metric, [side for side in values.residuals if side.size], values.prior)
-
-
-def stored_profile(
-    store: RunStore, scenario: str, *, without: Collection[str] = (), service_names: Mapping[str, str] | None = None
-) -> NoiseProfile:
-    """What the valid runs of a scenario in a store tell of its noise.
-
-    It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as those
-    that are to be compared.  With ``service_names`` (see `Policy`) it is learned of the services under their new names,
-    and not kept.  `PerfkitError` when there is no run.
-    """
-    ids = [run_id for run_id in store.valid_ids(scenario) if run_id not in without]
-    if not ids:
-        raise NotStored(f"{store.url}: every valid run of {scenario!r} is one of those to be compared")
-    if service_names:
-        return profile_of(scenario, renamed_runs([store.get(run_id) for run_id in ids], service_names))
-    path = f"{NOISE}/{slug(scenario)}.json"
-    if (content := store.derived(path)) is not None:
-        with suppress(ReadError):  # a broken one is learned anew
-            profile = NoiseProfile.from_dict(parse_json(content, path), path)
-            if profile.scenario == scenario and profile.run_ids == tuple(ids):
-                return profile
-    profile = profile_of(scenario, list(store.summaries(ids)))
-    if not without:
-        store.keep_derived(path, dump_json(profile.to_dict()).encode())
-    return profile

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.analysis.compare import Replay, compare, replay
-from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
+from perfkit.analysis.noise_profile import SCHEMA as NOISE_SCHEMA
+from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.analysis.power import runs_needed
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
@@ -23,18 +25,20 @@ from perfkit.history.run_selector import misspelt, readings, select
 from perfkit.history.service_mix import RECENT
 from perfkit.history.slow_drift import slow_drifts
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
+from perfkit.model.codec import decode, dump_json, parse_json
 from perfkit.model.errors import NotComparable, NotStored, ReadError, did_you_mean
 from perfkit.model.records import (
     Comparison,
     Run,
     Side,
 )
+from perfkit.model.serialization import slug
 from perfkit.runs import locust_csv, run_folder
 from perfkit.runs.backends import public_address
 from perfkit.runs.collection import in_time
 from perfkit.runs.read import read_run
 from perfkit.runs.requests import renamed_runs
-from perfkit.runs.store import RunStore
+from perfkit.runs.store import NOISE, RunStore
 from perfkit.runs.validity import in_future
 
 if TYPE_CHECKING:
@@ -265,6 +269,33 @@ def replay_history(
             raise ReadError(f"{known.url}: no scenario {scenario!r}{did_you_mean(scenario, names)}{there}")
         runs = tuple(known.get(run_id) for run_id in ids)
     return replay(runs, policy or Policy(), window)
+
+
+def stored_profile(
+    store: RunStore, scenario: str, *, without: Collection[str] = (), service_names: Mapping[str, str] | None = None
+) -> NoiseProfile:
+    """What the valid runs of a scenario in a store tell of its noise.
+
+    It is kept in the store, and learned anew when runs were added.  ``without`` names runs to leave out, such as those
+    that are to be compared.  With ``service_names`` (see `Policy`) it is learned of the services under their new names,
+    and not kept.  `PerfkitError` when there is no run.
+    """
+    ids = tuple(run_id for run_id in store.valid_ids(scenario) if run_id not in without)
+    if not ids:
+        raise NotStored(f"{store.url}: every valid run of {scenario!r} is one of those to be compared")
+    if service_names:
+        return profile_of(scenario, renamed_runs([store.get(run_id) for run_id in ids], service_names))
+    path = f"{NOISE}/{slug(scenario)}.json"
+    if (content := store.derived(path)) is not None:
+        with suppress(ReadError):  # a broken one is learned anew
+            plain = parse_json(content, path)
+            profile = decode(plain, NoiseProfile, path, schema=NOISE_SCHEMA, title="noise profile")
+            if (profile.scenario, profile.runs) == (scenario, ids):
+                return profile
+    profile = profile_of(scenario, list(store.summaries(ids)))
+    if not without:
+        store.keep_derived(path, dump_json(profile.to_dict()).encode())
+    return profile
 
 
 def known_history(

@@ -23,12 +23,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, expit, gammaln, log_ndtr, ndtr, ndtri, ndtri_exp
 
-from perfkit.stats.summary import Floats
+if TYPE_CHECKING:
+    from perfkit.stats.summary import Floats
+
 
 ORDER_CLIP = 3.5  # robust standard deviations beyond which a value counts no more than that
 _STEPS = 60  # of Newton's method; some eight are the rule

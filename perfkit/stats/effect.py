@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import betainc, fdtrc, gammaln, ndtri, stdtr, stdtrit
 
 from perfkit.model.records import LevelArithmetic, Metric, RateArithmetic
-from perfkit.stats.summary import Floats
+
+if TYPE_CHECKING:
+    from perfkit.stats.summary import Floats
 
 CONFLICT = 0.5  # p-value of the scatter seen, given the prior, from which on the prior counts for less
 LEAST_PRIOR_DF = 0.5

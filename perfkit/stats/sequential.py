@@ -26,13 +26,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
-from perfkit.stats.summary import Floats
+
+if TYPE_CHECKING:
+    from perfkit.stats.summary import Floats
 
 LEARN = 15  # runs from which noise and its correlation are learned
 LEAST_LEVEL = 6  # runs of a level after a change from which it is learned

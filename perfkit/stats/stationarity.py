@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from perfkit.stats.summary import Floats
+if TYPE_CHECKING:
+    from perfkit.stats.summary import Floats
+
 
 BINS = 80
 LEAST_BINS = 16

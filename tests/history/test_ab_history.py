@@ -9,10 +9,10 @@ import pytest
 from nights import nights, said, stored
 from repositories import git
 
-from perfkit.analysis.noise_profile import stored_profile
 from perfkit.config.settings import Scenario
 from perfkit.history.changes import stored_timelines
 from perfkit.history.context import HistoryContext
+from perfkit.history.run_names import stored_profile
 from perfkit.history.run_selector import select
 from perfkit.history.timeline import load_timeline
 from perfkit.loadgen.ab_test import ab_targets
@@ -49,7 +49,7 @@ def test_histories_leave_them_out_unless_asked_for(mixed):
     assert len(store.history("api", "a", "p95_latency_ms", ab_tests=True)) == 20
     assert list(store.runs()["id"]) == [*usual, *paired]
     assert list(store.runs(ab_test=True)["id"]) == paired
-    assert stored_profile(store, "api").run_ids == tuple(usual)
+    assert stored_profile(store, "api").runs == tuple(usual)
 
 
 @pytest.mark.parametrize(("selector", "count"), [("api@rolling", 12), ("api@last:20", 12), ("api@last:3", 3)])

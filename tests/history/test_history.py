@@ -10,9 +10,9 @@ from samples import plain_stats, run
 
 from perfkit import Policy, RunStore, SettingsError, StoreError, compare
 from perfkit.analysis.explain import explain
-from perfkit.analysis.noise_profile import NoiseProfile, profile_of, stored_profile
+from perfkit.analysis.noise_profile import profile_of
 from perfkit.cli import main
-from perfkit.history.run_names import plan, replay_history
+from perfkit.history.run_names import plan, replay_history, stored_profile
 
 
 def nights(rng, n, *, first=0, sd=0.02, factor=1.0):
@@ -41,15 +41,15 @@ def said(*words):
 def test_a_profile_is_kept_and_learned_anew_when_runs_are_added(rng, store):
     first = stored_profile(store, "api")
     (file,) = (store.folder / ".noise").iterdir()
-    assert NoiseProfile.from_dict(json.loads(file.read_text())) == first
-    assert len(first.run_ids) == 20
+    assert json.loads(file.read_text()) == first.to_dict()
+    assert len(first.runs) == 20
     average = next(item for item in first.variations if item.metric == "avg_latency_ms")
     assert 1.2 < average.variation_pct < 3.0
     assert len(store.ids()) == 20
     store.add(nights(rng, 1, first=40)[0])
-    assert len(stored_profile(store, "api").run_ids) == 21
+    assert len(stored_profile(store, "api").runs) == 21
     file.write_text("broken")
-    assert len(stored_profile(store, "api").run_ids) == 21
+    assert len(stored_profile(store, "api").runs) == 21
     with pytest.raises(StoreError, match=r"no valid runs of the scenario 'apu' .did you mean 'api'"):
         stored_profile(store, "apu")
 
@@ -200,5 +200,5 @@ def test_invalid_runs_of_the_past_are_left_out(rng, tmp_path):
     bad = Validity((Check("interrupted", "yes", "no", Severity.INVALID),))
     for i, one in enumerate(nights(rng, 12)):
         kept.add(replace(one, validity=bad) if i == 5 else one)
-    assert len(stored_profile(kept, "api").run_ids) == 11
+    assert len(stored_profile(kept, "api").runs) == 11
     assert len(replay_history(kept.url, "api", window=9)) == 2

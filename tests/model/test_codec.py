@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import pytest
-from samples import REPOSITORY, plain_stats, run
+from samples import REPOSITORY, plain_stats, requests, run, side
 
-from perfkit import ReadError, RunStore, StoreError, compare, read_run
-from perfkit.analysis.noise_profile import stored_profile
+from perfkit import ReadError, RunStore, StoreError, compare, read_run, run_from_requests
+from perfkit.analysis.baseline import BaselineLevel, summarize_baseline
+from perfkit.analysis.capacity import AtLoad, Difference, ServiceCapacity, capacity_of
+from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.incidents import read_result, result_of
+from perfkit.history.run_names import stored_profile
 from perfkit.model.codec import MOST_BYTES, decode, dump_json, encode, parse_json, read_json
 from perfkit.model.records import Check, LoadProfile, Metric, ServiceStats, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document
@@ -53,6 +56,30 @@ def test_every_file_that_0_1_0_wrote_is_read(tmp_path):
     assert [entry.scenario for entry in read_overview(old).entries] == ["shop", "shop"]
     for name in ("compare", "history", "trend"):
         assert read_result(old / f"{name}.json").open_incidents
+
+
+def test_what_is_computed_of_runs_is_written_and_read_by_the_codec(rng):
+    """Noise profiles of today and of 0.1.0; the levels of a baseline; the curves and differences of a capacity."""
+    path = OLD / "runs" / ".noise" / "api.json"
+    for plain in (
+        read_json(path),
+        profile_of("api", [run({"a": plain_stats()}, number=n) for n in range(3)]).to_dict(),
+    ):
+        profile = decode(plain, NoiseProfile, str(path), schema="perfkit.noise/1", title="noise profile")
+        assert parse_json(dump_json(profile.to_dict()).encode(), "again") == plain
+    with pytest.raises(ReadError, match="not a noise profile of schema"):
+        decode(
+            {**plain, "schema": "perfkit.noise/2"}, NoiseProfile, "new", schema="perfkit.noise/1", title="noise profile"
+        )
+    levels = summarize_baseline(side(rng, 3))
+    assert decode(levels.to_dict()["levels"], tuple[BaselineLevel, ...], "levels") == levels.levels
+    runs = [run_from_requests(requests(rng, seconds=60.0, rate=20.0), scenario="api") for _ in range(2)]
+    found = capacity_of(runs[:1], runs[1:], "p95 < 300 ms")
+    document = json.loads(dump_json(found.to_dict()))
+    assert list(document)[:5] == ["schema", "verdict", "load_unit", "slo", "alpha"]
+    assert decode(document["curves"], tuple[ServiceCapacity, ...], "curves") == found.curves
+    assert decode(document["differences"], tuple[Difference, ...], "differences") == found.differences
+    assert decode(document["at_load"], tuple[AtLoad, ...], "at_load") == found.at_load
 
 
 @dataclass

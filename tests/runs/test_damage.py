@@ -21,8 +21,8 @@ from nights import nights
 from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
-from perfkit.analysis.noise_profile import stored_profile
 from perfkit.cli import main
+from perfkit.history.run_names import stored_profile
 from perfkit.loadgen.recording import RequestBuffer
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity
@@ -236,7 +236,7 @@ def test_a_bad_run_is_named_by_every_command_and_stops_none(store, tmp_path):
         if argv[0] not in ("check", "baseline"):
             assert in_one_line(out, err).count(reason) == 1, (argv, out, err)
     assert len(RunStore("copies").ids()) == 12
-    assert stored_profile(store, "api").run_ids == tuple(one for one in ids if one not in (bad, changed))
+    assert stored_profile(store, "api").runs == tuple(one for one in ids if one not in (bad, changed))
     code, out, _ = said("runs", "verify")
     assert code == 2
     assert "14 runs: 12 whole, 2 damaged" in out

@@ -11,7 +11,7 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, RunStore, StoreError, Validity
-from perfkit.analysis.noise_profile import stored_profile
+from perfkit.history.run_names import stored_profile
 from perfkit.history.timeline import load_timeline, timeline_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity
@@ -199,7 +199,7 @@ def test_a_run_in_quarantine_counts_as_invalid_and_stays_as_it_was(store):
     assert list(store.runs(quarantined=True)["id"]) == [one]
     assert one not in set(store.history("api", "rag_service", "rps")["id"])
     assert load_timeline(store, "api").runs[1].why_invalid == "quarantined: the cache <b>was</b> cold"
-    assert one not in stored_profile(store, "api").run_ids
+    assert one not in stored_profile(store, "api").runs
     from perfkit import read_run
 
     for again in (store.get(one), read_run(store.folder / one)):
