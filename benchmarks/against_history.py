@@ -26,7 +26,7 @@ from noise import WATCHED
 from samples import run, stats
 
 from perfkit.config.policy import Policy
-from perfkit.history.context import HistoryContext, find_events
+from perfkit.history.change_events import HistoryContext, find_events
 from perfkit.history.gate import judge_history
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import Run, Verdict
@@ -76,7 +76,7 @@ def listen(runs: Sequence[Run], begin: int, alpha: float) -> Heard:
                 heard.verdicts[said.comparison.verdict.value] += 1
                 if heard.comparison is None and said.comparison.by_verdict(Verdict.REGRESSION):
                     heard.comparison = number
-                if heard.watch is None and said.watch.fails:
+                if heard.watch is None and said.monitor.fails:
                     heard.watch = number
                 if heard.first is None and said.comparison.verdict is Verdict.REGRESSION:
                     heard.first = number

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from perfkit.history.context import find_events
+from perfkit.history.change_events import find_events
 from perfkit.history.events import Event, RunReference
 from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
     from perfkit.history.events import Event
-    from perfkit.history.view import History as _History
-    from perfkit.history.view import Plan
+    from perfkit.history.trend import History as _History
+    from perfkit.history.trend import Plan
     from perfkit.model.errors import (
         DeliveryError,
         HistoryError,
@@ -93,7 +93,7 @@ _HOMES = {
     "perfkit.analysis.capacity": ("Capacity",),
     "perfkit.config.policy": ("Policy",),
     "perfkit.history.change_events": ("Event",),
-    "perfkit.history.view": ("History", "Plan"),
+    "perfkit.history.trend": ("History", "Plan"),
     "perfkit.model.errors": (
         "DeliveryError",
         "HistoryError",
@@ -224,10 +224,10 @@ _SHOWN = {
     ("perfkit.analysis.baseline", "BaselineSummary"): ("BaselinePlots", "BaselineTables", "baseline"),
     ("perfkit.analysis.capacity", "Capacity"): ("CapacityPlots", "CapacityTables", "capacity"),
     ("perfkit.history.change_events", "Event"): ("", "", "event"),
-    ("perfkit.history.view", "History"): ("HistoryPlots", "HistoryTables", "history"),
-    ("perfkit.history.view", "Events"): ("", "", "changes"),
-    ("perfkit.history.view", "Alarms"): ("", "", "changes"),
-    ("perfkit.history.view", "Plan"): ("", "", "plan"),
+    ("perfkit.history.trend", "History"): ("HistoryPlots", "HistoryTables", "history"),
+    ("perfkit.history.trend", "Events"): ("", "", "changes"),
+    ("perfkit.history.trend", "Alarms"): ("", "", "changes"),
+    ("perfkit.history.trend", "Plan"): ("", "", "plan"),
 }
 _registered: set[tuple[str, str]] = set()
 
@@ -475,11 +475,10 @@ def open_history(
 
     from perfkit.history.acknowledgements import AcknowledgedFile
     from perfkit.history.baselines import Baselines
-    from perfkit.history.context import HistoryAnalysis
-    from perfkit.history.monitor import watch_timeline
+    from perfkit.history.change_events import HistoryAnalysis
+    from perfkit.history.monitor import monitor_timeline
     from perfkit.history.run_names import found_beside, timeline
     from perfkit.history.trend import acknowledged_events, trend_of
-    from perfkit.history.view import History as HistoryView
 
     known = _settings(settings)
     rules = _policy(policy, known)
@@ -487,16 +486,16 @@ def open_history(
     today = datetime.now(UTC).date()
     covers = AcknowledgedFile(Path(found_beside(str(acknowledged or known.acknowledged)))).read()
     pinned = Baselines(Path(found_beside(str(baselines or known.baselines)))).all(scenario)
-    trend = trend_of(
+    history = trend_of(
         analysis,
         service=service,
         metric=metric,
         last=last,
         acknowledged=acknowledged_events(analysis, covers, today),
-        watch=watch_timeline(analysis, rules.for_scenario(scenario), covers, today, pinned),
+        monitor=monitor_timeline(analysis, rules.for_scenario(scenario), covers, today, pinned),
     )
     _register()
-    return cast("History", HistoryView(trend))
+    return cast("History", history)
 
 
 def baseline(
@@ -594,7 +593,7 @@ def plan(
     ['service', 'metric']
     """
     from perfkit.history.run_names import plan as plan_runs
-    from perfkit.history.view import Plan
+    from perfkit.history.trend import Plan
 
     known = _settings(settings)
     url, rules = _store_url(store, known), _policy(policy, known)

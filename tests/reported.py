@@ -7,7 +7,7 @@ import numpy as np
 
 from perfkit.config.policy import Policy
 from perfkit.history.events import RunReference
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import Timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
@@ -57,7 +57,7 @@ def until(history, count):
 
 def trend_document(history, known=()):
     """What the trend report of a history keeps."""
-    return trend_of(history, watch=watch_timeline(history, Policy(), known, TODAY)).to_dict()
+    return trend_of(history, monitor=monitor_timeline(history, Policy(), known, TODAY)).to_dict()
 
 
 def reported(folder, document, report="<!doctype html><title>r</title><p>the report"):

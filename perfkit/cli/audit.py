@@ -21,9 +21,9 @@ from perfkit.config.settings import EmailSettings, IssueSettings, Settings
 from perfkit.config.toml_table import expand
 from perfkit.history.acknowledgements import AcknowledgedFile, match
 from perfkit.history.baselines import Baselines, read_pinned
-from perfkit.history.context import HistoryAnalysis, HistoryContext
+from perfkit.history.change_events import HistoryAnalysis, HistoryContext
 from perfkit.history.curation import baseline_quality
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_selector import comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
@@ -391,7 +391,7 @@ def _acknowledgements(context: AuditContext) -> Iterator[LintFinding]:
     for scenario in {item.scenario for item in acknowledgements} & set(context.scenarios):
         policy = context.policy.for_scenario(scenario)
         history = HistoryAnalysis(load_timeline(context.store, scenario), policy.alpha)
-        detected = (alert.event for alert in watch_timeline(history, policy).alerts)
+        detected = (alert.event for alert in monitor_timeline(history, policy).alerts)
         changes[scenario] = history.run_ids, (*history.events, *detected)
     for item in acknowledgements:
         name, remove = f"{item.scenario} {item.id}", f"`perfkit ack --remove {item.id}` takes it away"

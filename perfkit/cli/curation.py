@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from perfkit.history.acknowledgements import Acknowledgement
     from perfkit.history.baselines import Pinned
-    from perfkit.history.context import HistoryContext
+    from perfkit.history.change_events import HistoryContext
 
 REASON = click.option("--reason", required=True, help="Why; kept for those who review it.")
 EXPIRES = click.option("--expires", metavar="DAY", help="Last day on which it is valid: 2027-01-31, or 90d from now.")

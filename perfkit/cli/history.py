@@ -28,10 +28,10 @@ from perfkit.cli.options import (
 
 if TYPE_CHECKING:
     from perfkit.config.policy import Policy
-    from perfkit.history.change_events import Happened
+    from perfkit.history.change_events import HistoryChange
     from perfkit.history.changes import DetectedChanges
     from perfkit.history.commits import Attribution
-    from perfkit.history.monitor import ScenarioWatch
+    from perfkit.history.monitor import MonitorResult
 
 PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 
@@ -119,7 +119,7 @@ def changes(
     )
     commits: dict[tuple[str, str], Attribution] = {}
 
-    def commits_of(event: Happened) -> Attribution:
+    def commits_of(event: HistoryChange) -> Attribution:
         ends = event.last_before.run_id, event.first_after.run_id
         if ends not in commits:
             commits[ends] = attribute(event, checkout)
@@ -161,20 +161,20 @@ def changes(
 
 def watched(
     found: Sequence[DetectedChanges], policy: Policy, acknowledged: Path, baselines: Path
-) -> tuple[ScenarioWatch, ...]:
+) -> tuple[MonitorResult, ...]:
     """What watching these histories came to: the judgement that reports, summaries, issues and mail give too."""
     from perfkit.history.acknowledgements import AcknowledgedFile
     from perfkit.history.baselines import Baselines
-    from perfkit.history.monitor import watch_timeline
+    from perfkit.history.monitor import monitor_timeline
 
     known, pinned = AcknowledgedFile(acknowledged).read(), Baselines(baselines).all()
     today = datetime.now(UTC).date()
     return tuple(
-        watch_timeline(item.history, policy.for_scenario(item.scenario), known, today, pinned) for item in found
+        monitor_timeline(item.history, policy.for_scenario(item.scenario), known, today, pinned) for item in found
     )
 
 
-def exit_code(found: Sequence[DetectedChanges], watches: Sequence[ScenarioWatch], fail_on: str) -> int:
+def exit_code(found: Sequence[DetectedChanges], watches: Sequence[MonitorResult], fail_on: str) -> int:
     """3 where a history has no valid run; 1 when it shall fail, and one of the shown series is open."""
     if any(scenario.invalid == len(scenario.timeline) for scenario in found):
         return EXIT_INVALID
@@ -194,7 +194,7 @@ def _show_progress(done: int, total: int) -> None:
         click.echo(f"\r\033[K{done:,} of {total:,} series", err=True, nl=done == total)
 
 
-def _unconfirmed(scenario: DetectedChanges, watch: ScenarioWatch, workspace: Workspace) -> Iterator[str]:
+def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Workspace) -> Iterator[str]:
     """What `perfkit compare` calls a regression of the newest run, among the shown series, before the history shows it.
 
     A green history beside a red comparison of its newest run would be no answer.

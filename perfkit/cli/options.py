@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
-    from perfkit.history.context import HistoryContext
+    from perfkit.history.change_events import HistoryContext
     from perfkit.model.records import Run
     from perfkit.runs.store import RunStore
 
@@ -124,7 +124,7 @@ class Workspace:
 
     def history(self) -> HistoryContext:
         """The histories in the store, with the pinned baselines."""
-        from perfkit.history.context import HistoryContext
+        from perfkit.history.change_events import HistoryContext
 
         return HistoryContext(self.run_store, self.settings.baselines, alpha=self.policy.alpha)
 

@@ -180,7 +180,7 @@ def _mildest(movement: MetricChange) -> float:
     return end if end * movement.size > 0 else math.copysign(SLIGHT, movement.size)
 
 
-def softened(finding: Finding, near: Sequence[Acknowledgement]) -> Finding:
+def with_acknowledgement(finding: Finding, near: Sequence[Acknowledgement]) -> Finding:
     """A regression as it is judged when it is known: its tolerance reaches as far as what was acknowledged.
 
     It stays a regression when even the mild end of its interval is beyond that.

@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfkit.history.change_events import Happened, in_order
+from perfkit.history.change_events import HistoryAnalysis, HistoryChange, in_order
 from perfkit.history.commits import Attribution
-from perfkit.history.context import HistoryAnalysis
+from perfkit.history.confounders import ServiceChange
 from perfkit.history.events import Event, Series
-from perfkit.history.service_mix import ServiceChange
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.executors import parallel_map
@@ -23,7 +22,7 @@ from perfkit.runs.store import RunStore
 from perfkit.stats.changepoints import Drift, Segmentation, segment
 from perfkit.stats.summary import Floats
 
-Attribute = Callable[[Happened], Attribution]
+Attribute = Callable[[HistoryChange], Attribution]
 CHUNK = 40_000  # values that travel together: some 60 ms of work
 # Values that each process must get: some 3 s of work (600,000 values a second), against 0.7 s of CPU to start one.
 # Where the cores are busy otherwise, a second process does not pay at all

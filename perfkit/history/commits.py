@@ -14,7 +14,7 @@ from perfkit.model.errors import ReadError
 from perfkit.runs.git import COMMIT_ID, Commit, Git, GitError
 
 if TYPE_CHECKING:
-    from perfkit.history.change_events import Happened
+    from perfkit.history.change_events import HistoryChange
 
 MAIN = ("origin/HEAD", "origin/main", "main", "origin/master", "master")  # tried in this order
 FARTHEST = 2000  # commits: runs that are older belong to another time
@@ -115,7 +115,7 @@ class Attribution:
         }
 
 
-def attribute(event: Happened, repository: Path | None = None) -> Attribution:
+def attribute(event: HistoryChange, repository: Path | None = None) -> Attribution:
     """The commits between the runs of an event.
 
     Parameters

@@ -12,9 +12,9 @@ from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.baselines import Baselines, Pinned, pin, whoever
-from perfkit.history.context import HistoryAnalysis, HistoryContext
+from perfkit.history.change_events import HistoryAnalysis, HistoryContext
 from perfkit.history.events import NEAR
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_selector import Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
@@ -179,7 +179,7 @@ def acknowledge(
     named = next(i for i, run in enumerate(runs) if run.id == event)
     events = [item for item in history.events if item.answers_to(event) or abs(item.index - named) <= NEAR]
     at = events[0].index if events else named
-    alerts = watch_timeline(history, policy).alerts
+    alerts = monitor_timeline(history, policy).alerts
     events += [alert.event for alert in alerts if abs(alert.event.index - at) <= NEAR]
     moved = [AcknowledgedChange.of_movement(item) for one in events for item in one.changes]
 

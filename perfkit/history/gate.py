@@ -9,35 +9,45 @@ A pull request is a candidate of another branch than the history.  It is judged 
 history's branch: what is open there already is reported, and is no reason to object to it.
 
 Limit: of a single candidate nobody can tell whether it is an outlier or the first run of a new level.  Where earlier
-runs were outliers, it is therefore no regression by itself (`perfkit.history.outlier_runs`).
+runs were outliers, it is therefore no regression by itself (`perfkit.history.gate`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
+
+import numpy as np
 
 from perfkit.analysis.compare import judge
 from perfkit.analysis.noise_profile import NoiseProfile
 from perfkit.config.policy import Policy
-from perfkit.history.acknowledgements import Acknowledgement, softened
-from perfkit.history.baseline_hold import baseline_hold
-from perfkit.history.baselines import Baselines
-from perfkit.history.confounders import machine_advice
-from perfkit.history.context import HistoryAnalysis, HistoryContext
-from perfkit.history.monitor import SPENDING, Alert, ScenarioWatch, watch_timeline
-from perfkit.history.outlier_runs import outlier_runs
-from perfkit.history.run_selector import Selected, before, comparable_runs, select
-from perfkit.history.service_mix import missing_service_advice, missing_services
-from perfkit.history.slow_drift import SlowDrift, slow_drifts
+from perfkit.history.acknowledgements import Acknowledgement, match, with_acknowledgement
+from perfkit.history.baselines import Baselines, Pinned
+from perfkit.history.change_events import FAR, HistoryAnalysis, HistoryContext
+from perfkit.history.confounders import machine_advice, missing_service_advice, missing_services
+from perfkit.history.events import Event, Series
+from perfkit.history.monitor import (
+    MOST_EXCERPTS,
+    NEWS,
+    SPENDING,
+    Alert,
+    MonitorResult,
+    excerpt,
+    is_beyond,
+    monitor_timeline,
+)
+from perfkit.history.run_selector import Selected, Selector, before, comparable_runs, select
 from perfkit.history.timeline import load_timeline, under_names
-from perfkit.history.trend import alert_excerpts
-from perfkit.model.errors import NotComparable, ReadError, did_you_mean
-from perfkit.model.records import Comparison, Finding, HistoryNote, Run, Verdict, overall_verdict
+from perfkit.model.codec import encode
+from perfkit.model.errors import NotComparable, ReadError, did_you_mean, leave_out
+from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict, overall_verdict
 from perfkit.runs.requests import renamed_runs
 from perfkit.stats.changepoints import LEAST_RUNS
+from perfkit.stats.summary import Floats
 
 BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
 
@@ -51,7 +61,7 @@ class HistoryJudgement:
     """
 
     comparison: Comparison
-    watch: ScenarioWatch
+    monitor: MonitorResult
     drifts: tuple[SlowDrift, ...]
     acknowledgements: tuple[Acknowledgement, ...]
 
@@ -84,10 +94,10 @@ def judge_history(
     context: HistoryContext,
     policy: Policy,
     *,
-    known: Sequence[Acknowledgement] = (),
+    acknowledgements: Sequence[Acknowledgement] = (),
     profile: NoiseProfile | None = None,
 ) -> HistoryJudgement:
-    """Judge runs against the runs of their scenario before them; ``known`` changes are no reason to object.
+    """Judge runs against the runs of their scenario before them; what is acknowledged is no reason to object.
 
     Raises
     ------
@@ -114,9 +124,9 @@ def judge_history(
     invalid = [run for run in before_them if not run.validity.ok and run.id not in judged]
     history = context.analysis([*earlier, *invalid, *(() if pull else candidates)])
 
-    watch = watch_timeline(history, policy, known, today, Baselines(context.baselines).all(scenario))
+    monitor = monitor_timeline(history, policy, acknowledgements, today, Baselines(context.baselines).all(scenario))
     drifts = slow_drifts(selected.runs, context, policy)
-    hold = baseline_hold(earlier, context, policy, watch, known, today) if pull is None else None
+    hold = baseline_hold(earlier, context, policy, monitor, acknowledgements, today) if pull is None else None
     outliers = outlier_runs(context.analysis(earlier), policy) if policy.rule == "evidence" else None
     if hold is not None:
         selected = replace(selected, runs=hold.runs, warnings=(*selected.warnings, hold.note))
@@ -125,39 +135,42 @@ def judge_history(
 
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
     comparison = judge(selected.runs, candidates, share, profile)
-    near = _between(known, selected.runs, history, today)
+    near = _between(acknowledgements, selected.runs, history, today)
     if near and comparison.comparable:
-        comparison = _with_findings(comparison, (softened(finding, near) for finding in comparison.findings), policy)
+        comparison = _with_findings(
+            comparison, (with_acknowledgement(finding, near) for finding in comparison.findings), policy
+        )
     reasons: list[str] = []
     if comparison.comparable:
         if hold is not None and hold.is_left_by(comparison):
-            watch = replace(watch, alerts=tuple(alert for alert in watch.alerts if alert.is_confirmed))
-        failing = [alert for alert in watch.alerts if alert.fails and pull is None]
+            monitor = replace(monitor, alerts=tuple(alert for alert in monitor.alerts if alert.is_confirmed))
+        failing = [alert for alert in monitor.alerts if alert.fails and pull is None]
         reasons = [f"{alert.event.headline} {alert.open_for}" for alert in failing]
         is_listed = hold is not None and any(hold.undetected.id == alert.event.id for alert in failing)
         if hold is not None and not is_listed and hold.is_shown_by(candidates, comparison, share, near):
             reasons.append(hold.undetected.headline)
         if len(candidates) == 1 and outliers is not None:
             comparison = _with_findings(comparison, map(outliers.doubted, comparison.findings), policy)
-        is_pending = pull is None and any(alert.is_open for alert in watch.alerts)
+        is_pending = pull is None and any(alert.is_open for alert in monitor.alerts)
         if reasons:
             comparison = replace(comparison, verdict=Verdict.REGRESSION)
         elif is_pending and comparison.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT):
             comparison = replace(comparison, verdict=Verdict.INCONCLUSIVE)
 
     warnings = [*selected.warnings, *(drift.sentence for drift in drifts if drift.worse)]
+    leading = [key for key in monitor.leading_series if key in history.timeline.series]
     document = {
         "baseline": str(selected.selector),
         "baseline_runs": [run.id for run in selected.runs],
         "held_before": hold.undetected.id if hold is not None else None,
         "alpha_of_this_comparison": comparison.alpha,
-        **watch.to_dict(),
+        **monitor.to_dict(),
         "anchors": [drift.to_dict() for drift in drifts],
-        "advice": list(_advice(comparison, watch)),
-        "courses": alert_excerpts(history, watch),
+        "advice": list(_advice(comparison, monitor)),
+        "courses": [excerpt(history, key) for key in leading[:MOST_EXCERPTS]],
     }
     if pull is not None:  # what is open belongs to the history: it is no alert of this comparison
-        still_open = [alert for alert in watch.alerts if alert.is_open]
+        still_open = [alert for alert in monitor.alerts if alert.is_open]
         warnings += map(open_already_sentence, still_open)
         document |= {
             "pull_request": {"branch": pull.branch, "history_branch": pull.history_branch},
@@ -165,9 +178,9 @@ def judge_history(
             "open_already": [alert.to_dict() for alert in still_open],
             "courses": [],
         }
-    lines = (*_lines(watch, selected, comparison, pull), *(drift.sentence for drift in drifts if not drift.worse))
+    lines = (*_lines(monitor, selected, comparison, pull), *(drift.sentence for drift in drifts if not drift.worse))
     note = HistoryNote(tuple(reasons), lines, document)
-    return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), watch, drifts, tuple(near))
+    return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), monitor, drifts, tuple(near))
 
 
 def open_already_sentence(alert: Alert) -> str:
@@ -176,7 +189,7 @@ def open_already_sentence(alert: Alert) -> str:
 
 
 def open_in_history(
-    candidates: Sequence[Run], context: HistoryContext, policy: Policy, known: Sequence[Acknowledgement]
+    candidates: Sequence[Run], context: HistoryContext, policy: Policy, acknowledgements: Sequence[Acknowledgement]
 ) -> tuple[str, ...]:
     """Sentences on what is open in the history of the candidates' scenario, before them and on its own branch."""
     scenarios = {run.scenario for run in candidates}
@@ -196,8 +209,8 @@ def open_in_history(
         return ()
     baselines = Baselines(context.baselines).all(scenario)
     history = HistoryAnalysis(whole.part(kept), policy.alpha)
-    watch = watch_timeline(history, policy.for_scenario(scenario), known, context.now.date(), baselines)
-    return tuple(open_already_sentence(alert) for alert in watch.alerts if alert.is_open)
+    monitor = monitor_timeline(history, policy.for_scenario(scenario), acknowledgements, context.now.date(), baselines)
+    return tuple(open_already_sentence(alert) for alert in monitor.alerts if alert.is_open)
 
 
 def _scenario(candidates: Sequence[Run]) -> str:
@@ -246,55 +259,57 @@ def _with_findings(comparison: Comparison, findings: Iterable[Finding], policy: 
 
 
 def _between(
-    known: Sequence[Acknowledgement], baseline: Sequence[Run], history: HistoryAnalysis, today: date
+    acknowledgements: Sequence[Acknowledgement], baseline: Sequence[Run], history: HistoryAnalysis, today: date
 ) -> list[Acknowledgement]:
     """What was acknowledged between the baseline, or most of it, and the candidates."""
     ids = history.run_ids
     places = sorted(ids.index(run.id) for run in baseline)
     middle = places[len(places) // 2]
-    own = [item for item in known if item.scenario == history.scenario and item.holds_on(today)]
+    own = [item for item in acknowledgements if item.scenario == history.scenario and item.holds_on(today)]
     return [item for item in own if (at := item.place_in(ids)) is not None and middle < at]
 
 
-def _advice(comparison: Comparison, watch: ScenarioWatch) -> Iterator[str]:
+def _advice(comparison: Comparison, monitor: MonitorResult) -> Iterator[str]:
     """What the next step names beside the findings."""
     if advice := machine_advice(comparison):
         yield advice
-    for name, change in missing_services(watch.services_changed):
+    for name, change in missing_services(monitor.services_changed):
         yield missing_service_advice(name, change)
 
 
-def _lines(watch: ScenarioWatch, selected: Selected, comparison: Comparison, pull: PullRequest | None) -> Iterator[str]:
+def _lines(
+    monitor: MonitorResult, selected: Selected, comparison: Comparison, pull: PullRequest | None
+) -> Iterator[str]:
     """How the comparison was made, and what the history shows, in sentences."""
     yield f"Baseline {selected.selector}: {_runs(len(selected.runs))}, {selected.runs[0].id} to {selected.runs[-1].id}."
     is_single = len(comparison.candidate.runs) == 1 and comparison.by_verdict(Verdict.REGRESSION)
     single = " A single run may be an outlier: two more, judged together with it, tell." if is_single else ""
     yield (
-        f"This comparison has {comparison.alpha:.2g} of the chance of {watch.alpha:g} that comparing run after run "
+        f"This comparison has {comparison.alpha:.2g} of the chance of {monitor.alpha:g} that comparing run after run "
         f"ever raises a false alarm.{single}"
     )
-    since = f" since {watch.since.started_at:%Y-%m-%d}" if watch.since.started_at else ""
-    bad = f" ({watch.invalid} more were invalid)" if watch.invalid else ""
-    more = f"{watch.runs_to_learn} more run{'' if watch.runs_to_learn == 1 else 's'}"
+    since = f" since {monitor.since.started_at:%Y-%m-%d}" if monitor.since.started_at else ""
+    bad = f" ({monitor.invalid} more were invalid)" if monitor.invalid else ""
+    more = f"{monitor.runs_to_learn} more run{'' if monitor.runs_to_learn == 1 else 's'}"
     alerting = "Alerts cover all of them."
-    if watch.warming_up:
-        which = "History alerts" if watch.warming_up == watch.series else f"Alerts of {watch.warming_up} of them"
+    if monitor.warming_up:
+        which = "History alerts" if monitor.warming_up == monitor.series else f"Alerts of {monitor.warming_up} of them"
         alerting = f"{which} start after {more}."
     yield (
-        f"Watching {_runs(watch.runs)} of {watch.scenario}{since}{bad}: {watch.series} series, one alpha for all "
-        f"({watch.alpha:g}). {alerting}"
+        f"Watching {_runs(monitor.runs)} of {monitor.scenario}{since}{bad}: {monitor.series} series, one alpha for all "
+        f"({monitor.alpha:g}). {alerting}"
     )
     if pull is not None:
         yield (
             f"The candidate is of the branch {pull.branch}, the history of {pull.history_branch}: judged as a pull "
             "request, by what it changes itself."
         )
-    for alert in watch.alerts:
+    for alert in monitor.alerts:
         detected = alert.doubt
         if alert.detected_at is not None:
             detected = f"Detected at run {alert.detected_at.run_id}, {_runs(alert.runs_ago)} ago."
         yield f"{alert.event.headline} {detected} {_state(alert)}".rstrip()
-    yield from (change.headline for change in watch.services_changed)
+    yield from (change.headline for change in monitor.services_changed)
 
 
 def _runs(count: int) -> str:
@@ -311,3 +326,244 @@ def _state(alert: Alert) -> str:
     if alert.is_open:
         return f"{alert.open_for} If it is intended: perfkit ack {alert.event.id} --reason ..."
     return "" if alert.stands else "It was taken back since."
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineHold:
+    """Runs of a level and those since, oldest first, and the undetected change between them."""
+
+    runs: tuple[Run, ...]
+    since: tuple[Run, ...]
+    undetected: Event
+
+    def is_shown_by(
+        self,
+        candidates: Sequence[Run],
+        comparison: Comparison,
+        policy: Policy,
+        acknowledgements: Sequence[Acknowledgement],
+    ) -> bool:
+        """Whether all runs since the change show that it is a regression, which the candidates have not left behind.
+
+        ``comparison`` is that of the candidates with this level, under ``policy``; what is acknowledged is no
+        regression.
+        """
+        whole = judge(self.runs, (*self.since, *candidates), replace(policy, alpha=policy.alpha / NEWS))
+        called = [
+            item
+            for item in whole.findings
+            if with_acknowledgement(item, acknowledgements).verdict is Verdict.REGRESSION
+        ]
+        worse = {(item.label, item.metric) for item in called}
+        return any((item.label, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
+
+    def is_left_by(self, comparison: Comparison) -> bool:
+        """Whether the candidates, compared with this level, are no worse where the change was: it was taken back."""
+        moved = {(item.service, item.metric) for item in self.undetected.changes if item.is_worse}
+        return not any((item.label, item.metric) in moved and _leans_beyond(item) for item in comparison.findings)
+
+    @property
+    def note(self) -> str:
+        """What to know of it, in one sentence."""
+        return (
+            f"The history seems to have changed, and its monitor has not alerted yet: {self.undetected.headline} "
+            f"Until it has, or `perfkit ack {self.undetected.id}` says that it is fine, the level before is the "
+            f"baseline: {len(self.runs)} runs, {self.runs[0].id} to {self.runs[-1].id}."
+        )
+
+
+def _leans_beyond(finding: Finding) -> bool:
+    """Whether it was seen to be worse by more than the tolerance, be it by chance or not."""
+    return (finding.change or 0.0) * Metric(finding.metric).worse > (finding.tolerance or 0.0)
+
+
+def baseline_hold(
+    runs: Sequence[Run],
+    context: HistoryContext,
+    policy: Policy,
+    monitor: MonitorResult,
+    acknowledgements: Sequence[Acknowledgement],
+    today: date,
+) -> BaselineHold | None:
+    """The level before the first undetected worsening among these runs, which are comparable, valid and in time order.
+
+    ``None`` where there is no such worsening: the present level is the baseline.
+    """
+    ids = [run.id for run in runs]
+    events = context.analysis(runs).events
+    acknowledged = match(events, ids, acknowledgements, today)
+    places = {run_id: index for index, run_id in enumerate(ids)}
+    # Alerts that somebody must have seen: those that fail, or that were called fine
+    detected = [
+        places.get(alert.event.id, len(ids))
+        for alert in monitor.alerts
+        if alert.is_confirmed
+        and (alert.fails or alert.acknowledgement is not None or alert.accepted is not None)
+        and alert.event.kind != "improvement"
+    ]
+    begin = 0
+    for number, event in enumerate(events):
+        later = events[number + 1 :]
+        better = {(item.service, item.metric) for one in later for item in one.changes if not item.is_worse}
+        stays_worse = any(
+            item.is_worse and is_beyond(item, policy) and (item.service, item.metric) not in better
+            for item in event.changes
+        )
+        is_new = len(runs) - event.index <= NEWS and event.id not in acknowledged
+        if is_new and stays_worse and not any(abs(place - event.index) <= FAR for place in detected):
+            return BaselineHold(tuple(runs[begin : event.index]), tuple(runs[event.index :]), event)
+        begin = event.index
+    return None
+
+
+NEWEST = 10  # runs that tell the current level
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDrift:
+    """The current level of a scenario compared with one of its pinned baselines."""
+
+    anchor: Pinned
+    comparison: Comparison
+
+    @property
+    def worse(self) -> tuple[Finding, ...]:
+        """What drifted away for the worse, beyond its tolerance."""
+        return self.comparison.by_verdict(Verdict.REGRESSION)
+
+    @property
+    def sentence(self) -> str:
+        """What to know of it, in one sentence."""
+        runs = self.comparison.candidate.runs
+        current = f"the newest {len(runs)} runs" if len(runs) > 1 else "the newest run"
+        of = f"the pinned baseline {self.anchor.name} ({len(self.anchor.runs)} runs, {self.anchor.created:%Y-%m-%d})"
+        if self.comparison.verdict is Verdict.INVALID:
+            why = self.comparison.warnings[0] if self.comparison.warnings else "nothing in common"
+            return f"The current level cannot be compared with {of}: {why}"
+        if not self.worse:
+            return f"No slow drift: against {of}, the current level ({current}) is not shown to be worse."
+        sizes = []
+        for finding in self.worse[:4]:
+            size = "from zero" if finding.change is None else f"{finding.change:+.1f}"
+            has_interval = finding.ci_low is not None and finding.ci_high is not None
+            interval = f" [{finding.ci_low:+.1f}, {finding.ci_high:+.1f}]" if has_interval else ""
+            title = Metric(finding.metric).title
+            sizes.append(f"{title} of {finding.label} {size} {finding.change_unit}{interval}")
+        more = f" and {len(self.worse) - 4} more" if len(self.worse) > 4 else ""
+        return f"Slow drift: against {of}, the current level ({current}) is worse: {', '.join(sizes)}{more}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Anchor, verdict, sentence and findings."""
+        return {
+            "baseline": self.anchor.name,
+            "verdict": self.comparison.verdict.value,
+            "sentence": self.sentence,
+            "current_runs": [run.id for run in self.comparison.candidate.runs],
+            "findings": encode(self.comparison.findings),
+        }
+
+
+def slow_drifts(level: Sequence[Run], context: HistoryContext, policy: Policy) -> tuple[SlowDrift, ...]:
+    """The newest runs of a level compared with every pinned baseline of their scenario that has not expired.
+
+    Anchors whose runs are gone, or are the level itself, are left out.
+    """
+    drifts = []
+    for anchor in Baselines(context.baselines).all(level[-1].scenario) if level else ():
+        if anchor.has_expired(context.now.date()):
+            continue
+        try:
+            runs = select(str(Selector(anchor.scenario, "pinned", anchor.name)), context).runs
+        except ReadError as error:
+            leave_out(f"{error}; it is left out")
+            continue
+        anchored = {run.id for run in runs}
+        current = [run for run in level if run.id not in anchored][-NEWEST:]
+        if current:
+            drifts.append(SlowDrift(anchor, judge(runs, current, policy)))
+    return tuple(drifts)
+
+
+FAR_ENOUGH = 0.5  # of its distance: an earlier outlier so far away makes a single run doubtful
+AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one on the slower of two kinds of machine
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierRuns:
+    """The runs of a history that lay far from its level for the worse.
+
+    Parameters
+    ----------
+    runs
+        Runs that were looked at.
+    farthest
+        Of each run with an outlier for the worse in any series: the distance from its level, in standard deviations of
+        one run.
+    noise
+        The standard deviation of one run of each series, in its unit.
+    worse
+        Of each series: by how much each run was worse than its level, in the unit of the series; ``NaN`` where unknown.
+    newest
+        How many of the newest runs, without a break, lie far from the level for the worse in any series.  They may
+        begin a new level, which nobody can tell yet: too few for a change point.
+    """
+
+    runs: int
+    farthest: Mapping[int, float]
+    noise: Mapping[Series, float]
+    worse: Mapping[Series, Floats]
+    newest: int
+
+    def as_far(self, finding: Finding) -> int:
+        """How many runs lay about as far from their level as this finding lies from its baseline.
+
+        Outliers `FAR_ENOUGH` as far, in any series, and runs of the same series `AS_FAR`: but none of the newest that
+        all did, which may begin a new level.
+        """
+        key = (finding.label, Metric(finding.metric))
+        sd, change = self.noise.get(key, 0.0), abs(finding.change_abs or 0.0)
+        distance = change / sd if sd > 0.0 else 0.0
+        runs = {run for run, far in self.farthest.items() if far >= FAR_ENOUGH * distance}
+        worse = self.worse.get(key, np.empty(0))
+        (ordinary,) = np.nonzero(worse < FAR_ENOUGH * change)
+        before = worse[: ordinary[-1]] if ordinary.size else worse[:0]
+        return len(runs.union(np.nonzero(before >= AS_FAR * change)[0].tolist()))
+
+    def doubted(self, finding: Finding) -> Finding:
+        """The finding of a single run: a regression is inconclusive where earlier runs lay as far from the level."""
+        if finding.verdict is not Verdict.REGRESSION or finding.objective or not (count := self.as_far(finding)):
+            return finding
+        many = f"1 of {self.runs} earlier runs was" if count == 1 else f"{count} of {self.runs} earlier runs were"
+        warning = f"A single run may be an outlier, as {many}; two more, judged with it, tell."
+        return replace(finding, verdict=Verdict.INCONCLUSIVE, runs_needed=2, warnings=(*finding.warnings, warning))
+
+
+def outlier_runs(history: HistoryAnalysis, policy: Policy) -> OutlierRuns:
+    """The outlier runs of a history, in the series that the policy judges."""
+    farthest: dict[int, float] = {}
+    noise: dict[Series, float] = {}
+    worse_of: dict[Series, Floats] = {}
+    most_newest = 0
+    for key, values in history.aligned.series.items():
+        if policy.limit(*key) is None:
+            continue
+        segmentation = history.segmentation(key)
+        worse = np.full(len(values), np.nan)
+        if segmentation.levels:
+            places = [change.index for change in segmentation.changes]
+            level = np.searchsorted(places, np.arange(len(values)), side="right")
+            worse = (values - np.asarray(segmentation.levels)[level]) * key[1].worse
+        noise[key], worse_of[key] = segmentation.noise_sd, worse
+        (measured,) = np.nonzero(~np.isnan(values))
+        ordinary = np.setdiff1d(measured, segmentation.outliers)
+        last = int(ordinary[-1]) if ordinary.size else 0
+        for run in segmentation.outliers:
+            if run < last and worse[run] > 0.0 and segmentation.noise_sd > 0.0:  # later ones may begin a new level
+                farthest[run] = max(float(worse[run]) / segmentation.noise_sd, farthest.get(run, 0.0))
+        newest = 0
+        for run in measured.tolist()[::-1]:
+            if run not in segmentation.outliers or worse[run] <= 0.0:
+                break
+            newest += 1
+        most_newest = max(most_newest, newest)
+    return OutlierRuns(len(history.timeline), farthest, noise, worse_of, most_newest)

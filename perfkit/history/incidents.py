@@ -474,7 +474,7 @@ class _Watch(msgspec.Struct, frozen=True):
 
     @property
     def judgement(self) -> Verdict:
-        """As `ScenarioWatch.verdict`; of results of earlier versions, by their alerts."""
+        """As `MonitorResult.verdict`; of results of earlier versions, by their alerts."""
         if self.verdict is not None:
             return self.verdict
         if self.runs == 0:

@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match
 from perfkit.history.baselines import Pinned
-from perfkit.history.change_events import FAR, LEAST_VALUES, group, reach_of
-from perfkit.history.context import HistoryAnalysis
-from perfkit.history.events import NEAR, Event, MetricChange, RunReference, Series
-from perfkit.history.service_mix import (
+from perfkit.history.change_events import FAR, LEAST_VALUES, HistoryAnalysis, group, reach_of
+from perfkit.history.confounders import (
     ServiceChange,
     by_mix,
     measured_services,
@@ -30,6 +28,7 @@ from perfkit.history.service_mix import (
     missing_services,
     mixes,
 )
+from perfkit.history.events import NEAR, Event, MetricChange, RunReference, Series
 from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint
@@ -37,6 +36,8 @@ from perfkit.stats.sequential import Alarm, watch_history
 from perfkit.stats.summary import Floats
 
 NEWS = 30  # runs after which a change that the monitor never confirmed is taken for how things are
+MOST_EXCERPTS = 3  # series in a message
+MOST_RUNS = 200  # of each
 SPENDING = 30.0  # runs, after which half of the budget for what change points alone show is spent
 
 
@@ -149,7 +150,7 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class ScenarioWatch:
+class MonitorResult:
     """What watching a scenario came to.
 
     Parameters
@@ -182,6 +183,13 @@ class ScenarioWatch:
     def fails(self) -> bool:
         """Whether any alert is a reason to object."""
         return any(alert.fails for alert in self.alerts)
+
+    @property
+    def leading_series(self) -> tuple[Series, ...]:
+        """The leading series of each alert that holds and that nobody acknowledged, the newest alert first."""
+        holding = [alert for alert in self.alerts if alert.holds and alert.acknowledgement is None]
+        ranked = sorted(holding, key=lambda alert: alert.runs_ago)
+        return tuple(dict.fromkeys(leading_series(alert.event) for alert in ranked))
 
     @property
     def verdict(self) -> Verdict:
@@ -224,18 +232,45 @@ class ScenarioWatch:
         }
 
 
-def watch_timeline(
+def leading_series(event: Event) -> Series:
+    """The series that changed most clearly, for the worse where there is one."""
+    first = next((item for item in event.changes if item.is_worse), event.changes[0])
+    return first.service, first.metric
+
+
+def excerpt(history: HistoryAnalysis, key: Series) -> dict[str, Any]:
+    """The newest runs of one series for a message: one value per run, ``None`` where it has none, and its levels.
+
+    ``begin`` of a level and ``first_index`` count runs from the oldest of the history.
+    """
+    timeline = history.timeline
+    first = max(len(timeline) - MOST_RUNS, 0)
+    times = [run.started_at for run in timeline.runs[first:]]
+    return {
+        "service": key[0],
+        "metric": key[1].value,
+        "first_index": first,
+        "started_at": [at.isoformat() if at is not None else None for at in times],
+        "values": [None if np.isnan(value) else float(value) for value in timeline.series[key][first:]],
+        "levels": [
+            {"begin": level.begin, "end": level.end, "value": float(level.value)}
+            for level in history.levels(key)
+            if level.end > first
+        ],
+    }
+
+
+def monitor_timeline(
     history: HistoryAnalysis | Timeline,
     policy: Policy,
-    known: Sequence[Acknowledgement] = (),
+    acknowledgements: Sequence[Acknowledgement] = (),
     today: date | None = None,
     baselines: Sequence[Pinned] = (),
-) -> ScenarioWatch:
+) -> MonitorResult:
     """Watch every series of a history that the policy judges; ``policy.alpha`` is shared among them.
 
     ``policy.alpha`` is the chance that a history in which nothing changes ever raises any alarm; a history that was
-    analysed under another alpha is analysed anew.  ``known`` and ``baselines`` tell what was acknowledged, and what
-    was accepted, as of ``today``.
+    analysed under another alpha is analysed anew.  ``acknowledgements`` and ``baselines`` hold as of ``today``.
     """
     timeline = history if isinstance(history, Timeline) else history.timeline
     if isinstance(history, Timeline) or history.alpha != policy.alpha:
@@ -250,7 +285,7 @@ def watch_timeline(
     alerts = [*alerts, *_unconfirmed(history, alerts, policy, max(waits, default=0))]
     alerts.sort(key=lambda alert: alert.event.index)
     if today is not None:
-        covered = match([alert.event for alert in alerts], history.run_ids, known, today)
+        covered = match([alert.event for alert in alerts], history.run_ids, acknowledgements, today)
         places = {run_id: index for index, run_id in enumerate(history.run_ids)}
         pins = [pin for pin in baselines if pin.scenario == timeline.scenario and not pin.has_expired(today)]
         alerts = [
@@ -262,7 +297,7 @@ def watch_timeline(
             for alert in alerts
         ]
     valid = [run for run in timeline.runs if run.valid]
-    return ScenarioWatch(
+    return MonitorResult(
         timeline.scenario,
         len(valid),
         len(timeline) - len(valid),

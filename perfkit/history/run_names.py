@@ -18,12 +18,11 @@ from perfkit.analysis.power import runs_needed
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.context import HistoryContext
-from perfkit.history.gate import judge_history, open_in_history
+from perfkit.history.change_events import HistoryContext
+from perfkit.history.confounders import RECENT
+from perfkit.history.gate import judge_history, open_in_history, slow_drifts
 from perfkit.history.incidents import Result, read_result, result_of
 from perfkit.history.run_selector import misspelt, readings, select
-from perfkit.history.service_mix import RECENT
-from perfkit.history.slow_drift import slow_drifts
 from perfkit.history.timeline import Timeline, load_timeline, timeline_of, under_names
 from perfkit.model.codec import decode, dump_json, parse_json
 from perfkit.model.errors import NotComparable, NotStored, ReadError, did_you_mean
@@ -392,7 +391,7 @@ def compare_named(
     if not baseline:
         past = HistoryContext(RunStore(store), settings.baselines, candidates=judged)
         known = AcknowledgedFile(settings.acknowledged).read()
-        return judge_history(judged, past, policy, known=known).comparison.with_warnings(damaged)
+        return judge_history(judged, past, policy, acknowledgements=known).comparison.with_warnings(damaged)
     runs, notes = choose_runs(baseline, store=store, baselines=settings.baselines, candidates=judged, policy=policy)
     profile = known_history(store, runs, judged, policy) if learn else None
     if any(map(is_selector, baseline)):
@@ -418,7 +417,9 @@ def newest_against_history(history: Timeline, *, store: str, settings: Settings,
         return None
     past = HistoryContext(RunStore(store), settings.baselines, candidates=(run,))
     try:
-        found = judge_history((run,), past, policy, known=AcknowledgedFile(settings.acknowledged).read()).comparison
+        found = judge_history(
+            (run,), past, policy, acknowledgements=AcknowledgedFile(settings.acknowledged).read()
+        ).comparison
     except NotComparable:
         return None
     is_pull_request = found.history is not None and "pull_request" in found.history.document
@@ -461,5 +462,5 @@ def newest_result(store: str, scenario: str, *, settings: Settings, policy: Poli
     runs = newest_runs(RunStore(store), scenario)
     past = HistoryContext(RunStore(store), settings.baselines, candidates=runs)
     acknowledged = AcknowledgedFile(settings.acknowledged).read()
-    comparison = judge_history(runs, past, policy, known=acknowledged).comparison
+    comparison = judge_history(runs, past, policy, acknowledgements=acknowledged).comparison
     return replace(result_of(comparison.to_dict(), f"{public_address(store)}, scenario {scenario}"), stored=True)

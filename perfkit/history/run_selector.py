@@ -24,10 +24,9 @@ from datetime import UTC, datetime
 
 from perfkit.analysis.comparability import check_sides
 from perfkit.history.baselines import Baselines
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.commits import ancestry_of
-from perfkit.history.confounders import ENOUGH, on_one_machine
-from perfkit.history.context import HistoryContext
-from perfkit.history.service_mix import mixes
+from perfkit.history.confounders import ENOUGH, mixes, on_one_machine
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import ReadError, did_you_mean
 from perfkit.model.records import Run, Severity

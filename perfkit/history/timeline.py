@@ -26,7 +26,7 @@ class Timeline:
     cannot say; ``errors`` likewise to standard errors within the runs.  ``counts`` maps services to requests per run:
     0 where a valid run has none, ``NaN`` where a run is invalid or its number is not known; services whose counts
     nobody knows may be absent.  ``scale`` holds the factors by which values of a series were multiplied, where they
-    were (see `perfkit.history.service_mix.in_one_mix`).
+    were (see `perfkit.history.confounders.in_one_mix`).
     """
 
     scenario: str

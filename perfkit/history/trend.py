@@ -1,83 +1,56 @@
-"""The trend of a scenario: each metric of each service over its runs, with its levels, events, outliers and drift.
+"""The history of a scenario as reports, messages and analysts see it: each metric of each service over its runs.
 
-A message shows excerpts of it: of the series that tell most of what happened, the newest runs, as plain values.
+`trend_of` lays the levels, events, outliers and drifts of a history beside what its monitor and the acknowledgements
+say, all under one alpha.  A message shows excerpts: the series that lead the newest events, the newest runs.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
-from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.history.acknowledgements import Acknowledgement, match
-from perfkit.history.change_events import unscaled
+from perfkit.history.change_events import HistoryAnalysis, Level, unscaled
 from perfkit.history.changes import DetectedChanges, detect_changes
-from perfkit.history.context import HistoryAnalysis
-from perfkit.history.events import Event, RunReference, Series
-from perfkit.history.monitor import ScenarioWatch
-from perfkit.history.service_mix import ServiceChange
-from perfkit.history.timeline import Timeline
+from perfkit.history.events import Event, MetricChange
+from perfkit.history.monitor import MOST_EXCERPTS, Alert, MonitorResult, excerpt, leading_series
+from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Metric
-from perfkit.stats.changepoints import Drift, Segmentation
 from perfkit.stats.summary import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfkit.history.confounders import ServiceChange
+    from perfkit.history.events import RunReference
+    from perfkit.history.timeline import Timeline
+    from perfkit.stats.changepoints import Segmentation
 
 MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
 KEY_METRICS = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)  # those that gate by default
-MOST_COURSES = 3  # series in a message
-MOST_RUNS = 200  # of each
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """The runs from ``begin`` up to and without ``end``, on one level; ``drift`` where they move steadily instead."""
-
-    begin: int
-    end: int
-    value: float
-    runs: int  # that have a value
-    drift: Drift | None = None
-
-
-def stretches(history: HistoryAnalysis, key: Series) -> Iterator[Stretch]:
-    """The levels of one series, oldest first; one that lasts through a change of the mix has a part in each mix."""
-    aligned, segmentation = history.aligned, history.segmentation(key)
-    measured, scale = ~np.isnan(aligned.series[key]), aligned.scale.get(key)
-    edges = [0, *(change.index for change in segmentation.changes), len(aligned)]
-    for (begin, end), level in zip(pairwise(edges), segmentation.levels, strict=True):
-        drift = next((item for item in segmentation.drifts if begin <= item.begin and item.end <= end), None)
-        runs = [i for i in range(begin, end) if measured[i]]
-        mixes = [] if scale is None else [b for a, b in pairwise(runs) if scale[a] != scale[b]]
-        for first, last in pairwise([begin, *mixes, end]):
-            runs = [i for i in range(first, last) if measured[i]]
-            factor = aligned.scale_at(key, runs[0]) if runs else 1.0
-            part = drift if last == end else None
-            if part is not None and factor != 1.0:
-                part = replace(part, before=part.before / factor, after=part.after / factor)
-            yield Stretch(first, last, level / factor, len(runs), part)
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """One metric of one service over the runs of a timeline, in the metric's unit; ``stretches`` is never empty."""
+class MetricTrend:
+    """One metric of one service over the runs of a timeline, in the metric's unit; ``levels`` is never empty."""
 
     service: str
     metric: Metric
     values: Floats
     errors: Floats
     segmentation: Segmentation
-    stretches: tuple[Stretch, ...]
+    levels: tuple[Level, ...]
 
     @property
-    def now(self) -> Stretch:
-        """The newest stretch."""
-        return self.stretches[-1]
+    def now(self) -> Level:
+        """The newest level."""
+        return self.levels[-1]
 
     @property
     def last_seen(self) -> int:
@@ -92,11 +65,12 @@ class Course:
         scale where all values are positive, as the levels.
         """
         plain = self.values[~np.isnan(self.values)]
-        found = self.segmentation
-        if self.now.drift is not None or plain.size < 3 or found.noise_sd == 0.0:
+        segmentation = self.segmentation
+        if self.now.drift is not None or plain.size < 3 or segmentation.noise_sd == 0.0:
             return None
-        widened = (1.0 + found.correlation) / (1.0 - found.correlation) / self.now.runs
-        reach = float(stdtrit(max(plain.size - len(self.stretches), 1), 0.975)) * found.noise_sd * float(widened**0.5)
+        widened = (1.0 + segmentation.correlation) / (1.0 - segmentation.correlation) / self.now.runs
+        quantile = float(stdtrit(max(plain.size - len(self.levels), 1), 0.975))
+        reach = quantile * segmentation.noise_sd * float(widened**0.5)
         if (plain > 0).all():
             factor = float(np.exp(reach / self.now.value))
             return self.now.value / factor, self.now.value * factor
@@ -105,6 +79,7 @@ class Course:
     def to_dict(self) -> dict[str, Any]:
         """The newest level, and what is no level: outliers and drifts, by index of run."""
         low, high = self.interval or (None, None)
+        drifts = [level.drift for level in self.levels if level.drift is not None]
         return {
             "service": self.service,
             "metric": self.metric.value,
@@ -114,40 +89,120 @@ class Course:
             "since_index": self.now.begin,
             "runs": self.now.runs,
             "outliers": list(self.segmentation.outliers),
-            "drifts": [
-                {**asdict(stretch.drift), "change_pct": stretch.drift.change_pct}
-                for stretch in self.stretches
-                if stretch.drift is not None
-            ],
+            "drifts": [{**asdict(drift), "change_pct": drift.change_pct} for drift in drifts],
         }
 
 
+class Events(tuple[Event, ...]):
+    """The events of a history, oldest first: a tuple of `Event` that is also a frame."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<Events: {len(self)}{_days(self)}>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per event and metric that changed, oldest event first, in each the strongest change.
+
+        Columns: run (the first of the new level), date (its start, UTC), commit, service, metric, size (percent; of the
+        error rate percentage points), unit (``%`` or ``pp``), before and after (levels in the metric's unit), p_value
+        (the chance of a change this strong anywhere in such a history without any), kind (``regression``,
+        ``improvement`` or ``mixed``), last_before (the last run of the old level).
+        """
+        rows = [
+            {**_change_row(event, item), "kind": event.kind, "last_before": event.last_before.run_id}
+            for event in self
+            for item in event.changes
+        ]
+        return _change_frame(rows, "kind", "last_before")
+
+
+class Alarms(tuple[Alert, ...]):
+    """What the sequential monitor alerted of, oldest first: a tuple of `Alert` that is also a frame."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<Alarms: {len(self)}{_days([alert.event for alert in self])}>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per alarm and metric that changed; columns of `Events.to_frame`, then detected_at and still_holds.
+
+        ``run`` is where the change began, ``detected_at`` the run at which CI would have been alerted, ``still_holds``
+        whether the change was not taken back since.
+        """
+        rows = [
+            {
+                **_change_row(alert.event, item),
+                "detected_at": alert.detected_at.run_id,
+                "still_holds": item in alert.holds,
+            }
+            for alert in self
+            if alert.detected_at is not None
+            for item in alert.event.changes
+        ]
+        return _change_frame(rows, "detected_at", "still_holds")
+
+
+def _days(events: Sequence[Event]) -> str:
+    """The days on which the newest of them began, for one line."""
+    newest = [event.first_after.started_at for event in events[-5:]]
+    days = ", ".join(f"{at:%Y-%m-%d}" if at is not None else "~" for at in newest)
+    return f", since {', '.join(['...'] * (len(events) > 5))}{days}" if days else ""
+
+
+_CHANGE_COLUMNS = ("run", "date", "commit", "service", "metric", "size", "unit", "before", "after", "p_value")
+
+
+def _change_row(event: Event, item: MetricChange) -> dict[str, Any]:
+    run, change = event.first_after, item.change
+    facts = (run.run_id, run.started_at, run.commit or None, item.service, item.metric.value, item.size)
+    more = (item.metric.change_unit, change.before, change.after, change.p_value)
+    return dict(zip(_CHANGE_COLUMNS, (*facts, *more), strict=True))
+
+
+def _change_frame(rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=[*_CHANGE_COLUMNS, *more])
+    return frame.assign(date=pd.to_datetime(frame["date"], utc=True))
+
+
 @dataclass(frozen=True, slots=True)
-class Trend:
-    """The history of a scenario, ready to be shown.
+class History:
+    """The runs of one scenario in time order, with the events and alarms found in them.
 
     Parameters
     ----------
     changes
         Events, services that ended or began, and levels, of what was asked for.
-    courses
-        One per service and metric that was asked for, most telling services first.
+    metric_trends
+        One per service and metric that was asked for; services with the newest and strongest worsenings first.
     acknowledged
         Ids of events that are known or intended, with who said why.
     first
         Index of the first run that is shown.
     metric
         The one metric that was asked for, else ``None``.
-    watch
-        What watching the scenario run after run came to; ``None`` where nobody asked.
+    monitor
+        What the sequential monitor says; ``None`` where nobody asked.
     """
 
     changes: DetectedChanges
-    courses: tuple[Course, ...]
+    metric_trends: tuple[MetricTrend, ...]
     acknowledged: Mapping[str, str]
     first: int
     metric: Metric | None = None
-    watch: ScenarioWatch | None = None
+    monitor: MonitorResult | None = None
+
+    def __len__(self) -> int:
+        """How many runs there are, invalid ones included."""
+        return len(self.runs)
+
+    @property
+    def scenario(self) -> str:
+        """The name of the scenario."""
+        return self.timeline.scenario
 
     @property
     def timeline(self) -> Timeline:
@@ -155,24 +210,34 @@ class Trend:
         return self.changes.timeline
 
     @property
+    def runs(self) -> tuple[RunReference, ...]:
+        """All runs, oldest first."""
+        return self.timeline.runs
+
+    @property
     def alpha(self) -> float:
-        """Chance that a history in which nothing changed shows any event."""
+        """The chance of any event in a history in which nothing changed."""
         return self.changes.alpha
 
     @property
-    def events(self) -> tuple[Event, ...]:
-        """Those in which what is shown moved, oldest first; looked for in the whole history and in all its series."""
-        return self.changes.events
+    def events(self) -> Events:
+        """Changes of the level: of several metrics and services at one time one event, oldest first.
+
+        Those in which what is shown moved; looked for in the whole history and in all its series.  The chance of any
+        event in a history without a change is ``alpha``.
+        """
+        return Events(self.changes.events)
+
+    @property
+    def alarms(self) -> Alarms:
+        """What the monitor alerted of, run after run, oldest first: each at the run that raised it."""
+        alerts = self.monitor.alerts if self.monitor is not None else ()
+        return Alarms(alert for alert in alerts if alert.detected_at is not None)
 
     @property
     def services_changed(self) -> tuple[ServiceChange, ...]:
         """Services that ended or began, oldest first."""
         return self.changes.services_changed
-
-    @property
-    def runs(self) -> tuple[RunReference, ...]:
-        """All runs, oldest first."""
-        return self.timeline.runs
 
     @property
     def store(self) -> str | None:
@@ -184,13 +249,13 @@ class Trend:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """What is shown, most telling first."""
-        return tuple(dict.fromkeys(course.service for course in self.courses))
+        """The services that are shown: those with the newest and strongest worsenings first."""
+        return tuple(dict.fromkeys(item.service for item in self.metric_trends))
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What is shown, in the usual order."""
-        shown = {course.metric for course in self.courses}
+        """The metrics that are shown, in the usual order."""
+        shown = {item.metric for item in self.metric_trends}
         return tuple(metric for metric in Metric if metric in shown)
 
     @property
@@ -203,28 +268,94 @@ class Trend:
         """The services that ended or began among the runs that are shown."""
         return tuple(change for change in self.services_changed if change.index >= self.first)
 
-    def is_known(self, event: Event) -> bool:
+    def is_acknowledged(self, event: Event) -> bool:
         """Whether the event was acknowledged."""
         return any(map(event.answers_to, self.acknowledged))
 
-    def why_known(self, event: Event) -> str:
+    def acknowledgement_of(self, event: Event) -> str:
         """Who acknowledged it, and why; empty where nobody did, or did not say."""
         return next((why for name, why in self.acknowledged.items() if event.answers_to(name)), "")
 
-    def course(self, service: str, metric: Metric) -> Course | None:
-        """One series, or ``None`` where no run could tell."""
-        return next((c for c in self.courses if c.service == service and c.metric is metric), None)
+    def metric_trend(self, service: str, metric: Metric) -> MetricTrend | None:
+        """One metric of one service, or ``None`` where no run could tell."""
+        return next((item for item in self.metric_trends if (item.service, item.metric) == (service, metric)), None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per run, service and metric, runs oldest first.
+
+        Columns: run, started_at (UTC), commit (``None`` where unknown), valid, service, metric, value (in the metric's
+        unit), standard_error (within the run), level (between changes, of the runs to which the run belongs).
+        ``NaN`` where a run is invalid or cannot say.
+        """
+        import pandas as pd
+
+        shared = pd.DataFrame(
+            {
+                "run": [run.run_id for run in self.runs],
+                "started_at": _times(self.runs),
+                "commit": [run.commit or None for run in self.runs],
+                "valid": [run.valid for run in self.runs],
+            }
+        )
+        parts = []
+        for item in self.metric_trends:
+            level = np.full(len(self), np.nan)
+            for part in item.levels:
+                level[part.begin : part.end] = part.value
+            names = {"service": item.service, "metric": item.metric.value}
+            parts.append(shared.assign(**names, value=item.values, standard_error=item.errors, level=level))
+        if not parts:
+            return shared.iloc[:0].reindex(columns=[*shared, "service", "metric", "value", "standard_error", "level"])
+        return pd.concat(parts).sort_index(kind="stable", ignore_index=True)
+
+    def series(self, service: str, metric: str) -> pd.Series[float]:
+        """One metric of one service over the runs, indexed by the time at which each run started (UTC).
+
+        In the metric's unit; ``NaN`` where a run is invalid or cannot say.  ``metric`` in short too: ``p95``.
+
+        Raises
+        ------
+        ValueError
+            There is no such service or metric; names the nearest.
+        """
+        import pandas as pd
+
+        item = self.metric_trend(service, Metric(metric))
+        if item is None:
+            metrics = [item.metric.value for item in self.metric_trends if item.service == service]
+            if metrics:
+                raise ValueError(f"metric: no run measured {metric!r} of {service!r}; there are {', '.join(metrics)}")
+            near = did_you_mean(service, self.services)
+            raise ValueError(f"service: {service!r} is not in this history{near}; there are {', '.join(self.services)}")
+        return pd.Series(item.values, index=_times(self.runs), name=f"{service} {item.metric.value}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document ``perfkit.trend/1``."""
+        """The JSON document ``perfkit.trend/1``, that of the trend report."""
         return {
             "schema": "perfkit.trend/1",
             "store": self.store,
             **self.changes.to_dict(self.acknowledged),
-            "levels": [course.to_dict() for course in self.courses],
-            "courses": excerpts(self),
-            "watch": self.watch.to_dict() if self.watch is not None else None,
+            "levels": [item.to_dict() for item in self.metric_trends],
+            "courses": self._excerpts(),
+            "watch": self.monitor.to_dict() if self.monitor is not None else None,
         }
+
+    def _excerpts(self) -> list[dict[str, Any]]:
+        """At most `MOST_EXCERPTS` series: those that lead alerts that hold, then the newest events, then the first."""
+        shown = [(item.service, item.metric) for item in self.metric_trends]
+        alerted = self.monitor.leading_series if self.monitor is not None else ()
+        alerted_services = {service for service, _ in alerted}  # the same event, whichever of its metrics leads here
+        events = [event for event in reversed(self.shown_events) if not self.is_acknowledged(event)]
+        of_events = [key for key in map(leading_series, events) if key[0] not in alerted_services]
+        keys = dict.fromkeys([*alerted, *of_events] or shown[:1])
+        return [excerpt(self.changes.history, key) for key in keys if key in shown][:MOST_EXCERPTS]
+
+
+def _times(runs: Sequence[RunReference]) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    times = [pd.NaT if run.started_at is None else pd.Timestamp(run.started_at) for run in runs]
+    return pd.DatetimeIndex(pd.Series(times, dtype="datetime64[ns, UTC]"), name="started_at")
 
 
 def trend_of(
@@ -235,8 +366,8 @@ def trend_of(
     last: int | None = None,
     acknowledged: Mapping[str, str] = MappingProxyType({}),
     alpha: float = 0.01,
-    watch: ScenarioWatch | None = None,
-) -> Trend:
+    monitor: MonitorResult | None = None,
+) -> History:
     """Levels, events, outliers and drift of a history.
 
     Parameters
@@ -249,8 +380,8 @@ def trend_of(
         Ids of events that are known or intended, with who said why; see `acknowledged_events`.
     alpha
         Chance that a history in which nothing changed shows any event; a history that is analysed already has its own.
-    watch
-        What watching it came to, to stand in the result.
+    monitor
+        What its monitor says, to stand in the result.
 
     Raises
     ------
@@ -260,26 +391,26 @@ def trend_of(
     services, metrics = ([name] if name is not None else [] for name in (service, metric))
     (changes,) = detect_changes([history], services=services, metrics=metrics, alpha=alpha, jobs=1)
     timeline, aligned = changes.timeline, changes.history.aligned
-    courses = []
+    trends = []
     for key, segmentation in changes.segmentations.items():
-        measured = replace(
-            segmentation, changes=tuple(unscaled(aligned, key, change) for change in segmentation.changes)
-        )
-        levels = tuple(stretches(changes.history, key))
-        courses.append(Course(*key, timeline.series[key], timeline.errors[key], measured, levels))
+        measured = tuple(unscaled(aligned, key, change) for change in segmentation.changes)
+        levels = tuple(changes.history.levels(key))
+        segmentation = replace(segmentation, changes=measured)
+        trends.append(MetricTrend(*key, timeline.series[key], timeline.errors[key], segmentation, levels))
     first = max(len(timeline) - (last or MOST_SHOWN), 0)
-    only = courses[0].metric if metric is not None and courses else None
-    trend = Trend(changes, tuple(courses), acknowledged, first, only, watch)
+    only = trends[0].metric if metric is not None and trends else None
+    unordered = History(changes, tuple(trends), acknowledged, first, only, monitor)
 
     # Services with worse news come first, then better news, then drift, then the rest
     order: dict[str, tuple[float, ...]] = {}
-    for place, name in enumerate(trend.services):
-        drifts = any(course.now.drift is not None for course in courses if course.service == name)
-        order[name] = (2.0 if drifts else 3.0, place)
-    for item in (change for event in trend.shown_events if not trend.is_known(event) for change in event.changes):
-        rank = (0.0 if item.is_worse else 1.0, item.change.p_value, -abs(item.change.change_pct))
-        order[item.service] = min(order[item.service], rank)
-    return replace(trend, courses=tuple(sorted(courses, key=lambda course: order[course.service])))
+    for position, name in enumerate(unordered.services):
+        drifts = any(item.now.drift is not None for item in trends if item.service == name)
+        order[name] = (2.0 if drifts else 3.0, position)
+    events = [event for event in unordered.shown_events if not unordered.is_acknowledged(event)]
+    for change in (change for event in events for change in event.changes):
+        rank = (0.0 if change.is_worse else 1.0, change.change.p_value, -abs(change.change.change_pct))
+        order[change.service] = min(order[change.service], rank)
+    return replace(unordered, metric_trends=tuple(sorted(trends, key=lambda item: order[item.service])))
 
 
 def acknowledged_events(
@@ -291,51 +422,31 @@ def acknowledged_events(
     return {event_id: item.describe() for event_id, item in covered.items()}
 
 
-def excerpts(trend: Trend) -> list[dict[str, Any]]:
-    """At most `MOST_COURSES` series: those that lead alerts that hold, then the newest events, then the first.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many runs a comparison needs on each side to call a worsening.
 
-    ``values`` has one number per run, ``null`` where it has none; ``begin`` of a level and ``first_index`` count runs
-    from the oldest of the history.
+    Parameters
+    ----------
+    scenario
+        Whose history tells the noise.
+    change_pct
+        The worsening to be called, in percent of the baseline.
+    power
+        Chance that a comparison of so many runs calls it.
+    frame
+        One row per service and metric; see `to_frame`.
     """
-    levels = {(course.service, course.metric): course.stretches for course in trend.courses}
-    alerted = _alerted(trend.watch) if trend.watch is not None else []
-    named = {service for service, _ in alerted}  # the same event, whichever of its metrics leads here
-    events = [event for event in reversed(trend.shown_events) if not trend.is_known(event)]
-    telling = [*alerted, *(key for key in map(_lead, events) if key[0] not in named)] or list(levels)[:1]
-    keys = [key for key in dict.fromkeys(telling) if key in levels][:MOST_COURSES]
-    return [_excerpt(trend.timeline, key, levels[key]) for key in keys]
 
+    scenario: str
+    change_pct: float
+    power: float
+    frame: pd.DataFrame = field(repr=False, compare=False)
 
-def alert_excerpts(history: HistoryAnalysis, watch: ScenarioWatch) -> list[dict[str, Any]]:
-    """The same of the alerts that hold; empty where there are none."""
-    keys = [key for key in dict.fromkeys(_alerted(watch)) if key in history.timeline.series][:MOST_COURSES]
-    return [_excerpt(history.timeline, key, tuple(stretches(history, key))) for key in keys]
+    def to_frame(self) -> pd.DataFrame:
+        """One row per service and metric that has a tolerance.
 
-
-def _alerted(watch: ScenarioWatch) -> Sequence[Series]:
-    """The leading series of each alert that holds and that nobody acknowledged, the newest first."""
-    holding = [alert for alert in watch.alerts if alert.holds and alert.acknowledgement is None]
-    return [_lead(alert.event) for alert in sorted(holding, key=lambda alert: alert.runs_ago)]
-
-
-def _lead(event: Event) -> Series:
-    """The series that changed most clearly, for the worse where there is one."""
-    first = next((item for item in event.changes if item.is_worse), event.changes[0])
-    return first.service, first.metric
-
-
-def _excerpt(timeline: Timeline, key: Series, levels: Sequence[Stretch]) -> dict[str, Any]:
-    first = max(len(timeline) - MOST_RUNS, 0)
-    moments = timeline.runs[first:]
-    return {
-        "service": key[0],
-        "metric": key[1].value,
-        "first_index": first,
-        "started_at": [one.started_at.isoformat() if one.started_at is not None else None for one in moments],
-        "values": [None if math.isnan(value) else float(value) for value in timeline.series[key][first:]],
-        "levels": [
-            {"begin": level.begin, "end": level.end, "value": float(level.value)}
-            for level in levels
-            if level.end > first
-        ],
-    }
+        Columns: service, metric, variation_pct (run-to-run standard deviation in percent), history_runs (behind it),
+        runs_per_side (``NaN`` where no number of runs would do), tolerance_pct, hours (of load, both sides).
+        """
+        return self.frame.copy()

@@ -23,7 +23,7 @@ import psutil
 
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.context import HistoryContext
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
 from perfkit.history.run_names import choose_runs, newest_runs
@@ -238,7 +238,7 @@ def _compare(job: ReportJob) -> Report:
     candidates = newest_runs(store, job.scenario, job.newest)
     context = HistoryContext(store, job.baselines, candidates=candidates)
     acknowledged = AcknowledgedFile(job.acknowledged).read()
-    comparison = judge_history(candidates, context, job.policy, known=acknowledged).comparison
+    comparison = judge_history(candidates, context, job.policy, acknowledgements=acknowledged).comparison
     file = job.folder / "comparison.json"
     atomic_write(file, dump_json(comparison.to_dict()))
     return report_result(file, reports_dir=job.folder, title=job.scenario)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from perfkit.history.change_events import Happened
+from perfkit.history.change_events import HistoryChange
 from perfkit.history.changes import Attribute, DetectedChanges
 from perfkit.history.commits import Attribution
 from perfkit.history.events import Event, Series
@@ -135,7 +135,7 @@ def _event_lines(event: Event, commits: Attribution) -> Iterator[str]:
     yield from _commit_lines(event, commits)
 
 
-def _commit_lines(event: Happened, commits: Attribution) -> Iterator[str]:
+def _commit_lines(event: HistoryChange, commits: Attribution) -> Iterator[str]:
     """The commits of an event, and what is to be known about them."""
     if commits.commits:
         yield f"{shorten(event.id, 50)}: {count_text(commits.total or 0, 'commit')} in between:"

@@ -16,8 +16,7 @@ from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
 from perfkit.history.events import Event
 from perfkit.history.monitor import Alert
-from perfkit.history.trend import Trend
-from perfkit.history.view import Alarms, Events, History, Plan
+from perfkit.history.trend import Alarms, Events, History, Plan
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
 from perfkit.report.formatting import (
@@ -253,7 +252,7 @@ def history_html(history: History) -> str:
     """A history: how it stands, and its events with their dates and commits."""
     from perfkit.report.trend import Links, trend_banner, trend_events
 
-    return inlined(trend_banner(history.trend).html + trend_events(history.trend, Links(Path())).html)
+    return inlined(trend_banner(history).html + trend_events(history, Links(Path())).html)
 
 
 def event_line(event: Event) -> str:
@@ -456,8 +455,8 @@ class HistoryTables(_Tables[History]):
     """
 
     @property
-    def _trend(self) -> Trend:
-        return self.subject.trend
+    def _trend(self) -> History:
+        return self.subject
 
     def summary(self, title: str | None = None) -> Html:
         """How the history stands, and since when."""

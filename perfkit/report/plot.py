@@ -14,8 +14,7 @@ from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
 from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
-from perfkit.history.trend import Trend
-from perfkit.history.view import History
+from perfkit.history.trend import History
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Comparison, Metric, Run, service_names
 from perfkit.report import capacity_charts, charts, trend_charts
@@ -126,7 +125,7 @@ def services(history: History, *, metric: str | None = None) -> go.Figure:
 
 def calendar(history: History) -> go.Figure:
     """The days on which there were runs, and those on which an event began."""
-    return trend_charts.trend_days(history.trend)
+    return trend_charts.trend_days(history)
 
 
 def load(capacity: Capacity, *, service: Services = None) -> go.Figure:
@@ -186,14 +185,16 @@ def _chosen(service: str | Sequence[str], names: Sequence[str]) -> tuple[str, ..
     return chosen
 
 
-def _part(history: History, service: Services, metric: str | None) -> Trend:
-    whole = history.trend
+def _part(history: History, service: Services, metric: str | None) -> History:
+    whole = history
     if service is not None:
         names = _chosen(service, whole.services)
-        whole = replace(whole, courses=tuple(c for name in names for c in whole.courses if c.service == name))
+        whole = replace(
+            whole, metric_trends=tuple(c for name in names for c in whole.metric_trends if c.service == name)
+        )
     if metric is not None:
         only = Metric(metric)
-        whole = replace(whole, courses=tuple(c for c in whole.courses if c.metric is only), metric=only)
+        whole = replace(whole, metric_trends=tuple(c for c in whole.metric_trends if c.metric is only), metric=only)
     return whole
 
 

@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import quote
 
 from perfkit.config.toml_table import url_parts
-from perfkit.history.change_events import Happened, held_worsenings, in_order
+from perfkit.history.change_events import HistoryChange, held_worsenings, in_order
+from perfkit.history.confounders import ServiceChange, missing_services
 from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.history.service_mix import ServiceChange, missing_services
-from perfkit.history.trend import KEY_METRICS, Course, Trend
+from perfkit.history.trend import KEY_METRICS, History, MetricTrend
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.findings import Column, change_row, count_text
@@ -136,7 +136,7 @@ def headline(event: Event, limit: int = LONGEST_HEADLINE) -> str:
     return shorten(replace(event, changes=items).headline, limit)
 
 
-def event_place(event: Event, trend: Trend) -> str:
+def event_place(event: Event, trend: History) -> str:
     """Between which runs and commits: ``between run 38 (30 Oct 2026, 1ab2) and run 39 (31 Oct 2026, 3cd4)``."""
     before = next(i for i in range(event.index, -1, -1) if trend.runs[i].run_id == event.last_before.run_id)
     return f"between {_run_text(event.last_before, before)} and {_run_text(event.first_after, event.index)}"
@@ -147,7 +147,7 @@ def _run_text(moment: RunReference, index: int) -> str:
     return f"run {index + 1}" + (f" ({', '.join(known)})" if known else "")
 
 
-def stability(course: Course, trend: Trend) -> str:
+def stability(course: MetricTrend, trend: History) -> str:
     """``stable for 22 runs since 1 Nov 2026``, or how it drifts."""
     now = course.now
     since = "" if now.begin == 0 else f" since {day(trend.runs[now.begin])}"
@@ -159,23 +159,23 @@ def stability(course: Course, trend: Trend) -> str:
     return f"stable for {now.runs} run{'s' if now.runs != 1 else ''}{since}{gone}"
 
 
-def level_text(course: Course) -> str:
+def level_text(course: MetricTrend) -> str:
     """``39.4 ms [38.9, 40.0]``; where it drifts, its end."""
     if course.now.drift is not None:
         return format_value(course.metric, course.now.drift.after)
     return f"{format_value(course.metric, course.now.value)} {interval_text(course)}".removesuffix(f" {UNKNOWN}")
 
 
-def interval_text(course: Course) -> str:
+def interval_text(course: MetricTrend) -> str:
     """The interval of the newest level; ``~`` when unknown."""
     found = course.interval
     return UNKNOWN if found is None else f"[{format_number(found[0])}, {format_number(found[1])}]"
 
 
-def trend_banner(trend: Trend, title: str | None = None) -> Html:
+def trend_banner(trend: History, title: str | None = None) -> Html:
     """The answer: since when it is as it is, how it stands, and the newest event."""
     # An event that nobody acknowledged; one that made worse what is worse still comes before any other
-    unknown = [event for event in trend.events if not trend.is_known(event)]
+    unknown = [event for event in trend.events if not trend.is_acknowledged(event)]
     held = [event for event in held_worsenings(trend.events) if event in unknown]
     event = next(reversed(held or unknown), None)
     kind = event.kind if event is not None and _valid_runs(trend) >= LEAST else ""
@@ -203,18 +203,18 @@ def trend_banner(trend: Trend, title: str | None = None) -> Html:
     return Html(html, text="\n".join([word, *sentences]))
 
 
-def _valid_runs(trend: Trend, first: int = 0) -> int:
+def _valid_runs(trend: History, first: int = 0) -> int:
     return sum(run.valid for run in trend.runs[first:])
 
 
-def _headline(trend: Trend, event: Event | None) -> str:
+def _headline(trend: History, event: Event | None) -> str:
     valid = _valid_runs(trend)
     if valid < LEAST:
         return f"{count_text(valid, 'valid run')}: too few to tell"
     if event is not None:
         word = {"regression": "worse", "improvement": "better", "mixed": "changed"}[event.kind]
         return f"{word} since {day(event.first_after)}"
-    if any(course.now.drift is not None for course in trend.courses if course.metric in KEY_METRICS):
+    if any(course.now.drift is not None for course in trend.metric_trends if course.metric in KEY_METRICS):
         return "drifting"
     if gone := missing_services(trend.services_changed):
         return f"service{'s' if len(gone) > 1 else ''} gone since {day(gone[-1][1].first_after)}"
@@ -222,26 +222,26 @@ def _headline(trend: Trend, event: Event | None) -> str:
     return f"nothing new in {_valid_runs(trend, settled)} runs"
 
 
-def _sentences(trend: Trend, event: Event | None) -> Iterator[str]:
+def _sentences(trend: History, event: Event | None) -> Iterator[str]:
     """What the headline is about, the newest event, then the levels of the service that leads the report."""
     if event is not None and event is not trend.events[-1]:
         yield f"{headline(event)} It came {event_place(event, trend)}."
     if trend.events:
         newest = trend.events[-1]
-        acknowledged = ", acknowledged" if trend.is_known(newest) else ""
+        acknowledged = ", acknowledged" if trend.is_acknowledged(newest) else ""
         yield f"Newest event{acknowledged}: {headline(newest)} It came {event_place(newest, trend)}."
-    elif trend.courses:
+    elif trend.metric_trends:
         yield "No level changed by more than chance explains."
     for name, change in missing_services(trend.services_changed)[:MOST_NAMED]:
         yield f"{shorten(name, 60)} is gone: no requests since {day(change.first_after)}."
     for metric in ((trend.metric,) if trend.metric else KEY_METRICS) if trend.services else ():
         name = trend.services[0]
-        course = trend.course(name, metric)
+        course = trend.metric_trend(name, metric)
         if course is not None:
             yield f"{shorten(name, 60)}, {metric.title}: {level_text(course)}, {stability(course, trend)}."
 
 
-def trend_levels(trend: Trend) -> Html:
+def trend_levels(trend: History) -> Html:
     """Where each service stands: the newest level with interval, since when, and what runs differ by."""
     columns = (
         Column("metric", "metric"),
@@ -257,7 +257,7 @@ def trend_levels(trend: Trend) -> Html:
         shorten(name, LONGEST): [
             HtmlRow(_level_cells(course, trend))
             for metric in metrics
-            if (course := trend.course(name, metric)) is not None
+            if (course := trend.metric_trend(name, metric)) is not None
         ]
         for name in services
     }
@@ -269,7 +269,7 @@ def trend_levels(trend: Trend) -> Html:
     return Html(html, text=f"{sum(map(len, groups.values()))} levels")
 
 
-def _level_cells(course: Course, trend: Trend) -> dict[str, Cell | str]:
+def _level_cells(course: MetricTrend, trend: History) -> dict[str, Cell | str]:
     change = course.segmentation.changes[-1] if course.segmentation.changes else None
     drift, noise = course.now.drift, course.segmentation.noise_sd
     level = drift.after if drift is not None else course.now.value
@@ -287,7 +287,7 @@ def _level_cells(course: Course, trend: Trend) -> dict[str, Cell | str]:
     }
 
 
-def trend_events(trend: Trend, links: Links) -> Html:
+def trend_events(trend: History, links: Links) -> Html:
     """Every event, newest first: what moved by how much, or which services changed, between which runs and commits."""
     shown = in_order((*trend.shown_events, *trend.shown_services_changed))[::-1]
     rows = [_event_cells(event, trend, links) for event in shown[:MOST_EVENTS]]
@@ -295,7 +295,7 @@ def trend_events(trend: Trend, links: Links) -> Html:
     return Html(html, text=f"{len(shown)} events")
 
 
-def _event_cells(event: Happened, trend: Trend, links: Links) -> dict[str, Any]:
+def _event_cells(event: HistoryChange, trend: History, links: Links) -> dict[str, Any]:
     sides = [run_cells(run, links) for run in (event.last_before, event.first_after)]
     cells = {"day": day(event.first_after), "sides": sides}
     if isinstance(event, ServiceChange):
@@ -314,8 +314,8 @@ def _event_cells(event: Happened, trend: Trend, links: Links) -> dict[str, Any]:
         "kind": event.kind,
         "symbol": KIND_SYMBOLS[event.kind],
         "headline": headline(event),
-        "acknowledged": trend.is_known(event),
-        "acknowledgement": shorten(trend.why_known(event), 200),
+        "acknowledged": trend.is_acknowledged(event),
+        "acknowledgement": shorten(trend.acknowledgement_of(event), 200),
         "changes": [
             {
                 **change_row(item).cells,
@@ -341,7 +341,7 @@ def run_cells(moment: RunReference, links: Links) -> dict[str, Any]:
     }
 
 
-def trend_runs(trend: Trend, links: Links) -> Html:
+def trend_runs(trend: History, links: Links) -> Html:
     """The newest runs and those that stand out: invalid, far from their level, first of a new one; newest first."""
     notes, count = _notes(trend), len(trend.runs)
     indices = sorted({*notes, *range(max(count - NEWEST, trend.first), count)}, reverse=True)
@@ -371,14 +371,14 @@ def trend_runs(trend: Trend, links: Links) -> Html:
     return Html(html, text=f"{len(rows)} runs")
 
 
-def _notes(trend: Trend) -> dict[int, list[str]]:
+def _notes(trend: History) -> dict[int, list[str]]:
     """What there is to say of single runs, by index."""
     notes: dict[int, list[str]] = {}
     for i, moment in enumerate(trend.runs):
         if i >= trend.first and not moment.valid:
             notes.setdefault(i, []).append(f"invalid: {moment.why_invalid or 'unfit'}")
     for event in trend.shown_events:
-        known = ", acknowledged" if trend.is_known(event) else ""
+        known = ", acknowledged" if trend.is_acknowledged(event) else ""
         notes.setdefault(event.index, []).append(f"{KIND_WORDS[event.kind]} from here on{known}")
     for change in trend.shown_services_changed:
         notes.setdefault(change.index, []).append(shorten("; ".join(change.brief), 200).replace(" here", ""))
@@ -388,10 +388,10 @@ def _notes(trend: Trend) -> dict[int, list[str]]:
     return notes
 
 
-def outliers(trend: Trend) -> dict[int, list[str]]:
+def outliers(trend: History) -> dict[int, list[str]]:
     """Single runs far from their level, by index, with the series in which they are."""
     found: dict[int, list[str]] = {}
-    for course in trend.courses:
+    for course in trend.metric_trends:
         for i in course.segmentation.outliers:
             if i >= trend.first:
                 found.setdefault(i, []).append(f"{shorten(course.service)} {course.metric.title}")
@@ -409,7 +409,7 @@ class _Day:
     events: list[Event] = field(default_factory=list)
 
 
-def trend_calendar(trend: Trend) -> Html:
+def trend_calendar(trend: History) -> Html:
     """When there were runs, and when something happened; an event leads to its row in the table."""
     days: dict[date, _Day] = defaultdict(_Day)
     for run in trend.runs[trend.first :]:
@@ -440,14 +440,14 @@ def trend_calendar(trend: Trend) -> Html:
     return Html(html, text=f"{len(months)} months")
 
 
-def _cell(day: date, of: _Day | None, trend: Trend) -> dict[str, Any]:
+def _cell(day: date, of: _Day | None, trend: History) -> dict[str, Any]:
     """Number or symbol of a day, its kind, what it says under the mouse, and the row that it leads to."""
     name = f"{day.day} {day:%b %Y}"
     if of is None:
         return {"text": str(day.day), "kind": "none", "says": f"{name}: no run", "leads_to": None}
     runs, bad = sum(of.runs.values()), of.runs[False]
     counted = f"{name}: {runs} run{'s' if runs != 1 else ''}" + (f", {bad} invalid" if bad else "")
-    news = next((event for event in reversed(of.events) if not trend.is_known(event)), None)
+    news = next((event for event in reversed(of.events) if not trend.is_acknowledged(event)), None)
     event = news or (of.events[-1] if of.events else None)
     if event is None:
         unfit = bad == runs

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from perfkit.history.change_events import Level
 from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.history.trend import Course, Stretch, Trend
+from perfkit.history.trend import History, MetricTrend
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.figure import EVERY, MOST_SERVICES, Floats, Panels, axis, rounded, sentence
 from perfkit.report.formatting import (
@@ -41,13 +42,13 @@ _OUTLIER = {"color": NEUTRAL_COLOUR, "symbol": "circle-open", "size": 12, "line"
 _MARKS = {"regression": "x", "improvement": "star", "mixed": "diamond"}
 
 
-def trend_chart(trend: Trend) -> go.Figure:
+def trend_chart(trend: History) -> go.Figure:
     """Value per run with the levels between changes, outliers, drift, events and invalid runs; one service at a time.
 
     Panels share the axis of runs, so that one hover tells commit, date and every value of a run with its interval.  An
     entry of the legend stands for all its marks: a click on it hides them.
     """
-    if not trend.courses:
+    if not trend.metric_trends:
         return sentence("There is nothing to draw: no valid run measured anything.")
     names, metrics = drawn_services(trend), trend.metrics
     titles = [f"{metric.title}, {metric.unit}" for metric in metrics]
@@ -58,7 +59,7 @@ def trend_chart(trend: Trend) -> go.Figure:
     for name in names:
         panels.service = name
         for index, metric in enumerate(metrics):
-            course = trend.course(name, metric)
+            course = trend.metric_trend(name, metric)
             if course is not None:
                 _course(panels, course, trend, index)
     panels.service = EVERY
@@ -91,13 +92,13 @@ def trend_chart(trend: Trend) -> go.Figure:
     )
 
 
-def drawn_services(trend: Trend) -> tuple[str, ...]:
+def drawn_services(trend: History) -> tuple[str, ...]:
     """The most telling services, as many as a report has room for."""
     points = max((len(trend.runs) - trend.first) * len(trend.metrics), 1)
     return trend.services[: max(1, min(MOST_SERVICES, MOST_POINTS // points))]
 
 
-def _strip(panels: Panels, trend: Trend) -> None:
+def _strip(panels: Panels, trend: History) -> None:
     """One mark per run above the panels; its hover says which run it is, once for all of them."""
     shown = range(trend.first, len(trend.runs))
     events, unusual = {event.index: event for event in trend.events}, outliers(trend)
@@ -111,7 +112,7 @@ def _strip(panels: Panels, trend: Trend) -> None:
             mark = (_UNFIT, "circle-x-open", 9)
             lines.append(f"invalid, left out: {label(run.why_invalid or 'unfit', 60)}")
         if event is not None:
-            known = trend.is_known(event)
+            known = trend.is_acknowledged(event)
             mark = (KIND_COLOURS[event.kind], _MARKS[event.kind], 12)
             if known:
                 mark = (NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12)
@@ -151,9 +152,9 @@ def run_name(moment: RunReference, between: str = ", ") -> str:
     return between.join([time, ", ".join([*commit, *branch])]).removesuffix(between)
 
 
-def _legend(panels: Panels, trend: Trend) -> None:
+def _legend(panels: Panels, trend: History) -> None:
     """What marks mean, whatever service is seen."""
-    found = [course.segmentation for course in trend.courses]
+    found = [course.segmentation for course in trend.metric_trends]
     neutral = {"color": NEUTRAL_COLOUR, "width": 2.6}
     panels.legend("run", mode="markers", marker={"color": CANDIDATE_COLOUR, "size": 6})
     panels.legend("level", mode="lines", line=neutral)
@@ -166,18 +167,18 @@ def _legend(panels: Panels, trend: Trend) -> None:
         panels.legend("drift", mode="lines", line={**neutral, "dash": "dash"})
     if any(not run.valid for run in trend.runs[trend.first :]):
         panels.legend("invalid", mode="markers", marker={"color": _UNFIT, "symbol": "circle-x-open", "size": 9})
-    if any(trend.is_known(event) for event in trend.shown_events):
+    if any(trend.is_acknowledged(event) for event in trend.shown_events):
         marker = {"color": NEUTRAL_COLOUR, "symbol": "x-open", "size": 9}
         panels.legend("acknowledged", mode="markers", marker=marker)
 
 
-def _course(panels: Panels, course: Course, trend: Trend, index: int) -> None:
+def _course(panels: Panels, course: MetricTrend, trend: History, index: int) -> None:
     """One metric of one service: its levels and drifts, a mark per run, its changes and outliers."""
     # Only a run's own value is told under the mouse: marks of its neighbours would be told with it
     marks: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
     values = course.values[trend.first :]
     for name, dash, drifts in (("level", "solid", False), ("drift", "dash", True)):
-        own = [part for part in course.stretches if (part.drift is not None) is drifts and part.end > trend.first]
+        own = [part for part in course.levels if (part.drift is not None) is drifts and part.end > trend.first]
         if own:
             xs, ys = _lines(own, trend.first)
             line = {"color": NEUTRAL_COLOUR, "width": 2.6, "dash": dash}
@@ -218,7 +219,7 @@ def _course(panels: Panels, course: Course, trend: Trend, index: int) -> None:
         panels.add(index, x=x, y=y, mode="markers", marker=_OUTLIER, legendgroup="outlier", **marks)
 
 
-def half_intervals(course: Course, first: int) -> list[float | str]:
+def half_intervals(course: MetricTrend, first: int) -> list[float | str]:
     """Half of the 95 % interval of each run's own value, from within the run; ``?`` where it is not known.
 
     Requests of which none failed tell no scatter: that is not known either, and no interval of width 0.
@@ -233,7 +234,7 @@ def value_hover(metric: Metric, value: str, reach: str) -> str:
     return f"{metric.title} %{{{value}}} ± %{{{reach}}}{unit}"
 
 
-def _lines(stretches: Sequence[Stretch], first: int) -> tuple[list[float | None], list[float | None]]:
+def _lines(stretches: Sequence[Level], first: int) -> tuple[list[float | None], list[float | None]]:
     """Levels, half a run longer on either side, and the lines of drifts; a gap between each two."""
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -249,7 +250,7 @@ def _lines(stretches: Sequence[Stretch], first: int) -> tuple[list[float | None]
     return xs, ys
 
 
-def ticks(trend: Trend, most: int = 5) -> dict[int, str]:
+def ticks(trend: History, most: int = 5) -> dict[int, str]:
     """A few runs at about equal distances, by index, with their date; where it is not known, their number."""
     first, count = trend.first, len(trend.runs)
     places = np.unique(np.linspace(first, count - 1, min(most, count - first)).round().astype(int)).tolist()
@@ -261,7 +262,7 @@ def _tick(moment: RunReference) -> str:
     return f"{at.day} {at:%b}<br>{at:%Y}" if at is not None else ""
 
 
-def _backdrop(panels: Panels, trend: Trend) -> None:
+def _backdrop(panels: Panels, trend: History) -> None:
     """Behind all panels: invalid runs as grey bands, events as thin lines."""
     upright = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
     unfit = [i for i in range(trend.first, len(trend.runs)) if not trend.runs[i].valid]
@@ -269,7 +270,7 @@ def _backdrop(panels: Panels, trend: Trend) -> None:
         own = [i for _, i in group]
         panels.shape(type="rect", x0=own[0] + 0.5, x1=own[-1] + 1.5, fillcolor=_BAND, line={"width": 0}, **upright)
     strokes = [
-        (event.index, "dot", NEUTRAL_COLOUR if trend.is_known(event) else KIND_COLOURS[event.kind])
+        (event.index, "dot", NEUTRAL_COLOUR if trend.is_acknowledged(event) else KIND_COLOURS[event.kind])
         for event in trend.shown_events[-MOST_LINES:]
     ]
     strokes += [(change.index, "dash", NEUTRAL_COLOUR) for change in trend.shown_services_changed[-MOST_LINES:]]
@@ -287,10 +288,10 @@ LEAST_ROW_PCT, MOST_ROW_PCT = 2.0, 100.0  # percent, or percentage points, that 
 GROUND = "rgba(128,136,150,0.09)"
 
 
-def trend_sheet(trend: Trend) -> go.Figure:
+def trend_sheet(trend: History) -> go.Figure:
     """One metric of every service, each around its newest level; half a row is as many percent for all of them."""
     metric = sheet_metric(trend)
-    found = [trend.course(name, metric) for name in trend.services] if metric is not None else []
+    found = [trend.metric_trend(name, metric) for name in trend.services] if metric is not None else []
     most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.runs) - trend.first, 1)))
     courses = [course for course in found if course is not None][:most]
     if metric is None or len(courses) < 2:
@@ -327,16 +328,16 @@ def trend_sheet(trend: Trend) -> go.Figure:
     return panels.figure(alt, margin=margin, showlegend=False)
 
 
-def sheet_metric(trend: Trend) -> Metric | None:
+def sheet_metric(trend: History) -> Metric | None:
     """The metric that was asked for, else p95 latency, else the first that is known."""
     return trend.metric or (Metric.P95 if Metric.P95 in trend.metrics else next(iter(trend.metrics), None))
 
 
-def _level(course: Course) -> float:
+def _level(course: MetricTrend) -> float:
     return course.now.drift.after if course.now.drift is not None else course.now.value
 
 
-def _around_level(course: Course, values: Floats) -> Floats:
+def _around_level(course: MetricTrend, values: Floats) -> Floats:
     """Differences from the newest level, in percent of it; of error rates in percentage points."""
     level = _level(course)
     if course.metric is Metric.ERROR_RATE:
@@ -358,7 +359,7 @@ def _height(part: Floats, scale: float, row: int) -> Floats:
 
 
 def _sheet_row(
-    panels: Panels, course: Course, trend: Trend, part: Floats, scale: float, row: int, runs: list[str]
+    panels: Panels, course: MetricTrend, trend: History, part: Floats, scale: float, row: int, runs: list[str]
 ) -> None:
     """One service: its values as a thin line, its levels as bold ones, the newest in the colour of the last change.
 
@@ -381,7 +382,7 @@ def _sheet_row(
     if changes and changes[-1].index >= trend.first:
         last = MetricChange(course.service, course.metric, changes[-1])
     verdict = Verdict.REGRESSION if last is not None and last.is_worse else Verdict.IMPROVEMENT
-    for stretch in course.stretches:
+    for stretch in course.levels:
         if stretch.end > trend.first:
             drift = stretch.drift
             ends = (stretch.value, stretch.value) if drift is None else (drift.before, drift.after)
@@ -404,7 +405,7 @@ def _sheet_row(
 _DAY_PX = 16  # of a week's row on the calendar
 
 
-def trend_days(trend: Trend) -> go.Figure:
+def trend_days(trend: History) -> go.Figure:
     """A square per day with runs, weeks from left to right; days on which an event began have its colour and symbol."""
     days: dict[date, list[int]] = {}
     for i, moment in enumerate(trend.runs[trend.first :], start=trend.first):
@@ -419,7 +420,7 @@ def trend_days(trend: Trend) -> go.Figure:
     kinds: dict[str, list[date]] = {}
     for day_of, runs in days.items():
         happened = events.get(day_of, [])
-        news = [event for event in happened if not trend.is_known(event)]
+        news = [event for event in happened if not trend.is_acknowledged(event)]
         valid = any(trend.runs[i].valid for i in runs)
         kind = KIND_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
         kinds.setdefault(kind, []).append(day_of)

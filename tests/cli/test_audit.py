@@ -12,7 +12,7 @@ from perfkit import Policy, RunStore
 from perfkit.cli.audit import Grade, audit_settings
 from perfkit.config.settings import BUILT_IN, Settings, load_settings
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.context import HistoryContext
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.curation import acknowledge, pin_runs
 from perfkit.model.records import Check, Severity, Validity
 

@@ -37,7 +37,7 @@ from perfkit.cli.selftest import (
     slowdown_trial,
     unfit_trial,
 )
-from perfkit.history.context import HistoryContext as HistoryPast
+from perfkit.history.change_events import HistoryContext as HistoryPast
 from perfkit.history.gate import judge_history
 from perfkit.model.records import Check, LoadProfile, Severity, Validity
 

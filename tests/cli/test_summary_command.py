@@ -13,9 +13,9 @@ from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import RunStore, compare
 from perfkit.config.policy import Policy
-from perfkit.history.context import HistoryContext
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.gate import judge_history
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_names import timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
@@ -220,7 +220,7 @@ def history(rng, tmp_path):
     for one in runs:
         store.add(one)
     past = timeline(str(tmp_path / "runs"), "api")
-    trend = trend_of(past, watch=watch_timeline(past, Policy()))
+    trend = trend_of(past, monitor=monitor_timeline(past, Policy()))
     (tmp_path / "trend.json").write_text(dump_json(trend.to_dict()), encoding="utf-8")
     against = judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
     return tmp_path / "trend.json", written(tmp_path / "against.json", against)

@@ -12,8 +12,8 @@ from perfkit import Metric, Policy, compare
 from perfkit.analysis.coverage import renamed_pairs
 from perfkit.cli.run import _with_open_regressions
 from perfkit.config.settings import Settings
+from perfkit.history.confounders import service_changes
 from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.history.service_mix import service_changes
 from perfkit.history.timeline import timeline_of
 from perfkit.stats.changepoints import ChangePoint
 

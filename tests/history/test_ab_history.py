@@ -10,8 +10,8 @@ from nights import nights, said, stored
 from repositories import git
 
 from perfkit.config.settings import Scenario
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.changes import stored_timelines
-from perfkit.history.context import HistoryContext
 from perfkit.history.run_names import stored_profile
 from perfkit.history.run_selector import select
 from perfkit.history.timeline import load_timeline

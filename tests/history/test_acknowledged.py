@@ -11,8 +11,14 @@ from nights import nights, said, stored
 from samples import side
 
 from perfkit import Policy, ReadError, RunStore
-from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement, match, softened
-from perfkit.history.context import HistoryContext, find_events
+from perfkit.history.acknowledgements import (
+    AcknowledgedChange,
+    AcknowledgedFile,
+    Acknowledgement,
+    match,
+    with_acknowledgement,
+)
+from perfkit.history.change_events import HistoryContext, find_events
 from perfkit.history.curation import acknowledge
 from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.gate import judge_history
@@ -205,7 +211,9 @@ def test_of_those_who_acknowledge_at_once_none_is_lost(tmp_path):
 
 
 def judged(store, candidates, known=(), **policy):
-    return judge_history(candidates, HistoryContext(store, candidates=tuple(candidates)), Policy(**policy), known=known)
+    return judge_history(
+        candidates, HistoryContext(store, candidates=tuple(candidates)), Policy(**policy), acknowledgements=known
+    )
 
 
 def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng, tmp_path):
@@ -214,7 +222,7 @@ def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng
     found = judged(store, [good])
     assert found.comparison.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
     assert len(found.comparison.baseline.runs) == 30
-    assert (found.watch.runs, found.watch.warming_up, found.watch.runs_to_learn) == (31, 0, 0)
+    assert (found.monitor.runs, found.monitor.warming_up, found.monitor.runs_to_learn) == (31, 0, 0)
     assert judged(store, [bad]).comparison.verdict is Verdict.REGRESSION
     assert ids[0] in json.dumps(found.comparison.to_dict()["history"])
 
@@ -222,8 +230,8 @@ def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng
 def test_watching_says_how_long_it_has_watched_and_when_it_may_speak(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 8))
     found = judged(store, nights(rng, 1, first=8))
-    assert (found.watch.runs, found.watch.runs_to_learn) == (9, 10)
-    assert found.watch.warming_up == found.watch.series > 4
+    assert (found.monitor.runs, found.monitor.runs_to_learn) == (9, 10)
+    assert found.monitor.warming_up == found.monitor.series > 4
     text = " ".join(found.comparison.history.lines)
     assert "History alerts start after 10 more runs" in text
     assert "Watching 9 runs of api since 2025-10-17" in text
@@ -238,7 +246,7 @@ def test_a_change_that_the_rolling_baseline_has_swallowed_is_still_heard_by_the_
     found = judged(store, candidate)
     assert not found.comparison.by_verdict(Verdict.REGRESSION)
     assert found.comparison.verdict is Verdict.REGRESSION
-    (alert,) = (alert for alert in found.watch.alerts if alert.fails)
+    (alert,) = (alert for alert in found.monitor.alerts if alert.fails)
     assert alert.event.first_after.run_id in ids[28:33]
     assert 0 < alert.runs_ago <= 10
     assert "Worse: " in found.comparison.history.news[0]
@@ -254,29 +262,29 @@ def test_a_change_that_the_rolling_baseline_has_swallowed_is_still_heard_by_the_
 def test_changes_for_the_better_and_those_that_were_taken_back_are_told_and_do_not_fail(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 30), nights(rng, 8, first=30, factor=1.4), nights(rng, 5, first=38))
     found = judged(store, nights(rng, 1, first=43))
-    assert found.watch.alerts
-    assert not found.watch.fails
+    assert found.monitor.alerts
+    assert not found.monitor.fails
     assert "It was taken back since." in " ".join(found.comparison.history.lines)
 
 
 def test_what_is_within_tolerance_is_told_and_does_not_fail(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 40, sd=0.005), nights(rng, 15, first=40, sd=0.005, factor=1.04))
     found = judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04))
-    assert found.watch.alerts
-    assert not found.watch.fails
+    assert found.monitor.alerts
+    assert not found.monitor.fails
     strict = dict.fromkeys(LATENCIES, 1.0)
-    assert judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04), tolerance=strict).watch.fails
+    assert judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04), tolerance=strict).monitor.fails
 
 
 def test_a_regression_that_nobody_acknowledged_fails_for_ever_and_says_since_when(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 50, first=30, factor=1.25))
     found = judged(store, nights(rng, 1, first=80, factor=1.25))
-    assert found.watch.alerts[0].runs_ago >= 30
-    assert found.watch.fails
+    assert found.monitor.alerts[0].runs_ago >= 30
+    assert found.monitor.fails
     assert found.comparison.verdict is Verdict.REGRESSION
-    since = f"run {ids[30]} ({found.watch.alerts[0].event.first_after.started_at:%Y-%m-%d}), 51 runs"
-    assert found.watch.alerts[0].since == since
-    assert f"{found.watch.alerts[0].event.headline} Open since then, 51 runs." in found.comparison.history.news
+    since = f"run {ids[30]} ({found.monitor.alerts[0].event.first_after.started_at:%Y-%m-%d}), 51 runs"
+    assert found.monitor.alerts[0].since == since
+    assert f"{found.monitor.alerts[0].event.headline} Open since then, 51 runs." in found.comparison.history.news
 
 
 def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one_is_not(rng, tmp_path):
@@ -356,10 +364,10 @@ def test_a_softened_finding_keeps_its_numbers(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
     known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
     for finding in judged(store, [store.get(ids[30])]).comparison.by_verdict(Verdict.REGRESSION):
-        quiet = softened(finding, [known])
+        quiet = with_acknowledgement(finding, [known])
         assert quiet.verdict is not Verdict.REGRESSION
         assert (quiet.change_pct, quiet.ci_low, quiet.limit) == (finding.change_pct, finding.ci_low, "acknowledged")
-        assert softened(finding, []) == finding
+        assert with_acknowledgement(finding, []) == finding
 
 
 def test_nothing_is_acknowledged_where_nothing_moved(rng, tmp_path):

@@ -7,7 +7,7 @@ from nights import nights, stored
 
 from perfkit import RunStore
 from perfkit.cli import main
-from perfkit.history import changes, context
+from perfkit.history import change_events, changes
 from perfkit.runs import index
 
 
@@ -19,7 +19,7 @@ def test_a_candidate_is_compared_with_one_reading_of_the_index_and_one_segmentat
     store = RunStore(tmp_path / "runs")
     store.index()
     read, runs, segmented = [], Counter(), Counter()
-    real_load, real_get, real_segment = index.read_index, RunStore.get, context.segment
+    real_load, real_get, real_segment = index.read_index, RunStore.get, change_events.segment
     monkeypatch.setattr(index, "read_index", lambda backend: read.append(backend) or real_load(backend))
 
     def get(self, run_id):
@@ -31,7 +31,7 @@ def test_a_candidate_is_compared_with_one_reading_of_the_index_and_one_segmentat
         return real_segment(values, alpha=alpha)
 
     monkeypatch.setattr(RunStore, "get", get)
-    for module in (context, changes):
+    for module in (change_events, changes):
         monkeypatch.setattr(module, "segment", segment)
     assert main(["compare", "--candidate", ids[-1], "--store", "runs"], sys.stdout, sys.stderr) == 1
     assert len(read) == 1

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from perfkit.history.change_events import FAR, group, possible_places, shared_alpha
-from perfkit.history.context import HistoryAnalysis, find_events
+from perfkit.history.change_events import FAR, HistoryAnalysis, find_events, group, possible_places, shared_alpha
 from perfkit.history.events import MetricChange, RunReference
 from perfkit.history.timeline import Timeline
 from perfkit.model.records import Metric

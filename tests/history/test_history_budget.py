@@ -6,7 +6,7 @@ from samples import side
 from scipy.stats import binom
 
 from perfkit.config.policy import Policy
-from perfkit.history.context import HistoryContext
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.monitor import SPENDING
 from perfkit.model.records import Verdict

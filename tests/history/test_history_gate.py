@@ -13,14 +13,14 @@ from perfkit.cli import main
 from perfkit.history import monitor
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
+from perfkit.history.change_events import HistoryAnalysis, HistoryContext, find_events
 from perfkit.history.changes import detect_changes, stored_timelines
-from perfkit.history.context import HistoryAnalysis, HistoryContext, find_events
+from perfkit.history.confounders import in_one_mix, missing_services, service_changes
 from perfkit.history.curation import accept, acknowledge, pin_runs
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_selector import select
-from perfkit.history.service_mix import in_one_mix, missing_services, service_changes
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
@@ -88,7 +88,7 @@ def stored(folder, runs):
 
 def judged(store, run, policy=None, known=(), baselines=None):
     past = HistoryContext(store, *([baselines] if baselines else []), candidates=(run,))
-    return judge_history([run], past, policy or Policy(), known=known)
+    return judge_history([run], past, policy or Policy(), acknowledgements=known)
 
 
 # Services that end and begin ---------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_service_that_ends_or_begins_is_an_event_and_the_mix_moves_no_throughp
         (index, set(ended), set(began)) for index, ended, began in changes
     ]
     assert find_events(timeline) == ()
-    assert watch_timeline(timeline, Policy()).alerts == ()
+    assert monitor_timeline(timeline, Policy()).alerts == ()
 
 
 def test_the_event_says_what_ended_its_share_and_what_may_be_its_new_name(rng):
@@ -151,7 +151,7 @@ def test_a_regression_where_a_service_ends_is_found_and_says_so(rng):
     assert {item.metric for item in event.changes} == {Metric.AVG, Metric.P50, Metric.P95}
     assert event.coincides == ("service /pay ended here",)
     assert event.headline.endswith("; service /pay ended here.")
-    assert watch_timeline(timeline, Policy()).fails
+    assert monitor_timeline(timeline, Policy()).fails
 
 
 def test_a_loss_of_throughput_within_one_mix_is_found_on_either_side_of_a_change_of_it(rng):
@@ -176,9 +176,9 @@ def test_a_loss_of_throughput_within_one_mix_is_found_on_either_side_of_a_change
 
 def test_levels_of_throughput_stand_as_they_were_measured(rng):
     timeline = timeline_of("shop", history(rng, [{"services": PAY if i < 30 else NO_PAY} for i in range(45)]))
-    course = trend_of(timeline).course("/a", Metric.RPS)
-    assert [(stretch.begin, stretch.end) for stretch in course.stretches] == [(0, 30), (30, 45)]
-    assert [stretch.value for stretch in course.stretches] == pytest.approx([RATE / 3, RATE / 2], rel=0.02)
+    course = trend_of(timeline).metric_trend("/a", Metric.RPS)
+    assert [(stretch.begin, stretch.end) for stretch in course.levels] == [(0, 30), (30, 45)]
+    assert [stretch.value for stretch in course.levels] == pytest.approx([RATE / 3, RATE / 2], rel=0.02)
     assert course.segmentation.changes == ()
     assert in_one_mix(timeline).scale_at(("/a", Metric.RPS), 44) == 1.0
 
@@ -222,7 +222,7 @@ def test_an_event_that_coincides_with_another_environment_says_so(rng, tmp_path,
         (event,) = find_events(timeline)
         assert event.coincides == (sentence,)
         assert event.headline.endswith(f"; {sentence}.")
-    document = trend_of(timeline, watch=watch_timeline(timeline, Policy())).to_dict()
+    document = trend_of(timeline, monitor=monitor_timeline(timeline, Policy())).to_dict()
     result = result_of(json.loads(dump_json(document)), "result.json")
     assert sentence in message_of(result).statements[0].texts[0]
     assert sentence in message_of(result).lines[0][1]
@@ -265,20 +265,20 @@ def test_a_regression_is_open_until_it_is_acknowledged_or_accepted(worse, tmp_pa
     past = HistoryContext(store, tmp_path)
     assert judged(store, runs[-1], baselines=tmp_path).comparison.verdict is Verdict.REGRESSION
     known = acknowledge(past, runs[30].id, Policy(), reason="meant", by="me", now=now)
-    assert not judged(store, runs[-1], known=[known], baselines=tmp_path).watch.fails
+    assert not judged(store, runs[-1], known=[known], baselines=tmp_path).monitor.fails
 
     pin_runs(past, "new", runs[40:50], reason="an anchor that says nothing of what was before")
-    assert judged(store, runs[-1], baselines=tmp_path).watch.fails
+    assert judged(store, runs[-1], baselines=tmp_path).monitor.fails
     pin_runs(past, "v1", runs[:20], reason="release 1", expires=date(2027, 12, 1))
     accept(past, runs[30].id, reason="TLS everywhere", by="me", name="v1", now=now)
-    (alert,) = (found := judged(store, runs[-1], baselines=tmp_path)).watch.alerts
-    assert not found.watch.fails
+    (alert,) = (found := judged(store, runs[-1], baselines=tmp_path)).monitor.alerts
+    assert not found.monitor.fails
     assert alert.accepted.name == "v1"
     assert alert.to_dict()["acknowledged"]["reason"] == "accepted as baseline v1: TLS everywhere"
     assert any("Accepted as baseline v1 by me" in line for line in found.comparison.history.lines)
     timeline, pinned = load_timeline(store, "shop"), Baselines(tmp_path).all("shop")
-    assert not watch_timeline(timeline, Policy(), (), date(2027, 11, 30), pinned).fails
-    assert watch_timeline(timeline, Policy(), (), date(2027, 12, 2), pinned).fails  # it has run out
+    assert not monitor_timeline(timeline, Policy(), (), date(2027, 11, 30), pinned).fails
+    assert monitor_timeline(timeline, Policy(), (), date(2027, 12, 2), pinned).fails  # it has run out
 
 
 @pytest.mark.parametrize(("clean", "factor"), [(22, 1.4), (30, 1.25)])
@@ -306,14 +306,14 @@ def test_a_regression_that_ended_fails_no_more(rng, tmp_path):
     nights = [{"factor": 1.25 if 30 <= i < 50 else 1.0} for i in range(70)]
     runs = history(rng, nights)
     found = judged(stored(tmp_path, runs), runs[-1])
-    assert not found.watch.fails
+    assert not found.monitor.fails
     assert found.comparison.verdict is not Verdict.REGRESSION
 
 
 def test_a_worsening_that_was_taken_back_and_returned_is_open_once(rng):
     slow = {"factor": 1.3}
     nights = history(rng, [{}] * 30 + [slow] * 9 + [{}] * 10 + [slow] * 8)
-    alerts = watch_timeline(timeline_of("shop", nights), Policy()).alerts
+    alerts = monitor_timeline(timeline_of("shop", nights), Policy()).alerts
     worse = [alert for alert in alerts if alert.event.kind != "improvement"]
     assert [alert.event.index for alert in worse] == [pytest.approx(30, abs=1), pytest.approx(49, abs=1)]
     assert [(alert.stands, alert.is_open) for alert in worse] == [(False, False), (True, True)]
@@ -323,7 +323,7 @@ def test_a_worsening_that_was_taken_back_and_returned_is_open_once(rng):
 def test_a_relapse_that_the_monitor_has_not_heard_yet_is_never_green(rng, slow_again):
     slow = {"factor": 1.3}
     nights = history(rng, [{}] * 40 + [slow] * 6 + [{}] * 5 + [slow] * slow_again)
-    watch = watch_timeline(timeline_of("shop", nights), Policy())
+    watch = monitor_timeline(timeline_of("shop", nights), Policy())
     assert not [alert for alert in watch.alerts if alert.event.kind == "regression" and alert.event.index > 46]
     assert watch.verdict is Verdict.REGRESSION
 
@@ -335,7 +335,7 @@ def test_events_that_were_heard_stay_as_they_were_heard(rng, began, back):
     ]
     nights, heard = history(rng, slow), {}
     for count in range(28, 48, 2):
-        for alert in watch_timeline(timeline_of("shop", nights[:count]), Policy()).alerts:
+        for alert in monitor_timeline(timeline_of("shop", nights[:count]), Policy()).alerts:
             if alert.is_confirmed:
                 heard.setdefault(alert.event.id, []).append(alert.event.services)
     assert [set(services) for services in heard.values()] == [{("/a",)}, {("/b",)}, {("/a",)}]
@@ -377,8 +377,8 @@ def channels(store, folder, capsys, monkeypatch, **policy):
     """Exit code of ``changes``, verdict of the trend's result, and what JUnit, mail and the summary make of it."""
     monkeypatch.chdir(folder)
     (timeline,) = stored_timelines(store, ["shop"])
-    watch = watch_timeline(timeline, Policy(**policy))
-    document = json.loads(dump_json(trend_of(timeline, watch=watch).to_dict()))
+    watch = monitor_timeline(timeline, Policy(**policy))
+    document = json.loads(dump_json(trend_of(timeline, monitor=watch).to_dict()))
     result = result_of(document, "result.json")
     account = message_of(result)
     code = main(["changes", "shop", "--store", str(store.folder), "--fail-on", "regression"], sys.stdout, sys.stderr)
@@ -390,7 +390,7 @@ def test_an_open_event_of_a_young_history_is_told_by_every_channel(rng, tmp_path
     runs = history(rng, [{"factor": 1.0 if i < 8 else 2.85} for i in range(16)])
     store = stored(tmp_path / "runs", runs)
     code, word, junit, notice, account = channels(store, tmp_path, capsys, monkeypatch)
-    assert watch_timeline(load_timeline(store, "shop"), Policy()).runs_to_learn == 3
+    assert monitor_timeline(load_timeline(store, "shop"), Policy()).runs_to_learn == 3
     assert word in (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
     assert code == 1  # as the comparison of the newest run ends
     assert ("<failure" in junit) is (word is Verdict.REGRESSION)

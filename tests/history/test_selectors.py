@@ -14,7 +14,7 @@ from samples import run
 import perfkit
 from perfkit import ReadError, RunStore
 from perfkit.cli import report
-from perfkit.history.context import HistoryContext
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.run_names import load_runs
 from perfkit.history.run_selector import Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity

@@ -15,7 +15,7 @@ from perfkit import compare
 from perfkit.config.policy import Policy
 from perfkit.config.settings import IssueSettings, Settings
 from perfkit.history.incidents import result_of
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import DeliveryError, SettingsError
 from perfkit.notify.github_api import Patience
@@ -493,7 +493,7 @@ def test_a_real_history_that_steps_recovers_and_steps_again_is_one_issue(server,
         runs += nights(rng, count, first=len(runs), factor=factor, **kind)
     done = []
     for known in (30, 36, 40, 50, 51, 66, 72):
-        watch = watch_timeline(timeline_of("api", runs[:known]), Policy())
+        watch = monitor_timeline(timeline_of("api", runs[:known]), Policy())
         document = {"schema": "perfkit.trend/1", "scenario": "api", "watch": watch.to_dict()}
         done += follow(result_of(json.loads(json.dumps(document)), "reports/trend/result.json"))
     assert [line.split(":")[0] for line in done if not line.startswith("updated")] == [

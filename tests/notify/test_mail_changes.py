@@ -22,7 +22,7 @@ from perfkit.history.incidents import (
     read_result,
     result_of,
 )
-from perfkit.history.monitor import watch_timeline
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import Timeline
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
 from perfkit.model.records import Check, Severity, Validity, Verdict
@@ -247,7 +247,7 @@ def test_a_candidate_that_lacks_a_service_is_told_once_and_its_return_too(rng, p
 
 def test_a_comparison_with_its_history_tells_since_which_run(rng, tmp_path):
     document = compare(side(rng, 5), side(rng, 5, first=9)).to_dict()
-    watch = watch_timeline(absent(nightly(rng, 40, [], services=("api", "/pay")), "/pay", (34, 40)), Policy())
+    watch = monitor_timeline(absent(nightly(rng, 40, [], services=("api", "/pay")), "/pay", (34, 40)), Policy())
     result = result_of({**document, "history": {"news": [], "lines": [], **watch.to_dict()}}, "x")
     title, text = chat_text(message_of(result, diff=notification_diff(result, Notified())))
     assert text.startswith("• new: Service /pay: no requests since run 20260034T020000Z-nightly (2026-07-05).")

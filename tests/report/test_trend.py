@@ -18,7 +18,7 @@ from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 -
 from perfkit import SettingsError
 from perfkit.cli import main
 from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
-from perfkit.history.context import HistoryAnalysis
+from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.events import RunReference
 from perfkit.history.run_names import timeline as timeline_runs
 from perfkit.history.timeline import Timeline
@@ -87,7 +87,7 @@ def test_the_sample_history_tells_its_truth(samples):
     trend = trend_of(samples)
     assert [(event.index, event.kind) for event in trend.events] == [(38, "regression")]
     assert {item.service for item in trend.events[0].changes} == {"api_gateway"}
-    course = trend.course("api_gateway", Metric.AVG)
+    course = trend.metric_trend("api_gateway", Metric.AVG)
     assert course.segmentation.outliers == (21,)
     assert course.now.begin == 38
     assert course.interval[0] < course.now.value < course.interval[1]
@@ -142,7 +142,7 @@ def test_what_is_shown_does_not_change_what_is_found(rng):
     assert [event.id for event in one.events] == [event.id for event in every.events]
     assert one.shown_events == ()
     assert {(item.service, item.metric) for event in one.events for item in event.changes} == {("a", Metric.P95)}
-    assert one.course("a", Metric.P95).now == every.course("a", Metric.P95).now
+    assert one.metric_trend("a", Metric.P95).now == every.metric_trend("a", Metric.P95).now
     assert (one.first, one.metrics, one.services) == (50, (Metric.P95,), ("a",))
 
 
@@ -164,7 +164,7 @@ def test_the_interval_of_a_level_covers_it(rng):
     for _ in range(400):
         values = 100.0 * np.exp(0.03 * rng.standard_normal(40))
         line = Timeline("api", history(rng, runs=40).runs, {("a", Metric.P95): values}, {("a", Metric.P95): values})
-        low, high = trend_of(line).courses[0].interval
+        low, high = trend_of(line).metric_trends[0].interval
         hits += low <= 100.0 <= high
     assert 0.93 <= hits / 400 <= 0.995  # shrunk correlation widens it a little
 
@@ -172,7 +172,7 @@ def test_the_interval_of_a_level_covers_it(rng):
 def test_a_level_without_noise_has_no_interval(rng):
     values = np.full(20, 5.0)
     line = Timeline("api", history(rng, runs=20).runs, {("a", Metric.P95): values}, {("a", Metric.P95): values})
-    assert trend_of(line).courses[0].interval is None
+    assert trend_of(line).metric_trends[0].interval is None
 
 
 # What is said -----------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_the_hover_of_a_run_tells_commit_date_value_and_interval(samples):
 def test_a_run_without_a_failure_has_no_interval_of_width_nothing(rng):
     line = history(rng)
     line.errors["api", Metric.ERROR_RATE][:2] = [0.0, np.nan]
-    (course,) = trend_of(line, metric="error_rate").courses
+    (course,) = trend_of(line, metric="error_rate").metric_trends
     assert half_intervals(course, 0)[:2] == ["?", "?"]
     assert all(reach > 0 for reach in half_intervals(course, 2))
 
@@ -389,8 +389,9 @@ def page(trend, file):
     from perfkit.report.html import PLOTLY
     from perfkit.report.notebook import export_html, find_notebook
 
+    assert isinstance(trend, History)  # asking for the class gives it its figures
     notebook = nbformat.read(find_notebook("trend"), as_version=4)
-    names = {"history": History(trend), "commit_url": COMMITS, "title": None, "result": str(file)}
+    names = {"history": trend, "commit_url": COMMITS, "title": None, "result": str(file)}
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell.source.startswith("history."):
             shown = eval(cell.source, names)
