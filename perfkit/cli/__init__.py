@@ -10,14 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections import UserDict
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from typing import TextIO, cast
+from importlib import import_module
+from typing import Any, TextIO, cast
 
 import click
 
-from perfkit.cli import bisect, check, compare, curation, history, notify, report, run, runs, start
-from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_of
+from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_for_git, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
 from perfkit.model.errors import PerfkitError, ReadError, SettingsError, omissions
 from perfkit.model.installation import VERSION
@@ -37,43 +38,54 @@ Exit codes: 0 nothing to object, 1 regression, 2 wrong usage or unreadable input
 4 a step failed."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
+# Name of a command -> module of this package, and attribute in it
+COMMANDS = {
+    "ack": "curation:ack",
+    "baseline": "curation:baseline",
+    "bisect": "bisect:bisect",
+    "changes": "history:changes",
+    "check": "check:check",
+    "comment": "notify:comment",
+    "compare": "compare:compare",
+    "demo": "start:demo",
+    "email": "notify:email",
+    "import": "runs:import_",
+    "init": "start:init",
+    "issue": "notify:issue",
+    "lab": "start:lab",
+    "metrics": "runs:metrics",
+    "notify": "notify:notify",
+    "plan": "compare:plan",
+    "replay": "compare:replay",
+    "report": "report:report",
+    "run": "run:run",
+    "runs": "runs:runs",
+    "simulate": "runs:simulate",
+    "store": "runs:store",
+    "summary": "notify:summary",
+}
+
+
+class LazyCommands(UserDict[str, Any]):
+    """Commands by name; the module of one is imported when the command is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, attribute = self.data[name].partition(":")
+        command: click.Command = getattr(import_module(f"perfkit.cli.{module}"), attribute)
+        return command
+
+
+@click.group(
+    commands=LazyCommands(COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EPILOG,
+)
 @click.version_option(VERSION, prog_name="perfkit")
 def perfkit() -> None:
     """Did this build get slower, and can you believe the answer?
 
     perfkit runs Locust load tests, keeps every run, compares runs as a statistician would, and shows the evidence.
     """
-
-
-for command in (
-    run.run,
-    compare.compare,
-    history.changes,
-    bisect.bisect,
-    report.report,
-    notify.issue,
-    notify.comment,
-    notify.email,
-    notify.notify,
-    notify.summary,
-    start.demo,
-    check.check,
-    start.lab,
-    compare.plan,
-    compare.replay,
-    runs.runs,
-    runs.store,
-    runs.import_,
-    runs.metrics,
-    curation.baseline,
-    curation.ack,
-    runs.simulate,
-    start.init,
-):
-    perfkit.add_command(command)
-for part in (runs.rm, runs.gc):
-    runs.runs.add_command(part)
 
 
 def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
@@ -94,7 +106,7 @@ def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
         except OSError as error:  # standard output is on a full disk, say
             errors.write(f"perfkit: standard output cannot be written: {error.strerror or error}\n")
             code = EXIT_FAILED
-    return bisect.exit_code_for_git(code) if list(argv[:1]) == ["bisect"] and "--step" in argv else code
+    return exit_code_for_git(code) if list(argv[:1]) == ["bisect"] and "--step" in argv else code
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import SETTINGS, dump, settings_of, write
+from perfkit.cli.options import DURATION, SETTINGS, dump, settings_of, write
 
 if TYPE_CHECKING:
     from perfkit.loadgen.bisect import Bisection, BisectResult, Step
 
 EXIT_NOT_FOUND = 3
-EXIT_ABORT = 255  # ends `git bisect run`
 MOST_RUNS = 32  # of one commit and the good one together
 
 
@@ -35,7 +34,7 @@ MOST_RUNS = 32  # of one commit and the good one together
     help="Run this locustfile; SCENARIO is then just a name for it.",
 )
 @click.option("--max-runs", type=click.IntRange(2), default=MOST_RUNS, show_default=True, help="Per commit, at most.")
-@click.option("--max-time", help="Per commit: begin no pair of runs that would end later, such as 20m.")
+@click.option("--max-time", type=DURATION, help="Per commit: begin no pair of runs that would end later, such as 20m.")
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file (TOML).")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Log to go on with [inside .git].")
 @click.option("--store", metavar="URL", help="Where the runs are kept [beside the log, apart from the history].")
@@ -54,7 +53,7 @@ def bisect(
     duration: str | None,
     locustfile: Path | None,
     max_runs: int,
-    max_time: str | None,
+    max_time: float | None,
     policy: Path | None,
     log: Path | None,
     store: str | None,
@@ -82,8 +81,8 @@ def bisect(
       perfkit bisect shop --good v1.4 --dry-run
       git bisect run perfkit bisect shop --good v1.4 --step
     """
-    from perfkit.cli.run import chosen_scenario, plan_of
     from perfkit.config.settings import load_fields
+    from perfkit.loadgen.ab_test import ABPlan
     from perfkit.loadgen.bisect import Bisection, find_first_bad_commit, judge_head
     from perfkit.model.errors import SettingsError
     from perfkit.model.serialization import slug
@@ -92,7 +91,7 @@ def bisect(
 
     config = settings_of(settings)
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
-    chosen = chosen_scenario(scenario, config, locustfile, changes)
+    chosen = config.scenario(scenario, locustfile, **changes)
     if not (serve or chosen.serve):
         raise SettingsError(
             f'scenario {scenario!r}: say how the service starts: --serve "python app.py --port {{port}}"'
@@ -113,7 +112,7 @@ def bisect(
         replace(chosen, locustfile=chosen.locustfile.resolve()),
         serve or chosen.serve or "",
         build,
-        plan_of(None, True, max_runs, max_time, False),
+        ABPlan(max_runs // 2, True, max_time, False),
         config.policy_of(policy).for_scenario(chosen.name),
         store if store and "://" in store else str(Path(store or folder / "runs").resolve()),
         (log or folder / "log.jsonl").resolve(),
@@ -130,13 +129,6 @@ def bisect(
     result = find_first_bad_commit(bisection, on_message)
     write(dump(result.to_dict()) if format_ == "json" else result_text(result), output)
     return 0 if result.found else EXIT_NOT_FOUND
-
-
-def exit_code_for_git(code: int) -> int:
-    """The exit code of a step: `git bisect run` takes 1 to 127 for a verdict, and no failure may look like one."""
-    from perfkit.loadgen.bisect import EXIT_CODES
-
-    return code if code in EXIT_CODES.values() or code > 127 else EXIT_ABORT
 
 
 def plan_text(bisection: Bisection) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,6 +19,7 @@ from perfkit.cli.options import (
     Variadic,
     Workspace,
     console,
+    drawn,
     dump,
     fail_on_option,
     in_workspace,
@@ -25,9 +27,6 @@ from perfkit.cli.options import (
     warn,
     write,
 )
-
-if TYPE_CHECKING:
-    from perfkit.model.records import Comparison
 
 
 @click.command(short_help="How many runs show a change of that size?")
@@ -233,15 +232,7 @@ def compare(
 
         write(to_junit(comparison), output)
     else:
-        print_comparison(comparison, output)
+        from perfkit.report.terminal import print_comparison
+
+        write(drawn(partial(print_comparison, comparison)), output)
     return exit_code_of_verdict(comparison.verdict, fail_on)
-
-
-def print_comparison(comparison: Comparison, output: Path | None = None) -> None:
-    """A comparison as a terminal shows it."""
-    from perfkit.report import terminal
-
-    screen = console()
-    with screen.capture() as captured:
-        terminal.print_comparison(comparison, screen)
-    write(captured.get(), output)

@@ -10,29 +10,32 @@ import click
 
 from perfkit.cli.options import (
     BY,
+    DAY,
     FILE,
     FORMAT,
     POLICY,
     Workspace,
     check_scenario,
     console,
-    day_of,
     dump,
     in_workspace,
     table,
     warn,
+    write_metrics,
 )
-from perfkit.cli.runs import write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import date
 
     from perfkit.history.acknowledgements import Acknowledgement
     from perfkit.history.baselines import Pinned
     from perfkit.history.change_events import HistoryContext
 
 REASON = click.option("--reason", required=True, help="Why; kept for those who review it.")
-EXPIRES = click.option("--expires", metavar="DAY", help="Last day on which it is valid: 2027-01-31, or 90d from now.")
+EXPIRES = click.option(
+    "--expires", type=DAY, metavar="DAY", help="Last day on which it is valid: 2027-01-31, or 90d from now."
+)
 SCENARIO = click.option("--scenario", help="Only baselines of this load test.")
 
 
@@ -40,7 +43,7 @@ SCENARIO = click.option("--scenario", help="Only baselines of this load test.")
 @click.argument("event", required=False)
 @click.option("--reason", help="Why it is fine; kept for those who review it.")
 @BY
-@click.option("--until", metavar="DAY", help="Last day on which it holds: 2027-01-31, or 30d from now.")
+@click.option("--until", type=DAY, metavar="DAY", help="Last day on which it holds: 2027-01-31, or 30d from now.")
 @click.option("--list", "list_", is_flag=True, help="List what is acknowledged.")
 @click.option("--remove", metavar="EVENT", help="Report it again.")
 @FORMAT
@@ -50,7 +53,7 @@ def ack(
     event: str | None,
     reason: str | None,
     by: str,
-    until: str | None,
+    until: date | None,
     list_: bool,
     remove: str | None,
     format_: str,
@@ -80,9 +83,9 @@ def ack(
     elif reason is None:
         raise click.UsageError("Missing option '--reason'.")
     else:
-        history, day = workspace.history(), day_of(until, "--until")
+        history = workspace.history()
         first = _first_run(str(event), history)
-        added = acknowledge(history, first, workspace.policy, reason=reason, by=by, until=day, now=datetime.now(UTC))
+        added = acknowledge(history, first, workspace.policy, reason=reason, by=by, until=until, now=datetime.now(UTC))
         file.add(added)
         _print_acknowledgements([added], format_)
         click.echo(f"wrote {file.path}", err=True)
@@ -129,7 +132,7 @@ def baseline() -> None:
 @BY
 @EXPIRES
 @in_workspace()
-def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by: str, expires: str | None) -> None:
+def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by: str, expires: date | None) -> None:
     """Pin runs under a name.  Invalid runs are left out, and named.
 
     \b
@@ -142,7 +145,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
 
     history = workspace.history()
     chosen = load_runs(runs, store=history.store.address, baselines=history.baselines, alpha=history.alpha)
-    pinned, notes = pin_runs(history, name, chosen, reason=reason, by=by, expires=day_of(expires, "--expires"))
+    pinned, notes = pin_runs(history, name, chosen, reason=reason, by=by, expires=expires)
     _report_pinned(history, pinned, notes)
 
 
@@ -153,7 +156,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")
 @EXPIRES
 @in_workspace(POLICY)
-def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | None, expires: str | None) -> None:
+def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | None, expires: date | None) -> None:
     """Accept a change: its pinned baseline moves to the runs of the level that begins with this run.
 
     Of several runs, such as api@rolling, the first is meant.  Where the baseline was before stays in its file; one that
@@ -165,9 +168,9 @@ def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | N
     """
     from perfkit.history import curation
 
-    history, day = workspace.history(), day_of(expires, "--expires")
+    history = workspace.history()
     first = _first_run(event, history)
-    moved = curation.accept(history, first, reason=reason, by=by, name=name, expires=day, now=datetime.now(UTC))
+    moved = curation.accept(history, first, reason=reason, by=by, name=name, expires=expires, now=datetime.now(UTC))
     _report_pinned(history, moved, ())
 
 

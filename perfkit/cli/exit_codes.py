@@ -21,6 +21,8 @@ from perfkit.model.records import Verdict
 EXIT_INVALID = 3
 EXIT_FAILED = 4
 EXIT_STOPPED = 130
+GIT_VERDICTS = (0, 1, 125)  # of a step of `git bisect run`: good, bad, skip
+GIT_ABORT = 255
 EXIT_CODES: dict[type[PerfkitError], int] = {
     ReadError: 2,
     SettingsError: 2,
@@ -39,6 +41,11 @@ EXIT_CODES: dict[type[PerfkitError], int] = {
 def exit_code_of(error: PerfkitError) -> int:
     """The exit code that an error ends a command with."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
+
+
+def exit_code_for_git(code: int) -> int:
+    """The exit code of a step: `git bisect run` takes 1 to 127 for a verdict, and no failure may look like one."""
+    return code if code in GIT_VERDICTS or code > 127 else GIT_ABORT
 
 
 def exit_code_of_verdict(verdict: Verdict, fail_on: str = "regression") -> int:

@@ -18,7 +18,7 @@ from perfkit.cli.options import (
     Number,
     Workspace,
     checkout_option,
-    console,
+    drawn,
     dump,
     fail_on_option,
     in_workspace,
@@ -27,6 +27,8 @@ from perfkit.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from perfkit.config.policy import Policy
     from perfkit.history.change_events import HistoryChange
     from perfkit.history.changes import DetectedChanges
@@ -139,12 +141,12 @@ def changes(
     else:
         from perfkit.report.changes import print_changes
 
-        screen = console()
-        with screen.capture() as captured:
+        def draw(screen: Console) -> None:
             for number, scenario in enumerate(found):
                 screen.print(*([""] if number else []), end="\n" if number else "")
                 print_changes(scenario, screen, commits_of, acknowledged)
-        write(captured.get(), output)
+
+        write(drawn(draw), output)
     without_runs = [scenario for scenario in found if scenario.invalid == len(scenario.timeline)]
     for scenario in without_runs:
         warn(f"{scenario.scenario}: none of its {scenario.invalid} runs is valid: nothing can be judged")

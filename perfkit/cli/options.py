@@ -41,6 +41,7 @@ AUDIT_CHECKS = (
     "secrets",
     "credentials",
 )
+DATA_CHECKS = ("consistency", "counts", "counts_and_rate", "skipped_requests")  # against the file, not the load
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -80,6 +81,56 @@ FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"])
 OUTPUT = click.option("--output", type=FILE, help="Write to this file instead.")
 BY = click.option("--by", default="", help="Who decided it [your login].")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+
+
+class Parsed(click.ParamType[Any]):
+    """What a function of the library reads from text; its ``ValueError`` is a wrong value of the option."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _duration(text: str) -> float:
+    from perfkit.config.load_spec import parse_duration
+
+    return parse_duration(text)
+
+
+def _day(text: str) -> date | None:
+    from datetime import UTC, datetime
+
+    from perfkit.history.baselines import parse_day
+
+    return parse_day(text, datetime.now(UTC).date())
+
+
+DURATION = Parsed("text", _duration)  # seconds
+DAY = Parsed("day", _day)  # 2027-01-31, or 30d from now
+
+
+def _labels(_context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    bad = next((text for text, (key, sign, _) in zip(texts, pairs, strict=True) if not key or not sign), None)
+    if bad is not None:
+        raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint=parameter.opts[0])
+    return {key: value for key, _, value in pairs}
+
+
+LABELS = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_labels,
+    help="Label the runs; may be repeated.",
+)
 
 
 def fail_on_option(default: str | None, text: str) -> Callable[[Command], Command]:
@@ -153,9 +204,9 @@ def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], 
         ) -> Any:
             parent = click.get_current_context().parent
             before = parent.params if parent is not None else {}
-            known = settings_of(settings or before.get("settings"))
-            address = store or before.get("store") or known.store
-            return command(Workspace(known, address, known.policy_of(policy, rule), policy), **given)
+            config = settings_of(settings)
+            address = store or before.get("store") or config.store
+            return command(Workspace(config, address, config.policy_of(policy, rule), policy), **given)
 
         decorated: Command = resolved
         every: tuple[Callable[[Command], Command], ...] = (SETTINGS, STORE, *reversed(options))
@@ -195,22 +246,16 @@ class Variadic(click.Command):
 
 
 def settings_of(path: Path | None) -> Settings:
-    """The settings to use; unknown keys and bad values end the command with exit code 2."""
+    """The settings of ``--settings``, also before a command of a group; else the nearest.  Read once per command."""
     from perfkit.config.settings import load_settings, nearest_settings
 
-    return load_settings(path) if path is not None else nearest_settings(Path.cwd())
-
-
-def day_of(text: str | None, option: str) -> date | None:
-    """The day that an option names: ``2027-01-31``, or ``30d`` from now."""
-    from datetime import UTC, datetime
-
-    from perfkit.history.baselines import parse_day
-
-    try:
-        return parse_day(text, datetime.now(UTC).date()) if text is not None else None
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from error
+    context = click.get_current_context()
+    if path is None and context.parent is not None:
+        path = context.parent.params.get("settings")
+    loaded: dict[Path | None, Settings] = context.meta.setdefault("perfkit.settings", {})
+    if path not in loaded:
+        loaded[path] = load_settings(path) if path is not None else nearest_settings(Path.cwd())
+    return loaded[path]
 
 
 def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:
@@ -241,7 +286,15 @@ def table(titles: Sequence[str], right: Sequence[str] = ()) -> Table:
     return grid
 
 
-def write(text: str | bytes, output: Path | None) -> None:
+def drawn(draw: Callable[[Console], object]) -> str:
+    """What a function draws on the console, as text."""
+    screen = console()
+    with screen.capture() as captured:
+        draw(screen)
+    return captured.get()
+
+
+def write(text: str | bytes, output: Path | None = None) -> None:
     """To a file (its folder is made), or to standard output."""
     if output is None:
         click.echo(text, nl=False)
@@ -251,6 +304,18 @@ def write(text: str | bytes, output: Path | None) -> None:
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {output}", err=True)
+
+
+def write_metrics(workspace: Workspace, files: Sequence[str], output: Path | None) -> None:
+    """Write the pooled metrics of runs, with what speaks against their files on standard error."""
+    from perfkit.runs.metrics_json import pooled_metrics
+
+    runs = workspace.load_runs(files)
+    write(dump(pooled_metrics(runs)), output)
+    for run in runs:
+        for check in run.validity.problems:
+            if check.name in DATA_CHECKS:
+                warn(f"{run.source or run.id}: {check.name}: {check.advice}")
 
 
 def warn(note: str) -> None:

@@ -8,12 +8,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID, EXIT_STOPPED, exit_code_of, exit_code_of_verdict
-from perfkit.cli.options import FILE, Number, Workspace, dump, expanded, in_workspace, warn, write
+from perfkit.cli.options import (
+    DURATION,
+    FILE,
+    LABELS,
+    Number,
+    Workspace,
+    drawn,
+    dump,
+    expanded,
+    in_workspace,
+    warn,
+    write,
+)
 from perfkit.config.load_spec import ARRIVALS
 from perfkit.model.errors import LoadError
 from perfkit.model.records import KINDS
@@ -149,12 +161,12 @@ class _Run(click.Command):
 @click.option("--pairs", type=click.IntRange(1), help="With --compare-with: runs of each side [5].")
 @click.option("--until-settled", is_flag=True, help="With --compare-with: stop once the verdict is settled.")
 @click.option("--max-runs", type=click.IntRange(2), help="With --until-settled: runs in all, at most [64].")
-@click.option("--max-time", help="With --compare-with: begin no pair that would end later, such as 1h.")
+@click.option("--max-time", type=DURATION, help="With --compare-with: begin no pair that would end later, such as 1h.")
 @click.option("--confirm", is_flag=True, help="With --compare-with: repeat a comparison that found a regression.")
 @click.option("--policy", type=FILE, help="With --compare-with: policy (TOML).")
 @click.option("--result", type=FILE, help="With --compare-with: the comparison as JSON.")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each scenario.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
+@LABELS
 @click.option(
     "--record",
     type=FILE,
@@ -193,11 +205,11 @@ def run(
     pairs: int | None,
     until_settled: bool,
     max_runs: int | None,
-    max_time: str | None,
+    max_time: float | None,
     confirm: bool,
     result: Path | None,
     repeat: int,
-    labels: tuple[str, ...],
+    labels: dict[str, str],
     record: Path | None,
 ) -> int:
     """Run load tests with Locust and keep every request of them.
@@ -225,11 +237,11 @@ def run(
       perfkit run shop --duration 2m -- --my-arg 3
       perfkit run --all
     """
-    from perfkit.cli.compare import print_comparison
     from perfkit.config.settings import load_fields
     from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.revision import revision_of
     from perfkit.loadgen.run import execution_record, run_scenarios
+    from perfkit.report.terminal import print_comparison
 
     if master + worker + (workers is not None) > 1:
         raise click.UsageError("--workers, --master and --worker exclude each other")
@@ -256,7 +268,7 @@ def run(
     )
     if arguments := click.get_current_context().meta.get(ARGUMENTS):
         changes["arguments"] = arguments
-    chosen = [chosen_scenario(name, settings, locustfile, changes) for name in names]
+    chosen = [settings.scenario(name, locustfile, **changes) for name in names]
     paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
     paired |= {"--confirm": confirm, "--max-runs": max_runs}
     paired |= {"--policy": workspace.policy_file, "--result": result}
@@ -281,10 +293,10 @@ def run(
         warn(note)
     if compare_with is not None:
         plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
-        outcome = _ab_test(chosen, compare_with, plan, workspace, parse_labels(labels), container)
+        outcome = _ab_test(chosen, compare_with, plan, workspace, labels, container)
         if result is not None:
             write(dump(outcome.comparison.to_dict()), result)
-        print_comparison(outcome.comparison)
+        write(drawn(partial(print_comparison, outcome.comparison)))
         click.echo(outcome.why)
         return exit_code_of_verdict(outcome.comparison.verdict)
     distribution = None
@@ -296,7 +308,7 @@ def run(
         [replace(scenario, revision=revision.to_dict()) for scenario in chosen],
         workspace.store,
         repeat=repeat,
-        labels=parse_labels(labels),
+        labels=labels,
         on_progress=show_progress(),
         on_end=report_end,
         abort_on=abort_on,
@@ -333,20 +345,15 @@ def _container(engine: str | None, image: str | None, build_args: tuple[str, ...
 
 
 def plan_of(
-    pairs: int | None, until_settled: bool, max_runs: int | None, max_time: str | None, confirm: bool
+    pairs: int | None, until_settled: bool, max_runs: int | None, max_time: float | None, confirm: bool
 ) -> ABPlan:
     """How long to go on comparing two sides, from options."""
-    from perfkit.config.load_spec import parse_duration
     from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan
 
     if max_runs is not None and not until_settled:
         raise click.UsageError("--max-runs belongs to --until-settled; --pairs says how many runs there are")
     most = max_runs // 2 if max_runs is not None else pairs or (MOST_PAIRS if until_settled else 5)
-    try:
-        longest = parse_duration(max_time, "--max-time") if max_time else None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    return ABPlan(most, until_settled, longest, confirm)
+    return ABPlan(most, until_settled, max_time, confirm)
 
 
 def _ab_test(
@@ -397,25 +404,3 @@ def _work(chosen: list[Scenario], host: str, port: int) -> int:
     if code:
         raise LoadError(f"scenario {chosen[0].name!r}: the worker's Locust ended with exit code {code}; see above")
     return 0
-
-
-def chosen_scenario(name: str, known: Settings, locustfile: Path | None, changes: dict[str, Any]) -> Scenario:
-    """A scenario of the settings, or one that is only a name for a locustfile, with what the options change."""
-    from perfkit.config.settings import Scenario, override
-
-    if locustfile is None or name in known.unusable:
-        scenario = known.scenario(name)
-    elif name in known.scenarios:
-        scenario = replace(known.scenarios[name], locustfile=locustfile, demo=False)
-    else:
-        scenario = Scenario(name, locustfile)
-    return override(scenario, f"scenario {name}", **changes)
-
-
-def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
-    """``("build=1.4",)`` -> ``{"build": "1.4"}``; a usage error for anything else."""
-    pairs = [text.partition("=") for text in texts]
-    bad = next((text for text, (key, sign, _) in zip(texts, pairs, strict=True) if not key or not sign), None)
-    if bad is not None:
-        raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--label")
-    return {key: value for key, _, value in pairs}

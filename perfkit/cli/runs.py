@@ -13,11 +13,13 @@ import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import (
+    DATA_CHECKS,
     DRY_RUN,
     FILE,
     FOLDER,
     FORMAT,
     INJECT,
+    LABELS,
     Number,
     Workspace,
     check_scenario,
@@ -26,6 +28,7 @@ from perfkit.cli.options import (
     in_workspace,
     warn,
     write,
+    write_metrics,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
 
     from perfkit.runs.maintenance import Removal
 
-# What speaks against the file, not the load
-DATA_CHECKS = ("consistency", "counts", "counts_and_rate", "skipped_requests")
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 SCENARIO = click.option("--scenario", help="Only runs of this load test.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -45,9 +46,9 @@ SHOWN = 20  # removals named one by one
 @click.command("import", short_help="Keep foreign result files as runs.")
 @FILES
 @click.option("--scenario", help="Name of the load test [from the file name].")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label the runs; may be repeated.")
+@LABELS
 @in_workspace()
-def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, labels: tuple[str, ...]) -> int:
+def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, labels: dict[str, str]) -> int:
     """Read result files of load-test tools and keep them as runs; the same file twice is kept once.
 
     A run that cannot be judged is kept too: it says why, and ends with 3.
@@ -56,13 +57,12 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
     Example:
       perfkit import results/nightly_stats.csv --scenario api --label build=1.4.2
     """
-    from perfkit.cli.run import parse_labels
     from perfkit.history.run_names import load_runs
     from perfkit.model.records import Severity
 
     store, invalid = workspace.run_store, False
     for run in load_runs(files):
-        run_id = store.import_run(run, scenario, parse_labels(labels))
+        run_id = store.import_run(run, scenario, labels)
         click.echo(run_id)
         for check in run.validity.problems:
             if check.severity is Severity.INVALID or check.name in DATA_CHECKS:
@@ -85,18 +85,6 @@ def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -
       perfkit metrics load_results_api_20261017_143004_stats.csv --output metrics.json
     """
     write_metrics(workspace, files, output)
-
-
-def write_metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -> None:
-    """Write the pooled metrics of runs, with what speaks against their files on standard error."""
-    from perfkit.runs.metrics_json import pooled_metrics
-
-    runs = workspace.load_runs(files)
-    write(dump(pooled_metrics(runs)), output)
-    for run in runs:
-        for check in run.validity.problems:
-            if check.name in DATA_CHECKS:
-                warn(f"{run.source or run.id}: {check.name}: {check.advice}")
 
 
 @click.command(short_help="Write simulated Locust result files.")
@@ -146,14 +134,14 @@ def simulate(
       perfkit simulate api --seed 3 --duration 30s --runs 60 --autocorrelation 0.3 --outliers 3 \\
           --inject api_gateway:slower_pct=10 --inject-at 40 --store data/simulated
     """
-    from perfkit.config.settings import load_fields, override
+    from perfkit.config.settings import load_fields
     from perfkit.loadgen.demo_services import parse_changes
     from perfkit.loadgen.simulate import SimulatedHistory, simulate_files, simulate_history
     from perfkit.model.codec import parse_time
     from perfkit.runs.store import RunStore
 
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
-    chosen = override(workspace.settings.scenario(scenario), f"scenario {scenario}", **changes)
+    chosen = workspace.settings.scenario(scenario, **changes)
     try:
         begin = parse_time(at) if at else None
     except ValueError as error:
@@ -480,7 +468,7 @@ def export(workspace: Workspace, scenario: str | None, format_: str, output: Pat
     write(content if output is not None else content.decode(), output)
 
 
-@click.command(short_help="Remove runs, or only their requests.")
+@runs.command(short_help="Remove runs, or only their requests.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--only-requests", is_flag=True, help="Keep the summaries, which is all that comparisons need.")
 @BASELINES
@@ -509,7 +497,7 @@ def rm(
     _remove(workspace, plan, dry_run, yes)
 
 
-@click.command(short_help="Drop old requests, then old runs, and leftovers.")
+@runs.command(short_help="Drop old requests, then old runs, and leftovers.")
 @click.option("--requests-older-than", "requests_for", metavar="AGE", help="Drop requests: 90d, 12w, 2y.")
 @click.option("--runs-older-than", "runs_for", metavar="AGE", help="Drop whole runs.")
 @click.option(

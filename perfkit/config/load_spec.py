@@ -133,18 +133,19 @@ def _planned_stages(
     return (*parts, *([Stage(held_s, float(level), float(level))] if held_s > 0 else []))
 
 
-def parse_duration(value: Any, source: str) -> float:
+def parse_duration(value: Any, source: str = "") -> float:
     """Seconds from a number or text such as ``"90s"``, ``"15m"``, ``"1h30m"``; ``ValueError`` names the source."""
+    where = f"{source}: " if source else ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = finite(value)
     else:
         match = _DURATION.match(str(value).strip().lower()) if str(value).strip() else None
         if match is None:
-            raise ValueError(f'{source}: expected a length such as "90s", "15m" or "1h30m", got {value!r}')
+            raise ValueError(f'{where}expected a length such as "90s", "15m" or "1h30m", got {value!r}')
         hours, minutes, rest = (float(part or 0) for part in match.groups())
         seconds = 3600 * hours + 60 * minutes + rest
     if not 0 < seconds < math.inf:
-        raise ValueError(f"{source}: must be longer than zero and finite, got {value!r}")
+        raise ValueError(f"{where}must be longer than zero and finite, got {value!r}")
     return seconds
 
 

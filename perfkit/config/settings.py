@@ -259,14 +259,21 @@ class Settings:
             policy = Policy.from_toml(file).with_service_names(self.policy.service_names)
         return policy.with_rule(rule)
 
-    def scenario(self, name: str) -> Scenario:
-        """A scenario by name; ``SettingsError`` names the nearest known one, or the variable that it lacks."""
+    def scenario(self, name: str, locustfile: Path | None = None, **changes: Any) -> Scenario:
+        """A scenario by name, with some of its fields replaced as by `override`.
+
+        With a ``locustfile`` it runs that one, and may be only a name for it.  ``SettingsError`` names the nearest
+        scenario, the variable that it lacks, or the bad value.
+        """
         if name in self.unusable:
             raise UnsetVariable(str(self.unusable[name])) from self.unusable[name]
-        if name not in self.scenarios:
-            known = ", ".join(self.scenarios)
-            raise SettingsError(f"scenario {name!r}: not known{did_you_mean(name, self.scenarios)}; known are {known}")
-        return self.scenarios[name]
+        scenario = self.scenarios.get(name)
+        if locustfile is not None:
+            scenario = replace(scenario or Scenario(name, locustfile), locustfile=locustfile, demo=False)
+        elif scenario is None:
+            near, names = did_you_mean(name, self.scenarios), ", ".join(self.scenarios)
+            raise SettingsError(f"scenario {name!r}: not known{near}; known are {names}")
+        return override(scenario, f"scenario {name}", **changes)
 
 
 class _SettingsTable(msgspec.Struct):

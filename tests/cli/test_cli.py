@@ -89,7 +89,7 @@ def test_text_and_junit_say_the_same(here: Path) -> None:
     ("words", "code", "text"),
     [
         ((), 2, "Usage: perfkit"),
-        (("compair",), 2, "No such command 'compair'"),
+        (("compair",), 2, "No such command 'compair'. Did you mean 'compare'?"),
         (("compare", "performance-baselines-v2.json"), 2, "Missing option '--candidate'"),
         (("compare", "nowhere.csv", "--candidate", "metrics.json"), 2, "nowhere.csv: there is no such file"),
         (("compare", "broken.json", "--candidate", "metrics.json"), 2, "broken.json"),
