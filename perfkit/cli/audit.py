@@ -415,7 +415,7 @@ def _secrets(store: RunStore) -> Iterator[LintFinding]:
     if not exposed:
         yield _ok("secrets", store.url, "no secret in the runs")
         return
-    parts = ", ".join(dict.fromkeys(part for run in exposed for part in run.where))
+    parts = ", ".join(dict.fromkeys(part for run in exposed for part in run.notes))
     found = f"{len(exposed)} runs hold secrets ({parts}): {_listed([run.run_id for run in exposed])}"
     advice = (
         "`perfkit runs redact --all` rewrites and reseals them. Change these secrets where they are in use: what was "

@@ -380,11 +380,10 @@ def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     """
     from perfkit.model.errors import SettingsError
     from perfkit.report.formatting import clean
-    from perfkit.runs.maintenance import verify_run, with_notes
+    from perfkit.runs.maintenance import verify_runs
 
     store = workspace.run_store
-    checked = [verify_run(store, run_id) for run_id in (chosen(workspace, runs) if runs else store.ids())]
-    found = with_notes(store, checked, others=not runs)
+    found = verify_runs(store, chosen(workspace, runs) if runs else None)
     if not found:
         raise SettingsError(f"{store.url}: has no runs to verify; is it the place you mean?")
     for run in found:
@@ -416,23 +415,20 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
       perfkit runs redact --all --dry-run
       perfkit runs redact 20261017T143004Z-api-3f9c
     """
-    from perfkit.model.errors import StoreError
     from perfkit.report.formatting import clean
     from perfkit.runs.backends import GIT
-    from perfkit.runs.maintenance import exposed_runs, redact_run
+    from perfkit.runs.maintenance import redact_runs
 
     if bool(runs) == all_:
         raise click.UsageError("name runs, or say --all")
     store = workspace.run_store
-    exposed = exposed_runs(store, chosen(workspace, runs) if runs else None)
-    failed = 0
+    exposed = list(redact_runs(store, chosen(workspace, runs) if runs else None, dry_run=dry_run))
     for run in exposed:
-        try:
-            where = run.where if dry_run else redact_run(store, run.run_id)
-            click.echo(f"{clean(run.run_id)}: {', '.join(map(clean, where))}")
-        except StoreError as error:
-            failed += 1
-            click.echo(f"✗ {clean(str(error))}", err=True)
+        for problem in run.problems:
+            click.echo(f"✗ {clean(problem)}", err=True)
+        if run.notes:
+            click.echo(f"{clean(run.run_id)}: {', '.join(map(clean, run.notes))}")
+    failed = sum(bool(run.problems) for run in exposed)
     if not exposed:
         click.echo("no secret found")
         return 0
