@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.locust_command import Distribution, free_port
+from perfkit.loadgen.locust_command import Distribution
 from perfkit.loadgen.run import run_scenario
+from perfkit.loadgen.service_under_test import free_port
 from perfkit.runs.store import RunStore
 
 SERVER = """

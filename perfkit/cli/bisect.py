@@ -82,7 +82,7 @@ def bisect(
       git bisect run perfkit bisect shop --good v1.4 --step
     """
     from perfkit.config.settings import load_fields
-    from perfkit.loadgen.ab_test import ABPlan
+    from perfkit.loadgen.ab_test import ABPlan, compare_trees
     from perfkit.loadgen.bisect import Bisection, find_first_bad_commit, judge_head
     from perfkit.model.errors import SettingsError
     from perfkit.model.serialization import slug
@@ -109,13 +109,13 @@ def bisect(
         here,
         ends["--good"],
         ends["--bad"],
-        replace(chosen, locustfile=chosen.locustfile.resolve()),
-        serve or chosen.serve or "",
+        replace(chosen, locustfile=chosen.locustfile.resolve(), serve=serve or chosen.serve),
         build,
         ABPlan(max_runs // 2, True, max_time, False),
         config.policy_of(policy).for_scenario(chosen.name),
         store if store and "://" in store else str(Path(store or folder / "runs").resolve()),
         (log or folder / "log.jsonl").resolve(),
+        compare_trees,
     )
 
     def on_message(text: str) -> None:
@@ -141,7 +141,7 @@ def plan_text(bisection: Bisection) -> str:
     lines = [
         f"1. check out {bisection.good[:9]} (good)" + (f" and build it: {bisection.build}" if bisection.build else ""),
         f"2. the same with {bisection.bad[:9]} (bad); compare both, {2 * bisection.plan.pairs} runs of {scenario.name} "
-        f"at most ({scenario.profile.describe()}), each side served by: {bisection.serve}",
+        f"at most ({scenario.profile.describe()}), each side served by: {scenario.serve}",
         f"3. git bisect over {count} commits: about {math.ceil(math.log2(max(count, 1)))} further comparisons",
         f"log: {bisection.log} ({len(bisection.logged_steps())} commits measured)",
         f"runs: {bisection.store}",

@@ -10,8 +10,8 @@ from perfkit.analysis.compare import compare
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN
 from perfkit.loadgen.demo_services import Change, start_services
-from perfkit.loadgen.revision import revision_of
 from perfkit.loadgen.run import run_scenario, with_demo_addresses
+from perfkit.loadgen.service_under_test import revision_of
 from perfkit.model.records import Comparison, Run, Verdict
 from perfkit.runs.store import RunStore
 

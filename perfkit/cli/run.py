@@ -239,8 +239,8 @@ def run(
     """
     from perfkit.config.settings import load_fields
     from perfkit.loadgen.locust_command import Distribution
-    from perfkit.loadgen.revision import revision_of
     from perfkit.loadgen.run import execution_record, run_scenarios
+    from perfkit.loadgen.service_under_test import revision_of
     from perfkit.report.terminal import print_comparison
 
     if master + worker + (workers is not None) > 1:
@@ -333,14 +333,14 @@ def _refuse(options: dict[str, object], why: str) -> None:
 
 def _container(engine: str | None, image: str | None, build_args: tuple[str, ...]) -> Container:
     """The container to run in; what takes long is reported."""
-    from perfkit.loadgen.container import ContainerOptions, prepare_container
+    from perfkit.loadgen.container import prepare_container
 
     bad = next((text for text in build_args if not text.partition("=")[0] or "=" not in text), None)
     if bad is not None:
         raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--build-arg")
     if image is not None and build_args:
         raise click.UsageError("--build-arg is for the image that perfkit builds, and has no effect with --image")
-    container = prepare_container(ContainerOptions(engine, image, build_args), partial(click.echo, err=True))
+    container = prepare_container(engine, image, build_args, partial(click.echo, err=True))
     return replace(container, tree=Path.cwd())
 
 

@@ -27,8 +27,8 @@ from typing import Any
 
 from perfkit.config.settings import BUILT_IN, Scenario
 from perfkit.loadgen.demo_services import Change, start_services
-from perfkit.loadgen.revision import revision_of
 from perfkit.loadgen.run import run_scenario, with_demo_addresses
+from perfkit.loadgen.service_under_test import revision_of
 from perfkit.loadgen.simulate import SimulatedHistory, simulate_history
 from perfkit.model.codec import dump_json, read_json
 from perfkit.model.errors import LoadStopped

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,9 +20,8 @@ from perfkit.analysis.compare import compare
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
 from perfkit.loadgen.locust_process import Progress
-from perfkit.loadgen.revision import revision_of, revision_of_ref
 from perfkit.loadgen.run import run_scenario, stopped_by_user
-from perfkit.loadgen.service_under_test import checkout, running_service
+from perfkit.loadgen.service_under_test import Revision, checkout, revision_of, revision_of_ref, running_service
 from perfkit.model.errors import LoadStopped, NotComparable, SettingsError
 from perfkit.model.records import Comparison, Run, Verdict
 from perfkit.runs.store import RunStore
@@ -64,7 +63,7 @@ class ABPlan:
     def looks(self) -> tuple[int, ...]:
         """Numbers of pairs after which the verdict is looked at, ascending; the last is `pairs`.
 
-        >>> Plan(12, until_settled=True).looks
+        >>> ABPlan(12, until_settled=True).looks
         (3, 5, 7, 10, 12)
         """
         if not self.until_settled:
@@ -128,44 +127,56 @@ class ABTest:
         """
         begun, limit = time.monotonic(), self.plan.max_time_s
         share = 0.5 if self.plan.confirm else 1.0  # what the first comparison leaves is for the second
-        outcome = self._look(1, None if limit is None else begun + share * limit)
-        if not self.plan.confirm or outcome.comparison.verdict is not Verdict.REGRESSION:
-            return outcome
+        first = self._measure(1, None if limit is None else begun + share * limit)
+        if not self.plan.confirm or first.comparison.verdict is not Verdict.REGRESSION:
+            return first
         give_up = None if limit is None else begun + limit
         if self._is_late(give_up):
-            return replace(outcome, why=f"{outcome.why}; not confirmed, for no time was left for a second comparison")
+            return replace(first, why=f"{first.why}; not confirmed, for no time was left for a second comparison")
         self.on_message("a regression was found; the comparison is repeated with fresh runs before it is called one")
-        second = self._look(2, give_up)
-        confirmed = second.comparison.verdict is Verdict.REGRESSION
-        self._log(outcome.comparison, second.comparison, cleared=not confirmed)
-        if confirmed:
+        second = self._measure(2, give_up)
+        is_confirmed = second.comparison.verdict is Verdict.REGRESSION
+        if (folder := RunStore(self.store).folder) is not None:  # how often a gate raises false alarms should be known
+            line: dict[str, object] = {
+                "time": datetime.now(UTC).isoformat(),
+                "scenario": self.targets["candidate"].name,
+            }
+            line["cleared"] = not is_confirmed
+            for name, comparison in (("first", first.comparison), ("second", second.comparison)):
+                line[name] = {side: [run.id for run in getattr(comparison, side).runs] for side in SIDES}
+            line["alarms"] = [f"{f.label} {f.metric}" for f in first.comparison.by_verdict(Verdict.REGRESSION)]
+            with (folder / ALARMS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if is_confirmed:
             return replace(second, why=f"confirmed by a second comparison; {second.why}")
         text = "An alarm of a first comparison was not confirmed by a second one with fresh runs."
         cleared = replace(second.comparison, warnings=(text, *second.comparison.warnings))
-        return ABResult(cleared, f"an alarm was cleared; {second.why}", outcome.comparison)
+        return ABResult(cleared, f"an alarm was cleared; {second.why}", first.comparison)
 
-    def _look(self, round_: int, give_up: float | None) -> ABResult:
+    def _measure(self, round_: int, give_up: float | None) -> ABResult:
         """Measure until the verdict is settled, the pairs are made or the time is over, on the monotonic clock."""
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
         looks, policy = self.plan.looks, self.plan.policy_per_look(self.policy)
         for pair in range(1, looks[-1] + 1):
-            if pair > 1 and self._is_late(give_up):
-                comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
-                return ABResult(comparison, f"the time was spent after {_pairs(pair - 1)}")
-            self._run_pair(pair, round_, runs)
-            is_fit = all(side[-1].validity.ok for side in runs.values())
-            if pair not in looks and is_fit:
-                continue
+            is_late = pair > 1 and self._is_late(give_up)
+            if not is_late:
+                self._run_pair(pair, round_, runs)
+                if pair not in looks and all(side[-1].validity.ok for side in runs.values()):
+                    continue
             comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+            made = len(runs["baseline"])
+            pairs = f"{made} pair{'s' if made > 1 else ''}"
+            if is_late:
+                return ABResult(comparison, f"the time was spent after {pairs}")
             if comparison.verdict is Verdict.INVALID:  # a bad run stays: no further one would mend that
-                return ABResult(comparison, f"stopped after {_pairs(pair)}: the comparison is invalid")
+                return ABResult(comparison, f"stopped after {pairs}: the comparison is invalid")
             if pair not in looks:
                 continue
             if comparison.verdict is not Verdict.INCONCLUSIVE:
-                return ABResult(comparison, f"settled after {_pairs(pair)}")
+                return ABResult(comparison, f"settled after {pairs}")
             if pair == looks[-1]:
-                return ABResult(comparison, f"all planned runs were made after {_pairs(pair)}")
-            self.on_message(f"after {_pairs(pair)}: inconclusive")
+                return ABResult(comparison, f"all planned runs were made after {pairs}")
+            self.on_message(f"after {pairs}: inconclusive")
         raise AssertionError("the last look ends the loop")
 
     def _is_late(self, give_up: float | None) -> bool:
@@ -174,8 +185,7 @@ class ABTest:
 
     def _run_pair(self, pair: int, round_: int, runs: dict[str, list[Run]]) -> None:
         begun = time.monotonic()
-        order = SIDES if pair % 2 else SIDES[::-1]
-        for side in order:
+        for side in SIDES if pair % 2 else SIDES[::-1]:
             self.on_message(f"pair {pair} of at most {self.plan.looks[-1]}: {side}")
             scenario = self.targets[side]
             labels = {**self.labels, "side": side, "pair": f"{round_}.{pair}"}
@@ -190,25 +200,6 @@ class ABTest:
                 )
             runs[side].append(run)
         self._longest_s = max(self._longest_s, time.monotonic() - begun)
-
-    def _log(self, first: Comparison, second: Comparison, *, cleared: bool) -> None:
-        """Keep alarms and what became of them beside the runs: how often a gate cries wolf should be known."""
-        line = {
-            "time": datetime.now(UTC).isoformat(),
-            "scenario": self.targets["candidate"].name,
-            "cleared": cleared,
-            "first": {side: [run.id for run in getattr(first, side).runs] for side in SIDES},
-            "second": {side: [run.id for run in getattr(second, side).runs] for side in SIDES},
-            "alarms": [f"{f.label} {f.metric}" for f in first.by_verdict(Verdict.REGRESSION)],
-        }
-        folder = RunStore(self.store).folder
-        if folder is not None:
-            with (folder / ALARMS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-
-def _pairs(count: int) -> str:
-    return f"{count} pairs" if count > 1 else "1 pair"
 
 
 @contextmanager
@@ -233,10 +224,35 @@ def ab_targets(scenario: Scenario, other: str, folder: Path) -> Iterator[dict[st
             f"scenario {scenario.name!r}: to compare with the commit {other!r}, say how the service starts, such as "
             'serve = "python app.py --port {port}"; or compare with a host, such as http://127.0.0.1:8001'
         )
+    with checkout(other, folder) as tree:
+        trees = {"baseline": (tree, revision_of_ref(tree, other)), "candidate": (folder, revision_of(folder))}
+        with served_targets(scenario, trees) as targets:
+            yield targets
+
+
+@contextmanager
+def served_targets(scenario: Scenario, trees: Mapping[str, tuple[Path, Revision]]) -> Iterator[dict[str, Scenario]]:
+    """The scenario aimed at the service as each side's folder has it, started by the scenario's ``serve`` command."""
     with ExitStack() as stack:
-        tree = stack.enter_context(checkout(other, folder))
-        before = stack.enter_context(running_service(scenario.serve, tree))
-        after = stack.enter_context(running_service(scenario.serve, folder))
-        built = {"baseline": revision_of_ref(tree, other), "candidate": revision_of(folder)}
-        hosts = {"baseline": before, "candidate": after}
-        yield {side: replace(scenario, host=hosts[side], revision=built[side].to_dict()) for side in SIDES}
+        yield {
+            side: replace(
+                scenario,
+                host=stack.enter_context(running_service(scenario.serve or "", folder)),
+                revision=revision.to_dict(),
+            )
+            for side, (folder, revision) in trees.items()
+        }
+
+
+def compare_trees(
+    scenario: Scenario,
+    trees: Mapping[str, tuple[Path, Revision]],
+    store: str,
+    policy: Policy,
+    plan: ABPlan,
+    on_message: OnMessage,
+    labels: dict[str, str],
+) -> ABResult:
+    """Serve the service from both folders, and run pairs of runs until the plan is fulfilled."""
+    with served_targets(scenario, trees) as targets:
+        return ABTest(targets, store, policy, plan, on_message, labels).decide()

@@ -15,22 +15,24 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.ab_test import ABPlan, ABTest, OnMessage
-from perfkit.loadgen.service_under_test import BuildFailed, build, checkout, command_words, running_service
+from perfkit.loadgen.service_under_test import BuildFailed, Revision, build, checkout, command_words
 from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError
 from perfkit.model.records import Finding, Metric, Scope, Verdict
 from perfkit.runs.git import Commit, Git, GitError
+
+if TYPE_CHECKING:
+    from perfkit.loadgen.ab_test import ABPlan, ABResult, OnMessage
 
 EXIT_CODES = {"good": 0, "bad": 1, "skip": 125}  # what `git bisect run` takes them for
 VERDICTS = {Verdict.REGRESSION: "bad", Verdict.NO_CHANGE: "good", Verdict.IMPROVEMENT: "good"}
@@ -94,38 +96,40 @@ class Bisection:
         Any folder of the repository of the service.
     good, bad
         Commit ids; the good one is an ancestor of the bad one.
-    serve
-        Command that starts the service in a worktree, with ``{port}``.
+    scenario
+        Its ``serve`` command starts the service in a worktree.
     build
         Command that builds a worktree; ``None`` where nothing is to be built.
     store
         URL of the store that keeps the runs.
     log
         File with one JSON line for each commit that was measured.
+    compare
+        Measures two worktrees: `perfkit.loadgen.ab_test.compare_trees`.
     """
 
     repository: Path
     good: str
     bad: str
     scenario: Scenario
-    serve: str
     build: str | None
     plan: ABPlan
     policy: Policy
     store: str
     log: Path
+    compare: Callable[..., ABResult]
 
     @property
     def key(self) -> str:
         """Tells this search from others in the same log: other ends, commands, load, load script or policy."""
         scenario = (self.scenario, self.scenario.host, dict(self.scenario.environment))
         script = self.scenario.locustfile.read_bytes() if self.scenario.locustfile.is_file() else b""
-        parts = (self.good, self.bad, scenario, self.serve, self.build, self.policy)
+        parts = (self.good, self.bad, scenario, self.build, self.policy)
         return hashlib.sha256(repr(parts).encode() + script).hexdigest()[:16]
 
     def check(self) -> None:
         """Raise `SettingsError` unless there is something to search and both commands can be started."""
-        for command, option in ((self.serve, "--serve"), (self.build, "--build")):
+        for command, option in ((self.scenario.serve, "--serve"), (self.build, "--build")):
             if command is not None:
                 command_words(command, option)
         if self.good == self.bad:
@@ -178,6 +182,7 @@ class BisectResult:
 
     @property
     def found(self) -> bool:
+        """Whether one commit alone is left."""
         return len(self.suspects) == 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,36 +277,33 @@ def _measure(
 ) -> Step:
     """Serve both commits and run pairs of runs until the comparison is settled."""
     policy = hypothesis.policy(bisection.policy) if hypothesis is not None else bisection.policy
-    good_tree, tree = trees
-    with running_service(bisection.serve, good_tree) as before, running_service(bisection.serve, tree) as after:
-        targets = {
-            side: replace(bisection.scenario, host=host, revision={"commit": revision, "dirty": "no"})
-            for side, host, revision in (("baseline", before, bisection.good), ("candidate", after, commit))
-        }
-        labels = {"bisect": f"{bisection.good[:9]}..{bisection.bad[:9]}", "bisect_commit": commit}
-        result = ABTest(targets, bisection.store, policy, bisection.plan, on_message, labels).decide()
-    comparison = result.comparison
+    commits = (("baseline", bisection.good), ("candidate", commit))
+    sides = {side: (tree, Revision(id_, "", False)) for (side, id_), tree in zip(commits, trees, strict=True)}
+    labels = {"bisect": f"{bisection.good[:9]}..{bisection.bad[:9]}", "bisect_commit": commit}
+    result = bisection.compare(bisection.scenario, sides, bisection.store, policy, bisection.plan, on_message, labels)
+    comparison, why = result.comparison, result.why
     tested = hypothesis or clearest_regression(comparison.findings)
     if tested is None or comparison.verdict is Verdict.INVALID:
         verdict = VERDICTS.get(comparison.verdict, "skip")
-        is_invalid = comparison.verdict is Verdict.INVALID and comparison.warnings
-        why = f"{comparison.verdict.value}: {comparison.warnings[0] if is_invalid else result.why}"
-        return Step(commit, verdict, why, is_final=verdict != "skip")
+        if comparison.verdict is Verdict.INVALID and comparison.warnings:
+            why = comparison.warnings[0]
+        return Step(commit, verdict, f"{comparison.verdict.value}: {why}", is_final=verdict != "skip")
     finding = next((f for f in comparison.findings if (f.label, f.metric) == (tested.service, tested.metric)), None)
-    verdict = VERDICTS.get(finding.verdict, "skip") if finding is not None else "skip"
-    step = Step(commit, verdict, result.why, is_final=verdict != "skip")
     if finding is None:  # the service was not called
-        return replace(step, why=f"{tested.service} has no {tested.metric} in these runs")
-    return replace(
-        step,
-        why=result.why if verdict != "skip" else f"inconclusive: {result.why}",
-        service=finding.label,
-        metric=finding.metric,
-        change=finding.change,
-        ci_low=finding.ci_low,
-        ci_high=finding.ci_high,
-        unit=finding.change_unit,
+        return Step(commit, "skip", f"{tested.service} has no {tested.metric} in these runs", is_final=False)
+    verdict = VERDICTS.get(finding.verdict, "skip")
+    return Step(
+        commit,
+        verdict,
+        why if verdict != "skip" else f"inconclusive: {why}",
+        finding.label,
+        finding.metric,
+        finding.change,
+        finding.ci_low,
+        finding.ci_high,
+        finding.change_unit,
         limit=tested.limit if hypothesis is None else None,
+        is_final=verdict != "skip",
     )
 
 

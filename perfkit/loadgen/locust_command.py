@@ -8,18 +8,24 @@ ever.  A locustfile's own arguments may still come from there, and so may what c
 from __future__ import annotations
 
 import json
+import math
 import os
-import socket
+import random
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perfkit.loadgen.container import Container
 from perfkit.model.codec import encode
-from perfkit.model.records import LoadProfile
+from perfkit.model.records import LoadProfile, Stage
 
+RECORDER = Path(__file__).with_name("recorder.py")  # not imported: importing Locust patches the standard library
+RECORDING_NAME = "requests.arrow"
+STOP_TIMEOUT_S = 5  # requests in flight at the end may finish: those that would be cut off are the slow ones
+ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
+WORKERS_WAIT_S = 120
 KEPT = ("loglevel", "otel", "html_file", "json_file", "config_users")  # by the names of Locust's options
 # Read before the recorder is loaded, or not by the parser at all; the host is perfkit's own to set, which hides it so
 EARLY = (
@@ -41,7 +47,7 @@ def without_locust_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def ignored_locust_settings(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The variables that `without_early` takes out."""
+    """The variables that `without_locust_settings` takes out."""
     return tuple(name for name in EARLY if environment.get(name))
 
 
@@ -59,32 +65,37 @@ def on_parser(parser: Any, **_: object) -> None:
             action.env_var = None
             if os.environ.get(variable):
                 IGNORED[variable] = None
-    parser.allow_abbrev = False  # --user is no --users, which would be refused
-    parser._config_file_parser = _ConfigParser(parser._config_file_parser, keys)
+    parse_file = parser._config_file_parser.parse
 
-
-class _ConfigParser:
-    """Leaves out of a configuration file what belongs to Locust itself."""
-
-    def __init__(self, original: Any, keys: Iterable[str]) -> None:
-        self._original, self._keys = original, frozenset(keys)
-
-    def parse(self, stream: Any) -> dict[str, Any]:
-        settings: dict[str, Any] = dict(self._original.parse(stream))
-        for key in sorted(self._keys & settings.keys()):
+    def parse_others_settings(stream: Any) -> dict[str, Any]:
+        settings: dict[str, Any] = dict(parse_file(stream))
+        for key in sorted(keys & settings.keys()):
             IGNORED[f"{key} in {getattr(stream, 'name', 'a configuration file')}"] = None
             del settings[key]
         return settings
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
+    parser._config_file_parser.parse = parse_others_settings
+    parser.allow_abbrev = False  # --user is no --users, which would be refused
 
 
-RECORDER = Path(__file__).with_name("recorder.py")  # not imported: importing Locust patches the standard library
-RECORDING_NAME = "requests.arrow"
-STOP_TIMEOUT_S = 5  # requests in flight at the end may finish: those that would be cut off are the slow ones
-ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
-WORKERS_WAIT_S = 120
+def locust_argv(locustfile: Path | str, *options: str) -> list[str]:
+    """Locust's command line; -P keeps a ``locust.py`` in the current folder from being taken for Locust."""
+    return [sys.executable, "-P", "-m", "locust", "-f", f"{RECORDER},{locustfile}", *options]
+
+
+def start_locust(
+    locustfile: Path, options: Sequence[str], variables: Mapping[str, str], output_fd: int, progress_fd: int
+) -> subprocess.Popen[bytes]:
+    """Start Locust in a session of its own; its recorder reports to `progress_fd`."""
+    return subprocess.Popen(
+        locust_argv(locustfile, *options),
+        stdin=subprocess.DEVNULL,
+        stdout=output_fd,
+        stderr=output_fd,
+        env={**without_locust_settings(os.environ), **variables, "PERFKIT_PROGRESS_FD": str(progress_fd)},
+        pass_fds=(progress_fd,),
+        start_new_session=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +105,17 @@ class Distribution:
     Parameters
     ----------
     workers
-        How many there are; the load begins when all of them are there.
+        How many there are, at least 1; the load begins when all of them are there.
     local
         Whether they are started here; else they come from elsewhere, within `WORKERS_WAIT_S`.
     bind_host, bind_port
-        Where the master listens for them.
+        Where the master listens for them; port 0: one that is free.
     """
 
     workers: int
     local: bool = True
     bind_host: str = "127.0.0.1"
-    bind_port: int = 5557  # 0: one that is free
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, not {self.workers}")
-
-    def argv(self) -> list[str]:
-        """Locust's options for a master."""
-        wait = ["--expect-workers", str(self.workers), "--expect-workers-max-wait", str(WORKERS_WAIT_S)]
-        return ["--master", *wait, "--master-bind-host", self.bind_host, "--master-bind-port", str(self.bind_port)]
+    bind_port: int = 5557
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +139,6 @@ class LocustCommand:
     arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
     distribution: Distribution | None = None  # None: one process does all
     profile: LoadProfile | None = None  # stages of users, or arrivals; users and duration are then those of the pool
-    container: Container | None = None  # None: on this machine itself
-
-    def __post_init__(self) -> None:
-        if self.users is not None and self.users < 1:
-            raise ValueError(f"users must be at least 1, not {self.users}")
-        if self.spawn_rate is not None and not self.spawn_rate > 0:
-            raise ValueError(f"spawn_rate must be above 0 users per second, not {self.spawn_rate}")
-        if self.duration_s is not None and not (self.duration_s >= 1 and float(self.duration_s).is_integer()):
-            raise ValueError(f"duration_s must be a whole number of seconds, at least 1, not {self.duration_s}")
 
     @property
     def planned_s(self) -> float | None:
@@ -162,28 +155,27 @@ class LocustCommand:
         """Where the output of Locust and of the locustfile goes."""
         return self.folder / "source" / "locust.log"
 
-    def argv(self) -> list[str]:
-        """Return the command line; -P keeps a ``locust.py`` in the current folder from being taken for Locust."""
-        return [sys.executable, "-P", "-m", "locust", "-f", locustfiles(self.locustfile), *self.options()]
-
     def options(self) -> list[str]:
         """Return what follows the locustfiles on Locust's command line."""
-        options: dict[str, float | None] = {"-u": self.users, "-r": self.spawn_rate}
-        options["-t"] = None if self.duration_s is None else int(self.duration_s)
-        given = [str(part) for option in options.items() if option[1] is not None for part in option]
+        duration_s = None if self.duration_s is None else int(self.duration_s)
+        load = (("-u", self.users), ("-r", self.spawn_rate), ("-t", duration_s))
+        words = [word for option, value in load if value is not None for word in (option, str(value))]
         for option, tags in (("--tags", self.tags), ("--exclude-tags", self.exclude_tags)):
-            given += [option, *tags] if tags else []
-        given += self.distribution.argv() if self.distribution is not None else []
-        fixed = ["--headless", "--only-summary", "--exit-code-on-error", "0", "--stop-timeout", str(STOP_TIMEOUT_S)]
-        csv = ["--csv", str(self.folder.absolute() / "source" / "locust")]
-        return [*given, *fixed, *csv, *self.arguments]
+            words += [option, *tags] if tags else []
+        if (workers := self.distribution) is not None:
+            wait = ("--expect-workers", str(workers.workers), "--expect-workers-max-wait", str(WORKERS_WAIT_S))
+            address = ("--master-bind-host", workers.bind_host, "--master-bind-port", str(workers.bind_port))
+            words += ["--master", *wait, *address]
+        words += ["--headless", "--only-summary", "--exit-code-on-error", "0", "--stop-timeout", str(STOP_TIMEOUT_S)]
+        return [*words, "--csv", str(self.folder.absolute() / "source" / "locust"), *self.arguments]
 
-    def own_environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """Return the variables of the scenario, and those that tell the recorder what to do."""
+        source = self.folder.absolute() / "source"
         variables = {
             "PERFKIT_RECORDING": str(self.recording.absolute()),
-            "PERFKIT_GENERATOR_CSV": str(self.folder.absolute() / "source" / "generator.csv"),
-            "PERFKIT_SCRIPT_ERRORS": str(self.folder.absolute() / "source" / "script_errors.json"),
+            "PERFKIT_GENERATOR_CSV": str(source / "generator.csv"),
+            "PERFKIT_SCRIPT_ERRORS": str(source / "script_errors.json"),
         }
         if self.distribution is not None and self.distribution.local:
             variables["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
@@ -195,14 +187,28 @@ class LocustCommand:
         return {**without_locust_settings(self.environment), **variables}
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on at the moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+def arrival_times(
+    stages: Sequence[Stage], *, share: int = 1, index: int = 0, poisson: random.Random | None = None
+) -> Iterator[float]:
+    """When tasks of the open model are due, in seconds after the beginning, in order.
 
-
-def locustfiles(path: Path) -> str:
-    """What Locust loads: the recorder, then the user's own."""
-    return f"{RECORDER},{path.absolute()}"
+    Parameters
+    ----------
+    stages
+        Levels in arrivals per second.
+    share, index
+        Of ``share`` processes, the one with this number (from 0) gets every ``share``-th arrival.
+    poisson
+        A source of chance for arrivals that are independent of each other; ``None``: equal distances.
+    """
+    due = float(index) if poisson is None else poisson.expovariate(1.0) * share  # as a count of arrivals
+    passed, begin_s = 0.0, 0.0  # arrivals of all processes before the stage, and its beginning
+    for stage in stages:
+        within = (stage.begin + stage.end) / 2 * stage.duration_s
+        while due < passed + within - 1e-9:
+            arrivals = due - passed  # the root of begin*t + slope*t*t/2 = arrivals
+            slope = (stage.end - stage.begin) / stage.duration_s
+            root = math.sqrt(max(stage.begin**2 + 2 * slope * arrivals, 0.0))
+            yield begin_s + (2 * arrivals / (stage.begin + root) if arrivals else 0.0)
+            due += share * (1.0 if poisson is None else poisson.expovariate(1.0))
+        passed, begin_s = passed + within, begin_s + stage.duration_s

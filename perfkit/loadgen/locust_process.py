@@ -27,17 +27,17 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from perfkit.config.load_spec import parse_duration
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.container import remove_container, start_container, startup_failure
 from perfkit.loadgen.locust_command import (
     ORDERLY_END_S,
     LocustCommand,
     ignored_locust_settings,
-    locustfiles,
+    locust_argv,
+    start_locust,
     without_locust_settings,
 )
 from perfkit.loadgen.redacted_output import RedactedOutput
@@ -45,18 +45,23 @@ from perfkit.model.codec import encode
 from perfkit.model.errors import LoadError, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.redaction import public_url, redact
 
+if TYPE_CHECKING:
+    from perfkit.loadgen.container import Container
+
 CONNECT_TIMEOUT_S = 3.0
+WINDOW_S = 10.0  # over which an error rate is taken
+FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
+EXIT_USAGE = 2  # of Locust's command line
+EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
+LOG_TAIL_LINES = 40
+EARLY_S, EARLY_SHARE = 0.5, 0.02  # a run may fall short of its length by the larger: Locust's timers are coarse
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
-def check_locust() -> None:
-    """Check that Locust is installed."""
+def check_locustfile(path: Path) -> None:
+    """Check that Locust is installed, and a locustfile there and Python; a folder of locustfiles is left to Locust."""
     if importlib.util.find_spec("locust") is None:
         raise LoadError(f"Locust is not installed for {sys.executable}. Run: pip install locust")
-
-
-def check_locustfile(path: Path) -> None:
-    """Check that a locustfile exists and is Python; a folder of locustfiles is left to Locust."""
     if "," in str(path):
         raise LoadError(f"{path}: has a comma in its path, which separates locustfiles for Locust. Rename it.")
     if path.is_dir():
@@ -141,7 +146,6 @@ class Progress:
         return cls(**{**values, "time": datetime.fromtimestamp(line["time"], UTC)})
 
 
-WINDOW_S = 10.0  # over which an error rate is taken
 _CONDITION = re.compile(r"^\s*(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<limit>[\d.]+)\s*(?:for\s+(?P<length>\S+))?\s*$")
 
 
@@ -209,13 +213,6 @@ def parse_abort_rule(text: str) -> AbortRule:
     return AbortRule(name, match["sign"] == ">", limit, length)
 
 
-FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
-EXIT_USAGE = 2  # of Locust's command line
-EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
-LOG_TAIL_LINES = 40
-EARLY_S, EARLY_SHARE = 0.5, 0.02  # a run may fall short of its length by the larger: Locust's timers are coarse
-
-
 @dataclass(frozen=True, slots=True)
 class LocustOutcome:
     """How a run of Locust ended."""
@@ -238,8 +235,9 @@ def run_locust(
     command: LocustCommand,
     on_progress: Callable[[Progress], None] | None = None,
     abort: Callable[[Progress], str | None] | None = None,
+    container: Container | None = None,
 ) -> LocustOutcome:
-    """Run a load test to its end.
+    """Run a load test to its end, on this machine or in a container.
 
     On Ctrl-C and SIGTERM Locust is asked to end, and the outcome says so; a second signal is less patient.
 
@@ -256,31 +254,41 @@ def run_locust(
         Locust or the host is not there, the locustfile cannot be used, or the recording could not be written.  That no
         request was made is not judged here.
     """
-    check_locust()
     check_locustfile(command.locustfile)
     if command.host is not None:
         check_host(command.host)
     started_at = datetime.now(UTC)
     last: dict[str, Any] = {}  # what the recorder reported last
-    with _signals_forwarded() as stop, _running_locust(command, stop) as (process, pipe, output):
+    with _StopRequest() as stop, _running_locust(command, container, stop) as (process, pipe, output):
         for line in _progress_lines(process, pipe, stop):
             last |= line
             progress = Progress.from_line(line)
             if on_progress is not None:
                 on_progress(progress)
             if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:
-                stop.abort(reason)
+                stop(signal.SIGINT)
+                stop.reason, stop.by_user = reason, False
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1.0)
             stop.pursue()
     returncode = process.returncode
-    if command.container is not None and returncode - 128 in set(signal.Signals):
+    if container is not None and returncode - 128 in set(signal.Signals):
         returncode = 128 - returncode  # a container hands through a signal as 128 + N, a process as -N
     log = redact(command.log.read_text(errors="replace"))
-    interruption = _interruption(command, returncode, stop, last)
+    if returncode == EXIT_DISK or "problem" in last:
+        raise LoadError(
+            f"{command.recording}: could not be written: {last.get('problem', 'see ' + str(command.log))}. "
+            "The run was stopped, for it could not be kept. Free disk space, or choose another folder."
+        )
+    interruption = stop.reason
+    if interruption is None and returncode < 0:
+        name = signal.Signals(-returncode).name
+        interruption = f"Locust was ended by {name} (SIGKILL often means: out of memory)"
+    elif interruption is None and last.get("interrupted"):
+        interruption = "Locust was asked to end by a signal"
     if interruption is None and "exit_code" not in last and not last.get("requests"):
-        raise _failure(command, returncode, log)
+        raise _failure(command, container, returncode, log)
     reason = interruption
     if interruption is None and "exit_code" in last and returncode:
         reason = f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
@@ -302,14 +310,29 @@ def run_locust(
 
 
 class _StopRequest:
-    """A request to end Locust before its time: SIGINT, and after a while SIGTERM and SIGKILL."""
+    """A request to end Locust before its time: SIGINT, and after a while SIGTERM and SIGKILL.
+
+    As a context SIGINT and SIGTERM make it, instead of ending this process; only the main thread gets signals.
+    """
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.signal: signal.Signals | None = None
-        self.reason = ""
+        self.reason: str | None = None
         self.by_user = False
         self._since = 0.0
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
         """Ask once, whatever the signal: SIGINT is what ends Locust in order at all times."""
@@ -321,11 +344,6 @@ class _StopRequest:
         self.reason = "stopped by Ctrl-C" if self.signal is signal.SIGINT else f"stopped by {self.signal.name}"
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-
-    def abort(self, reason: str) -> None:
-        """Ask for an end that nobody sent a signal for."""
-        self(signal.SIGINT)
-        self.reason, self.by_user = reason, False
 
     def pursue(self) -> None:
         """Terminate, then kill, when asking did not help in time."""
@@ -341,64 +359,38 @@ class _StopRequest:
 
 
 @contextmanager
-def _signals_forwarded() -> Iterator[_StopRequest]:
-    """Have SIGINT and SIGTERM stop Locust instead of this process; only the main thread gets signals."""
-    stop = _StopRequest()
-    mine = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop) for number in mine if signal.getsignal(number) is not signal.SIG_IGN}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _running_locust(
-    command: LocustCommand, stop: _StopRequest
+    command: LocustCommand, container: Container | None, stop: _StopRequest
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, RedactedOutput]]:
     """Start Locust; yield the process, the reading end of its progress pipe and its log; leave no process behind."""
-    try:
-        command.log.parent.mkdir(parents=True, exist_ok=True)
-        with command.log.open("wb") as log:
-            output = RedactedOutput(log)
-    except OSError as error:
-        raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
     with ExitStack() as stack:
-        stack.callback(output.finish)
+        try:
+            command.log.parent.mkdir(parents=True, exist_ok=True)
+            with command.log.open("wb") as log:
+                output = stack.enter_context(RedactedOutput(log))
+        except OSError as error:
+            raise LoadError(f"{error.filename}: {error.strerror}. Choose a folder that can be written.") from error
         reading, writing = os.pipe()
         stack.callback(os.close, reading)
         try:
-            process = _start(command, output.fd, writing)
+            if container is not None:  # its client stands for Locust
+                process = container.start(command, output.fd, writing)
+                stack.callback(container.remove, command, process)
+            else:
+                process = start_locust(
+                    command.locustfile.absolute(), command.options(), command.variables(), output.fd, writing
+                )
         except OSError as error:
             raise LoadError(f"{error.filename}: {error.strerror}. Locust cannot be started.") from error
         finally:
             os.close(writing)
         output.close_here()
-        if command.container is not None:
-            stack.callback(remove_container, command.container, command, process)
         stack.callback(process.wait)
         stack.callback(stop.force, signal.SIGKILL)
         stop.process = process
         if stop.signal is not None:  # it came in between
             process.send_signal(signal.SIGINT)
         yield process, reading, output
-
-
-def _start(command: LocustCommand, output_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
-    """Locust itself, or the client of the container that it runs in."""
-    if command.container is not None:
-        return start_container(command.container, command, output_fd, progress_fd)
-    environment = {**without_locust_settings(os.environ), **command.own_environment()}
-    return subprocess.Popen(
-        command.argv(),
-        stdin=subprocess.DEVNULL,
-        stdout=output_fd,
-        stderr=output_fd,
-        env={**environment, "PERFKIT_PROGRESS_FD": str(progress_fd)},
-        pass_fds=(progress_fd,),
-        start_new_session=True,
-    )
 
 
 def _progress_lines(process: subprocess.Popen[bytes], pipe: int, stop: _StopRequest) -> Iterator[dict[str, Any]]:
@@ -421,20 +413,6 @@ def _progress_lines(process: subprocess.Popen[bytes], pipe: int, stop: _StopRequ
                 return
 
 
-def _interruption(command: LocustCommand, returncode: int, stop: _StopRequest, last: Mapping[str, Any]) -> str | None:
-    """Who ended the run before its time, if anybody did; ``LoadError`` when it could not be recorded."""
-    if returncode == EXIT_DISK or "problem" in last:
-        raise LoadError(
-            f"{command.recording}: could not be written: {last.get('problem', 'see ' + str(command.log))}. "
-            "The run was stopped, for it could not be kept. Free disk space, or choose another folder."
-        )
-    if stop.signal is not None:
-        return stop.reason
-    if returncode < 0:
-        return f"Locust was ended by {signal.Signals(-returncode).name} (SIGKILL often means: out of memory)"
-    return "Locust was asked to end by a signal" if last.get("interrupted") else None
-
-
 def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any]) -> str:
     """``ended after 4 s of 60 s by the locustfile``; empty for a run that lasted as long as it should."""
     if "exit_code" not in last:  # it did not come to its end in order
@@ -453,7 +431,7 @@ def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any])
     return f"ended after {ran_s:.0f} s of {planned_s:g} s {cause}"
 
 
-def _failure(command: LocustCommand, returncode: int, log: str) -> PerfkitError:
+def _failure(command: LocustCommand, container: Container | None, returncode: int, log: str) -> PerfkitError:
     """Why Locust ended before it made any load; arguments that Locust refuses are wrong usage."""
     refused = next((line.partition(": error: ")[2] for line in log.splitlines() if ": error: " in line), None)
     if returncode == EXIT_USAGE and refused is not None:
@@ -461,10 +439,8 @@ def _failure(command: LocustCommand, returncode: int, log: str) -> PerfkitError:
             f"{command.locustfile}: Locust refuses its arguments: {refused.rstrip('.')}. A locustfile's own arguments "
             "are declared in it (events.init_command_line_parser) and given after --"
         )
-    if command.container is not None:
-        reason = startup_failure(command.container, command.log, returncode, log)
-        if reason is not None:
-            return LoadError(reason)
+    if container is not None and (reason := container.startup_failure(command.log, returncode, log)) is not None:
+        return LoadError(reason)
     # Without users Locust looks for pytest functions, which fails in its own way under a strict pytest configuration
     if "No User class found" in log or "load_locustfile_pytest" in log:
         return LoadError(
@@ -495,23 +471,16 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
     LoadError
         Locust is not there, or the locustfile cannot be used.
     """
-    check_locust()
     check_locustfile(scenario.locustfile)
     environment = without_locust_settings({**os.environ, **scenario.environment})
     if scenario.profile.is_open:
         environment["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(scenario.profile))
-    command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles(scenario.locustfile), "--worker"]
-    options = ["--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port), *scenario.arguments]
-    out, err = RedactedOutput(1), RedactedOutput(2)  # the terminal, or a file that the caller has opened
-    process = subprocess.Popen([*command, *options], env=environment, stdout=out.fd, stderr=err.fd)
-    try:
+    options = ("--worker", "--exit-code-on-error", "0", "--master-host", host, "--master-port", str(port))
+    argv = locust_argv(scenario.locustfile.absolute(), *options, *scenario.arguments)
+    with RedactedOutput(1) as out, RedactedOutput(2) as err:  # the terminal, or a file that the caller has opened
+        process = subprocess.Popen(argv, env=environment, stdout=out.fd, stderr=err.fd)
         for output in (out, err):
             output.close_here()
         while True:
-            try:
+            with suppress(KeyboardInterrupt):  # the terminal sends it to the worker too, which tells its master
                 return process.wait()
-            except KeyboardInterrupt:
-                continue  # the terminal sends it to the worker too, which says good-bye to its master
-    finally:
-        for output in (out, err):
-            output.finish()

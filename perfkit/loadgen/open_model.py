@@ -26,8 +26,12 @@ from locust.runners import WorkerRunner
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from perfkit.config.load_spec import AT_ONCE
-from perfkit.loadgen.arrival_schedule import arrival_times
+from perfkit.loadgen.locust_command import arrival_times
 from perfkit.model.records import LoadProfile
+
+LATE_S = 0.010  # a start later than this is counted
+GROWTH = 0.1  # share of the pool that is added at a time
+READY_TIMEOUT_S = 10.0  # for the first users to be started; their logins may take their time
 
 
 class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen by the type check
@@ -35,7 +39,7 @@ class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen b
 
     def __init__(self, profile: LoadProfile) -> None:
         super().__init__()
-        self.profile, self._users = profile, 0
+        self.profile, self._users, self._pace = profile, 0, 1.0
 
     def tick(self) -> tuple[int, float] | None:
         """Users that are due now and the rate at which to get there; ``None`` at the end."""
@@ -45,12 +49,7 @@ class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen b
         if (users := round(due)) != self._users:
             self._pace = self.profile.spawn_rate or min(max(abs(users - self._users), 1), AT_ONCE)
             self._users = users
-        return users, getattr(self, "_pace", 1.0)
-
-
-LATE_S = 0.010  # a start later than this is counted
-GROWTH = 0.1  # share of the pool that is added at a time
-READY_TIMEOUT_S = 10.0  # for the first users to be started; their logins may take their time
+        return users, self._pace
 
 
 @dataclass(slots=True)
@@ -91,6 +90,11 @@ class Arrivals:
         """Arrivals that are due and have no user yet."""
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def pending(self) -> int:
+        """Tasks that are under way, or wait for a user."""
+        return self.in_flight + self.waiting
+
     def run(self, on_end: Callable[[], None]) -> None:
         """Keep to the schedule, from when the first users are ready; `on_end` is called after the last arrival."""
         classes = list(self.environment.user_classes)
@@ -109,21 +113,18 @@ class Arrivals:
             due = origin + at_s
             gevent.sleep(max(due - time.monotonic(), 0.0))  # also when behind: users need their turn
             self.scheduled += 1
-            self._admit(self._random.choices(classes, weights)[0] if len(classes) > 1 else classes[0], due)
+            user_class = self._random.choices(classes, weights)[0] if len(classes) > 1 else classes[0]
+            if free := self._idle[user_class]:
+                free.popleft().set(due)
+                continue
+            self._waiting[user_class].append(due)
+            if not self._growing:
+                self._growing = True
+                gevent.spawn(self._grow, user_class)
         end = origin + sum(stage.duration_s for stage in self.profile.load_curve)
         gevent.sleep(max(end - time.monotonic(), 0.0))
         self.is_over = True
         on_end()
-
-    def _admit(self, user_class: type, due: float) -> None:
-        idle = self._idle[user_class]
-        if idle:
-            idle.popleft().set(due)
-        else:
-            self._waiting[user_class].append(due)
-        if not idle and not self._growing:
-            self._growing = True
-            gevent.spawn(self._grow, user_class)
 
     def _grow(self, user_class: type) -> None:
         """Start more users, off the path of the arrivals."""
@@ -138,36 +139,27 @@ class Arrivals:
 
     def next_arrival(self, user: Any) -> Arrival:
         """Block until an arrival is there for this user; ``StopUser`` when it is to stop."""
-        due = self._next_due(user)
+        if user._state == LOCUST_STATE_STOPPING:
+            raise StopUser
+        if waiting := self._waiting.setdefault(type(user), deque()):
+            due = waiting.popleft()
+        else:
+            call, idle = AsyncResult(), self._idle.setdefault(type(user), deque())
+            idle.append(call)
+            user._state = LOCUST_STATE_WAITING
+            try:
+                due = call.get()
+            finally:
+                if not call.ready() and call in idle:
+                    idle.remove(call)
+            if user._state == LOCUST_STATE_STOPPING:
+                raise StopUser
+            user._state = LOCUST_STATE_RUNNING
         now = time.monotonic()
         self.started += 1
         self.late += now - due > LATE_S
         self.in_flight += 1
         return Arrival(due, time.time() - now)
-
-    def _next_due(self, user: Any) -> float:
-        if user._state == LOCUST_STATE_STOPPING:
-            raise StopUser
-        user_class = type(user)
-        waiting = self._waiting.setdefault(user_class, deque())
-        if waiting:
-            return waiting.popleft()
-        call, idle = AsyncResult(), self._idle.setdefault(user_class, deque())
-        idle.append(call)
-        user._state = LOCUST_STATE_WAITING
-        try:
-            due: float = call.get()
-        finally:
-            if not call.ready() and call in idle:
-                idle.remove(call)
-        if user._state == LOCUST_STATE_STOPPING:
-            raise StopUser
-        user._state = LOCUST_STATE_RUNNING
-        return due
-
-    def end_arrival(self) -> None:
-        """A task has ended, well or not."""
-        self.in_flight -= 1
 
 
 def current_arrival() -> Arrival | None:
@@ -192,7 +184,7 @@ def gate_tasks(arrivals: Arrivals) -> None:
             execute(task_set)
         finally:
             here.perfkit_arrival = None
-            arrivals.end_arrival()
+            arrivals.in_flight -= 1
 
     def wait_within_task(task_set: Any) -> None:
         if current_arrival() is not None:

@@ -6,11 +6,11 @@ Locust's own connection, so that no common disk is needed and a worker that dies
 may import pandas, which would pause the load for a second.  Environment:
 
 PERFKIT_RECORDING
-    Path of the recording, see `perfkit.loadgen.recording`.
+    Path of the recording, see `perfkit.runs.recording_stream`.
 PERFKIT_PROGRESS_FD
     Number of an open pipe that gets one JSON object per second.  When nobody reads it any more, the run is stopped.
 PERFKIT_GENERATOR_CSV
-    Path of a table with one row per second about the load generator itself, see `COLUMNS`.
+    Path of a table with one row per second about the load generator itself, see `perfkit.loadgen.recording.COLUMNS`.
 PERFKIT_SCRIPT_ERRORS
     Path of a file about what the load script gets wrong, see `perfkit.model.script_errors`.
 PERFKIT_LOCAL_WORKERS
@@ -24,228 +24,41 @@ PERFKIT_LOAD_PROFILE
 from __future__ import annotations
 
 import atexit
+import csv
 import ctypes
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
-from io import FileIO
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import gevent
+import locust
 import pyarrow as pa
-from locust import events, stats
+from locust import TaskSet, User, events, stats
 from locust.rpc import Message
 from locust.runners import MasterRunner, WorkerRunner
 
 # Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
-from perfkit.loadgen.locust_command import IGNORED, on_parser
-from perfkit.loadgen.meter import Meter
-from perfkit.loadgen.recording import RequestBuffer, usable_time
-from perfkit.loadgen.script_counter import ScriptCounter, note_failure, write
+from perfkit.loadgen.locust_command import IGNORED, RECORDER, locust_argv, on_parser
+from perfkit.loadgen.recording import FileSink, MasterSink, Meter, RequestBuffer, ResultCollector, usable_time
 from perfkit.model.codec import decode, encode
+from perfkit.model.files import atomic_path
 from perfkit.model.records import LoadProfile
 from perfkit.model.redaction import conceal_environment, redact
-from perfkit.model.script_errors import ScriptErrors, merged
-from perfkit.runs.recording_stream import RECORDING_SCHEMA
-
-
-class LocalWorkers:
-    """Processes of Locust that connect to the master in this process; they write to its log."""
-
-    def __init__(self, count: int, locustfiles: str, host: str, port: int, arguments: Sequence[str]) -> None:
-        command = [sys.executable, "-P", "-m", "locust", "-f", locustfiles, "--worker"]
-        address = ["--master-host", host, "--master-port", str(port), *arguments]
-        environment = {name: value for name, value in os.environ.items() if name != "PERFKIT_LOCAL_WORKERS"}
-        self._processes: Sequence[subprocess.Popen[bytes]] = [
-            subprocess.Popen([*command, *address], stdin=subprocess.DEVNULL, env=environment) for _ in range(count)
-        ]
-
-    @property
-    def dead(self) -> int:
-        """How many have ended."""
-        return sum(process.poll() is not None for process in self._processes)
-
-    def end(self) -> None:
-        """End those that did not end with their master."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.terminate()
-
-
-class _RedactedRows:
-    """A writer of the module `csv` that redacts every text."""
-
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-
-    def writerow(self, row: Iterable[object]) -> None:
-        plain = (int, float, type(None))
-        self._writer.writerow([cell if isinstance(cell, plain) else redact(str(cell)) for cell in row])
-
-
-class RedactedStatistics(stats.StatsCSVFileWriter):  # type: ignore[misc]
-    """Locust's writer of statistics, whose files hold no secrets at any time."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        for name, value in list(vars(self).items()):
-            if hasattr(value, "writerow"):
-                setattr(self, name, _RedactedRows(value))
-
-
-MESSAGE = "perfkit_requests"
-LINGER_S = 10
-
-
-class FileSink:
-    """The recording of a run, and a table with one row per second about this process; ``OSError`` when it is full."""
-
-    def __init__(self, recording: Path, table: Path | None) -> None:
-        self._stream = pa.ipc.new_stream(pa.OSFile(str(recording), "wb"), RECORDING_SCHEMA)
-        self._table = FileIO(str(table), "w") if table is not None else None
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add requests."""
-        self._stream.write_batch(batch)
-
-    def write_row(self, cells: tuple[object, ...]) -> None:
-        """Add one second."""
-        if self._table is not None:
-            self._table.write(_line(cells))
-
-    def close(self) -> None:
-        """Write the mark of the end, which no reader needs."""
-        self._stream.close()
-
-
-class MasterSink:
-    """A worker's: gathers until the second is over, then sends it to the master, with the state of the open model."""
-
-    def __init__(self, runner: Any, arrivals: Any, script: ScriptCounter) -> None:
-        self._runner, self._arrivals, self._script = runner, arrivals, script
-        self._batches: list[bytes] = []
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add requests to what is sent next."""
-        target = pa.BufferOutputStream()
-        with pa.ipc.new_stream(target, RECORDING_SCHEMA) as stream:
-            stream.write_batch(batch)
-        self._batches.append(target.getvalue().to_pybytes())
-
-    def write_row(self, cells: tuple[object, ...]) -> None:
-        """Send what there is, and this row."""
-        self._send(_line(cells), is_last=False)
-
-    def close(self) -> None:
-        """Send the rest, and that it was the last."""
-        self._send(b"", is_last=True)
-
-    def flush(self) -> None:
-        """Wait until the master's machine has what was sent; nothing can be sent afterwards."""
-        socket = self._runner.client.socket
-        context = socket.context
-        socket.close(linger=1000 * LINGER_S)  # without it, what is still in memory goes with the process
-        context.term()
-
-    def _send(self, row: bytes, *, is_last: bool) -> None:
-        batches, self._batches = self._batches, []
-        message = {"index": self._runner.worker_index, "batches": batches, "row": row, "is_last": is_last}
-        message["script"] = encode(self._script.snapshot())
-        if (arrivals := self._arrivals) is not None:
-            in_flight = arrivals.in_flight + arrivals.waiting
-            message |= {"late": arrivals.late, "in_flight": in_flight, "is_over": arrivals.is_over}
-        self._runner.send_message(MESSAGE, message)
-
-
-class ResultCollector:
-    """The master's: takes what workers send, and knows which of them have sent their last message.
-
-    Parameters
-    ----------
-    runner
-        Locust's ``MasterRunner``.
-    take
-        Called with each batch of requests.
-    table
-        Where the master's own rows go; those of workers go beside it, each with `COLUMNS` as its first line.
-    on_error
-        Called when a table cannot be written.
-    """
-
-    def __init__(
-        self,
-        runner: Any,
-        take: Callable[[pa.RecordBatch], None],
-        table: Path | None,
-        on_error: Callable[[OSError], None],
-    ) -> None:
-        self._take, self._table, self._on_error = take, table, on_error
-        self._tables: dict[str, FileIO] = {}
-        self._ended: dict[str, bool] = {}
-        self._latest: dict[str, dict[str, Any]] = {}  # the last message of each worker
-        runner.register_message(MESSAGE, self.on_message)
-
-    def on_message(self, msg: Any, **_: object) -> None:
-        """Take one second of one worker."""
-        name = f"worker{msg.data['index'] + 1}"
-        self._ended.setdefault(name, False)
-        try:
-            for packed in msg.data["batches"]:
-                for batch in pa.ipc.open_stream(packed):
-                    self._take(batch)
-            if self._table is not None and msg.data["row"]:
-                if name not in self._tables:
-                    self._tables[name] = FileIO(f"{self._table}.{name}", "w")
-                    self._tables[name].write(_line(COLUMNS))
-                self._tables[name].write(msg.data["row"])
-        except OSError as error:
-            self._on_error(error)
-        self._ended[name] |= msg.data["is_last"]
-        self._latest[name] = msg.data
-
-    @property
-    def pending_workers(self) -> tuple[str, ...]:
-        """Workers that have sent something, and not yet their last message."""
-        return tuple(sorted(name for name, ended in self._ended.items() if not ended))
-
-    @property
-    def ended(self) -> int:
-        """How many workers have sent their last message."""
-        return sum(self._ended.values())
-
-    def arrivals(self) -> tuple[int, int]:
-        """Late ones so far, and tasks that are under way or wait for a user, over all workers."""
-        messages = self._latest.values()
-        return sum(message.get("late", 0) for message in messages), sum(
-            message.get("in_flight", 0) for message in messages
-        )
-
-    def script_errors(self) -> list[ScriptErrors]:
-        """What went wrong so far in the load script, of each worker."""
-        counted = [message["script"] for message in self._latest.values() if "script" in message]
-        return [decode(plain, ScriptErrors, "script errors of a worker") for plain in counted]
-
-    def skipped(self) -> int:
-        """Requests without a usable response time so far, over all workers."""
-        return sum(skip.count for errors in self.script_errors() for skip in errors.skipped)
-
-    def is_over(self, missing: int) -> bool:
-        """Whether every worker that is still there has admitted its last arrival."""
-        over = [message["is_over"] for message in self._latest.values() if "is_over" in message]
-        return bool(over) and sum(over) >= len(over) - missing
-
-
-def _line(cells: tuple[object, ...]) -> bytes:
-    return (",".join(map(str, cells)) + "\n").encode()
-
+from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException, merged, short_text
 
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 EXIT_WORKERS = 75  # a worker ended before the load began
@@ -255,23 +68,107 @@ LAG_EVERY_S = 0.05  # how often it is looked how late the event loop is
 DRAIN_S = 10.0  # for tasks in flight when the last arrival has been admitted
 STALL_S = 0.5  # an event loop so late did not run at all
 IDLE_S = 5.0  # without one user, when all of them should run: they have stopped by themselves
-COLUMNS = (
-    "time",  # seconds since the epoch
-    "users",
-    "cpu_pct",  # of this process, in percent of one core
-    "requests",  # so far, as all that follow but lag, clock, waiting and in_flight
-    "failures",
-    "lag_ms",  # the latest that the event loop was in this second
-    "clock_s",  # how far the time of day has moved against the monotonic clock since the start
-    "scheduled",  # arrivals of the open model
-    "started",
-    "late",
-    "waiting",
-    "in_flight",
-    "stalled_s",  # so far, time in which the event loop did not run
-    "stalled_cpu_s",  # CPU time that this process used meanwhile
-)
 ABANDONED_EXIT_S = 4.0  # a user's code can refuse to be stopped; nobody is left who would kill it
+LIBRARIES = (str(Path(locust.__file__).parent) + os.sep, str(Path(__file__).resolve().parents[1]) + os.sep)
+MOST_KINDS = 50  # of exceptions, and of services with skipped requests, that are counted apart
+OTHERS = "(others)"
+_UNCAUGHT = "Uncaught exception in "  # begins what Locust logs of a listener or an on_stop
+_UNHANDLED = "Unhandled exception in greenlet"
+
+
+class ScriptCounter:
+    """Counts the tasks of this process from its start, and what the load script gets wrong in them.
+
+    Locust raises an event for exceptions in tasks and in ``on_start``; those in listeners and in ``on_stop`` it only
+    logs.
+    """
+
+    def __init__(self) -> None:
+        self.tasks = self.users = 0
+        self._exceptions: dict[tuple[str, str], TaskException] = {}
+        self._skipped: Counter[tuple[str, str]] = Counter()
+
+    def install(self) -> None:
+        """Have Locust count from now on."""
+        execute, start, hub = TaskSet.execute_next_task, User.start, gevent.get_hub()
+        handle_error = hub.handle_error
+
+        def execute_next_task(task_set: Any) -> None:
+            queue = task_set._task_queue
+            if not (queue and hasattr(queue[0], "tasks")):  # a nested TaskSet is no task, but its tasks are
+                self.tasks += 1
+                gevent.getcurrent().perfkit_request_failed = False
+            execute(task_set)
+
+        def start_user(user: Any, group: Any) -> Any:
+            self.users += 1
+            return start(user, group)
+
+        def count_error(context: object, kind: Any, value: Any, tb: TracebackType | None) -> None:
+            """Count what ends a user in its ``on_stop``, which nobody in Locust catches."""
+            if isinstance(value, Exception) and any(code.co_name == "on_stop" for code in _codes(tb)):
+                self.add("on_stop", value)
+            handle_error(context, kind, value, tb)
+
+        TaskSet.execute_next_task, User.start, hub.handle_error = execute_next_task, start_user, count_error
+        events.user_error.add_listener(self.on_user_error)
+        handler = logging.Handler(logging.ERROR)
+        handler.emit = self.on_log  # type: ignore[method-assign]
+        for logger in (logging.getLogger(), logging.getLogger("locust")):  # the second does not propagate to the first
+            logger.addHandler(handler)
+
+    def skip(self, service: object, fault: str) -> None:
+        """Count a request whose response time is of no use."""
+        key = (redact(str(service)), fault)
+        self._skipped[key if key in self._skipped or len(self._skipped) < MOST_KINDS else (OTHERS, fault)] += 1
+
+    def add(self, raised_in: str, exception: BaseException, *, after_failure: bool = False) -> None:
+        """Count an exception."""
+        key = (raised_in, type(exception).__name__)
+        if key not in self._exceptions and len(self._exceptions) >= MOST_KINDS:
+            key = (raised_in, OTHERS)
+        text = "".join(traceback.format_exception_only(exception))  # str() of the user's own class may fail
+        message = short_text(redact(text.partition(": ")[2][:1000]))
+        before = self._exceptions.get(key) or TaskException(*key, message, 0)
+        after = before.after_failure + after_failure
+        self._exceptions[key] = replace(before, count=before.count + 1, after_failure=after)
+
+    def on_user_error(
+        self, user_instance: object, exception: BaseException, tb: TracebackType | None, **_: object
+    ) -> None:
+        """Count what ended a task or an ``on_start``; a listener of Locust's ``events.user_error``."""
+        names = {code.co_name for code in _codes(tb)}
+        is_start = not isinstance(user_instance, TaskSet) or "on_start" in names
+        failed = getattr(gevent.getcurrent(), "perfkit_request_failed", False)
+        self.add("on_start" if is_start else "task", exception, after_failure=failed)
+
+    def on_log(self, record: logging.LogRecord) -> None:
+        """Count what Locust catches and logs, while it is being handled."""
+        text = str(record.msg)
+        _, exception, tb = record.exc_info or sys.exc_info()
+        if not isinstance(exception, Exception) or not text.startswith((_UNCAUGHT, _UNHANDLED)):
+            return
+        codes = list(_codes(tb))
+        if all(code.co_filename.startswith(LIBRARIES) for code in codes):
+            return  # not of the user's code
+        is_shape = any(code.co_name == "tick" for code in codes)
+        event = "load shape" if is_shape else "listener" if text.startswith(_UNCAUGHT) else "greenlet"
+        self.add("on_stop" if text.startswith(f"{_UNCAUGHT}on_stop") else event, exception)
+
+    def snapshot(self) -> ScriptErrors:
+        """What was counted so far."""
+        exceptions = sorted(self._exceptions.values(), key=lambda exception: -exception.count)
+        skipped = (SkippedRequests(*key, count) for key, count in self._skipped.most_common())
+        return ScriptErrors(self.tasks, self.users, tuple(exceptions), tuple(skipped))
+
+
+def note_failure() -> None:
+    """Remember, of the task that is running, that a request of it has failed."""
+    gevent.getcurrent().perfkit_request_failed = True
+
+
+def _codes(tb: TracebackType | None) -> Iterable[Any]:
+    return (frame.f_code for frame, _ in traceback.walk_tb(tb))
 
 
 class EventLoopLag:
@@ -290,11 +187,6 @@ class EventLoopLag:
             if late_s > STALL_S:
                 self.stalled_s += late_s
                 self.stalled_cpu_s += time.process_time() - used
-
-    def take(self) -> float:
-        """Return the worst since the last call, in ms."""
-        worst, self.worst_ms = self.worst_ms, 0.0
-        return worst
 
 
 class Recorder:
@@ -320,13 +212,19 @@ class Recorder:
             os.set_blocking(self.progress_fd, False)
         self.started = time.monotonic()
         self.collector: ResultCollector | None = None
-        self.workers: LocalWorkers | None = None
-        try:
-            shipped = MasterSink(environment.runner, self.arrivals, SCRIPT) if self.is_worker else None
-            self.shipped, self.sink = shipped, shipped or self._open_files()
-        except OSError as error:
-            self.report(problem=str(error))
-            sys.exit(EXIT_DISK)
+        self.local_workers: list[subprocess.Popen[bytes]] = []
+        self.sink: FileSink | MasterSink
+        if self.is_worker:
+            self.sink = MasterSink(environment.runner, self.worker_state)
+        else:
+            table = Path(text) if (text := os.environ.get("PERFKIT_GENERATOR_CSV")) else None
+            try:
+                self.sink = FileSink(Path(os.environ["PERFKIT_RECORDING"]), table)
+            except OSError as error:
+                self.report(problem=str(error))
+                sys.exit(EXIT_DISK)
+            if self.is_master:
+                self._lead(table)
         BUFFER.on_full = self.flush
         atexit.register(self.on_exit)
         log_request = environment.stats.log_request  # Locust's own, which response times of no use would break
@@ -336,49 +234,49 @@ class Recorder:
 
         environment.stats.log_request = log_usable
 
-    def _open_files(self) -> FileSink:
-        table = Path(os.environ["PERFKIT_GENERATOR_CSV"]) if os.environ.get("PERFKIT_GENERATOR_CSV") else None
-        sink = FileSink(Path(os.environ["PERFKIT_RECORDING"]), table)
-        sink.write_row(COLUMNS)
-        if self.is_master:
-            runner, options = self.environment.runner, self.environment.parsed_options
-            self.collector = ResultCollector(runner, self.take, table, self.fail)
-            runner.quit = self._quit_of_a_master(runner.quit)
-            runner.master_bind_port = runner.server.port  # it was bound to a free one, and may be bound anew
-            if count := int(os.environ.get("PERFKIT_LOCAL_WORKERS", "0")):
-                host = options.master_bind_host if options.master_bind_host != "*" else "127.0.0.1"
-                arguments = json.loads(os.environ.get("PERFKIT_ARGUMENTS", "[]"))
-                self.workers = LocalWorkers(count, options.locustfile, host, runner.server.port, arguments)
-        return sink
-
-    def _quit_of_a_master(self, original: Any) -> Any:
-        """Locust's own has its workers quit and goes; this one waits for their last requests."""
+    def _lead(self, table: Path | None) -> None:
+        """As a master: collect what workers send, start those of this machine, and go after their last message."""
+        runner, options = self.environment.runner, self.environment.parsed_options
+        self.collector = ResultCollector(runner, self.take, table, self.fail)
+        runner.master_bind_port = runner.server.port  # it was bound to a free one, and may be bound anew
+        host = options.master_bind_host if options.master_bind_host != "*" else "127.0.0.1"
+        address = ("--worker", "--master-host", host, "--master-port", str(runner.server.port))
+        arguments = json.loads(os.environ.get("PERFKIT_ARGUMENTS", "[]"))
+        argv = locust_argv(options.locustfile.removeprefix(f"{RECORDER},"), *address, *arguments)
+        for _ in range(int(os.environ.pop("PERFKIT_LOCAL_WORKERS", "0"))):
+            self.local_workers.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL))  # they write to this log
+        quit_runner = runner.quit
 
         def quit_after_final_flush() -> None:
-            runner = self.environment.runner
             self.note_end()
             if self.has_begun and not self.problem:
                 for client in runner.clients.all:
                     runner.server.send_to_client(Message("quit", None, client.id))
-                self._await_final_flush(time.monotonic() + runner.environment.stop_timeout + WORKERS_END_S)
-            original()
+                last_change = time.monotonic()
+                give_up = last_change + runner.environment.stop_timeout + WORKERS_END_S
+                # workers that are gone may still have something on its way
+                while (pending := len(collector.pending_workers)) and (now := time.monotonic()) < give_up:
+                    if pending > self._missing_workers():
+                        last_change = now
+                    elif now - last_change > FINAL_FLUSH_S:
+                        break
+                    gevent.sleep(LAG_EVERY_S)
+            quit_runner()
 
-        return quit_after_final_flush
+        collector, runner.quit = self.collector, quit_after_final_flush
 
-    def _await_final_flush(self, give_up: float) -> None:
-        """Until every worker has sent its last message; those that are gone may still have something on its way."""
-        last_change = time.monotonic()
-        while self.collector is not None and self.collector.pending_workers and (now := time.monotonic()) < give_up:
-            if len(self.collector.pending_workers) > self._missing():
-                last_change = now
-            elif now - last_change > FINAL_FLUSH_S:
-                return
-            gevent.sleep(LAG_EVERY_S)
-
-    def _missing(self) -> int:
+    def _missing_workers(self) -> int:
         """How many workers are gone without a last message, as far as is known yet."""
-        gone = max(len(self.environment.runner.clients.missing), self.workers.dead if self.workers else 0)
+        dead = sum(process.poll() is not None for process in self.local_workers)
+        gone = max(len(self.environment.runner.clients.missing), dead)
         return max(gone - (self.collector.ended if self.collector is not None else 0), 0)
+
+    def worker_state(self) -> dict[str, object]:
+        """What a worker tells its master beside its requests."""
+        state = {"script": encode(SCRIPT.snapshot()), "skipped": BUFFER.skipped}
+        if (arrivals := self.arrivals) is not None:
+            state |= {"late": arrivals.late, "in_flight": arrivals.pending, "is_over": arrivals.is_over}
+        return state
 
     def run(self) -> None:
         """Tick once a second, as long as Locust lives."""
@@ -393,30 +291,43 @@ class Recorder:
         self.flush()
         self.meter.measure_cpu()
         if not self.problem:
+            now, lag = time.time(), self.lag
+            worst_ms, lag.worst_ms = lag.worst_ms, 0.0
+            names = ("scheduled", "started", "late", "waiting", "in_flight")
+            row = (
+                f"{now:.3f}",
+                self.users,
+                f"{self.meter.cpu_pct:.1f}",
+                self.meter.requests,
+                self.meter.failures,
+                f"{worst_ms:.1f}",
+                f"{time.time() - time.monotonic() - self.clock_offset_s:.3f}",
+                *(getattr(self.arrivals, name) if self.arrivals else "" for name in names),
+                f"{lag.stalled_s:.3f}",
+                f"{lag.stalled_cpu_s:.3f}",
+            )
             try:
-                self.sink.write_row(self._row())
+                self.sink.write_row(row)
                 self._write_script_errors()
             except OSError as error:
                 self.fail(error)
         self._watch_users()
         self.report()
-        if self.collector is not None and self.collector.is_over(self._missing()) and not self.is_quitting:
-            gevent.spawn(self._end_of_arrivals)
-        if self.workers is not None and not self.has_begun and self.workers.dead:
-            self.workers.end()
+        if self.collector is not None and self.collector.is_over(self._missing_workers()) and not self.is_quitting:
+            gevent.spawn(self.end_of_arrivals)
+        if not self.has_begun and any(process.poll() is not None for process in self.local_workers):
+            self._end_local_workers()
             os._exit(EXIT_WORKERS)  # Locust would wait for it
-
-    def script_errors(self) -> ScriptErrors:
-        """Of this process, and of its workers."""
-        return merged([SCRIPT.snapshot(), *(self.collector.script_errors() if self.collector is not None else ())])
 
     def _write_script_errors(self) -> None:
         """Write them when there is something new; the number of tasks is brought up to date at the end."""
         if self.is_worker or not (path := os.environ.get("PERFKIT_SCRIPT_ERRORS")):
             return
-        now, before = self.script_errors(), self.script_counts
+        workers = self.collector.script_errors() if self.collector is not None else []
+        now, before = merged([SCRIPT.snapshot(), *workers]), self.script_counts
         if before is None or (now.exceptions, now.skipped) != (before.exceptions, before.skipped) or self.has_ended:
-            write(now, Path(path))
+            with atomic_path(Path(path)) as partial:  # a process may be killed at any time
+                partial.write_text(json.dumps(encode(now)), encoding="utf-8")
             self.script_counts = now
 
     def _watch_users(self) -> None:
@@ -435,7 +346,7 @@ class Recorder:
                 self.quit()
         elif not self._is_level():
             return
-        elif self.users() or runner.state != "running":
+        elif self.users or runner.state != "running":
             self.last_load = now
         elif self.last_load is not None and now - self.last_load > (2 * IDLE_S if self.is_master else IDLE_S):
             self.load_end, self.users_at_end = self.last_load, 0
@@ -445,24 +356,15 @@ class Recorder:
         """Whether all users that were started should be there until the end."""
         return self.arrivals is None and self.environment.shape_class is None
 
-    def note_end(self) -> None:
+    def note_end(self, **_: object) -> None:
         """Users are about to be stopped: when that is, how many there are, and whether the user's shape wants it."""
         if self.load_end is not None or not self.has_begun:
             return
         runner = self.environment.runner
-        self.load_end, self.users_at_end = time.monotonic(), self.users()
+        self.load_end, self.users_at_end = time.monotonic(), self.users
         if not self.users_at_end and self.last_load is not None and self._is_level():
             self.load_end = self.last_load
         self.has_shape_ended = self.has_own_shape and gevent.getcurrent() is runner.shape_greenlet
-
-    def _row(self) -> tuple[object, ...]:
-        """What `COLUMNS` names."""
-        now, clock_s = time.time(), time.time() - time.monotonic() - self.clock_offset_s
-        names = ("scheduled", "started", "late", "waiting", "in_flight")
-        schedule = tuple(getattr(self.arrivals, name) if self.arrivals else "" for name in names)
-        cpu, lag = f"{self.meter.cpu_pct:.1f}", f"{self.lag.take():.1f}"
-        stalled = (f"{self.lag.stalled_s:.3f}", f"{self.lag.stalled_cpu_s:.3f}")
-        return (f"{now:.3f}", self.users(), cpu, *self.totals(), lag, f"{clock_s:.3f}", *schedule, *stalled)
 
     def flush(self) -> None:
         """Write what is buffered as one batch."""
@@ -515,18 +417,19 @@ class Recorder:
             gevent.spawn_later(ABANDONED_EXIT_S, os._exit, 1)
 
     def figures(self) -> dict[str, object]:
-        """Return one line of progress."""
-        requests, failures = self.totals()
-        late, in_flight = self.collector.arrivals() if self.collector else (0, 0)
+        """Return one line of progress; a master's figures are those of its workers."""
+        late, in_flight = (
+            (self.collector.total("late"), self.collector.total("in_flight")) if self.collector else (0, 0)
+        )
         if self.arrivals is not None:
-            late, in_flight = self.arrivals.late, self.arrivals.in_flight + self.arrivals.waiting
+            late, in_flight = self.arrivals.late, self.arrivals.pending
         return {
             "time": time.time(),
             "elapsed_s": time.monotonic() - self.started,
-            "users": self.users(),
-            "requests": requests,
-            "failures": failures,
-            "skipped": BUFFER.skipped + (self.collector.skipped() if self.collector is not None else 0),
+            "users": self.users,
+            "requests": self.meter.requests,
+            "failures": self.meter.failures,
+            "skipped": BUFFER.skipped + (self.collector.total("skipped") if self.collector else 0),
             "rps": self.meter.rps(),
             "p95_latency_ms": self.meter.p95_latency_ms(),
             "cpu_pct": self.meter.cpu_pct,
@@ -536,12 +439,9 @@ class Recorder:
             "own_shape": self.has_own_shape,
         }
 
+    @property
     def users(self) -> int:
         return int(self.environment.runner.user_count)
-
-    def totals(self) -> tuple[int, int]:
-        """Return requests and failures so far; a master's are those of its workers."""
-        return self.meter.requests, self.meter.failures
 
     def on_test_start(self, **_: object) -> None:
         if not self.has_begun:
@@ -549,7 +449,7 @@ class Recorder:
         self.load_end, self.last_load = None, time.monotonic()
         if self.arrivals is not None:
             self.arrivals.divide(self.environment)
-            gevent.spawn(self.arrivals.run, self.on_last_arrival)
+            gevent.spawn(self.arrivals.run, self.end_of_arrivals)
 
     def on_test_stop(self, **_: object) -> None:
         """Of a worker: Locust's message that it has stopped follows, and the master may go."""
@@ -557,19 +457,13 @@ class Recorder:
             self.tick()
             self.sink.close()
 
-    def on_test_stopping(self, **_: object) -> None:
-        self.note_end()
-
-    def on_last_arrival(self) -> None:
+    def end_of_arrivals(self) -> None:
         """Give tasks in flight their time, then end the run; a worker is ended by its master."""
-        if not self.is_worker:
-            self._end_of_arrivals()
-
-    def _end_of_arrivals(self) -> None:
         give_up = time.monotonic() + DRAIN_S
-        while self.figures()["in_flight"] and time.monotonic() < give_up:
+        while not self.is_worker and self.figures()["in_flight"] and time.monotonic() < give_up:
             gevent.sleep(LAG_EVERY_S)
-        self.quit()
+        if not self.is_worker:
+            self.quit()
 
     def on_quitting(self, **_: object) -> None:
         """Write what there is; on SIGTERM requests still come in afterwards."""
@@ -586,27 +480,30 @@ class Recorder:
 
     def on_quit(self, exit_code: int = 0, **_: object) -> None:
         """Write the rest: after this event Locust only exits."""
-        if self.shipped is not None:
-            self.shipped.flush()
+        if isinstance(self.sink, MasterSink):
+            self.sink.flush()
             return
         self.has_ended = True
         self.tick()
         if not self.problem:
             with suppress(OSError):
                 self.sink.close()
-        if self.workers is not None:
-            self.workers.end()
-        lost = self.collector.pending_workers if self.collector is not None else ()
+        self._end_local_workers()
         self.report(
             exit_code=exit_code,
             interrupted=self.is_interrupted,
-            lost_workers=lost,
+            lost_workers=self.collector.pending_workers if self.collector is not None else (),
             ran_s=self.load_end - self.started if self.load_end is not None else None,
             users_at_end=self.users_at_end,
             shape_ended=self.has_shape_ended,
         )
         if self.problem:
             sys.exit(EXIT_DISK)
+
+    def _end_local_workers(self) -> None:
+        """Those that did not end with their master."""
+        for process in self.local_workers:
+            process.terminate()
 
 
 def _follow_profile(environment: Any) -> Any:
@@ -630,6 +527,16 @@ def _follow_profile(environment: Any) -> Any:
     return arrivals
 
 
+def redacting_writer(file: Any) -> Any:
+    """A writer of the module `csv` that redacts every text, so that no file of Locust holds a secret at any time."""
+    writer, plain = csv.writer(file), (int, float, type(None))
+
+    def writerow(row: Iterable[object]) -> None:
+        writer.writerow([cell if isinstance(cell, plain) else redact(str(cell)) for cell in row])
+
+    return SimpleNamespace(writerow=writerow)
+
+
 def end_with_parent() -> None:
     """Have the kernel send SIGINT when the parent dies, where it can (Linux); elsewhere the broken pipe ends it.
 
@@ -650,7 +557,7 @@ def on_init(environment: Any, **_: object) -> None:
     SCRIPT.install()
     recorder = Recorder(environment)
     events.test_start.add_listener(recorder.on_test_start)
-    events.test_stopping.add_listener(recorder.on_test_stopping)
+    events.test_stopping.add_listener(recorder.note_end)
     events.test_stop.add_listener(recorder.on_test_stop)
     events.quitting.add_listener(recorder.on_quitting)
     events.quit.add_listener(recorder.on_quit)
@@ -664,7 +571,7 @@ def on_init(environment: Any, **_: object) -> None:
 
 if not hasattr(events, "perfkit_buffer"):  # Locust loads it again when it looks for pytest functions
     conceal_environment()  # the host, and what the scenario sets: none of it belongs into the name of a service
-    stats.StatsCSVFileWriter = RedactedStatistics  # Locust looks for its writer when it begins
+    stats.csv = SimpleNamespace(writer=redacting_writer)  # all that Locust's writer of statistics takes from the module
     BUFFER = events.perfkit_buffer = RequestBuffer()
     SCRIPT = ScriptCounter()
     BUFFER.on_skipped, BUFFER.on_failure = SCRIPT.skip, note_failure

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -53,6 +53,12 @@ class RedactedOutput:
             os.close(reading)
         with suppress(BrokenPipeError):  # it has failed, and `finish` says so
             _write(self.fd, concealed_values().encode() + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
 
     def close_here(self) -> None:
         """Leave the pipe to the processes that have it."""

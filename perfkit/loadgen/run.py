@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.container import Container, container_facts
 from perfkit.loadgen.demo_services import start_services
-from perfkit.loadgen.environment import environment_fingerprint, versions
 from perfkit.loadgen.locust_command import Distribution, LocustCommand
 from perfkit.loadgen.locust_process import LocustOutcome, Progress, parse_abort_rule, run_locust
 from perfkit.loadgen.recording import finish_recording
+from perfkit.loadgen.service_under_test import environment_fingerprint, installed_versions
 from perfkit.model.codec import dump_json, encode
 from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError, ReadError, SettingsError, StoreError
 from perfkit.model.files import atomic_write, redact_files
@@ -45,6 +45,9 @@ from perfkit.runs.run_folder import (
 )
 from perfkit.runs.store import RunStore
 from perfkit.runs.validity import check_run
+
+if TYPE_CHECKING:
+    from perfkit.loadgen.container import Container
 
 UNSENT = Path("data/unsent")
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
@@ -91,14 +94,14 @@ def run_scenario(
             atomic_write(folder / STARTED, dump_json(run_to_document(run)))
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; choose another store") from error
-        command = replace(locust_command(scenario, folder, distribution), container=container)
+        command = locust_command(scenario, folder, distribution)
         try:
             try:
-                outcome = run_locust(command, on_progress, abort)
+                outcome = run_locust(command, on_progress, abort, container)
             finally:
                 redact_files(folder / "source")
             if container is not None:
-                run = replace(run, **container_facts(container, folder))
+                run = replace(run, **container.facts(folder))
             run = _measured_run(run, folder, outcome, distribution)
         except (LoadError, SettingsError):
             _remove_unless_recorded(folder)
@@ -153,12 +156,12 @@ def planned_run(scenario: Scenario, labels: Mapping[str, str]) -> Run:
         profile=scenario.profile,
         validity=Validity((killed,)),
         services={},
-        tool=f"locust {versions()['locust']}",
+        tool=f"locust {installed_versions()['locust']}",
         target=scenario.host,
         labels=labels,
         environment=environment_fingerprint(),
         git=dict(scenario.revision),
-        versions=versions(),
+        versions=installed_versions(),
         locustfile_hash=hashlib.sha256(script).hexdigest(),
     )
 

@@ -14,7 +14,7 @@ import pytest
 from nights import said
 
 from perfkit.cli.start import JUPYTERLAB
-from perfkit.loadgen.locust_command import free_port
+from perfkit.loadgen.service_under_test import free_port
 from perfkit.report.notebook import KINDS, find_notebook
 
 TOKEN = "a-token-for-this-test"

@@ -16,8 +16,8 @@ from perfkit.history.run_names import stored_profile
 from perfkit.history.run_selector import select
 from perfkit.history.timeline import load_timeline
 from perfkit.loadgen.ab_test import ab_targets
-from perfkit.loadgen.revision import revision_of_ref
 from perfkit.loadgen.run import planned_run
+from perfkit.loadgen.service_under_test import revision_of_ref
 from perfkit.model.errors import ReadError, SettingsError, StoreError
 
 SLOW = 1.6

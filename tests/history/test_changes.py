@@ -230,7 +230,7 @@ def test_where_no_scheduler_listens(closed_port, monkeypatch):
 
 @pytest.fixture
 def closed_port():
-    from perfkit.loadgen.locust_command import free_port
+    from perfkit.loadgen.service_under_test import free_port
 
     return free_port()
 

@@ -17,7 +17,7 @@ from perfkit.cli import main
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
 from perfkit.loadgen import bisect
-from perfkit.loadgen.ab_test import ABPlan
+from perfkit.loadgen.ab_test import ABPlan, compare_trees
 from perfkit.loadgen.bisect import Bisection, Hypothesis, Step, clearest_regression, find_first_bad_commit, judge_commit
 from perfkit.loadgen.service_under_test import build
 from perfkit.model.errors import HistoryError, LoadError, StoreError
@@ -71,11 +71,12 @@ def words(folder, good, *more):
 
 def bisection(folder, commits, **changes):
     """The same search, as the library knows it."""
-    scenario = Scenario("shop", folder.parent / "locustfile.py", users=4, spawn_rate=4.0, duration_s=2.0)
+    load = {"users": 4, "spawn_rate": 4.0, "duration_s": 2.0}
+    scenario = Scenario("shop", folder.parent / "locustfile.py", serve=SERVE, **load)
     log = folder.parent / "log.jsonl"
     plan = ABPlan(5, until_settled=True)
     store = str(folder.parent / "runs")
-    made = Bisection(folder, commits[0], commits[-1], scenario, SERVE, None, plan, Policy(), store, log)
+    made = Bisection(folder, commits[0], commits[-1], scenario, None, plan, Policy(), store, log, compare_trees)
     return replace(made, **changes)
 
 
@@ -311,7 +312,7 @@ def test_a_log_survives_a_killed_writer_and_knows_its_own(repository):
     search = bisection(folder, commits)
     search.log_step(Step("c0", "skip", "not settled", is_final=False))
     search.log_step(Step("c0", "good", "settled"))
-    replace(search, serve="another").log_step(Step("c1", "bad", "settled"))
+    replace(search, scenario=replace(search.scenario, serve="another")).log_step(Step("c1", "bad", "settled"))
     with search.log.open("ab") as file:
         file.write(b'\xff\n{"key": "one", "time"')
     assert search.logged_steps() == {"c0": Step("c0", "good", "settled")}

@@ -21,13 +21,11 @@ from perfkit.cli import main
 from perfkit.loadgen import container
 from perfkit.loadgen.container import (
     Container,
-    ContainerOptions,
     Engine,
     check_mountable,
     container_name,
     find_engine,
     prepare_container,
-    startup_failure,
 )
 from perfkit.model.errors import LoadError
 
@@ -111,9 +109,9 @@ def base():
 def image(base):
     """The image that `perfkit run --docker` builds, and what it told meanwhile."""
     notes = []
-    prepared = prepare_container(ContainerOptions("podman", None, base), notes.append)
+    prepared = prepare_container("podman", None, base, notes.append)
     assert len(notes) == 1
-    assert prepare_container(ContainerOptions("podman", None, base), notes.append) == prepared
+    assert prepare_container("podman", None, base, notes.append) == prepared
     assert len(notes) == 1, "it was built twice"
     return prepared
 
@@ -271,12 +269,12 @@ def test_a_failed_build_says_what_the_engine_said_and_the_way_out(tmp_path, monk
     engine_that(tmp_path, 'case "$1" in build|pull) echo "no route to registry" >&2; exit 125;; image) exit 1;; esac')
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LoadError, match=r"(?s)no route to registry.*--build-arg BASE=") as told:
-        prepare_container(ContainerOptions())
+        prepare_container()
     assert "--image" in str(told.value)
     with pytest.raises(LoadError, match="cannot be pulled"):
-        prepare_container(ContainerOptions(image="registry.example/perfkit"))
+        prepare_container(image="registry.example/perfkit")
     with pytest.raises(LoadError, match="is not a name of an image"):
-        prepare_container(ContainerOptions(image="--privileged"))
+        prepare_container(image="--privileged")
 
 
 @pytest.mark.parametrize(
@@ -319,11 +317,11 @@ def test_a_path_that_an_engine_would_take_apart_is_refused(sign):
 
 def test_what_ends_before_locust_is_told_apart_from_locusts_own_end(tmp_path):
     mine = Container(Engine("docker", "docker", False), "mine")
-    assert startup_failure(mine, tmp_path, 1, "Traceback: in the locustfile") is None
-    assert "perfkit 0.0.1" in startup_failure(
-        mine, tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
+    assert mine.startup_failure(tmp_path, 1, "Traceback: in the locustfile") is None
+    assert "perfkit 0.0.1" in mine.startup_failure(
+        tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
     )
-    assert "no such file" in startup_failure(mine, tmp_path, 127, "Error: crun: no such file")
+    assert "no such file" in mine.startup_failure(tmp_path, 127, "Error: crun: no such file")
 
 
 def test_pinned_versions_lie_within_the_bounds_of_the_project():
@@ -354,11 +352,11 @@ def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_
 
 
 def test_an_image_is_built_from_the_checkout_or_the_wheel_that_runs_here(tmp_path, monkeypatch):
-    with container._build_context() as (context, package):
+    with container.build_context() as (context, package):
         assert (context, package) == (REPOSITORY, ".")
-        name = container._image_name(context, ())
-        assert name == container._image_name(context, ())
-        assert name != container._image_name(context, ("BASE=x",))
+        name = container.image_name(context, ())
+        assert name == container.image_name(context, ())
+        assert name != container.image_name(context, ("BASE=x",))
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == set(container.SOURCES)
     installed = tmp_path / "site-packages" / "perfkit"
@@ -367,17 +365,17 @@ def test_an_image_is_built_from_the_checkout_or_the_wheel_that_runs_here(tmp_pat
     wheel = tmp_path / "perfkit-1-py3-none-any.whl"
     monkeypatch.setattr(container, "PACKAGE", installed)
     monkeypatch.setattr(container, "installation_source", lambda: wheel)
-    with pytest.raises(LoadError, match=r"\(.*whl is gone\)\. Build one in a clone"), container._build_context():
+    with pytest.raises(LoadError, match=r"\(.*whl is gone\)\. Build one in a clone"), container.build_context():
         pass
     names = set()
     for content in (b"one", b"two"):
         wheel.write_bytes(content)
-        with container._build_context() as (context, package):
+        with container.build_context() as (context, package):
             assert package == f"dist/{wheel.name}"
             assert (context / package).read_bytes() == content
             assert (context / container.DOCKERFILE).read_text() == "FROM x"
-            names.add(container._image_name(context, ()))
+            names.add(container.image_name(context, ()))
     assert len(names) == 2
     monkeypatch.setattr(container, "installation_source", lambda: None)
-    with pytest.raises(LoadError, match="no image can be built here"), container._build_context():
+    with pytest.raises(LoadError, match="no image can be built here"), container.build_context():
         pass

@@ -307,11 +307,3 @@ def test_a_reachable_host(server: Loopback, monkeypatch):
     check_host("grpc://no-such-name.invalid")  # nobody knows the port of that scheme
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     check_host("http://no-such-name.invalid")  # the proxy will know the name
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("users", 0), ("spawn_rate", 0.0), ("duration_s", 0.5), ("duration_s", 2.5)]
-)
-def test_what_cannot_be_asked_for(tmp_path, name, value):
-    with pytest.raises(ValueError, match=rf"{name} must be .*, not {value}"):
-        command(tmp_path, ENDLESS, **{name: value})

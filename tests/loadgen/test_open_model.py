@@ -15,8 +15,8 @@ from loopback import command, serving
 
 from perfkit.config.load_spec import parse_rate, plan_profile
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.arrival_schedule import arrival_times
 from perfkit.loadgen.demo_services import Change, start_services
+from perfkit.loadgen.locust_command import arrival_times
 from perfkit.loadgen.locust_process import run_locust
 from perfkit.loadgen.run import run_scenario
 from perfkit.model.records import Stage

@@ -9,7 +9,7 @@ import pytest
 from repositories import commit, git
 from samples import REPOSITORY
 
-from perfkit.loadgen.revision import Build, ci_build, revision_of
+from perfkit.loadgen.service_under_test import Build, ci_build, revision_of
 from perfkit.runs.git import Git, GitError
 
 HEAD, MERGE, OTHER = "a" * 40, "b" * 40, "c" * 40

@@ -12,8 +12,9 @@ from busy import own_problems, was_starved
 from loopback import serving
 
 from perfkit.config.settings import Scenario
-from perfkit.loadgen.locust_command import Distribution, free_port
+from perfkit.loadgen.locust_command import Distribution
 from perfkit.loadgen.run import run_scenario
+from perfkit.loadgen.service_under_test import free_port
 from perfkit.model.errors import LoadError
 from perfkit.runs.store import RunStore
 
