@@ -233,6 +233,7 @@ def test_a_header_of_no_table_is_nothing_special(tmp_path):
 @pytest.mark.parametrize(
     ("title", "cell", "says"),
     [
+        ("Request Count", "1e300", r"line 3: request count: expected a whole number from 0 to 1e\+15, got '1e300'"),
         ("Requests/s", "", "line 3: requests/s is empty, and there were "),
         ("Requests/s", "0", "line 3: .* requests at 0 per second, and all "),
         ("Requests/s", "1e9", r"line 3: .* requests at 1e\+09 per second, and all "),
