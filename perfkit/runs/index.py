@@ -13,15 +13,16 @@ import hashlib
 import json
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean, leave_out
-from perfkit.model.records import Metric, Run, environment_of
+from perfkit.model.records import Metric, Run, ServiceStats, environment_of
 from perfkit.model.serialization import CHANGED, canonical, parse_run, run_to_document
 from perfkit.runs.backends import Backend, document_path
 from perfkit.runs.validity import in_future, misdated
@@ -37,35 +38,6 @@ AT_ONCE = 1000  # runs turned into a table at a time, which bounds the memory fo
 ERROR = "_se"  # behind a metric's name: the standard error of its values
 
 
-def schema() -> pa.Schema:
-    """Of the index; one that differs is not read."""
-    import pyarrow as pa
-
-    texts = (
-        *("id", "version_tag", "identity", "content_hash", "scenario", "tool", "labels", "commit", "branch"),
-        *("why_invalid", "environment"),
-    )
-    numbers = {"requests": pa.int64(), "failures": pa.int64(), "users": pa.int64(), "duration_s": pa.float64()}
-    lists = {"service": pa.string(), "count": pa.int64(), "failed": pa.int64()}
-    lists |= {name: pa.float64() for metric in Metric for name in (metric.value, f"{metric.value}{ERROR}")}
-    fields = [pa.field(name, pa.string()) for name in texts]
-    fields += [
-        pa.field("started_at", pa.timestamp("us", tz="UTC")),
-        *(pa.field(name, pa.bool_()) for name in ("valid", "ab_test")),
-    ]
-    fields += [pa.field(name, kind) for name, kind in numbers.items()]
-    return pa.schema([*fields, *(pa.field(f"service_{name}", pa.list_(kind)) for name, kind in lists.items())])
-
-
-def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
-    """The rows of runs, each with its id and the version tag of its document, in the order given."""
-    import pyarrow as pa
-
-    left, kind = iter(runs), schema()
-    chunks = iter(lambda: [_row(*run) for run in islice(left, AT_ONCE)], [])
-    return pa.concat_tables([kind.empty_table(), *(pa.Table.from_pylist(rows, schema=kind) for rows in chunks)])
-
-
 def identity(run: Run) -> str:
     """The same for the same measurements of the same scenario, under whatever id, and for nothing else."""
     content = run.content_hash
@@ -75,37 +47,61 @@ def identity(run: Run) -> str:
     return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
-def _row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
-    stats = list(run.services.values())
-    why_invalid = [f"{check.name}: {check.value}" for check in run.validity.problems[:1] if not run.validity.ok]
-    row: dict[str, Any] = {
-        "id": run_id,
-        "version_tag": tag,
-        "identity": identity(run),
-        "content_hash": run.content_hash,
-        "scenario": run.scenario,
-        "tool": run.tool,
-        "ab_test": run.in_ab_test,
-        "labels": json.dumps(dict(run.labels)),
-        "commit": run.git.get("commit", ""),
-        "branch": run.git.get("branch", ""),
-        "why_invalid": "".join(why_invalid),
-        "environment": json.dumps(environment_of(run), sort_keys=True),
-        "started_at": run.started_at,
-        "valid": run.validity.ok,
-        "requests": sum(of.count or 0 for of in stats),
-        "failures": sum(of.failures or 0 for of in stats),
-        "users": None if run.profile.users is None else int(run.profile.users),
-        "duration_s": None if run.duration_s is None else float(run.duration_s),
-        "service_service": list(run.services),
-        "service_count": [of.count for of in stats],
-        "service_failed": [of.failures for of in stats],
-    }
-    for metric in Metric:
-        values = [of.value(metric) for of in stats]
-        row[f"service_{metric.value}"] = [None if value is None else float(value) for value in values]
-        row[f"service_{metric.value}{ERROR}"] = [of.standard_error(metric) for of in stats]
-    return row
+# The Arrow type of a column, and its value.  Besides these, `id`, `version_tag` and `service_service`.
+COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
+    "identity": ("string", identity),
+    "content_hash": ("string", lambda run: run.content_hash),
+    "scenario": ("string", lambda run: run.scenario),
+    "tool": ("string", lambda run: run.tool),
+    "labels": ("string", lambda run: json.dumps(dict(run.labels))),
+    "commit": ("string", lambda run: run.git.get("commit", "")),
+    "branch": ("string", lambda run: run.git.get("branch", "")),
+    "environment": ("string", lambda run: json.dumps(environment_of(run), sort_keys=True)),
+    "started_at": ("time", lambda run: run.started_at),
+    "valid": ("bool", lambda run: run.validity.ok),
+    "why_invalid": (
+        "string",
+        lambda run: "" if run.validity.ok else "".join(f"{c.name}: {c.value}" for c in run.validity.problems[:1]),
+    ),
+    "ab_test": ("bool", lambda run: run.in_ab_test),
+    "requests": ("int64", lambda run: sum(stats.count or 0 for stats in run.services.values())),
+    "failures": ("int64", lambda run: sum(stats.failures or 0 for stats in run.services.values())),
+    "users": ("int64", lambda run: None if run.profile.users is None else int(run.profile.users)),
+    "duration_s": ("double", lambda run: None if run.duration_s is None else float(run.duration_s)),
+}
+SERVICE_COLUMNS: dict[str, tuple[str, Callable[[ServiceStats], Any]]] = {
+    "service_count": ("int64", lambda stats: stats.count),
+    "service_failed": ("int64", lambda stats: stats.failures),
+    **{f"service_{metric.value}": ("double", methodcaller("value", metric)) for metric in Metric},
+    **{f"service_{metric.value}{ERROR}": ("double", methodcaller("standard_error", metric)) for metric in Metric},
+}
+
+
+def schema() -> pa.Schema:
+    """Of the index; one that differs is not read."""
+    import pyarrow as pa
+
+    fields = {"id": "string", "version_tag": "string", **{name: kind for name, (kind, _) in COLUMNS.items()}}
+    lists = {"service_service": "string", **{name: kind for name, (kind, _) in SERVICE_COLUMNS.items()}}
+    return pa.schema(
+        [pa.field(name, pa.timestamp("us", tz="UTC") if kind == "time" else kind) for name, kind in fields.items()]
+        + [pa.field(name, pa.list_(pa.field("item", kind))) for name, kind in lists.items()]
+    )
+
+
+def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
+    """The rows of runs, each with its id and the version tag of its document, in the order given."""
+    import pyarrow as pa
+
+    def row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
+        cells = {name: value(run) for name, (_, value) in COLUMNS.items()}
+        services = list(run.services.values())
+        lists = {name: [value(stats) for stats in services] for name, (_, value) in SERVICE_COLUMNS.items()}
+        return {"id": run_id, "version_tag": tag, "service_service": list(run.services), **cells, **lists}
+
+    left, kind = iter(runs), schema()
+    chunks = iter(lambda: [row(*run) for run in islice(left, AT_ONCE)], [])
+    return pa.concat_tables([kind.empty_table(), *(pa.Table.from_pylist(rows, schema=kind) for rows in chunks)])
 
 
 FILE = ".index/runs.arrow"
@@ -140,17 +136,23 @@ def current_index(backend: Backend, earlier: Index | None = None) -> Index:
     rows = zip(earlier.table["id"].to_pylist(), earlier.table["version_tag"].to_pylist(), strict=True)
     keep = [tags.get(run_id) == tag for run_id, tag in rows]
     table = earlier.table if all(keep) else earlier.table.filter(pa.array(keep, pa.bool_()))
-    there = set(table["id"].to_pylist())
     broken: dict[str, str] = {}
-    new = table_of(_read_runs(backend, {name: tag for name, tag in tags.items() if name not in there}, broken))
+    without_row = tags.keys() - set(table["id"].to_pylist())
+    new = table_of(_read_runs(backend, {name: tags[name] for name in sorted(without_row)}, broken))
     for run_id, reason in broken.items():
         leave_out(f"{run_id} is left out: {reason}")
     unwritten = earlier.unwritten + keep.count(False) + len(new)
     index = Index((_merged(table, new) if len(new) else table).combine_chunks(), broken, unwritten)
     if not unwritten or unwritten < min(MOST_UNWRITTEN, SHARE_UNWRITTEN * len(index.table)):
         return index
+    sink = pa.BufferOutputStream()
     try:
-        write_index(backend, index.table)
+        backend = backend.derived
+        options = pa.ipc.IpcWriteOptions(compression=None if backend.folder is not None else "zstd")
+        with pa.ipc.new_file(sink, schema(), options=options) as writer:
+            writer.write_table(index.table)
+        body = sink.getvalue()
+        backend.write(FILE, _header(body) + body.to_pybytes())
     except (OSError, StoreError):
         return index  # a store that may only be read is no reason to fail
     return Index(index.table, broken)
@@ -172,7 +174,7 @@ def _merged(table: pa.Table, new: pa.Table) -> pa.Table:
 
 def _read_runs(backend: Backend, tags: Mapping[str, str], broken: dict[str, str]) -> Iterator[tuple[str, str, Run]]:
     """Runs that have no row yet; a folder without a document is not a run, a bad one is ``broken``."""
-    paths = {document_path(name): name for name in sorted(tags)}
+    paths = {document_path(name): name for name in tags}
     for path, content in backend.read_many(list(paths)):
         name = paths[path]
         try:
@@ -197,8 +199,8 @@ def read_index(backend: Backend) -> Index:
     """The file, or an empty index when it is not there, damaged, or of another version."""
     import pyarrow as pa
 
-    backend = backend.derived
     try:
+        backend = backend.derived
         if backend.folder is not None:  # mapped: only the columns that are asked for are ever copied
             buffer = pa.memory_map(str(backend.folder / FILE)).read_buffer()
         else:
@@ -212,19 +214,6 @@ def read_index(backend: Backend) -> Index:
     except (OSError, StoreError, ValueError, IndexError):  # Arrow's own errors are of these kinds
         return Index(schema().empty_table(), {})
     return Index(table, {})
-
-
-def write_index(backend: Backend, table: pa.Table) -> None:
-    """Replace the file."""
-    import pyarrow as pa
-
-    backend = backend.derived
-    sink = pa.BufferOutputStream()
-    compression = None if backend.folder is not None else "zstd"
-    with pa.ipc.new_file(sink, schema(), options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(table)
-    body = sink.getvalue()
-    backend.write(FILE, _header(body) + body.to_pybytes())
 
 
 def _header(body: pa.Buffer) -> bytes:
@@ -262,16 +251,49 @@ class ScenarioSeries:
     environments: tuple[tuple[tuple[str, str], ...], ...]
 
 
-def runs_frame(
-    table: pa.Table, set_aside: Collection[str], where: Callable[[str], str], filters: Mapping[str, Any]
-) -> pd.DataFrame:
+def history_rows(
+    table: pa.Table, set_aside: Mapping[str, str], scenario: str | None = None, *, ab_tests: bool = False
+) -> pa.Table:
+    """The rows of one scenario (of all, for ``None``), without those of A/B tests unless they are asked for.
+
+    They have one column more, ``quarantined``: the reason why the run was ``set_aside``, null where it was not.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if scenario is not None:
+        table = table.filter(pc.equal(table["scenario"], scenario))
+    if not ab_tests:
+        table = table.filter(pc.invert(table["ab_test"]))
+    return table.append_column(
+        "quarantined", pa.array([set_aside.get(run_id) for run_id in table["id"].to_pylist()], pa.string())
+    )
+
+
+def usable(table: pa.Table) -> pa.Table:
+    """The rows of valid runs that were not set aside."""
+    import pyarrow.compute as pc
+
+    return table.filter(pc.and_(table["valid"], pc.is_null(table["quarantined"])))
+
+
+def oldest_first(table: pa.Table) -> pa.Table:
+    """In the order of time; runs whose time is not known count as older than all others."""
+    import pyarrow as pa
+
+    table = table.sort_by([("started_at", "ascending"), ("id", "ascending")])
+    dated = len(table) - table["started_at"].null_count  # these come first now
+    return pa.concat_tables([table.slice(dated), table.slice(0, dated)]).combine_chunks()
+
+
+def runs_frame(table: pa.Table, where: Callable[[str], str], filters: Mapping[str, Any]) -> pd.DataFrame:
     """One row per run; ``filters`` keep rows whose column (or label) equals the value; ``where`` makes addresses."""
     import pandas as pd
     import pyarrow.compute as pc
 
     frame = table.select([name for name in RUN_COLUMNS if name in table.column_names]).to_pandas()
     frame["services"] = pc.list_value_length(table["service_service"]).to_pandas()
-    frame["quarantined"] = frame["id"].isin(list(set_aside))
+    frame["quarantined"] = frame["quarantined"].notna()
     frame["source"] = [where(run_id) for run_id in frame["id"]]
     keep = pd.Series(True, index=frame.index)
     labels = [json.loads(text) for text in table["labels"].to_pylist()] if filters.keys() - set(RUN_COLUMNS) else []
@@ -288,43 +310,21 @@ def runs_frame(
     return chosen
 
 
-def of_scenario(table: pa.Table, scenario: str) -> pa.Table:
-    """The rows of one scenario."""
-    import pyarrow.compute as pc
-
-    return table.filter(pc.equal(table["scenario"], scenario))
-
-
-def of_history(table: pa.Table, scenario: str | None, *, ab_tests: bool = False) -> pa.Table:
-    """The rows of one scenario (of all, for ``None``), without those of A/B tests unless they are asked for."""
-    import pyarrow.compute as pc
-
-    rows = of_scenario(table, scenario) if scenario is not None else table
-    return rows if ab_tests else rows.filter(pc.invert(rows["ab_test"]))
-
-
-def selection_rows(table: pa.Table, set_aside: Collection[str]) -> list[dict[str, Any]]:
+def selection_rows(table: pa.Table) -> list[dict[str, Any]]:
     """What runs are selected by, oldest first: id, started_at, commit, branch, labels, valid (and not set aside)."""
-    rows = _in_time(table.select(["id", "started_at", "valid", "commit", "branch", "labels"])).to_pylist()
+    columns = ["id", "started_at", "valid", "commit", "branch", "labels", "quarantined"]
+    rows: list[dict[str, Any]] = oldest_first(table.select(columns)).to_pylist()
     for row in rows:
-        row |= {"valid": row["valid"] and row["id"] not in set_aside, "labels": json.loads(row["labels"])}
-    return list(rows)
+        row |= {"valid": row["valid"] and row.pop("quarantined") is None, "labels": json.loads(row["labels"])}
+    return rows
 
 
-def valid_ids(table: pa.Table, set_aside: Collection[str]) -> list[str]:
-    """Ids of the runs that may be used, in the order of the table."""
-    pairs = zip(table["id"].to_pylist(), table["valid"].to_pylist(), strict=True)
-    return [run_id for run_id, valid in pairs if valid and run_id not in set_aside]
-
-
-def history_frame(table: pa.Table, set_aside: Collection[str], service: str, metric: Metric) -> pd.DataFrame:
+def history_frame(table: pa.Table, service: str, metric: Metric) -> pd.DataFrame:
     """One metric of one service over the runs that may be used."""
     import pandas as pd
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    usable = set(valid_ids(table, set_aside))
-    table = table.filter(pa.array([run_id in usable for run_id in table["id"].to_pylist()], pa.bool_()))
+    table = usable(table)
     runs = pc.list_parent_indices(table["service_service"])
     of_service = pc.equal(pc.list_flatten(table["service_service"]), service)
     rows = runs.filter(of_service)
@@ -334,29 +334,49 @@ def history_frame(table: pa.Table, set_aside: Collection[str], service: str, met
     return frame.assign(**{title: values.to_numpy() for title, values in parts.items()})
 
 
-def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str) -> ScenarioSeries:
+def scenario_series(table: pa.Table, scenario: str) -> ScenarioSeries:
     """Arrange the rows of a history by the time at which its runs started."""
-    table = _in_time(table)
-    ids = table["id"].to_pylist()
-    valid = [ok and run_id not in set_aside for run_id, ok in zip(ids, table["valid"].to_pylist(), strict=True)]
-    times, now = table["started_at"].to_pylist(), datetime.now(UTC)
-    late = in_future(times, now)
-    dates = {run_id: misdated(time, now) for run_id, time, is_late in zip(ids, times, late, strict=True) if is_late}
-    valid = [ok and run_id not in dates for run_id, ok in zip(ids, valid, strict=True)]
-    set_aside = {**dates, **{run_id: f"quarantined: {reason}" for run_id, reason in set_aside.items()}}
-    reasons = zip(ids, table["why_invalid"].to_pylist(), strict=True)
-    values, errors, counts = _matrices(table, valid)
+    import numpy as np
+    import pyarrow.compute as pc
+
+    table, now = oldest_first(table), datetime.now(UTC)
+    times = table["started_at"].to_pylist()
+    valid, why_invalid = [], []
+    columns = (table[name].to_pylist() for name in ("valid", "why_invalid", "quarantined"))
+    for time, late, ok, why, note in zip(times, in_future(times, now), *columns, strict=True):
+        valid.append(ok and note is None and not late)
+        why_invalid.append(f"quarantined: {note}" if note is not None else misdated(time, now) if late else why)
+
+    runs = pc.list_parent_indices(table["service_service"]).to_numpy()
+    is_valid = np.array(valid, dtype=bool)
+    of_valid = is_valid[runs]
+    names = pc.list_flatten(table["service_service"]).filter(of_valid).combine_chunks().dictionary_encode()
+    services, codes, runs = names.dictionary.to_pylist(), names.indices.to_numpy(), runs[of_valid]
+
+    def spread(column: str, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> list[Floats]:
+        matrix[codes, runs] = pc.list_flatten(table[column]).to_numpy(zero_copy_only=False)[of_valid]
+        return list(matrix)
+
+    shape = len(services), len(table)
+    values: dict[tuple[str, Metric], Floats] = {}
+    errors: dict[tuple[str, Metric], Floats] = {}
+    parts = [spread(f"service_{metric.value}", np.full(shape, np.nan)) for metric in Metric]
+    error_parts = [spread(f"service_{metric.value}{ERROR}", np.full(shape, np.nan)) for metric in Metric]
+    for code, service in enumerate(services):  # in the order of their first valid run
+        for metric, level, error in zip(Metric, parts, error_parts, strict=True):
+            if not np.isnan(level[code]).all():
+                values[service, metric], errors[service, metric] = level[code], error[code]
     return ScenarioSeries(
         scenario,
-        tuple(ids),
-        tuple(table["started_at"].to_pylist()),
+        tuple(table["id"].to_pylist()),
+        tuple(times),
         tuple(valid),
-        tuple(set_aside.get(run_id) or why for run_id, why in reasons),
+        tuple(why_invalid),
         tuple(table["commit"].to_pylist()),
         tuple(table["branch"].to_pylist()),
         values,
         errors,
-        counts,
+        dict(zip(services, spread("service_count", np.where(is_valid, 0.0, np.nan) * np.ones(shape)), strict=True)),
         tuple(map(_environment, table["environment"].to_pylist())),
     )
 
@@ -365,44 +385,3 @@ def scenario_series(table: pa.Table, set_aside: Mapping[str, str], scenario: str
 def _environment(text: str) -> tuple[tuple[str, str], ...]:
     """Most runs of a store were made alike."""
     return tuple(json.loads(text).items())
-
-
-def _in_time(table: pa.Table) -> pa.Table:
-    """Oldest first; runs whose time is not known count as older than all others."""
-    import pyarrow as pa
-
-    table = table.sort_by([("started_at", "ascending"), ("id", "ascending")])
-    dated = len(table) - table["started_at"].null_count  # these come first now
-    return pa.concat_tables([table.slice(dated), table.slice(0, dated)]).combine_chunks()
-
-
-def _matrices(
-    table: pa.Table, valid: list[bool]
-) -> tuple[dict[tuple[str, Metric], Floats], dict[tuple[str, Metric], Floats], dict[str, Floats]]:
-    """Values and errors of each series, and counts; services in the order of their first valid run."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    runs = pc.list_parent_indices(table["service_service"]).to_numpy()
-    usable = np.array(valid, dtype=bool)[runs]
-    names = pc.list_flatten(table["service_service"]).filter(usable).combine_chunks().dictionary_encode()
-    services, codes, runs = names.dictionary.to_pylist(), names.indices.to_numpy(), runs[usable]
-
-    def spread(column: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        matrix = np.full((len(services), len(table)), np.nan)
-        matrix[codes, runs] = pc.list_flatten(table[column]).to_numpy()[usable]
-        return matrix
-
-    values: dict[tuple[str, Metric], Floats] = {}
-    errors: dict[tuple[str, Metric], Floats] = {}
-    for metric in Metric:
-        level, error = spread(f"service_{metric.value}"), spread(f"service_{metric.value}{ERROR}")
-        for code, service in enumerate(services):
-            if not np.isnan(level[code]).all():
-                values[service, metric], errors[service, metric] = level[code], error[code]
-    order = {service: number for number, service in enumerate(services)}
-    keys = sorted(values, key=lambda key: (order[key[0]], list(Metric).index(key[1])))
-    counts = np.where(np.array(valid, dtype=bool), 0.0, np.nan) * np.ones((len(services), 1))
-    counts[codes, runs] = pc.list_flatten(table["service_count"]).to_numpy(zero_copy_only=False)[usable]
-    by_service = {service: counts[code] for code, service in enumerate(services)}
-    return {key: values[key] for key in keys}, {key: errors[key] for key in keys}, by_service

@@ -11,7 +11,7 @@ import getpass
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -38,13 +38,13 @@ from perfkit.runs.index import (
     ScenarioSeries,
     current_index,
     history_frame,
+    history_rows,
     identity,
-    of_history,
-    of_scenario,
+    oldest_first,
     runs_frame,
     scenario_series,
     selection_rows,
-    valid_ids,
+    usable,
 )
 from perfkit.runs.run_folder import (
     QUARANTINE,
@@ -64,6 +64,7 @@ from perfkit.runs.validity import duplicate_check
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 RUN_ID = re.compile(r"(\d{8}T\d{6}Z|undated)-.+-[0-9a-f]+")
 NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
@@ -281,11 +282,8 @@ class RunStore:
         """
         if isinstance(key, str):
             return self.get(id_beginning(key, self.ids(), self.url))
-        ids = [row["id"] for row in selection_rows(self.index().table, ())]
-        return self._lazy(ids)[key]
-
-    def _lazy(self, ids: Iterable[str]) -> Runs:
-        return Runs(StoredRun(run_id, self.get) for run_id in ids)
+        ids = oldest_first(self.index().table.select(["id", "started_at"]))["id"].to_pylist()
+        return Runs(StoredRun(run_id, self.get) for run_id in ids)[key]
 
     def select(
         self,
@@ -329,11 +327,11 @@ class RunStore:
             No run is of that branch or commit; names those that there are.
         """
         selection = Selection(last, since, until, commit, branch, labels, valid)
-        table = of_history(self.index().table, scenario)
-        if scenario is not None and not table.num_rows:
+        rows = selection_rows(self._rows(scenario))
+        if scenario is not None and not rows:
             raise self._no_scenario("runs", scenario)
-        rows = selection_rows(table, self.quarantined().keys())
-        return self._lazy(selection.choose(rows, f"{self.url}{f': {scenario}' if scenario else ''}"))
+        ids = selection.choose(rows, f"{self.url}{f': {scenario}' if scenario else ''}")
+        return Runs(StoredRun(run_id, self.get) for run_id in ids)
 
     # The index --------------------------------------------------------------------------------------------------------
 
@@ -341,6 +339,12 @@ class RunStore:
         """What is in the store now."""
         self._index = current_index(self.backend, self._index)
         return self._index
+
+    def _rows(self, scenario: str | None = None, *, ab_tests: bool = False) -> pa.Table:
+        """The rows of a history in the index, with the reason why a run was set aside; see `history_rows`."""
+        table = self.index().table
+        reasons = {run_id: note.reason for run_id, note in self.quarantined().items()}
+        return history_rows(table, reasons, scenario, ab_tests=ab_tests)
 
     def ids(self) -> list[str]:
         """Ids of all whole runs, oldest first; also of those whose document is broken."""
@@ -388,7 +392,7 @@ class RunStore:
         Columns: id, scenario, started_at (UTC), duration_s, users, services, requests, failures, valid, tool, source,
         commit, branch (empty where unknown), quarantined, ab_test (whether it is one of a pair of an A/B test).
         """
-        return runs_frame(self.index().table, self.quarantined().keys(), self.backend.where, filters)
+        return runs_frame(self._rows(ab_tests=True), self.backend.where, filters)
 
     def history(self, scenario: str, service: str, metric: str, *, ab_tests: bool = False) -> pd.DataFrame:
         """One metric of one service over the valid runs of a scenario, oldest first.
@@ -396,8 +400,7 @@ class RunStore:
         Columns: id, started_at, value, standard_error (in the metric's unit; ``NaN`` where a run cannot say).  Runs in
         quarantine are left out, and those of A/B tests unless ``ab_tests`` asks for them.
         """
-        table = of_history(self.index().table, scenario, ab_tests=ab_tests)
-        return history_frame(table, self.quarantined().keys(), service, Metric(metric))
+        return history_frame(self._rows(scenario, ab_tests=ab_tests), service, Metric(metric))
 
     def series(self, scenario: str, *, ab_tests: bool = False) -> ScenarioSeries:
         """Every metric of every service over all runs of a scenario; `perfkit.history.timeline` makes a timeline of it.
@@ -409,24 +412,24 @@ class RunStore:
         NotStored
             There is no such scenario, or none of its runs belongs to its history; names the nearest.
         """
-        table = of_history(self.index().table, scenario, ab_tests=ab_tests)
-        found = scenario_series(table, {name: note.reason for name, note in self.quarantined().items()}, scenario)
-        if not found.run_ids:
+        series = scenario_series(self._rows(scenario, ab_tests=ab_tests), scenario)
+        if not series.run_ids:
             raise self._no_scenario("runs", scenario)
-        return found
+        return series
 
     def _no_scenario(self, what: str, scenario: str) -> PerfkitError:
-        if (apart := of_scenario(self.index().table, scenario).num_rows) and scenario:
+        scenarios = self.index().table["scenario"].to_pylist()
+        if (apart := scenarios.count(scenario)) and scenario:
             hint = f"its {apart} runs are of A/B tests (`perfkit run --compare-with`), invalid, or set aside"
             kind = NotComparable if what == "valid runs" else NotStored
             return kind(f"{self.url}: no {what} of the scenario {scenario!r} in its history: {hint}")
-        known = sorted(set(self.index().table["scenario"].to_pylist()))
-        there = f"; there are {', '.join(known)}" if known else ""
-        return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, known)}{there}")
+        names = sorted(set(scenarios))
+        there = f"; there are {', '.join(names)}" if names else ""
+        return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, names)}{there}")
 
     def valid_ids(self, scenario: str) -> list[str]:
         """Ids of the valid runs of a scenario that count in its history, oldest first; `PerfkitError` if none."""
-        ids = valid_ids(of_history(self.index().table, scenario), self.quarantined().keys())
+        ids: list[str] = usable(self._rows(scenario))["id"].to_pylist()
         if not ids:
             raise self._no_scenario("valid runs", scenario)
         return ids
