@@ -179,39 +179,35 @@ def parse_stages(values: Sequence[Any], source: str) -> tuple[tuple[Stage, ...],
 
 def _parse_stage(value: Any, source: str) -> tuple[Stage, bool]:
     if isinstance(value, Mapping):
-        return _stage_of(value, source)
+        keys = ("duration", "users", "rate", "from")
+        for key in value:
+            if key not in keys:
+                raise ValueError(f"{source}: unknown key {key!r}{did_you_mean(key, keys)}; known are {', '.join(keys)}")
+        if "duration" not in value or ("users" in value) == ("rate" in value):
+            example = '{duration = "1m", users = 20}'
+            raise ValueError(f"{source}: needs duration and either users or rate, such as {example}")
+        is_rate, levels = "rate" in value, []
+        for key in ("from", "users", "rate"):
+            if (level := value.get(key)) is None:
+                continue
+            if is_rate and level != 0:
+                levels.append(parse_rate(level, f"{source}: {key}"))
+            elif isinstance(level, bool) or not isinstance(level, int | float):
+                raise ValueError(f"{source}: {key}: expected a number, got {level!r}")
+            else:
+                levels.append(finite(level))
+        return Stage(parse_duration(value["duration"], f"{source}: duration"), levels[0], levels[-1]), is_rate
     match = _STAGE.match(str(value))
     if match is None:
         raise ValueError(f'{source}: expected LENGTH:LOAD such as "2m:40", "30s:0-40" or "1m:50/s", got {value!r}')
-    try:
-        ends = [float(match[name]) for name in ("begin", "end") if match[name] is not None]
-    except ValueError as error:
-        raise ValueError(f"{source}: the load is not a number in {value!r}") from error
     unit = (match["unit"] or "").replace(" ", "").removeprefix("/")
     if unit and unit not in _PER_S:
         raise ValueError(f"{source}: unknown unit /{unit}; write /s, /min or /h")
-    ends = [end / _PER_S.get(unit, 1.0) for end in ends]
-    return Stage(parse_duration(match["length"], source), ends[0], ends[-1]), bool(unit)
-
-
-def _stage_of(table: Mapping[str, Any], source: str) -> tuple[Stage, bool]:
-    keys = ("duration", "users", "rate", "from")
-    for key in table:
-        if key not in keys:
-            raise ValueError(f"{source}: unknown key {key!r}{did_you_mean(key, keys)}; known are {', '.join(keys)}")
-    if "duration" not in table or ("users" in table) == ("rate" in table):
-        raise ValueError(f'{source}: needs duration and either users or rate, such as {{duration = "1m", users = 20}}')
-    is_rate = "rate" in table
-    levels = [_level(table[key], is_rate, f"{source}: {key}") for key in ("from", "users", "rate") if key in table]
-    return Stage(parse_duration(table["duration"], f"{source}: duration"), levels[0], levels[-1]), is_rate
-
-
-def _level(value: Any, is_rate: bool, source: str) -> float:
-    if is_rate and value != 0:
-        return parse_rate(value, source)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{source}: expected a number, got {value!r}")
-    return finite(value)
+    try:
+        levels = [float(match[name]) / _PER_S.get(unit, 1.0) for name in ("begin", "end") if match[name] is not None]
+    except ValueError as error:
+        raise ValueError(f"{source}: the load is not a number in {value!r}") from error
+    return Stage(parse_duration(match["length"], source), levels[0], levels[-1]), bool(unit)
 
 
 def load_options(profile: LoadProfile) -> dict[str, str]:
@@ -231,11 +227,7 @@ def load_options(profile: LoadProfile) -> dict[str, str]:
         if level is not None:
             options |= {"--rate": f"{level:g}/s"} if profile.is_open else {"--users": f"{level:g}"}
         rises = (profile.spawn_rate or math.inf) < (profile.users or 0)  # a steady load would be taken for a ramp
-        if (
-            profile.kind == "soak"
-            or (profile.kind == "ramp" and profile.is_open)
-            or (profile.kind == "steady" and rises)
-        ):
+        if {"soak": True, "ramp": profile.is_open, "steady": rises}.get(profile.kind):
             options["--profile"] = profile.kind
         if profile.spawn_rate:
             options["--spawn-rate"] = f"{profile.spawn_rate:g}"

@@ -7,7 +7,7 @@ objective as people write it, ``p95 < 300 ms``.  A `Policy` checks itself when i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -88,12 +88,12 @@ class Objective:
     amount: float
 
     @classmethod
-    def parse(cls, name: str, value: Mapping[str, Any]) -> Objective:
+    def parse(cls, name: str, value: Any) -> Objective:
         """Read ``{"max": 300}``, or for throughput ``{"min": 50}``; ``ValueError`` says what is allowed."""
         metric = Metric(name)
         key = "min" if metric.worse < 0 else "max"
-        if set(value) != {key}:
-            raise ValueError(f"{metric}: an absolute limit is written {{{key} = 300}}, got {dict(value)!r}")
+        if not isinstance(value, Mapping) or set(value) != {key}:
+            raise ValueError(f"{metric}: an absolute limit is written {{{key} = 300}}, got {value!r}")
         amount = value[key]
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 < finite(amount) < float("inf"):
             raise ValueError(f"{metric}: {key} must be a finite number > 0, got {amount!r}")
@@ -106,18 +106,29 @@ class Objective:
 
 EVIDENCE_TOLERANCE: Mapping[str, float | str] = MappingProxyType(
     {
-        Metric.AVG.value: 5.0,
-        Metric.P50.value: 5.0,
-        Metric.P95.value: 10.0,
-        Metric.P99.value: 15.0,
-        Metric.P999.value: 25.0,
-        Metric.ERROR_RATE.value: 0.5,
-        Metric.RPS.value: 5.0,
+        **{Metric.AVG: 5.0, Metric.P50: 5.0, Metric.P95: 10.0, Metric.P99: 15.0, Metric.P999: 25.0},
+        **{Metric.ERROR_RATE: 0.5, Metric.RPS: 5.0},
     }
 )
 THRESHOLD_LIMITS: Mapping[str, float | str] = MappingProxyType(
-    {Metric.ERROR_RATE.value: "+0.5%", Metric.RPS.value: "-30%", Metric.P95.value: "+50%"}
+    {Metric.ERROR_RATE: "+0.5%", Metric.RPS: "-30%", Metric.P95: "+50%"}
 )
+_METRIC_NAMES = tuple(metric.value for metric in Metric)
+# Field of a policy -> its type, the range of a number, and what to write
+_FIELDS: Mapping[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "tolerance": (Mapping, lambda _: True, 'a table such as {"p95_latency_ms": 10}'),
+    "gating": (list | tuple, lambda _: True, 'a list of metrics such as ["avg_latency_ms", "rps"]'),
+    "alpha": (int | float, lambda value: 0 < value < 0.5, "a probability between 0 and 0.5"),
+    "confidence": (int | float, lambda value: 0.5 < value < 1, "a level between 0.5 and 1"),
+    "rule": (str, RULES.__contains__, f"one of {', '.join(RULES)}"),
+    "required_runs": (
+        int,
+        lambda value: 1 <= value <= MOST_REQUIRED_RUNS,
+        f"a whole number from 1 to {MOST_REQUIRED_RUNS}",
+    ),
+    "objectives": (Mapping, lambda _: True, 'a table such as {"p95_latency_ms": {"max": 300}}'),
+    "scenarios": (Mapping, lambda _: True, "a table of tables of tolerances"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,45 +173,29 @@ class Policy:
     service_names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "confidence"):
+        for name, (kind, is_in_range, text) in _FIELDS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"{name}: a number, such as 0.01 or 0.95, got {value!r}")
-        if isinstance(self.required_runs, bool) or not isinstance(self.required_runs, int):
-            raise ValueError(f"required_runs: a whole number of at least 1, got {self.required_runs!r}")
-        for name in ("objectives", "scenarios"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name}: a table, got {getattr(self, name)!r}")
-        if not isinstance(self.tolerance, Mapping):
-            raise ValueError(f'tolerance: a table such as {{"p95_latency_ms": 10}}, got {self.tolerance!r}')
-        if not isinstance(self.gating, list | tuple):
-            raise ValueError(f'gating: a list of metrics such as ["avg_latency_ms", "rps"], got {self.gating!r}')
-        if self.rule not in RULES:
-            raise ValueError(f"rule: one of {', '.join(RULES)}, got {self.rule!r}{did_you_mean(self.rule, RULES)}")
-        if not 0 < self.alpha < 0.5:
-            raise ValueError(f"alpha: a probability between 0 and 0.5, got {self.alpha!r}")
-        if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence: a level between 0.5 and 1, got {self.confidence!r}")
-        if not 1 <= self.required_runs <= MOST_REQUIRED_RUNS:
-            raise ValueError(
-                f"required_runs: a whole number from 1 to {MOST_REQUIRED_RUNS}, got {self.required_runs!r}"
-            )
-        gating = tuple(Metric(name).value for name in self.gating)
-        if not gating:
+            if isinstance(value, bool) or not isinstance(value, kind) or not is_in_range(value):
+                near = did_you_mean(str(value), RULES) if name == "rule" else ""
+                raise ValueError(f"{name}: {text}, got {value!r}{near}")
+        if not self.gating:
             raise ValueError("gating: name at least one metric; without one nothing could ever be shown unharmed")
-        object.__setattr__(self, "gating", gating)
         tolerance, moved = _without_objectives(_full_names(self.tolerance, "tolerance"))
-        object.__setattr__(self, "tolerance", tolerance)
-        object.__setattr__(self, "objectives", _laid_over(_full_names(self.objectives, "objectives"), moved))
         scenarios = {
             name: _full_names(table, f"scenarios: {name}") if isinstance(table, Mapping) else table
             for name, table in self.scenarios.items()
         }
-        object.__setattr__(self, "scenarios", scenarios)
-        object.__setattr__(self, "service_names", _service_names(self.service_names))
-        for service in (None, *(name for name in self.objectives if name not in _METRIC_NAMES)):
+        for name, value in (
+            ("gating", tuple(Metric(name).value for name in self.gating)),
+            ("tolerance", tolerance),
+            ("objectives", _laid_over(_full_names(self.objectives, "objectives"), moved)),
+            ("scenarios", scenarios),
+            ("service_names", _service_names(self.service_names)),
+        ):
+            object.__setattr__(self, name, value)
+        for service in (None, *self._with_objectives):
             self.objectives_of(service)
-        limits = [self._limits(service) for service in (None, *self.services)]
+        limits = [self.limits(service) for service in (None, *self.services)]
         if not any(limits) and not self.objectives:
             raise ValueError("tolerance: every metric is off and there is no objective, so the policy judges nothing")
         for name in self.scenarios:
@@ -215,29 +210,27 @@ class Policy:
         return tuple(name for name, value in self.tolerance.items() if isinstance(value, Mapping))
 
     @property
+    def _with_objectives(self) -> tuple[str, ...]:
+        return tuple(name for name in self.objectives if name not in _METRIC_NAMES)
+
+    @property
     def limited_services(self) -> tuple[str, ...]:
         """Services that have tolerances or objectives of their own."""
-        objectives = (name for name in self.objectives if name not in _METRIC_NAMES)
-        return tuple(dict.fromkeys((*self.services, *objectives)))
+        return tuple(dict.fromkeys((*self.services, *self._with_objectives)))
 
-    def _limits(self, service: str | None) -> dict[str, Limit]:
+    def limits(self, service: str | None) -> dict[Metric, Limit]:
+        """The limits that hold for one service, in the order of metrics; one that is switched off is absent."""
         table: dict[str, Any] = dict(EVIDENCE_TOLERANCE if self.rule == "evidence" else THRESHOLD_LIMITS)
-        table.update({name: value for name, value in self.tolerance.items() if not isinstance(value, Mapping)})
-        service_table = self.tolerance.get(service) if service is not None else None
-        if isinstance(service_table, Mapping):
-            table.update(service_table)
-        for name in table:
-            Metric(name)
-        return {name: Limit.parse(name, value) for name, value in table.items() if value != "off"}
+        table |= {name: value for name, value in self.tolerance.items() if not isinstance(value, Mapping)}
+        of_service = self.tolerance.get(service) if service is not None else None
+        table |= of_service if isinstance(of_service, Mapping) else {}
+        values = {Metric(name): value for name, value in table.items()}
+        names = (metric for metric in Metric if values.get(metric, "off") != "off")
+        return {metric: Limit.parse(metric, values[metric]) for metric in names}
 
     def limit(self, service: str, metric: str) -> Limit | None:
         """The limit that holds for one service and metric, or ``None`` where it is not judged."""
-        return self._limits(service).get(Metric(metric).value)
-
-    def limits(self, service: str) -> dict[Metric, Limit]:
-        """The limits that hold for one service, in the order of metrics; one that is switched off is absent."""
-        table = self._limits(service)
-        return {metric: table[metric.value] for metric in Metric if metric.value in table}
+        return self.limits(service).get(Metric(metric))
 
     def names_limit(self, service: str, metric: str) -> bool:
         """Whether the policy itself, and not its rule's defaults, sets this limit."""
@@ -246,17 +239,13 @@ class Policy:
 
     def objectives_of(self, service: str | None) -> tuple[Objective, ...]:
         """The absolute limits that hold for one service, in the order of metrics."""
-        table = {name: value for name, value in self.objectives.items() if name in _METRIC_NAMES}
-        service_table = self.objectives.get(service, {}) if service is not None else {}
-        if not isinstance(service_table, Mapping):
+        of_service = self.objectives.get(service, {}) if service is not None else {}
+        if not isinstance(of_service, Mapping):
             near = did_you_mean(str(service), _METRIC_NAMES)
-            raise ValueError(f"objectives: {service}: a table of metrics, got {service_table!r}{near}")
-        table.update(service_table)
-        for name, value in table.items():
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{name}: an absolute limit is written {{max = 300}}, got {value!r}")
-        objectives = [Objective.parse(name, value) for name, value in table.items()]
-        return tuple(sorted(objectives, key=lambda objective: list(Metric).index(objective.metric)))
+            raise ValueError(f"objectives: {service}: a table of metrics, got {of_service!r}{near}")
+        table = {name: value for name, value in self.objectives.items() if name in _METRIC_NAMES} | dict(of_service)
+        objectives = {Metric(name): Objective.parse(name, value) for name, value in table.items()}
+        return tuple(objectives[metric] for metric in Metric if metric in objectives)
 
     def for_scenario(self, scenario: str) -> Policy:
         """The policy for runs of one scenario: its own tolerances laid over the others."""
@@ -267,9 +256,13 @@ class Policy:
             raise ValueError(f"scenarios: {scenario}: a table of tolerances, got {table!r}")
         return replace(self, tolerance=_laid_over(self.tolerance, table), scenarios={})
 
-    def with_service_names(self, names: Mapping[str, str]) -> Policy:
-        """The same policy, with names of the settings laid under its own."""
-        return replace(self, service_names={**names, **self.service_names}) if names else self
+    def with_service_names(self, table: Any, source: str) -> Policy:
+        """The same policy, with names of the settings (their table ``[services]``) laid under its own."""
+        try:
+            names = _service_names(table)
+            return replace(self, service_names={**names, **self.service_names}) if names else self
+        except ValueError as error:
+            raise SettingsError(f"{source}: [services]: {str(error).removeprefix('service_names: ')}") from error
 
     def with_rule(self, rule: str | None) -> Policy:
         """The same policy under another rule; ``None`` keeps it."""
@@ -293,17 +286,9 @@ class Policy:
         if not isinstance(table, Mapping):
             raise SettingsError(f"{path}: policy must be a table, such as [policy]")
         if is_settings:
-            names = service_names_of(document.get("services", {}), str(path))
-            return cls.from_mapping(table, f"{path}: [policy]").with_service_names(names)
+            policy = cls.from_mapping(table, f"{path}: [policy]")
+            return policy.with_service_names(document.get("services", {}), str(path))
         return cls.from_mapping(table, str(path))
-
-
-def service_names_of(table: Any, source: str) -> dict[str, str]:
-    """The table ``[services]`` of a settings file; ``SettingsError`` names the source of what is wrong."""
-    try:
-        return _service_names(table)
-    except ValueError as error:
-        raise SettingsError(f"{source}: [services]: {str(error).removeprefix('service_names: ')}") from error
 
 
 def _service_names(table: Any) -> dict[str, str]:
@@ -348,9 +333,6 @@ def _full_names(table: Mapping[str, Any], source: str) -> dict[str, Any]:
     return full
 
 
-_METRIC_NAMES = tuple(metric.value for metric in Metric)
-
-
 def _without_objectives(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A tolerance table parted into tolerances and absolute limits."""
     tolerances: dict[str, Any] = {}
@@ -376,14 +358,8 @@ def _laid_over(table: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-WORDS: Mapping[str, Metric] = MappingProxyType(
-    {
-        name: metric
-        for name, metric in {**SHORT_NAMES, **{metric.value: metric for metric in Metric}}.items()
-        if metric is not Metric.RPS
-    }
-)
-_UNITS: Mapping[str, float] = MappingProxyType({"ms": 1.0, "s": 1000.0})
+_SLO_METRICS = {**SHORT_NAMES, **{metric.value: metric for metric in Metric}}
+_UNITS = {"ms": 1.0, "s": 1000.0}
 _SLO = re.compile(r"\s*([a-z][\w.]*)\s*(<=|<|≤)\s*(\d+(?:\.\d+)?)\s*(ms|s|%)?\s*", re.IGNORECASE)
 EXAMPLES = "p95 < 300 ms, p99 < 1 s, avg < 80 ms or error_rate < 1 %"
 
@@ -405,12 +381,12 @@ def parse_slo(text: str) -> Objective:
     if match is None:
         raise SettingsError(f"SLO {text!r}: write a metric, <, a number and its unit, such as {EXAMPLES}")
     word, _, number, unit = match.groups()
-    if word.lower() not in WORDS:
-        known = [name for name in WORDS if not name.endswith(("_ms", "_pct"))]
+    metric = _SLO_METRICS.get(word.lower(), Metric.RPS)
+    if metric is Metric.RPS:
+        known = [name for name, metric in SHORT_NAMES.items() if metric is not Metric.RPS]
         raise SettingsError(
             f"SLO {text!r}: unknown metric {word!r}{did_you_mean(word.lower(), known)}; known are {', '.join(known)}"
         )
-    metric = WORDS[word.lower()]
     units = ("%",) if metric is Metric.ERROR_RATE else tuple(_UNITS)
     unit = (unit or (metric.unit if word.lower() == metric.value else "")).lower()
     if unit not in units:

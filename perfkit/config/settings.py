@@ -10,24 +10,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
 from perfkit.config.load_spec import parse_duration, parse_rate, parse_stages, plan_profile
-from perfkit.config.policy import Policy, service_names_of
+from perfkit.config.policy import Policy
 from perfkit.config.toml_table import PathText, expand, read_table, read_toml
 from perfkit.model.errors import Activity, SettingsError, UnsetVariable, did_you_mean
 from perfkit.model.records import LoadProfile, Stage
 from perfkit.model.redaction import conceal_environment, conceal_url
 
-WHEN = ("always", "changes")  # changes: only when something is new since the last message
-SECURITY = ("starttls", "tls", "none")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name}: one of {', '.join(known)}, got {value!r}{did_you_mean(value, known)}")
+When = Literal["always", "changes"]  # changes: only when something is new since the last message
+WHEN: tuple[str, ...] = get_args(When)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +45,11 @@ class EmailSettings:
     to: tuple[str, ...] = ()
     sender: str = ""
     host: str = ""
-    port: int = 0
-    security: str = "starttls"
-    when: str = "always"
-    attach_mb: float = 10.0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    when: When = "always"
+    attach_mb: Annotated[float, msgspec.Meta(ge=0, le=100)] = 10.0
     link: str = ""
-
-    def __post_init__(self) -> None:
-        _one_of("security", self.security, SECURITY)
-        _one_of("when", self.when, WHEN)
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"port: from 1 to 65535, got {self.port}")
-        if not 0 <= self.attach_mb <= 100:
-            raise ValueError(f"attach_mb: from 0 to 100, got {self.attach_mb!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +72,8 @@ class IssueSettings:
     labels: tuple[str, ...] = ("performance",)
     assignees: tuple[str, ...] = ()
     title: str = "{service}: {metric} {change} ({scenario})"
-    most_new: int = 5
+    most_new: Annotated[int, msgspec.Meta(ge=1)] = 5
     link: str = ""
-
-    def __post_init__(self) -> None:
-        if self.most_new < 1:
-            raise ValueError(f"most_new: at least 1, got {self.most_new}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +82,8 @@ class ChatSettings:
 
     urls: tuple[str, ...] = ()
     webhook: str = ""
-    when: str = "changes"
+    when: When = "changes"
     link: str = ""
-
-    def __post_init__(self) -> None:
-        _one_of("when", self.when, WHEN)
 
 
 FILE_NAME = "perfkit.toml"
@@ -174,7 +154,10 @@ class Scenario:
             if value > most:
                 raise ValueError(f"{name}: must be at most {most:,.0f}, got {str(value)[:30]}")
         for word in self.arguments:
-            check_argument(word)
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            why = next((why for names, why in _TAKEN_ARGUMENTS.items() if name in names.split()), None)
+            if why is not None:
+                raise ValueError(f"Locust's {name} cannot be handed on: {why}")
         conceal_url(self.host)
         conceal_environment(self.environment)
         _ = self.profile  # what contradicts itself is told now, not when the run begins
@@ -197,14 +180,6 @@ _TAKEN_ARGUMENTS = {  # arguments of Locust -> what to do instead
     "--only-summary --skip-log-setup --exit-code-on-error --stop-timeout -l --list --show-task-ratio "
     "--show-task-ratio-json -h --help -V --version": "perfkit decides it, so that every run is kept and ends",
 }
-
-
-def check_argument(word: str) -> None:
-    """``ValueError`` for an argument that tells Locust what perfkit tells it already."""
-    name = word.partition("=")[0] if word.startswith("--") else word[:2]
-    why = next((why for names, why in _TAKEN_ARGUMENTS.items() if name in names.split()), None)
-    if why is not None:
-        raise ValueError(f"Locust's {name} cannot be handed on: {why}")
 
 
 BUILT_IN = {
@@ -256,7 +231,7 @@ class Settings:
         """
         policy = self.policy
         if file is not None:
-            policy = Policy.from_toml(file).with_service_names(self.policy.service_names)
+            policy = Policy.from_toml(file).with_service_names(self.policy.service_names, str(self.path))
         return policy.with_rule(rule)
 
     def scenario(self, name: str, locustfile: Path | None = None, **changes: Any) -> Scenario:
@@ -332,12 +307,15 @@ def load_settings(file: Path) -> Settings:
             except UnsetVariable as error:  # stops only what needs this scenario
                 scenarios.pop(name, None)
                 unusable[name] = error
+        store = table.store
+        with suppress(UnsetVariable):  # is named when the store is opened, and only then
+            store = expand(store, f"{file}: store")
         policy = Policy.from_mapping(table.policy, f"{file}: [policy]")
         return Settings(
             scenarios=scenarios,
             unusable=unusable,
-            policy=policy.with_service_names(service_names_of(table.services, str(file))),
-            store=_store(table.store, folder, f"{file}: store"),
+            policy=policy.with_service_names(table.services, str(file)),
+            store=store if "${" in store or "://" in store else str(folder / store),
             reports=folder / table.reports,
             baselines=folder / table.baselines,
             acknowledged=folder / table.acknowledged,
@@ -348,12 +326,6 @@ def load_settings(file: Path) -> Settings:
             path=file,
             own_scenarios=tuple(table.scenario),
         )
-
-
-def _store(url: str, folder: Path, source: str) -> str:
-    with suppress(SettingsError):  # a variable that is not set is told when the store is opened, and only then
-        url = expand(url, source)
-    return url if "${" in url or "://" in url else str(folder / url)
 
 
 def _scenario(name: str, values: Any, source: str, folder: Path) -> Scenario:

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -100,22 +100,26 @@ def read_table(table: Any, kind: type[Table], source: str, keys: Mapping[str, st
         try:
             values[field_of[key]] = msgspec.convert(value, types[field_of[key]])
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{source}: {key}: {_type_error(str(error), value)}") from error
+            raise SettingsError(f"{source}: {key}: {_type_error(str(error), value, types[field_of[key]])}") from error
     try:
         return kind(**values)
     except ValueError as error:
         raise SettingsError(f"{source}: {error}") from error
 
 
-def _type_error(text: str, value: Any) -> str:
+def _type_error(text: str, value: Any, kind: Any) -> str:
     """``expected a whole number, got 1.5``, from "Expected `int | null`, got `float`"."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return f"one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}"
     if at := re.search(r"at `\$\[(\d+)\]", text):
         value = value[int(at[1])]
     if "matching regex" in text:
         return f"expected the name of a file or folder, got {value!r}"
-    expected = re.match(r"Expected `([^`]*)`", text)
+    expected = re.match(r"Expected `([^`]*)`( [<>]=? \S+)?", text)
     names = [_TYPES.get(name, name) for name in expected[1].split(" | ") if name != "null"] if expected else []
-    return f"expected {' or '.join(names) or 'another value'}, got {value!r}"
+    bound = (expected and expected[2]) or ""
+    return f"expected {' or '.join(names) or 'another value'}{bound}, got {value!r}"
 
 
 def check_keys(table: Mapping[str, Any], keys: Sequence[str], source: str) -> None:

@@ -201,8 +201,8 @@ def test_channels_are_read(settings_file):
         ('[email]\nsender = "x"', r"\[email\]: unknown key 'sender'.*known are to, from"),
         ('[email]\nto = "x"', r"\[email\]: to: expected a list"),
         ('[email]\nsecurity = "ssl"', r"\[email\]: security: one of starttls, tls, none, got 'ssl'"),
-        ("[email]\nport = 99999", r"\[email\]: port: from 1 to 65535"),
-        ("[issues]\nmost_new = 0", r"\[issues\]: most_new: at least 1"),
+        ("[email]\nport = 99999", r"\[email\]: port: expected a whole number <= 65535, got 99999"),
+        ("[issues]\nmost_new = 0", r"\[issues\]: most_new: expected a whole number >= 1, got 0"),
         ('[chat]\nwhen = "change"', r"\[chat\]: when: one of .*did you mean 'changes'"),
     ],
 )

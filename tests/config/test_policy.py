@@ -188,7 +188,7 @@ def test_from_toml_with_and_without_a_policy_table(tmp_path, nested):
         ("gating = 5", "policy.toml: "),
         ("gating = 'rps'", "gating: a list of metrics"),
         ("gating = []", "gating: name at least one metric"),
-        ("alpha = 'x'", "alpha: a number, such as 0.01 or 0.95, got 'x'"),
+        ("alpha = 'x'", "alpha: a probability between 0 and 0.5, got 'x'"),
         ("tolerance = 5", "tolerance: a table"),
         ("gating = [5]", "unknown metric 5"),
         ("tolerance = 5", "policy.toml: "),
