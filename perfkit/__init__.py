@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from perfkit.model.records import Finding, LoadProfile, Metric, ServiceStats, Validity, Verdict
     from perfkit.model.records import Run as _Run
     from perfkit.report import plot
-    from perfkit.report.cell import write_result
     from perfkit.report.display import BaselineTables, CapacityTables, ComparisonTables, HistoryTables
+    from perfkit.report.html import write_result
     from perfkit.report.plot import BaselinePlots, CapacityPlots, ComparisonPlots, HistoryPlots, RunsPlots
     from perfkit.runs.collection import Runs as _Runs
     from perfkit.runs.read import read_run
@@ -121,7 +121,7 @@ _HOMES = {
         "Validity",
         "Verdict",
     ),
-    "perfkit.report.cell": ("write_result",),
+    "perfkit.report.html": ("write_result",),
     "perfkit.runs.collection": ("Runs",),
     "perfkit.runs.read": ("read_run",),
     "perfkit.runs.requests": ("run_from_requests",),
@@ -225,8 +225,8 @@ _SHOWN = {
     ("perfkit.analysis.capacity", "Capacity"): ("CapacityPlots", "CapacityTables", "capacity"),
     ("perfkit.history.change_events", "Event"): ("", "", "event"),
     ("perfkit.history.trend", "History"): ("HistoryPlots", "HistoryTables", "history"),
-    ("perfkit.history.trend", "Events"): ("", "", "changes"),
-    ("perfkit.history.trend", "Alarms"): ("", "", "changes"),
+    ("perfkit.history.trend", "Events"): ("", "", "events"),
+    ("perfkit.history.trend", "Alarms"): ("", "", "alarms"),
     ("perfkit.history.trend", "Plan"): ("", "", "plan"),
 }
 _registered: set[tuple[str, str]] = set()
@@ -245,7 +245,7 @@ def _register() -> None:
         if tables:
             kind.table = _Accessor("perfkit.report.display", tables)
         kind._repr_html_ = _written(f"{shown}_html")
-        if shown not in ("runs", "changes"):
+        if shown not in ("runs", "events", "alarms"):
             kind.__repr__ = _written(f"{shown}_line")
         if shown == "comparison":
             kind.explain = _explain

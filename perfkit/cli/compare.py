@@ -122,8 +122,8 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
       perfkit replay --scenario api --policy stricter.toml
     """
     from perfkit.history.run_names import replay_history
+    from perfkit.report.findings import headlines
     from perfkit.report.formatting import verdict_text
-    from perfkit.report.sentences import headlines
 
     found = replay_history(
         workspace.store,
@@ -224,15 +224,15 @@ def compare(
     elif format_ == "json":
         write(dump(comparison.to_dict()), output)
     elif format_ == "markdown":
-        from perfkit.report.markdown import to_markdown
+        from perfkit.report.text import to_markdown
 
         write(to_markdown(comparison), output)
     elif format_ == "junit":
-        from perfkit.report.junit import to_junit
+        from perfkit.report.text import to_junit
 
         write(to_junit(comparison), output)
     else:
-        from perfkit.report.terminal import print_comparison
+        from perfkit.report.text import print_comparison
 
         write(drawn(partial(print_comparison, comparison)), output)
     return exit_code_of_verdict(comparison.verdict, fail_on)

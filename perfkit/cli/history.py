@@ -135,11 +135,11 @@ def changes(
         documents = [scenario.to_dict(acknowledged, commits_of) for scenario in found]
         write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": documents}), output)
     elif format_ == "markdown":
-        from perfkit.report.changes import changes_to_markdown
+        from perfkit.report.text import changes_to_markdown
 
         write(changes_to_markdown(found, commits_of, acknowledged), output)
     else:
-        from perfkit.report.changes import print_changes
+        from perfkit.report.text import print_changes
 
         def draw(screen: Console) -> None:
             for number, scenario in enumerate(found):
@@ -203,7 +203,7 @@ def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Wor
     """
     from perfkit.history.run_names import newest_against_history
     from perfkit.model.records import Metric, Verdict
-    from perfkit.report.sentences import headlines
+    from perfkit.report.findings import headlines
 
     if watch.fails:
         return

@@ -227,7 +227,7 @@ def comment(
     from perfkit.notify.github_api import Access
     from perfkit.notify.pr_comment import Comment, planned_comment, post_comment, pull_request_of
     from perfkit.notify.results import link_template, report_link
-    from perfkit.report.markdown import to_comment
+    from perfkit.report.text import to_comment
 
     template = link_template(link or settings.issues.link, "--link" if link else "[issues]: link")
     names = name or "\n".join(sorted({f"{message.kind} {message.scenario}" for message in found.messages}))
@@ -259,8 +259,7 @@ def summary(found: ResultSet, _settings: Settings, annotations: bool, junit: Pat
       perfkit summary reports/20261125T020000Z-all --annotations --junit junit.xml
     """
     from perfkit.report.annotations import annotate
-    from perfkit.report.junit import messages_to_junit
-    from perfkit.report.markdown import to_summary
+    from perfkit.report.text import messages_to_junit, to_summary
 
     if junit is not None:
         write(messages_to_junit(found.messages), junit)

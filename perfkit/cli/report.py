@@ -114,8 +114,8 @@ def _run_jobs(jobs: Sequence[ReportJob], processes: int) -> tuple[Entry, ...]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from perfkit.report.batch import run_jobs
+    from perfkit.report.findings import outcome_text
     from perfkit.report.formatting import clean
-    from perfkit.report.message import outcome_text
 
     screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()

@@ -241,7 +241,7 @@ def run(
     from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.run import execution_record, run_scenarios
     from perfkit.loadgen.service_under_test import revision_of
-    from perfkit.report.terminal import print_comparison
+    from perfkit.report.text import print_comparison
 
     if master + worker + (workers is not None) > 1:
         raise click.UsageError("--workers, --master and --worker exclude each other")

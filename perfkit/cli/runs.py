@@ -325,7 +325,7 @@ def show(workspace: Workspace, run: str, format_: str) -> None:
       perfkit runs show 20261017T143004Z-api-3f9c --format json
     """
     from perfkit.model.serialization import run_to_document
-    from perfkit.report.terminal import run_page
+    from perfkit.report.text import run_page
 
     for run_id in chosen(workspace, (run,)):
         found = workspace.run_store.get(run_id)

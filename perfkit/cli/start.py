@@ -150,7 +150,7 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
     from perfkit.cli.demo_run import run_demo
     from perfkit.loadgen.demo_services import parse_changes, start_services
     from perfkit.model.records import Verdict
-    from perfkit.report.terminal import print_comparison
+    from perfkit.report.text import print_comparison
 
     if serve:
         with start_services(parse_changes(inject)) as services:

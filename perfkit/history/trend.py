@@ -16,9 +16,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.history.acknowledgements import Acknowledgement, match
-from perfkit.history.change_events import HistoryAnalysis, Level, unscaled
+from perfkit.history.change_events import HistoryAnalysis, Level, held_worsenings, unscaled
 from perfkit.history.changes import DetectedChanges, detect_changes
-from perfkit.history.events import Event, MetricChange
+from perfkit.history.confounders import missing_services
+from perfkit.history.events import Event, MetricChange, Series
 from perfkit.history.monitor import MOST_EXCERPTS, Alert, MonitorResult, excerpt, leading_series
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Metric
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from perfkit.stats.changepoints import Segmentation
 
 MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
-KEY_METRICS = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)  # those that gate by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,16 @@ class MetricTrend:
     def now(self) -> Level:
         """The newest level."""
         return self.levels[-1]
+
+    @property
+    def level(self) -> float:
+        """The newest level, in its unit; of a drift its end."""
+        return self.now.value if self.now.drift is None else self.now.drift.after
+
+    @property
+    def changes(self) -> tuple[MetricChange, ...]:
+        """The changes between its levels, oldest first."""
+        return tuple(MetricChange(self.service, self.metric, change) for change in self.segmentation.changes)
 
     @property
     def last_seen(self) -> int:
@@ -267,6 +277,26 @@ class History:
     def shown_services_changed(self) -> tuple[ServiceChange, ...]:
         """The services that ended or began among the runs that are shown."""
         return tuple(change for change in self.services_changed if change.index >= self.first)
+
+    @property
+    def held_worsenings(self) -> tuple[Event, ...]:
+        """The events for the worse that no later one took back; see `perfkit.history.change_events`."""
+        return held_worsenings(self.events)
+
+    @property
+    def missing_services(self) -> tuple[tuple[str, ServiceChange], ...]:
+        """The services that are gone from the newest runs, each with the change at which it ended."""
+        return missing_services(self.services_changed)
+
+    @property
+    def outliers(self) -> Mapping[int, Sequence[Series]]:
+        """Single runs far from their level among those that are shown, by index, with the series in which they are."""
+        found: dict[int, list[Series]] = {}
+        for course in self.metric_trends:
+            for index in course.segmentation.outliers:
+                if index >= self.first:
+                    found.setdefault(index, []).append((course.service, course.metric))
+        return found
 
     def is_acknowledged(self, event: Event) -> bool:
         """Whether the event was acknowledged."""

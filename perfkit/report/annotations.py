@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perfkit.model.records import Verdict
+from perfkit.report.findings import outcome_text
 from perfkit.report.formatting import clean, shorten
-from perfkit.report.message import Message, outcome_text
+from perfkit.report.message import Message
 from perfkit.report.report_set import Outcome
 
 MOST_OF_A_KIND = 10  # GitHub shows that many of each kind per step, and drops further ones without a word

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from perfkit.analysis.capacity import Capacity, Difference, ServiceCapacity
 from perfkit.model.records import Verdict
-from perfkit.report.findings import Column
+from perfkit.report.findings import Row
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
+    EVENT_WORDS,
     UNKNOWN,
     VERDICT_COLOURS,
     VERDICT_SYMBOLS,
     VERDICT_WORDS,
     clean,
+    count_text,
+    format_bounds,
+    format_load,
     format_number,
     format_p,
     format_signed,
     likely_direction,
     shorten,
+    verdict_text,
 )
-from perfkit.report.html import Html, render
-from perfkit.report.tables import CANNOT_SAY, Cell, Footnotes, HtmlRow, html_table, verdict_cell
+from perfkit.report.html import CANNOT_SAY, Cell, Html, HtmlRow, banner, html_table, note, verdict_row
 from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, Estimate
 
 MOST_SENTENCES = 6  # the table has the rest
@@ -32,14 +36,6 @@ _NEXT = {
     Verdict.INCONCLUSIVE: "Repeat the ramps, in turn on both builds: each further run narrows the intervals.",
     Verdict.INVALID: "Fix what the warnings name and run again.",
 }
-
-
-def format_load(value: float | None, unit: str = "") -> str:
-    """A load: whole users from ten on, ``52 users``; ``~`` when unknown."""
-    if value is None:
-        return UNKNOWN
-    text = f"{value:,.0f}" if unit == "users" and value >= 10 else format_number(value)
-    return f"{text} {unit}".rstrip()
 
 
 def format_estimate(estimate: Estimate, unit: str = "") -> str:
@@ -53,12 +49,8 @@ def format_estimate(estimate: Estimate, unit: str = "") -> str:
     value = format_load(estimate.value, unit)
     if estimate.low is None and estimate.high is None:
         return value
-    high = "∞" if estimate.high is None else _bare(estimate.high, unit)
-    return f"{value} [{_bare(estimate.low, unit)}, {high}]"
-
-
-def _bare(value: float | None, unit: str) -> str:
-    return format_load(value, unit).removesuffix(unit).rstrip()
+    low, high = (format_load(end, unit).removesuffix(unit).rstrip() for end in (estimate.low, estimate.high))
+    return f"{value} [{low}, {high if estimate.high is not None else '∞'}]"
 
 
 def capacity_banner(capacity: Capacity, title: str | None = None) -> Html:
@@ -67,22 +59,23 @@ def capacity_banner(capacity: Capacity, title: str | None = None) -> Html:
     word = VERDICT_WORDS[verdict] if verdict is not None else _headline(capacity)
     sentences = list(_sentences(capacity))
     next_step = _NEXT[verdict] if verdict is not None else _advice(capacity)
-    html = render(
-        "capacity_banner.html.j2",
-        title=clean(title) if title else "",
+    slo = f"Asked for: {capacity.slo}. " if capacity.slo else ""
+    alarms = f"Chance of any false alarm {capacity.alpha:g}, intervals" if verdict is not None else "Intervals"
+    runs = count_text(len(capacity.runs), "run")
+    if capacity.candidate:
+        sides = count_text(len(capacity.runs), "baseline run"), count_text(len(capacity.candidate), "candidate run")
+        runs = f"{', '.join(sides)}, compared at equal load"
+    return banner(
+        word,
+        sentences,
+        f"{runs}. {slo}{alarms} {capacity.confidence * 100:g}\N{NO-BREAK SPACE}%.",
         kind=verdict.value if verdict is not None else "capacity",
-        word=word,
-        symbol=VERDICT_SYMBOLS[verdict] if verdict is not None else "",
         colour=VERDICT_COLOURS[verdict] if verdict is not None else CANDIDATE_COLOUR,
-        sentences=sentences,
+        symbol=VERDICT_SYMBOLS[verdict] if verdict is not None else "",
+        title=title,
         reasons=capacity.warnings if verdict is Verdict.INVALID else (),
         next_step=next_step,
-        runs=(len(capacity.runs), len(capacity.candidate)),
-        slo=capacity.slo or "",
-        confidence=f"{capacity.confidence * 100:g}",
-        alpha=f"{capacity.alpha:g}" if verdict is not None else "",
     )
-    return Html(html, text="\n".join([word, *sentences, next_step]))
 
 
 def _headline(capacity: Capacity) -> str:
@@ -112,20 +105,16 @@ def _advice(capacity: Capacity) -> str:
 def _sentences(capacity: Capacity) -> Iterator[str]:
     """What changed, one sentence for each service and direction, then the load that each side takes in all."""
     changed = []
-    for verdict, what in ((Verdict.REGRESSION, "got worse"), (Verdict.IMPROVEMENT, "got better")):
+    for verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT):
         for service in capacity.services:
             changes = []
             for item in capacity.differences:
                 if item.service == service and item.verdict is verdict:
-                    bounds = [item.ci_low, item.ci_high]
-                    interval = (
-                        f" [{', '.join(format_signed(end, '%') for end in bounds)}]" if None not in bounds else ""
-                    )
+                    interval = f" {format_bounds(item.ci_low, item.ci_high, '%')}".removesuffix(f" {UNKNOWN}")
                     more = " or more" if item.reason else ""
-                    change = format_signed(item.change_pct, "%")
-                    changes.append(f"{item.question} {change}\N{NO-BREAK SPACE}%{more}{interval}")
+                    changes.append(f"{item.question} {format_signed(item.change_pct, '%')} %{more}{interval}")
             if changes:
-                changed.append(f"{shorten(service, 60)} {what}: {', '.join(changes)}.")
+                changed.append(f"{shorten(service, 60)} {EVENT_WORDS[verdict.value]}: {', '.join(changes)}.")
     yield from changed[:MOST_SENTENCES]
     if len(changed) > MOST_SENTENCES:
         yield f"{len(changed) - MOST_SENTENCES} more changes are in the table."
@@ -158,105 +147,83 @@ def _objective_text(curve: ServiceCapacity, capacity: Capacity, side: str) -> st
 
 def capacity_table(capacity: Capacity) -> Html:
     """Each service and side: load and throughput under the SLO and at the knee."""
-    under_slo = (
-        Column("limit", f"{capacity.slo} up to", right=True),
-        Column("limit_throughput", "throughput there", right=True),
-    )
-    columns = (
-        Column("runs", "runs"),
-        *(under_slo if capacity.slo is not None else ()),
-        Column("knee", "knee at", right=True),
-        Column("knee_throughput", "throughput there", right=True),
-        Column("highest", "highest load", right=True),
-    )
-    footnotes, unit = Footnotes(), capacity.load_unit
+    unit = capacity.load_unit
+    under_slo = (f">{capacity.slo} up to", ">throughput there") if capacity.slo is not None else ()
 
     def load(estimate: Estimate) -> Cell:
-        text = format_estimate(estimate, unit).replace(f" {unit}", "")
-        return Cell(text, strong=True, notes=footnotes.numbers([estimate.reason]))
+        return Cell(format_estimate(estimate, unit).replace(f" {unit}", ""), strong=True, notes=[estimate.reason])
 
-    groups: dict[str, list[HtmlRow]] = {}
+    def throughput(value: float | None) -> str:
+        return f"{format_number(value)}/s" if value else UNKNOWN
+
+    groups = _by_service(
+        capacity,
+        lambda curve: (
+            *((load(curve.limit), throughput(curve.limit_throughput)) if under_slo else ()),
+            *(load(curve.knee), throughput(curve.knee_throughput.value)),
+            format_load(max(point.load for point in curve.points), unit).removesuffix(unit).rstrip(),
+        ),
+    )
+    columns = ("runs", *under_slo, ">knee at", ">throughput there", ">highest load")
+    below = f"Loads in {unit}, of the whole test; intervals 95 %. {CANNOT_SAY}"
+    return Html(
+        html_table("capacity", columns, groups, below=below, anchor="capacity"), text=f"{len(capacity.curves)} curves"
+    )
+
+
+def _by_service(
+    capacity: Capacity, cells_of: Callable[[ServiceCapacity], Sequence[Cell | str]]
+) -> dict[str, list[Sequence[Cell | str]]]:
+    """A row for each side of each service: which runs, then the cells."""
+    groups: dict[str, list[Sequence[Cell | str]]] = {}
     for service in capacity.services:
         for curve in capacity.of(service):
-            cells: dict[str, Cell | str] = {
-                "runs": curve.side if capacity.candidate else "all runs",
-                "limit": load(curve.limit),
-                "limit_throughput": f"{format_number(curve.limit_throughput)}/s" if curve.limit_throughput else UNKNOWN,
-                "knee": load(curve.knee),
-                "knee_throughput": f"{format_number(curve.knee_throughput.value)}/s"
-                if curve.knee_throughput.value
-                else UNKNOWN,
-                "highest": _bare(max(point.load for point in curve.points), unit),
-            }
-            groups.setdefault(service, []).append(HtmlRow(cells))
-    below = f"Loads in {unit}, of the whole test; intervals 95 %. {CANNOT_SAY}"
-    html = html_table("capacity", columns, groups, below=below, footnotes=footnotes, anchor="capacity")
-    return Html(html, text=f"{len(capacity.curves)} curves")
+            side = curve.side if capacity.candidate else "all runs"
+            groups.setdefault(service, []).append((side, *cells_of(curve)))
+    return groups
 
 
 def scalability_table(capacity: Capacity) -> Html:
     """The Universal Scalability Law of each service and side."""
-    columns = (
-        Column("runs", "runs"),
-        Column("lambda", "throughput of one, λ", right=True),
-        Column("sigma", "contention, σ", right=True),
-        Column("kappa", "coherence, κ", right=True),
-        Column("peak", "throughput peaks at", right=True),
-        Column("r_squared", "R²", right=True),
-    )
-    groups: dict[str, list[HtmlRow]] = {}
-    for service in capacity.services:
-        for curve in capacity.of(service):
-            law = curve.scalability
-            peak = UNKNOWN if law.reason else "none" if law.peak_load.value is None else format_estimate(law.peak_load)
-            beyond = law.peak_load.value is not None and law.peak_load.value > law.highest_load
-            cells = {
-                "runs": curve.side if capacity.candidate else "all runs",
-                "lambda": format_estimate(law.lam),
-                "sigma": _small(law.sigma),
-                "kappa": _small(law.kappa),
-                "peak": f"{peak}, extrapolated" if beyond else peak,
-                "r_squared": UNKNOWN if law.r_squared is None else f"{law.r_squared:.3f}",
-            }
-            groups.setdefault(service, []).append(HtmlRow(cells))
+
+    def small(estimate: Estimate) -> str:  # dimensionless, often tiny: exponents are allowed
+        if estimate.value is None or estimate.low is None or estimate.high is None:
+            return UNKNOWN
+        return f"{estimate.value:.2g} [{estimate.low:.2g}, {estimate.high:.2g}]"
+
+    def cells(curve: ServiceCapacity) -> Sequence[str]:
+        law = curve.scalability
+        peak = UNKNOWN if law.reason else "none" if law.peak_load.value is None else format_estimate(law.peak_load)
+        beyond = law.peak_load.value is not None and law.peak_load.value > law.highest_load
+        fit = UNKNOWN if law.r_squared is None else f"{law.r_squared:.3f}"
+        parameters = format_estimate(law.lam), small(law.sigma), small(law.kappa)
+        return *parameters, f"{peak}, extrapolated" if beyond else peak, fit
+
     below = (
         f"Load in {capacity.curves[0].scalability.load_unit}; intervals 95 %. A low R² means much noise, or that the "
         "law does not describe these runs: a queue in front of a fixed number of workers bends more sharply than it "
         "can, and its peak is then no forecast."
     )
+    columns = ("runs", ">throughput of one, λ", ">contention, σ", ">coherence, κ", ">throughput peaks at", ">R²")
     fitted = any(curve.scalability.r_squared is not None for curve in capacity.curves)
-    html = html_table("scalability", columns, groups, below=below) if fitted else ""
+    html = html_table("scalability", columns, _by_service(capacity, cells), below=below) if fitted else ""
     for reason in dict.fromkeys(c.scalability.reason for c in capacity.curves if c.scalability.reason):
-        html += render("note.html.j2", text=f"No fit: {clean(reason)}.")
+        html += note(f"No fit: {clean(reason)}.").html
     return Html(html, text="Universal Scalability Law")
-
-
-def _small(estimate: Estimate) -> str:
-    """A dimensionless parameter, often tiny: three digits, exponents allowed."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return UNKNOWN
-    return f"{estimate.value:.2g} [{estimate.low:.2g}, {estimate.high:.2g}]"
 
 
 def differences_table(capacity: Capacity) -> Html:
     """Every difference of the two builds, grouped by service."""
     if not capacity.candidate:
-        text = "There is one build only. Name the runs of another one as the candidate to compare them at equal load."
-        return Html(render("note.html.j2", text=text), text=text)
-    columns = (
-        Column("question", "question"),
-        Column("verdict", "verdict"),
-        Column("change", "change", right=True),
-        Column("interval", f"{capacity.confidence * 100:g} % interval", right=True),
-        Column("before", "baseline", right=True),
-        Column("after", "candidate", right=True),
-        Column("tolerance", "tolerance", right=True),
-        Column("p", "adjusted p", right=True),
-    )
-    footnotes = Footnotes()
-    groups: dict[str, list[HtmlRow]] = {service: [] for service in capacity.services}
+        return note(
+            "There is one build only. Name the runs of another one as the candidate to compare them at equal load."
+        )
+    names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p")
+    interval = f">{capacity.confidence * 100:g} % interval"
+    columns = ("question", "verdict", ">change", interval, ">baseline", ">candidate", ">tolerance", ">adjusted p")
+    groups: dict[str, list[HtmlRow]] = {}
     for difference in capacity.differences:
-        groups[difference.service].append(_difference_row(difference, footnotes))
+        groups.setdefault(difference.service, []).append(verdict_row(_difference_row(difference), names))
     html = html_table(
         "differences of the builds",
         columns,
@@ -265,7 +232,6 @@ def differences_table(capacity: Capacity) -> Html:
             "At equal load: geometric mean over the loads that all runs went through, each load counted alike. "
             + CANNOT_SAY
         ),
-        footnotes=footnotes,
         anchor="difference",
         verdicts=True,
         empty="The builds have no load in common, so nothing can be compared.",
@@ -273,27 +239,25 @@ def differences_table(capacity: Capacity) -> Html:
     return Html(html, text=f"{len(capacity.differences)} questions")
 
 
-def _difference_row(difference: Difference, footnotes: Footnotes) -> HtmlRow:
-    def value(number: float | None) -> str:
-        unit = {"load": "", "1/s": "/s"}.get(difference.unit, f" {difference.unit}")
-        return UNKNOWN if number is None else f"{format_number(number)}{unit}"
-
+def _difference_row(difference: Difference) -> Row:
+    unit = {"load": "", "1/s": "/s"}.get(difference.unit, f" {difference.unit}")
+    values = (difference.baseline, difference.candidate)
+    before, after = (UNKNOWN if value is None else f"{format_number(value)}{unit}" for value in values)
     low = "-∞" if difference.ci_low is None else format_signed(difference.ci_low, "%")
     high = "+∞" if difference.ci_high is None else format_signed(difference.ci_high, "%")
     unbounded = difference.ci_low is None and difference.ci_high is None
-    word = VERDICT_WORDS[difference.verdict]
+    word = verdict_text(difference.verdict)
     if difference.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE):  # as `finding_word`
         direction = likely_direction(difference.worse, difference.ci_low, difference.ci_high)
         word = f"{word}, likely {direction}" if direction else word
-    change = UNKNOWN if difference.change_pct is None else f"{format_signed(difference.change_pct, '%')} %"
-    cells: dict[str, Cell | str] = {
-        "question": Cell(difference.question, notes=footnotes.numbers([difference.reason])),
-        "verdict": verdict_cell(difference.verdict, word),
-        "change": Cell(change, strong=True),
+    cells = {
+        "metric": difference.question,
+        "verdict": word,
+        "change": UNKNOWN if difference.change_pct is None else f"{format_signed(difference.change_pct, '%')} %",
         "interval": UNKNOWN if unbounded else f"[{low}, {high}]",
-        "before": value(difference.baseline),
-        "after": value(difference.candidate),
+        "before": before,
+        "after": after,
         "tolerance": f"{'-' if difference.worse < 0 else '+'}{difference.tolerance_pct:g} %",
         "p": format_p(difference.p_adjusted),
     }
-    return HtmlRow(cells, css=f"pk-row-{difference.verdict.value}")
+    return Row(cells, difference.verdict, warnings=(difference.reason,))

@@ -10,9 +10,8 @@ import plotly.graph_objects as go
 from perfkit.analysis.capacity import Capacity, ServiceCapacity
 from perfkit.config.policy import Objective
 from perfkit.model.records import Metric
-from perfkit.report.capacity import format_load
 from perfkit.report.figure import Panels, Side, rounded, sentence, sides
-from perfkit.report.formatting import CANDIDATE_COLOUR, NEUTRAL_COLOUR, TOLERANCE_COLOUR, shorten
+from perfkit.report.formatting import CANDIDATE_COLOUR, NEUTRAL_COLOUR, TOLERANCE_COLOUR, format_load, shorten
 from perfkit.stats.capacity import FOUND, Estimate, scalability_at
 
 MOST_POINTS = 400  # windows drawn per side; more are one grey cloud

@@ -6,42 +6,77 @@ at most 400 characters; names from outside are made harmless and shortened every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
 
 from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
-from perfkit.history.events import Event
-from perfkit.history.monitor import Alert
-from perfkit.history.trend import Alarms, Events, History, Plan
 from perfkit.model.errors import PerfkitError
-from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
+from perfkit.model.records import Check, Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.report import capacity, findings, trend
 from perfkit.report.formatting import (
     SHORT_METRICS,
     UNKNOWN,
+    VERDICT_COLOURS,
+    VERDICT_SYMBOLS,
     VERDICT_WORDS,
     clean,
+    count_text,
     finding_text,
     format_change,
     format_interval,
     format_number,
     format_p,
+    format_time,
     format_value,
     shorten,
+    verdict_text,
 )
-from perfkit.report.html import Html, inlined, render
-from perfkit.runs.collection import Runs
-from perfkit.runs.store import RunStore
+from perfkit.report.html import (
+    CANNOT_SAY,
+    Accessor,
+    Cell,
+    Html,
+    HtmlRow,
+    banner,
+    html_table,
+    inlined,
+    note,
+    of_subject,
+    render,
+    verdict_row,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from perfkit.history.events import Event
+    from perfkit.history.trend import Alarms, Events, History, Plan
+    from perfkit.runs.collection import Runs
+    from perfkit.runs.store import RunStore
 
 LONGEST = 400  # characters of a line
 MOST_ROWS = 20  # runs of a table; the frames have all
-Subject = TypeVar("Subject")
+MOST_RUNS = 24  # of the table of response times
+MOST_VALUES = 3  # of a check, where they are not numbers
+DAY = "%Y-%m-%d"
+GATING = "gating: the overall result is no regression only if this metric is shown to be within its tolerance"
+FINDINGS_NOTE = (
+    '* gating: the overall result is "no regression" only if this metric is shown to be within its tolerance. '
+    f"MDE: minimum detectable effect. {CANNOT_SAY}"
+)
+QUANTILES = {"median": 0.5, "p95": 0.95, "p99": 0.99, "longest": 1.0}
+CLOSED = (
+    "All of these runs are of the closed model: simulated users wait for each response, so a stalled server receives "
+    "fewer requests and the stall is under-reported (coordinated omission). --rate starts requests on a schedule."
+)
+OPEN = (
+    "Response time counts from when a request was due, service time from when it was sent. Where users wait for "
+    "answers (the closed model) nothing is due, and only the time since the send is known."
+)
 
 
 def _line(kind: str, *parts: str) -> str:
@@ -50,36 +85,29 @@ def _line(kind: str, *parts: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}…>"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
 
 
-def _time(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M}" if at is not None else UNKNOWN
-
-
-def _facts(
+def _page(
     title: object,
     facts: Sequence[tuple[str, object]] = (),
     *,
-    note: str = "",
+    remark: str = "",
     columns: Sequence[str] = (),
-    rows: Sequence[Sequence[object]] = (),
-    numbers: Sequence[str] = (),
-    more: str = "",
+    rows: Iterable[Sequence[object]] = (),
+    below: str = "",
     notes: Sequence[str] = (),
 ) -> str:
     """A heading, facts, a table and notes, as escaped HTML with inlined style."""
+    cells = [[shorten(value, 120) for value in row] for row in rows]
     html = render(
         "facts.html.j2",
         title=shorten(title, 300),
-        note=note,
+        note=remark,
         facts=[(name, shorten(value, 300)) for name, value in facts if value not in (None, "")],
-        columns=columns,
-        rows=[[shorten(value, 120) for value in row] for row in rows],
-        numbers=numbers,
-        more=more,
-        notes=[clean(text) for text in notes],
+        table=Markup(html_table("table", columns, cells, below=below)),
+        notes=notes,
     )
     return inlined(html)
 
@@ -89,12 +117,12 @@ def _facts(
 
 def run_line(run: Run) -> str:
     """A run in one line."""
-    requests = "requests unknown" if run.request_count is None else _count(run.request_count, "request")
+    requests = "requests unknown" if run.request_count is None else count_text(run.request_count, "request")
     return _line(
         "Run",
         shorten(run.id, 80),
-        f"{shorten(run.scenario, 60)}, {_time(run.started_at)} UTC, {shorten(run.profile.describe(), 60)}",
-        f"{_count(len(run.services), 'service')}, {requests}",
+        f"{shorten(run.scenario, 60)}, {format_time(run.started_at)} UTC, {shorten(run.profile.describe(), 60)}",
+        f"{count_text(len(run.services), 'service')}, {requests}",
         "valid" if run.validity.ok else f"invalid ({shorten(run.validity.problems[0].name)})",
     )
 
@@ -102,54 +130,58 @@ def run_line(run: Run) -> str:
 def run_html(run: Run) -> str:
     """A run: what it was, whether it is fit to be judged, and the metrics of its services."""
     metrics = [metric for metric in Metric if any(stats.value(metric) is not None for stats in run.services.values())]
-    commit = run.git.get("commit", "")
     facts = [
         ("scenario", run.scenario),
-        ("started (UTC)", _time(run.started_at)),
+        ("started (UTC)", format_time(run.started_at)),
         ("length", None if run.duration_s is None else f"{run.duration_s:.0f} s"),
         ("load", run.profile.describe()),
         ("target", run.target),
-        ("commit", f"{commit[:12]} {run.git.get('branch', '')}".strip()),
+        ("commit", f"{run.git.get('commit', '')[:12]} {run.git.get('branch', '')}".strip()),
         ("labels", ", ".join(f"{name}={value}" for name, value in run.labels.items())),
         ("tool", run.tool),
     ]
-    columns = ["service", "requests", "failures", *(f"{SHORT_METRICS[metric]} ({metric.unit})" for metric in metrics)]
     rows = [
         [
             name,
-            *(UNKNOWN if value is None else f"{value:,}" for value in (stats.count, stats.failures)),
-            *(_number(stats.value(metric)) for metric in metrics),
+            *map(_count, (stats.count, stats.failures)),
+            *(UNKNOWN if (value := stats.value(metric)) is None else format_number(value) for metric in metrics),
         ]
         for name, stats in run.services.items()
     ]
-    problems = [f"{check.name}: {check.value}; {check.advice}" for check in run.validity.problems]
-    fit = "valid" if run.validity.ok else "invalid: not fit to be judged"
-    return _facts(run.id, facts, note=fit, columns=columns, rows=rows, numbers=columns[1:], notes=problems)
-
-
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else format_number(value)
+    return _page(
+        run.id,
+        facts,
+        remark="valid" if run.validity.ok else "invalid: not fit to be judged",
+        columns=[
+            *("service", ">requests", ">failures"),
+            *(f">{SHORT_METRICS[metric]} ({metric.unit})" for metric in metrics),
+        ],
+        rows=rows,
+        notes=[f"{check.name}: {check.value}; {check.advice}" for check in run.validity.problems],
+    )
 
 
 def runs_html(runs: Runs) -> str:
     """Runs as a table: when, what, and whether they are fit to be judged."""
-    columns = ["run", "scenario", "started (UTC)", "commit", "load", "requests", "valid"]
     shown = runs[-MOST_ROWS:]
-    rows = [
-        [
-            run.id,
-            run.scenario,
-            _time(run.started_at),
-            run.git.get("commit", "")[:10] or UNKNOWN,
-            run.profile.describe(),
-            UNKNOWN if run.request_count is None else f"{run.request_count:,}",
-            "yes" if run.validity.ok else "no",
-        ]
-        for run in shown
-    ]
     older = len(runs) - len(shown)
-    more = f"{_count(older, 'earlier run')} not shown" if older else ""
-    return _facts(_count(len(runs), "run"), columns=columns, rows=rows, numbers=["requests"], more=more)
+    return _page(
+        count_text(len(runs), "run"),
+        columns=("run", "scenario", "started (UTC)", "commit", "load", ">requests", "valid"),
+        rows=(
+            [
+                run.id,
+                run.scenario,
+                format_time(run.started_at),
+                run.git.get("commit", "")[:10] or UNKNOWN,
+                run.profile.describe(),
+                _count(run.request_count),
+                "yes" if run.validity.ok else "no",
+            ]
+            for run in shown
+        ),
+        below=f"{count_text(older, 'earlier run')} not shown" if older else "",
+    )
 
 
 def store_line(store: RunStore) -> str:
@@ -158,39 +190,182 @@ def store_line(store: RunStore) -> str:
         frame = store.runs()
     except (PerfkitError, OSError):  # a line must never fail: debuggers and tracebacks print it
         return _line("RunStore", shorten(store.url, 160), "cannot be read")
-    return _line("RunStore", shorten(store.url, 160), _count(len(frame), "run"), _scenarios(frame))
-
-
-def _scenarios(frame: pd.DataFrame) -> str:
     counts = frame["scenario"].value_counts(sort=False)
-    names = [f"{shorten(name)} ({count})" for name, count in list(counts.items())[:5]]
-    return ", ".join([*names, *(["…"] if len(counts) > 5 else [])])
+    names = [f"{shorten(name)} ({count})" for name, count in counts.head(5).items()]
+    scenarios = ", ".join([*names, *(["…"] if len(counts) > 5 else [])])
+    return _line("RunStore", shorten(store.url, 160), count_text(len(frame), "run"), scenarios)
 
 
 def store_html(store: RunStore) -> str:
     """A store: its scenarios, how many runs each has, and from when to when."""
     frame = store.runs()
-    columns = ["scenario", "runs", "valid", "first (UTC)", "newest (UTC)", "commits", "services"]
     rows = [
         [
             name,
             len(group),
             int(group["valid"].sum()),
-            _day(group["started_at"].min()),
-            _day(group["started_at"].max()),
+            format_time(group["started_at"].min(), DAY),
+            format_time(group["started_at"].max(), DAY),
             group["commit"].replace("", None).nunique(),
             int(group["services"].max()),
         ]
         for name, group in frame.groupby("scenario", sort=True)
     ]
-    note = _count(len(frame), "run") if len(frame) else "has no runs yet"
-    broken = [f"{name} cannot be read: {reason}" for name, reason in list(store.broken().items())[:5]]
-    numbers = ["runs", "valid", "commits", "services"]
-    return _facts(store.url, note=note, columns=columns if rows else (), rows=rows, numbers=numbers, notes=broken)
+    return _page(
+        store.url,
+        remark=count_text(len(frame), "run") if len(frame) else "has no runs yet",
+        columns=("scenario", ">runs", ">valid", "first (UTC)", "newest (UTC)", ">commits", ">services"),
+        rows=rows,
+        notes=[f"{name} cannot be read: {reason}" for name, reason in list(store.broken().items())[:5]],
+    )
 
 
-def _day(at: Any) -> str:
-    return f"{at:%Y-%m-%d}" if at == at and at is not None else UNKNOWN
+def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
+    """Where the numbers come from: every run, then load, environment and versions of both sides, differences marked."""
+    sides = {name: tuple(runs) for name, runs in (("baseline", baseline), ("candidate", candidate)) if runs}
+    facts = {name: dict(_facts_of_all(runs)) for name, runs in sides.items()}
+    fact_rows = []
+    for key in dict.fromkeys(key for side in facts.values() for key in side):
+        values = [facts[name].get(key, UNKNOWN) for name in sides]
+        differs = len(set(values)) > 1
+        cells = [Cell(key, tag="differs" if differs else ""), *(Cell(text, css="pk-wide") for text in values)]
+        fact_rows.append(HtmlRow(cells, css="pk-differs" if differs else ""))
+    rows: list[Sequence[Cell | str]] = []
+    for name, members in sides.items():
+        for run in members:
+            problems = len(run.validity.problems)
+            warnings = f", {count_text(problems, 'warning')}" if problems else ""
+            rows.append(
+                [
+                    Cell(run.id, code=True),
+                    name,
+                    Cell(format_time(run.started_at, "%Y-%m-%d %H:%M:%S"), css="pk-nowrap"),
+                    f"{run.duration_s:.0f} s" if run.duration_s is not None else UNKNOWN,
+                    _count(run.request_count),
+                    f"{'✓ yes' if run.validity.ok else '⊘ no'}{warnings}",
+                ]
+            )
+    columns = ("run", "side", "started (UTC)", ">length", ">requests", "valid")
+    html = html_table("load and environment", ("what", *sides), fact_rows) + html_table("runs", columns, rows)
+    return Html(html, text=f"{len(rows)} runs")
+
+
+def _facts_of_all(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
+    """What the runs of one side were made with; several values are listed, so that a mixture shows."""
+
+    def each(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(clean(value) for value in values if value not in (None, ""))) or UNKNOWN
+
+    yield "scenario", each(run.scenario for run in runs)
+    yield "load", each(run.profile.describe() for run in runs)
+    yield "target", each(run.target for run in runs)
+    yield "tool", each(run.tool for run in runs)
+    tables: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (
+        ("", [run.versions for run in runs]),
+        ("git ", [run.git for run in runs]),
+        ("", [run.environment for run in runs]),
+        ("label ", [run.labels for run in runs]),
+    )
+    for title, members in tables:
+        for key in dict.fromkeys(key for table in members for key in table):
+            yield f"{title}{key}", each(table.get(key, "") for table in members)
+
+
+def response_times(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
+    """A row per run with response times over all services, and one with service times where there was a schedule."""
+    runs = [*baseline, *candidate]
+    remark = OPEN if any(run.profile.is_open for run in runs) else CLOSED
+    rows = [row for run in runs[:MOST_RUNS] for row in _times_of(run)]
+    if not rows:
+        return Html(note("Single requests are not known, so there is nothing to count from a schedule.").html, remark)
+    columns = ("run", ">requests", "time", *(f">{name}" for name in QUANTILES), ">late")
+    html = html_table("response and service times of each run", columns, rows)
+    left_out = len(runs) - MOST_RUNS
+    html += note(f"{left_out} more runs are not shown.").html if left_out > 0 else ""
+    return Html(html + note(remark).html, text=remark)
+
+
+def _times_of(run: Run) -> Iterator[Sequence[Cell | str]]:
+    requests = run.requests()
+    if requests is None or not len(requests):
+        return
+
+    def cells(times_ms: Any) -> list[str]:
+        return [format_value(Metric.AVG, float(value)) for value in np.quantile(times_ms, list(QUANTILES.values()))]
+
+    responses = requests["response_time_ms"].to_numpy(dtype=float)
+    late = next((check.value for check in run.validity.checks if check.name == "late_arrivals"), None)
+    shown = f"{format_number(float(late))} %" if isinstance(late, int | float) else UNKNOWN
+    name = Cell(run.id, below=run.profile.describe())
+    yield name, f"{responses.size:,}", "response" if run.profile.is_open else "service", *cells(responses), shown
+    if run.profile.is_open and "service_time_ms" in requests:
+        own = requests["service_time_ms"].to_numpy(dtype=float, na_value=np.nan)
+        yield "", "", "service", *cells(np.where(np.isfinite(own), own, responses)), ""
+
+
+def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Run]) -> Html:
+    """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
+    warnings: tuple[str, ...] = () if isinstance(subject, Sequence) else subject.warnings
+    checks: list[tuple[str, Check]] = []
+    sides: dict[str, Sequence[Run]]
+    if isinstance(subject, Comparison):
+        sides = {"baseline": subject.baseline.runs, "candidate": subject.candidate.runs}
+        # Those of single runs stand with their run, below
+        of_both = [check for check in subject.checks if not check.name.startswith("run_")]
+        checks += [("both sides", check) for check in of_both if check.severity is not Severity.OK]
+    elif isinstance(subject, Capacity):
+        sides = {"baseline" if subject.candidate else "run": subject.runs, "candidate": subject.candidate}
+    else:
+        sides = {"run": subject.runs if isinstance(subject, BaselineSummary) else subject}
+    checks += [(f"{name} {run.id}", c) for name, side in sides.items() for run in side for c in run.validity.problems]
+    rows = [
+        [
+            check.name,
+            "⊘ unfit" if check.severity is Severity.INVALID else "! warning",
+            _check_value(check.value),
+            _check_value(check.limit),
+            name,
+            Cell(check.advice, css="pk-wide"),
+        ]
+        for name, check in checks
+    ]
+    columns = ("check", "means", ">value", ">limit", "of", "what to do")
+    runs = [run for side in sides.values() for run in side]
+    html = render(
+        "warnings.html.j2",
+        warnings=warnings,
+        checks=Markup(html_table("checks that did not pass", columns, rows)),
+        all_checks=Markup(_all_checks(runs)),
+        runs=len(runs),
+        is_clean=not warnings and not checks,
+    )
+    return Html(html, text="\n".join(warnings))
+
+
+def _all_checks(runs: Sequence[Run]) -> str:
+    """Every check that was made, one row each, over all runs: passed ones too, so that one sees what was checked."""
+    by_name: dict[str, list[Check]] = {}
+    for check in (check for run in runs for check in run.validity.checks):
+        by_name.setdefault(check.name, []).append(check)
+    rows = []
+    for name, checks in by_name.items():
+        numbers = [float(check.value) for check in checks if isinstance(check.value, int | float)]
+        texts = list(dict.fromkeys(_check_value(check.value) for check in checks))
+        values = " / ".join(texts[:MOST_VALUES]) + (" / ..." if len(texts) > MOST_VALUES else "")
+        if len(numbers) == len(checks) and len(set(numbers)) > 1:
+            values = f"{format_number(min(numbers))} to {format_number(max(numbers))}"
+        limits = list(dict.fromkeys(_check_value(check.limit) for check in checks))
+        severities = [check.severity for check in checks]
+        symbol = "⊘" if Severity.INVALID in severities else "!" if Severity.WARN in severities else "✓"
+        passed = f"{symbol} {severities.count(Severity.OK)} of {len(checks)}"
+        rows.append([name, passed, values, " / ".join(limits[:MOST_VALUES])])
+    return html_table("every check of the runs", ("check", "passed", ">values", ">limit"), rows)
+
+
+def _check_value(value: float | str | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return value if isinstance(value, str) else format_number(float(value))
 
 
 # Comparisons ---------------------------------------------------------------------------------------------------------
@@ -201,15 +376,13 @@ def comparison_line(comparison: Comparison) -> str:
     changed = [f for f in comparison.findings if f.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
     texts = [f"{shorten(f.label)} {SHORT_METRICS.get(f.metric, f.metric)} {format_change(f)}" for f in changed[:4]]
     more = [f"{len(changed) - 4} more"] if len(changed) > 4 else []
-    sides = f"{_count(len(comparison.candidate.runs), 'candidate run')} against {len(comparison.baseline.runs)}"
-    findings = _count(len(comparison.findings), "finding")
-    return _line("Comparison", VERDICT_WORDS[comparison.verdict], f"{sides}, {findings}", ", ".join([*texts, *more]))
+    sides = f"{count_text(len(comparison.candidate.runs), 'candidate run')} against {len(comparison.baseline.runs)}"
+    total = count_text(len(comparison.findings), "finding")
+    return _line("Comparison", VERDICT_WORDS[comparison.verdict], f"{sides}, {total}", ", ".join([*texts, *more]))
 
 
 def comparison_html(comparison: Comparison) -> str:
     """A comparison: the verdict, what to do next, and every finding."""
-    from perfkit.report.tables import findings_table, verdict_banner
-
     return inlined(verdict_banner(comparison).html + findings_table(comparison).html)
 
 
@@ -222,7 +395,7 @@ def finding_line(finding: Finding) -> str:
 
 def finding_html(finding: Finding) -> str:
     """A finding: everything that was measured and judged."""
-    unit = finding.change_unit
+    mde = finding.min_detectable
     facts = [
         ("verdict", finding_text(finding)),
         ("change", f"{format_change(finding)} {format_interval(finding)}"),
@@ -230,114 +403,104 @@ def finding_html(finding: Finding) -> str:
         ("candidate", format_value(finding.metric, finding.candidate)),
         ("tolerance", finding.limit),
         ("adjusted p", format_p(finding.p_adjusted)),
-        ("minimum detectable", None if finding.min_detectable is None else f"{finding.min_detectable:.3g} {unit}"),
+        ("minimum detectable", None if mde is None else f"{mde:.3g} {finding.change_unit}"),
         ("runs needed", finding.runs_needed),
         ("gating", "yes" if finding.gating else "no"),
     ]
-    return _facts(f"{finding.label}, {Metric(finding.metric).title}", facts, notes=finding.warnings)
+    return _page(f"{finding.label}, {Metric(finding.metric).title}", facts, notes=finding.warnings)
 
 
-# Histories -----------------------------------------------------------------------------------------------------------
+def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
+    """The answer: verdict, one sentence per service that changed, and what to do next."""
+    verdict, texts = comparison.verdict, findings.headlines(comparison)
+    counts = [(VERDICT_WORDS[v], len(comparison.by_verdict(v))) for v in Verdict]
+    listed = ", ".join(f"{count} {word}" for word, count in counts if count)
+    basis = f"{findings.sides_text(comparison)}{f'; findings: {listed}' if listed else ''}"
+    rule = "a percentage against fixed limits without regard to noise"
+    if comparison.rule == "evidence":
+        intervals = f"{comparison.confidence * 100:g}\N{NO-BREAK SPACE}%"
+        rule = f"chance of any false alarm {comparison.alpha:g}, intervals {intervals}"
+    return banner(
+        VERDICT_WORDS[verdict],
+        texts,
+        f"{basis}. Rule: {comparison.rule}, {rule}.",
+        kind=verdict.value,
+        colour=VERDICT_COLOURS[verdict],
+        symbol=VERDICT_SYMBOLS[verdict],
+        title=title,
+        reasons=[text for text in comparison.warnings if clean(text) not in " ".join(texts)]
+        if verdict is Verdict.INVALID
+        else (),
+        next_step=findings.next_step(comparison),
+        label="verdict",
+        text=verdict_text(verdict),
+    )
 
 
-def history_line(history: History) -> str:
-    """A history in one line: runs, events, alarms."""
-    newest = f"newest event: {shorten(history.events[-1].headline, 160)}" if history.events else ""
-    counts = f"{_count(len(history.events), 'event')}, {_count(len(history.alarms), 'alarm')}"
-    runs = f"{_count(len(history), 'run')} of {_count(len(history.services), 'service')}"
-    return _line("History", shorten(history.scenario, 60), f"{runs}, {counts}", newest)
+def findings_table(comparison: Comparison) -> Html:
+    """Every number of every finding, grouped by service; notes below carry the warnings."""
+    table = findings.findings_table(comparison)
+    names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p", "mde", "settle")
+    columns = [column for name in names for column in table.columns if column.name == name]
+    groups: dict[str, list[HtmlRow]] = {}
+    for row in table.rows:
+        shown = verdict_row(row, [column.name for column in columns], mark=GATING)
+        groups.setdefault(row.cells["service"], []).append(shown)
+    empty = "There are no findings: no metric of any service could be compared."
+    html = html_table("findings", columns, groups, below=FINDINGS_NOTE, verdicts=True, empty=empty)
+    return Html(html, text=f"{len(comparison.findings)} findings")
 
 
-def history_html(history: History) -> str:
-    """A history: how it stands, and its events with their dates and commits."""
-    from perfkit.report.trend import Links, trend_banner, trend_events
-
-    return inlined(trend_banner(history).html + trend_events(history, Links(Path())).html)
-
-
-def event_line(event: Event) -> str:
-    """An event in one line."""
-    return _line("Event", shorten(event.headline, 300), f"commit {event.first_after.commit[:10] or UNKNOWN}")
+def reproduce(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> Html:
+    """The command lines that judge these runs again, and those that measure again."""
+    words = findings.judge_words(comparison, policy, rule)
+    judge, report = (shlex.join(["perfkit", *command, *words]) for command in (("compare",), ("report", "compare")))
+    sides = comparison.baseline.runs, comparison.candidate.runs
+    measure = list(dict.fromkeys(line for side in sides for line in findings.measure_commands(side)))
+    return Html(render("reproduce.html.j2", judge=judge, report=report, measure=measure), text=judge)
 
 
-def event_html(event: Event) -> str:
-    """An event: what changed by how much, and between which runs and commits."""
-    from perfkit.report.trend import size  # it imports plotly
-
-    runs = (("last run before", event.last_before), ("first run after", event.first_after))
-    facts = [
-        (name, f"{run.run_id}, {_time(run.started_at)} UTC, commit {run.commit[:12] or UNKNOWN}") for name, run in runs
-    ]
-    columns = ["service", "metric", "change", "before", "after", "p"]
-    rows = [
-        [
-            movement.service,
-            movement.metric.title,
-            size(movement),
-            format_value(movement.metric, movement.change.before),
-            format_value(movement.metric, movement.change.after),
-            format_p(movement.change.p_value),
-        ]
-        for movement in event.changes
-    ]
-    return _facts(event.headline, facts, columns=columns, rows=rows, numbers=columns[2:])
-
-
-def changes_html(changes: Events | Alarms) -> str:
-    """Events or alarms as a table: when, where, by how much."""
-    from perfkit.report.trend import size  # it imports plotly
-
-    columns = ["date", "run", "commit", "service", "metric", "change"]
-    events = [change.event if isinstance(change, Alert) else change for change in changes]
-    rows = [
-        [
-            _day(event.first_after.started_at),
-            event.id,
-            event.first_after.commit[:10] or UNKNOWN,
-            movement.service,
-            movement.metric.title,
-            size(movement),
-        ]
-        for event in events
-        for movement in event.changes
-    ]
-    title = _count(len(changes), "event" if isinstance(changes, Events) else "alarm")
-    return _facts(title, columns=columns if rows else (), rows=rows, numbers=["change"])
-
-
-# Baselines, capacity, plans ------------------------------------------------------------------------------------------
+# Baselines and plans -------------------------------------------------------------------------------------------------
 
 
 def baseline_line(baseline: BaselineSummary) -> str:
     """A baseline summary in one line."""
-    services = {level.service for level in baseline.levels}
-    return _line(
-        "Baseline",
-        f"{_count(len(baseline.levels), 'level')} of {_count(len(services), 'service')}",
-        f"from {_count(len(baseline.runs), 'run')}",
-    )
+    services = count_text(len({level.service for level in baseline.levels}), "service")
+    levels = f"{count_text(len(baseline.levels), 'level')} of {services}"
+    return _line("Baseline", levels, f"from {count_text(len(baseline.runs), 'run')}")
 
 
 def baseline_html(baseline: BaselineSummary) -> str:
     """A baseline summary: every level with its intervals."""
-    from perfkit.report.tables import levels_table
-
     return inlined(levels_table(baseline).html)
 
 
-def capacity_line(capacity: Capacity) -> str:
-    """Capacity in one line: its answer."""
-    from perfkit.report.capacity import capacity_banner
+def levels_table(baseline: BaselineSummary) -> Html:
+    """What is normal: every level with its intervals, grouped by service."""
 
-    answer = " ".join(capacity_banner(capacity).text.splitlines())
-    return _line("Capacity", f"from {_count(len(capacity.runs), 'run')}", shorten(answer, 300))
+    def between(low: float | None, high: float | None) -> str:
+        return UNKNOWN if low is None or high is None else f"{format_number(low)} – {format_number(high)}"
 
-
-def capacity_html(capacity: Capacity) -> str:
-    """Capacity: the answer, and the load that each service takes."""
-    from perfkit.report.capacity import capacity_banner, capacity_table
-
-    return inlined(capacity_banner(capacity).html + capacity_table(capacity).html)
+    groups: dict[str, list[Sequence[Cell | str]]] = {}
+    for level in baseline.levels:
+        row = (
+            Metric(level.metric).title,
+            Cell(format_value(level.metric, level.value), strong=True),
+            between(level.low, level.high),
+            between(level.next_low, level.next_high),
+            UNKNOWN if level.variation_pct is None else f"{level.variation_pct:.1f} %",
+            between(level.lowest, level.highest),
+        )
+        groups.setdefault(level.service, []).append(row)
+    columns = ("metric", ">level", ">95 % interval", ">next run expected in", ">run-to-run variation")
+    html = html_table(
+        "levels with intervals",
+        (*columns, ">lowest – highest run"),
+        groups,
+        below=f"From {count_text(len(baseline.runs), 'run')}; each run counts as one observation. {CANNOT_SAY}",
+        empty="No metric is known in every run, so no level can be given.",
+    )
+    return Html(html, text=f"{len(baseline.levels)} levels")
 
 
 def plan_line(plan: Plan) -> str:
@@ -349,181 +512,173 @@ def plan_line(plan: Plan) -> str:
 
 def plan_html(plan: Plan) -> str:
     """A plan: how many runs each service and metric needs."""
-    columns = ["service", "metric", "runs on each side", "run-to-run variation", "tolerance", "hours of load"]
+
+    def known(value: float, form: str) -> str:
+        return UNKNOWN if value != value else form.format(value)
+
     rows = [
         [
             row["service"],
             Metric(row["metric"]).title,
-            UNKNOWN if row["runs_per_side"] != row["runs_per_side"] else int(row["runs_per_side"]),
+            known(row["runs_per_side"], "{:.0f}"),
             f"{row['variation_pct']:.1f} %",
-            UNKNOWN if row["tolerance_pct"] != row["tolerance_pct"] else f"{row['tolerance_pct']:g} %",
-            UNKNOWN if row["hours"] != row["hours"] else f"{row['hours']:.1f}",
+            known(row["tolerance_pct"], "{:g} %"),
+            known(row["hours"], "{:.1f}"),
         ]
         for row in plan.frame.to_dict("records")
     ]
-    note = f"runs that call a worsening of {plan.change_pct:g} % in {plan.power:.0%} of comparisons"
-    return _facts(plan.scenario, note=note, columns=columns, rows=rows, numbers=columns[2:])
+    remark = f"runs that call a worsening of {plan.change_pct:g} % in {plan.power:.0%} of comparisons"
+    columns = ("service", "metric", ">runs on each side", ">run-to-run variation", ">tolerance", ">hours of load")
+    return _page(plan.scenario, remark=remark, columns=columns, rows=rows)
+
+
+# Histories and capacity ----------------------------------------------------------------------------------------------
+
+
+def history_line(history: History) -> str:
+    """A history in one line: runs, events, alarms."""
+    newest = f"newest event: {shorten(history.events[-1].headline, 160)}" if history.events else ""
+    counts = f"{count_text(len(history.events), 'event')}, {count_text(len(history.alarms), 'alarm')}"
+    runs = f"{count_text(len(history), 'run')} of {count_text(len(history.services), 'service')}"
+    return _line("History", shorten(history.scenario, 60), f"{runs}, {counts}", newest)
+
+
+def history_html(history: History) -> str:
+    """A history: how it stands, and its events with their dates and commits."""
+    return inlined(trend.trend_banner(history).html + trend.trend_events(history, trend.Links(Path())).html)
+
+
+def event_line(event: Event) -> str:
+    """An event in one line."""
+    return _line("Event", shorten(event.headline, 300), f"commit {event.first_after.commit[:10] or UNKNOWN}")
+
+
+def event_html(event: Event) -> str:
+    """An event: what changed by how much, and between which runs and commits."""
+    facts = [
+        (name, f"{run.run_id}, {format_time(run.started_at)} UTC, commit {run.commit[:12] or UNKNOWN}")
+        for name, run in (("last run before", event.last_before), ("first run after", event.first_after))
+    ]
+    rows = (
+        [
+            item.service,
+            item.metric.title,
+            findings.size_text(item),
+            format_value(item.metric, item.change.before),
+            format_value(item.metric, item.change.after),
+            format_p(item.change.p_value),
+        ]
+        for item in event.changes
+    )
+    columns = ("service", "metric", ">change", ">before", ">after", ">p")
+    return _page(event.headline, facts, columns=columns, rows=rows)
+
+
+def events_html(events: Events) -> str:
+    """Events as a table: when, where, by how much."""
+    return _events_page(count_text(len(events), "event"), events)
+
+
+def alarms_html(alarms: Alarms) -> str:
+    """The same of alarms."""
+    return _events_page(count_text(len(alarms), "alarm"), [alarm.event for alarm in alarms])
+
+
+def _events_page(title: str, events: Sequence[Event]) -> str:
+    rows = [
+        [
+            format_time(event.first_after.started_at, DAY),
+            event.id,
+            event.first_after.commit[:10] or UNKNOWN,
+            item.service,
+            item.metric.title,
+            findings.size_text(item),
+        ]
+        for event in events
+        for item in event.changes
+    ]
+    return _page(title, columns=("date", "run", "commit", "service", "metric", ">change"), rows=rows)
+
+
+def capacity_line(of: Capacity) -> str:
+    """Capacity in one line: its answer."""
+    answer = " ".join(capacity.capacity_banner(of).text.splitlines())
+    return _line("Capacity", f"from {count_text(len(of.runs), 'run')}", shorten(answer, 300))
+
+
+def capacity_html(of: Capacity) -> str:
+    """Capacity: the answer, and the load that each service takes."""
+    return inlined(capacity.capacity_banner(of).html + capacity.capacity_table(of).html)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Tables(Generic[Subject]):
-    """The tables of one object; each is HTML in a notebook and plain words in a terminal."""
-
-    subject: Subject
-
-    def __repr__(self) -> str:
-        names = [name for name in dir(self) if not name.startswith("_") and name != "subject"]
-        return f"tables: {', '.join(f'.{name}()' for name in names)}"
+class Tables(Accessor):
+    """Tables of one object; each is HTML in a notebook and plain words in a terminal."""
 
 
-class ComparisonTables(_Tables[Comparison]):
+class ComparisonTables(Tables):
     """Tables of a comparison: ``comparison.table.findings()``."""
 
-    def summary(self, title: str | None = None) -> Html:
-        """The verdict, a sentence per service that changed, and what to do next."""
-        from perfkit.report.tables import verdict_banner
-
-        return verdict_banner(self.subject, title)
-
-    def findings(self) -> Html:
-        """Every number of every finding."""
-        from perfkit.report.tables import findings_table
-
-        return findings_table(self.subject)
-
-    def warnings(self) -> Html:
-        """Warnings of the comparison, and the checks of its runs."""
-        from perfkit.report.tables import warnings_list
-
-        return warnings_list(self.subject)
+    summary = of_subject(verdict_banner)
+    findings = of_subject(findings_table)
+    warnings = of_subject(warnings_list)
+    reproduce = of_subject(reproduce)
 
     def runs(self) -> Html:
         """Load, environment and versions of both sides, with what differs marked."""
-        from perfkit.report.tables import runs_table
-
         return runs_table(self.subject.baseline.runs, self.subject.candidate.runs)
 
     def response_times(self) -> Html:
         """Response times of each run, counted from when a request was due and from when it was sent."""
-        from perfkit.report.charts import response_times
-
         return response_times(self.subject.baseline.runs, self.subject.candidate.runs)
 
-    def reproduce(self, policy: str | None = None, rule: str | None = None) -> Html:
-        """The command lines that judge these runs again, and that measure again."""
-        from perfkit.report.sentences import reproduce
 
-        return reproduce(self.subject, policy, rule)
-
-
-class BaselineTables(_Tables[BaselineSummary]):
+class BaselineTables(Tables):
     """Tables of a baseline summary: ``baseline.table.levels()``."""
 
-    def levels(self) -> Html:
-        """Every level with its intervals."""
-        from perfkit.report.tables import levels_table
-
-        return levels_table(self.subject)
-
-    def warnings(self) -> Html:
-        """Warnings, and the checks of the runs."""
-        from perfkit.report.tables import warnings_list
-
-        return warnings_list(self.subject)
+    levels = of_subject(levels_table)
+    warnings = of_subject(warnings_list)
 
     def runs(self) -> Html:
         """Load, environment and versions of the runs."""
-        from perfkit.report.tables import runs_table
-
         return runs_table(self.subject.runs)
 
     def response_times(self) -> Html:
         """Response times of each run, counted from when a request was due and from when it was sent."""
-        from perfkit.report.charts import response_times
-
         return response_times(self.subject.runs)
 
 
-class HistoryTables(_Tables[History]):
+class HistoryTables(Tables):
     """Tables of a history: ``history.table.events()``.
 
     ``beside`` is a file beside which the page will lie, so that runs are linked from there; ``commit_url`` is a
     template such as ``https://git.example/team/api/commit/{commit}``.
     """
 
-    @property
-    def _trend(self) -> History:
-        return self.subject
-
-    def summary(self, title: str | None = None) -> Html:
-        """How the history stands, and since when."""
-        from perfkit.report.trend import trend_banner
-
-        return trend_banner(self._trend, title)
-
-    def calendar(self) -> Html:
-        """Months with the days on which runs were made and events began; events link to `events`."""
-        from perfkit.report.trend import trend_calendar
-
-        return trend_calendar(self._trend)
+    summary = of_subject(trend.trend_banner)
+    calendar = of_subject(trend.trend_calendar)
+    levels = of_subject(trend.trend_levels)
 
     def events(self, beside: str | Path = ".", commit_url: str | None = None) -> Html:
         """Every event, newest first, with what changed by how much and between which runs and commits."""
-        from perfkit.report.trend import trend_events, trend_links
-
-        return trend_events(self._trend, trend_links(beside, commit_url))
-
-    def levels(self) -> Html:
-        """Where each service stands: its newest level, since when, and what led to it."""
-        from perfkit.report.trend import trend_levels
-
-        return trend_levels(self._trend)
+        return trend.trend_events(self.subject, trend.trend_links(beside, commit_url))
 
     def runs(self, beside: str | Path = ".", commit_url: str | None = None) -> Html:
         """The newest runs, and those that stand out."""
-        from perfkit.report.trend import trend_links, trend_runs
-
-        return trend_runs(self._trend, trend_links(beside, commit_url))
+        return trend.trend_runs(self.subject, trend.trend_links(beside, commit_url))
 
 
-class CapacityTables(_Tables[Capacity]):
+class CapacityTables(Tables):
     """Tables of capacity: ``capacity.table.services()``."""
 
-    def summary(self, title: str | None = None) -> Html:
-        """The load that it takes, or for two builds the verdict."""
-        from perfkit.report.capacity import capacity_banner
-
-        return capacity_banner(self.subject, title)
-
-    def services(self) -> Html:
-        """Load and throughput of each service under the objective and at the knee."""
-        from perfkit.report.capacity import capacity_table
-
-        return capacity_table(self.subject)
-
-    def differences(self) -> Html:
-        """Candidate against baseline at equal load."""
-        from perfkit.report.capacity import differences_table
-
-        return differences_table(self.subject)
-
-    def scalability(self) -> Html:
-        """The Universal Scalability Law of each service."""
-        from perfkit.report.capacity import scalability_table
-
-        return scalability_table(self.subject)
-
-    def warnings(self) -> Html:
-        """Warnings, and the checks of the runs."""
-        from perfkit.report.tables import warnings_list
-
-        return warnings_list(self.subject)
+    summary = of_subject(capacity.capacity_banner)
+    services = of_subject(capacity.capacity_table)
+    differences = of_subject(capacity.differences_table)
+    scalability = of_subject(capacity.scalability_table)
+    warnings = of_subject(warnings_list)
 
     def runs(self) -> Html:
         """Load, environment and versions of the runs."""
-        from perfkit.report.tables import runs_table
-
         return runs_table(self.subject.runs, self.subject.candidate)

@@ -1,7 +1,7 @@
 """What figures are made of: from the requests of runs to the few hundred numbers that are drawn, and panels.
 
 No raw request leaves this module.  Panels lie below one another, as wide as the page: they read at 400 px as well as at
-1280 px.  Figures have one template, `perfkit.report.formatting.template`.
+1280 px.  Figures have one template, `template`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from perfkit.model.records import Run
-from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, clean, label, layout
+from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, clean, label
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
 
+GRID_COLOUR = "rgba(128,136,150,0.22)"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 BEYOND = 10
 """A percentile is drawn when at least this many requests lie above it."""
 # Binomial weights: a Gaussian with a standard deviation of 1.4 bins.
@@ -406,3 +408,66 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
 def duration(milliseconds: float) -> str:
     """``5 ms``, ``200 ms``, ``2 s``."""
     return f"{milliseconds / 1000:.3g} s" if milliseconds >= 1000 else f"{milliseconds:.3g} ms"
+
+
+def layout(height: int, alt: str, **extra: Any) -> dict[str, Any]:
+    """The common layout of a chart.
+
+    ``alt`` says in words what the chart shows; the report reads it to people who cannot see the chart.  Backgrounds are
+    transparent and greys are half-transparent, so that the chart sits on a light and on a dark page alike.
+    """
+    return {
+        "height": height,
+        "autosize": True,
+        "meta": {"alt": alt},
+        "template": template(),
+        **extra,
+    }
+
+
+def template() -> dict[str, Any]:
+    """The plotly template of every figure."""
+    axis = {
+        "gridcolor": GRID_COLOUR,
+        "linecolor": GRID_COLOUR,
+        "zerolinecolor": "rgba(128,136,150,0.55)",
+        "zerolinewidth": 1,
+        "ticks": "",
+        "title": {"font": {"size": 12}, "standoff": 8},
+        "tickfont": {"size": 11},
+        "automargin": True,
+    }
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 12, "color": "#747b86"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 56, "r": 12, "t": 34, "b": 44},
+            "hovermode": "closest",
+            "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}, "namelength": -1},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "font": {"size": 12},
+                "itemwidth": 30,
+            },
+            "xaxis": axis,
+            "yaxis": axis,
+            # At the right, where a title that an analyst gives does not lie on the legend.
+            "title": {
+                "x": 1,
+                "xanchor": "right",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 6, "r": 14},
+                "font": {"size": 14},
+            },
+            "annotationdefaults": {"showarrow": False},
+        }
+    }

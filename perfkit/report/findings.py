@@ -1,29 +1,52 @@
-"""The findings table, described once: its columns, what each cell says, and which rows come first.
+"""What a comparison means: its findings as one table, its claims in sentences, the commands that reproduce it.
 
 Terminal, Markdown, HTML, mail and issue draw the same `Table`, each in its own way: an outlet picks columns by name,
 leaves out the least important ones where there is no room, shortens names, and escapes them for its markup.  Cells
-hold names from outside (services, limits) as they are.
+hold names from outside (services, limits) as they are; sentences and commands hold them harmless for a terminal and
+shortened.  `claims` says what is claimed, `next_step` what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
-from perfkit.history.events import MetricChange
-from perfkit.model.records import Comparison, Finding, Metric, Verdict
+from perfkit.config.load_spec import load_options
+from perfkit.history.confounders import machine_advice
+from perfkit.model.records import Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.formatting import (
+    EVENT_WORDS,
     SHORT_METRICS,
     UNKNOWN,
+    and_more,
+    clean,
+    count_text,
     finding_text,
+    format_bounds,
     format_change,
     format_interval,
     format_p,
     format_signed,
     format_value,
+    shorten,
     verdict_text,
 )
+from perfkit.report.report_set import Outcome
 
+if TYPE_CHECKING:
+    from perfkit.history.events import Event, MetricChange
+    from perfkit.history.incidents import Result
+
+LONGEST = 400  # characters of a sentence with names from outside
+LONGEST_COMMAND = 2_000  # characters of a command line in a message: more are many runs, which the result names
+MOST_GAPS = 3  # and so many sentences on what is missing
+MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
+OUTCOMES = {Outcome.DONE: "reported", Outcome.INCOMPARABLE: "⊘ nothing to compare with", Outcome.FAILED: "! failed"}
 WORST_FIRST = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
 
 
@@ -94,7 +117,8 @@ def findings_table(comparison: Comparison, *, ranked: bool = False, title: str =
 
 
 def finding_row(finding: Finding) -> Row:
-    """What every outlet says of a finding."""
+    """What every outlet says of a finding; ``settle`` is ``~`` where more runs would not settle it."""
+    mde, unit, runs = finding.min_detectable, finding.change_unit, finding.runs_needed
     cells = {
         "service": finding.label,
         "metric": Metric(finding.metric).title,
@@ -105,8 +129,12 @@ def finding_row(finding: Finding) -> Row:
         "interval": format_interval(finding),
         "p": format_p(finding.p_adjusted),
         "tolerance": limit_text(finding) or UNKNOWN,
-        "mde": mde_text(finding),
-        "settle": settle_short(finding),
+        "mde": UNKNOWN if mde is None else f"{format_signed(mde, unit).lstrip('+')} {unit}",
+        "settle": ""
+        if finding.verdict is not Verdict.INCONCLUSIVE
+        else f"+{count_text(runs, 'run')}"
+        if runs
+        else UNKNOWN,
         "verdict": finding_text(finding),
     }
     return Row(cells, finding.verdict, finding.gating, finding.warnings)
@@ -130,9 +158,7 @@ def changes_table(items: Iterable[MetricChange], *, title: str = "") -> Table:
 
 def change_row(item: MetricChange) -> Row:
     """What every outlet says of a metric change."""
-    unit = item.metric.change_unit
-    size = format_signed(item.size, unit)
-    ends = [format_signed(end, unit) for end in (item.size_low, item.size_high)]
+    size = size_text(item)
     verdict = Verdict.REGRESSION if item.is_worse else Verdict.IMPROVEMENT
     cells = {
         "service": item.service,
@@ -140,12 +166,17 @@ def change_row(item: MetricChange) -> Row:
         "metric_short": SHORT_METRICS[item.metric.value],
         "before": format_value(item.metric, item.change.before),
         "after": format_value(item.metric, item.change.after),
-        "change": f"{size} {unit}{' (from zero)' if size.endswith('∞') else ''}",
-        "interval": UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]",
+        "change": f"{size} (from zero)" if "∞" in size else size,
+        "interval": format_bounds(item.size_low, item.size_high, item.metric.change_unit),
         "p": format_p(item.change.p_value),
         "verdict": verdict_text(verdict),
     }
     return Row(cells, verdict)
+
+
+def size_text(item: MetricChange) -> str:
+    """The change in percent; of the error rate in percentage points."""
+    return f"{format_signed(item.size, item.metric.change_unit)} {item.metric.change_unit}"
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -166,11 +197,10 @@ def limit_text(finding: Finding) -> str:
     return f"{sign}{finding.tolerance:.3g} {finding.change_unit}"
 
 
-def mde_text(finding: Finding) -> str:
-    """The minimum detectable effect: ``5.2 %``; ``~`` when unknown."""
-    if finding.min_detectable is None:
-        return UNKNOWN
-    return f"{format_signed(finding.min_detectable, finding.change_unit).lstrip('+')} {finding.change_unit}"
+def sides_text(comparison: Comparison) -> str:
+    """``5 baseline runs, 3 candidate runs``."""
+    sides = (("baseline", comparison.baseline), ("candidate", comparison.candidate))
+    return ", ".join(count_text(len(side.runs), f"{name} run") for name, side in sides)
 
 
 def settle(finding: Finding) -> str:
@@ -185,13 +215,240 @@ def settle(finding: Finding) -> str:
     return " or ".join(parts)
 
 
-def settle_short(finding: Finding) -> str:
-    """`settle` for a table cell: ``+29 runs``; ``~`` where more runs would not settle it; empty for a verdict."""
-    if finding.verdict is not Verdict.INCONCLUSIVE:
+def outcome_text(word: Verdict | Outcome) -> str:
+    """Symbol and word: ``✗ regression``, ``! failed``."""
+    return verdict_text(word) if isinstance(word, Verdict) else OUTCOMES[word]
+
+
+def headlines(comparison: Comparison) -> tuple[str, ...]:
+    """What the history shows, one sentence per service that changed, regressions first, and what is missing.
+
+    Where no change is claimed, one says why.
+    """
+    return tuple(text for _, text in claims(comparison))
+
+
+def claims(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
+    """The same, each sentence with what it is about: a regression, an improvement, or what is inconclusive."""
+    gaps = gap_texts(comparison)
+    if comparison.verdict is Verdict.INVALID:
+        reasons = [shorten(check.advice, LONGEST) for check in comparison.checks if check.severity is Severity.INVALID]
+        if not gaps:
+            return ((Verdict.INVALID, "The runs cannot be judged: see the warnings."),)
+        reason = (*reasons, gaps[0])[0]
+        texts = (f"The runs cannot be judged. {reason}", *(text for text in gaps if text != reason))
+        return tuple((Verdict.INVALID, text) for text in texts)
+    news = comparison.history.news if comparison.history is not None else ()
+    changes = [
+        *((Verdict.REGRESSION, clean(text)) for text in news),
+        *_service_changes(comparison, Verdict.REGRESSION),
+        *((Verdict.INCONCLUSIVE, text) for text in gaps),
+        *_service_changes(comparison, Verdict.IMPROVEMENT),
+    ]
+    if all(verdict is Verdict.INCONCLUSIVE for verdict, _ in changes):
+        changes.append((comparison.verdict, _no_change_text(comparison)))
+    if comparison.disturbance is not None:
+        changes.append((Verdict.INCONCLUSIVE, clean(comparison.disturbance)))
+    return tuple(changes)
+
+
+def _service_changes(comparison: Comparison, verdict: Verdict) -> Iterator[tuple[Verdict, str]]:
+    """One sentence per service with findings of a verdict."""
+    by_service: dict[str, list[Finding]] = {}
+    for finding in comparison.by_verdict(verdict):
+        by_service.setdefault(finding.label, []).append(finding)
+    for service, findings in by_service.items():
+        effects = []
+        for finding in findings[:MOST_METRICS]:
+            interval = f" {format_interval(finding)}" if finding.ci_low is not None else ""
+            effect = f"{format_change(finding)}{interval}"
+            if finding.objective:
+                effect = f"{format_value(finding.metric, finding.candidate)}, {finding.limit} allowed"
+            effects.append(f"{Metric(finding.metric).title} {effect}")
+        what = f"{shorten(service, 60)} {EVENT_WORDS[verdict.value]}"
+        yield verdict, f"{what}: {', '.join(effects)}{and_more(len(findings) - len(effects))}."
+
+
+def _no_change_text(comparison: Comparison) -> str:
+    """Why neither a regression nor an improvement is claimed."""
+    if comparison.rule == "threshold":
+        which = " that both sides state" if comparison.gaps else ""
+        return f"Every metric{which} is within its limit."
+    if comparison.verdict is Verdict.NO_CHANGE:
+        return "Every gating metric is shown to be within its tolerance."
+    open_count = len([f for f in comparison.findings if f.gating and f.verdict is Verdict.INCONCLUSIVE])
+    total = sum(finding.gating for finding in comparison.findings)
+    if comparison.gaps and total and not open_count:
+        return "Every gating metric that could be judged is shown to be within its tolerance."
+    return (
+        "A regression cannot be claimed: what was seen is within chance or cannot be judged. "
+        f"{open_count} of {total} gating metrics could not be shown to be within tolerance either."
+    )
+
+
+def gap_texts(comparison: Comparison) -> tuple[str, ...]:
+    """What is missing, as far as a headline has room for it."""
+    texts = tuple(shorten(gap.text, LONGEST) for gap in comparison.gaps)
+    more = len(texts) - MOST_GAPS
+    rest = (f"{more} more such gap{'s' if more > 1 else ''}: see the warnings.",) if more > 0 else ()
+    return (*texts[:MOST_GAPS], *rest)
+
+
+def missing_service_texts(result: Result) -> tuple[str, ...]:
+    """What the history behind a result says of services that its newest runs lack."""
+    services = history_of(result).get("missing_services") or ()
+    return tuple(dict.fromkeys(str(service["sentence"]) for service in services))
+
+
+def alert_of(result: Result, event_id: str) -> Mapping[str, Any]:
+    """What a watched history says of an event; empty where it says nothing."""
+    return next((alert for alert in history_of(result).get("alerts") or () if alert["id"] == event_id), {})
+
+
+def history_of(result: Result) -> Mapping[str, Any]:
+    """What a result says of the history of its scenario."""
+    return result.document.get("history") or result.document.get("watch") or {}
+
+
+def footnotes(comparison: Comparison) -> tuple[str, ...]:
+    """Warnings that the headlines do not hold: those of findings, equal ones in one line, then those of the whole."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in comparison.findings:
+        for warning in dict.fromkeys(finding.warnings):
+            if warning not in comparison.warnings:
+                groups.setdefault(warning, []).append(finding)
+    notes = []
+    for warning, findings in groups.items():
+        metric, count = Metric(findings[0].metric).title, len(findings)
+        services, metrics = {finding.label for finding in findings}, {finding.metric for finding in findings}
+        subject = f"{count} findings"
+        if len(services) == 1:
+            subject = f"{findings[0].label}, {metric if count == 1 else f'{count} metrics'}"
+        elif len(metrics) == 1:
+            subject = f"{metric} of {count} services"
+        notes.append(f"{subject}: {warning}")
+    above = {*(gap.text for gap in comparison.gaps), comparison.disturbance}
+    return tuple(dict.fromkeys((*notes, *(text for text in comparison.warnings if text not in above))))
+
+
+def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> str:
+    """What to do now; what to do about what is missing comes last, with its names ``written`` for an outlet."""
+    step = ""
+    if comparison.verdict is Verdict.INVALID and not comparison.gaps:
+        step = "Fix what the warnings name and run again."
+    elif comparison.verdict is Verdict.REGRESSION:
+        step = "Inspect the services named above; repeat the comparison where a second measurement is cheap."
+    elif comparison.verdict is Verdict.INCONCLUSIVE:
+        step = _to_settle(comparison, written)
+    history = comparison.history.advice if comparison.history is not None else ()  # services and machines that changed
+    texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), machine_advice(comparison), *history)
+    advice = dict.fromkeys(written(shorten(text, LONGEST)) for text in texts if text)
+    again = "Measure both sides in turn before you believe the sizes." if comparison.disturbance is not None else ""
+    return " ".join(part for part in (step, *advice, again) if part) or "Nothing to do."
+
+
+def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:
+    """What would settle the open question that matters most, and how many others stay open."""
+    questions = open_questions(comparison)
+    if not questions:
         return ""
-    return f"+{count_text(finding.runs_needed, 'run')}" if finding.runs_needed else UNKNOWN
+    first = questions[0]
+    name = f"{Metric(first.metric).title} of {written(shorten(first.label, 60))}"
+    gaps = gap_texts(comparison)  # what stands in the headline is not said again
+    why = next((f" ({written(text)})" for text in first.warnings if text not in gaps), "")
+    text = settle(first)
+    advice = f"About {text} would settle {name}." if text else f"More runs like these cannot settle {name}{why}."
+    if len(questions) == 1:
+        return advice
+    others, hopeless = len(questions) - 1, sum(not settle(finding) for finding in questions[1:])
+    rest = f" {count_text(others, 'more gating question')} {'is' if others == 1 else 'are'} open"
+    if not hopeless:
+        return f"{advice}{rest}; the table says how many runs would settle {'it' if others == 1 else 'each'}."
+    which = "it" if others == 1 else "any of them" if hopeless == others else f"{hopeless} of them"
+    return f"{advice}{rest}; more runs like these cannot settle {which} (~ in the table)."
 
 
-def count_text(count: int, noun: str) -> str:
-    """``1 run``, ``3 runs``, ``1,200 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def open_questions(comparison: Comparison) -> list[Finding]:
+    """The gating metrics that are inconclusive, the one that matters most first.
+
+    What was seen to be worse than its tolerance comes first, the strongest evidence of it in front; then what has the
+    larger part of the alpha allocation: the run as a whole, and the averages.  Of two alike, the one that fewer runs
+    settle.
+    """
+
+    def rank(finding: Finding) -> tuple[bool, float, float, float]:
+        worsening = (finding.change or 0.0) * Metric(finding.metric).worse
+        beyond = finding.tolerance is not None and worsening > finding.tolerance
+        share = finding.arithmetic.share if finding.arithmetic is not None else None
+        evidence = finding.p_value if beyond and finding.p_value is not None else 1.0
+        return not beyond, evidence, -(share or 0.0), float(finding.runs_needed or math.inf)
+
+    return sorted((f for f in comparison.findings if f.gating and f.verdict is Verdict.INCONCLUSIVE), key=rank)
+
+
+def judge_words(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> list[str]:
+    """The arguments of ``perfkit compare`` that judge these runs again; by their history where no baseline is left."""
+    sides = comparison.baseline.runs, comparison.candidate.runs
+    store = _common_store([*sides[0], *sides[1]])
+    before, after = ([clean(run.id if store else run.source or run.id) for run in side] for side in sides)
+    options = (("--store", store), ("--policy", policy), ("--rule", rule))
+    return [*before, "--candidate", *after, *(word for name, text in options if text for word in (name, clean(text)))]
+
+
+def _common_store(runs: Sequence[Run]) -> str | None:
+    """The folder in which all these runs lie under their own ids, so that ids suffice to name them."""
+    if any(run.source is None or PurePath(run.source).name != run.id for run in runs):
+        return None
+    stores = {str(run.source)[: -len(run.id) - 1] for run in runs}
+    return stores.pop() if len(stores) == 1 else None
+
+
+def measure_commands(runs: Sequence[Run]) -> Iterator[str]:
+    """One line per set-up that perfkit itself measured; how other tools were called is not known."""
+    setups: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for run in runs:
+        if run.locustfile_hash is None:
+            continue
+        command = ["perfkit", "demo"]  # brings its own services, and both sides
+        if run.scenario != "demo":
+            options = {"--host": run.target, **load_options(run.profile)}
+            command = ["perfkit", "run", run.scenario]
+            command += [word for option, value in options.items() if value is not None for word in (option, value)]
+            command += [word for name, value in run.labels.items() for word in ("--label", f"{name}={value}")]
+        setups[run.git.get("commit", ""), tuple(command)] += 1
+    for (commit, words), count in setups.items():
+        repeat = ("--repeat", str(count)) if words[1] == "run" else ()
+        checkout = f"{shlex.join(['git', 'checkout', clean(commit)])} && " if commit else ""
+        yield checkout + shlex.join(clean(word) for word in (*words, *repeat))
+
+
+def reproduce_commands(result: Result) -> tuple[tuple[str, str], ...]:
+    """The command lines that reproduce a result, each with what it does."""
+    comparison = result.comparison
+    if comparison is None:
+        store = clean(result.document.get("store") or "")
+        words = [clean(result.scenario), *(("--store", store) if store else ())]
+        return (
+            ("Write the report again", shlex.join(["perfkit", "report", "trend", *words])),
+            ("List the changes", shlex.join(["perfkit", "changes", *words])),
+        )
+    rule = comparison.rule if comparison.rule != "evidence" else None
+    if result.watched:  # judged without a baseline: against the history of its scenario
+        comparison, rule = replace(comparison, baseline=replace(comparison.baseline, runs=())), None
+    line = shlex.join(["perfkit", "compare", *judge_words(comparison, rule=rule)])
+    if not comparison.candidate.runs or len(line) > LONGEST_COMMAND:
+        return ()
+    return (("Judge the same runs again", line),)
+
+
+def acknowledge_command(event_id: str) -> str:
+    """The command that acknowledges an event."""
+    return f'{shlex.join(["perfkit", "ack", clean(event_id)])} --reason "..."'
+
+
+def bisect_command(scenario: str, event: Event) -> tuple[str, ...]:
+    """The command that finds the commit of an event; none where its ends are not two commits."""
+    good, bad = clean(event.last_before.commit), clean(event.first_after.commit)
+    if not good or not bad or good == bad:
+        return ()
+    return (shlex.join(["perfkit", "bisect", clean(scenario), "--good", good[:12], "--bad", bad[:12]]),)

@@ -12,9 +12,12 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfkit.model.records import Finding, Metric, Verdict
+
+if TYPE_CHECKING:
+    from perfkit.history.events import RunReference
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
@@ -26,45 +29,28 @@ BASELINE_COLOUR = "#7f8b9b"
 CANDIDATE_COLOUR = "#2b7fd4"
 TOLERANCE_COLOUR = "#b8860b"
 NEUTRAL_COLOUR = "#7c7c7c"
-GRID_COLOUR = "rgba(128,136,150,0.22)"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
-VERDICT_COLOURS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.REGRESSION: "#d1480a",
-        Verdict.IMPROVEMENT: "#0b8f6b",
-        Verdict.NO_CHANGE: "#5f7d95",
-        Verdict.INCONCLUSIVE: "#a8760c",
-        Verdict.INVALID: "#8b5fbf",
-    }
+# Of each verdict: symbol, words, colour, marker of plotly
+_VERDICTS: Mapping[Verdict, tuple[str, str, str, str]] = {
+    Verdict.REGRESSION: ("✗", "regression", "#d1480a", "x"),
+    Verdict.IMPROVEMENT: ("★", "improvement", "#0b8f6b", "star"),
+    Verdict.NO_CHANGE: ("✓", "no regression", "#5f7d95", "circle"),  # one-sided: not worse than the tolerance
+    Verdict.INCONCLUSIVE: ("?", "inconclusive", "#a8760c", "diamond-open"),
+    Verdict.INVALID: ("⊘", "invalid", "#8b5fbf", "circle-x-open"),
+}
+VERDICT_SYMBOLS, VERDICT_WORDS, VERDICT_COLOURS, VERDICT_MARKERS = (
+    MappingProxyType({verdict: style[part] for verdict, style in _VERDICTS.items()}) for part in range(4)
 )
-VERDICT_SYMBOLS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.REGRESSION: "✗",
-        Verdict.IMPROVEMENT: "★",
-        Verdict.NO_CHANGE: "✓",
-        Verdict.INCONCLUSIVE: "?",
-        Verdict.INVALID: "⊘",
-    }
-)
-VERDICT_MARKERS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.REGRESSION: "x",
-        Verdict.IMPROVEMENT: "star",
-        Verdict.NO_CHANGE: "circle",
-        Verdict.INCONCLUSIVE: "diamond-open",
-        Verdict.INVALID: "circle-x-open",
-    }
-)
-VERDICT_WORDS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.REGRESSION: "regression",
-        Verdict.IMPROVEMENT: "improvement",
-        Verdict.NO_CHANGE: "no regression",  # what is shown is one-sided: not worse than the tolerance
-        Verdict.INCONCLUSIVE: "inconclusive",
-        Verdict.INVALID: "invalid",
-    }
-)
+# Of each kind of event: the verdict that it looks like
+EVENT_VERDICTS: Mapping[str, Verdict] = {
+    "regression": Verdict.REGRESSION,
+    "improvement": Verdict.IMPROVEMENT,
+    "mixed": Verdict.INCONCLUSIVE,
+}
+EVENT_COLOURS = {kind: VERDICT_COLOURS[verdict] for kind, verdict in EVENT_VERDICTS.items()}
+EVENT_SYMBOLS = {kind: VERDICT_SYMBOLS[verdict] for kind, verdict in EVENT_VERDICTS.items()} | {"mixed": "±"}
+EVENT_WORDS: Mapping[str, str] = {"regression": "got worse", "improvement": "got better", "mixed": "changed"}
+KEY_METRICS = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)  # what is read first
 SHORT_METRICS: Mapping[str, str] = MappingProxyType(
     {
         Metric.AVG.value: "average",
@@ -181,10 +167,13 @@ def format_change(finding: Finding) -> str:
 
 def format_interval(finding: Finding) -> str:
     """The interval of a finding in its change unit: ``[+18.2, +22.1]``; ``~`` when there is none."""
-    if finding.ci_low is None or finding.ci_high is None:
-        return UNKNOWN
-    low, high = (format_signed(bound, finding.change_unit) for bound in (finding.ci_low, finding.ci_high))
-    return f"[{low}, {high}]"
+    return format_bounds(finding.ci_low, finding.ci_high, finding.change_unit)
+
+
+def format_bounds(low: float | None, high: float | None, unit: str) -> str:
+    """An interval of changes in that unit; ``~`` unless both ends are known."""
+    ends = [format_signed(end, unit) for end in (low, high)]
+    return UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]"
 
 
 def format_p(value: float | None) -> str:
@@ -192,6 +181,39 @@ def format_p(value: float | None) -> str:
     if value is None or math.isnan(value):
         return UNKNOWN
     return "<0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def format_load(value: float | None, unit: str = "") -> str:
+    """A load: whole users from ten on, ``52 users``; ``~`` when unknown."""
+    if value is None:
+        return UNKNOWN
+    text = f"{value:,.0f}" if unit == "users" and value >= 10 else format_number(value)
+    return f"{text} {unit}".rstrip()
+
+
+def format_time(at: Any, form: str = "%Y-%m-%d %H:%M") -> str:
+    """A time, or its day; ``~`` when unknown (``None``, ``NaT``)."""
+    return UNKNOWN if at is None or at != at else format(at, form)
+
+
+def format_day(run: RunReference) -> str:
+    """``12 Oct 2026``; ``~`` for a run whose time is not known."""
+    return format_time(run.started_at, f"{run.started_at.day if run.started_at else ''} %b %Y")
+
+
+def commit_text(run: RunReference) -> str:
+    """What fits beside a date; empty where unknown."""
+    return clean(run.commit)[:10]
+
+
+def count_text(count: int, noun: str) -> str:
+    """``1 run``, ``3 runs``, ``1,200 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def and_more(count: int, noun: str = "") -> str:
+    """`` and 3 more``, to stand behind a list; empty where nothing is left out."""
+    return "" if count <= 0 else f" and {count} more{f' {noun}' if noun else ''}"
 
 
 # GitHub's runner obeys "::name ...::" where a line begins, be it one that was wrapped there, and "##[name]" anywhere
@@ -232,66 +254,3 @@ def label(text: object, limit: int = 40) -> str:
     """
     escaped = shorten(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return escaped.replace("{", "&#123;").replace("$", "&#36;")
-
-
-def layout(height: int, alt: str, **extra: Any) -> dict[str, Any]:
-    """The common layout of a chart.
-
-    ``alt`` says in words what the chart shows; the report reads it to people who cannot see the chart.  Backgrounds are
-    transparent and greys are half-transparent, so that the chart sits on a light and on a dark page alike.
-    """
-    return {
-        "height": height,
-        "autosize": True,
-        "meta": {"alt": alt},
-        "template": template(),
-        **extra,
-    }
-
-
-def template() -> dict[str, Any]:
-    """The plotly template of every chart."""
-    axis = {
-        "gridcolor": GRID_COLOUR,
-        "linecolor": GRID_COLOUR,
-        "zerolinecolor": "rgba(128,136,150,0.55)",
-        "zerolinewidth": 1,
-        "ticks": "",
-        "title": {"font": {"size": 12}, "standoff": 8},
-        "tickfont": {"size": 11},
-        "automargin": True,
-    }
-    return {
-        "layout": {
-            "font": {"family": FONT, "size": 12, "color": "#747b86"},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 56, "r": 12, "t": 34, "b": 44},
-            "hovermode": "closest",
-            "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}, "namelength": -1},
-            "legend": {
-                "orientation": "h",
-                "x": 0,
-                "xref": "container",
-                "xanchor": "left",
-                "y": 1,
-                "yref": "container",
-                "yanchor": "top",
-                "font": {"size": 12},
-                "itemwidth": 30,
-            },
-            "xaxis": axis,
-            "yaxis": axis,
-            # At the right, where a title that an analyst gives does not lie on the legend.
-            "title": {
-                "x": 1,
-                "xanchor": "right",
-                "y": 1,
-                "yref": "container",
-                "yanchor": "top",
-                "pad": {"t": 6, "r": 14},
-                "font": {"size": 14},
-            },
-            "annotationdefaults": {"showarrow": False},
-        }
-    }

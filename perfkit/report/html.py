@@ -1,22 +1,36 @@
-"""What a cell shows besides a figure: a piece of escaped HTML.
+"""What a cell of a notebook shows besides a figure: pieces of escaped HTML, and the tables in them.
 
 perfkit's own report has one style sheet for the whole page.  Everywhere else (JupyterLab, a stock nbconvert, mail) the
 style is inlined, with colours that can be read on a light and on a dark page, because a front end keeps no style sheet.
+The kernel of a report imports this module at its start (`show_as_report`), so it is light.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from perfkit.model.files import atomic_write
+from perfkit.model.redaction import redact_document
 from perfkit.report.formatting import VERDICT_COLOURS, clean
 
 if TYPE_CHECKING:
     import css_inline
     import jinja2
 
+    from perfkit.report.findings import Column, Row
+
 PLOTLY = "application/vnd.plotly.v1+json"  # the type under which a cell's output holds a figure
+CANNOT_SAY = "~ cannot be said from these runs."
+Options = ParamSpec("Options")
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +46,7 @@ class Html:
     def __repr__(self) -> str:
         return self.text
 
-    def __str__(self) -> str:
-        return self.text
+    __str__ = __repr__
 
 
 @lru_cache(maxsize=1)
@@ -57,72 +70,232 @@ def render(template: str, **values: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def _inliner() -> css_inline.CSSInliner:
+def _inliner() -> tuple[css_inline.CSSInliner, str]:
     import css_inline
 
-    return css_inline.CSSInliner(load_remote_stylesheets=False)
+    return css_inline.CSSInliner(load_remote_stylesheets=False), render("inline.css", colours=VERDICT_COLOURS)
 
 
 def inlined(html: str) -> str:
     """The piece with its style in ``style`` attributes, and without its classes' style sheet."""
-    piece: str = _inliner().inline_fragment(f'<div class="pk">{html}</div>', _STYLE)
+    inliner, style = _inliner()
+    piece: str = inliner.inline_fragment(f'<div class="pk">{html}</div>', style)
     return piece
 
 
-# Greys are half-transparent and texts inherit their colour, so that both lie well on a light and on a dark page.
-# ``!important`` holds against JupyterLab's own style of tables.
-_STYLE = """
-.pk { max-width: 70rem; font-size: 13px; line-height: 1.5; }
-.pk-banner { border: 1px solid rgba(128,136,150,.35); border-radius: 6px; margin: 8px 0; }
-.pk-banner p { margin: 4px 0; }
-.pk-banner .pk-verdict { font-size: 22px; line-height: 1.25; margin: 0 0 4px; }
-.pk-title { font-weight: 600; }
-.pk-overall { font-size: 14px; font-weight: 600; }
-.pk-events { margin: 6px 0; padding-left: 20px; }
-.pk-basis, .pk-small { opacity: .75; font-size: 12px; margin: 6px 0; }
-.pk-note { background: rgba(128,136,150,.12); border-radius: 6px; padding: 8px 12px; margin: 8px 0; }
-.pk-heading { font-size: 15px; font-weight: 600; margin: 8px 0 4px; }
-.pk-heading .pk-soft, .pk-soft { opacity: .75; font-weight: 400; font-size: 13px; }
-.pk-footnotes, .pk-warnings { font-size: 12px; padding-left: 22px; margin: 6px 0; }
-.pk-scroll { overflow: auto; max-height: 32rem; border: 1px solid rgba(128,136,150,.35); border-radius: 6px;
-  margin: 8px 0; }
-.pk-table { border-collapse: collapse; table-layout: auto !important; width: 100%; margin: 0 !important; border: 0;
-  font-size: 12px; font-variant-numeric: tabular-nums; }
-.pk-table tr { background: transparent !important; }
-.pk-table th, .pk-table td { padding: 4px 8px; text-align: left !important; vertical-align: top; white-space: nowrap;
-  border: 0; border-bottom: 1px solid rgba(128,136,150,.22); max-width: none; }
-.pk-table th { font-weight: 500; }
-.pk-fit { display: inline-block; max-width: 100%; box-sizing: border-box; }
-.pk-facts { width: auto; }
-.pk-table code { white-space: nowrap; background: transparent; padding: 0; }
-.pk-table thead th { background: rgba(128,136,150,.12); font-weight: 600; vertical-align: bottom; }
-.pk-table .pk-group th { font-weight: 650; padding-top: 8px; white-space: normal; }
-.pk-table .n { text-align: right !important; }
-.pk-table .pk-wide { white-space: normal; min-width: 10rem; overflow-wrap: anywhere; }
-.pk-table .pk-between { font-weight: 400; opacity: .75; }
-.pk-table td.pk-v { font-weight: 600; }
-.pk-table abbr { text-decoration: none; }
-.pk-row-regression th, .pk-row-regression td { background: rgba(209,72,10,.10); }
-.pk-differs th, .pk-differs td { background: rgba(184,134,11,.16); }
-.pk-unfit th, .pk-unfit td { background: rgba(128,136,150,.12); }
-.pk-tag { font-size: 11px; border: 1px solid currentColor; border-radius: 3px; padding: 0 4px; margin-left: 6px; }
-.pk-command, .pk-plain { background: rgba(128,136,150,.12); border-radius: 6px; padding: 8px 12px; margin: 4px 0 10px;
-  overflow-x: auto; font-size: 12px; white-space: pre-wrap; }
-.pk-calendar { line-height: 1; }
-.pk-month { display: inline-table; table-layout: auto !important; width: auto; vertical-align: top;
-  margin: 0 18px 14px 0 !important; border: 0;
-  border-collapse: separate; border-spacing: 2px; font-size: 11px; line-height: 1; }
-.pk-month caption { text-align: left; font-weight: 600; padding-bottom: 4px; }
-.pk-month tr { background: transparent !important; }
-.pk-month th { font-weight: 400; opacity: .75; padding: 0; text-align: center !important; }
-.pk-month td { width: 20px; height: 20px; padding: 0; text-align: center !important; vertical-align: middle;
-  border-radius: 3px; border: 0; }
-.pk-month td a { color: inherit; text-decoration: none; font-weight: 700; }
-.pk-month .pk-day-runs { background: rgba(43,127,212,.22); }
-.pk-month .pk-day-unfit, .pk-month .pk-day-known { background: rgba(128,136,150,.25); }
-""" + "".join(
-    f".pk-{verdict.value} .pk-verdict, td.pk-{verdict.value}, .pk-event-kind.pk-{kind} {{ color: {colour}; }}\n"
-    f".pk-month .pk-day-{kind} {{ background: {colour}; color: #fff; }}\n"
-    for verdict, colour in VERDICT_COLOURS.items()
-    for kind in ("mixed" if verdict.value == "inconclusive" else verdict.value,)
-)
+def note(text: str) -> Html:
+    """One remark."""
+    return Html(render("note.html.j2", text=text), text=text)
+
+
+def banner(
+    word: str,
+    sentences: Sequence[str],
+    basis: str,
+    *,
+    kind: str,
+    colour: str,
+    symbol: str = "",
+    title: str | None = None,
+    reasons: Sequence[str] = (),
+    next_step: str = "",
+    label: str = "answer",
+    text: str = "",
+) -> Html:
+    """An answer: a few large words, sentences, what to do next, and what it rests on.
+
+    Parameters
+    ----------
+    kind
+        Ends the name of its class of style.
+    label
+        What it is, for people who cannot see it.
+    text
+        The words as a terminal shows them, where that is not ``word``.
+    """
+    html = render(
+        "banner.html.j2",
+        word=word,
+        # No line ends between a number and its unit
+        sentences=[re.sub(r"(?<=\d) (?=%|pp\b)", "\N{NO-BREAK SPACE}", sentence) for sentence in sentences],
+        basis=basis,
+        kind=kind,
+        label=label,
+        colour=colour,
+        symbol=symbol,
+        title=title or "",
+        reasons=reasons,
+        next_step=next_step,
+    )
+    return Html(html, text="\n".join(part for part in (text or word, *sentences, next_step) if part))
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table; its text is escaped, and one symbol may stand before it.
+
+    Parameters
+    ----------
+    notes
+        Texts of notes below the table; empty ones have none.
+    mark
+        What a star behind it means.
+    below
+        A second line.
+    """
+
+    text: str
+    css: str = ""
+    strong: bool = False
+    code: bool = False
+    symbol: str = ""
+    link: str = ""
+    tag: str = ""
+    mark: str = ""
+    notes: Sequence[str] = ()
+    below: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlRow:
+    """The cells of a row; plain text where a cell is nothing else."""
+
+    cells: Sequence[Cell | str]
+    css: str = ""
+
+
+def html_table(
+    label: str,
+    columns: Sequence[str | Column],
+    rows: Sequence[HtmlRow | Sequence[Cell | str]] | Mapping[str, Sequence[HtmlRow | Sequence[Cell | str]]],
+    *,
+    below: str = "",
+    anchor: str = "note",
+    verdicts: bool = False,
+    empty: str = "",
+) -> str:
+    """A table as HTML.
+
+    Parameters
+    ----------
+    label
+        What it is, for people who cannot see it.
+    columns
+        Their titles; ``>`` before one aligns numbers at the right.
+    rows
+        All of them, or those below the name of each group.
+    below
+        One sentence below it.
+    anchor
+        Begins the names of its notes, which must be unique on a page.
+    verdicts
+        Whether its rows are coloured by verdict.
+    empty
+        What stands there instead when it has no rows.
+    """
+    plain = [
+        {"title": column.lstrip(">"), "right": column.startswith(">"), "hint": ""}
+        if isinstance(column, str)
+        else column
+        for column in columns
+    ]
+    groups: dict[str, list[tuple[str, list[Cell]]]] = {}
+    notes: dict[str, int] = {}  # in the order in which they are first needed
+    for group, members in rows.items() if isinstance(rows, Mapping) else {"": rows}.items():
+        for row in members:
+            of = row if isinstance(row, HtmlRow) else HtmlRow(row)
+            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in of.cells]
+            for text in (text for cell in cells for text in cell.notes if text):
+                notes.setdefault(text, len(notes) + 1)
+            groups.setdefault(group, []).append((of.css, cells))
+    return render(
+        "table.html.j2",
+        label=label,
+        columns=plain,
+        groups=groups,
+        below=below,
+        notes=notes,
+        anchor=anchor,
+        verdicts=verdicts,
+        empty=empty,
+    )
+
+
+def verdict_row(row: Row, names: Sequence[str], mark: str = "") -> HtmlRow:
+    """A judged row: its verdict in colour, its warnings as notes; ``mark`` is what a star behind a gating one means."""
+    cells: dict[str, Cell | str] = {
+        **row.cells,
+        "metric": Cell(row.cells["metric"], mark=mark if row.gating else "", notes=row.warnings),
+        "verdict": Cell(row.cells["verdict"][2:], css=f"pk-v pk-{row.verdict.value}", symbol=row.cells["verdict"][0]),
+        "change": Cell(row.cells["change"], strong=True),
+    }
+    return HtmlRow([cells[name] for name in names], css=f"pk-row-{row.verdict.value}")
+
+
+class Accessor:
+    """The figures or tables of one object; `of_subject` makes methods of the functions that draw them."""
+
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
+
+    def __repr__(self) -> str:
+        names = [name for name in dir(self) if not name.startswith("_") and name != "subject"]
+        return f"{(type(self).__doc__ or '').split()[0].lower()}: {', '.join(f'.{name}()' for name in names)}"
+
+
+def of_subject(
+    function: Callable[Concatenate[Any, Options], Shown],
+) -> Callable[Concatenate[Accessor, Options], Shown]:
+    """A method of an `Accessor` that hands its object to the function, first of all."""
+
+    @wraps(function)
+    def method(accessor: Accessor, /, *values: Options.args, **options: Options.kwargs) -> Shown:
+        return function(accessor.subject, *values, **options)
+
+    signature = inspect.signature(function)
+    first, *others = signature.parameters.values()
+    itself = first.replace(name="self", annotation=first.empty)
+    method.__signature__ = signature.replace(parameters=[itself, *others])  # type: ignore[attr-defined]
+    return method
+
+
+def show_as_report() -> None:
+    """Make this kernel hand out figures as data and pieces of HTML without inlined style, as the report needs them.
+
+    The report draws figures with one embedded plotly.js; what plotly itself chooses inside papermill is a renderer
+    whose figures nbconvert drops.  `perfkit.report.notebook` calls this when a kernel starts; nobody else needs to.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None:
+        formatters = shell.display_formatter
+        formatters.ipython_display_formatter.for_type_by_name("plotly.graph_objs._figure", "Figure", _publish)
+        formatters.formatters["text/html"].for_type(Html, lambda piece: piece.html)
+
+
+def _publish(figure: Any) -> None:
+    # plotly's own renderer of this kind first imports nbformat, for its version number: 0.5 to 2 s per notebook.
+    from IPython.display import publish_display_data
+
+    text = (figure.layout.meta or {}).get("note")
+    if text is not None and not figure.data:
+        bundle = {"text/html": note(text).html, "text/plain": text}
+    else:
+        bundle = {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
+    publish_display_data(bundle)  # type: ignore[no-untyped-call]
+
+
+def write_result(result: Any, path: str | Path) -> None:
+    """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
+    document = result if isinstance(result, Mapping) else result.to_dict()
+    text = json.dumps(redact_document(_finite(document)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic_write(Path(path), text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,10 +9,9 @@ from urllib.parse import quote
 
 from perfkit.model.installation import VERSION
 from perfkit.model.records import Verdict
-from perfkit.report.findings import count_text
-from perfkit.report.formatting import VERDICT_COLOURS, clean, shorten
+from perfkit.report.findings import outcome_text
+from perfkit.report.formatting import VERDICT_COLOURS, clean, count_text, shorten
 from perfkit.report.html import render
-from perfkit.report.message import outcome_text
 from perfkit.report.report_set import Entry, Outcome, Overview, worst
 
 QUESTIONS = {

@@ -12,11 +12,10 @@ from perfkit.history.commits import Attribution
 from perfkit.history.events import MetricChange
 from perfkit.history.incidents import Incident
 from perfkit.model.errors import SettingsError, did_you_mean
-from perfkit.report.findings import change_row, changes_table
+from perfkit.report.findings import acknowledge_command, bisect_command, change_row, changes_table
 from perfkit.report.formatting import UNKNOWN, format_value, shorten, sparkline
-from perfkit.report.markdown import draw_table, escape
 from perfkit.report.message import Message
-from perfkit.report.sentences import acknowledge_command, bisect_command
+from perfkit.report.text import escape, markdown_table
 
 MOST_TITLE = 250  # GitHub takes 256 characters
 MOST_TEXT = 40_000  # GitHub takes 65,536 characters; the rest is for the marker and for what people write around
@@ -174,7 +173,7 @@ def _sparkline(incident: Incident, document: Mapping[str, object]) -> str:
 def _table(changes: Sequence[MetricChange]) -> str:
     table = changes_table(changes[:MOST_CHANGES])
     more = len(changes) - len(table.rows)
-    text = draw_table(table, ("service", "metric", "before", "after", "change", "interval"), name_length=80)
+    text = markdown_table(table, ("service", "metric", "before", "after", "change", "interval"), name_length=80)
     return text + (f"\n\nAnd {more} more, in the report." if more else "")
 
 

@@ -13,25 +13,32 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perfkit.history.commits import Attribution
-from perfkit.history.events import Event
-from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
 from perfkit.model.records import Comparison, Verdict
-from perfkit.report.findings import WORST_FIRST, Table, changes_table, count_text, findings_table
-from perfkit.report.formatting import UNKNOWN, VERDICT_SYMBOLS, VERDICT_WORDS, clean, shorten
-from perfkit.report.report_set import Entry, Outcome, rank
-from perfkit.report.sentences import (
+from perfkit.report.findings import (
+    WORST_FIRST,
+    Table,
     acknowledge_command,
+    alert_of,
     bisect_command,
+    changes_table,
     claims,
+    findings_table,
     gap_texts,
     headlines,
     missing_service_texts,
     next_step,
+    outcome_text,
     reproduce_commands,
 )
+from perfkit.report.formatting import UNKNOWN, VERDICT_SYMBOLS, VERDICT_WORDS, clean, count_text, shorten
+from perfkit.report.report_set import Entry, Outcome, rank
+
+if TYPE_CHECKING:
+    from perfkit.history.commits import Attribution
+    from perfkit.history.events import Event
+    from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
 
 NAME = 60  # characters of a name
 MOST_STATEMENTS = 8  # of a message that people are sent; the report has all
@@ -39,12 +46,6 @@ MOST_COMMITS = 5
 MOST_WARNINGS = 5
 MOST_REASONS = 3  # why runs are invalid
 LONGEST_STATEMENT = 400  # characters
-OUTCOME_WORDS = {
-    Outcome.DONE: "reported",
-    Outcome.INCOMPARABLE: "nothing to compare with",
-    Outcome.FAILED: "failed",
-}
-_OUTCOME_SYMBOLS = {Outcome.DONE: "", Outcome.INCOMPARABLE: "⊘ ", Outcome.FAILED: "! "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +200,6 @@ def message_of_entry(entry: Entry, result: Result | None) -> Message:
     return Message(entry.scenario, entry.kind, entry.word, outcome_text(entry.word), statements)
 
 
-def outcome_text(word: Verdict | Outcome) -> str:
-    """Symbol and word: ``✗ regression``, ``! failed``."""
-    if isinstance(word, Verdict):
-        return f"{VERDICT_SYMBOLS[word]} {VERDICT_WORDS[word]}"
-    return f"{_OUTCOME_SYMBOLS[word]}{OUTCOME_WORDS[word]}"
-
-
 def _verdict(result: Result, diff: NotificationDiff | None) -> tuple[Verdict, str]:
     """The verdict and how it is put; to recipients of what is new alone, the end of a worsening is good news.
 
@@ -275,12 +269,6 @@ def _incident(tag: str, incident: Incident, result: Result, commits: Mapping[str
         texts = headlines(replace(result.comparison, history=None, findings=worse, gaps=()))
     between = f"Between run {ends[0]} and run {ends[1]}."
     return Statement(verdict, texts, tag, between, _commits(attribution), tuple(commands))
-
-
-def alert_of(result: Result, event_id: str) -> Mapping[str, Any]:
-    """What a watched history says of an event; empty where it says nothing."""
-    watch = result.document.get("history") or result.document.get("watch") or {}
-    return next((alert for alert in watch.get("alerts") or () if alert["id"] == event_id), {})
 
 
 def event_headline(event: Event) -> str:

@@ -97,7 +97,7 @@ def _plotly_js() -> str:
 
 KINDS = ("baseline", "compare", "capacity", "trend")
 _PARAMETERS = "parameters"
-_AT_START = "--IPKernelApp.exec_lines=from perfkit.report.cell import show_as_report; show_as_report()"
+_AT_START = "--IPKernelApp.exec_lines=from perfkit.report.html import show_as_report; show_as_report()"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,9 @@ from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
 from perfkit.history.trend import History
 from perfkit.model.errors import did_you_mean
-from perfkit.model.records import Comparison, Metric, Run, service_names
+from perfkit.model.records import Comparison, Metric, Run, Verdict, service_names
 from perfkit.report import capacity_charts, charts, trend_charts
 from perfkit.report.forest import forest as forest_plot
-from perfkit.report.tables import worst_first
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -171,8 +170,16 @@ def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run],
 def _services(measured: Measured, candidate: Sequence[Run], service: Services) -> tuple[str, ...]:
     """The services that are asked for; those of a comparison come worst first."""
     sides = _sides(measured, candidate)
-    names = worst_first(measured) if isinstance(measured, Comparison) else service_names(*sides)
+    names = _worst_first(measured) if isinstance(measured, Comparison) else service_names(*sides)
     return names if service is None else _chosen(service, names)
+
+
+def _worst_first(comparison: Comparison) -> tuple[str, ...]:
+    """Those with a regression, then with an improvement, then with an open question."""
+    order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
+    ranked = sorted(comparison.findings, key=lambda finding: order.index(finding.verdict))
+    names = service_names(comparison.baseline.runs, comparison.candidate.runs)
+    return tuple(dict.fromkeys([*(finding.service for finding in ranked), *names]))
 
 
 def _chosen(service: str | Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

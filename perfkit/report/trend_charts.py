@@ -18,17 +18,23 @@ from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.trend import History, MetricTrend
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.figure import EVERY, MOST_SERVICES, Floats, Panels, axis, rounded, sentence
+from perfkit.report.findings import size_text
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
+    EVENT_COLOURS,
+    EVENT_SYMBOLS,
+    EVENT_WORDS,
     NEUTRAL_COLOUR,
     VERDICT_COLOURS,
     VERDICT_SYMBOLS,
+    and_more,
+    commit_text,
+    format_day,
     format_number,
     format_value,
     label,
     shorten,
 )
-from perfkit.report.trend import KIND_COLOURS, KIND_SYMBOLS, KIND_WORDS, commit_text, day, outliers, size
 
 MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; test_trend.py measures it
 FEW = 150  # runs: more have smaller marks
@@ -101,7 +107,7 @@ def drawn_services(trend: History) -> tuple[str, ...]:
 def _strip(panels: Panels, trend: History) -> None:
     """One mark per run above the panels; its hover says which run it is, once for all of them."""
     shown = range(trend.first, len(trend.runs))
-    events, unusual = {event.index: event for event in trend.events}, outliers(trend)
+    events, unusual = {event.index: event for event in trend.events}, trend.outliers
     marks: list[tuple[str, str, int]] = []
     texts = []
     for i in shown:
@@ -113,12 +119,13 @@ def _strip(panels: Panels, trend: History) -> None:
             lines.append(f"invalid, left out: {label(run.why_invalid or 'unfit', 60)}")
         if event is not None:
             known = trend.is_acknowledged(event)
-            mark = (KIND_COLOURS[event.kind], _MARKS[event.kind], 12)
+            mark = (EVENT_COLOURS[event.kind], _MARKS[event.kind], 12)
             if known:
                 mark = (NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12)
-            lines.append(f"{KIND_SYMBOLS[event.kind]} {'acknowledged, ' if known else ''}{_wrapped(event.headline)}")
+            lines.append(f"{EVENT_SYMBOLS[event.kind]} {'acknowledged, ' if known else ''}{_wrapped(event.headline)}")
         if far:
-            lines.append(f"outlier: {label(far[0], 44)}{f' and {len(far) - 1} more' if len(far) > 1 else ''}")
+            name = f"{shorten(far[0][0])} {far[0][1].title}"
+            lines.append(f"outlier: {label(name, 44)}{and_more(len(far) - 1)}")
         marks.append(mark)
         texts.append("<br>".join(lines))
     colours, symbols, sizes = zip(*marks, strict=True)
@@ -146,7 +153,7 @@ def _wrapped(text: str, width: int = 44) -> str:
 def run_name(moment: RunReference, between: str = ", ") -> str:
     """``1 Nov 2026 03:02, commit 1ab2c3d4e5, main``, harmless for plotly; ``between`` stands behind the time."""
     at = moment.started_at
-    time = f"{day(moment)} {at:%H:%M}" if at is not None else "time unknown"
+    time = f"{format_day(moment)} {at:%H:%M}" if at is not None else "time unknown"
     commit = [f"commit {label(commit_text(moment))}"] if moment.commit else []
     branch = [label(moment.branch, 24)] if moment.branch else []
     return between.join([time, ", ".join([*commit, *branch])]).removesuffix(between)
@@ -270,7 +277,7 @@ def _backdrop(panels: Panels, trend: History) -> None:
         own = [i for _, i in group]
         panels.shape(type="rect", x0=own[0] + 0.5, x1=own[-1] + 1.5, fillcolor=_BAND, line={"width": 0}, **upright)
     strokes = [
-        (event.index, "dot", NEUTRAL_COLOUR if trend.is_acknowledged(event) else KIND_COLOURS[event.kind])
+        (event.index, "dot", NEUTRAL_COLOUR if trend.is_acknowledged(event) else EVENT_COLOURS[event.kind])
         for event in trend.shown_events[-MOST_LINES:]
     ]
     strokes += [(change.index, "dash", NEUTRAL_COLOUR) for change in trend.shown_services_changed[-MOST_LINES:]]
@@ -398,7 +405,7 @@ def _sheet_row(
     panels.text(label(course.service, 26), x=0, xanchor="left", align="left", **place)
     text = format_value(course.metric, _level(course))
     if last is not None:
-        text += f", {VERDICT_SYMBOLS[verdict]} {size(last)}"
+        text += f", {VERDICT_SYMBOLS[verdict]} {size_text(last)}"
     panels.text(text, x=1, xanchor="right", align="right", **place)
 
 
@@ -422,14 +429,14 @@ def trend_days(trend: History) -> go.Figure:
         happened = events.get(day_of, [])
         news = [event for event in happened if not trend.is_acknowledged(event)]
         valid = any(trend.runs[i].valid for i in runs)
-        kind = KIND_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
+        kind = EVENT_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
         kinds.setdefault(kind, []).append(day_of)
     panels = Panels([""], row=7 * _DAY_PX, top=62, bottom=40)
     styles = {
         "runs": ("square", "rgba(43,127,212,0.45)"),
         "invalid": ("circle-x-open", _UNFIT),
         "acknowledged": ("diamond-open", NEUTRAL_COLOUR),
-        **{KIND_WORDS[kind]: (_MARKS[kind], KIND_COLOURS[kind]) for kind in KIND_WORDS},
+        **{EVENT_WORDS[kind]: (_MARKS[kind], EVENT_COLOURS[kind]) for kind in EVENT_WORDS},
     }
     for kind, (symbol, colour) in styles.items():
         shown = kinds.get(kind, [])

@@ -16,10 +16,9 @@ from perfkit.history.incidents import result_of
 from perfkit.model.errors import NotComparable, SettingsError
 from perfkit.model.records import LoadProfile, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
-from perfkit.report.junit import to_junit
-from perfkit.report.markdown import to_markdown
+from perfkit.report.findings import headlines, next_step
 from perfkit.report.message import message_of
-from perfkit.report.sentences import headlines, next_step
+from perfkit.report.text import to_junit, to_markdown
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)
 LOAD = {"/a": 20000, "/b": 16000}

@@ -11,9 +11,9 @@ from perfkit import compare, read_run
 from perfkit.history.incidents import result_of
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.model.serialization import comparison_from_document
-from perfkit.report.markdown import to_markdown
+from perfkit.report.findings import footnotes, headlines, next_step
 from perfkit.report.message import message_of
-from perfkit.report.sentences import footnotes, headlines, next_step
+from perfkit.report.text import to_markdown
 
 LAG = "In 9 % of the seconds the generator was over 100 ms late."
 

@@ -8,7 +8,7 @@ from samples import known_answer_files, plain_stats, run
 
 from perfkit import Policy, ServiceStats, compare
 from perfkit.model.records import Verdict
-from perfkit.report.sentences import headlines, next_step
+from perfkit.report.findings import headlines, next_step
 
 THRESHOLD = Policy(rule="threshold")
 

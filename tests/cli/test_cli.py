@@ -189,7 +189,7 @@ def test_a_closed_pipe_is_no_traceback(here: Path) -> None:
 def test_a_narrow_terminal_shows_whole_words(tmp_path, columns):
     from rich.console import Console
 
-    from perfkit.report.terminal import comparison_table
+    from perfkit.report.text import comparison_table
 
     before, after = known_answer_files(tmp_path)
     comparison = compare([before], [after])

@@ -20,9 +20,8 @@ from perfkit.history.run_names import timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity, Verdict
-from perfkit.report.junit import to_junit
-from perfkit.report.markdown import MOST_BYTES, to_summary
 from perfkit.report.report_set import Entry, Outcome, Overview, read_overview, worst
+from perfkit.report.text import MOST_BYTES, to_junit, to_summary
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -253,7 +253,7 @@ def test_outliers_at_the_end_of_a_history_are_not_called_no_change(rng, tmp_path
 
 
 def test_the_next_step_of_any_regression_names_another_machine(rng):
-    from perfkit.report.sentences import next_step
+    from perfkit.report.findings import next_step
 
     runs = nights(rng, 8, sd=0.01)
     slow = nights(rng, 4, first=10, sd=0.01, factor=1.5)

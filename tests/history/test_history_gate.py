@@ -25,9 +25,9 @@ from perfkit.history.timeline import load_timeline, timeline_of, under_names
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, LoadProfile, Run, ServiceStats, Severity, Validity
-from perfkit.report.junit import messages_to_junit
+from perfkit.report.findings import next_step
 from perfkit.report.message import message_of
-from perfkit.report.sentences import next_step
+from perfkit.report.text import messages_to_junit
 
 NOW = datetime(2026, 11, 20, 2, tzinfo=UTC)
 FIRST = datetime(2026, 9, 1, 2, tzinfo=UTC)

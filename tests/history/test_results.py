@@ -13,8 +13,8 @@ from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import Occurrence, incidents_of, read_result, result_of
 from perfkit.model.records import Metric, Verdict
-from perfkit.report.markdown import to_markdown
-from perfkit.report.sentences import headlines, next_step
+from perfkit.report.findings import headlines, next_step
+from perfkit.report.text import to_markdown
 from perfkit.stats.changepoints import ChangePoint
 
 

@@ -18,7 +18,7 @@ from perfkit.history.change_events import HistoryContext
 from perfkit.history.run_names import load_runs
 from perfkit.history.run_selector import Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
-from perfkit.report import tables
+from perfkit.report import display
 from perfkit.report.notebook import declared_parameters, find_notebook
 
 BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
@@ -249,7 +249,7 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
         assert levels.warnings[:2] == ("known already", "and this")
         assert "is 2 runs: too few" in levels.warnings[2]
     assert levels.to_dict()["warnings"] == list(levels.warnings)
-    assert "known already" in tables.warnings_list(levels).html
+    assert "known already" in display.warnings_list(levels).html
     for kind in ("baseline", "compare"):
         assert "notes" in declared_parameters(nbformat.read(find_notebook(kind), as_version=4), kind)
 

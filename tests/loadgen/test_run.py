@@ -264,7 +264,7 @@ def test_requests_are_read_once_on_the_way_to_a_report(
     """`perfkit run` reads its recording once and never the file that it wrote; a report reads that file once."""
     import pyarrow.parquet
 
-    from perfkit.report.charts import response_times
+    from perfkit.report.display import response_times
     from perfkit.report.figure import requests_of
     from perfkit.runs.recording_stream import Batches
 

@@ -16,8 +16,8 @@ from perfkit import SettingsError, compare
 from perfkit.model.errors import DeliveryError
 from perfkit.notify.github_api import Access, Patience
 from perfkit.notify.pr_comment import Comment, post_comment, pull_request_of
-from perfkit.report.markdown import MOST_CHARACTERS, to_comment
 from perfkit.report.message import message_of
+from perfkit.report.text import MOST_CHARACTERS, to_comment
 
 __all__ = ["server"]  # fixture
 

@@ -14,7 +14,8 @@ from samples import requests, side
 
 from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
 from perfkit.model.records import Side
-from perfkit.report import charts, tables
+from perfkit.report import charts, display
+from perfkit.report.display import reproduce
 from perfkit.report.figure import Requests, log_density, log_edges, quantiles, time_series
 from perfkit.report.forest import forest
 from perfkit.report.formatting import (
@@ -26,7 +27,6 @@ from perfkit.report.formatting import (
     label,
     shorten,
 )
-from perfkit.report.sentences import reproduce
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -187,7 +187,7 @@ def test_no_findings_are_a_sentence_not_an_empty_plot():
 
 
 @pytest.mark.parametrize(
-    "draw", [forest, tables.findings_table, tables.verdict_banner, tables.warnings_list, reproduce]
+    "draw", [forest, display.findings_table, display.verdict_banner, display.warnings_list, reproduce]
 )
 def test_hostile_names_are_never_markup(draw):
     shown = draw(comparison(finding(service=HOSTILE), warnings=(HOSTILE,)))
@@ -313,7 +313,7 @@ def test_reproduce_names_load_and_target_and_says_nothing_of_what_perfkit_did_no
 def test_what_differs_between_the_sides_is_marked():
     profiles = (LoadProfile("steady", users) for users in (1, 100))
     one, other = (Run("r", "api", None, None, p, Validity(), {}, environment={"cpu": "4"}) for p in profiles)
-    html = tables.runs_table((one,), (other,)).html
+    html = display.runs_table((one,), (other,)).html
     assert html.count("differs</span>") == 1
     assert "steady 100 users" in html
 

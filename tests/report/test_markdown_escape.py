@@ -6,7 +6,7 @@ import re
 import cmarkgfm
 import pytest
 
-from perfkit.report.markdown import escape
+from perfkit.report.text import escape
 
 NAMES = (
     "@everyone",

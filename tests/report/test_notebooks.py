@@ -12,7 +12,7 @@ import pytest
 
 from perfkit import RenderError, SettingsError
 from perfkit.report import notebook
-from perfkit.report.cell import write_result
+from perfkit.report.html import write_result
 from perfkit.report.notebook import declared_parameters, find_notebook, run_report
 
 KINDS = notebook.KINDS

@@ -13,13 +13,12 @@ from perfkit import compare
 from perfkit.history.incidents import result_of
 from perfkit.model.records import Verdict
 from perfkit.model.serialization import comparison_from_document
+from perfkit.report.display import findings_table, runs_table, verdict_banner
+from perfkit.report.findings import next_step, open_questions
 from perfkit.report.formatting import finding_word
 from perfkit.report.mail import mail_of
-from perfkit.report.markdown import to_comment, to_markdown, to_summary
 from perfkit.report.message import message_of
-from perfkit.report.sentences import next_step, open_questions
-from perfkit.report.tables import findings_table, runs_table, verdict_banner
-from perfkit.report.terminal import print_comparison
+from perfkit.report.text import print_comparison, to_comment, to_markdown, to_summary
 
 BASE = compare([run({"a": plain_stats()}, number=n) for n in range(3)], [run({"a": plain_stats()}, number=9)])
 ROW = replace(BASE.findings[0], arithmetic=None, ci_low=-1.0, ci_high=1.0, verdict=Verdict.NO_CHANGE)

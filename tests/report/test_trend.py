@@ -310,8 +310,8 @@ def test_a_commit_cannot_leave_its_place_in_the_address():
     assert Links(Path(), COMMITS).commit(moment) == (
         "https://git.example/team/api/commit/..%2F..%2Fx%3Fa%3Db%22%3E%3Cscript%3E%23"
     )
-    assert Links(Path(), None).commit(moment) is None
-    assert Links(Path(), COMMITS).commit(RunReference("r", None, True)) is None
+    assert Links(Path(), None).commit(moment) == ""
+    assert Links(Path(), COMMITS).commit(RunReference("r", None, True)) == ""
 
 
 def test_a_run_folder_is_linked_from_beside_the_report_and_only_if_it_is_there(tmp_path):
@@ -319,9 +319,9 @@ def test_a_run_folder_is_linked_from_beside_the_report_and_only_if_it_is_there(t
     hostile.mkdir()
     links = Links(tmp_path)
     assert links.run(RunReference("r", None, True, source=str(hostile))) == "javascript%3Aalert%281%29%20%22x%22/"
-    assert links.run(RunReference("r", None, True, source=str(tmp_path / "gone"))) is None
-    assert links.run(RunReference("r", None, True, source="s3://bucket/r")) is None
-    assert links.run(RunReference("r", None, True)) is None
+    assert links.run(RunReference("r", None, True, source=str(tmp_path / "gone"))) == ""
+    assert links.run(RunReference("r", None, True, source="s3://bucket/r")) == ""
+    assert links.run(RunReference("r", None, True)) == ""
 
 
 # The report -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from samples import EPOCH, plain_stats, requests, run, write_locust
 from perfkit import Policy, compare, read_run, run_from_requests
 from perfkit.loadgen.ab_test import ABPlan, ABTest
 from perfkit.model.serialization import run_from_document, run_to_document
-from perfkit.report.sentences import headlines, next_step
+from perfkit.report.findings import headlines, next_step
 from perfkit.runs.requests import error_label
 
 EXACT = (1.0, 1.001, 0.999, 1.0005, 0.9995)

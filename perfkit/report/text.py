@@ -1,0 +1,687 @@
+"""Results as text: for a terminal, as Markdown (a page, a job's summary, a pull request's comment), as JUnit XML.
+
+Each draws the tables and sentences of `perfkit.report.findings` in its own way.  Markdown renders well on GitHub and
+GitLab; long tables and lists are folded after `MOST_ROWS`, because nobody reads them and comments have a length limit.
+In JUnit a result is a suite and a finding a test case: a regression is a failure, what is inconclusive is skipped with
+its reason, what could not be judged is an error; the form is that of Jenkins (junit-10.xsd), which others read too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
+
+from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
+from perfkit.report.findings import (
+    LONGEST,
+    Column,
+    Row,
+    Table,
+    alert_of,
+    change_row,
+    finding_row,
+    findings_table,
+    footnotes,
+    gap_texts,
+    headlines,
+    limit_text,
+    next_step,
+    outcome_text,
+    settle,
+    sides_text,
+    worst_first,
+)
+from perfkit.report.formatting import (
+    EVENT_VERDICTS,
+    SHORT_METRICS,
+    UNKNOWN,
+    VERDICT_SYMBOLS,
+    and_more,
+    clean,
+    count_text,
+    format_signed,
+    format_time,
+    format_value,
+    shorten,
+    verdict_text,
+)
+from perfkit.report.report_set import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.table import Table as RichTable
+
+    from perfkit.history.change_events import HistoryChange
+    from perfkit.history.changes import Attribute, DetectedChanges
+    from perfkit.history.commits import Attribution
+    from perfkit.history.events import Event, Series
+    from perfkit.history.incidents import Result
+    from perfkit.report.message import Message
+
+# Terminal ------------------------------------------------------------------------------------------------------------
+
+VERDICT_WIDTH = 16  # on a narrow terminal: "✓ no regression," and what its interval adds on the next line
+STYLES = {
+    Verdict.REGRESSION: "bold red",
+    Verdict.IMPROVEMENT: "green",
+    Verdict.NO_CHANGE: "default",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.INVALID: "magenta",
+}
+_NO_WIDTHS: Mapping[str, int] = MappingProxyType({})
+
+
+def terminal_table(
+    table: Table,
+    console: Console,
+    *,
+    wrapped: Collection[str] = ("service",),
+    narrow_widths: Mapping[str, int] = _NO_WIDTHS,
+) -> RichTable:
+    """All rows; on a narrow terminal the columns that matter least are left out.
+
+    Parameters
+    ----------
+    wrapped
+        Columns whose text may take several lines.
+    narrow_widths
+        The largest width of columns on a narrow terminal.
+    """
+    unlimited = console.options.update_width(10_000)  # measured in the real width, nothing is ever too wide
+    columns: Sequence[Column] = table.columns
+    narrow = sorted({column.importance for column in columns} - {9})
+    for step in (None, *([0] if narrow_widths else []), *narrow):
+        columns = [column for column in columns if column.importance != step]
+        drawn = _drawn(table.rows, columns, 2, wrapped, _NO_WIDTHS if step is None else narrow_widths)
+        if console.measure(drawn, options=unlimited).maximum <= console.width:
+            return drawn
+    return _drawn(table.rows, columns, 1, wrapped, narrow_widths)
+
+
+def _drawn(
+    rows: Sequence[Row], columns: Sequence[Column], gap: int, wrapped: Collection[str], widths: Mapping[str, int]
+) -> RichTable:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=None, pad_edge=False, collapse_padding=True, padding=(0, gap), header_style="bold")
+    for column in columns:
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=column.name not in wrapped and column.name not in widths,
+            overflow="fold" if column.name in wrapped else "ellipsis",
+            min_width=8 if column.name in wrapped else None,
+            max_width=widths.get(column.name),
+        )
+    for row in rows:
+        texts = [row.cells[column.name] for column in columns]
+        styles = [STYLES[row.verdict] if column.name in ("verdict", "event") else "" for column in columns]
+        drawn.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)))
+    return drawn
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Verdict first, then the table, then warnings and what to do."""
+    from rich.text import Text
+
+    rule = "fixed limits, no statistics" if comparison.rule == "threshold" else f"alpha {comparison.alpha:.3g}"
+    basis = f"({sides_text(comparison)}; rule {comparison.rule}: {rule})"
+    console.print(Text(verdict_text(comparison.verdict), style=STYLES[comparison.verdict]), basis)
+    for text in headlines(comparison):
+        console.print(Text(text))
+    if comparison.findings:
+        console.print(comparison_table(comparison, console))
+    for line in comparison.history.lines if comparison.history is not None else ():
+        console.print(Text(f"History: {clean(line)}"))
+    for note in footnotes(comparison):
+        console.print(Text(f"! {clean(note)}", style="yellow"))
+    console.print(Text(f"Next: {next_step(comparison)}"))
+
+
+def comparison_table(comparison: Comparison, console: Console) -> RichTable:
+    """All findings, one row each; a service is named in its first row."""
+    table, rows, above = findings_table(comparison), [], None
+    for row in table.rows:
+        service = row.cells["service"]
+        cells = {
+            **row.cells,
+            "service": "" if service == above else shorten(service),
+            "metric": row.cells["metric_short"],
+            "tolerance": clean(row.cells["tolerance"]),
+        }
+        rows.append(Row(cells, row.verdict))
+        above = service
+    shown = Table(table.columns, tuple(rows), table.total)
+    return terminal_table(shown, console, narrow_widths={"verdict": VERDICT_WIDTH})
+
+
+def run_page(run: Run) -> Group:
+    """What the run was, what its checks found, and a table of its services."""
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    table.add_column("service", overflow="fold")
+    for title in ("requests", "failures", *(metric.value.removesuffix("_latency_ms") for metric in Metric)):
+        table.add_column(title, justify="right")
+    for name, stats in run.services.items():
+        counts = [UNKNOWN if number is None else f"{number:,}" for number in (stats.count, stats.failures)]
+        table.add_row(Text(clean(name)), *counts, *(format_value(metric, stats.value(metric)) for metric in Metric))
+    facts = [Text(f"{name}: {clean(value)}") for name, value in _facts(run)]
+    return Group(Text(clean(run.id), style="bold"), *facts, Text(""), table)
+
+
+def _facts(run: Run) -> Iterator[tuple[str, str]]:
+    yield "scenario", run.scenario
+    yield "started", run.started_at.isoformat(timespec="seconds") if run.started_at else "not known"
+    yield "load", run.profile.describe()
+    if run.duration_s is not None:
+        yield "length", f"{run.duration_s:.1f} s"
+    yield "tool", run.tool
+    if run.target:
+        yield "target", run.target
+    for title, texts in (("git", run.git), ("labels", run.labels), ("environment", run.environment)):
+        if texts:
+            yield title, ", ".join(f"{name} {value}" for name, value in texts.items())
+    yield "requests", "kept" if run.load_requests is not None else "summary only"
+    yield "valid", "yes" if run.validity.ok else "no"
+    for check in run.validity.problems:
+        yield f"  {check.severity}", f"{check.name}: {check.value} (limit {check.limit}). {check.advice}"
+
+
+# Changes of a history ------------------------------------------------------------------------------------------------
+
+MOST_CHANGES = 8  # of one event that are listed; JSON has all
+MOST_COMMITS = 10  # of one event
+MOST_LISTED = 10  # outliers, and drifts, that are listed: the newest
+EVENT_COLUMNS = (
+    Column("date", "date", importance=3),
+    Column("since", "since run"),
+    Column("commits", "commits"),
+    Column("service", "service"),
+    Column("metric_short", "metric"),
+    Column("before", "before", right=True, importance=1),
+    Column("after", "after", right=True, importance=2),
+    Column("change", "change", right=True),
+    Column("interval", "95 % interval", right=True),
+    Column("p", "p", right=True, importance=4),
+    Column("event", "event"),
+)
+
+
+def print_changes(
+    changes: DetectedChanges, console: Console, attribute: Attribute, acknowledged: Collection[str] = ()
+) -> None:
+    """What was searched, then a table of events, newest last, their commits, outliers and drifts.
+
+    ``acknowledged`` holds ids of events that are known or intended.
+    """
+    from rich.text import Text
+
+    console.print(Text(f"{clean(changes.scenario)}: {_summary_line(changes)}", style="bold"))
+    commits = {event.id: attribute(event) for event in changes.events}
+    if changes.events:
+        table = _events_table(changes.events, commits, acknowledged)
+        console.print(terminal_table(table, console, wrapped=("service", "since")))
+    for event in changes.events:
+        for line in _event_lines(event, commits[event.id]):
+            console.print(Text(line))
+    for change in changes.services_changed:
+        console.print(Text(shorten(change.headline, LONGEST), style="bold"))
+        for line in _commit_lines(change, attribute(change)):
+            console.print(Text(line))
+    for line in (*_outlier_lines(changes), *_drift_lines(changes)):
+        console.print(Text(f"! {line}", style="yellow"))
+
+
+def changes_to_markdown(
+    every: Sequence[DetectedChanges], attribute: Attribute, acknowledged: Collection[str] = ()
+) -> str:
+    """The same as Markdown, one section per scenario."""
+    parts = ["# Changes"]
+    for changes in every:
+        parts += [f"## {escape(changes.scenario)}", f"{escape(_summary_line(changes))}."]
+        commits = {event.id: attribute(event) for event in changes.events}
+        if changes.events:
+            table = _events_table(changes.events, commits, acknowledged)
+            rows = [tuple(escape(row.cells[column.name]) for column in table.columns) for row in table.rows]
+            parts.append(_markdown_lines([column.title for column in table.columns], rows, _alignment(table.columns)))
+        lists = [
+            *([line.strip() for line in _event_lines(event, commits[event.id])] for event in changes.events),
+            *(
+                [change.headline, *(line.strip() for line in _commit_lines(change, attribute(change)))]
+                for change in changes.services_changed
+            ),
+            [*_outlier_lines(changes), *_drift_lines(changes)],
+        ]
+        parts += ["\n".join(f"- {escape(line, LONGEST)}" for line in lines) for lines in lists if lines]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary_line(changes: DetectedChanges) -> str:
+    """``120 runs (2 invalid), 21 series, alpha 0.01: 2 events``."""
+    invalid = f" ({changes.invalid} invalid)" if changes.invalid else ""
+    count = len(changes.events) + len(changes.services_changed)
+    result = count_text(count, "event") if count else "no change found"
+    runs = count_text(len(changes.timeline), "run")
+    return f"{runs}{invalid}, {changes.series} series, alpha {changes.alpha:g}: {result}"
+
+
+def _events_table(events: Sequence[Event], commits: Mapping[str, Attribution], acknowledged: Collection[str]) -> Table:
+    """One row per metric change; the first of an event says what the event is."""
+    empty, rows = {column.name: "" for column in EVENT_COLUMNS}, []
+    for event in events:
+        verdict, kind = EVENT_VERDICTS[event.kind], f"{VERDICT_SYMBOLS[Verdict.REGRESSION]} {event.kind}"
+        if event.kind == "improvement":
+            kind = f"{VERDICT_SYMBOLS[Verdict.IMPROVEMENT]} {event.kind}"
+        elif event.kind == "mixed" and not any(item.is_worse for item in event.changes):
+            kind = f"{VERDICT_SYMBOLS[Verdict.INCONCLUSIVE]} unit mistake?"  # what only got better
+        first = {
+            "date": format_time(event.first_after.started_at, "%Y-%m-%d"),
+            "since": shorten(event.id, 50),
+            "commits": clean(commits[event.id].span) or UNKNOWN,
+            "event": f"{kind}{' (acknowledged)' if any(map(event.answers_to, acknowledged)) else ''}",
+        }
+        for item in event.changes[:MOST_CHANGES]:
+            cells = change_row(item).cells
+            rows.append(Row({**empty, **cells, "service": shorten(item.service), **first}, verdict))
+            first = {}
+        more = len(event.changes) - MOST_CHANGES
+        if more > 0:
+            rows.append(Row({**empty, "service": f"and {more} more"}, verdict))
+    return Table(EVENT_COLUMNS, tuple(rows), len(rows))
+
+
+def _event_lines(event: Event, commits: Attribution) -> Iterator[str]:
+    """What else changed where an event happened, and its commits."""
+    for text in event.coincides:
+        yield f"{shorten(event.id, 50)}: {shorten(text, LONGEST)}"
+    yield from _commit_lines(event, commits)
+
+
+def _commit_lines(event: HistoryChange, commits: Attribution) -> Iterator[str]:
+    """The commits of an event, and what is to be known about them."""
+    if commits.commits:
+        yield f"{shorten(event.id, 50)}: {count_text(commits.total or 0, 'commit')} in between:"
+    for commit in commits.commits[:MOST_COMMITS]:
+        who = f"{shorten(commit.author, 30)}, {clean(commit.date)[:10]}"
+        yield f"  {commit.id[:9]} {shorten(commit.subject, 90)} ({who})"
+    if len(commits.commits) > MOST_COMMITS:
+        yield f"  and {(commits.total or 0) - MOST_COMMITS} more"
+    for note in commits.notes:
+        yield f"{shorten(event.id, 50)}: {clean(note)}"
+
+
+def _outlier_lines(changes: DetectedChanges) -> Iterator[str]:
+    """Single runs far from their level, newest last."""
+    outliers, runs = list(changes.outliers.items()), changes.timeline.runs
+    valid = [at for at, run in enumerate(runs) if run.valid]
+    newest = list(takewhile(changes.outliers.__contains__, reversed(valid)))  # several in a row: perhaps a new level
+    if len(outliers) > MOST_LISTED:
+        yield f"{len(outliers)} outliers; the newest {MOST_LISTED} are listed"
+    for at, keys in outliers[-MOST_LISTED:]:
+        when = f" ({runs[at].started_at:%Y-%m-%d})" if runs[at].started_at else ""
+        what = "outlier, no change"
+        if at in newest and len(newest) > 1:
+            what = "far from the level, too recent to tell a change from outliers"
+        names = f"{', '.join(map(_series_text, keys[:3]))}{and_more(len(keys) - 3)}"
+        yield f"{what}: run {shorten(runs[at].run_id, 50)}{when}: {names}"
+
+
+def _drift_lines(changes: DetectedChanges) -> Iterator[str]:
+    """Series that drifted steadily, strongest last."""
+    drifts = sorted(changes.drifts, key=lambda item: abs(item[1].change_pct))
+    if len(drifts) > MOST_LISTED:
+        yield f"{len(drifts)} drifts; the strongest {MOST_LISTED} are listed"
+    for series, drift in drifts[-MOST_LISTED:]:
+        first, last = (changes.timeline.runs[at].run_id for at in (drift.begin, drift.end - 1))
+        yield (
+            f"drift, no step: {_series_text(series)} "
+            f"{format_signed(drift.change_pct, '%')} % from run {shorten(first, 50)} to {shorten(last, 50)}"
+        )
+
+
+def _series_text(series: Series) -> str:
+    service, metric = series
+    return f"{SHORT_METRICS[metric.value]} of {shorten(service)}"
+
+
+# Markdown ------------------------------------------------------------------------------------------------------------
+
+MOST_ROWS = 10
+MOST_BYTES = 1_000_000  # GitHub refuses the summary of a step beyond 1 MiB
+MOST_CHARACTERS = 60_000  # of a comment; GitHub takes 65,536
+MOST_LINES_IN_CELL = 3
+MOST_LINES = 20  # of a result that does not fit
+MOST_FINDINGS = 500  # of all results together: a comment with more never fits
+_SHORTER = (300, 100, 30, 10)  # findings of all results together, to try until a comment fits
+_LEAST = 3  # findings of each result, for a table of them to be worth while
+_QUIET = (Verdict.NO_CHANGE, Verdict.IMPROVEMENT, Outcome.DONE)
+_SAFE = re.compile(
+    r"[^\w\s./:%,+=?()'…±×∞✗★✓⊘\[\]-]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(|://|^\s*[-+=\[]"
+    r"|(?<=[wW]{3})\.|^\d+[.)](?=\s)"
+)
+# GitHub and GitLab look for these in the finished text, where a character reference is the character again
+_FOUND_LATER = re.compile(r"@|[#!&%~$](?=\w)|(?<=\bgh)-(?=\d)|:(?=[a-z_+-][\w+-]*:)", re.IGNORECASE)
+_BREAK = "\u200b"
+
+
+def escape(text: object, limit: int = 120) -> str:
+    """A text from outside as Markdown that shows it: no markup, mention, link or table cell can come of it."""
+    broken = _FOUND_LATER.sub(lambda match: match[0] + _BREAK, shorten(text, limit))
+    return _SAFE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), broken)
+
+
+def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60) -> str:
+    """Columns of a table by name, with their service escaped; rows after the first `MOST_ROWS` are folded."""
+    columns = [column for name in names for column in table.columns if column.name == name]
+    rows = [
+        tuple(escape(row.cells[name], name_length) if name == "service" else row.cells[name] for name in names)
+        for row in table.rows
+    ]
+    return folded([column.title[:1].upper() + column.title[1:] for column in columns], rows, _alignment(columns))
+
+
+def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
+    """A table of escaped cells; rows after the first `MOST_ROWS` are folded.  ``align`` has ``<`` or ``>`` a column."""
+    shown = _markdown_lines(header, rows[:MOST_ROWS], align)
+    if len(rows) <= MOST_ROWS:
+        return shown
+    return f"{shown}\n\n{_details(len(rows) - MOST_ROWS, _markdown_lines(header, rows[MOST_ROWS:], align))}"
+
+
+def _markdown_lines(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
+    marks = ["--:" if side == ">" else ":--" for side in align]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, marks, *rows))
+
+
+def _alignment(columns: Iterable[Column]) -> str:
+    return "".join(">" if column.right else "<" for column in columns)
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A list of texts from outside; those after the first `MOST_ROWS` are folded."""
+    lines = [f"- {escape(text, 400)}" for text in texts]
+    shown = "\n".join(lines[:MOST_ROWS])
+    if len(lines) <= MOST_ROWS:
+        return shown
+    rest = "\n".join(lines[MOST_ROWS:])
+    return f"{shown}\n\n{_details(len(lines) - MOST_ROWS, rest)}"
+
+
+def _details(count: int, text: str) -> str:
+    return f"<details><summary>{count} more</summary>\n\n{text}\n\n</details>"
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The whole comparison: verdict, what changed, tables, warnings, both sides."""
+    warnings = [text for text in comparison.warnings if text != comparison.disturbance]
+    runs = [
+        (
+            title,
+            escape(run.id),
+            escape(run.scenario),
+            escape(run.profile.describe()),
+            UNKNOWN if run.request_count is None else f"{run.request_count:,}",
+            "yes" if run.validity.ok else "no",
+        )
+        for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate))
+        for run in side.runs
+    ]
+    parts = [
+        f"# Regression analysis: {verdict_text(comparison.verdict)}",
+        bullets(headlines(comparison)),
+        f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
+        _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
+        _section("History", bullets(comparison.history.lines if comparison.history is not None else ())),
+        _section("Warnings", bullets(warnings)),
+        _section("Runs", folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), runs, "<<<<><")),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
+
+
+def _threshold(comparison: Comparison) -> str:
+    regressions, passed = (comparison.by_verdict(verdict) for verdict in (Verdict.REGRESSION, Verdict.NO_CHANGE))
+    note = "Rule `threshold`: percentage change against fixed limits. It ignores noise between runs."
+    counts = (str(len(comparison.findings)), str(len(passed)), str(len(regressions)))
+    parts = [note, folded(("Evaluated", "Passed", "Critical"), [counts], ">>>")]
+    table = findings_table(comparison)
+    for title, findings in (("Critical regressions", regressions), ("Passed", passed)):
+        part = replace(table, rows=tuple(map(finding_row, findings)))
+        names = ("service", "metric", "before", "after", "change", "tolerance")
+        parts.append(_section(title, markdown_table(part, names) if findings else "None."))
+    return "\n\n".join(parts)
+
+
+def _evidence(comparison: Comparison) -> str:
+    note = (
+        f"Rule `evidence`: each run counts as one observation; at most {comparison.alpha:g} chance that a comparison "
+        "of identical builds calls any regression."
+    )
+    names = ("verdict", "service", "metric", "before", "after", "change", "interval", "tolerance", "p", "mde")
+    table = markdown_table(findings_table(comparison, ranked=True), names) if comparison.findings else ""
+    lines = []
+    for finding in worst_first(comparison.by_verdict(Verdict.INCONCLUSIVE)):
+        text = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
+        if text:
+            lines.append(f"{finding.label}, {finding_row(finding).cells['metric']}: {text}")
+    parts = (note, _section("Findings", table), _section("What would settle it", bullets(lines)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def to_summary(messages: Sequence[Message], report: str = "") -> str:
+    """A table of all results, and each one whole; of several, those that need no attention are folded.
+
+    What does not fit into `MOST_BYTES` is left out, and that is said.
+    """
+    parts = []
+    if len(messages) > 1:
+        rows = [
+            (outcome_text(one.verdict), escape(one.scenario, 60), one.kind, _cell([text for _, text in one.lines]))
+            for one in messages
+        ]
+        parts.append("# Load tests\n\n" + folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<"))
+    if report:
+        parts.append(f"Report: {escape(report, 300)}")
+    parts += [page for one in messages if (page := _page(one, alone=len(messages) == 1))]
+    kept: list[str] = []  # whole parts, as many as fit
+    room = MOST_BYTES - 200
+    for part in parts:
+        room -= len(part.encode()) + 2
+        if room < 0:
+            left = len(parts) - len(kept)
+            kept.append(f"{left} more would be too long for this page; the reports have everything.")
+            break
+        kept.append(part)
+    return "\n\n".join(kept) + "\n"
+
+
+def _cell(texts: Sequence[str]) -> str:
+    more = f" And {len(texts) - MOST_LINES_IN_CELL} more." if len(texts) > MOST_LINES_IN_CELL else ""
+    return " ".join(escape(text, 200) for text in texts[:MOST_LINES_IN_CELL]) + more
+
+
+def _page(message: Message, *, alone: bool) -> str:
+    if message.result is None:
+        return ""
+    if message.result.comparison is not None:
+        text = to_markdown(message.result.comparison).rstrip()
+    else:
+        title = f"# History of {escape(message.scenario, 60)}: {outcome_text(message.verdict)}"
+        text = f"{title}\n\n{bullets(text for _, text in message.lines)}"
+    if alone:
+        return text
+    title = f"{outcome_text(message.verdict)}: {escape(message.scenario, 60)}, {message.kind}"
+    state = "" if message.verdict in _QUIET else " open"
+    return f"<details{state}><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def to_comment(messages: Sequence[Message], report: str = "") -> str:
+    """The whole summary, else its most decisive findings, else its headlines.
+
+    ``report`` is the address of the report; what is left out is said to be there.
+    """
+    link = f"[The report with its charts]({report})\n\n" if report else ""
+    count = sum(
+        len(one.result.comparison.findings) if one.result is not None and one.result.comparison else len(one.statements)
+        for one in messages
+    )
+    if count <= MOST_FINDINGS:
+        page = to_summary(messages)
+        if len(link) + len(page) <= MOST_CHARACTERS:
+            return link + page
+    for most in (together // len(messages) for together in _SHORTER):
+        if most < _LEAST:
+            break
+        note = f"Only the {most} most decisive findings, runs and warnings of each result are shown.\n\n"
+        page = to_summary([_shortened(one, most) for one in messages])
+        if len(link) + len(note) + len(page) <= MOST_CHARACTERS:
+            return link + note + page
+    parts: list[str] = []
+    for message in messages:
+        shown = bullets(text for _, text in message.lines[:MOST_LINES])
+        parts.append(f"# {escape(message.scenario, 60)}: {outcome_text(message.verdict)}\n\n{shown}")
+        if sum(map(len, parts)) > MOST_CHARACTERS - 1_000:
+            parts[-1] = f"{len(messages) - len(parts) + 1} more results do not fit; the report has them."
+            break
+    return link + "\n\n".join(parts) + "\n"
+
+
+def _shortened(message: Message, most: int) -> Message:
+    message = replace(message, statements=message.statements[:most])
+    if message.result is None or message.result.comparison is None:
+        return message
+    comparison = message.result.comparison
+    shorter = replace(
+        comparison,
+        findings=worst_first(comparison.findings)[:most],
+        warnings=comparison.warnings[:most],
+        baseline=replace(comparison.baseline, runs=comparison.baseline.runs[-most:]),
+        candidate=replace(comparison.candidate, runs=comparison.candidate.runs[-most:]),
+    )
+    return replace(message, result=replace(message.result, comparison=shorter))
+
+
+# JUnit ---------------------------------------------------------------------------------------------------------------
+
+LONGEST_ATTRIBUTE = 1000  # characters of an attribute: servers show them in one line
+
+
+class _Case(NamedTuple):
+    """A test case; ``status`` is ``failure``, ``error``, ``skipped``, or empty for one that passed."""
+
+    name: str
+    status: str = ""
+    kind: str = ""
+    message: str = ""
+    text: str = ""
+
+
+def to_junit(comparison: Comparison) -> str:
+    """An XML document with one suite named ``perfkit compare``."""
+    return _document([_comparison_suite(comparison, "perfkit compare", "perfkit")])
+
+
+def messages_to_junit(messages: Sequence[Message]) -> str:
+    """An XML document with a suite for each result that judges, and for each report that could not be made."""
+    suites = []
+    for message in messages:
+        scenario, result = clean(message.scenario), message.result
+        title, class_name = f"perfkit {message.kind} {scenario}", f"perfkit.{scenario}.{message.kind}"
+        texts = [text for _, text in message.lines]
+        if result is not None and result.comparison is not None:
+            suites.append(_comparison_suite(result.comparison, title, class_name))
+        elif result is not None:
+            suites.append(_suite(title, class_name, list(_history_cases(result)), texts))
+        elif texts:
+            text = "\n".join(texts)
+            case = _Case("report was made", "error", str(message.verdict), text, text)
+            suites.append(_suite(title, class_name, [case], []))
+    return _document(suites)
+
+
+def _comparison_suite(comparison: Comparison, title: str, class_name: str) -> ElementTree.Element:
+    notes = [*headlines(comparison), *comparison.warnings]
+    return _suite(title, class_name, list(_cases(comparison)), notes)
+
+
+def _cases(comparison: Comparison) -> Iterator[_Case]:
+    judged = comparison.verdict is not Verdict.INVALID
+    if not judged:
+        text = "\n".join(clean(warning) for warning in comparison.warnings)
+        yield _Case("runs can be judged", "error", "invalid", headlines(comparison)[0], text)
+    if judged and comparison.gaps and comparison.verdict is not Verdict.REGRESSION:  # no case would show it
+        yield _Case("everything was measured", "skipped", "", "\n".join(gap_texts(comparison)))
+    for text in comparison.history.news if comparison.history is not None else ():
+        yield _Case("history", "failure", "regression", text)
+    for finding in comparison.findings:
+        limit = f" ({finding.limit})" if finding.objective else ""
+        name = f"{shorten(finding.label, 200)}: {Metric(finding.metric).title}{limit}"
+        yield _case(name, finding) if judged else _Case(name, "skipped", "", "the comparison is invalid")
+
+
+def _case(name: str, finding: Finding) -> _Case:
+    cells = finding_row(finding).cells
+    interval = f" {cells['interval']}" if cells["interval"] != UNKNOWN else ""
+    text = f"{cells['change']}{interval}, tolerance {limit_text(finding)}"
+    reason = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
+    why = f"{finding.verdict}: {text}; {reason}".removesuffix("; ")
+    status = {Verdict.REGRESSION: "failure", Verdict.INCONCLUSIVE: "skipped", Verdict.INVALID: "error"}
+    if finding.verdict not in status:
+        return _Case(name)
+    message = text if finding.verdict is Verdict.REGRESSION else why
+    return _Case(name, status[finding.verdict], finding.verdict.value, message)
+
+
+def _history_cases(result: Result) -> Iterator[_Case]:
+    """Every worsening that was ever detected is a case; one that is over or acknowledged passes."""
+    for incident in result.incidents:
+        event = incident.last.event
+        alert, name = alert_of(result, event.id), f"no regression since run {event.id}"
+        if alert["fails"]:
+            yield _Case(name, "failure", "regression", event.headline)
+        elif alert.get("open"):
+            yield _Case(name, "skipped", "inconclusive", f"{event.headline} {alert.get('doubt') or ''}".rstrip())
+        else:
+            yield _Case(name)
+    if result.verdict is Verdict.INVALID:
+        yield _Case("runs can be judged", "error", "invalid", "None of the runs is valid.")
+    elif not result.incidents and result.verdict is Verdict.INCONCLUSIVE:
+        yield _Case("nothing got worse", "skipped", "inconclusive", "Too few valid runs to tell.")
+    elif not result.incidents:
+        yield _Case("nothing got worse")
+
+
+def _document(suites: Iterable[ElementTree.Element]) -> str:
+    root = ElementTree.Element("testsuites")
+    root.extend(suites)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(title: str, class_name: str, cases: Sequence[_Case], notes: Iterable[str]) -> ElementTree.Element:
+    statuses = [case.status for case in cases]
+    counts = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    suite = ElementTree.Element(
+        "testsuite",
+        {"name": title, "tests": str(len(cases)), **{name: str(statuses.count(one)) for name, one in counts.items()}},
+    )
+    for case in cases:
+        element = ElementTree.SubElement(suite, "testcase", classname=class_name, name=clean(case.name))
+        if case.status:
+            attributes = {"message": shorten(case.message, LONGEST_ATTRIBUTE), "type": case.kind}
+            given = {name: text for name, text in attributes.items() if text}
+            ElementTree.SubElement(element, case.status, given).text = case.text or None
+    ElementTree.SubElement(suite, "system-out").text = "\n".join(clean(note) for note in notes)
+    return suite
