@@ -1,9 +1,20 @@
-"""How much load a service carries while it keeps an objective, and what it does at a given load.
+"""Throughput and latency against load: how much load a service carries, and what it does at a given load.
 
-An objective such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.  Failures and
-average latency are means already.  So every objective is: the mean of one number per request, which does not fall as
-the load rises, stays within a limit; and the capacity is the load at which it no longer does (`crossing`, from one run;
-`over_runs`, from several).
+Windows (`windows_of`): a run is cut at equal steps of time and of load alike, so that a slow ramp, a quick ramp before
+a long hold, and stages all give windows within which the load hardly changes.
+
+Knee (`find_knee`): the load at which throughput stops following the load, as the break of a line of two straight parts.
+Up to the knee throughput is proportional to the load; beyond it the slope is another one, near zero where a resource is
+busy all the time: where the two asymptotes of a closed system meet (Denning & Buzen 1978, doi:10.1145/356733.356735).
+
+Universal Scalability Law (`fit_scalability`): ``X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1))`` with lambda
+the throughput of one user, sigma the share of work that waits for its turn (contention) and kappa the cost of keeping
+users consistent with one another (coherence); Gunther 2007, Guerrilla Capacity Planning, doi:10.1007/978-3-540-31010-5.
+
+Capacity: an objective such as *p95 below 300 ms* is one on a mean: at most 5 % of the requests may take longer.
+Failures and average latency are means already.  So every objective is: the mean of one number per request, which does
+not fall as the load rises, stays within a limit; and the capacity is the load at which it no longer does (`crossing`,
+from one run; `over_runs`, from several).
 
 Builds are compared at equal load (`common_bins`, `levels_at`): the average over a ramp mixes an idle system with a
 saturated one, in a proportion that depends on the ramp.
@@ -12,7 +23,7 @@ saturated one, in a proportion that depends on the ramp.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,168 +33,9 @@ from scipy.special import stdtrit
 
 from perfkit.model.records import Metric
 from perfkit.stats.effect import PRIOR_SD, NoisePrior, run_to_run
-from perfkit.stats.summary import Floats, RequestArrays, requests_needed_for, variance_of_sum
+from perfkit.stats.summary import Floats, RequestArrays, requests_needed_for, variance_of_sum, woodruff
 
-LEAST_WINDOWS = 12
-AT_THE_EDGE = 4  # windows that each part of the line must have
-BREAKS = 80  # loads at which a break is tried
-STILL_FOLLOWS = 0.5  # of the first slope: from here on throughput is said to follow the load no more
-SURELY = 0.75  # of the first slope, which the second may not exceed at 97.5 % confidence
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenLine:
-    """Breaks of one curve: ``load`` of the break, slope before, and slope after in parts of the first.
-
-    Each has shape ``(n_replicates + 1,)``; the first value is the estimate, the others are its bootstrap replicates.
-    ``reason`` says why there is no knee, and is empty where there is one.
-    """
-
-    load: Floats
-    slope: Floats
-    rest: Floats
-    reason: str = ""
-
-    @property
-    def throughput(self) -> Floats:
-        """Throughput at the knee."""
-        return self.load * self.slope
-
-
-def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Floats) -> BrokenLine:
-    """The break of throughput against load.
-
-    Parameters
-    ----------
-    load, throughput, weight
-        One value per window, shape ``(n_windows,)``; ``weight`` is the inverse of a variance, up to a factor.
-    resampled
-        Counts of each window in each replicate (`perfkit.stats.capacity.resamples`), the sample itself first.
-
-    Returns
-    -------
-    BrokenLine
-        With a ``reason`` where the curve cannot tell: too few windows, a load that hardly moves, or no bend.
-    """
-    nothing = np.full(len(resampled), np.nan)
-    if load.size < LEAST_WINDOWS:
-        return BrokenLine(nothing, nothing, nothing, f"{load.size} windows of load; a knee needs {LEAST_WINDOWS}")
-    ordered = np.sort(load)
-    low, high = ordered[AT_THE_EDGE - 1], ordered[-AT_THE_EDGE]
-    if low <= 0 or high < 2.0 * low:
-        return BrokenLine(nothing, nothing, nothing, "the load hardly changed; a knee needs it at least doubled")
-    broken = _fit(load, throughput, resampled * weight, np.linspace(low, high, BREAKS))
-    rest, surely = float(broken.rest[0]), float(np.quantile(broken.rest[1:], 0.975))
-    if rest <= STILL_FOLLOWS and surely <= SURELY:
-        return broken
-    why = "throughput still follows the load at the highest load" if rest > STILL_FOLLOWS else "the bend is not certain"
-    return BrokenLine(broken.load, broken.slope, broken.rest, why)
-
-
-def _fit(load: Floats, throughput: Floats, weights: Floats, breaks: Floats) -> BrokenLine:
-    """Least squares of both slopes at every possible break at once; the one with the least squares wins."""
-    before = np.minimum(load, breaks[:, None])  # (breaks, windows)
-    after = load - before
-    aa, ab, bb = (weights @ (x * y).T for x, y in ((before, before), (before, after), (after, after)))
-    ay, by = weights @ (before * throughput).T, weights @ (after * throughput).T
-    determinant = aa * bb - ab**2
-    good = determinant > 1e-9 * aa * bb
-    safe = np.where(good, determinant, 1.0)
-    first, second = (bb * ay - ab * by) / safe, (aa * by - ab * ay) / safe
-    explained = np.where(good & (first > 0), first * ay + second * by, -np.inf)
-    best = explained.argmax(axis=1)[:, None]
-    slope, rest = (np.take_along_axis(values, best, axis=1)[:, 0] for values in (first, second))
-    return BrokenLine(breaks[best[:, 0]], slope, rest / np.where(slope > 0, slope, np.nan))
-
-
-LEAST_LEVELS = 6  # distinct loads, as Gunther advises
-LEAST_SPAN = 3.0  # highest over lowest load
-_DISTINCT = 0.02  # of the highest load: closer ones are one level
-# Which of (1/lambda, sigma/lambda, kappa/lambda) are free; the others are zero, their bound.
-_FREE = ((0, 1, 2), (0, 1), (0, 2), (0,))
-
-
-@dataclass(frozen=True, slots=True)
-class ScalabilityFit:
-    """The three parameters and the load of the peak, each of shape ``(n_replicates + 1,)``, the estimate first.
-
-    ``peak_load`` is ``sqrt((1 - sigma) / kappa)``: infinite where kappa is 0, the curve then only flattens.
-    ``r_squared`` is of throughput, not of its inverse.  ``reason`` says why nothing was fitted.
-    """
-
-    lam: Floats
-    sigma: Floats
-    kappa: Floats
-    r_squared: float = float("nan")
-    reason: str = ""
-
-    @property
-    def peak_load(self) -> Floats:
-        """Load at which throughput is highest; infinite where it has no peak."""
-        has_peak = self.kappa > 0
-        square = np.maximum(1.0 - self.sigma, 0.0) / np.where(has_peak, self.kappa, 1.0)
-        peak: Floats = np.where(has_peak | np.isnan(self.kappa), np.sqrt(square), np.inf)
-        return peak
-
-
-def scalability_at(load: Floats, lam: float, sigma: float, kappa: float) -> Floats:
-    """Throughput that the law foretells at each load."""
-    return lam * load / (1.0 + sigma * (load - 1.0) + kappa * load * (load - 1.0))
-
-
-def fit_scalability(load: Floats, throughput: Floats, weight: Floats, resampled: Floats) -> ScalabilityFit:
-    """Fit the law by least squares of ``N / X(N)``, which is linear in its parameters, with sigma, kappa >= 0.
-
-    Parameters
-    ----------
-    load, throughput, weight
-        One value per window, shape ``(n_windows,)``; ``weight`` is the inverse of the *relative* variance of
-        throughput, up to a factor (its number of requests).
-    resampled
-        Counts of each window in each replicate, the sample itself first.
-    """
-    nothing = np.full(len(resampled), np.nan)
-    known = (throughput > 0) & (load >= 1.0)  # below one user the law says nothing
-    n, x, w = load[known], throughput[known], weight[known]
-    if n.size == 0:
-        return ScalabilityFit(nothing, nothing, nothing, reason="no window with at least one user and a request")
-    levels = np.unique(np.round(n / (_DISTINCT * n.max()))).size
-    if levels < LEAST_LEVELS:
-        reason = f"{levels} distinct loads; the law needs {LEAST_LEVELS}"
-        return ScalabilityFit(nothing, nothing, nothing, reason=reason)
-    if n.max() < LEAST_SPAN * n.min():
-        span = f"the load goes from {n.min():.3g} to {n.max():.3g} only"
-        reason = f"{span}; the law needs a factor of {LEAST_SPAN:g} or more"
-        return ScalabilityFit(nothing, nothing, nothing, reason=reason)
-    inverse = n / x
-    basis = np.stack([np.ones(n.size), n - 1.0, n * (n - 1.0)])
-    weights = resampled[:, known] * w / inverse**2
-    theta = _bounded(basis, inverse, weights)
-    lam = 1.0 / theta[:, 0]
-    sigma, kappa = theta[:, 1] * lam, theta[:, 2] * lam
-    left = x - scalability_at(n, float(lam[0]), float(sigma[0]), float(kappa[0]))
-    spread = x - np.average(x, weights=w)
-    return ScalabilityFit(lam, sigma, kappa, float(1.0 - (w @ left**2) / (w @ spread**2)))
-
-
-def _bounded(basis: Floats, target: Floats, weights: Floats) -> Floats:
-    """Weighted least squares with parameters >= 0 for each row of weights: the best of the feasible subsets."""
-    scale = basis.max(axis=1)  # the columns differ by orders of magnitude
-    basis = basis / scale[:, None]
-    gram = np.einsum("bw,iw,jw->bij", weights, basis, basis, optimize=True)
-    right = weights @ (basis * target).T
-    best, theta = np.full(len(weights), -np.inf), np.full((len(weights), 3), np.nan)
-    for free in _FREE:
-        part = gram[:, free][:, :, free] + 1e-12 * np.eye(len(free)) * gram[:, :1, :1]
-        solved = np.linalg.solve(part, right[:, free, None])[:, :, 0]
-        explained = np.einsum("bi,bi->b", solved, right[:, free])
-        better = (solved[:, 0] > 0) & (solved[:, 1:] >= 0).all(axis=1) & (explained > best)
-        candidate = np.zeros_like(theta)
-        candidate[:, free] = solved
-        theta[better], best[better] = candidate[better], explained[better]
-    result: Floats = theta / scale
-    return result
-
+# Windows of load ------------------------------------------------------------------------------------------------------
 
 MOST_WINDOWS = 60
 LEAST_SECONDS = 1.0  # the step of the load generator's own table
@@ -209,8 +61,7 @@ class LoadPath:
         times = np.concatenate([self.time_s, [max(self.time_s[-1], edges[-1]) + 1.0]])
         area = np.concatenate([[0.0], np.cumsum(self.load * np.diff(times))])
         before = np.minimum(edges - times[0], 0.0) * self.load[0]  # the first value holds before it, too
-        area_at = np.interp(edges, times, area) + before
-        means: Floats = np.diff(area_at) / np.diff(edges)
+        means: Floats = np.diff(np.interp(edges, times, area) + before) / np.diff(edges)
         return means
 
 
@@ -266,19 +117,18 @@ def cut(path: LoadPath, begin_s: float, end_s: float, requests: int) -> Floats:
     count = int(np.clip(requests / REQUESTS_PER_WINDOW, 1, MOST_WINDOWS))
     inside = (path.time_s > begin_s) & (path.time_s < end_s)
     times = np.concatenate([[begin_s], path.time_s[inside], [end_s]])
-    load = np.interp(times, path.time_s, path.load)
-    moved = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(load)))])
+    moved = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(np.interp(times, path.time_s, path.load))))])
     measure = (times - begin_s) / (end_s - begin_s)
     if moved[-1] > 0:
         measure = (measure + moved / moved[-1]) / 2.0
-    even = np.interp(np.linspace(0.0, 1.0, count + 1), measure, times)
     edges = [begin_s]
-    for edge in even[1:]:
+    for edge in np.interp(np.linspace(0.0, 1.0, count + 1), measure, times)[1:]:
         if edge - edges[-1] >= LEAST_SECONDS:
             edges.append(float(edge))
-    if edges[-1] < end_s and len(edges) > 1:
-        edges[-1] = end_s
-    return np.array(edges if len(edges) > 1 else [begin_s, end_s])
+    if len(edges) == 1:
+        return np.array([begin_s, end_s])
+    edges[-1] = max(edges[-1], end_s)
+    return np.array(edges)
 
 
 def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
@@ -289,56 +139,24 @@ def windows_of(requests: RequestArrays, edges: Floats, load: Floats) -> Windows:
     """
     kept = load >= FALLEN * np.maximum.accumulate(load)
     number = np.where(kept, np.cumsum(kept) - 1, -1)
-    index = _window_at(edges, requests.start_s, number)
-    ended = _window_at(edges, requests.start_s + requests.response_time_ms / 1000.0, number)
-    size = int(kept.sum())
+
+    def window_at(times: Floats) -> NDArray[np.intp]:
+        stretch = np.searchsorted(edges, times, side="right") - 1
+        inside = (stretch >= 0) & (stretch < number.size)
+        return np.where(inside, number[np.clip(stretch, 0, number.size - 1)], -1)
+
+    index = window_at(requests.start_s)
+    ended = window_at(requests.start_s + requests.response_time_ms / 1000.0)
     inside = index >= 0
-    latency = requests.response_time_ms[inside]
-    parts = _parts(index[inside], latency, size)
-    started = np.bincount(index[inside], minlength=size).astype(np.float64)
-    return Windows(
-        seconds=np.diff(edges)[kept],
-        load=load[kept],
-        started=started,
-        completed=np.bincount(ended[ended >= 0], minlength=size).astype(np.float64),
-        sum_ms=summed(index[inside], latency, size),
-        failed=summed(index[inside], requests.failed[inside], size),
-        quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
-        p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
-        index=index,
-    )
-
-
-def summed(index: NDArray[np.intp], values: NDArray[Any], size: int) -> Floats:
-    """Sum of the values with each index from 0 to ``size - 1``."""
-    sums: Floats = np.bincount(index, weights=values, minlength=size).astype(np.float64)
-    return sums
-
-
-def _window_at(edges: Floats, times: Floats, number: NDArray[np.intp]) -> NDArray[np.intp]:
-    stretch = np.searchsorted(edges, times, side="right") - 1
-    inside = (stretch >= 0) & (stretch < number.size)
-    return np.where(inside, number[np.clip(stretch, 0, number.size - 1)], -1)
-
-
-def _parts(index: NDArray[np.intp], latency: Floats, size: int) -> list[Floats]:
-    """The latencies of each window, ascending."""
-    order = np.lexsort((latency, index))
-    return np.split(latency[order], np.searchsorted(index[order], np.arange(1, size)))
-
-
-def _each(parts: list[Floats], q: float) -> Floats:
-    least = requests_needed_for(q)
-    return np.array([float(np.quantile(part, q)) if part.size >= least else np.nan for part in parts])
-
-
-def _woodruff(ordered: Floats, q: float) -> float:
-    """Standard error of a quantile of independent requests (doi:10.1080/01621459.1952.10483443)."""
-    if ordered.size < requests_needed_for(q):
-        return float("nan")
-    rank = float(np.sqrt(q * (1 - q) / ordered.size))
-    low, high = np.quantile(ordered, [q - rank, min(q + rank, 1.0)])
-    return float(high - low) / 2.0
+    size, latency = int(kept.sum()), requests.response_time_ms[inside]
+    counts = {
+        "seconds": np.diff(edges)[kept],
+        "started": summed(index[inside], None, size),
+        "completed": summed(ended[ended >= 0], None, size),
+        "sum_ms": summed(index[inside], latency, size),
+        "failed": summed(index[inside], requests.failed[inside], size),
+    }
+    return _windows(index, index[inside], latency, load[kept], counts)
 
 
 def regrouped(runs: Sequence[Windows], latency_ms: Sequence[Floats], group: NDArray[np.intp]) -> Windows:
@@ -348,27 +166,39 @@ def regrouped(runs: Sequence[Windows], latency_ms: Sequence[Floats], group: NDAr
     the requests inside windows, run after run.  Groups without a window are left out.
     """
     group = np.unique(group, return_inverse=True)[1]
-    size = int(group.max()) + 1
     first = np.cumsum([0, *(item.load.size for item in runs)])[:-1]
     index = np.concatenate([group[item.index[item.index >= 0] + at] for item, at in zip(runs, first, strict=True)])
     latency = np.concatenate([values[item.index >= 0] for item, values in zip(runs, latency_ms, strict=True)])
 
-    def total(name: str) -> Floats:
-        return summed(group, np.concatenate([getattr(item, name) for item in runs]), size)
+    def total(values: Sequence[Floats]) -> Floats:
+        return summed(group, np.concatenate(values), int(group.max()) + 1)
 
-    seconds, parts = total("seconds"), _parts(index, latency, size)
-    load = np.concatenate([item.load * item.seconds for item in runs])
-    return Windows(
-        seconds=seconds,
-        load=summed(group, load, size) / seconds,
-        started=total("started"),
-        completed=total("completed"),
-        sum_ms=total("sum_ms"),
-        failed=total("failed"),
-        quantile_ms={name: _each(parts, q) for name, q in QUANTILES.items()},
-        p95_error_ms=np.array([_woodruff(part, 0.95) for part in parts]),
-        index=index,
-    )
+    names = ("seconds", "started", "completed", "sum_ms", "failed")
+    counts = {name: total([getattr(item, name) for item in runs]) for name in names}
+    load = total([item.load * item.seconds for item in runs]) / counts["seconds"]
+    return _windows(index, index, latency, load, counts)
+
+
+def _windows(
+    index: NDArray[np.intp], window: NDArray[np.intp], latency_ms: Floats, load: Floats, counts: Mapping[str, Floats]
+) -> Windows:
+    """Windows of the requests inside of them, whose ``window`` and latency are given."""
+    order = np.lexsort((latency_ms, window))
+    parts = np.split(latency_ms[order], np.searchsorted(window[order], np.arange(1, load.size)))
+    quantiles = {}
+    for name, q in QUANTILES.items():
+        enough = requests_needed_for(q)
+        quantiles[name] = np.array([float(np.quantile(part, q)) if part.size >= enough else np.nan for part in parts])
+    errors, q = np.full(load.size, np.nan), QUANTILES["p95"]
+    for number in np.flatnonzero(np.isfinite(quantiles["p95"])).tolist():
+        low, high = woodruff(parts[number], q, float(np.sqrt(q * (1 - q) / parts[number].size)))
+        errors[number] = (high - low) / 2.0
+    return Windows(load=load, quantile_ms=quantiles, p95_error_ms=errors, index=index, **counts)
+
+
+def summed(index: NDArray[np.intp], values: NDArray[Any] | None, size: int) -> Floats:
+    """Sum of the values (``None``: number) with each index from 0 to ``size - 1``."""
+    return np.bincount(index, weights=values, minlength=size).astype(np.float64)
 
 
 def resamples(count: int, replicates: int, seed: int = 0) -> Floats:
@@ -391,10 +221,178 @@ def resamples(count: int, replicates: int, seed: int = 0) -> Floats:
     return weights
 
 
+# Knee -----------------------------------------------------------------------------------------------------------------
+
+LEAST_WINDOWS = 12
+AT_THE_EDGE = 4  # windows that each part of the line must have
+BREAKS = 80  # loads at which a break is tried
+STILL_FOLLOWS = 0.5  # of the first slope: from here on throughput is said to follow the load no more
+SURELY = 0.75  # of the first slope, which the second may not exceed at 97.5 % confidence
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLine:
+    """Breaks of one curve: ``load`` of the break, slope before, and slope after in parts of the first.
+
+    Each has shape ``(n_replicates + 1,)``; the first value is the estimate, the others are its bootstrap replicates.
+    ``reason`` says why there is no knee, and is empty where there is one.
+    """
+
+    load: Floats
+    slope: Floats
+    rest: Floats
+    reason: str = ""
+
+    @property
+    def throughput(self) -> Floats:
+        """Throughput at the knee."""
+        return self.load * self.slope
+
+
+def find_knee(load: Floats, throughput: Floats, weight: Floats, resampled: Floats) -> BrokenLine:
+    """The break of throughput against load: at every possible break both slopes by least squares, and the best one.
+
+    Parameters
+    ----------
+    load, throughput, weight
+        One value per window, shape ``(n_windows,)``; ``weight`` is the inverse of a variance, up to a factor.
+    resampled
+        Counts of each window in each replicate (`resamples`), the sample itself first.
+
+    Returns
+    -------
+    BrokenLine
+        With a ``reason`` where the curve cannot tell: too few windows, a load that hardly moves, or no bend.
+    """
+    nothing = np.full(len(resampled), np.nan)
+    if load.size < LEAST_WINDOWS:
+        return BrokenLine(nothing, nothing, nothing, f"{load.size} windows of load; a knee needs {LEAST_WINDOWS}")
+    ordered = np.sort(load)
+    low, high = ordered[AT_THE_EDGE - 1], ordered[-AT_THE_EDGE]
+    if low <= 0 or high < 2.0 * low:
+        return BrokenLine(nothing, nothing, nothing, "the load hardly changed; a knee needs it at least doubled")
+    weights, breaks = resampled * weight, np.linspace(low, high, BREAKS)
+    before = np.minimum(load, breaks[:, None])  # (breaks, windows)
+    after = load - before
+    aa, ab, bb = (weights @ (x * y).T for x, y in ((before, before), (before, after), (after, after)))
+    ay, by = weights @ (before * throughput).T, weights @ (after * throughput).T
+    determinant = aa * bb - ab**2
+    good = determinant > 1e-9 * aa * bb
+    safe = np.where(good, determinant, 1.0)
+    first, second = (bb * ay - ab * by) / safe, (aa * by - ab * ay) / safe
+    explained = np.where(good & (first > 0), first * ay + second * by, -np.inf)
+    best = explained.argmax(axis=1)[:, None]
+    slope, rest = (np.take_along_axis(values, best, axis=1)[:, 0] for values in (first, second))
+    rest = rest / np.where(slope > 0, slope, np.nan)
+    broken = BrokenLine(breaks[best[:, 0]], slope, rest)
+    if rest[0] <= STILL_FOLLOWS and np.quantile(rest[1:], 0.975) <= SURELY:
+        return broken
+    why = (
+        "throughput still follows the load at the highest load"
+        if rest[0] > STILL_FOLLOWS
+        else "the bend is not certain"
+    )
+    return replace(broken, reason=why)
+
+
+# Universal Scalability Law --------------------------------------------------------------------------------------------
+
+LEAST_LEVELS = 6  # distinct loads, as Gunther advises
+LEAST_SPAN = 3.0  # highest over lowest load
+_DISTINCT = 0.02  # of the highest load: closer ones are one level
+# Which of (1/lambda, sigma/lambda, kappa/lambda) are free; the others are zero, their bound.
+_FREE = ((0, 1, 2), (0, 1), (0, 2), (0,))
+
+
+@dataclass(frozen=True, slots=True)
+class ScalabilityFit:
+    """The three parameters and the load of the peak, each of shape ``(n_replicates + 1,)``, the estimate first.
+
+    ``peak_load`` is ``sqrt((1 - sigma) / kappa)``: infinite where kappa is 0, the curve then only flattens.
+    ``r_squared`` is of throughput, not of its inverse.  ``reason`` says why nothing was fitted.
+    """
+
+    lam: Floats
+    sigma: Floats
+    kappa: Floats
+    r_squared: float = float("nan")
+    reason: str = ""
+
+    @property
+    def peak_load(self) -> Floats:
+        """Load at which throughput is highest; infinite where it has no peak."""
+        has_peak = self.kappa > 0
+        square = np.maximum(1.0 - self.sigma, 0.0) / np.where(has_peak, self.kappa, 1.0)
+        peak: Floats = np.where(has_peak | np.isnan(self.kappa), np.sqrt(square), np.inf)
+        return peak
+
+
+def scalability_at(load: Floats, lam: float, sigma: float, kappa: float) -> Floats:
+    """Throughput that the law foretells at each load."""
+    return lam * load / (1.0 + sigma * (load - 1.0) + kappa * load * (load - 1.0))
+
+
+def fit_scalability(load: Floats, throughput: Floats, weight: Floats, resampled: Floats) -> ScalabilityFit:
+    """Fit the law by least squares of ``N / X(N)``, which is linear in its parameters, with sigma, kappa >= 0.
+
+    Parameters
+    ----------
+    load, throughput, weight
+        One value per window, shape ``(n_windows,)``; ``weight`` is the inverse of the *relative* variance of
+        throughput, up to a factor (its number of requests).
+    resampled
+        Counts of each window in each replicate, the sample itself first.
+    """
+    known = (throughput > 0) & (load >= 1.0)  # below one user the law says nothing
+    n, x, w = load[known], throughput[known], weight[known]
+    levels = np.unique(np.round(n / (_DISTINCT * n.max(initial=1.0)))).size
+    reason = ""
+    if n.size == 0:
+        reason = "no window with at least one user and a request"
+    elif levels < LEAST_LEVELS:
+        reason = f"{levels} distinct loads; the law needs {LEAST_LEVELS}"
+    elif n.max() < LEAST_SPAN * n.min():
+        span = f"the load goes from {n.min():.3g} to {n.max():.3g} only"
+        reason = f"{span}; the law needs a factor of {LEAST_SPAN:g} or more"
+    if reason:
+        nothing = np.full(len(resampled), np.nan)
+        return ScalabilityFit(nothing, nothing, nothing, reason=reason)
+    inverse = n / x
+    basis = np.stack([np.ones(n.size), n - 1.0, n * (n - 1.0)])
+    theta = _non_negative(basis, inverse, resampled[:, known] * w / inverse**2)
+    lam = 1.0 / theta[:, 0]
+    sigma, kappa = theta[:, 1] * lam, theta[:, 2] * lam
+    left = x - scalability_at(n, float(lam[0]), float(sigma[0]), float(kappa[0]))
+    spread = x - np.average(x, weights=w)
+    return ScalabilityFit(lam, sigma, kappa, float(1.0 - (w @ left**2) / (w @ spread**2)))
+
+
+def _non_negative(basis: Floats, target: Floats, weights: Floats) -> Floats:
+    """Weighted least squares with parameters >= 0 for each row of weights: the best of the feasible subsets."""
+    scale = basis.max(axis=1)  # the columns differ by orders of magnitude
+    basis = basis / scale[:, None]
+    gram = np.einsum("bw,iw,jw->bij", weights, basis, basis, optimize=True)
+    right = weights @ (basis * target).T
+    best, theta = np.full(len(weights), -np.inf), np.full((len(weights), 3), np.nan)
+    for free in _FREE:
+        part = gram[:, free][:, :, free] + 1e-12 * np.eye(len(free)) * gram[:, :1, :1]
+        solved = np.linalg.solve(part, right[:, free, None])[:, :, 0]
+        explained = np.einsum("bi,bi->b", solved, right[:, free])
+        better = (solved[:, 0] > 0) & (solved[:, 1:] >= 0).all(axis=1) & (explained > best)
+        candidate = np.zeros_like(theta)
+        candidate[:, free] = solved
+        theta[better], best[better] = candidate[better], explained[better]
+    result: Floats = theta / scale
+    return result
+
+
+# Equal load -----------------------------------------------------------------------------------------------------------
+
 MOST_BINS = 8
 LEAST_COMMON = 0.2  # of the highest common load, that the common loads must span
 FEWEST = requests_needed_for(0.5)  # requests behind an average
 METRICS = (Metric.AVG, Metric.P95, Metric.RPS)
+_NOTHING = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,10 +401,6 @@ class LoadBins:
 
     edges: Floats
     centres: Floats
-
-    @property
-    def size(self) -> int:
-        return int(self.centres.size)
 
 
 def common_bins(runs: Sequence[Windows]) -> LoadBins | None:
@@ -419,18 +413,12 @@ def common_bins(runs: Sequence[Windows]) -> LoadBins | None:
     edges[0], edges[-1] = edges[0] - 1e-9, edges[-1] + 1e-9
     kept, centres = [], []
     for left, right in pairwise(edges.tolist()):
-        inside = [_inside(windows, left, right) for windows in runs]
+        inside = [(windows.load > left) & (windows.load <= right) for windows in runs]
         if all(mask.any() for mask in inside):
             loads = [np.average(w.load[mask], weights=w.seconds[mask]) for w, mask in zip(runs, inside, strict=True)]
             centres.append(float(np.mean(loads)))
             kept.append((left, right))
-    if not kept:
-        return None
-    return LoadBins(np.array(kept), np.array(centres))
-
-
-def _inside(windows: Windows, left: float, right: float) -> NDArray[np.bool_]:
-    return (windows.load > left) & (windows.load <= right)
+    return LoadBins(np.array(kept), np.array(centres)) if kept else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,26 +435,19 @@ def levels_at(bins: LoadBins, windows: Windows, latency_ms: Floats) -> dict[Metr
     ``latency_ms`` are the latencies of all requests, in the order of ``windows.index``.
     """
     levels: dict[Metric, list[tuple[float, float]]] = {metric: [] for metric in METRICS}
-    window_bin = np.full(windows.load.size, -1)
-    for number, (left, right) in enumerate(bins.edges):
-        window_bin[_inside(windows, left, right)] = number
-    request_bin = np.where(windows.index >= 0, window_bin[windows.index], -1)
-    for number, centre in enumerate(bins.centres.tolist()):
-        mine = window_bin == number
-        average = _at(centre, windows.load[mine], windows.sum_ms[mine], windows.started[mine])
-        rate = _at(centre, windows.load[mine], windows.completed[mine], (windows.load * windows.seconds)[mine])
-        count = float(windows.started[mine].sum())
-        levels[Metric.AVG].append(average if count >= FEWEST else _NOTHING)
+    for (left, right), centre in zip(bins.edges, bins.centres.tolist(), strict=True):
+        mine = (windows.load > left) & (windows.load <= right)
+        average = _ratio_at(centre, windows.load[mine], windows.sum_ms[mine], windows.started[mine])
+        work = (windows.load * windows.seconds)[mine]
+        rate = _ratio_at(centre, windows.load[mine], windows.completed[mine], work)
+        inside = (windows.index >= 0) & mine[windows.index]
+        levels[Metric.AVG].append(average if float(windows.started[mine].sum()) >= FEWEST else _NOTHING)
         levels[Metric.RPS].append((rate[0] * centre, rate[1]))
-        inside = request_bin == number
-        levels[Metric.P95].append(_p95(windows.index[inside], latency_ms[inside], average[0]))
+        levels[Metric.P95].append(_p95_at(windows.index[inside], latency_ms[inside], average[0]))
     return {metric: LevelsAtLoad(*np.array(pairs).T) for metric, pairs in levels.items()}
 
 
-_NOTHING = (float("nan"), float("nan"))
-
-
-def _at(centre: float, load: Floats, sums: Floats, sizes: Floats) -> tuple[float, float]:
+def _ratio_at(centre: float, load: Floats, sums: Floats, sizes: Floats) -> tuple[float, float]:
     """A ratio of sums at the centre of a bin, by a weighted straight line over load, and the error of its logarithm."""
     total = float(sizes.sum())
     if total <= 0 or sums.sum() <= 0:
@@ -484,7 +465,7 @@ def _at(centre: float, load: Floats, sums: Floats, sizes: Floats) -> tuple[float
     return value, error / value
 
 
-def _p95(window: Floats, latency: Floats, at_centre: float) -> tuple[float, float]:
+def _p95_at(window: Floats, latency: Floats, at_centre: float) -> tuple[float, float]:
     """p95 of the requests of a bin, moved to its centre as the average is; its error from that of its rank."""
     if latency.size < requests_needed_for(0.95):
         return _NOTHING
@@ -495,11 +476,15 @@ def _p95(window: Floats, latency: Floats, at_centre: float) -> tuple[float, floa
     left = above - counts * float(above.sum() / counts.sum())
     rank = np.sqrt(variance_of_sum(left)) / counts.sum() if counts.size >= 3 else 0.0
     rank = max(float(rank), float(np.sqrt(0.95 * 0.05 / latency.size)))
-    low, high = np.quantile(latency, [0.95 - rank, min(0.95 + rank, 1.0)])
+    low, high = woodruff(latency, 0.95, rank)
     return value * at_centre / float(latency.mean()), float(np.log(high / low)) / 2.0
 
 
+# Capacity under an objective ------------------------------------------------------------------------------------------
+
 FOUND, AT_LEAST, BELOW, UNKNOWN = "found", "at_least", "below", "unknown"
+METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run
+WITHIN_DF = 6.0  # that the bootstrap within the runs adds: it errs on the safe side (test_capacity_calibration.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,13 +500,15 @@ class Crossing:
     load: float
     error: float = float("nan")
 
+    @classmethod
+    def found(cls, estimate: float, replicates: Floats) -> Crossing:
+        """An estimate whose error is seen from its bootstrap replicates."""
+        low, high = np.quantile(replicates, [0.025, 0.975])
+        return cls(FOUND, float(estimate), float(np.log(high / low) / (2 * 1.96)))
+
 
 def isotonic(values: Floats, weights: Floats) -> Floats:
-    """The non-decreasing sequence nearest to ``values`` by weighted least squares (doi:10.1214/aoms/1177728423).
-
-    >>> isotonic(np.array([0.0, 2.0, 1.0, 3.0]), np.ones(4)).tolist()
-    [0.0, 1.5, 1.5, 3.0]
-    """
+    """The non-decreasing sequence nearest to ``values`` by weighted least squares (doi:10.1214/aoms/1177728423)."""
     from scipy.optimize import isotonic_regression
 
     fitted: Floats = isotonic_regression(values, weights=weights).x
@@ -548,13 +535,15 @@ def crossing(load: Floats, sums: Floats, counts: Floats, limit: float, resampled
         return Crossing(UNKNOWN, float("nan"))
     load, means = load[order], sums[order] / counts[order]
     crossings = np.array([_break(load, means, row[order] * counts[order], limit) for row in resampled])
-    low, high = np.quantile(np.clip(crossings[1:], load[0], load[-1]), [0.025, 0.975])
+    inside = np.clip(crossings[1:], load[0], load[-1])
     never, always = np.mean(crossings[1:] > load[-1]), np.mean(crossings[1:] < load[0])
     if crossings[0] > load[-1] or never > 0.025:
-        return Crossing(UNKNOWN, float("nan")) if always > 0.025 else Crossing(AT_LEAST, float(min(low, crossings[0])))
+        if always > 0.025:
+            return Crossing(UNKNOWN, float("nan"))
+        return Crossing(AT_LEAST, float(min(np.quantile(inside, 0.025), crossings[0])))
     if crossings[0] < load[0] or always > 0.025:
-        return Crossing(BELOW, float(max(high, crossings[0])))
-    return Crossing(FOUND, float(crossings[0]), float(np.log(high / low) / (2 * 1.96)))
+        return Crossing(BELOW, float(max(np.quantile(inside, 0.975), crossings[0])))
+    return Crossing.found(crossings[0], inside)
 
 
 def _break(load: Floats, means: Floats, weights: Floats, limit: float) -> float:
@@ -569,12 +558,6 @@ def _break(load: Floats, means: Floats, weights: Floats, limit: float) -> float:
         return 0.0
     share = (limit - fit[broken - 1]) / (fit[broken] - fit[broken - 1])
     return float(load[broken - 1] + share * (load[broken] - load[broken - 1]))
-
-
-def throughput_at(at: float, load: Floats, completed: Floats, seconds: Floats) -> float:
-    """Throughput at one load: that of the five windows nearest to it, per unit of load, times the load."""
-    near = np.argsort(np.abs(load - at), kind="stable")[:5]
-    return float(at * completed[near].sum() / (load[near] * seconds[near]).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -599,24 +582,19 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
     `perfkit.stats.effect`.  Else a bound, the geometric mean of what each run says.
     """
     kinds = {item.status for item in crossings}
-    if kinds == {FOUND}:
-        logs = np.log([item.load for item in crossings])
-        noise = run_to_run(METRIC, (logs,), crossing_prior((crossings,)))
-        half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * noise.sd / logs.size**0.5
-        value, low, high = (float(np.exp(logs.mean() + step)) for step in (0.0, -half, half))
-        return Estimate(FOUND, value, low, high)
     if not kinds or UNKNOWN in kinds or {AT_LEAST, BELOW} <= kinds:
         return Estimate(UNKNOWN, reason="the runs do not say")
+    logs = np.log([item.load for item in crossings])
+    middle = float(np.exp(logs.mean()))
+    if kinds == {FOUND}:
+        noise = run_to_run(METRIC, (logs,), crossing_prior((crossings,)))
+        half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * noise.sd / logs.size**0.5
+        return Estimate(FOUND, middle, float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half)))
     bounds = sum(item.status != FOUND for item in crossings)
     of = f"in {bounds} of {len(crossings)} runs " if len(crossings) > 1 else ""
-    bound = float(np.exp(np.mean(np.log([item.load for item in crossings]))))
     if AT_LEAST in kinds:
-        return Estimate(AT_LEAST, low=bound, reason=f"{of}the highest load may still keep it")
-    return Estimate(BELOW, high=bound, reason=f"{of}the lowest load may already break it")
-
-
-METRIC = Metric.P50  # whose run-to-run variation (2.2 %) is expected of a capacity, on top of its error within the run
-WITHIN_DF = 6.0  # that the bootstrap within the runs adds: it errs on the safe side (test_capacity_calibration.py)
+        return Estimate(AT_LEAST, low=middle, reason=f"{of}the highest load may still keep it")
+    return Estimate(BELOW, high=middle, reason=f"{of}the lowest load may already break it")
 
 
 def crossing_prior(sides: Sequence[Sequence[Crossing]]) -> NoisePrior:
@@ -626,3 +604,9 @@ def crossing_prior(sides: Sequence[Sequence[Crossing]]) -> NoisePrior:
     within = float(np.average(means, weights=[1.0 / len(side) for side in sides]))
     expected = within + PRIOR_SD[METRIC] ** 2
     return NoisePrior(within, history=(WITHIN_DF * expected, WITHIN_DF))
+
+
+def throughput_at(at: float, load: Floats, completed: Floats, seconds: Floats) -> float:
+    """Throughput at one load: that of the five windows nearest to it, per unit of load, times the load."""
+    near = np.argsort(np.abs(load - at), kind="stable")[:5]
+    return float(at * completed[near].sum() / (load[near] * seconds[near]).sum())

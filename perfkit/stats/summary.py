@@ -63,7 +63,9 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
     failed_error = _Blocks.of(requests.start_s, float(requests.start_s.min())).error_of_mean(
         requests.failed.astype(np.float64)
     )
-    requests = _since(requests, begin_s)
+    if requests.start_s.min() < begin_s:
+        kept = requests.start_s >= begin_s
+        requests = RequestArrays(requests.start_s[kept], requests.response_time_ms[kept], requests.failed[kept])
     count = int(requests.response_time_ms.size)
     if count == 0:
         only_early = ("called during the warm-up only",)
@@ -81,8 +83,10 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
             noun = "request" if count == 1 else "requests"
             warnings.append(f"{metric.title} withheld: {count} {noun}, it needs {needed}")
             continue
-        values[metric] = float(np.quantile(order, metric.quantile))
-        errors[metric] = _quantile_error(requests.response_time_ms, order, metric.quantile, values[metric], blocks)
+        q, values[metric] = metric.quantile, float(np.quantile(order, metric.quantile))
+        rank_error = blocks.error_of_mean((requests.response_time_ms <= values[metric]).astype(np.float64))
+        low, high = woodruff(order, q, max(rank_error, float(np.sqrt(q * (1 - q) / count))))
+        errors[metric] = (high - low) / 2.0
     values[Metric.AVG] = float(order.mean())
     errors[Metric.AVG] = blocks.error_of_mean(requests.response_time_ms)
     values[Metric.ERROR_RATE] = 100.0 * failures / total
@@ -99,14 +103,6 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
         response_bytes=size,
         warnings=tuple(warnings),
     )
-
-
-def _since(requests: RequestArrays, begin_s: float) -> RequestArrays:
-    """The requests that began at ``begin_s`` or later."""
-    if requests.start_s.min() >= begin_s:
-        return requests
-    kept = requests.start_s >= begin_s
-    return RequestArrays(requests.start_s[kept], requests.response_time_ms[kept], requests.failed[kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,26 +138,26 @@ class _Blocks:
         return float(np.sqrt(max(variance_of_sum(self.sizes - self.sizes.mean()), count)))
 
 
-def variance_of_sum(residuals: Floats) -> float:
-    """Variance of the sum of block residuals, with the lag-1 correlation between neighbouring blocks added."""
+def variance_of_sum(residuals: Floats, least: float = 1.0) -> float:
+    """Variance of the sum of block residuals, with the lag-1 correlation between neighbouring blocks added.
+
+    The estimate of that is noisy, so that at least so much of the variance stays.
+    """
     n = residuals.size
     variance = float(residuals @ residuals) * n / (n - 1)
-    lag_one = float(residuals[:-1] @ residuals[1:])
-    return max(variance + 2.0 * lag_one, variance)
+    return max(variance + 2.0 * float(residuals[:-1] @ residuals[1:]), least * variance)
 
 
-def _quantile_error(values: Floats, order: Floats, q: float, at: float, blocks: _Blocks) -> float:
-    """Standard error of a quantile from the error of its rank (Woodruff 1952, doi:10.1080/01621459.1952.10483443)."""
-    rank_error = blocks.error_of_mean((values <= at).astype(np.float64))
-    rank_error = max(rank_error, float(np.sqrt(q * (1 - q) / values.size)))
-    low, high = np.quantile(order, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])
-    return float(high - low) / 2.0
+def woodruff(values: Floats, q: float, rank_error: float) -> tuple[float, float]:
+    """A quantile less and plus a standard error, from that of its rank (doi:10.1080/01621459.1952.10483443)."""
+    low, high = np.quantile(values, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])
+    return float(low), float(high)
 
 
 BATCHES = 20  # long enough to outlast the memory of a saturated closed loop (means of 10 s in runs of 600 s)
 LEAST_BATCHES = 4
 START_CUT = 0.1  # share of the run left out here: users start together, which is no noise
-MOST_REDUCTION = 0.6
+LEAST_LEFT = 0.4  # of a variance: neighbouring batches of a closed loop correlate negatively as often as not
 LEAST_PER_BATCH = 5.0  # requests
 
 
@@ -199,25 +195,14 @@ def time_series_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None)
     if total <= 0:
         return None
     # A closed loop answers at a steadier pace than independent arrivals would: no Poisson floor here.
-    rate = float(np.sqrt(_variance_of_total(sizes - sizes.mean())) / total)
+    rate = float(np.sqrt(variance_of_sum(sizes - sizes.mean(), LEAST_LEFT)) / total)
     if averages_ms is None:
         return TimeSeriesErrors(None, rate)
     sums = np.diff(np.interp(edges, at_s, counts * averages_ms[seen[0] :]))
     weight = float(sums.sum())
     if weight <= 0:
         return TimeSeriesErrors(None, rate)
-    return TimeSeriesErrors(float(np.sqrt(_variance_of_total(sums - weight / total * sizes)) / weight), rate)
-
-
-def _variance_of_total(residuals: Floats) -> float:
-    """Variance of the sum of batch residuals.
-
-    With the correlation between neighbouring batches, which in a closed loop is negative as often as not; its estimate
-    is noisy, so it may not take away more than `MOST_REDUCTION`.
-    """
-    n = residuals.size
-    variance = float(residuals @ residuals) * n / (n - 1)
-    return max(variance + 2.0 * float(residuals[:-1] @ residuals[1:]), (1.0 - MOST_REDUCTION) * variance)
+    return TimeSeriesErrors(float(np.sqrt(variance_of_sum(sums - weight / total * sizes, LEAST_LEFT)) / weight), rate)
 
 
 # Requests follow each other through the same queues; a summary cannot show by how much their effective number is
@@ -269,7 +254,9 @@ def errors_from_percentiles(table: PercentileTable, count: int, values: Mapping[
         elif metric is Metric.AVG and enough:
             errors[name] = AUTOCORRELATION_FACTOR * table.standard_deviation() / np.sqrt(count)
         elif metric.quantile is not None and enough and metric.quantile < table.quantiles[-1]:
-            errors[name] = _table_quantile_error(table, count, metric.quantile)
+            q = metric.quantile
+            rank_error = AUTOCORRELATION_FACTOR * float(np.sqrt(q * (1 - q) / count))
+            errors[name] = (table.at(min(q + rank_error, 1.0)) - table.at(max(q - rank_error, 0.0))) / 2.0
     return {name: float(error) for name, error in errors.items()}
 
 
@@ -288,11 +275,6 @@ def errors_assumed(count: int, values: Mapping[str, float]) -> dict[str, float]:
         if relative is not None:
             errors[name] = AUTOCORRELATION_FACTOR * relative * value / float(np.sqrt(count))
     return errors
-
-
-def _table_quantile_error(table: PercentileTable, count: int, q: float) -> float:
-    rank_error = AUTOCORRELATION_FACTOR * float(np.sqrt(q * (1 - q) / count))
-    return (table.at(min(q + rank_error, 1.0)) - table.at(max(q - rank_error, 0.0))) / 2.0
 
 
 UNIT = 1000.0  # between seconds and milliseconds, milliseconds and microseconds ...
