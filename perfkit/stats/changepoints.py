@@ -6,10 +6,14 @@ strong one is, is the difference of the levels beside it in standard errors, les
 side of L runs: short stretches have more places to occur by chance (Dümbgen & Spokoiny 2001,
 doi:10.1214/aos/996986504).  The standard error is widened by the lag-1 correlation of the history.
 
-What is left must also be beyond what random orders of the same values show (`perfkit.stats.changepoints`), so that runs
-on two kinds of machine, rare slow ones, ties or zeros make no change: a test of exchangeability first of the whole
-history, then of the parts between changes (as E-divisive does it; Matteson & James 2014,
-doi:10.1080/01621459.2013.849605, with tail approximations in place of random orders).
+What is left must also be beyond what random orders of the same values show, so that runs on two kinds of machine, rare
+slow ones, ties or zeros make no change: a test of exchangeability first of the whole history, then of the parts between
+changes (as E-divisive does it; Matteson & James 2014, doi:10.1080/01621459.2013.849605).  Runs whose order says nothing
+are exchangeable: a stretch of w of them is a sample of w values drawn without replacement from all, whatever their
+distribution is.  The tail of the sum of such a sample (`rarity`) comes from a double saddlepoint approximation
+(Robinson 1982, doi:10.1111/j.2517-6161.1982.tb01191.x; Booth & Butler 1990, doi:10.1093/biomet/77.4.787), which is as
+good at 1e-8 as at 0.01 and needs no random orders: the same answer each time.  It can be no rarer than one of all
+``n! / (w! (n - w)!)`` samples: five runs slower than all of 20 before them are no rarer than 1 in 53,130.
 
 Assumes that the noise is about alike on all levels (on the log scale where all values are positive) and correlated as
 in an AR(1) process of at most 0.8, *or* that runs are exchangeable whatever their distribution is.  Its limit: steps of
@@ -27,167 +31,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln, expit, gammaln, log_ndtr, ndtr, ndtri, ndtri_exp
+from scipy.special import betaln, expit, log_ndtr, ndtr, ndtri, ndtri_exp
 
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
-
-
-ORDER_CLIP = 3.5  # robust standard deviations beyond which a value counts no more than that
-_STEPS = 60  # of Newton's method; some eight are the rule
-_SAME = 1e-9  # scores nearer than that are equal
-_LEAST_SLOPE = 1e-3  # below it both corrections of the approximation cancel to nothing
-
-
-def normal_scores(values: ArrayLike) -> Floats:
-    """Normal quantiles of the ranks, centred; equal values share the quantile of the mean of their ranks."""
-    every = np.asarray(values, float)
-    if every.size == 0:
-        return every
-    _, first, same = np.unique(every, return_inverse=True, return_counts=True)
-    below = np.cumsum(same) - same
-    scores: Floats = ndtri((below + same / 2.0) / every.size)[first]
-    scores -= scores.mean()
-    return scores
-
-
-def drawn_in(values: ArrayLike) -> Floats:
-    """Centred values in robust standard deviations, none farther than `CLIP`; their normal scores where most are equal.
-
-    It depends on what the values are and not on their order, so that orders can be compared by it.
-    """
-    every = np.asarray(values, float)
-    off = every - np.median(every) if every.size else every
-    sd = 1.4826 * float(np.median(np.abs(off))) if every.size else 0.0
-    if sd <= 1e-9 * float(np.abs(every).max(initial=0.0)):
-        return normal_scores(every)
-    scores: Floats = np.clip(off / sd, -ORDER_CLIP, ORDER_CLIP)
-    scores -= scores.mean()
-    return scores
-
-
-def rarity(scores: Floats, counts: ArrayLike, sums: ArrayLike) -> Floats:
-    """Of samples of these sizes and sums: how many standard deviations a normal value as rare lies above its mean.
-
-    Parameters
-    ----------
-    scores
-        All values, centred, shape ``(n,)``; not all equal.
-    counts
-        Size of each sample, from 1 to n - 1.
-    sums
-        Its sum; negative ones give negative rarities.
-
-    Notes
-    -----
-    The values of a sample are independent Bernoulli choices, tilted by ``u + v * score``, given that their number is
-    ``count``; u and v are such that number and sum are expected.
-    """
-    size = len(scores)
-    count, total = np.asarray(counts, float), np.abs(np.asarray(sums, float))
-    sign = np.where(np.asarray(sums) < 0.0, -1.0, 1.0)
-    sided = sign[:, None] * scores[None, :]
-    extremes = [_Extreme.of(row, int(w)) for row, w in zip(sided, count, strict=True)]
-    highest, rarest = np.array([each.total for each in extremes]), np.array([each.rarity for each in extremes])
-    half = _half_step(scores)  # a tail of a discrete sum begins half a step before it
-    is_extreme = total >= highest - half
-    total = np.where(is_extreme, 0.0, np.maximum(total - half, 0.0))
-    u, v = _saddlepoint(sided, count, total)
-    share = count / size
-    tilt = u[:, None] + v[:, None] * sided
-    chosen = expit(tilt)
-    spread = chosen * (1.0 - chosen)
-    first, mixed, second = spread.sum(1), (spread * sided).sum(1), (spread * sided * sided).sum(1)
-    tilted = np.logaddexp(0.0, tilt).sum(1) - u * count - v * total
-    plain = -size * (share * np.log(share) + (1.0 - share) * np.log1p(-share))
-    root = np.sqrt(np.maximum(2.0 * (plain - tilted), 0.0))
-    slope = v * np.sqrt(np.maximum(first * second - mixed * mixed, 0.0) / (size * share * (1.0 - share)))
-    usable = (root > _LEAST_SLOPE) & (slope > _LEAST_SLOPE)
-    ratio = np.log(np.where(usable, slope, 1.0) / np.where(usable, root, 1.0))
-    rare = np.where(usable, root + ratio / np.where(usable, root, 1.0), root)
-    return sign * np.where(is_extreme, rarest, np.clip(rare, 0.0, rarest))
-
-
-def rivals(size: int, z: float, *, anywhere: bool) -> int:
-    """How many stretches of ``size`` runs can be as rare as that at all: anywhere, or only from the first run on.
-
-    That many times the chance of one bounds the chance of any.
-    """
-    lengths = np.arange(1, size)
-    able = _log_choose(size, lengths) >= -log_ndtr(-z) - _SAME
-    return int((able * (size - lengths - 1)).sum() if anywhere else able.sum())
-
-
-def chance_of_few_turns(scores: Floats) -> float:
-    """Chance that a random order turns from high values to low ones, and back, as seldom as this or more seldom.
-
-    High and low are the two groups that explain most of the scatter (Otsu 1979, doi:10.1109/TSMC.1979.4310076).  Exact
-    (Wald & Wolfowitz 1940, doi:10.1214/aoms/1177731909), whatever values are equal.
-    """
-    ordered = np.sort(scores)
-    sizes = np.arange(1, len(scores))
-    between = np.square(np.cumsum(ordered - ordered.mean())[:-1]) / (sizes * (len(scores) - sizes))
-    above = scores > ordered[int(np.argmax(between))] + _SAME
-    high, low = int(above.sum()), int((~above).sum())
-    if min(high, low) == 0:
-        return 1.0
-    runs = 1 + int((above[1:] != above[:-1]).sum())
-    half = np.arange(1, runs // 2 + 1)
-    even = np.log(2.0) + _log_choose(high - 1, half - 1) + _log_choose(low - 1, half - 1)
-    k = np.arange(1, (runs - 1) // 2 + 1)
-    odd = np.logaddexp(
-        _log_choose(high - 1, k) + _log_choose(low - 1, k - 1), _log_choose(high - 1, k - 1) + _log_choose(low - 1, k)
-    )
-    return float(np.exp(np.concatenate([even, odd]) - _log_choose(high + low, high)).sum())
-
-
-def _half_step(scores: Floats) -> float:
-    gaps = np.diff(np.sort(scores))
-    return float(gaps[gaps > _SAME].min(initial=2.0)) / 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Extreme:
-    """The largest sum of a sample, and how rare it is: there are as many such samples as ways to choose among ties."""
-
-    total: float
-    rarity: float
-
-    @classmethod
-    def of(cls, scores: Floats, count: int) -> _Extreme:
-        ordered = np.sort(scores)[::-1]
-        same = np.abs(ordered - ordered[count - 1]) <= _SAME
-        ways = _log_choose(int(same.sum()), int(same[:count].sum())) - _log_choose(len(scores), count)
-        return cls(float(ordered[:count].sum()), float(-ndtri_exp(float(ways))))
-
-
-def _log_choose(size: int, count: ArrayLike) -> Floats:
-    """Logarithm of the binomial coefficient; minus infinity where more are to be chosen than there are."""
-    chosen = np.asarray(count, float)
-    able = chosen <= size
-    ways: Floats = -np.log(size + 1.0) - betaln(np.where(able, size - chosen, 0.0) + 1.0, chosen + 1.0)
-    return np.where(able, ways, -np.inf)
-
-
-def _saddlepoint(sided: Floats, count: Floats, total: Floats) -> tuple[Floats, Floats]:
-    """Damped Newton: ``u`` and ``v`` of each sample at which its number and its sum are what is expected."""
-    size = sided.shape[1]
-    share = count / size
-    u = np.log(share / (1.0 - share))
-    v = total / (size * share * (1.0 - share) * np.mean(sided * sided, axis=1))
-    for _ in range(_STEPS):
-        chosen = expit(u[:, None] + v[:, None] * sided)
-        off, away = chosen.sum(1) - count, (chosen * sided).sum(1) - total
-        spread = chosen * (1.0 - chosen)
-        first, mixed, second = spread.sum(1), (spread * sided).sum(1), (spread * sided * sided).sum(1)
-        area = np.maximum(first * second - mixed * mixed, 1e-300)
-        by_u, by_v = (second * off - mixed * away) / area, (first * away - mixed * off) / area
-        decrement = np.sqrt(np.maximum(off * by_u + away * by_v, 0.0))
-        if float(decrement.max()) < 1e-4:
-            break
-        damping = np.where(decrement > 0.25, 1.0 + decrement, 1.0)
-        u, v = u - by_u / damping, v - by_v / damping
-    return u, v
 
 
 LEAST_RUNS = 3  # of a level: one or two strange runs are outliers
@@ -390,10 +237,14 @@ class _Series:
         edges = [0, *self._candidates(), count]
         while len(edges) > 2:
             strengths = self.strengths(edges)
-            weakest = int(np.argmin(strengths))
-            if chance(strengths[weakest], count) <= alpha and not self._is_too_short(edges, weakest + 1, alpha):
+            i = int(np.argmin(strengths)) + 1
+            a, b, c = edges[i - 1 : i + 2]
+            # Without any noise to go by, a step is as unlikely as that order of its values
+            has_noise = self.scatter(a, b) + self.scatter(b, c) > 0.0
+            is_long = has_noise or math.log(c - a) - float(_log_choose(c - a, b - a)) <= math.log(alpha)
+            if is_long and chance(strengths[i - 1], count) <= alpha:
                 break
-            del edges[weakest + 1]
+            del edges[i]
         return self._beyond_order(self._past_spikes(edges), alpha, IN_PARTS * alpha)
 
     def _beyond_order(self, edges: list[int], alpha: float, in_parts: float) -> tuple[list[int], float]:
@@ -442,15 +293,11 @@ class _Series:
         moved = list(edges)
         for i in range(1, len(edges) - 1):
             a, b, c = edges[i - 1 : i + 2]
-            sides = (float(np.median(self.raw[a:b])), float(np.median(self.raw[b:c])))
-            while c - moved[i] > LEAST_RUNS and self._is_spike(float(self.raw[moved[i]]), sides):
+            low, high = sorted((float(np.median(self.raw[a:b])), float(np.median(self.raw[b:c]))))
+            reach = max(OUTLIER * self.sd, high - low)
+            while c - moved[i] > LEAST_RUNS and not low - reach <= self.raw[moved[i]] <= high + reach:
                 moved[i] += 1
         return moved
-
-    def _is_spike(self, value: float, sides: tuple[float, float]) -> bool:
-        low, high = min(sides), max(sides)
-        reach = max(OUTLIER * self.sd, high - low)
-        return value > high + reach or value < low - reach
 
     def _candidates(self) -> list[int]:
         from ruptures.detection import KernelCPD
@@ -464,17 +311,13 @@ class _Series:
         search.fit((blocks / self.sd * math.sqrt(size)).reshape(-1, 1))
         # The differences from which sd comes are smaller than the noise by the correlation
         penalty = PENALTY * math.log(count) * (1.0 + self.correlation)
-        found = [int(at) * size for at in search.predict(pen=penalty)[:-1]]
-        return found if size == 1 else self._refined(found)
-
-    def _refined(self, found: list[int]) -> list[int]:
-        """The best place between the middles of the neighbouring stretches."""
-        edges = [0, *found, len(self.values)]
-        for i in range(1, len(edges) - 1):
+        edges = [0, *(int(at) * size for at in search.predict(pen=penalty)[:-1]), count]
+        sums = np.asarray(self.sums)
+        for i in range(1, len(edges) - 1) if size > 1 else ():
+            # The best run between the middles of the neighbouring stretches
             a, c = edges[i - 1], edges[i + 1]
             at = np.arange(a + LEAST_RUNS, c - LEAST_RUNS + 1)
             if at.size:
-                sums = np.asarray(self.sums)
                 left, right = (sums[at] - sums[a]) / (at - a), (sums[c] - sums[at]) / (c - at)
                 edges[i] = int(at[np.argmax(np.square(right - left) * (at - a) * (c - at))])
         return edges[1:-1]
@@ -511,26 +354,15 @@ class _Series:
         beside = min(b - a, c - b)
         return abs(step) / self.error(a, b, c, variance) - _penalty(len(self.values), beside)
 
-    def _is_too_short(self, edges: Sequence[int], i: int, alpha: float) -> bool:
-        """Without any noise to go by, a step is as unlikely as that order of its values."""
-        left, right = edges[i] - edges[i - 1], edges[i + 1] - edges[i]
-        if self.scatter(edges[i - 1], edges[i]) + self.scatter(edges[i], edges[i + 1]) > 0.0:
-            return False
-        orders = gammaln(left + right + 1) - gammaln(left + 1) - gammaln(right + 1)
-        return bool(math.log(left + right) - orders > math.log(alpha))
-
     def change(self, edges: Sequence[int], i: int, index: int, of_order: float) -> ChangePoint:
         a, b, c = edges[i - 1 : i + 2]
         variance = self.variance(edges)
         before, after = self.mean(a, b), self.mean(b, c)
         reach = float(ndtri(0.975)) * self.error(a, b, c, variance)
-        ends = [self._change_pct(before, after + side * reach) for side in (-1.0, 1.0)]
+        levels = [float(self.back(value)) for value in (before, after, after - reach, after + reach)]
+        change, *ends = (relative_change_pct(levels[0], value) for value in levels[1:])
         p_value = max(chance(self._strength(a, b, c, variance), len(self.values)), of_order)
-        levels = (float(self.back(before)), float(self.back(after)))
-        return ChangePoint(index, *levels, self._change_pct(before, after), p_value, min(ends), max(ends))
-
-    def _change_pct(self, before: float, after: float) -> float:
-        return relative_change_pct(float(self.back(before)), float(self.back(after)))
+        return ChangePoint(index, levels[0], levels[1], change, p_value, min(ends), max(ends))
 
     def back(self, value: float) -> float:
         """From the scale of the test to the unit of the values."""
@@ -579,48 +411,35 @@ def _wanders(series: _Series, edges: Sequence[int]) -> bool:
 
 
 def _drifts(series: _Series, edges: list[int]) -> tuple[list[tuple[int, int, float, float]], list[int]]:
-    """Stairs in one direction that a line fits better than they fit themselves are drift, and their steps go."""
+    """Stairs in one direction that a line fits better than they fit themselves are drift, and their steps go.
+
+    By Schwarz' criterion (1978, doi:10.1214/aos/1176344136): a line has two parameters, k levels 2 k - 1.
+    """
+    signs = np.sign(np.diff([series.mean(a, b) for a, b in pairwise(edges)]))
     found, kept, i = [], [0], 0
     while i < len(edges) - 1:
-        j = _end_of_stairs(series, edges, i)
-        line = _line(series, edges[i], edges[j]) if j - i > 1 else None
-        if line is not None and _prefers_line(series, edges[i : j + 1], line[0]):
-            found.append((edges[i], edges[j], series.back(line[1]), series.back(line[2])))
-            kept.append(edges[j])
+        j = i + 1
+        while j <= len(signs) and signs[j - 1] == signs[i]:
+            j += 1
+        a, b, levels = edges[i], edges[j], j - i
+        values = series.values[a:b]
+        at = np.arange(a, b, dtype=float)
+        at -= at.mean()
+        slope = float(at @ values) / float(at @ at) if levels > 1 else 0.0
+        rest = values - values.mean() - slope * at
+        around_line = float(rest @ rest)
+        around_steps = sum(series.scatter(first, last) for first, last in pairwise(edges[i : j + 1]))
+        is_line = around_line < around_steps
+        if min(around_line, around_steps) > 0.0:
+            is_line = (b - a) * math.log(around_line / around_steps) < (2 * levels - 3) * math.log(b - a)
+        if levels > 1 and is_line:
+            first, last = (series.back(float(values.mean() + slope * at[end])) for end in (0, -1))
+            found.append((a, b, first, last))
+            kept.append(b)
         else:
             kept += edges[i + 1 : j + 1]
         i = j
     return found, kept
-
-
-def _prefers_line(series: _Series, edges: Sequence[int], around_line: float) -> bool:
-    """By Schwarz' criterion (1978, doi:10.1214/aos/1176344136): a line has two parameters, k levels 2 k - 1."""
-    around_steps = sum(series.scatter(a, b) for a, b in pairwise(edges))
-    count, levels = edges[-1] - edges[0], len(edges) - 1
-    if min(around_line, around_steps) <= 0.0:
-        return around_line < around_steps
-    return count * math.log(around_line / around_steps) < (2 * levels - 3) * math.log(count)
-
-
-def _end_of_stairs(series: _Series, edges: Sequence[int], begin: int) -> int:
-    """The edge at which steps in one direction end that begin at an edge."""
-    levels = [series.mean(a, b) for a, b in zip(edges[begin:], edges[begin + 1 :], strict=False)]
-    signs = np.sign(np.diff(levels))
-    count = 1
-    while count <= len(signs) and signs[count - 1] == signs[0]:
-        count += 1
-    return begin + count
-
-
-def _line(series: _Series, a: int, b: int) -> tuple[float, float, float]:
-    """Sum of squares around the line through a stretch, and the line at its ends."""
-    at = np.arange(a, b, dtype=float)
-    values = series.values[a:b]
-    centred = at - at.mean()
-    slope = float(centred @ values) / float(centred @ centred)
-    rest = values - values.mean() - slope * centred
-    first, last = (float(values.mean() + slope * centred[end]) for end in (0, -1))
-    return float(rest @ rest), first, last
 
 
 def relative_change_pct(before: float, after: float) -> float:
@@ -628,3 +447,148 @@ def relative_change_pct(before: float, after: float) -> float:
     if before == after:
         return 0.0
     return 100.0 * (after - before) / abs(before) if before else math.copysign(math.inf, after - before)
+
+
+# Rarity among all orders of the same values ---------------------------------------------------------------------------
+
+ORDER_CLIP = 3.5  # robust standard deviations beyond which a value counts no more than that
+_STEPS = 60  # of Newton's method; some eight are the rule
+_SAME = 1e-9  # scores nearer than that are equal
+_LEAST_SLOPE = 1e-3  # below it both corrections of the approximation cancel to nothing
+
+
+def normal_scores(values: ArrayLike) -> Floats:
+    """Normal quantiles of the ranks, centred; equal values share the quantile of the mean of their ranks."""
+    every = np.asarray(values, float)
+    if every.size == 0:
+        return every
+    _, first, same = np.unique(every, return_inverse=True, return_counts=True)
+    below = np.cumsum(same) - same
+    scores: Floats = ndtri((below + same / 2.0) / every.size)[first]
+    scores -= scores.mean()
+    return scores
+
+
+def drawn_in(values: ArrayLike) -> Floats:
+    """Centred values in robust standard deviations, at most `ORDER_CLIP`; their normal scores where most are equal.
+
+    It depends on what the values are and not on their order, so that orders can be compared by it.
+    """
+    every = np.asarray(values, float)
+    off = every - np.median(every) if every.size else every
+    sd = 1.4826 * float(np.median(np.abs(off))) if every.size else 0.0
+    if sd <= 1e-9 * float(np.abs(every).max(initial=0.0)):
+        return normal_scores(every)
+    scores: Floats = np.clip(off / sd, -ORDER_CLIP, ORDER_CLIP)
+    scores -= scores.mean()
+    return scores
+
+
+def rarity(scores: Floats, counts: ArrayLike, sums: ArrayLike) -> Floats:
+    """Of samples of these sizes and sums: how many standard deviations a normal value as rare lies above its mean.
+
+    Parameters
+    ----------
+    scores
+        All values, centred, shape ``(n,)``; not all equal.
+    counts
+        Size of each sample, from 1 to n - 1.
+    sums
+        Its sum; negative ones give negative rarities.
+
+    Notes
+    -----
+    The values of a sample are independent Bernoulli choices, tilted by ``u + v * score``, given that their number is
+    ``count``; u and v are such that number and sum are expected.
+    """
+    size = len(scores)
+    count, total = np.asarray(counts, float), np.abs(np.asarray(sums, float))
+    sign = np.where(np.asarray(sums) < 0.0, -1.0, 1.0)
+    sided = sign[:, None] * scores[None, :]
+    highest, rarest = np.empty(len(sided)), np.empty(len(sided))
+    for k, (row, w) in enumerate(zip(sided, count.astype(int).tolist(), strict=True)):
+        # The largest sum is as rare as there are few ways to choose it among ties
+        ordered = np.sort(row)[::-1]
+        same = np.abs(ordered - ordered[w - 1]) <= _SAME
+        ways = _log_choose(int(same.sum()), int(same[:w].sum())) - _log_choose(size, w)
+        highest[k], rarest[k] = float(ordered[:w].sum()), -ndtri_exp(float(ways))
+    gaps = np.diff(np.sort(scores))
+    half = float(gaps[gaps > _SAME].min(initial=2.0)) / 2.0  # a tail of a discrete sum begins half a step before it
+    is_extreme = total >= highest - half
+    total = np.where(is_extreme, 0.0, np.maximum(total - half, 0.0))
+    u, v = _saddlepoint(sided, count, total)
+    share = count / size
+    tilt = u[:, None] + v[:, None] * sided
+    chosen = expit(tilt)
+    spread = chosen * (1.0 - chosen)
+    first, mixed, second = spread.sum(1), (spread * sided).sum(1), (spread * sided * sided).sum(1)
+    tilted = np.logaddexp(0.0, tilt).sum(1) - u * count - v * total
+    plain = -size * (share * np.log(share) + (1.0 - share) * np.log1p(-share))
+    root = np.sqrt(np.maximum(2.0 * (plain - tilted), 0.0))
+    slope = v * np.sqrt(np.maximum(first * second - mixed * mixed, 0.0) / (size * share * (1.0 - share)))
+    usable = (root > _LEAST_SLOPE) & (slope > _LEAST_SLOPE)
+    ratio = np.log(np.where(usable, slope, 1.0) / np.where(usable, root, 1.0))
+    rare = np.where(usable, root + ratio / np.where(usable, root, 1.0), root)
+    return sign * np.where(is_extreme, rarest, np.clip(rare, 0.0, rarest))
+
+
+def rivals(size: int, z: float, *, anywhere: bool) -> int:
+    """How many stretches of ``size`` runs can be as rare as that at all: anywhere, or only from the first run on.
+
+    That many times the chance of one bounds the chance of any.
+    """
+    lengths = np.arange(1, size)
+    able = _log_choose(size, lengths) >= -log_ndtr(-z) - _SAME
+    return int((able * (size - lengths - 1)).sum() if anywhere else able.sum())
+
+
+def chance_of_few_turns(scores: Floats) -> float:
+    """Chance that a random order turns from high values to low ones, and back, as seldom as this or more seldom.
+
+    High and low are the two groups that explain most of the scatter (Otsu 1979, doi:10.1109/TSMC.1979.4310076).  Exact
+    (Wald & Wolfowitz 1940, doi:10.1214/aoms/1177731909), whatever values are equal.
+    """
+    ordered = np.sort(scores)
+    sizes = np.arange(1, len(scores))
+    between = np.square(np.cumsum(ordered - ordered.mean())[:-1]) / (sizes * (len(scores) - sizes))
+    above = scores > ordered[int(np.argmax(between))] + _SAME
+    high, low = int(above.sum()), int((~above).sum())
+    if min(high, low) == 0:
+        return 1.0
+    runs = 1 + int((above[1:] != above[:-1]).sum())
+    half = np.arange(1, runs // 2 + 1)
+    even = np.log(2.0) + _log_choose(high - 1, half - 1) + _log_choose(low - 1, half - 1)
+    k = np.arange(1, (runs - 1) // 2 + 1)
+    odd = np.logaddexp(
+        _log_choose(high - 1, k) + _log_choose(low - 1, k - 1), _log_choose(high - 1, k - 1) + _log_choose(low - 1, k)
+    )
+    return float(np.exp(np.concatenate([even, odd]) - _log_choose(high + low, high)).sum())
+
+
+def _log_choose(size: int, count: ArrayLike) -> Floats:
+    """Logarithm of the binomial coefficient; minus infinity where more are to be chosen than there are."""
+    chosen = np.asarray(count, float)
+    able = chosen <= size
+    ways: Floats = -np.log(size + 1.0) - betaln(np.where(able, size - chosen, 0.0) + 1.0, chosen + 1.0)
+    return np.where(able, ways, -np.inf)
+
+
+def _saddlepoint(sided: Floats, count: Floats, total: Floats) -> tuple[Floats, Floats]:
+    """Damped Newton: ``u`` and ``v`` of each sample at which its number and its sum are what is expected."""
+    size = sided.shape[1]
+    share = count / size
+    u = np.log(share / (1.0 - share))
+    v = total / (size * share * (1.0 - share) * np.mean(sided * sided, axis=1))
+    for _ in range(_STEPS):
+        chosen = expit(u[:, None] + v[:, None] * sided)
+        off, away = chosen.sum(1) - count, (chosen * sided).sum(1) - total
+        spread = chosen * (1.0 - chosen)
+        first, mixed, second = spread.sum(1), (spread * sided).sum(1), (spread * sided * sided).sum(1)
+        area = np.maximum(first * second - mixed * mixed, 1e-300)
+        by_u, by_v = (second * off - mixed * away) / area, (first * away - mixed * off) / area
+        decrement = np.sqrt(np.maximum(off * by_u + away * by_v, 0.0))
+        if float(decrement.max()) < 1e-4:
+            break
+        damping = np.where(decrement > 0.25, 1.0 + decrement, 1.0)
+        u, v = u - by_u / damping, v - by_v / damping
+    return u, v

@@ -10,7 +10,7 @@ spending; Lan & DeMets 1983, doi:10.1093/biomet/70.3.659), so that its sum never
 history grows.
 
 What looks far by the noise of most runs may have been seen before: two kinds of machine, rare slow runs, zeros.  So the
-window must also be rare among all orders of the runs so far, at the same budget (`perfkit.stats.changepoints`).  That
+window must also be rare among all orders of the runs so far, at the same budget (`rarity`).  That
 holds whatever the distribution of the runs is, as long as their order says nothing; the first test holds where
 neighbouring runs correlate.
 
@@ -104,9 +104,9 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
     """
     history, places = checked_history(values, alpha)
     plain = history[places]
-    edges = [0, *_early_changes(plain)]
-    alarms: list[Alarm] = []
-    begin = 0
+    edges, begin, alarms = [0], 0, list[Alarm]()
+    if len(plain) >= LEARN + FIRST_WINDOW:  # it does not speak of early changes, but learns the level after them
+        edges += (change.index for change in segment(plain[:LEARN], alpha=EARLY_ALPHA).changes)
     while (alarm := _next_alarm(plain, edges, begin, alpha)) is not None:
         begin = alarm.raised_at + 1
         edges.append(alarm.index)
@@ -116,14 +116,6 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
     return Watch(tuple(alarms), len(plain), first, max(least, 0))
 
 
-def _early_changes(plain: Floats) -> list[int]:
-    """Changes before the watch may speak: it does not speak of them, but learns the level after them."""
-    if len(plain) < LEARN + FIRST_WINDOW:
-        return []
-    found = segment(plain[:LEARN], alpha=EARLY_ALPHA).changes
-    return [change.index for change in found]
-
-
 def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -> Alarm | None:
     """The first alarm raised at ``begin`` or later, in positions among the values; levels change at the edges."""
     below = np.nonzero(plain <= 0)[0]
@@ -131,17 +123,21 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
     for scale, first, last in ((np.log, begin, until), (np.asarray, max(begin, until), len(plain))):
         if first >= last:
             continue
-        best = _looks(np.asarray(scale(plain[:last]), float), edges, first)
+        values = np.asarray(scale(plain[:last]), float)
+        best = _looks(values, edges, first)
         for at in sorted(best):
             strength, split = best[at]
             p_value = LOOKS * _spent(strength, at)
             if p_value > alpha:
                 continue
-            order = _rarity(np.asarray(scale(plain[: at + 1]), float), edges, split)
-            p_value = min(max(p_value, _spent(order, at)), 1.0)
+            stretches = [values[a:b] for a, b in pairwise([*edges, split])]
+            window = values[split : at + 1]
+            p_value = min(max(p_value, _spent(_rarity(stretches, window), at)), 1.0)
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
-                distance = _distance(np.asarray(scale(plain[: at + 1]), float), edges, split)
+                sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
+                step = abs(float(np.median(window) - np.median(stretches[-1])))
+                distance = step / sd if sd > 0.0 else math.inf
                 return Alarm(at, split, before, after, relative_change_pct(before, after), p_value, distance)
     return None
 
@@ -174,34 +170,27 @@ def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tup
     inflation = (1.0 + rho) / (1.0 - rho)
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
     error = sd * np.sqrt(of_window / length + inflation / len(stretches[-1]))
-    strength = _normal((_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation)
+    t, df = (_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation
+    # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
+    strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
     for i in range(FIRST_WINDOW - 1, len(window)):
         if far[i] >= max(LEAST_FAR, (i + 1) / 2):
             yield split + i, float(strength[i])
 
 
-def _rarity(values: Floats, edges: Sequence[int], split: int) -> float:
-    """How rare the runs from ``split`` on are among all orders of the runs so far, each less its level, as a normal z.
+def _rarity(stretches: Sequence[Floats], window: Floats) -> float:
+    """How rare the runs of a window are among all orders of the runs so far, each less its level, as a normal z.
 
     Whatever the distribution of these runs is: where some of the earlier ones were as far off, a few more are not rare.
     """
-    stretches = [values[a:b] for a, b in pairwise([*edges, split])]
     rest = [stretch - np.median(stretch) for stretch in stretches] if len(stretches) > 1 else stretches
-    window = values[split:] - (np.median(stretches[-1]) if len(stretches) > 1 else 0.0)
+    window = window - (np.median(stretches[-1]) if len(stretches) > 1 else 0.0)
     scores = drawn_in(np.concatenate([*rest, window]))
-    count, total = len(window), float(scores[split:].sum())
+    count, total = len(window), float(scores[-len(window) :].sum())
     if not scores.any():
         return 0.0
     plain = abs(total) / math.sqrt(count * (1.0 - count / len(scores)) * float(np.mean(scores * scores)))
     return abs(float(rarity(scores, [count], [total])[0])) if plain > HOPELESS else plain
-
-
-def _distance(values: Floats, edges: Sequence[int], split: int) -> float:
-    """How far the runs from ``split`` on are from the level before, in standard deviations of one run."""
-    stretches = [values[a:b] for a, b in pairwise([*edges, split])]
-    sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
-    step = abs(float(np.median(values[split:]) - np.median(stretches[-1])))
-    return step / sd if sd > 0.0 else math.inf
 
 
 def _means(window: Floats, sd: float) -> Floats:
@@ -233,12 +222,6 @@ def _correlation(centred: Floats) -> float:
     seen += 3.0 * max(seen, 0.0) / count
     shrunk = (count * seen + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION) / (count + PRIOR_CORRELATION_RUNS)
     return min(max(shrunk, 0.0), MOST_CORRELATION)
-
-
-def _normal(t: Floats, df: float) -> Floats:
-    """Size of the normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)."""
-    size: Floats = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
-    return size
 
 
 def _spent(strength: float, at: int) -> float:
