@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from perfkit.analysis.coverage import rename_advice, renamed_pairs
 from perfkit.history.events import RunReference
-from perfkit.history.timeline import Timeline
 from perfkit.model.records import Comparison, Metric, Run, Verdict, environment_of
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats
