@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model.records import LATENCY_METRICS, Check, LoadProfile, Run, ServiceStats, Severity
-from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
+from perfkit.model.script_errors import ScriptErrors, SkippedRequests
 from perfkit.model.serialization import run_contradiction
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ STALL_S = 1.0  # time in which the generator's event loop did not run ...
 STALLED_PCT = 5.0  # ... and the share of the run above which nothing is left to judge
 COUNT_GAP = 0.001  # relative gap between requests counted and kept
 INCONSISTENT = "consistency"  # name of the check whether the numbers of a run contradict each other
-TASK, ON_START, ON_STOP = "task", "on_start", "on_stop"
+TASK, ON_START = "task", "on_start"
 MOST_NAMED = 3  # services, or kinds of exceptions, that a sentence names
 
 
@@ -158,6 +158,10 @@ class Evidence:
         return sum(stats.count or 0 for stats in self.services.values())
 
 
+Answer = tuple[float | str | None, float | str | None, Severity | bool, str]
+"""Value, limit, whether the check failed (``True``: as badly as `CHECKS` says), and advice for a run that did."""
+
+
 def check_run(
     services: Mapping[str, ServiceStats],
     profile: LoadProfile,
@@ -175,50 +179,61 @@ def check_run(
         What its requests tell of the course of the run; ``None`` for summaries.
     """
     evidence = Evidence(services, profile, facts, duration_s, within)
-    return tuple(check for answer in ANSWERS for check in answer(evidence))
+    return tuple(_check(question.__name__, *answer) for question in ANSWERS for answer in question(evidence))
 
 
 def duplicate_check(other: str | None) -> Check:
     """Whether a store already holds these measurements, as the run ``other``."""
     advice = f"It holds the same measurements as run {other}: copies of one run are not evidence."
-    return graded("duplicate", other or "none", "none", INVALID if other is not None else None, advice)
+    return _check("duplicate", other or "none", "none", other is not None, advice)
 
 
-def graded(name: str, value: float | str | None, limit: float | str | None, bad: Severity | None, advice: str) -> Check:
-    """A check that passed when ``bad`` is ``None``; advice is for those that did not."""
-    severity = bad if bad is not None else Severity.OK
-    return Check(name, value, limit, severity, advice if bad is not None else "")
+def _check(
+    name: str, value: float | str | None, limit: float | str | None, failed: Severity | bool, advice: str
+) -> Check:
+    severity = failed if isinstance(failed, Severity) else CHECKS[name][0] if failed else Severity.OK
+    return Check(name, value, limit, severity, advice if failed else "")
 
 
 # The run and its load script ----------------------------------------------------------------------------------------
 
 
-def interrupted(run: Evidence) -> Iterator[Check]:
+def interrupted(run: Evidence) -> Iterator[Answer]:
     reason = run.facts.interrupted
     advice = "The run did not end as planned; what was measured is kept, but repeat the run to judge it."
-    yield graded("interrupted", reason or "no", "no", INVALID if reason else None, advice)
+    yield reason or "no", "no", bool(reason), advice
 
 
-def duration(run: Evidence) -> Iterator[Check]:
+def duration(run: Evidence) -> Iterator[Answer]:
     facts = run.facts
-    if facts.early_end is None:
-        return
-    limit = f"{facts.planned_s:g} s" if facts.planned_s is not None else "as planned"
-    advice = (
-        "It measured another load than it should. Look in the locustfile for runner.quit(), runner.stop(), StopUser, "
-        "StopTest or sys.exit; or ask for the duration that it takes, or let a LoadTestShape decide the end."
-    )
-    yield graded("duration", facts.early_end or limit, limit, INVALID if facts.early_end else None, advice)
+    if facts.early_end is not None:
+        limit = f"{facts.planned_s:g} s" if facts.planned_s is not None else "as planned"
+        advice = (
+            "It measured another load than it should. Look in the locustfile for runner.quit(), runner.stop(), "
+            "StopUser, StopTest or sys.exit; or ask for the duration that it takes, or let a LoadTestShape decide the "
+            "end."
+        )
+        yield facts.early_end or limit, limit, bool(facts.early_end), advice
 
 
-def exceptions(run: Evidence) -> Iterator[Check]:
+EXCEPTION_SENTENCES = {
+    TASK: "{count} of {tasks} tasks ({share:.3g} %) ended with {text}{after}: what they had still to ask is missing "
+    "from the load. Correct the task, or check answers within catch_response, so that they count as failed.",
+    ON_START: "on_start failed {times} for {users} users ({text}), and such a user makes no load: correct on_start "
+    "(login, test data); more users do not help.",
+    "on_stop": "on_stop failed {times} ({text}): what it should have cleaned up is left.",
+    "else": "A {where} of the locustfile failed {times} ({text}): what it should have done is missing.",
+}
+
+
+def exceptions(run: Evidence) -> Iterator[Answer]:
     """Exceptions of tasks whose request had failed come of the target, and its error rate says so."""
     script = run.facts.script
     if script is None:
         return
     raised = script.exceptions
     if not raised:
-        yield graded("exceptions", 0, 0, None, "")
+        yield 0, 0, False, ""
         return
     count = sum(error.count for error in raised)
     logins = sum(error.count for error in raised if error.raised_in == ON_START)
@@ -226,44 +241,31 @@ def exceptions(run: Evidence) -> Iterator[Check]:
     begun, ended = script.tasks + logins, sum(error.count for error in in_tasks)
     by_script = ended - sum(error.after_failure for error in in_tasks)
     most = by_script > MOST_EXCEPTIONS * begun or (bool(logins) and logins > MOST_EXCEPTIONS * script.users > 0)
-    sentences = [_exception_sentence(error, script) for error in raised[:MOST_NAMED]]
+    sentences = [
+        EXCEPTION_SENTENCES.get(error.raised_in, EXCEPTION_SENTENCES["else"]).format(
+            where=error.raised_in,
+            text=error.describe().rstrip("."),
+            count=error.count,
+            times="once" if error.count == 1 else f"{error.count} times",
+            users=script.users,
+            tasks=script.tasks,
+            share=100 * error.count / max(script.tasks, error.count),
+            after=f", {error.after_failure} of them after a failed request" if error.after_failure else "",
+        )
+        for error in raised[:MOST_NAMED]
+    ]
     if (more := len(raised) - MOST_NAMED) > 0:
         sentences.append(f"{more} more kinds are in Locust's log.")
     value = f"{count} exceptions" if count > 1 else "1 exception"
     if ended:
         value += f", {100 * ended / max(begun, ended):.3g} % of the tasks"
     limit = f"0; invalid above {MOST_EXCEPTIONS:.0%} of the tasks"
-    yield graded("exceptions", value, limit, INVALID if most else WARN, " ".join(sentences))
+    yield value, limit, INVALID if most else WARN, " ".join(sentences)
 
 
-def _exception_sentence(error: TaskException, script: ScriptErrors) -> str:
-    text = error.describe().rstrip(".")
-    times = "once" if error.count == 1 else f"{error.count} times"
-    if error.raised_in == ON_START:
-        return (
-            f"on_start failed {times} for {script.users} users ({text}), and such a user makes no load: correct "
-            "on_start (login, test data); more users do not help."
-        )
-    if error.raised_in == ON_STOP:
-        return f"on_stop failed {times} ({text}): what it should have cleaned up is left."
-    if error.raised_in != TASK:
-        return f"A {error.raised_in} of the locustfile failed {times} ({text}): what it should have done is missing."
-    share = 100 * error.count / max(script.tasks, error.count)
-    after = f", {error.after_failure} of them after a failed request" if error.after_failure else ""
-    return (
-        f"{error.count} of {script.tasks} tasks ({share:.3g} %) ended with {text}{after}: what they had still to ask "
-        "is missing from the load. Correct the task, or check answers within catch_response, so that they count as "
-        "failed."
-    )
-
-
-def skipped_requests(run: Evidence) -> Iterator[Check]:
+def skipped_requests(run: Evidence) -> Iterator[Answer]:
     script = run.facts.script
     skipped = (*(script.skipped if script is not None else ()), *run.facts.skipped)
-    if not skipped:
-        yield from () if script is None else [graded("skipped_requests", 0, 0, None, "")]
-        return
-    count = sum(part.count for part in skipped)
     services: Counter[str] = Counter()
     for part in skipped:
         services[part.service] += part.count
@@ -271,62 +273,59 @@ def skipped_requests(run: Evidence) -> Iterator[Check]:
     named = ", ".join(f"{service} ({number})" for service, number in services.most_common(MOST_NAMED))
     more = f" and {len(services) - MOST_NAMED} more services" if len(services) > MOST_NAMED else ""
     advice = (
-        f"{count} requests of {named}{more} have no usable response time ({faults}) and were left out: correct the "
-        "client that reports them; a response time is a number of milliseconds from 0 to 24 hours."
+        f"{services.total()} requests of {named}{more} have no usable response time ({faults}) and were left out: "
+        "correct the client that reports them; a response time is a number of milliseconds from 0 to 24 hours."
     )
-    yield graded("skipped_requests", count, 0, WARN, advice)
+    if skipped or script is not None:
+        yield services.total(), 0, bool(skipped), advice
 
 
-def exit_code(run: Evidence) -> Iterator[Check]:
-    code = run.facts.exit_code
-    if code is not None:
+def exit_code(run: Evidence) -> Iterator[Answer]:
+    if (code := run.facts.exit_code) is not None:
         advice = (
             f"Locust ended with exit code {code}: the locustfile set it (environment.process_exit_code), or a listener "
             "failed; source/locust.log in the run's folder says which."
         )
-        yield graded("exit_code", code, 0, WARN if code else None, advice)
+        yield code, 0, bool(code), advice
 
 
 # What was measured --------------------------------------------------------------------------------------------------
 
 
-def requests(run: Evidence) -> Iterator[Check]:
+def requests(run: Evidence) -> Iterator[Answer]:
     if not run.services:
-        yield graded("requests", 0, FEW_REQUESTS, INVALID, "No service was measured.")
+        yield 0, FEW_REQUESTS, INVALID, "No service was measured."
         return
-    total, is_known = run.request_count, all(stats.count is not None for stats in run.services.values())
-    bad = None if not is_known else INVALID if total == 0 else WARN if total < FEW_REQUESTS else None
+    total, is_counted = run.request_count, all(stats.count is not None for stats in run.services.values())
+    few = INVALID if total == 0 else WARN if total < FEW_REQUESTS else False
     advice = "No request was measured." if not total else "Run longer or with more users: so few requests say little."
-    yield graded("requests", total if is_known else None, FEW_REQUESTS, bad, advice)
+    yield total if is_counted else None, FEW_REQUESTS, is_counted and few, advice
 
 
-def percentiles(run: Evidence) -> Iterator[Check]:
+def percentiles(run: Evidence) -> Iterator[Answer]:
     """What was withheld for want of requests; a p99 or p99.9 alone is no fault."""
     warnings = [(name, text) for name, stats in run.services.items() for text in stats.warnings]
     texts = [f"{name}: {text}" for name, text in warnings if "withheld" in text]
-    if not texts:
-        return
-    bad = any(stats.count and stats.p95_latency_ms is None for stats in run.services.values())
-    advice = f"{texts[0]}{f' (and {len(texts) - 1} more)' if len(texts) > 1 else ''}. Run longer, or with more load."
-    yield graded("percentiles", f"{len(texts)} withheld", "none", WARN if bad else None, advice)
+    if texts:
+        more = f" (and {len(texts) - 1} more)" if len(texts) > 1 else ""
+        lacks_p95 = any(stats.count and stats.p95_latency_ms is None for stats in run.services.values())
+        yield f"{len(texts)} withheld", "none", lacks_p95, f"{texts[0]}{more}. Run longer, or with more load."
 
 
-def errors(run: Evidence) -> Iterator[Check]:
+def errors(run: Evidence) -> Iterator[Answer]:
     counted = [stats for stats in run.services.values() if stats.count and stats.failures is not None]
-    total = sum(stats.count or 0 for stats in counted)
-    if not total:
-        return
-    share = 100.0 * sum(min(stats.failures or 0, stats.count or 0) for stats in counted) / total
-    advice = "So many requests failed that latencies describe error pages: look at the errors before the times."
-    yield graded("errors", round(share, 2), MANY_ERRORS_PCT, WARN if share > MANY_ERRORS_PCT else None, advice)
+    if total := sum(stats.count or 0 for stats in counted):
+        share = 100.0 * sum(min(stats.failures or 0, stats.count or 0) for stats in counted) / total
+        advice = "So many requests failed that latencies describe error pages: look at the errors before the times."
+        yield round(share, 2), MANY_ERRORS_PCT, share > MANY_ERRORS_PCT, advice
 
 
-def error_burst(run: Evidence) -> Iterator[Check]:
+def error_burst(run: Evidence) -> Iterator[Answer]:
     if run.within is None:
         return
     burst = run.within.burst
     if burst is None:
-        yield graded("error_burst", 0.0, BURST_PCT, None, "")
+        yield 0.0, BURST_PCT, False, ""
         return
     is_sharp = burst.error_rate_pct > BURST_PCT and not burst.error_rate_pct <= BURST_FACTOR * burst.elsewhere_pct
     elsewhere = 0.0 if math.isnan(burst.elsewhere_pct) else burst.elsewhere_pct
@@ -335,57 +334,51 @@ def error_burst(run: Evidence) -> Iterator[Check]:
         f"elsewhere {elsewhere:.1f} %: something happened "
         "then that is not the build's everyday; look at the target's log."
     )
-    yield graded("error_burst", round(burst.error_rate_pct, 1), BURST_PCT, WARN if is_sharp else None, advice)
+    yield round(burst.error_rate_pct, 1), BURST_PCT, is_sharp, advice
 
 
-def connections(run: Evidence) -> Iterator[Check]:
+def connections(run: Evidence) -> Iterator[Answer]:
     total = run.request_count
-    if run.within is None or run.within.no_server is None or not total:
-        return
-    share = 100.0 * run.within.no_server / total
-    advice = (
-        f"{run.within.no_server} of {total} requests met no server (connection refused or reset): the target was down, "
-        "restarting, or out of connections. Make sure that it is up for the whole run, and repeat it."
-    )
-    yield graded("connections", round(share, 2), NO_SERVER_PCT, INVALID if share > NO_SERVER_PCT else None, advice)
+    if run.within is not None and run.within.no_server is not None and total:
+        share = 100.0 * run.within.no_server / total
+        advice = (
+            f"{run.within.no_server} of {total} requests met no server (connection refused or reset): the target was "
+            "down, restarting, or out of connections. Make sure that it is up for the whole run, and repeat it."
+        )
+        yield round(share, 2), NO_SERVER_PCT, share > NO_SERVER_PCT, advice
 
 
-def silence(run: Evidence) -> Iterator[Check]:
+def silence(run: Evidence) -> Iterator[Answer]:
     """Of a time in which the generator itself stood still nothing can be said: it heard no answer."""
-    if run.within is None:
-        return
-    silence_s, limit = run.within.silence_s, max(SILENCE_S, SILENCE_GAPS * run.within.mean_gap_s)
-    stalled_s = max((process.stalled_s or 0.0 for process in run.facts.processes), default=0.0)
-    advice = (
-        f"For {silence_s:.1f} s the target answered nothing although requests were waiting: it stood still "
-        "(garbage collection, a lock, a restart). With users instead of a rate few requests meet it: see --rate."
-    )
-    yield graded(
-        "silence", round(silence_s, 2), round(limit, 2), WARN if silence_s - stalled_s > limit else None, advice
-    )
+    if run.within is not None:
+        silence_s, limit = run.within.silence_s, max(SILENCE_S, SILENCE_GAPS * run.within.mean_gap_s)
+        stalled_s = max((process.stalled_s or 0.0 for process in run.facts.processes), default=0.0)
+        advice = (
+            f"For {silence_s:.1f} s the target answered nothing although requests were waiting: it stood still "
+            "(garbage collection, a lock, a restart). With users instead of a rate few requests meet it: see --rate."
+        )
+        yield round(silence_s, 2), round(limit, 2), silence_s - stalled_s > limit, advice
 
 
-def drift(run: Evidence) -> Iterator[Check]:
+def drift(run: Evidence) -> Iterator[Answer]:
     """Of a run at one level of load: under a ramp latency may change."""
     levels = {level for stage in run.profile.stages for level in (stage.begin, stage.end)}
-    if run.within is None or run.within.drift is None or len(levels) > 1:
-        return
-    change, p_value = run.within.drift.change_pct, run.within.drift.p_value
-    bad = WARN if abs(change) > DRIFT_PCT and p_value < DRIFT_P else None
-    advice = (
-        f"Latency changed by {change:+.0f} % from the beginning of the run to its end: its average depends "
-        "on how long it ran. Warm up longer, or look for a leak."
-    )
-    yield graded("drift", round(change, 2), DRIFT_PCT, bad, advice)
+    if run.within is not None and run.within.drift is not None and len(levels) <= 1:
+        change, p_value = run.within.drift.change_pct, run.within.drift.p_value
+        advice = (
+            f"Latency changed by {change:+.0f} % from the beginning of the run to its end: its average depends "
+            "on how long it ran. Warm up longer, or look for a leak."
+        )
+        yield round(change, 2), DRIFT_PCT, abs(change) > DRIFT_PCT and p_value < DRIFT_P, advice
 
 
-def consistency(run: Evidence) -> Iterator[Check]:
+def consistency(run: Evidence) -> Iterator[Answer]:
     if (text := run_contradiction(run.services)) is not None:
         advice = f"{text}: the numbers contradict each other. Mend the file, or measure again."
-        yield Check(INCONSISTENT, text, "no contradiction", INVALID, advice)
+        yield text, "no contradiction", True, advice
 
 
-def counts_and_rate(run: Evidence) -> Iterator[Check]:
+def counts_and_rate(run: Evidence) -> Iterator[Answer]:
     for name, stats in run.services.items():
         if not run.duration_s or not stats.count or stats.rps is None:
             continue
@@ -394,13 +387,13 @@ def counts_and_rate(run: Evidence) -> Iterator[Check]:
             seconds = run.duration_s
             length = f"{seconds / 60:g} minutes" if seconds >= 60 and seconds % 60 == 0 else f"{seconds:g} s"
             text = f"{name}: {stats.count} requests in {length} are not {stats.rps:g} rps (but {rate:.3g} rps)"
-            yield Check("counts_and_rate", text, f"within {COUNT_MISMATCH:.0%}", WARN, text)
+            yield text, f"within {COUNT_MISMATCH:.0%}", True, text
 
 
 # The load generator -------------------------------------------------------------------------------------------------
 
 
-def load_reached(run: Evidence) -> Iterator[Check]:
+def load_reached(run: Evidence) -> Iterator[Answer]:
     """Of a run that was cut short nothing is said: it may have had no time for its load."""
     profile, facts = run.profile, run.facts
     if facts.arrivals is not None:
@@ -420,66 +413,58 @@ def load_reached(run: Evidence) -> Iterator[Check]:
     else:
         return
     if value >= limit or not (facts.interrupted or facts.early_end):
-        yield graded("load_reached", value, limit, INVALID if value < limit else None, advice)
+        yield value, limit, value < limit, advice
 
 
-def load_held(run: Evidence) -> Iterator[Check]:
+def load_held(run: Evidence) -> Iterator[Answer]:
     """Of a run whose users all ran: how many of them were left at its end."""
     profile, facts = run.profile, run.facts
     left, users, peak = facts.users_at_end, profile.users, facts.peak_users
     if left is None or users is None or peak is None or facts.arrivals is not None or profile.stages:
         return
     limit = LOAD_REACHED * users
-    if peak < limit or (left < limit and (facts.interrupted or facts.early_end)):
-        return
-    advice = (
-        f"Only {left} of {users} users were left at the end of the run: the others had stopped by "
-        "themselves (StopUser, or an exception), and the load was not what it should have been."
-    )
-    yield graded("load_held", left, limit, INVALID if left < limit else None, advice)
+    if peak >= limit and (left >= limit or not (facts.interrupted or facts.early_end)):
+        advice = (
+            f"Only {left} of {users} users were left at the end of the run: the others had stopped by "
+            "themselves (StopUser, or an exception), and the load was not what it should have been."
+        )
+        yield left, limit, left < limit, advice
 
 
-def generator_cpu(run: Evidence) -> Iterator[Check]:
+def generator_cpu(run: Evidence) -> Iterator[Answer]:
     """Half of the seconds of the busiest process: a short peak is no saturation."""
     busy = [(median(process.cpu_pct), process.name) for process in run.facts.processes if process.cpu_pct]
-    if not busy:
-        return
-    cpu_pct, name = max(busy)
-    advice = (
-        f"The load generator ({name}) was saturated, so latencies include its own waiting: use fewer users, "
-        "FastHttpUser, or more workers."
-    )
-    bad = INVALID if cpu_pct > CPU_SATURATED_PCT else None
-    yield graded("generator_cpu", round(cpu_pct, 1), CPU_SATURATED_PCT, bad, advice)
+    if busy:
+        cpu_pct, name = max(busy)
+        advice = (
+            f"The load generator ({name}) was saturated, so latencies include its own waiting: use fewer users, "
+            "FastHttpUser, or more workers."
+        )
+        yield round(cpu_pct, 1), CPU_SATURATED_PCT, cpu_pct > CPU_SATURATED_PCT, advice
 
 
-def event_loop_lag(run: Evidence) -> Iterator[Check]:
-    measured = [process for process in run.facts.processes if process.lag_ms]
-    if not measured:
+def event_loop_lag(run: Evidence) -> Iterator[Answer]:
+    late = [(sum(lag > LAG_MS for lag in process.lag_ms), process) for process in run.facts.processes if process.lag_ms]
+    if not late:
         return
-    late = [sum(lag > LAG_MS for lag in process.lag_ms) for process in measured]
-    shares = [100.0 * count / len(process.lag_ms) for count, process in zip(late, measured, strict=True)]
-    share = max(shares)
-    worst, count = measured[shares.index(share)], late[shares.index(share)]
-    bad = None if share <= LAGGING_PCT or count < 2 else INVALID if share > 5 * LAGGING_PCT else WARN
+    count, worst = max(late, key=lambda pair: pair[0] / len(pair[1].lag_ms))
+    share = 100.0 * count / len(worst.lag_ms)
+    failed = share > LAGGING_PCT and count > 1
     advice = (
         f"In {share:.0f} % of the seconds the generator ({worst.name}) was over {LAG_MS:g} ms late (worst "
         f"{max(worst.lag_ms):.0f} ms), and latencies include that: run it on a machine of its own, and let nothing "
         "in a task block (gevent.sleep, not a busy loop)."
     )
-    yield graded("event_loop_lag", round(share, 1), LAGGING_PCT, bad, advice)
+    yield round(share, 1), LAGGING_PCT, WARN if failed and share <= 5 * LAGGING_PCT else failed, advice
 
 
-def generator_stalled(run: Evidence) -> Iterator[Check]:
+def generator_stalled(run: Evidence) -> Iterator[Answer]:
     """A generator that stands still sends nothing and hears nothing: it must not be taken for the target's silence."""
-    measured = [process for process in run.facts.processes if process.stalled_s is not None]
+    measured = [(process.stalled_s, process) for process in run.facts.processes if process.stalled_s is not None]
     if not measured:
         return
-    worst = max(measured, key=lambda process: process.stalled_s or 0.0)
-    stalled = worst.stalled_s or 0.0
-    bad = None
-    if stalled > STALL_S:
-        bad = INVALID if 100 * stalled > STALLED_PCT * worst.length_s else WARN
+    stalled, worst = max(measured, key=lambda pair: pair[0])
+    is_short = 100 * stalled <= STALLED_PCT * worst.length_s
     why = (
         "it was stopped, its container paused, or its CPU taken away. Give it a machine of its own"
         if worst.stalled_cpu_s < stalled / 2
@@ -489,67 +474,60 @@ def generator_stalled(run: Evidence) -> Iterator[Check]:
         f"The load generator itself ({worst.name}) stood still for {stalled:.1f} s of {worst.length_s:.0f} s, and "
         f"response times include that: {why}, and repeat the run."
     )
-    yield graded("generator_stalled", round(stalled, 2), STALL_S, bad, advice)
+    yield round(stalled, 2), STALL_S, stalled > STALL_S and (WARN if is_short else INVALID), advice
 
 
-def missed_arrivals(run: Evidence) -> Iterator[Check]:
-    counts = run.facts.arrivals
-    if counts is None:
-        return
-    missed = max(counts.scheduled - counts.started, 0) + counts.unfinished
-    share = 100.0 * missed / max(counts.scheduled, 1)
-    advice = (
-        f"{missed} of {counts.scheduled} arrivals never ran or were not answered before the end; the slowest are "
-        "missing from the latencies: ask for a lower rate, or allow more with max_in_flight."
-    )
-    yield graded("missed_arrivals", round(share, 2), ARRIVALS_PCT, INVALID if share > ARRIVALS_PCT else None, advice)
+def missed_arrivals(run: Evidence) -> Iterator[Answer]:
+    if (counts := run.facts.arrivals) is not None:
+        missed = max(counts.scheduled - counts.started, 0) + counts.unfinished
+        share = 100.0 * missed / max(counts.scheduled, 1)
+        advice = (
+            f"{missed} of {counts.scheduled} arrivals never ran or were not answered before the end; the slowest are "
+            "missing from the latencies: ask for a lower rate, or allow more with max_in_flight."
+        )
+        yield round(share, 2), ARRIVALS_PCT, share > ARRIVALS_PCT, advice
 
 
-def late_arrivals(run: Evidence) -> Iterator[Check]:
-    counts = run.facts.arrivals
-    if counts is None:
-        return
-    share = 100.0 * counts.late / max(counts.started, 1)
-    advice = (
-        f"{counts.late} of {counts.started} arrivals started more than 10 ms late: no user was free (allow more with "
-        "max_in_flight), or the generator was too slow (more workers). Response times count from the schedule."
-    )
-    yield graded("late_arrivals", round(share, 2), ARRIVALS_PCT, WARN if share > ARRIVALS_PCT else None, advice)
+def late_arrivals(run: Evidence) -> Iterator[Answer]:
+    if (counts := run.facts.arrivals) is not None:
+        share = 100.0 * counts.late / max(counts.started, 1)
+        advice = (
+            f"{counts.late} of {counts.started} arrivals started more than 10 ms late: no user was free (allow more "
+            "with max_in_flight), or the generator was too slow (more workers). Response times count from the schedule."
+        )
+        yield round(share, 2), ARRIVALS_PCT, share > ARRIVALS_PCT, advice
 
 
-def clock(run: Evidence) -> Iterator[Check]:
-    step_s = run.facts.clock_step_s
-    if step_s is not None:
+def clock(run: Evidence) -> Iterator[Answer]:
+    if (step_s := run.facts.clock_step_s) is not None:
         advice = (
             f"The clock of the load generator jumped by {step_s:+.1f} s during the run, so nobody knows when "
             "requests began: set the clock before a run, and repeat it."
         )
-        bad = INVALID if abs(step_s) > CLOCK_STEP_S else None
-        yield graded("clock", round(step_s, 3), CLOCK_STEP_S, bad, advice)
+        yield round(step_s, 3), CLOCK_STEP_S, abs(step_s) > CLOCK_STEP_S, advice
 
 
-def workers(run: Evidence) -> Iterator[Check]:
+def workers(run: Evidence) -> Iterator[Answer]:
     asked, lost = run.facts.workers_asked, run.facts.workers_lost
     if asked is not None:
         advice = (
             f"{len(lost)} of {asked} workers were lost ({', '.join(lost)}): the load was not what it should have been. "
             "What the others measured is kept."
         )
-        yield graded("workers", asked - len(lost), asked, INVALID if lost else None, advice)
+        yield asked - len(lost), asked, bool(lost), advice
 
 
-def recorded(run: Evidence) -> Iterator[Check]:
+def recorded(run: Evidence) -> Iterator[Answer]:
     counted, kept = run.facts.counted, run.facts.recorded
     if counted is not None and kept is not None:
-        bad = INVALID if abs(counted - kept) > max(COUNT_GAP * counted, 1) else None
         advice = f"The load generator counted {counted} requests and {kept} were kept: some are missing."
-        yield graded("recorded", kept, counted, bad, advice)
+        yield kept, counted, abs(counted - kept) > max(COUNT_GAP * counted, 1), advice
 
 
-def warm_up(run: Evidence) -> Iterator[Check]:
+def warm_up(run: Evidence) -> Iterator[Answer]:
     """Not a fault: says what was left out of latencies and rates."""
     if run.facts.warm_up_s is not None:
-        yield Check("warm_up", f"{run.facts.warm_up_s:.1f} s cut off", "a quarter of the run", Severity.OK)
+        yield f"{run.facts.warm_up_s:.1f} s cut off", "a quarter of the run", False, ""
 
 
 ANSWERS = (
@@ -603,14 +581,8 @@ CARRIES = 0.10  # share of a run's requests from which on a service counts
 class Outage:
     """Nearly every request of a service fails, in ``failing`` of the ``runs`` runs of a side that have it.
 
-    Parameters
-    ----------
-    service
-        ``None`` for the run as a whole.
-    share
-        Of the requests of the failing runs that failed, 0 to 1.
-    error
-        The most frequent error by kind, where kinds are known.
+    ``service`` is ``None`` for the run as a whole; ``share`` of the requests of the failing runs failed, 0 to 1;
+    ``error`` is the most frequent one by kind, where kinds are known.
     """
 
     service: str | None
@@ -626,12 +598,21 @@ class Outage:
 
     def describe(self, side: str) -> str:
         """As the beginning of a sentence: ``/pay: 97 % of the candidate's requests failed, most often with ...``."""
-        whose = (
-            f"the {side}'s requests" if self.is_whole else f"the requests of {self.failing} of {self.runs} {side} runs"
-        )
-        name = f"{self.service}: " if self.service is not None else ""
-        error = f", most often with {self.error}" if self.error else ""
-        return f"{name}{_percent(self.share)} of {whose} failed{error}"
+        runs = f"the requests of {self.failing} of {self.runs} {side} runs"
+        whose = f"the {side}'s requests" if self.is_whole else runs
+        return _outage_sentence(self.service, f"{_percent(self.share)} of {whose}", [self.error])
+
+
+def describe_both(before: Outage, after: Outage) -> str:
+    """One outage of both sides, as the beginning of a sentence."""
+    shares = f"{_percent(before.share)} of the baseline's and {_percent(after.share)} of the candidate's requests"
+    return _outage_sentence(before.service, shares, [before.error, after.error])
+
+
+def _outage_sentence(service: str | None, shares: str, errors: Sequence[str | None]) -> str:
+    name = f"{service}: " if service is not None else ""
+    kinds = " and ".join(dict.fromkeys(filter(None, errors)))
+    return f"{name}{shares} failed{f', most often with {kinds}' if kinds else ''}"
 
 
 def _percent(share: float) -> str:
@@ -647,29 +628,29 @@ def outages(runs: Sequence[Run]) -> tuple[Outage, ...]:
         bad = [run for run, names in zip(runs, failing, strict=True) if service in names]
         stats = [of for run in bad for name, of in run.services.items() if service in (None, name)]
         share = _failed_share(stats) or FAILING
-        outages.append(Outage(service, len(bad), len(having), share, most_frequent_error(stats)))
+        outages.append(Outage(service, len(bad), len(having), share, _most_frequent_error(stats)))
     return tuple(outages)
+
+
+def same_on_both(before: Sequence[Outage], after: Sequence[Outage]) -> Iterator[tuple[Outage, Outage]]:
+    """Outages of all runs of both sides: there is nothing to compare."""
+    whole = {outage.service: outage for outage in before if outage.is_whole}
+    yield from ((whole[outage.service], outage) for outage in after if outage.is_whole and outage.service in whole)
 
 
 def without_outages(run: Run) -> Run:
     """The run without the latencies of what fails in it."""
-    services = withheld(run.services)
     stages = tuple(replace(stage, services=withheld(stage.services)) for stage in run.stages)
-    if services is run.services and all(a.services is b.services for a, b in zip(stages, run.stages, strict=True)):
-        return run
-    return replace(run, services=services, stages=stages)
+    return replace(run, services=withheld(run.services), stages=stages)
 
 
 def withheld(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]:
     """The services of one run; those that fail have no latencies, and a warning that says why."""
-    failing = _failing(services)
-    if not failing:
-        return services
-    without = dict(services)
+    failing, without = _failing(services), dict(services)
     for name, stats in services.items():
         measured = [metric for metric in LATENCY_METRICS if stats.value(metric) is not None]
         if measured and (None in failing or name in failing):
-            kind = most_frequent_error([stats])
+            kind = _most_frequent_error([stats])
             why = f"{_percent(_failed_share([stats]) or 0.0)} of the requests failed{f' ({kind})' if kind else ''}"
             gone: dict[str, Any] = {metric.value: None for metric in measured}
             warnings = (*stats.warnings, *(f"{metric.title} withheld: {why}" for metric in measured))
@@ -680,18 +661,13 @@ def withheld(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]
 def _failing(services: Mapping[str, ServiceStats]) -> tuple[str | None, ...]:
     """The services of one run that fail; ``None`` alone where the run as a whole does."""
     shares = {name: _failed_share([stats]) for name, stats in services.items()}
-    if services and all(share is not None for share in shares.values()):
-        whole = _failed_share(list(services.values()))
-        if whole is not None and whole >= FAILING:
-            return (None,)
+    if None not in shares.values() and (_failed_share(list(services.values())) or 0.0) >= FAILING:
+        return (None,)
     counts = [stats.count for stats in services.values()]
     # Of a service whose part of the run's requests is not known it is assumed that it counts
     least = CARRIES * sum(count or 0 for count in counts) if None not in counts else 0.0
-    return tuple(
-        name
-        for name, share in shares.items()
-        if share is not None and share >= FAILING and (services[name].count or 0) >= least
-    )
+    failing = (name for name, share in shares.items() if share is not None and share >= FAILING)
+    return tuple(name for name in failing if (services[name].count or 0) >= least)
 
 
 def _failed_share(stats: Sequence[ServiceStats]) -> float | None:
@@ -700,27 +676,12 @@ def _failed_share(stats: Sequence[ServiceStats]) -> float | None:
         total = sum(of.count or 0 for of in stats)
         return min(sum(of.failures or 0 for of in stats) / total, 1.0) if total else None
     rates = [of.error_rate_pct for of in stats if of.error_rate_pct is not None]
-    return sum(rates) / len(rates) / 100.0 if len(rates) == len(stats) and rates else None
+    return sum(rates) / len(rates) / 100.0 if len(rates) == len(stats) else None
 
 
-def most_frequent_error(stats: Sequence[ServiceStats]) -> str | None:
+def _most_frequent_error(stats: Sequence[ServiceStats]) -> str | None:
     """The kind of error that most requests of these services failed with, such as ``HTTPError 500``."""
     counts: Counter[str] = Counter()
     for of in stats:
         counts.update(of.errors)
     return max(counts, key=lambda kind: counts[kind]) if counts else None
-
-
-def describe_both(before: Outage, after: Outage) -> str:
-    """One outage of both sides, as the beginning of a sentence."""
-    name = f"{before.service}: " if before.service is not None else ""
-    kinds = [outage.error for outage in (before, after) if outage.error]
-    error = f", most often with {' and '.join(dict.fromkeys(kinds))}" if kinds else ""
-    shares = f"{_percent(before.share)} of the baseline's and {_percent(after.share)} of the candidate's requests"
-    return f"{name}{shares} failed{error}"
-
-
-def same_on_both(before: Sequence[Outage], after: Sequence[Outage]) -> Iterator[tuple[Outage, Outage]]:
-    """Outages of all runs of both sides: there is nothing to compare."""
-    whole = {outage.service: outage for outage in before if outage.is_whole}
-    yield from ((whole[outage.service], outage) for outage in after if outage.is_whole and outage.service in whole)
