@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perfkit.cli.options import DURATION, SETTINGS, dump, settings_of, write
+from perfkit.cli.options import DRY_RUN, DURATION, FILE, FORMAT, OUTPUT, SETTINGS, dump, settings_of, write
 
 if TYPE_CHECKING:
     from perfkit.loadgen.bisect import Bisection, BisectResult, Step
@@ -28,20 +28,16 @@ MOST_RUNS = 32  # of one commit and the good one together
 @click.option("--serve", metavar="CMD", help="Starts the service, with {port} [serve of the scenario].")
 @click.option("--users", type=click.IntRange(1), help="Peak number of users.")
 @click.option("--duration", help="Length of each run, such as 30s.")
-@click.option(
-    "--locustfile",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Run this locustfile; SCENARIO is then just a name for it.",
-)
+@click.option("--locustfile", type=FILE, help="Run this locustfile; SCENARIO is then just a name for it.")
 @click.option("--max-runs", type=click.IntRange(2), default=MOST_RUNS, show_default=True, help="Per commit, at most.")
 @click.option("--max-time", type=DURATION, help="Per commit: begin no pair of runs that would end later, such as 20m.")
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file (TOML).")
-@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Log to go on with [inside .git].")
+@click.option("--policy", type=FILE, help="Policy file (TOML).")
+@click.option("--log", type=FILE, help="Log to go on with [inside .git].")
 @click.option("--store", metavar="URL", help="Where the runs are kept [beside the log, apart from the history].")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@DRY_RUN
 @click.option("--step", is_flag=True, help="Judge --bad alone, with the exit codes that `git bisect run` expects.")
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
+@FORMAT
+@OUTPUT
 @SETTINGS
 def bisect(
     scenario: str,
@@ -93,22 +89,19 @@ def bisect(
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
     chosen = config.scenario(scenario, locustfile, **changes)
     if not (serve or chosen.serve):
-        raise SettingsError(
-            f'scenario {scenario!r}: say how the service starts: --serve "python app.py --port {{port}}"'
-        )
-    here = Path.cwd()
-    git = Git(here)
-    ends = {}
+        advice = '--serve "python app.py --port {port}"'
+        raise SettingsError(f"scenario {scenario!r}: say how the service starts: {advice}")
+    git, commits = Git(Path.cwd()), list[str]()
     for option, name in (("--good", good), ("--bad", bad)):
         if (commit := git.commit(name)) is None:
             raise SettingsError(f"{option} {name!r}: {git.why_unknown()}; go into the repository of the service")
-        ends[option] = commit
-    names = (slug(chosen.name), ends["--good"][:9], ends["--bad"][:9])
-    folder = git.common_folder() / "perfkit" / "-".join(("bisect", *names))
+        commits.append(commit)
+    good, bad = commits
+    folder = git.common_folder() / "perfkit" / f"bisect-{slug(chosen.name)}-{good[:9]}-{bad[:9]}"
     bisection = Bisection(
-        here,
-        ends["--good"],
-        ends["--bad"],
+        git.folder,
+        good,
+        bad,
         replace(chosen, locustfile=chosen.locustfile.resolve(), serve=serve or chosen.serve),
         build,
         ABPlan(max_runs // 2, True, max_time, False),

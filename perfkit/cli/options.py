@@ -115,7 +115,8 @@ DURATION = Parsed("text", _duration)  # seconds
 DAY = Parsed("day", _day)  # 2027-01-31, or 30d from now
 
 
-def _labels(_context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+def key_values(_context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """``("build=1.4",)`` -> ``{"build": "1.4"}``; a usage error for anything else."""
     pairs = [text.partition("=") for text in texts]
     bad = next((text for text, (key, sign, _) in zip(texts, pairs, strict=True) if not key or not sign), None)
     if bad is not None:
@@ -128,7 +129,7 @@ LABELS = click.option(
     "labels",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_labels,
+    callback=key_values,
     help="Label the runs; may be repeated.",
 )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,18 +23,17 @@ from perfkit.cli.options import (
     dump,
     expanded,
     in_workspace,
+    key_values,
     warn,
     write,
 )
 from perfkit.config.load_spec import ARRIVALS
-from perfkit.model.errors import LoadError
+from perfkit.model.errors import LoadError, PerfkitError
 from perfkit.model.records import KINDS
 from perfkit.report.formatting import clean
 
 if TYPE_CHECKING:
-    from perfkit.config.policy import Policy
-    from perfkit.config.settings import Scenario, Settings
-    from perfkit.loadgen.ab_test import ABPlan, ABResult
+    from perfkit.config.settings import Scenario
     from perfkit.loadgen.container import Container
     from perfkit.loadgen.locust_process import Progress
     from perfkit.loadgen.run import Execution
@@ -88,11 +87,9 @@ def show_progress() -> Callable[[Scenario, Progress], None]:
 def progress_line(scenario: Scenario, progress: Progress) -> str:
     """``api  0:12 of 15:00  users 40/100  rps 212  p95 38 ms  failures 3 (0.1 %)``."""
     profile = scenario.profile
-    users = f"{progress.users}/{profile.users}" if profile.users else str(progress.users)
-    load = f"users {users}"
+    load = f"users {progress.users}/{profile.users}" if profile.users else f"users {progress.users}"
     if profile.is_open:
-        due = profile.level_at(progress.elapsed_s)
-        load = f"in flight {progress.in_flight}  due {due or 0:.0f}/s"
+        load = f"in flight {progress.in_flight}  due {profile.level_at(progress.elapsed_s) or 0:.0f}/s"
     p95 = f"{progress.p95_latency_ms:.0f} ms" if progress.p95_latency_ms is not None else "-"
     share = f" ({100 * progress.failures / progress.requests:.1f} %)" if progress.requests else ""
     length = profile.duration_s
@@ -124,93 +121,92 @@ class _Run(click.Command):
         return [*super().collect_usage_pieces(ctx), "[-- ARGUMENT...]"]
 
 
-@click.command(cls=_Run, short_help="Run load tests and keep every request.")
-@click.argument("scenarios", nargs=-1, metavar="SCENARIO...")
-@click.option("--all", "all_", is_flag=True, help="Run every scenario in sequence.")
-@click.option("--host", callback=expanded, help="Base URL of the target: http://127.0.0.1:8000 or '${API_URL}'.")
-@click.option("--users", type=click.IntRange(1), help="Peak number of users.")
-@click.option("--spawn-rate", type=Number(0, min_open=True), help="Users started per second.")
-@click.option("--duration", help="Length, such as 90s, 15m or 1h30m.")
-@click.option("--profile", "kind", type=click.Choice(KINDS), help="Course of the load; else from the other options.")
-@click.option("--stages", help="Load stage by stage, such as 1m:10,1m:20,30s:20-80 (users) or 1m:50/s,1m:100/s.")
-@click.option("--rate", help="Arrivals, such as 200/s: tasks start when due, answered or not (the open model).")
-@click.option("--arrivals", type=click.Choice(ARRIVALS), help="Distances between arrivals [constant].")
-@click.option("--max-in-flight", type=click.IntRange(1), help="Tasks under way at once, at most; others wait.")
-@click.option("--peak", help="Height of the spike of --profile spike: users, or a rate.")
-@click.option("--workers", type=click.IntRange(1), help="Make the load with so many processes on this machine.")
-@click.option("--master", is_flag=True, help="Wait for workers on other machines, and gather what they record.")
-@click.option("--expect-workers", type=click.IntRange(1), help="With --master: begin when so many are there.")
-@click.option("--master-bind-host", default="*", show_default=True, help="With --master: address to listen on.")
-@click.option("--master-bind-port", type=int, default=5557, show_default=True, help="With --master: port.")
-@click.option("--worker", is_flag=True, help="Make load for a master elsewhere, which keeps the run.")
-@click.option("--master-host", default="127.0.0.1", show_default=True, help="With --worker: where the master is.")
-@click.option("--master-port", type=int, default=5557, show_default=True, help="With --worker: its port.")
-@click.option("--docker", is_flag=True, help="Run Locust in a container, of Docker or of Podman.")
-@click.option("--engine", type=click.Choice(("docker", "podman")), help="With --docker: which one [the first found].")
-@click.option("--image", help="With --docker: an image that is there or can be pulled [built from this perfkit].")
-@click.option("--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="With --docker: such as BASE=....")
-@click.option(
-    "--locustfile",
-    type=FILE,
-    help="Run this locustfile; SCENARIO is then just a name for it.",
+_COUNT, _RATE, _ENGINE = click.IntRange(1), Number(0, min_open=True), click.Choice(("docker", "podman"))
+LOAD = (
+    click.Option(["--host"], callback=expanded, help="Base URL of the target: http://127.0.0.1:8000 or '${API_URL}'."),
+    click.Option(["--users"], type=_COUNT, help="Peak number of users."),
+    click.Option(["--spawn-rate"], type=_RATE, help="Users started per second."),
+    click.Option(["--duration"], help="Length, such as 90s, 15m or 1h30m."),
+    click.Option(
+        ["--profile", "kind"], type=click.Choice(KINDS), help="Course of the load; else from the other options."
+    ),
+    click.Option(["--stages"], help="Load stage by stage, such as 1m:10,1m:20,30s:20-80 (users) or 1m:50/s,1m:100/s."),
+    click.Option(["--rate"], help="Arrivals, such as 200/s: tasks start when due, answered or not (the open model)."),
+    click.Option(["--arrivals"], type=click.Choice(ARRIVALS), help="Distances between arrivals [constant]."),
+    click.Option(["--max-in-flight"], type=_COUNT, help="Tasks under way at once, at most; others wait."),
+    click.Option(["--peak"], help="Height of the spike of --profile spike: users, or a rate."),
 )
-@click.option("--abort-on", metavar="CONDITION", help='End a hopeless run, such as "p95_latency_ms>2000 for 30s".')
-@click.option(
-    "--compare-with", callback=expanded, metavar="HOST|REF", help="Baseline to run beside: another host, or a commit."
+WORKERS = (
+    click.Option(["--workers"], type=_COUNT, help="Make the load with so many processes on this machine."),
+    click.Option(["--master"], is_flag=True, help="Wait for workers on other machines, and gather what they record."),
+    click.Option(["--expect-workers"], type=_COUNT, help="With --master: begin when so many are there."),
+    click.Option(["--master-bind-host"], default="*", show_default=True, help="With --master: address to listen on."),
+    click.Option(["--master-bind-port"], type=int, default=5557, show_default=True, help="With --master: port."),
+    click.Option(["--worker"], is_flag=True, help="Make load for a master elsewhere, which keeps the run."),
+    click.Option(["--master-host"], default="127.0.0.1", show_default=True, help="With --worker: where the master is."),
+    click.Option(["--master-port"], type=int, default=5557, show_default=True, help="With --worker: its port."),
 )
-@click.option("--pairs", type=click.IntRange(1), help="With --compare-with: runs of each side [5].")
-@click.option("--until-settled", is_flag=True, help="With --compare-with: stop once the verdict is settled.")
-@click.option("--max-runs", type=click.IntRange(2), help="With --until-settled: runs in all, at most [64].")
-@click.option("--max-time", type=DURATION, help="With --compare-with: begin no pair that would end later, such as 1h.")
-@click.option("--confirm", is_flag=True, help="With --compare-with: repeat a comparison that found a regression.")
-@click.option("--policy", type=FILE, help="With --compare-with: policy (TOML).")
-@click.option("--result", type=FILE, help="With --compare-with: the comparison as JSON.")
-@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of each scenario.")
+CONTAINER = (
+    click.Option(["--engine"], type=_ENGINE, help="With --docker: which one [the first found]."),
+    click.Option(["--image"], help="With --docker: an image that is there or can be pulled [built from this perfkit]."),
+    click.Option(
+        ["--build-arg", "build_args"],
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=key_values,
+        help="With --docker: such as BASE=....",
+    ),
+)
+COMPARISON = (
+    click.Option(["--pairs"], type=_COUNT, help="With --compare-with: runs of each side [5]."),
+    click.Option(["--until-settled"], is_flag=True, help="With --compare-with: stop once the verdict is settled."),
+    click.Option(["--max-runs"], type=click.IntRange(2), help="With --until-settled: runs in all, at most [64]."),
+    click.Option(
+        ["--max-time"], type=DURATION, help="With --compare-with: begin no pair that would end later, such as 1h."
+    ),
+    click.Option(["--confirm"], is_flag=True, help="With --compare-with: repeat a comparison that found a regression."),
+    click.Option(["--policy"], type=FILE, help="With --compare-with: policy (TOML)."),
+    click.Option(["--result"], type=FILE, help="With --compare-with: the comparison as JSON."),
+)
+OPTIONS = [
+    click.Argument(["scenarios"], nargs=-1, metavar="SCENARIO..."),
+    click.Option(["--all", "all_"], is_flag=True, help="Run every scenario in sequence."),
+    *LOAD,
+    *WORKERS,
+    click.Option(["--docker"], is_flag=True, help="Run Locust in a container, of Docker or of Podman."),
+    *CONTAINER,
+    click.Option(["--locustfile"], type=FILE, help="Run this locustfile; SCENARIO is then just a name for it."),
+    click.Option(
+        ["--abort-on"], metavar="CONDITION", help='End a hopeless run, such as "p95_latency_ms>2000 for 30s".'
+    ),
+    click.Option(
+        ["--compare-with"],
+        callback=expanded,
+        metavar="HOST|REF",
+        help="Baseline to run beside: another host, or a commit.",
+    ),
+    *COMPARISON,
+    click.Option(["--repeat"], type=_COUNT, default=1, show_default=True, help="Runs of each scenario."),
+]
+SEVERAL = ("workers", "master", "worker", "abort_on", "all_", "repeat", "record")  # do not go with --compare-with
+
+
+@click.command(cls=_Run, params=OPTIONS, short_help="Run load tests and keep every request.")
 @LABELS
 @click.option(
-    "--record",
-    type=FILE,
-    help="Execution record; with --all test_execution_metadata.json is written in any case.",
+    "--record", type=FILE, help="Execution record; with --all test_execution_metadata.json is written in any case."
 )
 @in_workspace()
 def run(
     workspace: Workspace,
     scenarios: tuple[str, ...],
     all_: bool,
-    host: str | None,
-    users: int | None,
-    spawn_rate: float | None,
-    duration: str | None,
-    kind: str | None,
-    stages: str | None,
-    rate: str | None,
-    arrivals: str | None,
-    max_in_flight: int | None,
-    peak: str | None,
-    workers: int | None,
-    master: bool,
-    expect_workers: int | None,
-    master_bind_host: str,
-    master_bind_port: int,
-    worker: bool,
-    master_host: str,
-    master_port: int,
-    docker: bool,
-    engine: str | None,
-    image: str | None,
-    build_args: tuple[str, ...],
     locustfile: Path | None,
-    abort_on: str | None,
+    docker: bool,
     compare_with: str | None,
-    pairs: int | None,
-    until_settled: bool,
-    max_runs: int | None,
-    max_time: float | None,
-    confirm: bool,
-    result: Path | None,
-    repeat: int,
     labels: dict[str, str],
     record: Path | None,
+    **given: Any,
 ) -> int:
     """Run load tests with Locust and keep every request of them.
 
@@ -238,80 +234,61 @@ def run(
       perfkit run --all
     """
     from perfkit.config.settings import load_fields
+    from perfkit.loadgen.container import prepare_container
     from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.run import execution_record, run_scenarios
     from perfkit.loadgen.service_under_test import revision_of
-    from perfkit.report.text import print_comparison
 
-    if master + worker + (workers is not None) > 1:
+    workers, expect_workers = given["workers"], given["expect_workers"]
+    if given["master"] + given["worker"] + (workers is not None) > 1:
         raise click.UsageError("--workers, --master and --worker exclude each other")
-    if master != (expect_workers is not None):
+    if given["master"] != (expect_workers is not None):
         raise click.UsageError("--master and --expect-workers belong together: --master --expect-workers 2")
     settings = workspace.settings
     names = settings.all_names if all_ else scenarios
     if not names or (all_ and scenarios):
         raise click.UsageError("name a scenario, or say --all: " + ", ".join(settings.scenarios))
-    changes = load_fields(
-        {
-            "host": host,
-            "users": users,
-            "spawn_rate": spawn_rate,
-            "duration": duration,
-            "kind": kind,
-            "stages": stages.split(",") if stages else None,
-            "rate": rate,
-            "arrivals": arrivals,
-            "max_in_flight": max_in_flight,
-            "peak": peak,
-        },
-        "--{}".format,
-    )
+    load = {option.name or "": given[option.name or ""] for option in LOAD}
+    load["stages"] = load["stages"].split(",") if load["stages"] else None
+    changes = load_fields(load, "--{}".format)
     if arguments := click.get_current_context().meta.get(ARGUMENTS):
         changes["arguments"] = arguments
     chosen = [settings.scenario(name, locustfile, **changes) for name in names]
-    paired: dict[str, object] = {"--pairs": pairs, "--until-settled": until_settled, "--max-time": max_time}
-    paired |= {"--confirm": confirm, "--max-runs": max_runs}
-    paired |= {"--policy": workspace.policy_file, "--result": result}
-    single: dict[str, object] = {"--workers": workers, "--master": master, "--worker": worker, "--abort-on": abort_on}
-    single |= {"--all": all_, "--repeat": repeat > 1, "--record": record}
-    contained: dict[str, object] = {"--engine": engine, "--image": image, "--build-arg": build_args}
     if compare_with is None:
-        _refuse(paired, "needs --compare-with")
+        _refuse((option.name or "" for option in COMPARISON), "needs --compare-with")
     else:
-        _refuse(single, "does not go with --compare-with")
+        _refuse(SEVERAL, "does not go with --compare-with")
     if not docker:
-        _refuse(contained, "needs --docker")
-    if worker:
-        _refuse({"--docker": docker}, "does not go with --worker")
-        return _work(chosen, master_host, master_port)
-    container = _container(engine, image, build_args) if docker else None
-    revision, notes = revision_of(Path.cwd()), list[str]()
-    notes += revision.notes  # before any load: no run without a commit says which build was slow
-    if compare_with is not None and "://" in compare_with:
-        notes.append("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.")
-    for note in notes:
+        _refuse((option.name or "" for option in CONTAINER), "needs --docker")
+    if given["worker"]:
+        _refuse(("docker",), "does not go with --worker")
+        return _work(chosen, given["master_host"], given["master_port"])
+    container = None
+    if docker:
+        image, build_args = given["image"], tuple(map("=".join, given["build_args"].items()))
+        if image is not None and build_args:
+            raise click.UsageError("--build-arg is for the image that perfkit builds, and has no effect with --image")
+        container = prepare_container(given["engine"], image, build_args, partial(click.echo, err=True))
+        container = replace(container, tree=Path.cwd())
+    revision = revision_of(Path.cwd())
+    for note in revision.notes:  # before any load: no run without a commit says which build was slow
         warn(note)
     if compare_with is not None:
-        plan = plan_of(pairs, until_settled, max_runs, max_time, confirm)
-        outcome = _ab_test(chosen, compare_with, plan, workspace, labels, container)
-        if result is not None:
-            write(dump(outcome.comparison.to_dict()), result)
-        write(drawn(partial(print_comparison, outcome.comparison)))
-        click.echo(outcome.why)
-        return exit_code_of_verdict(outcome.comparison.verdict)
+        return _compare(chosen, compare_with, workspace, labels, container, given)
     distribution = None
     if workers is not None:
         distribution = Distribution(workers, bind_port=0)
     elif expect_workers is not None:
-        distribution = Distribution(expect_workers, local=False, bind_host=master_bind_host, bind_port=master_bind_port)
+        bind_host, bind_port = given["master_bind_host"], given["master_bind_port"]
+        distribution = Distribution(expect_workers, local=False, bind_host=bind_host, bind_port=bind_port)
     done = run_scenarios(
         [replace(scenario, revision=revision.to_dict()) for scenario in chosen],
         workspace.store,
-        repeat=repeat,
+        repeat=given["repeat"],
         labels=labels,
         on_progress=show_progress(),
         on_end=report_end,
-        abort_on=abort_on,
+        abort_on=given["abort_on"],
         distribution=distribution,
         container=container,
     )
@@ -324,71 +301,13 @@ def run(
     return max([0, *errors, *(EXIT_INVALID for execution in done if execution.status == "invalid")])
 
 
-def _refuse(options: dict[str, object], why: str) -> None:
+def _refuse(names: Iterable[str], why: str) -> None:
     """An option that would have no effect is a mistake."""
-    given = next((name for name, value in options.items() if value), None)
-    if given is not None:
-        raise click.UsageError(f"{given} {why}")
-
-
-def _container(engine: str | None, image: str | None, build_args: tuple[str, ...]) -> Container:
-    """The container to run in; what takes long is reported."""
-    from perfkit.loadgen.container import prepare_container
-
-    bad = next((text for text in build_args if not text.partition("=")[0] or "=" not in text), None)
-    if bad is not None:
-        raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint="--build-arg")
-    if image is not None and build_args:
-        raise click.UsageError("--build-arg is for the image that perfkit builds, and has no effect with --image")
-    container = prepare_container(engine, image, build_args, partial(click.echo, err=True))
-    return replace(container, tree=Path.cwd())
-
-
-def plan_of(
-    pairs: int | None, until_settled: bool, max_runs: int | None, max_time: float | None, confirm: bool
-) -> ABPlan:
-    """How long to go on comparing two sides, from options."""
-    from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan
-
-    if max_runs is not None and not until_settled:
-        raise click.UsageError("--max-runs belongs to --until-settled; --pairs says how many runs there are")
-    most = max_runs // 2 if max_runs is not None else pairs or (MOST_PAIRS if until_settled else 5)
-    return ABPlan(most, until_settled, max_time, confirm)
-
-
-def _ab_test(
-    chosen: list[Scenario],
-    other: str,
-    plan: ABPlan,
-    workspace: Workspace,
-    labels: dict[str, str],
-    container: Container | None,
-) -> ABResult:
-    """Measure both sides alternately."""
-    from perfkit.loadgen.ab_test import ABTest, ab_targets
-    from perfkit.loadgen.run import run_scenario
-
-    if len(chosen) != 1:
-        raise click.UsageError("--compare-with takes one scenario")
-    store, policy = workspace.store, workspace.policy
-    with ab_targets(chosen[0], other, Path.cwd()) as targets:
-        report = partial(click.echo, err=True)
-        run_one = partial(run_scenario, container=container)
-        outcome = ABTest(targets, store, policy, plan, report, labels, show_progress(), run_one).decide()
-    comparison = _with_open_regressions(outcome.comparison, store, workspace.settings, policy)
-    return replace(outcome, comparison=comparison)
-
-
-def _with_open_regressions(comparison: Comparison, store: str, known: Settings, policy: Policy) -> Comparison:
-    """With what is open in the scenario's history; a history that cannot be read takes no verdict away."""
-    from perfkit.history.run_names import open_regressions
-    from perfkit.model.errors import PerfkitError
-
-    try:
-        notes = open_regressions(comparison.candidate.runs, store=store, settings=known, policy=policy)
-    except PerfkitError as error:
-        notes = (f"Whether a regression is open already in the history is not known: {error}",)
-    return comparison.with_warnings(notes)
+    context = click.get_current_context()
+    options = {option.name or "": option for option in context.command.params}
+    for name in names:
+        if (value := context.params[name]) and value != options[name].default:
+            raise click.UsageError(f"{options[name].opts[0]} {why}")
 
 
 def _work(chosen: list[Scenario], host: str, port: int) -> int:
@@ -404,3 +323,49 @@ def _work(chosen: list[Scenario], host: str, port: int) -> int:
     if code:
         raise LoadError(f"scenario {chosen[0].name!r}: the worker's Locust ended with exit code {code}; see above")
     return 0
+
+
+def _compare(
+    chosen: list[Scenario],
+    other: str,
+    workspace: Workspace,
+    labels: dict[str, str],
+    container: Container | None,
+    given: dict[str, Any],
+) -> int:
+    """Measure both sides alternately, and judge them."""
+    from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan, ABTest, ab_targets
+    from perfkit.loadgen.run import run_scenario
+    from perfkit.report.text import print_comparison
+
+    if len(chosen) != 1:
+        raise click.UsageError("--compare-with takes one scenario")
+    max_runs, until_settled = given["max_runs"], given["until_settled"]
+    if max_runs is not None and not until_settled:
+        raise click.UsageError("--max-runs belongs to --until-settled; --pairs says how many runs there are")
+    if "://" in other:
+        warn("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.")
+    most = max_runs // 2 if max_runs is not None else given["pairs"] or (MOST_PAIRS if until_settled else 5)
+    plan = ABPlan(most, until_settled, given["max_time"], given["confirm"])
+    with ab_targets(chosen[0], other, Path.cwd()) as targets:
+        report, run_one = partial(click.echo, err=True), partial(run_scenario, container=container)
+        test = ABTest(targets, workspace.store, workspace.policy, plan, report, labels, show_progress(), run_one)
+        result = test.decide()
+    comparison = with_open_regressions(result.comparison, workspace)
+    if given["result"] is not None:
+        write(dump(comparison.to_dict()), given["result"])
+    write(drawn(partial(print_comparison, comparison)))
+    click.echo(result.why)
+    return exit_code_of_verdict(comparison.verdict)
+
+
+def with_open_regressions(comparison: Comparison, workspace: Workspace) -> Comparison:
+    """With what is open in the scenario's history; a history that cannot be read takes no verdict away."""
+    from perfkit.history.run_names import open_regressions
+
+    runs, settings = comparison.candidate.runs, workspace.settings
+    try:
+        notes = open_regressions(runs, store=workspace.store, settings=settings, policy=workspace.policy)
+    except PerfkitError as error:
+        notes = (f"Whether a regression is open already in the history is not known: {error}",)
+    return comparison.with_warnings(notes)

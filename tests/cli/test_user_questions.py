@@ -10,7 +10,8 @@ from samples import plain_stats, run
 
 from perfkit import Metric, Policy, compare
 from perfkit.analysis.coverage import renamed_pairs
-from perfkit.cli.run import _with_open_regressions
+from perfkit.cli.options import Workspace
+from perfkit.cli.run import with_open_regressions
 from perfkit.config.settings import Settings
 from perfkit.history.confounders import service_changes
 from perfkit.history.events import Event, MetricChange, RunReference
@@ -169,7 +170,7 @@ def test_a_comparison_of_two_builds_tells_what_is_open_in_the_history(rng, tmp_p
     ]
     kept = [store.get(store.add(one)) for one in pairs]
     comparison = compare(kept[:3], kept[3:])
-    told = _with_open_regressions(comparison, store.url, Settings(), Policy())
+    told = with_open_regressions(comparison, Workspace(Settings(), store.url, Policy()))
     (note,) = (text for text in told.warnings if "Open already since" in text)
     assert ids[20] in note
     assert told.verdict == comparison.verdict
@@ -180,7 +181,7 @@ def test_a_store_of_nothing_but_pairs_has_no_open_regressions(rng, tmp_path, mon
     store, _ = stored("runs", [replace(one, labels={"side": "baseline", "pair": "1.1"}) for one in nights(rng, 3)])
     kept = [store.get(run_id) for run_id in store.ids()]
     comparison = compare(kept[:1], kept[1:])
-    told = _with_open_regressions(comparison, store.url, Settings(), Policy())
+    told = with_open_regressions(comparison, Workspace(Settings(), store.url, Policy()))
     assert told.warnings == comparison.warnings
 
 
