@@ -319,11 +319,16 @@ def write_metrics(workspace: Workspace, files: Sequence[str], output: Path | Non
                 warn(f"{run.source or run.id}: {check.name}: {check.advice}")
 
 
-def warn(note: str) -> None:
-    """Print a note beside the output, on standard error."""
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line that may hold names from outside."""
     from perfkit.report.formatting import clean
 
-    click.echo(f"! {clean(note)}", err=True)
+    click.echo(clean(text), err=err)
+
+
+def warn(note: str) -> None:
+    """Print a note beside the output, on standard error."""
+    say(f"! {note}", err=True)
 
 
 def dump(document: Any) -> str:

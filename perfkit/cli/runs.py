@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,36 +11,63 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.exit_codes import EXIT_INVALID
+from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INVALID
 from perfkit.cli.options import (
+    BY,
     DATA_CHECKS,
     DRY_RUN,
-    FILE,
     FOLDER,
     FORMAT,
     INJECT,
     LABELS,
+    OUTPUT,
+    Command,
     Number,
+    Parsed,
     Workspace,
     check_scenario,
     console,
     dump,
     in_workspace,
+    say,
     warn,
     write,
     write_metrics,
 )
+from perfkit.model.errors import ReadError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfkit.runs.maintenance import Removal
-
+EXIT_DAMAGED = EXIT_CODES[ReadError]
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]")
 SCENARIO = click.option("--scenario", help="Only runs of this load test.")
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
-BASELINES = click.option("--baselines", type=FOLDER, help="Folder of baselines [the settings'].")
 SHOWN = 20  # removals named one by one
+
+
+def _age(text: str) -> Any:
+    from perfkit.runs.maintenance import parse_age
+
+    return parse_age(text)
+
+
+def _size(text: str) -> int:
+    from perfkit.runs.maintenance import parse_size
+
+    return parse_size(text)
+
+
+def _time(text: str) -> datetime:
+    from perfkit.model.codec import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise ValueError(f"expected an ISO 8601 time, got {text!r}") from error
+
+
+AGE, SIZE, TIME = Parsed("AGE", _age), Parsed("SIZE", _size), Parsed("TIME", _time)
 
 
 @click.command("import", short_help="Keep foreign result files as runs.")
@@ -73,7 +100,7 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
 
 @click.command(short_help="Any result file -> normalised metrics JSON.")
 @FILES
-@click.option("--output", type=FILE, help="Write to this file.")
+@OUTPUT
 @in_workspace()
 def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -> None:
     """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
@@ -91,19 +118,21 @@ def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -
 @click.argument("scenario")
 @click.option("--seed", type=int, required=True, help="The same seed gives the same requests.")
 @click.option("--output", type=FOLDER, default=Path(), help="Folder [this one].")
-@click.option("--at", metavar="TIME", help="When the simulated run starts, ISO 8601 [now].")
+@click.option("--at", "started_at", type=TIME, help="When the simulated run starts, ISO 8601 [now].")
 @click.option("--duration", help="Such as 90s or 15m [the scenario's].")
 @click.option("--users", type=click.IntRange(1), help="Peak users [the scenario's].")
 @INJECT
 @click.option("--runs", type=click.IntRange(1), help="Write so many run folders into the store, with every request.")
-@click.option("--variation", type=Number(), default=2.0, show_default=True, help="Between runs, percent.")
+@click.option("--variation", "variation_pct", type=Number(), default=2.0, help="Between runs, percent [2.0].")
 @click.option("--autocorrelation", type=Number(), default=0.0, help="Of neighbouring runs, -1 to 1 [0]; with --runs.")
 @click.option(
-    "--outliers", type=Number(), default=0.0, help="Percent of the runs that are slower by 30 % [0]; with --runs."
+    "--outliers", "outlier_pct", type=Number(), default=0.0, help="Percent of runs slower by 30 % [0]; with --runs."
 )
-@click.option("--drift", type=Number(), default=0.0, help="Percent from the first run to the last [0]; with --runs.")
 @click.option(
-    "--inject-at", type=click.IntRange(0), default=0, help="Run from which --inject holds, from 0; with --runs."
+    "--drift", "drift_pct", type=Number(), default=0.0, help="Percent from first run to last [0]; with --runs."
+)
+@click.option(
+    "--inject-at", "change_at", type=click.IntRange(0), default=0, help="First run with --inject, from 0; with --runs."
 )
 @in_workspace()
 def simulate(
@@ -111,16 +140,12 @@ def simulate(
     scenario: str,
     seed: int,
     output: Path,
-    at: str | None,
+    started_at: datetime | None,
     duration: str | None,
     users: int | None,
     inject: tuple[str, ...],
     runs: int | None,
-    variation: float,
-    autocorrelation: float,
-    outliers: float,
-    drift: float,
-    inject_at: int,
+    **truth: Any,
 ) -> None:
     """Write the files that Locust would have written for one of the built-in scenarios, from a simulation.
 
@@ -137,31 +162,19 @@ def simulate(
     from perfkit.config.settings import load_fields
     from perfkit.loadgen.demo_services import parse_changes
     from perfkit.loadgen.simulate import SimulatedHistory, simulate_files, simulate_history
-    from perfkit.model.codec import parse_time
-    from perfkit.runs.store import RunStore
 
     changes = load_fields({"users": users, "duration": duration}, "--{}".format)
-    chosen = workspace.settings.scenario(scenario, **changes)
-    try:
-        begin = parse_time(at) if at else None
-    except ValueError as error:
-        raise click.BadParameter(f"expected an ISO 8601 time, got {at!r}", param_hint="--at") from error
+    config = workspace.settings.scenario(scenario, **changes)
     if runs is not None:
-        truth: dict[str, Any] = {
-            "variation_pct": variation,
-            "autocorrelation": autocorrelation,
-            "outlier_pct": outliers,
-        }
-        truth |= {"drift_pct": drift, "change_at": inject_at}
         try:
             history = SimulatedHistory(runs, changes=parse_changes(inject), **truth)
-            for run_id in simulate_history(chosen, seed, history, RunStore(workspace.store), started_at=begin):
+            for run_id in simulate_history(config, seed, history, workspace.run_store, started_at=started_at):
                 click.echo(run_id)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         return
-    started = begin or datetime.now(UTC).replace(microsecond=0)
-    written = simulate_files(chosen, seed, output, started_at=started, changes=parse_changes(inject))
+    begin = started_at or datetime.now(UTC).replace(microsecond=0)
+    written = simulate_files(config, seed, output, started_at=begin, changes=parse_changes(inject))
     for file in (*written.files, written.metrics):
         click.echo(str(file))
 
@@ -174,7 +187,7 @@ def store() -> None:
 @store.command(short_help="Copy the runs that another store lacks.")
 @click.argument("source")
 @click.argument("destination")
-@click.option("--dry-run", is_flag=True, help="Only say how many runs would be copied.")
+@DRY_RUN
 def sync(source: str, destination: str, dry_run: bool) -> int:
     """Copy every run of SOURCE that DESTINATION lacks; both are folders or URLs.
 
@@ -188,43 +201,39 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
       perfkit store sync data/runs git+branch://perf-history
       perfkit store sync 'git+branch://perf-history?repository=../service' data/runs
     """
-    from perfkit.model.errors import SettingsError
-    from perfkit.report.formatting import clean
-    from perfkit.runs.maintenance import missing_runs
-    from perfkit.runs.maintenance import sync as copy
+    from perfkit.runs import maintenance
     from perfkit.runs.store import RunStore
 
     stores = RunStore(source), RunStore(destination)
     if not stores[0].ids():
         raise SettingsError(f"{source}: has no runs to copy; is it the place you mean?")
     if dry_run:
-        click.echo(f"{len(missing_runs(*stores))} runs to copy")
+        click.echo(f"{len(maintenance.missing_runs(*stores))} runs to copy")
         return 0
 
     def show_progress(done: int, total: int) -> None:
         click.echo(f"\r{done} of {total} runs" + ("\n" if done == total else ""), nl=False, err=True)
 
-    found = copy(*stores, show_progress if sys.stderr.isatty() else None)
-    for run_id, reason in found.refused:
-        click.echo(f"✗ {clean(run_id)}: not copied: {clean(reason)}", err=True)
+    synced = maintenance.sync(*stores, show_progress if sys.stderr.isatty() else None)
+    for run_id, reason in synced.refused:
+        say(f"✗ {run_id}: not copied: {reason}", err=True)
     for run_id in stores[0].unfinished():
         warn(f"{run_id}: not copied: not finished: still running, or killed")
-    click.echo(f"copied {len(found.copied)} runs; {found.present} were there already")
-    return 2 if found.refused else 0
+    click.echo(f"copied {len(synced.copied)} runs; {synced.present} were there already")
+    return EXIT_DAMAGED if synced.refused else 0
 
 
-def chosen(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
+def run_ids_of(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
     """Run ids from ids, unique beginnings of ids, patterns and selectors such as ``api@last:5``.
 
     ``SettingsError`` for any other name.
     """
     from perfkit.history.run_names import is_selector
-    from perfkit.model.errors import SettingsError, did_you_mean
 
     store = workspace.run_store
     finished = store.ids()
     ids = [*finished, *store.unfinished()]
-    found: list[str] = []
+    run_ids: dict[str, None] = {}
     for name in names:  # a run that may still be under way is meant only by its whole id
         matching = [run_id for run_id in finished if fnmatchcase(run_id, name)]
         matching += [run_id for run_id in ids if run_id == name]
@@ -235,15 +244,15 @@ def chosen(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
             begun = f"{len(beginning)} runs begin with it"
             reason = begun if beginning else f"has no such run{did_you_mean(name, ids)}"
             raise SettingsError(f"{store.url}: {name!r}: {reason}; `perfkit runs` lists what is there")
-        found += matching or beginning
-    return list(dict.fromkeys(found))
+        run_ids |= dict.fromkeys(matching or beginning)
+    return list(run_ids)
 
 
 @click.group(invoke_without_command=True, short_help="List the runs of the store, and look after them.")
 @SCENARIO
 @FORMAT
 @in_workspace()
-def runs(workspace: Workspace, scenario: str | None, format_: str) -> None:
+def runs(_: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; or do something with some of them.
 
     A RUN is an id, its beginning where that is enough, a pattern in quotes, or a selector such as api@last:5.
@@ -256,8 +265,9 @@ def runs(workspace: Workspace, scenario: str | None, format_: str) -> None:
       perfkit runs gc --requests-older-than 90d --dry-run
       perfkit runs export --format parquet --output runs.parquet
     """
-    if click.get_current_context().invoked_subcommand is None:
-        _list(workspace, scenario, format_)
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        context.invoke(list_, scenario=scenario, format_=format_)
 
 
 @runs.command("list", short_help="List the runs, oldest first.")
@@ -271,31 +281,23 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     Example:
       perfkit runs list --scenario api --format json
     """
-    _list(workspace, scenario, format_)
-
-
-def _list(workspace: Workspace, scenario: str | None, format_: str) -> None:
-    """A table written by hand: one of rich takes 0.3 ms per row, which is much for 20,000 of them."""
     from perfkit.report.formatting import clean
+    from perfkit.runs.maintenance import exported
 
     store = workspace.run_store
     frame = _of_scenario(store.runs(), scenario, store.url)
-    rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     unfinished, foreign = store.no_runs()
     if format_ == "json":
-        plain = [{name: None if value != value else value for name, value in row.items()} for row in rows]
-        times = [{"started_at": row["started_at"] and row["started_at"].isoformat()} for row in plain]
-        click.echo(dump([row | time for row, time in zip(plain, times, strict=True)]), nl=False)
-    elif rows:
-        width = max(len(clean(row["id"])) for row in rows)
+        click.echo(exported(frame, "json").decode(), nl=False)
+    elif len(frame):  # written by hand: a table of rich takes 0.3 ms per row, which is much for 20,000 of them
+        width = frame["id"].map(clean).str.len().max()
         titles = ("users", "seconds", "requests", "failures")
         click.secho(f"{'run':<{width}}" + "".join(f"  {title:>8}" for title in titles) + "  valid", bold=True)
-        for row in rows:
-            known = (row[name] for name in ("users", "duration_s"))
-            users, seconds = ("" if value is None or value != value else f"{value:.0f}" for value in known)
+        for row in frame.to_dict("records"):
+            users, seconds = ("" if row[name] != row[name] else f"{row[name]:.0f}" for name in ("users", "duration_s"))
             numbers = (users, seconds, f"{row['requests']:,}", f"{row['failures']:,}")
-            valid = "yes" if row["valid"] else click.style("no", fg="magenta")
-            valid = click.style("quarantined", fg="magenta") if row["quarantined"] else valid
+            doubt = "quarantined" if row["quarantined"] else "" if row["valid"] else "no"
+            valid = click.style(doubt, fg="magenta") if doubt else "yes"
             click.echo(f"{clean(row['id']):<{width}}" + "".join(f"  {text:>8}" for text in numbers) + f"  {valid}")
     elif not unfinished:
         click.echo(f"{store.url}: no runs yet; `perfkit run SCENARIO` makes one", err=True)
@@ -327,21 +329,20 @@ def show(workspace: Workspace, run: str, format_: str) -> None:
     from perfkit.model.serialization import run_to_document
     from perfkit.report.text import run_page
 
-    for run_id in chosen(workspace, (run,)):
-        found = workspace.run_store.get(run_id)
+    for stored in map(workspace.run_store.get, run_ids_of(workspace, (run,))):
         if format_ == "json":
-            click.echo(dump(run_to_document(found)), nl=False)
+            click.echo(dump(run_to_document(stored)), nl=False)
         else:
-            console().print(run_page(found))
+            console().print(run_page(stored))
 
 
 @runs.command(short_help="Set runs aside: kept, but never used.")
-@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@RUNS
 @click.option("--reason", help="Why; needed to set a run aside.")
-@click.option("--by", help="Who decided it [your login].")
+@BY
 @click.option("--lift", is_flag=True, help="Take the runs back.")
 @in_workspace()
-def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, by: str | None, lift: bool) -> None:
+def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, by: str, lift: bool) -> None:
     """Set runs aside. They stay as they are and count as invalid; without RUN, list those that are.
 
     \b
@@ -349,16 +350,14 @@ def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, 
       perfkit runs quarantine 20261017T143004Z-api-3f9c --reason "the database was being backed up"
       perfkit runs quarantine 20261017T143004Z-api-3f9c --lift
     """
-    from perfkit.report.formatting import clean
-
     store = workspace.run_store
     if not runs:
         for note in store.quarantined().values():
-            click.echo(f"{clean(note.run_id)}: {clean(note.reason)} ({clean(note.by)}, {clean(note.at)})")
+            say(f"{note.run_id}: {note.reason} ({note.by}, {note.at})")
         return
     if not lift and not (reason or "").strip():
         raise click.UsageError("say why: --reason TEXT")
-    for run_id in chosen(workspace, runs):
+    for run_id in run_ids_of(workspace, runs):
         if lift:
             store.lift_quarantine(run_id)
         else:
@@ -367,7 +366,7 @@ def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, 
 
 
 @runs.command(short_help="Recompute the hashes of runs.")
-@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@RUNS
 @in_workspace()
 def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     """Recompute the hashes of runs (all of them without RUN) and print what was changed, lost or damaged.
@@ -378,28 +377,26 @@ def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     Example:
       perfkit runs verify --store s3://team/runs
     """
-    from perfkit.model.errors import SettingsError
-    from perfkit.report.formatting import clean
     from perfkit.runs.maintenance import verify_runs
 
     store = workspace.run_store
-    found = verify_runs(store, chosen(workspace, runs) if runs else None)
-    if not found:
+    reports = verify_runs(store, run_ids_of(workspace, runs) if runs else None)
+    if not reports:
         raise SettingsError(f"{store.url}: has no runs to verify; is it the place you mean?")
-    for run in found:
-        for text in run.problems:
-            click.echo(f"✗ {clean(run.run_id)}: {clean(text)}")
-        for text in run.notes:
-            warn(f"{run.run_id}: {text}")
-    damaged = sum(bool(run.problems) for run in found)
-    click.echo(f"{len(found)} runs: {len(found) - damaged} whole, {damaged} damaged")
-    return 2 if damaged else 0
+    for report in reports:
+        for text in report.problems:
+            say(f"✗ {report.run_id}: {text}")
+        for text in report.notes:
+            warn(f"{report.run_id}: {text}")
+    damaged = sum(bool(report.problems) for report in reports)
+    click.echo(f"{len(reports)} runs: {len(reports) - damaged} whole, {damaged} damaged")
+    return EXIT_DAMAGED if damaged else 0
 
 
 @runs.command(short_help="Take secrets out of stored runs.")
-@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@RUNS
 @click.option("--all", "all_", is_flag=True, help="Every run of the store, killed ones too.")
-@click.option("--dry-run", is_flag=True, help="Only say which runs hold secrets, and where.")
+@DRY_RUN
 @in_workspace()
 def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: bool) -> int:
     """Rewrite runs that hold secrets, and seal them anew; their ids stay. No secret is printed.
@@ -415,36 +412,35 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
       perfkit runs redact --all --dry-run
       perfkit runs redact 20261017T143004Z-api-3f9c
     """
-    from perfkit.report.formatting import clean
     from perfkit.runs.backends import GIT
     from perfkit.runs.maintenance import redact_runs
 
     if bool(runs) == all_:
         raise click.UsageError("name runs, or say --all")
     store = workspace.run_store
-    exposed = list(redact_runs(store, chosen(workspace, runs) if runs else None, dry_run=dry_run))
-    for run in exposed:
-        for problem in run.problems:
-            click.echo(f"✗ {clean(problem)}", err=True)
-        if run.notes:
-            click.echo(f"{clean(run.run_id)}: {', '.join(map(clean, run.notes))}")
-    failed = sum(bool(run.problems) for run in exposed)
-    if not exposed:
+    reports = list(redact_runs(store, run_ids_of(workspace, runs) if runs else None, dry_run=dry_run))
+    for report in reports:
+        for problem in report.problems:
+            say(f"✗ {problem}", err=True)
+        if report.notes:
+            say(f"{report.run_id}: {', '.join(report.notes)}")
+    failed = sum(bool(report.problems) for report in reports)
+    if not reports:
         click.echo("no secret found")
         return 0
-    click.echo(f"{len(exposed)} runs {'hold secrets' if dry_run else 'held secrets'}, {failed} could not be rewritten")
+    click.echo(f"{len(reports)} runs {'hold' if dry_run else 'held'} secrets, {failed} could not be rewritten")
     warn("change these secrets where they are in use: what was pushed, sent or copied stays out there")
     if store.url.startswith(GIT) and not dry_run:
         warn("earlier commits of the branch still hold them: rewrite its history, or name a new one")
     elif store.folder is None and not dry_run:
         warn("a bucket that keeps versions still has the earlier ones: delete them there")
-    return 4 if failed else 2 if dry_run else 0
+    return EXIT_FAILED if failed else EXIT_DAMAGED if dry_run else 0
 
 
 @runs.command(short_help="All numbers as CSV, Parquet or JSON.")
 @SCENARIO
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
-@click.option("--output", type=FILE, help="Write to this file; Parquet needs it.")
+@OUTPUT
 @in_workspace()
 def export(workspace: Workspace, scenario: str | None, format_: str, output: Path | None) -> None:
     """Write one row per run and service: what the run was, counts, every metric with its standard error.
@@ -464,21 +460,52 @@ def export(workspace: Workspace, scenario: str | None, format_: str, output: Pat
     write(content if output is not None else content.decode(), output)
 
 
+def removal(plan_of: Command) -> Command:
+    """A command that removes what a function plans: it prints the plan and asks.
+
+    The function gets the workspace, the ids that baselines protect, and its own options.
+    """
+
+    @click.option("--baselines", type=FOLDER, help="Folder of baselines [the settings'].")
+    @DRY_RUN
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @in_workspace()
+    @functools.wraps(plan_of)
+    def command(workspace: Workspace, baselines: Path | None, dry_run: bool, yes: bool, **given: Any) -> None:
+        from perfkit.runs.maintenance import protected_runs, remove, size_text
+
+        if baselines is not None and not baselines.is_dir():
+            raise SettingsError(f"{baselines}: is not a folder; name the folder of the baselines")
+        plan = plan_of(workspace, protected_runs(baselines or workspace.settings.baselines), **given)
+        if not plan:
+            click.echo("nothing to remove")
+            return
+        for item in plan[:SHOWN]:
+            name = f"requests of {item.name}" if item.what == "requests" else item.name
+            say(f"- {name}: {size_text(item.size)}, {item.reason}")
+        if len(plan) > SHOWN:
+            click.echo(f"- and {len(plan) - SHOWN} more")
+        kinds = [item.what for item in plan]
+        total = size_text(sum(item.size for item in plan))
+        dropped = f"the requests of {kinds.count('requests')} others"
+        click.echo(f"{total} in all: {kinds.count('run')} whole runs, {dropped}")
+        if dry_run:
+            return
+        if not yes and not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
+        if yes or click.confirm("Remove this for good?", err=True):
+            click.echo(f"freed {size_text(remove(workspace.run_store, plan))}")
+        else:
+            click.echo("nothing was removed")
+
+    return command
+
+
 @runs.command(short_help="Remove runs, or only their requests.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--only-requests", is_flag=True, help="Keep the summaries, which is all that comparisons need.")
-@BASELINES
-@DRY_RUN
-@YES
-@in_workspace()
-def rm(
-    workspace: Workspace,
-    runs: tuple[str, ...],
-    only_requests: bool,
-    baselines: Path | None,
-    dry_run: bool,
-    yes: bool,
-) -> None:
+@removal
+def rm(workspace: Workspace, protected: dict[str, str], runs: tuple[str, ...], only_requests: bool) -> Any:
     """Remove runs for good. A run that a baseline names is refused.
 
     \b
@@ -488,32 +515,21 @@ def rm(
     """
     from perfkit.runs.maintenance import plan_removal
 
-    needed = _protected(workspace, baselines)
-    plan = plan_removal(workspace.run_store, chosen(workspace, runs), needed, only_requests=only_requests)
-    _remove(workspace, plan, dry_run, yes)
+    run_ids = run_ids_of(workspace, runs)
+    return plan_removal(workspace.run_store, run_ids, protected, only_requests=only_requests)
 
 
 @runs.command(short_help="Drop old requests, then old runs, and leftovers.")
-@click.option("--requests-older-than", "requests_for", metavar="AGE", help="Drop requests: 90d, 12w, 2y.")
-@click.option("--runs-older-than", "runs_for", metavar="AGE", help="Drop whole runs.")
+@click.option("--requests-older-than", "requests_for", type=AGE, help="Drop requests: 90d, 12w, 2y.")
+@click.option("--runs-older-than", "runs_for", type=AGE, help="Drop whole runs.")
 @click.option(
     "--max-size",
-    metavar="SIZE",
+    "most_bytes",
+    type=SIZE,
     help="Drop the oldest requests, then the oldest runs, until the store fits, such as 20GB.",
 )
-@BASELINES
-@DRY_RUN
-@YES
-@in_workspace()
-def gc(
-    workspace: Workspace,
-    requests_for: str | None,
-    runs_for: str | None,
-    max_size: str | None,
-    baselines: Path | None,
-    dry_run: bool,
-    yes: bool,
-) -> None:
+@removal
+def gc(workspace: Workspace, protected: dict[str, str], **limits: Any) -> Any:
     """Keep the store small: requests go first, whole runs last, runs that a baseline names never.
 
     A run without its requests still compares and stays in the history. Without a limit only what killed writers left
@@ -525,55 +541,6 @@ def gc(
       perfkit runs gc --requests-older-than 90d --runs-older-than 3y --yes
       perfkit runs gc --max-size 20GB
     """
-    from perfkit.runs.maintenance import Retention, parse_age, parse_size, plan_retention
+    from perfkit.runs.maintenance import Retention, plan_retention
 
-    def parsed(parse: Callable[[str], Any], text: str | None, option: str) -> Any:
-        try:
-            return parse(text) if text is not None else None
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint=option) from error
-
-    limits = Retention(
-        parsed(parse_age, requests_for, "--requests-older-than"),
-        parsed(parse_age, runs_for, "--runs-older-than"),
-        parsed(parse_size, max_size, "--max-size"),
-    )
-    needed = _protected(workspace, baselines)
-    _remove(workspace, plan_retention(workspace.run_store, limits, needed), dry_run, yes)
-
-
-def _protected(workspace: Workspace, baselines: Path | None) -> dict[str, str]:
-    from perfkit.model.errors import SettingsError
-    from perfkit.runs.maintenance import protected_runs
-
-    if baselines is not None and not baselines.is_dir():
-        raise SettingsError(f"{baselines}: is not a folder; name the folder of the baselines")
-    return protected_runs(baselines or workspace.settings.baselines)
-
-
-def _remove(workspace: Workspace, plan: tuple[Removal, ...], dry_run: bool, yes: bool) -> None:
-    """Print what would go, ask, and remove it."""
-    from perfkit.report.formatting import clean
-    from perfkit.runs.maintenance import remove, size_text
-
-    if not plan:
-        click.echo("nothing to remove")
-        return
-    for item in plan[:SHOWN]:
-        what = f"requests of {clean(item.name)}" if item.what == "requests" else clean(item.name)
-        click.echo(f"- {what}: {size_text(item.size)}, {item.reason}")
-    if len(plan) > SHOWN:
-        click.echo(f"- and {len(plan) - SHOWN} more")
-    whole = sum(item.what == "run" for item in plan)
-    dropped = sum(item.what == "requests" for item in plan)
-    total = size_text(sum(item.size for item in plan))
-    click.echo(f"{total} in all: {whole} whole runs, the requests of {dropped} others")
-    if dry_run:
-        return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
-        if not click.confirm("Remove this for good?", err=True):
-            click.echo("nothing was removed")
-            return
-    click.echo(f"freed {size_text(remove(workspace.run_store, plan))}")
+    return plan_retention(workspace.run_store, Retention(**limits), protected)
