@@ -32,12 +32,14 @@ from perfkit.model.records import (
     DISTURBED,
     LATENCY_METRICS,
     Check,
+    Comparison,
     Finding,
     Gap,
     Metric,
     Run,
     Scope,
     Severity,
+    Verdict,
     environment_of,
 )
 from perfkit.runs.validity import FAILING, MANY_ERRORS_PCT, describe_both, misdated, outages, same_on_both
@@ -524,3 +526,30 @@ def _moved_alike(findings: Sequence[Finding]) -> str | None:
         return None
     low, high = (100 * float(np.expm1(end)) for end in (min(shifts), max(shifts)))
     return f"all {len(services)} services moved alike (average latency {low:+.0f} % to {high:+.0f} %)"
+
+
+MACHINE = ("environment: cpu", "environment: cores", "environment: machine", "environment: memory")
+
+
+def machine_text(of: Mapping[str, str], parts: Sequence[str]) -> str | None:
+    """Those parts of a machine in words; ``None`` where none of them is known."""
+    texts = [f"{of[name]} cores" if name.endswith("cores") else of[name] for name in parts if name in of]
+    return ", ".join(texts) or None
+
+
+def machine_of(run: Run) -> str:
+    """Processor, cores and kind of the machine of a run, in words; empty where nothing is known of it."""
+    return machine_text(environment_of(run), MACHINE) or ""
+
+
+def machine_advice(comparison: Comparison) -> str:
+    """What to do about a regression of candidates that ran on another machine than the baseline; else empty."""
+    machines = [list(dict.fromkeys(map(machine_of, side.runs))) for side in (comparison.baseline, comparison.candidate)]
+    if comparison.verdict is not Verdict.REGRESSION or not all(map(all, machines)):
+        return ""
+    if not set(machines[1]) - set(machines[0]):
+        return ""
+    return (
+        f"The candidate ran on another machine ({', '.join(machines[1][:2])}) than the baseline "
+        f"({', '.join(machines[0][:2])}): repeat it there, or measure both on one machine."
+    )

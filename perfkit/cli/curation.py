@@ -99,19 +99,22 @@ def _first_run(name: str, history: HistoryContext) -> str:
 
 
 def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
+    from perfkit.model.codec import encode
+    from perfkit.model.records import Metric
     from perfkit.report.formatting import clean, format_signed
 
     if format_ == "json":
-        click.echo(dump([item.to_dict() for item in found]), nl=False)
+        click.echo(dump(encode(list(found))), nl=False)
         return
     for item in found:
         click.echo(clean(f"{item.id}  {item.scenario}: {item.describe()}"))
         for change in item.changes:
-            unit = change.metric.change_unit
+            metric = Metric(change.metric)
+            unit = metric.change_unit
             size = f"{format_signed(change.size, unit)} {unit}"
             limit = f", acknowledged up to {format_signed(change.limit, unit).lstrip('+')} {unit}"
             bound = "" if change.limit == float("inf") else limit
-            click.echo(f"  {clean(f'{change.metric.title} of {change.service} {size}{bound}')}")
+            click.echo(f"  {clean(f'{metric.title} of {change.service} {size}{bound}')}")
     if not found:
         click.echo("nothing is acknowledged", err=True)
 

@@ -19,9 +19,16 @@ from perfkit.model.errors import DeliveryError, StoreError
 
 if TYPE_CHECKING:
     from perfkit.config.settings import Settings
-    from perfkit.notify.results import ResultSet
+    from perfkit.history.incidents import Result
+    from perfkit.notify.delivery import ResultSet
 
-WHEN = click.Choice(["always", "changes"])
+WHEN = click.option(
+    "--when",
+    type=click.Choice(["always", "changes"]),
+    help="changes: only what is new since the last message [when of the settings].",
+)
+RESULT = """RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
+    `perfkit report --all`."""
 
 
 def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,23 +44,30 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @in_workspace(POLICY)
     @functools.wraps(command)
-    def collected(workspace: Workspace, files: tuple[Path, ...], scenarios: tuple[str, ...], **options: Any) -> Any:
-        from perfkit.notify.results import collect_results
+    def with_collected(
+        workspace: Workspace, files: tuple[Path, ...], scenarios: tuple[str, ...], **options: Any
+    ) -> Any:
+        from perfkit.notify.delivery import collect_results
 
         if not files and not scenarios:
             raise click.UsageError("name a RESULT, or a scenario of the store: --scenario NAME")
-        found = collect_results(
-            files, scenarios, store=workspace.store, settings=workspace.settings, policy=workspace.policy
-        )
-        return command(found, workspace.settings, **options)
+        judged: list[Result] = []
+        if scenarios:
+            from perfkit.history.run_names import newest_result
 
-    return collected
+            given = workspace.settings, workspace.policy
+            judged = [newest_result(workspace.store, name, settings=given[0], policy=given[1]) for name in scenarios]
+        return command(collect_results(files, judged), workspace.settings, **options)
+
+    first, rest = (command.__doc__ or "").split("\n\n", 1)
+    with_collected.__doc__ = f"{first}\n\n    {RESULT}\n\n{rest}"
+    return with_collected
 
 
 @click.command(short_help="Send results by e-mail.")
 @click.option("--to", multiple=True, metavar="ADDRESS", help="A recipient; may be repeated [to of the settings].")
 @click.option("--from", "sender", metavar="ADDRESS", default="", help="The sender [from of the settings].")
-@click.option("--when", type=WHEN, help="changes: only what is new since the last message [when of the settings].")
+@WHEN
 @click.option("--digest", is_flag=True, help="All results in one message.")
 @click.option(
     "--dry-run",
@@ -64,7 +78,7 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
 @checkout_option("--repository")
 @with_results
 def email(
-    found: ResultSet,
+    collected: ResultSet,
     settings: Settings,
     to: tuple[str, ...],
     sender: str,
@@ -75,8 +89,7 @@ def email(
 ) -> None:
     """Send the results of comparisons and histories: the verdict, each event, charts, and the report attached.
 
-    RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
-    `perfkit report --all`.  The server is named in [email] of the settings; name and password come from the
+    The server is named in [email] of the settings; name and password come from the
     environment: PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD (PERFKIT_SMTP_HOST, PERFKIT_SMTP_PORT and PERFKIT_SMTP_CA
     count too).
 
@@ -93,11 +106,14 @@ def email(
       perfkit email reports/*-trend --digest
       perfkit email reports/20261102T020000Z-compare --to team@example.org --dry-run mail.eml
     """
-    from perfkit.notify.email import MailOptions, send_mail
+    from perfkit.notify.delivery import deliver
+    from perfkit.notify.email import MailChannel
 
-    if dry_run is not None and len(found.messages) > 1 and not digest:
+    if dry_run is not None and len(collected.messages) > 1 and not digest:
         raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
-    for line in send_mail(found.results, settings, MailOptions(to, sender, when or "", digest, dry_run, checkout)):
+    messages = [collected.results] if digest else [(result,) for result in collected.results]
+    channel = MailChannel(settings.email, to=to, sender=sender, dry_run=dry_run, checkout=checkout)
+    for line in deliver(messages, channel, when=when or settings.email.when, folder=settings.delivery):
         click.echo(line)
 
 
@@ -108,12 +124,12 @@ def email(
 @click.option(
     "--webhook", metavar="URL", default="", help="Where to post the result as JSON [webhook of the settings]."
 )
-@click.option("--when", type=WHEN, help="changes: only what is new since the last message [when of the settings].")
+@WHEN
 @click.option("--dry-run", is_flag=True, help="Print the messages; send nothing, and leave the sent log as it is.")
 @checkout_option("--repository")
 @with_results
 def notify(
-    found: ResultSet,
+    collected: ResultSet,
     settings: Settings,
     urls: tuple[str, ...],
     webhook: str,
@@ -123,8 +139,7 @@ def notify(
 ) -> None:
     """Send the results of comparisons and histories to chats (Slack, Teams, Mattermost and others) and to programs.
 
-    RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
-    `perfkit report --all`.  Chats are named in [chat] of the settings, by addresses of Apprise whose secrets stand in
+    Chats are named in [chat] of the settings, by addresses of Apprise whose secrets stand in
     variables ("${SLACK_URL}"); they need the extra `chat` of perfkit.  A webhook gets a JSON document
     (perfkit.notice/1).
 
@@ -139,9 +154,12 @@ def notify(
       perfkit notify result.json --webhook https://hooks.example/perfkit --when always
       perfkit notify result.json --url "${SLACK_URL}" --dry-run
     """
-    from perfkit.notify.chat import ChatOptions, send_chat
+    from perfkit.notify.chat import ChatChannel
+    from perfkit.notify.delivery import deliver
 
-    for line in send_chat(found.results, settings, ChatOptions(urls, webhook, when or "", dry_run, checkout)):
+    messages = [(result,) for result in collected.results]
+    channel = ChatChannel(settings.chat, urls=urls, webhook=webhook, dry_run=dry_run, checkout=checkout)
+    for line in deliver(messages, channel, when=when or settings.chat.when, folder=settings.delivery):
         click.echo(line)
 
 
@@ -152,11 +170,10 @@ def notify(
 @checkout_option("--checkout")
 @click.option("--dry-run", is_flag=True, help="Print the requests (method, path, JSON) and change nothing.")
 @with_results
-def issue(found: ResultSet, settings: Settings, repository: str, checkout: Path, dry_run: bool) -> int:
+def issue(collected: ResultSet, settings: Settings, repository: str, checkout: Path, dry_run: bool) -> int:
     """Keep one GitHub issue for each event that got worse, however many runs show it.
 
-    RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
-    `perfkit report --all`.  An issue is opened, updated in place when its numbers change, commented when further
+    An issue is opened, updated in place when its numbers change, commented when further
     services get worse, closed when the event is resolved or acknowledged (`perfkit ack`), reopened when it comes back.
     An issue that a person closed stays closed until then.  Inconclusive and invalid results change nothing; invalid
     runs end with exit code 3.
@@ -171,29 +188,29 @@ def issue(found: ResultSet, settings: Settings, repository: str, checkout: Path,
       perfkit issue result.json --repository octo/shop --dry-run
     """
     from perfkit.model.records import Verdict
-    from perfkit.notify.issue_sync import planned_requests, sync_issues
+    from perfkit.notify.github_sync import planned_requests, sync_issues
 
     if dry_run:
         note = functools.partial(click.echo, err=True)
         planned = [
             request
-            for result in found.results
+            for result in collected.results
             for request in planned_requests(result, settings, repository=repository, checkout=checkout, report=note)
         ]
         click.echo(dump(planned), nl=False)
     else:
         failed, done = [], False
-        for result in found.results:
+        for result in collected.results:
             try:
                 synced = sync_issues(result, settings, repository=repository, checkout=checkout, report=click.echo)
-                done = done or bool(synced.done)
+                done = done or bool(synced)
             except DeliveryError as error:  # the others are kept for the next call too
                 failed.append(str(error))
         if failed:
             raise DeliveryError("; ".join(dict.fromkeys(failed)))
         if not done:
             click.echo("nothing to do")
-    return EXIT_INVALID if any(result.verdict is Verdict.INVALID for result in found.results) else 0
+    return EXIT_INVALID if any(result.verdict is Verdict.INVALID for result in collected.results) else 0
 
 
 @click.command(short_help="One comment of a pull request, changed in place.")
@@ -204,7 +221,7 @@ def issue(found: ResultSet, settings: Settings, repository: str, checkout: Path,
 @click.option("--dry-run", is_flag=True, help="Print the request (method, path, JSON) and send nothing.")
 @with_results
 def comment(
-    found: ResultSet,
+    collected: ResultSet,
     settings: Settings,
     pull_request: int | None,
     repository: str,
@@ -214,8 +231,7 @@ def comment(
 ) -> None:
     """Show results in a pull request: one comment, changed in place by each further call.
 
-    RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
-    `perfkit report --all`.  The pull request is that of the job (GITHUB_EVENT_PATH, GITHUB_REF) or the one named.  Each
+    The pull request is that of the job (GITHUB_EVENT_PATH, GITHUB_REF) or the one named.  Each
     set of scenarios has a comment of its own.  The exit code says whether it was sent; `perfkit compare` judges.
 
     \b
@@ -224,18 +240,19 @@ def comment(
       perfkit comment --store data/runs --scenario shop
       perfkit comment result.json --pull-request 412 --repository octo/shop --dry-run
     """
+    from perfkit.notify.delivery import link_template, report_link
     from perfkit.notify.github_api import Access
-    from perfkit.notify.pr_comment import Comment, planned_comment, post_comment, pull_request_of
-    from perfkit.notify.results import link_template, report_link
+    from perfkit.notify.github_plan import Comment
+    from perfkit.notify.github_sync import post_comment, pull_request_of
     from perfkit.report.text import to_comment
 
     template = link_template(link or settings.issues.link, "--link" if link else "[issues]: link")
-    names = name or "\n".join(sorted({f"{message.kind} {message.scenario}" for message in found.messages}))
+    names = name or "\n".join(sorted({f"{message.kind} {message.scenario}" for message in collected.messages}))
     access = Access.from_environment(repository, with_token=not dry_run)
-    text = to_comment(found.messages, report_link(template, found.folder))
+    text = to_comment(collected.messages, report_link(template, collected.folder))
     message = Comment(pull_request or pull_request_of(), names, text)
     if dry_run:
-        click.echo(dump([planned_comment(message, access).to_dict()]), nl=False)
+        click.echo(dump([message.request(access.path).to_dict()]), nl=False)
     else:
         post_comment(message, access, settings.delivery, report=click.echo)
 
@@ -245,11 +262,10 @@ def comment(
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML to this file.")
 @click.option("--verdict", is_flag=True, help="Print the worst verdict, one word.")
 @with_results
-def summary(found: ResultSet, _settings: Settings, annotations: bool, junit: Path | None, verdict: bool) -> None:
+def summary(collected: ResultSet, _settings: Settings, annotations: bool, junit: Path | None, verdict: bool) -> None:
     """Show results in a pipeline.
 
-    RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
-    `perfkit report --all`.  Without options, a page of Markdown is added to the file that $GITHUB_STEP_SUMMARY names,
+    Without options, a page of Markdown is added to the file that $GITHUB_STEP_SUMMARY names,
     else printed.  The exit code says whether the results could be read; `perfkit compare` judges.
 
     \b
@@ -262,14 +278,14 @@ def summary(found: ResultSet, _settings: Settings, annotations: bool, junit: Pat
     from perfkit.report.text import messages_to_junit, to_summary
 
     if junit is not None:
-        write(messages_to_junit(found.messages), junit)
+        write(messages_to_junit(collected.messages), junit)
     if annotations:
-        click.echo("".join(f"{line}\n" for line in annotate(found.messages)), nl=False)
+        click.echo("".join(f"{line}\n" for line in annotate(collected.messages)), nl=False)
     if verdict:
-        click.echo(min(found.messages, key=lambda message: message.rank).verdict.value)
+        click.echo(min(collected.messages, key=lambda message: message.rank).verdict.value)
     if junit is not None or annotations or verdict:
         return
-    page, path = to_summary(found.messages), os.environ.get("GITHUB_STEP_SUMMARY")
+    page, path = to_summary(collected.messages), os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         click.echo(page, nl=False)
         return

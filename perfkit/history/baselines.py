@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -27,19 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 class BaselineState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a pinned baseline was at one time; see `Pinned`."""
-
-    runs: tuple[str, ...]
-    profile: str
-    environment: dict[str, str]
-    reason: str
-    by: str
-    created: Time
-    expires: date | None = None
-
-
-class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="schema", tag=SCHEMA):
-    """A baseline that stays where it was put: the document ``perfkit.pinned/1``.
+    """What a pinned baseline is, or was at one time.
 
     Parameters
     ----------
@@ -51,12 +39,8 @@ class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         Where they were made; a fact that differed among them has all its values.
     expires
         The last day on which it is good; ``None``: no end.
-    history
-        What it was before, oldest first.
     """
 
-    name: str
-    scenario: str
     runs: tuple[str, ...]
     profile: str
     environment: dict[str, str]
@@ -64,6 +48,16 @@ class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     by: str
     created: Time
     expires: date | None = None
+
+
+class Pinned(BaselineState, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="schema", tag=SCHEMA):
+    """A baseline that stays where it was put: the document ``perfkit.pinned/1``.
+
+    ``history`` is what it was before, oldest first.
+    """
+
+    name: str
+    scenario: str
     history: tuple[BaselineState, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,7 +73,7 @@ class Pinned(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"schema": SCHEMA, **encode(self)}
+        return {"schema": SCHEMA, "name": self.name, "scenario": self.scenario, **encode(self)}
 
     def has_expired(self, today: date) -> bool:
         """Whether its last good day is over."""
@@ -106,15 +100,15 @@ def pin(
     facts = dict.fromkeys(name for run in runs for name in run.environment)
     values = {name: sorted({run.environment[name] for run in runs if name in run.environment}) for name in facts}
     return Pinned(
-        name,
-        "".join(scenarios),
-        tuple(run.id for run in sorted(runs, key=lambda run: (run.started_at or when, run.id))),
-        "; ".join(loads),
-        {name: " | ".join(texts) for name, texts in values.items()},
-        reason,
-        by or whoever(),
-        when,
-        expires,
+        name=name,
+        scenario="".join(scenarios),
+        runs=tuple(run.id for run in sorted(runs, key=lambda run: (run.started_at or when, run.id))),
+        profile="; ".join(loads),
+        environment={name: " | ".join(texts) for name, texts in values.items()},
+        reason=reason,
+        by=by or whoever(),
+        created=when,
+        expires=expires,
     )
 
 
@@ -148,36 +142,34 @@ class Baselines:
     def place(self, scenario: str, name: str) -> Path:
         """The file of a baseline; a scenario whose name is no file name has a digest in it."""
         safe = slug(scenario)
-        room = safe if safe == scenario else f"{safe}-{sha256(scenario.encode()).hexdigest()[:8]}"
-        return self.folder / room / f"{name}.json"
+        folder = safe if safe == scenario else f"{safe}-{sha256(scenario.encode()).hexdigest()[:8]}"
+        return self.folder / folder / f"{name}.json"
 
     def all(self, scenario: str | None = None) -> tuple[Pinned, ...]:
         """Every baseline that can be read, by scenario and name; `broken` names the others."""
-        found = [item for item in self._every() if isinstance(item, Pinned)]
-        return tuple(item for item in found if scenario in (None, item.scenario))
+        return tuple(item for item in self._read()[0] if scenario in (None, item.scenario))
 
     def broken(self) -> tuple[str, ...]:
         """What is wrong with each file that is no baseline."""
-        return tuple(str(item) for item in self._every() if isinstance(item, ReadError))
+        return self._read()[1]
 
-    def _every(self) -> Iterator[Pinned | ReadError]:
+    def _read(self) -> tuple[tuple[Pinned, ...], tuple[str, ...]]:
+        baselines, broken = [], []
         for path in sorted(self.folder.glob("*/*.json")):
             try:
-                yield read_pinned(path)
+                baselines.append(read_pinned(path))
             except ReadError as error:
                 leave_out(f"{path.parent.name}@pinned:{path.stem} is left out: {error}")
-                yield error
+                broken.append(str(error))
+        return tuple(baselines), tuple(broken)
 
     def get(self, scenario: str, name: str) -> Pinned:
         """One baseline; ``ReadError`` names the nearest known one."""
         path = self.place(scenario, name) if _NAME.fullmatch(name) else None
         if path is not None and path.is_file():
             return read_pinned(path)
-        names = [item.name for item in self.all(scenario)]
-        known = f"; there are {', '.join(names)}" if names else "; `perfkit baseline pin` makes one"
-        raise ReadError(
-            f"{self.folder}: no pinned baseline {name!r} of the scenario {scenario!r}{did_you_mean(name, names)}{known}"
-        )
+        names = _names(name, self.all(scenario))
+        raise ReadError(f"{self.folder}: no pinned baseline {name!r} of the scenario {scenario!r}{names}")
 
     def keep(self, pinned: Pinned, *, replacing: bool = False) -> Path:
         """Write a baseline; `StoreError` when there is one of that name, unless ``replacing``."""
@@ -206,14 +198,18 @@ def read_pinned(path: Path) -> Pinned:
 
 def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:
     """A baseline by its name alone; ``ReadError`` where that names none, or several."""
-    known = Baselines(folder)
-    every = known.all(scenario)
-    found = [item for item in every if name in (item.name, f"{item.scenario}@pinned:{item.name}")]
-    if len(found) == 1:
-        return found[0]
-    names = [item.name for item in every]
-    if found:
-        raise ReadError(f"{name}: is pinned for {', '.join(item.scenario for item in found)}; say --scenario")
+    baselines = Baselines(folder)
+    candidates = baselines.all(scenario)
+    named = [item for item in candidates if name in (item.name, f"{item.scenario}@pinned:{item.name}")]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise ReadError(f"{name}: is pinned for {', '.join(item.scenario for item in named)}; say --scenario")
+    damaged = "".join(f"; {text}" for text in baselines.broken())
+    raise ReadError(f"{folder}: no pinned baseline {name!r}{_names(name, candidates)}{damaged}")
+
+
+def _names(name: str, baselines: Sequence[Pinned]) -> str:
+    names = [item.name for item in baselines]
     there = f"; there are {', '.join(names)}" if names else "; `perfkit baseline pin` makes one"
-    damaged = "".join(f"; {text}" for text in known.broken())
-    raise ReadError(f"{folder}: no pinned baseline {name!r}{did_you_mean(name, names)}{there}{damaged}")
+    return f"{did_you_mean(name, names)}{there}"

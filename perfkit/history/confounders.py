@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfkit.analysis.comparability import MACHINE, machine_of, machine_text
 from perfkit.analysis.coverage import rename_advice, renamed_pairs
 from perfkit.history.events import RunReference
-from perfkit.model.records import Comparison, Metric, Run, Verdict, environment_of
+from perfkit.model.records import Metric, Run
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
     from perfkit.history.timeline import Timeline
 
-MACHINE = ("environment: cpu", "environment: cores", "environment: machine", "environment: memory")
 AROUND = 10  # runs on either side that tell what was usual
 USUAL = 0.8  # share of them that have one value
 LONGEST = 80  # characters of a value in a sentence
@@ -65,16 +65,11 @@ def _facts(timeline: Timeline) -> Mapping[str, Sequence[str | None]]:
     parts = [name for name in MACHINE if name in varied]
     facts: dict[str, Sequence[str | None]] = {}
     if parts:
-        facts["machine"] = [_machine(of, parts) for of in own]
+        facts["machine"] = [machine_text(of, parts) for of in own]
     for name in varied:
         if name not in MACHINE:
             facts[name.removeprefix("environment: ")] = [of.get(name) for of in own]
     return facts
-
-
-def _machine(of: Mapping[str, str], parts: Sequence[str]) -> str | None:
-    texts = [f"{of[name]} cores" if name.endswith("cores") else of[name] for name in parts if name in of]
-    return ", ".join(texts) or None
 
 
 def _nearest(name: str, values: Sequence[str | None], index: int, reach: int) -> EnvironmentChange | None:
@@ -101,24 +96,6 @@ def _short(value: str) -> str:
     """A digest is told by its beginning."""
     is_digest = len(value) >= 32 and all(char in "0123456789abcdef" for char in value)
     return value[:12] if is_digest else value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
-
-
-def machine_of(run: Run) -> str:
-    """Processor, cores and kind of the machine of a run, in words; empty where nothing is known of it."""
-    return _machine(environment_of(run), MACHINE) or ""
-
-
-def machine_advice(comparison: Comparison) -> str:
-    """What to do about a regression of candidates that ran on another machine than the baseline; else empty."""
-    machines = [list(dict.fromkeys(map(machine_of, side.runs))) for side in (comparison.baseline, comparison.candidate)]
-    if comparison.verdict is not Verdict.REGRESSION or not all(map(all, machines)):
-        return ""
-    if not set(machines[1]) - set(machines[0]):
-        return ""
-    return (
-        f"The candidate ran on another machine ({', '.join(machines[1][:2])}) than the baseline "
-        f"({', '.join(machines[0][:2])}): repeat it there, or measure both on one machine."
-    )
 
 
 def on_one_machine(runs: Sequence[Run], candidate: Run) -> tuple[tuple[Run, ...], str]:

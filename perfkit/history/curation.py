@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -18,7 +19,7 @@ from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_selector import Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
-from perfkit.model.records import Finding, Run, Severity, Verdict
+from perfkit.model.records import Run, Severity, Verdict
 from perfkit.runs.store import RunStore
 
 _FOREIGN = ("load", "services", "environment", "tool", "version", "duration", "precision")  # beginnings of checks
@@ -102,20 +103,25 @@ def accept(
     ReadError
         There is no such run or baseline, no valid run from there on, or no day until which it is good.
     """
-    first = stored_run(context.store, run_id)
+    first = _run_of_history(context.store, run_id)
     scenario, baselines = first.scenario, Baselines(context.baselines)
-    pinned_there = baselines.all(scenario) if name is None else (baselines.get(scenario, name),)
-    if not pinned_there:
+    candidates = baselines.all(scenario) if name is None else (baselines.get(scenario, name),)
+    if not candidates:
         raise ReadError(
             f"{baselines.folder}: no pinned baseline of the scenario {scenario!r}; `perfkit baseline pin` makes one. "
             "The rolling baseline follows a change by itself."
         )
-    if len(pinned_there) > 1:
-        names = ", ".join(item.name for item in pinned_there)
+    if len(candidates) > 1:
+        names = ", ".join(item.name for item in candidates)
         raise ReadError(f"{scenario}: say which baseline, with --name: {names}")
-    (pinned,) = pinned_there
-    runs = level_from(context, first)
-    if not runs:
+    (pinned,) = candidates
+    history = [run for run in context.runs_of(scenario) if run.validity.ok or run.id == first.id]
+    runs, _ = comparable_runs(history, first)
+    begin = next(i for i, run in enumerate(runs) if run.id == first.id)
+    events = context.analysis(runs).events
+    end = next((event.index for event in events if event.index > begin + NEAR), len(runs))
+    level = tuple(run for run in runs[begin:end] if run.validity.ok)
+    if not level:
         raise ReadError(f"{run_id}: no valid run of {scenario!r} from there on; nothing to move to")
     if not reason.strip():
         raise ReadError("reason: say why the change is intended, for those who review it")
@@ -123,29 +129,20 @@ def accept(
         raise ReadError(
             f"{pinned.name}: expired on {pinned.expires}; say until when it is good where it moves to: --expires 90d"
         )
-    moved = pinned.moved(runs, reason, by, now, expires)
+    moved = pinned.moved(level, reason, by, now, expires)
     baselines.keep(moved, replacing=True)
     return moved
 
 
-def stored_run(store: RunStore, run_id: str) -> Run:
-    """A run by its id; ``ReadError`` names the nearest known one."""
+def _run_of_history(store: RunStore, run_id: str) -> Run:
+    """A run by its id; ``ReadError`` names the nearest, and one of an A/B test."""
     ids = store.ids()
     if run_id not in ids:
         raise ReadError(f"{run_id}: no run of that id in {store.url}{did_you_mean(run_id, ids)}")
-    return store.get(run_id)
-
-
-def level_from(context: HistoryContext, first: Run) -> tuple[Run, ...]:
-    """The valid runs of a scenario from one run up to the next change."""
-    if first.in_ab_test:
-        raise ReadError(f"{first.id}: is of an A/B test, and in no history; name a run of the scenario's history")
-    candidates = [run for run in context.runs_of(first.scenario) if run.validity.ok or run.id == first.id]
-    runs, _ = comparable_runs(candidates, first)
-    begin = next(i for i, run in enumerate(runs) if run.id == first.id)
-    events = context.analysis(runs).events
-    end = next((event.index for event in events if event.index > begin + NEAR), len(runs))
-    return tuple(run for run in runs[begin:end] if run.validity.ok)
+    run = store.get(run_id)
+    if run.in_ab_test:
+        raise ReadError(f"{run_id}: is of an A/B test, and in no history; name a run of the scenario's history")
+    return run
 
 
 def acknowledge(
@@ -158,21 +155,19 @@ def acknowledge(
     until: date | None = None,
     now: datetime,
 ) -> Acknowledgement:
-    """An acknowledgement of everything that moved at an event, or at a run that begins a new level.
+    """An acknowledgement of everything that changed at an event, or at a run that begins a new level.
 
-    What moved is what the change points of the history, its monitor, and a comparison of the levels beside the place
+    What changed is what the change points of the history, its monitor, and a comparison of the levels before and after
     say.
 
     Raises
     ------
     ReadError
-        There is no such run, it is invalid, or nothing moved there.
+        There is no such run, it is invalid, or nothing changed there.
     """
-    first = stored_run(context.store, event)
+    first = _run_of_history(context.store, event)
     if not first.validity.ok:
         raise ReadError(f"{event}: is an invalid run; name the first valid one of the new level")
-    if first.in_ab_test:
-        raise ReadError(f"{event}: is of an A/B test, and in no history; name a run of the scenario's history")
     runs, _ = comparable_runs([run for run in context.runs_of(first.scenario) if run.validity.ok], first)
     policy = policy.for_scenario(first.scenario)
     history = HistoryAnalysis(timeline_of(first.scenario, runs), policy.alpha)
@@ -181,27 +176,29 @@ def acknowledge(
     at = events[0].index if events else named
     alerts = monitor_timeline(history, policy).alerts
     events += [alert.event for alert in alerts if abs(alert.event.index - at) <= NEAR]
-    moved = [AcknowledgedChange.of_movement(item) for one in events for item in one.changes]
+    changes = [AcknowledgedChange.of_movement(change) for item in events for change in item.changes]
 
-    compared: list[Finding] = []  # of the levels before and after each of these places
-    for place in sorted({at, named}):
-        begin = max((item.index for item in history.events if item.index < place - NEAR), default=0)
-        end = min((item.index for item in history.events if item.index > place + NEAR), default=len(runs))
-        if runs[begin:place] and runs[place:end]:
-            findings = judge(runs[begin:place], runs[place:end], policy).findings
-            compared += [finding for finding in findings if not finding.objective]
-    called = [item for item in compared if item.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
-    moved += map(AcknowledgedChange.of_finding, called)
+    compared: list[tuple[Verdict, AcknowledgedChange]] = []
+    for index in sorted({at, named}):  # the levels before and after each of these
+        begin = max((item.index for item in history.events if item.index < index - NEAR), default=0)
+        end = min((item.index for item in history.events if item.index > index + NEAR), default=len(runs))
+        if runs[begin:index] and runs[index:end]:
+            for finding in judge(runs[begin:index], runs[index:end], policy).findings:
+                if not finding.objective:
+                    size = math.inf if finding.change is None else finding.change
+                    ends = finding.ci_low, finding.ci_high
+                    change = AcknowledgedChange.of_size(finding.label, finding.metric, size, *ends)
+                    compared.append((finding.verdict, change))
+    changes += [change for verdict, change in compared if verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
     # Few runs show a change in the most exact metric only, and the others follow as runs are added: so the other
     # metrics of these services that lean the same way belong to it
-    directions = {(item.service, item.is_worse) for item in moved}
-    companions = [item for item in map(AcknowledgedChange.of_finding, compared) if item.size]
-    moved += [item for item in companions if (item.service, item.is_worse) in directions]
+    directions = {(change.service, change.is_worse) for change in changes}
+    changes += [change for _, change in compared if change.size and (change.service, change.is_worse) in directions]
     largest: dict[tuple[str, str, bool], AcknowledgedChange] = {}  # of each series and direction
-    for item in moved:
-        key = (item.service, item.metric.value, item.size > 0)
-        if key not in largest or abs(item.size) > abs(largest[key].size):
-            largest[key] = item
+    for change in changes:
+        key = (change.service, change.metric, change.rises)
+        if key not in largest or abs(change.size) > abs(largest[key].size):
+            largest[key] = change
     if not largest:
         ids = ", ".join(item.id for item in history.events)
         there = f"; the events of {first.scenario} are {ids}" if ids else ""
@@ -209,12 +206,12 @@ def acknowledge(
     if not reason.strip():
         raise ReadError("reason: say why this change is fine, for those who review it")
     return Acknowledgement(
-        runs[at].id,
-        first.scenario,
-        tuple(run.id for run in runs[max(at - NEAR, 0) : at + NEAR + 1]),
-        tuple(largest.values()),
-        reason,
-        by or whoever(),
-        now.replace(microsecond=0),
-        until,
+        id=runs[at].id,
+        scenario=first.scenario,
+        around=tuple(run.id for run in runs[max(at - NEAR, 0) : at + NEAR + 1]),
+        changes=tuple(largest.values()),
+        reason=reason,
+        by=by or whoever(),
+        created=now.replace(microsecond=0),
+        until=until,
     )

@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from perfkit.analysis.comparability import machine_advice
 from perfkit.analysis.compare import judge
 from perfkit.analysis.noise_profile import NoiseProfile
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, with_acknowledgement
 from perfkit.history.baselines import Baselines, Pinned
 from perfkit.history.change_events import FAR, HistoryAnalysis, HistoryContext
-from perfkit.history.confounders import machine_advice, missing_service_advice, missing_services
+from perfkit.history.confounders import missing_service_advice, missing_services
 from perfkit.history.events import Event, Series
 from perfkit.history.monitor import (
     MOST_EXCERPTS,

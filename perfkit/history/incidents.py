@@ -1,8 +1,37 @@
-"""Incidents: a worsening from its detection until it is over, and again when it returns.
+"""Incidents: worsenings from their detection until they are over, and through their relapses.
 
-They are read from result files, of a comparison or of the history of a scenario, whichever version of perfkit wrote
-them.  `notification_diff` says what is new in a result for a recipient who was notified of earlier ones: new incidents,
-reopened and resolved ones.
+A *result* (a comparison, or the history of a scenario, by any version of perfkit) shows *occurrences*: events in which
+something got worse.  Occurrences of the same worsening are one *incident* (`incidents_of`).  What a recipient was
+notified of is a `Notified` per scenario; `notification_diff` joins its incidents to those of a newer result and says
+what is new.  An incident is recognised by its fingerprints, for more runs may move the place of an event a little.
+
+================  ======================  ============  ==========
+notified as       in the newer result     in the diff   kept as
+================  ======================  ============  ==========
+not at all        open                    ``new`` (1)   open
+not at all        over, or acknowledged   nothing       not at all
+open              open                    nothing       open
+open              acknowledged            nothing       not at all
+open              over                    ``resolved``  over
+open              absent                  nothing (2)   open
+over              open                    ``reopened``  open
+over              anything else           nothing       over
+================  ======================  ============  ==========
+
+(1) ``reopened`` where it is a relapse by the history itself.
+(2) The history at hand may be a part of the one in which it was seen.  A comparison without history has one incident,
+what happened since its baseline; it is ``resolved`` when a comparison with the same baseline shows no regression.
+
+Example: the p95 of ``/pay``, watched every night.
+
+=====  ===================================  =============================  ============
+night  the history shows                    occurrences of the incident    the diff
+=====  ===================================  =============================  ============
+43     100 ms to 120 ms at night 40         night 40                       ``new``
+44     the same                             night 40                       nothing
+53     and back to 101 ms at night 50       night 40, over                 ``resolved``
+63     and 100 ms to 119 ms at night 60     night 40, over; night 60       ``reopened``
+=====  ===================================  =============================  ============
 """
 
 from __future__ import annotations
@@ -10,7 +39,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +52,43 @@ from perfkit.model.records import Comparison, Finding, Gap, Metric, Verdict
 from perfkit.model.serialization import comparison_from_document
 from perfkit.stats.changepoints import ChangePoint
 
+COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
+RESULT, REPORT = "result.json", "report.html"
+AFTER = "after-"  # and the newest run of a baseline: names what happened since it
+MOST_KEPT = 200  # incidents that a recipient was notified of: the newest
+
+
+def digest(text: str, length: int = 12) -> str:
+    """Hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def fingerprint(scenario: str, name: str) -> str:
+    """What an event of that name is known by elsewhere."""
+    return digest(f"{scenario}\n{name}")
+
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """An event as a result tells it.
+    """An event in which something got worse, as a result shows it.
 
     Parameters
     ----------
     holds
         Whether what got worse was not taken back since.
-    acknowledged
-        Whether it is known or intended.
+    acknowledgement
+        Who said that it is known or intended, and why; empty where nobody did.
     detected_at
-        Id of the run at which it was first heard; empty where it is not known.
+        Id of the run at which it was first detected; empty where it is not known.
+    fails
+        Whether it is beyond its tolerance, so that a build with it fails.
     """
 
     event: Event
     holds: bool = True
-    acknowledged: bool = False
+    acknowledgement: str = ""
     detected_at: str = ""
+    fails: bool = True
 
     @property
     def worse(self) -> tuple[MetricChange, ...]:
@@ -53,6 +100,12 @@ class Occurrence:
         """Where it got worse, the strongest first."""
         return tuple(dict.fromkeys(item.service for item in self.worse))
 
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the places at which it may have begun, its own first."""
+        names = (self.event.id, *self.event.aliases)
+        return tuple(dict.fromkeys(fingerprint(self.event.scenario, name) for name in names))
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:
@@ -62,7 +115,7 @@ class Incident:
 
     @property
     def scenario(self) -> str:
-        """Whose history it stands in."""
+        """Whose history it is in."""
         return self.first.event.scenario
 
     @property
@@ -86,59 +139,43 @@ class Incident:
         return self.last.holds
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All ids under which its first occurrence may have been known: more runs may move its place a little."""
-        return tuple(dict.fromkeys((self.first.event.id, *self.first.event.aliases)))
-
-    @property
     def fingerprint(self) -> str:
-        """Twelve hex digits of scenario and place, under which it is followed elsewhere; see `fingerprints`."""
-        return self.fingerprints[0]
+        """What it is known by elsewhere: twelve hex digits of scenario and place."""
+        return self.first.fingerprints[0]
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """The same for each of its names, for what was followed before its place moved."""
-        return tuple(fingerprint(self.scenario, name) for name in self.names)
-
-
-def fingerprint(scenario: str, name: str) -> str:
-    """Under which an event of that name is followed elsewhere."""
-    return hashlib.sha256(f"{scenario}\n{name}".encode()).hexdigest()[:12]
+        """Of all its occurrences, for with few runs a relapse may look like an event of its own."""
+        return tuple(dict.fromkeys(name for item in self.occurrences for name in item.fingerprints))
 
 
 def incidents_of(occurrences: Iterable[Occurrence]) -> tuple[Incident, ...]:
-    """Sightings of one scenario, oldest first, as incidents, in order of their beginning.
+    """Occurrences of one scenario, oldest first, as incidents, in order of their beginning.
 
-    A worsening in the series that led an earlier incident, between much the same levels, is its relapse: in between it
-    must have been over.  What only got better is no incident.
+    A worsening in the series that led an earlier incident, each level within half the size of the change, is a relapse
+    of that: in between it must have been over.  What only got better is no incident.
     """
-    found: list[Incident] = []
-    for one in occurrences:
-        if not one.worse:
+
+    def is_relapse(occurrence: Occurrence, incident: Incident) -> bool:
+        lead = incident.last.worse[0]
+        half = abs(lead.change.after - lead.change.before) / 2.0
+        return any(
+            (item.service, item.metric) == (lead.service, lead.metric)
+            and abs(item.change.before - lead.change.before) < half
+            and abs(item.change.after - lead.change.after) < half
+            for item in occurrence.worse
+        )
+
+    incidents: list[Incident] = []
+    for occurrence in occurrences:
+        if not occurrence.worse:
             continue
-        again = next((i for i in reversed(range(len(found))) if is_relapse(one, found[i])), None)
-        if again is None:
-            found.append(Incident((one,)))
+        relapsed = (i for i in reversed(range(len(incidents))) if is_relapse(occurrence, incidents[i]))
+        if (i := next(relapsed, None)) is None:
+            incidents.append(Incident((occurrence,)))
         else:
-            found[again] = replace(found[again], occurrences=(*found[again].occurrences, one))
-    return tuple(found)
-
-
-def is_relapse(occurrence: Occurrence, incident: Incident) -> bool:
-    """Whether the series that led an incident gets worse again, each level within half the size of the change."""
-    lead = incident.last.worse[0]
-    half = abs(lead.change.after - lead.change.before) / 2.0
-    return any(
-        (item.service, item.metric) == (lead.service, lead.metric)
-        and abs(item.change.before - lead.change.before) < half
-        and abs(item.change.after - lead.change.after) < half
-        for item in occurrence.worse
-    )
-
-
-COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
-RESULT, REPORT = "result.json", "report.html"
-AFTER = "after-"  # and the newest run of a baseline: names what happened since it
+            incidents[i] = Incident((*incidents[i].occurrences, occurrence))
+    return tuple(incidents)
 
 
 class MissingService(msgspec.Struct, frozen=True):
@@ -211,11 +248,11 @@ class Result:
     @property
     def open_incidents(self) -> tuple[Incident, ...]:
         """Incidents that hold and that nobody acknowledged."""
-        return tuple(one for one in self.incidents if one.is_open and not one.last.acknowledged)
+        return tuple(item for item in self.incidents if item.is_open and not item.last.acknowledgement)
 
     @property
     def fingerprint(self) -> str:
-        """Under which a worsening since the same baseline is followed; empty without two builds to compare."""
+        """What a worsening since the same baseline is known by; empty without two builds to compare."""
         if self.comparison is None or not self.comparison.baseline.runs:
             return ""
         return fingerprint(self.scenario, _after(self.comparison))
@@ -253,65 +290,19 @@ def result_of(document: Any, place: str, report: Path | None = None) -> Result:
     schema = document.get("schema") if isinstance(document, Mapping) else None
     if schema == COMPARISON:
         return _of_comparison(document, place, report)
-    if schema == TREND:
-        return _of_trend(document, place, report)
-    raise ReadError(f"{place}: not a result of schema {COMPARISON} or {TREND} (found {str(schema)[:100]!r})")
-
-
-def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
-    comparison = comparison_from_document(document, place)
-    runs = (*comparison.candidate.runs, *comparison.baseline.runs)
-    scenario = runs[0].scenario if runs else ""
-    history = document.get("history")
-    watched = history is not None and not history.get("pull_request")  # a pull request is judged alone
-    watch = decode(history, _Watch, f"{place}: history") if watched else None
-    occurrences = _called(comparison, scenario)
-    if watch is not None:
-        occurrences = [one.occurrence() for one in watch.alerts if one.is_notified]
-    gaps = (*comparison.gaps, *(watch.gaps if watch is not None else ()))
-    return Result(
-        place,
-        document,
-        scenario,
-        comparison.verdict,
-        comparison,
-        incidents_of(occurrences),
-        watched,
-        report,
-        gaps,
-        _missing_services(comparison, watch),
-        frozenset(watch.services) if watch is not None else _measured_services(comparison),
-    )
-
-
-def _missing_services(comparison: Comparison, watch: _Watch | None) -> tuple[MissingService, ...]:
-    """As the history names them, which knows since when; else by what the candidate lacks of the baseline."""
-    missing = {item.service: item for item in (watch.missing_services if watch is not None else ())}
-    for gap in comparison.gaps:
-        for name in gap.services:
-            missing.setdefault(name, MissingService(name, _after(comparison), gap.text, gap.advice))
-    return tuple(missing.values())
-
-
-def _measured_services(comparison: Comparison) -> frozenset[str]:
-    if comparison.verdict is Verdict.INVALID:
-        return frozenset()
-    return frozenset(name for finding in comparison.findings for name in (finding.service, finding.label))
-
-
-def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
+    if schema != TREND:
+        raise ReadError(f"{place}: not a result of schema {COMPARISON} or {TREND} (found {str(schema)[:100]!r})")
     trend = decode(document, _Trend, place)
     watch = trend.watch
     if watch is None:
         raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
-    incidents = incidents_of(one.occurrence() for one in watch.alerts if one.is_notified)
     return Result(
         place,
         document,
         trend.scenario,
         watch.judgement,
         None,
-        incidents,
+        watch.incidents,
         True,
         report,
         watch.gaps,
@@ -320,17 +311,72 @@ def _of_trend(document: Mapping[str, Any], place: str, report: Path | None) -> R
     )
 
 
-def _called(comparison: Comparison, scenario: str) -> list[Occurrence]:
+def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
+    comparison = comparison_from_document(document, place)
+    runs = (*comparison.candidate.runs, *comparison.baseline.runs)
+    scenario = runs[0].scenario if runs else ""
+    history = document.get("history")
+    watch: _Watch | None = None
+    if history is not None and not history.get("pull_request"):  # a pull request is judged alone
+        watch = decode(history, _Watch, f"{place}: history")
+    # A history knows since when a service is missing; without one, it is missing since the baseline
+    missing = {item.service: item for item in (watch.missing_services if watch is not None else ())}
+    for gap in comparison.gaps:
+        for name in gap.services:
+            missing.setdefault(name, MissingService(name, _after(comparison), gap.text, gap.advice))
+    if watch is not None:
+        measured = frozenset(watch.services)
+    elif comparison.verdict is Verdict.INVALID:
+        measured = frozenset()
+    else:
+        measured = frozenset(name for finding in comparison.findings for name in (finding.service, finding.label))
+    return Result(
+        place,
+        document,
+        scenario,
+        comparison.verdict,
+        comparison,
+        watch.incidents if watch is not None else _since_baseline(comparison, scenario),
+        watch is not None,
+        report,
+        (*comparison.gaps, *(watch.gaps if watch is not None else ())),
+        tuple(missing.values()),
+        measured,
+    )
+
+
+def _since_baseline(comparison: Comparison, scenario: str) -> tuple[Incident, ...]:
     """What a comparison without history calls: one event, for all of it lies between the same two builds."""
-    found = [finding for finding in comparison.by_verdict(Verdict.REGRESSION) if not finding.objective]
-    if not found or comparison.verdict is Verdict.INVALID:
-        return []
+    worse = [finding for finding in comparison.by_verdict(Verdict.REGRESSION) if not finding.objective]
+    if not worse or comparison.verdict is Verdict.INVALID:
+        return ()
     before, after = (
         RunReference(run.id, run.started_at, True, run.git.get("commit", ""), run.git.get("branch", ""))
         for run in (comparison.baseline.runs[-1], comparison.candidate.runs[0])
     )
-    movements = tuple(_finding(one) for one in sorted(found, key=lambda f: f.p_adjusted if f.p_adjusted else 0.0))
-    return [Occurrence(Event(_after(comparison), scenario, 0, before, after, movements))]
+
+    def percent(finding: Finding, end: float | None) -> float | None:
+        """An end of an interval in percent of the baseline."""
+        if end is None or finding.change_unit == "%":
+            return end
+        return 100.0 * end / finding.baseline if finding.baseline else None
+
+    worse.sort(key=lambda finding: finding.p_adjusted or 0.0)
+    movements = (
+        _Movement(
+            finding.label,
+            Metric(finding.metric),
+            finding.baseline,
+            finding.candidate,
+            finding.change_pct,
+            percent(finding, finding.ci_low),
+            percent(finding, finding.ci_high),
+            finding.p_adjusted,
+        )
+        for finding in worse
+    )
+    changes = tuple(item.change(0) for item in movements)
+    return incidents_of([Occurrence(Event(_after(comparison), scenario, 0, before, after, changes))])
 
 
 def _after(comparison: Comparison) -> str:
@@ -338,20 +384,7 @@ def _after(comparison: Comparison) -> str:
     return f"{AFTER}{comparison.baseline.runs[-1].id}"
 
 
-def _finding(finding: Finding) -> MetricChange:
-    ends = [_percent(finding, end) for end in (finding.ci_low, finding.ci_high)]
-    p_value = finding.p_adjusted if finding.p_adjusted is not None else math.nan
-    change = ChangePoint(
-        0, _number(finding.baseline), _number(finding.candidate), _change(finding.change_pct), p_value, ends[0], ends[1]
-    )
-    return MetricChange(finding.label, Metric(finding.metric), change)
-
-
-def _percent(finding: Finding, end: float | None) -> float:
-    """An end of an interval in percent of the baseline."""
-    if end is None or finding.change_unit == "%":
-        return _number(end)
-    return 100.0 * end / finding.baseline if finding.baseline else math.nan
+# The parts of a watched history that results are made of; what else stands in the document is for readers of reports
 
 
 class _Moment(msgspec.Struct, frozen=True):
@@ -360,14 +393,17 @@ class _Moment(msgspec.Struct, frozen=True):
     commit: str
     branch: str
 
-    def moment(self) -> RunReference:
+    def __post_init__(self) -> None:
+        self.reference()
+
+    def reference(self) -> RunReference:
         time = utc(self.started_at) if self.started_at is not None else None
         return RunReference(self.run, time, True, self.commit, self.branch)
 
 
 class _Movement(msgspec.Struct, frozen=True):
     service: str
-    metric: str
+    metric: Metric
     before: float | None
     after: float | None
     change_pct: float | None
@@ -375,24 +411,17 @@ class _Movement(msgspec.Struct, frozen=True):
     ci_high: float | None
     p_value: Share | None
 
-    def __post_init__(self) -> None:
-        Metric(self.metric)
-
-    def movement(self, index: int) -> MetricChange:
-        change = ChangePoint(
-            index,
-            _number(self.before),
-            _number(self.after),
-            _change(self.change_pct),
-            _number(self.p_value),
-            _number(self.ci_low),
-            _number(self.ci_high),
+    def change(self, index: int) -> MetricChange:
+        before, after, low, high, p_value = (
+            math.nan if value is None else value
+            for value in (self.before, self.after, self.ci_low, self.ci_high, self.p_value)
         )
-        return MetricChange(self.service, Metric(self.metric), change)
+        size = math.inf if self.change_pct is None else self.change_pct  # what has no size is a change from zero
+        return MetricChange(self.service, self.metric, ChangePoint(index, before, after, size, p_value, low, high))
 
 
 class _Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What a watched history tells of an event."""
+    """An event of a watched history."""
 
     id: str
     scenario: str
@@ -412,29 +441,19 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.movements:
             raise ValueError("movements: an event has at least one")
-        for moment in (self.last_before, self.first_after):
-            moment.moment()
 
     @property
-    def is_notified(self) -> bool:
-        """Whether messages are about it: the monitor alerted, or may not do so yet.
-
-        What the monitor has not confirmed is in the verdict and its reasons; a message to take back would cry wolf.
-        """
-        return self.confirmed or self.runs_to_learn > 0
-
     def occurrence(self) -> Occurrence:
-        event = Event(
-            self.id,
-            self.scenario,
-            self.index,
-            self.last_before.moment(),
-            self.first_after.moment(),
-            tuple(item.movement(self.index) for item in self.movements),
-            self.aliases,
-            self.coincides,
-        )
-        return Occurrence(event, self.holds, bool(self.acknowledged), self.raised_at or "")
+        before, after = self.last_before.reference(), self.first_after.reference()
+        changes = tuple(item.change(self.index) for item in self.movements)
+        event = Event(self.id, self.scenario, self.index, before, after, changes, self.aliases, self.coincides)
+        why = ""
+        if given := self.acknowledged:  # as `Acknowledgement.describe` puts it
+            day = f" on {str(given['created'])[:10]}" if given.get("created") else ""  # ISO 8601
+            until = f", until {given['until']}" if given.get("until") else ""
+            reason = given.get("reason") or "no reason is given"
+            why = f"acknowledged by {given.get('by') or 'unknown'}{day}{until}: {reason}"
+        return Occurrence(event, self.holds, why, self.raised_at or "", self.fails)
 
 
 class _Level(msgspec.Struct, frozen=True):
@@ -447,14 +466,13 @@ class _Course(msgspec.Struct, frozen=True):
     """A series that a message draws; see `perfkit.history.trend`."""
 
     service: str
-    metric: str
+    metric: Metric
     first_index: Count
     started_at: tuple[Time | None, ...]
     values: tuple[float | None, ...]
     levels: tuple[_Level, ...]
 
     def __post_init__(self) -> None:
-        Metric(self.metric)
         if len(self.started_at) != len(self.values):
             raise ValueError(f"values: there are {len(self.values)}, and {len(self.started_at)} times")
 
@@ -468,38 +486,32 @@ class _Watch(msgspec.Struct, frozen=True):
     services: tuple[str, ...] = ()
 
     @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """Of the alerts that are notified: the monitor confirmed them, or is still in its warm-up.
+
+        What the monitor has not confirmed is in the verdict and its reasons; a message to take back would cry wolf.
+        """
+        return incidents_of(item.occurrence for item in self.alerts if item.confirmed or item.runs_to_learn > 0)
+
+    @property
     def gaps(self) -> tuple[Gap, ...]:
         """The services that ended, each with what to do about it."""
         return tuple(Gap(item.advice or item.sentence) for item in self.missing_services)
 
     @property
     def judgement(self) -> Verdict:
-        """As `MonitorResult.verdict`; of results of earlier versions, by their alerts."""
+        """The verdict; of results of earlier versions, by their alerts."""
         if self.verdict is not None:
             return self.verdict
         if self.runs == 0:
             return Verdict.INVALID  # a history without a valid run says nothing
-        return Verdict.REGRESSION if any(one.fails for one in self.alerts) else Verdict.NO_CHANGE
+        return Verdict.REGRESSION if any(item.fails for item in self.alerts) else Verdict.NO_CHANGE
 
 
 class _Trend(msgspec.Struct, frozen=True):
-    """Of the document ``perfkit.trend/1``, what is told elsewhere."""
-
     scenario: str
     watch: _Watch | None
     courses: tuple[_Course, ...] = ()
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _change(percent: float | None) -> float:
-    """What is not told of a change is one from zero."""
-    return math.inf if percent is None else float(percent)
-
-
-MOST_KNOWN = 200  # worsenings that are remembered: the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,54 +521,43 @@ class NotifiedIncident:
     names: tuple[str, ...]
     headline: str
 
-    @classmethod
-    def of_incident(cls, incident: Incident) -> NotifiedIncident:
-        """As it stands now."""
-        return cls(_names(incident), incident.last.event.headline)
-
     def shared(self, incident: Incident) -> int:
-        """How many names it has in common with an incident; 0: it is another one."""
-        return len(set(self.names) & set(_names(incident)))
-
-
-def _names(incident: Incident) -> tuple[str, ...]:
-    """Of every occurrence: with few runs a relapse may look like an event of its own, and be told as one."""
-    events = [one.event for one in incident.occurrences]
-    names = [name for event in events for name in (event.id, *event.aliases)]
-    return tuple(dict.fromkeys(fingerprint(incident.scenario, name) for name in names))
+        """Number of fingerprints shared with an incident; 0 means a different incident."""
+        return len(set(self.names) & set(incident.fingerprints))
 
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """What somebody knows of a scenario: worsenings that hold and that are over, and whether its runs were unfit.
+    """What somebody was notified of in a scenario: worsenings that hold or are over, and whether its runs were unfit.
 
     ``missing`` are services without requests, as they were put.
     """
 
-    open: tuple[NotifiedIncident, ...] = ()
-    over: tuple[NotifiedIncident, ...] = ()
-    invalid: bool = False
-    missing: tuple[MissingService, ...] = ()
+    open: tuple[NotifiedIncident, ...]
+    over: tuple[NotifiedIncident, ...]
+    invalid: bool
+    missing: tuple[MissingService, ...] = ()  # 0.1.0 did not keep it
+
+
+NEVER_NOTIFIED = Notified((), (), invalid=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationDiff:
-    """What is new; false when nothing is.
+    """What is new in a result; false when nothing is.
 
     Parameters
     ----------
-    new, reopened
-        Worsenings that hold and were not told: new ones, and those that were resolved before.
-    resolved
-        What was told and does not hold any more.
+    new, reopened, resolved
+        Worsenings, as the table of `perfkit.history.incidents` has them.
     invalid
         Whether the runs cannot be judged, for the first time.
     after
-        What is known once this is told.
+        What the recipient is notified of once this is sent.
     missing
-        Services that have no requests any more, which was not told.
+        Services that have no requests any more, of which nobody was notified yet.
     measured_again
-        Those of which it was told, and which have requests again.
+        Services of whose end the recipient was notified, and which have requests again.
     """
 
     new: tuple[Incident, ...]
@@ -577,55 +578,50 @@ class NotificationDiff:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for those who are to hear the same."""
-        names = tuple(_names(one) for one in (*self.new, *self.reopened))
+        """Equal for those who get the same message."""
+        incidents = tuple(item.fingerprints for item in (*self.new, *self.reopened))
         services = tuple(tuple(item.key for item in items) for items in (self.missing, self.measured_again))
-        return names, tuple(one.names for one in self.resolved), self.invalid, services
+        return incidents, tuple(item.names for item in self.resolved), self.invalid, services
 
 
-def notification_diff(result: Result, told: Notified) -> NotificationDiff:
-    """What a result says that was not told.
+def notification_diff(result: Result, before: Notified) -> NotificationDiff:
+    """What is new in a result for a recipient who was notified of earlier ones; the table above has the cases."""
+    followed: dict[NotifiedIncident, Incident | None] = {}
+    for notified in before.open:  # of neighbours, whose fingerprints may overlap, the one that shares most
+        nearest = max(result.incidents, key=notified.shared, default=None)
+        followed[notified] = nearest if nearest is not None and notified.shared(nearest) else None
+    fine = not result.watched and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)
+    resolved = tuple(
+        notified
+        for notified, incident in followed.items()
+        if (fine and result.fingerprint in notified.names if incident is None else not incident.is_open)
+    )
+    absent = [item for item, incident in followed.items() if incident is None and item not in resolved]
+    fresh = [item for item in result.open_incidents if item not in followed.values()]
+    reopened = [item for item in fresh if item.relapses or any(notified.shared(item) for notified in before.over)]
+    now = [NotifiedIncident(item.fingerprints, item.last.event.headline) for item in result.open_incidents]
+    over = [item for item in (*before.over, *resolved) if not any(map(item.shared, result.open_incidents))]
 
-    An acknowledged worsening is no news, nor is its end.  What was told and is not in the result at all is taken to
-    hold still: the history at hand may be a part of the one that it was seen in.
-    """
-    pairs: list[tuple[NotifiedIncident, Incident | None]] = []
-    for known in told.open:  # of neighbours, whose names may overlap, the one that has most in common with it
-        nearest = max(result.incidents, key=known.shared, default=None)
-        pairs.append((known, nearest if nearest is not None and known.shared(nearest) else None))
-    seen = [found for _, found in pairs if found is not None]
-    fresh = [one for one in result.open_incidents if one not in seen]
-    resolved = tuple(known for known, found in pairs if _is_over(known, found, result))
-    open_now = [known for known, found in pairs if found is None and known not in resolved]
-    open_now += [NotifiedIncident.of_incident(one) for one in result.open_incidents]
-    gone = [known for known in (*told.over, *resolved) if not any(map(known.shared, result.open_incidents))]
-    back = [one for one in fresh if one.relapses or any(known.shared(one) for known in told.over)]
     invalid = result.verdict is Verdict.INVALID
     missing = {item.key: item for item in result.missing_services}
     services = {item.service for item in missing.values()}
-    before = {item.key: item for item in told.missing}
-    measured_again = tuple(item for item in told.missing if item.service not in services and result.has_again(item))
-    still = [item for item in told.missing if item not in measured_again and item.key not in missing]
+    measured_again = [item for item in before.missing if item.service not in services and result.has_again(item)]
+    still = [item for item in before.missing if item not in measured_again and item.key not in missing]
     if result.watched:  # a service that ended anew, since another run
         still = [item for item in still if item.service not in services]
-    return NotificationDiff(
-        tuple(one for one in fresh if one not in back),
-        tuple(back),
-        resolved,
-        invalid and not told.invalid,
-        Notified(
-            tuple(open_now[-MOST_KNOWN:]),
-            tuple(gone[-MOST_KNOWN:]),
-            invalid,
-            tuple([*still, *missing.values()][-MOST_KNOWN:]),
-        ),
-        tuple(item for key, item in missing.items() if key not in before),
-        measured_again,
+    after = Notified(
+        tuple([*absent, *now][-MOST_KEPT:]),
+        tuple(over[-MOST_KEPT:]),
+        invalid,
+        tuple([*still, *missing.values()][-MOST_KEPT:]),
     )
-
-
-def _is_over(known: NotifiedIncident, found: Incident | None, result: Result) -> bool:
-    if found is not None:
-        return not found.is_open
-    fine = result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)
-    return not result.watched and fine and result.fingerprint in known.names
+    keys = {item.key for item in before.missing}
+    return NotificationDiff(
+        tuple(item for item in fresh if item not in reopened),
+        tuple(reopened),
+        resolved,
+        invalid and not before.invalid,
+        after,
+        tuple(item for item in missing.values() if item.key not in keys),
+        tuple(measured_again),
+    )

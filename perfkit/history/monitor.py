@@ -30,6 +30,7 @@ from perfkit.history.confounders import (
 )
 from perfkit.history.events import NEAR, Event, MetricChange, RunReference, Series
 from perfkit.history.timeline import Timeline
+from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint
 from perfkit.stats.sequential import Alarm, watch_history
@@ -124,7 +125,7 @@ class Alert:
 
     def to_dict(self) -> dict[str, Any]:
         """The event with what watching knows of it."""
-        known = self.acknowledgement.to_dict() if self.acknowledgement else None
+        known = encode(self.acknowledgement) if self.acknowledgement else None
         accepted = None
         if (pinned := self.accepted) is not None:  # as an acknowledgement says it: who, when, until when, why
             accepted = {

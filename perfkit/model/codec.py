@@ -52,18 +52,21 @@ def utc(time: datetime) -> datetime:
 def parse_time(text: str) -> datetime:
     """An ISO 8601 time as aware UTC; one without a zone is taken as UTC.  ``ValueError`` when it is none."""
     time = datetime.fromisoformat(text)
-    return utc(time if time.tzinfo else time.replace(tzinfo=UTC))
+    try:
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
 
 
 @cache
-def _json_fields(kind: type) -> tuple[tuple[str, object], ...]:
-    """Names of the fields of a record in their order, each with the value at which it is left out."""
+def _json_fields(kind: type) -> tuple[tuple[str, str, object], ...]:
+    """The fields of a record in their order: name, name in JSON, and the value at which it is left out."""
     if issubclass(kind, msgspec.Struct):
-        names = kind.__struct_fields__
+        names, keys = kind.__struct_fields__, kind.__struct_encode_fields__
         optional = names if kind.__struct_config__.omit_defaults else ()
         defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
     elif dataclasses.is_dataclass(kind):
-        names = tuple(field.name for field in dataclasses.fields(kind))
+        names = keys = tuple(field.name for field in dataclasses.fields(kind))
         optional = getattr(kind, "OMITTED_DEFAULTS", ())
         defaults = {
             field.name: field.default_factory() if callable(field.default_factory) else field.default
@@ -71,7 +74,8 @@ def _json_fields(kind: type) -> tuple[tuple[str, object], ...]:
         }
     else:
         raise TypeError(f"{kind.__name__} has no JSON form")
-    return tuple((name, defaults[name] if name in optional else ...) for name in names)
+    fields = zip(names, keys, strict=True)
+    return tuple((name, key, defaults[name] if name in optional else ...) for name, key in fields)
 
 
 def encode(value: Any) -> Any:
@@ -96,8 +100,8 @@ def encode(value: Any) -> Any:
         return value.isoformat()
     if (form := getattr(value, "json_form", None)) is not None:
         return encode(form)
-    items = ((name, getattr(value, name), default) for name, default in _json_fields(value.__class__))
-    return {name: encode(item) for name, item, default in items if default is ... or item != default}
+    items = ((key, getattr(value, name), default) for name, key, default in _json_fields(value.__class__))
+    return {key: encode(item) for key, item, default in items if default is ... or item != default}
 
 
 def dump_json(document: Any) -> str:
@@ -223,7 +227,7 @@ def decode(
         elif there != schema:
             article = "an" if title[0] in "aeiou" else "a"
             raise ReadError(
-                f"{source}: not {article} {title} of schema {schema!r} (found {_short(repr(there))}); "
+                f"{source}: not {article} {title} of schema {schema!r} (found {_short(there)}); "
                 "it may come from a newer perfkit"
             )
     try:
@@ -251,7 +255,7 @@ def _named(steps: list[str], plain: Any, kind: Any) -> Iterator[str]:
         if step == "..." and isinstance(here, Mapping):
             step = _culprit(plain, path, here, kind)
         path.append(step)
-        yield _short(step)
+        yield step if len(step) <= 100 else f"{step[:100]}..."
         if isinstance(here, Mapping):
             here = here.get(step)
         elif isinstance(here, list) and step.isdigit() and int(step) < len(here):
@@ -282,5 +286,6 @@ def _with(plain: Any, path: list[str], value: Any) -> Any:
     return plain
 
 
-def _short(text: str) -> str:
+def _short(value: Any) -> str:
+    text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."

@@ -25,6 +25,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from perfkit.model.redaction import redact
 
@@ -108,13 +109,15 @@ class Activity:
     ('while reading a.json',)
     """
 
+    __slots__ = ("_text",)
+
     def __init__(self, text: str) -> None:
         self._text = text
 
     def __enter__(self) -> None:
-        pass
+        return None
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if error is not None and not isinstance(error, PerfkitError):
             error.add_note(f"{_ACTIVITY}{self._text}")
 

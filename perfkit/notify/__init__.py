@@ -1,5 +1,5 @@
-"""Results sent to people and programs: e-mail, chats, GitHub issues and comments, and the log of what was sent.
+"""Results sent to people and pipelines: e-mail, chats, GitHub issues and pull-request comments.
 
-It may import the rooms up to `report`, which describes the messages.  Begin with `results` (what a notification is
-about), then `sent_log` (who gets what); `issue_plan` and `issue_sync` keep issues.
+Read `delivery` first: what is sent, to whom, and once.  `email` and `chat` are its channels; `github_plan` says what
+should stand on GitHub, and `github_sync` brings it there.
 """

@@ -14,23 +14,21 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from perfkit.config.settings import Settings
+from perfkit.config.settings import ChatSettings
 from perfkit.config.toml_table import expand, url_parts
-from perfkit.history.incidents import Result
+from perfkit.history.incidents import digest
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import MissingExtra, SettingsError
 from perfkit.model.installation import extra_advice
 from perfkit.model.records import Verdict
 from perfkit.model.redaction import public_url, redact
-from perfkit.notify.results import commits_of, link_template, report_link, report_place
-from perfkit.notify.sent_log import Batch, SentLog, notify_recipients
+from perfkit.notify.delivery import Batch, Sent, link_template, message_about, report_link, report_location
 from perfkit.report.formatting import shorten
-from perfkit.report.message import Message, chat_text, message_of, webhook_document
+from perfkit.report.message import Message, chat_text, webhook_document
 from perfkit.report.report_set import Outcome
 
 TIMEOUT_S = 30.0
@@ -64,7 +62,7 @@ class Chat:
         scheme = re.match(r"[A-Za-z0-9+-]{1,20}(?=://)", url)
         kind = scheme[0].lower() if scheme else "address"
         self.name = f"{kind} {number}"
-        self.key = f"{kind}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self.key = f"{kind}-{digest(url)}"
         asset = apprise.AppriseAsset(app_id="perfkit", app_desc="load tests", app_url="", image_url_mask="")
         self._apprise = apprise.Apprise(asset=asset)
         with _captured_log("apprise"):
@@ -123,7 +121,7 @@ class Webhook:
         self._url = address
         public = urlsplit(public_url(address))
         self.name = f"webhook {public.scheme}://{public.hostname}{f':{public.port}' if public.port else ''}"
-        self.key = f"webhook-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+        self.key = f"webhook-{digest(address)}"
 
     def send(self, message: Message) -> str:
         """Post it once; why it could not be posted, or an empty text."""
@@ -195,65 +193,53 @@ def post(url: str, document: Mapping[str, Any], *, backoff_s: float = BACKOFF_S,
             return shorten(type(error).__name__, 80)
 
 
-@dataclass(frozen=True, slots=True)
-class ChatOptions:
-    """Options of the command line; what is empty is as the settings say."""
+class ChatChannel:
+    """All chats and the webhook as a channel; what one does not take, the others get.
 
-    urls: tuple[str, ...] = ()
-    webhook: str = ""
-    when: str = ""
-    dry_run: bool = False
-    checkout: Path | None = None
-
-
-def send_chat(results: Sequence[Result], settings: Settings, options: ChatOptions) -> Iterator[str]:
-    """Send results to chats and to a webhook; each line says what was sent, in a dry run what would be.
-
-    Everything is checked before anything is sent.
-
-    Raises
-    ------
-    DeliveryError
-        A chat was not reached, after all others were; it names which and why.
+    Parameters
+    ----------
+    urls, webhook
+        Addresses; those of the settings where both are empty.
+    checkout
+        Where the commits of events are looked up.
     """
-    channel = _ChatChannel(settings, options)
-    log = SentLog(settings.delivery, "chat")
-    yield from notify_recipients([(one,) for one in results], channel, options.when or settings.chat.when, log)
 
+    name = "chat"
 
-class _ChatChannel:
-    """All chats and the webhook; what one does not take, the others get."""
-
-    def __init__(self, settings: Settings, options: ChatOptions) -> None:
-        given = options.urls or options.webhook
-        urls, webhook = (options.urls, options.webhook) if given else (settings.chat.urls, settings.chat.webhook)
-        setting = "--url" if given else "[chat]: urls"
-        self._link = link_template(settings.chat.link, "[chat]: link")
+    def __init__(
+        self,
+        settings: ChatSettings,
+        *,
+        urls: Sequence[str] = (),
+        webhook: str = "",
+        dry_run: bool = False,
+        checkout: Path | None = None,
+    ) -> None:
+        setting = "--url" if urls or webhook else "[chat]: urls"
+        if not urls and not webhook:
+            urls, webhook = settings.urls, settings.webhook
+        self._link = link_template(settings.link, "[chat]: link")
         targets: list[Chat | Webhook] = [Chat(expand(url, setting), number) for number, url in enumerate(urls, start=1)]
-        if webhook:
-            targets.append(Webhook(webhook))
+        targets += [Webhook(webhook)] if webhook else []
         if not targets:
             raise SettingsError("[chat]: urls is missing: name chats or a webhook there, or add --url or --webhook")
         self._targets = {target.key: target for target in targets}
-        self._checkout = options.checkout
+        self._checkout = checkout
         self.recipients = tuple(self._targets)
-        self.dry_run = options.dry_run
-        self.reached: set[str] = set()
-        self.failures: list[str] = []
+        self.dry_run = dry_run
 
-    def send(self, batch: Batch) -> Iterator[str]:
+    def send(self, batch: Batch) -> Sent:
         """Send to each recipient by itself."""
         ((result, diff),) = batch.contents
-        place = report_place(result, report_link(self._link, result.report_folder))
-        message = message_of(result, location=place, diff=diff, commits=commits_of(result, self._checkout))
-        for key in batch.recipients:
-            target = self._targets[key]
-            if self.dry_run:
-                yield f"{target.name}, not sent:\n{target.preview(message)}"
-                continue
-            reason = target.send(message)
-            if reason:
-                self.failures.append(f"{target.name} was not reached: {reason}")
-                continue
-            self.reached.add(key)
-            yield f"sent to {target.name}: {chat_text(message)[0]}"
+        location = report_location(result, report_link(self._link, result.report_folder))
+        message = message_about(result, diff, location, self._checkout)
+        targets = {key: self._targets[key] for key in batch.recipients}
+        if self.dry_run:
+            return Sent(tuple(f"{item.name}, not sent:\n{item.preview(message)}" for item in targets.values()))
+        errors = {key: target.send(message) for key, target in targets.items()}
+        title = chat_text(message)[0]
+        return Sent(
+            tuple(f"sent to {targets[key].name}: {title}" for key, error in errors.items() if not error),
+            tuple(key for key, error in errors.items() if not error),
+            tuple(f"{targets[key].name} was not reached: {error}" for key, error in errors.items() if error),
+        )

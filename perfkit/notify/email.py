@@ -8,7 +8,6 @@ reported, and the message is not sent again.
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import re
 import smtplib
@@ -16,7 +15,7 @@ import socket
 import ssl
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,18 +24,18 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, getaddresses
 from pathlib import Path
+from typing import NamedTuple
 
-from perfkit.config.settings import EmailSettings, Settings
+from perfkit.config.settings import EmailSettings
 from perfkit.config.toml_table import expand
-from perfkit.history.incidents import Result
+from perfkit.history.incidents import digest
 from perfkit.model.errors import ReadError, SettingsError, StoreError
 from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact
-from perfkit.notify.results import MEGABYTE, commits_of, link_template, report_link, report_place
-from perfkit.notify.sent_log import Batch, SentLog, notify_recipients
+from perfkit.notify.delivery import MEGABYTE, Batch, Sent, link_template, message_about, report_link, report_location
 from perfkit.report.formatting import clean, shorten
 from perfkit.report.mail import Mail, mail_of
-from perfkit.report.message import ReportLocation, message_of
+from perfkit.report.message import ReportLocation
 
 TIMEOUT_S = 30.0  # of one answer
 PAUSES = (2.0, 10.0, 30.0)  # seconds before each further try
@@ -62,7 +61,7 @@ def addresses_of(texts: Iterable[str], setting: str) -> tuple[Address, ...]:
     SettingsError
         One is no address; names it and the setting.
     """
-    found: dict[str, Address] = {}
+    addresses: dict[str, Address] = {}
     for text in texts:
         expanded = expand(text, setting)
         if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in expanded):
@@ -80,8 +79,8 @@ def addresses_of(texts: Iterable[str], setting: str) -> tuple[Address, ...]:
             if not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain):
                 raise SettingsError(f"{setting}: {spec!r:.120} is no address, such as team@example.org")
             address = Address(display_name=name, username=local, domain=domain)
-            found.setdefault(address.addr_spec.lower(), address)
-    return tuple(found.values())
+            addresses.setdefault(address.addr_spec.lower(), address)
+    return tuple(addresses.values())
 
 
 def address_of(text: str, setting: str) -> Address:
@@ -92,14 +91,6 @@ def address_of(text: str, setting: str) -> Address:
     return addresses[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """An HTML report, and the name of its file."""
-
-    name: str
-    content: bytes
-
-
 def attachment_name(scenario: str, folder: str) -> str:
     """A file name for the report of a scenario that is valid on every system."""
     words = [re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") for text in (scenario, folder)]
@@ -107,9 +98,9 @@ def attachment_name(scenario: str, folder: str) -> str:
 
 
 def email_message(
-    mail: Mail, sender: Address, recipients: Sequence[Address], attachments: Iterable[Attachment], now: datetime
+    mail: Mail, sender: Address, recipients: Sequence[Address], attachments: Iterable[tuple[str, bytes]], now: datetime
 ) -> EmailMessage:
-    """The whole message.
+    """The whole message; attachments are HTML files by name.
 
     Its Message-ID is a digest of its content and recipients: mail programs recognise a copy that arrived twice.
     """
@@ -119,7 +110,7 @@ def email_message(
     message["To"] = tuple(recipients)
     message["Subject"] = mail.subject
     message["Date"] = format_datetime(now)
-    message["Message-ID"] = f"<perfkit.{hashlib.sha256(content.encode()).hexdigest()[:32]}@{sender.domain}>"
+    message["Message-ID"] = f"<perfkit.{digest(content, 32)}@{sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no machine should answer
     message.set_content(mail.text, cte="quoted-printable")
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
@@ -128,8 +119,8 @@ def email_message(
         for cid, chart in mail.charts.items():
             file = f"{cid.partition('@')[0]}.png"
             html.add_related(chart.png, "image", "png", cid=f"<{cid}>", disposition="inline", filename=file)
-    for attachment in attachments:
-        message.add_attachment(attachment.content, "text", "html", filename=attachment.name)
+    for name, report in attachments:
+        message.add_attachment(report, "text", "html", filename=name)
     return message
 
 
@@ -197,8 +188,7 @@ class MailServer:
         return shorten(redact(text, self.password, login), 200)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """Who got a message, and why others did not."""
 
     accepted: tuple[str, ...]
@@ -334,109 +324,82 @@ def _connect(server: MailServer) -> _Connection:
     return connection
 
 
-@dataclass(frozen=True, slots=True)
-class MailOptions:
-    """Options of the command line; what is empty is as the settings say.
+class MailChannel:
+    """E-mail as a channel; everything is checked before anything is sent.
 
     Parameters
     ----------
-    digest
-        All results in one message.
+    to, sender
+        Addresses; those of the settings where empty.
     dry_run
         Write the message to this file; send nothing, and leave the sent log as it is.
     checkout
         Where the commits of events are looked up.
     """
 
-    to: tuple[str, ...] = ()
-    sender: str = ""
-    when: str = ""
-    digest: bool = False
-    dry_run: Path | None = None
-    checkout: Path | None = None
+    name = "email"
 
-
-def send_mail(results: Sequence[Result], settings: Settings, options: MailOptions) -> Iterator[str]:
-    """Send results by e-mail; each line says what was done.
-
-    Everything is checked before anything is sent.
-
-    Raises
-    ------
-    DeliveryError
-        A recipient did not get a message, after all others got theirs; it names whom and why.
-    """
-    channel = _MailChannel(settings, options)
-    messages = [tuple(results)] if options.digest else [(result,) for result in results]
-    log = SentLog(settings.delivery, "email")
-    yield from notify_recipients(messages, channel, options.when or settings.email.when, log)
-
-
-class _MailChannel:
-    """Sends messages to the server, and notes who got one and who did not."""
-
-    def __init__(self, settings: Settings, options: MailOptions) -> None:
-        self._settings, self._options = settings.email, options
-        addresses = addresses_of(options.to or settings.email.to, "--to" if options.to else "[email]: to")
+    def __init__(
+        self,
+        settings: EmailSettings,
+        *,
+        to: Sequence[str] = (),
+        sender: str = "",
+        dry_run: Path | None = None,
+        checkout: Path | None = None,
+    ) -> None:
+        addresses = addresses_of(to or settings.to, "--to" if to else "[email]: to")
         if not addresses:
             raise SettingsError("[email]: to is missing: name the recipients there or with --to")
         self._addresses = {address.addr_spec.lower(): address for address in addresses}
-        self._server = MailServer.from_settings(settings.email) if options.dry_run is None else None
-        sender = options.sender or settings.email.sender
-        if sender:
-            self._sender = address_of(sender, "--from" if options.sender else "[email]: from")
-        elif self._server is None:
-            self._sender = Address("perfkit", "perfkit", "localhost")
-        elif "@" in self._server.user:
-            self._sender = address_of(self._server.user, "PERFKIT_SMTP_USER")
-        else:
+        self._server = MailServer.from_settings(settings) if dry_run is None else None
+        senders = [(sender, "--from"), (settings.sender, "[email]: from")]
+        if self._server is not None and "@" in self._server.user:
+            senders.append((self._server.user, "PERFKIT_SMTP_USER"))
+        text, setting = next(((text, setting) for text, setting in senders if text), ("", ""))
+        if not text and self._server is not None:
             raise SettingsError("[email]: from is missing: name the sender there or with --from")
-        self._link = link_template(settings.email.link, "[email]: link")
+        self._sender = address_of(text, setting) if text else Address("perfkit", "perfkit", "localhost")
+        self._link = link_template(settings.link, "[email]: link")
+        self._attach_mb, self._file, self._checkout = settings.attach_mb, dry_run, checkout
         self.recipients = tuple(self._addresses)
-        self.dry_run = options.dry_run is not None
-        self.reached: set[str] = set()
-        self.failures: list[str] = []
+        self.dry_run = dry_run is not None
 
-    def send(self, batch: Batch) -> Iterator[str]:
+    def send(self, batch: Batch) -> Sent:
         """Send one message, or write it to the file of the dry run."""
         message = self._message(batch)
         subject = clean(message["Subject"])
         if self._server is None:
-            file = self._options.dry_run or Path()
+            file = self._file or Path()
             try:
                 atomic_write(file, message.as_bytes())
             except OSError as error:
                 raise StoreError(f"{file}: cannot be written: {error.strerror or error}") from error
-            yield f"wrote {file}, sent nothing: {subject}"
-            return
+            return Sent((f"wrote {file}, sent nothing: {subject}",))
         names = [self._addresses[recipient].addr_spec for recipient in batch.recipients]
-        delivery = send(message, self._sender.addr_spec, names, self._server)
-        self.reached.update(name.lower() for name in delivery.accepted)
-        self.failures += [f"not delivered to {name}: {reason}" for name, reason in delivery.failed.items()]
-        if delivery.accepted:
-            yield f"sent to {', '.join(delivery.accepted)}: {subject}"
+        accepted, failed = send(message, self._sender.addr_spec, names, self._server)
+        return Sent(
+            (f"sent to {', '.join(accepted)}: {subject}",) if accepted else (),
+            tuple(name.lower() for name in accepted),
+            tuple(f"not delivered to {name}: {reason}" for name, reason in failed.items()),
+        )
 
     def _message(self, batch: Batch) -> EmailMessage:
         """The message, with the reports attached that are small enough."""
-        room, messages, attachments = self._settings.attach_mb * MEGABYTE, [], []
+        room, messages, attachments = self._attach_mb * MEGABYTE, [], list[tuple[str, bytes]]()
         for result, diff in batch.contents:
             link = report_link(self._link, result.report_folder)
             size = result.report.stat().st_size if result.report is not None else 0
-            if result.report is None or size > room:
-                place = report_place(result, link)
-            else:
+            location = report_location(result, link)
+            if result.report is not None and size <= room:
                 room -= size
                 name = attachment_name(result.scenario, result.report.parent.name)
                 try:
-                    attachments.append(Attachment(name, result.report.read_bytes()))
+                    attachments.append((name, result.report.read_bytes()))
                 except OSError as error:
                     raise ReadError(f"{result.report}: cannot be read: {error.strerror}") from error
                 words = "Open the full report (it is attached, too)" if link else f"The full report is attached: {name}"
-                place = ReportLocation(words, link)
-            messages.append(
-                message_of(result, location=place, diff=diff, commits=commits_of(result, self._options.checkout))
-            )
-        shown = [id(result) for result, _ in batch.contents]
-        quiet = [result.scenario for result in batch.results if id(result) not in shown]
+                location = ReportLocation(words, link)
+            messages.append(message_about(result, diff, location, self._checkout))
         recipients = [self._addresses[name] for name in batch.recipients]
-        return email_message(mail_of(messages, quiet), self._sender, recipients, attachments, datetime.now(UTC))
+        return email_message(mail_of(messages, batch.quiet), self._sender, recipients, attachments, datetime.now(UTC))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 from perfkit.config.toml_table import url_parts
 from perfkit.model.errors import DeliveryError, SettingsError
@@ -96,7 +96,15 @@ class Access:
             raise SettingsError(
                 "GITHUB_TOKEN: holds blanks, line ends or other characters that no token has (not shown)"
             )
-        web = _web_address(variables.get("GITHUB_SERVER_URL", ""), urlsplit(api))
+        server = variables.get("GITHUB_SERVER_URL", "")
+        parts, api_parts = url_parts(server) if _TOKEN.fullmatch(server) else None, urlsplit(api)
+        web = ""
+        if parts is not None and parts.hostname and parts.scheme in ("https", "http") and parts.username is None:
+            web = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        elif api_parts.hostname and api_parts.hostname.startswith("api."):
+            web = f"{api_parts.scheme}://{api_parts.netloc.removeprefix('api.')}"
+        elif api_parts.path == "/api/v3":
+            web = f"{api_parts.scheme}://{api_parts.netloc}"
         return cls(name, api, token, web, workflow if _REPOSITORY.fullmatch(workflow) else "")
 
     @property
@@ -121,16 +129,6 @@ def _checked_api(text: str) -> str:
             f"GITHUB_API_URL: must begin with https://, or the token can be read on the way; got {text!r}"
         )
     return text.rstrip("/")
-
-
-def _web_address(server: str, api: SplitResult) -> str:
-    """Where the pages of the server are: by its own address, else by that of its API."""
-    parts = url_parts(server) if _TOKEN.fullmatch(server) else None
-    if parts is not None and parts.hostname and parts.scheme in ("https", "http") and parts.username is None:
-        return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-    if api.hostname and api.hostname.startswith("api."):
-        return f"{api.scheme}://{api.netloc.removeprefix('api.')}"
-    return f"{api.scheme}://{api.netloc}" if api.path == "/api/v3" else ""
 
 
 class GitHubError(DeliveryError):
@@ -206,10 +204,10 @@ class Client:
         """The objects of a list, page after page."""
         query: dict[str, Any] = {**parameters, "per_page": PER_PAGE}
         for _ in range(MOST_PAGES):
-            found, following = self._retried(partial(self._request, "GET", path, parameters=query))
-            if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
+            items, following = self._retried(partial(self._request, "GET", path, parameters=query))
+            if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
                 raise self.malformed("something else than a list")
-            yield from found
+            yield from items
             if not following:
                 return
             query |= following
@@ -234,12 +232,12 @@ class Client:
             nonlocal surely_absent
             if not surely_absent:
                 try:
-                    found = find()
+                    existing = find()
                 except GitHubError as error:
                     error.retryable = False  # its own requests were retried already
                     raise
-                if found is not None:
-                    return found, False
+                if existing is not None:
+                    return existing, False
             try:
                 return read(self._object(self._request("POST", path, payload=payload)[0])), True
             except GitHubError as error:

@@ -69,7 +69,7 @@ def annotate(messages: Sequence[Message]) -> tuple[Annotation, ...]:
             annotations += [Annotation(Level.WARNING, title, text) for text in comparison.warnings]
     shown: list[Annotation] = []
     for level in Level:
-        of_level = [one for one in annotations if one.level is level]
+        of_level = [item for item in annotations if item.level is level]
         if len(of_level) > MOST_OF_A_KIND:
             more = len(of_level) - MOST_OF_A_KIND + 1
             text = f"{more} more: see the summary or the report."

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from perfkit.analysis.comparability import machine_advice
 from perfkit.config.load_spec import load_options
-from perfkit.history.confounders import machine_advice
 from perfkit.model.records import Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.formatting import (
     EVENT_WORDS,

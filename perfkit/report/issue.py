@@ -128,7 +128,7 @@ def spread_comment(incident: Incident, services: Sequence[str]) -> str:
     return f"{head}\n\n{_table([item for item in incident.last.worse if item.service in services])}"
 
 
-def over_comment(incident: Incident | None, scenario: str) -> str:
+def resolved_comment(incident: Incident | None, scenario: str) -> str:
     """That it is over."""
     if incident is None:
         return f"**Over.** {escape(scenario, 60)}, judged against the same baseline, now shows no regression."
@@ -140,17 +140,17 @@ def over_comment(incident: Incident | None, scenario: str) -> str:
     )
 
 
-def back_comment(incident: Incident) -> str:
+def reopened_comment(incident: Incident) -> str:
     """That it holds after all, or again."""
     return f"**It is back.** {headline(incident)}\n\n{_table(incident.last.worse)}"
 
 
-def known_comment(reason: str) -> str:
+def acknowledged_comment(reason: str) -> str:
     """That it is acknowledged, by whom and why."""
     return f"**{escape(reason[:1].upper() + reason[1:], 600)}.** It is reported again when something new happens there."
 
 
-def twin_comment(number: int) -> str:
+def duplicate_comment(number: int) -> str:
     """That another issue follows the same incident."""
     return f"Duplicate of #{number}: both follow the same worsening."
 
@@ -179,10 +179,10 @@ def _table(changes: Sequence[MetricChange]) -> str:
 
 def _occurrences(incident: Incident) -> str:
     lines = []
-    for number, one in enumerate(incident.occurrences):
-        before, after = one.event.last_before, one.event.first_after
+    for number, item in enumerate(incident.occurrences):
+        before, after = item.event.last_before, item.event.first_after
         day = f" ({after.started_at:%Y-%m-%d})" if after.started_at else ""
-        detected = f"; detected at run {escape(one.detected_at)}" if one.detected_at else ""
+        detected = f"; detected at run {escape(item.detected_at)}" if item.detected_at else ""
         what = "It came back" if number else "It began"
         lines.append(f"- {what} between the runs {escape(before.run_id)} and {escape(after.run_id)}{day}{detected}.")
     return "\n".join([f"Scenario {escape(incident.scenario, 80)}.", "", *lines[:1], *lines[1:][-9:]])
@@ -191,7 +191,9 @@ def _occurrences(incident: Incident) -> str:
 def _commits(commits: Attribution, compare_url: str) -> str:
     span = escape(commits.span) or "not known"
     link = f"[{span}]({compare_url})" if compare_url else span
-    lines = [f"- {escape(one.id[:9])} {escape(one.subject, 120)} ({escape(one.author, 40)})" for one in commits.commits]
+    lines = [
+        f"- {escape(item.id[:9])} {escape(item.subject, 120)} ({escape(item.author, 40)})" for item in commits.commits
+    ]
     more = (commits.total or len(lines)) - len(lines[:MOST_COMMITS])
     rest = [f"- and {more} more"] if more > 0 and lines else []
     notes = [escape(note, 400) for note in commits.notes]

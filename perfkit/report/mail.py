@@ -22,6 +22,8 @@ MOST_ROWS = 30  # of the tables of a single result
 MOST_ROWS_EACH = 8  # of the tables of each of several results
 MOST_WHOLE = 20  # results of a digest that are shown whole; the rest are one line each
 MOST_BRIEF = 100  # that are named at all
+# Regressions first, then what could not be judged or made
+_ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.IMPROVEMENT, Verdict.NO_CHANGE)
 _FEWER = (1.0, 0.5, 0.2, 0.0)  # parts of the rows to try until the body is small enough
 
 
@@ -57,7 +59,9 @@ def mail_of(messages: Sequence[Message], quiet: Sequence[str] = ()) -> Mail:
         raise ValueError("messages: at least one, got none")
     sections: list[_Section] = []
     left = MOST_CHARTS
-    for number, message in enumerate(sorted(messages, key=lambda one: _order(one.verdict)), start=1):
+    for number, message in enumerate(
+        sorted(messages, key=lambda item: _ORDER.index(item.verdict) if item.verdict in _ORDER else 1), start=1
+    ):
         most = left if len(messages) == 1 else min(left, 1)
         result = message.result
         charts = charts_of(result.document, result.comparison, most) if result is not None else ()
@@ -68,12 +72,6 @@ def mail_of(messages: Sequence[Message], quiet: Sequence[str] = ()) -> Mail:
     names = tuple(shorten(name, NAME) for name in quiet)
     all_charts = {cid: chart for section in sections for cid, chart in section.charts.items()}
     return Mail(_subject(sections), _html(sections, names), _text(sections, names), all_charts)
-
-
-def _order(verdict: object) -> int:
-    """Regressions first, then what could not be judged or made."""
-    order = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.IMPROVEMENT, Verdict.NO_CHANGE)
-    return order.index(verdict) if isinstance(verdict, Verdict) else 1
 
 
 def subject_line(text: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from perfkit.model.codec import Time, decode, dump_json, read_json, utc
+from perfkit.model.codec import Time, decode, dump_json, encode, read_json, utc
 from perfkit.model.errors import ReadError
 from perfkit.model.files import atomic_write
 from perfkit.model.records import Verdict
@@ -82,12 +81,11 @@ class Entry:
         return rank(self.word)
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Reports of several scenarios."""
+class Overview(msgspec.Struct, frozen=True):
+    """Reports of several scenarios: the document ``perfkit.overview/1``."""
 
     entries: tuple[Entry, ...]
-    made_at: datetime
+    made_at: Time
     store: str = ""
 
     @property
@@ -99,18 +97,25 @@ class Overview:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "schema": SCHEMA,
-            "made_at": self.made_at.isoformat(),
-            "store": self.store,
-            "worst": worst(self.entries).word.value if self.entries else None,
-            "entries": [asdict(entry) for entry in self.entries],
-        }
+        return {"schema": SCHEMA, "worst": worst(self.entries).word.value if self.entries else None, **encode(self)}
 
     def write(self, folder: Path) -> Path:
         """Write ``index.json`` into a folder."""
         atomic_write(folder / INDEX, dump_json(self.to_dict()))
         return folder / INDEX
+
+
+class _Overview(Overview, frozen=True):
+    """One that was read; it says itself which is the worst of its entries."""
+
+    worst: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise ValueError("entries: holds no report at all")
+        if self.worst not in (None, worst(self.entries).word.value):
+            raise ValueError(f"worst: is {self.worst}, and the entries say {worst(self.entries).word.value}")
+        msgspec.structs.force_setattr(self, "made_at", utc(self.made_at))
 
 
 def worst(entries: tuple[Entry, ...]) -> Entry:
@@ -130,18 +135,4 @@ def read_overview(path: Path) -> Overview:
         plain = read_json(file)
     except FileNotFoundError as error:
         raise ReadError(f"{file}: cannot be read: {error.strerror}") from error
-    document = decode(plain, _Document, str(file), schema=SCHEMA, title="overview of reports")
-    return Overview(document.entries, utc(document.made_at), document.store)
-
-
-class _Document(msgspec.Struct, frozen=True):
-    entries: tuple[Entry, ...]
-    made_at: Time
-    store: str
-    worst: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.entries:
-            raise ValueError("entries: holds no report at all")
-        if self.worst not in (None, worst(self.entries).word.value):
-            raise ValueError(f"worst: is {self.worst}, and the entries say {worst(self.entries).word.value}")
+    return decode(plain, _Overview, str(file), schema=SCHEMA, title="overview of reports")

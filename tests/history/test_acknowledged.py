@@ -31,6 +31,13 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATENCIES = [metric for metric in Metric if metric.unit == "ms"]
 
 
+FIELDS = ("id", "scenario", "around", "changes", "reason", "by", "created", "until")
+
+
+def acknowledgement(*values):
+    return Acknowledgement(**dict(zip(FIELDS, values, strict=False)))
+
+
 def one_ack(rng, tmp_path, *groups, at, **more):
     store, ids = stored(tmp_path / "runs", *groups)
     return (
@@ -68,7 +75,7 @@ def events_with(rng, store, *more):
     ],
 )
 def test_a_movement_is_known_up_to_a_materially_larger_size(acknowledged, seen, covered):
-    known = AcknowledgedChange("a", Metric.P95, *acknowledged)
+    known = AcknowledgedChange.of_size("a", Metric.P95, *acknowledged)
     assert known.covers("a", "p95_latency_ms", seen) is covered
     assert not known.covers("b", "p95_latency_ms", seen)
     assert not known.covers("a", "p99_latency_ms", seen)
@@ -107,7 +114,7 @@ def test_something_new_is_heard(rng, tmp_path, what):
         other.add(fresh)
     events, now = events_with(rng, other)
     if what == "other scenario":
-        one = Acknowledgement("x", "web", ("x",), one.changes, "r", "b", NOW)
+        one = acknowledgement("x", "web", ("x",), one.changes, "r", "b", NOW)
         now = ["x", *now]
     big = [event for event in events if len(event.changes) >= 3]
     assert len(big) == 1
@@ -117,8 +124,8 @@ def test_something_new_is_heard(rng, tmp_path, what):
 @pytest.mark.parametrize(("low", "high", "covered"), [(12.0, 20.0, True), (13.0, 19.0, False), (math.nan, math.nan, 0)])
 def test_an_event_is_larger_only_where_its_whole_interval_is(low, high, covered):
     """It is 16 % where 10 % are known; an alarm, which has no interval, may tell a quarter too much."""
-    known = Acknowledgement(
-        "r", "api", ("r",), (AcknowledgedChange("a", Metric.P95, 10.0, 8.0, 12.0),), "why", "me", NOW
+    known = acknowledgement(
+        "r", "api", ("r",), (AcknowledgedChange.of_size("a", Metric.P95, 10.0, 8.0, 12.0),), "why", "me", NOW
     )
     for size, is_covered in ((16.0, covered), (15.0, True)) if math.isnan(low) else ((16.0, covered),):
         change = ChangePoint(5, 100.0, 100.0 + size, size, 1e-6, low, high)
@@ -151,8 +158,14 @@ def test_the_same_change_seen_by_more_runs_is_not_new(rng, tmp_path):
 
 
 def test_a_place_is_found_again_when_its_run_is_gone():
-    one = Acknowledgement(
-        "c", "api", ("a", "b", "c", "d", "e"), (AcknowledgedChange("s", Metric.P95, 1, None, None),), "r", "", NOW
+    one = acknowledgement(
+        "c",
+        "api",
+        ("a", "b", "c", "d", "e"),
+        (AcknowledgedChange.of_size("s", Metric.P95, 1),),
+        "r",
+        "",
+        NOW,
     )
     assert one.place_in(list("xyabcde")) == 4
     assert one.place_in(list("xyabde")) == 4
@@ -166,15 +179,15 @@ def test_a_place_is_found_again_when_its_run_is_gone():
 def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
     file = AcknowledgedFile(tmp_path / "deep" / "acknowledged.json")
     moved = (
-        AcknowledgedChange("sérvice <b>", Metric.P95, 10.0, 8.0, None),
-        AcknowledgedChange("a", Metric.RPS, -math.inf, None, None),
+        AcknowledgedChange.of_size("sérvice <b>", Metric.P95, 10.0, 8.0, None),
+        AcknowledgedChange.of_size("a", Metric.RPS, -math.inf, None, None),
     )
-    one = Acknowledgement("r1", "api", ("r0", "r1"), moved, "why | `x`", "me", NOW, date(2026, 3, 1))
+    one = acknowledgement("r1", "api", ("r0", "r1"), moved, "why | `x`", "me", NOW, date(2026, 3, 1))
     assert file.read() == ()
     file.add(one)
     assert file.read() == (one,)
-    file.add(Acknowledgement("r2", "api", ("r2",), moved, "why", "me", NOW))
-    file.add(Acknowledgement("r1", "api", ("r1",), moved, "again", "me", NOW))
+    file.add(acknowledgement("r2", "api", ("r2",), moved, "why", "me", NOW))
+    file.add(acknowledgement("r1", "api", ("r1",), moved, "again", "me", NOW))
     assert [(item.id, item.reason) for item in file.read()] == [("r2", "why"), ("r1", "again")]
     with pytest.raises(ReadError, match=r"r3 is not acknowledged .did you mean 'r"):
         file.remove("r3")
@@ -199,8 +212,8 @@ def test_the_file_keeps_everything_and_names_what_is_wrong(tmp_path):
 
 
 def test_of_those_who_acknowledge_at_once_none_is_lost(tmp_path):
-    movement = AcknowledgedChange("a", Metric.P95, 10.0, 8.0, 12.0)
-    every = [Acknowledgement(f"r{n}", "api", (f"r{n}",), (movement,), "why", "me", NOW) for n in range(40)]
+    movement = AcknowledgedChange.of_size("a", Metric.P95, 10.0, 8.0, 12.0)
+    every = [acknowledgement(f"r{n}", "api", (f"r{n}",), (movement,), "why", "me", NOW) for n in range(40)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: AcknowledgedFile(tmp_path / "data" / "known.json").add(one), every))
     assert {one.id for one in AcknowledgedFile(tmp_path / "data" / "known.json").read()} == {one.id for one in every}

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 from nights import nights, stored
@@ -159,9 +160,19 @@ def judged(found, fail_on, folder, *acknowledged):
         event = next(event for event in found[0].events if event.answers_to(name))
         around = [found[0].timeline.runs[i].run_id for i in range(event.index - 2, event.index + 3)]
         moved = tuple(AcknowledgedChange.of_movement(item) for item in event.changes)
-        every = (*moved, *(replace(item, metric=metric) for item in moved for metric in Metric))
+        every = (*moved, *(msgspec.structs.replace(item, metric=metric) for item in moved for metric in Metric))
         at = name if name in around else event.id
-        file.add(Acknowledgement(at, found[0].scenario, tuple(around), every, "known", "me", datetime.now(UTC)))
+        file.add(
+            Acknowledgement(
+                id=at,
+                scenario=found[0].scenario,
+                around=tuple(around),
+                changes=every,
+                reason="known",
+                by="me",
+                created=datetime.now(UTC),
+            )
+        )
     watches = watched(found, Policy(), file.path, folder / "baselines")
     return exit_code(found, watches, fail_on)
 

@@ -20,9 +20,8 @@ from perfkit.history.run_names import stored_profile
 from perfkit.model.codec import MOST_BYTES, decode, dump_json, encode, parse_json, read_json
 from perfkit.model.records import Check, LoadProfile, Metric, ServiceStats, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document
-from perfkit.notify.github_api import Access
-from perfkit.notify.outbox import Outbox
-from perfkit.notify.sent_log import SentLogFile
+from perfkit.notify.delivery import Outbox, SentLog
+from perfkit.notify.github_api import PUBLIC_API
 from perfkit.report.report_set import read_overview
 from perfkit.runs.maintenance import verify_run
 from perfkit.runs.run_folder import resealed
@@ -49,9 +48,9 @@ def test_every_file_that_0_1_0_wrote_is_read(tmp_path):
     (known,) = AcknowledgedFile(old / "data" / "acknowledged.json").read()
     assert (known.reason, len(known.changes)) == ("known", 6)
     for watched in (True, False):
-        assert set(SentLogFile(old / "delivery", "email", "api", watched=watched).read()) == {"abc"}
+        assert set(SentLog(old / "delivery", "email", "api", watched=watched).read()) == {"abc"}
     for kind in ("comments", "issues"):
-        waiting, notes = Outbox(old / "delivery", Access("octo/shop"), kind).waiting()
+        waiting, notes = Outbox(old / "delivery", kind, "octo/shop", PUBLIC_API).waiting()
         assert (len(waiting), notes) == (1, ())
     assert [entry.scenario for entry in read_overview(old).entries] == ["shop", "shop"]
     for name in ("compare", "history", "trend"):

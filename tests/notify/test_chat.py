@@ -22,8 +22,8 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, ChatSettings, Settings
 from perfkit.history.incidents import result_of
 from perfkit.model.errors import DeliveryError, SettingsError
-from perfkit.notify.chat import ChatOptions, Webhook, post, send_chat
-from perfkit.notify.results import collect_results
+from perfkit.notify.chat import ChatChannel, Webhook, post
+from perfkit.notify.delivery import collect_results, deliver
 from perfkit.report.message import LARGEST, LONGEST, ReportLocation, chat_text, harmless, message_of, webhook_document
 
 pytest.importorskip("apprise")
@@ -79,9 +79,10 @@ def of(*urls, hook="", **more):
     return ChatSettings(urls=urls, webhook=hook, **more)
 
 
-def lines(settings, *paths, **order):
-    found = collect_results(paths, (), store="", settings=settings, policy=settings.policy)
-    return list(send_chat(found.results, settings, ChatOptions(**order)))
+def lines(settings, *paths, when="", **options):
+    messages = [(result,) for result in collect_results(paths).results]
+    channel = ChatChannel(settings.chat, **options)
+    return list(deliver(messages, channel, when=when or settings.chat.when, folder=settings.delivery))
 
 
 def worse(rng, **changes):

@@ -15,7 +15,8 @@ from worsenings import HOSTILE, alert, trend
 from perfkit import SettingsError, compare
 from perfkit.model.errors import DeliveryError
 from perfkit.notify.github_api import Access, Patience
-from perfkit.notify.pr_comment import Comment, post_comment, pull_request_of
+from perfkit.notify.github_plan import Comment
+from perfkit.notify.github_sync import post_comment, pull_request_of
 from perfkit.report.message import message_of
 from perfkit.report.text import MOST_CHARACTERS, to_comment
 

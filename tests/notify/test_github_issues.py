@@ -19,8 +19,8 @@ from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import DeliveryError, SettingsError
 from perfkit.notify.github_api import Patience
-from perfkit.notify.issue_plan import read_marker
-from perfkit.notify.issue_sync import planned_requests, sync_issues
+from perfkit.notify.github_plan import read_marker
+from perfkit.notify.github_sync import planned_requests, sync_issues
 
 UNMOVED = dict.fromkeys(["GITHUB_SERVER_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 
@@ -43,7 +43,7 @@ def follow(server, tmp_path):
         known = replace(Settings(), delivery=tmp_path / "delivery", issues=IssueSettings(**changes))
         done = []
         for result in results:
-            done += sync_issues(result, known, patience=following.patience).done
+            done += sync_issues(result, known, patience=following.patience)
         return done
 
     following.waits = []
@@ -511,7 +511,7 @@ def test_calls_at_the_same_time_leave_one_issue_open(server, tmp_path):
     def call(number):
         known = replace(Settings(), delivery=tmp_path / str(number), issues=IssueSettings())
         together.wait(10)
-        opened.extend(sync_issues(trend(alert(40)), known, patience=Patience(pause_s=0.0, first_wait_s=0.0)).done)
+        opened.extend(sync_issues(trend(alert(40)), known, patience=Patience(pause_s=0.0, first_wait_s=0.0)))
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
     for thread in threads:

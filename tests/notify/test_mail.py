@@ -17,7 +17,7 @@ from test_results import against_history
 from perfkit import Policy, compare
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.commits import Attribution
-from perfkit.history.incidents import Notified, notification_diff, read_result, result_of
+from perfkit.history.incidents import NEVER_NOTIFIED, notification_diff, read_result, result_of
 from perfkit.model.records import Validity, Verdict
 from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, mail_of
 from perfkit.report.message import ReportLocation, message_of
@@ -114,13 +114,13 @@ def test_what_is_acknowledged_is_not_told(rng):
     history = nightly(rng, 60, [(40, "api", 1.2)])
     event = result_of(trend_document(history), "x").open_incidents[0].last.event
     known = Acknowledgement(
-        event.id,
-        "nightly",
-        (event.id,),
-        tuple(AcknowledgedChange.of_movement(item) for item in event.changes),
-        "wanted",
-        "Ann",
-        datetime(2026, 11, 1, tzinfo=UTC),
+        id=event.id,
+        scenario="nightly",
+        around=(event.id,),
+        changes=tuple(AcknowledgedChange.of_movement(item) for item in event.changes),
+        reason="wanted",
+        by="Ann",
+        created=datetime(2026, 11, 1, tzinfo=UTC),
     )
     mail = mail_of([message_of(result_of(trend_document(history, [known]), "x"))])
     assert "Worse" not in mail.html + mail.text
@@ -130,7 +130,7 @@ def test_to_those_who_were_told_only_what_is_new_is_new(rng):
     history = nightly(rng, 90, [(40, "api", 1.2), (60, "api", 1.0), (70, "db", 1.3)])
     result = result_of(trend_document(history), "x")
     first = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x")
-    told = notification_diff(first, Notified()).after
+    told = notification_diff(first, NEVER_NOTIFIED).after
     told = replace(told, open=(replace(told.open[0], names=result.incidents[0].fingerprints),))
     news = notification_diff(result, told)
     mail = mail_of([message_of(result, diff=news)])

@@ -15,6 +15,7 @@ from perfkit import compare
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, EmailSettings, Settings
 from perfkit.history.incidents import (
+    NEVER_NOTIFIED,
     MissingService,
     Notified,
     NotifiedIncident,
@@ -26,9 +27,8 @@ from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import Timeline
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
 from perfkit.model.records import Check, Severity, Validity, Verdict
-from perfkit.notify.email import MailOptions, send_mail
-from perfkit.notify.results import collect_results
-from perfkit.notify.sent_log import SentLog, SentLogFile
+from perfkit.notify.delivery import Sent, SentLog, collect_results, deliver
+from perfkit.notify.email import MailChannel
 from perfkit.report.message import chat_text, message_of
 
 ANN, BOB = "ann@example.org", "bob@example.org"
@@ -55,9 +55,11 @@ def settings(tmp_path):
     return Settings(BUILT_IN, Policy(), delivery=tmp_path / "delivery", email=email)
 
 
-def lines(settings, *paths, **order):
-    found = collect_results(paths, (), store="", settings=settings, policy=settings.policy)
-    return list(send_mail(found.results, settings, MailOptions(**order)))
+def lines(settings, *paths, when="", digest=False, **options):
+    results = collect_results(paths).results
+    messages = [results] if digest else [(result,) for result in results]
+    channel = MailChannel(settings.email, **options)
+    return list(deliver(messages, channel, when=when or settings.email.when, folder=settings.delivery))
 
 
 def subjects(box):
@@ -174,7 +176,7 @@ def test_runs_that_cannot_be_judged_are_told_once(rng, post, settings, tmp_path)
 
 def test_an_event_whose_place_moved_is_the_one_that_was_told(rng):
     before = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x")
-    told = notification_diff(before, Notified()).after
+    told = notification_diff(before, NEVER_NOTIFIED).after
     moved = before.open_incidents[0].last.event.aliases[-1]
     other = json.loads(
         json.dumps(before.document).replace(f'"id": "{before.open_incidents[0].last.event.id}"', f'"id": "{moved}"')
@@ -249,22 +251,23 @@ def test_a_comparison_with_its_history_tells_since_which_run(rng, tmp_path):
     document = compare(side(rng, 5), side(rng, 5, first=9)).to_dict()
     watch = monitor_timeline(absent(nightly(rng, 40, [], services=("api", "/pay")), "/pay", (34, 40)), Policy())
     result = result_of({**document, "history": {"news": [], "lines": [], **watch.to_dict()}}, "x")
-    title, text = chat_text(message_of(result, diff=notification_diff(result, Notified())))
+    title, text = chat_text(message_of(result, diff=notification_diff(result, NEVER_NOTIFIED)))
     assert text.startswith("• new: Service /pay: no requests since run 20260034T020000Z-nightly (2026-07-05).")
     assert title == "? inconclusive: api"
-    assert not notification_diff(result, notification_diff(result, Notified()).after)
+    assert not notification_diff(result, notification_diff(result, NEVER_NOTIFIED).after)
     assert chat_text(message_of(result))[1].startswith("• Service /pay: no requests since run 20260034T020000Z")
 
 
 def test_what_is_gone_is_remembered_in_the_file(tmp_path):
-    file = SentLogFile(tmp_path, "email", "shop", watched=True)
-    told = Notified(missing=(MissingService("/pay", "r1", "Service /pay: no requests since run r1.", "Find out why."),))
+    file = SentLog(tmp_path, "email", "shop", watched=True)
+    gone = MissingService("/pay", "r1", "Service /pay: no requests since run r1.", "Find out why.")
+    told = Notified((), (), False, (gone,))
     file.write({ANN: told})
     assert file.read() == {ANN: told}
     plain = json.loads(file.path.read_text())
     del plain["readers"][ANN]["missing"]  # as 0.1.0 wrote it
     file.path.write_text(json.dumps(plain))
-    assert file.read() == {ANN: Notified()}
+    assert file.read() == {ANN: NEVER_NOTIFIED}
 
 
 def test_of_services_that_ended_together_only_those_still_gone_are_named(rng):
@@ -277,7 +280,7 @@ def test_of_services_that_ended_together_only_those_still_gone_are_named(rng):
 
 def test_of_two_neighbours_the_one_that_was_told_stays_silent_and_the_other_speaks(rng):
     (incident,) = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2)])), "x").open_incidents
-    known = Notified((NotifiedIncident((*incident.fingerprints, "another"), "Worse"),))
+    known = Notified((NotifiedIncident((*incident.fingerprints, "another"), "Worse"),), (), False)
     result = result_of(trend_document(nightly(rng, 60, [(40, "api", 1.2), (44, "db", 1.4)])), "x")
     news = notification_diff(result, known)
     assert len(news.new) == len(result.open_incidents) - 1 == 1
@@ -285,7 +288,7 @@ def test_of_two_neighbours_the_one_that_was_told_stays_silent_and_the_other_spea
 
 
 def test_what_is_not_in_a_result_at_all_is_neither_over_nor_forgotten(rng):
-    told = Notified((NotifiedIncident(("elsewhere",), "Worse: x"),))
+    told = Notified((NotifiedIncident(("elsewhere",), "Worse: x"),), (), False)
     news = notification_diff(result_of(trend_document(nightly(rng, 60, [])), "x"), told)
     assert not news
     assert news.after == told
@@ -294,7 +297,7 @@ def test_what_is_not_in_a_result_at_all_is_neither_over_nor_forgotten(rng):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_scenario_has_a_file_of_its_own_in_the_folder(tmp_path, name):
     files = {
-        SentLogFile(tmp_path, "email", text, watched=watched).path for text in (name, f"{name}x") for watched in (0, 1)
+        SentLog(tmp_path, "email", text, watched=watched).path for text in (name, f"{name}x") for watched in (0, 1)
     }
     assert len(files) == 4
     for file in files:
@@ -302,8 +305,8 @@ def test_any_scenario_has_a_file_of_its_own_in_the_folder(tmp_path, name):
         assert len(file.name) < 80
         assert file.name.isprintable()
     known = {ANN: Notified((NotifiedIncident(("a", "b"), name),), (NotifiedIncident(("c",), name),), True)}
-    SentLogFile(tmp_path, "email", name, watched=True).write(known)
-    assert SentLogFile(tmp_path, "email", name, watched=True).read() == known
+    SentLog(tmp_path, "email", name, watched=True).write(known)
+    assert SentLog(tmp_path, "email", name, watched=True).read() == known
 
 
 @pytest.mark.parametrize(
@@ -425,10 +428,24 @@ def test_the_same_report_named_twice_is_one(rng, settings, tmp_path):
 def test_readers_are_kept_apart(rng, tmp_path):
     result = read_result(reported(tmp_path / "r", trend_document(nightly(rng, 60, [(40, "api", 1.2)]))))
     assert result.verdict is Verdict.REGRESSION
-    log = SentLog(tmp_path / "delivery", "email")
-    news = log.diffs(ANN, [result])
-    log.record(ANN, [result], news)
-    fresh = SentLog(tmp_path / "delivery", "email")
-    assert not fresh.diffs(ANN, [result])[0]
-    assert fresh.diffs(BOB, [result])[0].key == news[0].key
-    assert SentLog(tmp_path / "delivery", "chat").diffs(ANN, [result])[0]
+
+    class Spoken:
+        """A channel that notes who was sent what is new."""
+
+        def __init__(self, name, *recipients):
+            self.name, self.recipients, self.dry_run, self.batches = name, recipients, False, []
+
+        def send(self, batch):
+            self.batches.append((batch.recipients, batch.contents[0][1].key))
+            return Sent(recipients=batch.recipients)
+
+    def batches(*channel):
+        channel = Spoken(*channel)
+        list(deliver([(result,)], channel, when="changes", folder=tmp_path / "delivery"))
+        return channel.batches
+
+    ((recipients, new),) = batches("email", ANN)
+    assert recipients == (ANN,)
+    assert batches("email", ANN) == []
+    assert batches("email", ANN, BOB) == [((BOB,), new)]
+    assert batches("chat", ANN, BOB) == [((ANN, BOB), new)]

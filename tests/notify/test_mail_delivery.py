@@ -11,7 +11,7 @@ from mail_server import PASSWORD, USER, Authority, hangs_up, polite, scripted, s
 
 from perfkit.config.settings import EmailSettings
 from perfkit.model.errors import SettingsError
-from perfkit.notify.email import Attachment, MailServer, addresses_of, attachment_name, email_message, send
+from perfkit.notify.email import MailServer, addresses_of, attachment_name, email_message, send
 from perfkit.report.mail import Mail
 from perfkit.report.png_chart import PngChart
 
@@ -28,7 +28,7 @@ def letter(*to, subject="✗ regression: shop", text=".\n..\nHello", report=b"<h
         subject, "<p>.</p>\n.\n<img src='cid:chart@perfkit'>", text, {"chart@perfkit": PngChart(PNG, 1, 1, "x")}
     )
     people = [Address(addr_spec=one) for one in to]
-    return email_message(mail, SENDER, people, [Attachment("report.html", report)], NOW)
+    return email_message(mail, SENDER, people, [("report.html", report)], NOW)
 
 
 def server(port, security="none", **more):

@@ -5,10 +5,10 @@ from mail_server import PASSWORD, USER, Authority, serving
 from samples import REPOSITORY
 from test_report import Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
-from perfkit.config.policy import Policy
-from perfkit.config.settings import BUILT_IN, EmailSettings, Settings
+from perfkit.config.settings import EmailSettings
 from perfkit.history.incidents import read_result
-from perfkit.notify.email import MailOptions, send_mail
+from perfkit.notify.delivery import deliver
+from perfkit.notify.email import MailChannel
 from perfkit.report import notebook
 from perfkit.report.mail import LARGEST
 
@@ -31,7 +31,7 @@ def received(request, tmp_path_factory):
         for name, value in said.items():
             patch.setenv(f"PERFKIT_SMTP_{name}", value)
         email = EmailSettings(to=("ann@example.org",), sender="perf@example.org", security="tls")
-        list(send_mail([read_result(report.folder)], Settings(BUILT_IN, Policy(), email=email), MailOptions()))
+        list(deliver([(read_result(report.folder),)], MailChannel(email), when="always", folder=folder))
     return box.letters[0][1]
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import nbformat
 import numpy as np
 import pytest
@@ -347,7 +348,10 @@ def acknowledgement(timeline, by="Ada <b>"):
     (event,) = trend_of(timeline).events
     movements = tuple(map(AcknowledgedChange.of_movement, event.changes))
     made = datetime(2026, 11, 2, tzinfo=UTC)
-    return Acknowledgement(event.id, timeline.scenario, (event.id,), movements, "TLS everywhere", by, made)
+    why, around = "TLS everywhere", (event.id,)
+    return Acknowledgement(
+        id=event.id, scenario=timeline.scenario, around=around, changes=movements, reason=why, by=by, created=made
+    )
 
 
 def test_what_is_acknowledged_is_told_with_its_reason(samples, report):
@@ -358,11 +362,10 @@ def test_what_is_acknowledged_is_told_with_its_reason(samples, report):
     assert "nothing new in 21 runs" in html
     known = [acknowledgement(samples)]
     assert list(acknowledged_events(HistoryAnalysis(samples), known, date(2026, 11, 3))) == [event["id"]]
-    ended = replace(known[0], until=date(2026, 11, 10))
+    ended = msgspec.structs.replace(known[0], until=date(2026, 11, 10))
     assert acknowledged_events(HistoryAnalysis(samples), [ended], date(2026, 11, 11)) == {}
-    assert (
-        acknowledged_events(HistoryAnalysis(samples), [replace(known[0], scenario="another")], date(2026, 11, 3)) == {}
-    )
+    another = msgspec.structs.replace(known[0], scenario="another")
+    assert acknowledged_events(HistoryAnalysis(samples), [another], date(2026, 11, 3)) == {}
 
 
 @pytest.mark.parametrize(

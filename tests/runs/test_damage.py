@@ -434,7 +434,8 @@ import resource, signal, sys
 from pathlib import Path
 from perfkit.notify.github_api import Access
 from perfkit.notify.github_api import Patience
-from perfkit.notify.pr_comment import Comment, post_comment
+from perfkit.notify.github_plan import Comment
+from perfkit.notify.github_sync import post_comment
 from perfkit.model.errors import DeliveryError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -1,48 +1,58 @@
-"""The actions that bring a repository's issues to what a result asks for; nothing is sent here.
+"""What should stand on GitHub, and the requests that bring it there; nothing is sent here.
 
-`desired_issues` says which incidents want an issue and in which state, `match_issues` which issue follows which
-incident, `ActionPlanner` what to request.  A comment goes out before the change that it is about, with a hidden word
-made of the issue's marker as it was: when a call is cut off, the next one finds the comment and sends the change alone.
-An issue remembers its incident in a hidden comment, the `Marker`: digests and numbers, at most some 20 kB.  What people
-write before and after perfkit's part of the text stays.
+`perfkit.notify.github_sync` sends them.  There are two kinds of texts:
+
+- An issue for each incident.  `desired_issues` says which incidents should have one and in which state, `match_issues`
+  which issue follows which incident, `IssuePlanner` what to request.  An issue remembers its incident in a hidden
+  comment, the `Marker`: digests and numbers, at most some 20 kB.  What people write around perfkit's text stays.
+- A `Comment` for each pull request, changed in place.
+
+Whatever perfkit posts has a hidden word in it by which it is found again, so that nothing is posted twice when a call
+is cut off.  A comment on an issue goes out before the change that it is about; its hidden word is made of the issue's
+marker as it was, so the next call finds the comment and sends the change alone.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 
 from perfkit.config.settings import IssueSettings
-from perfkit.history.incidents import Incident, Occurrence, Result, fingerprint
+from perfkit.history.commits import attribute
+from perfkit.history.incidents import Incident, Result, digest, fingerprint
 from perfkit.model.records import Verdict
-from perfkit.notify.outbox import digest
+from perfkit.notify.delivery import link_template, report_link
+from perfkit.notify.github_api import Access
 from perfkit.report.issue import (
-    back_comment,
+    acknowledged_comment,
+    check_template,
+    duplicate_comment,
     headline,
-    known_comment,
-    over_comment,
+    reopened_comment,
+    resolved_comment,
     spread_comment,
+    to_body,
     to_title,
-    twin_comment,
 )
+from perfkit.report.message import ReportLocation, message_of
 
-OPEN, RESOLVED, ACKNOWLEDGED, DUPLICATE = (
-    "open",
-    "over",
-    "known",
-    "twin",
-)  # of a marker, as issues have them since 0.1.0
+# States of a marker, as issues have them since 0.1.0
+OPEN, RESOLVED, ACKNOWLEDGED, DUPLICATE = "open", "over", "known", "twin"
 HOLDS = "holds"
 MOST_SERVICES = 500
 MOST_NAMES = 100
 MOVED = 0.05  # of its size, by which a change must move before the text is sent anew: every run moves it a little
 MOST_BODY = 65_000  # characters; GitHub takes 65,536
+Number = Annotated[int, msgspec.Meta(gt=0)]
 _BEGIN = re.compile(r"<!-- perfkit-issue (\{[^<>]*\}) -->\n?")
+_COMMIT = re.compile("[0-9a-f]{7,64}")
+_DUPLICATE = "The other comment of perfkit here is kept current."
 _END = "<!-- /perfkit-issue -->"
 
 
@@ -94,9 +104,9 @@ class Marker(msgspec.Struct, frozen=True, rename={"detected_at": "heard"}):
 
 def read_marker(body: str) -> Marker | None:
     """The marker in the text of an issue; ``None`` where there is none that could be perfkit's."""
-    found = _BEGIN.search(body)
+    match = _BEGIN.search(body)
     try:
-        return msgspec.json.decode(found[1], type=Marker) if found is not None else None
+        return msgspec.json.decode(match[1], type=Marker) if match is not None else None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
@@ -170,49 +180,32 @@ def desired_issues(result: Result) -> tuple[DesiredIssue, ...]:
     """
     if result.verdict is Verdict.INVALID:
         return ()
-    history = result.document.get("history") or result.document.get("watch") or {}
-    alerts = {alert["id"]: alert for alert in history.get("alerts") or ()}
-    if result.incidents:
-        unwatched = {"fails": True}
-        return tuple(
-            _desired(incident, alerts.get(incident.last.event.id, {}) if result.watched else unwatched)
-            for incident in result.incidents
-        )
-    if not result.watched and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT) and result.fingerprint:
+    fine = not result.watched and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)
+    if fine and result.fingerprint and not result.incidents:
         name = (result.fingerprint,)
         return (DesiredIssue(result.scenario, name, name, (), RESOLVED, should_open=False),)
-    return ()
+    desired = []
+    for incident in result.incidents:
+        last = incident.last
+        detected_at = [item.detected_at for item in incident.occurrences if item.detected_at]
+        acknowledged = incident.is_open and bool(last.acknowledgement)
+        desired.append(
+            DesiredIssue(
+                incident.scenario,
+                incident.fingerprints[:MOST_NAMES],
+                last.fingerprints,
+                _unique(fingerprint(incident.scenario, run_id) for run_id in detected_at),
+                ACKNOWLEDGED if acknowledged else HOLDS if incident.is_open else RESOLVED,
+                should_open=incident.is_open and not acknowledged and last.fails,
+                reason=last.acknowledgement if acknowledged else "",
+                incident=incident,
+            )
+        )
+    return tuple(desired)
 
 
-def _desired(incident: Incident, alert: Mapping[str, Any]) -> DesiredIssue:
-    scenario, occurrences = incident.scenario, incident.occurrences
-    acknowledged = incident.is_open and incident.last.acknowledged
-    known, reason = alert.get("acknowledged"), "acknowledged"
-    if isinstance(known, Mapping):  # as `Acknowledgement.describe` puts it
-        day = f" on {str(known['created'])[:10]}" if known.get("created") else ""  # ISO 8601
-        until = f", until {known['until']}" if known.get("until") else ""
-        why = known.get("reason") or "no reason is given"
-        reason = f"acknowledged by {known.get('by') or 'unknown'}{day}{until}: {why}"
-    return DesiredIssue(
-        scenario,
-        _unique(name for occurrence in occurrences for name in _names(occurrence))[:MOST_NAMES],
-        _names(incident.last),
-        _unique(fingerprint(scenario, item.detected_at) for item in occurrences if item.detected_at)[:MOST_NAMES],
-        ACKNOWLEDGED if acknowledged else HOLDS if incident.is_open else RESOLVED,
-        incident.is_open and not acknowledged and bool(alert.get("fails")),
-        reason if acknowledged else "",
-        incident,
-    )
-
-
-def _names(occurrence: Occurrence) -> tuple[str, ...]:
-    """Its own name first."""
-    event = occurrence.event
-    return _unique(fingerprint(event.scenario, name) for name in (event.id, *event.aliases))
-
-
-def _unique(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+def _unique(names: Iterable[str], most: int = MOST_NAMES) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))[:most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,26 +264,23 @@ def match_issues(desired: Sequence[DesiredIssue], issues: Iterable[Issue]) -> tu
     The surest pairs come first: the same name, then names that the other may have had, then runs at which both were
     detected.  Of issues alike an open one comes first, then the oldest.
     """
-    by_number = {issue.number: issue for issue in sorted(issues, key=lambda issue: issue.number)}
+    by_number = {issue.number: issue for issue in issues}
     scores = {
-        (i, number): want.match_score(issue.marker)
+        (i, number): score
         for i, want in enumerate(desired)
         for number, issue in by_number.items()
+        if (score := want.match_score(issue.marker))
     }
-    ranked = sorted(
-        (key for key, score in scores.items() if score),
-        key=lambda key: (-scores[key], not by_number[key[1]].is_open, key[1]),
-    )
-    chosen: dict[int, int] = {}
+    ranked = sorted(scores, key=lambda pair: (-scores[pair], not by_number[pair[1]].is_open, pair[1]))
+    chosen, duplicates = dict[int, int](), dict[int, list[Issue]]()
     for i, number in ranked:
         if i not in chosen and number not in chosen.values():
             chosen[i] = number
-    duplicates: dict[int, list[Issue]] = {}
-    taken = set(chosen.values())
+    left = by_number.keys() - chosen.values()
     for i, number in ranked:
-        if number not in taken:
+        if number in left:
             duplicates.setdefault(i, []).append(by_number[number])
-            taken.add(number)
+            left.remove(number)
     return tuple(
         Match(want, by_number[chosen[i]] if i in chosen else None, tuple(duplicates.get(i, ())))
         for i, want in enumerate(desired)
@@ -322,21 +312,26 @@ class Action:
     desired: DesiredIssue = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class ActionPlanner:
-    """Plans the actions of one result in one repository.
+class IssuePlanner:
+    """Plans what to request for the incidents of a result in a repository.
 
     Parameters
     ----------
-    path
-        Of the repository in the API.
-    body_of
-        The text of the issue of an incident.
+    checkout
+        A folder of the repository that the runs are of, where commits are looked up.
+
+    Raises
+    ------
+    SettingsError
+        The title's template or the link cannot be right.
     """
 
-    path: str
-    settings: IssueSettings
-    body_of: Callable[[DesiredIssue, Incident], str]
+    def __init__(self, result: Result, settings: IssueSettings, access: Access, checkout: Path | None) -> None:
+        check_template(settings.title)
+        link = report_link(link_template(settings.link, "[issues]: link"), result.report_folder)
+        self._message = message_of(result, location=ReportLocation(link=link))
+        self._settings, self._access, self._checkout = settings, access, checkout
+        self._path = f"{access.path}/issues"
 
     def actions(self, match: Match) -> Iterator[Action]:
         """What brings the issues of an incident to their desired state; nothing where they are in it."""
@@ -346,14 +341,14 @@ class ActionPlanner:
                 title, part = self._part(desired, incident, None)
                 payload: dict[str, Any] = {"title": title, "body": part}
                 for name in ("labels", "assignees"):
-                    if getattr(self.settings, name):
-                        payload[name] = list(getattr(self.settings, name))
-                yield Action("opened", None, title, (Request("POST", f"{self.path}/issues", payload),), desired)
+                    if getattr(self._settings, name):
+                        payload[name] = list(getattr(self._settings, name))
+                yield Action("opened", None, title, (Request("POST", self._path, payload),), desired)
             return
         if issue.is_open:
             yield from self._update(desired, issue)
         elif incident is not None and _should_reopen(desired, issue.marker):
-            comment = self._comment(issue, "back", back_comment(incident))
+            comment = self._comment(issue, "back", reopened_comment(incident))
             change = self._change(issue, self._body(desired, incident, issue), state="open", state_reason="reopened")
             yield Action("reopened", issue.number, issue.title, (comment, change), desired)
         elif desired.status == RESOLVED and issue.marker.state == OPEN:  # closed by a user; now it may come back
@@ -366,7 +361,7 @@ class ActionPlanner:
     def close_duplicate(self, desired: DesiredIssue, duplicate: Issue, number: int) -> Action:
         """Close an issue that follows the same incident as another one."""
         requests = (
-            self._comment(duplicate, "twin", twin_comment(number)),
+            self._comment(duplicate, "twin", duplicate_comment(number)),
             self._change(duplicate, duplicate.with_state(DUPLICATE), state="closed", state_reason="not_planned"),
         )
         return Action(f"closed as a duplicate of #{number}", duplicate.number, duplicate.title, requests, desired)
@@ -380,7 +375,9 @@ class ActionPlanner:
         if desired.status != HOLDS:
             acknowledged = desired.status == ACKNOWLEDGED
             kind, reason = ("acknowledged", "not_planned") if acknowledged else ("over", "completed")
-            text = known_comment(desired.reason) if acknowledged else over_comment(incident, desired.scenario)
+            text = (
+                acknowledged_comment(desired.reason) if acknowledged else resolved_comment(incident, desired.scenario)
+            )
             body = self._body(desired, incident, issue) if incident is not None else issue.with_state(RESOLVED)
             change = self._change(issue, body, state="closed", state_reason=reason)
             summary = f"closed, {'acknowledged' if acknowledged else 'resolved'}"
@@ -388,9 +385,7 @@ class ActionPlanner:
         elif incident is not None:
             has_room = len(marker.services) < MOST_SERVICES
             services = [name for name in incident.last.services if has_room and digest(name, 8) not in marker.services]
-            moved = _sizes_moved(marker.sizes, desired.sizes) and (
-                digest(self.body_of(desired, incident)) != marker.text
-            )
+            moved = _sizes_moved(marker.sizes, desired.sizes) and digest(self._text(desired, incident)) != marker.text
             if not (reopened_by_user or services or moved or came_back):
                 return
             change = self._change(issue, self._body(desired, incident, issue))
@@ -403,10 +398,10 @@ class ActionPlanner:
 
     def _comment(self, issue: Issue, kind: str, text: str) -> Request:
         word = issue.marker.hidden_word(kind)
-        return Request("POST", f"{self.path}/issues/{issue.number}/comments", {"body": f"{text}\n\n{word}"}, word)
+        return Request("POST", f"{self._path}/{issue.number}/comments", {"body": f"{text}\n\n{word}"}, word)
 
     def _change(self, issue: Issue, content: Mapping[str, str], **state: str) -> Request:
-        return Request("PATCH", f"{self.path}/issues/{issue.number}", {**content, **state})
+        return Request("PATCH", f"{self._path}/{issue.number}", {**content, **state})
 
     def _body(self, desired: DesiredIssue, incident: Incident, issue: Issue) -> dict[str, str]:
         """The text anew, and the title unless a user gave it another."""
@@ -421,14 +416,14 @@ class ActionPlanner:
         self, desired: DesiredIssue, incident: Incident, old: Marker | None, *, brief: bool = False
     ) -> tuple[str, str]:
         """The title, and perfkit's part of the text with its marker."""
-        title = to_title(incident, self.settings.title)
-        text = headline(incident) if brief else self.body_of(desired, incident)
+        title = to_title(incident, self._settings.title)
+        text = headline(incident) if brief else self._text(desired, incident)
         marker = Marker(
             desired.scenario_digest,
-            _unique((*desired.names, *(old.names if old is not None else ())))[:MOST_NAMES],
+            _unique((*desired.names, *(old.names if old is not None else ()))),
             desired.last,
-            _unique((*desired.detected_at, *(old.detected_at if old is not None else ())))[:MOST_NAMES],
-            _unique((*desired.services, *(old.services if old is not None else ())))[:MOST_SERVICES],
+            _unique((*desired.detected_at, *(old.detected_at if old is not None else ()))),
+            _unique((*desired.services, *(old.services if old is not None else ())), MOST_SERVICES),
             desired.sizes,
             OPEN if desired.status == HOLDS else desired.status,
             old.turn + 1 if old is not None else 0,
@@ -436,6 +431,22 @@ class ActionPlanner:
             digest(text),
         )
         return title, f"{marker.to_text()}\n{text}\n{_END}"
+
+    def _text(self, desired: DesiredIssue, incident: Incident) -> str:
+        event, access = incident.last.event, self._access
+        before, after = event.last_before.commit, event.first_after.commit
+        address = ""
+        if access.web and before != after and _COMMIT.fullmatch(before) and _COMMIT.fullmatch(after):
+            address = f"{access.web}/{access.code or access.repository}/compare/{before}...{after}"
+        commits = attribute(event, self._checkout)
+        return to_body(
+            self._message,
+            incident,
+            status=desired.status,
+            reason=desired.reason,
+            commits=commits,
+            compare_url=address,
+        )
 
 
 def _should_reopen(desired: DesiredIssue, marker: Marker) -> bool:
@@ -461,3 +472,76 @@ def _sizes_moved(old: Mapping[str, float | None], new: Mapping[str, float | None
         elif abs(after - before) > MOVED * max(abs(before), abs(after)):
             return True
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The actions for one result.
+
+    Parameters
+    ----------
+    deferred
+        How many new issues beyond `IssueSettings.most_new` are left for the next call.
+    orphaned
+        Open issues of events that the history does not hold any more; they are left as they are.
+    """
+
+    actions: tuple[Action, ...]
+    deferred: int
+    orphaned: tuple[Issue, ...]
+
+
+def plan_issues(desired: Sequence[DesiredIssue], issues: Sequence[Issue], planner: IssuePlanner, most_new: int) -> Plan:
+    """What to do for a result in a repository that has these issues."""
+    matches = match_issues(desired, issues)
+    actions = [action for match in matches for action in planner.actions(match)]
+    deferred = [action for action in actions if action.number is None][most_new:]
+    matched = {issue.number for match in matches for issue in (*match.duplicates, match.issue) if issue is not None}
+    scenarios = {want.scenario_digest for want in desired if want.detected_at}
+    orphaned = (
+        issue
+        for issue in issues
+        if issue.number not in matched
+        and issue.is_open
+        and issue.marker.detected_at
+        and issue.marker.scenario in scenarios
+    )
+    return Plan(tuple(action for action in actions if action not in deferred), len(deferred), tuple(orphaned))
+
+
+class Comment(msgspec.Struct, frozen=True):
+    """The comment that a pull request should have; ``name`` tells comments of perfkit apart where there are several."""
+
+    number: Number
+    name: str
+    text: str
+
+    @property
+    def marker(self) -> str:
+        """The hidden comment by which it is found again."""
+        return f"<!-- perfkit-comment {digest(self.name)} -->"
+
+    def request(self, path: str) -> Request:
+        """What posts it; ``path`` is that of the repository."""
+        body = f"{self.marker}\n{self.text.rstrip()}"
+        return Request("POST", f"{path}/issues/{self.number}/comments", {"body": body}, self.marker)
+
+    def changes(self, path: str, posted: Sequence[PostedComment]) -> Iterator[Request]:
+        """What brings comments with its marker, oldest first, to its text: the oldest has it, the others say so."""
+        for number, comment in enumerate(posted):
+            body = f"{self.marker}\n{_DUPLICATE}" if number else self.request(path).payload["body"]
+            if comment.body != body:
+                yield Request("PATCH", f"{path}/issues/comments/{comment.id}", {"body": body})
+
+
+@dataclass(frozen=True, slots=True)
+class PostedComment:
+    """A comment as it stands on GitHub."""
+
+    id: int
+    body: str
+
+    @classmethod
+    def read(cls, item: Mapping[str, Any]) -> PostedComment:
+        """From the API; ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        return cls(int(item["id"]), str(item.get("body") or "").replace("\r\n", "\n"))  # the web page sends these back
