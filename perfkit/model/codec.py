@@ -167,6 +167,8 @@ def _malformed(content: bytes, error: Exception) -> str:
     text = str(error).removeprefix("JSON is malformed: ")
     if at := re.search(r"\(byte (\d+)\)", text):
         line = content.count(b"\n", 0, int(at[1])) + 1
+        if word := re.match(rb"NaN|Infinity", content[int(at[1]) :]):
+            text = f"{word[0].decode()} is not a number; leave out what is not known"
         return f"line {line}: {text}"
     return "it ends in the middle" if text == "Input data was truncated" else text
 
@@ -241,7 +243,7 @@ def decode(
 def _worded(error: Exception, plain: Any = None, kind: Any = None) -> str:
     """As ``services.api.count: expected int >= 0``, from "Expected `int` >= 0 - at `$.services[...].count`"."""
     text, _, path = str(error).partition(" - at `")
-    steps = [name or number for name, number in _STEP.findall(path.rstrip("`"))]
+    steps = [name or number for name, number in _STEP.findall(path.rstrip("`"))] if plain is not None else []
     missing = re.fullmatch(r"Object missing required field `(.*)`", text)
     names = list(_named(steps, plain, kind)) + ([missing[1]] if missing else [])
     what = "is missing; the file is not whole" if missing else text[:1].lower() + text[1:].replace("`", "")
