@@ -6,14 +6,19 @@ import importlib.util
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID
-from perfkit.cli.options import INJECT, Number, console
+from perfkit.cli.options import FOLDER, INJECT, Number, console
 from perfkit.model.errors import MissingExtra, StoreError
 from perfkit.model.installation import extra_advice
+
+if TYPE_CHECKING:
+    from perfkit.model.records import Comparison, Run
 
 SETTINGS_TEXT = """# What perfkit runs and how it judges.  See docs/configuration.md.
 
@@ -48,7 +53,7 @@ class Visitor(FastHttpUser):
 
 
 @click.command(short_help="Write a perfkit.toml and a locustfile to start from.")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.argument("folder", type=FOLDER, default=Path())
 def init(folder: Path) -> None:
     """Write perfkit.toml and locustfile.py into FOLDER (this one by default).  Files that exist are left alone."""
     for name, text in (("perfkit.toml", SETTINGS_TEXT), ("locustfile.py", LOCUSTFILE_TEXT)):
@@ -81,13 +86,10 @@ except Exception:
 """
 
 
-@click.command(
-    short_help="Open the notebooks in JupyterLab.",
-    context_settings={"ignore_unknown_options": True},
-)
+@click.command(short_help="Open the notebooks in JupyterLab.", context_settings={"ignore_unknown_options": True})
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("notebooks"),
     show_default=True,
     help="The notebooks; perfkit's own are copied there when it has none.",
@@ -121,6 +123,10 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
     os.execv(sys.executable, [sys.executable, "-c", JUPYTERLAB, str(folder), *options])
 
 
+# The demo; interleaved, so that a machine that drifts does so for both sides alike
+ORDER = ("baseline", "candidate", "baseline", "candidate", "baseline", "candidate", "baseline", "baseline")
+SECONDS, USERS = 10.0, 50
+INJECTED = "api_gateway"
 EXIT_NOT_SHOWN = 4
 
 
@@ -135,7 +141,7 @@ EXIT_NOT_SHOWN = 4
     help="Percent that is injected into api_gateway.",
 )
 @click.option("--store", default="data/runs", show_default=True, help="Where the runs are kept.")
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"), show_default=True)
+@click.option("--reports", type=FOLDER, default=Path("reports"), show_default=True)
 def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, reports: Path) -> int:
     """Load three small services for real, slow one of them down, and find it.
 
@@ -147,10 +153,7 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
       perfkit demo --slower 10
       perfkit demo --serve --inject rag_service:tail_pct=2,tail_factor=3 --inject api_gateway:error_rate_pct=5
     """
-    from perfkit.cli.demo_run import run_demo
     from perfkit.loadgen.demo_services import parse_changes, start_services
-    from perfkit.model.records import Verdict
-    from perfkit.report.text import print_comparison
 
     if serve:
         with start_services(parse_changes(inject)) as services:
@@ -161,11 +164,56 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
         return 0
     if inject:
         raise click.UsageError("--inject goes with --serve; without it, --slower says what is injected")
-    found = run_demo(slower, store, reports, report=click.echo)
-    print_comparison(found.comparison, console())
-    click.echo(f"\ninjected: api_gateway {slower:+g} % service time")
-    click.echo(f"found:    {found.summary}")
-    click.echo(f"report:   {found.report}")
-    if found.as_injected:
+    from perfkit.model.records import Verdict
+    from perfkit.report.notebook import run_report
+    from perfkit.report.text import print_comparison
+
+    comparison = _measured(slower, store)
+    parameters: dict[str, object] = {"title": f"Demo: did {INJECTED} get slower? ({slower:+g} % injected)"}
+    for name in ("baseline", "candidate"):
+        runs = getattr(comparison, name).runs
+        parameters[name] = "\n".join(str(Path(run.source or run.id).resolve()) for run in runs)
+    report = run_report("compare", parameters, reports_dir=reports, progress=click.echo)
+    print_comparison(comparison, console())
+    claims = [f for f in comparison.findings if f.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)]
+    changed = tuple(dict.fromkeys(finding.service for finding in claims))
+    expected = Verdict.REGRESSION if slower > 0 else Verdict.IMPROVEMENT
+    is_shown = changed == (INJECTED,) and expected in {finding.verdict for finding in claims}
+    is_as_injected = comparison.verdict is not Verdict.INVALID and (is_shown if slower else not changed)
+    judgement = "as injected, and nothing else" if is_as_injected else "not what was injected"
+    click.echo(f"\ninjected: {INJECTED} {slower:+g} % service time")
+    click.echo(f"found:    {', '.join(changed) or 'nothing'} ({judgement})")
+    click.echo(f"report:   {report.html}")
+    if is_as_injected:
         return 0
-    return EXIT_INVALID if found.comparison.verdict is Verdict.INVALID else EXIT_NOT_SHOWN
+    return EXIT_INVALID if comparison.verdict is Verdict.INVALID else EXIT_NOT_SHOWN
+
+
+def _measured(slower_pct: float, store: str) -> Comparison:
+    """Five baseline and three candidate runs, compared."""
+    from perfkit.analysis.compare import compare
+    from perfkit.config.policy import Policy
+    from perfkit.config.settings import BUILT_IN
+    from perfkit.loadgen.demo_services import Change, start_services
+    from perfkit.loadgen.run import run_scenario, with_demo_addresses
+    from perfkit.loadgen.service_under_test import revision_of
+    from perfkit.runs.store import RunStore
+
+    scenario = replace(
+        BUILT_IN["baseline"],
+        name="demo",
+        users=USERS,
+        spawn_rate=USERS,
+        duration_s=SECONDS,
+        environment={"PERFKIT_DEMO_WEIGHTS": "api_gateway=2,rag_service=1,mcp_server=1"},
+        revision=revision_of(Path.cwd()).to_dict(),
+    )
+    sides: dict[str, list[Run]] = {"baseline": [], "candidate": []}
+    changes = {INJECTED: Change(slower_pct=slower_pct)}
+    with start_services(seed=1) as before, start_services(changes, seed=2) as after:
+        targets = {"baseline": before.addresses, "candidate": after.addresses}
+        for number, side in enumerate(ORDER, 1):
+            click.echo(f"run {number} of {len(ORDER)}: {side}, {USERS} users for {SECONDS:.0f} s")
+            run = run_scenario(with_demo_addresses(scenario, targets[side]), RunStore(store), {"side": side})
+            sides[side].append(run)
+    return compare(sides["baseline"], sides["candidate"], policy=Policy())

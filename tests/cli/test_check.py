@@ -25,15 +25,14 @@ from perfkit.cli.selftest import (
     SERVICE,
     SLOWER,
     Answer,
-    Gate,
-    Load,
     SelfTest,
     Task,
+    ask_gate,
     believed,
     identical_trial,
     load_trial,
     self_test,
-    simulated_pasts,
+    simulated_histories,
     slowdown_trial,
     unfit_trial,
 )
@@ -52,14 +51,14 @@ REFUSED = (
 )
 
 
-def made(load: Load, store: str, tell, *, invalid=False, factor=None):
+def made(task: Task, store: str, report, *, invalid=False, factor=None):
     """What `measure` gives, without the load: runs whose truth is known, in a store on disk."""
     rng = np.random.default_rng(len(store))
     sides = {}
     for place, name in enumerate(ROUND):
-        slower = {SLOWER: 1 + load.slower_pct / 100, **(factor or {})}.get(name, 1.0)
+        slower = {SLOWER: 1 + task.slower_pct / 100, **(factor or {})}.get(name, 1.0)
         sides[name] = []
-        for number in range(load.rounds):
+        for number in range(task.rounds):
             frame = requests(rng, seconds=3.0, services={SERVICE: 90.0}, slower=slower, begin=1e9 + 60 * place + number)
             run = replace(
                 run_from_requests(frame, scenario="self-test", build=name), profile=LoadProfile("steady", 20, 20, 3)
@@ -157,7 +156,7 @@ def test_the_second_look_is_believed_and_the_first_is_told():
 
 
 def test_runs_that_may_not_be_judged_say_that_the_machine_is_too_weak(tmp_path):
-    sides = made(Load(2, 100.0), str(tmp_path), None, invalid=True)
+    sides = made(Task(), str(tmp_path), None, invalid=True)
     trial = load_trial([run for runs in sides.values() for run in runs], 9.0)
     assert (trial.ok, trial.by_chance) == (False, True)
     assert trial.got == "6 of 6 invalid (generator_cpu)"
@@ -165,8 +164,8 @@ def test_runs_that_may_not_be_judged_say_that_the_machine_is_too_weak(tmp_path):
 
 
 def test_as_many_runs_are_made_as_the_policy_asks_for():
-    assert Task().load == Load(2, 100.0)
-    assert Task(required_runs=5, slower_pct=60).load == Load(5, 60)
+    assert Task().rounds == 2
+    assert Task(required_runs=5).rounds == 5
 
 
 # The gate itself ------------------------------------------------------------------------------------------------------
@@ -174,15 +173,14 @@ def test_as_many_runs_are_made_as_the_policy_asks_for():
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
-    found = made(Load(2, 100.0), str(tmp_path_factory.mktemp("runs")), None)
+    found = made(Task(), str(tmp_path_factory.mktemp("runs")), None)
     return {name: [Path(run.source) for run in runs] for name, runs in found.items()}
 
 
 def test_the_command_line_refuses_the_slow_build_and_passes_the_identical_one(sides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    gate = Gate()
-    slow = slowdown_trial(gate.compare(sides[BASELINE], sides[SLOWER]), 100, "regression")
-    same = identical_trial(gate.compare(sides[BASELINE], sides[IDENTICAL]), "regression")
+    slow = slowdown_trial(ask_gate(sides[BASELINE], sides[SLOWER]), 100, "regression")
+    same = identical_trial(ask_gate(sides[BASELINE], sides[IDENTICAL]), "regression")
     assert (slow.ok, slow.got) == (True, "exit 1, regression")
     assert (same.ok, same.seconds > 0) == (True, True)
 
@@ -200,9 +198,9 @@ def test_the_command_line_refuses_the_slow_build_and_passes_the_identical_one(si
 def test_a_broken_gate_is_found_out(sides, tmp_path, monkeypatch, policy, options, advice):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policy.toml").write_text(policy)
-    gate = Gate((*options, "--policy", "policy.toml"))
+    answer = ask_gate(sides[BASELINE], sides[SLOWER], (*options, "--policy", "policy.toml"))
     fail_on = "never" if "never" in options else "regression"
-    trial = slowdown_trial(gate.compare(sides[BASELINE], sides[SLOWER]), 100, fail_on)
+    trial = slowdown_trial(answer, 100, fail_on)
     assert not trial.ok
     assert "THE GATE LETS SLOWDOWNS THROUGH" in trial.advice
     assert advice in trial.advice
@@ -213,11 +211,11 @@ def test_a_broken_gate_is_found_out(sides, tmp_path, monkeypatch, policy, option
 def test_against_a_history_it_does_the_same(tmp_path, monkeypatch, required_runs, rule):
     """The simulated runs are the same everywhere: the identical ones are within 1 % of the level before them."""
     monkeypatch.chdir(tmp_path)
-    pasts = simulated_pasts(required_runs, 100.0, tmp_path / "history")
+    histories = simulated_histories(Task(required_runs=required_runs), tmp_path / "history")
     comparisons = {}
-    for name, past in pasts.items():
-        runs = [read_run(path) for path in past.newest]
-        before = HistoryPast(RunStore(past.store), candidates=tuple(runs))
+    for name, (store, newest) in histories.items():
+        runs = [read_run(path) for path in newest]
+        before = HistoryPast(RunStore(store), candidates=tuple(runs))
         policy = Policy(rule=rule, required_runs=required_runs)
         comparisons[name] = judge_history(runs, before, policy).comparison
     assert comparisons[SLOWER].verdict == "regression"
@@ -231,7 +229,7 @@ def test_against_a_history_it_does_the_same(tmp_path, monkeypatch, required_runs
 def test_the_settings_of_the_folder_hold_as_they_do_in_a_pipeline(sides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "perfkit.toml").write_text(LOOSE)
-    assert Gate().compare(sides[BASELINE], sides[SLOWER]).code == 0
+    assert ask_gate(sides[BASELINE], sides[SLOWER]).code == 0
 
 
 def test_a_gate_that_alarms_on_identical_builds_is_found_out(tmp_path, monkeypatch):
@@ -239,9 +237,9 @@ def test_a_gate_that_alarms_on_identical_builds_is_found_out(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     tight = "".join(f"{name} = 0.01\n" for name in LATENCIES)
     (tmp_path / "policy.toml").write_text(f"rule = 'threshold'\n[tolerance]\n{tight}")
-    found = made(Load(2, 100.0), "runs", None, factor={IDENTICAL: 1.02})
+    found = made(Task(), "runs", None, factor={IDENTICAL: 1.02})
     places = [[Path(run.source) for run in found[name]] for name in (BASELINE, IDENTICAL)]
-    trial = identical_trial(Gate(("--policy", "policy.toml")).compare(*places), "regression")
+    trial = identical_trial(ask_gate(*places, ("--policy", "policy.toml")), "regression")
     assert not trial.ok
     assert "CALLS IDENTICAL BUILDS A REGRESSION" in trial.advice
 
@@ -261,9 +259,9 @@ def test_what_may_be_chance_is_measured_again_before_it_is_believed(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     looks = []
 
-    def measured(load, store, tell):
+    def measured(task, store, report):
         looks.append(store)
-        return made(load, store, tell, factor={IDENTICAL: 1.5} if len(looks) == 1 else None)
+        return made(task, store, report, factor={IDENTICAL: 1.5} if len(looks) == 1 else None)
 
     told = []
     found = self_test(Task(), tmp_path / "work", told.append, measured=measured)
