@@ -62,10 +62,10 @@ if TYPE_CHECKING:
 
     # What `_SHOWN` registers at run time, for editors and type checkers.
     class Run(_Run):
-        plot: RunsPlots[_Run]
+        plot: RunsPlots
 
     class Runs(_Runs):
-        plot: RunsPlots[_Runs]
+        plot: RunsPlots
 
     class Comparison(_Comparison):
         plot: ComparisonPlots

@@ -1,24 +1,24 @@
-"""Figures of runs: how response times are distributed, what happened over time, how single runs compare.
+"""Figures of runs, comparisons and capacity: distributions, courses, effects with their intervals, curves over load.
 
-Pure functions from runs to a `plotly.graph_objects.Figure`; where there is nothing to draw, the figure says why.
+Pure functions to a `plotly.graph_objects.Figure`; where there is nothing to draw, the figure says why.
 `perfkit.report.plot` offers them to analysts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
-from perfkit.model.records import Metric, Run, service_names
+from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict, service_names
 from perfkit.report.figure import (
     BEYOND,
     MOST_SERVICES,
     Panels,
+    Side,
     axis,
     bin_width,
     log_density,
@@ -35,18 +35,54 @@ from perfkit.report.figure import (
     time_series,
     whole_bins,
 )
-from perfkit.report.formatting import SHORT_METRICS, format_number, format_value, label, shorten
+from perfkit.report.formatting import (
+    CANDIDATE_COLOUR,
+    KEY_METRICS,
+    NEUTRAL_COLOUR,
+    SHORT_METRICS,
+    TOLERANCE_COLOUR,
+    VERDICT_COLOURS,
+    VERDICT_MARKERS,
+    VERDICT_WORDS,
+    effects_reach,
+    finding_text,
+    format_change,
+    format_interval,
+    format_load,
+    format_number,
+    format_value,
+    label,
+    shorten,
+)
+from perfkit.stats.capacity import FOUND, Estimate, scalability_at
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from perfkit.analysis.capacity import Capacity, ServiceCapacity
+
 NO_REQUESTS = (
-    "These runs were read from summaries: the single requests were not kept, so there is no distribution to draw. "
-    "Runs that perfkit makes or imports from request logs have one."
+    "These runs were read from summaries: the single requests were not kept, so there is no distribution and no time "
+    "series to draw. Runs that perfkit makes or imports from request logs have one."
 )
+MOST_FOREST_SERVICES = 15  # all are in the table
+MOST_WINDOWS = 400  # drawn per side; more are one grey cloud
 _BINS = 80
 _ROWS = {1: 340, 2: 260, 3: 210, 4: 190}  # pixels per panel
+_FOREST_ROW = 24  # pixels
 _TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
+_SERIES = {
+    "rps": ("throughput, requests per second", "%{y:.3g}/s"),
+    "p50": ("median latency, ms", "%{y:.4g} ms"),
+    "p95": ("p95 latency, ms", "%{y:.4g} ms"),
+    "errors": ("failed requests, %", "%{y:.2g} %"),
+}
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_HUES = ("#2b7fd4", "#d1480a", "#0b8f6b", "#8b5fbf", "#a8760c")
+_SYMBOLS = {"baseline": "circle", "candidate": "diamond"}
+_LATENCIES = {Metric.AVG: "avg_ms", Metric.P50: "p50_ms", Metric.P95: "p95_ms", Metric.P99: "p99_ms"}
+
+# Runs ----------------------------------------------------------------------------------------------------------------
 
 
 def latency_distribution(
@@ -149,18 +185,6 @@ def percentile_curve(
     )
 
 
-_SERIES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "rps": ("throughput, requests per second", "%{y:.3g}/s"),
-        "p50": ("median latency, ms", "%{y:.4g} ms"),
-        "p95": ("p95 latency, ms", "%{y:.4g} ms"),
-        "errors": ("failed requests, %", "%{y:.2g} %"),
-    }
-)
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-_HUES = ("#2b7fd4", "#d1480a", "#0b8f6b", "#8b5fbf", "#a8760c")
-
-
 def run_timeline(
     baseline: Sequence[Run], candidate: Sequence[Run] = (), *, services: Sequence[str] | None = None
 ) -> go.Figure:
@@ -171,10 +195,7 @@ def run_timeline(
     """
     names = _drawable(baseline, candidate, services)
     if not names:
-        return sentence(
-            "There is no time series to draw: the single requests of these runs were not kept. "
-            "Runs that perfkit makes or imports from request logs have one."
-        )
+        return sentence(NO_REQUESTS)
     panels = Panels([title for title, _ in _SERIES.values()], row=112, top=92 if len(names) > 1 else 56)
     for name in names:
         panels.service = name
@@ -207,13 +228,20 @@ def run_values(
     candidate: Sequence[Run] = (),
     *,
     services: Sequence[str] | None = None,
-    metrics: Sequence[str] = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS),
+    metrics: Sequence[str] = KEY_METRICS,
 ) -> go.Figure:
     """One mark per run and metric, in the order in which the runs were made; one service at a time."""
+
+    def value_of(run: Run, service: str, metric: Metric) -> float | None:
+        stats = run.services.get(service)
+        return stats.value(metric) if stats is not None else None
+
     runs = (*baseline, *candidate)
     names = services if services is not None else service_names(baseline, candidate)
     names = tuple(name for name in names if any(name in run.services for run in runs))[:MOST_SERVICES]
-    shown = [m for m in map(Metric, metrics) if any(_value(run, name, m) is not None for run in runs for name in names)]
+    shown = [
+        m for m in map(Metric, metrics) if any(value_of(run, name, m) is not None for run in runs for name in names)
+    ]
     if not names or not shown:
         return sentence("There is nothing to draw: these runs hold none of the metrics asked for.")
     in_time = sorted(runs, key=lambda run: run.started_at.timestamp() if run.started_at else 0.0)
@@ -226,7 +254,7 @@ def run_values(
                 marks = [
                     (order[id(run)], value, run)
                     for run in side.runs
-                    if (value := _value(run, name, metric)) is not None
+                    if (value := value_of(run, name, metric)) is not None
                 ]
                 panels.add(
                     index,
@@ -236,7 +264,7 @@ def run_values(
                     marker={
                         "size": 9,
                         "color": side.colour,
-                        "symbol": "circle" if side.name == "baseline" else "diamond",
+                        "symbol": _SYMBOLS[side.name],
                         "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
                     },
                     cliponaxis=False,
@@ -266,11 +294,6 @@ def run_values(
     panels.axis("x", title={"text": "run, in time order"}, dtick=step, range=limits, zeroline=False)
     titles = ", ".join(metric.title for metric in shown)
     return panels.figure(f"One mark per run in time order for {titles} of {shorten(names[0])}.", names)
-
-
-def _value(run: Run, service: str, metric: Metric) -> float | None:
-    stats = run.services.get(service)
-    return stats.value(metric) if stats is not None else None
 
 
 def detectable(frame: pd.DataFrame) -> go.Figure:
@@ -315,3 +338,345 @@ def detectable(frame: pd.DataFrame) -> go.Figure:
         below=48,
         legend={"entrywidth": 45, "entrywidthmode": "pixels"},
     )
+
+
+# Comparisons ---------------------------------------------------------------------------------------------------------
+
+
+def forest(comparison: Comparison) -> go.Figure:
+    """Every effect with its interval: left of zero is less than the baseline, right of it more.
+
+    Percent and percentage points have a panel each.  The tolerance is the shaded stretch on the worse side of each row:
+    a regression's mark lies beyond it, *no regression* has its whole interval short of its end.  An arrow says that an
+    interval goes on beyond the axis.  A finding without an estimate has a row which says so.
+    """
+    findings = comparison.findings
+    nearest: dict[str, tuple[bool, float]] = {}  # services with a verdict of change, then those nearest to one
+    for finding in findings:
+        quiet = finding.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
+        rank = quiet, finding.p_value if finding.p_value is not None else math.inf
+        nearest[finding.label] = min(nearest.get(finding.label, rank), rank)
+    telling = sorted(nearest, key=lambda name: nearest[name])[:MOST_FOREST_SERVICES]
+    by_unit = {unit: [finding for finding in findings if finding.change_unit == unit] for unit in ("%", "pp")}
+    parts = [part for of in by_unit.values() if (part := [f for f in of if f.label in telling])]
+    if not parts:
+        return sentence("There is no effect to draw: no metric of any service was compared.")
+    panels = Panels([""] * len(parts), row=0, own_x=True)
+    for verdict in Verdict:
+        if any(finding.verdict is verdict for finding in findings):
+            stroke = {"width": 2, "color": VERDICT_COLOURS[verdict]}
+            marker = {"symbol": VERDICT_MARKERS[verdict], "size": 11, "color": VERDICT_COLOURS[verdict], "line": stroke}
+            panels.legend(VERDICT_WORDS[verdict], mode="markers", marker=marker)
+    if any(finding.tolerance is not None for finding in findings):
+        square = {"symbol": "square", "size": 12, "color": TOLERANCE_COLOUR, "opacity": 0.4}
+        panels.legend("tolerance", mode="markers", marker=square)
+    if any(finding.change is None for finding in findings):
+        stroke = {"symbol": "line-ns-open", "size": 11, "color": NEUTRAL_COLOUR}
+        panels.legend("no estimate", mode="markers", marker=stroke)
+    lines = []
+    for index, part in enumerate(parts):
+        hidden = len({finding.label for finding in by_unit[part[0].change_unit]} - set(telling))
+        lines.append(_forest_panel(panels, index, part, hidden))
+    total = sum(lines) + 2.4 * (len(parts) - 1)
+    top = 1.0
+    for index, rows in enumerate(lines):
+        bottom = max(0.0, top - rows / total)
+        panels.axis(f"y{axis(index)}", domain=[bottom, top])
+        top = bottom - 2.4 / total
+    counts = [(verdict, sum(finding.verdict is verdict for finding in findings)) for verdict in Verdict]
+    summary = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
+    bad = [
+        f"{shorten(finding.label, 60)} {Metric(finding.metric).title} {format_change(finding)}"
+        for finding in comparison.by_verdict(Verdict.REGRESSION)[:5]
+    ]
+    listed = f" Regressions: {'; '.join(bad)}." if bad else ""
+    return panels.figure(
+        f"Effects with intervals for {len(findings)} findings: {summary}.{listed} The table below has every number.",
+        height=round(total * _FOREST_ROW) + 118,
+        margin={"l": 68, "r": 92, "t": 68, "b": 50},
+        # A legend of entries as wide as this has two columns on a telephone, and so at most three rows.
+        legend={"entrywidth": 108, "entrywidthmode": "pixels"},
+    )
+
+
+def _forest_panel(panels: Panels, index: int, findings: Sequence[Finding], hidden: int) -> float:
+    """The effects of one unit below the names of their services; its height in rows."""
+    headers: list[tuple[str, float]] = []
+    rows: list[tuple[Finding, float]] = []
+    lines = 0.0
+    for service in dict.fromkeys(finding.label for finding in findings):
+        headers.append((service, lines))
+        for finding in (f for f in findings if f.label == service):
+            lines += 1.0
+            rows.append((finding, lines))
+        lines += 1.25
+    if hidden:
+        headers.append((f"{hidden} quieter {'service is' if hidden == 1 else 'services are'} in the table", lines))
+        lines += 1.0
+    lines += 0.3
+    unit, reach = findings[0].change_unit, 1.12 * effects_reach(findings)
+    x, y = f"x{axis(index)}", f"y{axis(index)}"
+    panels.axis(
+        x,
+        range=[-reach, reach],
+        anchor=y,
+        title={"text": {"%": "change in percent of the baseline", "pp": "change in percentage points"}[unit]},
+        ticksuffix="" if unit == "pp" else " %",
+        nticks=7,
+        zeroline=True,
+    )
+    panels.axis(
+        y,
+        range=[lines - 0.7, -0.7],
+        tickvals=[at for _, at in rows],
+        ticktext=[SHORT_METRICS.get(finding.metric, finding.metric) for finding, _ in rows],
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+        automargin=False,
+        ticklabelstandoff=8,
+    )
+    for service, at in headers:
+        place = {"x": 0, "xref": "paper", "xshift": -64, "xanchor": "left", "y": at, "yref": y}
+        panels.text(f"<b>{label(service, 44)}</b>", font={"size": 13}, **place)
+    for finding, at in rows:
+        beside = format_change(finding).replace(" (from zero)", "")
+        panels.text(beside, x=1, xref="paper", xshift=6, xanchor="left", y=at, yref=y)
+        if finding.tolerance is not None:
+            end = min(finding.tolerance, reach) * Metric(finding.metric).worse
+            place = {"xref": x, "yref": y, "y0": at - 0.36, "y1": at + 0.36, "x1": end, "layer": "below"}
+            panels.shape(type="rect", x0=0, line={"width": 0}, fillcolor=TOLERANCE_COLOUR, opacity=0.16, **place)
+            if finding.tolerance <= reach:
+                panels.shape(type="line", x0=end, line={"color": TOLERANCE_COLOUR, "width": 2}, **place)
+    for verdict in dict.fromkeys(finding.verdict for finding, _ in rows):
+        _effects(panels, index, verdict, [row for row in rows if row[0].verdict is verdict], reach)
+    return lines
+
+
+def _effects(panels: Panels, index: int, verdict: Verdict, rows: Sequence[tuple[Finding, float]], reach: float) -> None:
+    """Intervals, estimates, and arrows where an interval goes on: one group of the legend."""
+    colour, group = VERDICT_COLOURS[verdict], {"legendgroup": VERDICT_WORDS[verdict], "showlegend": False}
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    beyond: list[tuple[float, int]] = []
+    for finding, at in rows:
+        low, high = finding.ci_low, finding.ci_high
+        if low is not None and high is not None:
+            xs += [max(low, -reach), min(high, reach), None]
+            ys += [at, at, None]
+        beyond += [(at, side) for side, end in ((-1, low), (1, high)) if end is not None and end * side > reach]
+    panels.add(index, x=xs, y=ys, mode="lines", line={"color": colour, "width": 2.5}, hoverinfo="skip", **group)
+    changes = [finding.change for finding, _ in rows]
+    panels.add(
+        index,
+        x=[0.0 if change is None else max(-reach, min(reach, change)) for change in changes],
+        y=[at for _, at in rows],
+        mode="markers",
+        marker={
+            "symbol": ["line-ns-open" if change is None else VERDICT_MARKERS[verdict] for change in changes],
+            "size": 11,
+            "color": colour,
+            "line": {"width": 2, "color": colour},
+        },
+        hovertext=[_effect_hover(finding) for finding, _ in rows],
+        hoverinfo="text",
+        cliponaxis=False,
+        **group,
+    )
+    if beyond:
+        symbols = ["triangle-right" if side > 0 else "triangle-left" for _, side in beyond]
+        panels.add(
+            index,
+            x=[side * reach for _, side in beyond],
+            y=[at for at, _ in beyond],
+            mode="markers",
+            marker={"symbol": symbols, "size": 9, "color": colour},
+            hoverinfo="skip",
+            cliponaxis=False,
+            **group,
+        )
+
+
+def _effect_hover(finding: Finding) -> str:
+    lines = [
+        f"<b>{label(finding.label, 60)}</b> · {Metric(finding.metric).title}",
+        f"{finding_text(finding)}: {format_change(finding)} {format_interval(finding)}",
+        f"{format_value(finding.metric, finding.baseline)} → {format_value(finding.metric, finding.candidate)}",
+    ]
+    if finding.limit:
+        lines.append(f"tolerance: {label(finding.limit)}")
+    if finding.min_detectable is not None:
+        lines.append(f"these runs could show {finding.min_detectable:.3g} {finding.change_unit}")
+    return "<br>".join(lines)
+
+
+# Capacity ------------------------------------------------------------------------------------------------------------
+
+
+def load_curves(capacity: Capacity) -> go.Figure:
+    """Throughput, latency and errors against load; one service at a time.
+
+    Marks are the windows of each run, the line is all runs of a side together.  Beside throughput the Universal
+    Scalability Law and the knee with its interval are drawn, beside latency (or errors) the SLO and the load up to
+    which it holds.
+    """
+    slo = capacity.slo_objective
+    metric = slo.metric if slo is not None else Metric.P95
+    latency = metric if metric in _LATENCIES else Metric.P95
+    rows = {"throughput": "throughput, requests per second", _LATENCIES[latency]: f"{latency.title}, ms"}
+    failures = any(point.error_rate_pct for curve in capacity.curves for point in curve.line)
+    if failures or metric is Metric.ERROR_RATE:  # errors only where there are any
+        rows["error_rate_pct"] = "failed requests, %"
+    panels = Panels(list(rows.values()), row=230, gap=44, top=152 if len(capacity.services) > 1 else 116)
+    for service in capacity.services:
+        panels.service = service
+        for side, curve in zip(sides(capacity.runs, capacity.candidate), capacity.of(service), strict=True):
+            name = side.name if capacity.candidate else "all runs"
+            for index, field in enumerate(rows):
+                _load_curve(panels, side, curve, field, index, name)
+            _scalability(panels, side, curve)
+            field = "error_rate_pct" if metric is Metric.ERROR_RATE else _LATENCIES.get(metric, "")
+            if slo is not None and field in rows:
+                index = list(rows).index(field)
+                top = max(*(getattr(point, field) or 0.0 for point in curve.line), slo.amount, 0.0)
+                _span(panels, side, curve.limit, top, "SLO holds up to", index)
+                if side.dash == "solid":
+                    panels.add(
+                        index,
+                        x=[0, max(point.load for point in curve.points)],
+                        y=[slo.amount, slo.amount],
+                        mode="lines",
+                        line={"color": TOLERANCE_COLOUR, "width": 1.6, "dash": "dash"},
+                        name="SLO",
+                        hovertemplate=f"SLO: {slo.amount:g} {slo.metric.unit}<extra></extra>",
+                    )
+    panels.every_y(rangemode="tozero", nticks=5)
+    panels.axis("x", title={"text": f"load, {capacity.load_unit}"}, rangemode="tozero")
+    first = capacity.curves[0]
+    return panels.figure(
+        f"Throughput and latency against load ({capacity.load_unit}) of {shorten(first.service)}: "
+        f"knee at {format_load(first.knee.value, capacity.load_unit)}.",
+        capacity.services,
+        below=86,
+        legend={"entrywidth": 100, "entrywidthmode": "pixels"},
+    )
+
+
+def _load_curve(panels: Panels, side: Side, curve: ServiceCapacity, field: str, index: int, name: str) -> None:
+    """One quantity against load: windows as marks, all runs of the side as a line."""
+    windows = [p for p in curve.points[:: max(1, len(curve.points) // MOST_WINDOWS)] if getattr(p, field) is not None]
+    panels.add(
+        index,
+        x=rounded([point.load for point in windows]),
+        y=rounded([getattr(point, field) for point in windows]),
+        mode="markers",
+        marker={"size": 5, "color": side.colour, "opacity": 0.38, "symbol": _SYMBOLS[side.name]},
+        hoverinfo="skip",
+        legendgroup=side.name,
+        showlegend=False,
+    )
+    line = [point for point in curve.line if getattr(point, field) is not None]
+    panels.add(
+        index,
+        x=rounded([point.load for point in line]),
+        y=rounded([getattr(point, field) for point in line]),
+        mode="lines",
+        line={"color": side.colour, "width": 2.4, "dash": side.dash},
+        name=name,
+        legendgroup=side.name,
+        showlegend=index == 0,
+        hovertemplate=f"{name}: %{{y:.4g}} at load %{{x:.3g}}<extra></extra>",
+    )
+
+
+def _scalability(panels: Panels, side: Side, curve: ServiceCapacity) -> None:
+    """The scalability law as a thin line beside throughput, and the knee with its interval."""
+    law, top = curve.scalability, max(point.throughput for point in curve.points)
+    highest = max(point.load for point in curve.points)
+    if None not in (law.lam.value, law.sigma.value, law.kappa.value) and law.highest_load >= 0.99 * highest:
+        load = np.linspace(1.0, highest, 60)
+        values = scalability_at(load, law.lam.value or 0.0, law.sigma.value or 0.0, law.kappa.value or 0.0)
+        panels.add(
+            0,
+            x=rounded(load),
+            y=rounded(values),
+            mode="lines",
+            line={"color": NEUTRAL_COLOUR if side.name == "baseline" else side.colour, "width": 1.2, "dash": "dot"},
+            name="scalability law",
+            legendgroup="law",
+            showlegend=side.dash == "solid",
+            hovertemplate=f"scalability law, {side.name}: %{{y:.4g}}/s at load %{{x:.3g}}<extra></extra>",
+        )
+    _span(panels, side, curve.knee, top, "knee", 0)
+
+
+def _span(panels: Panels, side: Side, estimate: Estimate, top: float, name: str, index: int) -> None:
+    """An interval of load as a shaded stretch, its estimate as a line in the middle."""
+    if estimate.status != FOUND or estimate.value is None or estimate.low is None or estimate.high is None:
+        return
+    low, high = estimate.low, min(estimate.high, estimate.value * 2)
+    panels.add(
+        index,
+        x=rounded([low, low, high, high]),
+        y=[0, *rounded([top, top]), 0],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=side.band,
+        hoverinfo="skip",
+        legendgroup=name,
+        showlegend=False,
+    )
+    panels.add(
+        index,
+        x=rounded([estimate.value] * 9),
+        y=rounded(np.linspace(0.0, top, 9)),
+        mode="lines",
+        line={"color": side.colour, "width": 1.6, "dash": "dashdot"},
+        name=name,
+        legendgroup=name,
+        showlegend=side.dash == "solid",
+        hovertemplate=f"{side.name}, {name} %{{x:.3g}} [{low:.3g}, {high:.3g}]<extra></extra>",
+    )
+
+
+def changes_by_load(capacity: Capacity) -> go.Figure:
+    """Candidate against baseline in percent at each load, with 95 % intervals; one service at a time."""
+    if not capacity.at_load:
+        build = "There is one build only" if not capacity.candidate else "The builds have no load in common"
+        return sentence(f"{build}, so there is no change to draw.")
+    services = tuple(dict.fromkeys(level.service for level in capacity.at_load))
+    shown = [
+        metric
+        for metric in (Metric.AVG, Metric.P95, Metric.RPS)
+        if any(level.metric == metric for level in capacity.at_load)
+    ]
+    titles = [f"{metric.title}: change in percent at equal load" for metric in shown]
+    panels = Panels(titles, row=120, gap=40, top=84 if len(services) > 1 else 40)
+    for service in services:
+        panels.service = service
+        for index, metric in enumerate(shown):
+            levels = [at for at in capacity.at_load if at.service == service and at.metric == metric]
+            panels.add(
+                index,
+                x=rounded([level.load for level in levels]),
+                y=rounded([level.change_pct for level in levels]),
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": rounded([level.ci_high - level.change_pct for level in levels]),
+                    "arrayminus": rounded([level.change_pct - level.ci_low for level in levels]),
+                    "thickness": 1.4,
+                    "width": 3,
+                },
+                mode="markers",
+                marker={"size": 7, "color": CANDIDATE_COLOUR},
+                customdata=[[level.baseline, level.candidate] for level in levels],
+                hovertemplate="%{y:+.3g} % at load %{x:.3g}<br>%{customdata[0]:.4g} → %{customdata[1]:.4g}"
+                "<extra></extra>",
+                showlegend=False,
+            )
+    panels.every_y(rangemode="tozero", nticks=5, zeroline=True, zerolinewidth=2)
+    panels.axis("x", title={"text": f"load, {capacity.load_unit}"}, rangemode="tozero")
+    alt = f"Change of latency and throughput at each load, candidate against baseline, for {shorten(services[0])}."
+    return panels.figure(alt, services, below=18)

@@ -176,6 +176,16 @@ def format_bounds(low: float | None, high: float | None, unit: str) -> str:
     return UNKNOWN if UNKNOWN in ends else f"[{ends[0]}, {ends[1]}]"
 
 
+def effects_reach(findings: Sequence[Finding]) -> float:
+    """How far an axis of effects goes: all estimates and tolerances, and most intervals."""
+    changes = [abs(f.change) for f in findings if f.change is not None and math.isfinite(f.change)]
+    limits = [f.tolerance for f in findings if f.tolerance is not None]
+    bounds = [max(abs(f.ci_low), abs(f.ci_high)) for f in findings if f.ci_low is not None and f.ci_high is not None]
+    ends = sorted(end for end in bounds if math.isfinite(end))
+    most = ends[min(len(ends) - 1, int(0.85 * len(ends)))] if ends else 0.0
+    return max(*changes, *limits, most, 1e-3, 1e-3)
+
+
 def format_p(value: float | None) -> str:
     """A probability: ``0.034``, ``<0.0001``; ``~`` when there is none."""
     if value is None or math.isnan(value):

@@ -7,26 +7,26 @@ zoomed, restyled (``figure.update_layout(...)``) and saved.  Where there is noth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
 from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
-from perfkit.history.trend import History
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Comparison, Metric, Run, Verdict, service_names
-from perfkit.report import capacity_charts, charts, trend_charts
-from perfkit.report.forest import forest as forest_plot
+from perfkit.report import charts, trend_charts
+from perfkit.report.formatting import KEY_METRICS
+from perfkit.report.html import Accessor, of_subject
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from perfkit.history.trend import History
+
 Measured = Comparison | BaselineSummary | Capacity | Run | Sequence[Run]
 Services = str | Sequence[str] | None
-Subject = TypeVar("Subject")
-MOST_READ = (Metric.AVG, Metric.P95, Metric.ERROR_RATE, Metric.RPS)
 
 __all__ = [
     "calendar",
@@ -56,7 +56,7 @@ def forest(comparison: Comparison, *, service: Services = None) -> go.Figure:
     if service is not None:
         names = _chosen(service, tuple(dict.fromkeys(finding.service for finding in comparison.findings)))
         comparison = replace(comparison, findings=tuple(f for f in comparison.findings if f.service in names))
-    return forest_plot(comparison)
+    return charts.forest(comparison)
 
 
 def latency(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:
@@ -90,7 +90,7 @@ def runs(
     candidate: Sequence[Run] = (),
     *,
     service: Services = None,
-    metric: str | Sequence[str] = MOST_READ,
+    metric: str | Sequence[str] = KEY_METRICS,
 ) -> go.Figure:
     """One mark per run, in the order in which the runs were made; parameters as of `latency`.
 
@@ -132,7 +132,7 @@ def load(capacity: Capacity, *, service: Services = None) -> go.Figure:
     if service is not None:
         names = _chosen(service, capacity.services)
         capacity = replace(capacity, curves=tuple(curve for curve in capacity.curves if curve.service in names))
-    return capacity_charts.load_curves(capacity)
+    return charts.load_curves(capacity)
 
 
 def changes_by_load(capacity: Capacity, *, service: Services = None) -> go.Figure:
@@ -140,7 +140,7 @@ def changes_by_load(capacity: Capacity, *, service: Services = None) -> go.Figur
     if service is not None:
         names = _chosen(service, capacity.services)
         capacity = replace(capacity, at_load=tuple(level for level in capacity.at_load if level.service in names))
-    return capacity_charts.changes_by_load(capacity)
+    return charts.changes_by_load(capacity)
 
 
 def detectable_change(
@@ -158,6 +158,8 @@ def detectable_change(
 
 
 def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
+    if isinstance(measured, Comparison | Capacity) and candidate:
+        raise ValueError("candidate: what is drawn here has both sides already")
     if isinstance(measured, Comparison):
         return measured.baseline.runs, measured.candidate.runs
     if isinstance(measured, Capacity):
@@ -168,22 +170,17 @@ def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run],
 
 
 def _services(measured: Measured, candidate: Sequence[Run], service: Services) -> tuple[str, ...]:
-    """The services that are asked for; those of a comparison come worst first."""
-    sides = _sides(measured, candidate)
-    names = _worst_first(measured) if isinstance(measured, Comparison) else service_names(*sides)
+    """The services that are asked for; of a comparison those with a regression first, then with an improvement."""
+    names = service_names(*_sides(measured, candidate))
+    if isinstance(measured, Comparison):
+        order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
+        ranked = sorted(measured.findings, key=lambda finding: order.index(finding.verdict))
+        names = tuple(dict.fromkeys([*(finding.service for finding in ranked), *names]))
     return names if service is None else _chosen(service, names)
 
 
-def _worst_first(comparison: Comparison) -> tuple[str, ...]:
-    """Those with a regression, then with an improvement, then with an open question."""
-    order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
-    ranked = sorted(comparison.findings, key=lambda finding: order.index(finding.verdict))
-    names = service_names(comparison.baseline.runs, comparison.candidate.runs)
-    return tuple(dict.fromkeys([*(finding.service for finding in ranked), *names]))
-
-
 def _chosen(service: str | Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The services, each of which is among ``names``; ``ValueError`` names the nearest."""
+    """The services, each of which must be among ``names``; ``ValueError`` names the nearest."""
     chosen = (service,) if isinstance(service, str) else tuple(service)
     for name in chosen:
         if name not in names:
@@ -193,90 +190,50 @@ def _chosen(service: str | Sequence[str], names: Sequence[str]) -> tuple[str, ..
 
 
 def _part(history: History, service: Services, metric: str | None) -> History:
-    whole = history
+    shown = history.metric_trends
     if service is not None:
-        names = _chosen(service, whole.services)
-        whole = replace(
-            whole, metric_trends=tuple(c for name in names for c in whole.metric_trends if c.service == name)
-        )
-    if metric is not None:
-        only = Metric(metric)
-        whole = replace(whole, metric_trends=tuple(c for c in whole.metric_trends if c.metric is only), metric=only)
-    return whole
+        shown = tuple(c for name in _chosen(service, history.services) for c in shown if c.service == name)
+    if metric is None:
+        return replace(history, metric_trends=shown)
+    only = Metric(metric)
+    return replace(history, metric_trends=tuple(c for c in shown if c.metric is only), metric=only)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Plots(Generic[Subject]):
-    """The figures of one object."""
-
-    subject: Subject
-
-    def __repr__(self) -> str:
-        names = [name for name in dir(self) if not name.startswith("_") and name != "subject"]
-        return f"figures: {', '.join(f'.{name}()' for name in names)}"
+class Plots(Accessor):
+    """Figures of one object."""
 
 
-class RunsPlots(_Plots[Subject]):
+class RunsPlots(Plots):
     """Figures of runs: ``runs.plot.latency()``."""
 
-    subject: Any
-
-    def latency(self, *, service: Services = None) -> go.Figure:
-        """How response times are distributed; see `perfkit.plot.latency`."""
-        return latency(self.subject, service=service)
-
-    def percentiles(self, *, service: Services = None) -> go.Figure:
-        """Response time against percentile; see `perfkit.plot.percentiles`."""
-        return percentiles(self.subject, service=service)
-
-    def timeline(self, *, service: Services = None) -> go.Figure:
-        """What happened during the runs; see `perfkit.plot.timeline`."""
-        return timeline(self.subject, service=service)
-
-    def runs(self, *, service: Services = None, metric: str | Sequence[str] = MOST_READ) -> go.Figure:
-        """One mark per run; see `perfkit.plot.runs`."""
-        return runs(self.subject, service=service, metric=metric)
+    latency = of_subject(latency)
+    percentiles = of_subject(percentiles)
+    timeline = of_subject(timeline)
+    runs = of_subject(runs)
 
 
-class ComparisonPlots(RunsPlots[Comparison]):
+class ComparisonPlots(RunsPlots):
     """Figures of a comparison: ``comparison.plot.forest()``."""
 
-    def forest(self, *, service: Services = None) -> go.Figure:
-        """Every effect with its interval; see `perfkit.plot.forest`."""
-        return forest(self.subject, service=service)
+    forest = of_subject(forest)
 
 
-class BaselinePlots(RunsPlots[BaselineSummary]):
+class BaselinePlots(RunsPlots):
     """Figures of a baseline: ``perfkit.baseline("shop@rolling").plot.latency()``."""
 
-    def detectable_change(self, *, service: Services = None, most: int = 10) -> go.Figure:
-        """The smallest change that more runs can show; see `perfkit.plot.detectable_change`."""
-        return detectable_change(self.subject, service=service, most=most)
+    detectable_change = of_subject(detectable_change)
 
 
-class HistoryPlots(_Plots[History]):
+class HistoryPlots(Plots):
     """Figures of a history: ``history.plot.trend()``."""
 
-    def trend(self, *, service: Services = None, metric: str | None = None) -> go.Figure:
-        """Every metric over the runs; see `perfkit.plot.trend`."""
-        return trend(self.subject, service=service, metric=metric)
-
-    def services(self, *, metric: str | None = None) -> go.Figure:
-        """One metric of every service; see `perfkit.plot.services`."""
-        return services(self.subject, metric=metric)
-
-    def calendar(self) -> go.Figure:
-        """Days with runs and events; see `perfkit.plot.calendar`."""
-        return calendar(self.subject)
+    trend = of_subject(trend)
+    services = of_subject(services)
+    calendar = of_subject(calendar)
 
 
-class CapacityPlots(_Plots[Capacity]):
+class CapacityPlots(Plots):
     """Figures over load: ``perfkit.capacity(...).plot.load()``."""
 
-    def load(self, *, service: Services = None) -> go.Figure:
-        """Throughput and response time against load; see `perfkit.plot.load`."""
-        return load(self.subject, service=service)
-
-    def changes_by_load(self, *, service: Services = None) -> go.Figure:
-        """Candidate against baseline at each load; see `perfkit.plot.changes_by_load`."""
-        return changes_by_load(self.subject, service=service)
+    load = of_subject(load)
+    changes_by_load = of_subject(changes_by_load)

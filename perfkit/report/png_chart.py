@@ -23,6 +23,7 @@ from perfkit.report.formatting import (
     TOLERANCE_COLOUR,
     VERDICT_COLOURS,
     VERDICT_WORDS,
+    effects_reach,
     format_change,
     format_interval,
     format_value,
@@ -193,14 +194,7 @@ def effects_chart(findings: tuple[Finding, ...], total: int) -> PngChart:
 
 def _draw_panel(axes: Axes, unit: str, panel: Sequence[Finding], rows: int) -> None:
     """Effects of one unit, below the name of their service."""
-    # Far enough for every estimate and tolerance and most interval ends; one wild interval must not flatten all
-    sizes = [abs(f.change) for f in panel if f.change is not None and math.isfinite(f.change)]
-    limits = [f.tolerance for f in panel if f.tolerance is not None]
-    bounds = [max(abs(f.ci_low), abs(f.ci_high)) for f in panel if f.ci_low is not None and f.ci_high is not None]
-    ends = sorted(end for end in bounds if math.isfinite(end))
-    most = ends[min(len(ends) - 1, int(0.85 * len(ends)))] if ends else 0.0
-    reach = 1.1 * max([*sizes, *limits, most, 1e-3])
-
+    reach = 1.1 * effects_reach(panel)
     axes.set_xlim(-reach, reach)
     axes.set_ylim(rows - 0.4, -0.6)
     axes.axvline(0.0, color=_SOFT, linewidth=0.8)

@@ -8,14 +8,11 @@ from calendar import day_abbr
 from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from perfkit.history.change_events import Level
-from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.history.trend import History, MetricTrend
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.figure import EVERY, MOST_SERVICES, Floats, Panels, axis, rounded, sentence
 from perfkit.report.findings import size_text
@@ -36,14 +33,21 @@ from perfkit.report.formatting import (
     shorten,
 )
 
+if TYPE_CHECKING:
+    from perfkit.history.change_events import Level
+    from perfkit.history.events import Event, RunReference
+    from perfkit.history.trend import History, MetricTrend
+
 MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; test_trend.py measures it
 FEW = 150  # runs: more have smaller marks
 MOST_LINES = 40  # events that are drawn through all panels
-_WORSE, _BETTER = VERDICT_COLOURS[Verdict.REGRESSION], VERDICT_COLOURS[Verdict.IMPROVEMENT]
-_UNFIT = VERDICT_COLOURS[Verdict.INVALID]
 _RUN = "rgba(43,127,212,0.30)"  # the line that joins runs: `CANDIDATE_COLOUR`, faint
 _BAND = "rgba(128,136,150,0.20)"
-_STEPS = {"got worse": ("triangle-up", _WORSE), "got better": ("triangle-down", _BETTER)}
+_STEPS: dict[str, dict[str, str]] = {
+    "got worse": {"symbol": "triangle-up", "color": VERDICT_COLOURS[Verdict.REGRESSION]},
+    "got better": {"symbol": "triangle-down", "color": VERDICT_COLOURS[Verdict.IMPROVEMENT]},
+}
+_INVALID = {"color": VERDICT_COLOURS[Verdict.INVALID], "symbol": "circle-x-open"}
 _OUTLIER = {"color": NEUTRAL_COLOUR, "symbol": "circle-open", "size": 12, "line": {"width": 1.6}}
 _MARKS = {"regression": "x", "improvement": "star", "mixed": "diamond"}
 
@@ -115,7 +119,7 @@ def _strip(panels: Panels, trend: History) -> None:
         lines = [run_name(run)]
         mark = (NEUTRAL_COLOUR, "line-ns-open", 6)
         if not run.valid:
-            mark = (_UNFIT, "circle-x-open", 9)
+            mark = (_INVALID["color"], _INVALID["symbol"], 9)
             lines.append(f"invalid, left out: {label(run.why_invalid or 'unfit', 60)}")
         if event is not None:
             known = trend.is_acknowledged(event)
@@ -146,8 +150,7 @@ def _strip(panels: Panels, trend: History) -> None:
 
 def _wrapped(text: str, width: int = 44) -> str:
     """A sentence for a hover box on a telephone."""
-    lines = textwrap.wrap(shorten(text, 3 * width), width)
-    return "<br>".join(label(line, 2 * width) for line in lines)
+    return "<br>".join(label(line, 2 * width) for line in textwrap.wrap(shorten(text, 3 * width), width))
 
 
 def run_name(moment: RunReference, between: str = ", ") -> str:
@@ -162,21 +165,24 @@ def run_name(moment: RunReference, between: str = ", ") -> str:
 def _legend(panels: Panels, trend: History) -> None:
     """What marks mean, whatever service is seen."""
     found = [course.segmentation for course in trend.metric_trends]
-    neutral = {"color": NEUTRAL_COLOUR, "width": 2.6}
-    panels.legend("run", mode="markers", marker={"color": CANDIDATE_COLOUR, "size": 6})
-    panels.legend("level", mode="lines", line=neutral)
-    if any(segmentation.changes for segmentation in found):
-        for name, (symbol, colour) in _STEPS.items():
-            panels.legend(name, mode="markers", marker={"symbol": symbol, "color": colour, "size": 11})
-    if any(segmentation.outliers for segmentation in found):
-        panels.legend("outlier", mode="markers", marker=_OUTLIER)
-    if any(segmentation.drifts for segmentation in found):
-        panels.legend("drift", mode="lines", line={**neutral, "dash": "dash"})
-    if any(not run.valid for run in trend.runs[trend.first :]):
-        panels.legend("invalid", mode="markers", marker={"color": _UNFIT, "symbol": "circle-x-open", "size": 9})
-    if any(trend.is_acknowledged(event) for event in trend.shown_events):
-        marker = {"color": NEUTRAL_COLOUR, "symbol": "x-open", "size": 9}
-        panels.legend("acknowledged", mode="markers", marker=marker)
+    line: dict[str, Any] = {"color": NEUTRAL_COLOUR, "width": 2.6}
+    changed = any(segmentation.changes for segmentation in found)
+    entries: list[tuple[str, bool, dict[str, Any]]] = [
+        ("run", True, {"marker": {"color": CANDIDATE_COLOUR, "size": 6}}),
+        ("level", True, {"line": line}),
+        *((name, changed, {"marker": {**mark, "size": 11}}) for name, mark in _STEPS.items()),
+        ("outlier", any(segmentation.outliers for segmentation in found), {"marker": _OUTLIER}),
+        ("drift", any(segmentation.drifts for segmentation in found), {"line": {**line, "dash": "dash"}}),
+        ("invalid", not all(run.valid for run in trend.runs[trend.first :]), {"marker": {**_INVALID, "size": 9}}),
+        (
+            "acknowledged",
+            any(map(trend.is_acknowledged, trend.shown_events)),
+            {"marker": {"color": NEUTRAL_COLOUR, "symbol": "x-open", "size": 9}},
+        ),
+    ]
+    for name, is_shown, style in entries:
+        if is_shown:
+            panels.legend(name, mode="lines" if "line" in style else "markers", **style)
 
 
 def _course(panels: Panels, course: MetricTrend, trend: History, index: int) -> None:
@@ -203,12 +209,11 @@ def _course(panels: Panels, course: MetricTrend, trend: History, index: int) -> 
         legendgroup="run",
         showlegend=False,
     )
-    changed = [MetricChange(course.service, course.metric, change) for change in course.segmentation.changes]
-    for name, (symbol, colour) in _STEPS.items():
+    for name, mark in _STEPS.items():
         steps = [
-            movement.change
-            for movement in changed
-            if movement.is_worse is (colour == _WORSE) and movement.change.index >= trend.first
+            item.change
+            for item in course.changes
+            if item.is_worse is (name == "got worse") and item.change.index >= trend.first
         ]
         if steps:
             panels.add(
@@ -216,7 +221,7 @@ def _course(panels: Panels, course: MetricTrend, trend: History, index: int) -> 
                 x=[change.index + 1 for change in steps],
                 y=rounded([change.after for change in steps]),
                 mode="markers",
-                marker={"symbol": symbol, "color": colour, "size": 11},
+                marker={**mark, "size": 11},
                 legendgroup=name,
                 **marks,
             )
@@ -261,12 +266,8 @@ def ticks(trend: History, most: int = 5) -> dict[int, str]:
     """A few runs at about equal distances, by index, with their date; where it is not known, their number."""
     first, count = trend.first, len(trend.runs)
     places = np.unique(np.linspace(first, count - 1, min(most, count - first)).round().astype(int)).tolist()
-    return {i: _tick(trend.runs[i]) or f"run {i + 1}" for i in places}
-
-
-def _tick(moment: RunReference) -> str:
-    at = moment.started_at
-    return f"{at.day} {at:%b}<br>{at:%Y}" if at is not None else ""
+    dates = {i: trend.runs[i].started_at for i in places}
+    return {i: f"run {i + 1}" if at is None else f"{at.day} {at:%b}<br>{at:%Y}" for i, at in dates.items()}
 
 
 def _backdrop(panels: Panels, trend: History) -> None:
@@ -297,14 +298,17 @@ GROUND = "rgba(128,136,150,0.09)"
 
 def trend_sheet(trend: History) -> go.Figure:
     """One metric of every service, each around its newest level; half a row is as many percent for all of them."""
-    metric = sheet_metric(trend)
+    # The metric that was asked for, else p95 latency, else the first that is known
+    metric = trend.metric or (Metric.P95 if Metric.P95 in trend.metrics else next(iter(trend.metrics), None))
     found = [trend.metric_trend(name, metric) for name in trend.services] if metric is not None else []
     most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.runs) - trend.first, 1)))
     courses = [course for course in found if course is not None][:most]
     if metric is None or len(courses) < 2:
         return sentence("There are no two services to be set side by side.")
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
-    scale = _scale(parts)
+    every = np.abs(np.concatenate(parts))
+    every = every[np.isfinite(every)]  # nearly every value has room, single spikes are cut off
+    scale = float(np.clip(np.quantile(every, 0.985) if every.size else LEAST_ROW_PCT, LEAST_ROW_PCT, MOST_ROW_PCT))
     runs = [f"run {i + 1}, {run_name(trend.runs[i], '<br>')}" for i in range(trend.first, len(trend.runs))]
     panels = Panels([""], row=ROW * len(courses), top=TOP, bottom=BOTTOM)
     for row, (course, part) in enumerate(zip(courses, parts, strict=True)):
@@ -335,34 +339,13 @@ def trend_sheet(trend: History) -> go.Figure:
     return panels.figure(alt, margin=margin, showlegend=False)
 
 
-def sheet_metric(trend: History) -> Metric | None:
-    """The metric that was asked for, else p95 latency, else the first that is known."""
-    return trend.metric or (Metric.P95 if Metric.P95 in trend.metrics else next(iter(trend.metrics), None))
-
-
-def _level(course: MetricTrend) -> float:
-    return course.now.drift.after if course.now.drift is not None else course.now.value
-
-
 def _around_level(course: MetricTrend, values: Floats) -> Floats:
     """Differences from the newest level, in percent of it; of error rates in percentage points."""
-    level = _level(course)
+    level = course.level
     if course.metric is Metric.ERROR_RATE:
         return values - level
     found: Floats = 100.0 * (values / level - 1.0) if level > 0 else np.full(values.shape, np.nan)
     return found
-
-
-def _scale(parts: list[Floats]) -> float:
-    """What half a row stands for: nearly every value has room, single spikes are cut off."""
-    every = np.abs(np.concatenate(parts))
-    every = every[np.isfinite(every)]
-    return float(np.clip(np.quantile(every, 0.985) if every.size else LEAST_ROW_PCT, LEAST_ROW_PCT, MOST_ROW_PCT))
-
-
-def _height(part: Floats, scale: float, row: int) -> Floats:
-    height: Floats = np.round(MIDDLE - UNITS * row + HALF * np.clip(part / scale, -1.0, 1.0))
-    return height
 
 
 def _sheet_row(
@@ -372,11 +355,16 @@ def _sheet_row(
 
     Its name stands at the left, the newest level and the change that led to it at the right.
     """
+
+    def heights(values: Floats) -> Floats:
+        found: Floats = np.round(MIDDLE - UNITS * row + HALF * np.clip(values / scale, -1.0, 1.0))
+        return found
+
     says = value_hover(course.metric, "customdata", "text")
     panels.add(
         x0=runs[0],
         dx=1,
-        y=[int(y) if np.isfinite(y) else None for y in _height(part, scale, row)],
+        y=[int(y) if np.isfinite(y) else None for y in heights(part)],
         customdata=rounded(course.values[trend.first :]),
         text=half_intervals(course, trend.first),
         mode="lines+markers",
@@ -384,10 +372,7 @@ def _sheet_row(
         marker={"size": 2.5, "color": CANDIDATE_COLOUR},
         hovertemplate=f"{label(course.service)}<br>%{{x}}<br>{says}<extra></extra>",
     )
-    changes = course.segmentation.changes
-    last: MetricChange | None = None
-    if changes and changes[-1].index >= trend.first:
-        last = MetricChange(course.service, course.metric, changes[-1])
+    last = course.changes[-1] if course.changes and course.changes[-1].change.index >= trend.first else None
     verdict = Verdict.REGRESSION if last is not None and last.is_worse else Verdict.IMPROVEMENT
     for stretch in course.levels:
         if stretch.end > trend.first:
@@ -396,14 +381,14 @@ def _sheet_row(
             newest = stretch is course.now and last is not None
             panels.add(
                 x=[runs[max(stretch.begin - trend.first, 0)], runs[stretch.end - 1 - trend.first]],
-                y=_height(_around_level(course, np.array(ends)), scale, row).tolist(),
+                y=heights(_around_level(course, np.array(ends))).tolist(),
                 mode="lines",
                 line={"width": 2.4, "color": VERDICT_COLOURS[verdict] if newest else NEUTRAL_COLOUR},
                 hoverinfo="skip",
             )
     place = {"xref": "paper", "y": (0.5 - row) * UNITS, "yref": "y", "yanchor": "top", "font": {"size": 11.5}}
     panels.text(label(course.service, 26), x=0, xanchor="left", align="left", **place)
-    text = format_value(course.metric, _level(course))
+    text = format_value(course.metric, course.level)
     if last is not None:
         text += f", {VERDICT_SYMBOLS[verdict]} {size_text(last)}"
     panels.text(text, x=1, xanchor="right", align="right", **place)
@@ -434,7 +419,7 @@ def trend_days(trend: History) -> go.Figure:
     panels = Panels([""], row=7 * _DAY_PX, top=62, bottom=40)
     styles = {
         "runs": ("square", "rgba(43,127,212,0.45)"),
-        "invalid": ("circle-x-open", _UNFIT),
+        "invalid": ("circle-x-open", _INVALID["color"]),
         "acknowledged": ("diamond-open", NEUTRAL_COLOUR),
         **{EVENT_WORDS[kind]: (_MARKS[kind], EVENT_COLOURS[kind]) for kind in EVENT_WORDS},
     }

@@ -25,7 +25,7 @@ from perfkit.report.capacity import (
     format_estimate,
     scalability_table,
 )
-from perfkit.report.capacity_charts import changes_by_load, load_curves
+from perfkit.report.charts import changes_by_load, load_curves
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import Estimate
 

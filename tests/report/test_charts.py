@@ -15,9 +15,9 @@ from samples import requests, side
 from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
 from perfkit.model.records import Side
 from perfkit.report import charts, display
+from perfkit.report.charts import forest
 from perfkit.report.display import reproduce
 from perfkit.report.figure import Requests, log_density, log_edges, quantiles, time_series
-from perfkit.report.forest import forest
 from perfkit.report.formatting import (
     VERDICT_COLOURS,
     clean,
