@@ -9,17 +9,17 @@ idle system with a saturated one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from perfkit.analysis.comparability import missing_services
 from perfkit.analysis.coverage import service_coverage
+from perfkit.analysis.evidence import verdict_of
 from perfkit.config.policy import EVIDENCE_TOLERANCE, Limit, Objective, Policy, describe_slo, parse_slo
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError
@@ -36,7 +36,6 @@ from perfkit.stats.capacity import (
     BrokenLine,
     Crossing,
     Estimate,
-    LevelsAtLoad,
     LoadPath,
     ScalabilityFit,
     Windows,
@@ -279,7 +278,7 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
     if candidate:
         missing = tuple(missing_services(service_coverage(runs, candidate, ALPHA), Policy()))
         warnings += [check.advice for check, _ in missing]
-        tests: list[DifferenceTest] = []
+        tests: list[Test] = []
         for service, (before, after) in zip(services, curves, strict=True):
             of_service, levels = compare_service(service, (sides[0], sides[1]), (before, after), CONFIDENCE)
             tests += of_service
@@ -345,13 +344,6 @@ class WindowedRun:
     left_out_s: float  # of the run, after the load had fallen
 
 
-@dataclass(frozen=True, slots=True)
-class _LoadedRun:
-    run: Run
-    columns: RequestColumns
-    users: tuple[Floats, Floats] | None  # times and numbers
-
-
 def windowed_runs(*sides: Sequence[Run]) -> tuple[str, list[list[WindowedRun]]]:
     """The unit of load that all runs have, and the runs of each side cut into windows of it.
 
@@ -363,37 +355,35 @@ def windowed_runs(*sides: Sequence[Run]) -> tuple[str, list[list[WindowedRun]]]:
     ReadError
         A run has no single requests, or its table of users is broken.
     """
-    loaded: list[list[_LoadedRun]] = []
-    for side in sides:
-        loaded.append([])
-        for run in side:
-            frame = run.requests()
-            if frame is None or frame.empty:
-                what = "its single requests were not kept" if frame is None else "it has no requests"
-                where = run.source or run.id
-                raise ReadError(f"{where}: {what}; capacity needs runs that perfkit made or a log of requests")
-            users = read_users(Path(run.source)) if run.source and Path(run.source).is_dir() else None
-            loaded[-1].append(_LoadedRun(run, request_columns(frame), users))
-    runs = [run for side in loaded for run in side]
-    if all(item.run.profile.is_open for item in runs):
+    columns, users, counts = [], [], []
+    runs = [run for side in sides for run in side]
+    for run in runs:
+        frame = run.requests()
+        if frame is None or frame.empty:
+            what = "its single requests were not kept" if frame is None else "it has no requests"
+            where = run.source or run.id
+            raise ReadError(f"{where}: {what}; capacity needs runs that perfkit made or a log of requests")
+        users.append(read_users(Path(run.source)) if run.source and Path(run.source).is_dir() else None)
+        columns.append(request_columns(frame))
+        names = columns[-1].names
+        counts.append(dict(zip(names, np.bincount(columns[-1].codes, minlength=len(names)), strict=True)))
+    if all(run.profile.is_open for run in runs):
         unit = ARRIVALS
     else:
-        unit = USERS if all(item.users is not None for item in runs) else IN_FLIGHT
-    counts = [
-        dict(zip(item.columns.names, np.bincount(item.columns.codes, minlength=len(item.columns.names)), strict=True))
-        for item in runs
-    ]
+        unit = USERS if all(table is not None for table in users) else IN_FLIGHT
     common = [name for name in counts[0] if all(name in count for count in counts)]
     services = sorted(common, key=lambda name: -sum(count[name] for count in counts))[:MOST_SERVICES]
-    return unit, [[_windowed(run, unit, services) for run in side] for side in loaded]
+    windowed = iter([_windowed(*of_run, unit, services) for of_run in zip(runs, columns, users, strict=True)])
+    return unit, [[next(windowed) for _ in side] for side in sides]
 
 
-def _windowed(loaded: _LoadedRun, unit: str, services: Sequence[str]) -> WindowedRun:
-    columns = loaded.columns
+def _windowed(
+    run: Run, columns: RequestColumns, users: tuple[Floats, Floats] | None, unit: str, services: Sequence[str]
+) -> WindowedRun:
     whole = RequestArrays(columns.start_s, columns.response_time_ms, columns.failed)
     begin = float(columns.start_s.min())
     end = max(end_of_whole(whole, begin), begin + 1e-3)
-    path = _load_path(loaded, unit, begin, end)
+    path = LoadPath(*users) if unit == USERS and users is not None else _counted_path(whole, unit, begin, end)
     edges = cut(path, begin, end, columns.start_s.size)
     load = path.means(edges)
     requests = {ALL: whole}
@@ -401,17 +391,15 @@ def _windowed(loaded: _LoadedRun, unit: str, services: Sequence[str]) -> Windowe
         mine = columns.codes == columns.names.index(name)
         requests[name] = RequestArrays(columns.start_s[mine], columns.response_time_ms[mine], columns.failed[mine])
     windows = {name: windows_of(part, edges, load) for name, part in requests.items()}
-    return WindowedRun(loaded.run, requests, windows, float(end - begin - windows[ALL].seconds.sum()))
+    return WindowedRun(run, requests, windows, float(end - begin - windows[ALL].seconds.sum()))
 
 
-def _load_path(loaded: _LoadedRun, unit: str, begin_s: float, end_s: float) -> LoadPath:
-    """The load over time: as it was noted for users, else counted from the requests."""
-    if unit == USERS and loaded.users is not None:
-        return LoadPath(*loaded.users)
+def _counted_path(requests: RequestArrays, unit: str, begin_s: float, end_s: float) -> LoadPath:
+    """The load over time as the requests tell it."""
     edges = np.linspace(begin_s, end_s, int(np.clip(end_s - begin_s, 1, _STEPS)) + 1)
-    start = loaded.columns.start_s
+    start = requests.start_s
     if unit == IN_FLIGHT:  # seconds of all requests under way in each step of time
-        end = start + loaded.columns.response_time_ms / 1000.0
+        end = start + requests.response_time_ms / 1000.0
         busy = np.diff([np.clip(edge - start, 0.0, end - start).sum() for edge in edges])
         return LoadPath(edges[:-1], busy / np.diff(edges))
     # Arrivals without their chance fluctuation: the nearest path that rises to one peak and falls after it
@@ -441,66 +429,66 @@ def curve_of(service: str, side: str, runs: Sequence[WindowedRun], unit: str, sl
     windows = [run.windows[service] for run in runs]
     drawn = [resamples(item.load.size, REPLICATES, seed) for seed, item in enumerate(windows)]
     lines = [find_knee(w.load, w.throughput, w.seconds, r) for w, r in zip(windows, drawn, strict=True)]
-    knee, knee_throughput = _knee(lines)
+    # The load at which each run breaks the objective, as the mean of one number per request
     limits: tuple[Crossing, ...] = ()
     limit, limit_throughput = Estimate(UNKNOWN, reason="no SLO was given"), None
     if slo is not None:
-        limits = tuple(
-            _slo_crossing(slo, run.requests[service], w, r) for run, w, r in zip(runs, windows, drawn, strict=True)
-        )
+        for run, w, resampled in zip(runs, windows, drawn, strict=True):
+            sums, counts, amount = w.sum_ms, w.started, slo.amount
+            if slo.metric is Metric.ERROR_RATE:
+                sums, amount = w.failed, slo.amount / 100.0
+            elif slo.metric.quantile is not None:
+                inside, amount = w.index >= 0, 1.0 - slo.metric.quantile
+                slow = run.requests[service].response_time_ms[inside] > slo.amount
+                sums = summed(w.index[inside], slow, w.load.size)
+            limits += (crossing(w.load, sums, counts, amount, resampled),)
         limit = over_runs(limits)
         if (load := limit.value or limit.low) is not None:
             limit_throughput = float(np.mean([throughput_at(load, w.load, w.completed, w.seconds) for w in windows]))
+    knee, knee_throughput = _knee(lines)
     result = ServiceCapacity(
         service=service,
         side=side,
         points=tuple(point for run, w in zip(runs, windows, strict=True) for point in _points(run.run.id, w)),
-        line=_line_points(runs, service),
+        line=_line_points(windows, [run.requests[service].response_time_ms for run in runs]),
         knee=knee,
         knee_throughput=knee_throughput,
         limit=limit,
         limit_throughput=limit_throughput,
         scalability=_scalability(windows, drawn, unit),
     )
-    knees = () if any(line.reason for line in lines) else tuple(_knee_crossing(line.load) for line in lines)
-    return Curve(result, knees, limits)
+    bent = () if any(line.reason for line in lines) else lines
+    return Curve(result, tuple(Crossing.found(line.load[0], line.load[1:]) for line in bent), limits)
 
 
-def _line_points(runs: Sequence[WindowedRun], service: str) -> tuple[LoadPoint, ...]:
+def _line_points(windows: Sequence[Windows], latency_ms: Sequence[Floats]) -> tuple[LoadPoint, ...]:
     """All requests of the runs in equal stretches of load, ascending; stretches without requests are left out."""
-    windows = [run.windows[service] for run in runs]
     load = np.concatenate([item.load for item in windows])
     requests = sum(float(item.started.sum()) for item in windows)
     count = int(np.clip(requests / REQUESTS_PER_STRETCH, LEAST_STRETCHES, MOST_STRETCHES))
     edges = np.linspace(load.min(), load.max(), count + 1)
     stretch = np.clip(np.searchsorted(edges, load, side="right") - 1, 0, count - 1)
-    latency = [run.requests[service].response_time_ms for run in runs]
-    return tuple(point for point in _points("", regrouped(windows, latency, stretch)) if point.requests)
+    return tuple(point for point in _points("", regrouped(windows, latency_ms, stretch)) if point.requests)
 
 
-def _points(run: str, w: Windows) -> tuple[LoadPoint, ...]:
+def _points(run: str, w: Windows) -> Iterator[LoadPoint]:
     """The windows of one run, in order of time."""
-
-    def known(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
-    return tuple(
-        LoadPoint(
+    for i in range(w.load.size):
+        latencies = {
+            "avg_ms": w.mean_ms[i],
+            "p95_error_ms": w.p95_error_ms[i],
+            **{f"{name}_ms": values[i] for name, values in w.quantile_ms.items()},
+        }
+        yield LoadPoint(
             run=run,
             load=float(w.load[i]),
             seconds=float(w.seconds[i]),
             requests=int(w.started[i]),
             throughput=float(w.throughput[i]),
             throughput_error=float(np.sqrt(w.completed[i]) / w.seconds[i]),
-            avg_ms=known(w.mean_ms[i]),
-            p50_ms=known(w.quantile_ms["p50"][i]),
-            p95_ms=known(w.quantile_ms["p95"][i]),
-            p95_error_ms=known(w.p95_error_ms[i]),
-            p99_ms=known(w.quantile_ms["p99"][i]),
             error_rate_pct=100.0 * float(w.failed[i] / w.started[i]) if w.started[i] else None,
+            **{name: float(value) if math.isfinite(value) else None for name, value in latencies.items()},
         )
-        for i in range(w.load.size)
-    )
 
 
 def _knee(lines: Sequence[BrokenLine]) -> tuple[Estimate, Estimate]:
@@ -510,27 +498,11 @@ def _knee(lines: Sequence[BrokenLine]) -> tuple[Estimate, Estimate]:
     if 2 * len(bent) < len(lines) or not bent:
         return Estimate(UNKNOWN, reason=reasons), Estimate(UNKNOWN, reason=reasons)
     partly = f"{len(bent)} of {len(lines)} runs show it; in the others: {reasons}" if reasons else ""
-    load = over_runs([_knee_crossing(line.load) for line in bent])
-    throughput = over_runs([_knee_crossing(line.throughput) for line in bent])
-    return replace(load, reason=partly), replace(throughput, reason=partly)
-
-
-def _knee_crossing(values: Floats) -> Crossing:
-    """An estimate and its bootstrap replicates as a load, or throughput, at which one run breaks."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Crossing(FOUND, float(values[0]), float(np.log(high / low) / (2 * 1.96)))
-
-
-def _slo_crossing(slo: Objective, requests: RequestArrays, windows: Windows, resampled: Floats) -> Crossing:
-    """The load at which one run breaks its objective, as the mean of one number per request."""
-    if slo.metric is Metric.ERROR_RATE:
-        return crossing(windows.load, windows.failed, windows.started, slo.amount / 100.0, resampled)
-    if slo.metric.quantile is None:
-        return crossing(windows.load, windows.sum_ms, windows.started, slo.amount, resampled)
-    inside = windows.index >= 0
-    slow = requests.response_time_ms[inside] > slo.amount
-    sums = summed(windows.index[inside], slow, windows.load.size)
-    return crossing(windows.load, sums, windows.started, 1.0 - slo.metric.quantile, resampled)
+    load, throughput = (
+        replace(over_runs([Crossing.found(values[0], values[1:]) for values in each]), reason=partly)
+        for each in ([line.load for line in bent], [line.throughput for line in bent])
+    )
+    return load, throughput
 
 
 def _scalability(windows: Sequence[Windows], drawn: Sequence[Floats], unit: str) -> Scalability:
@@ -573,108 +545,70 @@ def _parameter(fitted: Floats) -> Estimate:
 # Two builds -----------------------------------------------------------------------------------------------------------
 
 Sides = tuple[Sequence[WindowedRun], Sequence[WindowedRun]]
-
-
-@dataclass(frozen=True, slots=True)
-class DifferenceTest:
-    """A difference before it is judged, and its effect; ``None`` where nothing could be computed."""
-
-    difference: Difference
-    effect: Effect | None
+Test = tuple[Difference, Effect | None]
+"""A difference before it is judged, and its effect; ``None`` where nothing could be computed."""
 
 
 def compare_service(
     service: str, sides: Sides, curves: tuple[Curve, Curve], confidence: float
-) -> tuple[list[DifferenceTest], list[AtLoad]]:
+) -> tuple[list[Test], list[AtLoad]]:
     """Every difference of one service, and its levels at each load.
 
     Knee and throughput are compared for the whole only: users who wait for one service call the others less.
     """
     whole = len(sides[0][0].windows) <= 2 or service == ALL
-    tests = [_compare_loads(service, CAPACITY, (curves[0].limits, curves[1].limits), confidence)]
+    tests = _compare_loads(service, CAPACITY, (curves[0].limits, curves[1].limits), confidence)
     if whole:
-        tests.append(_compare_loads(service, KNEE, (curves[0].knees, curves[1].knees), confidence))
-    known = [test for test in tests if test is not None]
+        tests += _compare_loads(service, KNEE, (curves[0].knees, curves[1].knees), confidence)
+    at_load: list[AtLoad] = []
     bins = common_bins([run.windows[service] for side in sides for run in side])
     if bins is None:
-        return known, []
+        return tests, at_load
     levels = [
         [levels_at(bins, run.windows[service], run.requests[service].response_time_ms) for run in side]
         for side in sides
     ]
-    at_load: list[AtLoad] = []
     for metric in METRICS:
-        pair = _EqualLoad.of(metric, [[run[metric] for run in side] for side in levels])
-        if whole or metric is not Metric.RPS:
-            known.append(pair.overall(service, confidence))
-        at_load += pair.each(service, bins.centres, confidence)
-    return known, at_load
-
-
-@dataclass(frozen=True, slots=True)
-class _EqualLoad:
-    """Natural logarithms of one metric, shape ``(n_runs, n_bins)``, and their errors, of both sides."""
-
-    metric: Metric
-    logs: tuple[Floats, Floats]
-    errors: tuple[Floats, Floats]
-
-    @classmethod
-    def of(cls, metric: Metric, sides: Sequence[Sequence[LevelsAtLoad]]) -> _EqualLoad:
         with np.errstate(divide="ignore"):
-            logs = [np.log(np.stack([run.values for run in side])) for side in sides]
-        errors = [np.stack([run.errors for run in side]) for side in sides]
-        return cls(metric, (logs[0], logs[1]), (errors[0], errors[1]))
-
-    @property
-    def known(self) -> NDArray[np.intp]:
-        """Bins in which every run has a value."""
-        return np.flatnonzero(np.isfinite(np.concatenate(self.logs)).all(axis=0))
-
-    def overall(self, service: str, confidence: float) -> DifferenceTest:
-        """One value per run: the mean logarithm over the loads that both sides know, each load counted alike."""
-        limit = Limit.parse(self.metric.value, EVIDENCE_TOLERANCE[self.metric.value])
-        title = f"{self.metric.title} at equal load"
-        gating = self.metric is not Metric.P95
-        unjudged = Difference(service, title, self.metric.unit, self.metric.worse, limit.amount, gating)
-        known = self.known
-        if not known.size:
-            return DifferenceTest(replace(unjudged, reason="too few requests at any load that all runs have"), None)
-        before, after = (np.exp(logs[:, known].mean(axis=1)) for logs in self.logs)
-        variances = [float(np.mean((errors[:, known] ** 2).sum(axis=1))) / known.size**2 for errors in self.errors]
-        effect = _effect(self.metric, (before, after), variances, confidence)
-        return DifferenceTest(_filled(unjudged, effect, _middle(before), _middle(after)), effect)
-
-    def each(self, service: str, centres: Floats, confidence: float) -> Iterator[AtLoad]:
-        """The change at each load."""
-        for number in self.known.tolist():
-            before, after = (np.exp(logs[:, number]) for logs in self.logs)
-            variances = [float(np.mean(errors[:, number] ** 2)) for errors in self.errors]
-            effect = _effect(self.metric, (before, after), variances, confidence)
-            yield AtLoad(
-                service,
-                self.metric.value,
-                float(centres[number]),
-                _middle(before),
-                _middle(after),
-                effect.change,
-                effect.ci_low,
-                effect.ci_high,
-            )
+            logs = [np.log(np.stack([run[metric].values for run in side])) for side in levels]
+        errors = [np.stack([run[metric].errors for run in side]) for side in levels]
+        known = np.flatnonzero(np.isfinite(np.concatenate(logs)).all(axis=0)).tolist()
+        if whole or metric is not Metric.RPS:
+            tolerance = Limit.parse(metric.value, EVIDENCE_TOLERANCE[metric.value]).amount
+            title = f"{metric.title} at equal load"
+            gating = metric is not Metric.P95
+            unjudged = Difference(service, title, metric.unit, metric.worse, tolerance, gating)
+            if known:
+                tests.append(_filled(unjudged, *_change_at(metric, known, logs, errors, confidence)))
+            else:
+                tests.append((replace(unjudged, reason="too few requests at any load that all runs have"), None))
+        for number in known:
+            effect, before, after = _change_at(metric, [number], logs, errors, confidence)
+            interval = effect.change, effect.ci_low, effect.ci_high
+            at_load.append(AtLoad(service, metric.value, float(bins.centres[number]), before, after, *interval))
+    return tests, at_load
 
 
-def _effect(metric: Metric, sides: Sequence[Floats], variances: Sequence[float], confidence: float) -> Effect:
-    """The change of one value per run; ``variances`` are those of a value within its run, one for each side."""
-    within = float(np.average(variances, weights=[1.0 / len(side) for side in sides]))
-    return compare_levels(_VARIES_LIKE[metric], Values(sides[0], sides[1], NoisePrior(within)), confidence)
+def _change_at(
+    metric: Metric, bins: list[int], logs: Sequence[Floats], errors: Sequence[Floats], confidence: float
+) -> tuple[Effect, float, float]:
+    """The change over some bins, each load counted alike, and the level of each side.
+
+    One value per run: the mean of ``logs``, shape ``(n_runs, n_bins)`` of each side; ``errors`` are theirs.
+    """
+    before, after = (np.exp(side[:, bins].mean(axis=1)) for side in logs)
+    variances = [float(np.mean((side[:, bins] ** 2).sum(axis=1))) / len(bins) ** 2 for side in errors]
+    within = float(np.average(variances, weights=[1.0 / before.size, 1.0 / after.size]))
+    effect = compare_levels(_VARIES_LIKE[metric], Values(before, after, NoisePrior(within)), confidence)
+    return effect, _middle(before), _middle(after)
 
 
 def _middle(values: Floats) -> float:
     return float(np.exp(np.log(values).mean()))
 
 
-def _filled(unjudged: Difference, effect: Effect, baseline: float, candidate: float) -> Difference:
-    return replace(
+def _filled(unjudged: Difference, effect: Effect, baseline: float, candidate: float) -> tuple[Difference, Effect]:
+    filled = replace(
         unjudged,
         baseline=baseline,
         candidate=candidate,
@@ -683,58 +617,48 @@ def _filled(unjudged: Difference, effect: Effect, baseline: float, candidate: fl
         ci_high=effect.ci_high,
         p_value=effect.p_rise if effect.change >= 0 else effect.p_fall,
     )
+    return filled, effect
 
 
 def _compare_loads(
     service: str, question: str, sides: tuple[Sequence[Crossing], Sequence[Crossing]], confidence: float
-) -> DifferenceTest | None:
+) -> list[Test]:
     """The change of the load at which the runs break; a bound on one side leaves a bound on the change."""
     kinds = [{item.status for item in side} for side in sides]
     if not all(sides) or kinds[0] | kinds[1] == {AT_LEAST}:  # neither build came to its limit: nothing to ask
-        return None
+        return []
     unjudged = Difference(service, question, "load", -1, TOLERANCE_PCT, question == CAPACITY)
     falls = kinds[0] <= {FOUND, AT_LEAST} and kinds[1] <= {FOUND, BELOW}
     rises = kinds[0] <= {FOUND, BELOW} and kinds[1] <= {FOUND, AT_LEAST}
     if not (falls or rises):
-        reason = "only bounds are known, which do not tell the builds apart"
-        return DifferenceTest(replace(unjudged, reason=reason), None)
-    values = [np.array([item.load for item in side]) for side in sides]
-    known = crossing_prior([[replace(item, error=np.nan_to_num(item.error)) for item in side] for side in sides])
-    effect = compare_levels(METRIC, Values(values[0], values[1], known), confidence)
-    done = _filled(unjudged, effect, _middle(values[0]), _middle(values[1]))
+        return [(replace(unjudged, reason="only bounds are known, which do not tell the builds apart"), None)]
+    before, after = (np.array([item.load for item in side]) for side in sides)
+    prior = crossing_prior([[replace(item, error=np.nan_to_num(item.error)) for item in side] for side in sides])
+    effect = compare_levels(METRIC, Values(before, after, prior), confidence)
+    done, _ = _filled(unjudged, effect, _middle(before), _middle(after))
     if falls and rises:
-        return DifferenceTest(done, effect)
-    word = "loss" if falls else "gain"
-    reason = f"one side is a bound only, so the {word} is at least this"
-    bounded = replace(
-        done, ci_low=None if falls else done.ci_low, ci_high=done.ci_high if falls else None, reason=reason
-    )
-    one_way = replace(effect, p_rise=effect.p_rise if not falls else 1.0, p_fall=effect.p_fall if falls else 1.0)
-    return DifferenceTest(bounded, one_way)
+        return [(done, effect)]
+    reason = f"one side is a bound only, so the {'loss' if falls else 'gain'} is at least this"
+    if falls:
+        return [(replace(done, ci_low=None, reason=reason), replace(effect, p_rise=1.0))]
+    return [(replace(done, ci_high=None, reason=reason), replace(effect, p_fall=1.0))]
 
 
-def judge_differences(tests: Sequence[DifferenceTest], alpha: float) -> tuple[Difference, ...]:
+def judge_differences(tests: Sequence[Test], alpha: float) -> tuple[Difference, ...]:
     """A verdict for each difference, corrected over all of them (weighted Holm): half of alpha for all requests."""
-    effects = {n: test.effect for n, test in enumerate(tests) if test.effect is not None}
-    services = max(len({test.difference.service for test in tests}) - 1, 1)
-    weights: Mapping[object, float] = {
-        n: 1.0 if tests[n].difference.service == ALL else 1.0 / services for n in effects
-    }
+    effects = {n: effect for n, (_, effect) in enumerate(tests) if effect is not None}
+    services = max(len({difference.service for difference, _ in tests}) - 1, 1)
+    weights = {n: 1.0 if tests[n][0].service == ALL else 1.0 / services for n in effects}
     rise = weighted_holm({n: effect.p_rise for n, effect in effects.items()}, weights)
     fall = weighted_holm({n: effect.p_fall for n, effect in effects.items()}, weights)
     differences = []
-    for n, difference in enumerate(test.difference for test in tests):
+    for n, (difference, _) in enumerate(tests):
         if n in effects:
             worse, better = (rise[n], fall[n]) if difference.worse > 0 else (fall[n], rise[n])
             worsening = (difference.change_pct or 0.0) * difference.worse
             bad_end = difference.ci_high if difference.worse > 0 else difference.ci_low
-            verdict = Verdict.INCONCLUSIVE
-            if worse <= alpha and worsening > difference.tolerance_pct:
-                verdict = Verdict.REGRESSION
-            elif better <= alpha and -worsening > difference.tolerance_pct:
-                verdict = Verdict.IMPROVEMENT
-            elif bad_end is not None and bad_end * difference.worse <= difference.tolerance_pct:
-                verdict = Verdict.NO_CHANGE
+            bad_side = math.inf if bad_end is None else bad_end * difference.worse
+            verdict = verdict_of(worse <= alpha, better <= alpha, worsening, bad_side, difference.tolerance_pct)
             difference = replace(difference, p_adjusted=worse if worsening >= 0 else better, verdict=verdict)
         differences.append(difference)
     return tuple(differences)
@@ -743,11 +667,9 @@ def judge_differences(tests: Sequence[DifferenceTest], alpha: float) -> tuple[Di
 def overall(differences: Sequence[Difference]) -> Verdict:
     """Any regression is one; an open difference of all requests together that gates leaves it open."""
     verdicts = {difference.verdict for difference in differences}
-    first = differences[0].service if differences else ""
     if Verdict.REGRESSION in verdicts:
         return Verdict.REGRESSION
-    gating = [difference for difference in differences if difference.gating]
-    whole = [difference.verdict for difference in gating if difference.service == first]
+    whole = [item.verdict for item in differences if item.gating and item.service == differences[0].service]
     if not whole or Verdict.INCONCLUSIVE in whole:
         return Verdict.INCONCLUSIVE
     return Verdict.IMPROVEMENT if Verdict.IMPROVEMENT in verdicts else Verdict.NO_CHANGE

@@ -15,15 +15,12 @@ from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_s
 from perfkit.analysis.coverage import StagedSides, by_stage, coverage_by_stage, with_aggregate
 from perfkit.analysis.evidence import (
     by_evidence,
-    by_objective,
     by_threshold,
     hypotheses_of,
-    objective_tests,
     objectives_of,
     unknown_metrics,
 )
 from perfkit.analysis.noise_profile import NoiseProfile, profile_of
-from perfkit.analysis.power import allocate_alpha
 from perfkit.config.policy import Policy
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
@@ -194,11 +191,8 @@ def _findings(
         return [], unknown
     new = (absence.service for absence in sides.coverage.absences if absence.is_new)
     limits = objectives_of(baseline, candidate, (*sides.services, *new), policy, stages)
-    objectives = objective_tests(limits, policy.confidence, profile)
     if policy.rule == "threshold":
-        p_broken = [test.level.p_value for test in objectives if test.level is not None]
-        allocation = allocate_alpha(policy.alpha, (), (), (), p_broken)
-        return [*by_threshold(hypotheses), *by_objective(objectives, policy, allocation)], unknown
+        return [*by_threshold(hypotheses), *by_evidence(limits, policy, profile, {}, sides.coverage)], unknown
     not_judged = dict(sides.not_judged)
     if (aggregated := with_aggregate(baseline, candidate, sides.services)) is not None:
         hypotheses = [*hypotheses_of(*aggregated, (ALL_SERVICES,), policy, {}, Scope.RUN), *hypotheses]
@@ -208,8 +202,7 @@ def _findings(
         }
         if sum(requests[name] for name in not_judged) > SHARE_DIFFERS * requests[ALL_SERVICES]:
             not_judged[ALL_SERVICES] = next(iter(not_judged.values()))
-    findings = by_evidence(hypotheses, objectives, policy, profile, not_judged, sides.coverage)
-    return list(findings), unknown
+    return by_evidence([*hypotheses, *limits], policy, profile, not_judged, sides.coverage), unknown
 
 
 def _unknown_services(limited: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:

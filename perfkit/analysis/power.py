@@ -15,7 +15,7 @@ from perfkit.analysis.coverage import MANY
 from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
 from perfkit.config.policy import Policy
 from perfkit.model.records import ALL_SERVICES, Metric, Run, Scope
-from perfkit.stats.effect import PRIOR_DF_ASSUMED, Failures, Noise, overdispersion, weighted_holm
+from perfkit.stats.effect import PRIOR_DF_ASSUMED, Noise, overdispersion, weighted_holm
 from perfkit.stats.power import MOST_RUNS, RequestDesign, RunDesign
 
 if TYPE_CHECKING:
@@ -54,84 +54,36 @@ def alpha_shares(tests: Sequence[tuple[str, Metric, Scope]]) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class AlphaAllocation:
-    """How alpha is shared over one comparison, and what that makes of its p-values.
+class AlphaShare:
+    """The part of alpha that one test has, and its one-sided p-values of a worsening and of an improvement, adjusted.
 
-    ``shares`` are the parts of ``alpha`` of the tests for a change and ``limit_shares`` those of the absolute limits,
-    together one.  ``worse`` and ``limits_broken`` are the one-sided p-values of a worsening, adjusted over all of both;
-    ``better`` those of an improvement, which have an alpha of their own, shared in the same way.
+    Those of a worsening are adjusted over all tests and absolute limits.  Improvements have an alpha of their own, of
+    the same size and shared in the same way; an absolute limit knows none.
     """
 
-    alpha: float
-    shares: tuple[float, ...]
-    limit_shares: tuple[float, ...]
-    worse: tuple[float, ...]
-    better: tuple[float, ...]
-    limits_broken: tuple[float, ...]
-
-    @property
-    def tests(self) -> int:
-        """How many judgements share alpha."""
-        return len(self.shares) + len(self.limit_shares)
+    share: float
+    p_worse: float
+    p_better: float
 
 
-def allocate_alpha(
-    alpha: float,
-    tests: Sequence[tuple[str, Metric, Scope]],
-    p_worse: Sequence[float],
-    p_better: Sequence[float],
-    p_broken: Sequence[float],
-) -> AlphaAllocation:
-    """Share alpha and adjust the p-values: of each test (getting worse, getting better), of each limit broken."""
-    of_limits = (OBJECTIVES_SHARE if tests else 1.0) if p_broken else 0.0
-    shares = tuple((1.0 - of_limits) * share for share in alpha_shares(tests))
-    limit_shares = (of_limits / len(p_broken),) * len(p_broken) if p_broken else ()
-    worse = _adjusted((*p_worse, *p_broken), (*shares, *limit_shares))
-    better = _adjusted(p_better, shares)
-    return AlphaAllocation(alpha, shares, limit_shares, worse[: len(shares)], better, worse[len(shares) :])
-
-
-def _adjusted(p_values: Sequence[float], weights: Sequence[float]) -> tuple[float, ...]:
-    adjusted = weighted_holm(dict(enumerate(p_values)), dict(enumerate(weights)))
-    return tuple(adjusted[number] for number in range(len(p_values)))
+def allocate_alpha(tests: Sequence[tuple[tuple[str, Metric, Scope] | None, float, float]]) -> list[AlphaShare]:
+    """Share alpha and adjust the p-values (getting worse, getting better) of tests; ``None``: of an absolute limit."""
+    changes = [test for test, _, _ in tests if test is not None]
+    limits = len(tests) - len(changes)
+    of_limits = (OBJECTIVES_SHARE if changes else 1.0) if limits else 0.0
+    of_changes = iter(alpha_shares(changes))
+    shares = {
+        n: of_limits / limits if test is None else (1.0 - of_limits) * next(of_changes)
+        for n, (test, _, _) in enumerate(tests)
+    }
+    worse = weighted_holm({n: p_worse for n, (_, p_worse, _) in enumerate(tests)}, shares)
+    better = weighted_holm({n: p_better for n, (test, _, p_better) in enumerate(tests) if test is not None}, shares)
+    return [AlphaShare(share, worse[n], better.get(n, 1.0)) for n, share in shares.items()]
 
 
 BEYOND_SIZE = math.log(101.0)  # more than +10,000 %: so few and so unlike runs show no change of any size
 Row = tuple[str, str, int, float, str]
 PlanRow = tuple[str, str, float, int, int | None, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """What a judgement could have shown: the smallest worsening, in the unit of a change, ``None`` where none is.
-
-    ``runs_needed`` and ``requests_needed``, on each side, would settle an open question; ``None`` where it is settled
-    or they would not.
-    """
-
-    min_detectable: float | None
-    runs_needed: int | None = None
-    requests_needed: int | None = None
-
-
-def power_of_level(metric: Metric, design: RunDesign, shift: float, confidence: float | None) -> Power:
-    """Of a latency or throughput whose worsening seen is ``shift``; ``confidence`` is ``None`` where it is settled."""
-    smallest = percent_worsening(metric, design.min_detectable())
-    needed = design.runs_needed(shift, confidence) if confidence is not None else None
-    return Power(smallest if math.isfinite(smallest) else None, needed)
-
-
-def power_of_rate(design: RequestDesign, rate: float, sides: Sequence[Failures], requests: int | None) -> Power:
-    """Of an error rate that is judged against ``rate``.
-
-    ``requests`` on each side would settle it: so many further runs of the present length bring the poorer side to them.
-    """
-    smallest = 100.0 * design.min_detectable(rate)
-    runs = 1
-    for counts in (side.counts for side in sides) if requests is not None else ():
-        total = float(counts.sum())
-        runs = max(runs, math.ceil(((requests or 0) - total) / (total / counts.size)))
-    return Power(smallest if math.isfinite(smallest) else None, None if requests is None else runs, requests)
 
 
 def log_worsening(metric: Metric, percent: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.special import betainc, fdtrc, gammaln, ndtri, stdtr, stdtrit
@@ -15,6 +15,7 @@ from perfkit.model.records import LevelArithmetic, Metric, RateArithmetic
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
 
+Test = TypeVar("Test")
 CONFLICT = 0.5  # p-value of the scatter seen, given the prior, from which on the prior counts for less
 LEAST_PRIOR_DF = 0.5
 PRIOR_DF = 3.5  # of a within-run error that was measured: it foretells the scatter between runs well
@@ -63,9 +64,9 @@ class Noise:
     df: float
     scatter: Scatter | None = field(default=None, repr=False, compare=False)
 
-    def error_of_difference(self, n_baseline: int, n_candidate: int) -> float:
-        """Standard error of the difference of two means of that many runs."""
-        return float(self.sd * np.sqrt(1.0 / n_baseline + 1.0 / n_candidate))
+    def error(self, *runs: int) -> float:
+        """Standard error of the mean of that many runs, or of the difference of two such means."""
+        return self.sd * math.sqrt(sum(1.0 / n for n in runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,8 @@ class Effect:
     """Candidate against baseline.
 
     ``change`` and the interval are in percent of the baseline (pp for the error rate); ``p_rise`` and ``p_fall`` are
-    the one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``error`` is the
-    standard error of ``change`` on the scale of the test (log; pp for the error rate) with ``df`` degrees of freedom.
-    ``noise`` is that of one run (``None`` for error rates); ``arithmetic`` has the numbers on the way.
+    the one-sided p-values of the alternatives "candidate is larger" and "candidate is smaller".  ``noise`` is that of
+    one run (``None`` for error rates); ``arithmetic`` has the numbers on the way.
     """
 
     change: float
@@ -179,8 +179,6 @@ class Effect:
     ci_high: float
     p_rise: float
     p_fall: float
-    error: float
-    df: float
     noise: Noise | None = None
     arithmetic: LevelArithmetic | RateArithmetic | None = field(default=None, repr=False, compare=False)
 
@@ -216,20 +214,15 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     """
     before, after = np.log(values.baseline), np.log(values.candidate)
     noise = run_to_run(metric, values.residuals, values.prior)
-    shift = float(after.mean() - before.mean())
-    error = noise.error_of_difference(before.size, after.size)
-    numbers = level_arithmetic(
-        (float(before.mean()), float(after.mean())), noise, (before.size, after.size), confidence
-    )
-    half = numbers.quantile * error
+    means = float(before.mean()), float(after.mean())
+    numbers = level_arithmetic(means, noise, (before.size, after.size), confidence)
+    shift, error, half = numbers.shift, numbers.error, numbers.quantile * numbers.error
     return Effect(
         change=100.0 * float(np.expm1(shift)),
         ci_low=100.0 * float(np.expm1(shift - half)),
         ci_high=100.0 * float(np.expm1(shift + half)),
         p_rise=float(stdtr(noise.df, -shift / error)),
         p_fall=float(stdtr(noise.df, shift / error)),
-        error=error,
-        df=noise.df,
         noise=noise,
         arithmetic=numbers,
     )
@@ -256,7 +249,7 @@ def level_arithmetic(
         sd=noise.sd,
         df=noise.df,
         runs=runs,
-        error=noise.sd * math.sqrt(sum(1.0 / n for n in runs)),
+        error=noise.error(*runs),
         quantile=float(stdtrit(noise.df, 0.5 + confidence / 2.0)),
         floor_sd=math.sqrt(prior.floor),
     )
@@ -294,8 +287,6 @@ def compare_error_rates(baseline: Failures, candidate: Failures, confidence: flo
         ci_high=100.0 * high,
         p_rise=p_rise,
         p_fall=p_fall,
-        error=100.0 * (high - low) / (2.0 * t),
-        df=df,
         arithmetic=rate_arithmetic((baseline, candidate), factor, df, t),
     )
 
@@ -368,7 +359,7 @@ def wilson(p: float, n: float, z: float) -> tuple[float, float]:
     return max(centre - half, 0.0) if p > 0 else 0.0, min(centre + half, 1.0) if p < 1 else 1.0
 
 
-def weighted_holm(p_values: Mapping[object, float], weights: Mapping[object, float]) -> dict[object, float]:
+def weighted_holm(p_values: Mapping[Test, float], weights: Mapping[Test, float]) -> dict[Test, float]:
     """Adjusted p-values of Holm's step-down test with weights (Holm 1979, www.jstor.org/stable/4615733).
 
     A finding is rejected at level alpha when its adjusted value is <= alpha; the chance of any false rejection is then
@@ -379,7 +370,7 @@ def weighted_holm(p_values: Mapping[object, float], weights: Mapping[object, flo
     """
     order = sorted(p_values, key=lambda name: p_values[name] / weights[name])
     remaining = sum(weights[name] for name in order)
-    adjusted: dict[object, float] = {}
+    adjusted: dict[Test, float] = {}
     floor = 0.0
     for name in order:
         floor = max(floor, min(p_values[name] * remaining / weights[name], 1.0))

@@ -66,8 +66,7 @@ class RunDesign:
 
     def error(self, more: int = 0) -> float:
         """Standard error of what is judged, with so many further runs on each side."""
-        runs = [n + more for n in (self.n_baseline, self.n_candidate) if n]
-        return self.noise.sd * math.sqrt(sum(1.0 / n for n in runs))
+        return self.noise.error(*(n + more for n in (self.n_baseline, self.n_candidate) if n))
 
     def min_detectable(self, power: float = POWER) -> float:
         """Smallest true shift (> 0) that is called with probability ``power``.

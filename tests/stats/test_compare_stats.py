@@ -59,7 +59,7 @@ def test_levels_are_students_t_on_logs_when_nothing_is_known_beforehand(rng, no_
     interval = two_sided.confidence_interval(0.95)
     assert effect.p_rise == pytest.approx(oracle.pvalue)
     assert effect.p_fall == pytest.approx(1 - oracle.pvalue)
-    assert effect.df == oracle.df
+    assert effect.noise.df == oracle.df
     assert np.log1p(np.array([effect.ci_low, effect.ci_high]) / 100) == pytest.approx([interval.low, interval.high])
     assert effect.change == pytest.approx(100 * (scipy_stats.gmean(after) / scipy_stats.gmean(before) - 1))
 
@@ -134,7 +134,7 @@ def test_degrees_of_freedom_of_successive_differences_are_honest(rng):
 
 
 def test_error_of_a_difference():
-    assert Noise(0.1, 5.0).error_of_difference(4, 1) == pytest.approx(0.1 * math.sqrt(1.25))
+    assert Noise(0.1, 5.0).error(4, 1) == pytest.approx(0.1 * math.sqrt(1.25))
 
 
 # Error rates ------------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_the_detectable_change_is_found_four_times_in_five(rng):
     effect = Noise(0.03, 9.0)
     design = RunDesign(effect, 5, 3, 0.002)
     critical = scipy_stats.t.ppf(1 - design.level, effect.df)
-    error = effect.error_of_difference(5, 3)
+    error = effect.error(5, 3)
     draws = 40000
     shifts = rng.normal(design.min_detectable(), error, draws)
     seen = shifts / (error * np.sqrt(rng.chisquare(effect.df, draws) / effect.df))
