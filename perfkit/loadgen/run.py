@@ -13,8 +13,8 @@ import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,18 +33,18 @@ from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
-from perfkit.runs.requests import request_columns, stage_stats, summarise_columns
+from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import (
     RECORDING,
     REQUESTS,
     STARTED,
     RequestLoader,
     generator_facts,
+    measured_run,
     read_requests,
     recorded_frame,
 )
 from perfkit.runs.store import RunStore
-from perfkit.runs.validity import check_run
 
 if TYPE_CHECKING:
     from perfkit.loadgen.container import Container
@@ -86,7 +86,13 @@ def run_scenario(
     StoreError
         The run could not be written, or not be uploaded; then it is kept here, and the error names the path.
     """
-    with _recording_folder(store) as parent, _with_target(scenario) as scenario:
+    with ExitStack() as stack:
+        parent = store.folder
+        if parent is None:  # recorded here, uploaded afterwards; a store that cannot be reached fails before the load
+            store.backend.folders()
+            parent = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perfkit-")))
+        if scenario.demo and not scenario.host and ADDRESSES not in scenario.environment:
+            scenario = with_demo_addresses(scenario, stack.enter_context(start_services()).addresses)
         run = planned_run(scenario, labels)
         folder = parent / run.id
         try:
@@ -102,7 +108,7 @@ def run_scenario(
                 redact_files(folder / "source")
             if container is not None:
                 run = replace(run, **container.facts(folder))
-            run = _measured_run(run, folder, outcome, distribution)
+            run = _with_measurements(run, folder, outcome, distribution)
         except (LoadError, SettingsError):
             _remove_unless_recorded(folder)
             raise
@@ -114,27 +120,6 @@ def run_scenario(
         store.add(run)
         (folder / STARTED).unlink()
         return run
-
-
-@contextmanager
-def _recording_folder(store: RunStore) -> Iterator[Path]:
-    """Where to record: in the store itself when it is local, else in a temporary folder that is uploaded afterwards."""
-    if store.folder is not None:
-        yield store.folder
-        return
-    store.backend.folders()  # one that cannot be reached fails before the load, not after it
-    with tempfile.TemporaryDirectory(prefix="perfkit-") as name:
-        yield Path(name)
-
-
-@contextmanager
-def _with_target(scenario: Scenario) -> Iterator[Scenario]:
-    """The built-in scenarios bring their own target unless a host or addresses are given."""
-    if not scenario.demo or scenario.host or ADDRESSES in scenario.environment:
-        yield scenario
-        return
-    with start_services() as services:
-        yield with_demo_addresses(scenario, services.addresses)
 
 
 def with_demo_addresses(scenario: Scenario, addresses: Mapping[str, str]) -> Scenario:
@@ -191,46 +176,35 @@ def locust_command(scenario: Scenario, folder: Path, distribution: Distribution 
     )
 
 
-def _measured_run(run: Run, folder: Path, outcome: LocustOutcome, distribution: Distribution | None) -> Run:
+def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribution: Distribution | None) -> Run:
     """Recording -> Parquet file, summary, validity: the requests are read once.  ``LoadError`` when there are none."""
     is_begun = (folder / RECORDING).is_file() or not outcome.interrupted
     recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else RECORDING_SCHEMA.empty_table()
     if not len(recorded):
         raise _nothing_measured(run, folder, outcome)
-    columns = request_columns(recorded_frame(recorded, folder / REQUESTS))
-    summary = summarise_columns(columns)
-    profile = run.profile if not outcome.has_own_shape else LoadProfile("custom")
-    facts = replace(
-        generator_facts(folder / "source", profile),
+    checks = []
+    if outcome.has_own_shape and run.profile.kind != "custom":
+        advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
+        checks += [Check("load_shape", run.profile.describe(), "custom load shape", Severity.WARN, advice)]
+    if outcome.has_own_shape:
+        run = replace(run, profile=LoadProfile("custom"))
+    if outcome.ignored_settings:
+        checks += [Check(IGNORED_SETTINGS, ", ".join(outcome.ignored_settings), "ignored", Severity.OK)]
+    run = measured_run(
+        run,
+        request_columns(recorded_frame(recorded, folder / REQUESTS)),
+        folder,
+        checks,
         interrupted=(outcome.reason or "stopped before its time") if outcome.interrupted else None,
-        warm_up_s=summary.warm_up_s,
         early_end=outcome.early_end,
-        planned_s=profile.duration_s,
+        planned_s=run.profile.duration_s,
         users_at_end=outcome.users_at_end,
         exit_code=None if outcome.interrupted else outcome.returncode,
-        skipped=columns.skipped,
         recorded=len(recorded),
         workers_asked=distribution.workers if distribution is not None else None,
         workers_lost=outcome.lost_workers,
     )
-    checks = [*check_run(summary.services, profile, facts, None, summary.within)]
-    if outcome.has_own_shape and run.profile.kind != "custom":
-        advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
-        checks += [Check("load_shape", run.profile.describe(), "custom load shape", Severity.WARN, advice)]
-    if outcome.ignored_settings:
-        checks += [Check(IGNORED_SETTINGS, ", ".join(outcome.ignored_settings), "ignored", Severity.OK)]
-    return replace(
-        run,
-        profile=profile,
-        stages=stage_stats(columns, profile),
-        started_at=datetime.fromtimestamp(summary.begin_s, UTC),
-        duration_s=summary.end_s - summary.begin_s,
-        services=summary.services,
-        validity=Validity(tuple(checks)),
-        content_hash=columns.digest(),
-        source=str(folder),
-        load_requests=RequestLoader(lambda: read_requests(folder / REQUESTS)),
-    )
+    return replace(run, load_requests=RequestLoader(lambda: read_requests(folder / REQUESTS)))
 
 
 def _nothing_measured(run: Run, folder: Path, outcome: LocustOutcome) -> LoadError:

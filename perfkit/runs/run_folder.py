@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ from perfkit.model.serialization import (
 )
 from perfkit.runs.backends import DOCUMENT
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
-from perfkit.runs.requests import redact_requests, request_columns, stage_stats, summarise_columns
+from perfkit.runs.requests import RequestColumns, redact_requests, request_columns, stage_stats, summarise_columns
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process, check_run
 from perfkit.stats.summary import Floats
 
@@ -261,26 +261,30 @@ def _read_killed(folder: Path) -> Run:
         columns = request_columns(frame)
     except ValueError as error:
         raise ReadError(f"{folder}: {error}") from error
-    summary = summarise_columns(columns)
     killed = "the run was killed before it could be finished"
     if unread:
         killed += f"; the last {unread:,} bytes of its recording cannot be read"
-    facts = replace(
-        generator_facts(folder / "source", run.profile),
-        interrupted=killed,
-        warm_up_s=summary.warm_up_s,
-        skipped=columns.skipped,
-    )
+    return replace(measured_run(run, columns, folder, interrupted=killed), load_requests=frame.copy)
+
+
+def measured_run(run: Run, columns: RequestColumns, folder: Path, more: Iterable[Check] = (), **facts: Any) -> Run:
+    """A planned run with what its requests and the tables in its folder say of it.
+
+    ``more`` are further checks; ``facts`` are those of `GeneratorFacts` that stand in no table.
+    """
+    summary = summarise_columns(columns)
+    facts |= {"warm_up_s": summary.warm_up_s, "skipped": columns.skipped}
+    all_facts = replace(generator_facts(folder / "source", run.profile), **facts)
+    checks = check_run(summary.services, run.profile, all_facts, None, summary.within)
     return replace(
         run,
-        started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(frame) else run.started_at,
+        started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(columns.codes) else run.started_at,
         duration_s=summary.end_s - summary.begin_s,
         services=summary.services,
-        validity=Validity(check_run(summary.services, run.profile, facts, None, summary.within)),
+        validity=Validity((*checks, *more)),
         content_hash=columns.digest(),
         stages=stage_stats(columns, run.profile),
         source=str(folder),
-        load_requests=frame.copy,
     )
 
 
