@@ -21,10 +21,10 @@ from perfkit.config.settings import EmailSettings, IssueSettings, Settings
 from perfkit.config.toml_table import expand
 from perfkit.history.acknowledgements import AcknowledgedFile, match
 from perfkit.history.baselines import Baselines, read_pinned
-from perfkit.history.change_events import HistoryAnalysis
+from perfkit.history.change_events import HistoryAnalysis, HistoryContext
 from perfkit.history.curation import baseline_quality
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_selector import HistoryContext, comparable_runs, since_last_change
+from perfkit.history.run_selector import comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run

@@ -1,8 +1,8 @@
 """Changes that are known or intended, in one reviewable JSON file: silent until something new happens.
 
 An acknowledgement names a place in a scenario's history, by run ids, which stay although places move, and what changed
-there, by how much.  It covers an event within `NEAR` runs of that place in which nothing else moved, and nothing is
-shown to have moved by materially more: beyond the acknowledged interval, and by more than a quarter beyond the
+there, by how much.  It covers an event within `NEAR` runs of that place in which nothing else changed, and nothing is
+shown to have changed by materially more: beyond the acknowledged interval, and by more than a quarter beyond the
 acknowledged size.
 """
 
@@ -58,9 +58,9 @@ class AcknowledgedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         return cls(service, metric, size > 0, change, low, high, Metric(metric).change_unit)
 
     @classmethod
-    def of_movement(cls, movement: MetricChange) -> AcknowledgedChange:
+    def of_metric_change(cls, item: MetricChange) -> AcknowledgedChange:
         """What changed at an event."""
-        return cls.of_size(movement.service, movement.metric, movement.size, movement.size_low, movement.size_high)
+        return cls.of_size(item.service, item.metric, item.size, item.size_low, item.size_high)
 
     def __post_init__(self) -> None:
         Metric(self.metric)

@@ -13,10 +13,10 @@ from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.baselines import Baselines, Pinned, pin, whoever
-from perfkit.history.change_events import HistoryAnalysis
+from perfkit.history.change_events import HistoryAnalysis, HistoryContext
 from perfkit.history.events import NEAR
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_selector import HistoryContext, Selector, comparable_runs, select
+from perfkit.history.run_selector import Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.records import Run, Severity, Verdict
@@ -176,7 +176,7 @@ def acknowledge(
     at = events[0].index if events else named
     alerts = monitor_timeline(history, policy).alerts
     events += [alert.event for alert in alerts if abs(alert.event.index - at) <= NEAR]
-    changes = [AcknowledgedChange.of_movement(change) for item in events for change in item.changes]
+    changes = [AcknowledgedChange.of_metric_change(change) for item in events for change in item.changes]
 
     compared: list[tuple[Verdict, AcknowledgedChange]] = []
     for index in sorted({at, named}):  # the levels before and after each of these

@@ -141,7 +141,7 @@ class Event:
     @property
     def kind(self) -> str:
         """``regression``, ``improvement``, or ``mixed``: some got worse and some better, or the unit is in doubt."""
-        worse = {movement.is_worse for movement in self.changes}
+        worse = {change.is_worse for change in self.changes}
         if True not in worse and any(unit_questions(self.changes)):
             return "mixed"  # no improvement before the question is answered
         return "mixed" if len(worse) == 2 else "regression" if True in worse else "improvement"
@@ -149,12 +149,12 @@ class Event:
     @property
     def services(self) -> tuple[str, ...]:
         """Names of the services that moved, the strongest first."""
-        return tuple(dict.fromkeys(movement.service for movement in self.changes))
+        return tuple(dict.fromkeys(change.service for change in self.changes))
 
     @property
     def reach(self) -> int:
         """By how many runs its place may be off (95 %)."""
-        return min(movement.reach for movement in self.changes)
+        return min(change.reach for change in self.changes)
 
     @property
     def headline(self) -> str:
@@ -174,7 +174,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        moments = {"last_before": self.last_before, "first_after": self.first_after}
+        runs = {"last_before": self.last_before, "first_after": self.first_after}
         return {
             "id": self.id,
             "scenario": self.scenario,
@@ -183,16 +183,16 @@ class Event:
             "index": self.index,
             "reach": self.reach,
             "aliases": list(self.aliases),
-            **{name: moment.to_dict() for name, moment in moments.items()},
+            **{name: run.to_dict() for name, run in runs.items()},
             "coincides": list(self.coincides),
-            "movements": [movement.to_dict() for movement in self.changes],
+            "movements": [change.to_dict() for change in self.changes],
         }
 
 
-def unit_questions(movements: Sequence[MetricChange]) -> Iterator[str]:
+def unit_questions(changes: Sequence[MetricChange]) -> Iterator[str]:
     """A question for each direction in which all latencies of services moved by a factor of about a thousand."""
     factors: dict[str, list[float]] = {}
-    for item in movements:
+    for item in changes:
         if item.metric in LATENCY_METRICS:
             factors.setdefault(item.service, []).append(item.change.after / item.change.before)
     mistaken = {service: factor for service, every in factors.items() if (factor := unit_factor(every)) is not None}

@@ -253,15 +253,14 @@ class Result:
     @property
     def fingerprint(self) -> str:
         """What a worsening since the same baseline is known by; empty without two builds to compare."""
-        if self.comparison is None or not self.comparison.baseline.runs:
-            return ""
-        return fingerprint(self.scenario, _after(self.comparison))
+        name = _after(self.comparison)
+        return fingerprint(self.scenario, name) if name else ""
 
     def has_again(self, missing: MissingService) -> bool:
         """Whether a service that was missing has requests: in the same history, or against the same baseline."""
         if missing.service not in self.measured_services:
             return False
-        return self.watched or (self.comparison is not None and missing.since_run == _after(self.comparison))
+        return self.watched or missing.since_run == _after(self.comparison)
 
 
 def read_result(path: str | Path) -> Result:
@@ -285,78 +284,53 @@ def read_result(path: str | Path) -> Result:
         return result_of(document, str(file), report if report.is_file() else None)
 
 
-def read_judged(path: str | Path) -> Comparison:
-    """The comparison in a result file or report folder, as it was judged; ``ReadError`` when it holds none."""
-    comparison = read_result(path).comparison
-    if comparison is None:
-        raise ReadError(f"{path}: is the history of a scenario, and no comparison; name the result of a comparison")
-    return comparison
-
-
 def result_of(document: Any, place: str, report: Path | None = None) -> Result:
     """What a result document says; ``ReadError`` names the place when it is none."""
     schema = document.get("schema") if isinstance(document, Mapping) else None
+    comparison: Comparison | None = None
     if schema == COMPARISON:
-        return _of_comparison(document, place, report)
-    if schema != TREND:
+        comparison = comparison_from_document(document, place)
+        runs = (*comparison.candidate.runs, *comparison.baseline.runs)
+        scenario, verdict, gaps = runs[0].scenario if runs else "", comparison.verdict, comparison.gaps
+        history, watch = document.get("history"), None
+        if history is not None and not history.get("pull_request"):  # a pull request is judged alone
+            watch = decode(history, _Watch, f"{place}: history")
+    elif schema == TREND:
+        trend = decode(document, _Trend, place)
+        scenario, watch, gaps = trend.scenario, trend.watch, ()
+        if watch is None:
+            raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
+        verdict = watch.judgement
+    else:
         raise ReadError(f"{place}: not a result of schema {COMPARISON} or {TREND} (found {str(schema)[:100]!r})")
-    trend = decode(document, _Trend, place)
-    watch = trend.watch
-    if watch is None:
-        raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
-    return Result(
-        place,
-        document,
-        trend.scenario,
-        watch.judgement,
-        None,
-        watch.incidents,
-        True,
-        report,
-        watch.gaps,
-        watch.missing_services,
-        frozenset(watch.services),
-    )
-
-
-def _of_comparison(document: Mapping[str, Any], place: str, report: Path | None) -> Result:
-    comparison = comparison_from_document(document, place)
-    runs = (*comparison.candidate.runs, *comparison.baseline.runs)
-    scenario = runs[0].scenario if runs else ""
-    history = document.get("history")
-    watch: _Watch | None = None
-    if history is not None and not history.get("pull_request"):  # a pull request is judged alone
-        watch = decode(history, _Watch, f"{place}: history")
     # A history knows since when a service is missing; without one, it is missing since the baseline
     missing = {item.service: item for item in (watch.missing_services if watch is not None else ())}
-    for gap in comparison.gaps:
+    for gap in gaps:
         for name in gap.services:
             missing.setdefault(name, MissingService(name, _after(comparison), gap.text, gap.advice))
-    if watch is not None:
-        measured = frozenset(watch.services)
-    elif comparison.verdict is Verdict.INVALID:
-        measured = frozenset()
-    else:
-        measured = frozenset(name for finding in comparison.findings for name in (finding.service, finding.label))
+    findings = comparison.findings if comparison is not None and verdict is not Verdict.INVALID else ()
+    measured = watch.services if watch is not None else [n for item in findings for n in (item.service, item.label)]
     return Result(
         place,
         document,
         scenario,
-        comparison.verdict,
+        verdict,
         comparison,
         watch.incidents if watch is not None else _since_baseline(comparison, scenario),
         watch is not None,
         report,
-        (*comparison.gaps, *(watch.gaps if watch is not None else ())),
+        (*gaps, *(watch.gaps if watch is not None else ())),
         tuple(missing.values()),
-        measured,
+        frozenset(measured),
     )
 
 
-def _since_baseline(comparison: Comparison, scenario: str) -> tuple[Incident, ...]:
+def _since_baseline(comparison: Comparison | None, scenario: str) -> tuple[Incident, ...]:
     """What a comparison without history calls: one event, for all of it lies between the same two builds."""
+    if comparison is None or comparison.verdict is Verdict.INVALID:
+        return ()
     worse = [finding for finding in comparison.by_verdict(Verdict.REGRESSION) if not finding.objective]
-    if not worse or comparison.verdict is Verdict.INVALID:
+    if not worse:
         return ()
     before, after = (
         RunReference(run.id, run.started_at, True, run.git.get("commit", ""), run.git.get("branch", ""))
@@ -370,7 +344,7 @@ def _since_baseline(comparison: Comparison, scenario: str) -> tuple[Incident, ..
         return 100.0 * end / finding.baseline if finding.baseline else None
 
     worse.sort(key=lambda finding: finding.p_adjusted or 0.0)
-    movements = (
+    records = (
         _Movement(
             finding.label,
             Metric(finding.metric),
@@ -383,13 +357,13 @@ def _since_baseline(comparison: Comparison, scenario: str) -> tuple[Incident, ..
         )
         for finding in worse
     )
-    changes = tuple(item.change(0) for item in movements)
+    changes = tuple(item.change(0) for item in records)
     return incidents_of([Occurrence(Event(_after(comparison), scenario, 0, before, after, changes))])
 
 
-def _after(comparison: Comparison) -> str:
-    """The name of what happened since the baseline: other candidates, the same event."""
-    return f"{AFTER}{comparison.baseline.runs[-1].id}"
+def _after(comparison: Comparison | None) -> str:
+    """The name of what happened since the baseline: other candidates, the same event; empty without one."""
+    return f"{AFTER}{comparison.baseline.runs[-1].id}" if comparison is not None and comparison.baseline.runs else ""
 
 
 # The parts of a watched history that results are made of; what else stands in the document is for readers of reports

@@ -139,11 +139,9 @@ class GitHubError(DeliveryError):
     status
         Of the response; 0 without one.
     retryable
-        Whether it may succeed a little later.
+        Whether it may succeed a little later, after ``wait_s`` where the server says so.
     not_done
         Whether the server surely did nothing: the same may be sent again.
-    wait_s
-        What the server asks to wait; ``None`` where it does not say.
     """
 
     def __init__(
@@ -156,35 +154,18 @@ class GitHubError(DeliveryError):
         wait_s: float | None = None,
     ) -> None:
         super().__init__(text)
-        self.status = status
-        self.retryable = retryable
-        self.not_done = not_done
-        self.wait_s = wait_s
+        self.status, self.retryable, self.not_done, self.wait_s = status, retryable, not_done, wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what.
+    """How long to wait for what."""
 
-    Parameters
-    ----------
-    timeout_s
-        For a connection, and for each part of a response.
-    tries
-        Of one request.
-    first_wait_s
-        After the first failure; doubled after each further one.
-    most_wait_s
-        The longest wait that a server may ask for; beyond that, it is left for the next call.
-    pause_s
-        Between two writing requests, as GitHub asks.
-    """
-
-    timeout_s: float = 15
-    tries: int = 4
-    first_wait_s: float = 1.0
-    most_wait_s: float = 90.0
-    pause_s: float = 1.0
+    timeout_s: float = 15  # for a connection, and for each part of a response
+    tries: int = 4  # of one request
+    first_wait_s: float = 1.0  # after the first failure; doubled after each further one
+    most_wait_s: float = 90.0  # that a server may ask for; beyond that, it is left for the next call
+    pause_s: float = 1.0  # between two writing requests, as GitHub asks
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -285,13 +266,8 @@ class Client:
 
         session = requests.Session()
         session.auth = authorize  # and so none of ~/.netrc
-        session.headers.update(
-            {
-                "Accept": "application/vnd.github+json",
-                "User-Agent": "perfkit",
-                "X-GitHub-Api-Version": "2022-11-28",
-            }
-        )
+        version = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+        session.headers.update({"User-Agent": "perfkit", **version})
         return session
 
     def _object(self, content: Any) -> Mapping[str, Any]:

@@ -44,7 +44,6 @@ from perfkit.report.message import ReportLocation, message_of
 
 # States of a marker, as issues have them since 0.1.0
 OPEN, RESOLVED, ACKNOWLEDGED, DUPLICATE = "open", "over", "known", "twin"
-HOLDS = "holds"
 MOST_SERVICES = 500
 MOST_NAMES = 100
 MOVED = 0.05  # of its size, by which a change must move before the text is sent anew: every run moves it a little
@@ -93,6 +92,50 @@ class Marker(msgspec.Struct, frozen=True, rename={"detected_at": "heard"}):
     title: str
     text: str
 
+    @classmethod
+    def of(cls, incident: Incident, state: str) -> Marker:
+        """What is to be remembered of an incident."""
+        scenario, last = incident.scenario, incident.last
+        sizes = {digest(f"{item.service}\n{item.metric.value}", 8): item.size for item in last.worse[:MOST_SERVICES]}
+        return cls(
+            fingerprint(scenario, ""),
+            incident.fingerprints[:MOST_NAMES],
+            last.fingerprints,
+            _unique(fingerprint(scenario, item.detected_at) for item in incident.occurrences if item.detected_at),
+            tuple(digest(name, 8) for name in last.services[:MOST_SERVICES]),
+            {key: float(f"{size:.4g}") if math.isfinite(size) else None for key, size in sorted(sizes.items())},
+            state,
+            turn=0,
+            title="",
+            text="",
+        )
+
+    def updated(self, new: Marker, title: str, text: str) -> Marker:
+        """What is to be remembered once an issue with this marker has another title and text."""
+        return msgspec.structs.replace(
+            new,
+            names=_unique((*new.names, *self.names)),
+            detected_at=_unique((*new.detected_at, *self.detected_at)),
+            services=_unique((*new.services, *self.services), MOST_SERVICES),
+            turn=self.turn + 1,
+            title=digest(title),
+            text=digest(text),
+        )
+
+    def came_back(self, old: Marker) -> bool:
+        """Whether its last occurrence is another one than an issue remembers."""
+        return not set(self.last) & set(old.last)
+
+    def match_score(self, other: Marker) -> int:
+        """How surely both are of one incident; 0: they are of different ones."""
+        if other.scenario != self.scenario or not other.names:
+            return 0
+        points = 8 if self.names[0] == other.names[0] else 0
+        points += 4 if self.names[0] in other.names or other.names[0] in self.names else 0
+        same_run = set(self.detected_at) & set(other.detected_at)
+        points += 3 if same_run and set(self.services) & set(other.services) else 0
+        return points + (1 if set(self.names) & set(other.names) else 0)
+
     def to_text(self) -> str:
         """The hidden comment."""
         return f"<!-- perfkit-issue {msgspec.json.encode(self).decode()} -->"
@@ -100,6 +143,10 @@ class Marker(msgspec.Struct, frozen=True, rename={"detected_at": "heard"}):
     def hidden_word(self, kind: str) -> str:
         """A hidden comment for what is said of an issue in this state, so that it is said once."""
         return f"<!-- perfkit-said {kind}-{digest(self.to_text())} -->"
+
+
+def _unique(names: Iterable[str], most: int = MOST_NAMES) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))[:most]
 
 
 def read_marker(body: str) -> Marker | None:
@@ -117,59 +164,18 @@ class DesiredIssue:
 
     Parameters
     ----------
-    names, last, detected_at
-        Fingerprints: of all places of all occurrences, its own name first; of the last occurrence; of the runs at which
-        occurrences were first detected.
-    status
-        `HOLDS`, `RESOLVED` or `ACKNOWLEDGED`.
+    marker
+        What it is recognised by, and its state: open, resolved or acknowledged.
     should_open
         Whether it is a reason to open or reopen an issue: beyond its tolerance, holds, and is not acknowledged.
-    reason
-        Who acknowledged it, and why.
     incident
         ``None`` for the end of an incident that only earlier results show.
     """
 
     scenario: str
-    names: tuple[str, ...]
-    last: tuple[str, ...]
-    detected_at: tuple[str, ...]
-    status: str
-    should_open: bool
-    reason: str = ""
+    marker: Marker
+    should_open: bool = False
     incident: Incident | None = None
-
-    @property
-    def services(self) -> tuple[str, ...]:
-        """Digests of the services in which it holds now, the strongest first."""
-        named = self.incident.last.services if self.incident is not None else ()
-        return tuple(digest(name, 8) for name in named[:MOST_SERVICES])
-
-    @property
-    def sizes(self) -> dict[str, float | None]:
-        """Digest of a service and metric to the size of its change; ``None`` for one from zero."""
-        worse = self.incident.last.worse if self.incident is not None else ()
-        sizes = {digest(f"{item.service}\n{item.metric.value}", 8): item.size for item in worse[:MOST_SERVICES]}
-        return {key: float(f"{size:.4g}") if math.isfinite(size) else None for key, size in sorted(sizes.items())}
-
-    @property
-    def scenario_digest(self) -> str:
-        """What stands for the scenario in a marker."""
-        return fingerprint(self.scenario, "")
-
-    def came_back(self, marker: Marker) -> bool:
-        """Whether its last occurrence is another one than the issue knows."""
-        return not set(self.last) & set(marker.last)
-
-    def match_score(self, marker: Marker) -> int:
-        """How surely an issue with this marker follows it; 0: it follows another incident."""
-        if marker.scenario != self.scenario_digest or not marker.names:
-            return 0
-        points = 8 if self.names[0] == marker.names[0] else 0
-        points += 4 if self.names[0] in marker.names or marker.names[0] in self.names else 0
-        same_run = set(self.detected_at) & set(marker.detected_at)
-        points += 3 if same_run and set(self.services) & set(marker.services) else 0
-        return points + (1 if set(self.names) & set(marker.names) else 0)
 
 
 def desired_issues(result: Result) -> tuple[DesiredIssue, ...]:
@@ -182,30 +188,15 @@ def desired_issues(result: Result) -> tuple[DesiredIssue, ...]:
         return ()
     fine = not result.watched and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)
     if fine and result.fingerprint and not result.incidents:
-        name = (result.fingerprint,)
-        return (DesiredIssue(result.scenario, name, name, (), RESOLVED, should_open=False),)
+        scenario, name = fingerprint(result.scenario, ""), (result.fingerprint,)
+        return (DesiredIssue(result.scenario, Marker(scenario, name, name, (), (), {}, RESOLVED, 0, "", "")),)
     desired = []
     for incident in result.incidents:
-        last = incident.last
-        detected_at = [item.detected_at for item in incident.occurrences if item.detected_at]
-        acknowledged = incident.is_open and bool(last.acknowledgement)
-        desired.append(
-            DesiredIssue(
-                incident.scenario,
-                incident.fingerprints[:MOST_NAMES],
-                last.fingerprints,
-                _unique(fingerprint(incident.scenario, run_id) for run_id in detected_at),
-                ACKNOWLEDGED if acknowledged else HOLDS if incident.is_open else RESOLVED,
-                should_open=incident.is_open and not acknowledged and last.fails,
-                reason=last.acknowledgement if acknowledged else "",
-                incident=incident,
-            )
-        )
+        state = RESOLVED if not incident.is_open else ACKNOWLEDGED if incident.last.acknowledgement else OPEN
+        marker = Marker.of(incident, state)
+        should_open = state == OPEN and incident.last.fails
+        desired.append(DesiredIssue(incident.scenario, marker, should_open, incident))
     return tuple(desired)
-
-
-def _unique(names: Iterable[str], most: int = MOST_NAMES) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))[:most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +260,7 @@ def match_issues(desired: Sequence[DesiredIssue], issues: Iterable[Issue]) -> tu
         (i, number): score
         for i, want in enumerate(desired)
         for number, issue in by_number.items()
-        if (score := want.match_score(issue.marker))
+        if (score := want.marker.match_score(issue.marker))
     }
     ranked = sorted(scores, key=lambda pair: (-scores[pair], not by_number[pair[1]].is_open, pair[1]))
     chosen, duplicates = dict[int, int](), dict[int, list[Issue]]()
@@ -351,7 +342,7 @@ class IssuePlanner:
             comment = self._comment(issue, "back", reopened_comment(incident))
             change = self._change(issue, self._body(desired, incident, issue), state="open", state_reason="reopened")
             yield Action("reopened", issue.number, issue.title, (comment, change), desired)
-        elif desired.status == RESOLVED and issue.marker.state == OPEN:  # closed by a user; now it may come back
+        elif desired.marker.state == RESOLVED and issue.marker.state == OPEN:  # closed by a user; now it may come back
             change = self._change(issue, issue.with_state(RESOLVED))
             yield Action("noted as resolved", issue.number, issue.title, (change,), desired)
         for duplicate in match.duplicates:
@@ -368,24 +359,25 @@ class IssuePlanner:
 
     def _update(self, desired: DesiredIssue, issue: Issue) -> Iterator[Action]:
         incident, marker = desired.incident, issue.marker
-        came_back = desired.came_back(marker)
+        came_back = desired.marker.came_back(marker)
         reopened_by_user = marker.state != OPEN
         if reopened_by_user and not (desired.should_open and came_back):
             return  # it is theirs, until the incident comes back
-        if desired.status != HOLDS:
-            acknowledged = desired.status == ACKNOWLEDGED
-            kind, reason = ("acknowledged", "not_planned") if acknowledged else ("over", "completed")
-            text = (
-                acknowledged_comment(desired.reason) if acknowledged else resolved_comment(incident, desired.scenario)
-            )
+        if desired.marker.state != OPEN:
+            kind, reason, done, text = "over", "completed", "resolved", resolved_comment(incident, desired.scenario)
+            if incident is not None and desired.marker.state == ACKNOWLEDGED:
+                kind, reason, done, text = "acknowledged", "not_planned", "acknowledged", acknowledged_comment(incident)
             body = self._body(desired, incident, issue) if incident is not None else issue.with_state(RESOLVED)
             change = self._change(issue, body, state="closed", state_reason=reason)
-            summary = f"closed, {'acknowledged' if acknowledged else 'resolved'}"
-            yield Action(summary, issue.number, issue.title, (self._comment(issue, kind, text), change), desired)
+            requests = (self._comment(issue, kind, text), change)
+            yield Action(f"closed, {done}", issue.number, issue.title, requests, desired)
         elif incident is not None:
             has_room = len(marker.services) < MOST_SERVICES
             services = [name for name in incident.last.services if has_room and digest(name, 8) not in marker.services]
-            moved = _sizes_moved(marker.sizes, desired.sizes) and digest(self._text(desired, incident)) != marker.text
+            moved = (
+                _sizes_moved(marker.sizes, desired.marker.sizes)
+                and digest(self._text(desired, incident)) != marker.text
+            )
             if not (reopened_by_user or services or moved or came_back):
                 return
             change = self._change(issue, self._body(desired, incident, issue))
@@ -418,18 +410,7 @@ class IssuePlanner:
         """The title, and perfkit's part of the text with its marker."""
         title = to_title(incident, self._settings.title)
         text = headline(incident) if brief else self._text(desired, incident)
-        marker = Marker(
-            desired.scenario_digest,
-            _unique((*desired.names, *(old.names if old is not None else ()))),
-            desired.last,
-            _unique((*desired.detected_at, *(old.detected_at if old is not None else ()))),
-            _unique((*desired.services, *(old.services if old is not None else ())), MOST_SERVICES),
-            desired.sizes,
-            OPEN if desired.status == HOLDS else desired.status,
-            old.turn + 1 if old is not None else 0,
-            digest(title),
-            digest(text),
-        )
+        marker = (old or msgspec.structs.replace(desired.marker, turn=-1)).updated(desired.marker, title, text)
         return title, f"{marker.to_text()}\n{text}\n{_END}"
 
     def _text(self, desired: DesiredIssue, incident: Incident) -> str:
@@ -442,8 +423,7 @@ class IssuePlanner:
         return to_body(
             self._message,
             incident,
-            status=desired.status,
-            reason=desired.reason,
+            status=desired.marker.state,
             commits=commits,
             compare_url=address,
         )
@@ -456,8 +436,8 @@ def _should_reopen(desired: DesiredIssue, marker: Marker) -> bool:
     an issue and, where a user closed the issue, have another occurrence than the issue knows.
     """
     if marker.state == RESOLVED:
-        return desired.status == HOLDS
-    return desired.should_open and (marker.state != OPEN or desired.came_back(marker))
+        return desired.marker.state == OPEN
+    return desired.should_open and (marker.state != OPEN or desired.marker.came_back(marker))
 
 
 def _sizes_moved(old: Mapping[str, float | None], new: Mapping[str, float | None]) -> bool:
@@ -497,7 +477,7 @@ def plan_issues(desired: Sequence[DesiredIssue], issues: Sequence[Issue], planne
     actions = [action for match in matches for action in planner.actions(match)]
     deferred = [action for action in actions if action.number is None][most_new:]
     matched = {issue.number for match in matches for issue in (*match.duplicates, match.issue) if issue is not None}
-    scenarios = {want.scenario_digest for want in desired if want.detected_at}
+    scenarios = {want.marker.scenario for want in desired if want.marker.detected_at}
     orphaned = (
         issue
         for issue in issues

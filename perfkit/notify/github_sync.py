@@ -37,7 +37,7 @@ from perfkit.notify.github_plan import (
 )
 from perfkit.report.formatting import clean
 
-SURE = 4  # `DesiredIssue.match_score` from which an issue follows that incident, and not a neighbour
+SURE = 4  # `Marker.match_score` from which an issue follows that incident, and not a neighbour
 MOST_GAPS = 5
 INVALID_REQUEST = 422  # the only error that is about one action; any other would meet the rest too
 _UNDETECTED = "the history has not detected this regression yet: no issue before it does"
@@ -82,7 +82,7 @@ class IssueIndex:
         if not isinstance(newest, list):
             raise self._client.malformed("something else than a list")
         self._add(newest)
-        sure = [number for number, issue in self._issues.items() if desired.match_score(issue.marker) >= SURE]
+        sure = [number for number, issue in self._issues.items() if desired.marker.match_score(issue.marker) >= SURE]
         return self._issues[min(sure)] if sure else None
 
     def read(self, item: Mapping[str, Any]) -> Issue:

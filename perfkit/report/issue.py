@@ -6,7 +6,7 @@ The text is drawn from the `Message` of the result that the incident is in.
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from perfkit.history.commits import Attribution
 from perfkit.history.events import MetricChange
@@ -55,8 +55,7 @@ def to_body(
     message: Message,
     incident: Incident,
     *,
-    status: str = "holds",
-    reason: str = "",
+    status: str = "open",
     commits: Attribution | None = None,
     compare_url: str = "",
 ) -> str:
@@ -67,40 +66,75 @@ def to_body(
     message
         Of the result that the incident is in, with the address of its report.
     status
-        ``holds``, ``over``, or ``known``: acknowledged; as its marker says.
-    reason
-        Who acknowledged it, and why.
+        ``open``, ``over``, or ``known``: acknowledged; as its marker says.
     commits, compare_url
         What lies between its runs, and the address that shows it; empty where there is none.
     """
-    event, result = incident.last.event, message.result
+    event, worse, result = incident.last.event, incident.last.worse, message.result
     if result is None:
         raise ValueError("message: has no result")
     notes = {
         "over": "> It is over: the metrics are back at their earlier level.",
-        "known": f"> {escape(reason[:1].upper() + reason[1:], 600)}.",
+        "known": f"> {_reason(incident)}.",
     }
+    parts = [
+        notes.get(status, ""),
+        f"**{headline(incident)}**",
+        "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in event.coincides),
+    ]
+    # The newest runs of the leading series, where a trend's result holds them
+    lead = worse[0]
+    for series in result.document.get("courses", ()) if result.comparison is None else ():
+        if (series["service"], series["metric"]) == (lead.service, lead.metric.value):
+            blocks, low, high, count = sparkline(series["values"])
+            if blocks:
+                ends = f"{format_value(lead.metric.value, low)} to {format_value(lead.metric.value, high)}"
+                parts.append(f"`{blocks}`  \n{lead.metric.title}, the newest {count} runs: {ends}")
+    parts.append(_table(worse))
+
     gaps = [escape(" ".join(part for part in (gap.text, gap.advice) if part), 600) for gap in result.gaps]
-    more_gaps = [f"and {len(gaps) - MOST_NAMED} more"] if len(gaps) > MOST_NAMED else []
+    if len(gaps) > MOST_NAMED:
+        gaps[MOST_NAMED:] = [f"and {len(gaps) - MOST_NAMED} more"]
+    parts.append("\n".join(("### Missing or in doubt", "", *(f"- {gap}" for gap in gaps))) if gaps else "")
+
+    lines = []
+    for number, occurrence in enumerate(incident.occurrences):
+        before, after = occurrence.event.last_before, occurrence.event.first_after
+        day = f" ({after.started_at:%Y-%m-%d})" if after.started_at else ""
+        detected = f"; detected at run {escape(occurrence.detected_at)}" if occurrence.detected_at else ""
+        what = "It came back" if number else "It began"
+        lines.append(f"- {what} between the runs {escape(before.run_id)} and {escape(after.run_id)}{day}{detected}.")
+    parts.append("\n".join([f"Scenario {escape(incident.scenario, 80)}.", "", *lines[:1], *lines[1:][-9:]]))
+
+    if commits is not None:
+        span = escape(commits.span) or "not known"
+        link = f"[{span}]({compare_url})" if compare_url else span
+        lines = [
+            f"- {escape(item.id[:9])} {escape(item.subject, 120)} ({escape(item.author, 40)})"
+            for item in commits.commits[:MOST_COMMITS]
+        ]
+        more = (commits.total or len(commits.commits)) - len(lines)
+        lines += [f"- and {more} more"] if more > 0 and lines else []
+        notes_on_git = [escape(note, 400) for note in commits.notes]
+        section = (f"### Commits in between: {link}", "\n".join(lines), *notes_on_git)
+        parts.append("\n\n".join(text for text in section if text))
+
     commands = [*message.commands, *(("Find the commit", line) for line in bisect_command(result.scenario, event))]
     evidence = [
         *([f"[The report with its charts]({message.location.link})"] if message.location.link else []),
         *([_code([f"# {what}\n{line}" for what, line in commands])] if commands else []),
     ]
-    parts = [
-        notes.get(status, ""),
-        f"**{headline(incident)}**",
-        "\n".join(f"- {escape(text[:1].upper() + text[1:], 300)}" for text in event.coincides),
-        _sparkline(incident, result.document),
-        _table(incident.last.worse),
-        "\n".join(("### Missing or in doubt", "", *(f"- {gap}" for gap in (*gaps[:MOST_NAMED], *more_gaps))))
-        if gaps
-        else "",
-        _occurrences(incident),
-        _commits(commits, compare_url) if commits is not None else "",
-        "\n\n".join(("### Reproduce it", *evidence)) if evidence else "",
-        _acknowledge(event.id, watched=result.watched),
-    ]
+    parts.append("\n\n".join(("### Reproduce it", *evidence)) if evidence else "")
+
+    intended = "Close this issue. It stays closed until the same baseline shows no regression, and then one."
+    if result.watched:
+        intended = (
+            f"Acknowledge it where it is reviewed; this closes the issue:\n\n{_code([acknowledge_command(event.id)])}"
+            "\n\nOr close it: it stays closed until it was over and comes back."
+        )
+    note = "perfkit keeps this text current, and closes the issue when it is over. What is written around it stays."
+    parts.append(f"### If it is intended\n\n{intended}\n\n<sub>{note}</sub>")
+
     kept: list[str] = []  # whole parts, as many as fit; the headline comes first of all
     for part in parts:
         if part and sum(len(text) + 2 for text in kept) + len(part) <= MOST_TEXT:
@@ -145,9 +179,14 @@ def reopened_comment(incident: Incident) -> str:
     return f"**It is back.** {headline(incident)}\n\n{_table(incident.last.worse)}"
 
 
-def acknowledged_comment(reason: str) -> str:
+def acknowledged_comment(incident: Incident) -> str:
     """That it is acknowledged, by whom and why."""
-    return f"**{escape(reason[:1].upper() + reason[1:], 600)}.** It is reported again when something new happens there."
+    return f"**{_reason(incident)}.** It is reported again when something new happens there."
+
+
+def _reason(incident: Incident) -> str:
+    text = incident.last.acknowledgement
+    return escape(text[:1].upper() + text[1:], 600)
 
 
 def duplicate_comment(number: int) -> str:
@@ -155,62 +194,11 @@ def duplicate_comment(number: int) -> str:
     return f"Duplicate of #{number}: both follow the same worsening."
 
 
-def _sparkline(incident: Incident, document: Mapping[str, object]) -> str:
-    """The newest runs of the leading series, where a trend's result holds them."""
-    lead, courses = incident.last.worse[0], document.get("courses")
-    for series in courses if isinstance(courses, list | tuple) else ():
-        if not isinstance(series, Mapping):
-            continue
-        if (series.get("service"), series.get("metric")) == (lead.service, lead.metric.value):
-            values = [value if isinstance(value, int | float) else None for value in series.get("values") or ()]
-            blocks, low, high, count = sparkline(values)
-            if blocks:
-                ends = f"{format_value(lead.metric.value, low)} to {format_value(lead.metric.value, high)}"
-                return f"`{blocks}`  \n{lead.metric.title}, the newest {count} runs: {ends}"
-    return ""
-
-
 def _table(changes: Sequence[MetricChange]) -> str:
     table = changes_table(changes[:MOST_CHANGES])
     more = len(changes) - len(table.rows)
     text = markdown_table(table, ("service", "metric", "before", "after", "change", "interval"), name_length=80)
     return text + (f"\n\nAnd {more} more, in the report." if more else "")
-
-
-def _occurrences(incident: Incident) -> str:
-    lines = []
-    for number, item in enumerate(incident.occurrences):
-        before, after = item.event.last_before, item.event.first_after
-        day = f" ({after.started_at:%Y-%m-%d})" if after.started_at else ""
-        detected = f"; detected at run {escape(item.detected_at)}" if item.detected_at else ""
-        what = "It came back" if number else "It began"
-        lines.append(f"- {what} between the runs {escape(before.run_id)} and {escape(after.run_id)}{day}{detected}.")
-    return "\n".join([f"Scenario {escape(incident.scenario, 80)}.", "", *lines[:1], *lines[1:][-9:]])
-
-
-def _commits(commits: Attribution, compare_url: str) -> str:
-    span = escape(commits.span) or "not known"
-    link = f"[{span}]({compare_url})" if compare_url else span
-    lines = [
-        f"- {escape(item.id[:9])} {escape(item.subject, 120)} ({escape(item.author, 40)})" for item in commits.commits
-    ]
-    more = (commits.total or len(lines)) - len(lines[:MOST_COMMITS])
-    rest = [f"- and {more} more"] if more > 0 and lines else []
-    notes = [escape(note, 400) for note in commits.notes]
-    parts = (f"### Commits in between: {link}", "\n".join([*lines[:MOST_COMMITS], *rest]), *notes)
-    return "\n\n".join(part for part in parts if part)
-
-
-def _acknowledge(event_id: str, *, watched: bool) -> str:
-    if not watched:
-        text = "Close this issue. It stays closed until the same baseline shows no regression, and then one."
-    else:
-        text = (
-            f"Acknowledge it where it is reviewed; this closes the issue:\n\n{_code([acknowledge_command(event_id)])}"
-            "\n\nOr close it: it stays closed until it was over and comes back."
-        )
-    note = "perfkit keeps this text current, and closes the issue when it is over. What is written around it stays."
-    return f"### If it is intended\n\n{text}\n\n<sub>{note}</sub>"
 
 
 def _code(texts: Sequence[str]) -> str:

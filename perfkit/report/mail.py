@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from perfkit.model.records import Verdict
-from perfkit.report.findings import Row, Table
+from perfkit.report.findings import Row
 from perfkit.report.formatting import UNKNOWN, VERDICT_COLOURS, VERDICT_SYMBOLS, clean, shorten
 from perfkit.report.html import render
 from perfkit.report.message import NAME, Message
@@ -133,8 +133,7 @@ def _text(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
 
 def _lines(section: _Section, most: int) -> Iterator[str]:
     message = section.message
-    yield f"{message.title.upper()}: {section.name}"
-    yield ""
+    yield from (f"{message.title.upper()}: {section.name}", "")
     for statement in message.statements:
         tag = f"[{statement.tag}] " if statement.tag else ""
         yield from (_wrapped(f"* {tag}{text}") for text in statement.texts)
@@ -143,10 +142,18 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
         yield from (_wrapped(f"  - {line}", indent="    ") for line in statement.commits)
         for what, command in statement.commands:
             yield from (f"  {what}:", f"    {command}")
-    yield ""
-    yield _wrapped(f"Next: {message.next_step}", indent="")
-    for table in message.tables:
-        yield from _table_lines(table, most // len(message.tables))
+    yield from ("", _wrapped(f"Next: {message.next_step}", indent=""))
+    for table in message.tables:  # as a list: mail readers show plain text in proportional type
+        yield ""
+        yield f"{table.title or 'Effects'} (change [{table.column_title('interval')}], before -> after, tolerance):"
+        rows = table.rows[: most // len(message.tables)]
+        for cells in map(_cells, rows):
+            change = f"{cells['change']} {cells['interval']}".rstrip()
+            limit = f", tolerance {cells['tolerance']}" if cells["tolerance"] else ""
+            what = f"{cells['verdict']}: {cells['service']}, {cells['metric']}"
+            yield _wrapped(f"{what}: {change}, {cells['before']} -> {cells['after']}{limit}", indent="    ")
+        if table.total > len(rows):
+            yield f"... and {table.total - len(rows)} more, in the report and the result file."
     yield from (_wrapped(f"! {text}") for text in message.warnings)
     if message.location.words:
         yield from ("", message.location.words)
@@ -154,20 +161,6 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
     for what, command in message.commands:
         yield from ("", f"{what}:", f"    {command}")
     yield from ("", _wrapped(message.basis, indent=""))
-
-
-def _table_lines(table: Table, most: int) -> Iterator[str]:
-    """A table as a list: mail readers show plain text in proportional type."""
-    yield ""
-    yield f"{table.title or 'Effects'} (change [{table.column_title('interval')}], before -> after, tolerance):"
-    for row in table.rows[:most]:
-        cells = _cells(row)
-        change = f"{cells['change']} {cells['interval']}".rstrip()
-        limit = f", tolerance {cells['tolerance']}" if cells["tolerance"] else ""
-        what = f"{cells['verdict']}: {cells['service']}, {cells['metric']}"
-        yield _wrapped(f"{what}: {change}, {cells['before']} -> {cells['after']}{limit}", indent="    ")
-    if table.total > most:
-        yield f"... and {table.total - most} more, in the report and the result file."
 
 
 def _cells(row: Row) -> dict[str, str]:

@@ -12,8 +12,8 @@ from perfkit import Policy, RunStore
 from perfkit.cli.audit import Grade, audit_settings
 from perfkit.config.settings import BUILT_IN, Settings, load_settings
 from perfkit.history.acknowledgements import AcknowledgedFile
+from perfkit.history.change_events import HistoryContext
 from perfkit.history.curation import acknowledge, pin_runs
-from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Check, Severity, Validity
 
 HOSTILE = "</script>![x](javascript:1)|@everyone\r\n\u202e" + "x" * 10_000

@@ -159,7 +159,7 @@ def judged(found, fail_on, folder, *acknowledged):
     for name in acknowledged:
         event = next(event for event in found[0].events if event.answers_to(name))
         around = [found[0].timeline.runs[i].run_id for i in range(event.index - 2, event.index + 3)]
-        moved = tuple(AcknowledgedChange.of_movement(item) for item in event.changes)
+        moved = tuple(AcknowledgedChange.of_metric_change(item) for item in event.changes)
         every = (*moved, *(msgspec.structs.replace(item, metric=metric) for item in moved for metric in Metric))
         at = name if name in around else event.id
         file.add(

@@ -117,7 +117,7 @@ def test_what_is_acknowledged_is_not_told(rng):
         id=event.id,
         scenario="nightly",
         around=(event.id,),
-        changes=tuple(AcknowledgedChange.of_movement(item) for item in event.changes),
+        changes=tuple(AcknowledgedChange.of_metric_change(item) for item in event.changes),
         reason="wanted",
         by="Ann",
         created=datetime(2026, 11, 1, tzinfo=UTC),
