@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +26,25 @@ from perfkit.cli.options import (
     table,
     write,
 )
-from perfkit.model.errors import StoreError
+from perfkit.model.errors import MissingExtra, SettingsError, StoreError
 
 if TYPE_CHECKING:
-    from perfkit.cli.audit import Audit
-    from perfkit.cli.selftest import SelfTest
+    from perfkit.cli.audit import AuditContext, Row
 
 SCHEMA = "perfkit.check/1"
 EXIT_SETTINGS, EXIT_GATE = 2, 4
 MOST_CELL, MOST_ADVICE = 160, 600  # characters: names may be of any length
+
+
+def _new_folder(_context: click.Context, _parameter: click.Parameter, folder: Path | None) -> Path | None:
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise click.BadParameter(f"{folder} is not empty; name a new folder")
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
+    return folder and folder.absolute()
 
 
 @click.command(short_help="Does the gate work here?  Its self-test, and an audit of the settings.")
@@ -54,6 +64,7 @@ MOST_CELL, MOST_ADVICE = 160, 600  # characters: names may be of any length
 @click.option(
     "--keep",
     type=FOLDER,
+    callback=_new_folder,
     help="Leave the runs and the damaged files of the self-test in this folder, which must be new or empty.",
 )
 @FORMAT
@@ -88,72 +99,50 @@ def check(
       perfkit check --policy strict.toml --fail-on inconclusive
       perfkit check --settings-only --skip credentials
     """
-    from perfkit.cli.audit import audit_settings
+    from perfkit.cli.audit import Grade, audit_settings
     from perfkit.cli.selftest import Task, self_test
 
-    audit, found = audit_settings(workspace.settings, workspace.policy, workspace.store, skip=skip), None
-    if format_ == "text":
-        _print_audit(audit)
+    audit = audit_settings(
+        workspace.settings, workspace.policy, workspace.store, {"credentials": check_credentials}, skip=skip
+    )
+    tested = None
+    is_text = format_ == "text"
+    if is_text:
+        counts = {grade: len(audit.of(grade)) for grade in Grade}
+        errors, warnings = (
+            f"{count} {noun}{'' if count == 1 else 's'}"
+            for noun, count in (("error", counts[Grade.ERROR]), ("warning", counts[Grade.WARN]))
+        )
+        click.echo(f"settings: {errors}, {warnings}, {counts[Grade.OK]} as they should be")
+        found = [(item.grade.value, item.check, item.subject, item.found) for item in audit.problems]
+        _print_rows(("", "check", "of", "found"), found, [(item.subject, item.advice) for item in audit.problems])
     if not settings_only:
         given = click.get_current_context().params
         options = {name: given[name] for name in ("policy", "rule", "fail_on", "settings") if given[name] is not None}
         words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         task = Task(tuple(words), fail_on, workspace.policy.required_runs, slower)
         begun = time.monotonic()
-        with _folder(keep) as folder:
-            found = self_test(task, folder, lambda text: click.echo(f"self-test: {text}", err=True))
-        if format_ == "text":
-            _print_self_test(found, time.monotonic() - begun)
-    if format_ == "json":
-        write(dump({"schema": SCHEMA, "settings": audit.to_dict(), "gate": found.to_dict() if found else None}), None)
-    if found is not None and not found.ok:
+        with tempfile.TemporaryDirectory(prefix="perfkit-check-") as name:
+            tested = self_test(task, keep or Path(name), lambda text: click.echo(f"self-test: {text}", err=True))
+        if is_text:
+            results = [
+                ("ok" if trial.ok else "WRONG", trial.name, trial.expected, trial.got, f"{trial.seconds:.1f}")
+                for trial in tested.trials
+            ]
+            advice = [(trial.name, trial.advice) for trial in tested.trials]
+            _print_rows(("", "check", "expected", "got", "seconds"), results, advice)
+            works = "the gate works" if tested.ok else "THE GATE DOES NOT WORK"
+            passed, seconds = sum(trial.ok for trial in tested.trials), time.monotonic() - begun
+            click.echo(f"{works}: {passed} of {len(tested.trials)} as expected, {seconds:.0f} s")
+    if not is_text:
+        write(dump({"schema": SCHEMA, "settings": audit.to_dict(), "gate": tested.to_dict() if tested else None}))
+    if tested is not None and not tested.ok:
         return EXIT_GATE
     return 0 if audit.ok(strict=strict) else EXIT_SETTINGS
 
 
-@contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
-    """The folder of the self-test's files."""
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="perfkit-check-") as name:
-            yield Path(name)
-        return
-    try:
-        keep.mkdir(parents=True, exist_ok=True)
-        if any(keep.iterdir()):
-            raise click.BadParameter(f"{keep} is not empty; name a new folder", param_hint="--keep")
-    except OSError as error:
-        raise StoreError(f"{keep}: cannot be written: {error.strerror}") from error
-    yield keep.absolute()
-
-
-def _print_audit(audit: Audit) -> None:
-    from perfkit.cli.audit import Grade
-
-    errors, warnings, correct = (len(audit.of(grade)) for grade in (Grade.ERROR, Grade.WARN, Grade.OK))
-    counts = ", ".join(
-        f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in ((errors, "error"), (warnings, "warning"))
-    )
-    click.echo(f"settings: {counts}, {correct} as they should be")
-    if audit.problems:
-        rows = [(item.grade.value, item.check, item.subject, item.found) for item in audit.problems]
-        _print_rows(("", "check", "of", "found"), rows, [(item.subject, item.advice) for item in audit.problems])
-
-
-def _print_self_test(found: SelfTest, seconds: float) -> None:
-    rows = [
-        ("ok" if trial.ok else "WRONG", trial.name, trial.expected, trial.got, f"{trial.seconds:.1f}")
-        for trial in found.trials
-    ]
-    advice = [(trial.name, trial.advice) for trial in found.trials]
-    _print_rows(("", "check", "expected", "got", "seconds"), rows, advice)
-    works = "the gate works" if found.ok else "THE GATE DOES NOT WORK"
-    passed = sum(trial.ok for trial in found.trials)
-    click.echo(f"{works}: {passed} of {len(found.trials)} as expected, {seconds:.0f} s")
-
-
 def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Sequence[tuple[str, str]]) -> None:
-    """A table, whose first column says how bad each row is, and what to do."""
+    """A table, whose first column says how bad each row is, and what to do; nothing without rows."""
     from rich.text import Text
 
     from perfkit.report.formatting import shorten
@@ -163,7 +152,53 @@ def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Se
         cells = [Text(shorten(cell, MOST_CELL)) for cell in row]
         cells[0].stylize(styles.get(row[0], "default"))
         grid.add_row(*cells)
-    console().print(grid)
+    if rows:
+        console().print(grid)
     for name, text in dict.fromkeys(advice):
         if text:
             click.echo(f"! {shorten(name, 60)}: {shorten(text, MOST_ADVICE)}")
+
+
+def check_credentials(context: AuditContext) -> Iterator[Row]:
+    """What is missing for each channel that is configured, asked of the code that will send."""
+    from perfkit.cli.audit import Grade
+    from perfkit.config.settings import EmailSettings, IssueSettings
+    from perfkit.config.toml_table import expand
+    from perfkit.notify.chat import Chat, Webhook
+    from perfkit.notify.email import MailServer, addresses_of
+    from perfkit.notify.github_api import Access
+
+    email, issues, chat = context.settings.email, context.settings.issues, context.settings.chat
+    steps: dict[tuple[str, str], list[Callable[[], object]]] = {}
+    if email != EmailSettings():
+        steps["[email]", "Correct it, or no mail can be sent."] = [
+            partial(MailServer.from_settings, email),
+            partial(addresses_of, email.to, "[email]: to"),
+        ]
+    if issues != IssueSettings():
+        steps["[issues]", "Correct it where issues are written."] = [
+            partial(Access.from_environment, issues.repository, with_token=False),
+            partial(Access.from_environment, "any/repository"),
+        ]
+    if chat.urls or chat.webhook:
+        steps["[chat]", "Correct it where messages are sent."] = [
+            *(
+                lambda number=number, url=url: Chat(expand(url, f"[chat]: urls: number {number}"), number)
+                for number, url in enumerate(chat.urls, 1)
+            ),
+            *([partial(Webhook, chat.webhook)] if chat.webhook else []),
+        ]
+    for (channel, advice), tries in steps.items():
+        missing: dict[str, str] = {}
+        for step in tries:
+            try:
+                made = step()
+            except (SettingsError, MissingExtra) as error:
+                missing[str(error)] = advice
+                continue
+            if isinstance(made, MailServer) and not made.user and made.security != "none":
+                found = "PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD are not set"
+                missing[found] = f"Set them where mail is sent by {made}."
+        yield from ((channel, Grade.ERROR, found, what) for found, what in missing.items())
+        if not missing:
+            yield channel, Grade.OK, "complete", ""
