@@ -26,8 +26,9 @@ from noise import WATCHED
 from samples import run, stats
 
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import HistoryContext, find_events
+from perfkit.history.change_events import find_events
 from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import HistoryContext
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import Run, Verdict
 from perfkit.runs.store import RunStore

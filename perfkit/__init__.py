@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
     from perfkit.history.events import Event
+    from perfkit.history.planning import Plan
+    from perfkit.history.run_selector import HistoryContext
     from perfkit.history.trend import History as _History
-    from perfkit.history.trend import Plan
     from perfkit.model.errors import (
         DeliveryError,
         HistoryError,
@@ -93,7 +95,8 @@ _HOMES = {
     "perfkit.analysis.capacity": ("Capacity",),
     "perfkit.config.policy": ("Policy",),
     "perfkit.history.change_events": ("Event",),
-    "perfkit.history.trend": ("History", "Plan"),
+    "perfkit.history.planning": ("Plan",),
+    "perfkit.history.trend": ("History",),
     "perfkit.model.errors": (
         "DeliveryError",
         "HistoryError",
@@ -227,7 +230,7 @@ _SHOWN = {
     ("perfkit.history.trend", "History"): ("HistoryPlots", "HistoryTables", "history"),
     ("perfkit.history.trend", "Events"): ("", "", "events"),
     ("perfkit.history.trend", "Alarms"): ("", "", "alarms"),
-    ("perfkit.history.trend", "Plan"): ("", "", "plan"),
+    ("perfkit.history.planning", "Plan"): ("", "", "plan"),
 }
 _registered: set[tuple[str, str]] = set()
 
@@ -301,11 +304,10 @@ def open_store(url: str | Path | None = None, *, settings: str | Path | None = N
     >>> len(store), store[-1].scenario, [run.id for run in store.select("nightly", last=1)] == [store[-1].id]
     (60, 'nightly', True)
     """
-    from perfkit.history.run_names import found_beside
     from perfkit.runs.store import RunStore
 
     _register()
-    return RunStore(found_beside(str(url) if url is not None else _settings(settings).store))
+    return RunStore(_beside(str(url) if url is not None else _settings(settings).store))
 
 
 def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str | Path | None = None) -> Runs:
@@ -338,9 +340,9 @@ def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str
     from perfkit.runs.collection import Runs as CollectedRuns
 
     known = _settings(settings)
-    found, _ = _named(runs, _store_url(store, known), known, _policy(policy, known))
+    chosen, _ = _chosen(runs, _context(store, known), _policy(policy, known))
     _register()
-    return cast("Runs", CollectedRuns(found))
+    return cast("Runs", CollectedRuns(chosen))
 
 
 def compare(
@@ -394,12 +396,12 @@ def compare(
     from perfkit.model.records import Run as RunRecord
 
     known = _settings(settings)
-    rules = _policy(policy, known, rule)
-    url = _store_url(store, known)
-    after, notes = _named(candidate, url, known, rules)
-    before, more = _named(baseline, url, known, rules, [run for run in after if isinstance(run, RunRecord)])
+    rules, context = _policy(policy, known, rule), _context(store, known)
+    after, notes = _chosen(candidate, context, rules)
+    context = replace(context, candidates=tuple(run for run in after if isinstance(run, RunRecord)))
+    before, more = _chosen(baseline, context, rules)
     if history is not None and not isinstance(history, NoiseProfile):
-        history, _ = _named(history, url, known, rules)
+        history, _ = _chosen(history, _context(store, known), rules)
     _register()
     comparison = compare_runs(before, after, policy=rules, history=history)
     return cast("Comparison", comparison.with_warnings((*more, *notes)))
@@ -422,13 +424,19 @@ def read_comparison(
     ReadError
         It is no result of a comparison, or one of other runs.
     """
-    from perfkit.history.run_names import judged_comparison, stored_comparison
+    from perfkit.history.incidents import read_judged
+    from perfkit.model.errors import ReadError
+    from perfkit.model.records import Side
 
     _register()
+    judged = read_judged(result)
     if baseline is None or candidate is None:
-        return cast("Comparison", stored_comparison(result))
+        return cast("Comparison", judged)
     sides = [read_runs(side, store=store) for side in (baseline, candidate)]
-    return cast("Comparison", judged_comparison(str(result), *sides))
+    for judged_side, runs in zip((judged.baseline, judged.candidate), sides, strict=True):
+        if {run.id for run in judged_side.runs} != set(runs.ids):
+            raise ReadError(f"{result}: is not about these runs; name the runs that it was made from")
+    return cast("Comparison", replace(judged, baseline=Side(tuple(sides[0])), candidate=Side(tuple(sides[1]))))
 
 
 def open_history(
@@ -477,22 +485,23 @@ def open_history(
     from perfkit.history.baselines import Baselines
     from perfkit.history.change_events import HistoryAnalysis
     from perfkit.history.monitor import monitor_timeline
-    from perfkit.history.run_names import found_beside, timeline
+    from perfkit.history.timeline import load_timeline
     from perfkit.history.trend import acknowledged_events, trend_of
 
     known = _settings(settings)
     rules = _policy(policy, known)
-    analysis = HistoryAnalysis(timeline(_store_url(store, known), scenario, rules), rules.alpha)
+    timeline = load_timeline(_context(store, known).store, scenario, service_names=rules.service_names)
+    analysis = HistoryAnalysis(timeline, rules.alpha)
     today = datetime.now(UTC).date()
-    covers = AcknowledgedFile(Path(found_beside(str(acknowledged or known.acknowledged)))).read()
-    pinned = Baselines(Path(found_beside(str(baselines or known.baselines)))).all(scenario)
+    acknowledgements = AcknowledgedFile(Path(_beside(str(acknowledged or known.acknowledged)))).read()
+    pinned = Baselines(Path(_beside(str(baselines or known.baselines)))).all(scenario)
     history = trend_of(
         analysis,
         service=service,
         metric=metric,
         last=last,
-        acknowledged=acknowledged_events(analysis, covers, today),
-        monitor=monitor_timeline(analysis, rules.for_scenario(scenario), covers, today, pinned),
+        acknowledged=acknowledged_events(analysis, acknowledgements, today),
+        monitor=monitor_timeline(analysis, rules.for_scenario(scenario), acknowledgements, today, pinned),
     )
     _register()
     return cast("History", history)
@@ -525,7 +534,7 @@ def baseline(
 
     known = _settings(settings)
     rules = _policy(policy, known)
-    chosen, notes = _named(runs, _store_url(store, known), known, rules)
+    chosen, notes = _chosen(runs, _context(store, known), rules)
     _register()
     return cast("BaselineSummary", summarize_baseline(chosen, tuple(dict.fromkeys((*warnings, *notes))), policy=rules))
 
@@ -592,14 +601,14 @@ def plan(
     >>> plan("nightly", 10, store="data/samples/history").to_frame().columns[:2].tolist()
     ['service', 'metric']
     """
-    from perfkit.history.run_names import plan as plan_runs
-    from perfkit.history.trend import Plan
+    from perfkit.history.gate import under_policy
+    from perfkit.history.planning import plan_runs
 
     known = _settings(settings)
-    url, rules = _store_url(store, known), _policy(policy, known)
-    frame = plan_runs(url, scenario, change_pct, power=power, policy=rules, baselines=known.baselines)
+    rules = _policy(policy, known)
+    planned = plan_runs(under_policy(_context(store, known), rules), scenario, change_pct, power=power, policy=rules)
     _register()
-    return Plan(scenario, change_pct, power, frame)
+    return planned
 
 
 def _settings(settings: Settings | str | Path | None) -> Settings:
@@ -616,43 +625,46 @@ def _policy(policy: Policy | str | Path | None, settings: Settings, rule: str | 
     return policy.with_rule(rule) if isinstance(policy, Policy) else settings.policy_of(policy, rule)
 
 
-def _store_url(store: Any, settings: Settings) -> str:
-    from perfkit.history.run_names import found_beside
+def _beside(text: str) -> str:
+    """A path, or the same in the folder above where only that is there: for notebooks opened in ``notebooks/``."""
+    from glob import escape, glob
+
+    def is_there(path: str) -> bool:
+        return bool(Path(path).exists() or glob(path) or glob(f"{escape(path)}_*"))  # noqa: PTH207 - absolute ones too
+
+    above = str(Path("..") / text)
+    return above if "://" not in text and not is_there(text) and is_there(above) else text
+
+
+def _context(store: Any, settings: Settings) -> HistoryContext:
+    """The histories of a `RunStore`, of one at a URL, or of that of the settings."""
+    from perfkit.history.run_selector import HistoryContext
     from perfkit.runs.store import RunStore
 
-    return store.address if isinstance(store, RunStore) else found_beside(str(store or settings.store))
+    opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or settings.store)))
+    return HistoryContext(opened, Path(_beside(str(settings.baselines))), alpha=settings.policy.alpha)
 
 
-def _items(runs: Any) -> Sequence[Any]:
-    """A name, a path or a run as a sequence of one; several as they come, for `perfkit.analysis.compare` to check."""
-    from perfkit.model.records import Run
-
-    if isinstance(runs, str | Path | Run):
-        return (runs,)
-    return tuple(runs) if isinstance(runs, Iterable) else (runs,)
-
-
-def _named(
-    runs: Any, store: str, settings: Settings, policy: Policy, candidates: Sequence[_Run] = ()
-) -> tuple[list[Any], list[str]]:
+def _chosen(runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[Any], list[str]]:
     """Runs by their names, in order, and what to know of those that selectors chose; what is no name stays as it is.
 
-    One text may name several; a relative path is tried from the folder above too, for notebooks.  Selectors leave the
-    candidates out.
+    One text may name several, with commas or line ends between them.  Selectors leave the context's candidates out.
     """
-    from perfkit.history.run_names import choose_runs, found_beside, split_names
+    from perfkit.history.gate import choose_baseline
+    from perfkit.model.records import Run
 
-    found: list[Any] = []
+    if isinstance(runs, str):
+        is_whole = "\n" in runs or any((root / runs.strip()).exists() for root in (Path(), Path("..")))
+        items: Sequence[Any] = runs.splitlines() if is_whole else runs.split(",")
+    else:
+        items = (runs,) if isinstance(runs, Path | Run) or not isinstance(runs, Iterable) else tuple(runs)
+    chosen: list[Any] = []
     notes: list[str] = []
-    pinned = Path(found_beside(str(settings.baselines)))
-    for item in _items(runs):
-        if not isinstance(item, str | Path):
-            found.append(item)
-            continue
-        names = split_names(runs) if isinstance(runs, str) else [str(item)]
-        chosen, more = choose_runs(
-            names, store=store, baselines=pinned, candidates=candidates, policy=policy, from_notebook=True
-        )
-        found += chosen
-        notes += more
-    return found, notes
+    for item in items:
+        if isinstance(item, str | Path):
+            named = choose_baseline([_beside(str(item).strip())], context, policy)
+            chosen += named.runs
+            notes += named.warnings
+        else:
+            chosen.append(item)
+    return chosen, notes

@@ -20,10 +20,10 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
 from perfkit.history.acknowledgements import AcknowledgedFile, match
 from perfkit.history.baselines import Baselines, read_pinned
-from perfkit.history.change_events import HistoryAnalysis, HistoryContext
+from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.curation import baseline_quality
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_selector import comparable_runs, since_last_change
+from perfkit.history.run_selector import HistoryContext, comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
 from perfkit.model.errors import MissingExtra, ReadError, StoreError, did_you_mean
 from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +29,9 @@ from perfkit.cli.options import (
     warn,
     write,
 )
+
+if TYPE_CHECKING:
+    from perfkit.model.records import Comparison
 
 
 @click.command(short_help="How many runs show a change of that size?")
@@ -54,7 +59,7 @@ def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_
     """
     from rich.text import Text
 
-    from perfkit.history.run_names import plan as plan_runs
+    from perfkit.history.planning import plan_runs
     from perfkit.report.formatting import SHORT_METRICS, shorten
 
     wrong = f"expected a percentage above 0 and below 1000, such as 5%, got {detect!r}"
@@ -64,14 +69,7 @@ def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_
         raise click.BadParameter(wrong, param_hint="--detect") from error
     if not 0 < percent < 1000:
         raise click.BadParameter(wrong, param_hint="--detect")
-    frame = plan_runs(
-        workspace.store,
-        scenario,
-        percent,
-        power=power,
-        policy=workspace.policy,
-        baselines=workspace.settings.baselines,
-    )
+    frame = plan_runs(workspace.history(), scenario, percent, power=power, policy=workspace.policy).to_frame()
     rows: list[dict[str, Any]] = [
         {str(name): None if value != value else value for name, value in row.items()}
         for row in frame.to_dict("records")
@@ -121,17 +119,12 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     Example:
       perfkit replay --scenario api --policy stricter.toml
     """
-    from perfkit.history.run_names import replay_history
+    from perfkit.analysis.compare import replay as replay_policy
+    from perfkit.history.run_selector import history_runs
     from perfkit.report.findings import headlines
     from perfkit.report.formatting import verdict_text
 
-    found = replay_history(
-        workspace.store,
-        scenario,
-        policy=workspace.policy,
-        window=window,
-        baselines=workspace.settings.baselines,
-    )
+    found = replay_policy(history_runs(scenario, workspace.history()), workspace.policy, window)
     if format_ == "json":
         rows = [
             {
@@ -202,23 +195,16 @@ def compare(
       perfkit compare performance-baselines-v2.json --candidate metrics.json --rule threshold
     """
     from perfkit.analysis.explain import explain as explain_finding
-    from perfkit.history.run_names import compare_named, stored_comparison
+    from perfkit.history.incidents import read_judged
 
     if history and not baseline:
         raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")
     if explain is not None and not candidate and len(baseline) == 1:
-        comparison = stored_comparison(baseline[0])
+        comparison = read_judged(baseline[0])
     elif not candidate:
         raise click.UsageError("Missing option '--candidate'.")
     else:
-        comparison = compare_named(
-            baseline,
-            candidate,
-            store=workspace.store,
-            settings=workspace.settings,
-            policy=workspace.policy,
-            learn=history,
-        )
+        comparison = _judged(workspace, baseline, candidate, learn=history)
     if explain is not None:
         write(explain_finding(comparison, *explain), output)
     elif format_ == "json":
@@ -236,3 +222,28 @@ def compare(
 
         write(drawn(partial(print_comparison, comparison)), output)
     return exit_code_of_verdict(comparison.verdict, fail_on)
+
+
+def _judged(workspace: Workspace, baseline: Sequence[str], candidate: Sequence[str], *, learn: bool) -> Comparison:
+    """The candidate against the baseline, or against its history; with ``learn`` other runs show the noise too."""
+    from perfkit.analysis.compare import compare as compare_runs
+    from perfkit.history.gate import choose_baseline, judge_history, open_in_history
+    from perfkit.history.planning import stored_profile
+    from perfkit.history.run_selector import choose_runs
+
+    policy = workspace.policy
+    judged = choose_runs(candidate, workspace.history())
+    context = replace(workspace.history(), candidates=judged.runs)
+    if not baseline:
+        acknowledgements = workspace.acknowledgements()
+        against_history = judge_history(judged.runs, context, policy, acknowledgements=acknowledgements)
+        return against_history.comparison.with_warnings(judged.left_out)
+    chosen = choose_baseline(baseline, context, policy)
+    profile = None
+    if learn:
+        compared = {run.id for run in (*chosen.runs, *judged.runs)}
+        scenario = (*chosen.runs, *judged.runs)[0].scenario
+        profile = stored_profile(context.store, scenario, without=compared, service_names=policy.service_names)
+    notes = open_in_history(context, policy, workspace.acknowledgements()) if chosen.selectors else ()
+    comparison = compare_runs(chosen.runs, judged.runs, policy=policy, history=profile)
+    return comparison.with_warnings((*chosen.warnings, *notes, *judged.left_out))

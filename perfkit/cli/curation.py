@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from perfkit.history.acknowledgements import Acknowledgement
     from perfkit.history.baselines import Pinned
-    from perfkit.history.change_events import HistoryContext
+    from perfkit.history.run_selector import HistoryContext
 
 REASON = click.option("--reason", required=True, help="Why; kept for those who review it.")
 EXPIRES = click.option(
@@ -93,9 +93,11 @@ def ack(
 
 def _first_run(name: str, history: HistoryContext) -> str:
     """The id of the first run that a selector, path or pattern names; any other text as it is."""
-    from perfkit.history.run_names import first_named
+    from perfkit.history.run_selector import choose_runs, is_selector
 
-    return first_named(name, store=history.store.address, baselines=history.baselines, alpha=history.alpha)
+    if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in history.store.ids()):
+        return choose_runs([name], history).runs[0].id
+    return name
 
 
 def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
@@ -144,10 +146,10 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
       perfkit baseline pin quiet "20261101T*-api-*" --reason "before the move to the new database"
     """
     from perfkit.history.curation import pin_runs
-    from perfkit.history.run_names import load_runs
+    from perfkit.history.run_selector import choose_runs
 
     history = workspace.history()
-    chosen = load_runs(runs, store=history.store.address, baselines=history.baselines, alpha=history.alpha)
+    chosen = choose_runs(runs, history).runs
     pinned, notes = pin_runs(history, name, chosen, reason=reason, by=by, expires=expires)
     _report_pinned(history, pinned, notes)
 

@@ -199,23 +199,29 @@ def _show_progress(done: int, total: int) -> None:
 def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Workspace) -> Iterator[str]:
     """What `perfkit compare` calls a regression of the newest run, among the shown series, before the history shows it.
 
-    A green history beside a red comparison of its newest run would be no answer.
+    A green history beside a red comparison of its newest run would be no answer.  Where that run stands for no history
+    or cannot be judged (it is of an A/B test or a pull request, or no run is older), there is nothing to say.
     """
-    from perfkit.history.run_names import newest_against_history
+    from perfkit.history.gate import judge_history
+    from perfkit.model.errors import NotComparable
     from perfkit.model.records import Metric, Verdict
     from perfkit.report.findings import headlines
 
-    if watch.fails:
+    valid = [run.run_id for run in scenario.timeline.runs if run.valid]
+    if watch.fails or not valid or (newest := workspace.run_store.get(valid[-1])).in_ab_test:
         return
-    judged = newest_against_history(
-        scenario.timeline, store=workspace.store, settings=workspace.settings, policy=workspace.policy
-    )
-    if judged is None or judged.verdict is not Verdict.REGRESSION:
+    try:
+        judged = judge_history(
+            (newest,), workspace.history(), workspace.policy, acknowledgements=workspace.acknowledgements()
+        ).comparison
+    except NotComparable:
+        return
+    is_pull_request = judged.history is not None and "pull_request" in judged.history.document
+    if is_pull_request or judged.verdict is not Verdict.REGRESSION:
         return
     worse = [item for item in judged.by_verdict(Verdict.REGRESSION) if not item.objective]
     shown = tuple(item for item in worse if (item.service, Metric(item.metric)) in scenario.segmentations)
     if worse and not shown:
         return  # of series that were not asked for
-    run = judged.candidate.runs[-1].id
     for text in headlines(replace(judged, findings=shown, gaps=())) if shown else headlines(judged):
-        yield f"Not confirmed yet, and a regression of the newest run ({run}) against the runs before it: {text}"
+        yield f"Not confirmed yet, and a regression of the newest run ({newest.id}) against the runs before it: {text}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,17 +52,29 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
 
         if not files and not scenarios:
             raise click.UsageError("name a RESULT, or a scenario of the store: --scenario NAME")
-        judged: list[Result] = []
-        if scenarios:
-            from perfkit.history.run_names import newest_result
-
-            given = workspace.settings, workspace.policy
-            judged = [newest_result(workspace.store, name, settings=given[0], policy=given[1]) for name in scenarios]
+        judged = [newest_result(workspace, name) for name in scenarios]
         return command(collect_results(files, judged), workspace.settings, **options)
 
     first, rest = (command.__doc__ or "").split("\n\n", 1)
     with_collected.__doc__ = f"{first}\n\n    {RESULT}\n\n{rest}"
     return with_collected
+
+
+def newest_result(workspace: Workspace, scenario: str) -> Result:
+    """The newest run of a scenario against its history; raises what `judge_newest` says."""
+    from perfkit.history.gate import judge_newest
+    from perfkit.history.incidents import result_of
+    from perfkit.runs.backends import public_address
+
+    comparison = judge_newest(
+        workspace.run_store,
+        scenario,
+        workspace.policy,
+        baselines=workspace.settings.baselines,
+        acknowledgements=workspace.acknowledgements(),
+    )
+    result = result_of(comparison.to_dict(), f"{public_address(workspace.store)}, scenario {scenario}")
+    return replace(result, stored=True)
 
 
 @click.command(short_help="Send results by e-mail.")

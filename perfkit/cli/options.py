@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from perfkit.config.policy import Policy
     from perfkit.config.settings import Settings
-    from perfkit.history.change_events import HistoryContext
+    from perfkit.history.acknowledgements import Acknowledgement
+    from perfkit.history.run_selector import HistoryContext
     from perfkit.model.records import Run
     from perfkit.runs.store import RunStore
 
@@ -176,15 +177,24 @@ class Workspace:
 
     def history(self) -> HistoryContext:
         """The histories in the store, with the pinned baselines."""
-        from perfkit.history.change_events import HistoryContext
+        from perfkit.history.run_selector import HistoryContext
 
-        return HistoryContext(self.run_store, self.settings.baselines, alpha=self.policy.alpha)
+        policy = self.policy
+        return HistoryContext(
+            self.run_store, self.settings.baselines, service_names=policy.service_names, alpha=policy.alpha
+        )
+
+    def acknowledgements(self) -> tuple[Acknowledgement, ...]:
+        """Changes that are known or intended."""
+        from perfkit.history.acknowledgements import AcknowledgedFile
+
+        return AcknowledgedFile(self.settings.acknowledged).read()
 
     def load_runs(self, names: Sequence[str]) -> tuple[Run, ...]:
         """Runs by id, path, pattern or selector."""
-        from perfkit.history.run_names import load_runs
+        from perfkit.history.run_selector import choose_runs
 
-        return load_runs(names, store=self.store, baselines=self.settings.baselines, policy=self.policy)
+        return choose_runs(names, self.history()).runs
 
 
 def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,7 +185,7 @@ def compare(
     Example:
       perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
     """
-    judged = _load(workspace, candidate)
+    judged = workspace.load_runs(candidate)
     chosen, notes = _baseline_runs(workspace, before, judged)
     parameters = {
         "baseline": chosen,
@@ -224,8 +225,8 @@ def capacity(
     if slo is not None:
         parse_slo(slo)  # a wrong one ends the command before the notebook starts
     parameters = {
-        "runs": _paths(_load(workspace, runs)),
-        "candidate": _paths(_load(workspace, candidate)) if candidate else None,
+        "runs": _paths(workspace.load_runs(runs)),
+        "candidate": _paths(workspace.load_runs(candidate)) if candidate else None,
         "slo": slo,
         "title": title,
     }
@@ -264,7 +265,7 @@ def trend(
       perfkit report trend api
       perfkit report trend api --service checkout --last 200 --commit-url "https://git.example/api/commit/{commit}"
     """
-    from perfkit.history.run_names import timeline
+    from perfkit.history.timeline import load_timeline
     from perfkit.history.trend import trend_of
     from perfkit.report.trend import read_commit_url
     from perfkit.runs.backends import public_address
@@ -272,7 +273,7 @@ def trend(
     # What is wrong ends the command before the notebook starts
     read_commit_url(commit_url)
     store, settings = workspace.store, workspace.settings
-    history = timeline(store, scenario, workspace.policy)
+    history = load_timeline(workspace.run_store, scenario, service_names=workspace.policy.service_names)
     if service is not None or metric is not None:
         trend_of(history, service=service, metric=metric)
     parameters = {
@@ -311,14 +312,6 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
     click.echo(str(made.html))
 
 
-def _load(workspace: Workspace, names: Sequence[str]) -> tuple[Run, ...]:
-    """Runs under the names of their own services: the notebook gives them their new ones."""
-    from perfkit.history.run_names import load_runs
-
-    baselines, alpha = workspace.settings.baselines, workspace.policy.alpha
-    return load_runs(names, store=workspace.store, baselines=baselines, alpha=alpha)
-
-
 def _paths(runs: Sequence[Run]) -> str:
     """Absolute paths of runs, one a line: the notebook runs in a folder of its own."""
     sources = [run.source or run.id for run in runs]
@@ -327,21 +320,16 @@ def _paths(runs: Sequence[Run]) -> str:
 
 def _baseline_runs(workspace: Workspace, names: Sequence[str], candidates: Sequence[Run]) -> tuple[str, str | None]:
     """The paths of a baseline, which selectors choose without the candidates; and notes on it, one a line."""
-    from perfkit.history.run_names import choose_runs
+    from perfkit.history.gate import choose_baseline
+    from perfkit.history.run_selector import choose_runs
     from perfkit.report.formatting import clean
 
-    runs, notes = choose_runs(
-        names,
-        store=workspace.store,
-        baselines=workspace.settings.baselines,
-        candidates=candidates,
-        policy=workspace.policy if candidates else None,
-        alpha=workspace.policy.alpha,
-    )
-    lines = [" ".join(clean(note).split()) for note in notes]
+    context = replace(workspace.history(), candidates=tuple(candidates))
+    chosen = choose_baseline(names, context, workspace.policy) if candidates else choose_runs(names, context)
+    lines = [" ".join(clean(note).split()) for note in chosen.warnings]
     for line in lines:
         warn(line)
-    return _paths(runs), "\n".join(lines) or None
+    return _paths(chosen.runs), "\n".join(lines) or None
 
 
 def policy_file(policy: Path | None, settings: Path | None) -> str | None:

@@ -361,11 +361,11 @@ def _compare(
 
 def with_open_regressions(comparison: Comparison, workspace: Workspace) -> Comparison:
     """With what is open in the scenario's history; a history that cannot be read takes no verdict away."""
-    from perfkit.history.run_names import open_regressions
+    from perfkit.history.gate import open_in_history
 
-    runs, settings = comparison.candidate.runs, workspace.settings
+    context = replace(workspace.history(), candidates=tuple(comparison.candidate.runs))
     try:
-        notes = open_regressions(runs, store=workspace.store, settings=settings, policy=workspace.policy)
+        notes = open_in_history(context, workspace.policy, workspace.acknowledgements())
     except PerfkitError as error:
         notes = (f"Whether a regression is open already in the history is not known: {error}",)
     return comparison.with_warnings(notes)

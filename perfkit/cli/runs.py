@@ -84,11 +84,11 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
     Example:
       perfkit import results/nightly_stats.csv --scenario api --label build=1.4.2
     """
-    from perfkit.history.run_names import load_runs
+    from perfkit.history.run_selector import read_named
     from perfkit.model.records import Severity
 
     store, invalid = workspace.run_store, False
-    for run in load_runs(files):
+    for run in (run for file in files for run in read_named(file)):
         run_id = store.import_run(run, scenario, labels)
         click.echo(run_id)
         for check in run.validity.problems:
@@ -228,7 +228,7 @@ def run_ids_of(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
 
     ``SettingsError`` for any other name.
     """
-    from perfkit.history.run_names import is_selector
+    from perfkit.history.run_selector import is_selector
 
     store = workspace.run_store
     finished = store.ids()

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from operator import methodcaller
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,19 +19,12 @@ from scipy.special import ndtri
 
 from perfkit.history.confounders import ServiceChange, environment_changes, in_one_mix, service_changes
 from perfkit.history.events import NEAR, Event, MetricChange, Series, unit_questions
-from perfkit.history.timeline import Timeline, timeline_of
-from perfkit.model.errors import ReadError, leave_out
-from perfkit.model.records import Run
-from perfkit.model.serialization import CHANGED
-from perfkit.runs.collection import in_time
-from perfkit.runs.index import CHANGED_SINCE
-from perfkit.runs.requests import renamed_runs
-from perfkit.runs.store import RunStore
+from perfkit.history.timeline import Timeline
 from perfkit.stats.changepoints import ChangePoint, Drift, Segmentation, segment
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 # The likelihood ratio of the true place of a step against the likeliest one is at most x with (1 - exp(-x / 2))^2
 # (Eo & Morley 2015, doi:10.3982/QE186).  Of the many series of an event not one in a hundred shall stand apart
@@ -378,87 +369,3 @@ class HistoryAnalysis:
 def find_events(timeline: Timeline, *, alpha: float = 0.01) -> tuple[Event, ...]:
     """The events of a history, oldest first; see `HistoryAnalysis.events`."""
     return HistoryAnalysis(timeline, alpha).events
-
-
-@dataclass(frozen=True)
-class HistoryContext:
-    """The runs of a store, and what is known beside them; each run is read once, and the index is asked once.
-
-    Parameters
-    ----------
-    baselines
-        Folder of the pinned baselines.
-    repository
-        A folder of the checkout that the selector ``merge-base`` asks.
-    candidates
-        Runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest.
-    service_names
-        Names that services have now, see `Policy`; all runs are read under these.
-    alpha
-        Chance that a history in which nothing changed shows any change: that of the policy.
-    """
-
-    store: RunStore
-    baselines: Path = Path("data/baselines")
-    repository: Path = field(default_factory=Path)
-    candidates: tuple[Run, ...] = ()
-    service_names: Mapping[str, str] = field(default_factory=dict)
-    alpha: float = 0.01
-    _runs: dict[tuple[str, bool], tuple[Run, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
-    _damaged: dict[str, tuple[str, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
-    _analyses: dict[tuple[str, ...], HistoryAnalysis] = field(
-        init=False, default_factory=dict, repr=False, compare=False
-    )
-
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """One row per run of the store, oldest first; see `RunStore.runs`."""
-        return self.store.runs()
-
-    @property
-    def scenarios(self) -> list[str]:
-        """Names of all scenarios that the store has runs of."""
-        return list(dict.fromkeys(self.index["scenario"]))
-
-    def runs_of(self, scenario: str, *, ab_tests: bool = False) -> tuple[Run, ...]:
-        """All runs of a scenario, oldest first, but those that `left_out` names; of A/B tests only if asked for."""
-        if (scenario, ab_tests) not in self._runs:
-            rows = self.index[self.index["scenario"] == scenario]
-            runs, damaged = [], []
-            for run_id in rows["id"] if ab_tests else rows["id"][~rows["ab_test"].astype(bool)]:
-                try:
-                    runs.append(self.store.get(run_id))
-                except ReadError as error:  # damaged since it was listed
-                    damaged.append(f"{run_id} is left out: {error}")
-                    leave_out(damaged[-1])
-            self._damaged[scenario] = tuple(damaged)
-            self._runs[scenario, ab_tests] = in_time(renamed_runs(runs, self.service_names))
-        return self._runs[scenario, ab_tests]
-
-    def left_out(self, scenario: str) -> tuple[str, ...]:
-        """A sentence for each damaged run of a scenario: it cannot be read, or was changed after it was stored."""
-        changed = [
-            f"{run.id} is left out: {CHANGED_SINCE}"
-            for run in self.runs_of(scenario)
-            if any(check.name == CHANGED for check in run.validity.problems)
-        ]
-        return (*self.store.left_out(scenario), *self._damaged[scenario], *changed)
-
-    def analysis(self, runs: Sequence[Run]) -> HistoryAnalysis:
-        """The analysis of some runs of one scenario, of which there must be one at least."""
-        ids = tuple(run.id for run in runs)
-        if ids not in self._analyses:
-            self._analyses[ids] = HistoryAnalysis(timeline_of(runs[0].scenario, runs), self.alpha)
-        return self._analyses[ids]
-
-    @property
-    def until(self) -> datetime | None:
-        """When the first candidate began; ``None`` where unknown."""
-        times = [run.started_at for run in self.candidates if run.started_at is not None]
-        return min(times) if len(times) == len(self.candidates) and times else None
-
-    @property
-    def now(self) -> datetime:
-        """The time at which a baseline's age is judged: that of the candidates, else the present; never the future."""
-        present = datetime.now(UTC)
-        return min(self.until or present, present)

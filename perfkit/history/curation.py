@@ -13,10 +13,10 @@ from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.baselines import Baselines, Pinned, pin, whoever
-from perfkit.history.change_events import HistoryAnalysis, HistoryContext
+from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.events import NEAR
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_selector import Selector, comparable_runs, select
+from perfkit.history.run_selector import HistoryContext, Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import ReadError, StoreError, did_you_mean
 from perfkit.model.records import Run, Severity, Verdict

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from perfkit.analysis.noise_profile import NoiseProfile
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, with_acknowledgement
 from perfkit.history.baselines import Baselines, Pinned
-from perfkit.history.change_events import FAR, HistoryAnalysis, HistoryContext
+from perfkit.history.change_events import FAR, HistoryAnalysis
 from perfkit.history.confounders import missing_service_advice, missing_services
 from perfkit.history.events import Event, Series
 from perfkit.history.monitor import (
@@ -41,12 +42,22 @@ from perfkit.history.monitor import (
     is_beyond,
     monitor_timeline,
 )
-from perfkit.history.run_selector import Selected, Selector, before, comparable_runs, select
-from perfkit.history.timeline import load_timeline, under_names
+from perfkit.history.run_selector import (
+    ChosenRuns,
+    HistoryContext,
+    Selector,
+    before,
+    choose_runs,
+    comparable_runs,
+    newest_runs,
+    select,
+)
+from perfkit.history.timeline import load_timeline
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict, overall_verdict
 from perfkit.runs.requests import renamed_runs
+from perfkit.runs.store import RunStore
 from perfkit.stats.changepoints import LEAST_RUNS
 from perfkit.stats.summary import Floats
 
@@ -105,11 +116,8 @@ def judge_history(
     NotComparable
         The candidates are of several scenarios, or no valid run is older than they are.
     """
-    if policy.service_names:
-        candidates = renamed_runs(candidates, policy.service_names)
-        context = replace(context, candidates=candidates, service_names=policy.service_names)
-    if context.alpha != policy.alpha:
-        context = replace(context, alpha=policy.alpha)
+    context = under_policy(replace(context, candidates=tuple(candidates)), policy)
+    candidates = context.candidates
     scenario = _scenario(candidates)
     policy, today = policy.for_scenario(scenario), context.now.date()
     before_them = before(context.runs_of(scenario), context.until)
@@ -161,7 +169,7 @@ def judge_history(
     warnings = [*selected.warnings, *(drift.sentence for drift in drifts if drift.worse)]
     leading = [key for key in monitor.leading_series if key in history.timeline.series]
     document = {
-        "baseline": str(selected.selector),
+        "baseline": str(selected.selectors[0]),
         "baseline_runs": [run.id for run in selected.runs],
         "held_before": hold.undetected.id if hold is not None else None,
         "alpha_of_this_comparison": comparison.alpha,
@@ -184,20 +192,62 @@ def judge_history(
     return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), monitor, drifts, tuple(near))
 
 
+def under_policy(context: HistoryContext, policy: Policy) -> HistoryContext:
+    """The same histories, and candidates, under the alpha of a policy and its names of services."""
+    if (context.alpha, context.service_names) == (policy.alpha, policy.service_names) and not policy.service_names:
+        return context
+    candidates = renamed_runs(context.candidates, policy.service_names)
+    return replace(context, candidates=candidates, service_names=policy.service_names, alpha=policy.alpha)
+
+
+def choose_baseline(names: Iterable[str | Path], context: HistoryContext, policy: Policy) -> ChosenRuns:
+    """`choose_runs` for the baseline of the context's candidates, with a warning of slow drift of a rolling one."""
+    context = under_policy(context, policy)
+    chosen = choose_runs(names, context)
+    if not any(selector.kind == "rolling" for selector in chosen.selectors):
+        return chosen
+    drifts = [drift.sentence for drift in slow_drifts(chosen.runs, context, policy) if drift.worse]
+    return replace(chosen, warnings=tuple(dict.fromkeys((*chosen.warnings, *drifts))))
+
+
+def judge_newest(
+    store: RunStore,
+    scenario: str,
+    policy: Policy,
+    *,
+    baselines: Path,
+    acknowledgements: Sequence[Acknowledgement],
+    count: int = 1,
+) -> Comparison:
+    """The newest runs of a scenario against its history, as ``perfkit compare --candidate`` judges them.
+
+    Raises
+    ------
+    NotStored
+        The store has no run of the scenario.
+    NotComparable
+        No valid run is older than these.
+    """
+    runs = newest_runs(store, scenario, count)
+    context = HistoryContext(store, baselines, candidates=runs)
+    return judge_history(runs, context, policy, acknowledgements=acknowledgements).comparison
+
+
 def open_already_sentence(alert: Alert) -> str:
     """How a pull request, or any comparison with a baseline of its own, names an alert of the history."""
     return f"Open already since {alert.since}, and not judged here: {alert.event.headline}"
 
 
 def open_in_history(
-    candidates: Sequence[Run], context: HistoryContext, policy: Policy, acknowledgements: Sequence[Acknowledgement]
+    context: HistoryContext, policy: Policy, acknowledgements: Sequence[Acknowledgement]
 ) -> tuple[str, ...]:
     """Sentences on what is open in the history of the candidates' scenario, before them and on its own branch."""
+    candidates = context.candidates
     scenarios = {run.scenario for run in candidates}
     if len(scenarios) != 1 or not len(context.store.runs(scenario=next(iter(scenarios)), ab_test=False)):
         return ()
     scenario, judged, until = next(iter(scenarios)), {run.id for run in candidates}, context.until
-    whole = under_names(load_timeline(context.store, scenario), policy.service_names)
+    whole = load_timeline(context.store, scenario, service_names=policy.service_names)
     pull = pull_request_of(candidates, [(moment.run_id, moment.branch) for moment in whole.runs])
     kept = [
         number
@@ -223,7 +273,7 @@ def _scenario(candidates: Sequence[Run]) -> str:
     return scenarios[0]
 
 
-def _rolling(scenario: str, context: HistoryContext, pull: PullRequest | None) -> Selected:
+def _rolling(scenario: str, context: HistoryContext, pull: PullRequest | None) -> ChosenRuns:
     try:
         return select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", context)
     except ReadError as error:
@@ -234,7 +284,7 @@ def _rolling(scenario: str, context: HistoryContext, pull: PullRequest | None) -
         ) from error
 
 
-def _without_newest_outliers(selected: Selected, earlier: Sequence[Run], count: int) -> Selected:
+def _without_newest_outliers(selected: ChosenRuns, earlier: Sequence[Run], count: int) -> ChosenRuns:
     """The baseline without the newest runs that lie far from the level for the worse.
 
     Too few for a change point, they would make the baseline so wide that a regression of the night before passes for
@@ -279,10 +329,11 @@ def _advice(comparison: Comparison, monitor: MonitorResult) -> Iterator[str]:
 
 
 def _lines(
-    monitor: MonitorResult, selected: Selected, comparison: Comparison, pull: PullRequest | None
+    monitor: MonitorResult, selected: ChosenRuns, comparison: Comparison, pull: PullRequest | None
 ) -> Iterator[str]:
     """How the comparison was made, and what the history shows, in sentences."""
-    yield f"Baseline {selected.selector}: {_runs(len(selected.runs))}, {selected.runs[0].id} to {selected.runs[-1].id}."
+    first, last = selected.runs[0].id, selected.runs[-1].id
+    yield f"Baseline {selected.selectors[0]}: {_runs(len(selected.runs))}, {first} to {last}."
     is_single = len(comparison.candidate.runs) == 1 and comparison.by_verdict(Verdict.REGRESSION)
     single = " A single run may be an outlier: two more, judged together with it, tell." if is_single else ""
     yield (

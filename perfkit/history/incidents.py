@@ -284,6 +284,14 @@ def read_result(path: str | Path) -> Result:
         return result_of(document, str(file), report if report.is_file() else None)
 
 
+def read_judged(path: str | Path) -> Comparison:
+    """The comparison in a result file or report folder, as it was judged; ``ReadError`` when it holds none."""
+    comparison = read_result(path).comparison
+    if comparison is None:
+        raise ReadError(f"{path}: is the history of a scenario, and no comparison; name the result of a comparison")
+    return comparison
+
+
 def result_of(document: Any, place: str, report: Path | None = None) -> Result:
     """What a result document says; ``ReadError`` names the place when it is none."""
     schema = document.get("schema") if isinstance(document, Mapping) else None

@@ -16,22 +16,36 @@ Only valid runs are ever chosen.
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perfkit.analysis.comparability import check_sides
 from perfkit.history.baselines import Baselines
-from perfkit.history.change_events import HistoryContext
+from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.commits import ancestry_of
 from perfkit.history.confounders import ENOUGH, mixes, on_one_machine
 from perfkit.history.timeline import timeline_of
-from perfkit.model.errors import ReadError, did_you_mean
+from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Run, Severity
+from perfkit.model.serialization import CHANGED
+from perfkit.runs import locust_csv, run_folder
 from perfkit.runs.collection import check_branch, commit_beginning, in_time
+from perfkit.runs.index import CHANGED_SINCE
+from perfkit.runs.read import read_run
+from perfkit.runs.requests import renamed_runs
+from perfkit.runs.store import RunStore
 from perfkit.runs.validity import in_future, misdated
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEW_RUNS = 3  # below, run-to-run variation is hardly known
 STALE_DAYS = 30
@@ -40,6 +54,90 @@ STALE_RUNS = 50  # later runs of the scenario
 KINDS = {"rolling": "may", "pinned": "must", "last": "must", "commit": "must", "branch": "must", "merge-base": "may"}
 _READING = re.compile(rf"@({'|'.join(KINDS)})(?::(.+))?\Z", re.DOTALL)
 _EXAMPLES = {"pinned": "v1.4", "last": "5", "commit": "abc123", "branch": "main"}
+
+
+@dataclass(frozen=True)
+class HistoryContext:
+    """The runs of a store, and what is known beside them; each run is read once, and the index is asked once.
+
+    Parameters
+    ----------
+    baselines
+        Folder of the pinned baselines.
+    repository
+        A folder of the checkout that the selector ``merge-base`` asks.
+    candidates
+        Runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest.
+    service_names
+        Names that services have now, see `Policy`; all runs are read under these.
+    alpha
+        Chance that a history in which nothing changed shows any change: that of the policy.
+    """
+
+    store: RunStore
+    baselines: Path = Path("data/baselines")
+    repository: Path = field(default_factory=Path)
+    candidates: tuple[Run, ...] = ()
+    service_names: Mapping[str, str] = field(default_factory=dict)
+    alpha: float = 0.01
+    _runs: dict[tuple[str, bool], tuple[Run, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _damaged: dict[str, tuple[str, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _analyses: dict[tuple[str, ...], HistoryAnalysis] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row per run of the store, oldest first; see `RunStore.runs`."""
+        return self.store.runs()
+
+    @property
+    def scenarios(self) -> list[str]:
+        """Names of all scenarios that the store has runs of."""
+        return list(dict.fromkeys(self.index["scenario"]))
+
+    def runs_of(self, scenario: str, *, ab_tests: bool = False) -> tuple[Run, ...]:
+        """All runs of a scenario, oldest first, but those that `left_out` names; of A/B tests only if asked for."""
+        if (scenario, ab_tests) not in self._runs:
+            rows = self.index[self.index["scenario"] == scenario]
+            runs, damaged = [], []
+            for run_id in rows["id"] if ab_tests else rows["id"][~rows["ab_test"].astype(bool)]:
+                try:
+                    runs.append(self.store.get(run_id))
+                except ReadError as error:  # damaged since it was listed
+                    damaged.append(f"{run_id} is left out: {error}")
+                    leave_out(damaged[-1])
+            self._damaged[scenario] = tuple(damaged)
+            self._runs[scenario, ab_tests] = in_time(renamed_runs(runs, self.service_names))
+        return self._runs[scenario, ab_tests]
+
+    def left_out(self, scenario: str) -> tuple[str, ...]:
+        """A sentence for each damaged run of a scenario: it cannot be read, or was changed after it was stored."""
+        changed = [
+            f"{run.id} is left out: {CHANGED_SINCE}"
+            for run in self.runs_of(scenario)
+            if any(check.name == CHANGED for check in run.validity.problems)
+        ]
+        return (*self.store.left_out(scenario), *self._damaged[scenario], *changed)
+
+    def analysis(self, runs: Sequence[Run]) -> HistoryAnalysis:
+        """The analysis of some runs of one scenario, of which there must be one at least."""
+        ids = tuple(run.id for run in runs)
+        if ids not in self._analyses:
+            self._analyses[ids] = HistoryAnalysis(timeline_of(runs[0].scenario, runs), self.alpha)
+        return self._analyses[ids]
+
+    @property
+    def until(self) -> datetime | None:
+        """When the first candidate began; ``None`` where unknown."""
+        times = [run.started_at for run in self.candidates if run.started_at is not None]
+        return min(times) if len(times) == len(self.candidates) and times else None
+
+    @property
+    def now(self) -> datetime:
+        """The time at which a baseline's age is judged: that of the candidates, else the present; never the future."""
+        present = datetime.now(UTC)
+        return min(self.until or present, present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +182,122 @@ _OTHER_LOAD = ("load", "load_profile")  # checks that make runs of one history u
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """The runs that a selector names, oldest first, and what its reader must know of them.
+class ChosenRuns:
+    """Runs that were named, and what there is to know of them.
 
-    ``left_out`` names damaged runs of its scenario, each in a sentence that is among the warnings too.
+    Parameters
+    ----------
+    runs
+        In the order in which they were named; those of a selector oldest first.
+    warnings
+        What speaks against them as a baseline, each in a sentence.
+    left_out
+        Those of the warnings that name damaged runs, among which a selector could not choose.
+    selectors
+        Those by which they were chosen.
     """
 
-    selector: Selector
     runs: tuple[Run, ...]
     warnings: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    selectors: tuple[Selector, ...] = ()
 
 
-def select(text: str, context: HistoryContext) -> Selected:
+def choose_runs(names: Iterable[str | Path], context: HistoryContext) -> ChosenRuns:
+    """The runs that these names name, under the names that services have now; empty names are left out.
+
+    A name is a selector such as ``api@rolling``, or one that `read_named` takes.
+
+    Raises
+    ------
+    ReadError
+        A name names nothing, or what it names cannot be read.
+    """
+    parts = []
+    for name in map(str, names):
+        if is_selector(name):
+            parts.append(select(name, context))
+        elif name.strip():
+            runs = read_named(name.strip(), context.store)
+            parts.append(ChosenRuns(renamed_runs(runs, context.service_names)))
+    return ChosenRuns(
+        tuple(run for part in parts for run in part.runs),
+        tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
+        tuple(dict.fromkeys(text for part in parts for text in part.left_out)),
+        tuple(selector for part in parts for selector in part.selectors),
+    )
+
+
+def history_runs(name: str, context: HistoryContext) -> tuple[Run, ...]:
+    """The runs of a scenario, or those that a selector names, oldest first; ``ReadError`` when there are none."""
+    if is_selector(name):
+        return select(name, context).runs
+    if not (runs := context.runs_of(name)):
+        there = f"; there are {', '.join(context.scenarios)}" if context.scenarios else "; it has no runs yet"
+        near = did_you_mean(name, context.scenarios)
+        raise ReadError(f"{context.store.url}: no scenario {name!r}{near}{there}")
+    return runs
+
+
+def is_selector(name: str) -> bool:
+    """Whether a name is a selector such as ``api@rolling``; a file or folder of that name comes first."""
+    return bool(readings(name)) and not Path(name).exists()
+
+
+def read_named(name: str, store: RunStore | None = None) -> tuple[Run, ...]:
+    """The runs that an id of the store, a path, a pattern of such, a folder of run folders, or a URL names.
+
+    Raises
+    ------
+    ReadError
+        It names nothing, or what it names cannot be read.
+    """
+    if store is not None and "://" in store.address and (ids := fnmatch.filter(store.ids(), name)):
+        return tuple(map(store.get, ids))
+    if "://" in name:
+        address, _, run_id = name.rpartition("/")
+        return (RunStore(address).get(run_id),)
+    try:
+        paths = expand_path(name, store.address if store is not None else None)
+    except ReadError as error:
+        if hint := misspelt(name):
+            raise ReadError(f"{error}; {hint}") from error
+        raise
+    return tuple(map(read_run, paths))
+
+
+def expand_path(name: str, store: str | None = None) -> list[Path]:
+    """The runs that one path, pattern or folder of runs names, sorted by name; ``ReadError`` when there is none.
+
+    It is looked for in this folder, then in that of the store.  Files of one set that a pattern catches together are
+    one run.
+    """
+    for text in (str(root / name) for root in (Path(), *([Path(store)] if store else []))):
+        path = Path(text)
+        if _holds_a_run(path):
+            return [path]
+        if path.is_dir():
+            inside = sorted(item for item in path.iterdir() if item.is_dir() and _holds_a_run(item))
+            if inside:
+                return inside
+        if path.exists():
+            return [path]
+        if path.is_symlink():
+            raise ReadError(f"{path}: is a link that leads nowhere, or in a circle")
+        matching = sorted(Path(item) for item in glob.glob(text))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if matching:
+            runs = [run for item in matching for run in expand_path(str(item))]
+            mains = {run: locust_csv.main_file(run) or run for run in runs}
+            return list({mains[run]: run for run in reversed(runs)}.values())[::-1]
+    where = f", and no run of that id in {store}" if store else ""
+    raise ReadError(f"{name}: there is no such file, folder or pattern of files{where}")
+
+
+def _holds_a_run(path: Path) -> bool:
+    return run_folder.sniff(path) or locust_csv.sniff(path)
+
+
+def select(text: str, context: HistoryContext) -> ChosenRuns:
     """The runs that a selector names.
 
     Raises
@@ -133,7 +334,7 @@ def select(text: str, context: HistoryContext) -> Selected:
         raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}{hint}")
     notes += quality_warnings(str(selector), selected, valid, context)
     left_out = context.left_out(selector.scenario)
-    return Selected(selector, selected, tuple(dict.fromkeys((*notes, *left_out))), left_out)
+    return ChosenRuns(selected, tuple(dict.fromkeys((*notes, *left_out))), left_out, (selector,))
 
 
 def _choose(selector: Selector, valid: Sequence[Run], context: HistoryContext) -> tuple[tuple[Run, ...], list[str]]:
@@ -272,3 +473,26 @@ def like_with_like(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...]
     note = f"{gone} {verb} other services, and other throughput with them: left out." if gone else ""
     level, machines = on_one_machine(chosen, reference)
     return level, [text for text in (note, machines) if text]
+
+
+def newest_runs(store: RunStore, scenario: str, count: int = 1) -> tuple[Run, ...]:
+    """The newest runs of a scenario, oldest first, whether they are valid or not.
+
+    Runs in quarantine, of A/B tests and dated in the future are left out.
+
+    Raises
+    ------
+    NotStored
+        The store has no such run; names the nearest scenario.
+    """
+    frame = store.runs()
+    frame = frame[~(frame["quarantined"] | frame["ab_test"]).astype(bool)]
+    scenarios = sorted(set(frame["scenario"]))
+    frame = frame[frame["scenario"] == scenario]
+    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
+    ids = frame["id"][[not flag for flag in late]].tail(count)
+    if not len(ids):
+        there = f"; there are {', '.join(scenarios)}" if scenarios else "; it has no runs yet"
+        near = did_you_mean(scenario, scenarios)
+        raise NotStored(f"{store.url}: no runs of the scenario {scenario!r}{near}{there}")
+    return tuple(store.get(run_id) for run_id in ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import numpy as np
 
@@ -156,8 +157,10 @@ def under_names(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
     return replace(timeline, series=series, errors=errors, counts=counts)
 
 
-def load_timeline(store: RunStore, scenario: str, *, ab_tests: bool = False) -> Timeline:
-    """The timeline of a scenario from a store's index, without reading each run.
+def load_timeline(
+    store: RunStore, scenario: str, *, ab_tests: bool = False, service_names: Mapping[str, str] = MappingProxyType({})
+) -> Timeline:
+    """The timeline of a scenario from a store's index, under the names that services have now; reads no single run.
 
     It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.  Runs of A/B tests are
     left out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.
@@ -182,4 +185,5 @@ def load_timeline(store: RunStore, scenario: str, *, ab_tests: bool = False) -> 
         RunReference(run_id, started_at, valid, commit, branch, store.backend.where(run_id), why, environment)
         for run_id, started_at, valid, commit, branch, why, environment in facts
     )
-    return Timeline(scenario, moments, known.values, known.errors, known.counts)
+    timeline = Timeline(scenario, moments, known.values, known.errors, known.counts)
+    return under_names(timeline, service_names)

@@ -7,7 +7,7 @@ say, all under one alpha.  A message shows excerpts: the series that lead the ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -450,33 +450,3 @@ def acknowledged_events(
     own = [item for item in acknowledgements if item.scenario == history.scenario]
     covered = match(history.events, history.run_ids, own, today) if own else {}
     return {event_id: item.describe() for event_id, item in covered.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How many runs a comparison needs on each side to call a worsening.
-
-    Parameters
-    ----------
-    scenario
-        Whose history tells the noise.
-    change_pct
-        The worsening to be called, in percent of the baseline.
-    power
-        Chance that a comparison of so many runs calls it.
-    frame
-        One row per service and metric; see `to_frame`.
-    """
-
-    scenario: str
-    change_pct: float
-    power: float
-    frame: pd.DataFrame = field(repr=False, compare=False)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per service and metric that has a tolerance.
-
-        Columns: service, metric, variation_pct (run-to-run standard deviation in percent), history_runs (behind it),
-        runs_per_side (``NaN`` where no number of runs would do), tolerance_pct, hours (of load, both sides).
-        """
-        return self.frame.copy()

@@ -23,10 +23,9 @@ import psutil
 
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.change_events import HistoryContext
-from perfkit.history.gate import judge_history
+from perfkit.history.gate import judge_newest
 from perfkit.history.incidents import read_result
-from perfkit.history.run_names import choose_runs, newest_runs
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.executors import open_executor
@@ -234,11 +233,14 @@ def build_report(job: ReportJob) -> Entry:
 
 def _compare(job: ReportJob) -> Report:
     """The newest runs against the history before them, as ``perfkit compare --candidate`` judges them."""
-    store = RunStore(job.store)
-    candidates = newest_runs(store, job.scenario, job.newest)
-    context = HistoryContext(store, job.baselines, candidates=candidates)
-    acknowledged = AcknowledgedFile(job.acknowledged).read()
-    comparison = judge_history(candidates, context, job.policy, acknowledgements=acknowledged).comparison
+    comparison = judge_newest(
+        RunStore(job.store),
+        job.scenario,
+        job.policy,
+        baselines=job.baselines,
+        acknowledgements=AcknowledgedFile(job.acknowledged).read(),
+        count=job.newest,
+    )
     file = job.folder / "comparison.json"
     atomic_write(file, dump_json(comparison.to_dict()))
     return report_result(file, reports_dir=job.folder, title=job.scenario)
@@ -278,12 +280,11 @@ def _trend(job: ReportJob) -> Report:
 
 def _newest_level(job: ReportJob) -> Report:
     """What is normal, or how much load it takes, by the newest runs of the present level."""
-    runs, notes = choose_runs(
-        [f"{job.scenario}@rolling"], store=job.store, baselines=job.baselines, alpha=job.policy.alpha
-    )
-    parameters = {"runs": run_paths(runs[-SHOWN_RUNS:]), "policy": job.policy_file}
+    context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha)
+    level = select(f"{job.scenario}@rolling", context)
+    parameters = {"runs": run_paths(level.runs[-SHOWN_RUNS:]), "policy": job.policy_file}
     if job.kind == "baseline":
-        parameters["notes"] = "\n".join(notes) or None
+        parameters["notes"] = "\n".join(level.warnings) or None
     return _run(job.kind, parameters, job.folder, job.scenario)
 
 

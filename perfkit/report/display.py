@@ -54,7 +54,8 @@ from perfkit.report.html import (
 
 if TYPE_CHECKING:
     from perfkit.history.events import Event
-    from perfkit.history.trend import Alarms, Events, History, Plan
+    from perfkit.history.planning import Plan
+    from perfkit.history.trend import Alarms, Events, History
     from perfkit.runs.collection import Runs
     from perfkit.runs.store import RunStore
 

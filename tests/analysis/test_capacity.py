@@ -14,10 +14,18 @@ import pytest
 from closed_queue import SERVICE_S, THINK_S, WORKERS, stored_ramp, true_capacity
 from samples import requests, run, stats
 
-from perfkit import LoadProfile, NotComparable, ReadError, RunStore, SettingsError, Verdict, run_from_requests
+from perfkit import (
+    LoadProfile,
+    NotComparable,
+    ReadError,
+    RunStore,
+    SettingsError,
+    Verdict,
+    read_runs,
+    run_from_requests,
+)
 from perfkit.analysis.capacity import ALL, capacity_of
 from perfkit.cli import main
-from perfkit.history.run_names import load_runs
 from perfkit.report.capacity import (
     capacity_banner,
     capacity_table,
@@ -48,12 +56,12 @@ def ramps(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def single(ramps):
-    return capacity_of(load_runs(ramps / "baseline"), slo="p95 < 400 ms")
+    return capacity_of(read_runs(ramps / "baseline"), slo="p95 < 400 ms")
 
 
 @pytest.fixture(scope="module")
 def both(ramps):
-    return capacity_of(load_runs(ramps / "baseline"), load_runs(ramps / "candidate"), "p95 < 400 ms")
+    return capacity_of(read_runs(ramps / "baseline"), read_runs(ramps / "candidate"), "p95 < 400 ms")
 
 
 def test_knee_and_capacity_of_one_build(single):
@@ -91,7 +99,7 @@ def test_a_slower_build_is_a_regression_at_equal_load(both):
 
 
 def test_the_same_runs_on_both_sides_are_no_regression(ramps):
-    runs = load_runs(ramps / "baseline")
+    runs = read_runs(ramps / "baseline")
     same = capacity_of(runs, runs, "p95 < 400 ms")
     assert same.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
     assert all(item.change_pct == pytest.approx(0, abs=1e-6) for item in same.differences)
@@ -107,7 +115,7 @@ def test_the_document_is_plain_json(both):
 def test_without_users_load_is_what_is_in_flight(tmp_path, rng):
     store = RunStore(tmp_path)
     stored_ramp(store, rng, users_known=False)
-    found = capacity_of(load_runs(tmp_path))
+    found = capacity_of(read_runs(tmp_path))
     assert found.load_unit == "requests in flight"
     assert "Little's law" in found.warnings[0]
 
@@ -141,7 +149,7 @@ def test_one_load_says_so(rng):
 
 
 def test_what_cannot_be_read_is_an_error(ramps, rng):
-    runs = load_runs(ramps / "baseline")
+    runs = read_runs(ramps / "baseline")
     with pytest.raises(NotComparable, match="capacity: has no runs"):
         capacity_of([])
     with pytest.raises(ReadError, match="single requests were not kept; capacity needs"):
@@ -175,7 +183,7 @@ def test_a_service_that_only_one_build_has_is_named_and_never_green(ramps, share
             services = run_from_requests(frame).services
             yield replace(one, services=services, load_requests=lambda frame=frame: frame)
 
-    runs = load_runs(ramps / "baseline")
+    runs = read_runs(ramps / "baseline")
     found = capacity_of([*parted(runs, "/pay")], [*parted(runs, "/reports/yearly/of/all")])
     assert found.verdict == verdict
     assert any("/pay" in warning for warning in found.warnings)
@@ -211,7 +219,7 @@ def test_the_banner_says_how_much(single, both):
 
 
 def test_a_capacity_without_end_is_a_bound(ramps):
-    found = capacity_of(load_runs(ramps / "baseline"), slo="error_rate < 1 %")
+    found = capacity_of(read_runs(ramps / "baseline"), slo="error_rate < 1 %")
     assert found.curves[0].limit.status == "at_least"
     assert str(capacity_banner(found)).startswith("at least ")
     assert "Measure at higher load" in str(capacity_banner(found))

@@ -10,9 +10,9 @@ from samples import EPOCH, plain_stats, requests, run
 from perfkit import Metric, Policy, RunStore, compare, run_from_requests
 from perfkit.analysis.coverage import Absence, listed, plain_name, service_coverage
 from perfkit.config.settings import load_settings
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.errors import NotComparable, SettingsError
 from perfkit.model.records import LoadProfile, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document

@@ -13,8 +13,8 @@ from perfkit.cli.audit import Grade, audit_settings
 from perfkit.cli.check import check_credentials
 from perfkit.config.settings import BUILT_IN, Settings, load_settings
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.curation import acknowledge, pin_runs
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Check, Severity, Validity
 
 CREDENTIALS = {"credentials": check_credentials}

@@ -36,8 +36,8 @@ from perfkit.cli.selftest import (
     slowdown_trial,
     unfit_trial,
 )
-from perfkit.history.change_events import HistoryContext as HistoryPast
 from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import HistoryContext as HistoryPast
 from perfkit.model.records import Check, LoadProfile, Severity, Validity
 
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")

@@ -15,7 +15,7 @@ import pytest
 from commands import WORDS, every_command, perfkit_in, workplace
 
 from perfkit.cli.exit_codes import EXIT_CODES, exit_code_of
-from perfkit.history import run_names
+from perfkit.history import run_selector
 from perfkit.model.errors import PerfkitError
 from perfkit.runs import read
 
@@ -169,7 +169,7 @@ def test_any_other_exception_ends_in_4_with_a_sentence_and_a_log(here, tmp_path,
         break_reading(monkeypatch, error)
         during = "perfkit: while reading metrics.json: "
     else:  # what a reader meets of these is a file that cannot be read
-        monkeypatch.setattr(run_names, "compare_named", lambda *_, **__: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(run_selector, "choose_runs", lambda *_, **__: (_ for _ in ()).throw(error))
         during = "perfkit: while running perfkit compare on metrics.json: "
     code, out, err = perfkit_in("utf-8", "compare", "metrics.json", "--candidate", "metrics.json")
     first, second = err.splitlines()

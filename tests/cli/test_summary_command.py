@@ -13,10 +13,10 @@ from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import RunStore, compare
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_names import timeline
+from perfkit.history.run_selector import HistoryContext
+from perfkit.history.timeline import load_timeline
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity, Verdict
@@ -218,7 +218,7 @@ def history(rng, tmp_path):
     store = RunStore(tmp_path / "runs")
     for one in runs:
         store.add(one)
-    past = timeline(str(tmp_path / "runs"), "api")
+    past = load_timeline(store, "api")
     trend = trend_of(past, monitor=monitor_timeline(past, Policy()))
     (tmp_path / "trend.json").write_text(dump_json(trend.to_dict()), encoding="utf-8")
     against = judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison

@@ -10,10 +10,9 @@ from nights import nights, said, stored
 from repositories import git
 
 from perfkit.config.settings import Scenario
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.changes import stored_timelines
-from perfkit.history.run_names import stored_profile
-from perfkit.history.run_selector import select
+from perfkit.history.planning import stored_profile
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.timeline import load_timeline
 from perfkit.loadgen.ab_test import ab_targets
 from perfkit.loadgen.run import planned_run

@@ -18,11 +18,11 @@ from perfkit.history.acknowledgements import (
     match,
     with_acknowledgement,
 )
-from perfkit.history.change_events import HistoryContext, find_events
+from perfkit.history.change_events import find_events
 from perfkit.history.curation import acknowledge
 from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.gate import judge_history
-from perfkit.history.run_selector import select
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import LATENCY_METRICS, Check, Metric, Severity, Validity, Verdict
 from perfkit.stats.changepoints import ChangePoint

@@ -10,10 +10,9 @@ from nights import nights, said, stored
 
 from perfkit import Policy, ReadError, StoreError
 from perfkit.history.baselines import Baselines, find_named, parse_day, pin, read_pinned
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.curation import accept, baseline_quality, pin_runs
 from perfkit.history.gate import judge_history, slow_drifts
-from perfkit.history.run_selector import select
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.model.records import Check, Severity, Validity
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

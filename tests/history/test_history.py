@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from samples import plain_stats, run
 
-from perfkit import Policy, RunStore, SettingsError, StoreError, compare
+from perfkit import Policy, RunStore, SettingsError, StoreError, compare, plan
+from perfkit.analysis.compare import replay
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import profile_of
 from perfkit.cli import main
-from perfkit.history.run_names import plan, replay_history, stored_profile
+from perfkit.history.planning import stored_profile
 
 
 def nights(rng, n, *, first=0, sd=0.02, factor=1.0):
@@ -122,7 +123,7 @@ def test_an_explanation_can_be_redone_by_hand(rng):
 
 
 def test_a_plan_keeps_its_promise(rng, store):
-    frame = plan(store.url, "api", 8.0, power=0.8).set_index("metric")
+    frame = plan("api", 8.0, store=store).to_frame().set_index("metric")
     needed = int(frame.loc["avg_latency_ms", "runs_per_side"])
     assert 1 <= needed <= 8
     profile = stored_profile(store, "api")
@@ -132,14 +133,14 @@ def test_a_plan_keeps_its_promise(rng, store):
         findings = compare(*pair, history=profile).findings
         called += next(f for f in findings if f.metric == "avg_latency_ms").verdict == "regression"
     assert called >= 0.7 * 150
-    assert plan(store.url, "api", 6.0, power=0.8).set_index("metric").loc["avg_latency_ms", "runs_per_side"] > needed
+    assert plan("api", 6.0, store=store).to_frame().set_index("metric").loc["avg_latency_ms", "runs_per_side"] > needed
 
 
 def test_a_plan_counts_the_tolerance_as_a_comparison_does(rng, store):
     """Average latency may get worse by 5 %: what is barely more needs many runs, whatever chance says."""
 
     def needed(percent, policy=None):
-        frame = plan(store.url, "api", percent, power=0.8, policy=policy).set_index("metric")
+        frame = plan("api", percent, policy=policy, store=store).to_frame().set_index("metric")
         return frame.loc["avg_latency_ms", ["runs_per_side", "tolerance_pct"]].tolist()
 
     assert np.isnan(needed(4.0)[0])
@@ -180,7 +181,7 @@ def test_plan_on_the_command_line(store):
 def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
     kept = RunStore(tmp_path / "runs")
     ids = [kept.add(one) for one in (*nights(rng, 20, sd=0.01), *nights(rng, 2, first=50, sd=0.01, factor=1.3))]
-    found = replay_history(kept.url, "api", window=9)
+    found = replay(tuple(kept), Policy(), 9)
     assert [item.run.id for item in found] == ids[9:]
     fired = [item.run.id for item in found if item.comparison.verdict == "regression"]
     assert fired[-2:][0] in ids[20:]
@@ -201,4 +202,4 @@ def test_invalid_runs_of_the_past_are_left_out(rng, tmp_path):
     for i, one in enumerate(nights(rng, 12)):
         kept.add(replace(one, validity=bad) if i == 5 else one)
     assert len(stored_profile(kept, "api").runs) == 11
-    assert len(replay_history(kept.url, "api", window=9)) == 2
+    assert len(replay(tuple(kept), Policy(), 9)) == 2

@@ -6,9 +6,9 @@ from samples import side
 from scipy.stats import binom
 
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.gate import judge_history
 from perfkit.history.monitor import SPENDING
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Verdict
 from perfkit.runs.store import RunStore
 

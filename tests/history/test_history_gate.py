@@ -13,14 +13,14 @@ from perfkit.cli import main
 from perfkit.history import monitor
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.history.change_events import HistoryAnalysis, HistoryContext, find_events
+from perfkit.history.change_events import HistoryAnalysis, find_events
 from perfkit.history.changes import detect_changes, stored_timelines
 from perfkit.history.confounders import in_one_mix, missing_services, service_changes
 from perfkit.history.curation import accept, acknowledge, pin_runs
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import result_of
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_selector import select
+from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.timeline import load_timeline, timeline_of, under_names
 from perfkit.history.trend import trend_of
 from perfkit.model.codec import dump_json

@@ -6,8 +6,9 @@ from nights import nights
 from samples import plain_stats, run
 
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import HistoryAnalysis, HistoryContext
+from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.gate import judge_history, outlier_runs
+from perfkit.history.run_selector import HistoryContext
 from perfkit.history.timeline import timeline_of
 from perfkit.model.records import Verdict
 from perfkit.runs.store import RunStore

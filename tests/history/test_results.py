@@ -8,10 +8,10 @@ from samples import REPOSITORY, plain_stats, run, side
 
 from perfkit import ReadError, RunStore, compare
 from perfkit.config.policy import Policy
-from perfkit.history.change_events import HistoryContext
 from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.gate import judge_history
 from perfkit.history.incidents import Occurrence, incidents_of, read_result, result_of
+from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.findings import headlines, next_step
 from perfkit.report.text import to_markdown

@@ -12,11 +12,9 @@ from nights import nights, said, stored
 from samples import run
 
 import perfkit
-from perfkit import ReadError, RunStore
+from perfkit import ReadError, RunStore, read_runs
 from perfkit.cli import report
-from perfkit.history.change_events import HistoryContext
-from perfkit.history.run_names import load_runs
-from perfkit.history.run_selector import Selector, misspelt, readings, select
+from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import display
 from perfkit.report.notebook import declared_parameters, find_notebook
@@ -155,21 +153,21 @@ def test_undated_runs_and_an_empty_store(rng, tmp_path):
 def test_a_misspelt_selector_is_told(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 3))
     with pytest.raises(ReadError, match=r"there is no such file.*no selector .did you mean 'rolling'"):
-        load_runs(["api@roling"], store=store.url)
+        read_runs("api@roling", store=store.url)
     with pytest.raises(ReadError, match="a word must follow, such as api@last:5"):
-        load_runs(["api@last"], store=store.url)
+        read_runs(["api@last"], store=store.url)
     assert misspelt("plain.csv") == ""
 
 
-def test_load_runs_takes_selectors_ids_paths_and_globs(rng, tmp_path, monkeypatch):
+def test_read_runs_takes_selectors_ids_paths_and_globs(rng, tmp_path, monkeypatch):
     store, every = stored(tmp_path / "data" / "runs", nights(rng, 6))
     monkeypatch.chdir(tmp_path)
-    assert [one.id for one in load_runs("api@last:2")] == every[-2:]  # the store of the settings
-    both = load_runs(["api@last:1", every[0], f"data/runs/{every[1]}", f"{every[2][:12]}*"], store=store.url)
+    assert [one.id for one in read_runs("api@last:2")] == every[-2:]  # the store of the settings
+    both = read_runs(["api@last:1", every[0], f"data/runs/{every[1]}", f"{every[2][:12]}*"], store=store.url)
     assert {one.id for one in both} >= {every[-1], every[0], every[1]}
     (tmp_path / "api@rolling").mkdir()
     with pytest.raises(ReadError):
-        load_runs(["api@rolling"], store=store.url)  # a folder of that name comes first
+        read_runs(["api@rolling"], store=store.url)  # a folder of that name comes first
 
 
 def test_selectors_on_the_command_line(rng, tmp_path, monkeypatch):
@@ -241,7 +239,7 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
     Path("notebooks").mkdir()
     for place in (".", "notebooks"):
         monkeypatch.chdir(place)
-        after = load_runs("api@last:1")
+        after = read_runs("api@last:1")
         comparison = perfkit.compare("api@last:2", after)
         assert [one.id for one in (*comparison.baseline.runs, *after)] == beside[-3:]
         assert any("is 2 runs: too few" in text for text in comparison.warnings)

@@ -16,7 +16,7 @@ from perfkit.analysis.noise_profile import NoiseProfile, profile_of
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
 from perfkit.history.incidents import read_result, result_of
-from perfkit.history.run_names import stored_profile
+from perfkit.history.planning import stored_profile
 from perfkit.model.codec import MOST_BYTES, decode, dump_json, encode, parse_json, read_json
 from perfkit.model.records import Check, LoadProfile, Metric, ServiceStats, Severity, Validity
 from perfkit.model.serialization import parse_run, run_to_document

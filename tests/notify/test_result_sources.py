@@ -10,8 +10,9 @@ import pytest
 from nights import nights, said, stored
 from samples import plain_stats, run
 
+from perfkit.cli.notify import newest_result
+from perfkit.cli.options import Workspace
 from perfkit.config.settings import nearest_settings
-from perfkit.history.run_names import newest_result
 from perfkit.model.errors import NotStored
 from perfkit.model.records import Check, Severity, Validity, Verdict
 from perfkit.report.report_set import Entry, Overview
@@ -53,7 +54,7 @@ def test_a_store_says_what_compare_says(store):
     code, out, _ = said("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json")
     document = json.loads(out)
     settings = nearest_settings(Path())
-    result = newest_result("runs", "api", settings=settings, policy=settings.policy)
+    result = newest_result(Workspace(settings, "runs", settings.policy), "api")
     assert (code, result.verdict.value) == (1, document["verdict"])
     assert [one["service"] for one in document["findings"]] == [one["service"] for one in result.document["findings"]]
     assert result.watched
@@ -109,7 +110,7 @@ def test_a_misspelt_scenario_is_named(store):
     assert "runs: no runs of the scenario 'apo' (did you mean 'api'?); there are api" in err
     settings = nearest_settings(Path())
     with pytest.raises(NotStored, match="it has no runs yet"):
-        newest_result("nowhere", "api", settings=settings, policy=settings.policy)
+        newest_result(Workspace(settings, "nowhere", settings.policy), "api")
 
 
 @pytest.mark.parametrize("command", ["issue", "email", "notify", "comment", "summary"])

@@ -21,9 +21,8 @@ from nights import nights, said
 from object_store import make_bucket, object_store
 from samples import REPOSITORY, plain_stats, requests, run
 
-from perfkit import Policy, RunStore, StoreError, run_from_requests
+from perfkit import Policy, RunStore, StoreError, read_runs, run_from_requests
 from perfkit.cli.report import exit_code
-from perfkit.history.run_names import load_runs
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Check, LoadProfile, Severity, Validity, Verdict
 from perfkit.report.batch import Selection, report_jobs, run_jobs
@@ -96,9 +95,9 @@ def test_runs_of_a_bucket_are_named_by_their_whole_address(rng, monkeypatch):
             monkeypatch.setenv(name, value)
         make_bucket("team")
         (run_id,) = keep(RunStore("s3://team/runs"), nights(rng, 1))
-        assert [one.id for one in load_runs(f"s3://team/runs/{run_id}")] == [run_id]
+        assert [one.id for one in read_runs(f"s3://team/runs/{run_id}")] == [run_id]
         with pytest.raises(StoreError, match="s3://team/runs: has no run 'none'"):
-            load_runs("s3://team/runs/none")
+            read_runs("s3://team/runs/none")
 
 
 # Processes ---------------------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ import pytest
 from closed_queue import stored_ramp
 from samples import requests
 
-from perfkit import RenderError, RunStore, compare, run_from_requests
-from perfkit.history.run_names import load_runs
+from perfkit import RenderError, RunStore, compare, read_runs, run_from_requests
 from perfkit.report.formatting import format_change
 from perfkit.report.notebook import count_charts, export_html, run_report
 
@@ -107,7 +106,7 @@ def test_a_report_is_three_files(report):
 
 
 def test_the_result_is_what_compare_says(report, sides):
-    expected = compare(load_runs(sides[0]), load_runs(sides[1]))
+    expected = compare(read_runs(sides[0]), read_runs(sides[1]))
     result = json.loads(report.result.read_text())
     assert result["verdict"] == "regression"
     assert result["findings"] == expected.to_dict()["findings"]

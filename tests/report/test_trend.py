@@ -16,13 +16,12 @@ import pytest
 from samples import REPOSITORY
 from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
-from perfkit import SettingsError
+from perfkit import RunStore, SettingsError
 from perfkit.cli import main
 from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
 from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.events import RunReference
-from perfkit.history.run_names import timeline as timeline_runs
-from perfkit.history.timeline import Timeline
+from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.history.trend import acknowledged_events, trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.report.notebook import Report, count_charts
@@ -77,7 +76,7 @@ def history(rng, *, runs=60, services=("api",), step=1.15, at=40, bad=(), metric
 
 @pytest.fixture(scope="module")
 def samples():
-    return timeline_runs(str(SAMPLES), "nightly")
+    return load_timeline(RunStore(SAMPLES), "nightly")
 
 
 # What is found ----------------------------------------------------------------------------------------------------
@@ -332,7 +331,7 @@ def test_a_run_folder_is_linked_from_beside_the_report_and_only_if_it_is_there(t
 def report(tmp_path_factory):
     """The report on the sample history, as the command makes it; its event is acknowledged."""
     folder = tmp_path_factory.mktemp("reports")
-    timeline = timeline_runs(str(SAMPLES), "nightly")
+    timeline = load_timeline(RunStore(SAMPLES), "nightly")
     AcknowledgedFile(folder / "known.json").add(acknowledgement(timeline))
     (folder / "perfkit.toml").write_text('acknowledged = "known.json"\n', encoding="utf-8")
     words = ["report", "trend", "nightly", "--store", str(SAMPLES), "--commit-url", COMMITS, "--title", HOSTILE[0]]

@@ -22,7 +22,7 @@ from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
 from perfkit.cli import main
-from perfkit.history.run_names import stored_profile
+from perfkit.history.planning import stored_profile
 from perfkit.loadgen.recording import RequestBuffer
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity, Validity

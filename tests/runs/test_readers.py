@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from samples import EPOCH, HISTORY_HEADER, STATS_HEADER, requests, write_locust
 
 from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, run_from_requests
-from perfkit.history.run_names import expand_path
+from perfkit.history.run_selector import expand_path
 from perfkit.runs.metrics_json import pooled_metrics
 from perfkit.runs.read import READERS
 from perfkit.stats.summary import time_series_errors

@@ -11,7 +11,7 @@ import pytest
 from samples import plain_stats, run, side
 
 from perfkit import Metric, RunStore, StoreError, Validity
-from perfkit.history.run_names import stored_profile
+from perfkit.history.planning import stored_profile
 from perfkit.history.timeline import load_timeline, timeline_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity
