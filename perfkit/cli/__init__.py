@@ -12,19 +12,24 @@ import os
 import sys
 from collections import UserDict
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 import click
 
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_for_git, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
-from perfkit.model.errors import PerfkitError, ReadError, SettingsError, omissions
+from perfkit.model.errors import PerfkitError, ReadError, SettingsError, activities_of, omissions
 from perfkit.model.installation import VERSION
 from perfkit.model.redaction import Redacted, conceal_environment, redact
 from perfkit.report.formatting import clean, shorten
 
+DEBUG = "PERFKIT_DEBUG"
+MOST_TEXT = 300  # characters of an exception's own message
+TRACKERS = ("issues", "bug tracker", "tracker", "bugs")  # labels of the address to report a fault to
 COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
 LINK_LOOP = "Symlink loop"  # how pathlib of Python before 3.13 begins to speak of one
 EPILOG = """\b
@@ -112,7 +117,11 @@ def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
 def _run(argv: Sequence[str]) -> int:
     out, err = sys.stdout, sys.stderr
     try:
-        result = _invoke(argv)
+        if COMPLETION in os.environ:
+            result = perfkit.main(list(argv), prog_name="perfkit", complete_var=COMPLETION, standalone_mode=False)
+        else:  # click's `main` ends a broken pipe of any file or socket with 1, and takes any `EOFError` for Ctrl-C
+            with perfkit.make_context("perfkit", list(argv)) as context:
+                result = perfkit.invoke(context)
     except click.ClickException as error:
         error.show(err)
         # click ends what it cannot open with 1, which means a regression here
@@ -150,18 +159,6 @@ def _run(argv: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _invoke(argv: Sequence[str]) -> object:
-    """Run the command.
-
-    Not by click's ``main``, which ends a broken pipe of any file or socket with 1, and takes any ``EOFError`` for
-    Ctrl-C.
-    """
-    if COMPLETION in os.environ:
-        return perfkit.main(list(argv), prog_name="perfkit", complete_var=COMPLETION, standalone_mode=False)
-    with perfkit.make_context("perfkit", list(argv)) as context:
-        return perfkit.invoke(context)
-
-
 def _is_encodable(word: str) -> bool:
     """Whether the operating system can be handed this word."""
     try:
@@ -171,10 +168,52 @@ def _is_encodable(word: str) -> bool:
 
 
 def _unexpected(error: BaseException, argv: Sequence[str]) -> int:
-    from perfkit.cli.unexpected import report_unexpected
+    """One sentence on an exception that nobody foresaw; its traceback is kept in a file that the text names.
 
-    sys.stderr.write(report_unexpected(error, argv))
+    The file is readable by its owner only.  It holds source lines and messages without secrets, neither values of
+    variables, nor the environment, nor the words of the command line.  With ``PERFKIT_DEBUG`` set the text has the
+    traceback itself.
+    """
+    import platform
+    import tempfile
+    import traceback
+
+    details = redact("".join(traceback.format_exception(error)))
+    text = shorten(str(error), MOST_TEXT)
+    reason = f"unexpected error in perfkit ({type(error).__name__}{': ' if text else ''}{text})"
+    if isinstance(error, MemoryError):
+        reason = "out of memory. Give this machine more memory, or the command fewer and smaller runs."
+    elif isinstance(error, OSError) and error.strerror:
+        file = f"{clean(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        reason = f"{file}{error.strerror}"
+    sentence = f"perfkit: {_activity(error, argv)}: {reason}"
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        sys.stderr.write(f"{details}{sentence}\n")
+        return EXIT_FAILED
+    try:
+        number, name = tempfile.mkstemp(prefix=f"perfkit-error-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-", suffix=".log")
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"perfkit {VERSION}, Python {platform.python_version()}, {platform.platform()}\n{details}")
+        kept = f"The traceback is in {name} ({DEBUG}=1 shows it here)."
+    except OSError as problem:
+        kept = f"The traceback could not be kept ({problem.strerror}); {DEBUG}=1 shows it."
+    links = [text.partition(", ") for text in metadata.metadata("perfkit").get_all("Project-URL") or []]
+    tracker = next((url for label, _, url in links if label.lower() in TRACKERS), None)
+    to = tracker if tracker is not None else "the maintainers of your copy of perfkit"
+    sys.stderr.write(f"{sentence}\n  {kept} Please report it, with that file, to {to}.\n")
     return EXIT_FAILED
+
+
+def _activity(error: BaseException, argv: Sequence[str]) -> str:
+    """What was being done, on which file: the innermost activity, else the files among the words of the command."""
+    if done := activities_of(error):
+        return shorten(done[0], MOST_TEXT)
+    command, files = next((word for word in argv if not word.startswith("-")), ""), dict[str, None]()
+    for word in argv:
+        with suppress(OSError, ValueError):  # it is too long, or has a null character
+            if word != command and not word.startswith("-") and Path(word).exists():
+                files[clean(word)] = None
+    return f"while running perfkit {clean(command)}".strip() + (f" on {', '.join(list(files)[:3])}" if files else "")
 
 
 def entry() -> None:
