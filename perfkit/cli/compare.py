@@ -18,25 +18,42 @@ from perfkit.cli.options import (
     POLICY,
     RULE,
     Number,
+    Parsed,
     Variadic,
     Workspace,
     console,
     drawn,
-    dump,
     fail_on_option,
+    format_option,
     in_workspace,
     table,
     warn,
     write,
+    write_json,
 )
 
 if TYPE_CHECKING:
     from perfkit.model.records import Comparison
 
 
+def _percent(text: str) -> float:
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent < 1000:
+        raise ValueError(f"expected a percentage above 0 and below 1000, such as 5%, got {text!r}")
+    return percent
+
+
+PERCENT = Parsed("percent", _percent)
+
+
 @click.command(short_help="How many runs show a change of that size?")
 @click.option("--scenario", required=True, help="The load test whose runs are in the store, or such as api@rolling.")
-@click.option("--detect", required=True, metavar="PERCENT", help="The worsening to be called, such as 5%.")
+@click.option(
+    "--detect", required=True, type=PERCENT, metavar="PERCENT", help="The worsening to be called, such as 5%."
+)
 @click.option(
     "--power",
     type=Number(0, 1, min_open=True, max_open=True),
@@ -46,7 +63,7 @@ if TYPE_CHECKING:
 )
 @FORMAT
 @in_workspace(POLICY)
-def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_: str) -> None:
+def plan(workspace: Workspace, scenario: str, detect: float, power: float, format_: str) -> None:
     """How many runs on each side, and how long, until a change of that size is called a regression.
 
     Called is what `perfkit compare --history` calls: what is beyond chance and measured to be beyond its tolerance.  A
@@ -62,22 +79,15 @@ def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_
     from perfkit.history.planning import plan_runs
     from perfkit.report.formatting import SHORT_METRICS, shorten
 
-    wrong = f"expected a percentage above 0 and below 1000, such as 5%, got {detect!r}"
-    try:
-        percent = float(detect.strip().removesuffix("%"))
-    except ValueError as error:
-        raise click.BadParameter(wrong, param_hint="--detect") from error
-    if not 0 < percent < 1000:
-        raise click.BadParameter(wrong, param_hint="--detect")
-    frame = plan_runs(workspace.history(), scenario, percent, power=power, policy=workspace.policy).to_frame()
+    frame = plan_runs(workspace.history(), scenario, detect, power=power, policy=workspace.policy).to_frame()
     rows: list[dict[str, Any]] = [
         {str(name): None if value != value else value for name, value in row.items()}
         for row in frame.to_dict("records")
     ]
     if format_ == "json":
-        click.echo(dump({"scenario": scenario, "detect_pct": percent, "power": power, "rows": rows}), nl=False)
+        write_json({"scenario": scenario, "detect_pct": detect, "power": power, "rows": rows})
         return
-    click.echo(f"{scenario}: runs on each side that call a worsening of {percent:g} % in {power:.0%} of comparisons")
+    click.echo(f"{scenario}: runs on each side that call a worsening of {detect:g} % in {power:.0%} of comparisons")
     numbers = ("variation", "from runs", "runs per side", "load in all", "tolerance")
     grid, above = table(("service", "metric", *numbers), right=numbers), None
     for row in rows:
@@ -93,10 +103,10 @@ def plan(workspace: Workspace, scenario: str, detect: str, power: float, format_
         )
         above = row["service"]
     console().print(grid)
-    tolerated = [row["metric"] for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= percent]
+    tolerated = [row["metric"] for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= detect]
     if tolerated:
         names = ", ".join(dict.fromkeys(SHORT_METRICS.get(metric, metric) for metric in tolerated))
-        warn(f"{percent:g} % of {names} is within the tolerance: no number of runs makes a comparison call it")
+        warn(f"{detect:g} % of {names} is within the tolerance: no number of runs makes a comparison call it")
 
 
 @click.command(short_help="When would a policy have fired in the past?")
@@ -135,7 +145,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
             }
             for item in found
         ]
-        click.echo(dump(rows), nl=False)
+        write_json(rows)
         return
     for item in found:
         text = f": {headlines(item.comparison)[0]}" if item.comparison.verdict == "regression" else ""
@@ -147,14 +157,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, metavar="[BASELINE...]")
 @OPTIONAL_CANDIDATE
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json", "markdown", "junit"]),
-    default="text",
-    show_default=True,
-    help="How to write the result.",
-)
+@format_option("text", "json", "markdown", "junit", text="How to write the result.")
 @OUTPUT
 @fail_on_option("regression", "What ends with exit code 1.  Invalid runs end with 3 in any case.")
 @click.option("--history", is_flag=True, help="Learn the noise from the other runs of this scenario in the store too.")
@@ -208,7 +211,7 @@ def compare(
     if explain is not None:
         write(explain_finding(comparison, *explain), output)
     elif format_ == "json":
-        write(dump(comparison.to_dict()), output)
+        write_json(comparison.to_dict(), output)
     elif format_ == "markdown":
         from perfkit.report.text import to_markdown
 

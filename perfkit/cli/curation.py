@@ -17,15 +17,15 @@ from perfkit.cli.options import (
     Workspace,
     check_scenario,
     console,
-    dump,
     in_workspace,
     table,
     warn,
+    write_json,
     write_metrics,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import date
 
     from perfkit.history.acknowledgements import Acknowledgement
@@ -106,7 +106,7 @@ def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> N
     from perfkit.report.formatting import clean, format_signed
 
     if format_ == "json":
-        click.echo(dump(encode(list(found))), nl=False)
+        write_json(encode(list(found)))
         return
     for item in found:
         click.echo(clean(f"{item.id}  {item.scenario}: {item.describe()}"))
@@ -200,7 +200,7 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     _check_scenario(history, scenario)
     found = [baseline_quality(history, pinned) for pinned in Baselines(history.baselines).all(scenario)]
     if format_ == "json":
-        click.echo(dump([item.to_dict() for item in found]), nl=False)
+        write_json([item.to_dict() for item in found])
         return
     if not found:
         whose = f" of {scenario}" if scenario is not None else ""
@@ -221,7 +221,7 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
             Text(shorten(pinned.reason, 60)),
         )
     console().print(grid)
-    _warn_each(note for item in found for note in item.warnings)
+    warn(*(note for item in found for note in item.warnings))
 
 
 @baseline.command(short_help="One pinned baseline, with its history.")
@@ -244,7 +244,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
     _check_scenario(history, scenario)
     found = baseline_quality(history, find_named(history.baselines, name, scenario))
     if format_ == "json":
-        click.echo(dump(found.to_dict()), nl=False)
+        write_json(found.to_dict())
         return
     pinned, present = found.pinned, {run.id for run in found.runs}
     lines = [
@@ -260,7 +260,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
     ]
     for line in lines:
         click.echo(clean(line))
-    _warn_each(found.warnings)
+    warn(*found.warnings)
 
 
 @baseline.command("extract", short_help="Result files -> performance-baselines-v2.json.")
@@ -302,9 +302,4 @@ def _report_pinned(history: HistoryContext, pinned: Pinned, notes: Sequence[str]
 
     count = f"{len(pinned.runs)} run{'' if len(pinned.runs) == 1 else 's'}"
     click.echo(f"wrote {Baselines(history.baselines).place(pinned.scenario, pinned.name)}: {count}")
-    _warn_each((*notes, *baseline_quality(history, pinned).warnings))
-
-
-def _warn_each(notes: Iterable[str]) -> None:
-    for note in notes:
-        warn(note)
+    warn(*notes, *baseline_quality(history, pinned).warnings)

@@ -19,11 +19,12 @@ from perfkit.cli.options import (
     Workspace,
     checkout_option,
     drawn,
-    dump,
     fail_on_option,
+    format_option,
     in_workspace,
     warn,
     write,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -48,14 +49,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
     type=Number(0, 0.5, min_open=True),
     help="Chance that a scenario in which nothing changed shows any event [that of the policy].",
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="How to write the result.",
-)
+@format_option("text", "json", "markdown", text="How to write the result.")
 @OUTPUT
 @fail_on_option(
     "never",
@@ -133,7 +127,7 @@ def changes(
     )
     if format_ == "json":
         documents = [scenario.to_dict(acknowledged, commits_of) for scenario in found]
-        write(dump({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": documents}), output)
+        write_json({"schema": "perfkit.changes/1", "alpha": found[0].alpha, "scenarios": documents}, output)
     elif format_ == "markdown":
         from perfkit.report.text import changes_to_markdown
 
@@ -156,8 +150,7 @@ def changes(
     for alert in (alert for watch in watches for alert in watch.alerts if alert.is_open):
         warn(f"{alert.event.headline} {alert.open_for} {alert.doubt}".rstrip())
     suspects = [text for pair in zip(found, watches, strict=True) for text in _unconfirmed(*pair, workspace)]
-    for text in suspects:
-        warn(text)
+    warn(*suspects)
     return exit_code(found, watches, fail_on) or int(bool(suspects))
 
 

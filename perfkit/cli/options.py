@@ -78,10 +78,18 @@ INJECT = click.option(
     metavar="SERVICE:NAME=VALUE[,...]",
     help="Change a service: slower_pct, tail_pct with tail_factor, error_rate_pct, stall_s with stall_at_s.",
 )
-FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 OUTPUT = click.option("--output", type=FILE, help="Write to this file instead.")
 BY = click.option("--by", default="", help="Who decided it [your login].")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+
+
+def format_option(*formats: str, default: str = "text", text: str | None = None) -> Callable[[Command], Command]:
+    """The option ``--format``; the command gets ``format_``."""
+    words = click.Choice(formats)
+    return click.option("--format", "format_", type=words, default=default, show_default=True, help=text)
+
+
+FORMAT = format_option("text", "json")
 
 
 class Parsed(click.ParamType[Any]):
@@ -322,7 +330,7 @@ def write_metrics(workspace: Workspace, files: Sequence[str], output: Path | Non
     from perfkit.runs.metrics_json import pooled_metrics
 
     runs = workspace.load_runs(files)
-    write(dump(pooled_metrics(runs)), output)
+    write_json(pooled_metrics(runs), output)
     for run in runs:
         for check in run.validity.problems:
             if check.name in DATA_CHECKS:
@@ -336,9 +344,15 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(clean(text), err=err)
 
 
-def warn(note: str) -> None:
-    """Print a note beside the output, on standard error."""
-    say(f"! {note}", err=True)
+def warn(*notes: str) -> None:
+    """Print notes beside the output, on standard error."""
+    for note in notes:
+        say(f"! {note}", err=True)
+
+
+def write_json(document: Any, output: Path | None = None) -> None:
+    """JSON as perfkit writes it everywhere, to a file or to standard output."""
+    write(dump(document), output)
 
 
 def dump(document: Any) -> str:
