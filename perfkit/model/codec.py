@@ -52,10 +52,7 @@ def utc(time: datetime) -> datetime:
 def parse_time(text: str) -> datetime:
     """An ISO 8601 time as aware UTC; one without a zone is taken as UTC.  ``ValueError`` when it is none."""
     time = datetime.fromisoformat(text)
-    try:
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
+    return utc(time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
 @cache
@@ -229,7 +226,7 @@ def decode(
         elif there != schema:
             article = "an" if title[0] in "aeiou" else "a"
             raise ReadError(
-                f"{source}: not {article} {title} of schema {schema!r} (found {_short(there)}); "
+                f"{source}: not {article} {title} of schema {schema!r} (found {_short(repr(there))}); "
                 "it may come from a newer perfkit"
             )
     try:
@@ -257,7 +254,7 @@ def _named(steps: list[str], plain: Any, kind: Any) -> Iterator[str]:
         if step == "..." and isinstance(here, Mapping):
             step = _culprit(plain, path, here, kind)
         path.append(step)
-        yield step if len(step) <= 100 else f"{step[:100]}..."
+        yield _short(step)
         if isinstance(here, Mapping):
             here = here.get(step)
         elif isinstance(here, list) and step.isdigit() and int(step) < len(here):
@@ -288,6 +285,5 @@ def _with(plain: Any, path: list[str], value: Any) -> Any:
     return plain
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def _short(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."

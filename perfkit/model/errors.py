@@ -25,7 +25,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from perfkit.model.redaction import redact
 
@@ -109,15 +108,13 @@ class Activity:
     ('while reading a.json',)
     """
 
-    __slots__ = ("_text",)
-
     def __init__(self, text: str) -> None:
         self._text = text
 
     def __enter__(self) -> None:
-        return None
+        pass
 
-    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None and not isinstance(error, PerfkitError):
             error.add_note(f"{_ACTIVITY}{self._text}")
 

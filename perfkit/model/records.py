@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 
 COMPARISON_SCHEMA = "perfkit.comparison/1"
-
-
 RULES = ("evidence", "threshold")  # of a policy: what a verdict rests on
 
 
@@ -81,37 +79,21 @@ class Metric(StrEnum):
 
 SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
     {
-        "avg": Metric.AVG,
-        "average": Metric.AVG,
-        "mean": Metric.AVG,
-        "p50": Metric.P50,
-        "median": Metric.P50,
-        "p95": Metric.P95,
-        "p99": Metric.P99,
-        "p99.9": Metric.P999,
-        "p999": Metric.P999,
-        "error_rate": Metric.ERROR_RATE,
-        "errors": Metric.ERROR_RATE,
+        **dict.fromkeys(("avg", "average", "mean"), Metric.AVG),
+        **dict.fromkeys(("p50", "median"), Metric.P50),
+        **{"p95": Metric.P95, "p99": Metric.P99},
+        **dict.fromkeys(("p99.9", "p999"), Metric.P999),
+        **dict.fromkeys(("error_rate", "errors"), Metric.ERROR_RATE),
         "throughput": Metric.RPS,
     }
 )
 """Names of metrics as people say them."""
-
-
 LATENCY_METRICS = (Metric.AVG, Metric.P50, Metric.P95, Metric.P99, Metric.P999)
-
-
 _QUANTILES = {Metric.P50: 0.5, Metric.P95: 0.95, Metric.P99: 0.99, Metric.P999: 0.999}
-
-
 _TITLES = {
-    Metric.AVG: "average latency",
-    Metric.P50: "median latency",
-    Metric.P95: "p95 latency",
-    Metric.P99: "p99 latency",
-    Metric.P999: "p99.9 latency",
-    Metric.ERROR_RATE: "error rate",
-    Metric.RPS: "throughput",
+    **{Metric.AVG: "average latency", Metric.P50: "median latency", Metric.P95: "p95 latency"},
+    **{Metric.P99: "p99 latency", Metric.P999: "p99.9 latency"},
+    **{Metric.ERROR_RATE: "error rate", Metric.RPS: "throughput"},
 }
 
 
@@ -263,18 +245,16 @@ class LoadProfile:
         """One phrase for people: ``ramp to 100 users at 10/s, 900 s`` or ``steady 50/s (poisson arrivals), 60 s``."""
         if self.users is None and self.rate is None:
             return "custom load shape" if self.kind == "custom" else "unknown load"
-        return self._levels() + (f", {self.duration_s:g} s" if self.duration_s else "")
-
-    def _levels(self) -> str:
-        people = f"{self.rate:g}/s" if self.is_open else "1 user" if self.users == 1 else f"{self.users} users"
-        model = f" ({self.arrivals} arrivals)" if self.is_open else ""
+        top = f"{self.rate:g}/s" if self.is_open else "1 user" if self.users == 1 else f"{self.users} users"
+        load = f"{self.kind} {top}" if self.kind in KINDS else top
         if self.kind == "ramp":
-            return f"ramp to {people}" + (f" at {self.spawn_rate:g}/s" if self.spawn_rate else "") + model
-        if self.kind == "stages":
-            return f"{len(self.stages)} stages up to {people}{model}"
-        if self.kind == "spike":
-            return f"spike from {self.stages[0].describe(self.unit)} to {people}{model}"
-        return (f"{self.kind} {people}" if self.kind in KINDS else people) + model
+            load = f"ramp to {top}" + (f" at {self.spawn_rate:g}/s" if self.spawn_rate else "")
+        elif self.kind == "stages":
+            load = f"{len(self.stages)} stages up to {top}"
+        elif self.kind == "spike":
+            load = f"spike from {self.stages[0].describe(self.unit)} to {top}"
+        arrivals = f" ({self.arrivals} arrivals)" if self.is_open else ""
+        return load + arrivals + (f", {self.duration_s:g} s" if self.duration_s else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +310,11 @@ class ServiceStats:
             value = self.value(metric)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{metric}: must be a finite number >= 0, got {value!r}")
-        for title, table in (("standard_errors", self.standard_errors), ("resolutions", self.resolutions)):
-            for name, error in table.items():
+        for title in ("standard_errors", "resolutions"):
+            for name, error in getattr(self, title).items():
                 if not (math.isfinite(error) and error >= 0):
                     raise ValueError(f"{title}: {name}: must be a finite number >= 0, got {error!r}")
-                Metric(name)
-        for name in self.assumed:
+        for name in (*self.standard_errors, *self.resolutions, *self.assumed):
             Metric(name)
 
     def value(self, metric: str) -> float | None:
@@ -345,11 +324,8 @@ class ServiceStats:
 
     def standard_error(self, metric: str) -> float | None:
         """Standard error of ``metric`` within this run, rounding of the source included (step^2/12)."""
-        error = self.standard_errors.get(Metric(metric))
-        step = self.resolutions.get(Metric(metric), 0.0)
-        if error is None:
-            return None
-        return math.hypot(error, step / math.sqrt(12.0))
+        error, step = self.standard_errors.get(Metric(metric)), self.resolutions.get(Metric(metric), 0.0)
+        return None if error is None else math.hypot(error, step / math.sqrt(12.0))
 
 
 @dataclass(frozen=True, slots=True)

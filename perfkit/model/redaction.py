@@ -52,31 +52,26 @@ class _Values:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._patterns: set[str] = set()
+        self.patterns: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
-        self._several_lines: frozenset[str] = frozenset()
+        self.several_lines: frozenset[str] = frozenset()
 
     def add(self, patterns: Iterable[str], several_lines: Iterable[str] = ()) -> None:
         """Take regular expressions, and those texts of several lines that they match."""
         with self._lock:
-            self._several_lines |= frozenset(several_lines)
-            if self._patterns.issuperset(patterns):
+            self.several_lines |= frozenset(several_lines)
+            if self.patterns.issuperset(patterns):
                 return
-            self._patterns.update(patterns)
-            longest_first = sorted(self._patterns, key=lambda pattern: (-len(pattern), pattern))
+            self.patterns.update(patterns)
+            longest_first = sorted(self.patterns, key=lambda pattern: (-len(pattern), pattern))
             self._pattern = re.compile("|".join(longest_first))
-
-    def to_json(self) -> str:
-        """For `add` in another process."""
-        with self._lock:
-            return json.dumps([sorted(self._patterns), sorted(self._several_lines)])
 
     def mask(self, text: str) -> str:
         return text if self._pattern is None else self._pattern.sub(MASK, text)
 
     def safe_cut(self, text: str, cut: int) -> int:
         """Where at most to cut a text whose end is not known yet, so that no secret is cut in two."""
-        for secret in self._several_lines:  # begun at the end of the text
+        for secret in self.several_lines:  # begun at the end of the text
             first_line = secret[: secret.index("\n") + 1]
             begin = text.find(first_line, max(len(text) - len(secret) + 1, 0))
             while begin >= 0:
@@ -107,7 +102,7 @@ def conceal(*secrets: str | None) -> None:
 
 def concealed_values() -> str:
     """What this process looks for by value, as JSON in one line; for `conceal_values_of`, and for no file."""
-    return _VALUES.to_json()
+    return json.dumps([sorted(_VALUES.patterns.copy()), sorted(_VALUES.several_lines)])
 
 
 def conceal_values_of(another: str) -> None:
@@ -230,7 +225,7 @@ def redact_document(document: Any) -> Any:
     if isinstance(document, str):
         return redact(document)
     if isinstance(document, Mapping):
-        return {name: redact_document(value) for name, value in zip(_keys(document), document.values(), strict=True)}
+        return {name: redact_document(value) for name, value in redact_names(document).items()}
     if isinstance(document, list | tuple):
         return [redact_document(item) for item in document]
     return document
@@ -276,21 +271,17 @@ class RedactedStream:
         return _redact_any(rest)
 
 
-def redact_names(names: Mapping[str, Any]) -> dict[str, Any]:
+def redact_names(names: Mapping[Any, Any]) -> dict[Any, Any]:
     """A mapping with its keys redacted, and its values as they are."""
-    return dict(zip(_keys(names), names.values(), strict=True))
-
-
-def _keys(names: Mapping[Any, Any]) -> Iterator[Any]:
-    taken: set[Any] = set()
-    for name in names:
-        new = redact(name) if isinstance(name, str) else name
-        stem, count = new, 1
-        while new in taken:
+    public: dict[Any, Any] = {}
+    for name, value in names.items():
+        new = stem = redact(name) if isinstance(name, str) else name
+        count = 1
+        while new in public:
             count += 1
             new = f"{stem} ({count})"
-        taken.add(new)
-        yield new
+        public[new] = value
+    return public
 
 
 def _forms(secret: str) -> Iterator[str]:

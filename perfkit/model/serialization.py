@@ -49,11 +49,7 @@ from perfkit.model.records import (
 )
 
 SCHEMA = "perfkit.run/1"
-
-
 SEAL = "seal"
-
-
 CHANGED = "seal"  # name of the check of a run whose document is not what was stored
 
 
@@ -182,14 +178,6 @@ def parse_run(content: bytes, source: str) -> Run:
     return read_stored(content, source).run
 
 
-def run_from_document(document: Any, source: str) -> Run:
-    """Rebuild a run; ``ReadError`` names the source and the field that is wrong."""
-    parsed = decode(document, RunDocument, source, schema=SCHEMA, title="run")
-    if (text := parsed.contradiction) is not None:
-        raise ReadError(f"{source}: {text}")
-    return parsed.run(source)
-
-
 def make_run_id(started_at: datetime | None, scenario: str, content_hash: str) -> str:
     """``20251017T143004Z-api-3f9c``: UTC start, scenario, the first 4 hex digits of the content's hash."""
     when = started_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ") if started_at else "undated"
@@ -275,26 +263,12 @@ def _restored(finding: Finding, plain: Mapping[str, Any]) -> Finding:
 
 
 DAY_MS = 86_400_000.0
-
-
 ROUNDED_RATE_PCT = 0.051  # tenths of a percent
-
-
 ROUNDED_LATENCY = 1.1  # Locust's percentiles are rounded, its averages are not
-
-
 ROUNDED_RPS = 0.05  # what is shown as 0.0
-
-
 FEW_REQUESTS = 10  # have a rate that rounds to 0 in runs of a few minutes
-
-
 ABSURD = 1000.0  # times: warm-up, bursts and services with lengths of their own explain less
-
-
 CLOSE = 1e-6  # relative; result files hold numbers in full
-
-
 ACKNOWLEDGED = "acknowledged"  # the limit of a finding whose tolerance an acknowledgement has moved
 
 
@@ -354,7 +328,12 @@ def _stats_contradictions(stats: ServiceStats, duration_s: float | None) -> Iter
 
 def comparison_contradiction(comparison: Comparison) -> str | None:
     """The first contradiction between a comparison's verdict, its findings and their numbers."""
-    return next(chain(_verdict_contradictions(comparison), _finding_contradictions(comparison)), None)
+    if (text := next(_verdict_contradictions(comparison), None)) is not None:
+        return text
+    for number, finding in enumerate(comparison.findings):
+        for text in chain(_effect_contradictions(finding), _judgement_contradictions(finding, comparison)):
+            return f"findings.{number}: {finding.label} {finding.metric}: {text}"
+    return None
 
 
 def _verdict_contradictions(comparison: Comparison) -> Iterator[str]:
@@ -389,13 +368,6 @@ def _verdict_contradictions(comparison: Comparison) -> Iterator[str]:
     if verdict not in possible:
         because = "its history is news" if history and history.news else f"its findings come to {of_findings.value}"
         yield f"verdict: is {verdict.value}, and {because}"
-
-
-def _finding_contradictions(comparison: Comparison) -> Iterator[str]:
-    for number, finding in enumerate(comparison.findings):
-        place = f"findings.{number}: {finding.label} {finding.metric}"
-        for text in chain(_effect_contradictions(finding), _judgement_contradictions(finding, comparison)):
-            yield f"{place}: {text}"
 
 
 def _effect_contradictions(finding: Finding) -> Iterator[str]:

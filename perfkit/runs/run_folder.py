@@ -30,7 +30,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from perfkit.model.codec import decode, dump_json, parse_json, read_bytes, read_json
+from perfkit.model.codec import decode, dump_json, parse_json, read_bytes
 from perfkit.model.errors import ReadError, StoreError, leave_out
 from perfkit.model.files import atomic_path
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
@@ -41,8 +41,8 @@ from perfkit.model.serialization import (
     Seal,
     Stored,
     document_hash,
+    parse_run,
     read_stored,
-    run_from_document,
     run_to_document,
 )
 from perfkit.runs.backends import DOCUMENT
@@ -248,7 +248,7 @@ def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
 
 def _read_killed(folder: Path) -> Run:
     """What a killed run left: its intent, and the requests that had been flushed."""
-    run = run_from_document(read_json(folder / STARTED), str(folder / STARTED))
+    run = parse_run(read_bytes(folder / STARTED), str(folder / STARTED))
     unread = 0
     if (folder / RECORDING).is_file():
         recorded = salvage(folder / RECORDING)

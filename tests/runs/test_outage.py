@@ -10,7 +10,8 @@ from samples import EPOCH, plain_stats, requests, run, write_locust
 
 from perfkit import Policy, compare, read_run, run_from_requests
 from perfkit.loadgen.ab_test import ABPlan, ABTest
-from perfkit.model.serialization import run_from_document, run_to_document
+from perfkit.model.codec import dump_json
+from perfkit.model.serialization import parse_run, run_to_document
 from perfkit.report.findings import headlines, next_step
 from perfkit.runs.requests import error_label
 
@@ -97,7 +98,7 @@ def test_kinds_of_errors_come_from_the_requests_and_survive_the_store():
     assert stats.errors == {"HTTPError 503": stats.failures}
     assert stats.avg_latency_ms is None
     assert "average latency withheld: 95 % of the requests failed (HTTPError 503)" in stats.warnings
-    assert run_from_document(run_to_document(kept), "run.json").services["/a"] == stats
+    assert parse_run(dump_json(run_to_document(kept)).encode(), "run.json").services["/a"] == stats
     assert run_from_requests(frame(0.5), scenario="api").services["/a"].avg_latency_ms is not None
 
 
