@@ -1,8 +1,9 @@
 """A table of requests -> `Run`: checked columns, the metrics of each service, and of each stage of the load profile.
 
-`request_columns` takes a frame apart and refuses what no requests are; `summarise_columns` is where every latency,
-rate and percentile of recorded requests is computed (by `perfkit.stats.summary`).  Of error texts only the class of the
-exception and the HTTP status are kept, as the recorder names them: messages hold ids, addresses and tokens.
+`request_columns` takes a frame apart and refuses what no requests are; `summarised` is where every latency, rate and
+percentile of recorded requests is computed (by `perfkit.stats.summary`), and the run is checked.  Of error texts only
+the class of the exception and the HTTP status are kept, as the recorder names them: messages hold ids, addresses and
+tokens.
 
 `renamed` gives a run the names of services that the settings say, so that what was renamed is one service before and
 after.
@@ -13,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,26 +98,46 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     columns = request_columns(frame)
     kept = frame if columns.is_usable is None else frame[columns.is_usable]
     kept = kept.assign(start=columns.start_s, failed=columns.failed, service=redact_column(kept["service"]))
-    summary = summarise_columns(columns)
-    content = columns.digest()
-    try:
-        started = datetime.fromtimestamp(summary.begin_s, UTC) if len(kept) else None
-    except (OverflowError, ValueError, OSError) as error:
-        text = f"start must be in seconds since the epoch, got {summary.begin_s:g}"
-        raise ValueError(f"requests: {text}") from error
-    facts = GeneratorFacts(warm_up_s=summary.warm_up_s, skipped=columns.skipped)
-    return Run(
-        id=make_run_id(started, scenario, content),
+    run = Run(
+        id="",
         scenario=scenario,
-        started_at=started,
-        duration_s=summary.end_s - summary.begin_s if len(kept) else None,
+        started_at=None,
+        duration_s=None,
         profile=LoadProfile(),
-        validity=Validity(check_run(summary.services, LoadProfile(), facts, None, summary.within)),
-        services=summary.services,
+        validity=Validity(),
+        services={},
         tool="requests",
         labels={name: str(value) for name, value in labels.items()},
-        content_hash=content,
         load_requests=lambda: kept.copy(),
+    )
+    run = summarised(run, columns, GeneratorFacts())
+    return replace(run, id=make_run_id(run.started_at, scenario, run.content_hash or ""))
+
+
+def summarised(run: Run, columns: RequestColumns, facts: GeneratorFacts) -> Run:
+    """The run with what its requests say: when it was, its metrics, of each stage too, and its checks.
+
+    Raises
+    ------
+    ValueError
+        The requests began at no time of the calendar.
+    """
+    services, within, warm_up_s = _summaries(columns)
+    begin, end = columns.span()
+    has_requests = bool(columns.start_s.size)
+    try:
+        started_at = datetime.fromtimestamp(begin, UTC) if has_requests else run.started_at
+    except (OverflowError, ValueError, OSError) as error:
+        raise ValueError(f"requests: start must be in seconds since the epoch, got {begin:g}") from error
+    facts = replace(facts, warm_up_s=warm_up_s, skipped=columns.skipped)
+    return replace(
+        run,
+        started_at=started_at,
+        duration_s=end - begin if has_requests else None,
+        services=services,
+        validity=Validity(check_run(services, run.profile, facts, None, within)),
+        content_hash=columns.digest(),
+        stages=stage_stats(columns, run.profile),
     )
 
 
@@ -289,23 +310,15 @@ def _numbers(name: str, column: Any) -> Floats:
     return values
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What the requests of a run say: when it was, what part of it is steady, and the metrics per service."""
+def _summaries(columns: RequestColumns) -> tuple[Mapping[str, ServiceStats], WithinRun, float]:
+    """The metrics of each service, what happened within the run, and its warm-up in seconds.
 
-    begin_s: float
-    end_s: float
-    warm_up_s: float
-    services: Mapping[str, ServiceStats]
-    within: WithinRun
-
-
-def summarise_columns(columns: RequestColumns) -> Summary:
-    """Summarise each service; latencies and rates come from the steady part, which is the same for all of them."""
+    Latencies and rates come from the steady part, which is the same for all services.
+    """
     begin, end = columns.span()
     order = np.argsort(columns.codes, kind="stable")
-    bounds = np.searchsorted(columns.codes[order], np.arange(len(columns.names) + 1))
-    groups = [order[bounds[i] : bounds[i + 1]] for i in range(len(columns.names))]
+    count = len(columns.names)
+    groups = np.split(order, np.searchsorted(columns.codes[order], np.arange(1, count)))[:count]
     levels = np.log(np.maximum(columns.response_time_ms, 1e-3))  # relative to the mean of the service
     for rows in groups:
         levels[rows] -= levels[rows].mean()
@@ -317,7 +330,7 @@ def summarise_columns(columns: RequestColumns) -> Summary:
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
         services[name] = replace(summarise(arrays, begin + warm_up, end), errors=columns.error_kinds(rows))
     within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
-    return Summary(begin, end, warm_up, withheld(services), replace(within, no_server=columns.no_server))
+    return withheld(services), replace(within, no_server=columns.no_server), warm_up
 
 
 def stage_stats(columns: RequestColumns, profile: LoadProfile) -> tuple[StageStats, ...]:
@@ -334,12 +347,9 @@ def stage_stats(columns: RequestColumns, profile: LoadProfile) -> tuple[StageSta
     for number, stage in enumerate(profile.stages):
         part = columns.subset(np.flatnonzero(index == number))
         if part.start_s.size:
-            services = summarise_columns(part).services
+            services = _summaries(part)[0]
             stages.append(StageStats(profile.stage_name(number), stage, begins[number], ends[number], services))
     return tuple(stages)
-
-
-T = TypeVar("T")
 
 
 def new_name(service: str, names: Mapping[str, str]) -> str:
@@ -372,37 +382,32 @@ def renamed(run: Run, names: Mapping[str, str]) -> Run:
     now = {name: new_name(name, names) for name in run.services}
     if all(name == other for name, other in now.items()):
         return run
-    loader = run.load_requests
-    requests: Callable[[], pd.DataFrame] | None = None if loader is None else lambda: _relabelled(loader(), names)
-    if len(set(now.values())) < len(now):
-        return _summed_up(replace(run, load_requests=requests), now)
-    stages = tuple(replace(stage, services=_under(stage.services, names)) for stage in run.stages)
-    return replace(run, services=_under(run.services, names), stages=stages, load_requests=requests)
+    if (load := run.load_requests) is not None:
+
+        def requests() -> pd.DataFrame:
+            frame = load()
+            labels = frame["service"].astype(str)
+            return frame.assign(service=labels.map({name: new_name(name, names) for name in labels.unique()}))
+
+        run = replace(run, load_requests=requests)
+    if shared := [name for name, count in Counter(now.values()).items() if count > 1]:
+        frame = run.requests()
+        if frame is None:
+            both = " and ".join(name for name, other in now.items() if other == shared[0])
+            raise NotComparable(
+                f"run {run.id}: [services] gives {both} one name, {shared[0]}, and the run has no requests to sum them "
+                "up from; leave one of them out of [services]"
+            )
+        columns = request_columns(frame)
+        return replace(run, services=_summaries(columns)[0], stages=stage_stats(columns, run.profile))
+
+    def under(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]:
+        return {new_name(name, names): stats for name, stats in services.items()}
+
+    stages = tuple(replace(stage, services=under(stage.services)) for stage in run.stages)
+    return replace(run, services=under(run.services), stages=stages)
 
 
 def renamed_runs(runs: Sequence[Run], names: Mapping[str, str]) -> tuple[Run, ...]:
     """All of the runs, renamed."""
     return tuple(renamed(run, names) for run in runs) if names else tuple(runs)
-
-
-def _under(table: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
-    return {new_name(name, names): value for name, value in table.items()}
-
-
-def _relabelled(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    labels = frame["service"].astype(str)
-    return frame.assign(service=labels.map({name: new_name(name, names) for name in labels.unique()}))
-
-
-def _summed_up(run: Run, now: Mapping[str, str]) -> Run:
-    frame = run.requests()
-    if frame is None:
-        shared = next(name for name in now.values() if list(now.values()).count(name) > 1)
-        both = " and ".join(name for name, other in now.items() if other == shared)
-        raise NotComparable(
-            f"run {run.id}: [services] gives {both} one name, {shared}, and the run has no requests to sum them up "
-            "from; leave one of them out of [services]"
-        )
-    columns = request_columns(frame)
-    summary = summarise_columns(columns)
-    return replace(run, services=summary.services, stages=stage_stats(columns, run.profile))

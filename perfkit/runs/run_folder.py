@@ -47,8 +47,8 @@ from perfkit.model.serialization import (
 )
 from perfkit.runs.backends import DOCUMENT
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
-from perfkit.runs.requests import RequestColumns, redact_requests, request_columns, stage_stats, summarise_columns
-from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process, check_run
+from perfkit.runs.requests import RequestColumns, redact_requests, request_columns, summarised
+from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
@@ -257,14 +257,14 @@ def _read_killed(folder: Path) -> Run:
         frame = read_requests(folder / REQUESTS)
     else:
         frame = recorded_frame(RECORDING_SCHEMA.empty_table(), folder / RECORDING)
-    try:
-        columns = request_columns(frame)
-    except ValueError as error:
-        raise ReadError(f"{folder}: {error}") from error
     killed = "the run was killed before it could be finished"
     if unread:
         killed += f"; the last {unread:,} bytes of its recording cannot be read"
-    return replace(measured_run(run, columns, folder, interrupted=killed), load_requests=frame.copy)
+    try:
+        run = measured_run(run, request_columns(frame), folder, interrupted=killed)
+    except ValueError as error:
+        raise ReadError(f"{folder}: {error}") from error
+    return replace(run, load_requests=frame.copy)
 
 
 def measured_run(run: Run, columns: RequestColumns, folder: Path, more: Iterable[Check] = (), **facts: Any) -> Run:
@@ -272,20 +272,8 @@ def measured_run(run: Run, columns: RequestColumns, folder: Path, more: Iterable
 
     ``more`` are further checks; ``facts`` are those of `GeneratorFacts` that stand in no table.
     """
-    summary = summarise_columns(columns)
-    facts |= {"warm_up_s": summary.warm_up_s, "skipped": columns.skipped}
-    all_facts = replace(generator_facts(folder / "source", run.profile), **facts)
-    checks = check_run(summary.services, run.profile, all_facts, None, summary.within)
-    return replace(
-        run,
-        started_at=datetime.fromtimestamp(summary.begin_s, UTC) if len(columns.codes) else run.started_at,
-        duration_s=summary.end_s - summary.begin_s,
-        services=summary.services,
-        validity=Validity((*checks, *more)),
-        content_hash=columns.digest(),
-        stages=stage_stats(columns, run.profile),
-        source=str(folder),
-    )
+    run = summarised(run, columns, replace(generator_facts(folder / "source", run.profile), **facts))
+    return replace(run, source=str(folder), validity=Validity((*run.validity.checks, *more)))
 
 
 DROPPED = "requests.dropped.json"  # in the folder of a run whose requests were dropped, or left out, on purpose
