@@ -174,8 +174,7 @@ def simulate(
             raise click.UsageError(str(error)) from error
         return
     begin = started_at or datetime.now(UTC).replace(microsecond=0)
-    written = simulate_files(config, seed, output, started_at=begin, changes=parse_changes(inject))
-    for file in (*written.files, written.metrics):
+    for file in simulate_files(config, seed, output, started_at=begin, changes=parse_changes(inject)):
         click.echo(str(file))
 
 

@@ -1,14 +1,14 @@
 """Requests -> the files that ``locust --csv PREFIX`` would have written for them.
 
 Locust's own classes write them, so headers, order of columns and number formats are those of the installed version.
-Importing Locust patches sockets and threads of the whole process (gevent), so it happens in a child process, which is
-given everything by one Arrow stream on standard input.
+Importing Locust patches sockets and threads of the whole process (gevent), so it happens in a child process: this file,
+run as a program, with all that it needs on standard input.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,16 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.errors import LoadError, StoreError
-
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 EXIT_DISK = 74  # EX_IOERR: the child could not write; the reason is on its standard output
 ENDINGS = ("_stats_history.csv", "_failures.csv", "_exceptions.csv", "_stats.csv")  # without the last it is not a set
-COLUMNS = ("end_s", "service", "response_time_ms", "failed", "response_bytes")
-_METADATA = b"perfkit"
 
 
 def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, users: Sequence[int]) -> tuple[Path, ...]:
@@ -55,11 +50,16 @@ def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, user
     LoadError
         Locust's writer failed; with its last words.
     """
-    metadata = {"prefix": str(prefix), "started_s": started_s, "users": [int(count) for count in users]}
-    last_s = started_s + len(users) - 1
+    from perfkit.model.errors import LoadError, StoreError
+
+    # epoch seconds as floats are exact to 0.2 us: a request that ends with the run must not end after it
+    end_s = (frame["start"] + frame["response_time_ms"] / 1000).clip(upper=started_s + len(users) - 1)
+    ended = frame.assign(end_s=end_s).sort_values("end_s", kind="stable")
+    columns = ("end_s", "service", "response_time_ms", "failed", "response_bytes")
+    requests = list(zip(*(ended[name].tolist() for name in columns), strict=True))
     child = subprocess.run(
-        [sys.executable, "-P", "-m", "perfkit.loadgen.locust_file_writer"],
-        input=_stream(frame, last_s, metadata),
+        [sys.executable, "-P", __file__],
+        input=pickle.dumps((str(prefix), started_s, [int(count) for count in users], requests)),
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the child imports what we import
@@ -72,34 +72,12 @@ def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, user
     return tuple(Path(f"{prefix}{ending}") for ending in ENDINGS)
 
 
-def _stream(frame: pd.DataFrame, last_s: float, metadata: Any) -> Any:
-    """The requests in the order in which they end, and the metadata, as an Arrow stream."""
-    import numpy as np
-    import pyarrow as pa
-
-    # epoch seconds as floats are exact to 0.2 us: a request that ends with the run must not end after it
-    end_s = np.minimum(frame["start"].to_numpy() + frame["response_time_ms"].to_numpy() / 1000, last_s)
-    order = np.argsort(end_s, kind="stable")
-    columns = [end_s[order], *(frame[name].to_numpy()[order] for name in COLUMNS[1:])]
-    table = pa.table(dict(zip(COLUMNS, columns, strict=True)))
-    table = table.replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-class _EndOfTime(Exception):
-    """The simulated time has come to its end."""
-
-
-class _Replay:
+class _Clock:
     """Locust's clock: time passes only while Locust sleeps, and brings the requests that ended meanwhile."""
 
-    def __init__(self, started_s: float, users: Sequence[int], table: pa.Table) -> None:
-        self.started_s, self.users = started_s, users
+    def __init__(self, started_s: float, users: list[int], requests: list[tuple[Any, ...]]) -> None:
+        self.started_s, self.users, self.left = started_s, users, requests[::-1]
         self.now_s, self.elapsed_s = started_s, 0
-        self.left = list(zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True))[::-1]
         self.environment: Any = None
         self.error: Exception | None = None
 
@@ -109,7 +87,7 @@ class _Replay:
     def sleep(self, seconds: int) -> None:
         self.elapsed_s += seconds
         if self.elapsed_s >= len(self.users):
-            raise _EndOfTime
+            raise StopIteration
         until_s = self.started_s + self.elapsed_s
         while self.left and self.left[-1][0] <= until_s:
             self.now_s, service, response_time_ms, failed, size = self.left.pop()
@@ -120,32 +98,23 @@ class _Replay:
         self.environment.runner.user_count = self.users[self.elapsed_s]
 
 
-def _write(prefix: str, replay: _Replay) -> None:
-    """Let Locust's endless CSV loop run through the simulated time."""
+def main() -> int:
+    """Let Locust's endless CSV loop run through the time that standard input describes; returns the exit code."""
     import locust.stats
     from locust.contrib.fasthttp import LocustBadStatusCode
 
-    locust.stats.time = locust.stats.gevent = replay
-    replay.error = LocustBadStatusCode(None, code=500)  # what a FastHttpUser makes of status 500
-    runner = SimpleNamespace(user_count=replay.users[0], exceptions={})
-    replay.environment = SimpleNamespace(stats=locust.stats.RequestStats(), runner=runner)
-    percentiles = locust.stats.PERCENTILES_TO_REPORT
-    writer = locust.stats.StatsCSVFileWriter(replay.environment, percentiles, prefix, full_history=False)
+    prefix, started_s, users, requests = pickle.load(sys.stdin.buffer)
+    clock = locust.stats.time = locust.stats.gevent = _Clock(started_s, users, requests)
+    clock.error = LocustBadStatusCode(None, code=500)  # what a FastHttpUser makes of status 500
+    runner = SimpleNamespace(user_count=users[0], exceptions={})
+    clock.environment = SimpleNamespace(stats=locust.stats.RequestStats(), runner=runner)
     try:
-        writer.stats_writer()
-    except _EndOfTime:
-        writer.close_files()
-
-
-def main() -> int:
-    """Read an Arrow stream from standard input and write the files that it asks for; returns the exit code."""
-    import pyarrow as pa
-
-    with pa.ipc.open_stream(sys.stdin.buffer) as stream:
-        table = stream.read_all()
-    metadata = json.loads(table.schema.metadata[_METADATA])
-    try:
-        _write(metadata["prefix"], _Replay(metadata["started_s"], metadata["users"], table))
+        percentiles = locust.stats.PERCENTILES_TO_REPORT
+        writer = locust.stats.StatsCSVFileWriter(clock.environment, percentiles, prefix, full_history=False)
+        try:
+            writer.stats_writer()
+        except StopIteration:  # the end of the time
+            writer.close_files()
     except OSError as error:
         sys.stdout.write(error.strerror or str(error))
         return EXIT_DISK

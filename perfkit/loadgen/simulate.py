@@ -15,7 +15,7 @@ import itertools
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -42,15 +42,6 @@ THINK_S = (0.1, 0.4)  # as demo_locustfile.py
 DEFAULT_SPAWN_RATE = 1.0  # Locust's own
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedFiles:
-    """What `simulate_files` wrote: the prefix of all names, Locust's four files, and the normalised metrics."""
-
-    prefix: Path
-    files: tuple[Path, ...]
-    metrics: Path
-
-
 def simulate_files(
     scenario: Scenario,
     seed: int,
@@ -59,7 +50,7 @@ def simulate_files(
     started_at: datetime | None = None,
     changes: Mapping[str, Change] | None = None,
     run_to_run_pct: float = 2.0,
-) -> SimulatedFiles:
+) -> tuple[Path, ...]:
     """Simulate a load test and write what Locust would have written, and its metrics as JSON.
 
     The names are ``load_results_<scenario>_<YYYYmmdd_HHMMSS>`` (UTC) with ``_stats.csv``, ``_stats_history.csv``,
@@ -73,6 +64,11 @@ def simulate_files(
         Created when it is missing.
     started_at
         Begin of the run, aware, without its fraction of a second: Locust's history counts whole seconds.  None: now.
+
+    Returns
+    -------
+    tuple of Path
+        Locust's four files in the order of `ENDINGS`, and the metrics.
 
     Raises
     ------
@@ -92,17 +88,15 @@ def simulate_files(
         raise LoadError(f"scenario {scenario.name!r}: no request ended in {scenario.duration_s:g} s; simulate longer")
     prefix = folder / f"load_results_{slug(scenario.name)}_{started:%Y%m%d_%H%M%S}"
     try:
-        _unused_paths(prefix)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".simulated-") as partial:
             unpublished = Path(partial) / prefix.name
-            write_locust_files(unpublished, frame, started.timestamp(), _users_per_second(scenario))
+            write_locust_files(unpublished, frame, started.timestamp(), users_per_second(scenario))
             metrics = pooled_metrics([read_run(Path(f"{unpublished}_stats.csv"))])
             atomic_write(Path(f"{unpublished}.json"), dump_json(metrics))
-            files = _publish(Path(partial), prefix)
+            return publish(Path(partial), prefix)
     except OSError as error:
         raise StoreError(f"{folder}: the files could not be written: {error.strerror or error}") from error
-    return SimulatedFiles(prefix, files[:-1], files[-1])
 
 
 def _begin(started_at: datetime | None) -> datetime:
@@ -112,18 +106,11 @@ def _begin(started_at: datetime | None) -> datetime:
     return begin.astimezone(UTC)
 
 
-def _unused_paths(prefix: Path) -> tuple[Path, ...]:
-    """The files of a simulation; ``StoreError`` when one of them exists."""
+def publish(partial: Path, prefix: Path) -> tuple[Path, ...]:
+    """Give the files of a simulation their names: all of them, or none; ``StoreError`` when one of them exists."""
     paths = tuple(Path(f"{prefix}{ending}") for ending in (*ENDINGS, ".json"))
-    for path in paths:
-        if path.exists():
-            raise StoreError(f"{path}: exists already and is kept; remove it, or choose another folder")
-    return paths
-
-
-def _publish(partial: Path, prefix: Path) -> tuple[Path, ...]:
-    """Give the files their names: all of them, or none."""
-    paths = _unused_paths(prefix)  # a second simulation may have been quicker
+    if taken := next(filter(Path.exists, paths), None):
+        raise StoreError(f"{taken}: exists already and is kept; remove it, or choose another folder")
     with ExitStack() as undo:
         for path in paths:
             (partial / path.name).rename(path)
@@ -170,62 +157,30 @@ def simulate_requests(
     """
     import pandas as pd
 
-    begin_s = _begin(started_at).timestamp()
-    weights = _weights(scenario)
-    queues = _queues(weights, seed, changes or {}, run_to_run_pct)
-    calls = _calls(queues, list(weights.values()), _spawn_times(scenario), seed, _load(scenario)[1])
+    weights, changes = service_weights(scenario), changes or {}
+    if unknown := set(changes) - set(weights):
+        raise ValueError(f"changes must be for {', '.join(weights)}, not {', '.join(sorted(unknown))}")
+    if not 0 <= run_to_run_pct <= 100:
+        raise ValueError(f"run_to_run_pct must be from 0 to 100, not {run_to_run_pct!r}")
+    begin_s, duration_s, spawned = _begin(started_at).timestamp(), scenario.duration_s or 0.0, spawn_times(scenario)
+    queues = []
+    for name in weights:
+        factor = math.exp(random.Random(f"{seed} {name} run").gauss(0.0, run_to_run_pct / 100))
+        queues.append(_Queue(name, seed, changes.get(name, Change()), factor))
+    minds = [random.Random(f"{seed} user {user}") for user in range(len(spawned))]
+    bounds = list(itertools.accumulate(weights.values()))
+    waking = [(at_s, user) for user, at_s in enumerate(spawned)]  # sorted, hence a heap
+    rows = []
+    while (now_s := waking[0][0]) < duration_s:
+        user = waking[0][1]
+        queue = queues[bisect.bisect_right(bounds, minds[user].random() * bounds[-1])]
+        end_s, failed = queue.answer(now_s)
+        heapreplace(waking, (end_s + minds[user].uniform(*THINK_S), user))
+        if end_s <= duration_s:
+            rows.append((now_s, queue.name, 1000 * (end_s - now_s), failed))
     types = {"start": "float64", "service": "str", "response_time_ms": "float64", "failed": "bool"}
-    frame = pd.DataFrame(list(calls), columns=list(types)).astype(types)  # an empty frame has no types of its own
+    frame = pd.DataFrame(rows, columns=list(types)).astype(types)  # an empty frame has no types of its own
     return frame.assign(start=frame["start"] + begin_s, response_bytes=BODY_BYTES)
-
-
-def services_of(scenario: Scenario) -> tuple[str, ...]:
-    """The services that a simulation of the scenario calls; ``SettingsError`` when it cannot be simulated."""
-    return tuple(name for name, weight in _weights(scenario).items() if weight > 0)
-
-
-def _weights(scenario: Scenario) -> dict[str, float]:
-    """Service -> how often it is called, in proportion."""
-    where = f"scenario {scenario.name!r}"
-    if scenario.locustfile != BUILT_IN_LOCUSTFILE or not scenario.environment.get(WEIGHTS):
-        reason = f"only scenarios with the built-in locustfile and {WEIGHTS} in their environment can be"
-        raise SettingsError(f"{where}: cannot be simulated: nothing is known about the services it calls; {reason}")
-    weights = {}
-    for entry in filter(None, scenario.environment[WEIGHTS].split(",")):
-        name, _, text = entry.partition("=")
-        if name not in MODELS:
-            hint = f"{did_you_mean(name, MODELS)}; known are {', '.join(MODELS)}"
-            raise SettingsError(f"{where}: {WEIGHTS}: unknown service {name!r}{hint}")
-        try:
-            weights[name] = float(text)
-        except ValueError:
-            weights[name] = math.nan
-        if not 0 <= weights[name] < math.inf:
-            raise SettingsError(f"{where}: {WEIGHTS}: {name}: expected a number >= 0, got {text!r}")
-    if not sum(weights.values()) > 0:
-        raise SettingsError(f"{where}: {WEIGHTS}: at least one weight must be above 0")
-    return weights
-
-
-def _load(scenario: Scenario) -> tuple[int, float]:
-    if scenario.users is None or scenario.duration_s is None:
-        raise SettingsError(f"scenario {scenario.name!r}: cannot be simulated without users and duration; give both")
-    return scenario.users, scenario.duration_s
-
-
-def _spawn_times(scenario: Scenario) -> list[float]:
-    """Seconds after the begin at which each user starts: in bursts, as Locust's dispatcher does it."""
-    users, _ = _load(scenario)
-    rate = scenario.spawn_rate or DEFAULT_SPAWN_RATE
-    burst = max(1, math.floor(rate))
-    return [user // burst * burst / rate for user in range(users)]
-
-
-def _users_per_second(scenario: Scenario) -> list[int]:
-    """Users that run 0, 1, 2 ... seconds after the begin; Locust writes its first row before it starts any."""
-    _, duration_s = _load(scenario)
-    spawned = _spawn_times(scenario)
-    return [bisect.bisect_left(spawned, second) for second in range(math.ceil(duration_s) + 1)]
 
 
 class _Queue:
@@ -248,29 +203,42 @@ class _Queue:
         return end_s, failed
 
 
-def _queues(weights: Mapping[str, float], seed: int, changes: Mapping[str, Change], noise_pct: float) -> list[_Queue]:
-    if unknown := set(changes) - set(weights):
-        raise ValueError(f"changes must be for {', '.join(weights)}, not {', '.join(sorted(unknown))}")
-    if not 0 <= noise_pct <= 100:
-        raise ValueError(f"run_to_run_pct must be from 0 to 100, not {noise_pct!r}")
-    factors = {name: math.exp(random.Random(f"{seed} {name} run").gauss(0.0, noise_pct / 100)) for name in weights}
-    return [_Queue(name, seed, changes.get(name, Change()), factors[name]) for name in weights]
+def service_weights(scenario: Scenario) -> dict[str, float]:
+    """Service -> how often it is called, in proportion; ``SettingsError`` when a scenario cannot be simulated."""
+    where = f"scenario {scenario.name!r}"
+    if scenario.locustfile != BUILT_IN_LOCUSTFILE or not scenario.environment.get(WEIGHTS):
+        reason = f"only scenarios with the built-in locustfile and {WEIGHTS} in their environment can be"
+        raise SettingsError(f"{where}: cannot be simulated: nothing is known about the services it calls; {reason}")
+    weights = {}
+    for entry in filter(None, scenario.environment[WEIGHTS].split(",")):
+        name, _, text = entry.partition("=")
+        if name not in MODELS:
+            hint = f"{did_you_mean(name, MODELS)}; known are {', '.join(MODELS)}"
+            raise SettingsError(f"{where}: {WEIGHTS}: unknown service {name!r}{hint}")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            weights[name] = math.nan
+        if not 0 <= weights[name] < math.inf:
+            raise SettingsError(f"{where}: {WEIGHTS}: {name}: expected a number >= 0, got {text!r}")
+    if not sum(weights.values()) > 0:
+        raise SettingsError(f"{where}: {WEIGHTS}: at least one weight must be above 0")
+    if scenario.users is None or scenario.duration_s is None:
+        raise SettingsError(f"{where}: cannot be simulated without users and duration; give both")
+    return weights
 
 
-def _calls(
-    queues: list[_Queue], weights: list[float], spawned: list[float], seed: int, duration_s: float
-) -> Iterator[tuple[float, str, float, bool]]:
-    """Start in seconds after the begin, service, response time in ms, failed; of each request that ends in time."""
-    minds = [random.Random(f"{seed} user {user}") for user in range(len(spawned))]
-    bounds = list(itertools.accumulate(weights))
-    waking = [(at_s, user) for user, at_s in enumerate(spawned)]  # sorted, hence a heap
-    while (now_s := waking[0][0]) < duration_s:
-        user = waking[0][1]
-        queue = queues[bisect.bisect_right(bounds, minds[user].random() * bounds[-1])]
-        end_s, failed = queue.answer(now_s)
-        heapreplace(waking, (end_s + minds[user].uniform(*THINK_S), user))
-        if end_s <= duration_s:
-            yield now_s, queue.name, 1000 * (end_s - now_s), failed
+def spawn_times(scenario: Scenario) -> list[float]:
+    """Seconds after the begin at which each user starts: in bursts, as Locust's dispatcher does it."""
+    rate = scenario.spawn_rate or DEFAULT_SPAWN_RATE
+    burst = max(1, math.floor(rate))
+    return [user // burst * burst / rate for user in range(scenario.users or 0)]
+
+
+def users_per_second(scenario: Scenario) -> list[int]:
+    """Users that run 0, 1, 2 ... seconds after the begin; Locust writes its first row before it starts any."""
+    spawned = spawn_times(scenario)
+    return [bisect.bisect_left(spawned, second) for second in range(math.ceil(scenario.duration_s or 0.0) + 1)]
 
 
 TOOL = "perfkit simulate"
@@ -372,25 +340,24 @@ def simulate_history(
     """
     step = timedelta(seconds=(scenario.duration_s or 0.0) + PAUSE_S)
     begin = started_at or datetime.now(UTC).replace(microsecond=0) - history.runs * step
-    names = services_of(scenario)
+    names = [name for name, weight in service_weights(scenario).items() if weight > 0]
     if unknown := history.changes.keys() - set(names):
         raise ValueError(f"changes: {', '.join(sorted(unknown))}: not called here; called are {', '.join(names)}")
     factors = {name: history.factors(name, seed) for name in names}
     ids = []
     for number in range(history.runs):
-        changes = {name: _change(history, name, number, factors[name][number]) for name in names}
+        is_changed = bool(history.changes) and number >= history.change_at
+        changes = {}
+        for name in names:
+            change = history.changes.get(name, Change()) if is_changed else Change()
+            slower_pct = 100.0 * ((1.0 + change.slower_pct / 100.0) * factors[name][number] - 1.0)
+            changes[name] = replace(change, slower_pct=slower_pct)
         at = begin + number * step
         frame = simulate_requests(scenario, seed * 100_003 + number, started_at=at, changes=changes, run_to_run_pct=0.0)
-        truth = {"changed": "yes"} if history.changes and number >= history.change_at else {}
+        truth = {"changed": "yes"} if is_changed else {}
         run = run_from_requests(frame, scenario=scenario.name, **{**(labels or {}), **truth})
         run = replace(run, tool=TOOL, profile=scenario.profile)
         ids.append(store.add(run))
         if on_run is not None:
             on_run(run)
     return tuple(ids)
-
-
-def _change(history: SimulatedHistory, name: str, number: int, factor: float) -> Change:
-    injected = history.changes.get(name, Change()) if number >= history.change_at else Change()
-    slower = 100.0 * ((1.0 + injected.slower_pct / 100.0) * factor - 1.0)
-    return replace(injected, slower_pct=slower)

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from loopback import serving
@@ -46,10 +47,16 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def files(paths):
+    """What was written: the prefix of all names, Locust's files, and the metrics."""
+    *csvs, metrics = paths
+    return SimpleNamespace(prefix=metrics.with_suffix(""), files=csvs, metrics=metrics)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     changes = {"rag_service": Change(error_rate_pct=20.0)}
-    return simulate_files(SMALL, 1, tmp_path_factory.mktemp("simulated"), started_at=START, changes=changes)
+    return files(simulate_files(SMALL, 1, tmp_path_factory.mktemp("simulated"), started_at=START, changes=changes))
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +156,8 @@ def test_a_slow_spawn_rate_starts_one_user_at_a_time():
     assert seconds.iloc[0] == 0
     busy = [len(slow[(seconds >= at) & (seconds < at + 2)]) for at in (0, 2, 4)]
     assert busy[0] < busy[1] < busy[2]
-    assert simulate._users_per_second(replace(SMALL, users=3, spawn_rate=0.5))[:6] == [0, 1, 1, 2, 2, 3]
-    assert simulate._users_per_second(replace(SMALL, users=3, spawn_rate=None))[:5] == [0, 1, 2, 3, 3]
+    assert simulate.users_per_second(replace(SMALL, users=3, spawn_rate=0.5))[:6] == [0, 1, 1, 2, 2, 3]
+    assert simulate.users_per_second(replace(SMALL, users=3, spawn_rate=None))[:5] == [0, 1, 2, 3, 3]
 
 
 def test_perfkit_reads_back_what_was_simulated(written, frame):
@@ -191,7 +198,7 @@ def test_the_json_says_the_same_as_the_files(written):
 def test_the_same_seed_and_start_give_the_same_bytes(written, tmp_path):
     changes = {"rag_service": Change(error_rate_pct=20.0)}
     local = START.astimezone(timezone(timedelta(hours=2))) + timedelta(milliseconds=700)  # the same second elsewhere
-    again = simulate_files(SMALL, 1, tmp_path / "new" / "folder", started_at=local, changes=changes)
+    again = files(simulate_files(SMALL, 1, tmp_path / "new" / "folder", started_at=local, changes=changes))
     assert [p.name for p in again.files] == [p.name for p in written.files]
     for ours, theirs in zip((*again.files, again.metrics), (*written.files, written.metrics), strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
@@ -239,7 +246,7 @@ def test_a_set_that_cannot_be_published_whole_is_taken_back(tmp_path):
     for ending in ENDINGS[:2]:
         (partial / f"load{ending}").write_text("")
     with pytest.raises(FileNotFoundError):
-        simulate._publish(partial, prefix)
+        simulate.publish(partial, prefix)
     assert list(prefix.parent.iterdir()) == []
 
 
