@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from operator import methodcaller
@@ -20,7 +20,7 @@ from scipy.special import ndtri
 from perfkit.history.confounders import ServiceChange, environment_changes, in_one_mix, service_changes
 from perfkit.history.events import NEAR, Event, MetricChange, Series, unit_questions
 from perfkit.history.timeline import Timeline
-from perfkit.stats.changepoints import ChangePoint, Drift, Segmentation, segment
+from perfkit.stats.changepoints import Drift, Segmentation, segment
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
@@ -29,56 +29,44 @@ if TYPE_CHECKING:
 # The likelihood ratio of the true place of a step against the likeliest one is at most x with (1 - exp(-x / 2))^2
 # (Eo & Morley 2015, doi:10.3982/QE186).  Of the many series of an event not one in a hundred shall stand apart
 _RATIO = -2.0 * math.log(1.0 - math.sqrt(0.999))
-_LEAST = 4  # values on both sides together, without which nothing can be said
-
-
-def possible_places(values: Floats, found: Segmentation, number: int) -> tuple[int, int]:
-    """The first and the last index at which a change may as well have been.
-
-    Parameters
-    ----------
-    values
-        Of the series, shape ``(n_runs,)``, ``NaN`` where there is none.
-    found
-        What the series is made of; its outliers take no part, and its correlation widens the range.
-    number
-        Of the change.
-    """
-    at = found.changes[number].index
-    begin = found.changes[number - 1].index if number else 0
-    end = found.changes[number + 1].index if number + 1 < len(found.changes) else len(values)
-    kept = np.setdiff1d(np.arange(begin, end)[~np.isnan(values[begin:end])], found.outliers)
-    if kept.size < _LEAST:
-        return at, at
-    plain = values[kept]
-    left = _squares(np.log(plain) if (plain > 0).all() else plain)
-    own = min(max(int(np.searchsorted(kept, at)), 1), kept.size - 1) - 1
-    variance = left[own] / (kept.size - 2)
-    if variance <= 0.0:
-        return at, at
-    widened = (1.0 + found.correlation) / (1.0 - found.correlation)
-    possible = np.nonzero((left - left[own]) / variance / widened <= _RATIO)[0]
-    return min(at, int(kept[possible[0] + 1])), max(at, int(kept[possible[-1] + 1]))
-
-
-def _squares(values: Floats) -> Floats:
-    """What two levels leave of the squares, for each place of the step: from the second value to the last."""
-    centred = values - values.mean()
-    sums, n = np.cumsum(centred)[:-1], values.size
-    first = np.arange(1, n)
-    left: Floats = np.sum(centred**2) - sums**2 / first - sums**2 / (n - first)
-    return np.maximum(left, 0.0)
-
-
 FAR = 12  # runs beyond which two changes of which nothing but their size is known are never one
 REACHES = 2.0  # by which such a place may be off at most: of the many series one in twenty is beyond its reach
 # With 95 % a step of d standard deviations is found within 11 / d^2 runs of its place (Bai 1997,
 # doi:10.1162/003465397557132)
 _BAI = 11.0
 LEAST_VALUES = 4  # of a series in which a change can be found at all
-
-
 HistoryChange = Event | ServiceChange
+
+
+def possible_places(values: Floats, segmentation: Segmentation, number: int) -> tuple[int, int]:
+    """The first and the last index at which a change may as well have been.
+
+    Parameters
+    ----------
+    values
+        Of the series, shape ``(n_runs,)``, ``NaN`` where there is none.
+    segmentation
+        What the series is made of; its outliers take no part, and its correlation widens the range.
+    number
+        Of the change.
+    """
+    edges = [0, *(change.index for change in segmentation.changes), len(values)]
+    begin, at, end = edges[number : number + 3]
+    kept = np.setdiff1d(np.arange(begin, end)[~np.isnan(values[begin:end])], segmentation.outliers)
+    if kept.size < LEAST_VALUES:
+        return at, at
+    # What two levels leave of the squares, for each place of the step: from the second value to the last
+    plain = np.log(values[kept]) if (values[kept] > 0).all() else values[kept]
+    centred, n = plain - plain.mean(), kept.size
+    sums, first = np.cumsum(centred)[:-1], np.arange(1, n)
+    left = np.maximum(np.sum(centred**2) - sums**2 / first - sums**2 / (n - first), 0.0)
+    own = min(max(int(np.searchsorted(kept, at)), 1), kept.size - 1) - 1
+    variance = left[own] / (kept.size - 2)
+    if variance <= 0.0:
+        return at, at
+    widened = (1.0 + segmentation.correlation) / (1.0 - segmentation.correlation)
+    possible = np.nonzero((left - left[own]) / variance / widened <= _RATIO)[0]
+    return min(at, int(kept[possible[0] + 1])), max(at, int(kept[possible[-1] + 1]))
 
 
 def in_order(changes: Iterable[HistoryChange]) -> tuple[HistoryChange, ...]:
@@ -92,32 +80,19 @@ def shared_alpha(timeline: Timeline, alpha: float) -> float:
     return alpha / max(int(able), 1)
 
 
-def metric_changes(timeline: Timeline, key: Series, found: Segmentation) -> Iterator[MetricChange]:
+def metric_changes(timeline: Timeline, key: Series, segmentation: Segmentation) -> Iterator[MetricChange]:
     """The changes of one series, oldest first, in the units in which its runs were measured."""
-    known = np.concatenate([[0], np.cumsum(~np.isnan(timeline.series[key]))])
-    edges = [int(known[at]) for at in (0, *(change.index for change in found.changes), len(timeline))]
-    lengths = [max(b - a, 1) for a, b in pairwise(edges)]
-    for number, (change, left, right) in enumerate(zip(found.changes, lengths, lengths[1:], strict=False)):
-        places = possible_places(timeline.series[key], found, number)
-        yield MetricChange(*key, unscaled(timeline, key, change), _reach(change, left, right), places)
-
-
-def unscaled(timeline: Timeline, key: Series, change: ChangePoint) -> ChangePoint:
-    """A change of a scaled series with its levels as they were measured where it happened."""
-    if key not in timeline.scale:
-        return change
-    factor = float(timeline.scale[key][change.index])
-    return replace(change, before=change.before / factor, after=change.after / factor)
-
-
-def _reach(change: ChangePoint, left: int, right: int) -> int:
-    """By how many runs the place of a change may be off, from its size in standard deviations of one run."""
-    width = change.ci_high - change.ci_low
-    if not math.isfinite(width) or width <= 0.0 or not math.isfinite(change.change_pct):
-        return NEAR
-    error = width / (2.0 * float(ndtri(0.975)))
-    distance = abs(change.change_pct / error) * math.sqrt(1.0 / left + 1.0 / right)
-    return math.ceil(reach_of(distance))
+    values = timeline.series[key]
+    edges = [0, *(change.index for change in segmentation.changes), len(timeline)]
+    lengths = [max(int(np.count_nonzero(~np.isnan(values[begin:end]))), 1) for begin, end in pairwise(edges)]
+    for number, change in enumerate(segmentation.changes):
+        reach, width = NEAR, change.ci_high - change.ci_low
+        if math.isfinite(width) and width > 0.0 and math.isfinite(change.change_pct):
+            error = width / (2.0 * float(ndtri(0.975)))
+            distance = abs(change.change_pct / error) * math.sqrt(1.0 / lengths[number] + 1.0 / lengths[number + 1])
+            reach = math.ceil(reach_of(distance))
+        places = possible_places(values, segmentation, number)
+        yield MetricChange(*key, timeline.unscale(key, change, change.index), reach, places)
 
 
 def reach_of(distance: float) -> float:
@@ -229,7 +204,7 @@ def _event(
         movements,
         tuple(timeline.runs[i].run_id for i in own),
         (
-            *(change.sentence for change in environment_changes(timeline, at, reach)),
+            *environment_changes(timeline, at, reach),
             *(text for change in mix if abs(change.index - at) <= reach for text in change.brief),
             *unit_questions(movements),
         ),
@@ -336,15 +311,8 @@ class HistoryAnalysis:
             for first, last in pairwise([begin, *mixes, end]):
                 runs = [i for i in range(first, last) if measured[i]]
                 factor = aligned.scale_at(key, runs[0]) if runs else 1.0
-                part = drift if last == end else None
-                if part is not None and factor != 1.0:
-                    part = replace(part, before=part.before / factor, after=part.after / factor)
+                part = aligned.unscale(key, drift, runs[0]) if drift is not None and last == end and runs else None
                 yield Level(first, last, level / factor, len(runs), part)
-
-    def unscaled_drift(self, key: Series, drift: Drift) -> Drift:
-        """A drift of `aligned` in the units in which its last run was measured."""
-        factor = self.aligned.scale_at(key, drift.end - 1)
-        return replace(drift, before=drift.before / factor, after=drift.after / factor)
 
     def changes_of(self, key: Series) -> tuple[MetricChange, ...]:
         """The changes of one series, oldest first, in the units in which its runs were measured."""

@@ -145,7 +145,7 @@ class DetectedChanges:
     def drifts(self) -> tuple[tuple[Series, Drift], ...]:
         """Series that moved steadily for a while, in the units in which the runs were measured."""
         return tuple(
-            (key, self.history.unscaled_drift(key, drift))
+            (key, self.history.aligned.unscale(key, drift, drift.end - 1))
             for key, found in self.segmentations.items()
             for drift in found.drifts
         )

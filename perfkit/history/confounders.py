@@ -2,6 +2,12 @@
 
 A confounder is named beside an event, it does not excuse it: whoever reads of a regression that began with another
 machine looks there first.
+
+A service that ends or begins is an event of its own.  It also changes the mix of requests, and with it the throughput
+of every other service: users who ask for two pages instead of three ask for each more often.  How much more depends on
+how the load script is written (tasks drawn by weight, or steps one after the other), which the runs cannot tell.  So
+throughput is compared only among runs of one mix: change points align the levels on both sides of a change of the mix,
+and the monitor takes each mix for a series of its own.  Latencies and error rates keep their whole history.
 """
 
 from __future__ import annotations
@@ -9,15 +15,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfkit.analysis.comparability import MACHINE, machine_of, machine_text
 from perfkit.analysis.coverage import rename_advice, renamed_pairs
-from perfkit.history.events import RunReference
+from perfkit.history.events import RunReference, change_head
 from perfkit.model.records import Metric, Run
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats
@@ -25,75 +30,51 @@ from perfkit.stats.summary import Floats
 if TYPE_CHECKING:
     from perfkit.history.timeline import Timeline
 
+NEGLIGIBLE = 0.002  # share of requests, and of the time spent in them, below which a service moves no throughput
+CERTAIN_COUNT = 7.0  # requests per run from which a run without any is no chance (Poisson, less than 0.1 %)
+MOST_ABSENCES = 3  # of similar length; a service that is left out more often is one that is called now and then
+RECENT = 10  # runs that tell a service's share before it ended
 AROUND = 10  # runs on either side that tell what was usual
 USUAL = 0.8  # share of them that have one value
 LONGEST = 80  # characters of a value in a sentence
 ENOUGH = 3  # runs on one machine that make a baseline of their own
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentChange:
-    """One fact of the environment that changed for good: ``machine``, ``os``, ``version of locust``, ``load script``.
-
-    ``index`` is the first run with the new value.
-    """
-
-    name: str
-    before: str
-    after: str
-    index: int
-
-    @property
-    def sentence(self) -> str:
-        """``machine changed here: Xeon 8370C -> EPYC 7763``."""
-        return f"{self.name} changed here: {_short(self.before)} -> {_short(self.after)}"
-
-
-def environment_changes(timeline: Timeline, index: int, reach: int) -> tuple[EnvironmentChange, ...]:
-    """What of the environment changed within ``reach`` runs of a place of the history.
+def environment_changes(timeline: Timeline, index: int, reach: int) -> Iterator[str]:
+    """What of the environment changed for good within ``reach`` runs of a place: ``machine changed here: A -> B``.
 
     The usual value of the runs before differs from that of the runs after, and is not usual there.
     """
-    found = [_nearest(name, values, index, reach) for name, values in _facts(timeline).items()]
-    return tuple(change for change in found if change is not None)
-
-
-def _facts(timeline: Timeline) -> Mapping[str, Sequence[str | None]]:
-    """Each fact over the runs; ``None`` where a run is invalid or does not say.  The parts of a machine are one."""
-    own = [dict(moment.environment) if moment.valid else {} for moment in timeline.runs]
-    varied = [name for name in dict.fromkeys(key for of in own for key in of) if len({of.get(name) for of in own}) > 1]
-    parts = [name for name in MACHINE if name in varied]
-    facts: dict[str, Sequence[str | None]] = {}
-    if parts:
-        facts["machine"] = [machine_text(of, parts) for of in own]
+    facts = [dict(run.environment) if run.valid else {} for run in timeline.runs]
+    names = dict.fromkeys(name for fact in facts for name in fact)
+    varied = [name for name in names if len({fact.get(name) for fact in facts}) > 1]
+    over_time: dict[str, list[str | None]] = {}  # ``None`` where a run does not say; the parts of a machine are one
+    if parts := [name for name in MACHINE if name in varied]:
+        over_time["machine"] = [machine_text(fact, parts) for fact in facts]
     for name in varied:
         if name not in MACHINE:
-            facts[name.removeprefix("environment: ")] = [of.get(name) for of in own]
-    return facts
+            over_time[name.removeprefix("environment: ")] = [fact.get(name) for fact in facts]
+    around = range(max(index - reach, 1), min(index + reach + 1, len(facts)))
+    nearest_first = sorted(around, key=lambda run: abs(run - index))
+    for name, values in over_time.items():
+        for run in nearest_first:
+            before = [value for value in values[:run] if value is not None][-AROUND:]
+            after = [value for value in values[run:] if value is not None][:AROUND]
+            if before and values[run] not in (None, before[-1]):
+                old, new = _usual(before), _usual(after)
+                if (old, new) == (before[-1], values[run]):
+                    yield f"{name} changed here: {_short(old)} -> {_short(new)}"
+                    break
 
 
-def _nearest(name: str, values: Sequence[str | None], index: int, reach: int) -> EnvironmentChange | None:
-    places = range(max(index - reach, 1), min(index + reach + 1, len(values)))
-    for at in sorted(places, key=lambda place: abs(place - index)):
-        if values[at] is None:
-            continue
-        before = [value for value in values[:at] if value is not None][-AROUND:]
-        after = [value for value in values[at:] if value is not None][:AROUND]
-        if not before or before[-1] == values[at]:
-            continue
-        old, new = _usual(before), _usual(after)
-        if old is not None and new is not None and old != new and (before[-1], values[at]) == (old, new):
-            return EnvironmentChange(name, old, new, at)
-    return None
-
-
-def _usual(values: Sequence[str]) -> str | None:
+def _usual(values: Sequence[str]) -> str:
+    """The value that nearly all have; empty where there is none."""
     value, count = Counter(values).most_common(1)[0]
-    return value if count >= USUAL * len(values) else None
+    return value if count >= USUAL * len(values) else ""
 
 
 def _short(value: str) -> str:
-    """A digest is told by its beginning."""
+    """Of a digest its beginning."""
     is_digest = len(value) >= 32 and all(char in "0123456789abcdef" for char in value)
     return value[:12] if is_digest else value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
 
@@ -114,14 +95,6 @@ def on_one_machine(runs: Sequence[Run], candidate: Run) -> tuple[tuple[Run, ...]
         f"{gone} {verb} made on another machine ({named}) and left out: the "
         f"candidate and the {len(same)} baseline runs ran on {_short(own)}."
     )
-
-
-NEGLIGIBLE = 0.002  # share of requests, and of the time spent in them, below which a service moves no throughput
-CERTAIN_COUNT = 7.0  # requests per run from which a run without any is no chance (Poisson, less than 0.1 %)
-MOST_ABSENCES = 3  # of similar length; a service that is left out more often is one that is called now and then
-RECENT = 10  # runs that tell a service's share before it ended
-
-Series = tuple[str, Metric]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,26 +127,19 @@ class ServiceChange:
     shares: tuple[tuple[str, float], ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def kind(self) -> str:
-        """As in the kinds of an `Event`."""
-        return "services"
-
-    @property
-    def reach(self) -> int:
-        """As that of an `Event`: by how many runs its place may be off."""
-        return 0
+    kind: ClassVar[str] = "services"  # beside the kinds of an `Event`
+    reach: ClassVar[int] = 0  # as that of an `Event`: by how many runs its place may be off
 
     @property
     def headline(self) -> str:
         """What ended and what began, and since when.  Names are as they came."""
-        when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
-        since = f"run {self.id}{when}"
-        parts = [
-            f"service{'s' if len(names) > 1 else ''} {self._with_shares(names)}: {text} {since}"
-            for names, text in ((self.ended, "no requests since"), (self.began, "first requests in"))
-            if names
-        ]
+        shares = {name: f" ({100.0 * share:.2g} % of the requests)" for name, share in self.shares}
+        parts = []
+        for names, text in ((self.ended, "no requests since"), (self.began, "first requests in")):
+            if names:
+                named = ", ".join(f"{name}{shares.get(name, '')}" for name in names)
+                services = f"service{'s' if len(names) > 1 else ''} {named}"
+                parts.append(f"{services}: {text} run {self.id}{self.first_after.day}")
         pairs = [f"{old} is gone, {new} is new: renamed?" for old, new in self.renamed]
         advice = f" {' '.join(pairs)} [services] of the settings can map them." if pairs else ""
         return f"S{'; '.join(parts)[1:]}.{advice}"
@@ -185,22 +151,10 @@ class ServiceChange:
             if names:
                 yield f"service{'s' if len(names) > 1 else ''} {', '.join(names)} {word} here"
 
-    def _with_shares(self, names: Sequence[str]) -> str:
-        shares = {name: f" ({100.0 * share:.2g} % of the requests)" for name, share in self.shares}
-        return ", ".join(f"{name}{shares.get(name, '')}" for name in names)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the keys of an `Event`; nothing moved, so ``movements`` is empty."""
-        moments = {"last_before": self.last_before, "first_after": self.first_after}
         return {
-            "id": self.id,
-            "scenario": self.scenario,
-            "kind": self.kind,
-            "headline": self.headline,
-            "index": self.index,
-            "reach": self.reach,
-            "aliases": [self.id],
-            **{name: moment.to_dict() for name, moment in moments.items()},
+            **change_head(self, [self.id]),
             "ended": list(self.ended),
             "began": list(self.began),
             "shares": dict(self.shares),
@@ -221,14 +175,66 @@ def service_changes(timeline: Timeline, alpha: float = 0.01) -> tuple[ServiceCha
     began: dict[int, list[str]] = {}
     for service in timeline.services:
         present = presence(timeline, service)[valid]
-        counts = timeline.counts.get(service, np.full(len(timeline), np.nan))[valid]
-        for begin, end in _absences(present, counts, each, alpha):
+        counts = timeline.counts.get(service)
+        own = np.full(valid.size, np.nan) if counts is None else counts[valid]
+        for begin, end in _absences(present, own, each, alpha):
             if begin > 0:
                 ended.setdefault(begin, []).append(service)
-            if end < present.size:
+            if end < valid.size:
                 began.setdefault(end, []).append(service)
-    places = sorted({*ended, *began})
-    return tuple(_change(timeline, valid, at, ended.get(at, []), began.get(at, [])) for at in places)
+    return tuple(_change(timeline, valid, at, ended.get(at, []), began.get(at, [])) for at in sorted({*ended, *began}))
+
+
+def _absences(present: NDArray[np.bool_], counts: Floats, each: float, alpha: float) -> list[tuple[int, int]]:
+    """Runs, each time from the first up to and without the end, in which a service was not called at all.
+
+    Longest first, each is held against the runs outside of it and of those before it.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], present, [True]]).astype(int)))
+    blocks = [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+    absences: list[tuple[int, int]] = []
+    for begin, end in sorted(blocks, key=lambda block: block[0] - block[1]):
+        length = end - begin
+        similar = [other for other in blocks if other != (begin, end) and other[1] - other[0] >= length / 2.0]
+        apart = [(begin, end), *absences, *(similar if len(similar) < MOST_ABSENCES else [])]
+        rest = np.ones(present.size, dtype=bool)
+        for first, last in apart:
+            rest[first:last] = False
+        gaps = int(np.count_nonzero(rest & ~present))
+        runs = int(np.count_nonzero(rest))
+        if runs == gaps:
+            continue  # it is in no other run
+        expected = float(np.nanmean(counts[rest])) if not np.isnan(counts[rest]).all() else np.inf
+        by_number = np.exp(-expected * length)
+        lacks = gaps > 0 or not np.isfinite(expected)
+        by_gaps = ((gaps + 1.0) / (runs + 2.0)) ** length if lacks else 0.0
+        if by_number < each and by_gaps < alpha / len(blocks):
+            absences.append((begin, end))
+    return absences
+
+
+def _change(
+    timeline: Timeline, valid: NDArray[np.intp], at: int, ended: Sequence[str], began: Sequence[str]
+) -> ServiceChange:
+    shares: dict[str, float | None] = {}  # of all requests of the runs beside it; ``None`` where counts are not known
+    for names, runs in ((ended, valid[max(at - RECENT, 0) : at]), (began, valid[at : at + RECENT])):
+        total = sum(float(counts[runs].sum()) for counts in timeline.counts.values())
+        for name in names:
+            own = float(timeline.counts[name][runs].sum()) if name in timeline.counts else float("nan")
+            shares[name] = own / total if total > 0.0 and own == own else None
+    ranked = [sorted(names, key=lambda name: -(shares[name] or 0.0)) for names in (ended, began)]
+    after = timeline.runs[valid[at]]
+    return ServiceChange(
+        after.run_id,
+        timeline.scenario,
+        int(valid[at]),
+        timeline.runs[valid[at - 1]],
+        after,
+        tuple(ranked[0]),
+        tuple(ranked[1]),
+        tuple((name, share) for name, share in shares.items() if share),
+        tuple(renamed_pairs(*({name: shares[name] for name in names} for names in ranked)).items()),
+    )
 
 
 def missing_services(changes: Sequence[ServiceChange]) -> tuple[tuple[str, ServiceChange], ...]:
@@ -262,76 +268,16 @@ def measured_services(timeline: Timeline) -> tuple[str, ...]:
 
 def presence(timeline: Timeline, service: str) -> NDArray[np.bool_]:
     """Whether each run has requests of a service, shape ``(n_runs,)``; false where it is invalid."""
+    series = [timeline.series[service, metric] for metric in Metric if (service, metric) in timeline.series]
     there = np.zeros(len(timeline), dtype=bool)
-    for metric in Metric:
-        values = timeline.series.get((service, metric))
-        if values is not None:
-            there |= ~np.isnan(values)
+    for values in series:
+        there |= ~np.isnan(values)
     counts = timeline.counts.get(service)
     return there if counts is None else there & ~(counts == 0)
 
 
 def _valid(timeline: Timeline) -> NDArray[np.intp]:
-    return np.nonzero([moment.valid for moment in timeline.runs])[0]
-
-
-def _absences(present: NDArray[np.bool_], counts: Floats, each: float, alpha: float) -> list[tuple[int, int]]:
-    """Stretches of runs, each from its first run up to and without its end, in which a service was not called at all.
-
-    Longest first, each is held against the runs outside of it and of those that were found.
-    """
-    blocks = _blocks(~present)
-    found: list[tuple[int, int]] = []
-    for begin, end in sorted(blocks, key=lambda block: block[0] - block[1]):
-        length = end - begin
-        similar = [other for other in blocks if other != (begin, end) and other[1] - other[0] >= length / 2.0]
-        apart = [(begin, end), *found, *(similar if len(similar) < MOST_ABSENCES else [])]
-        rest = np.ones(present.size, dtype=bool)
-        for first, last in apart:
-            rest[first:last] = False
-        gaps = int(np.count_nonzero(rest & ~present))
-        runs = int(np.count_nonzero(rest))
-        if runs == gaps:
-            continue  # it is in no other run
-        expected = float(np.nanmean(counts[rest])) if not np.isnan(counts[rest]).all() else np.inf
-        by_number = np.exp(-expected * length)
-        lacks = gaps > 0 or not np.isfinite(expected)
-        by_gaps = ((gaps + 1.0) / (runs + 2.0)) ** length if lacks else 0.0
-        if by_number < each and by_gaps < alpha / len(blocks):
-            found.append((begin, end))
-    return found
-
-
-def _blocks(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
-    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _change(
-    timeline: Timeline, valid: NDArray[np.intp], at: int, ended: Sequence[str], began: Sequence[str]
-) -> ServiceChange:
-    after = timeline.runs[valid[at]]
-    before, since = valid[max(at - RECENT, 0) : at], valid[at : at + RECENT]
-    shares = {name: _share(timeline, name, runs) for names, runs in ((ended, before), (began, since)) for name in names}
-    ranked = [sorted(names, key=lambda name: -(shares[name] or 0.0)) for names in (ended, began)]
-    return ServiceChange(
-        after.run_id,
-        timeline.scenario,
-        int(valid[at]),
-        timeline.runs[valid[at - 1]],
-        after,
-        tuple(ranked[0]),
-        tuple(ranked[1]),
-        tuple((name, share) for name, share in shares.items() if share),
-        tuple(renamed_pairs(*({name: shares[name] for name in names} for names in ranked)).items()),
-    )
-
-
-def _share(timeline: Timeline, service: str, runs: NDArray[np.intp]) -> float | None:
-    """Of all requests of these runs; ``None`` where counts are not known."""
-    total = sum(float(counts[runs].sum()) for counts in timeline.counts.values())
-    own = float(timeline.counts[service][runs].sum()) if service in timeline.counts else float("nan")
-    return own / total if total > 0.0 and own == own else None
+    return np.nonzero([run.valid for run in timeline.runs])[0]
 
 
 def mixes(timeline: Timeline) -> NDArray[np.intp]:
@@ -362,9 +308,9 @@ def _moves_throughput(timeline: Timeline, service: str) -> bool:
     if float(np.nanmean(counts[there])) < CERTAIN_COUNT:
         return False
     own, total = np.zeros(2), np.zeros(2)
-    for name, every in timeline.counts.items():
+    for name, requests in timeline.counts.items():
         latency = timeline.series.get((name, Metric.AVG))
-        number = np.nan_to_num(every[there])
+        number = np.nan_to_num(requests[there])
         sums = np.array([number.sum(), (number * np.nan_to_num(latency[there])).sum() if latency is not None else 0.0])
         total += sums
         own = sums if name == service else own
@@ -391,12 +337,11 @@ def in_one_mix(timeline: Timeline) -> Timeline:
 
 def _factors(values: Floats, numbers: NDArray[np.intp]) -> Floats:
     """Of each run of one series: by what to multiply its value, shape ``(n_runs,)``."""
-    (known,) = np.nonzero(~np.isnan(values))
-    own = numbers[known]
-    edges = [0, *(np.flatnonzero(np.diff(own)) + 1), known.size]
-    stretches = [known[begin:end] for begin, end in pairwise(edges)]
+    (measured,) = np.nonzero(~np.isnan(values))
+    own = numbers[measured]
+    parts = np.split(measured, np.flatnonzero(np.diff(own)) + 1)
     factor: dict[int, float] = {int(own[-1]): 1.0}
-    for left, right in zip(stretches[-2::-1], stretches[:0:-1], strict=True):  # backwards in time
+    for left, right in zip(parts[-2::-1], parts[:0:-1], strict=True):  # backwards in time
         ends = _edge_level(values[left], newest=True), _edge_level(values[right], newest=False)
         before, after = int(numbers[left[0]]), int(numbers[right[0]])
         if before not in factor:
@@ -405,17 +350,17 @@ def _factors(values: Floats, numbers: NDArray[np.intp]) -> Floats:
 
 
 def _edge_level(values: Floats, *, newest: bool) -> float:
-    """The first or the newest level of a stretch of one mix."""
-    found = segment(values, alpha=0.01)
+    """The first or the newest level of runs of one mix."""
+    segmentation = segment(values, alpha=0.01)
     edge = len(values) if newest else 0
-    for drift in found.drifts:
+    for drift in segmentation.drifts:
         if edge == (drift.end if newest else drift.begin):
             return drift.after if newest else drift.before
-    return found.levels[-1 if newest else 0]
+    return segmentation.levels[-1 if newest else 0]
 
 
 def by_mix(values: Floats, numbers: NDArray[np.intp]) -> Mapping[int, Floats]:
-    """One series as one per mix, in order of appearance, ``NaN`` in the runs of other mixes; those without a value are
-    left out."""
-    found = {int(number): np.where(numbers == number, values, np.nan) for number in np.unique(numbers) if number >= 0}
-    return {number: own for number, own in found.items() if not np.isnan(own).all()}
+    """One series as one per mix, in order of appearance, ``NaN`` in the runs of other mixes; without those that have
+    no value."""
+    parts = {int(number): np.where(numbers == number, values, np.nan) for number in np.unique(numbers) if number >= 0}
+    return {number: part for number, part in parts.items() if not np.isnan(part).all()}

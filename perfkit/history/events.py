@@ -9,11 +9,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.stats.changepoints import ChangePoint
 from perfkit.stats.summary import unit_factor
+
+if TYPE_CHECKING:
+    from perfkit.history.confounders import ServiceChange
 
 NEAR = 2  # runs by which the place of one change may differ between series, however clear it is
 MOST_NAMED = 5  # services in a sentence
@@ -36,6 +39,11 @@ class RunReference:
     source: str = ""
     why_invalid: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def day(self) -> str:
+        """`` (2026-11-02)``, to stand behind its id; empty where unknown."""
+        return f" ({self.started_at:%Y-%m-%d})" if self.started_at else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Run, time, commit and branch as plain JSON values."""
@@ -163,10 +171,9 @@ class Event:
         services = len(self.services)
         more = f", and {others} more" if others else ""
         of = f" in {services} services" if others and services > 1 else ""
-        when = f" ({self.first_after.started_at:%Y-%m-%d})" if self.first_after.started_at else ""
         beside = "".join(f"; {text}" for text in self.coincides)
         word = "Changed" if self.kind == "mixed" and not any(m.is_worse for m in self.changes) else _WORDS[self.kind]
-        return f"{word}: {first.describe()}{more}{of}, since run {self.id}{when}{beside}."
+        return f"{word}: {first.describe()}{more}{of}, since run {self.id}{self.first_after.day}{beside}."
 
     def answers_to(self, name: str) -> bool:
         """Whether that is its id, or was before more runs moved its place a little."""
@@ -174,19 +181,26 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        runs = {"last_before": self.last_before, "first_after": self.first_after}
         return {
-            "id": self.id,
-            "scenario": self.scenario,
-            "kind": self.kind,
-            "headline": self.headline,
-            "index": self.index,
-            "reach": self.reach,
-            "aliases": list(self.aliases),
-            **{name: run.to_dict() for name, run in runs.items()},
+            **change_head(self, self.aliases),
             "coincides": list(self.coincides),
-            "movements": [change.to_dict() for change in self.changes],
+            "movements": [item.to_dict() for item in self.changes],
         }
+
+
+def change_head(change: Event | ServiceChange, aliases: Sequence[str]) -> dict[str, Any]:
+    """The keys with which the document of every change of a history begins."""
+    return {
+        "id": change.id,
+        "scenario": change.scenario,
+        "kind": change.kind,
+        "headline": change.headline,
+        "index": change.index,
+        "reach": change.reach,
+        "aliases": list(aliases),
+        "last_before": change.last_before.to_dict(),
+        "first_after": change.first_after.to_dict(),
+    }
 
 
 def unit_questions(changes: Sequence[MetricChange]) -> Iterator[str]:

@@ -6,17 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from perfkit.history.events import RunReference
+from perfkit.history.events import RunReference, Series
 from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
+from perfkit.runs.collection import in_time
 from perfkit.runs.requests import new_name
-from perfkit.runs.store import RunStore
 from perfkit.runs.validity import in_future, misdated
+from perfkit.stats.changepoints import ChangePoint, Drift
 from perfkit.stats.summary import Floats
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+if TYPE_CHECKING:
+    from perfkit.runs.store import RunStore
+
+Step = TypeVar("Step", ChangePoint, Drift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,10 @@ class Timeline:
 
     scenario: str
     runs: tuple[RunReference, ...]
-    series: Mapping[tuple[str, Metric], Floats]
-    errors: Mapping[tuple[str, Metric], Floats]
+    series: Mapping[Series, Floats]
+    errors: Mapping[Series, Floats]
     counts: Mapping[str, Floats] = field(default_factory=dict)
-    scale: Mapping[tuple[str, Metric], Floats] = field(default_factory=dict)
+    scale: Mapping[Series, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -43,26 +48,22 @@ class Timeline:
     def part(self, runs: Sequence[int]) -> Timeline:
         """The timeline of some of its runs, by index in order."""
         at = list(runs)
-        parts = [
-            {key: values[at] for key, values in every.items() if not np.isnan(values[at]).all()}
-            for every in (self.series, self.errors)
-        ]
+        series, errors = (
+            {key: values[at] for key, values in of_all.items() if not np.isnan(values[at]).all()}
+            for of_all in (self.series, self.errors)
+        )
         counts = {name: values[at] for name, values in self.counts.items()}
         scale = {key: values[at] for key, values in self.scale.items()}
-        return Timeline(self.scenario, tuple(self.runs[i] for i in at), parts[0], parts[1], counts, scale)
+        return Timeline(self.scenario, tuple(self.runs[i] for i in at), series, errors, counts, scale)
 
-    def unscaled(self) -> Timeline:
-        """The timeline with its values as they were measured."""
-        series = {key: v / self.scale[key] if key in self.scale else v for key, v in self.series.items()}
-        return replace(self, series=series, scale={})
-
-    def scale_at(self, key: tuple[str, Metric], run: int) -> float:
+    def scale_at(self, key: Series, run: int) -> float:
         """The factor of a series at one run; 1 where it has none."""
         return float(self.scale[key][run]) if key in self.scale else 1.0
 
-    def measured(self, key: tuple[str, Metric], run: int) -> float:
-        """A value as it was measured."""
-        return float(self.series[key][run]) / self.scale_at(key, run)
+    def unscale(self, key: Series, step: Step, run: int) -> Step:
+        """A step or drift of a series with its levels as they were measured at a run."""
+        factor = self.scale_at(key, run)
+        return replace(step, before=step.before / factor, after=step.after / factor)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -72,63 +73,45 @@ class Timeline:
 
 def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
     """Arrange the runs of a scenario in time; those of other scenarios are left out, invalid ones have no values."""
-    own = sorted(
-        (run for run in runs if run.scenario == scenario), key=lambda run: (run.started_at or _LONG_AGO, run.id)
-    )
-    own = _without_future(own)
-    names = list(dict.fromkeys(service for run in own if run.validity.ok for service in run.services))
-    series: dict[tuple[str, Metric], Floats] = {}
-    errors: dict[tuple[str, Metric], Floats] = {}
-    counts = {name: np.array([_count(run, name) for run in own]) for name in names}
+    own = in_time(run for run in runs if run.scenario == scenario)
+    now = datetime.now(UTC)
+    late = in_future([run.started_at for run in own], now)
+    own = tuple(_misdated(run, now) if is_late else run for run, is_late in zip(own, late, strict=True))
+    names = dict.fromkeys(service for run in own if run.validity.ok for service in run.services)
+    series: dict[Series, Floats] = {}
+    errors: dict[Series, Floats] = {}
+    counts: dict[str, Floats] = {}
     for service in names:
-        every = [run.services.get(service) if run.validity.ok else None for run in own]
+        stats = [run.services.get(service) if run.validity.ok else None for run in own]
+        requests = [
+            item.count if item else 0.0 if run.validity.ok else None for run, item in zip(own, stats, strict=True)
+        ]
+        counts[service] = np.array(requests, dtype=float)  # ``None`` becomes ``NaN``
         for metric in Metric:
-            values = np.array([_known(stats.value(metric) if stats else None) for stats in every])
+            values = np.array([item.value(metric) if item else None for item in stats], dtype=float)
             if not np.isnan(values).all():
                 series[service, metric] = values
-                errors[service, metric] = np.array(
-                    [_known(stats.standard_error(metric) if stats else None) for stats in every]
-                )
-    return Timeline(scenario, tuple(map(_moment, own)), series, errors, counts)
+                within = [item.standard_error(metric) if item else None for item in stats]
+                errors[service, metric] = np.array(within, dtype=float)
+    return Timeline(scenario, tuple(map(_reference, own)), series, errors, counts)
 
 
-def _without_future(runs: Sequence[Run]) -> list[Run]:
-    """Runs that are dated in the future are unfit for a history: nobody knows their place in it."""
-    now = datetime.now(UTC)
-    late = in_future([run.started_at for run in runs], now)
-    check = Check("clock", None, None, Severity.INVALID)
-    return [
-        replace(run, validity=Validity((replace(check, value=misdated(run.started_at, now)), *run.validity.checks)))
-        if is_late
-        else run
-        for run, is_late in zip(runs, late, strict=True)
-    ]
+def _misdated(run: Run, now: datetime) -> Run:
+    """The run as unfit for a history: of one that is dated in the future nobody knows the place in it."""
+    check = Check("clock", misdated(run.started_at, now), None, Severity.INVALID)
+    return replace(run, validity=Validity((check, *run.validity.checks)))
 
 
-def _count(run: Run, service: str) -> float:
-    """Requests of a service in a run."""
-    if not run.validity.ok:
-        return float("nan")
-    stats = run.services.get(service)
-    return 0.0 if stats is None else _known(stats.count)
-
-
-def _known(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _moment(run: Run) -> RunReference:
+def _reference(run: Run) -> RunReference:
     bad = run.validity.problems[0] if not run.validity.ok else None
-    why = "" if bad is None else str(bad.value) if bad.name == "clock" else f"{bad.name}: {bad.value}"
-    git = run.git
     return RunReference(
         run.id,
         run.started_at,
         run.validity.ok,
-        git.get("commit", ""),
-        git.get("branch", ""),
+        run.git.get("commit", ""),
+        run.git.get("branch", ""),
         run.source or "",
-        why,
+        "" if bad is None else str(bad.value) if bad.name == "clock" else f"{bad.name}: {bad.value}",
         tuple(sorted(environment_of(run).items())),
     )
 
@@ -141,19 +124,17 @@ def under_names(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
     now = {service: new_name(service, names) for service in (*timeline.services, *timeline.counts)}
     if all(service == name for service, name in now.items()):
         return timeline
-    series: dict[tuple[str, Metric], Floats] = {}
-    errors: dict[tuple[str, Metric], Floats] = {}
-    ordered = sorted(timeline.series, key=lambda key: now[key[0]] != key[0])  # the names of today first
-    for service, metric in ordered:
-        key = now[service], metric
-        for merged, every in ((series, timeline.series), (errors, timeline.errors)):
-            own = every.get((service, metric))
-            if own is not None:
-                merged[key] = np.where(np.isnan(merged[key]), own, merged[key]) if key in merged else own
+    series: dict[Series, Floats] = {}
+    errors: dict[Series, Floats] = {}
+    for key in sorted(timeline.series, key=lambda key: now[key[0]] != key[0]):  # the names of today first
+        new_key = now[key[0]], key[1]
+        for merged, measured in ((series, timeline.series), (errors, timeline.errors)):
+            if (values := measured.get(key)) is not None:
+                older = merged.get(new_key, values)
+                merged[new_key] = np.where(np.isnan(older), values, older)
     counts: dict[str, Floats] = {}
-    for service, own in timeline.counts.items():
-        name = now[service]
-        counts[name] = counts[name] + own if name in counts else own
+    for service, requests in timeline.counts.items():
+        counts[now[service]] = counts.get(now[service], 0.0) + requests
     return replace(timeline, series=series, errors=errors, counts=counts)
 
 
@@ -170,20 +151,17 @@ def load_timeline(
     StoreError
         The store has no run of that scenario.
     """
-    known = store.series(scenario, ab_tests=ab_tests)
+    stored = store.series(scenario, ab_tests=ab_tests)
     facts = zip(
-        known.run_ids,
-        known.started_at,
-        known.valid,
-        known.commits,
-        known.branches,
-        known.why_invalid,
-        known.environments,
+        stored.run_ids,
+        stored.started_at,
+        stored.valid,
+        stored.commits,
+        stored.branches,
+        map(store.backend.where, stored.run_ids),
+        stored.why_invalid,
+        stored.environments,
         strict=True,
     )
-    moments = tuple(
-        RunReference(run_id, started_at, valid, commit, branch, store.backend.where(run_id), why, environment)
-        for run_id, started_at, valid, commit, branch, why, environment in facts
-    )
-    timeline = Timeline(scenario, moments, known.values, known.errors, known.counts)
-    return under_names(timeline, service_names)
+    runs = tuple(RunReference(*fact) for fact in facts)
+    return under_names(Timeline(scenario, runs, stored.values, stored.errors, stored.counts), service_names)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.history.acknowledgements import Acknowledgement, match
-from perfkit.history.change_events import HistoryAnalysis, Level, held_worsenings, unscaled
+from perfkit.history.change_events import HistoryAnalysis, Level, held_worsenings
 from perfkit.history.changes import DetectedChanges, detect_changes
 from perfkit.history.confounders import missing_services
 from perfkit.history.events import Event, MetricChange, Series
@@ -423,7 +423,7 @@ def trend_of(
     timeline, aligned = changes.timeline, changes.history.aligned
     trends = []
     for key, segmentation in changes.segmentations.items():
-        measured = tuple(unscaled(aligned, key, change) for change in segmentation.changes)
+        measured = tuple(aligned.unscale(key, change, change.index) for change in segmentation.changes)
         levels = tuple(changes.history.levels(key))
         segmentation = replace(segmentation, changes=measured)
         trends.append(MetricTrend(*key, timeline.series[key], timeline.errors[key], segmentation, levels))
