@@ -1,7 +1,8 @@
 """May these two sides be compared?  Every answer is a `Check` with its numbers.
 
 Fitness of each run, services that both sides measured, load, outages, units, answers, and whether all runs were made in
-the same environment: between the two sides, and among the runs of each.
+the same environment: between the two sides, and among the runs of each (`check_sides`).  Signs that the measurement
+differed between the sides, and not only the build, are one sentence (`disturbance`), and change no verdict.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 
 from perfkit.analysis.coverage import (
     ENOUGH,
-    MOST_NAMED,
     NO_COVERAGE,
     Coverage,
+    first_names,
     listed,
     measured,
     named,
@@ -39,6 +40,7 @@ from perfkit.model.records import (
     Run,
     Scope,
     Severity,
+    Validity,
     Verdict,
     environment_of,
 )
@@ -56,6 +58,7 @@ PLANNED = {"steady", "ramp", "stages", "spike", "soak", "custom"}  # kinds of lo
 NAMED_AFTER_FILE = ("locust csv", "metrics file")  # what these tools write does not name its scenario
 PRECISION_DIFFERS = 2.0  # factor between the steps to which the two sources round
 _ROUNDED = (Metric.AVG, Metric.RPS)  # percentiles are rounded to a step that grows with the value
+_TITLES = ("baseline", "candidate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,12 @@ class Comparability:
     @property
     def ok(self) -> bool:
         """False when any check makes the comparison invalid."""
-        return all(check.severity is not Severity.INVALID for check in self.checks)
+        return Validity(self.checks).ok
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What did not pass, in words; what makes the comparison invalid comes first."""
-        bad = [check for check in self.checks if check.severity is not Severity.OK]
-        return tuple(check.advice for check in sorted(bad, key=lambda check: check.severity is not Severity.INVALID))
+        return tuple(check.advice for check in Validity(self.checks).problems)
 
 
 def check_sides(
@@ -113,26 +115,22 @@ def check_sides(
             advice = f"Run {run.id} is given twice: copies of one run are not evidence."
             checks.append(Check("same_run", run.id, "each run once", Severity.INVALID, advice))
         seen.add(content)
-    gaps: list[Gap] = []
     missing = list(missing_services(coverage, policy)) if baseline and candidate else []
-    for check, gap in sorted(missing, key=lambda pair: pair[0].severity is Severity.INVALID):
+    missing.sort(key=lambda pair: pair[0].severity is Severity.INVALID)
+    failing, outages = _outages(baseline, candidate, policy)
+    units = list(_units(services, baseline, candidate))
+    checks += [*(check for check, _ in missing), *load, *(check for check, _ in outages)]
+    for check, _, faster in units:
         checks.append(check)
-        gaps += [gap] if gap is not None else []
-    checks += load
-    failing: set[str | None] = set()
-    for check, gap in _outages(baseline, candidate, policy, failing):
-        checks.append(check)
-        gaps.append(gap)
-    for check, gap, faster in _units(services, baseline, candidate):
-        checks.append(check)
-        gaps.append(gap)
         not_judged.update(dict.fromkeys(faster, check.advice))  # slower stays slower: a regression is looked at anyway
     for name in services:
         for check in _answers(name, measured(name, baseline), measured(name, candidate)):
             checks.append(check)
             not_judged.setdefault(name, check.advice)
     checks += same_environment(baseline, candidate)
-    return Comparability(services, tuple(checks), not_judged, tuple(gaps), coverage, frozenset(failing))
+    gaps = (*(gap for _, gap in missing), *(gap for _, gap in outages), *(gap for _, gap, _ in units))
+    known = tuple(gap for gap in gaps if gap is not None)
+    return Comparability(services, tuple(checks), not_judged, known, coverage, failing)
 
 
 def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
@@ -149,13 +147,11 @@ def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
         where, values = f"run {run.id}", f"{check.value}"
         if len(found) > 1:
             numbers = [check.value for _, check in found if isinstance(check.value, int | float)]
-            spread = len(numbers) == len(found) and len(set(numbers)) > 1
-            values = f"{min(numbers)} to {max(numbers)}" if spread else values
-            ids = ", ".join(run.id for run, _ in found[:MOST_NAMED])
-            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            if len(numbers) == len(found) and len(set(numbers)) > 1:
+                values = f"{min(numbers)} to {max(numbers)}"
             where = f"in {len(found)} of {len(runs)} runs"
             if check.severity is Severity.INVALID:
-                where = f"{where} ({ids}{more})"
+                where = f"{where} ({first_names([run.id for run, _ in found])})"
         advice = f"{title}: {check.advice}"
         if check.name != "counts_and_rate":
             advice = f"{title} {where}: {check.name} ({values}). {check.advice}"
@@ -165,17 +161,15 @@ def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
 def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check, Gap | None]]:
     """What is not measured on both sides; with the gap, where it keeps the comparison from being green."""
 
-    def check(text: str, severity: Severity = Severity.WARN, value: float | str | None = None) -> Check:
-        return Check("services", value, ENOUGH, severity, text)
-
-    def gap(
+    def missing(
         text: str,
-        advice: str,
+        advice: str | None,
         severity: Severity = Severity.WARN,
         value: float | str | None = None,
         services: Iterable[str] = (),
-    ) -> tuple[Check, Gap]:
-        return check(text, severity, value), Gap(text, advice, tuple(services))
+    ) -> tuple[Check, Gap | None]:
+        gap = None if advice is None else Gap(text, advice, tuple(services))
+        return Check("services", value, ENOUGH, severity, text), gap
 
     renamed = tuple(renames(coverage.absences))
     strict = policy.rule == "evidence"
@@ -187,25 +181,24 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
     before, after = coverage.shares
     if not coverage.services:
         text = " ".join(("The two sides have no service in common.", *(text for text, _, _ in renamed)))
-        yield gap(text, " ".join(advice for _, advice, _ in renamed) or ANOTHER_LOAD, Severity.INVALID, 0.0)
+        yield missing(text, " ".join(advice for _, advice, _ in renamed) or ANOTHER_LOAD, Severity.INVALID, 0.0)
         return
     if (before is None or after is None) and coverage.absences:
         text = f"Not measured on both sides: {listed(coverage.absences)}. How many requests they carry is not known."
-        yield gap(text, ANOTHER_LOAD, worst, "unknown share")
+        yield missing(text, ANOTHER_LOAD, worst, "unknown share")
     elif before is not None and after is not None and min(before, after) < ENOUGH and (strict or not (renamed or gone)):
         what = "and nothing can be judged" if strict else "which changes the load of the rest"
         text = (
             f"The services that both sides measured carry {percent(before)} of the baseline's and {percent(after)} of "
             f"the candidate's requests: another load was measured, {what}."
         )
-        yield gap(text, "" if renamed or gone else ANOTHER_LOAD, worst, round(min(before, after), 3))
+        yield missing(text, "" if renamed or gone else ANOTHER_LOAD, worst, round(min(before, after), 3))
     for text, advice, old in renamed:
-        yield gap(text, advice, services=old)
+        yield missing(text, advice, services=old)
     if gone:
-        text = f"Not measured in the candidate: {listed(gone, 'the baseline')}."
         verb = "it was" if len(gone) == 1 else "they were"
-        yield gap(
-            text,
+        yield missing(
+            f"Not measured in the candidate: {listed(gone, 'the baseline')}.",
             f"Find out why {named(gone)} got no request; if {verb} removed on purpose, measure a new baseline.",
             services=(item.service for item in gone),
         )
@@ -213,15 +206,14 @@ def missing_services(coverage: Coverage, policy: Policy) -> Iterable[tuple[Check
         if not item.is_whole and item not in rare:
             runs = f"{item.lacking} of {item.runs} runs of the {item.side}"
             text = f"{item.service}: no request in {runs}, so it is judged by the others."
-            yield gap(text, f"Find out why {item.service} got no request there.")
+            yield missing(text, f"Find out why {item.service} got no request there.")
     whole = [item for item in coverage.absences if item.is_whole and not item.is_new]
     if limited := [item for item in whole if item.service in policy.limited_services]:
-        text = f"The policy has limits for {named(limited)}, of which the candidate has no request."
-        yield gap(text, "", worst)
+        yield missing(f"The policy has limits for {named(limited)}, of which the candidate has no request.", "", worst)
     if new:
-        yield check(f"New in the candidate, so left out: {listed(new, 'the candidate')}."), None
+        yield missing(f"New in the candidate, so left out: {listed(new, 'the candidate')}.", None)
     if rare:
-        yield check(f"Called so rarely that chance explains runs without them, so left out: {listed(rare)}."), None
+        yield missing(f"Called so rarely that chance explains runs without them, so left out: {listed(rare)}.", None)
 
 
 def _load(
@@ -235,29 +227,40 @@ def _load(
         low, high = min(users[0] | users[1]), max(users[0] | users[1])
         if high - low > LOAD_DIFFERS * high:
             texts = ["1 user" if len(u) == 1 and 1 in u else f"{'/'.join(map(str, sorted(u)))} users" for u in users]
-            advice = f"The load differs: {texts[0]} in the baseline, {texts[1]} in the candidate. "
-            advice += "Latency and throughput at different loads say nothing about the build."
             is_declared = any(run.profile.kind == "declared" for run in (*baseline, *candidate))
             severity = Severity.WARN if is_declared else Severity.INVALID
-            check = Check("load", f"{texts[0]} / {texts[1]}", LOAD_DIFFERS, severity, advice)
-            return [check], advice if is_declared else None
+            why = "Latency and throughput at different loads say nothing about the build."
+            check = _differs("load", "The load", texts, why, severity, LOAD_DIFFERS)
+            return [check], check.advice if is_declared else None
     else:
         checks += _offered_load(baseline, candidate, services)
     reason = checks[0].advice if checks else None
     kinds = [sorted({_load_profile(run) for run in runs if run.profile.kind in PLANNED}) for runs in sides]
-    if kinds[0] and kinds[1] and set(kinds[0]) != set(kinds[1]):
+    if all(kinds) and kinds[0] != kinds[1]:
+        why = "Averages over different courses of load say nothing about the build."
         texts = ["/".join(side) for side in kinds]
-        advice = f"The load differs: {texts[0]} in the baseline, {texts[1]} in the candidate. "
-        advice += "Averages over different courses of load say nothing about the build."
-        checks.append(Check("load_profile", " / ".join(texts), "same", Severity.INVALID, advice))
+        checks.append(_differs("load_profile", "The load", texts, why, Severity.INVALID))
     lengths = [[run.duration_s for run in runs if run.duration_s] for runs in sides]
-    if lengths[0] and lengths[1]:
-        means = [sum(side) / len(side) for side in lengths]
-        factor = max(means) / min(means)
+    if all(lengths):
+        before, after = (sum(side) / len(side) for side in lengths)
+        factor = max(before, after) / min(before, after)
         if factor > DURATION_DIFFERS:
-            advice = f"Runs last {means[0]:.0f} s in the baseline and {means[1]:.0f} s in the candidate."
+            advice = f"Runs last {before:.0f} s in the baseline and {after:.0f} s in the candidate."
             checks.append(Check("duration", round(factor, 2), DURATION_DIFFERS, Severity.WARN, advice))
     return checks, reason
+
+
+def _differs(
+    name: str,
+    what: str,
+    sides: Sequence[str],
+    why: str = "",
+    severity: Severity = Severity.WARN,
+    limit: float | str = "same",
+) -> Check:
+    """That something is not the same on both sides, and what that means."""
+    advice = f"{what} differs: {sides[0]} in the baseline, {sides[1]} in the candidate. {why}".rstrip()
+    return Check(name, " / ".join(sides), limit, severity, advice)
 
 
 def _load_profile(run: Run) -> str:
@@ -298,27 +301,27 @@ def _offered_load(baseline: Sequence[Run], candidate: Sequence[Run], services: S
 
 
 def _outages(
-    baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, failing: set[str | None]
-) -> Iterable[tuple[Check, Gap]]:
+    baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy
+) -> tuple[frozenset[str | None], list[tuple[Check, Gap]]]:
     """What nearly always fails: on one side its error rate is judged; on both there is nothing to compare."""
     before, after = outages(baseline), outages(candidate)
+    failing, found = set[str | None](), []
     for outage, other in same_on_both(before, after):
         failing.add(outage.service)
-        text = f"{describe_both(outage, other)}: there is nothing to compare."
         # Fixed limits still judge the other services
-        severity = Severity.WARN if policy.rule == "threshold" and outage.service is not None else Severity.INVALID
-        check = Check("error_pages", round(100 * other.share, 2), 100 * FAILING, severity, text)
-        yield check, Gap(text, "Look at the errors first, and measure both sides again when they are gone.")
-    for title, side in (("baseline", before), ("candidate", after)):
-        for outage in side:
-            if outage.service in failing:
-                continue
+        is_partly = policy.rule == "threshold" and outage.service is not None
+        text = f"{describe_both(outage, other)}: there is nothing to compare."
+        advice = "Look at the errors first, and measure both sides again when they are gone."
+        found.append((other.share, Severity.WARN if is_partly else Severity.INVALID, text, advice))
+    for title, side in zip(_TITLES, (before, after), strict=True):
+        advice = "Look at the errors first." if title == "candidate" else "Measure a baseline that does not fail."
+        for outage in (outage for outage in side if outage.service not in failing):
             text = f"{outage.describe(title)}: latencies are withheld."
-            advice = "Look at the errors first." if title == "candidate" else "Measure a baseline that does not fail."
-            yield (
-                Check("error_pages", round(100 * outage.share, 2), 100 * FAILING, Severity.WARN, text),
-                Gap(text, advice),
-            )
+            found.append((outage.share, Severity.WARN, text, advice))
+    return frozenset(failing), [
+        (Check("error_pages", round(100 * share, 2), 100 * FAILING, severity, text), Gap(text, advice))
+        for share, severity, text, advice in found
+    ]
 
 
 def _units(
@@ -335,7 +338,7 @@ def _units(
             values = [value for run in measured(service, baseline) if (value := run.services[service].value(metric))]
             if values:
                 usual[metric] = median(values)
-        for title, side in (("baseline", baseline), ("candidate", candidate)):
+        for title, side in zip(_TITLES, (baseline, candidate), strict=True):
             runs = measured(service, side)
             factors: list[float] = []
             for stats in (run.services[service] for run in runs):
@@ -343,17 +346,14 @@ def _units(
                 if factor := unit_factor(of_metrics):
                     factors.append(factor)
             for slower in (True, False):
-                off = [factor for factor in factors if (factor > 1) == slower]
-                if off:
+                if off := [factor for factor in factors if (factor > 1) == slower]:
                     partly = f"{len(off)} of {len(runs)} runs of " if len(off) < len(runs) else ""
                     groups.setdefault((f"{partly}the {title}", slower), []).append((service, fmean(off)))
     for (where, slower), found in groups.items():
-        names = [service for service, _ in found]
-        mean = fmean(factor for _, factor in found)
-        many = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        names, mean = [service for service, _ in found], fmean(factor for _, factor in found)
         size = f"{mean:,.0f} times" if slower else f"{mean:.2g} times"
         text = (
-            f"Every latency of {', '.join(names[:MOST_NAMED])}{many} in {where} is about {size} that of the baseline: "
+            f"Every latency of {first_names(names)} in {where} is about {size} that of the baseline: "
             "a unit mistake, seconds or microseconds for milliseconds?"
         )
         advice = "Make sure that both sides are in milliseconds; if the change is real, look at what is measured."
@@ -394,9 +394,9 @@ def same_environment(baseline: Sequence[Run], candidate: Sequence[Run]) -> Itera
         before, after = (next((of_run[name] for of_run in side if name in of_run), None) for side in facts)
         if mixed or name.startswith("label ") or before is None or after is None or before == after:
             continue
-        before, after = _short(name, before), _short(name, after)
-        advice = f"{name[0].upper()}{name[1:]} differs: {before} in the baseline, {after} in the candidate."
-        yield Check(_check_name(name), f"{before} / {after}", "same", Severity.WARN, advice)
+        yield _differs(
+            _check_name(name), f"{name[0].upper()}{name[1:]}", [_short(name, side) for side in (before, after)]
+        )
     for metric in _ROUNDED:
         steps = [
             max((stats.resolutions.get(metric, 0.0) for run in runs for stats in run.services.values()), default=0.0)
@@ -453,79 +453,7 @@ def _check_name(name: str) -> str:
 
 
 def _short(name: str, value: str) -> str:
-    """A digest by its beginning."""
-    return value[:12] if name == "load script" else value
-
-
-GENERATOR = ("generator_stalled", "event_loop_lag", "generator_cpu", "clock")
-"""Checks of the generator and its machine: what they find is no build's work."""
-EITHER = ("silence", "drift", "error_burst", "late_arrivals")
-"""Checks of what a build may have done as well as the machine."""
-OFTEN = 0.5  # share of a side's runs in which a check warns, and in no run of the other
-FEWEST_SERVICES = 3  # that move alike: two may well do so by chance
-ALIKE = 0.2  # standard deviation of their shifts (log scale), as a part of the mean shift
-MOVED = 0.05  # mean shift (log scale) from which on it is worth a sentence
-
-
-def disturbance(baseline: Sequence[Run], candidate: Sequence[Run], findings: Sequence[Finding]) -> Check | None:
-    """The warning of one sentence, or ``None``: one side alone was disturbed, or independent services moved alike."""
-    runs = (*baseline, *candidate)
-    if not baseline or not candidate or all(PAIR in run.labels for run in runs):
-        return None
-    again = f"measure both sides in turn: perfkit run {runs[-1].scenario} --compare-with ..."
-    moved = _moved_alike(findings)
-    also = f", and {moved}" if moved is not None else ""
-    if (sided := _one_sided(GENERATOR, baseline, candidate)) is not None:
-        signs = f"{sided[1]}{also}"
-        text = f"The {sided[0]} was disturbed ({sided[1]}){also}, so effects are distorted; {again}"
-    elif (sided := _one_sided(EITHER, baseline, candidate)) is not None:
-        signs = f"{sided[1]}{also}"
-        text = f"Unless the build explains it, the {sided[0]} was disturbed ({sided[1]}){also}; {again}"
-    elif moved is not None:
-        signs = moved
-        text = f"{moved[:1].upper()}{moved[1:]}: that speaks for what they share, such as the machine; {again}"
-    else:
-        return None
-    return Check(DISTURBED, signs, "both sides alike", Severity.WARN, text)
-
-
-def _one_sided(names: Sequence[str], baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[str, str] | None:
-    """The side that a check of the measurement warns about in many runs, and in none of the other; and what it is."""
-    sides = (("baseline", baseline, candidate), ("candidate", candidate, baseline))
-    for name in names:
-        for title, runs, others in sides:
-            count = _warned(name, runs)
-            if count and count >= OFTEN * len(runs) and not _warned(name, others):
-                other = "candidate" if title == "baseline" else "baseline"
-                word = name.replace("_", " ")
-                return title, f"{word} in {count} of its {len(runs)} runs and in none of the {other}'s"
-    return None
-
-
-def _warned(name: str, runs: Sequence[Run]) -> int:
-    return sum(any(check.name == name for check in run.validity.problems) for run in runs)
-
-
-def _moved_alike(findings: Sequence[Finding]) -> str | None:
-    """That the average latencies of all services moved by nearly one factor, each beyond chance."""
-    averages = [
-        finding
-        for finding in findings
-        if finding.metric == Metric.AVG and finding.scope is Scope.SERVICE and not finding.objective
-    ]
-    shifts = [
-        float(np.log1p((finding.change_pct or 0.0) / 100))
-        for finding in averages
-        if finding.ci_low is not None and finding.ci_high is not None and finding.ci_low * finding.ci_high > 0
-    ]
-    services = {finding.service for finding in averages}
-    if len(services) < FEWEST_SERVICES or len(shifts) < len(averages):
-        return None
-    mean = float(np.mean(shifts))
-    if abs(mean) < MOVED or float(np.std(shifts, ddof=1)) > ALIKE * abs(mean) or min(shifts) * max(shifts) <= 0:
-        return None
-    low, high = (100 * float(np.expm1(end)) for end in (min(shifts), max(shifts)))
-    return f"all {len(services)} services moved alike (average latency {low:+.0f} % to {high:+.0f} %)"
+    return value[:12] if name == "load script" else value  # a digest by its beginning
 
 
 MACHINE = ("environment: cpu", "environment: cores", "environment: machine", "environment: memory")
@@ -553,3 +481,77 @@ def machine_advice(comparison: Comparison) -> str:
         f"The candidate ran on another machine ({', '.join(machines[1][:2])}) than the baseline "
         f"({', '.join(machines[0][:2])}): repeat it there, or measure both on one machine."
     )
+
+
+# Disturbance ----------------------------------------------------------------------------------------------------------
+
+GENERATOR = ("generator_stalled", "event_loop_lag", "generator_cpu", "clock")
+"""Checks of the generator and its machine: what they find is no build's work."""
+EITHER = ("silence", "drift", "error_burst", "late_arrivals")
+"""Checks of what a build may have done as well as the machine."""
+OFTEN = 0.5  # share of a side's runs in which a check warns, and in no run of the other
+FEWEST_SERVICES = 3  # that move alike: two may well do so by chance
+ALIKE = 0.2  # standard deviation of their shifts (log scale), as a part of the mean shift
+MOVED = 0.05  # mean shift (log scale) from which on it is worth a sentence
+
+
+def disturbance(baseline: Sequence[Run], candidate: Sequence[Run], findings: Sequence[Finding]) -> Check | None:
+    """The warning of one sentence, or ``None``: one side alone was disturbed, or independent services moved alike.
+
+    Runs made one side after the other differ in whatever the machine, the network and the generator went through
+    meanwhile.  A regression stays one, and its size is in doubt.  Runs made in pairs need none of it.
+    """
+    runs = (*baseline, *candidate)
+    if not baseline or not candidate or all(PAIR in run.labels for run in runs):
+        return None
+    again = f"measure both sides in turn: perfkit run {runs[-1].scenario} --compare-with ..."
+    moved = _moved_alike(findings)
+    also = f", and {moved}" if moved is not None else ""
+    for names, begin, end in (
+        (GENERATOR, "The {} was disturbed", ", so effects are distorted"),
+        (EITHER, "Unless the build explains it, the {} was disturbed", ""),
+    ):
+        if (sided := _one_sided(names, baseline, candidate)) is not None:
+            text = f"{begin.format(sided[0])} ({sided[1]}){also}{end}; {again}"
+            return Check(DISTURBED, f"{sided[1]}{also}", "both sides alike", Severity.WARN, text)
+    if moved is None:
+        return None
+    text = f"{moved[:1].upper()}{moved[1:]}: that speaks for what they share, such as the machine; {again}"
+    return Check(DISTURBED, moved, "both sides alike", Severity.WARN, text)
+
+
+def _one_sided(names: Sequence[str], baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[str, str] | None:
+    """The side that a check of the measurement warns about in many runs, and in none of the other; and what it is."""
+    for name in names:
+        counts = [
+            sum(any(check.name == name for check in run.validity.problems) for run in runs)
+            for runs in (baseline, candidate)
+        ]
+        for i, runs in enumerate((baseline, candidate)):
+            if counts[i] and counts[i] >= OFTEN * len(runs) and not counts[1 - i]:
+                word = name.replace("_", " ")
+                text = f"{word} in {counts[i]} of its {len(runs)} runs and in none of the {_TITLES[1 - i]}'s"
+                return _TITLES[i], text
+    return None
+
+
+def _moved_alike(findings: Sequence[Finding]) -> str | None:
+    """That the average latencies of all services moved by nearly one factor, each beyond chance."""
+    averages = [
+        finding
+        for finding in findings
+        if finding.metric == Metric.AVG and finding.scope is Scope.SERVICE and not finding.objective
+    ]
+    shifts = [
+        float(np.log1p((finding.change_pct or 0.0) / 100))
+        for finding in averages
+        if finding.ci_low is not None and finding.ci_high is not None and finding.ci_low * finding.ci_high > 0
+    ]
+    services = {finding.service for finding in averages}
+    if len(services) < FEWEST_SERVICES or len(shifts) < len(averages):
+        return None
+    mean = float(np.mean(shifts))
+    if abs(mean) < MOVED or float(np.std(shifts, ddof=1)) > ALIKE * abs(mean) or min(shifts) * max(shifts) <= 0:
+        return None
+    low, high = (100 * float(np.expm1(end)) for end in (min(shifts), max(shifts)))
+    return f"all {len(services)} services moved alike (average latency {low:+.0f} % to {high:+.0f} %)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from itertools import product
@@ -31,21 +31,11 @@ SAME_SHARE = 0.75  # of two services, the smaller share over the larger one: cal
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A service that runs of one side hold no request of.
+    """A service that ``lacking`` of the ``runs`` runs of one ``side`` (``baseline`` or ``candidate``) do not have.
 
-    Parameters
-    ----------
-    side
-        The side that lacks it, ``baseline`` or ``candidate``: in ``lacking`` of its ``runs`` runs.
-    elsewhere
-        Whether the other side has it in any run, and this side in none: it is gone, or new.
-    share
-        Of the requests of the runs that have it, 0 to 1; ``None`` where a count is not known.
-    p_value
-        Chance that the lacking runs hold no request of it, were it called as often as in the other runs; ``None``
-        where a count is not known.
-    alias
-        The service on this side that may be the same under another name.
+    ``share`` is its part of the requests of the runs that have it, 0 to 1; ``p_value`` the chance that the lacking runs
+    hold no request of it, were it called as often as in the others; both ``None`` where a count is not known.
+    ``alias`` is the service of the other side that may be the same under another name.
     """
 
     service: str
@@ -75,17 +65,11 @@ class Absence:
 class Coverage:
     """What of two sides can be compared.
 
-    Parameters
-    ----------
-    services
-        Those that are judged: measured on both sides, perhaps not in every run.
-    absences
-        Services that runs lack, in the order of their names in the runs.
-    shares
-        Of the requests of baseline and candidate that `services` carry, 0 to 1; ``None`` where a count is not known.
-    turnover
-        Share of the baseline's load that is gone and of the candidate's that is new, by requests or by requests in
-        flight, whichever is more: so much the throughput of the other services may move without any of them changing.
+    ``services`` are judged: measured on both sides, perhaps not in every run; ``shares`` is their part of the requests
+    of baseline and candidate, 0 to 1, ``None`` where a count is not known.  ``absences`` are in the order of the names
+    in the runs.  ``turnover`` is the share of the baseline's load that is gone and of the candidate's that is new, by
+    requests or by requests in flight, whichever is more: so much the throughput of the other services may move without
+    any of them changing.
     """
 
     services: tuple[str, ...]
@@ -110,81 +94,69 @@ def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: f
     every = (*baseline, *candidate)
     names = tuple(dict.fromkeys(name for run in every for name in run.services))
     having = {name: tuple(measured(name, side) for side in (baseline, candidate)) for name in names}
-    complete = tuple(name for name in names if sum(map(len, having[name])) == len(every))
-    exposure = _Exposure(every, complete)
-    judged, absences = [], []
+    loads = _loads(every, [name for name in names if sum(map(len, having[name])) == len(every)])
+    judged: list[str] = []
+    absences: list[Absence] = []
     for name in names:
         before, after = having[name]
-        if not before and not after:
-            continue
-        missing = [
-            _absence(name, title, side, have, every, exposure)
-            for title, side, have in (("baseline", baseline, before), ("candidate", candidate, after))
-            if len(have) < len(side) and (not have or (before and after))
-        ]
+        missing = []
+        for title, side, have, other in (
+            ("baseline", baseline, before, candidate),
+            ("candidate", candidate, after, baseline),
+        ):
+            if len(have) < len(side) and (before or after) and (not have or (before and after)):
+                # Of a service that its side has nowhere, the other side tells the rate, runs without a request included
+                reference = (*before, *after) if have else other
+                lacking = [run for run in side if not any(run is having_it for having_it in have)]
+                share = _share(measured(name, reference), (name,))
+                chance = _chance_of_none(name, reference, lacking, loads)
+                missing.append(Absence(name, title, len(lacking), len(side), share, chance))
         absences += missing
         if before and after and not (missing and all(item.is_chance(alpha) for item in missing)):
             judged.append(name)
     shares = _share(baseline, judged, ("count",)), _share(candidate, judged, ("count",))
-    turnover = _load_share(baseline, absences, new=False), _load_share(candidate, absences, new=True)
-    whole = [absence for absence in absences if absence.is_whole]
-    gone = {absence.service: absence.share for absence in whole if not absence.is_new and not absence.is_chance(alpha)}
-    pairs = renamed_pairs(gone, {absence.service: absence.share for absence in whole if absence.is_new})
-    aliases = pairs | {new: old for old, new in pairs.items()}
+    gone = {item.service: item for item in absences if item.is_whole and not item.is_new}
+    new = {item.service: item.share for item in absences if item.is_new}
+    turnover = _load_share(baseline, gone), _load_share(candidate, new)
+    pairs = renamed_pairs({name: item.share for name, item in gone.items() if not item.is_chance(alpha)}, new)
+    aliases = pairs | {now: before for before, now in pairs.items()}
     absences = [replace(a, alias=aliases.get(a.service)) if a.is_whole else a for a in absences]
     return Coverage(tuple(judged), tuple(absences), shares, turnover)
 
 
-def _absence(
-    name: str, title: str, side: Sequence[Run], have: Sequence[Run], every: Sequence[Run], exposure: _Exposure
-) -> Absence:
-    others = measured(name, every)
-    having, own = {id(run) for run in have}, {id(run) for run in side}
-    lacking = [run for run in side if id(run) not in having]
-    # Of a service that its side has nowhere, the other side tells the rate, its runs without a request included
-    reference = others if have else [run for run in every if id(run) not in own]
-    share = _share(measured(name, reference), (name,))
-    return Absence(name, title, len(lacking), len(side), share, exposure.chance_of_none(name, reference, lacking))
-
-
-class _Exposure:
+def _loads(runs: Sequence[Run], complete: Sequence[str]) -> dict[int, float]:
     """How much load each run carried: requests of the services that all runs have, else its length, else one run."""
+    counts = [[run.services[name].count for name in complete] for run in runs]
+    loads = [run.duration_s or 1.0 for run in runs] if all(run.duration_s for run in runs) else [1.0] * len(runs)
+    if complete and all(None not in of_run for of_run in counts):
+        loads = [float(sum(count or 0 for count in of_run)) for of_run in counts]
+    return {id(run): load for run, load in zip(runs, loads, strict=True)}
 
-    def __init__(self, every: Sequence[Run], complete: Sequence[str]) -> None:
-        counts = [[run.services[name].count for name in complete] for run in every]
-        if complete and all(None not in of_run for of_run in counts):
-            loads = [float(sum(count or 0 for count in of_run)) for of_run in counts]
-        elif all(run.duration_s for run in every):
-            loads = [float(run.duration_s or 1.0) for run in every]
-        else:
-            loads = [1.0] * len(every)
-        self._loads = {id(run): load for run, load in zip(every, loads, strict=True)}
 
-    def chance_of_none(self, name: str, reference: Sequence[Run], lacking: Sequence[Run]) -> float | None:
-        """Chance that the lacking runs hold no request of a service that is called as often as in the reference.
+def _chance_of_none(
+    name: str, reference: Sequence[Run], lacking: Sequence[Run], loads: Mapping[int, float]
+) -> float | None:
+    """Chance that the lacking runs hold no request of a service that is called as often as in the reference.
 
-        Counts of runs scatter more than a Poisson count; with ``factor`` times its variance (negative binomial), none
-        come of ``expected`` with probability ``factor ** (-expected / (factor - 1))``.
-        """
-        counts = []
-        for run in reference:
-            stats = run.services.get(name)
-            if stats is None:
-                counts.append(0.0)
-            elif stats.count is not None:
-                counts.append(float(stats.count))
-            elif stats.rps is not None and run.duration_s:
-                counts.append(stats.rps * run.duration_s)
-            else:
-                return None
-        called = np.array(counts, dtype=float)
-        load = np.array([self._loads[id(run)] for run in reference])
-        if not called.sum() or not load.sum():
+    Counts of runs scatter more than a Poisson count; with ``factor`` times its variance (negative binomial), none come
+    of ``expected`` with probability ``factor ** (-expected / (factor - 1))``.
+    """
+    counts = []
+    for run in reference:
+        stats = run.services.get(name)
+        count = 0.0 if stats is None else stats.count
+        if count is None and stats is not None and stats.rps is not None and run.duration_s:
+            count = stats.rps * run.duration_s
+        if count is None:
             return None
-        expected = float(called.sum() / load.sum()) * sum(self._loads[id(run)] for run in lacking)
-        factor, _ = overdispersion((called,), (called + load,))
-        slowing = math.log(factor) / (factor - 1.0) if factor > 1.0 + 1e-9 else 1.0
-        return math.exp(-expected * slowing)
+        counts.append(float(count))
+    called, load = np.array(counts), np.array([loads[id(run)] for run in reference])
+    if not called.sum() or not load.sum():
+        return None
+    expected = float(called.sum() / load.sum()) * sum(loads[id(run)] for run in lacking)
+    factor, _ = overdispersion((called,), (called + load,))
+    slowing = math.log(factor) / (factor - 1.0) if factor > 1.0 + 1e-9 else 1.0
+    return math.exp(-expected * slowing)
 
 
 def _share(runs: Sequence[Run], services: Sequence[str], by: Sequence[str] = ("count", "rps")) -> float | None:
@@ -198,15 +170,13 @@ def _share(runs: Sequence[Run], services: Sequence[str], by: Sequence[str] = ("c
     return None
 
 
-def _load_share(runs: Sequence[Run], absences: Sequence[Absence], *, new: bool) -> float:
-    """Share of one side's requests, or of its requests in flight, of the services that the other side lacks."""
-    names = [item.service for item in absences if item.is_whole and item.is_new == new]
-    if not names:
-        return 0.0
+def _load_share(runs: Sequence[Run], services: Iterable[str]) -> float:
+    """Share of the requests of runs, or of their requests in flight, whichever is more, that services carry."""
     flight: dict[str, float] = {}
     for run in runs:
         for name, stats in run.services.items():
             flight[name] = flight.get(name, 0.0) + (stats.rps or 0.0) * (stats.avg_latency_ms or 0.0)
+    names = tuple(services)
     busy = sum(flight.get(name, 0.0) for name in names) / total if (total := sum(flight.values())) else 0.0
     return max(busy, _share(runs, names) or 0.0)
 
@@ -289,8 +259,13 @@ def rename_advice(old: str, new: str) -> str:
 def named(absences: Sequence[Absence]) -> str:
     """Names alone, in the order of `listed`."""
     ranked = _largest_first(absences)
-    more = f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else ""
-    return ", ".join(_short(item.service) for item in ranked[:MOST_NAMED]) + more
+    return first_names([_short(item.service) for item in ranked])
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first `MOST_NAMED` of these, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _short(name: str) -> str:
@@ -323,9 +298,9 @@ def listed(absences: Sequence[Absence], side: str = "") -> str:
     inside = whose if len(ranked) == 1 else ""
     names = [
         _short(item.service) if item.share is None else f"{_short(item.service)} ({percent(item.share)}{inside})"
-        for item in ranked[:MOST_NAMED]
+        for item in ranked
     ]
-    text = ", ".join(names) + (f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else "")
+    text = first_names(names)
     if whose and len(ranked) > 1 and len(shares) == len(ranked):
         text += f", together {percent(sum(shares))}{whose}"
     return text

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from perfkit.analysis.coverage import MOST_NAMED, Coverage, measured, percent
+from perfkit.analysis.coverage import Coverage, first_names, measured, percent
 from perfkit.analysis.noise_profile import PAIR, NoiseProfile, failures_of, level_values, noise_of, paired
 from perfkit.analysis.power import AlphaShare, allocate_alpha, log_worsening, percent_worsening
 from perfkit.config.policy import Limit, Objective, Policy
@@ -145,12 +145,11 @@ def unknown_metrics(hypotheses: Sequence[Hypothesis], policy: Policy) -> Iterato
         if any(map(any, known)) or policy.names_limit(hypothesis.entry, hypothesis.metric):
             groups.setdefault((hypothesis.metric, where), []).append(hypothesis.entry)
     for (metric, where), services in groups.items():
-        more = f" and {len(services) - MOST_NAMED} more" if len(services) > MOST_NAMED else ""
         is_partly = policy.rule == "threshold" and " of " in where
         judged = "judged by the runs that know it" if is_partly else "not judged"
         text = (
             f"{metric.title[0].upper()}{metric.title[1:]} is not known in {where}, so it is {judged}: "
-            f"{', '.join(services[:MOST_NAMED])}{more}."
+            f"{first_names(services)}."
         )
         advice = f"Measure {metric.title} on both sides, or switch its limit off in the policy."
         yield text, Gap(text, advice) if policy.rule == "threshold" else None
