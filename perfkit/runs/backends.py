@@ -563,7 +563,8 @@ class GitBranch(Backend):
             failures = 0
             while True:
                 tip = self.git.commit(self._ref)
-                changed = changes(self.git.root_names(tip) if tip is not None else set())
+                taken = _blobs_of(self.git, tip) if tip is not None else {}
+                changed = changes({path.split("/")[0] for path in taken})
                 if not changed:
                     return
                 commit = self.git.write_commit(tip, changed, message)

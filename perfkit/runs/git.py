@@ -7,6 +7,7 @@ makes it harmless.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -33,8 +34,6 @@ OFFLINE = {
 }
 NO_AUTHOR = {"NAME": "perfkit", "EMAIL": "perfkit@localhost"}  # where git knows no author, as on a fresh runner
 COMMIT_ID = re.compile(r"[0-9a-f]{7,64}")
-_DUBIOUS = "dubious ownership"
-_NO_REPOSITORY = "not a git repository"
 
 
 class GitError(PerfkitError):
@@ -94,6 +93,7 @@ class Git:
 
     def ask(self, *words: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Answer:
         """What git answers, also when it refuses; ``GitError`` when there is no answer."""
+        clean = {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}
         command = ["git", "-C", str(self.folder), "-c", "core.fsmonitor=false", *words]
         try:
             done = subprocess.run(
@@ -102,7 +102,7 @@ class Git:
                 capture_output=True,
                 timeout=self.timeout_s,
                 check=False,
-                env={**git_environment(offline=self.offline), **(environment or {})},
+                env=clean | QUIET | (OFFLINE if self.offline else {}) | dict(environment or {}),
             )
         except OSError as error:
             raise GitError(f"git cannot be started: {error.strerror}; install git") from error
@@ -123,9 +123,9 @@ class Git:
 
     def _refusal(self, word: str, answer: Answer) -> str:
         where = "This folder" if self.folder == Path() else str(self.folder)
-        if _NO_REPOSITORY in answer.errors:
+        if "not a git repository" in answer.errors:
             return f"{where} is not a git repository"
-        if _DUBIOUS in answer.errors:
+        if "dubious ownership" in answer.errors:
             named = re.search(r"dubious ownership in repository at '([^'\n]+)'", answer.errors)
             return (
                 f"{where} is a repository of another user, which git refuses; if you trust it: "
@@ -189,24 +189,12 @@ class Git:
 
     def contents(self, blobs: Sequence[str]) -> list[bytes | None]:
         """The contents of several blobs, from one process; ``None`` for what git has lost."""
-        answer = self.output("cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in blobs).encode())
-        contents: list[bytes | None] = []
-        at = 0
+        words = "".join(f"{blob}\n" for blob in blobs).encode()
+        answer, contents = io.BytesIO(self.output("cat-file", "--batch", stdin=words)), list[bytes | None]()
         for _ in blobs:
-            begin = answer.index(b"\n", at) + 1
-            size = answer[at : begin - 1].split()[-1]
-            if size == b"missing":
-                at = begin
-                contents.append(None)
-                continue
-            at = begin + int(size) + 1
-            contents.append(answer[begin : at - 1])
+            *_, size = answer.readline().split()
+            contents.append(None if size == b"missing" else answer.read(int(size) + 1)[:-1])
         return contents
-
-    def root_names(self, commit: str) -> set[str]:
-        """The names of the files and folders at the root of a commit."""
-        listed = self.output("ls-tree", "--full-tree", "-z", "--name-only", commit)
-        return set(os.fsdecode(listed).split("\0"))
 
     def worktree_of(self, ref: str) -> str | None:
         """The working tree in which a branch is checked out, if any."""
@@ -259,12 +247,3 @@ class Git:
             finally:
                 with suppress(GitError):
                     self.output("worktree", "remove", "--force", str(tree))
-
-
-def git_environment(*, offline: bool = False) -> dict[str, str]:
-    """The environment for git: nothing in it aims git at another repository, and git asks nobody."""
-    return {**_without_repository(), **QUIET, **(OFFLINE if offline else {})}
-
-
-def _without_repository() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in REPOSITORY_VARIABLES}

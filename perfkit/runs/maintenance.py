@@ -156,10 +156,10 @@ MISSING = f"{REQUESTS} is missing"
 def verify_runs(store: RunStore, run_ids: Sequence[str] | None) -> list[RunReport]:
     """`verify_run` of some runs, or of all, with what is wrong with the notes on them (or on runs that are gone)."""
     reports = {run_id: verify_run(store, run_id) for run_id in (store.ids() if run_ids is None else run_ids)}
-    for run_id, reason in store.damaged_notes().items():
-        if run_ids is None or run_id in reports:
+    for run_id, note in store.quarantined().items():
+        if note.damage and (run_ids is None or run_id in reports):
             report = reports.get(run_id, RunReport(run_id))
-            problem = f"stays set aside: its note cannot be read: {reason}"
+            problem = f"stays set aside: its note cannot be read: {note.damage}"
             reports[run_id] = replace(report, problems=(*report.problems, problem))
     return list(reports.values())
 

@@ -45,7 +45,7 @@ from perfkit.model.serialization import (
     read_stored,
     run_to_document,
 )
-from perfkit.runs.backends import DOCUMENT
+from perfkit.runs.backends import DOCUMENT, Backend, LocalFolder
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
 from perfkit.runs.requests import RequestColumns, redact_requests, request_columns, summarised
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
@@ -81,7 +81,8 @@ def read(path: Path) -> Run:
     stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
     loader = RequestLoader(lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
-    note = note_beside(folder)
+    top = folder.resolve().parent
+    note = note_on(LocalFolder(str(top), top), folder.resolve().name)
     checks = (*stored.run.validity.checks, *count_checks(parquet, stored), *([note.check] if note else []))
     return replace(stored.run, source=str(folder), load_requests=loader, validity=Validity(checks))
 
@@ -454,12 +455,13 @@ NOTE_SCHEMA = "perfkit.quarantine/1"
 
 
 class QuarantineNote(msgspec.Struct, frozen=True):
-    """Why a run must not be used, who said so, and when (UTC, ISO 8601)."""
+    """Why a run must not be used, who said so, and when (UTC, ISO 8601); ``damage``: why the note cannot be read."""
 
     reason: str = ""
     by: str = ""
     at: str = ""
     run_id: str = msgspec.field(default="", name="run")
+    damage: str = ""
 
     def to_json(self) -> bytes:
         """The content of the note's file."""
@@ -478,36 +480,27 @@ def note_path(run_id: str) -> str:
     return f"{QUARANTINE}/{run_id}.json"
 
 
-def parse_note(content: bytes | Exception, path: str, run_id: str) -> QuarantineNote:
-    """A note; ``ReadError`` for one that cannot be read, or gives no reason."""
-    if isinstance(content, OSError):
-        raise ReadError(f"{path}: cannot be read: {content.strerror or content}")
-    if isinstance(content, Exception):
-        raise content
-    note = decode(parse_json(content, path), QuarantineNote, path, schema=NOTE_SCHEMA, title="note")
-    if not note.reason.strip():
-        raise ReadError(f"{path}: reason: must say why the run is not to be used, got nothing")
-    return msgspec.structs.replace(note, run_id=run_id)  # the name of the file is what counts
-
-
-def note_that_holds(content: bytes | Exception, path: str, run_id: str) -> QuarantineNote:
+def parse_note(content: bytes | OSError, run_id: str) -> QuarantineNote:
     """A note; one that cannot be read still holds, and the command says so when it ends."""
+    path = note_path(run_id)
     try:
-        return parse_note(content, path, run_id)
+        if isinstance(content, OSError):
+            raise ReadError(f"{path}: cannot be read: {content.strerror or content}")
+        note = decode(parse_json(content, path), QuarantineNote, path, schema=NOTE_SCHEMA, title="note")
+        if not note.reason.strip():
+            raise ReadError(f"{path}: reason: must say why the run is not to be used, got nothing")
     except ReadError as error:
         leave_out(f"{run_id} stays set aside: its note cannot be read: {error}")
-        return QuarantineNote("no reason can be read", run_id=run_id)
+        return QuarantineNote("no reason can be read", run_id=run_id, damage=str(error))
+    return msgspec.structs.replace(note, run_id=run_id, damage="")  # the name of the file is what counts
 
 
-def note_beside(folder: Path) -> QuarantineNote | None:
-    """The note on the run of a local folder; ``None`` where there is none."""
-    folder = folder.resolve()
-    file = folder.parent / note_path(folder.name)
-    if not file.is_file():
+def note_on(backend: Backend, run_id: str) -> QuarantineNote | None:
+    """The note on a run of a store; ``StoreError`` where it cannot be known whether there is one."""
+    path = note_path(run_id)
+    ((_, content),) = backend.read_many([path])
+    if isinstance(content, FileNotFoundError | NotADirectoryError):
         return None
-    content: bytes | Exception
-    try:
-        content = read_bytes(file)
-    except (ReadError, FileNotFoundError) as error:
-        content = error
-    return note_that_holds(content, str(file), folder.name)
+    if isinstance(content, OSError) and not backend.exists(path):  # a folder of notes that may not be looked into
+        raise StoreError(f"{backend.url}: the note on {run_id} cannot be read: {content.strerror or content}")
+    return parse_note(content, run_id)

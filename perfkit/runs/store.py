@@ -53,8 +53,8 @@ from perfkit.runs.run_folder import (
     QuarantineNote,
     RequestLoader,
     count_checks,
+    note_on,
     note_path,
-    note_that_holds,
     parse_note,
     read_requests,
     sealed_document,
@@ -220,7 +220,7 @@ class RunStore:
                 return read_requests(Path(folder) / REQUESTS, stored.run, stored.seal)
 
         has_requests = self.backend.keeps_requests and self.backend.exists(parquet)
-        note = self._note_on(run_id)
+        note = note_on(self.backend, run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
         return replace(
             stored.run,
@@ -461,34 +461,10 @@ class RunStore:
     def quarantined(self) -> dict[str, QuarantineNote]:
         """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
         with self._noting("the notes on runs cannot be read"):
-            return {run_id: note_that_holds(content, note_path(run_id), run_id) for run_id, content in self._notes()}
-
-    def damaged_notes(self) -> dict[str, str]:
-        """Runs that were set aside by a note that cannot be read: id to reason."""
-        damaged = {}
-        with self._noting("the notes on runs cannot be read"):
-            for run_id, content in self._notes():
-                try:
-                    parse_note(content, note_path(run_id), run_id)
-                except ReadError as error:
-                    damaged[run_id] = str(error)
-        return damaged
-
-    def _notes(self) -> Iterator[tuple[str, bytes | OSError]]:
-        names = sorted(self.backend.files(QUARANTINE))
-        ids = [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(HIDDEN)]
-        contents = self.backend.read_many([note_path(run_id) for run_id in ids])
-        yield from ((run_id, content) for run_id, (_, content) in zip(ids, contents, strict=True))
-
-    def _note_on(self, run_id: str) -> QuarantineNote | None:
-        path = note_path(run_id)
-        with self._noting(f"the note on {run_id} cannot be read"):
-            ((_, content),) = self.backend.read_many([path])
-            if isinstance(content, FileNotFoundError | NotADirectoryError):
-                return None
-            if isinstance(content, OSError) and not self.backend.exists(path):
-                raise content  # such as a folder of notes that may not be looked into
-        return note_that_holds(content, path, run_id)
+            names = sorted(self.backend.files(QUARANTINE))
+            ids = [name[:-5] for name in names if name.endswith(".json") and not name.startswith(HIDDEN)]
+            contents = self.backend.read_many([note_path(run_id) for run_id in ids])
+            return {run_id: parse_note(content, run_id) for run_id, (_, content) in zip(ids, contents, strict=True)}
 
     @contextmanager
     def _noting(self, problem: str) -> Iterator[None]:
