@@ -91,20 +91,12 @@ def newest_result(workspace: Workspace, scenario: str) -> Result:
 @checkout_option("--repository")
 @with_results
 def email(
-    collected: ResultSet,
-    settings: Settings,
-    to: tuple[str, ...],
-    sender: str,
-    when: str | None,
-    digest: bool,
-    dry_run: Path | None,
-    checkout: Path,
+    collected: ResultSet, settings: Settings, when: str | None, digest: bool, dry_run: Path | None, **options: Any
 ) -> None:
     """Send the results of comparisons and histories: the verdict, each event, charts, and the report attached.
 
-    The server is named in [email] of the settings; name and password come from the
-    environment: PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD (PERFKIT_SMTP_HOST, PERFKIT_SMTP_PORT and PERFKIT_SMTP_CA
-    count too).
+    The server is named in [email] of the settings; name and password come from the environment: PERFKIT_SMTP_USER and
+    PERFKIT_SMTP_PASSWORD (PERFKIT_SMTP_HOST, PERFKIT_SMTP_PORT and PERFKIT_SMTP_CA count too).
 
     With --when changes a message is sent when something got worse, came back or is resolved, when a service has no
     requests any more or has them again, or when runs cannot be judged any more.  Otherwise nothing is sent, and the
@@ -125,7 +117,7 @@ def email(
     if dry_run is not None and len(collected.messages) > 1 and not digest:
         raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
     messages = [collected.results] if digest else [(result,) for result in collected.results]
-    channel = MailChannel(settings.email, to=to, sender=sender, dry_run=dry_run, checkout=checkout)
+    channel = MailChannel(settings.email, dry_run=dry_run, **options)
     for line in deliver(messages, channel, when=when or settings.email.when, folder=settings.delivery):
         click.echo(line)
 
@@ -141,20 +133,11 @@ def email(
 @click.option("--dry-run", is_flag=True, help="Print the messages; send nothing, and leave the sent log as it is.")
 @checkout_option("--repository")
 @with_results
-def notify(
-    collected: ResultSet,
-    settings: Settings,
-    urls: tuple[str, ...],
-    webhook: str,
-    when: str | None,
-    dry_run: bool,
-    checkout: Path,
-) -> None:
+def notify(collected: ResultSet, settings: Settings, when: str | None, **options: Any) -> None:
     """Send the results of comparisons and histories to chats (Slack, Teams, Mattermost and others) and to programs.
 
-    Chats are named in [chat] of the settings, by addresses of Apprise whose secrets stand in
-    variables ("${SLACK_URL}"); they need the extra `chat` of perfkit.  A webhook gets a JSON document
-    (perfkit.notice/1).
+    Chats are named in [chat] of the settings, by addresses of Apprise whose secrets stand in variables
+    ("${SLACK_URL}"); they need the extra `chat` of perfkit.  A webhook gets a JSON document (perfkit.notice/1).
 
     Only what is new since the last message is sent, unless --when always or the settings say otherwise.
 
@@ -171,7 +154,7 @@ def notify(
     from perfkit.notify.delivery import deliver
 
     messages = [(result,) for result in collected.results]
-    channel = ChatChannel(settings.chat, urls=urls, webhook=webhook, dry_run=dry_run, checkout=checkout)
+    channel = ChatChannel(settings.chat, **options)
     for line in deliver(messages, channel, when=when or settings.chat.when, folder=settings.delivery):
         click.echo(line)
 
@@ -183,13 +166,12 @@ def notify(
 @checkout_option("--checkout")
 @click.option("--dry-run", is_flag=True, help="Print the requests (method, path, JSON) and change nothing.")
 @with_results
-def issue(collected: ResultSet, settings: Settings, repository: str, checkout: Path, dry_run: bool) -> int:
+def issue(collected: ResultSet, settings: Settings, dry_run: bool, **options: Any) -> int:
     """Keep one GitHub issue for each event that got worse, however many runs show it.
 
-    An issue is opened, updated in place when its numbers change, commented when further
-    services get worse, closed when the event is resolved or acknowledged (`perfkit ack`), reopened when it comes back.
-    An issue that a person closed stays closed until then.  Inconclusive and invalid results change nothing; invalid
-    runs end with exit code 3.
+    An issue is opened, updated in place when its numbers change, commented when further services get worse, closed when
+    the event is resolved or acknowledged (`perfkit ack`), reopened when it comes back.  An issue that a person closed
+    stays closed until then.  Inconclusive and invalid results change nothing; invalid runs end with exit code 3.
 
     GITHUB_TOKEN, and GITHUB_REPOSITORY and GITHUB_API_URL where they are set, name the repository.  What cannot be sent
     is kept and sent with the next call; exit code 4.
@@ -208,15 +190,14 @@ def issue(collected: ResultSet, settings: Settings, repository: str, checkout: P
         planned = [
             request
             for result in collected.results
-            for request in planned_requests(result, settings, repository=repository, checkout=checkout, report=note)
+            for request in planned_requests(result, settings, report=note, **options)
         ]
         click.echo(dump(planned), nl=False)
     else:
         failed, done = [], False
         for result in collected.results:
             try:
-                synced = sync_issues(result, settings, repository=repository, checkout=checkout, report=click.echo)
-                done = done or bool(synced)
+                done = bool(sync_issues(result, settings, report=click.echo, **options)) or done
             except DeliveryError as error:  # the others are kept for the next call too
                 failed.append(str(error))
         if failed:
@@ -244,8 +225,8 @@ def comment(
 ) -> None:
     """Show results in a pull request: one comment, changed in place by each further call.
 
-    The pull request is that of the job (GITHUB_EVENT_PATH, GITHUB_REF) or the one named.  Each
-    set of scenarios has a comment of its own.  The exit code says whether it was sent; `perfkit compare` judges.
+    The pull request is that of the job (GITHUB_EVENT_PATH, GITHUB_REF) or the one named.  Each set of scenarios has a
+    comment of its own.  The exit code says whether it was sent; `perfkit compare` judges.
 
     \b
     Examples:
@@ -278,8 +259,8 @@ def comment(
 def summary(collected: ResultSet, _settings: Settings, annotations: bool, junit: Path | None, verdict: bool) -> None:
     """Show results in a pipeline.
 
-    Without options, a page of Markdown is added to the file that $GITHUB_STEP_SUMMARY names,
-    else printed.  The exit code says whether the results could be read; `perfkit compare` judges.
+    Without options, a page of Markdown is added to the file that $GITHUB_STEP_SUMMARY names, else printed.  The exit
+    code says whether the results could be read; `perfkit compare` judges.
 
     \b
     Examples:
