@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from perfkit.cli.options import (
     POLICY,
     RULE,
     SETTINGS,
+    Command,
     Variadic,
     Workspace,
     fail_on_option,
@@ -84,8 +86,7 @@ def report(
         click.echo(context.get_help())
         return 2
     from perfkit.model.files import atomic_write
-    from perfkit.report.batch import Selection, report_jobs
-    from perfkit.report.index import index_page
+    from perfkit.report.batch import Selection, index_page, report_jobs
     from perfkit.report.notebook import new_folder
     from perfkit.report.report_set import Overview
     from perfkit.runs.backends import public_address
@@ -148,12 +149,40 @@ def exit_code(overview: Overview, fail_on: str) -> int:
     )
 
 
+def makes_report(*options: Callable[[Command], Command]) -> Callable[[Callable[..., Mapping[str, object]]], Command]:
+    """A command that executes the notebook of its name with the parameters that its function returns.
+
+    Adds ``--title``, ``--reports`` and those of `in_workspace`.
+    """
+
+    def decorate(parameters_of: Callable[..., Mapping[str, object]]) -> Command:
+        @functools.wraps(parameters_of)
+        def made(workspace: Workspace, *, title: str | None, reports: Path | None, **given: object) -> None:
+            from perfkit.report.notebook import run_report
+
+            settings = workspace.settings
+            parameters = {
+                **parameters_of(workspace, **given),
+                "title": title,
+                "policy": policy_file(workspace.policy_file, settings.path),
+            }
+            folder = reports or settings.reports
+            result = run_report(parameters_of.__name__, parameters, reports_dir=folder, progress=_progress)
+            click.echo(str(result.html))
+
+        return TITLE(REPORTS(in_workspace(*options)(made)))
+
+    return decorate
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
 @report.command(short_help="What is normal?")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@TITLE
-@REPORTS
-@in_workspace(POLICY)
-def baseline(workspace: Workspace, runs: tuple[str, ...], title: str | None, reports: Path | None) -> None:
+@makes_report(POLICY)
+def baseline(workspace: Workspace, runs: tuple[str, ...]) -> Mapping[str, object]:
     """What is normal: distributions, percentiles, variation from run to run, and what these runs can show.
 
     \b
@@ -161,22 +190,14 @@ def baseline(workspace: Workspace, runs: tuple[str, ...], title: str | None, rep
       perfkit report baseline "data/runs/*-api-*"
     """
     chosen, notes = _baseline_runs(workspace, runs, ())
-    _run("baseline", workspace, reports, {"runs": chosen, "title": title, "notes": notes})
+    return {"runs": chosen, "notes": notes}
 
 
 @report.command(cls=Variadic, short_help="Did it get slower?")
 @click.argument("before", nargs=-1, required=True, metavar="BASELINE...")
 @CANDIDATE
-@TITLE
-@REPORTS
-@in_workspace(POLICY, RULE)
-def compare(
-    workspace: Workspace,
-    before: tuple[str, ...],
-    candidate: tuple[str, ...],
-    title: str | None,
-    reports: Path | None,
-) -> None:
+@makes_report(POLICY, RULE)
+def compare(workspace: Workspace, before: tuple[str, ...], candidate: tuple[str, ...]) -> Mapping[str, object]:
     """Did it get slower: verdict, effects with intervals, distributions, time course, both sides.
 
     The report shows whatever the verdict is; `perfkit compare` with the same runs sets the exit code.
@@ -185,33 +206,22 @@ def compare(
     Example:
       perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
     """
+    from perfkit.report.batch import run_paths
+
     judged = workspace.load_runs(candidate)
     chosen, notes = _baseline_runs(workspace, before, judged)
-    parameters = {
-        "baseline": chosen,
-        "candidate": _paths(judged),
-        "rule": click.get_current_context().params["rule"],
-        "title": title,
-        "notes": notes,
-    }
-    _run("compare", workspace, reports, parameters)
+    rule = click.get_current_context().params["rule"]
+    return {"baseline": chosen, "candidate": run_paths(judged), "rule": rule, "notes": notes}
 
 
 @report.command(cls=Variadic, short_help="How much load can it take?")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @OPTIONAL_CANDIDATE
 @click.option("--slo", metavar="TEXT", help='What must hold, such as "p95 < 300 ms" or "error_rate < 1 %".')
-@TITLE
-@REPORTS
-@in_workspace()
+@makes_report()
 def capacity(
-    workspace: Workspace,
-    runs: tuple[str, ...],
-    candidate: tuple[str, ...],
-    slo: str | None,
-    title: str | None,
-    reports: Path | None,
-) -> None:
+    workspace: Workspace, runs: tuple[str, ...], candidate: tuple[str, ...], slo: str | None
+) -> Mapping[str, object]:
     """How much load can it take: curves, knee, scalability law, capacity under an SLO; two builds at equal load.
 
     The runs are ramps or stages, with their requests.
@@ -221,16 +231,13 @@ def capacity(
       perfkit report capacity "data/runs/*-ramp-*" --slo "p95 < 300 ms"
     """
     from perfkit.config.policy import parse_slo
+    from perfkit.report.batch import run_paths
 
     if slo is not None:
         parse_slo(slo)  # a wrong one ends the command before the notebook starts
-    parameters = {
-        "runs": _paths(workspace.load_runs(runs)),
-        "candidate": _paths(workspace.load_runs(candidate)) if candidate else None,
-        "slo": slo,
-        "title": title,
-    }
-    _run("capacity", workspace, reports, parameters)
+    loaded = workspace.load_runs(runs)
+    other = run_paths(workspace.load_runs(candidate)) if candidate else None
+    return {"runs": run_paths(loaded), "candidate": other, "slo": slo}
 
 
 @report.command(short_help="How has it gone, and what changed when?")
@@ -243,9 +250,7 @@ def capacity(
     metavar="TEMPLATE",
     help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
 )
-@TITLE
-@REPORTS
-@in_workspace(POLICY)
+@makes_report(POLICY)
 def trend(
     workspace: Workspace,
     scenario: str,
@@ -253,9 +258,7 @@ def trend(
     metric: str | None,
     last: int | None,
     commit_url: str | None,
-    title: str | None,
-    reports: Path | None,
-) -> None:
+) -> Mapping[str, object]:
     """How a scenario has gone: value per run, levels, events with their commits, a calendar, what stands out.
 
     Events and levels come of all runs of the scenario, whatever is shown.
@@ -276,18 +279,16 @@ def trend(
     history = load_timeline(workspace.run_store, scenario, service_names=workspace.policy.service_names)
     if service is not None or metric is not None:
         trend_of(history, service=service, metric=metric)
-    parameters = {
+    return {
         "store": public_address(store) if "://" in store else str(Path(store).resolve()),
         "scenario": scenario,
         "service": service,
         "metric": metric,
         "last": last,
         "commit_url": commit_url,
-        "acknowledged": str(settings.acknowledged.resolve()),
-        "baselines": str(settings.baselines.resolve()),
-        "title": title,
+        "acknowledged": settings.acknowledged.resolve(),
+        "baselines": settings.baselines.resolve(),
     }
-    _run("trend", workspace, reports, parameters)
 
 
 @report.command(short_help="What was judged before.")
@@ -308,28 +309,22 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
     from perfkit.report.batch import report_result
 
     folder = reports or settings_of(settings).reports
-    made = report_result(file, reports_dir=folder, title=title, progress=lambda text: click.echo(text, err=True))
-    click.echo(str(made.html))
-
-
-def _paths(runs: Sequence[Run]) -> str:
-    """Absolute paths of runs, one a line: the notebook runs in a folder of its own."""
-    sources = [run.source or run.id for run in runs]
-    return "\n".join(source if "://" in source else str(Path(source).resolve()) for source in sources)
+    click.echo(str(report_result(file, reports_dir=folder, title=title, progress=_progress).html))
 
 
 def _baseline_runs(workspace: Workspace, names: Sequence[str], candidates: Sequence[Run]) -> tuple[str, str | None]:
     """The paths of a baseline, which selectors choose without the candidates; and notes on it, one a line."""
     from perfkit.history.gate import choose_baseline
     from perfkit.history.run_selector import choose_runs
+    from perfkit.report.batch import run_paths
     from perfkit.report.formatting import clean
 
     context = replace(workspace.history(), candidates=tuple(candidates))
     chosen = choose_baseline(names, context, workspace.policy) if candidates else choose_runs(names, context)
-    lines = [" ".join(clean(note).split()) for note in chosen.warnings]
+    lines = [clean(note) for note in chosen.warnings]
     for line in lines:
         warn(line)
-    return _paths(chosen.runs), "\n".join(lines) or None
+    return run_paths(chosen.runs), "\n".join(lines) or None
 
 
 def policy_file(policy: Path | None, settings: Path | None) -> str | None:
@@ -339,18 +334,3 @@ def policy_file(policy: Path | None, settings: Path | None) -> str | None:
     if policy is None and (settings is None or not {"policy", "services"} & read_toml(settings).keys()):
         return None
     return str((policy or settings or Path()).resolve())
-
-
-def _run(kind: str, workspace: Workspace, reports: Path | None, parameters: Mapping[str, object]) -> None:
-    """Execute a notebook under the policy of the workspace."""
-    from perfkit.report.notebook import run_report
-
-    settings = workspace.settings
-    given = {**parameters, "policy": policy_file(workspace.policy_file, settings.path)}
-    made = run_report(
-        kind,
-        {name: value for name, value in given.items() if value is not None},
-        reports_dir=reports or settings.reports,
-        progress=lambda text: click.echo(text, err=True),
-    )
-    click.echo(str(made.html))

@@ -1,8 +1,9 @@
-"""All reports of all scenarios of a store, several at a time; one that fails does not stop the rest.
+"""All reports of all scenarios of a store, several at a time, and the page above them.
 
-Each `ReportJob` is one notebook of one scenario.  Jobs run in a process pool: a notebook has its own kernel beside.  A
-process that dies (memory, as a rule) breaks its pool; its jobs are then run again one by one, so that only the one
-that kills its process fails.  When the caller gives up or is gone itself, processes and kernels end too.
+Each `ReportJob` is one notebook of one scenario; one that fails does not stop the rest.  Jobs run in a process pool of
+this machine: a notebook has its own kernel beside.  A process that dies (memory, as a rule) breaks its pool; its jobs
+are then run again one by one, so that only the one that kills its process fails.  When the caller gives up or is gone
+itself, processes and kernels end too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -18,6 +20,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import active_children, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
@@ -30,16 +33,28 @@ from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.executors import open_executor
 from perfkit.model.files import atomic_write
-from perfkit.model.records import Run
+from perfkit.model.installation import VERSION
+from perfkit.model.records import Run, Verdict
 from perfkit.model.serialization import slug
+from perfkit.report.findings import outcome_text
+from perfkit.report.formatting import VERDICT_COLOURS, clean, count_text, shorten
+from perfkit.report.html import render
 from perfkit.report.message import message_of
 from perfkit.report.notebook import KINDS, Report, run_report
-from perfkit.report.report_set import Entry, Outcome
+from perfkit.report.report_set import Entry, Outcome, Overview, worst
 from perfkit.runs.backends import public_address
 from perfkit.runs.store import RunStore
 
 SHOWN_RUNS = 10  # of a baseline or capacity report: the newest of the present level
 GRACE_S = 3.0  # for killed kernels to be gone
+QUESTIONS = {
+    "compare": "Did it get slower?",
+    "trend": "How has it gone?",
+    "baseline": "What is normal?",
+    "capacity": "How much load can it take?",
+}
+MOST_SENTENCES = 3  # of one scenario on the page above all reports; its reports have the rest
+_CALM = (Verdict.NO_CHANGE, Verdict.IMPROVEMENT, Outcome.DONE)
 _VARIED_LOAD = ("ramp", "stages")  # load profiles that show how much a service takes
 
 
@@ -119,32 +134,19 @@ def report_jobs(
         folder_name = next(text for text in numbered if text not in folder_names)
         folder_names.add(folder_name.lower())
         runs = index[index["scenario"] == name]
-        for kind in _possible_kinds(run_store, runs["id"][runs["valid"].astype(bool)].tolist()):
+        valid = runs["id"][runs["valid"].astype(bool)].tolist()
+        possible = ["compare", "trend", *(["baseline"] if valid else [])]
+        newest = run_store.get(valid[-1]) if valid else None
+        if newest is not None and newest.profile.kind in _VARIED_LOAD and newest.load_requests is not None:
+            possible.append("capacity")
+        for kind in possible:
             if kind in (selection.kinds or KINDS):
-                job = ReportJob(
-                    name,
-                    kind,
-                    store if "://" in store else str(Path(store).resolve()),
-                    folder / folder_name,
-                    policy_file,
-                    policy,
-                    acknowledged.resolve(),
-                    baselines.resolve(),
-                    selection.newest,
-                )
-                jobs.append(job)
+                places = folder / folder_name, policy_file, policy, acknowledged.resolve(), baselines.resolve()
+                where = store if "://" in store else str(Path(store).resolve())
+                jobs.append(ReportJob(name, kind, where, *places, selection.newest))
     if not jobs:
         raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(selection.kinds)}")
     return tuple(jobs)
-
-
-def _possible_kinds(store: RunStore, valid_ids: Sequence[str]) -> Iterator[str]:
-    yield from ("compare", "trend")
-    if valid_ids:
-        yield "baseline"
-        newest = store.get(valid_ids[-1])
-        if newest.profile.kind in _VARIED_LOAD and newest.load_requests is not None:
-            yield "capacity"
 
 
 def run_jobs(jobs: Sequence[ReportJob], processes: int) -> Generator[tuple[ReportJob, Entry], None, None]:
@@ -217,7 +219,7 @@ def build_report(job: ReportJob) -> Entry:
 
     entry = Entry(job.scenario, job.kind)
     try:
-        report = _NOTEBOOKS[job.kind](job)
+        report = _make(job)
     except NotComparable as error:
         return replace(entry, outcome=Outcome.INCOMPARABLE, sentences=(str(error),))
     except PerfkitError as error:
@@ -231,19 +233,30 @@ def build_report(job: ReportJob) -> Entry:
     return replace(entry, verdict=result.verdict, sentences=tuple(text for _, text in message_of(result).lines))
 
 
-def _compare(job: ReportJob) -> Report:
-    """The newest runs against the history before them, as ``perfkit compare --candidate`` judges them."""
-    comparison = judge_newest(
-        RunStore(job.store),
-        job.scenario,
-        job.policy,
-        baselines=job.baselines,
-        acknowledgements=AcknowledgedFile(job.acknowledged).read(),
-        count=job.newest,
-    )
-    file = job.folder / "comparison.json"
-    atomic_write(file, dump_json(comparison.to_dict()))
-    return report_result(file, reports_dir=job.folder, title=job.scenario)
+def _make(job: ReportJob) -> Report:
+    if job.kind == "compare":  # the newest runs against the history before them, as `perfkit compare --candidate`
+        comparison = judge_newest(
+            RunStore(job.store),
+            job.scenario,
+            job.policy,
+            baselines=job.baselines,
+            acknowledgements=AcknowledgedFile(job.acknowledged).read(),
+            count=job.newest,
+        )
+        file = job.folder / "comparison.json"
+        atomic_write(file, dump_json(comparison.to_dict()))
+        return report_result(file, reports_dir=job.folder, title=job.scenario)
+    parameters: dict[str, object] = {"policy": job.policy_file, "title": job.scenario}
+    if job.kind == "trend":
+        parameters |= {"store": public_address(job.store), "scenario": job.scenario}
+        parameters |= {"acknowledged": job.acknowledged, "baselines": job.baselines}
+    else:  # by the newest runs of the present level
+        context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha)
+        level = select(f"{job.scenario}@rolling", context)
+        parameters["runs"] = run_paths(level.runs[-SHOWN_RUNS:])
+        if job.kind == "baseline":
+            parameters["notes"] = "\n".join(level.warnings) or None
+    return run_report(job.kind, parameters, reports_dir=job.folder)
 
 
 def report_result(
@@ -262,38 +275,10 @@ def report_result(
     parameters = {
         "baseline": run_paths(comparison.baseline.runs),
         "candidate": run_paths(comparison.candidate.runs),
-        "judged": str((file / "result.json" if file.is_dir() else file).resolve()),
+        "judged": (file / "result.json" if file.is_dir() else file).resolve(),
+        "title": title,
     }
-    return _run("compare", parameters, reports_dir, title, progress)
-
-
-def _trend(job: ReportJob) -> Report:
-    parameters = {
-        "store": public_address(job.store),
-        "scenario": job.scenario,
-        "acknowledged": str(job.acknowledged),
-        "baselines": str(job.baselines),
-        "policy": job.policy_file,
-    }
-    return _run("trend", parameters, job.folder, job.scenario)
-
-
-def _newest_level(job: ReportJob) -> Report:
-    """What is normal, or how much load it takes, by the newest runs of the present level."""
-    context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha)
-    level = select(f"{job.scenario}@rolling", context)
-    parameters = {"runs": run_paths(level.runs[-SHOWN_RUNS:]), "policy": job.policy_file}
-    if job.kind == "baseline":
-        parameters["notes"] = "\n".join(level.warnings) or None
-    return _run(job.kind, parameters, job.folder, job.scenario)
-
-
-_NOTEBOOKS: Mapping[str, Callable[[ReportJob], Report]] = {
-    "compare": _compare,
-    "trend": _trend,
-    "baseline": _newest_level,
-    "capacity": _newest_level,
-}
+    return run_report("compare", parameters, reports_dir=reports_dir, progress=progress)
 
 
 def run_paths(runs: Sequence[Run]) -> str:
@@ -302,12 +287,52 @@ def run_paths(runs: Sequence[Run]) -> str:
     return "\n".join(source if "://" in source else str(Path(source).resolve()) for source in sources)
 
 
-def _run(
-    kind: str,
-    parameters: Mapping[str, str | None],
-    reports_dir: Path,
-    title: str | None,
-    progress: Callable[[str], None] | None = None,
-) -> Report:
-    given = {name: value for name, value in {**parameters, "title": title}.items() if value is not None}
-    return run_report(kind, given, reports_dir=reports_dir, progress=progress)
+def index_page(overview: Overview) -> str:
+    """A page of HTML above many reports, the worst first; it opens offline, its links are relative to its folder."""
+    bad, count = worst(overview.entries), count_text(len(overview.scenarios), "scenario")
+    words = Counter(worst(entries).word for _, entries in overview.scenarios)
+    attention = sum(number for word, number in words.items() if word not in _CALM)
+    answer = f"{attention} of {count} {'needs' if attention == 1 else 'need'} a look."
+    counts = [f"{number} {outcome_text(word).split(' ', 1)[-1]}" for word, number in words.items()]
+    done = sum(entry.outcome is Outcome.DONE for entry in overview.entries)
+    failed = len(overview.entries) - done
+    facts = [
+        f"{count_text(done, 'report')}{f', {failed} could not be made' if failed else ''}",
+        *([f"store {clean(overview.store)}"] if overview.store else []),
+        f"written {overview.made_at:%Y-%m-%d %H:%M:%S} UTC",
+        f"perfkit {VERSION}",
+    ]
+    rows = []
+    for scenario, entries in overview.scenarios:
+        ordered = sorted(entries, key=lambda entry: entry.rank)
+        texts = list(dict.fromkeys(shorten(text, 400) for entry in ordered for text in entry.sentences))
+        links = [
+            {
+                "question": QUESTIONS.get(entry.kind, entry.kind),
+                "word": "" if entry.word is Outcome.DONE else outcome_text(entry.word),
+                "css": _css(entry),
+                "href": quote(entry.report),
+                "notebook": quote(entry.notebook),
+            }
+            for entry in entries
+        ]
+        of = {"scenario": shorten(scenario, 80), "word": outcome_text(ordered[0].word), "css": _css(ordered[0])}
+        rest = max(len(texts) - MOST_SENTENCES, 0)
+        rows.append({**of, "sentences": texts[:MOST_SENTENCES], "more": rest, "links": links})
+    return render(
+        "index_page.html.j2",
+        rows=rows,
+        word=outcome_text(bad.word),
+        css=_css(bad),
+        colour=VERDICT_COLOURS[bad.word if isinstance(bad.word, Verdict) else Verdict.INVALID],
+        answer=answer if attention else f"Nothing to look at in {count}.",
+        counts=", ".join(counts) if len(counts) > 1 else "",  # empty when all are alike
+        facts=facts,
+    )
+
+
+def _css(entry: Entry) -> str:
+    """The verdict's class; what could not be made looks like what cannot be judged."""
+    if isinstance(entry.word, Verdict):
+        return f"pk-{entry.word.value}"
+    return "pk-no_change" if entry.word is Outcome.DONE else "pk-invalid"

@@ -1,6 +1,6 @@
-"""Notebooks as functions: checked parameters in, an executed notebook, a report and a result out.
+"""Notebooks as functions: checked parameters in; an executed notebook, a report and a result out.
 
-An executed notebook as one HTML file that opens offline and asks nobody for anything.
+The report is one HTML file that opens offline and asks nobody for anything.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbconvert import HTMLExporter
-from traitlets.config import Config
-
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.installation import VERSION
@@ -29,75 +26,11 @@ from perfkit.runs.backends import credentials_for_children
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-_DRAWN = 'class="pk-plot"'
-_SCRIPT = "<!-- plotly.js -->"
-
-
-def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Mapping[str, Any]) -> str:
-    """The report: code hidden, charts drawn by one embedded plotly.js, no link to anywhere.
-
-    Raises
-    ------
-    RenderError
-        The page has fewer or more charts than the notebook: nbconvert drops what it cannot show without an error.
-    """
-    question = _question(notebook)
-    name = clean(title) if title else ""
-    page = {
-        "kind": kind,
-        "title": f"{name} – {question}" if name else question,
-        "name": name,
-        "facts": _facts(result),
-        "language": "en",
-    }
-    priority = [PLOTLY, "text/html", "text/markdown", "text/plain"]
-    exporter = HTMLExporter(
-        config=Config({"NbConvertBase": {"display_data_priority": priority}}),
-        template_name="report",
-        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
-        exclude_anchor_links=True,
-    )
-    exporter.environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    html, _ = exporter.from_notebook_node(notebook, resources={"perfkit": page})
-    expected, drawn = count_charts(notebook), html.count(_DRAWN)
-    if drawn != expected:
-        raise RenderError(f"notebook {kind}: has {expected} charts, but {drawn} reached the report; none may be lost")
-    if html.count(_SCRIPT) != 1:
-        raise RenderError("the report template must have one place for plotly.js")
-    # Put in last: nbconvert parses the whole page once more, and need not parse 5 MB of script.
-    whole: str = html.replace(_SCRIPT, f"<script>{_plotly_js()}</script>")
-    return whole
-
-
-def count_charts(notebook: NotebookNode) -> int:
-    """Charts among the outputs of a notebook."""
-    return sum(PLOTLY in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
-
-
-def _question(notebook: NotebookNode) -> str:
-    headings = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
-    return next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
-
-
-def _facts(result: Mapping[str, Any]) -> list[str]:
-    facts = [f"perfkit {VERSION}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
-    if "rule" in result:
-        facts.append(f"rule {result['rule']}")
-    if result.get("rule") == "evidence":
-        facts.append(f"alpha {result['alpha']:g}")
-    return facts
-
-
-def _plotly_js() -> str:
-    from plotly.offline import get_plotlyjs
-
-    script: str = get_plotlyjs()
-    return script
-
-
 KINDS = ("baseline", "compare", "capacity", "trend")
 _PARAMETERS = "parameters"
 _AT_START = "--IPKernelApp.exec_lines=from perfkit.report.html import show_as_report; show_as_report()"
+_DRAWN = 'class="pk-plot"'
+_SCRIPT = "<!-- plotly.js -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +57,8 @@ def run_report(
     kind
         ``baseline``, ``compare``, ``capacity`` or ``trend``: the name of the notebook.
     parameters
-        Values for names that the notebook's ``parameters`` cell declares: text, numbers, booleans, ``None``, paths; a
-        list of paths becomes one text with a line each.
+        Values for names that the notebook's ``parameters`` cell declares: text, numbers, booleans, paths; a list of
+        paths becomes one text with a line each.  ``None``: that of the notebook.
     progress
         Called with a few words at each stage.
 
@@ -136,10 +69,13 @@ def run_report(
     RenderError
         There is no such notebook, a cell failed, or a chart was lost.  When a cell failed, ``executed.ipynb`` is kept.
     """
+    import nbformat
+
     source = find_notebook(kind)
     say = progress or (lambda _: None)
-    notebook = _read(source)
-    values = _checked(kind, declared_parameters(notebook, source.name), parameters)
+    notebook = nbformat.read(source, as_version=4)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    values = _checked(kind, declared_parameters(notebook, source.name), given)
     folder = new_folder(Path(reports_dir), kind)
     report = Report(folder, folder / "report.html", folder / "executed.ipynb", folder / "result.json")
     values = {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
@@ -152,8 +88,6 @@ def run_report(
     say("writing the report")
     if not report.result.is_file():
         raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
-    pass
-
     result = json.loads(report.result.read_text("utf-8"))
     html = export_html(executed, kind=kind, title=values.get("title"), result=result)
     try:
@@ -172,12 +106,6 @@ def find_notebook(kind: str) -> Path:
         if (folder / f"{kind}.ipynb").is_file():
             return folder / f"{kind}.ipynb"
     raise RenderError(f"notebook {kind}.ipynb is missing from this installation; install perfkit again")
-
-
-def _read(path: Path) -> NotebookNode:
-    import nbformat
-
-    return nbformat.read(path, as_version=4)
 
 
 def declared_parameters(notebook: NotebookNode, name: str) -> tuple[str, ...]:
@@ -201,20 +129,19 @@ def _checked(kind: str, declared: tuple[str, ...], parameters: Mapping[str, obje
             known = ", ".join(declared)
             nearest = did_you_mean(name, declared)
             raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{nearest}; known are {known}")
-    return {name: _plain(kind, name, value) for name, value in parameters.items()}
-
-
-def _plain(kind: str, name: str, value: object) -> str | float | bool | None:
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str | Path) for item in value):
-        return "\n".join(str(item) for item in value)
-    raise SettingsError(
-        f"notebook {kind}: parameter {name} must be text, a number, true or false, nothing, or a list of paths, "
-        f"got {type(value).__name__}"
-    )
+    values: dict[str, Any] = {}
+    for name, value in parameters.items():
+        texts = value if isinstance(value, list | tuple) and value else [value]
+        if value is None or isinstance(value, bool | int | float):
+            values[name] = value
+        elif all(isinstance(text, str | Path) for text in texts):
+            values[name] = "\n".join(map(str, texts))
+        else:
+            raise SettingsError(
+                f"notebook {kind}: parameter {name} must be text, a number, true or false, nothing, or a list of "
+                f"paths, got {type(value).__name__}"
+            )
+    return values
 
 
 def new_folder(reports: Path, kind: str) -> Path:
@@ -244,7 +171,7 @@ def _execute(
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
     # The exporter takes as long to import as a small notebook to run: do both at once.
-    threading.Thread(target=import_module, args=("perfkit.report.notebook",), daemon=True).start()
+    threading.Thread(target=import_module, args=("nbconvert",), daemon=True).start()
     running: list[NotebookNode] = []
     try:
         executed: NotebookNode = papermill.execute_notebook(
@@ -320,3 +247,49 @@ def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> s
     number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
     kept = "The executed notebook is kept" if report.notebook.is_file() else "The executed notebook could not be kept"
     return f"notebook {kind}, {number}{under} ({first}): {what}. {kept}: {report.notebook}"
+
+
+def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Mapping[str, Any]) -> str:
+    """The report: code hidden, charts drawn by one embedded plotly.js, no link to anywhere.
+
+    Raises
+    ------
+    RenderError
+        The page has fewer or more charts than the notebook: nbconvert drops what it cannot show without an error.
+    """
+    from nbconvert import HTMLExporter
+    from plotly.offline import get_plotlyjs
+    from traitlets.config import Config
+
+    headings = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
+    question = next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
+    facts = [f"perfkit {VERSION}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
+    if "rule" in result:
+        facts.append(f"rule {result['rule']}")
+    if result.get("rule") == "evidence":
+        facts.append(f"alpha {result['alpha']:g}")
+    name = clean(title) if title else ""
+    page = {"kind": kind, "title": f"{name} – {question}" if name else question, "name": name, "facts": facts}
+    exporter = HTMLExporter(
+        config=Config(
+            {"NbConvertBase": {"display_data_priority": [PLOTLY, "text/html", "text/markdown", "text/plain"]}}
+        ),
+        template_name="report",
+        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
+        exclude_anchor_links=True,
+    )
+    exporter.environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    html, _ = exporter.from_notebook_node(notebook, resources={"perfkit": page})
+    expected, drawn = count_charts(notebook), html.count(_DRAWN)
+    if drawn != expected:
+        raise RenderError(f"notebook {kind}: has {expected} charts, but {drawn} reached the report; none may be lost")
+    if html.count(_SCRIPT) != 1:
+        raise RenderError("the report template must have one place for plotly.js")
+    # Put in last: nbconvert parses the whole page once more, and need not parse 5 MB of script.
+    whole: str = html.replace(_SCRIPT, f"<script>{get_plotlyjs()}</script>")
+    return whole
+
+
+def count_charts(notebook: NotebookNode) -> int:
+    """Charts among the outputs of a notebook."""
+    return sum(PLOTLY in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))

@@ -25,8 +25,7 @@ from perfkit import Policy, RunStore, StoreError, read_runs, run_from_requests
 from perfkit.cli.report import exit_code
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Check, LoadProfile, Severity, Validity, Verdict
-from perfkit.report.batch import Selection, report_jobs, run_jobs
-from perfkit.report.index import index_page
+from perfkit.report.batch import Selection, index_page, report_jobs, run_jobs
 from perfkit.report.report_set import Entry, Outcome, Overview, read_overview
 
 HOSTILE = '../<script>alert(1)</script> "@everyone" | \u202e![x](javascript:alert(1))'
