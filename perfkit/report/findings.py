@@ -46,6 +46,10 @@ LONGEST = 400  # characters of a sentence with names from outside
 LONGEST_COMMAND = 2_000  # characters of a command line in a message: more are many runs, which the result names
 MOST_GAPS = 3  # and so many sentences on what is missing
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
+NO_EVENTS = {  # what a history says in which nothing happened
+    Verdict.INVALID: "None of its runs is valid: there is nothing to judge.",
+    Verdict.INCONCLUSIVE: "Too few valid runs to tell whether any level got worse.",
+}
 OUTCOMES = {Outcome.DONE: "reported", Outcome.INCOMPARABLE: "⊘ nothing to compare with", Outcome.FAILED: "! failed"}
 WORST_FIRST = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE)
 
@@ -177,6 +181,12 @@ def change_row(item: MetricChange) -> Row:
 def size_text(item: MetricChange) -> str:
     """The change in percent; of the error rate in percentage points."""
     return f"{format_signed(item.size, item.metric.change_unit)} {item.metric.change_unit}"
+
+
+def event_headline(event: Event, limit: int = 2_000) -> str:
+    """What happened in one sentence, harmless, with names that are short enough to leave the numbers in it."""
+    changes = tuple(replace(item, service=shorten(item.service, 60)) for item in event.changes)
+    return shorten(replace(event, id=shorten(event.id, 60), changes=changes).headline, limit)
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

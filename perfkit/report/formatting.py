@@ -221,6 +221,12 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def at_most(texts: Sequence[str], most: int, rest: str) -> tuple[str, ...]:
+    """The first so many; where some are left out, then ``rest`` with their number for ``{}``."""
+    more = len(texts) - most
+    return (*texts[:most], *((rest.format(more),) if more > 0 else ()))
+
+
 def and_more(count: int, noun: str = "") -> str:
     """`` and 3 more``, to stand behind a list; empty where nothing is left out."""
     return "" if count <= 0 else f" and {count} more{f' {noun}' if noun else ''}"

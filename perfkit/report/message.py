@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.records import Comparison, Verdict
+from perfkit.model.records import Verdict
 from perfkit.report.findings import (
+    NO_EVENTS,
     WORST_FIRST,
     Table,
     acknowledge_command,
@@ -24,6 +25,7 @@ from perfkit.report.findings import (
     bisect_command,
     changes_table,
     claims,
+    event_headline,
     findings_table,
     gap_texts,
     headlines,
@@ -32,12 +34,11 @@ from perfkit.report.findings import (
     outcome_text,
     reproduce_commands,
 )
-from perfkit.report.formatting import UNKNOWN, VERDICT_SYMBOLS, VERDICT_WORDS, clean, count_text, shorten
+from perfkit.report.formatting import UNKNOWN, VERDICT_SYMBOLS, VERDICT_WORDS, at_most, clean, count_text, shorten
 from perfkit.report.report_set import Entry, Outcome, rank
 
 if TYPE_CHECKING:
     from perfkit.history.commits import Attribution
-    from perfkit.history.events import Event
     from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
 
 NAME = 60  # characters of a name
@@ -141,9 +142,7 @@ class Message:
     def brief(self) -> Message:
         """The same with at most `MOST_STATEMENTS` statements, the last of which says how many are left out."""
         statements = tuple(
-            replace(one, texts=(*one.texts[:MOST_STATEMENTS], f"And {more} more services got worse."))
-            if (more := len(one.texts) - MOST_STATEMENTS) > 0
-            else one
+            replace(one, texts=at_most(one.texts, MOST_STATEMENTS, "And {} more services got worse."))
             for one in self.statements
         )
         more = len(statements) - MOST_STATEMENTS
@@ -174,18 +173,31 @@ def message_of(
     """
     comparison = result.comparison
     verdict, words = _verdict(result, diff)
-    events = tuple(_events(result, diff, commits or {}))
+    warnings: tuple[str, ...] = ()
+    if comparison is None:
+        runs, invalid = (result.document.get(name, UNKNOWN) for name in ("runs", "invalid"))
+        basis = f"Watched: {runs} runs of {shorten(result.scenario, NAME)}, {invalid} invalid."
+    else:
+        counts = [(kind, len(comparison.by_verdict(kind))) for kind in WORST_FIRST]
+        findings = ", ".join(f"{count} {VERDICT_WORDS[kind]}" for kind, count in counts if count)
+        sides = [count_text(len(side.runs), "run") for side in (comparison.candidate, comparison.baseline)]
+        rule = f"chance of any false alarm {comparison.alpha:.2g}"
+        if comparison.rule == "threshold":
+            rule = "rule threshold, which ignores noise between runs"
+        basis = f"{sides[0]} judged against {sides[1]}; {rule}; findings: {findings or 'none'}."
+        texts = [shorten(text, 300) for text in comparison.warnings if text != comparison.disturbance]
+        warnings = at_most(texts, MOST_WARNINGS, "And {} more warnings, in the report.")
     return Message(
         scenario=result.scenario,
         kind="compare" if comparison is not None else "trend",
         verdict=verdict,
         title=f"{VERDICT_SYMBOLS[verdict]} {words}",
-        statements=(*events, *_remarks(result)),
+        statements=(*_events(result, diff, commits or {}), *_remarks(result)),
         next_step=_next_step(result),
         tables=tuple(table for table in _tables(result, diff) if table.rows),
         commands=reproduce_commands(result),
-        warnings=_warnings(comparison),
-        basis=_basis(result),
+        warnings=warnings,
+        basis=basis,
         location=location or ReportLocation(),
         result=result,
         diff=diff,
@@ -248,6 +260,15 @@ def _events(result: Result, diff: NotificationDiff | None, commits: Mapping[str,
 
 def _incident(tag: str, incident: Incident, result: Result, commits: Mapping[str, Attribution]) -> Statement:
     event, attribution = incident.last.event, commits.get(incident.last.event.id)
+    between: tuple[str, ...] = ()
+    if attribution is not None:  # the newest commits, and what to know of the list
+        lines = [
+            f"{clean(commit.id)[:9]} {shorten(commit.subject, 80)} ({shorten(commit.author, 30)})"
+            for commit in attribution.commits[:MOST_COMMITS]
+        ]
+        more = (attribution.total or 0) - len(lines)
+        notes = [shorten(note, 240) for note in attribution.notes]
+        between = (*lines, *((f"and {more} more",) if more > 0 else ()), *notes)
     commands = [("If it is intended", acknowledge_command(event.id))] if result.watched else []
     if attribution is not None and attribution.total != 1:
         commands += [("To find the commit", line) for line in bisect_command(result.scenario, event)]
@@ -267,39 +288,16 @@ def _incident(tag: str, incident: Incident, result: Result, commits: Mapping[str
     elif result.comparison is not None:
         worse = result.comparison.by_verdict(Verdict.REGRESSION)
         texts = headlines(replace(result.comparison, history=None, findings=worse, gaps=()))
-    between = f"Between run {ends[0]} and run {ends[1]}."
-    return Statement(verdict, texts, tag, between, _commits(attribution), tuple(commands))
-
-
-def event_headline(event: Event) -> str:
-    """What happened in one sentence, harmless, with names that are short enough to leave the numbers in it."""
-    changes = tuple(replace(item, service=shorten(item.service, NAME)) for item in event.changes)
-    return clean(replace(event, id=shorten(event.id, NAME), changes=changes).headline)
-
-
-def _commits(attribution: Attribution | None) -> tuple[str, ...]:
-    """The newest commits in between, and what to know of the list."""
-    if attribution is None:
-        return ()
-    lines = [
-        f"{clean(commit.id)[:9]} {shorten(commit.subject, 80)} ({shorten(commit.author, 30)})"
-        for commit in attribution.commits[:MOST_COMMITS]
-    ]
-    more = (attribution.total or 0) - len(lines)
-    notes = [shorten(note, 240) for note in attribution.notes]
-    return (*lines, *((f"and {more} more",) if more > 0 else ()), *notes)
+    return Statement(verdict, texts, tag, f"Between run {ends[0]} and run {ends[1]}.", between, tuple(commands))
 
 
 def _remarks(result: Result) -> Iterator[Statement]:
     """What a result says that its events do not: of a comparison what it claims itself, else why nothing happened."""
     comparison = result.comparison
     if comparison is None:
-        if result.verdict is Verdict.INVALID:
-            yield Statement(result.verdict, ("None of its runs is valid: there is nothing to judge.",))
-        elif not result.open_incidents and result.verdict is Verdict.INCONCLUSIVE:
-            yield Statement(result.verdict, ("Too few valid runs to tell whether any level got worse.",))
-        elif not result.open_incidents:
-            yield Statement(result.verdict, ("No level got worse, or what got worse is over or acknowledged.",))
+        if result.verdict is Verdict.INVALID or not result.open_incidents:
+            text = NO_EVENTS.get(result.verdict, "No level got worse, or what got worse is over or acknowledged.")
+            yield Statement(result.verdict, (text,))
         return
     missing = [shorten(gap.text, LONGEST_STATEMENT) for gap in comparison.gaps if gap.services]  # these are events
     if comparison.verdict is Verdict.INVALID:
@@ -354,29 +352,6 @@ def _tables(result: Result, diff: NotificationDiff | None) -> Iterator[Table]:
         yield findings_table(comparison, ranked=True, title=title)
 
 
-def _warnings(comparison: Comparison | None) -> tuple[str, ...]:
-    if comparison is None:
-        return ()
-    texts = [shorten(text, 300) for text in comparison.warnings if text != comparison.disturbance]
-    more = len(texts) - MOST_WARNINGS
-    return (*texts[:MOST_WARNINGS], *((f"And {more} more warnings, in the report.",) if more > 0 else ()))
-
-
-def _basis(result: Result) -> str:
-    """The runs that it rests on, and the rule that judged them."""
-    comparison = result.comparison
-    if comparison is None:
-        runs, invalid = (result.document.get(name, UNKNOWN) for name in ("runs", "invalid"))
-        return f"Watched: {runs} runs of {shorten(result.scenario, NAME)}, {invalid} invalid."
-    counts = [(verdict, len(comparison.by_verdict(verdict))) for verdict in WORST_FIRST]
-    findings = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
-    sides = [count_text(len(side.runs), "run") for side in (comparison.candidate, comparison.baseline)]
-    rule = f"chance of any false alarm {comparison.alpha:.2g}"
-    if comparison.rule == "threshold":
-        rule = "rule threshold, which ignores noise between runs"
-    return f"{sides[0]} judged against {sides[1]}; {rule}; findings: {findings or 'none'}."
-
-
 MOST_LINES = 5  # statements of a chat text; the report has all
 LONGEST = 1_500  # characters: what every chat takes in one piece
 LONGEST_LINE = 260
@@ -407,9 +382,7 @@ def chat_text(message: Message) -> tuple[str, str]:
     lines = [
         f"• {f'{one.tag}: ' if one.tag else ''}{harmless(text)}" for one in message.statements for text in one.texts
     ]
-    more = len(lines) - MOST_LINES
-    lines = [*lines[:MOST_LINES], *([f"• and {more} more, in the report"] if more > 0 else [])]
-    lines.append(f"Next: {harmless(message.next_step)}")
+    lines = [*at_most(lines, MOST_LINES, "• and {} more, in the report"), f"Next: {harmless(message.next_step)}"]
     commands = next((one.commands for one in message.statements if one.commands), ())
     # Only such as a chat shows as they are, for a command that looks right must be right
     lines += [f"{what}: {command}" for what, command in commands if harmless(command, 200) == command]

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
 from perfkit.report.findings import (
     LONGEST,
+    NO_EVENTS,
     Column,
     Row,
     Table,
@@ -655,12 +656,13 @@ def _history_cases(result: Result) -> Iterator[_Case]:
             yield _Case(name, "skipped", "inconclusive", f"{event.headline} {alert.get('doubt') or ''}".rstrip())
         else:
             yield _Case(name)
-    if result.verdict is Verdict.INVALID:
-        yield _Case("runs can be judged", "error", "invalid", "None of the runs is valid.")
-    elif not result.incidents and result.verdict is Verdict.INCONCLUSIVE:
-        yield _Case("nothing got worse", "skipped", "inconclusive", "Too few valid runs to tell.")
+    judged = "nothing got worse" if result.verdict is not Verdict.INVALID else "runs can be judged"
+    if text := NO_EVENTS.get(result.verdict, ""):
+        status = "error" if result.verdict is Verdict.INVALID else "skipped"
+        if status == "error" or not result.incidents:
+            yield _Case(judged, status, result.verdict.value, text)
     elif not result.incidents:
-        yield _Case("nothing got worse")
+        yield _Case(judged)
 
 
 def _document(suites: Iterable[ElementTree.Element]) -> str:

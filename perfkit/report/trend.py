@@ -11,7 +11,7 @@ import re
 from calendar import Calendar, month_name
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from urllib.parse import quote
 from perfkit.config.toml_table import url_parts
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric, Verdict
-from perfkit.report.findings import change_row, size_text
+from perfkit.report.findings import change_row, event_headline, size_text
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     EVENT_COLOURS,
@@ -113,12 +113,6 @@ def read_commit_url(text: str | None) -> str | None:
     return text
 
 
-def event_headline(event: Event, limit: int = LONGEST_HEADLINE) -> str:
-    """What happened in one sentence, harmless and of bounded length."""
-    items = tuple(replace(item, service=shorten(item.service, 60)) for item in event.changes)
-    return shorten(replace(event, changes=items).headline, limit)
-
-
 def event_place(event: Event, trend: History) -> str:
     """Between which runs and commits: ``between run 38 (30 Oct 2026, 1ab2) and run 39 (31 Oct 2026, 3cd4)``."""
     before = next(i for i in range(event.index, -1, -1) if trend.runs[i].run_id == event.last_before.run_id)
@@ -191,11 +185,11 @@ def _standing(trend: History, event: Event | None, valid: int) -> str:
 def _sentences(trend: History, event: Event | None) -> Iterator[str]:
     """What the headline is about, the newest event, then the levels of the service that leads the report."""
     if event is not None and event is not trend.events[-1]:
-        yield f"{event_headline(event)} It came {event_place(event, trend)}."
+        yield f"{event_headline(event, LONGEST_HEADLINE)} It came {event_place(event, trend)}."
     if trend.events:
         newest = trend.events[-1]
-        acknowledged = ", acknowledged" if trend.is_acknowledged(newest) else ""
-        yield f"Newest event{acknowledged}: {event_headline(newest)} It came {event_place(newest, trend)}."
+        name = "Newest event, acknowledged" if trend.is_acknowledged(newest) else "Newest event"
+        yield f"{name}: {event_headline(newest, LONGEST_HEADLINE)} It came {event_place(newest, trend)}."
     elif trend.metric_trends:
         yield "No level changed by more than chance explains."
     for name, change in trend.missing_services[:MOST_NAMED]:
@@ -250,7 +244,7 @@ def trend_events(trend: History, links: Links) -> Html:
             "anchor": event.index,
             "kind": event.kind,
             "symbol": EVENT_SYMBOLS[event.kind],
-            "headline": event_headline(event),
+            "headline": event_headline(event, LONGEST_HEADLINE),
             "acknowledged": trend.is_acknowledged(event),
             "acknowledgement": shorten(trend.acknowledgement_of(event), 200),
             "rows": [
@@ -364,7 +358,7 @@ def _day_cell(day: date, of: _Day | None, trend: History) -> tuple[str, str, str
     news = [event for event in of.events if not trend.is_acknowledged(event)]
     if not of.events:
         return (INVALID, "unfit", text, None) if bad == len(of.valid) else (number, "runs", text, None)
-    text = f"{text}. {' '.join(event_headline(event) for event in of.events)}"
+    text = f"{text}. {' '.join(event_headline(event, LONGEST_HEADLINE) for event in of.events)}"
     if not news:
         return ACKNOWLEDGED, "known", text, of.events[-1].index
     return EVENT_SYMBOLS[news[-1].kind], news[-1].kind, text, news[-1].index
