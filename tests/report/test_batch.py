@@ -120,14 +120,13 @@ def test_a_process_that_dies_fails_its_report_and_no_other(rng, tmp_path):
     keep(RunStore(tmp_path / "runs"), nights(rng, 1))
     (job,) = jobs_of(tmp_path / "runs", tmp_path / "reports", kinds=("compare",))
     fatal = replace(job, scenario="fatal", store=Killer())
-    made = {
-        (done.scenario, done.kind): entry for done, entry in run_jobs([replace(job, kind="nonsense"), fatal, job], 1)
-    }
-    assert made["fatal", "compare"].outcome is made["api", "nonsense"].outcome is Outcome.FAILED
+    broken = replace(job, scenario="broken", kind="trend", folder=None)
+    made = {(done.scenario, done.kind): entry for done, entry in run_jobs([broken, fatal, job], 1)}
+    assert made["fatal", "compare"].outcome is made["broken", "trend"].outcome is Outcome.FAILED
     assert made["fatal", "compare"].sentences == (
         "notebook compare of fatal: the process that made it was killed (memory?)",
     )
-    assert made["api", "nonsense"].sentences == ("notebook nonsense of api: KeyError: 'nonsense'",)
+    assert made["broken", "trend"].sentences[0].startswith("notebook trend of broken: TypeError: ")
     made = {kind: entry for (scenario, kind), entry in made.items() if scenario == "api"}
     assert made["compare"].outcome is Outcome.INCOMPARABLE  # the first run of a history
     assert "has no earlier valid run of this scenario" in made["compare"].sentences[0]
