@@ -107,7 +107,7 @@ class Parsed(click.ParamType[Any]):
 
 
 def _duration(text: str) -> float:
-    from perfkit.config.load_spec import parse_duration
+    from perfkit.config.settings import parse_duration
 
     return parse_duration(text)
 

@@ -27,7 +27,7 @@ from perfkit.cli.options import (
     warn,
     write,
 )
-from perfkit.config.load_spec import ARRIVALS
+from perfkit.config.settings import ARRIVALS
 from perfkit.model.errors import LoadError, PerfkitError
 from perfkit.model.records import KINDS
 from perfkit.report.formatting import clean

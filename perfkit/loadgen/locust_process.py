@@ -30,8 +30,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from perfkit.config.load_spec import parse_duration
-from perfkit.config.settings import Scenario
+from perfkit.config.settings import Scenario, parse_duration
 from perfkit.loadgen.locust_command import (
     ORDERLY_END_S,
     LocustCommand,

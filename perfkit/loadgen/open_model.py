@@ -25,7 +25,7 @@ from locust.exception import StopUser
 from locust.runners import WorkerRunner
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
-from perfkit.config.load_spec import AT_ONCE
+from perfkit.config.settings import AT_ONCE
 from perfkit.loadgen.locust_command import arrival_times
 from perfkit.model.records import LoadProfile
 

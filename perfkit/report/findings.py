@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from perfkit.analysis.comparability import machine_advice
-from perfkit.config.load_spec import load_options
+from perfkit.config.settings import load_options
 from perfkit.model.records import Comparison, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.formatting import (
     EVENT_WORDS,

@@ -7,7 +7,7 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import Policy, Verdict, compare
-from perfkit.config.load_spec import plan_profile
+from perfkit.config.settings import plan_profile
 from perfkit.model.records import ALL_SERVICES, Scope, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from perfkit import SettingsError
-from perfkit.config.load_spec import parse_duration
-from perfkit.config.settings import BUILT_IN, Scenario, load_settings, nearest_settings, override
+from perfkit.config.settings import BUILT_IN, Scenario, load_settings, nearest_settings, override, parse_duration
 from perfkit.model.errors import UnsetVariable
 from perfkit.model.records import LoadProfile
 

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import command, serving
 
-from perfkit.config.load_spec import parse_rate, plan_profile
-from perfkit.config.settings import Scenario
+from perfkit.config.settings import Scenario, parse_rate, plan_profile
 from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.locust_command import arrival_times
 from perfkit.loadgen.locust_process import run_locust

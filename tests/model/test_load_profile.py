@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.config.load_spec import load_options, parse_rate, parse_stages, plan_profile
-from perfkit.config.settings import Scenario, load_fields, override
+from perfkit.config.settings import (
+    Scenario,
+    load_fields,
+    load_options,
+    override,
+    parse_rate,
+    parse_stages,
+    plan_profile,
+)
 from perfkit.model.codec import decode, encode
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import LoadProfile, Stage

@@ -9,7 +9,7 @@ from samples import REPOSITORY, plain_stats, run
 
 from perfkit import LoadProfile, RunStore, ServiceStats, Validity, compare, run_from_requests
 from perfkit.analysis.comparability import check_sides
-from perfkit.config.load_spec import plan_profile
+from perfkit.config.settings import plan_profile
 from perfkit.model.records import Check, Severity
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
 from perfkit.runs.validity import (
