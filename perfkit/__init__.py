@@ -10,8 +10,9 @@ A session in a notebook::
     perfkit.open_history(store, "shop").events.to_frame()
 
 The public names below are imported on first use, so that ``import perfkit`` and ``perfkit --help`` stay quick.
-Settings (the nearest ``perfkit.toml``) are read here, once per call, and handed down; ``store=``, ``policy=`` and
-``settings=`` override them.
+Settings are read here, once per call, and handed down: of the nearest ``perfkit.toml`` in this folder or above it, or
+of the file ``settings=``.  ``store=`` (a `RunStore` or its URL) and ``policy=`` (a `Policy` or its file: what is
+accepted, and what services are called now) override theirs.
 """
 
 from __future__ import annotations
@@ -90,52 +91,27 @@ if TYPE_CHECKING:
         table: CapacityTables
 
 
+# Module of perfkit -> the public names that are imported from it on first use.
 _HOMES = {
-    "perfkit.analysis.baseline": ("BaselineSummary",),
-    "perfkit.analysis.capacity": ("Capacity",),
-    "perfkit.config.policy": ("Policy",),
-    "perfkit.history.change_events": ("Event",),
-    "perfkit.history.planning": ("Plan",),
-    "perfkit.history.trend": ("History",),
-    "perfkit.model.errors": (
-        "DeliveryError",
-        "HistoryError",
-        "LoadError",
-        "LoadStopped",
-        "MissingExtra",
-        "NotComparable",
-        "NotStored",
-        "PerfkitError",
-        "ReadError",
-        "RenderError",
-        "SettingsError",
-        "StoreError",
-        "UnknownFormat",
-        "UnsetVariable",
-    ),
-    "perfkit.model.installation": {"__version__": "VERSION"},
-    "perfkit.model.records": (
-        "Comparison",
-        "Finding",
-        "LoadProfile",
-        "Metric",
-        "Run",
-        "ServiceStats",
-        "Validity",
-        "Verdict",
-    ),
-    "perfkit.report.html": ("write_result",),
-    "perfkit.runs.collection": ("Runs",),
-    "perfkit.runs.read": ("read_run",),
-    "perfkit.runs.requests": ("run_from_requests",),
-    "perfkit.runs.store": ("RunStore",),
-    "perfkit.stats.changepoints": ("ChangePoint", "find_change_points"),
-    "perfkit.stats.sequential": ("Watch", "watch_history"),
+    "analysis.baseline": "BaselineSummary",
+    "analysis.capacity": "Capacity",
+    "config.policy": "Policy",
+    "history.events": "Event",
+    "history.planning": "Plan",
+    "history.trend": "History",
+    "model.errors": "DeliveryError HistoryError LoadError LoadStopped MissingExtra NotComparable NotStored "
+    "PerfkitError ReadError RenderError SettingsError StoreError UnknownFormat UnsetVariable",
+    "model.installation": "__version__",
+    "model.records": "Comparison Finding LoadProfile Metric Run ServiceStats Validity Verdict",
+    "report.html": "write_result",
+    "runs.collection": "Runs",
+    "runs.read": "read_run",
+    "runs.requests": "run_from_requests",
+    "runs.store": "RunStore",
+    "stats.changepoints": "ChangePoint find_change_points",
+    "stats.sequential": "Watch watch_history",
 }
-# Public name -> (module, its name there).
-_HOME_OF = {
-    name: (home, names[name] if isinstance(names, dict) else name) for home, names in _HOMES.items() for name in names
-}
+_HOME_OF = {name: f"perfkit.{home}" for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "BaselineSummary",
@@ -192,8 +168,7 @@ def __getattr__(name: str) -> Any:
     if name == "plot":
         value = import_module("perfkit.report.plot")
     elif name in _HOME_OF:
-        home, there = _HOME_OF[name]
-        value = getattr(import_module(home), there)
+        value = getattr(import_module(_HOME_OF[name]), "VERSION" if name == "__version__" else name)
     else:
         raise AttributeError(f"module 'perfkit' has no attribute {name!r}")
     _register()
@@ -216,30 +191,39 @@ class _Accessor:
         return accessor if subject is None else accessor(subject)
 
 
-# Module and class -> its figures, its tables (in perfkit.report.plot and .display), and the beginning of the names of
-# the functions that write its line and its HTML.  A class that has a line of its own keeps it.
+# Module and class -> its figures, its tables, and the functions that write its line and its HTML: names in
+# perfkit.report.plot and perfkit.report.display.  A class without a function for its line has one of its own.
 _SHOWN = {
-    ("perfkit.model.records", "Run"): ("RunsPlots", "", "run"),
-    ("perfkit.model.records", "Finding"): ("", "", "finding"),
-    ("perfkit.model.records", "Comparison"): ("ComparisonPlots", "ComparisonTables", "comparison"),
-    ("perfkit.runs.collection", "Runs"): ("RunsPlots", "", "runs"),
-    ("perfkit.runs.store", "RunStore"): ("", "", "store"),
-    ("perfkit.analysis.baseline", "BaselineSummary"): ("BaselinePlots", "BaselineTables", "baseline"),
-    ("perfkit.analysis.capacity", "Capacity"): ("CapacityPlots", "CapacityTables", "capacity"),
-    ("perfkit.history.change_events", "Event"): ("", "", "event"),
-    ("perfkit.history.trend", "History"): ("HistoryPlots", "HistoryTables", "history"),
-    ("perfkit.history.trend", "Events"): ("", "", "events"),
-    ("perfkit.history.trend", "Alarms"): ("", "", "alarms"),
-    ("perfkit.history.planning", "Plan"): ("", "", "plan"),
+    ("perfkit.model.records", "Run"): ("RunsPlots", "", "run_line", "run_html"),
+    ("perfkit.model.records", "Finding"): ("", "", "finding_line", "finding_html"),
+    ("perfkit.model.records", "Comparison"): (
+        "ComparisonPlots",
+        "ComparisonTables",
+        "comparison_line",
+        "comparison_html",
+    ),
+    ("perfkit.runs.collection", "Runs"): ("RunsPlots", "", "", "runs_html"),
+    ("perfkit.runs.store", "RunStore"): ("", "", "store_line", "store_html"),
+    ("perfkit.analysis.baseline", "BaselineSummary"): (
+        "BaselinePlots",
+        "BaselineTables",
+        "baseline_line",
+        "baseline_html",
+    ),
+    ("perfkit.analysis.capacity", "Capacity"): ("CapacityPlots", "CapacityTables", "capacity_line", "capacity_html"),
+    ("perfkit.history.events", "Event"): ("", "", "event_line", "event_html"),
+    ("perfkit.history.trend", "History"): ("HistoryPlots", "HistoryTables", "history_line", "history_html"),
+    ("perfkit.history.trend", "Events"): ("", "", "", "events_html"),
+    ("perfkit.history.trend", "Alarms"): ("", "", "", "alarms_html"),
+    ("perfkit.history.planning", "Plan"): ("", "", "plan_line", "plan_html"),
 }
 _registered: set[tuple[str, str]] = set()
 
 
 def _register() -> None:
     """Give the public classes that are imported by now their figures, tables, line and HTML."""
-    for key, (plots, tables, shown) in _SHOWN.items():
-        module = sys.modules.get(key[0])
-        kind = getattr(module, key[1], None)
+    for key, (plots, tables, line, html) in _SHOWN.items():
+        kind = getattr(sys.modules.get(key[0]), key[1], None)
         if kind is None or key in _registered:
             continue
         _registered.add(key)
@@ -247,19 +231,15 @@ def _register() -> None:
             kind.plot = _Accessor("perfkit.report.plot", plots)
         if tables:
             kind.table = _Accessor("perfkit.report.display", tables)
-        kind._repr_html_ = _written(f"{shown}_html")
-        if shown not in ("runs", "events", "alarms"):
-            kind.__repr__ = _written(f"{shown}_line")
-        if shown == "comparison":
+        for method, function in (("__repr__", line), ("_repr_html_", html)):
+            if function:
+                setattr(kind, method, _written(function))
+        if key[1] == "Comparison":
             kind.explain = _explain
 
 
 def _written(function: str) -> Any:
-    def write(self: object) -> str:
-        text: str = getattr(import_module("perfkit.report.display"), function)(self)
-        return text
-
-    return write
+    return lambda subject: getattr(import_module("perfkit.report.display"), function)(subject)
 
 
 class _Lines(str):
@@ -295,8 +275,6 @@ def open_store(url: str | Path | None = None, *, settings: str | Path | None = N
     url
         A folder, ``s3://...`` or another fsspec URL, or a branch of a git repository; ``None``: the store of the
         settings, ``data/runs`` where they name none.
-    settings
-        A ``perfkit.toml``; else the nearest one, in this folder or above it.
 
     Examples
     --------
@@ -319,12 +297,6 @@ def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str
         What the command line takes: ids of the store, paths, patterns (``data/runs/*-shop-*``), folders of runs, files
         of load-test tools, selectors such as ``shop@last:5``, ``shop@rolling`` or ``shop@commit:1ab2c3``; several as a
         sequence, or as one text with commas or line ends between them.  `Run` and `Runs` stay what they are.
-    store
-        A `RunStore` or its URL; else that of the settings.
-    policy
-        A `Policy` or its file, which says what services are called now; else that of the settings.
-    settings
-        A ``perfkit.toml``; else the nearest one.
 
     Raises
     ------
@@ -361,17 +333,11 @@ def compare(
     ----------
     baseline, candidate
         Runs, or what names them; see `read_runs`.  A selector of the baseline leaves the candidate out.
-    policy
-        What is accepted: a `Policy` or its file; else that of the settings, the default policy where they have none.
     rule
         ``evidence`` or ``threshold``, instead of that of the policy.
     history
         Earlier runs of the scenario, oldest first, none of which is compared here, or a noise profile learned from
-        such.  They tell how much its runs vary, which makes small comparisons sharper; their level is not used.
-    store
-        A `RunStore` or its URL; else that of the settings.
-    settings
-        A ``perfkit.toml``; else the nearest one, in this folder or above it.
+        such.  They show how much its runs vary, which makes small comparisons sharper; their level is not used.
 
     Returns
     -------
@@ -456,7 +422,7 @@ def open_history(
     Parameters
     ----------
     store
-        A `RunStore` or its URL; ``None``: that of the settings.
+        ``None``: that of the settings.
     service, metric
         Show only these; the metric in short too.  Events are looked for in the whole history in any case.
     last
