@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -347,69 +348,75 @@ def file_hash(path: Path) -> str:
 
 GENERATOR_CSV = "generator.csv"
 SCRIPT_ERRORS = "script_errors.json"
-Row = Mapping[str, str]
 
 
 def generator_facts(source: Path, profile: LoadProfile) -> GeneratorFacts:
     """The facts in a run's ``source`` folder; of a table that is not there or was cut off, what it still tells."""
-    tables: dict[str, list[Row]] = {}
-    for file in sorted(source.glob(f"{GENERATOR_CSV}*")):
-        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
-            rows: list[Row] = [row for row in csv.DictReader(lines) if row.get("users") and row.get("cpu_pct")]
-        if rows:
-            tables[file.name.removeprefix(GENERATOR_CSV).lstrip(".") or "generator"] = rows
+    tables = generator_tables(source)
     if not tables:
         return GeneratorFacts()
-    workers = {name: rows for name, rows in tables.items() if name != "generator"}
-    if workers:  # the table without a name is that of their master
-        tables = {name if name != "generator" else "master": rows for name, rows in tables.items()}
-    load_tables = list((workers or tables).values())
     try:
         script = msgspec.json.decode((source / SCRIPT_ERRORS).read_bytes(), type=ScriptErrors)
     except (OSError, msgspec.DecodeError):  # the recorder did not write it, or not to the end
         script = None
-    users = read_users(source.parent)
-    clock_steps = [max(_column(rows, "clock_s"), key=abs, default=0.0) for rows in tables.values()]
-    return GeneratorFacts(
-        peak_users=int(users[1].max()) if users is not None else None,
-        processes=tuple(_process(name, rows) for name, rows in sorted(tables.items())),
-        arrivals=_arrivals(load_tables, profile) if profile.is_open else None,
-        clock_step_s=max(clock_steps, key=abs),
-        script=script,
-        counted=int(sum(max(_column(rows, "requests"), default=0.0) for rows in load_tables)),
-    )
 
+    def last(table: Mapping[str, Sequence[float]], column: str) -> float:
+        return next(reversed(table.get(column, ())), 0.0)
 
-def _process(name: str, rows: Sequence[Row]) -> Process:
-    stalled, stalled_cpu = _column(rows, "stalled_s"), _column(rows, "stalled_cpu_s")
-    times = _column(rows, "time")
-    return Process(
-        name,
-        _column(rows, "cpu_pct"),
-        _column(rows, "lag_ms"),
-        stalled[-1] if stalled else None,
-        stalled_cpu[-1] if stalled_cpu else 0.0,
-        times[-1] - times[0] if times else 0.0,
-    )
-
-
-def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
-    """The numbers of one column; what was cut off in the middle is left out."""
-    values = []
-    for row in rows:
-        try:
-            values.append(float(row.get(name) or "x"))
-        except ValueError:
-            continue
-    return tuple(values)
-
-
-def _arrivals(tables: Sequence[Sequence[Row]], profile: LoadProfile) -> ArrivalCounts:
-    def total(name: str) -> int:
-        return int(sum(next(iter(_column(rows, name)[-1:]), 0.0) for rows in tables))
-
+    loading = [table for name, table in tables.items() if name != MASTER]
+    arrivals = (int(sum(last(table, of) for table in loading)) for of in ("scheduled", "started", "late", "in_flight"))
     planned = round(sum((stage.begin + stage.end) / 2 * stage.duration_s for stage in profile.load_curve))
-    return ArrivalCounts(planned, total("scheduled"), total("started"), total("late"), total("in_flight"))
+    return GeneratorFacts(
+        peak_users=int(_total_users(tables)[1].max()),
+        processes=tuple(
+            Process(
+                name,
+                cpu_pct=tuple(table.get("cpu_pct", ())),
+                lag_ms=tuple(table.get("lag_ms", ())),
+                stalled_s=last(table, "stalled_s") if "stalled_s" in table else None,
+                stalled_cpu_s=last(table, "stalled_cpu_s"),
+                length_s=last(table, "time") - table.get("time", [0.0])[0],
+            )
+            for name, table in sorted(tables.items())
+        ),
+        arrivals=ArrivalCounts(planned, *arrivals) if profile.is_open else None,
+        clock_step_s=max((step for table in tables.values() for step in table.get("clock_s", [0.0])), key=abs),
+        script=script,
+        counted=int(sum(max(table.get("requests", [0.0])) for table in loading)),
+    )
+
+
+MASTER = "master"  # of workers: its table has no name, and it makes no requests
+
+
+def generator_tables(source: Path) -> dict[str, dict[str, list[float]]]:
+    """The columns of numbers of each process by its name, without what was cut off; one ``generator`` has no workers.
+
+    ``ReadError`` names file and line of a time or a number of users of whoever makes load that is not a number.
+    """
+    tables: dict[str, dict[str, list[float]]] = {}
+    files = sorted(source.glob(f"{GENERATOR_CSV}*"))
+    for file in files:
+        needed = ("time", "users") if file.name != GENERATOR_CSV or len(files) == 1 else ()
+        columns: dict[str, list[float]] = {}
+        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+            for number, row in enumerate(csv.DictReader(lines), start=2):
+                if not row.get("time") or not row.get("users"):
+                    continue  # the last line of a process that was killed may be cut off
+                for name, text in row.items():
+                    try:
+                        value = float(text or "nothing")
+                        if not math.isfinite(value):
+                            raise ValueError(f"could not convert {text!r} to a finite number")
+                    except (TypeError, ValueError) as error:
+                        if name in needed:
+                            raise ReadError(f"{file}: line {number}: {error}") from error
+                    else:
+                        columns.setdefault(name, []).append(value)
+        if columns:
+            tables[file.name.removeprefix(GENERATOR_CSV).lstrip(".")] = columns
+    unnamed = MASTER if len(tables) > 1 else "generator"
+    return {name or unnamed: table for name, table in tables.items()}
 
 
 def read_users(folder: Path) -> tuple[Floats, Floats] | None:
@@ -420,28 +427,19 @@ def read_users(folder: Path) -> tuple[Floats, Floats] | None:
     ReadError
         A cell is not a number; names file and line.
     """
-    source = folder / "source"
-    files = sorted(source.glob(f"{GENERATOR_CSV}.*")) or sorted(
-        source.glob(GENERATOR_CSV)
-    )  # of the workers, where there are some
-    tables = []
-    for file in files:
-        users_by_second: dict[int, float] = {}
-        with file.open(newline="", encoding="utf-8") as lines:
-            for number, row in enumerate(csv.DictReader(lines), start=2):
-                if not row.get("time") or not row.get("users"):
-                    continue  # the last line of a process that was killed may be cut off
-                try:
-                    users_by_second[int(float(row["time"]))] = float(row["users"])
-                except ValueError as error:
-                    raise ReadError(f"{file}: line {number}: {error}") from error
-        if users_by_second:
-            tables.append(users_by_second)
-    if not tables:
-        return None
-    seconds = np.array(sorted({second for table in tables for second in table}), np.float64)
+    tables = generator_tables(folder / "source")
+    return _total_users(tables) if tables else None
+
+
+def _total_users(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> tuple[Floats, Floats]:
+    by_second = [
+        {int(time): users for time, users in zip(table["time"], table["users"], strict=True)}
+        for name, table in tables.items()
+        if name != MASTER
+    ]
+    seconds = np.array(sorted({second for table in by_second for second in table}), np.float64)
     total = np.zeros(len(seconds))
-    for table in tables:  # a process may have skipped a second in which another wrote a row: it keeps its users
+    for table in by_second:  # a process may have skipped a second in which another wrote a row: it keeps its users
         written = np.array(sorted(table), np.float64)
         users = np.array([0.0, *(table[int(second)] for second in written)])
         total += users[np.searchsorted(written, seconds, side="right")]

@@ -165,6 +165,8 @@ def test_users_of_several_processes_add_up(tmp_path):
     source.mkdir()
     assert read_users(tmp_path) is None
     (source / "generator.csv.1").write_text("time,users,extra\n10.2,3,x\n11.2,4,x\n12.3,4,x\n")
+    (source / "generator.csv").write_text("time,users\n10.2,7\nodd,odd\n")  # of their master, which makes no load
+    assert read_users(tmp_path)[1].tolist() == [3, 4, 4]
     (source / "generator.csv.2").write_text("time,users\n10.9,2\n12.1,5\n12.9")
     times, users = read_users(tmp_path)
     assert (times.tolist(), users.tolist()) == ([10, 11, 12], [5, 6, 9])
