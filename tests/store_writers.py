@@ -72,8 +72,8 @@ def write_on(url: str, first: int, frame, writer: int) -> None:
 def look(url: str) -> None:
     """What anybody sees of the store is whole."""
     store = RunStore(url)
-    if store.broken() or store.foreign() or (store.folder is not None and store.unfinished()):
-        raise SystemExit(f"half visible: {store.broken()} {store.unfinished()} {store.foreign()}")
+    if store.broken() or store.no_runs()[1] or (store.folder is not None and store.unfinished()):
+        raise SystemExit(f"half visible: {store.broken()} {store.unfinished()} {store.no_runs()[1]}")
     for run_id in store.ids()[-2:]:
         one = store.get(run_id)
         if one.load_requests is not None and len(one.requests()) != one.services["GET /items"].count:

@@ -1,13 +1,13 @@
-"""`Runs`: several runs as one object, and the selection of runs by scenario, time, commit, branch and label.
+"""`Runs`: several runs as one object, and what runs are selected by: beginnings of ids and commits, branches, times.
 
 A `Runs` is an immutable sequence: runs of a store are read when they are first looked at, so that ``store[-5:]`` reads
-five documents, however many runs the store holds.  Selection looks at the index of the store alone.
+five documents, however many runs the store holds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, overload
 from perfkit.model.codec import parse_time
 from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Metric, Run
-from perfkit.runs.validity import in_future
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,15 +125,16 @@ class Runs(Sequence[Run]):
         import pandas as pd
 
         rows = [
-            (run.id, run.started_at, run.git.get("commit"), name, metric.value, value, stats.standard_error(metric))
+            (
+                *(run.id, run.started_at, run.git.get("commit"), name, metric.value),
+                *(stats.value(metric), stats.standard_error(metric)),
+            )
             for run in self
             for name, stats in run.services.items()
             for metric in Metric
-            for value in (stats.value(metric),)
         ]
-        frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS))
-        numbers = {name: frame[name].astype(float) for name in ("value", "standard_error")}
-        return frame.assign(started_at=pd.to_datetime(frame["started_at"], utc=True), **numbers)
+        frame = pd.DataFrame(rows, columns=list(FRAME_COLUMNS)).astype({"value": float, "standard_error": float})
+        return frame.assign(started_at=pd.to_datetime(frame["started_at"], utc=True))
 
     def requests(self) -> pd.DataFrame:
         """Every request of every run: the columns of `Run.requests`, after ``run``, the id.
@@ -146,17 +146,16 @@ class Runs(Sequence[Run]):
         ReadError
             None of the runs keeps its requests, or a file of them cannot be read.
         """
-        import numpy as np
         import pandas as pd
 
-        frames: list[pd.DataFrame] = []
         names: list[str] = []
+        frames: list[pd.DataFrame] = []
         for run in self:
-            if (frame := run.requests()) is None:
+            if (frame := run.requests()) is not None:
+                names.append(run.id)
+                frames.append(frame)
+            else:
                 leave_out(f"{run.id} is left out: it is a summary without requests")
-                continue
-            frames.append(frame)
-            names.append(run.id)
         if not frames:
             raise ReadError(f"{len(self)} runs: none of them keeps its requests; only their summaries are known")
         for name in frames[0].columns:
@@ -164,9 +163,8 @@ class Runs(Sequence[Run]):
                 labels = list(dict.fromkeys(label for frame in frames for label in frame[name].cat.categories))
                 frames = [frame.assign(**{name: frame[name].cat.set_categories(labels)}) for frame in frames]
         merged = pd.concat(frames, ignore_index=True)
-        ids = list(dict.fromkeys(names))
-        codes = np.repeat([ids.index(name) for name in names], [len(frame) for frame in frames])
-        merged.insert(0, "run", pd.Series(pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(ids))))
+        column = pd.Categorical(names, list(dict.fromkeys(names))).repeat([len(frame) for frame in frames])
+        merged.insert(0, "run", pd.Series(column))
         return merged
 
 
@@ -218,49 +216,6 @@ def check_branch(name: str, branches: Iterable[str], place: str) -> None:
             f"; there are runs of {', '.join(distinct[:8])}" if distinct else "; these runs do not know their branch"
         )
         raise ReadError(f"{place}: no valid run of that branch{did_you_mean(name, distinct)}{there}")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which runs are selected; the parameters are those of `RunStore.select`."""
-
-    last: int | None = None
-    since: datetime | date | str | None = None
-    until: datetime | date | str | None = None
-    commit: str | None = None
-    branch: str | None = None
-    labels: Mapping[str, str] | None = None
-    valid: bool | None = True
-
-    def __post_init__(self) -> None:
-        if self.last is not None and (isinstance(self.last, bool) or self.last < 1):
-            raise ValueError(f"last: expected a number of runs from 1 on, got {self.last!r}")
-
-    def choose(self, rows: Sequence[Mapping[str, Any]], place: str) -> list[str]:
-        """Ids of the selected rows of the index, which stand oldest first.
-
-        Each row has ``id``, ``started_at``, ``valid``, ``commit``, ``branch`` and ``labels``.
-        """
-        if self.valid is not None:
-            rows = [row for row in rows if row["valid"] is self.valid]
-        if self.labels:
-            asked = {name: str(value) for name, value in self.labels.items()}
-            rows = [row for row in rows if asked.items() <= row["labels"].items()]
-        if self.branch is not None:
-            check_branch(self.branch, (row["branch"] for row in rows), place)
-            rows = [row for row in rows if row["branch"] == self.branch]
-        if self.commit is not None:
-            commit = commit_beginning(self.commit, (row["commit"] for row in rows), place)
-            rows = [row for row in rows if row["commit"] == commit]
-        since, until = moment("since", self.since), moment("until", self.until, end_of_day=True)
-        if since is not None:
-            rows = [row for row in rows if row["started_at"] is not None and row["started_at"] >= since]
-        if until is not None:
-            rows = [row for row in rows if row["started_at"] is not None and row["started_at"] < until]
-        if self.last is not None:
-            late = in_future([row["started_at"] for row in rows], datetime.now(UTC))
-            rows = [row for row, is_late in zip(rows, late, strict=True) if not is_late][-self.last :]
-        return [row["id"] for row in rows]
 
 
 def moment(name: str, value: datetime | date | str | None, *, end_of_day: bool = False) -> datetime | None:

@@ -32,7 +32,7 @@ from perfkit.runs.backends import (
     open_backend,
     public_address,
 )
-from perfkit.runs.collection import Runs, Selection, StoredRun, id_beginning
+from perfkit.runs.collection import Runs, StoredRun, check_branch, commit_beginning, id_beginning, moment
 from perfkit.runs.index import (
     Index,
     ScenarioSeries,
@@ -60,7 +60,7 @@ from perfkit.runs.run_folder import (
     sealed_document,
     write_requests,
 )
-from perfkit.runs.validity import duplicate_check
+from perfkit.runs.validity import duplicate_check, in_future
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -326,12 +326,32 @@ class RunStore:
         ReadError
             No run is of that branch or commit; names those that there are.
         """
-        selection = Selection(last, since, until, commit, branch, labels, valid)
+        if last is not None and (isinstance(last, bool) or last < 1):
+            raise ValueError(f"last: expected a number of runs from 1 on, got {last!r}")
+        begin, end = moment("since", since), moment("until", until, end_of_day=True)
+        where = f"{self.url}{f': {scenario}' if scenario else ''}"
         rows = selection_rows(self._rows(scenario))
         if scenario is not None and not rows:
             raise self._no_scenario("runs", scenario)
-        ids = selection.choose(rows, f"{self.url}{f': {scenario}' if scenario else ''}")
-        return Runs(StoredRun(run_id, self.get) for run_id in ids)
+        if valid is not None:
+            rows = [row for row in rows if row["valid"] is valid]
+        if labels:
+            values = {name: str(value) for name, value in labels.items()}
+            rows = [row for row in rows if values.items() <= row["labels"].items()]
+        if branch is not None:
+            check_branch(branch, (row["branch"] for row in rows), where)
+            rows = [row for row in rows if row["branch"] == branch]
+        if commit is not None:
+            whole = commit_beginning(commit, (row["commit"] for row in rows), where)
+            rows = [row for row in rows if row["commit"] == whole]
+        if begin is not None:
+            rows = [row for row in rows if row["started_at"] is not None and row["started_at"] >= begin]
+        if end is not None:
+            rows = [row for row in rows if row["started_at"] is not None and row["started_at"] < end]
+        if last is not None:
+            late = in_future([row["started_at"] for row in rows], datetime.now(UTC))
+            rows = [row for row, is_late in zip(rows, late, strict=True) if not is_late][-last:]
+        return Runs(StoredRun(row["id"], self.get) for row in rows)
 
     # The index --------------------------------------------------------------------------------------------------------
 
@@ -366,10 +386,6 @@ class RunStore:
     def unfinished(self) -> list[str]:
         """Folders of runs that are still under way or were killed: begun, and never finished."""
         return self.no_runs()[0]
-
-    def foreign(self) -> list[str]:
-        """Folders that are no runs and were never begun as such."""
-        return self.no_runs()[1]
 
     def broken(self) -> dict[str, str]:
         """Folders whose run.json cannot be read: id to reason."""

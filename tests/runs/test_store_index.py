@@ -180,7 +180,7 @@ def test_a_document_that_is_none_is_named_and_skipped(store, kind):
     (store.folder / "20990101T000000Z-api-beef" / "run.json").mkdir(parents=True)
     assert len(store.runs()) == 10
     assert "20990101T000000Z-api-dead" in store.broken()
-    assert set(store.foreign()) == {"photos"}
+    assert set(store.no_runs()[1]) == {"photos"}
     assert load_timeline(store, "api").runs
 
 

@@ -62,7 +62,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
         with as_nobody():
             assert list(store.runs()["id"]) == [ids[0], ids[3]]
             assert list(store.broken()) == [ids[2]]
-            assert store.foreign() == [ids[1]]
+            assert store.no_runs()[1] == [ids[1]]
             assert verify_run(store, ids[3]).problems == ("requests.parquet cannot be read: Permission denied",)
             with pytest.raises(StoreError, match=r"the note on .* could not be written: Permission denied"):
                 store.quarantine(ids[0], "odd")
@@ -196,7 +196,7 @@ def refusing(monkeypatch):
 
 def test_a_server_that_says_no(refusing):
     store = RunStore("s3://team/runs")
-    for ask in (store.runs, store.ids, store.foreign, store.quarantined, lambda: store.quarantine("x", "odd")):
+    for ask in (store.runs, store.ids, store.no_runs, store.quarantined, lambda: store.quarantine("x", "odd")):
         with pytest.raises(StoreError, match="s3://team/runs: cannot be read: "):
             ask()
     with pytest.raises(StoreError, match="could not be written: "):
