@@ -10,6 +10,8 @@ half a millisecond early.
 `ServiceModel` and `Change` describe the real services and the simulated ones (`perfkit.loadgen.simulate`) alike.
 """
 
+from __future__ import annotations
+
 import asyncio
 import importlib.util
 import json
@@ -26,7 +28,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
-from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Self
 
 from perfkit.model.errors import LoadError, MissingExtra, SettingsError, did_you_mean
@@ -54,16 +55,14 @@ class ServiceModel:
     workers: int  # requests served at a time; the others queue, first come first served
 
 
-MODELS: Mapping[str, ServiceModel] = MappingProxyType(
-    {
-        model.name: model
-        for model in (
-            ServiceModel("api_gateway", median_ms=20.0, sigma=0.35, error_rate_pct=0.3, workers=8),
-            ServiceModel("rag_service", median_ms=90.0, sigma=0.40, error_rate_pct=0.0, workers=16),
-            ServiceModel("mcp_server", median_ms=240.0, sigma=0.45, error_rate_pct=0.0, workers=16),
-        )
-    }
-)
+MODELS: Mapping[str, ServiceModel] = {
+    model.name: model
+    for model in (
+        ServiceModel("api_gateway", median_ms=20.0, sigma=0.35, error_rate_pct=0.3, workers=8),
+        ServiceModel("rag_service", median_ms=90.0, sigma=0.40, error_rate_pct=0.0, workers=16),
+        ServiceModel("mcp_server", median_ms=240.0, sigma=0.45, error_rate_pct=0.0, workers=16),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +168,26 @@ TIMER_LATENESS_S = 0.0005 if sys.platform == "linux" else 0.0  # the mean of epo
 
 
 @dataclass(frozen=True, slots=True)
+class _ServiceProcess:
+    """One service as its parent sees it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def log_tail(self) -> str:
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").splitlines()[-10:]
+        return "".join(f"\n  {line}" for line in lines) or " It wrote nothing to stderr."
+
+    def end(self) -> None:
+        self.process.kill()  # it holds nothing worth an orderly end
+        with self.process, self.stderr:
+            pass
+
+
+@dataclass(frozen=True, slots=True)
 class DemoServices:
     """Running demo services; end them with `close` or by leaving the ``with`` block.
 
@@ -177,7 +196,7 @@ class DemoServices:
     """
 
     addresses: Mapping[str, str]
-    _children: "tuple[_ServiceProcess, ...]"
+    _children: tuple[_ServiceProcess, ...]
     _ending: ExitStack
 
     def wait(self) -> None:
@@ -240,51 +259,28 @@ def start_services(
     if missing := [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
         raise MissingExtra(f"the demo services need {' and '.join(missing)}; {extra_advice('demo')}")
     with ExitStack() as ending:
-        children = tuple(_start(name, changes.get(name, Change()), seed, ending) for name in names)
-        ports = _wait_ready(children)
+        children = []
+        for name in names:
+            stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _ServiceProcess.end; an unread pipe could fill up
+            settings = {"service": name, "change": asdict(changes.get(name, Change())), "seed": seed}
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "perfkit.loadgen.demo_services", json.dumps(settings)],
+                stdin=subprocess.PIPE,  # never written to: its end of file ends the service when we are gone
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the child imports what we import
+                start_new_session=True,  # Ctrl-C is for the parent
+            )
+            assert process.stdout is not None
+            children.append(_ServiceProcess(name, process, process.stdout, stderr))
+            ending.callback(children[-1].end)
+        ports = _ports(children)
         addresses = {name: f"http://127.0.0.1:{ports[name]}" for name in names}
-        return DemoServices(MappingProxyType(addresses), children, ending.pop_all())
+        return DemoServices(addresses, tuple(children), ending.pop_all())
 
 
-@dataclass(frozen=True, slots=True)
-class _ServiceProcess:
-    """One service as its parent sees it."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    stdout: IO[bytes]
-    stderr: IO[bytes]
-
-    def log_tail(self) -> str:
-        self.stderr.seek(0)
-        lines = self.stderr.read().decode(errors="replace").splitlines()[-10:]
-        return "".join(f"\n  {line}" for line in lines) or " It wrote nothing to stderr."
-
-    def end(self) -> None:
-        self.process.kill()  # it holds nothing worth an orderly end
-        with self.process, self.stderr:
-            pass
-
-
-def _start(name: str, change: Change, seed: int | None, ending: ExitStack) -> _ServiceProcess:
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _ServiceProcess.end; a pipe that nobody reads could fill up
-    command = [sys.executable, "-P", "-m", "perfkit.loadgen.demo_services"]
-    process = subprocess.Popen(
-        [*command, json.dumps({"service": name, "change": asdict(change), "seed": seed})],
-        stdin=subprocess.PIPE,  # never written to: its end of file ends the service when we are gone
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        bufsize=0,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the child imports what we import
-        start_new_session=True,  # Ctrl-C is for the parent
-    )
-    assert process.stdout is not None
-    child = _ServiceProcess(name, process, process.stdout, stderr)
-    ending.callback(child.end)
-    return child
-
-
-def _wait_ready(children: Iterable[_ServiceProcess]) -> dict[str, int]:
+def _ports(children: Iterable[_ServiceProcess]) -> dict[str, int]:
     """Service name -> port, which each child writes once it listens."""
     ports: dict[str, int] = {}
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -302,7 +298,7 @@ def _wait_ready(children: Iterable[_ServiceProcess]) -> dict[str, int]:
     return ports
 
 
-def _application(model: ServiceModel, change: Change, seed: int | None, started: float) -> "Starlette":
+def _application(model: ServiceModel, change: Change, seed: int | None, started: float) -> Starlette:
     from starlette.applications import Starlette
     from starlette.responses import Response
     from starlette.routing import Route
@@ -316,7 +312,7 @@ def _application(model: ServiceModel, change: Change, seed: int | None, started:
         padding = "x" * (BODY_BYTES - len(json.dumps(document)))
         content[status] = json.dumps({**document, "data": padding}).encode()
 
-    async def respond(_: "Request") -> "Response":
+    async def respond(_: Request) -> Response:
         seconds, failed = next(luck)
         async with workers:
             begin = time.monotonic()
@@ -325,7 +321,7 @@ def _application(model: ServiceModel, change: Change, seed: int | None, started:
         status = 500 if failed else 200
         return Response(content[status], status, media_type="application/json")
 
-    async def health(_: "Request") -> "Response":
+    async def health(_: Request) -> Response:
         return Response(content[200], media_type="application/json")
 
     queued = [Route(path, respond, methods=["GET", "POST"]) for path in ("/", f"/{model.name}")]
@@ -353,15 +349,15 @@ async def _serve(model: ServiceModel, change: Change, seed: int | None) -> None:
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns when the parent's end of the pipe is closed, even by kill -9
-    os._exit(0)
-
-
 def main(settings: str) -> None:
     """Serve the service that a JSON object describes until standard input ends; writes its port to standard output."""
+
+    def end_with_parent() -> None:
+        os.read(sys.stdin.fileno(), 1)  # returns when the parent's end of the pipe is closed, even by kill -9
+        os._exit(0)
+
     job = json.loads(settings)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     asyncio.run(_serve(MODELS[job["service"]], Change(**job["change"]), job["seed"]))
 
 

@@ -2,13 +2,14 @@
 
 Locust runs in its own session: Ctrl-C reaches only this process, which then ends Locust in order.  `run_locust` first
 checks what is cheaper to know before a load test (`check_host`, `check_locustfile`), follows the `Progress` that the
-recorder reports once a second, and may end a hopeless run early (`AbortRule`: ``p95_latency_ms>2000 for 30s``).
+recorder reports once a second, and may end a hopeless run early (`parse_abort_rule`: ``p95_latency_ms>2000 for 30s``).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 import selectors
@@ -23,12 +24,14 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
+
+import msgspec
 
 from perfkit.config.settings import Scenario, parse_duration
 from perfkit.loadgen.locust_command import (
@@ -138,78 +141,52 @@ class Progress:
     late: int = 0  # arrivals that started late, in the open model
     in_flight: int = 0  # tasks under way, in the open model
 
-    @classmethod
-    def from_line(cls, line: Mapping[str, Any]) -> Self:
-        """Take over one line of the recorder; what else it says is for those who started it."""
-        values = {part.name: line[part.name] for part in fields(cls)}
-        return cls(**{**values, "time": datetime.fromtimestamp(line["time"], UTC)})
 
-
+ABORT_METRICS = ("p95_latency_ms", "error_rate_pct", "rps", "cpu_pct", "in_flight")
 _CONDITION = re.compile(r"^\s*(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<limit>[\d.]+)\s*(?:for\s+(?P<length>\S+))?\s*$")
 
 
-@dataclass(slots=True)
-class AbortRule:
-    """A condition on what a run says of itself once a second, and for how long it must hold without a break.
+def parse_abort_rule(text: str) -> Callable[[Progress], str | None]:
+    """A condition as people write it, and for how long it must hold without a break (10 s, unless it says).
 
-    Metrics are ``p95_latency_ms`` (over 10 s), ``error_rate_pct`` (over 10 s), ``rps`` (over 5 s), ``cpu_pct`` of the
-    load generator, and ``in_flight``.
+    The rule is asked once a second, and returns why the run is to end, or ``None``.  Metrics are ``p95_latency_ms``
+    (over 10 s), ``error_rate_pct`` (over 10 s), ``rps`` (over 5 s), ``cpu_pct`` of the load generator, ``in_flight``.
+    ``SettingsError`` says what is wrong.
     """
-
-    metric: str
-    is_above: bool
-    limit: float
-    for_s: float
-    _since: float | None = None
-    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
-
-    def __str__(self) -> str:
-        return f"{self.metric}{'>' if self.is_above else '<'}{self.limit:g} for {self.for_s:g} s"
-
-    def reason(self, progress: Progress) -> str | None:
-        """Why the run is to end, or ``None``; called once a second."""
-        value = _METRICS[self.metric](self, progress)
-        holds = value is not None and (value > self.limit if self.is_above else value < self.limit)
-        if not holds:
-            self._since = None
-            return None
-        self._since = progress.elapsed_s if self._since is None else self._since
-        return f"aborted because of {self}" if progress.elapsed_s - self._since >= self.for_s else None
-
-    def _error_rate(self, progress: Progress) -> float | None:
-        self._seen.append((progress.elapsed_s, progress.requests, progress.failures))
-        while self._seen[0][0] < progress.elapsed_s - WINDOW_S:
-            self._seen.popleft()
-        _, requests, failures = self._seen[0] if len(self._seen) > 1 else (0.0, 0, 0)
-        made = progress.requests - requests
-        return 100.0 * (progress.failures - failures) / made if made else None
-
-
-_METRICS: dict[str, Callable[[AbortRule, Progress], float | None]] = {
-    "p95_latency_ms": lambda _, progress: progress.p95_latency_ms,
-    "error_rate_pct": AbortRule._error_rate,
-    "rps": lambda _, progress: progress.rps,
-    "cpu_pct": lambda _, progress: progress.cpu_pct,
-    "in_flight": lambda _, progress: float(progress.in_flight),
-}
-
-
-def parse_abort_rule(text: str) -> AbortRule:
-    """A rule as people write it; without ``for`` it must hold for 10 s.  ``SettingsError`` says what is wrong."""
     match = _CONDITION.match(text)
     if match is None:
         raise SettingsError(
             f'--abort-on: expected "METRIC>LIMIT for LENGTH", such as "p95_latency_ms>2000 for 30s", got {text!r}'
         )
-    name = match["name"]
-    if name not in _METRICS:
-        known = ", ".join(_METRICS)
-        raise SettingsError(f"--abort-on: unknown metric {name!r}{did_you_mean(name, _METRICS)}; known are {known}")
+    name, sign = match["name"], match["sign"]
+    if name not in ABORT_METRICS:
+        hint = f"{did_you_mean(name, ABORT_METRICS)}; known are {', '.join(ABORT_METRICS)}"
+        raise SettingsError(f"--abort-on: unknown metric {name!r}{hint}")
     try:
-        limit, length = float(match["limit"]), parse_duration(match["length"] or "10s", "--abort-on")
+        limit, for_s = float(match["limit"]), parse_duration(match["length"] or "10s", "--abort-on")
     except ValueError as error:
         raise SettingsError(f"--abort-on: {error}") from error
-    return AbortRule(name, match["sign"] == ">", limit, length)
+    since: float | None = None
+    totals = deque([(-math.inf, 0, 0)])  # time, requests and failures, over `WINDOW_S`
+
+    def reason(progress: Progress) -> str | None:
+        nonlocal since
+        if name == "error_rate_pct":
+            totals.append((progress.elapsed_s, progress.requests, progress.failures))
+            while totals[0][0] < progress.elapsed_s - WINDOW_S and len(totals) > 2:
+                totals.popleft()
+            made, failed = progress.requests - totals[0][1], progress.failures - totals[0][2]
+            value = 100.0 * failed / made if made else None
+        else:
+            value = getattr(progress, name)
+        if value is None or not (value > limit if sign == ">" else value < limit):
+            since = None
+            return None
+        since = progress.elapsed_s if since is None else since
+        is_over = progress.elapsed_s - since >= for_s
+        return f"aborted because of {name}{sign}{limit:g} for {for_s:g} s" if is_over else None
+
+    return reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +238,7 @@ def run_locust(
     with _StopRequest() as stop, _running_locust(command, container, stop) as (process, pipe, output):
         for line in _progress_lines(process, pipe, stop):
             last |= line
-            progress = Progress.from_line(line)
+            progress = msgspec.convert(line, Progress, strict=False)  # what else it says is for this module
             if on_progress is not None:
                 on_progress(progress)
             if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:

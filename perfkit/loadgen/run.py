@@ -353,7 +353,7 @@ def run_scenarios(
     for scenario in [*scenarios] * repeat:
         started_at = datetime.now(UTC)
         report = None if on_progress is None else partial(on_progress, scenario)
-        abort = parse_abort_rule(abort_on).reason if abort_on is not None else None
+        abort = parse_abort_rule(abort_on) if abort_on is not None else None
         try:
             with Activity(f"running the scenario {scenario.name}"):
                 run = run_scenario(scenario, RunStore(store), labels or {}, report, distribution, abort, container)

@@ -349,13 +349,13 @@ def progress(elapsed, **values):
 def test_a_condition_must_hold_without_a_break():
     rule = parse_abort_rule("p95_latency_ms > 2000 for 3s")
     values = [2500, 2500, 1000, 2500, 2500, 2500, 2500]
-    reasons = [rule.reason(progress(i, p95_latency_ms=value)) for i, value in enumerate(values)]
+    reasons = [rule(progress(i, p95_latency_ms=value)) for i, value in enumerate(values)]
     assert reasons == [None] * 6 + ["aborted because of p95_latency_ms>2000 for 3 s"]
 
 
 def test_an_error_rate_is_that_of_the_last_seconds():
     rule = parse_abort_rule("error_rate_pct>50 for 2s")
-    told = [rule.reason(progress(i, requests=100 * i, failures=max(0, 100 * (i - 20)))) for i in range(1, 32)]
+    told = [rule(progress(i, requests=100 * i, failures=max(0, 100 * (i - 20)))) for i in range(1, 32)]
     assert next(i for i, reason in enumerate(told, 1) if reason) in range(25, 31)
 
 
@@ -379,7 +379,7 @@ def test_a_hopeless_run_is_ended_and_kept_as_what_it_is(tmp_path):
     with serving() as server:
         scenario = Scenario("slow", file, server.url, users=4, spawn_rate=4.0, duration_s=60.0)
         rule = parse_abort_rule("p95_latency_ms>200 for 2s")
-        run = run_scenario(scenario, RunStore(str(tmp_path / "runs")), {}, None, None, rule.reason)
+        run = run_scenario(scenario, RunStore(str(tmp_path / "runs")), {}, None, None, rule)
     (check,) = [check for check in run.validity.problems if check.name == "interrupted"]
     assert check.value == "aborted because of p95_latency_ms>200 for 2 s"
     assert run.duration_s < 20
