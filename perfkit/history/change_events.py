@@ -219,10 +219,6 @@ def _last_before(timeline: Timeline, at: int, movements: Sequence[MetricChange])
     return max(last, default=max(at - 1, 0))
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 @dataclass(frozen=True, slots=True)
 class Level:
     """The runs from ``begin`` up to and without ``end``, on one level; ``drift`` where they move steadily instead."""

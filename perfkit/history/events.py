@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from perfkit.model.codec import Share, Time, encode, utc
 from perfkit.model.records import LATENCY_METRICS, Metric
 from perfkit.stats.changepoints import ChangePoint
 from perfkit.stats.summary import unit_factor
@@ -45,10 +48,27 @@ class RunReference:
         """`` (2026-11-02)``, to stand behind its id; empty where unknown."""
         return f" ({self.started_at:%Y-%m-%d})" if self.started_at else ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Run, time, commit and branch as plain JSON values."""
-        time = self.started_at.isoformat() if self.started_at else None
-        return {"run": self.run_id, "started_at": time, "commit": self.commit, "branch": self.branch}
+    @property
+    def json_form(self) -> RunRecord:
+        """Run, time, commit and branch."""
+        return RunRecord(self.run_id, self.started_at, self.commit, self.branch)
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """The JSON of a `RunReference`."""
+
+    run: str
+    started_at: Time | None
+    commit: str
+    branch: str
+
+    def __post_init__(self) -> None:
+        self.reference()
+
+    def reference(self) -> RunReference:
+        """The run that it names, which was valid."""
+        time = utc(self.started_at) if self.started_at is not None else None
+        return RunReference(self.run, time, True, self.commit, self.branch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +113,14 @@ class MetricChange:
             return None
         return self._size(percent, percent * abs(self.change.before) / 100.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "service": self.service,
-            "metric": self.metric.value,
-            "before": self.change.before,
-            "after": self.change.after,
-            "change_pct": _finite(self.change.change_pct),
-            "ci_low": _finite(self.change.ci_low),
-            "ci_high": _finite(self.change.ci_high),
-            "p_value": self.change.p_value,
-            "worse": self.is_worse,
-        }
+    @property
+    def json_form(self) -> MetricChangeRecord:
+        """The change with its levels, interval and p-value."""
+        change = self.change
+        levels, interval = (change.before, change.after), (change.ci_low, change.ci_high)
+        return MetricChangeRecord(
+            self.service, self.metric, *levels, change.change_pct, *interval, change.p_value, self.is_worse
+        )
 
     def describe(self) -> str:
         """``p95 latency of checkout +15.2 % [+13.1, +17.3]``."""
@@ -114,6 +129,29 @@ class MetricChange:
         ends = (self.size_low, self.size_high)
         interval = f" [{ends[0]:+.3g}, {ends[1]:+.3g}]" if ends[0] is not None and ends[1] is not None else ""
         return f"{self.metric.title} of {self.service} {size} {unit}{interval}"
+
+
+class MetricChangeRecord(msgspec.Struct, frozen=True):
+    """The JSON of a `MetricChange`: ``None`` is a number that is not known, for `change_pct` a change from zero."""
+
+    service: str
+    metric: Metric
+    before: float | None
+    after: float | None
+    change_pct: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: Share | None
+    worse: bool = False
+
+    def change(self, index: int) -> MetricChange:
+        """The change, at an index of its history."""
+        before, after, low, high, p_value = (
+            math.nan if value is None else value
+            for value in (self.before, self.after, self.ci_low, self.ci_high, self.p_value)
+        )
+        size = math.inf if self.change_pct is None else self.change_pct
+        return MetricChange(self.service, self.metric, ChangePoint(index, before, after, size, p_value, low, high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +222,7 @@ class Event:
         return {
             **change_head(self, self.aliases),
             "coincides": list(self.coincides),
-            "movements": [item.to_dict() for item in self.changes],
+            "movements": encode(self.changes),
         }
 
 
@@ -198,8 +236,8 @@ def change_head(change: Event | ServiceChange, aliases: Sequence[str]) -> dict[s
         "index": change.index,
         "reach": change.reach,
         "aliases": list(aliases),
-        "last_before": change.last_before.to_dict(),
-        "first_after": change.first_after.to_dict(),
+        "last_before": encode(change.last_before),
+        "first_after": encode(change.first_after),
     }
 
 
@@ -218,7 +256,3 @@ def unit_questions(changes: Sequence[MetricChange]) -> Iterator[str]:
                 f"every latency of {', '.join(names[:MOST_NAMED])}{more} is about {'1,000' if slower else '0.001'} "
                 "times what it was before: a unit mistake, seconds or microseconds for milliseconds?"
             )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -37,7 +37,6 @@ night  the history shows                    occurrences of the incident    the d
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +44,11 @@ from typing import Any
 
 import msgspec
 
-from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.model.codec import Count, Share, Time, decode, read_json, utc
+from perfkit.history.events import Event, MetricChange, MetricChangeRecord, RunRecord, RunReference
+from perfkit.model.codec import Count, Time, decode, read_json
 from perfkit.model.errors import Activity, ReadError
 from perfkit.model.records import Comparison, Finding, Gap, Metric, Verdict
 from perfkit.model.serialization import comparison_from_document
-from perfkit.stats.changepoints import ChangePoint
 
 COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
 RESULT, REPORT = "result.json", "report.html"
@@ -353,7 +351,7 @@ def _since_baseline(comparison: Comparison | None, scenario: str) -> tuple[Incid
 
     worse.sort(key=lambda finding: finding.p_adjusted or 0.0)
     records = (
-        _Movement(
+        MetricChangeRecord(
             finding.label,
             Metric(finding.metric),
             finding.baseline,
@@ -377,48 +375,15 @@ def _after(comparison: Comparison | None) -> str:
 # The parts of a watched history that results are made of; what else stands in the document is for readers of reports
 
 
-class _Moment(msgspec.Struct, frozen=True):
-    run: str
-    started_at: Time | None
-    commit: str
-    branch: str
-
-    def __post_init__(self) -> None:
-        self.reference()
-
-    def reference(self) -> RunReference:
-        time = utc(self.started_at) if self.started_at is not None else None
-        return RunReference(self.run, time, True, self.commit, self.branch)
-
-
-class _Movement(msgspec.Struct, frozen=True):
-    service: str
-    metric: Metric
-    before: float | None
-    after: float | None
-    change_pct: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: Share | None
-
-    def change(self, index: int) -> MetricChange:
-        before, after, low, high, p_value = (
-            math.nan if value is None else value
-            for value in (self.before, self.after, self.ci_low, self.ci_high, self.p_value)
-        )
-        size = math.inf if self.change_pct is None else self.change_pct  # what has no size is a change from zero
-        return MetricChange(self.service, self.metric, ChangePoint(index, before, after, size, p_value, low, high))
-
-
 class _Alert(msgspec.Struct, frozen=True, kw_only=True):
     """An event of a watched history."""
 
     id: str
     scenario: str
     index: Count
-    last_before: _Moment
-    first_after: _Moment
-    movements: tuple[_Movement, ...]
+    last_before: RunRecord
+    first_after: RunRecord
+    movements: tuple[MetricChangeRecord, ...]
     aliases: tuple[str, ...]
     holds: bool
     fails: bool

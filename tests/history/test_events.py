@@ -10,6 +10,7 @@ import pytest
 from perfkit.history.change_events import FAR, HistoryAnalysis, find_events, group, possible_places, shared_alpha
 from perfkit.history.events import MetricChange, RunReference
 from perfkit.history.timeline import Timeline
+from perfkit.model.codec import encode
 from perfkit.model.records import Metric
 from perfkit.stats.changepoints import ChangePoint, segment
 
@@ -196,7 +197,7 @@ def test_the_error_rate_changes_in_points_and_from_zero_has_no_interval():
         "a", Metric.ERROR_RATE, ChangePoint(5, 0.0, 3.0, float("inf"), 1e-9, float("inf"), float("inf"))
     )
     assert nothing.describe() == "error rate of a +3 pp"
-    assert nothing.to_dict()["change_pct"] is None
+    assert encode(nothing)["change_pct"] is None
 
 
 def test_alpha_is_shared_among_the_series_that_can_show_anything():
