@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from object_store import make_bucket, object_store
 from samples import REPOSITORY
 
 settings.register_profile("perfkit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -68,3 +69,13 @@ def real_data():
     if not DATA.is_dir():
         pytest.skip(f"{DATA} is not there: the real files of other projects are not part of this repository")
     return DATA
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """An object store with a bucket ``team``."""
+    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        make_bucket("team")
+        yield "s3://team"

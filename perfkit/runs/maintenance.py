@@ -29,7 +29,7 @@ from perfkit.model.codec import dump_json, parse_json, read_json
 from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.records import Metric
 from perfkit.model.redaction import public_url, redact, redact_bytes, redact_document
-from perfkit.model.serialization import SEAL, parse_run, read_stored
+from perfkit.model.serialization import SEAL, read_stored
 from perfkit.runs.backends import DOCUMENT, HIDDEN, StagedRun, document_path
 from perfkit.runs.index import ERROR
 from perfkit.runs.index import FILE as INDEX
@@ -46,10 +46,9 @@ from perfkit.runs.run_folder import (
     is_sealed,
     note_path,
     read_requests,
-    renamed,
     resealed,
 )
-from perfkit.runs.store import NOISE, RUN_ID, RunStore, candidate_ids
+from perfkit.runs.store import NOISE, RUN_ID, RunStore
 from perfkit.runs.validity import misdated
 
 if TYPE_CHECKING:
@@ -275,7 +274,7 @@ def _copy(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, st
             good = [StagedRun(top / run_id, run_id, identity) for run_id, identity in batch if not refusals[run_id]]
             sizes = {run.run_id: RunStore(top).backend.files(run.run_id) for run in good}
             for run, is_new in zip(good, backend.publish(good) if good else [], strict=True):
-                names[run.run_id] = run.run_id if is_new else _publish_under_another_id(destination, run)
+                names[run.run_id] = run.run_id if is_new else destination.publish(run)
         contents = backend.read_many([document_path(name) for name in names.values()])
         for (run_id, name), (_, content) in zip(names.items(), contents, strict=True):
             there = backend.files(name)  # every file in full; the document may have become longer with its id
@@ -317,18 +316,6 @@ def _stage(source: RunStore, there: Path, with_requests: bool) -> str:
             raise
         return f"cannot be read: {error.strerror or error}"
     return ""
-
-
-def _publish_under_another_id(destination: RunStore, staged: StagedRun) -> str:
-    """Another run has its id in the destination, or the same run came there meanwhile."""
-    document = staged.folder / DOCUMENT
-    for name in candidate_ids(parse_run(document.read_bytes(), staged.run_id), staged.identity):
-        if destination.identity_of(name) == staged.identity:
-            return name
-        document.write_bytes(renamed(document.read_bytes(), name))
-        if destination.backend.publish([replace(staged, run_id=name)])[0]:
-            return name
-    raise StoreError(f"{destination.url}: another run already has the id {staged.run_id}")
 
 
 # Redact ---------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ from perfkit.runs.run_folder import (
     note_path,
     parse_note,
     read_requests,
+    renamed,
     sealed_document,
     write_requests,
 )
@@ -141,17 +142,22 @@ class RunStore:
                     shutil.copyfile(requests, folder / REQUESTS)
                 elif self.backend.keeps_requests:
                     write_requests(run, folder)
-                for name in names:
-                    (folder / DOCUMENT).write_bytes(sealed_document(replace(run, id=name), folder / REQUESTS))
-                    if (
-                        self.backend.publish([StagedRun(folder, name, run_identity)])[0]
-                        or self.identity_of(name) == run_identity
-                    ):
-                        return name
+                (folder / DOCUMENT).write_bytes(sealed_document(run, folder / REQUESTS))
+                return self.publish(StagedRun(folder, run.id, run_identity))
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"{self.backend.where(run.id)}: the run could not be written: {reason}") from error
-        raise StoreError(f"{self.url}: another run already has the id {run.id}")
+
+    def publish(self, staged: StagedRun) -> str:
+        """Publish a run under its id, or a longer one where another run has that; it may have come there meanwhile."""
+        document = staged.folder / DOCUMENT
+        for name in candidate_ids(parse_run(document.read_bytes(), staged.run_id), staged.identity):
+            if name != staged.run_id:
+                document.write_bytes(renamed(document.read_bytes(), name))
+            is_new = self.backend.publish([replace(staged, run_id=name)])[0]
+            if is_new or self.identity_of(name) == staged.identity:
+                return name
+        raise StoreError(f"{self.url}: another run already has the id {staged.run_id}")
 
     def _is_recorded_here(self, run: Run) -> bool:
         """Whether a run was recorded in its own folder of this store, and is not published yet."""

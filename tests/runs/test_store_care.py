@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from object_store import make_bucket, object_store
 from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import RunStore, StoreError, run_from_requests
@@ -206,15 +205,6 @@ def test_a_copied_folder_is_noted(store):
 
 
 # Copies ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        make_bucket("team")
-        yield "s3://team"
 
 
 def folders(store):

@@ -6,21 +6,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from object_store import forget_connections, make_bucket, object_store
+from object_store import forget_connections
 from samples import plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """An object store with a bucket ``team``."""
-    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        make_bucket("team")
-        yield "s3://team"
 
 
 @pytest.fixture(params=["s3", "memory"])

@@ -6,22 +6,11 @@ import sys
 from collections import Counter
 
 import pytest
-from object_store import make_bucket, object_store
 from samples import REPOSITORY
 
 from perfkit import RunStore
 
 SCRIPT = REPOSITORY / "tests" / "store_writers.py"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """An object store with a bucket ``team``."""
-    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        make_bucket("team")
-        yield "s3://team"
 
 
 def writers(*words):
