@@ -19,11 +19,10 @@ from scipy.special import stdtrit
 
 from perfkit.analysis.comparability import missing_services
 from perfkit.analysis.coverage import service_coverage
-from perfkit.analysis.evidence import verdict_of
 from perfkit.config.policy import EVIDENCE_TOLERANCE, Limit, Objective, Policy, describe_slo, parse_slo
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError
-from perfkit.model.records import Metric, Run, RunSummary, Severity, Verdict
+from perfkit.model.records import Metric, Run, RunSummary, Severity, Verdict, verdict_of
 from perfkit.runs.requests import RequestColumns, request_columns
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import (

@@ -33,6 +33,7 @@ from perfkit.model.records import (
     ServiceStats,
     Verdict,
     staged_label,
+    verdict_of,
 )
 from perfkit.stats.effect import (
     Effect,
@@ -297,15 +298,6 @@ def _judged(hypothesis: Hypothesis, effect: Effect, alpha: AlphaShare, policy: P
         return replace(finding, warnings=(*finding.warnings, "the limit cannot be placed on this baseline"))
     confidence = policy.confidence if verdict is Verdict.INCONCLUSIVE else None
     return replace(finding, **_power(hypothesis, effect, tolerance, policy.alpha * alpha.share, confidence))
-
-
-def verdict_of(is_worse: bool, is_better: bool, worsening: float, bad_side: float, tolerance: float) -> Verdict:
-    """What a test comes to: significant and beyond the tolerance, or its interval's bad side within the tolerance."""
-    if is_worse and worsening > tolerance:
-        return Verdict.REGRESSION
-    if is_better and -worsening > tolerance:
-        return Verdict.IMPROVEMENT
-    return Verdict.NO_CHANGE if bad_side <= tolerance else Verdict.INCONCLUSIVE
 
 
 def _power(

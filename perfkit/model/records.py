@@ -919,6 +919,15 @@ class Comparison:
         return tuple(finding for finding in self.findings if finding.verdict is verdict)
 
 
+def verdict_of(is_worse: bool, is_better: bool, worsening: float, bad_side: float, tolerance: float) -> Verdict:
+    """What a test comes to: significant and beyond the tolerance, or its interval's bad side within the tolerance."""
+    if is_worse and worsening > tolerance:
+        return Verdict.REGRESSION
+    if is_better and -worsening > tolerance:
+        return Verdict.IMPROVEMENT
+    return Verdict.NO_CHANGE if bad_side <= tolerance else Verdict.INCONCLUSIVE
+
+
 def overall_verdict(findings: Sequence[Finding], rule: str, gaps: Sequence[Gap] = ()) -> Verdict:
     """The verdict of a whole comparison whose sides are fit, from those of its findings and from what is missing."""
     if any(finding.verdict is Verdict.REGRESSION for finding in findings):

@@ -46,6 +46,7 @@ from perfkit.model.records import (
     Verdict,
     overall_verdict,
     staged_label,
+    verdict_of,
 )
 
 SCHEMA = "perfkit.run/1"
@@ -434,12 +435,8 @@ def _judged(finding: Finding, rule: str, alpha: float | None) -> Verdict | None:
         return None
     if not finding.objective and abs(abs(worsening) - tolerance) <= slack:
         return None
-    significant = finding.p_adjusted <= alpha
-    if significant and (finding.objective or worsening > tolerance):
-        return Verdict.REGRESSION
-    if significant and -worsening > tolerance:
-        return Verdict.IMPROVEMENT
-    return Verdict.NO_CHANGE if worst <= tolerance else Verdict.INCONCLUSIVE
+    is_significant = finding.p_adjusted <= alpha
+    return verdict_of(is_significant, is_significant and not finding.objective, worsening, worst, tolerance)
 
 
 def _arithmetic_contradictions(finding: Finding, arithmetic: Arithmetic) -> Iterator[str]:
