@@ -7,7 +7,6 @@ writer keeps only those of the last second.  Locust's process imports this modul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,59 +68,34 @@ def salvage(path: Path) -> Recorded:
     ReadError
         The file cannot be opened, or is something else than a recording.
     """
-    batches = Batches(path)
-    return Recorded(pa.Table.from_batches(list(batches), RECORDING_SCHEMA).unify_dictionaries(), batches.unread)
-
-
-class Batches:
-    """The batches of a stream until it ends, breaks off, or is damaged; each is checked to its last byte.
-
-    The file is mapped into memory: a damaged length then reaches beyond the file, and reserves nothing.
-
-    Attributes
-    ----------
-    unread
-        Bytes after the last batch, once all were taken; the mark of the end is none of them.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.unread = 0
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        path = self.path
-        try:
-            self.unread = path.stat().st_size
-            if self.unread < len(_CONTINUATION):
-                return
-            with pa.memory_map(str(path)) as file:
-                if file.read(len(_CONTINUATION)) != _CONTINUATION:
-                    raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
-                file.seek(0)
-                yield from self._until_cut(file)
-        except OSError as error:
-            raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
-
-    def _until_cut(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-        try:
-            stream = pa.ipc.open_stream(file)
-            names = stream.schema.names
-        except (pa.ArrowException, *_DAMAGE):  # cut off within the schema, or damaged there
-            return
-        if stream.schema != RECORDING_SCHEMA:
-            raise ReadError(f"{self.path}: an Arrow stream, but its columns are not those of a recording: {names}.")
-        while True:
-            self.unread = file.size() - file.tell()
+    batches: list[pa.RecordBatch] = []
+    try:
+        unread = path.stat().st_size
+        if unread < len(_CONTINUATION):
+            return Recorded(RECORDING_SCHEMA.empty_table(), unread)
+        # Mapped into memory, a damaged length reaches beyond the file, and reserves nothing
+        with pa.memory_map(str(path)) as file:
+            if file.read(len(_CONTINUATION)) != _CONTINUATION:
+                raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
+            file.seek(0)
             try:
-                batch = stream.read_next_batch()
-                batch.validate(full=True)
-                _check_sense(batch)
+                stream = pa.ipc.open_stream(file)
+                names = stream.schema.names
+                if stream.schema != RECORDING_SCHEMA:
+                    raise ReadError(f"{path}: an Arrow stream, but its columns are not those of a recording: {names}.")
+                while True:
+                    unread = file.size() - file.tell()
+                    batch = stream.read_next_batch()
+                    batch.validate(full=True)
+                    _check_sense(batch)
+                    batches.append(batch)
             except StopIteration:
-                self.unread = file.size() - file.tell()
-                return
+                unread = file.size() - file.tell()  # the mark of the end is none of the bytes
             except (pa.ArrowException, *_DAMAGE):
-                return
-            yield batch
+                pass  # cut off, or damaged: what came before is whole
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
+    return Recorded(pa.Table.from_batches(batches, RECORDING_SCHEMA).unify_dictionaries(), unread)
 
 
 def _check_sense(batch: pa.RecordBatch) -> None:

@@ -266,7 +266,6 @@ def test_requests_are_read_once_on_the_way_to_a_report(
 
     from perfkit.report.display import response_times
     from perfkit.report.figure import requests_of
-    from perfkit.runs.recording_stream import Batches
 
     read: list[str] = []
 
@@ -275,8 +274,13 @@ def test_requests_are_read_once_on_the_way_to_a_report(
             read.append("requests.parquet")
             super().__init__(source, **options)
 
-    batches = Batches.__iter__
-    monkeypatch.setattr(Batches, "__iter__", lambda self: read.append(self.path.name) or batches(self))
+    mapped = pyarrow.memory_map
+
+    def counted_map(path: str) -> object:
+        read.extend(name for name in ["requests.arrow"] if path.endswith(name))
+        return mapped(path)
+
+    monkeypatch.setattr(pyarrow, "memory_map", counted_map)
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", CountedFile)
     monkeypatch.setenv("TARGET", target)
     monkeypatch.chdir(tmp_path)
