@@ -56,9 +56,7 @@ def format_estimate(estimate: Estimate, unit: str = "") -> str:
 def capacity_banner(capacity: Capacity, title: str | None = None) -> Html:
     """The answer: the load that it takes, or for two builds the verdict, and what to do next."""
     verdict = capacity.verdict
-    word = VERDICT_WORDS[verdict] if verdict is not None else _headline(capacity)
-    sentences = list(_sentences(capacity))
-    next_step = _NEXT[verdict] if verdict is not None else _advice(capacity)
+    word, next_step = _answer(capacity) if verdict is None else (VERDICT_WORDS[verdict], _NEXT[verdict])
     slo = f"Asked for: {capacity.slo}. " if capacity.slo else ""
     alarms = f"Chance of any false alarm {capacity.alpha:g}, intervals" if verdict is not None else "Intervals"
     runs = count_text(len(capacity.runs), "run")
@@ -67,7 +65,7 @@ def capacity_banner(capacity: Capacity, title: str | None = None) -> Html:
         runs = f"{', '.join(sides)}, compared at equal load"
     return banner(
         word,
-        sentences,
+        list(_sentences(capacity)),
         f"{runs}. {slo}{alarms} {capacity.confidence * 100:g}\N{NO-BREAK SPACE}%.",
         kind=verdict.value if verdict is not None else "capacity",
         colour=VERDICT_COLOURS[verdict] if verdict is not None else CANDIDATE_COLOUR,
@@ -78,28 +76,25 @@ def capacity_banner(capacity: Capacity, title: str | None = None) -> Html:
     )
 
 
-def _headline(capacity: Capacity) -> str:
-    """The load as large as life; without an SLO that of the knee."""
+def _answer(capacity: Capacity) -> tuple[str, str]:
+    """Of one build: the load as large as life, without an SLO that of the knee; and what to do next."""
     first, unit = capacity.curves[0], capacity.load_unit
     estimate = first.limit if capacity.slo is not None else first.knee
-    if estimate.status == FOUND:
-        return f"about {format_load(estimate.value, unit)}"
-    if estimate.status in (AT_LEAST, BELOW):
-        return format_estimate(estimate, unit)
     highest = format_load(max(point.load for point in first.points), unit)
-    return f"no knee up to {highest}" if capacity.slo is None else "cannot be said"
-
-
-def _advice(capacity: Capacity) -> str:
-    first = capacity.curves[0]
+    word = f"no knee up to {highest}" if capacity.slo is None else "cannot be said"
+    if estimate.status == FOUND:
+        word = f"about {format_load(estimate.value, unit)}"
+    elif estimate.status in (AT_LEAST, BELOW):
+        word = format_estimate(estimate, unit)
     if capacity.slo is None:
-        return 'Name what must hold, such as --slo "p95 < 300 ms", to read the capacity under it.'
-    if first.limit.status == AT_LEAST:
-        return "Measure at higher load to find the limit."
-    if first.limit.status == BELOW:
-        return "Start the ramp lower or relax the objective."
-    one = len(capacity.runs) == 1
-    return "Repeat the ramp: one run says little about how much runs differ." if one else "Nothing to do."
+        return word, 'Name what must hold, such as --slo "p95 < 300 ms", to read the capacity under it.'
+    if estimate.status == AT_LEAST:
+        return word, "Measure at higher load to find the limit."
+    if estimate.status == BELOW:
+        return word, "Start the ramp lower or relax the objective."
+    if len(capacity.runs) == 1:
+        return word, "Repeat the ramp: one run says little about how much runs differ."
+    return word, "Nothing to do."
 
 
 def _sentences(capacity: Capacity) -> Iterator[str]:

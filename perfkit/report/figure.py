@@ -68,17 +68,12 @@ def _by_service(load: Callable[[], pd.DataFrame]) -> dict[str, Requests]:
     if frame.empty:
         return {}
     first = float(frame["start"].iloc[0])
-    return {str(name): _requests(group, first) for name, group in frame.groupby("service", sort=False, observed=True)}
-
-
-def _requests(frame: pd.DataFrame, first: float) -> Requests:
-    latency = frame["response_time_ms"].to_numpy(dtype=float)
-    return Requests(
-        elapsed_s=frame["start"].to_numpy(dtype=float) - first,
-        latency_ms=latency,
-        failed=frame["failed"].to_numpy(dtype=bool),
-        ordered_ms=np.sort(latency),
-    )
+    found = {}
+    for name, group in frame.groupby("service", sort=False, observed=True):
+        latency = group["response_time_ms"].to_numpy(dtype=float)
+        elapsed, failed = group["start"].to_numpy(dtype=float) - first, group["failed"].to_numpy(dtype=bool)
+        found[str(name)] = Requests(elapsed, latency, failed, np.sort(latency))
+    return found
 
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:

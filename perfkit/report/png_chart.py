@@ -206,7 +206,17 @@ def _draw_panel(axes: Axes, unit: str, panel: Sequence[Finding], rows: int) -> N
         for finding in (one for one in panel if one.label == service):
             y += 1.0
             ticks[y] = SHORT_METRICS.get(finding.metric, finding.metric)
-            _draw_effect(axes, finding, y, reach)
+            colour = VERDICT_COLOURS[finding.verdict]
+            if finding.tolerance is not None:
+                end = min(finding.tolerance, reach) * Metric(finding.metric).worse
+                shade: Any = {"color": TOLERANCE_COLOUR, "alpha": 0.17, "linewidth": 0}
+                axes.fill_between([0.0, end], y - 0.38, y + 0.38, **shade)
+            if finding.ci_low is not None and finding.ci_high is not None:
+                ends = [max(finding.ci_low, -reach), min(finding.ci_high, reach)]
+                axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+            at = max(-reach, min(reach, finding.change or 0.0))
+            mark: Any = {"markersize": 7, "markeredgecolor": _CARD, "clip_on": False}
+            axes.plot([at], [y], _MARKS[finding.verdict], color=colour, **mark)
             change = format_change(finding).replace(" (from zero)", "")
             axes.text(1.03, y, change, transform=across, va="center", fontsize=9)
         y += 1.0
@@ -214,18 +224,6 @@ def _draw_panel(axes: Axes, unit: str, panel: Sequence[Finding], rows: int) -> N
     axes.tick_params(length=0, labelsize=9)
     _tidy(axes, "x")
     axes.set_xlabel({"%": "change in percent of the baseline", "pp": "change in percentage points"}[unit], fontsize=9)
-
-
-def _draw_effect(axes: Axes, finding: Finding, y: float, reach: float) -> None:
-    colour = VERDICT_COLOURS[finding.verdict]
-    if finding.tolerance is not None:
-        end = min(finding.tolerance, reach) * Metric(finding.metric).worse
-        axes.fill_between([0.0, end], y - 0.38, y + 0.38, color=TOLERANCE_COLOUR, alpha=0.17, linewidth=0)
-    if finding.ci_low is not None and finding.ci_high is not None:
-        ends = [max(finding.ci_low, -reach), min(finding.ci_high, reach)]
-        axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
-    at = max(-reach, min(reach, finding.change or 0.0))
-    axes.plot([at], [y], _MARKS[finding.verdict], color=colour, markersize=7, markeredgecolor=_CARD, clip_on=False)
 
 
 def _legend(figure: Figure, findings: Sequence[Finding], height: int) -> None:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
-from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
+from perfkit.model.records import Comparison, Metric, Run, Verdict
 from perfkit.report.findings import (
     LONGEST,
     NO_EVENTS,
@@ -175,26 +175,25 @@ def run_page(run: Run) -> Group:
     for name, stats in run.services.items():
         counts = [UNKNOWN if number is None else f"{number:,}" for number in (stats.count, stats.failures)]
         table.add_row(Text(clean(name)), *counts, *(format_value(metric, stats.value(metric)) for metric in Metric))
-    facts = [Text(f"{name}: {clean(value)}") for name, value in _facts(run)]
-    return Group(Text(clean(run.id), style="bold"), *facts, Text(""), table)
-
-
-def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    yield "scenario", run.scenario
-    yield "started", run.started_at.isoformat(timespec="seconds") if run.started_at else "not known"
-    yield "load", run.profile.describe()
-    if run.duration_s is not None:
-        yield "length", f"{run.duration_s:.1f} s"
-    yield "tool", run.tool
-    if run.target:
-        yield "target", run.target
-    for title, texts in (("git", run.git), ("labels", run.labels), ("environment", run.environment)):
-        if texts:
-            yield title, ", ".join(f"{name} {value}" for name, value in texts.items())
-    yield "requests", "kept" if run.load_requests is not None else "summary only"
-    yield "valid", "yes" if run.validity.ok else "no"
+    facts = [
+        ("scenario", run.scenario),
+        ("started", run.started_at.isoformat(timespec="seconds") if run.started_at else "not known"),
+        ("load", run.profile.describe()),
+        ("length", "" if run.duration_s is None else f"{run.duration_s:.1f} s"),
+        ("tool", run.tool),
+        ("target", run.target or ""),
+        *(
+            (title, ", ".join(f"{name} {value}" for name, value in texts.items()))
+            for title, texts in (("git", run.git), ("labels", run.labels), ("environment", run.environment))
+        ),
+        ("requests", "kept" if run.load_requests is not None else "summary only"),
+        ("valid", "yes" if run.validity.ok else "no"),
+    ]
+    lines = [f"{name}: {clean(value)}" for name, value in facts if value or name in ("scenario", "tool")]
     for check in run.validity.problems:
-        yield f"  {check.severity}", f"{check.name}: {check.value} (limit {check.limit}). {check.advice}"
+        why = f"{check.name}: {check.value} (limit {check.limit}). {check.advice}"
+        lines.append(f"  {check.severity}: {clean(why)}")
+    return Group(Text(clean(run.id), style="bold"), *map(Text, lines), Text(""), table)
 
 
 # Changes of a history ------------------------------------------------------------------------------------------------
@@ -488,10 +487,12 @@ def to_summary(messages: Sequence[Message], report: str = "") -> str:
     """
     parts = []
     if len(messages) > 1:
-        rows = [
-            (outcome_text(one.verdict), escape(one.scenario, 60), one.kind, _cell([text for _, text in one.lines]))
-            for one in messages
-        ]
+        rows = []
+        for one in messages:
+            texts = " ".join(escape(text, 200) for _, text in one.lines[:MOST_LINES_IN_CELL])
+            more = len(one.lines) - MOST_LINES_IN_CELL
+            cell = f"{texts} And {more} more." if more > 0 else texts
+            rows.append((outcome_text(one.verdict), escape(one.scenario, 60), one.kind, cell))
         parts.append("# Load tests\n\n" + folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<"))
     if report:
         parts.append(f"Report: {escape(report, 300)}")
@@ -506,11 +507,6 @@ def to_summary(messages: Sequence[Message], report: str = "") -> str:
             break
         kept.append(part)
     return "\n\n".join(kept) + "\n"
-
-
-def _cell(texts: Sequence[str]) -> str:
-    more = f" And {len(texts) - MOST_LINES_IN_CELL} more." if len(texts) > MOST_LINES_IN_CELL else ""
-    return " ".join(escape(text, 200) for text in texts[:MOST_LINES_IN_CELL]) + more
 
 
 def _page(message: Message, *, alone: bool) -> str:
@@ -576,6 +572,7 @@ def _shortened(message: Message, most: int) -> Message:
 
 # JUnit ---------------------------------------------------------------------------------------------------------------
 
+_STATUSES = {Verdict.REGRESSION: "failure", Verdict.INCONCLUSIVE: "skipped", Verdict.INVALID: "error"}
 LONGEST_ATTRIBUTE = 1000  # characters of an attribute: servers show them in one line
 
 
@@ -629,20 +626,17 @@ def _cases(comparison: Comparison) -> Iterator[_Case]:
     for finding in comparison.findings:
         limit = f" ({finding.limit})" if finding.objective else ""
         name = f"{shorten(finding.label, 200)}: {Metric(finding.metric).title}{limit}"
-        yield _case(name, finding) if judged else _Case(name, "skipped", "", "the comparison is invalid")
-
-
-def _case(name: str, finding: Finding) -> _Case:
-    cells = finding_row(finding).cells
-    interval = f" {cells['interval']}" if cells["interval"] != UNKNOWN else ""
-    text = f"{cells['change']}{interval}, tolerance {limit_text(finding)}"
-    reason = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
-    why = f"{finding.verdict}: {text}; {reason}".removesuffix("; ")
-    status = {Verdict.REGRESSION: "failure", Verdict.INCONCLUSIVE: "skipped", Verdict.INVALID: "error"}
-    if finding.verdict not in status:
-        return _Case(name)
-    message = text if finding.verdict is Verdict.REGRESSION else why
-    return _Case(name, status[finding.verdict], finding.verdict.value, message)
+        status = _STATUSES.get(finding.verdict, "")
+        if not judged or not status:
+            yield _Case(name) if judged else _Case(name, "skipped", "", "the comparison is invalid")
+            continue
+        cells = finding_row(finding).cells
+        interval = f" {cells['interval']}" if cells["interval"] != UNKNOWN else ""
+        text = f"{cells['change']}{interval}, tolerance {limit_text(finding)}"
+        if finding.verdict is not Verdict.REGRESSION:
+            reason = "; ".join(part for part in (settle(finding), *finding.warnings) if part)
+            text = f"{finding.verdict}: {text}; {reason}".removesuffix("; ")
+        yield _Case(name, status, finding.verdict.value, text)
 
 
 def _history_cases(result: Result) -> Iterator[_Case]:

@@ -90,7 +90,20 @@ def trend_chart(trend: History) -> go.Figure:
         title={"text": "one step per run, oldest first"},
         unifiedhovertitle={"text": "run %{x}"},
     )
-    _backdrop(panels, trend)
+    # Behind all panels: invalid runs as grey bands, events as thin lines
+    upright = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    unfit = [i for i in range(trend.first, len(trend.runs)) if not trend.runs[i].valid]
+    for _, group in groupby(enumerate(unfit), lambda pair: pair[1] - pair[0]):
+        band = [i for _, i in group]
+        panels.shape(type="rect", x0=band[0] + 0.5, x1=band[-1] + 1.5, fillcolor=_BAND, line={"width": 0}, **upright)
+    strokes = [
+        (event.index, "dot", NEUTRAL_COLOUR if trend.is_acknowledged(event) else EVENT_COLOURS[event.kind])
+        for event in trend.shown_events[-MOST_LINES:]
+    ]
+    strokes += [(change.index, "dash", NEUTRAL_COLOUR) for change in trend.shown_services_changed[-MOST_LINES:]]
+    for i, dash, colour in strokes:
+        line = {"width": 1, "dash": dash, "color": colour}
+        panels.shape(type="line", x0=i + 0.5, x1=i + 0.5, line=line, **upright)
     return panels.figure(
         f"History of {shorten(names[0])}: {', '.join(metric.title for metric in metrics)} over "
         f"{len(trend.runs) - trend.first} runs, with {len(trend.shown_events)} events.",
@@ -268,23 +281,6 @@ def ticks(trend: History, most: int = 5) -> dict[int, str]:
     places = np.unique(np.linspace(first, count - 1, min(most, count - first)).round().astype(int)).tolist()
     dates = {i: trend.runs[i].started_at for i in places}
     return {i: f"run {i + 1}" if at is None else f"{at.day} {at:%b}<br>{at:%Y}" for i, at in dates.items()}
-
-
-def _backdrop(panels: Panels, trend: History) -> None:
-    """Behind all panels: invalid runs as grey bands, events as thin lines."""
-    upright = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
-    unfit = [i for i in range(trend.first, len(trend.runs)) if not trend.runs[i].valid]
-    for _, group in groupby(enumerate(unfit), lambda pair: pair[1] - pair[0]):
-        own = [i for _, i in group]
-        panels.shape(type="rect", x0=own[0] + 0.5, x1=own[-1] + 1.5, fillcolor=_BAND, line={"width": 0}, **upright)
-    strokes = [
-        (event.index, "dot", NEUTRAL_COLOUR if trend.is_acknowledged(event) else EVENT_COLOURS[event.kind])
-        for event in trend.shown_events[-MOST_LINES:]
-    ]
-    strokes += [(change.index, "dash", NEUTRAL_COLOUR) for change in trend.shown_services_changed[-MOST_LINES:]]
-    for i, dash, colour in strokes:
-        line = {"width": 1, "dash": dash, "color": colour}
-        panels.shape(type="line", x0=i + 0.5, x1=i + 0.5, line=line, **upright)
 
 
 MOST_ROWS = 60
