@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from perfkit.model.codec import dump_json, encode
 from perfkit.model.files import atomic_write
-from perfkit.model.redaction import redact_document
 from perfkit.report.formatting import VERDICT_COLOURS, clean
 
 if TYPE_CHECKING:
@@ -289,13 +288,4 @@ def _publish(figure: Any) -> None:
 def write_result(result: Any, path: str | Path) -> None:
     """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
     document = result if isinstance(result, Mapping) else result.to_dict()
-    text = json.dumps(redact_document(_finite(document)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(Path(path), text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    atomic_write(Path(path), dump_json(encode(document)))
