@@ -187,16 +187,7 @@ class BisectResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.bisect/1``."""
-        return {
-            "schema": "perfkit.bisect/1",
-            "good": self.good,
-            "bad": self.bad,
-            "found": self.found,
-            "suspects": [commit.to_dict() for commit in self.suspects],
-            "size": asdict(self.size),
-            "steps": [asdict(step) for step in self.steps],
-            "log": str(self.log),
-        }
+        return {"schema": "perfkit.bisect/1", "found": self.found, **asdict(self), "log": str(self.log)}
 
 
 def find_first_bad_commit(bisection: Bisection, on_message: OnMessage) -> BisectResult:
@@ -213,10 +204,8 @@ def find_first_bad_commit(bisection: Bisection, on_message: OnMessage) -> Bisect
     GitError, HistoryError, StoreError
         Git failed; the log or a run could not be written.
     """
-    bisection.check()
     good, bad, repository = bisection.good, bisection.bad, bisection.repository
-    with _termination_as_interrupt(), checkout(good, repository) as good_tree:
-        build(bisection.build, good_tree)
+    with _good_build(bisection) as good_tree:
         on_message(f"{good[:9]}: the good commit is built")
         end = judge_commit(bisection, bad, good_tree, None, on_message)
         if end.verdict != "bad" or end.limit is None:
@@ -247,9 +236,7 @@ def _suspects(git: Git) -> tuple[str, ...]:
 
 def judge_head(bisection: Bisection, on_message: OnMessage) -> int:
     """Compare the bad end alone with the good one, under the whole policy; returns the code for `git bisect run`."""
-    bisection.check()
-    with _termination_as_interrupt(), checkout(bisection.good, bisection.repository) as good_tree:
-        build(bisection.build, good_tree)
+    with _good_build(bisection) as good_tree:
         return EXIT_CODES[judge_commit(bisection, bisection.bad, good_tree, None, on_message).verdict]
 
 
@@ -308,20 +295,26 @@ def _measure(
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM, and SIGHUP where ``nohup`` does not hold it off, are cleaned up after like Ctrl-C."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+def _good_build(bisection: Bisection) -> Iterator[Path]:
+    """The worktree of the good commit, built.
+
+    SIGTERM, and SIGHUP where ``nohup`` does not hold it off, are cleaned up after like Ctrl-C meanwhile.
+    """
+    bisection.check()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def interrupt(*_: object) -> None:
-        for number in before:  # a terminal that is closed sends more than one
+        for number in handlers:  # a terminal that is closed sends more than one
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number, handler in before.items():
+    for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     try:
-        yield
+        with checkout(bisection.good, bisection.repository) as tree:
+            build(bisection.build, tree)
+            yield tree
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -25,10 +25,10 @@ from locust.exception import StopUser
 from locust.runners import WorkerRunner
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
-from perfkit.config.settings import AT_ONCE
 from perfkit.loadgen.locust_command import arrival_times
 from perfkit.model.records import LoadProfile
 
+MOST_SPAWN_RATE = 100.0  # users per second: Locust warns of more
 LATE_S = 0.010  # a start later than this is counted
 GROWTH = 0.1  # share of the pool that is added at a time
 READY_TIMEOUT_S = 10.0  # for the first users to be started; their logins may take their time
@@ -47,7 +47,7 @@ class ProfileShape(LoadTestShape):  # type: ignore[misc]  # Locust is not seen b
         if due is None:
             return None
         if (users := round(due)) != self._users:
-            self._pace = self.profile.spawn_rate or min(max(abs(users - self._users), 1), AT_ONCE)
+            self._pace = self.profile.spawn_rate or min(max(abs(users - self._users), 1), MOST_SPAWN_RATE)
             self._users = users
         return users, self._pace
 
