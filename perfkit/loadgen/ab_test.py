@@ -114,16 +114,10 @@ class ABTest:
     _longest_s: float = 0.0
 
     def decide(self) -> ABResult:
-        """Measure and compare as planned.
+        """Measure and compare as planned; ``LoadError`` and ``StoreError`` as `run_scenario`.
 
-        Raises
-        ------
-        LoadStopped
-            A signal to perfkit ended a run.
-        NotComparable
-            A run was interrupted otherwise.
-        LoadError
-            A run could not be made.
+        A run that a signal to perfkit ended raises ``LoadStopped``, one that was interrupted otherwise
+        ``NotComparable``.
         """
         begun, limit = time.monotonic(), self.plan.max_time_s
         share = 0.5 if self.plan.confirm else 1.0  # what the first comparison leaves is for the second

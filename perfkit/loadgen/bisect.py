@@ -195,8 +195,6 @@ def find_first_bad_commit(bisection: Bisection, on_message: OnMessage) -> Bisect
 
     Raises
     ------
-    SettingsError
-        See `Bisection.check`.
     LoadStopped, KeyboardInterrupt
         A signal stopped the search.
     LoadError

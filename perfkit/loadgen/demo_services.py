@@ -80,10 +80,7 @@ class Change:
     stall_s, stall_at_s
         All work stands still for `stall_s` seconds, `stall_at_s` seconds after the service started (each 0 to 86400).
 
-    Raises
-    ------
-    ValueError
-        A value is out of range.
+    ``ValueError`` for a value that is out of range.
     """
 
     slower_pct: float = 0.0
@@ -131,10 +128,7 @@ def completion_time(begin: float, seconds: float, stall_from: float, stall_to: f
 def parse_changes(texts: Iterable[str]) -> dict[str, Change]:
     """Changes as people write them, ``api_gateway:slower_pct=20`` or ``rag_service:tail_pct=2,tail_factor=3``.
 
-    Raises
-    ------
-    SettingsError
-        The text has another form, or names an unknown service or change, or a value is out of range.
+    ``SettingsError`` for another form, an unknown service or change, or a value that is out of range.
     """
     names = [field.name for field in fields(Change)]
     changes = {}
@@ -200,13 +194,7 @@ class DemoServices:
     _ending: ExitStack
 
     def wait(self) -> None:
-        """Block until Ctrl-C, then return; the services still run until `close`.
-
-        Raises
-        ------
-        LoadError
-            A service ended by itself.
-        """
+        """Block until Ctrl-C, then return, while the services go on; ``LoadError`` when one has ended by itself."""
         with suppress(KeyboardInterrupt), selectors.DefaultSelector() as selector:
             for child in self._children:
                 selector.register(child.stdout, selectors.EVENT_READ, child)
@@ -247,9 +235,9 @@ def start_services(
     ValueError
         A name is unknown, or a change is meant for a service that is not started.
     MissingExtra
-        The servers' libraries (extra ``perfkit[demo]``) are not installed.
+        The servers' libraries are not installed.
     LoadError
-        A service did not start within 20 s; with the last lines that it wrote.
+        A service did not start within `START_TIMEOUT_S`; with the last lines that it wrote.
     """
     names, changes = tuple(dict.fromkeys(names)), changes or {}
     if unknown := set(names) - set(MODELS):

@@ -87,16 +87,7 @@ def check_host(url: str) -> None:
     """Check that a host takes TCP connections, by making one.
 
     Nothing is checked when a proxy is to be used, or when neither the URL nor its scheme says which port.
-
-    Parameters
-    ----------
-    url
-        Scheme, host and, where it is not the scheme's own, port: ``http://localhost:8080``.
-
-    Raises
-    ------
-    LoadError
-        The URL has no scheme or host, its name is unknown, or nobody answers within `CONNECT_TIMEOUT_S`.
+    ``LoadError`` for a URL without scheme or host, an unknown name, or when nobody answers in `CONNECT_TIMEOUT_S`.
     """
     url = public_url(url)  # user info takes no part here, and no message may repeat it
     try:
@@ -441,11 +432,6 @@ def run_worker(scenario: Scenario, host: str, port: int) -> int:
     """Run Locust as a worker of a master elsewhere until the master ends it; returns Locust's exit code.
 
     Users, rate and duration come from the master; the locustfile, and the schedule of an open model, from here.
-
-    Raises
-    ------
-    LoadError
-        Locust is not there, or the locustfile cannot be used.
     """
     check_locustfile(scenario.locustfile)
     environment = without_locust_settings({**os.environ, **scenario.environment})

@@ -66,24 +66,13 @@ class Arrivals:
 
     def __init__(self, profile: LoadProfile, environment: Any) -> None:
         self.profile, self.environment = profile, environment
-        self.share, self.index = 1, 0
+        self.share = 1  # of so many processes this is one
         self.scheduled = self.started = self.late = self.in_flight = 0
         self.is_over = False
         self._idle: dict[type, deque[AsyncResult]] = {}
         self._waiting: dict[type, deque[float]] = {}
         self._random = random.Random()
         self._growing = False
-
-    def divide(self, environment: Any) -> None:
-        """Learn which part of the schedule is this process's; a worker knows it once its master has started the run."""
-        self.index = max(environment.runner.worker_index, 0)
-        if isinstance(environment.runner, WorkerRunner):
-            self.share = max(environment.parsed_options.expect_workers, self.index + 1)
-
-    @property
-    def limit(self) -> int:
-        """Users that this process may have."""
-        return max(1, math.ceil((self.profile.max_in_flight or 1) / self.share))
 
     @property
     def waiting(self) -> int:
@@ -97,6 +86,10 @@ class Arrivals:
 
     def run(self, on_end: Callable[[], None]) -> None:
         """Keep to the schedule, from when the first users are ready; `on_end` is called after the last arrival."""
+        runner = self.environment.runner
+        index = max(runner.worker_index, 0)  # a worker knows its own once its master has started the run
+        if isinstance(runner, WorkerRunner):
+            self.share = max(self.environment.parsed_options.expect_workers, index + 1)
         classes = list(self.environment.user_classes)
         weights = [max(cls.fixed_count, cls.weight) for cls in classes]
         for cls in classes:
@@ -104,12 +97,12 @@ class Arrivals:
         give_up = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < give_up:  # until the users that Locust started wait for arrivals
             idle = sum(map(len, self._idle.values()))
-            if idle and idle >= self.environment.runner.target_user_count:
+            if idle and idle >= runner.target_user_count:
                 break
             gevent.sleep(0.05)
         origin = time.monotonic()
         poisson = self._random if self.profile.arrivals == "poisson" else None
-        for at_s in arrival_times(self.profile.load_curve, share=self.share, index=self.index, poisson=poisson):
+        for at_s in arrival_times(self.profile.load_curve, share=self.share, index=index, poisson=poisson):
             due = origin + at_s
             gevent.sleep(max(due - time.monotonic(), 0.0))  # also when behind: users need their turn
             self.scheduled += 1
@@ -130,8 +123,8 @@ class Arrivals:
         """Start more users, off the path of the arrivals."""
         try:
             runner = self.environment.runner
-            here = len(runner.user_greenlets)
-            more = min(max(len(self._waiting[user_class]), math.ceil(GROWTH * here)), self.limit - here)
+            here, limit = len(runner.user_greenlets), math.ceil((self.profile.max_in_flight or 1) / self.share)
+            more = min(max(len(self._waiting[user_class]), math.ceil(GROWTH * here)), max(limit, 1) - here)
             if more > 0 and not self.is_over:
                 runner.spawn_users({user_class.__name__: more})
         finally:

@@ -448,7 +448,6 @@ class Recorder:
             self.started, self.has_begun = time.monotonic(), True
         self.load_end, self.last_load = None, time.monotonic()
         if self.arrivals is not None:
-            self.arrivals.divide(self.environment)
             gevent.spawn(self.arrivals.run, self.end_of_arrivals)
 
     def on_test_stop(self, **_: object) -> None:

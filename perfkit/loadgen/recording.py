@@ -51,18 +51,9 @@ COLUMNS = (  # of the table about the load generator
 def finish_recording(recording: Path, parquet: Path) -> pa.Table:
     """Turn a recording into a Parquet file and remove the recording, unless a part of it could not be read.
 
-    The recording is read once: what is written is what is returned.  The Parquet file appears whole or not at all;
-    until it does, the recording stays.
-
-    Returns
-    -------
-    Table
-        The requests that were written (`RECORDING_SCHEMA`); without rows for a recording without a complete batch.
-
-    Raises
-    ------
-    ReadError
-        As `read_recording`.
+    The recording is read once: what is written is what is returned (`RECORDING_SCHEMA`; without rows for a recording
+    without a complete batch).  The Parquet file appears whole or not at all; until it does, the recording stays.
+    ``ReadError`` as `read_recording`.
     """
     from pyarrow import parquet as pq  # here, because the recorder needs no Parquet
 
@@ -330,16 +321,8 @@ class MasterSink:
 class ResultCollector:
     """The master's: takes what workers send, and knows which of them have sent their last message.
 
-    Parameters
-    ----------
-    runner
-        Locust's ``MasterRunner``.
-    take
-        Called with each batch of requests.
-    table
-        Where the master's own rows go; those of workers go beside it, each with `COLUMNS` as its first line.
-    on_error
-        Called when a table cannot be written.
+    ``take`` is called with each batch of requests; rows of workers go beside the ``table`` of the master's own, each
+    file with `COLUMNS` as its first line; ``on_error`` is called when one cannot be written.
     """
 
     def __init__(

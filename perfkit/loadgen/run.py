@@ -262,10 +262,7 @@ def _remove_unless_recorded(folder: Path) -> None:
 def upload(run: Run, folder: Path, store: RunStore) -> Run:
     """Put a run, recorded in a temporary folder, into a store elsewhere; returns it as it is there.
 
-    Raises
-    ------
-    StoreError
-        The store did not take it.  What was measured is in the store `UNSENT` then, which the error names.
+    ``StoreError`` when the store did not take it: what was measured is in the store `UNSENT` then, which it names.
     """
 
     def put(target: RunStore) -> Run:

@@ -56,14 +56,8 @@ def simulate_files(
     The names are ``load_results_<scenario>_<YYYYmmdd_HHMMSS>`` (UTC) with ``_stats.csv``, ``_stats_history.csv``,
     ``_failures.csv``, ``_exceptions.csv`` and ``.json``.  The same seed and `started_at` give the same bytes.
 
-    Parameters
-    ----------
-    scenario, seed, changes, run_to_run_pct
-        As for `simulate_requests`.
-    folder
-        Created when it is missing.
-    started_at
-        Begin of the run, aware, without its fraction of a second: Locust's history counts whole seconds.  None: now.
+    Parameters are those of `simulate_requests`, which says what it raises; of `started_at` whole seconds count, as in
+    Locust's history.  The folder is created when it is missing.
 
     Returns
     -------
@@ -72,8 +66,6 @@ def simulate_files(
 
     Raises
     ------
-    SettingsError
-        The scenario cannot be simulated.
     LoadError
         No request ended within the run's time, or Locust's writer failed.
     StoreError
@@ -319,24 +311,8 @@ def simulate_history(
 ) -> tuple[str, ...]:
     """Write run folders with every request; the same seed and beginning give the same measurements.
 
-    Parameters
-    ----------
-    started_at
-        Begin of the first run, aware; None: so that the last has just ended.
-    on_run
-        Called with each run when it is in the store.
-
-    Returns
-    -------
-    tuple of str
-        Run ids, oldest first.
-
-    Raises
-    ------
-    SettingsError
-        The scenario cannot be simulated.
-    ValueError
-        A change is for a service that is not called.
+    ``started_at`` is when the first run begins, aware; None: so that the last has just ended.  ``on_run`` is called
+    with each run that is in the store.  Returns the run ids, oldest first; raises as `simulate_requests`.
     """
     step = timedelta(seconds=(scenario.duration_s or 0.0) + PAUSE_S)
     begin = started_at or datetime.now(UTC).replace(microsecond=0) - history.runs * step
