@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_sides, disturbance
-from perfkit.analysis.coverage import StagedSides, by_stage, coverage_by_stage, with_aggregate
+from perfkit.analysis.coverage import StagedSides, by_stage, with_aggregate
 from perfkit.analysis.evidence import (
     by_evidence,
     by_threshold,
@@ -110,8 +110,7 @@ def judge(
     baseline, candidate, policy = _under_current_names(baseline, candidate, policy)
     baseline, candidate = (tuple(without_outages(run) for run in side) for side in (baseline, candidate))
     staged = by_stage(baseline, candidate, policy)
-    coverage = coverage_by_stage(baseline, candidate, staged)
-    sides = check_sides(staged.baseline, staged.candidate, policy, coverage)
+    sides = check_sides(staged.baseline, staged.candidate, policy, staged.coverage)
     findings, unknown = _findings(staged, sides, profile)
 
     checks = [*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in unknown)]

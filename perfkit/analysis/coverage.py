@@ -1,4 +1,4 @@
-"""Which services both sides measured, and what to make of those that some runs hold no request of.
+"""What of two sides is compared: the services that both measured, in their stages, and the run as a whole.
 
 A service that is gone is not agreement: it keeps a comparison from being green unless chance explains it.  One that is
 new is named and not judged.  One that is gone beside one that is new may be the same under another name.
@@ -306,78 +306,7 @@ def listed(absences: Sequence[Absence], side: str = "") -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class StagedSides:
-    """Both sides of a comparison with an entry for each stage of each service, and the policy for these entries.
-
-    ``stages`` maps the name of an entry to its service and stage; it is empty where whole runs are compared.
-    """
-
-    baseline: Sequence[Run]
-    candidate: Sequence[Run]
-    policy: Policy
-    stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def by_stage(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> StagedSides:
-    """Split the runs of both sides into their stages, where all went through the same ones.
-
-    A soak has stages of one and the same load, and stays whole.  What the policy says of a service holds in each stage.
-    """
-    runs = [*baseline, *candidate]
-    profiles = {run.profile.stages for run in runs}
-    loads = {load for stages in profiles for stage in stages for load in (stage.begin, stage.end)}
-    if len(profiles) != 1 or not all(run.stages for run in runs) or len(loads) == 1:
-        return StagedSides(baseline, candidate, policy)
-    stages = {
-        staged_label(service, part.name): (service, part.name)
-        for run in runs
-        for part in run.stages
-        for service in part.services
-    }
-    sides = [
-        [
-            replace(
-                run,
-                services={
-                    staged_label(service, part.name): stats
-                    for part in run.stages
-                    for service, stats in part.services.items()
-                },
-            )
-            for run in side
-        ]
-        for side in (baseline, candidate)
-    ]
-    tolerance, objectives = (_in_each_stage(table, stages) for table in (policy.tolerance, policy.objectives))
-    return StagedSides(sides[0], sides[1], replace(policy, tolerance=tolerance, objectives=objectives), stages)
-
-
-def _in_each_stage(table: Mapping[str, Any], stages: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """Limits of the policy, with those of a service moved to each of its stages."""
-    services = {service for service, _ in stages.values()}
-    common = {name: limits for name, limits in table.items() if name not in services}
-    return common | {name: table[service] for name, (service, _) in stages.items() if service in table}
-
-
-def coverage_by_stage(baseline: Sequence[Run], candidate: Sequence[Run], staged: StagedSides) -> Coverage:
-    """The coverage of both sides, in stages where they are.
-
-    A service that whole runs lack is missing once, and not in each stage.
-    """
-    alpha = staged.policy.alpha
-    whole = service_coverage(baseline, candidate, alpha)
-    if not staged.stages:
-        return whole
-    coverage = service_coverage(staged.baseline, staged.candidate, alpha)
-    missing = {absence.service for absence in whole.absences}
-    more = (
-        replace(absence, alias=None)
-        for absence in coverage.absences
-        if staged.stages[absence.service][0] not in missing
-    )
-    return replace(whole, services=coverage.services, absences=(*whole.absences, *more))
-
+# Stages and the run as a whole ----------------------------------------------------------------------------------------
 
 MANY = 8  # services from which on the run as a whole is judged too
 KNOWN = 0.5  # share of the requests whose services must tell a metric
@@ -386,14 +315,64 @@ KNOWN = 0.5  # share of the requests whose services must tell a metric
 SHARED_NOISE = 1.2
 
 
+@dataclass(frozen=True, slots=True)
+class StagedSides:
+    """Both sides of a comparison with an entry for each stage of each service; the policy and coverage of the entries.
+
+    ``stages`` maps the name of an entry to its service and stage; it is empty where whole runs are compared.
+    """
+
+    baseline: Sequence[Run]
+    candidate: Sequence[Run]
+    policy: Policy
+    coverage: Coverage
+    stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def by_stage(baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy) -> StagedSides:
+    """Split the runs of both sides into their stages, where all went through the same ones.
+
+    An average over different loads describes none of them.  A soak has stages of one and the same load, and stays
+    whole.  What the policy says of a service holds in each stage; a service that whole runs lack is missing once.
+    """
+    runs = [*baseline, *candidate]
+    whole = service_coverage(baseline, candidate, policy.alpha)
+    profiles = {run.profile.stages for run in runs}
+    loads = {load for stages in profiles for stage in stages for load in (stage.begin, stage.end)}
+    if len(profiles) != 1 or not all(run.stages for run in runs) or len(loads) == 1:
+        return StagedSides(baseline, candidate, policy, whole)
+    stages: dict[str, tuple[str, str]] = {}
+    staged = []
+    for run in runs:
+        services = {}
+        for part in run.stages:
+            for service, stats in part.services.items():
+                entry = staged_label(service, part.name)
+                stages[entry], services[entry] = (service, part.name), stats
+        staged.append(replace(run, services=services))
+    before, after = staged[: len(baseline)], staged[len(baseline) :]
+    limits: list[dict[str, Any]] = []
+    for table in (policy.tolerance, policy.objectives):
+        in_stages = {entry: table[service] for entry, (service, _) in stages.items() if service in table}
+        of_services = {service for service, _ in stages.values()}
+        limits.append({name: value for name, value in table.items() if name not in of_services} | in_stages)
+    policy = replace(policy, tolerance=limits[0], objectives=limits[1])
+    coverage = service_coverage(before, after, policy.alpha)
+    missing = {absence.service for absence in whole.absences}
+    more = (replace(a, alias=None) for a in coverage.absences if stages[a.service][0] not in missing)
+    coverage = replace(whole, services=coverage.services, absences=(*whole.absences, *more))
+    return StagedSides(before, after, policy, coverage, stages)
+
+
 def with_aggregate(
     baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str]
 ) -> tuple[list[Run], list[Run]] | None:
     """Both sides with the service `ALL_SERVICES` added; ``None`` where services are few.
 
-    It sums up those services that all runs have.  Its latency is the geometric mean over services, weighted by their
-    share of the requests of all runs: a change in the mix of requests does not move it, and a factor common to all
-    services moves it by that factor.
+    Sixty endpoints share one alpha, and each has few requests.  What all of them have in common (another server,
+    another runtime) shows in their mean long before it shows in any of them.  It sums up those services that all runs
+    have.  Its latency is the geometric mean over services, weighted by their share of the requests of all runs: a
+    change in the mix of requests does not move it, and a factor common to all services moves it by that factor.
     """
     runs = [*baseline, *candidate]
     services = [name for name in services if len(measured(name, runs)) == len(runs)]
@@ -405,50 +384,41 @@ def with_aggregate(
         metric: [name for name in services if all(run.services[name].value(metric) for run in runs)]
         for metric in LATENCY_METRICS
     }
-    enough = {
-        metric: names
-        for metric, names in known.items()
-        if sum(counts[name] for name in names) >= KNOWN * sum(counts.values())
-    }
-    sides = [
+    total = sum(counts.values())
+    enough = {m: names for m, names in known.items() if sum(counts[name] for name in names) >= KNOWN * total}
+    before, after = (
         [replace(run, services={**run.services, ALL_SERVICES: _aggregate(run, counts, enough)}) for run in side]
         for side in (baseline, candidate)
-    ]
-    return sides[0], sides[1]
+    )
+    return before, after
 
 
 def _aggregate(run: Run, counts: dict[str, int], known: dict[Metric, list[str]]) -> ServiceStats:
     services = [run.services[name] for name in counts]
-    values: dict[str, Any] = {}
-    errors: dict[str, float] = {}
-    for metric, names in known.items():
-        value, error = _latency(metric, [run.services[name] for name in names], [counts[name] for name in names])
-        values[metric.value] = value
+    values: dict[Metric, Any] = {}
+    errors: dict[Metric, float] = {}
+    for metric, names in known.items():  # with the error of what the services share
+        weights = np.array([counts[name] for name in names], float) / sum(counts[name] for name in names)
+        latencies = np.array([run.services[name].value(metric) for name in names], float)
+        relative = np.array([run.services[name].standard_error(metric) or math.nan for name in names]) / latencies
+        values[metric] = mean = float(np.exp(weights @ np.log(latencies)))
+        error = mean * float(np.sqrt(((weights * relative) ** 2).sum() + (SHARED_NOISE * PRIOR_SD[metric]) ** 2))
         if math.isfinite(error):
-            errors[metric.value] = error
+            errors[metric] = error
     rates = [stats.rps for stats in services if stats.rps is not None]
     if len(rates) == len(services):
-        values[Metric.RPS.value] = total = math.fsum(rates)
+        values[Metric.RPS] = total = math.fsum(rates)
         rate_errors = [stats.standard_error(Metric.RPS) for stats in services]
         if None not in rate_errors:
             common = SHARED_NOISE * PRIOR_SD[Metric.RPS] * total
-            errors[Metric.RPS.value] = math.hypot(*(error or 0.0 for error in rate_errors), common)
+            errors[Metric.RPS] = math.hypot(*(error or 0.0 for error in rate_errors), common)
     count = sum(stats.count or 0 for stats in services)
     failures = None if any(stats.failures is None for stats in services) else sum(s.failures or 0 for s in services)
     return ServiceStats(
         count=count,
         failures=failures,
         error_rate_pct=100.0 * failures / count if failures is not None else None,
-        standard_errors=errors,
+        standard_errors={metric.value: error for metric, error in errors.items()},
         assumed=tuple(metric.value for metric in Metric if any(metric in stats.assumed for stats in services)),
-        **values,
+        **{metric.value: value for metric, value in values.items()},
     )
-
-
-def _latency(metric: Metric, stats: Sequence[ServiceStats], counts: Sequence[int]) -> tuple[float, float]:
-    """Weighted geometric mean and its standard error, what the services share included; ``nan`` when unknown."""
-    weights = np.array(counts, float) / sum(counts)
-    values = np.array([item.value(metric) for item in stats], float)
-    relative = np.array([item.standard_error(metric) or math.nan for item in stats]) / values
-    mean = float(np.exp(weights @ np.log(values)))
-    return mean, mean * float(np.sqrt(((weights * relative) ** 2).sum() + (SHARED_NOISE * PRIOR_SD[metric]) ** 2))
