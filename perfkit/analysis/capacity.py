@@ -23,7 +23,7 @@ from perfkit.config.policy import EVIDENCE_TOLERANCE, Limit, Objective, Policy, 
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError
 from perfkit.model.records import Metric, Run, RunSummary, Severity, Verdict, verdict_of
-from perfkit.runs.requests import RequestColumns, request_columns
+from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import (
     AT_LEAST,
@@ -195,8 +195,8 @@ class Capacity:
     at_load: tuple[AtLoad, ...] = ()
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
-    confidence: float = 0.95
-    alpha: float = 0.01
+    confidence: float = CONFIDENCE
+    alpha: float = ALPHA
 
     @property
     def slo(self) -> str | None:
@@ -279,10 +279,10 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
         warnings += [check.advice for check, _ in missing]
         tests: list[Test] = []
         for service, (before, after) in zip(services, curves, strict=True):
-            of_service, levels = compare_service(service, (sides[0], sides[1]), (before, after), CONFIDENCE)
+            of_service, levels = compare_service(service, (sides[0], sides[1]), (before, after))
             tests += of_service
             at_load += levels
-        differences = judge_differences(tests, ALPHA)
+        differences = judge_differences(tests)
         verdict = overall(differences)
         if not all(run.validity.ok for run in (*runs, *candidate)) or any(
             check.severity is Severity.INVALID for check, _ in missing
@@ -300,8 +300,6 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
         at_load=tuple(at_load),
         verdict=verdict,
         warnings=tuple(warnings),
-        confidence=CONFIDENCE,
-        alpha=ALPHA,
     )
 
 
@@ -372,25 +370,21 @@ def windowed_runs(*sides: Sequence[Run]) -> tuple[str, list[list[WindowedRun]]]:
         unit = USERS if all(table is not None for table in users) else IN_FLIGHT
     common = [name for name in counts[0] if all(name in count for count in counts)]
     services = sorted(common, key=lambda name: -sum(count[name] for count in counts))[:MOST_SERVICES]
-    windowed = iter([_windowed(*of_run, unit, services) for of_run in zip(runs, columns, users, strict=True)])
-    return unit, [[next(windowed) for _ in side] for side in sides]
-
-
-def _windowed(
-    run: Run, columns: RequestColumns, users: tuple[Floats, Floats] | None, unit: str, services: Sequence[str]
-) -> WindowedRun:
-    whole = RequestArrays(columns.start_s, columns.response_time_ms, columns.failed)
-    begin = float(columns.start_s.min())
-    end = max(end_of_whole(whole, begin), begin + 1e-3)
-    path = LoadPath(*users) if unit == USERS and users is not None else _counted_path(whole, unit, begin, end)
-    edges = cut(path, begin, end, columns.start_s.size)
-    load = path.means(edges)
-    requests = {ALL: whole}
-    for name in services:
-        mine = columns.codes == columns.names.index(name)
-        requests[name] = RequestArrays(columns.start_s[mine], columns.response_time_ms[mine], columns.failed[mine])
-    windows = {name: windows_of(part, edges, load) for name, part in requests.items()}
-    return WindowedRun(run, requests, windows, float(end - begin - windows[ALL].seconds.sum()))
+    windowed = []
+    for run, of_run, table in zip(runs, columns, users, strict=True):
+        whole = RequestArrays(of_run.start_s, of_run.response_time_ms, of_run.failed)
+        begin = float(of_run.start_s.min())
+        end = max(end_of_whole(whole, begin), begin + 1e-3)
+        path = LoadPath(*table) if unit == USERS and table is not None else _counted_path(whole, unit, begin, end)
+        edges = cut(path, begin, end, of_run.start_s.size)
+        requests, load = {ALL: whole}, path.means(edges)
+        for name in services:
+            mine = of_run.codes == of_run.names.index(name)
+            requests[name] = RequestArrays(of_run.start_s[mine], of_run.response_time_ms[mine], of_run.failed[mine])
+        windows = {name: windows_of(part, edges, load) for name, part in requests.items()}
+        windowed.append(WindowedRun(run, requests, windows, float(end - begin - windows[ALL].seconds.sum())))
+    of_side = iter(windowed)
+    return unit, [[next(of_side) for _ in side] for side in sides]
 
 
 def _counted_path(requests: RequestArrays, unit: str, begin_s: float, end_s: float) -> LoadPath:
@@ -442,14 +436,20 @@ def curve_of(service: str, side: str, runs: Sequence[WindowedRun], unit: str, sl
                 sums = summed(w.index[inside], slow, w.load.size)
             limits += (crossing(w.load, sums, counts, amount, resampled),)
         limit = over_runs(limits)
-        if (load := limit.value or limit.low) is not None:
-            limit_throughput = float(np.mean([throughput_at(load, w.load, w.completed, w.seconds) for w in windows]))
+        if (at := limit.value or limit.low) is not None:
+            limit_throughput = float(np.mean([throughput_at(at, w.load, w.completed, w.seconds) for w in windows]))
+    # All requests of the runs in equal stretches of load, ascending
+    load = np.concatenate([w.load for w in windows])
+    count = sum(float(w.started.sum()) for w in windows) / REQUESTS_PER_STRETCH
+    edges = np.linspace(load.min(), load.max(), int(np.clip(count, LEAST_STRETCHES, MOST_STRETCHES)) + 1)
+    stretch = np.clip(np.searchsorted(edges, load, side="right") - 1, 0, edges.size - 2)
+    line = regrouped(windows, [run.requests[service].response_time_ms for run in runs], stretch)
     knee, knee_throughput = _knee(lines)
     result = ServiceCapacity(
         service=service,
         side=side,
         points=tuple(point for run, w in zip(runs, windows, strict=True) for point in _points(run.run.id, w)),
-        line=_line_points(windows, [run.requests[service].response_time_ms for run in runs]),
+        line=tuple(point for point in _points("", line) if point.requests),
         knee=knee,
         knee_throughput=knee_throughput,
         limit=limit,
@@ -458,16 +458,6 @@ def curve_of(service: str, side: str, runs: Sequence[WindowedRun], unit: str, sl
     )
     bent = () if any(line.reason for line in lines) else lines
     return Curve(result, tuple(Crossing.found(line.load[0], line.load[1:]) for line in bent), limits)
-
-
-def _line_points(windows: Sequence[Windows], latency_ms: Sequence[Floats]) -> tuple[LoadPoint, ...]:
-    """All requests of the runs in equal stretches of load, ascending; stretches without requests are left out."""
-    load = np.concatenate([item.load for item in windows])
-    requests = sum(float(item.started.sum()) for item in windows)
-    count = int(np.clip(requests / REQUESTS_PER_STRETCH, LEAST_STRETCHES, MOST_STRETCHES))
-    edges = np.linspace(load.min(), load.max(), count + 1)
-    stretch = np.clip(np.searchsorted(edges, load, side="right") - 1, 0, count - 1)
-    return tuple(point for point in _points("", regrouped(windows, latency_ms, stretch)) if point.requests)
 
 
 def _points(run: str, w: Windows) -> Iterator[LoadPoint]:
@@ -522,23 +512,16 @@ def _scalability(windows: Sequence[Windows], drawn: Sequence[Floats], unit: str)
     else:
         bound = low if math.isfinite(low) else None
         peak = Estimate(UNKNOWN, low=bound, reason="kappa is 0: throughput flattens without a peak")
-    lam, sigma, kappa = map(_parameter, parameters)
+    means = []
+    for values in parameters:  # Student's t; the larger of the errors within runs and between them
+        low, high = np.quantile(np.mean(values[:, 1:], axis=0), [0.025, 0.975])  # a few replicates may be wild
+        of_runs, n = values[:, 0], len(fits)
+        between = float(of_runs.std(ddof=1) / n**0.5) if n > 1 else 0.0
+        half = float(stdtrit(PRIOR_DF + n - 1, 0.975)) * max(float(high - low) / (2 * 1.96), between)
+        middle = float(of_runs.mean())
+        means.append(Estimate(FOUND, middle, max(middle - half, 0.0), middle + half))
     r_squared = float(np.mean([fit.r_squared for fit in fits]))
-    return Scalability(lam, sigma, kappa, peak, r_squared, highest, load_unit)
-
-
-def _parameter(fitted: Floats) -> Estimate:
-    """A parameter >= 0, shape ``(n_runs, n_replicates + 1)``.
-
-    Mean over runs, Student's t; the larger of the errors within runs and between them.
-    """
-    values = fitted[:, 0]
-    low, high = np.quantile(np.mean(fitted[:, 1:], axis=0), [0.025, 0.975])  # a few replicates may be wild
-    within = float(high - low) / (2 * 1.96)
-    between = float(values.std(ddof=1) / values.size**0.5) if values.size > 1 else 0.0
-    half = float(stdtrit(PRIOR_DF + values.size - 1, 0.975)) * max(within, between)
-    middle = float(values.mean())
-    return Estimate(FOUND, middle, max(middle - half, 0.0), middle + half)
+    return Scalability(means[0], means[1], means[2], peak, r_squared, highest, load_unit)
 
 
 # Two builds -----------------------------------------------------------------------------------------------------------
@@ -548,17 +531,15 @@ Test = tuple[Difference, Effect | None]
 """A difference before it is judged, and its effect; ``None`` where nothing could be computed."""
 
 
-def compare_service(
-    service: str, sides: Sides, curves: tuple[Curve, Curve], confidence: float
-) -> tuple[list[Test], list[AtLoad]]:
+def compare_service(service: str, sides: Sides, curves: tuple[Curve, Curve]) -> tuple[list[Test], list[AtLoad]]:
     """Every difference of one service, and its levels at each load.
 
     Knee and throughput are compared for the whole only: users who wait for one service call the others less.
     """
     whole = len(sides[0][0].windows) <= 2 or service == ALL
-    tests = _compare_loads(service, CAPACITY, (curves[0].limits, curves[1].limits), confidence)
+    tests = _compare_loads(service, CAPACITY, (curves[0].limits, curves[1].limits))
     if whole:
-        tests += _compare_loads(service, KNEE, (curves[0].knees, curves[1].knees), confidence)
+        tests += _compare_loads(service, KNEE, (curves[0].knees, curves[1].knees))
     at_load: list[AtLoad] = []
     bins = common_bins([run.windows[service] for side in sides for run in side])
     if bins is None:
@@ -578,18 +559,18 @@ def compare_service(
             gating = metric is not Metric.P95
             unjudged = Difference(service, title, metric.unit, metric.worse, tolerance, gating)
             if known:
-                tests.append(_filled(unjudged, *_change_at(metric, known, logs, errors, confidence)))
+                tests.append(_filled(unjudged, *_change_at(metric, known, logs, errors)))
             else:
                 tests.append((replace(unjudged, reason="too few requests at any load that all runs have"), None))
         for number in known:
-            effect, before, after = _change_at(metric, [number], logs, errors, confidence)
+            effect, before, after = _change_at(metric, [number], logs, errors)
             interval = effect.change, effect.ci_low, effect.ci_high
             at_load.append(AtLoad(service, metric.value, float(bins.centres[number]), before, after, *interval))
     return tests, at_load
 
 
 def _change_at(
-    metric: Metric, bins: list[int], logs: Sequence[Floats], errors: Sequence[Floats], confidence: float
+    metric: Metric, bins: list[int], logs: Sequence[Floats], errors: Sequence[Floats]
 ) -> tuple[Effect, float, float]:
     """The change over some bins, each load counted alike, and the level of each side.
 
@@ -598,7 +579,7 @@ def _change_at(
     before, after = (np.exp(side[:, bins].mean(axis=1)) for side in logs)
     variances = [float(np.mean((side[:, bins] ** 2).sum(axis=1))) / len(bins) ** 2 for side in errors]
     within = float(np.average(variances, weights=[1.0 / before.size, 1.0 / after.size]))
-    effect = compare_levels(_VARIES_LIKE[metric], Values(before, after, NoisePrior(within)), confidence)
+    effect = compare_levels(_VARIES_LIKE[metric], Values(before, after, NoisePrior(within)), CONFIDENCE)
     return effect, _middle(before), _middle(after)
 
 
@@ -619,9 +600,7 @@ def _filled(unjudged: Difference, effect: Effect, baseline: float, candidate: fl
     return filled, effect
 
 
-def _compare_loads(
-    service: str, question: str, sides: tuple[Sequence[Crossing], Sequence[Crossing]], confidence: float
-) -> list[Test]:
+def _compare_loads(service: str, question: str, sides: tuple[Sequence[Crossing], Sequence[Crossing]]) -> list[Test]:
     """The change of the load at which the runs break; a bound on one side leaves a bound on the change."""
     kinds = [{item.status for item in side} for side in sides]
     if not all(sides) or kinds[0] | kinds[1] == {AT_LEAST}:  # neither build came to its limit: nothing to ask
@@ -633,7 +612,7 @@ def _compare_loads(
         return [(replace(unjudged, reason="only bounds are known, which do not tell the builds apart"), None)]
     before, after = (np.array([item.load for item in side]) for side in sides)
     prior = crossing_prior([[replace(item, error=np.nan_to_num(item.error)) for item in side] for side in sides])
-    effect = compare_levels(METRIC, Values(before, after, prior), confidence)
+    effect = compare_levels(METRIC, Values(before, after, prior), CONFIDENCE)
     done, _ = _filled(unjudged, effect, _middle(before), _middle(after))
     if falls and rises:
         return [(done, effect)]
@@ -643,7 +622,7 @@ def _compare_loads(
     return [(replace(done, ci_high=None, reason=reason), replace(effect, p_fall=1.0))]
 
 
-def judge_differences(tests: Sequence[Test], alpha: float) -> tuple[Difference, ...]:
+def judge_differences(tests: Sequence[Test]) -> tuple[Difference, ...]:
     """A verdict for each difference, corrected over all of them (weighted Holm): half of alpha for all requests."""
     effects = {n: effect for n, (_, effect) in enumerate(tests) if effect is not None}
     services = max(len({difference.service for difference, _ in tests}) - 1, 1)
@@ -657,7 +636,7 @@ def judge_differences(tests: Sequence[Test], alpha: float) -> tuple[Difference, 
             worsening = (difference.change_pct or 0.0) * difference.worse
             bad_end = difference.ci_high if difference.worse > 0 else difference.ci_low
             bad_side = math.inf if bad_end is None else bad_end * difference.worse
-            verdict = verdict_of(worse <= alpha, better <= alpha, worsening, bad_side, difference.tolerance_pct)
+            verdict = verdict_of(worse <= ALPHA, better <= ALPHA, worsening, bad_side, difference.tolerance_pct)
             difference = replace(difference, p_adjusted=worse if worsening >= 0 else better, verdict=verdict)
         differences.append(difference)
     return tuple(differences)

@@ -6,7 +6,7 @@ policy to the past: when would it have fired?
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from perfkit.model.records import (
     Side,
     Verdict,
     overall_verdict,
+    service_names,
 )
 from perfkit.runs.read import read_run
 from perfkit.runs.requests import new_name, renamed_runs
@@ -116,7 +117,11 @@ def judge(
     checks = [*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in unknown)]
     gaps = [*sides.gaps, *(gap for _, gap in unknown if gap is not None)]
     warnings = [*sides.warnings, *(text for text, _ in unknown)]
-    warnings += _unknown_services(policy.limited_services, (*baseline, *candidate))
+    services = service_names(baseline, candidate)
+    for name in policy.limited_services:  # a misspelling more often than not
+        if services and name not in (*services, ALL_SERVICES):
+            near = did_you_mean(name, services)
+            warnings.append(f"The policy has limits for {name!r}, which is not compared here{near}.")
     if policy.rule == "evidence" and findings and not any(finding.gating for finding in findings):
         names = f"{'is' if len(policy.gating) == 1 else 'are'} {', '.join(policy.gating)}"
         text = f"No gating metric is judged, so nothing can be shown unharmed: gating {names}."
@@ -202,14 +207,6 @@ def _findings(
         if sum(requests[name] for name in not_judged) > SHARE_DIFFERS * requests[ALL_SERVICES]:
             not_judged[ALL_SERVICES] = next(iter(not_judged.values()))
     return by_evidence([*hypotheses, *limits], policy, profile, not_judged, sides.coverage), unknown
-
-
-def _unknown_services(limited: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
-    """A limit for a service that is not there is a misspelling more often than not."""
-    services = dict.fromkeys(name for run in runs for name in run.services)
-    for name in limited:
-        if services and name not in (*services, ALL_SERVICES):
-            yield f"The policy has limits for {name!r}, which is not compared here{did_you_mean(name, services)}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,12 +52,14 @@ class NoiseProfile:
     variations: tuple[Variation, ...]
 
     @cached_property
-    def _scatter(self) -> dict[tuple[str, str], tuple[float, float]]:
-        return {(item.service, item.metric): (item.sum_of_squares, item.df) for item in self.variations}
+    def index(self) -> dict[tuple[str, str], Variation]:
+        """The variations by service and metric."""
+        return {(item.service, item.metric): item for item in self.variations}
 
     def scatter(self, service: str, metric: Metric) -> tuple[float, float]:
         """Sum of squares and degrees of freedom that the history knows of a metric; zeros where it knows nothing."""
-        return self._scatter.get((service, metric.value), (0.0, 0.0))
+        known = self.index.get((service, metric.value))
+        return (known.sum_of_squares, known.df) if known is not None else (0.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.noise/1``."""

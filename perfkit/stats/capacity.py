@@ -575,7 +575,7 @@ class Estimate:
     reason: str = ""
 
 
-def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estimate:
+def over_runs(crossings: Sequence[Crossing]) -> Estimate:
     """What several runs of one build say together; the run is the unit.
 
     Where every run has found its capacity: geometric mean, Student's t, a variance moderated as in
@@ -588,7 +588,7 @@ def over_runs(crossings: Sequence[Crossing], confidence: float = 0.95) -> Estima
     middle = float(np.exp(logs.mean()))
     if kinds == {FOUND}:
         noise = run_to_run(METRIC, (logs,), crossing_prior((crossings,)))
-        half = float(stdtrit(noise.df, 0.5 + confidence / 2.0)) * noise.sd / logs.size**0.5
+        half = float(stdtrit(noise.df, 0.975)) * noise.sd / logs.size**0.5
         return Estimate(FOUND, middle, float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half)))
     bounds = sum(item.status != FOUND for item in crossings)
     of = f"in {bounds} of {len(crossings)} runs " if len(crossings) > 1 else ""

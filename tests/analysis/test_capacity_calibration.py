@@ -47,7 +47,7 @@ def side(rng, count, **kind):
 
 def compared(rng, sizes, slower=1.0):
     (before, first), (after, second) = side(rng, sizes[0]), side(rng, sizes[1], slower=slower)
-    return judge_differences(compare_service(ALL, (before, after), (first, second), 0.95)[0], 0.01)
+    return judge_differences(compare_service(ALL, (before, after), (first, second))[0])
 
 
 @pytest.mark.parametrize("runs", [1, 3])
