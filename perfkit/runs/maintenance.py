@@ -30,7 +30,7 @@ from perfkit.model.errors import ReadError, StoreError
 from perfkit.model.records import Metric
 from perfkit.model.redaction import public_url, redact, redact_bytes, redact_document
 from perfkit.model.serialization import SEAL, read_stored
-from perfkit.runs.backends import DOCUMENT, HIDDEN, StagedRun, document_path
+from perfkit.runs.backends import DOCUMENT, HIDDEN, StagedRun, document_path, store_errors
 from perfkit.runs.index import ERROR
 from perfkit.runs.index import FILE as INDEX
 from perfkit.runs.recording_stream import read_recording
@@ -254,13 +254,9 @@ def sync(source: RunStore, destination: RunStore, on_run: Callable[[int, int], N
     for run_id in source.quarantined():
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
-            try:
+            text = f"{destination.url}: the note on {name} could not be copied"
+            with store_errors(text), suppress(FileNotFoundError):  # taken back meanwhile
                 destination.backend.write(note_path(name), redact_bytes(source.backend.read(note_path(run_id))))
-            except FileNotFoundError:  # taken back meanwhile
-                continue
-            except OSError as error:
-                why = error.strerror or error
-                raise StoreError(f"{destination.url}: the note on {name} could not be copied: {why}") from error
     refused = [(old, why) for old, new, why in copies if not new] + list(source.broken().items())
     return Synced(tuple(names.values()), len(source.index().table) - len(missing), tuple(refused))
 
@@ -268,7 +264,8 @@ def sync(source: RunStore, destination: RunStore, on_run: Callable[[int, int], N
 def _copy(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """Of each run: its id, its id in the destination (empty when it was refused), and why."""
     backend, names = destination.backend, dict[str, str]()
-    try:
+    what = batch[0][0] if len(batch) == 1 else f"{len(batch)} runs"
+    with store_errors(f"{source.url} -> {destination.url}: {what} could not be copied"):
         with backend.staging() as top:
             refusals = {run_id: _stage(source, top / run_id, backend.keeps_requests) for run_id, _ in batch}
             good = [StagedRun(top / run_id, run_id, identity) for run_id, identity in batch if not refusals[run_id]]
@@ -280,12 +277,8 @@ def _copy(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, st
             there = backend.files(name)  # every file in full; the document may have become longer with its id
             short = [file for file, size in sizes[run_id].items() if there.get(file, -1) < size]
             if short or not isinstance(content, bytes) or not is_sealed(content):
-                what = ", ".join(sorted(short)) or DOCUMENT
-                raise StoreError(f"{backend.where(name)}: {what} did not arrive whole; copy again")
-    except OSError as error:
-        what = batch[0][0] if len(batch) == 1 else f"{len(batch)} runs"
-        way = f"{source.url} -> {destination.url}"
-        raise StoreError(f"{way}: {what} could not be copied: {error.strerror or error}") from error
+                files = ", ".join(sorted(short)) or DOCUMENT
+                raise StoreError(f"{backend.where(name)}: {files} did not arrive whole; copy again")
     return [(run_id, names.get(run_id, ""), why) for run_id, why in refusals.items()]
 
 
@@ -354,20 +347,20 @@ def secret_parts(store: RunStore, run_id: str) -> tuple[str, ...]:
     anywhere), or by value, where settings and variables have told this process.
     """
     parts: list[str] = []
-    try:
-        with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder:
-            for name in sorted(store.backend.files(run_id)):
-                if name in (DOCUMENT, STARTED):
-                    parts += _document_parts(store.backend.read(f"{run_id}/{name}"))
-                elif name == PENDING:
-                    parts.append("a rewriting that was cut off")
-                elif _public_content(store, f"{run_id}/{name}", Path(folder)) is not None:
-                    parts.append(name)
-            note = note_path(run_id)
-            if store.backend.exists(note) and _public_content(store, note, Path(folder)) is not None:
-                parts.append("the note of its quarantine")
-    except OSError as error:
-        raise StoreError(f"{store.backend.where(run_id)}: cannot be read: {error.strerror or error}") from error
+    with (
+        store_errors(f"{store.backend.where(run_id)}: cannot be read"),
+        tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder,
+    ):
+        for name in sorted(store.backend.files(run_id)):
+            if name in (DOCUMENT, STARTED):
+                parts += _document_parts(store.backend.read(f"{run_id}/{name}"))
+            elif name == PENDING:
+                parts.append("a rewriting that was cut off")
+            elif _public_content(store, f"{run_id}/{name}", Path(folder)) is not None:
+                parts.append(name)
+        note = note_path(run_id)
+        if store.backend.exists(note) and _public_content(store, note, Path(folder)) is not None:
+            parts.append("the note of its quarantine")
     return tuple(parts)
 
 
@@ -397,33 +390,30 @@ def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
     if not (where := secret_parts(store, run_id)):
         return ()
     backend, note = store.backend, note_path(run_id)
-    try:
-        with tempfile.TemporaryDirectory(prefix="perfkit-redact-") as name:
-            files, folder = backend.files(run_id), Path(name)
-            paths = [f"{run_id}/{file}" for file in files if file not in (DOCUMENT, PENDING)]
-            contents = {path: _public_content(store, path, folder) for path in paths}
-            new = {path: content for path, content in contents.items() if content is not None}
-            if DOCUMENT in files:
-                document = _resealed(store, run_id, folder, new.get(f"{run_id}/{REQUESTS}"))
-                backend.write(f"{run_id}/{PENDING}", document)
-            elif new and store.folder is not None:  # a run may still be recorded: its files must not be replaced
-                recording = store.folder / run_id / RECORDING
-                if recording.is_file() and time.time() - recording.stat().st_mtime < UNDER_WAY_S:
-                    text = "is still under way, or was killed just now; wait ten minutes"
-                    raise StoreError(f"{backend.where(run_id)}: {text}")
-            for path, content in new.items():
-                backend.write(path, content)
-            if DOCUMENT in files:
-                backend.write(document_path(run_id), document)
-            if backend.exists(note) and (public := _public_content(store, note, folder)) is not None:
-                backend.write(note, public)
-            if DOCUMENT in files:
-                derived = backend.derived
-                for path in (INDEX, *(f"{NOISE}/{profile}" for profile in derived.files(NOISE))):
-                    derived.remove(path)  # made anew from what is there now
-                backend.remove(f"{run_id}/{PENDING}")
-    except OSError as error:
-        raise StoreError(f"{backend.where(run_id)}: cannot be rewritten: {error.strerror or error}") from error
+    with (
+        store_errors(f"{backend.where(run_id)}: cannot be rewritten"),
+        tempfile.TemporaryDirectory(prefix="perfkit-redact-") as name,
+    ):
+        files, folder = backend.files(run_id), Path(name)
+        paths = [f"{run_id}/{file}" for file in files if file not in (DOCUMENT, PENDING)]
+        contents = {path: _public_content(store, path, folder) for path in (*paths, note) if backend.exists(path)}
+        new = {path: content for path, content in contents.items() if content is not None}
+        if DOCUMENT in files:
+            document = _resealed(store, run_id, folder, new.get(f"{run_id}/{REQUESTS}"))
+            backend.write(f"{run_id}/{PENDING}", document)
+        elif new and store.folder is not None:  # a run may still be recorded: its files must not be replaced
+            recording = store.folder / run_id / RECORDING
+            if recording.is_file() and time.time() - recording.stat().st_mtime < UNDER_WAY_S:
+                text = "is still under way, or was killed just now; wait ten minutes"
+                raise StoreError(f"{backend.where(run_id)}: {text}")
+        for path, content in new.items():
+            backend.write(path, content)
+        if DOCUMENT in files:
+            backend.write(document_path(run_id), document)
+            derived = backend.derived
+            for path in (INDEX, *(f"{NOISE}/{profile}" for profile in derived.files(NOISE))):
+                derived.remove(path)  # made anew from what is there now
+            backend.remove(f"{run_id}/{PENDING}")
     return where
 
 
@@ -664,7 +654,7 @@ def remove(store: RunStore, plan: Iterable[Removal]) -> int:
 
     for removal in plan:
         name = removal.name
-        try:
+        with store_errors(f"{backend.where(name)}: cannot be removed"):
             if removal.what != REQUESTS_GO:
                 backend.remove_runs([name])
                 store.lift_quarantine(name)
@@ -675,7 +665,5 @@ def remove(store: RunStore, plan: Iterable[Removal]) -> int:
                 except OSError:  # such as on a full disk, which has room for the note only when the requests are gone
                     remove_requests(name)
                     backend.write(f"{name}/{DROPPED}", dropped_note(removal.reason))
-        except OSError as error:
-            raise StoreError(f"{backend.where(name)}: cannot be removed: {error.strerror or error}") from error
         freed += removal.size
     return freed

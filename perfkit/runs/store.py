@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from perfkit.runs.backends import (
     full_address,
     open_backend,
     public_address,
+    store_errors,
 )
 from perfkit.runs.collection import Runs, StoredRun, check_branch, commit_beginning, id_beginning, moment
 from perfkit.runs.index import (
@@ -128,7 +129,7 @@ class RunStore:
         run_identity = identity(run)
         names = candidate_ids(run, run_identity)
         document_path(run.id)
-        try:
+        with store_errors(f"{self.backend.where(run.id)}: the run could not be written"):
             for name in names:
                 if self.identity_of(name) == run_identity:
                     return name
@@ -144,9 +145,6 @@ class RunStore:
                     write_requests(run, folder)
                 (folder / DOCUMENT).write_bytes(sealed_document(run, folder / REQUESTS))
                 return self.publish(StagedRun(folder, run.id, run_identity))
-        except OSError as error:
-            reason = error.strerror or error
-            raise StoreError(f"{self.backend.where(run.id)}: the run could not be written: {reason}") from error
 
     def publish(self, staged: StagedRun) -> str:
         """Publish a run under its id, or a longer one where another run has that; it may have come there meanwhile."""
@@ -192,12 +190,10 @@ class RunStore:
         """Copy what a tool itself wrote beside a run that is already stored; not into a store of summaries."""
         if not self.backend.keeps_requests:
             return
-        try:
+        with store_errors(f"{self.url}: {folder.name} of {run_id} could not be written"):
             for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
                 name = file.relative_to(folder.parent).as_posix()
                 self.backend.write(f"{run_id}/{name}", file.read_bytes())
-        except OSError as error:
-            raise StoreError(f"{self.url}: {folder.name} of {run_id} could not be written: {error}") from error
 
     # Reading runs -----------------------------------------------------------------------------------------------------
 
@@ -205,12 +201,11 @@ class RunStore:
         """The run with that id; ``StoreError`` when there is none."""
         path, parquet = document_path(run_id), f"{run_id}/{REQUESTS}"
         where = self.backend.where(path)
-        try:
-            content = self.backend.read(path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise self._no_run(run_id) from error
-        except OSError as error:
-            raise ReadError(f"{where}: cannot be read: {error.strerror or error}") from error
+        with store_errors(f"{where}: cannot be read", ReadError):
+            try:
+                content = self.backend.read(path)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise self._no_run(run_id) from error
         with Activity(f"reading {where}"):
             stored = read_stored(content, where)
 
@@ -218,11 +213,8 @@ class RunStore:
             if self.folder is not None:
                 return read_requests(self.folder / parquet, stored.run, stored.seal)
             with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
-                try:
+                with store_errors(f"{self.backend.where(parquet)}: cannot be read", ReadError):
                     self.backend.fetch(parquet, Path(folder) / REQUESTS)
-                except OSError as error:
-                    address = self.backend.where(parquet)
-                    raise ReadError(f"{address}: cannot be read: {error.strerror or error}") from error
                 return read_requests(Path(folder) / REQUESTS, stored.run, stored.seal)
 
         has_requests = self.backend.keeps_requests and self.backend.exists(parquet)
@@ -471,29 +463,22 @@ class RunStore:
             with suppress(KeyError, OSError):  # a container without a name for its user
                 by = getpass.getuser()
         note = QuarantineNote(reason.strip(), by or "", datetime.now(UTC).isoformat(timespec="seconds"), run_id)
-        with self._noting(f"the note on {run_id} could not be written"):
+        with store_errors(f"{self.url}: the note on {run_id} could not be written"):
             self.backend.write(note_path(run_id), note.to_json())
         return note
 
     def lift_quarantine(self, run_id: str) -> None:
         """The run counts again as what its own checks say; nothing happens when it was not set aside."""
-        with self._noting(f"the note on {run_id} could not be written"):
+        with store_errors(f"{self.url}: the note on {run_id} could not be written"):
             self.backend.remove(note_path(run_id))
 
     def quarantined(self) -> dict[str, QuarantineNote]:
         """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
-        with self._noting("the notes on runs cannot be read"):
+        with store_errors(f"{self.url}: the notes on runs cannot be read"):
             names = sorted(self.backend.files(QUARANTINE))
             ids = [name[:-5] for name in names if name.endswith(".json") and not name.startswith(HIDDEN)]
             contents = self.backend.read_many([note_path(run_id) for run_id in ids])
             return {run_id: parse_note(content, run_id) for run_id, (_, content) in zip(ids, contents, strict=True)}
-
-    @contextmanager
-    def _noting(self, problem: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(f"{self.url}: {problem}: {error.strerror or error}") from error
 
     # What is derived from the runs ------------------------------------------------------------------------------------
 
