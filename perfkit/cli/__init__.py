@@ -48,7 +48,7 @@ COMMANDS = {
     "ack": "curation:ack",
     "baseline": "curation:baseline",
     "bisect": "bisect:bisect",
-    "changes": "history:changes",
+    "changes": "compare:changes",
     "check": "check:check",
     "comment": "notify:comment",
     "compare": "compare:compare",

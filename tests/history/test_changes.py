@@ -14,10 +14,11 @@ from samples import plain_stats
 from samples import run as make_run
 
 from perfkit.cli import main
-from perfkit.cli.history import exit_code, watched
+from perfkit.cli.compare import exit_code
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
 from perfkit.history.changes import CHUNK, Task, detect_changes, segment_all, stored_timelines
+from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
 from perfkit.model.records import Check, Metric, ServiceStats, Severity, Validity
@@ -173,7 +174,10 @@ def judged(found, fail_on, folder, *acknowledged):
                 created=datetime.now(UTC),
             )
         )
-    watches = watched(found, Policy(), file.path, folder / "baselines")
+    today, policy = datetime.now(UTC).date(), Policy()
+    watches = [
+        monitor_timeline(item.history, policy.for_scenario(item.scenario), file.read(), today, ()) for item in found
+    ]
     return exit_code(found, watches, fail_on)
 
 
