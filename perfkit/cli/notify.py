@@ -268,7 +268,7 @@ def summary(collected: ResultSet, _settings: Settings, annotations: bool, junit:
       perfkit summary --store data/runs --scenario shop --verdict
       perfkit summary reports/20261125T020000Z-all --annotations --junit junit.xml
     """
-    from perfkit.report.annotations import annotate
+    from perfkit.report.github import annotate
     from perfkit.report.text import messages_to_junit, to_summary
 
     if junit is not None:

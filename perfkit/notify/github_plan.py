@@ -29,7 +29,7 @@ from perfkit.history.incidents import Incident, Result, digest, fingerprint
 from perfkit.model.records import Verdict
 from perfkit.notify.delivery import link_template, report_link
 from perfkit.notify.github_api import Access
-from perfkit.report.issue import (
+from perfkit.report.github import (
     acknowledged_comment,
     check_template,
     duplicate_comment,

@@ -1,6 +1,6 @@
-"""An incident as a GitHub issue: title, text and comments as Markdown, in which names from outside are only names.
+"""What GitHub shows: an incident as an issue, with its comments, and results as annotations of a workflow.
 
-The text is drawn from the `Message` of the result that the incident is in.
+Issues are Markdown, in which names from outside are only names.  All is drawn from the `Message` of a result.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from perfkit.history.commits import Attribution
 from perfkit.history.events import MetricChange
 from perfkit.history.incidents import Incident
 from perfkit.model.errors import SettingsError, did_you_mean
-from perfkit.report.findings import acknowledge_command, bisect_command, change_row, changes_table
-from perfkit.report.formatting import UNKNOWN, format_value, shorten, sparkline
+from perfkit.model.records import Verdict
+from perfkit.report.findings import acknowledge_command, bisect_command, change_row, changes_table, outcome_text
+from perfkit.report.formatting import UNKNOWN, clean, format_value, shorten, sparkline
 from perfkit.report.message import Message
+from perfkit.report.report_set import Outcome
 from perfkit.report.text import escape, markdown_table
 
 MOST_TITLE = 250  # GitHub takes 256 characters
@@ -23,6 +25,14 @@ MOST_CHANGES = 30
 MOST_COMMITS = 10
 MOST_NAMED = 10  # services in a sentence
 FIELDS = ("scenario", "service", "metric", "change")
+MOST_OF_A_KIND = 10  # annotations: GitHub shows that many of each kind per step, and drops further ones without a word
+LONGEST_ANNOTATION = 1000  # characters of a message; a check shows about so much
+_LEVELS: dict[Verdict | Outcome, str] = {
+    Verdict.INCONCLUSIVE: "warning",
+    Verdict.IMPROVEMENT: "notice",
+    Verdict.NO_CHANGE: "notice",
+    Outcome.DONE: "notice",
+}  # of all others: error
 
 
 def check_template(template: str) -> None:
@@ -208,3 +218,32 @@ def _code(texts: Sequence[str]) -> str:
     while fence in content:
         fence += "`"
     return f"{fence}sh\n{content}\n{fence}"
+
+
+def annotate(messages: Sequence[Message]) -> tuple[str, ...]:
+    """Annotations of a workflow: lines of a job's log that the check of a commit shows.
+
+    At most ten of each kind, errors first; the last of too many says how many more there are.  Form and escapes are
+    those of GitHub's "Workflow commands for GitHub Actions"; what a runner reads of a line it reads of any line that a
+    step prints, so nothing of a text from outside may begin one.
+    """
+    annotations: dict[str, list[tuple[str, str]]] = {"error": [], "warning": [], "notice": []}
+    subjects = [f"perfkit {message.kind} {shorten(message.scenario, 60)}" for message in messages]
+    for subject, message in zip(subjects, messages, strict=True):
+        for verdict, text in message.lines:
+            level = _LEVELS.get(verdict, "error")
+            annotations[level].append((f"{subject}: {outcome_text(verdict)}", text))
+    for subject, message in zip(subjects, messages, strict=True):
+        comparison = message.result.comparison if message.result is not None else None
+        if comparison is not None and comparison.verdict is not Verdict.INVALID:
+            annotations["warning"] += [(f"{subject}: to know", text) for text in comparison.warnings]
+    lines = []
+    for level, texts in annotations.items():
+        if (more := len(texts) - MOST_OF_A_KIND) > 0:
+            texts[MOST_OF_A_KIND - 1 :] = [("perfkit", f"{more + 1} more: see the summary or the report.")]
+        for title, text in texts:
+            # What would end a part is escaped; `clean` takes care of what would begin another command
+            name = clean(title).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+            content = clean(shorten(text, LONGEST_ANNOTATION)).replace("%", "%25")
+            lines.append(f"::{level} title={name}::{content}")
+    return tuple(lines)
