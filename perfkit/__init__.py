@@ -311,8 +311,8 @@ def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str
     """
     from perfkit.runs.collection import Runs as CollectedRuns
 
-    known = _settings(settings)
-    chosen, _ = _chosen(runs, _context(store, known), _policy(policy, known))
+    context, rules, _ = _in_force(store, policy, settings)
+    chosen, _ = _chosen(runs, context, rules)
     _register()
     return cast("Runs", CollectedRuns(chosen))
 
@@ -361,13 +361,12 @@ def compare(
     from perfkit.analysis.noise_profile import NoiseProfile
     from perfkit.model.records import Run as RunRecord
 
-    known = _settings(settings)
-    rules, context = _policy(policy, known, rule), _context(store, known)
-    after, notes = _chosen(candidate, context, rules)
-    context = replace(context, candidates=tuple(run for run in after if isinstance(run, RunRecord)))
+    plain_context, rules, _ = _in_force(store, policy, settings, rule)
+    after, notes = _chosen(candidate, plain_context, rules)
+    context = replace(plain_context, candidates=tuple(run for run in after if isinstance(run, RunRecord)))
     before, more = _chosen(baseline, context, rules)
     if history is not None and not isinstance(history, NoiseProfile):
-        history, _ = _chosen(history, _context(store, known), rules)
+        history, _ = _chosen(history, plain_context, rules)
     _register()
     comparison = compare_runs(before, after, policy=rules, history=history)
     return cast("Comparison", comparison.with_warnings((*more, *notes)))
@@ -454,13 +453,12 @@ def open_history(
     from perfkit.history.timeline import load_timeline
     from perfkit.history.trend import acknowledged_events, trend_of
 
-    known = _settings(settings)
-    rules = _policy(policy, known)
-    timeline = load_timeline(_context(store, known).store, scenario, service_names=rules.service_names)
+    context, rules, loaded = _in_force(store, policy, settings)
+    timeline = load_timeline(context.store, scenario, service_names=rules.service_names)
     analysis = HistoryAnalysis(timeline, rules.alpha)
     today = datetime.now(UTC).date()
-    acknowledgements = AcknowledgedFile(Path(_beside(str(acknowledged or known.acknowledged)))).read()
-    pinned = Baselines(Path(_beside(str(baselines or known.baselines)))).all(scenario)
+    acknowledgements = AcknowledgedFile(Path(_beside(str(acknowledged or loaded.acknowledged)))).read()
+    pinned = Baselines(Path(_beside(str(baselines or loaded.baselines)))).all(scenario)
     history = trend_of(
         analysis,
         service=service,
@@ -498,9 +496,8 @@ def baseline(
     """
     from perfkit.analysis.baseline import summarize_baseline
 
-    known = _settings(settings)
-    rules = _policy(policy, known)
-    chosen, notes = _chosen(runs, _context(store, known), rules)
+    context, rules, _ = _in_force(store, policy, settings)
+    chosen, notes = _chosen(runs, context, rules)
     _register()
     return cast("BaselineSummary", summarize_baseline(chosen, tuple(dict.fromkeys((*warnings, *notes))), policy=rules))
 
@@ -570,9 +567,8 @@ def plan(
     from perfkit.history.gate import under_policy
     from perfkit.history.planning import plan_runs
 
-    known = _settings(settings)
-    rules = _policy(policy, known)
-    planned = plan_runs(under_policy(_context(store, known), rules), scenario, change_pct, power=power, policy=rules)
+    context, rules, _ = _in_force(store, policy, settings)
+    planned = plan_runs(under_policy(context, rules), scenario, change_pct, power=power, policy=rules)
     _register()
     return planned
 
@@ -583,12 +579,6 @@ def _settings(settings: Settings | str | Path | None) -> Settings:
     if isinstance(settings, Settings):
         return settings
     return load_settings(Path(settings)) if settings is not None else nearest_settings(Path.cwd())
-
-
-def _policy(policy: Policy | str | Path | None, settings: Settings, rule: str | None = None) -> Policy:
-    from perfkit.config.policy import Policy
-
-    return policy.with_rule(rule) if isinstance(policy, Policy) else settings.policy_of(policy, rule)
 
 
 def _beside(text: str) -> str:
@@ -602,13 +592,18 @@ def _beside(text: str) -> str:
     return above if "://" not in text and not is_there(text) and is_there(above) else text
 
 
-def _context(store: Any, settings: Settings) -> HistoryContext:
-    """The histories of a `RunStore`, of one at a URL, or of that of the settings."""
+def _in_force(
+    store: Any, policy: Any, settings: Settings | str | Path | None, rule: str | None = None
+) -> tuple[HistoryContext, Policy, Settings]:
+    """The histories of the store, the policy and the settings that a call is about."""
+    from perfkit.config.policy import Policy
     from perfkit.history.run_selector import HistoryContext
     from perfkit.runs.store import RunStore
 
-    opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or settings.store)))
-    return HistoryContext(opened, Path(_beside(str(settings.baselines))), alpha=settings.policy.alpha)
+    loaded = _settings(settings)
+    rules = policy.with_rule(rule) if isinstance(policy, Policy) else loaded.policy_of(policy, rule)
+    opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or loaded.store)))
+    return HistoryContext(opened, Path(_beside(str(loaded.baselines))), alpha=rules.alpha), rules, loaded
 
 
 def _chosen(runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[Any], list[str]]:

@@ -102,9 +102,9 @@ def reach_of(distance: float) -> float:
 
 def held_worsenings(events: Sequence[Event]) -> tuple[Event, ...]:
     """Events for the worse that are the newest of a series, whatever happened to other series since; oldest first."""
-    newest = {(item.service, item.metric): event for event in events for item in event.changes}
+    newest = {item.key: event for event in events for item in event.changes}
     worse = ((event, item) for event in events for item in event.changes if item.is_worse)
-    return tuple(dict.fromkeys(event for event, item in worse if newest[item.service, item.metric] is event))
+    return tuple(dict.fromkeys(event for event, item in worse if newest[item.key] is event))
 
 
 def group(timeline: Timeline, *batches: Sequence[MetricChange]) -> tuple[Event, ...]:
@@ -154,13 +154,13 @@ class _Core:
 
     @classmethod
     def begun(cls, item: MetricChange) -> _Core:
-        return cls(item, [item], {(item.service, item.metric)})
+        return cls(item, [item], {item.key})
 
     def distance(self, item: MetricChange) -> int:
         return abs(item.change.index - self.leader.change.index)
 
     def takes(self, item: MetricChange) -> bool:
-        if (item.service, item.metric) in self.series:
+        if item.key in self.series:
             return False
         if item.places is None:
             return self.distance(item) <= min(max(NEAR, REACHES * item.reach + self.leader.reach), FAR)
@@ -170,7 +170,7 @@ class _Core:
 
     def add(self, item: MetricChange) -> None:
         self.members.append(item)
-        self.series.add((item.service, item.metric))
+        self.series.add(item.key)
 
 
 def _strength(item: MetricChange) -> tuple[float, int, int, str, str]:
@@ -213,7 +213,7 @@ def _event(
 
 def _last_before(timeline: Timeline, at: int, movements: Sequence[MetricChange]) -> int:
     """The last run before a place in which any series that moved right there has a value."""
-    there = [(item.service, item.metric) for item in movements if item.change.index == at]
+    there = [item.key for item in movements if item.change.index == at]
     measured = [np.nonzero(~np.isnan(timeline.series[key][:at]))[0] for key in there if key in timeline.series]
     last = [int(places[-1]) for places in measured if places.size]
     return max(last, default=max(at - 1, 0))
@@ -232,6 +232,8 @@ class Level:
 
 class HistoryAnalysis:
     """A timeline with its levels and events; each part is computed when it is first asked for, and kept.
+
+    Monitor, gate, baselines and reports are handed it, so that nothing of a history is computed twice.
 
     Parameters
     ----------

@@ -146,8 +146,8 @@ class DetectedChanges:
         """Series that moved steadily for a while, in the units in which the runs were measured."""
         return tuple(
             (key, self.history.aligned.unscale(key, drift, drift.end - 1))
-            for key, found in self.segmentations.items()
-            for drift in found.drifts
+            for key, segmentation in self.segmentations.items()
+            for drift in segmentation.drifts
         )
 
     def to_dict(self, acknowledged: Collection[str] = (), attribute: Attribute | None = None) -> dict[str, Any]:
@@ -210,16 +210,16 @@ def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests
         The store has no run, or none of such a scenario; names the nearest.
     """
     frame = store.runs()
-    known = sorted(set(frame["scenario"]))
-    usual = known if ab_tests else sorted(set(frame["scenario"][~frame["ab_test"].astype(bool)]))
-    if not known:
+    stored = sorted(set(frame["scenario"]))
+    usual = stored if ab_tests else sorted(set(frame["scenario"][~frame["ab_test"].astype(bool)]))
+    if not stored:
         raise SettingsError(f"{store.url}: has no runs yet; `perfkit run SCENARIO` makes one")
     if not usual:
         raise SettingsError(f"{store.url}: has runs of A/B tests only, which are in no history unless asked for")
     for name in scenarios:
-        if name not in known:
-            near = did_you_mean(name, known)
-            raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(known)}")
+        if name not in stored:
+            near = did_you_mean(name, stored)
+            raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(stored)}")
     return tuple(load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual))
 
 
@@ -294,9 +294,7 @@ def _shown(history: HistoryAnalysis, services: Collection[str], metrics: Collect
         for key, segmentation in history.segmentations.items()
         if (not services or key[0] in services) and (not metrics or key[1] in metrics)
     }
-    narrowed = [
-        (event, [item for item in event.changes if (item.service, item.metric) in shown]) for event in history.events
-    ]
+    narrowed = [(event, [item for item in event.changes if item.key in shown]) for event in history.events]
     return DetectedChanges(
         history,
         shown,

@@ -123,12 +123,12 @@ def attribute(event: HistoryChange, repository: Path | None = None) -> Attributi
     repository
         A folder inside the repository that the runs are of; ``None`` tells the commits of the runs and no more.
     """
-    found = commits_between(event.last_before.commit, event.first_after.commit, repository)
-    if not found.commits or not event.reach:
-        return found
+    attribution = commits_between(event.last_before.commit, event.first_after.commit, repository)
+    if not attribution.commits or not event.reach:
+        return attribution
     many = f"{event.reach} run{'s' if event.reach > 1 else ''}"
     note = f"The place is certain to within {many}: the commits of neighbouring runs are possible too."
-    return replace(found, notes=(*found.notes, note))
+    return replace(attribution, notes=(*attribution.notes, note))
 
 
 def commits_between(before: str, after: str, repository: Path | None = None) -> Attribution:
@@ -179,7 +179,7 @@ def _listed(git: Git, before: str, after: str) -> Attribution:
 
 
 def _unknown(git: Git, commit: str) -> str:
-    """Why a commit cannot be found; empty when it can."""
+    """Why a commit cannot be attribution; empty when it can."""
     if git.commit(commit) is not None:
         return ""
     if git.is_shallow():

@@ -86,6 +86,11 @@ class MetricChange:
     places: tuple[int, int] | None = None
 
     @property
+    def key(self) -> Series:
+        """Of the series that moved."""
+        return self.service, self.metric
+
+    @property
     def is_worse(self) -> bool:
         """Whether users would mind."""
         return (self.change.after - self.change.before) * self.metric.worse > 0

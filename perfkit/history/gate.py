@@ -1,7 +1,7 @@
 """The history gate: a candidate judged against the runs of its scenario before it.
 
-It is compared with the rolling baseline, and the history with it is watched by the sequential monitor.  Both are asked
-run after run, so both spend alpha once for the whole history: the monitor as `perfkit.stats.sequential` says, the
+It is compared with the rolling baseline, and the history with it goes to the sequential monitor.  Both are asked run
+after run, so both spend alpha once for the whole history: the monitor as `perfkit.stats.sequential` says, the
 comparison `SPENDING / (n + SPENDING)^2` of it when n runs came before (these shares sum to one; alpha spending, Lan &
 DeMets 1983, doi:10.1093/biomet/70.3.659).  test_history_budget.py holds it to that.
 
@@ -9,7 +9,7 @@ A pull request is a candidate of another branch than the history.  It is judged 
 history's branch: what is open there already is reported, and is no reason to object to it.
 
 Limit: of a single candidate nobody can tell whether it is an outlier or the first run of a new level.  Where earlier
-runs were outliers, it is therefore no regression by itself (`perfkit.history.gate`).
+runs were outliers, it is therefore no regression by itself (`OutlierRuns`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numpy as np
 
 from perfkit.analysis.comparability import machine_advice
 from perfkit.analysis.compare import judge
-from perfkit.analysis.noise_profile import NoiseProfile
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, with_acknowledgement
 from perfkit.history.baselines import Baselines, Pinned
@@ -74,8 +73,6 @@ class HistoryJudgement:
 
     comparison: Comparison
     monitor: MonitorResult
-    drifts: tuple[SlowDrift, ...]
-    acknowledgements: tuple[Acknowledgement, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,6 @@ def judge_history(
     policy: Policy,
     *,
     acknowledgements: Sequence[Acknowledgement] = (),
-    profile: NoiseProfile | None = None,
 ) -> HistoryJudgement:
     """Judge runs against the runs of their scenario before them; what is acknowledged is no reason to object.
 
@@ -118,7 +114,11 @@ def judge_history(
     """
     context = under_policy(replace(context, candidates=tuple(candidates)), policy)
     candidates = context.candidates
-    scenario = _scenario(candidates)
+    scenarios = sorted({run.scenario for run in candidates})
+    if len(scenarios) != 1:
+        names = ", ".join(scenarios)
+        raise NotComparable(f"the candidates are of the scenarios {names}: name a baseline, or one scenario")
+    scenario = scenarios[0]
     policy, today = policy.for_scenario(scenario), context.now.date()
     before_them = before(context.runs_of(scenario), context.until)
     pull = pull_request_of(candidates, [(run.id, run.git.get("branch", "")) for run in before_them])
@@ -143,7 +143,7 @@ def judge_history(
         selected = _without_newest_outliers(selected, earlier, outliers.newest)
 
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
-    comparison = judge(selected.runs, candidates, share, profile)
+    comparison = judge(selected.runs, candidates, share)
     near = _between(acknowledgements, selected.runs, history, today)
     if near and comparison.comparable:
         comparison = _with_findings(
@@ -175,7 +175,10 @@ def judge_history(
         "alpha_of_this_comparison": comparison.alpha,
         **monitor.to_dict(),
         "anchors": [drift.to_dict() for drift in drifts],
-        "advice": list(_advice(comparison, monitor)),
+        "advice": [
+            *filter(None, [machine_advice(comparison)]),
+            *(missing_service_advice(name, change) for name, change in missing_services(monitor.services_changed)),
+        ],
         "courses": [excerpt(history, key) for key in leading[:MOST_EXCERPTS]],
     }
     if pull is not None:  # what is open belongs to the history: it is no alert of this comparison
@@ -189,7 +192,7 @@ def judge_history(
         }
     lines = (*_lines(monitor, selected, comparison, pull), *(drift.sentence for drift in drifts if not drift.worse))
     note = HistoryNote(tuple(reasons), lines, document)
-    return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), monitor, drifts, tuple(near))
+    return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), monitor)
 
 
 def under_policy(context: HistoryContext, policy: Policy) -> HistoryContext:
@@ -264,15 +267,6 @@ def open_in_history(
     return tuple(open_already_sentence(alert) for alert in monitor.alerts if alert.is_open)
 
 
-def _scenario(candidates: Sequence[Run]) -> str:
-    scenarios = sorted({run.scenario for run in candidates})
-    if len(scenarios) != 1:
-        raise NotComparable(
-            f"the candidates are of the scenarios {', '.join(scenarios)}: name a baseline, or one scenario"
-        )
-    return scenarios[0]
-
-
 def _rolling(scenario: str, context: HistoryContext, pull: PullRequest | None) -> ChosenRuns:
     try:
         return select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", context)
@@ -320,14 +314,6 @@ def _between(
     return [item for item in own if (at := item.place_in(ids)) is not None and middle < at]
 
 
-def _advice(comparison: Comparison, monitor: MonitorResult) -> Iterator[str]:
-    """What the next step names beside the findings."""
-    if advice := machine_advice(comparison):
-        yield advice
-    for name, change in missing_services(monitor.services_changed):
-        yield missing_service_advice(name, change)
-
-
 def _lines(
     monitor: MonitorResult, selected: ChosenRuns, comparison: Comparison, pull: PullRequest | None
 ) -> Iterator[str]:
@@ -357,10 +343,17 @@ def _lines(
             "request, by what it changes itself."
         )
     for alert in monitor.alerts:
-        detected = alert.doubt
+        detected, state = alert.doubt, "" if alert.stands else "It was taken back since."
         if alert.detected_at is not None:
             detected = f"Detected at run {alert.detected_at.run_id}, {_runs(alert.runs_ago)} ago."
-        yield f"{alert.event.headline} {detected} {_state(alert)}".rstrip()
+        if alert.acknowledgement is not None:
+            text = alert.acknowledgement.describe()
+            state = f"{text[0].upper()}{text[1:]}."
+        elif (accepted := alert.accepted) is not None:
+            state = f"Accepted as baseline {accepted.name} by {accepted.by or 'unknown'}: {accepted.reason}."
+        elif alert.is_open:
+            state = f"{alert.open_for} If it is intended: perfkit ack {alert.event.id} --reason ..."
+        yield f"{alert.event.headline} {detected} {state}".rstrip()
     yield from (change.headline for change in monitor.services_changed)
 
 
@@ -368,21 +361,23 @@ def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-def _state(alert: Alert) -> str:
-    """Whether an alert is acknowledged, accepted, open or taken back."""
-    if alert.acknowledgement is not None:
-        text = alert.acknowledgement.describe()
-        return f"{text[0].upper()}{text[1:]}."
-    if (accepted := alert.accepted) is not None:
-        return f"Accepted as baseline {accepted.name} by {accepted.by or 'unknown'}: {accepted.reason}."
-    if alert.is_open:
-        return f"{alert.open_for} If it is intended: perfkit ack {alert.event.id} --reason ..."
-    return "" if alert.stands else "It was taken back since."
-
-
 @dataclass(frozen=True, slots=True)
 class BaselineHold:
-    """Runs of a level and those since, oldest first, and the undetected change between them."""
+    """The baseline, held at the level before a worsening that the monitor has not detected yet.
+
+    Change points find a new level within few runs, and the rolling baseline begins there.  The monitor, whose false
+    alarms have a budget, may need some runs more; in between a regression would be in the baseline, and reported by
+    nothing.  So the level before is held until the monitor alerts of the change, or it is acknowledged, or it is `NEWS`
+    runs old.
+
+    A single candidate may be too little to tell, so all runs since the change are compared with that level too.  Where
+    the change began was chosen among `NEWS` places at most, so this comparison has that part of the candidate's alpha.
+
+    Parameters
+    ----------
+    runs, since
+        The runs of that level and those since, oldest first.
+    """
 
     runs: tuple[Run, ...]
     since: tuple[Run, ...]
@@ -411,7 +406,7 @@ class BaselineHold:
 
     def is_left_by(self, comparison: Comparison) -> bool:
         """Whether the candidates, compared with this level, are no worse where the change was: it was taken back."""
-        moved = {(item.service, item.metric) for item in self.undetected.changes if item.is_worse}
+        moved = {item.key for item in self.undetected.changes if item.is_worse}
         return not any((item.label, item.metric) in moved and _leans_beyond(item) for item in comparison.findings)
 
     @property
@@ -456,13 +451,12 @@ def baseline_hold(
     begin = 0
     for number, event in enumerate(events):
         later = events[number + 1 :]
-        better = {(item.service, item.metric) for one in later for item in one.changes if not item.is_worse}
+        better = {item.key for other in later for item in other.changes if not item.is_worse}
         stays_worse = any(
-            item.is_worse and is_beyond(item, policy) and (item.service, item.metric) not in better
-            for item in event.changes
+            item.is_worse and is_beyond(item, policy) and item.key not in better for item in event.changes
         )
         is_new = len(runs) - event.index <= NEWS and event.id not in acknowledged
-        if is_new and stays_worse and not any(abs(place - event.index) <= FAR for place in detected):
+        if is_new and stays_worse and not any(abs(index - event.index) <= FAR for index in detected):
             return BaselineHold(tuple(runs[begin : event.index]), tuple(runs[event.index :]), event)
         begin = event.index
     return None
@@ -473,7 +467,11 @@ NEWEST = 10  # runs that tell the current level
 
 @dataclass(frozen=True, slots=True)
 class SlowDrift:
-    """The current level of a scenario compared with one of its pinned baselines."""
+    """The newest runs of the present level, compared with a pinned baseline of their scenario.
+
+    Many steps, each too small to be called, are together a regression.  A rolling baseline moves along with them; a
+    pinned one does not.
+    """
 
     anchor: Pinned
     comparison: Comparison
@@ -543,6 +541,9 @@ AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one o
 @dataclass(frozen=True, slots=True)
 class OutlierRuns:
     """The runs of a history that lay far from its level for the worse.
+
+    A comparison takes the noise of runs for what it is most of the time.  Where single runs now and then lie far from
+    the level and the next ones do not, one run more that does is no evidence of a new level, however small its p.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""The history monitor: a scenario watched run after run, all its series under one alpha.
+"""The sequential monitor of a scenario's history, run after run: all its series under one alpha.
 
 A worsening beyond what the policy accepts is open until it is taken back, acknowledged, or accepted as the baseline,
-however old it is.  The monitor may need some runs more than change points do, and may not alert at all in a young
-history.  What only change points show is open too: it fails where it is so strong that its share of the budget for
-looking again after every run allows it, and leaves the history inconclusive otherwise.
+however old it is.  The monitor may need some runs more than change points do, and cannot alert in a young history.
+What only change points show is open too: it fails where it is so strong that its share of the budget for looking again
+after every run allows it, and leaves the history inconclusive otherwise.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SPENDING = 30.0  # runs, after which half of the budget for what change points a
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An event as watching heard of it, or as change points show it before that.
+    """An event as the monitor detected it, or as change points show it before that.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Alert:
     is_shown
         Of one that the monitor has not alerted of: whether its share of the budget allows to call it.
     runs_to_learn
-        Further runs before the monitor may alert of it.
+        Further runs before the monitor can alert of it.
     """
 
     event: Event
@@ -105,8 +105,7 @@ class Alert:
     def since(self) -> str:
         """``run 20261102T020000Z-api-3f9c (2026-11-02), 12 runs``."""
         first = self.event.first_after
-        day = f" ({first.started_at:%Y-%m-%d})" if first.started_at else ""
-        return f"run {first.run_id}{day}, {self.runs} run{'' if self.runs == 1 else 's'}"
+        return f"run {first.run_id}{first.day}, {self.runs} run{'' if self.runs == 1 else 's'}"
 
     @property
     def open_for(self) -> str:
@@ -124,8 +123,8 @@ class Alert:
         return "Change points show it; the history monitor has not alerted of it yet."
 
     def to_dict(self) -> dict[str, Any]:
-        """The event with what watching knows of it."""
-        known = encode(self.acknowledgement) if self.acknowledgement else None
+        """The event with what the monitor says of it."""
+        acknowledged = encode(self.acknowledgement) if self.acknowledgement else None
         accepted = None
         if (pinned := self.accepted) is not None:  # as an acknowledgement says it: who, when, until when, why
             accepted = {
@@ -145,14 +144,14 @@ class Alert:
             "holds": self.stands,
             "open": self.is_open,
             "fails": self.fails,
-            "acknowledged": known or accepted,
+            "acknowledged": acknowledged or accepted,
             "accepted": self.accepted.name if self.accepted else None,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorResult:
-    """What watching a scenario came to.
+    """What the monitor says of a scenario.
 
     Parameters
     ----------
@@ -161,7 +160,7 @@ class MonitorResult:
     series, warming_up
         Series of one metric of one service, and those of them that cannot raise an alarm yet.
     runs_to_learn
-        Further runs until all of them may (0: they may).
+        Further runs until all of them can (0: they can).
     services_changed
         Services that ended or began, oldest first.
     services
@@ -203,7 +202,7 @@ class MonitorResult:
         if self.fails:
             return Verdict.REGRESSION
         is_young = self.runs < LEAST_VALUES
-        return Verdict.INCONCLUSIVE if is_young or any(one.is_open for one in self.alerts) else Verdict.NO_CHANGE
+        return Verdict.INCONCLUSIVE if is_young or any(alert.is_open for alert in self.alerts) else Verdict.NO_CHANGE
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -268,7 +267,7 @@ def monitor_timeline(
     today: date | None = None,
     baselines: Sequence[Pinned] = (),
 ) -> MonitorResult:
-    """Watch every series of a history that the policy judges; ``policy.alpha`` is shared among them.
+    """Monitor every series of a history that the policy judges; ``policy.alpha`` is shared among them.
 
     ``policy.alpha`` is the chance that a history in which nothing changes ever raises any alarm; a history that was
     analysed under another alpha is analysed anew.  ``acknowledgements`` and ``baselines`` hold as of ``today``.
@@ -278,11 +277,11 @@ def monitor_timeline(
         history = HistoryAnalysis(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
     each, numbers = policy.alpha / max(len(judged), 1), mixes(timeline)
-    watches = {key: _watched(key[1], values, numbers, each) for key, values in judged.items()}
+    monitored = {key: _monitored(key[1], values, numbers, each) for key, values in judged.items()}
     changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
-    waits = [wait for (service, _), (_, wait) in watches.items() if service not in gone]
-    alerts = _alerts(history, {key: alarms for key, (alarms, _) in watches.items()}, policy)
+    waits = [wait for (service, _), (_, wait) in monitored.items() if service not in gone]
+    alerts = _alerts(history, {key: alarms for key, (alarms, _) in monitored.items()}, policy)
     alerts = [*alerts, *_unconfirmed(history, alerts, policy, max(waits, default=0))]
     alerts.sort(key=lambda alert: alert.event.index)
     if today is not None:
@@ -313,21 +312,24 @@ def monitor_timeline(
     )
 
 
-def _watched(metric: Metric, values: Floats, numbers: NDArray[np.intp], alpha: float) -> tuple[tuple[Alarm, ...], int]:
+def _monitored(
+    metric: Metric, values: Floats, numbers: NDArray[np.intp], alpha: float
+) -> tuple[tuple[Alarm, ...], int]:
     """The alarms of one series, and how many runs it lacks before it may raise any.
 
-    Throughput is watched in each mix of services apart; every further mix spends half of the budget of the one before.
+    Throughput of each mix of services is a series of its own; every further one spends half of the budget of the one
+    before.
     """
     if metric is not Metric.RPS or numbers.max(initial=-1) < 1:
-        watch = watch_history(values, alpha=alpha)
-        return watch.alarms, watch.runs_to_learn
-    series = by_mix(values, numbers)
-    watches = {
-        number: watch_history(own, alpha=alpha / 2.0**order) for order, (number, own) in enumerate(series.items())
-    }
+        result = watch_history(values, alpha=alpha)
+        return result.alarms, result.runs_to_learn
+    parts = enumerate(by_mix(values, numbers).items())
+    results = {number: watch_history(part, alpha=alpha / 2.0**order) for order, (number, part) in parts}
     newest = int(numbers[np.nonzero(~np.isnan(values))[0][-1]])
-    alarms = sorted((alarm for one in watches.values() for alarm in one.alarms), key=lambda alarm: alarm.raised_at)
-    return tuple(alarms), watches[newest].runs_to_learn
+    alarms = sorted(
+        (alarm for result in results.values() for alarm in result.alarms), key=lambda alarm: alarm.raised_at
+    )
+    return tuple(alarms), results[newest].runs_to_learn
 
 
 def _alerts(history: HistoryAnalysis, alarms: Mapping[Series, Sequence[Alarm]], policy: Policy) -> list[Alert]:
@@ -341,15 +343,11 @@ def _alerts(history: HistoryAnalysis, alarms: Mapping[Series, Sequence[Alarm]], 
     for key, raised in alarms.items():
         for alarm in raised:
             detected.setdefault(alarm.raised_at, []).append(_metric_change(*key, alarm, changes[key]))
-    raised_at = {(*key, alarm.index): alarm.raised_at for key, raised in alarms.items() for alarm in raised}
+    raised_at = {(key, alarm.index): alarm.raised_at for key, raised in alarms.items() for alarm in raised}
     alerts = []
     for event in group(timeline, *(detected[at] for at in sorted(detected))):
-        at = min(raised_at[item.service, item.metric, item.change.index] for item in event.changes)
-        holds = []
-        for item in event.changes:
-            key = item.service, item.metric
-            if _holds(item, history, changes[key], alarms[key]):
-                holds.append(item)
+        at = min(raised_at[item.key, item.change.index] for item in event.changes)
+        holds = [item for item in event.changes if _holds(item, history, changes[item.key], alarms[item.key])]
         serious = tuple(item for item in holds if item.is_worse and is_beyond(item, policy))
         alerts.append(Alert(event, timeline.runs[at], last - at, last + 1 - event.index, tuple(holds), serious))
     return alerts
@@ -360,13 +358,11 @@ def _unconfirmed(history: HistoryAnalysis, alerts: Sequence[Alert], policy: Poli
     count = len(history.timeline)
     share = SPENDING / (count + SPENDING) ** 2 / max(len(history.timeline.series), 1)
     detected = [alert.event.index for alert in alerts if alert.event.kind != "improvement"]
-    newest = {(item.service, item.metric): event.id for event in history.events for item in event.changes}
+    newest = {item.key: event.id for event in history.events for item in event.changes}
     for event in history.worsenings:
-        holds = tuple(item for item in event.changes if newest[item.service, item.metric] == event.id)
+        holds = tuple(item for item in event.changes if newest[item.key] == event.id)
         serious = tuple(
-            item
-            for item in holds
-            if item.is_worse and policy.limit(item.service, item.metric) is not None and is_beyond(item, policy)
+            item for item in holds if item.is_worse and policy.limit(*item.key) is not None and is_beyond(item, policy)
         )
         is_shown = any(item.change.p_value <= policy.alpha * share for item in serious)
         is_new = is_shown or count - event.index <= NEWS
@@ -380,14 +376,10 @@ def _metric_change(service: str, metric: Metric, alarm: Alarm, changes: Sequence
     Its size is that of the change point there, which later runs make more exact and give an interval; an alarm alone
     has none, for its place was chosen as the one that shows most.
     """
-    same = [
-        item
-        for item in changes
-        if abs(item.change.index - alarm.index) <= NEAR and _rise(item.change) * _rise(alarm) > 0
-    ]
-    if same:
-        nearest = min(same, key=lambda item: abs(item.change.index - alarm.index))
-        change = replace(nearest.change, index=alarm.index, p_value=alarm.p_value)
+    near = [item.change for item in changes if abs(item.change.index - alarm.index) <= NEAR]
+    if same := [change for change in near if _rise(change) * _rise(alarm) > 0]:
+        nearest = min(same, key=lambda change: abs(change.index - alarm.index))
+        change = replace(nearest, index=alarm.index, p_value=alarm.p_value)
     else:
         unknown = float("nan")
         change = ChangePoint(alarm.index, alarm.before, alarm.after, alarm.change_pct, alarm.p_value, unknown, unknown)
@@ -405,7 +397,7 @@ def _holds(
 
     What later alarms saw go and come back is over: its return is an event of its own.
     """
-    change, key = item.change, (item.service, item.metric)
+    change, key = item.change, item.key
     aligned = history.aligned if item.metric is Metric.RPS else history.timeline
     scale = aligned.scale_at(key, change.index)
     levels = [
@@ -425,7 +417,7 @@ def _is_nearer_after(change: ChangePoint, level: float) -> bool:
 
 def is_beyond(item: MetricChange, policy: Policy) -> bool:
     """Whether it moved by more than its tolerance."""
-    limit = policy.limit(item.service, item.metric)
+    limit = policy.limit(*item.key)
     tolerance = limit.in_change_unit(item.change.before) if limit is not None else None
     return tolerance is None or abs(item.size) > tolerance
 

@@ -155,15 +155,15 @@ class Selector:
 def readings(text: str) -> tuple[Selector, ...]:
     """Every way to read a text as a selector; empty when it is none.
 
-    >>> [str(one) for one in readings("api@last:5")], readings("data/runs/20261101T*")
+    >>> [str(item) for item in readings("api@last:5")], readings("data/runs/20261101T*")
     (['api@last:5'], ())
     """
-    found = []
+    selectors = []
     for at in (match.start() for match in re.finditer("@", text)):
         match = _READING.match(text, at)
         if match and text[:at].strip() and (KINDS[match[1]] == "may" or match[2]):
-            found.append(Selector(text[:at], match[1], match[2] or ""))
-    return tuple(found)
+            selectors.append(Selector(text[:at], match[1], match[2] or ""))
+    return tuple(selectors)
 
 
 def misspelt(text: str) -> str:
@@ -399,7 +399,7 @@ def _of_branch(selector: Selector, runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(run for run in runs if run.git.get("branch") == selector.argument)
 
 
-def quality_warnings(name: str, runs: Sequence[Run], every: Sequence[Run], context: HistoryContext) -> Iterator[str]:
+def quality_warnings(name: str, runs: Sequence[Run], valid: Sequence[Run], context: HistoryContext) -> Iterator[str]:
     """What makes runs a weak baseline: too few, old, mixed; chosen from all valid ones of their scenario."""
     if len(runs) < FEW_RUNS:
         count = "a single run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -407,7 +407,7 @@ def quality_warnings(name: str, runs: Sequence[Run], every: Sequence[Run], conte
     if times := [run.started_at for run in runs if run.started_at is not None]:
         newest, now = max(times), context.now
         days = (now - newest).days
-        later = sum(run.started_at is not None and newest < run.started_at < now for run in every)
+        later = sum(run.started_at is not None and newest < run.started_at < now for run in valid)
         if days > STALE_DAYS:
             age = f"its newest run is {days} days older ({newest:%Y-%m-%d})"
             yield f"{name} is stale: {age}; machines and data move on."

@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -13,10 +14,9 @@ from samples import run
 
 import perfkit
 from perfkit import ReadError, RunStore, read_runs
-from perfkit.cli import report
 from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
-from perfkit.report import display
+from perfkit.report import display, notebook
 from perfkit.report.notebook import declared_parameters, find_notebook
 
 BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
@@ -254,7 +254,12 @@ def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
 
 def test_reports_hand_on_what_is_said_of_a_baseline(beside, monkeypatch):
     given = []
-    monkeypatch.setattr(report, "_run", lambda kind, _workspace, _reports, parameters: given.append((kind, parameters)))
+
+    def made(kind, parameters, **_):
+        given.append((kind, parameters))
+        return SimpleNamespace(html=Path("report.html"))
+
+    monkeypatch.setattr(notebook, "run_report", made)
     assert said("report", "compare", "api@pinned:v1", "api@last:1", "--candidate", beside[-3])[0] == 0
     code, _, err = said("report", "baseline", "api@last:2")
     assert code == 0, err
