@@ -201,7 +201,8 @@ def service_stats(
     failures: Mapping[tuple[str, str], Mapping[str, int]],
 ) -> dict[str, ServiceStats]:
     """The metrics of each service, with the rounding of each value and its error within the run."""
-    dependence = Dependence.of(total, rows, course)
+    shared = shared_variance(rows, total, course)
+    rate = course.rate * math.sqrt(total.count) if course is not None and total.count else None
     uses = Counter(row.name for row in rows)
     services = {}
     for row in rows:
@@ -226,7 +227,15 @@ def service_stats(
         if row.count:
             values[Metric.ERROR_RATE.value] = min(100.0 * row.failures / row.count, 100.0)
         assumed = errors_from_percentiles(PercentileTable.of(row.percentiles), row.count, values)
-        measured = {name: error for name, error in dependence.errors(row).items() if name in assumed}
+        measured: dict[str, float] = {}
+        if shared is not None and (independent := row.independent_error) is not None and row.average:
+            measured[Metric.AVG.value] = math.hypot(independent, row.average * math.sqrt(shared))
+        if rate is not None and row.count and row.rps is not None:
+            # A service's share of the run's requests is drawn anew by each user, so its count scatters like a Poisson
+            # count in so far as it is a share, and like the run's in so far as it is the whole.
+            share = min(row.count / total.count, 1.0)
+            factor = math.sqrt((1.0 - share) + share * rate**2)
+            measured[Metric.RPS.value] = row.rps / math.sqrt(row.count) * factor
         services[name] = ServiceStats(
             row.count,
             row.failures,
@@ -246,45 +255,18 @@ def resolution(latency_ms: float) -> float:
     return 1.0 if latency_ms < 100 else 10.0 if latency_ms < 1000 else 100.0 if latency_ms < 10000 else 1000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Dependence:
-    """What the history of the whole run says about requests that are not independent.
+def shared_variance(rows: Sequence[Row], total: Row, course: TimeSeriesErrors | None) -> float | None:
+    """Relative variance of an average that services have in common, beyond what independent requests explain.
 
-    ``total`` is the number of requests of the run.  ``shared`` is the relative variance of an average that services
-    have in common, beyond what independent requests explain; ``rate`` the factor on a count's square root.  ``None``
-    where the history cannot say.
+    ``None`` where the history of the run cannot say.
     """
-
-    total: int
-    shared: float | None = None
-    rate: float | None = None
-
-    @classmethod
-    def of(cls, total: Row, rows: Sequence[Row], course: TimeSeriesErrors | None) -> Dependence:
-        if course is None or not total.count:
-            return cls(0)
-        rate = course.rate * math.sqrt(total.count)
-        counted = [(row.count, row.independent_error) for row in rows if row.count and row.average]
-        if course.average is None or not total.average or any(error is None for _, error in counted):
-            return cls(total.count, None, rate)
-        independent = sum((n * (error or 0.0)) ** 2 for n, error in counted) / (total.count * total.average) ** 2
-        return cls(total.count, max(course.average**2 - independent, 0.0), rate)
-
-    def errors(self, row: Row) -> dict[str, float]:
-        """The errors of one service that rest on a measurement now.
-
-        A service's share of the run's requests is drawn anew by each user, so its count scatters like a Poisson count
-        in so far as it is a share, and like the run's in so far as it is the whole.
-        """
-        errors: dict[str, float] = {}
-        independent = row.independent_error
-        if self.shared is not None and independent is not None and row.average:
-            errors[Metric.AVG.value] = math.hypot(independent, row.average * math.sqrt(self.shared))
-        if self.rate is not None and row.count and row.rps is not None:
-            share = min(row.count / self.total, 1.0)
-            factor = math.sqrt((1.0 - share) + share * self.rate**2)
-            errors[Metric.RPS.value] = row.rps / math.sqrt(row.count) * factor
-        return errors
+    counted = [(row.count, row.independent_error) for row in rows if row.count and row.average]
+    if course is None or course.average is None or not (total.count and total.average):
+        return None
+    if any(error is None for _, error in counted):
+        return None
+    independent = sum((count * (error or 0.0)) ** 2 for count, error in counted) / (total.count * total.average) ** 2
+    return max(course.average**2 - independent, 0.0)
 
 
 # The rows of a stats file ---------------------------------------------------------------------------------------------

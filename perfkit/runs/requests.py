@@ -57,11 +57,10 @@ def error_label(text: object) -> str:
 
 def most_frequent(counts: Iterable[tuple[object, int]]) -> dict[str, int]:
     """Kinds and how often each occurred, the most frequent first, at most `MOST_KINDS`."""
-    summed: dict[str, int] = {}
+    kinds: Counter[str] = Counter()
     for text, count in counts:
-        kind = error_label(text)
-        summed[kind] = summed.get(kind, 0) + count
-    return dict(sorted(summed.items(), key=lambda pair: -pair[1])[:MOST_KINDS])
+        kinds[error_label(text)] += count
+    return dict(kinds.most_common(MOST_KINDS))
 
 
 NO_NAME = "(no name)"
@@ -243,17 +242,13 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
 
 
 def redact_requests(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of requests without secrets in the names of services and errors; the same table where there are none."""
-    public = {name: redact_column(frame[name]) for name in ("service", "error") if name in frame}
-    changed = {name: column for name, column in public.items() if column is not frame[name]}
-    return frame.assign(**changed) if changed else frame
+    """A table of requests without secrets in the names of services and errors."""
+    return frame.assign(**{name: redact_column(frame[name]) for name in ("service", "error") if name in frame})
 
 
 def redact_column(column: pd.Series[Any]) -> pd.Series[Any]:
     """A column of texts without the secrets in it; the column itself where there are none."""
-    import pandas as pd
-
-    kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+    kinds = _kinds(column)
     changed = {name: public for name in kinds if isinstance(name, str) and (public := redact(name)) != name}
     if not changed:
         return column
@@ -267,7 +262,7 @@ def _check_labels(name: str, column: pd.Series[Any]) -> None:
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
         return
     try:
-        kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna().unique()
+        kinds = _kinds(column)
     except TypeError as error:  # lists, tables
         raise ValueError(f"requests: column {name} holds something that is not a text: {error}") from error
     for kind in kinds:
@@ -275,6 +270,10 @@ def _check_labels(name: str, column: pd.Series[Any]) -> None:
             str(kind).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"requests: column {name} holds {kind!a}, which is no Unicode text") from error
+
+
+def _kinds(column: pd.Series[Any]) -> Iterable[Any]:
+    return column.cat.categories if column.dtype == "category" else column.dropna().unique()
 
 
 def _label(service: Any) -> str:
