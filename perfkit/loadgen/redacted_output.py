@@ -82,15 +82,6 @@ def _write(fd: int, content: bytes) -> None:
         content = content[os.write(fd, content) :]
 
 
-def _first_line() -> tuple[bytes, bytes]:
-    """The first line of standard input, and what was read behind it."""
-    content = b""
-    while b"\n" not in content and (chunk := os.read(0, CHUNK)):
-        content += chunk
-    line, _, rest = content.partition(b"\n")
-    return line, rest
-
-
 def _chunks(waking: int) -> Iterator[bytes]:
     """Standard input; once `waking` can be read, only what is there already."""
     with selectors.DefaultSelector() as selector:
@@ -112,10 +103,10 @@ def main() -> int:
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    values, rest = _first_line()
-    conceal_values_of(values.decode())
+    with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: what follows is read by `_chunks`
+        conceal_values_of(stdin.readline().decode())
     stream, is_complete = RedactedStream(), True
-    pieces = (stream.feed(chunk) for chunk in chain((rest,), _chunks(waking)))
+    pieces = map(stream.feed, _chunks(waking))
     for piece in chain(pieces, map(RedactedStream.finish, (stream,))):
         try:
             if is_complete:
