@@ -392,7 +392,7 @@ def check_acknowledgements(context: AuditContext) -> Iterator[Row]:
         run_ids, events = changes.get(item.scenario, ((), ()))
         if not item.holds_on(today):
             yield name, WARN, f"ran out on {item.until}", f"It silences nothing now: {remove}."
-        elif item.place_in(run_ids) is None:
+        elif item.index_in(run_ids) is None:
             gone = "its runs are gone" if item.scenario in changes else "its scenario has no runs"
             yield name, WARN, gone, f"It matches nothing: {remove}."
         elif not match(events, run_ids, [item], today):

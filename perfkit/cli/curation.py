@@ -301,5 +301,5 @@ def _report_pinned(history: HistoryContext, pinned: Pinned, notes: Sequence[str]
     from perfkit.history.curation import baseline_quality
 
     count = f"{len(pinned.runs)} run{'' if len(pinned.runs) == 1 else 's'}"
-    click.echo(f"wrote {Baselines(history.baselines).place(pinned.scenario, pinned.name)}: {count}")
+    click.echo(f"wrote {Baselines(history.baselines).path_of(pinned.scenario, pinned.name)}: {count}")
     warn(*notes, *baseline_quality(history, pinned).warnings)

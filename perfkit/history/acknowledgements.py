@@ -127,7 +127,7 @@ class Acknowledgement(
         """Whether it has not run out."""
         return self.until is None or today <= self.until
 
-    def place_in(self, run_ids: Sequence[str]) -> int | None:
+    def index_in(self, run_ids: Sequence[str]) -> int | None:
         """Where it lies among runs in time order; ``None`` when it and its neighbours are gone."""
         indices = {run_id: index for index, run_id in enumerate(run_ids)}
         own = self.around.index(self.id)
@@ -164,7 +164,7 @@ def match(
             return change.size / MATERIAL
         return end if end * change.size > 0 else math.copysign(SLIGHT, change.size)
 
-    placed = [(item, item.place_in(run_ids)) for item in acknowledgements if item.holds_on(today)]
+    placed = [(item, item.index_in(run_ids)) for item in acknowledgements if item.holds_on(today)]
     covered = {}
     for event in events:
         near = [

@@ -139,7 +139,7 @@ class Baselines:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def place(self, scenario: str, name: str) -> Path:
+    def path_of(self, scenario: str, name: str) -> Path:
         """The file of a baseline; a scenario whose name is no file name has a digest in it."""
         safe = slug(scenario)
         folder = safe if safe == scenario else f"{safe}-{sha256(scenario.encode()).hexdigest()[:8]}"
@@ -165,7 +165,7 @@ class Baselines:
 
     def get(self, scenario: str, name: str) -> Pinned:
         """One baseline; ``ReadError`` names the nearest known one."""
-        path = self.place(scenario, name) if _NAME.fullmatch(name) else None
+        path = self.path_of(scenario, name) if _NAME.fullmatch(name) else None
         if path is not None and path.is_file():
             return read_pinned(path)
         names = _names(name, self.all(scenario))
@@ -173,7 +173,7 @@ class Baselines:
 
     def keep(self, pinned: Pinned, *, replacing: bool = False) -> Path:
         """Write a baseline; `StoreError` when there is one of that name, unless ``replacing``."""
-        path = self.place(pinned.scenario, pinned.name)
+        path = self.path_of(pinned.scenario, pinned.name)
         try:
             with file_lock(path):
                 if path.exists() and not replacing:

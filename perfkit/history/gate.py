@@ -311,7 +311,7 @@ def _between(
     places = sorted(ids.index(run.id) for run in baseline)
     middle = places[len(places) // 2]
     own = [item for item in acknowledgements if item.scenario == history.scenario and item.holds_on(today)]
-    return [item for item in own if (at := item.place_in(ids)) is not None and middle < at]
+    return [item for item in own if (at := item.index_in(ids)) is not None and middle < at]
 
 
 def _lines(

@@ -205,7 +205,7 @@ class Result:
 
     Parameters
     ----------
-    place
+    source
         Where it was read, for messages.
     comparison
         ``None`` for the history of a scenario.
@@ -225,7 +225,7 @@ class Result:
         Whether it was judged just now from a store: then no file and no report folder holds it.
     """
 
-    place: str
+    source: str
     document: Mapping[str, Any]
     scenario: str
     verdict: Verdict
@@ -241,7 +241,7 @@ class Result:
     @property
     def report_folder(self) -> str:
         """Name of the folder that holds the report or the result file; empty where there is none."""
-        return "" if self.stored else (self.report or Path(self.place)).resolve().parent.name
+        return "" if self.stored else (self.report or Path(self.source)).resolve().parent.name
 
     @property
     def open_incidents(self) -> tuple[Incident, ...]:
@@ -290,25 +290,25 @@ def read_judged(path: str | Path) -> Comparison:
     return comparison
 
 
-def result_of(document: Any, place: str, report: Path | None = None) -> Result:
-    """What a result document says; ``ReadError`` names the place when it is none."""
+def result_of(document: Any, source: str, report: Path | None = None) -> Result:
+    """What a result document says; ``ReadError`` names the source when it is none."""
     schema = document.get("schema") if isinstance(document, Mapping) else None
     comparison: Comparison | None = None
     if schema == COMPARISON:
-        comparison = comparison_from_document(document, place)
+        comparison = comparison_from_document(document, source)
         runs = (*comparison.candidate.runs, *comparison.baseline.runs)
         scenario, verdict, gaps = runs[0].scenario if runs else "", comparison.verdict, comparison.gaps
         history, watch = document.get("history"), None
         if history is not None and not history.get("pull_request"):  # a pull request is judged alone
-            watch = decode(history, _Watch, f"{place}: history")
+            watch = decode(history, _Watch, f"{source}: history")
     elif schema == TREND:
-        trend = decode(document, _Trend, place)
+        trend = decode(document, _Trend, source)
         scenario, watch, gaps = trend.scenario, trend.watch, ()
         if watch is None:
-            raise ReadError(f"{place}: this history was not watched; make the report with `perfkit report trend`")
+            raise ReadError(f"{source}: this history was not watched; make the report with `perfkit report trend`")
         verdict = watch.judgement
     else:
-        raise ReadError(f"{place}: not a result of schema {COMPARISON} or {TREND} (found {str(schema)[:100]!r})")
+        raise ReadError(f"{source}: not a result of schema {COMPARISON} or {TREND} (found {str(schema)[:100]!r})")
     # A history knows since when a service is missing; without one, it is missing since the baseline
     missing = {item.service: item for item in (watch.missing_services if watch is not None else ())}
     for gap in gaps:
@@ -317,7 +317,7 @@ def result_of(document: Any, place: str, report: Path | None = None) -> Result:
     findings = comparison.findings if comparison is not None and verdict is not Verdict.INVALID else ()
     measured = watch.services if watch is not None else [n for item in findings for n in (item.service, item.label)]
     return Result(
-        place,
+        source,
         document,
         scenario,
         verdict,

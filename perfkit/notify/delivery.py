@@ -68,7 +68,7 @@ class ResultSet:
     @property
     def results(self) -> tuple[Result, ...]:
         """The results of comparisons and histories, each file once; ``ReadError`` when there is none."""
-        results = {Path(item.result.place).resolve(): item.result for item in self.messages if item.result is not None}
+        results = {Path(item.result.source).resolve(): item.result for item in self.messages if item.result is not None}
         if not results:
             raise ReadError("holds no result of a comparison or of a history: each of its reports failed")
         return tuple(results.values())
@@ -123,8 +123,8 @@ def report_link(template: str, folder: str) -> str:
 def report_location(result: Result, link: str) -> ReportLocation:
     """Where a report is that is not attached to the message."""
     if result.stored or result.report is None:
-        source = "Judged from" if result.stored else "The result is in"
-        return ReportLocation("Open the report" if link else f"{source} {shorten(result.place, 200)}", link)
+        words = "Judged from" if result.stored else "The result is in"
+        return ReportLocation("Open the report" if link else f"{words} {shorten(result.source, 200)}", link)
     size = f"{result.report.stat().st_size / MEGABYTE:.1f} MB"
     if link:
         return ReportLocation(f"Open the full report ({size})", link)

@@ -177,10 +177,10 @@ def apply_actions(
     return opened, errors
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _Kept(msgspec.Struct, frozen=True, rename={"source": "place"}):
     """A result in the outbox."""
 
-    place: str
+    source: str
     result: dict[str, Any]
     report: str | None = None
     stored: bool = False  # 0.1.0 knew result files only
@@ -230,7 +230,7 @@ def sync_issues(
         nonlocal room, deferred
         try:
             kept = decode(dict(content), _Kept, "content")
-            waiting = result_of(kept.result, kept.place, Path(kept.report) if kept.report else None)
+            waiting = result_of(kept.result, kept.source, Path(kept.report) if kept.report else None)
             planner = IssuePlanner(replace(waiting, stored=kept.stored), settings.issues, access, checkout)
             desired = desired_issues(waiting)
             plan = plan_issues(desired, index.issues_for(desired), planner, room)
@@ -252,7 +252,7 @@ def sync_issues(
         # It replaces an older one of the same history, or of comparisons with the same baseline
         subject = "history" if result.watched else result.fingerprint
         path = str(result.report) if result.report is not None else None
-        new = f"{result.scenario}\n{subject}", encode(_Kept(result.place, dict(result.document), path, result.stored))
+        new = f"{result.scenario}\n{subject}", encode(_Kept(result.source, dict(result.document), path, result.stored))
     Outbox(settings.delivery, "issues", access.repository, access.api).send(new, send, note)
     if reason := unchanged_reason(result):
         note(reason)
@@ -273,7 +273,7 @@ def unchanged_reason(result: Result) -> str:
     else:
         return ""
     lacks = " ".join(part for gap in result.gaps[:MOST_GAPS] for part in (gap.text, gap.advice) if part)
-    return clean(f"{result.place}: {why}{f'. {lacks}' if lacks else ''}")
+    return clean(f"{result.source}: {why}{f'. {lacks}' if lacks else ''}")
 
 
 def planned_requests(

@@ -167,10 +167,10 @@ def test_a_place_is_found_again_when_its_run_is_gone():
         "",
         NOW,
     )
-    assert one.place_in(list("xyabcde")) == 4
-    assert one.place_in(list("xyabde")) == 4
-    assert one.place_in(list("xye")) == 0
-    assert one.place_in(list("xyz")) is None
+    assert one.index_in(list("xyabcde")) == 4
+    assert one.index_in(list("xyabde")) == 4
+    assert one.index_in(list("xye")) == 0
+    assert one.index_in(list("xyz")) is None
 
 
 # The file -----------------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class Tags(HTMLParser):
 def test_it_needs_no_script_no_style_sheet_and_nothing_from_elsewhere(rng, hostile):
     result = slower(rng, 1.4, HOSTILE) if hostile else step(rng)
     if hostile:
-        result = replace(result, scenario=HOSTILE[4], place=HOSTILE[2])
+        result = replace(result, scenario=HOSTILE[4], source=HOSTILE[2])
     mail = mail_of([message_of(result, location=ReportLocation(f"It is in {HOSTILE[2]}"))], HOSTILE)
     tags = Tags(mail.html).found
     assert {tag for tag, _ in tags}.isdisjoint(
