@@ -21,7 +21,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -555,7 +555,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SEP_LINE = re.compile(r"\s*\"?sep=([^\"])\"?[^\S\n]*(?:\n|$)", re.IGNORECASE)
+_SEP_LINE = re.compile(r"\s*\"?sep=([^\s\"]|\t)\"?[^\S\n]*(?:\n|$)", re.IGNORECASE)
 _WITH_COMMA = re.compile(r"-?[\d.\s]*\d,\d+(?:[eE][+-]?\d+)?")  # 23,4 and 1.234,5
 _GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")  # 1,234 and 1,234.5
 _GROUPED_BY_POINTS = re.compile(r"-?\d{1,3}(?:\.\d{3})+")
@@ -612,7 +612,7 @@ def read_table(path: Path, new_titles: Mapping[str, str] = NEW_TITLES) -> Table:
     lines = [(line, cells if any(map(str.strip, cells[width:])) else cells[:width]) for line, cells in lines]
     header = lines.pop(0)[1]
     titles = _titles(header, new_titles)
-    _put_points(path, lines, {at for at, title in enumerate(titles) if title not in TEXTS})
+    _put_points(path, lines, [at for at, title in enumerate(titles) if title not in TEXTS])
     return Table(path, titles, header, lines)
 
 
@@ -652,15 +652,13 @@ def _csv_reader(text: str) -> tuple[Any, int]:
 
 
 def _titles(cells: Sequence[str], new_titles: Mapping[str, str]) -> list[str]:
-    titles = [cell.strip().lower() for cell in cells]
-    matches = [_PERCENT.match(title) for title in titles]
     return [
-        f"{match[1].replace(',', '.')}%" if match else new_titles.get(title, title)
-        for title, match in zip(titles, matches, strict=True)
+        f"{percent[1].replace(',', '.')}%" if (percent := _PERCENT.match(title)) else new_titles.get(title, title)
+        for title in (cell.strip().lower() for cell in cells)
     ]
 
 
-def _put_points(path: Path, lines: Sequence[tuple[int, list[str]]], columns: Collection[int]) -> None:
+def _put_points(path: Path, lines: Sequence[tuple[int, list[str]]], columns: Sequence[int]) -> None:
     """Write a point for each decimal comma of these columns, and no separators of thousands."""
     numbers = [(line, cells[at].strip()) for line, cells in lines for at in columns if at < len(cells)]
     commas = [(line, cell) for line, cell in numbers if _WITH_COMMA.fullmatch(cell) or _GROUPED.fullmatch(cell)]
@@ -669,14 +667,13 @@ def _put_points(path: Path, lines: Sequence[tuple[int, list[str]]], columns: Col
     points = [cell for _, cell in numbers if re.fullmatch(r"-?\d+\.\d+", cell)]
     line, cell = next(((line, cell) for line, cell in commas if not _GROUPED.fullmatch(cell)), commas[0])
     is_decimal = not _GROUPED.fullmatch(cell)
+    fault = ""
     if is_decimal and not all(map(_GROUPED_BY_POINTS.fullmatch, points)):
-        text = f"{cell!r} has a decimal comma, {points[0]!r} a decimal point"
+        fault = f"has a decimal comma, {points[0]!r} a decimal point"
     elif not is_decimal and not points:
-        text = f"{cell!r} may have a decimal comma or a separator of thousands"
-    else:
-        text = ""
-    if text:
-        raise ReadError(f"{path}: line {line}: {text}; save the file again as the tool wrote it")
+        fault = "may have a decimal comma or a separator of thousands"
+    if fault:
+        raise ReadError(f"{path}: line {line}: {cell!r} {fault}; save the file again as the tool wrote it")
     for _, cells in lines:
         for at in columns:
             text = cells[at].strip() if at < len(cells) else ""

@@ -190,11 +190,10 @@ def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
     if run is None or seal is None or seal.requests is None:
         return False
     try:
-        with parquet.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        is_written = file_hash(parquet) == seal.requests
     except OSError as error:
         raise ReadError(f"{parquet}: cannot be read: {error.strerror or error}") from error
-    if digest != seal.requests:
+    if not is_written:
         raise ReadError(f"{parquet}: is not the file that was written; bring it back from a copy of the store")
     return True
 
