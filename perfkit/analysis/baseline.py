@@ -73,36 +73,25 @@ def summarize_baseline(
     rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
     run cannot tell is left out.
     """
-    return BaselineSummary(tuple(runs), tuple(_levels(runs)), tuple(warnings), policy or Policy())
-
-
-def _levels(runs: Sequence[Run]) -> Iterator[BaselineLevel]:
+    levels: list[BaselineLevel] = []
     for service in dict.fromkeys(name for run in runs for name in run.services):
         stats = [run.services[service] for run in runs if service in run.services]
         for metric in Metric:
             if metric is Metric.ERROR_RATE:
-                yield from _error_level(service, stats)
+                levels += _error_level(service, stats)
                 continue
             known = [item.value(metric) or 0.0 for item in stats]
             if min(known) <= 0:
                 continue
             logs = np.log(known)
             noise = run_to_run(metric, (logs,), noise_prior(metric, (stats,)))
-            t, n, middle = float(stdtrit(noise.df, 0.975)), logs.size, float(logs.mean())
-            half, next_half = t * noise.sd / n**0.5, t * noise.sd * (1 + 1 / n) ** 0.5
-            yield BaselineLevel(
-                service=service,
-                metric=metric.value,
-                runs=n,
-                value=float(np.exp(middle)),
-                low=float(np.exp(middle - half)),
-                high=float(np.exp(middle + half)),
-                next_low=float(np.exp(middle - next_half)),
-                next_high=float(np.exp(middle + next_half)),
-                variation_pct=100 * noise.sd,
-                lowest=min(known),
-                highest=max(known),
-            )
+            t, middle = float(stdtrit(noise.df, 0.975)), float(logs.mean())
+            half, next_half = t * noise.sd / logs.size**0.5, t * noise.sd * (1 + 1 / logs.size) ** 0.5
+            steps = {"value": 0.0, "low": -half, "high": half, "next_low": -next_half, "next_high": next_half}
+            values = {name: float(np.exp(middle + step)) for name, step in steps.items()}
+            span = {"variation_pct": 100 * noise.sd, "lowest": min(known), "highest": max(known)}
+            levels.append(BaselineLevel(service, metric.value, logs.size, **values, **span))
+    return BaselineSummary(tuple(runs), tuple(levels), tuple(warnings), policy or Policy())
 
 
 def _error_level(service: str, stats: Sequence[ServiceStats]) -> Iterator[BaselineLevel]:
@@ -117,16 +106,6 @@ def _error_level(service: str, stats: Sequence[ServiceStats]) -> Iterator[Baseli
     alpha = 2.0 * float(ndtr(-stdtrit(df, 0.975)))
     low, high = proportion_confint(failures.rate * requests, requests, alpha=alpha, method="wilson")
     each = 100 * failures.failed / failures.counts
-    yield BaselineLevel(
-        service=service,
-        metric=Metric.ERROR_RATE.value,
-        runs=each.size,
-        value=100 * failures.rate,
-        low=100 * float(low),
-        high=100 * float(high),
-        next_low=None,
-        next_high=None,
-        variation_pct=None,
-        lowest=float(each.min()),
-        highest=float(each.max()),
-    )
+    interval, span = (100 * float(low), 100 * float(high)), (float(each.min()), float(each.max()))
+    name = Metric.ERROR_RATE.value
+    yield BaselineLevel(service, name, each.size, 100 * failures.rate, *interval, None, None, None, *span)

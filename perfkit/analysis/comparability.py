@@ -235,10 +235,17 @@ def _load(
     else:
         checks += _offered_load(baseline, candidate, services)
     reason = checks[0].advice if checks else None
-    kinds = [sorted({_load_profile(run) for run in runs if run.profile.kind in PLANNED}) for runs in sides]
+    kinds: list[set[str]] = [set(), set()]
+    for runs, of_side in zip(sides, kinds, strict=True):
+        for profile in (run.profile for run in runs if run.profile.kind in PLANNED):
+            kind = "steady" if profile.kind == "soak" else profile.kind
+            text = f"{kind} at {profile.rate:g}/s" if profile.is_open else kind
+            if profile.kind != "soak" and profile.stages:
+                text = ", ".join(stage.describe(profile.unit) for stage in profile.stages)
+            of_side.add(text)
     if all(kinds) and kinds[0] != kinds[1]:
         why = "Averages over different courses of load say nothing about the build."
-        texts = ["/".join(side) for side in kinds]
+        texts = ["/".join(sorted(side)) for side in kinds]
         checks.append(_differs("load_profile", "The load", texts, why, Severity.INVALID))
     lengths = [[run.duration_s for run in runs if run.duration_s] for runs in sides]
     if all(lengths):
@@ -261,15 +268,6 @@ def _differs(
     """That something is not the same on both sides, and what that means."""
     advice = f"{what} differs: {sides[0]} in the baseline, {sides[1]} in the candidate. {why}".rstrip()
     return Check(name, " / ".join(sides), limit, severity, advice)
-
-
-def _load_profile(run: Run) -> str:
-    """What kind of load it was: closed or open, its kind, and its stages."""
-    profile = run.profile
-    if profile.kind == "soak" or not profile.stages:
-        kind = "steady" if profile.kind == "soak" else profile.kind
-        return f"{kind} at {profile.rate:g}/s" if profile.is_open else kind
-    return ", ".join(stage.describe(profile.unit) for stage in profile.stages)
 
 
 def _offered_load(baseline: Sequence[Run], candidate: Sequence[Run], services: Sequence[str]) -> Iterable[Check]:

@@ -94,7 +94,13 @@ def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: f
     every = (*baseline, *candidate)
     names = tuple(dict.fromkeys(name for run in every for name in run.services))
     having = {name: tuple(measured(name, side) for side in (baseline, candidate)) for name in names}
-    loads = _loads(every, [name for name in names if sum(map(len, having[name])) == len(every)])
+    # How much load each run carried: requests of the services that all runs have, else its length, else one run
+    complete = [name for name in names if sum(map(len, having[name])) == len(every)]
+    counts = [[run.services[name].count for name in complete] for run in every]
+    carried = [run.duration_s or 1.0 for run in every] if all(run.duration_s for run in every) else [1.0] * len(every)
+    if complete and all(None not in of_run for of_run in counts):
+        carried = [float(sum(count or 0 for count in of_run)) for of_run in counts]
+    loads = {id(run): load for run, load in zip(every, carried, strict=True)}
     judged: list[str] = []
     absences: list[Absence] = []
     for name in names:
@@ -122,15 +128,6 @@ def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: f
     aliases = pairs | {now: before for before, now in pairs.items()}
     absences = [replace(a, alias=aliases.get(a.service)) if a.is_whole else a for a in absences]
     return Coverage(tuple(judged), tuple(absences), shares, turnover)
-
-
-def _loads(runs: Sequence[Run], complete: Sequence[str]) -> dict[int, float]:
-    """How much load each run carried: requests of the services that all runs have, else its length, else one run."""
-    counts = [[run.services[name].count for name in complete] for run in runs]
-    loads = [run.duration_s or 1.0 for run in runs] if all(run.duration_s for run in runs) else [1.0] * len(runs)
-    if complete and all(None not in of_run for of_run in counts):
-        loads = [float(sum(count or 0 for count in of_run)) for of_run in counts]
-    return {id(run): load for run, load in zip(runs, loads, strict=True)}
 
 
 def _chance_of_none(
@@ -258,7 +255,7 @@ def rename_advice(old: str, new: str) -> str:
 
 def named(absences: Sequence[Absence]) -> str:
     """Names alone, in the order of `listed`."""
-    ranked = _largest_first(absences)
+    ranked = sorted(absences, key=lambda item: -(item.share or 0.0))
     return first_names([_short(item.service) for item in ranked])
 
 
@@ -270,10 +267,6 @@ def first_names(names: Sequence[str]) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-
-
-def _largest_first(absences: Sequence[Absence]) -> list[Absence]:
-    return sorted(absences, key=lambda item: -(item.share or 0.0))
 
 
 def percent(share: float) -> str:
@@ -292,7 +285,7 @@ def listed(absences: Sequence[Absence], side: str = "") -> str:
     >>> listed([pay], "the baseline")
     "/pay (9 % of the baseline's requests)"
     """
-    ranked = _largest_first(absences)
+    ranked = sorted(absences, key=lambda item: -(item.share or 0.0))
     shares = [item.share for item in ranked if item.share is not None]
     whose = f" of {side}'s requests" if side else ""
     inside = whose if len(ranked) == 1 else ""

@@ -40,11 +40,11 @@ def explain(comparison: Comparison, service: str, metric: str) -> str:
     if name not in metrics:
         near = did_you_mean(metric.lower(), (*metrics, *SHORT_NAMES))
         raise SettingsError(f"{service}: {metric!r} is not judged{near}; judged are {', '.join(metrics)}")
-    findings = [finding for finding in of_service if finding.metric == name]
-    return "\n".join("\n".join(_lines(finding, comparison.confidence)) + "\n" for finding in findings)
+    findings = (finding for finding in of_service if finding.metric == name)
+    return "\n".join("\n".join(_steps(finding, comparison.confidence)) + "\n" for finding in findings)
 
 
-def _lines(finding: Finding, confidence: float) -> Iterator[str]:
+def _steps(finding: Finding, confidence: float) -> Iterator[str]:
     metric, numbers = Metric(finding.metric), finding.arithmetic
     yield f"{finding.label}, {metric.title} ({finding.metric}){', absolute limit' if finding.objective else ''}"
     yield ""
@@ -61,16 +61,19 @@ def _lines(finding: Finding, confidence: float) -> Iterator[str]:
         yield f"{title + ':':<11}{shown} {finding.unit}"
     if numbers.alpha is None:
         yield f"change     {finding.change:+.4g} {finding.change_unit}, limit {finding.limit}: {finding.verdict}"
-    elif None in (finding.p_value, finding.p_adjusted, finding.change, finding.ci_low, finding.ci_high):
+    elif (numbers.levels or numbers.rates) is None or None in (
+        *(finding.p_value, finding.p_adjusted, finding.change),
+        *(finding.ci_low, finding.ci_high),
+    ):
         yield f"nothing can be computed: {'; '.join(finding.warnings) or 'a value is missing'}"
-    elif numbers.levels is not None:
-        yield from _levels(finding, numbers.levels, numbers.paired, confidence)
-        yield from _verdict(finding, numbers)
-    elif numbers.rates is not None:
-        yield from _rates(finding, numbers.rates, confidence)
-        yield from _verdict(finding, numbers)
     else:
-        yield f"nothing can be computed: {'; '.join(finding.warnings) or 'a value is missing'}"
+        yield ""
+        if numbers.levels is not None:
+            yield from _levels(finding, numbers.levels, numbers.paired, confidence)
+        elif numbers.rates is not None:
+            yield from _rates(finding, numbers.rates, confidence)
+        yield ""
+        yield from _verdict(finding, numbers)
 
 
 def _step(title: str, text: str) -> str:
@@ -78,7 +81,6 @@ def _step(title: str, text: str) -> str:
 
 
 def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: float) -> Iterator[str]:
-    yield ""
     yield "on the scale of natural logarithms (df: degrees of freedom)"
     first = "limit and mean" if finding.objective else "means"
     yield _step(first, f"{of.means[0]:.6f} and {of.means[1]:.6f}, difference d = {of.shift:+.6f}")
@@ -108,7 +110,6 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
 
 
 def _rates(finding: Finding, of: RateArithmetic, confidence: float) -> Iterator[str]:
-    yield ""
     titles = ("candidate",) if finding.objective else ("baseline", "candidate")
     for title, failed, requests, rate in zip(titles, of.failed, of.requests, of.rates_pct, strict=True):
         yield f"  {title + ':':<28}{failed} of {requests} requests failed = {rate:.4f} %"
@@ -122,7 +123,6 @@ def _rates(finding: Finding, of: RateArithmetic, confidence: float) -> Iterator[
 
 
 def _verdict(finding: Finding, numbers: Arithmetic) -> Iterator[str]:
-    yield ""
     yield "verdict"
     alpha = f"{numbers.alpha:.4g}"
     share = "" if numbers.share is None else f"; {100 * numbers.share:.3g} % of it for this one"
