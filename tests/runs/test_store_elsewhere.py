@@ -36,6 +36,20 @@ def test_runs_are_put_got_listed_and_taken_away(url, rng):
     assert not store.unfinished()
 
 
+def test_a_store_may_be_a_whole_file_system():
+    store = RunStore("memory://")
+    run_id = store.add(run({"a": plain_stats()}))
+    store.quarantine(run_id, "odd")
+    again = RunStore("memory://")
+    assert run_id in again.ids()
+    assert again.get(run_id).source == f"memory://{run_id}"
+    assert list(again.quarantined()) == [run_id]
+    store.lift_quarantine(run_id)
+    store.backend.remove_runs([run_id, "20260101T000000Z-api-gone"])
+    store.backend.remove(".index/runs.arrow")
+    assert run_id not in again.ids()
+
+
 def test_a_run_that_is_not_whole_is_none(url):
     store = RunStore(url)
     kept = store.add(run({"a": plain_stats()}))

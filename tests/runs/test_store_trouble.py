@@ -20,7 +20,7 @@ from samples import EPOCH, plain_stats, requests, run
 from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.cli import main
 from perfkit.runs.backends import LocalFolder, RemoteFolder
-from perfkit.runs.maintenance import Retention, plan_removal, plan_retention, remove, sync, verify_run
+from perfkit.runs.maintenance import Retention, plan_removal, plan_retention, redact_runs, remove, sync, verify_run
 
 DAY = 86_400.0
 NOBODY = 65_534
@@ -67,6 +67,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
             with pytest.raises(StoreError, match=r"the note on .* could not be written: Permission denied"):
                 store.quarantine(ids[0], "odd")
             assert {item.name for item in plan_retention(store, Retention(most_bytes=0), {})} == {ids[0], ids[3]}
+            assert [report.run_id for report in redact_runs(store, None, dry_run=True)] == [ids[1], ids[2]]
             found = sync(store, RunStore(f"{name}/copies/runs"))
             assert (len(found.copied), {name for name, _ in found.refused}) == (1, {ids[2], ids[3]})
         for path in (store.folder, *closed):
