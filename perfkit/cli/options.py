@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -93,23 +94,21 @@ FORMAT = format_option("text", "json")
 
 
 class Parsed(click.ParamType[Any]):
-    """What a function of the library reads from text; its ``ValueError`` is a wrong value of the option."""
+    """What a function of the library reads from text; its ``ValueError`` is a wrong value of the option.
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+    A function ``"module:name"`` is imported when it is needed.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any] | str) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        parse = resolve_name(self._parse) if isinstance(self._parse, str) else self._parse
         try:
-            return self._parse(value) if isinstance(value, str) else value
+            return parse(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-def _duration(text: str) -> float:
-    from perfkit.config.settings import parse_duration
-
-    return parse_duration(text)
 
 
 def _day(text: str) -> date | None:
@@ -120,7 +119,7 @@ def _day(text: str) -> date | None:
     return parse_day(text, datetime.now(UTC).date())
 
 
-DURATION = Parsed("text", _duration)  # seconds
+DURATION = Parsed("text", "perfkit.config.settings:parse_duration")  # seconds
 DAY = Parsed("day", _day)  # 2027-01-31, or 30d from now
 
 

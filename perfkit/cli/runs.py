@@ -46,18 +46,6 @@ SCENARIO = click.option("--scenario", help="Only runs of this load test.")
 SHOWN = 20  # removals named one by one
 
 
-def _age(text: str) -> Any:
-    from perfkit.runs.maintenance import parse_age
-
-    return parse_age(text)
-
-
-def _size(text: str) -> int:
-    from perfkit.runs.maintenance import parse_size
-
-    return parse_size(text)
-
-
 def _time(text: str) -> datetime:
     from perfkit.model.codec import parse_time
 
@@ -67,7 +55,9 @@ def _time(text: str) -> datetime:
         raise ValueError(f"expected an ISO 8601 time, got {text!r}") from error
 
 
-AGE, SIZE, TIME = Parsed("AGE", _age), Parsed("SIZE", _size), Parsed("TIME", _time)
+AGE = Parsed("AGE", "perfkit.runs.maintenance:parse_age")
+SIZE = Parsed("SIZE", "perfkit.runs.maintenance:parse_size")
+TIME = Parsed("TIME", _time)
 
 
 @click.command("import", short_help="Keep foreign result files as runs.")
