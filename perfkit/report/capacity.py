@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from perfkit.analysis.capacity import Capacity, Difference, ServiceCapacity
 from perfkit.model.records import Verdict
-from perfkit.report.findings import Row
+from perfkit.report.findings import FIX_AND_REPEAT, NOTHING_TO_DO, Row
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     EVENT_WORDS,
@@ -31,10 +31,10 @@ from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, Estimate
 MOST_SENTENCES = 6  # the table has the rest
 _NEXT = {
     Verdict.REGRESSION: "Inspect the services named above; the curves show from which load on the builds differ.",
-    Verdict.IMPROVEMENT: "Nothing to do.",
-    Verdict.NO_CHANGE: "Nothing to do.",
+    Verdict.IMPROVEMENT: NOTHING_TO_DO,
+    Verdict.NO_CHANGE: NOTHING_TO_DO,
     Verdict.INCONCLUSIVE: "Repeat the ramps, in turn on both builds: each further run narrows the intervals.",
-    Verdict.INVALID: "Fix what the warnings name and run again.",
+    Verdict.INVALID: FIX_AND_REPEAT,
 }
 
 
@@ -94,7 +94,7 @@ def _answer(capacity: Capacity) -> tuple[str, str]:
         return word, "Start the ramp lower or relax the objective."
     if len(capacity.runs) == 1:
         return word, "Repeat the ramp: one run says little about how much runs differ."
-    return word, "Nothing to do."
+    return word, NOTHING_TO_DO
 
 
 def _sentences(capacity: Capacity) -> Iterator[str]:
@@ -113,31 +113,26 @@ def _sentences(capacity: Capacity) -> Iterator[str]:
     yield from changed[:MOST_SENTENCES]
     if len(changed) > MOST_SENTENCES:
         yield f"{len(changed) - MOST_SENTENCES} more changes are in the table."
+    unit, slo = capacity.load_unit, capacity.slo or ""
     for curve in capacity.of(capacity.services[0]):
         side = curve.side.capitalize() if capacity.candidate else ""
-        if capacity.slo is not None:
-            yield _objective_text(curve, capacity, side)
+        if slo:
+            rate = f", at {format_number(curve.limit_throughput)} requests/s" if curve.limit_throughput else ""
+            low, high = (format_load(end, unit) for end in (curve.limit.low, curve.limit.high))
+            held = {
+                FOUND: f" up to {format_estimate(curve.limit, unit)}{rate}.",
+                AT_LEAST: f" at every load up to {low}{rate}; the end was not reached.",
+                BELOW: f" fails from {high} on; the lowest measured load may already exceed it.",
+            }
+            begin = f"{side}: {slo}" if side else slo[:1].upper() + slo[1:]
+            yield begin + held.get(curve.limit.status, ": the runs do not say up to which load.")
         begin = f"{side}: throughput" if side else "Throughput"
         if curve.knee.status != FOUND:
-            highest = format_load(max(point.load for point in curve.points), capacity.load_unit)
+            highest = format_load(max(point.load for point in curve.points), unit)
             yield f"{begin}: no knee up to {highest} ({curve.knee.reason})."
             continue
-        rate, knee = format_number(curve.knee_throughput.value or 0.0), format_estimate(curve.knee, capacity.load_unit)
+        rate, knee = format_number(curve.knee_throughput.value or 0.0), format_estimate(curve.knee, unit)
         yield f"{begin} stops following the load at {knee}, {rate} requests/s."
-
-
-def _objective_text(curve: ServiceCapacity, capacity: Capacity, side: str) -> str:
-    """Up to which load the objective holds."""
-    unit, limit, slo = capacity.load_unit, curve.limit, capacity.slo or ""
-    begin = f"{side}: {slo}" if side else slo[:1].upper() + slo[1:]
-    rate = f", at {format_number(curve.limit_throughput)} requests/s" if curve.limit_throughput else ""
-    if limit.status == FOUND:
-        return f"{begin} up to {format_estimate(limit, unit)}{rate}."
-    if limit.status == AT_LEAST:
-        return f"{begin} at every load up to {format_load(limit.low, unit)}{rate}; the end was not reached."
-    if limit.status == BELOW:
-        return f"{begin} fails from {format_load(limit.high, unit)} on; the lowest measured load may already exceed it."
-    return f"{begin}: the runs do not say up to which load."
 
 
 def capacity_table(capacity: Capacity) -> Html:

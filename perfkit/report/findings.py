@@ -46,6 +46,8 @@ LONGEST = 400  # characters of a sentence with names from outside
 LONGEST_COMMAND = 2_000  # characters of a command line in a message: more are many runs, which the result names
 MOST_GAPS = 3  # and so many sentences on what is missing
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
+NOTHING_TO_DO = "Nothing to do."
+FIX_AND_REPEAT = "Fix what the warnings name and run again."
 NO_EVENTS = {  # what a history says in which nothing happened
     Verdict.INVALID: "None of its runs is valid: there is nothing to judge.",
     Verdict.INCONCLUSIVE: "Too few valid runs to tell whether any level got worse.",
@@ -345,7 +347,7 @@ def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> 
     """What to do now; what to do about what is missing comes last, with its names ``written`` for an outlet."""
     step = ""
     if comparison.verdict is Verdict.INVALID and not comparison.gaps:
-        step = "Fix what the warnings name and run again."
+        step = FIX_AND_REPEAT
     elif comparison.verdict is Verdict.REGRESSION:
         step = "Inspect the services named above; repeat the comparison where a second measurement is cheap."
     elif comparison.verdict is Verdict.INCONCLUSIVE:
@@ -354,7 +356,7 @@ def next_step(comparison: Comparison, written: Callable[[str], str] = clean) -> 
     texts = (*(gap.advice for gap in comparison.gaps[:MOST_GAPS]), machine_advice(comparison), *history)
     advice = dict.fromkeys(written(shorten(text, LONGEST)) for text in texts if text)
     again = "Measure both sides in turn before you believe the sizes." if comparison.disturbance is not None else ""
-    return " ".join(part for part in (step, *advice, again) if part) or "Nothing to do."
+    return " ".join(part for part in (step, *advice, again) if part) or NOTHING_TO_DO
 
 
 def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:

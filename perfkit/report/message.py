@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from perfkit.model.records import Verdict
 from perfkit.report.findings import (
     NO_EVENTS,
+    NOTHING_TO_DO,
     WORST_FIRST,
     Table,
     acknowledge_command,
@@ -334,7 +335,7 @@ def _next_step(result: Result) -> str:
         return shorten(f"{text} {why}".rstrip(), 2 * LONGEST_STATEMENT)
     if result.comparison is not None:
         return next_step(result.comparison)
-    return shorten(why, 2 * LONGEST_STATEMENT) or "Nothing to do."
+    return shorten(why, 2 * LONGEST_STATEMENT) or NOTHING_TO_DO
 
 
 def _tables(result: Result, diff: NotificationDiff | None) -> Iterator[Table]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from calendar import day_abbr
-from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ from perfkit.report.formatting import (
 )
 
 if TYPE_CHECKING:
-    from perfkit.history.change_events import Level
     from perfkit.history.events import Event, RunReference
     from perfkit.history.trend import History, MetricTrend
 
@@ -206,7 +204,16 @@ def _course(panels: Panels, course: MetricTrend, trend: History, index: int) -> 
     for name, dash, drifts in (("level", "solid", False), ("drift", "dash", True)):
         own = [part for part in course.levels if (part.drift is not None) is drifts and part.end > trend.first]
         if own:
-            xs, ys = _lines(own, trend.first)
+            xs: list[float | None] = []
+            ys: list[float | None] = []
+            for item in own:  # half a run longer on either side, a gap between each two
+                begin, end, ends = max(item.begin, trend.first), item.end, (item.value, item.value)
+                if item.drift is not None:
+                    slope = (item.drift.after - item.drift.before) / max(item.drift.end - 1 - item.drift.begin, 1)
+                    begin, end = max(item.drift.begin, trend.first), item.drift.end
+                    ends = (item.drift.after - slope * (end - 1 - begin), item.drift.after)
+                xs += [begin + 0.5, end + 0.5, None]
+                ys += [*rounded(ends), None]
             line = {"color": NEUTRAL_COLOUR, "width": 2.6, "dash": dash}
             panels.add(index, x=xs, y=ys, mode="lines", line=line, legendgroup=name, **marks)
     panels.add(
@@ -257,22 +264,6 @@ def value_hover(metric: Metric, value: str, reach: str) -> str:
     """A line of a hover box: ``p95 latency 147 ± 1.2 ms``, from the named parts of a trace."""
     unit = {"1/s": "/s"}.get(metric.unit, f" {metric.unit}")
     return f"{metric.title} %{{{value}}} ± %{{{reach}}}{unit}"
-
-
-def _lines(stretches: Sequence[Level], first: int) -> tuple[list[float | None], list[float | None]]:
-    """Levels, half a run longer on either side, and the lines of drifts; a gap between each two."""
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-    for item in stretches:
-        begin, end = max(item.begin, first), item.end
-        ends = (item.value, item.value)
-        if item.drift is not None:
-            slope = (item.drift.after - item.drift.before) / max(item.drift.end - 1 - item.drift.begin, 1)
-            begin, end = max(item.drift.begin, first), item.drift.end
-            ends = (item.drift.after - slope * (end - 1 - begin), item.drift.after)
-        xs += [begin + 0.5, end + 0.5, None]
-        ys += [*rounded(ends), None]
-    return xs, ys
 
 
 def ticks(trend: History, most: int = 5) -> dict[int, str]:
