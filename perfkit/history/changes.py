@@ -59,7 +59,7 @@ def segment_all(
     Raises
     ------
     MissingExtra, SettingsError, HistoryError
-        As `perfkit.model.executors.open_executor`.
+        As `perfkit.model.executors.parallel_map`.
     """
     chunks: list[list[Task]] = []
     size = CHUNK

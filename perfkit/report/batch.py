@@ -13,11 +13,11 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from urllib.parse import quote
@@ -30,8 +30,7 @@ from perfkit.history.gate import judge_newest
 from perfkit.history.incidents import read_result
 from perfkit.history.run_selector import HistoryContext, select
 from perfkit.model.codec import dump_json
-from perfkit.model.errors import NotComparable, NotStored, PerfkitError, SettingsError, did_you_mean
-from perfkit.model.executors import open_executor
+from perfkit.model.errors import NotComparable, NotStored, PerfkitError, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import atomic_write
 from perfkit.model.installation import VERSION
 from perfkit.model.records import Run, Verdict
@@ -156,9 +155,10 @@ def run_jobs(jobs: Sequence[ReportJob], processes: int) -> Generator[tuple[Repor
     """
     others = set(active_children())
     unfinished: list[ReportJob] = []
-    with open_executor(min(processes, len(jobs)), initializer=_start_worker) as pool:
+    workers = min(processes, len(jobs))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as executor:
         try:
-            futures = {pool.executor.submit(build_report, job): job for job in jobs}
+            futures = {executor.submit(build_report, job): job for job in jobs}
             for future in as_completed(futures):
                 job, error = futures[future], future.exception()
                 if isinstance(error, BrokenProcessPool):
@@ -167,9 +167,12 @@ def run_jobs(jobs: Sequence[ReportJob], processes: int) -> Generator[tuple[Repor
                     yield job, _failed(job, f"{type(error).__name__}: {error}")
                 else:
                     yield job, future.result()
+        except BrokenProcessPool as error:  # while the jobs were handed out
+            raise RenderError("a worker process was killed (memory?); try fewer with --jobs") from error
         finally:
             for process in set(active_children()) - others:
                 process.terminate()
+            executor.shutdown(cancel_futures=True)
     if len(jobs) == 1:
         yield from ((job, _failed(job, "the process that made it was killed (memory?)")) for job in unfinished)
         return
