@@ -80,6 +80,10 @@ class Occurrence:
         Id of the run at which it was first detected; empty where it is not known.
     fails
         Whether it is beyond its tolerance, so that a build with it fails.
+    is_open, runs_open
+        Whether it counts as open, and for how many runs; ``None`` where that is not known.
+    doubt
+        Why it may be none after all; empty where nothing speaks against it.
     """
 
     event: Event
@@ -87,6 +91,9 @@ class Occurrence:
     acknowledgement: str = ""
     detected_at: str = ""
     fails: bool = True
+    is_open: bool | None = None
+    runs_open: int | None = None
+    doubt: str = ""
 
     @property
     def worse(self) -> tuple[MetricChange, ...]:
@@ -392,6 +399,9 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged: dict[str, Any] | None = None
     raised_at: str | None = None
     coincides: tuple[str, ...] = ()
+    open: bool | None = None
+    runs_open: Count | None = None
+    doubt: str | None = None
 
     def __post_init__(self) -> None:
         if not self.movements:
@@ -408,7 +418,8 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
             until = f", until {given['until']}" if given.get("until") else ""
             reason = given.get("reason") or "no reason is given"
             why = f"acknowledged by {given.get('by') or 'unknown'}{day}{until}: {reason}"
-        return Occurrence(event, self.holds, why, self.raised_at or "", self.fails)
+        state = self.fails, self.open, self.runs_open, self.doubt or ""
+        return Occurrence(event, self.holds, why, self.raised_at or "", *state)
 
 
 class _Level(msgspec.Struct, frozen=True):

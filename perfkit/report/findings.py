@@ -312,11 +312,6 @@ def missing_service_texts(result: Result) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(service["sentence"]) for service in services))
 
 
-def alert_of(result: Result, event_id: str) -> Mapping[str, Any]:
-    """What a watched history says of an event; empty where it says nothing."""
-    return next((alert for alert in history_of(result).get("alerts") or () if alert["id"] == event_id), {})
-
-
 def history_of(result: Result) -> Mapping[str, Any]:
     """What a result says of the history of its scenario."""
     return result.document.get("history") or result.document.get("watch") or {}

@@ -22,7 +22,6 @@ from perfkit.report.findings import (
     WORST_FIRST,
     Table,
     acknowledge_command,
-    alert_of,
     bisect_command,
     changes_table,
     claims,
@@ -280,12 +279,12 @@ def _incident(tag: str, incident: Incident, result: Result, commits: Mapping[str
     verdict = Verdict.REGRESSION
     texts: tuple[str, ...] = (event_headline(event),)
     if result.watched:
-        alert = alert_of(result, event.id)
-        if not alert.get("fails", True):
-            verdict = Verdict.INCONCLUSIVE if alert.get("open", True) else Verdict.NO_CHANGE
-        runs = alert.get("runs_open")
-        since = f"Open since then, {count_text(runs, 'run')}." if runs and alert.get("open") else ""
-        texts = (" ".join(text for text in (*texts, since, clean(alert.get("doubt") or "")) if text),)
+        last = incident.last
+        if not last.fails:
+            verdict = Verdict.NO_CHANGE if last.is_open is False else Verdict.INCONCLUSIVE
+        runs = last.runs_open if last.is_open else None
+        since = f"Open since then, {count_text(runs, 'run')}." if runs else ""
+        texts = (" ".join(text for text in (*texts, since, clean(last.doubt)) if text),)
     elif result.comparison is not None:
         worse = result.comparison.by_verdict(Verdict.REGRESSION)
         texts = headlines(replace(result.comparison, history=None, findings=worse, gaps=()))

@@ -23,7 +23,6 @@ from perfkit.report.findings import (
     Column,
     Row,
     Table,
-    alert_of,
     change_row,
     finding_row,
     findings_table,
@@ -642,12 +641,12 @@ def _cases(comparison: Comparison) -> Iterator[_Case]:
 def _history_cases(result: Result) -> Iterator[_Case]:
     """Every worsening that was ever detected is a case; one that is over or acknowledged passes."""
     for incident in result.incidents:
-        event = incident.last.event
-        alert, name = alert_of(result, event.id), f"no regression since run {event.id}"
-        if alert["fails"]:
+        last, event = incident.last, incident.last.event
+        name = f"no regression since run {event.id}"
+        if last.fails:
             yield _Case(name, "failure", "regression", event.headline)
-        elif alert.get("open"):
-            yield _Case(name, "skipped", "inconclusive", f"{event.headline} {alert.get('doubt') or ''}".rstrip())
+        elif last.is_open:
+            yield _Case(name, "skipped", "inconclusive", f"{event.headline} {last.doubt}".rstrip())
         else:
             yield _Case(name)
     judged = "nothing got worse" if result.verdict is not Verdict.INVALID else "runs can be judged"
