@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
@@ -55,7 +55,6 @@ WINDOW_S = 10.0  # over which an error rate is taken
 FORCED_END_S = 3.0  # from SIGTERM to SIGKILL
 EXIT_USAGE = 2  # of Locust's command line
 EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
-LOG_TAIL_LINES = 40
 EARLY_S, EARLY_SHARE = 0.5, 0.02  # a run may fall short of its length by the larger: Locust's timers are coarse
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -187,9 +186,6 @@ class LocustOutcome:
     returncode: int
     interrupted: bool  # ended before its time; what was recorded until then can be read
     reason: str | None  # of the interruption, or of an exit code that is not 0
-    log_tail: str
-    started_at: datetime
-    ended_at: datetime
     has_own_shape: bool = False  # a LoadTestShape in the locustfile decided the load
     lost_workers: tuple[str, ...] = ()
     by_user: bool = False  # interrupted by a signal to this process
@@ -224,9 +220,8 @@ def run_locust(
     check_locustfile(command.locustfile)
     if command.host is not None:
         check_host(command.host)
-    started_at = datetime.now(UTC)
     last: dict[str, Any] = {}  # what the recorder reported last
-    with _StopRequest() as stop, _running_locust(command, container, stop) as (process, pipe, output):
+    with _StopRequest() as stop, _running_locust(command, container, stop) as (process, pipe):
         for line in _progress_lines(process, pipe, stop):
             last |= line
             progress = msgspec.convert(line, Progress, strict=False)  # what else it says is for this module
@@ -259,14 +254,10 @@ def run_locust(
     reason = interruption
     if interruption is None and "exit_code" in last and returncode:
         reason = f"Locust ended with exit code {returncode}: an error in the locustfile, or its own verdict"
-    tail = "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
     return LocustOutcome(
         returncode,
         interruption is not None,
         reason,
-        tail if output.is_complete else f"{tail}\n(the rest of the log could not be written)",
-        started_at,
-        datetime.now(UTC),
         bool(last.get("own_shape")),
         tuple(last.get("lost_workers", ())),
         stop.by_user,
@@ -328,8 +319,8 @@ class _StopRequest:
 @contextmanager
 def _running_locust(
     command: LocustCommand, container: Container | None, stop: _StopRequest
-) -> Iterator[tuple[subprocess.Popen[bytes], int, RedactedOutput]]:
-    """Start Locust; yield the process, the reading end of its progress pipe and its log; leave no process behind."""
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start Locust; yield the process and the reading end of its progress pipe; leave no process behind."""
     with ExitStack() as stack:
         try:
             command.log.parent.mkdir(parents=True, exist_ok=True)
@@ -357,7 +348,7 @@ def _running_locust(
         stop.process = process
         if stop.signal is not None:  # it came in between
             process.send_signal(signal.SIGINT)
-        yield process, reading, output
+        yield process, reading
 
 
 def _progress_lines(process: subprocess.Popen[bytes], pipe: int, stop: _StopRequest) -> Iterator[dict[str, Any]]:

@@ -224,7 +224,7 @@ def test_tags_duration_environment_and_exit_code_reach_their_ends(tmp_path, serv
     assert "exit code 3" in outcome.reason
     assert set(server.answered) == {"/wanted"}
     assert seen[-1].elapsed_s >= 1.9  # Locust starts its clock before it imports the locustfiles, if one lets it
-    assert "Shutting down (exit code 3)" in outcome.log_tail
+    assert "Shutting down (exit code 3)" in asked.log.read_text()
 
 
 @pytest.mark.parametrize(
