@@ -133,15 +133,7 @@ def scenario() -> Scenario:
 
 
 def measure(task: Task, store: str, report: Report) -> Sides:
-    """Run every build ``task.rounds`` times, in turn.
-
-    Raises
-    ------
-    LoadStopped
-        A signal stopped it; nothing that was started is left.
-    LoadError, StoreError
-        Load could not be made or kept.
-    """
+    """Run every build ``task.rounds`` times, in turn; ``LoadStopped`` when a signal stopped it."""
     sides: dict[str, list[Run]] = {name: [] for name in ROUND}
     build = replace(scenario(), revision=revision_of(Path.cwd()).to_dict())
     with ExitStack() as stack:
@@ -328,6 +320,12 @@ def identical_trial(answer: Answer, fail_on: str) -> Trial:
     return Trial("identical builds", expected, answer.summary, ok, answer.seconds, advice, not ok)
 
 
+def build_trial(build: str, answer: Answer, task: Task) -> Trial:
+    """What the gate says of the slower or of the identical build."""
+    is_slower = build == SLOWER
+    return slowdown_trial(answer, task.slower_pct, task.fail_on) if is_slower else identical_trial(answer, task.fail_on)
+
+
 def unfit_trial(name: str, answer: Answer) -> Trial:
     """What cannot be read or judged must end with exit code 2 or 3."""
     ok = answer.code in (UNREADABLE, UNFIT)
@@ -402,12 +400,7 @@ def self_test(
     """Try the gate out; runs and damaged files are left in ``folder``.
 
     What is not as expected, and may be chance, is measured once more, with fresh runs, before it is believed: a
-    self-test with false alarms gets switched off.
-
-    Raises
-    ------
-    LoadError, StoreError
-        Load could not be made or kept.
+    self-test with false alarms gets switched off.  ``LoadError`` and ``StoreError`` as `run_scenario`.
     """
     good, trials = _load_trials(task, folder / "runs", report, measured)
     if any(trial.by_chance for trial in trials):
@@ -417,10 +410,7 @@ def self_test(
         trials = [believed(first, second) for first, second in zip(trials, again, strict=True)]
     report("runs against a history, and files that must be refused")
     for name, (store, newest) in simulated_histories(task, folder / "history").items():
-        answer = ask_gate((), newest, (*task.options, "--store", str(store)))
-        is_slower = name == SLOWER
-        trial = slowdown_trial(answer, task.slower_pct, task.fail_on) if is_slower else None
-        trial = trial or identical_trial(answer, task.fail_on)
+        trial = build_trial(name, ask_gate((), newest, (*task.options, "--store", str(store))), task)
         trials.append(replace(trial, name=f"{trial.name}, against history", by_chance=False))
     (folder / "unfit").mkdir(parents=True)
 
@@ -442,9 +432,7 @@ def _load_trials(
     seconds = time.monotonic() - begun
     report("comparing")
     folders = {name: tuple(Path(run.source or run.id) for run in sides[name]) for name in ROUND}
-    slower, identical = (ask_gate(folders[BASELINE], folders[name], task.options) for name in (SLOWER, IDENTICAL))
-    return folders[BASELINE], [
-        load_trial([run for runs in sides.values() for run in runs], seconds),
-        slowdown_trial(slower, task.slower_pct, task.fail_on),
-        identical_trial(identical, task.fail_on),
-    ]
+    trials = [load_trial([run for runs in sides.values() for run in runs], seconds)]
+    for name in (SLOWER, IDENTICAL):
+        trials.append(build_trial(name, ask_gate(folders[BASELINE], folders[name], task.options), task))
+    return folders[BASELINE], trials
