@@ -39,8 +39,7 @@ from perfkit.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfkit.history.change_events import HistoryChange
-    from perfkit.history.changes import DetectedChanges
+    from perfkit.history.change_events import DetectedChanges, HistoryChange
     from perfkit.history.commits import Attribution
     from perfkit.history.monitor import MonitorResult
     from perfkit.model.records import Comparison
@@ -313,7 +312,7 @@ def changes(
     """
     from perfkit.history.acknowledgements import match
     from perfkit.history.baselines import Baselines
-    from perfkit.history.changes import detect_changes, stored_timelines
+    from perfkit.history.change_events import detect_changes, stored_timelines
     from perfkit.history.commits import attribute
     from perfkit.history.monitor import monitor_timeline
     from perfkit.history.timeline import under_names

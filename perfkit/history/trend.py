@@ -16,8 +16,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from perfkit.history.acknowledgements import Acknowledgement, match
-from perfkit.history.change_events import HistoryAnalysis, Level, held_worsenings
-from perfkit.history.changes import DetectedChanges, detect_changes
+from perfkit.history.change_events import DetectedChanges, HistoryAnalysis, Level, detect_changes, held_worsenings
 from perfkit.history.confounders import missing_services
 from perfkit.history.events import Event, MetricChange, Series
 from perfkit.history.monitor import MOST_EXCERPTS, Alert, MonitorResult, excerpt, leading_series

@@ -10,7 +10,7 @@ from nights import nights, said, stored
 from repositories import git
 
 from perfkit.config.settings import Scenario
-from perfkit.history.changes import stored_timelines
+from perfkit.history.change_events import stored_timelines
 from perfkit.history.planning import stored_profile
 from perfkit.history.run_selector import HistoryContext, select
 from perfkit.history.timeline import load_timeline

@@ -17,7 +17,7 @@ from perfkit.cli import main
 from perfkit.cli.compare import exit_code
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, AcknowledgedFile, Acknowledgement
-from perfkit.history.changes import CHUNK, Task, detect_changes, segment_all, stored_timelines
+from perfkit.history.change_events import CHUNK, detect_changes, segment_all, stored_timelines
 from perfkit.history.monitor import monitor_timeline
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
@@ -197,7 +197,7 @@ def many(rng, count=60, n=3000):
         values[n // 2 :] += number % 7
         values[number] = np.nan
         values[5 * number] *= 3
-        tasks.append(Task(values if number % 5 else np.abs(values - 103), 0.01 / count))
+        tasks.append((values if number % 5 else np.abs(values - 103), 0.01 / count))
     assert count * n > 2 * CHUNK
     return tasks
 

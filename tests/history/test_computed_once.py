@@ -7,7 +7,7 @@ from nights import nights, stored
 
 from perfkit import RunStore
 from perfkit.cli import main
-from perfkit.history import change_events, changes
+from perfkit.history import change_events
 from perfkit.runs import index
 
 
@@ -31,7 +31,7 @@ def test_a_candidate_is_compared_with_one_reading_of_the_index_and_one_segmentat
         return real_segment(values, alpha=alpha)
 
     monkeypatch.setattr(RunStore, "get", get)
-    for module in (change_events, changes):
+    for module in (change_events, change_events):
         monkeypatch.setattr(module, "segment", segment)
     assert main(["compare", "--candidate", ids[-1], "--store", "runs"], sys.stdout, sys.stderr) == 1
     assert len(read) == 1

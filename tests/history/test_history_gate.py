@@ -13,8 +13,7 @@ from perfkit.cli import main
 from perfkit.history import monitor
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.baselines import Baselines
-from perfkit.history.change_events import HistoryAnalysis, find_events
-from perfkit.history.changes import detect_changes, stored_timelines
+from perfkit.history.change_events import HistoryAnalysis, detect_changes, find_events, stored_timelines
 from perfkit.history.confounders import in_one_mix, missing_services, service_changes
 from perfkit.history.curation import accept, acknowledge, pin_runs
 from perfkit.history.gate import judge_history
