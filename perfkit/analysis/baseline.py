@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from scipy.special import ndtr, stdtrit
 from perfkit.analysis.noise_profile import failures_of, noise_prior
 from perfkit.config.policy import Policy
 from perfkit.model.codec import encode
-from perfkit.model.records import Metric, Run, RunSummary, ServiceStats
+from perfkit.model.records import Metric, Run, RunSummary
 from perfkit.stats.effect import overdispersion, run_to_run
 
 if TYPE_CHECKING:
@@ -73,12 +73,27 @@ def summarize_baseline(
     rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
     run cannot tell is left out.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     levels: list[BaselineLevel] = []
     for service in dict.fromkeys(name for run in runs for name in run.services):
         stats = [run.services[service] for run in runs if service in run.services]
         for metric in Metric:
             if metric is Metric.ERROR_RATE:
-                levels += _error_level(service, stats)
+                if (failures := failures_of(stats)) is None:
+                    continue
+                factor, df = overdispersion((failures.failed,), (failures.counts,))
+                # Wilson's interval of so many effective requests, as wide as Student's t asks
+                requests = float(failures.counts.sum()) / factor
+                alpha = 2.0 * float(ndtr(-stdtrit(df, 0.975)))
+                ends = proportion_confint(failures.rate * requests, requests, alpha=alpha, method="wilson")
+                low, high = (100 * float(end) for end in ends)
+                each = 100 * failures.failed / failures.counts
+                bounds = float(each.min()), float(each.max())
+                rate = 100 * failures.rate
+                levels.append(
+                    BaselineLevel(service, metric.value, each.size, rate, low, high, None, None, None, *bounds)
+                )
                 continue
             known = [item.value(metric) or 0.0 for item in stats]
             if min(known) <= 0:
@@ -92,20 +107,3 @@ def summarize_baseline(
             span = {"variation_pct": 100 * noise.sd, "lowest": min(known), "highest": max(known)}
             levels.append(BaselineLevel(service, metric.value, logs.size, **values, **span))
     return BaselineSummary(tuple(runs), tuple(levels), tuple(warnings), policy or Policy())
-
-
-def _error_level(service: str, stats: Sequence[ServiceStats]) -> Iterator[BaselineLevel]:
-    from statsmodels.stats.proportion import proportion_confint
-
-    failures = failures_of(stats)
-    if failures is None:
-        return
-    factor, df = overdispersion((failures.failed,), (failures.counts,))
-    # Wilson's interval of so many effective requests, as wide as Student's t asks
-    requests = float(failures.counts.sum()) / factor
-    alpha = 2.0 * float(ndtr(-stdtrit(df, 0.975)))
-    low, high = proportion_confint(failures.rate * requests, requests, alpha=alpha, method="wilson")
-    each = 100 * failures.failed / failures.counts
-    interval, span = (100 * float(low), 100 * float(high)), (float(each.min()), float(each.max()))
-    name = Metric.ERROR_RATE.value
-    yield BaselineLevel(service, name, each.size, 100 * failures.rate, *interval, None, None, None, *span)

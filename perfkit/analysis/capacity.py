@@ -32,7 +32,6 @@ from perfkit.stats.capacity import (
     METRIC,
     METRICS,
     UNKNOWN,
-    BrokenLine,
     Crossing,
     Estimate,
     LoadPath,
@@ -444,7 +443,15 @@ def curve_of(service: str, side: str, runs: Sequence[WindowedRun], unit: str, sl
     edges = np.linspace(load.min(), load.max(), int(np.clip(count, LEAST_STRETCHES, MOST_STRETCHES)) + 1)
     stretch = np.clip(np.searchsorted(edges, load, side="right") - 1, 0, edges.size - 2)
     line = regrouped(windows, [run.requests[service].response_time_ms for run in runs], stretch)
-    knee, knee_throughput = _knee(lines)
+    # The knee is that of the runs that show one; at least half of them must
+    bent = [line for line in lines if not line.reason]
+    reasons = "; ".join(dict.fromkeys(line.reason for line in lines if line.reason))
+    knee = knee_throughput = Estimate(UNKNOWN, reason=reasons)
+    knees = tuple(Crossing.found(line.load[0], line.load[1:]) for line in bent)
+    if bent and 2 * len(bent) >= len(lines):
+        partly = f"{len(bent)} of {len(lines)} runs show it; in the others: {reasons}" if reasons else ""
+        rates = [Crossing.found(line.throughput[0], line.throughput[1:]) for line in bent]
+        knee, knee_throughput = (replace(over_runs(each), reason=partly) for each in (knees, rates))
     result = ServiceCapacity(
         service=service,
         side=side,
@@ -456,8 +463,7 @@ def curve_of(service: str, side: str, runs: Sequence[WindowedRun], unit: str, sl
         limit_throughput=limit_throughput,
         scalability=_scalability(windows, drawn, unit),
     )
-    bent = () if any(line.reason for line in lines) else lines
-    return Curve(result, tuple(Crossing.found(line.load[0], line.load[1:]) for line in bent), limits)
+    return Curve(result, () if reasons else knees, limits)
 
 
 def _points(run: str, w: Windows) -> Iterator[LoadPoint]:
@@ -478,20 +484,6 @@ def _points(run: str, w: Windows) -> Iterator[LoadPoint]:
             error_rate_pct=100.0 * float(w.failed[i] / w.started[i]) if w.started[i] else None,
             **{name: float(value) if math.isfinite(value) else None for name, value in latencies.items()},
         )
-
-
-def _knee(lines: Sequence[BrokenLine]) -> tuple[Estimate, Estimate]:
-    """Load and throughput at the knee, from the runs that show one; at least half of them must."""
-    bent = [line for line in lines if not line.reason]
-    reasons = "; ".join(dict.fromkeys(line.reason for line in lines if line.reason))
-    if 2 * len(bent) < len(lines) or not bent:
-        return Estimate(UNKNOWN, reason=reasons), Estimate(UNKNOWN, reason=reasons)
-    partly = f"{len(bent)} of {len(lines)} runs show it; in the others: {reasons}" if reasons else ""
-    load, throughput = (
-        replace(over_runs([Crossing.found(values[0], values[1:]) for values in each]), reason=partly)
-        for each in ([line.load for line in bent], [line.throughput for line in bent])
-    )
-    return load, throughput
 
 
 def _scalability(windows: Sequence[Windows], drawn: Sequence[Floats], unit: str) -> Scalability:

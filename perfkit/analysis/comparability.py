@@ -509,28 +509,22 @@ def disturbance(baseline: Sequence[Run], candidate: Sequence[Run], findings: Seq
         (GENERATOR, "The {} was disturbed", ", so effects are distorted"),
         (EITHER, "Unless the build explains it, the {} was disturbed", ""),
     ):
-        if (sided := _one_sided(names, baseline, candidate)) is not None:
-            text = f"{begin.format(sided[0])} ({sided[1]}){also}{end}; {again}"
-            return Check(DISTURBED, f"{sided[1]}{also}", "both sides alike", Severity.WARN, text)
+        for name in names:  # warns in many runs of one side, and in none of the other
+            counts = [
+                sum(any(check.name == name for check in run.validity.problems) for run in runs)
+                for runs in (baseline, candidate)
+            ]
+            for i, count, size in ((0, counts[0], len(baseline)), (1, counts[1], len(candidate))):
+                if count and count >= OFTEN * size and not counts[1 - i]:
+                    what = (
+                        f"{name.replace('_', ' ')} in {count} of its {size} runs and in none of the {_TITLES[1 - i]}'s"
+                    )
+                    text = f"{begin.format(_TITLES[i])} ({what}){also}{end}; {again}"
+                    return Check(DISTURBED, f"{what}{also}", "both sides alike", Severity.WARN, text)
     if moved is None:
         return None
     text = f"{moved[:1].upper()}{moved[1:]}: that speaks for what they share, such as the machine; {again}"
     return Check(DISTURBED, moved, "both sides alike", Severity.WARN, text)
-
-
-def _one_sided(names: Sequence[str], baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[str, str] | None:
-    """The side that a check of the measurement warns about in many runs, and in none of the other; and what it is."""
-    for name in names:
-        counts = [
-            sum(any(check.name == name for check in run.validity.problems) for run in runs)
-            for runs in (baseline, candidate)
-        ]
-        for i, runs in enumerate((baseline, candidate)):
-            if counts[i] and counts[i] >= OFTEN * len(runs) and not counts[1 - i]:
-                word = name.replace("_", " ")
-                text = f"{word} in {counts[i]} of its {len(runs)} runs and in none of the {_TITLES[1 - i]}'s"
-                return _TITLES[i], text
-    return None
 
 
 def _moved_alike(findings: Sequence[Finding]) -> str | None:

@@ -185,8 +185,22 @@ def by_evidence(
                     finding, verdict=Verdict.INCONCLUSIVE, runs_needed=None, warnings=(*finding.warnings, reason)
                 )
             findings.append(finding if is_limit else _explained_by_mix(finding, coverage))
-        elif is_limit or hypothesis.gating:
-            findings.append(_unknown(hypothesis, policy.alpha, len(tests)))
+        elif isinstance(hypothesis.limit, Objective):
+            numbers = Arithmetic(
+                (), hypothesis.values[1], Verdict.INCONCLUSIVE.value, alpha=policy.alpha, tests=len(tests)
+            )
+            finding = unjudged_finding(hypothesis, hypothesis.limit.amount, None)
+            warnings = ("not known for every run of the candidate",)
+            findings.append(replace(finding, warnings=warnings, arithmetic=numbers))
+        elif hypothesis.gating:
+            sides = zip(("baseline", "candidate"), hypothesis.values, strict=True)
+            missing = [title for title, values in sides if None in values]
+            what = f"not known for every run of the {' and '.join(missing) or 'baseline or candidate'}"
+            if hypothesis.metric is Metric.AVG and _too_few_requests(hypothesis):
+                what = f"a run holds fewer than {FEWEST} requests of this service"
+            reasons = (text for side in hypothesis.stats for stats in side for text in stats.warnings)
+            texts = (what, *(text for text in reasons if text.startswith(hypothesis.metric.title)))
+            findings.append(replace(unjudged_finding(hypothesis, None, None), warnings=tuple(dict.fromkeys(texts))))
     return findings
 
 
@@ -362,25 +376,6 @@ def _explained_by_mix(finding: Finding, coverage: Coverage) -> Finding:
         return finding
     text = f"{what}, which may be all of this change"
     return replace(finding, verdict=Verdict.INCONCLUSIVE, runs_needed=None, warnings=(*finding.warnings, text))
-
-
-def _unknown(hypothesis: Hypothesis, alpha: float, tests: int) -> Finding:
-    """A gating metric, or one with an absolute limit, that a run cannot tell, with the reasons that the runs give."""
-    if isinstance(hypothesis.limit, Objective):
-        numbers = Arithmetic((), hypothesis.values[1], Verdict.INCONCLUSIVE.value, alpha=alpha, tests=tests)
-        finding = unjudged_finding(hypothesis, hypothesis.limit.amount, None)
-        return replace(finding, warnings=("not known for every run of the candidate",), arithmetic=numbers)
-    missing = [
-        title
-        for title, values in zip(("baseline", "candidate"), hypothesis.values, strict=True)
-        if any(value is None for value in values)
-    ]
-    what = f"not known for every run of the {' and '.join(missing) or 'baseline or candidate'}"
-    if hypothesis.metric is Metric.AVG and _too_few_requests(hypothesis):
-        what = f"a run holds fewer than {FEWEST} requests of this service"
-    reasons = (text for side in hypothesis.stats for stats in side for text in stats.warnings)
-    texts = (what, *(text for text in reasons if text.startswith(hypothesis.metric.title)))
-    return replace(unjudged_finding(hypothesis, None, None), warnings=tuple(dict.fromkeys(texts)))
 
 
 def by_threshold(hypotheses: Sequence[Hypothesis]) -> list[Finding]:
