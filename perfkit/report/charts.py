@@ -150,7 +150,7 @@ def percentile_curve(
             samples = requests_of_all(side.runs, name)
             if not samples:
                 continue
-            low, _, high = spread([quantiles(sample, levels, beyond=3) for sample in samples])
+            low, _, high = spread([quantiles(sample.ordered_ms, levels, beyond=3) for sample in samples])
             in_each = np.all([len(sample.ordered_ms) * (1 - levels) >= 3 for sample in samples], axis=0)
             panels.band(side, x, np.where(in_each, low, np.nan), np.where(in_each, high, np.nan), panel)
             panels.line(
@@ -165,7 +165,7 @@ def percentile_curve(
     for panel in range(len(panels.titles)):
         drawn = names if chosen_one else names[panel : panel + 1]
         together = [pooled(requests_of_all((*baseline, *candidate), name)) for name in drawn]
-        ends = np.vstack([np.quantile(sample.ordered_ms, [0.05, 0.999]) for sample in together])
+        ends = np.vstack([np.quantile(ordered, [0.05, 0.999]) for ordered in together])
         extent = max(float(ends[:, 0].min()), 1e-3) / 1.15, max(float(ends[:, 1].max()), 2e-3) * 1.15
         panels.axis(
             f"x{axis(panel)}",

@@ -103,21 +103,14 @@ def log_density(sample: Requests, edges: Floats) -> Floats:
     return smooth
 
 
-def quantiles(sample: Requests, levels: Floats, beyond: int = BEYOND) -> Floats:
+def quantiles(ordered_ms: Floats, levels: Floats, beyond: int = BEYOND) -> Floats:
     """Exact quantiles (linear between order statistics); ``nan`` where fewer than ``beyond`` requests lie above."""
-    values = np.quantile(sample.ordered_ms, levels)
-    return np.where(len(sample.ordered_ms) * (1.0 - levels) >= beyond, values, np.nan)
+    return np.where(len(ordered_ms) * (1.0 - levels) >= beyond, np.quantile(ordered_ms, levels), np.nan)
 
 
-def pooled(samples: Sequence[Requests]) -> Requests:
-    """All requests of several runs as one sample; only its order statistics have a meaning."""
-    latency = np.concatenate([sample.latency_ms for sample in samples])
-    return Requests(
-        elapsed_s=np.concatenate([sample.elapsed_s for sample in samples]),
-        latency_ms=latency,
-        failed=np.concatenate([sample.failed for sample in samples]),
-        ordered_ms=np.sort(latency),
-    )
+def pooled(samples: Sequence[Requests]) -> Floats:
+    """The latencies of all requests of several runs, ascending."""
+    return np.sort(np.concatenate([sample.ordered_ms for sample in samples]))
 
 
 def bin_width(samples: Sequence[Requests], most: int) -> int:
