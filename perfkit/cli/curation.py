@@ -18,6 +18,7 @@ from perfkit.cli.options import (
     check_scenario,
     console,
     in_workspace,
+    say,
     table,
     warn,
     write_json,
@@ -109,14 +110,13 @@ def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> N
         write_json(encode(list(found)))
         return
     for item in found:
-        click.echo(clean(f"{item.id}  {item.scenario}: {item.describe()}"))
+        say(f"{item.id}  {item.scenario}: {item.describe()}")
         for change in item.changes:
-            metric = Metric(change.metric)
-            unit = metric.change_unit
-            size = f"{format_signed(change.size, unit)} {unit}"
-            limit = f", acknowledged up to {format_signed(change.limit, unit).lstrip('+')} {unit}"
-            bound = "" if change.limit == float("inf") else limit
-            click.echo(f"  {clean(f'{metric.title} of {change.service} {size}{bound}')}")
+            metric, unit = Metric(change.metric), Metric(change.metric).change_unit
+            text = f"{metric.title} of {change.service} {format_signed(change.size, unit)} {unit}"
+            if change.limit != float("inf"):
+                text += f", acknowledged up to {format_signed(change.limit, unit).lstrip('+')} {unit}"
+            click.echo(f"  {clean(text)}")
     if not found:
         click.echo("nothing is acknowledged", err=True)
 
@@ -238,7 +238,6 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
     """
     from perfkit.history.baselines import find_named
     from perfkit.history.curation import baseline_quality
-    from perfkit.report.formatting import clean
 
     history = workspace.history()
     _check_scenario(history, scenario)
@@ -259,7 +258,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
         ),
     ]
     for line in lines:
-        click.echo(clean(line))
+        say(line)
     warn(*found.warnings)
 
 
@@ -299,7 +298,8 @@ def _check_scenario(history: HistoryContext, scenario: str | None) -> None:
 def _report_pinned(history: HistoryContext, pinned: Pinned, notes: Sequence[str]) -> None:
     from perfkit.history.baselines import Baselines
     from perfkit.history.curation import baseline_quality
+    from perfkit.report.formatting import count_text
 
-    count = f"{len(pinned.runs)} run{'' if len(pinned.runs) == 1 else 's'}"
-    click.echo(f"wrote {Baselines(history.baselines).path_of(pinned.scenario, pinned.name)}: {count}")
+    path = Baselines(history.baselines).path_of(pinned.scenario, pinned.name)
+    click.echo(f"wrote {path}: {count_text(len(pinned.runs), 'run')}")
     warn(*notes, *baseline_quality(history, pinned).warnings)
