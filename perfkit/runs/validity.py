@@ -569,9 +569,8 @@ def in_future(times: Sequence[datetime | None], now: datetime) -> tuple[bool, ..
     return late if sum(late) < dated else (False,) * len(late)
 
 
-# Outages: services, or whole runs, nearly all of whose requests fail -------------------------------------------------
-#
-# How fast they fail says nothing of the target: their latencies are withheld, and their error rate is what is judged.
+# Outages: services, or whole runs, nearly all of whose requests fail.  How fast they fail says nothing of the target:
+# their latencies are withheld, and their error rate is what is judged -------------------------------------------------
 
 FAILING = 0.90  # share of the requests of a service, or of a run, that fail
 CARRIES = 0.10  # share of a run's requests from which on a service counts
@@ -681,7 +680,5 @@ def _failed_share(stats: Sequence[ServiceStats]) -> float | None:
 
 def _most_frequent_error(stats: Sequence[ServiceStats]) -> str | None:
     """The kind of error that most requests of these services failed with, such as ``HTTPError 500``."""
-    counts: Counter[str] = Counter()
-    for of in stats:
-        counts.update(of.errors)
-    return max(counts, key=lambda kind: counts[kind]) if counts else None
+    counts = sum((Counter(of.errors) for of in stats), Counter[str]())
+    return next((kind for kind, _ in counts.most_common(1)), None)
