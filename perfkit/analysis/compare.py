@@ -108,7 +108,10 @@ def judge(
 ) -> Comparison:
     """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
     policy = policy.for_scenario(candidate[0].scenario if candidate else "")
-    baseline, candidate, policy = _under_current_names(baseline, candidate, policy)
+    if current := policy.service_names:
+        baseline, candidate = renamed_runs(baseline, current), renamed_runs(candidate, current)
+        tolerance, objectives = _renamed(policy.tolerance, current), _renamed(policy.objectives, current)
+        policy = replace(policy, tolerance=tolerance, objectives=objectives)
     baseline, candidate = (tuple(without_outages(run) for run in side) for side in (baseline, candidate))
     staged = by_stage(baseline, candidate, policy)
     sides = check_sides(staged.baseline, staged.candidate, policy, staged.coverage)
@@ -162,26 +165,15 @@ def judge(
     )
 
 
-def _under_current_names(
-    baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy
-) -> tuple[Sequence[Run], Sequence[Run], Policy]:
-    """Runs and limits under the names that services have now."""
-    names = policy.service_names
-    if not names:
-        return baseline, candidate, policy
-
-    def renamed(limits: Mapping[str, Any]) -> dict[str, Any]:
-        """Where two old names become one, what stands later holds."""
-        table: dict[str, Any] = {}
-        for name, value in limits.items():
-            now = name if name in list(Metric) else new_name(name, names)
-            earlier = table.get(now)
-            both = isinstance(earlier, Mapping) and isinstance(value, Mapping)
-            table[now] = {**earlier, **value} if both else value  # type: ignore[dict-item]
-        return table
-
-    policy = replace(policy, tolerance=renamed(policy.tolerance), objectives=renamed(policy.objectives))
-    return renamed_runs(baseline, names), renamed_runs(candidate, names), policy
+def _renamed(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Limits under the names that services have now; where two old names become one, what stands later holds."""
+    table: dict[str, Any] = {}
+    for name, value in limits.items():
+        now = name if name in list(Metric) else new_name(name, names)
+        earlier = table.get(now)
+        both = isinstance(earlier, Mapping) and isinstance(value, Mapping)
+        table[now] = {**earlier, **value} if both else value  # type: ignore[dict-item]
+    return table
 
 
 def _findings(
