@@ -320,6 +320,7 @@ class LocalFolder(Backend):
 
 
 AT_ONCE = 500  # files asked for in one batch
+FOREIGN = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}  # they have no folders that had to be made
 
 
@@ -333,9 +334,8 @@ class RemoteFolder(Backend):
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
-        """What botocore raises before a server answers is no ``OSError``."""
-        botocore = sys.modules.get("botocore.exceptions")
-        foreign: tuple[type[BaseException], ...] = (botocore.BotoCoreError,) if botocore is not None else ()
+        """What these packages raise before a server answers, or when it refuses, is no ``OSError``."""
+        foreign = tuple(getattr(sys.modules[module], name) for module, name in FOREIGN if module in sys.modules)
         try:
             yield
         except foreign as error:
@@ -351,11 +351,14 @@ class RemoteFolder(Backend):
                 return absent
 
     def folders(self) -> list[str]:
-        entries: list[dict[str, Any]] = self._look(lambda: self.fs.ls("", detail=True), [])
-        kinds = {entry["name"].strip("/"): entry for entry in entries}
-        if "" in kinds and kinds[""]["type"] == "file" and kinds[""]["size"]:
+        # Of the whole file system: a web server may list what lies elsewhere, which DirFileSystem takes for a mistake
+        entries: list[dict[str, Any]] = self._look(lambda: self.fs.fs.ls(self.fs.path, detail=True), [])
+        root, kinds = self.fs.path.strip("/"), {entry["name"].strip("/"): entry for entry in entries}
+        if root in kinds and kinds[root]["type"] == "file" and kinds[root]["size"]:
             raise StoreError(f"{self.url}: is a file; a store is a folder of runs")
-        folders = (name for name, entry in kinds.items() if entry["type"] == "directory")
+        folders = (
+            posixpath.basename(name) for name, kind in kinds.items() if name != root and kind["type"] == "directory"
+        )
         return sorted(name for name in folders if name and not name.startswith(HIDDEN))
 
     def files(self, path: str) -> dict[str, int]:

@@ -1,8 +1,11 @@
 """Stores that are no local folder: a real S3-compatible server, memory, and what is said when one cannot be reached."""
 
+import functools
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
@@ -11,6 +14,11 @@ from samples import plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Silent."""
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -48,6 +56,19 @@ def test_a_store_may_be_a_whole_file_system():
     store.backend.remove_runs([run_id, "20260101T000000Z-api-gone"])
     store.backend.remove(".index/runs.arrow")
     assert run_id not in again.ids()
+
+
+def test_a_web_server_is_a_store_that_may_only_be_read(tmp_path):
+    run_id = RunStore(tmp_path / "runs").add(run({"a": plain_stats()}))
+    serve = functools.partial(QuietFiles, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = RunStore(f"http://127.0.0.1:{server.server_port}/runs")
+        assert list(store.runs()["id"]) == [run_id]
+        assert store.get(run_id).source == f"{store.url}/{run_id}"
+        with pytest.raises(StoreError, match="cannot be reached: 501"):
+            store.add(run({"a": plain_stats(9.0)}))
+        server.shutdown()
 
 
 def test_a_run_that_is_not_whole_is_none(url):
