@@ -60,6 +60,11 @@ from perfkit.runs.store import RunStore
 from perfkit.stats.changepoints import LEAST_RUNS
 from perfkit.stats.summary import Floats
 
+NEWEST = 10  # runs of the present level that are compared with a pinned baseline
+FAR_ENOUGH = (
+    0.5  # of a finding's distance from its baseline: an earlier outlier so far away makes a single run doubtful
+)
+AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one on the slower of two kinds of machine
 BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
 
 
@@ -462,9 +467,6 @@ def baseline_hold(
     return None
 
 
-NEWEST = 10  # runs that tell the current level
-
-
 @dataclass(frozen=True, slots=True)
 class SlowDrift:
     """The newest runs of the present level, compared with a pinned baseline of their scenario.
@@ -532,10 +534,6 @@ def slow_drifts(level: Sequence[Run], context: HistoryContext, policy: Policy) -
         if current:
             drifts.append(SlowDrift(anchor, judge(runs, current, policy)))
     return tuple(drifts)
-
-
-FAR_ENOUGH = 0.5  # of its distance: an earlier outlier so far away makes a single run doubtful
-AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one on the slower of two kinds of machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""Selectors: runs of a store named by what they mean, with warnings about them as a baseline.
+"""Runs by what people call them: ids, paths, patterns, and selectors, which name runs of a store by what they mean.
 
-Examples are ``api@rolling``, ``api@pinned:v1.4``, ``api@last:5``, ``api@commit:abc123``, ...
+`choose_runs` takes all of these; `HistoryContext` is the store, the baselines and the candidates among which selectors
+choose.  A selector comes with warnings about its runs as a baseline.
 
 ::
 

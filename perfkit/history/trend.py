@@ -290,12 +290,12 @@ class History:
     @property
     def outliers(self) -> Mapping[int, Sequence[Series]]:
         """Single runs far from their level among those that are shown, by index, with the series in which they are."""
-        found: dict[int, list[Series]] = {}
-        for course in self.metric_trends:
-            for index in course.segmentation.outliers:
+        outliers: dict[int, list[Series]] = {}
+        for item in self.metric_trends:
+            for index in item.segmentation.outliers:
                 if index >= self.first:
-                    found.setdefault(index, []).append((course.service, course.metric))
-        return found
+                    outliers.setdefault(index, []).append((item.service, item.metric))
+        return outliers
 
     def is_acknowledged(self, event: Event) -> bool:
         """Whether the event was acknowledged."""
