@@ -364,7 +364,7 @@ class RemoteFolder(Backend):
     def files(self, path: str) -> dict[str, int]:
         entries: dict[str, Any] = self._look(lambda: self.fs.find(path, detail=True), {})
         begin = f"{path}/" if path else ""
-        return {name.strip("/").removeprefix(begin): int(facts["size"]) for name, facts in entries.items()}
+        return {name.strip("/").removeprefix(begin): int(facts["size"] or 0) for name, facts in entries.items()}
 
     def read(self, path: str) -> bytes:
         with self._calling():

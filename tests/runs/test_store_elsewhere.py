@@ -59,12 +59,14 @@ def test_a_store_may_be_a_whole_file_system():
 
 
 def test_a_web_server_is_a_store_that_may_only_be_read(tmp_path):
-    run_id = RunStore(tmp_path / "runs").add(run({"a": plain_stats()}))
+    store = RunStore(tmp_path / "runs")
+    run_id = store.add(run({"a": plain_stats()}))
+    store.quarantine(run_id, "odd")
     serve = functools.partial(QuietFiles, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         store = RunStore(f"http://127.0.0.1:{server.server_port}/runs")
-        assert list(store.runs()["id"]) == [run_id]
+        assert list(store.runs(quarantined=True)["id"]) == [run_id]
         assert store.get(run_id).source == f"{store.url}/{run_id}"
         with pytest.raises(StoreError, match="cannot be reached: 501"):
             store.add(run({"a": plain_stats(9.0)}))
