@@ -1,4 +1,8 @@
-"""Effect, interval and p for one metric of one service.  The run is the unit; nothing here knows what is acceptable."""
+"""Noise, effect, interval and p for one metric of one service; nothing here knows what is acceptable.
+
+The run is the unit.  Few runs say little about their own variance, so the sample variance is moderated towards a prior
+(Smyth 2004, doi:10.2202/1544-6115.1027): ``s^2 = (d0 s0^2 + SS) / (d0 + df)`` with ``d0 + df`` degrees of freedom.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +39,7 @@ EXTRA_SD = 0.006  # between runs, beyond a measured error within them: restarts,
 # 0.96, which is no more scatter than their nine degrees of freedom give by themselves.
 PRIOR_OVERDISPERSION = 1.2
 PRIOR_OVERDISPERSION_DF = 8.0
-HISTORY_SHARE = (
-    2.0 / 3.0
-)  # degrees of freedom per successive difference (von Neumann 1941, doi:10.1214/aoms/1177731677)
+HISTORY_SHARE = 2.0 / 3.0  # degrees of freedom per successive difference (von Neumann, doi:10.1214/aoms/1177731677)
 CLIP = 3.0  # robust standard deviations: a step in the history is one large difference, and no noise
 
 
@@ -149,7 +151,7 @@ def overdispersion(failures: Sequence[Floats], counts: Sequence[Floats]) -> tupl
     """How much more the failures of identical runs scatter than chance alone allows: (factor >= 1, degrees of freedom).
 
     Chi-square of the runs around the error rate of their side, moderated towards `PRIOR_OVERDISPERSION`; a prior that
-    the runs contradict counts for less (`_trust`).
+    the runs contradict counts for less.
     """
     chi_square, df = 0.0, 0
     for failed, count in zip(failures, counts, strict=True):
@@ -162,7 +164,7 @@ def overdispersion(failures: Sequence[Floats], counts: Sequence[Floats]) -> tupl
     return max(1.0, (weight * PRIOR_OVERDISPERSION + chi_square) / (weight + df)), weight + df
 
 
-FAR_OUT = 12.0
+FAR_OUT = 12.0  # standard deviations: what lies further off adds nothing to a tail, but takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +309,6 @@ def _mid_p_larger(lesser: Failures, larger: Failures) -> float:
     total = float(np.round(lesser.failed.sum())) + seen
     if total == 0 or total == n1 + n2:
         return 0.5
-    # What lies further than `FAR_OUT` standard deviations off adds nothing to a tail, but takes its time
     mean, share = total * n2 / (n1 + n2), n2 / (n1 + n2)
     reach = FAR_OUT * (math.sqrt(total * share * (1.0 - share)) + 5.0)
     begin, end = max(seen, math.floor(mean - reach)), min(total, n2, max(seen, mean) + reach)

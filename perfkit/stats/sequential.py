@@ -124,7 +124,11 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
         if first >= last:
             continue
         values = np.asarray(scale(plain[:last]), float)
-        best = _looks(values, edges, first)
+        best: dict[int, tuple[float, int]] = {}  # of each look: its strongest window, and the run at which that begins
+        for split in range(max(LEARN, edges[-1] + LEAST_LEVEL, first - LAST_WINDOW + 1), last - FIRST_WINDOW + 1):
+            for at, strength in _strengths(values, edges, split):
+                if at >= first and strength > best.get(at, (0.0, 0))[0]:
+                    best[at] = (strength, split)
         for at in sorted(best):
             strength, split = best[at]
             p_value = LOOKS * _spent(strength, at)
@@ -140,17 +144,6 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
                 distance = step / sd if sd > 0.0 else math.inf
                 return Alarm(at, split, before, after, relative_change_pct(before, after), p_value, distance)
     return None
-
-
-def _looks(values: Floats, edges: Sequence[int], begin: int) -> dict[int, tuple[float, int]]:
-    """Of each look at ``begin`` or later: its strongest window, with the run at which that begins."""
-    best: dict[int, tuple[float, int]] = {}
-    first = max(LEARN, edges[-1] + LEAST_LEVEL, begin - LAST_WINDOW + 1)
-    for split in range(first, len(values) - FIRST_WINDOW + 1):
-        for at, strength in _strengths(values, edges, split):
-            if at >= begin and strength > best.get(at, (0.0, 0))[0]:
-                best[at] = (strength, split)
-    return best
 
 
 def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tuple[int, float]]:

@@ -24,6 +24,11 @@ BINS = 80
 LEAST_BINS = 16
 PER_BIN = 8.0  # requests: fewer give bins too noisy to see a warm-up in
 LONGEST = 0.25  # share of the run that may be cut; a longer "warm-up" is a drift, not a warm-up
+BLOCKS = 20
+LEAST_PER_BLOCK = 5.0
+WINDOWS = 40  # a burst is looked for in stretches of a fortieth of the run
+BURST_FAILURES = 10  # fewer failures in a stretch are no burst
+NO_SERVER = ("ConnectionRefusedError", "ConnectionResetError", "ConnectionError", "ConnectionAbortedError", "gaierror")
 THRESHOLD = 4.0  # standard errors between the part cut off and the rest: a steady run is cut about once in a thousand
 
 
@@ -65,13 +70,6 @@ def _cut(series: Floats) -> int:
     return cut if abs(series[:cut].mean() - rest.mean()) > THRESHOLD * error else 0
 
 
-BLOCKS = 20
-LEAST_PER_BLOCK = 5.0
-WINDOWS = 40  # a burst is looked for in stretches of a fortieth of the run
-BURST_FAILURES = 10  # fewer failures in a stretch are no burst
-NO_SERVER = ("ConnectionRefusedError", "ConnectionResetError", "ConnectionError", "ConnectionAbortedError", "gaierror")
-
-
 @dataclass(frozen=True, slots=True)
 class Drift:
     """Change of latency from the beginning of the steady part to its end, percent, and its two-sided p."""
@@ -105,7 +103,16 @@ def within_run(
     start_s: Floats, response_time_ms: Floats, failed: NDArray[np.bool_], levels: Floats, warm_up_s: float
 ) -> WithinRun:
     """Look inside a run; ``levels`` is log latency relative to each request's own service, all arrays ``(n,)``."""
-    silence, gap = _silence(start_s, start_s + response_time_ms / 1000.0)
+    silence = gap = 0.0
+    if start_s.size > 1:
+        ends = start_s + response_time_ms / 1000.0
+        order = np.argsort(ends)
+        ends = ends[order]
+        gap = float(np.diff(ends).mean())
+        # Under way: some request that ended at or after the gap's end had begun before the gap had half passed.
+        earliest_start = np.minimum.accumulate(start_s[order][::-1])[::-1][1:]
+        waited = ends[1:] - np.maximum(earliest_start, ends[:-1])
+        silence = float(np.maximum(waited, 0.0).max())
     since = start_s.min() + warm_up_s if start_s.size else 0.0
     steady = (start_s >= since) & ~failed
     return WithinRun(drift_of(start_s[steady], levels[steady]), burst_of(start_s, failed), silence, gap, None)
@@ -165,19 +172,6 @@ def burst_of(start_s: Floats, failed: NDArray[np.bool_]) -> Burst | None:
     elsewhere = 100.0 * float(failures.sum() - failures[inside].sum()) / others if others else math.nan
     rate = 100.0 * float(failures[inside].sum() / counts[inside].sum())
     return Burst(low * length / WINDOWS, (high + 1) * length / WINDOWS, rate, elsewhere)
-
-
-def _silence(start_s: Floats, end_s: Floats) -> tuple[float, float]:
-    """The longest time between two answers during which a request was under way, and the mean time between answers."""
-    if end_s.size < 2:
-        return 0.0, 0.0
-    order = np.argsort(end_s)
-    ends = end_s[order]
-    gaps = np.diff(ends)
-    # Under way: some request that ended at or after the gap's end had begun before the gap had half passed.
-    earliest_start = np.minimum.accumulate(start_s[order][::-1])[::-1][1:]
-    waited = ends[1:] - np.maximum(earliest_start, ends[:-1])
-    return float(np.maximum(waited, 0.0).max()), float(gaps.mean())
 
 
 def count_no_server(kinds: Sequence[str | None]) -> int:
