@@ -612,14 +612,10 @@ def capacity_html(of: Capacity) -> str:
     return inlined(capacity.capacity_banner(of).html + capacity.capacity_table(of).html)
 
 
-# Tables --------------------------------------------------------------------------------------------------------------
+# Tables: each is HTML in a notebook and plain words in a terminal -----------------------------------------------------
 
 
-class Tables(Accessor):
-    """Tables of one object; each is HTML in a notebook and plain words in a terminal."""
-
-
-class ComparisonTables(Tables):
+class ComparisonTables(Accessor):
     """Tables of a comparison: ``comparison.table.findings()``."""
 
     summary = of_subject(verdict_banner)
@@ -636,7 +632,7 @@ class ComparisonTables(Tables):
         return response_times(self.subject.baseline.runs, self.subject.candidate.runs)
 
 
-class BaselineTables(Tables):
+class BaselineTables(Accessor):
     """Tables of a baseline summary: ``baseline.table.levels()``."""
 
     levels = of_subject(levels_table)
@@ -651,7 +647,7 @@ class BaselineTables(Tables):
         return response_times(self.subject.runs)
 
 
-class HistoryTables(Tables):
+class HistoryTables(Accessor):
     """Tables of a history: ``history.table.events()``.
 
     ``beside`` is a file beside which the page will lie, so that runs are linked from there; ``commit_url`` is a
@@ -671,7 +667,7 @@ class HistoryTables(Tables):
         return trend.trend_runs(self.subject, trend.trend_links(beside, commit_url))
 
 
-class CapacityTables(Tables):
+class CapacityTables(Accessor):
     """Tables of capacity: ``capacity.table.services()``."""
 
     summary = of_subject(capacity.capacity_banner)

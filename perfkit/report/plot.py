@@ -199,11 +199,7 @@ def _part(history: History, service: Services, metric: str | None) -> History:
     return replace(history, metric_trends=tuple(c for c in shown if c.metric is only), metric=only)
 
 
-class Plots(Accessor):
-    """Figures of one object."""
-
-
-class RunsPlots(Plots):
+class RunsPlots(Accessor):
     """Figures of runs: ``runs.plot.latency()``."""
 
     latency = of_subject(latency)
@@ -224,7 +220,7 @@ class BaselinePlots(RunsPlots):
     detectable_change = of_subject(detectable_change)
 
 
-class HistoryPlots(Plots):
+class HistoryPlots(Accessor):
     """Figures of a history: ``history.plot.trend()``."""
 
     trend = of_subject(trend)
@@ -232,7 +228,7 @@ class HistoryPlots(Plots):
     calendar = of_subject(calendar)
 
 
-class CapacityPlots(Plots):
+class CapacityPlots(Accessor):
     """Figures over load: ``perfkit.capacity(...).plot.load()``."""
 
     load = of_subject(load)
