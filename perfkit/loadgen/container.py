@@ -196,6 +196,8 @@ class Container:
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         reasons = [line.removeprefix("perfkit: ") for line in lines if line.startswith("perfkit: ")]
         reasons += [line for line in lines if "No module named perfkit" in line or "No module named 'perf" in line]
+        if returncode == 0 and not lines:
+            reasons.append("an older perfkit is in it, which began nothing")
         if returncode in ENGINE_CODES:
             reasons += [*(line for line in lines if "error" in line.lower()), last_line(log)]
         if not reasons:

@@ -318,6 +318,7 @@ def test_a_path_that_an_engine_would_take_apart_is_refused(sign):
 def test_what_ends_before_locust_is_told_apart_from_locusts_own_end(tmp_path):
     mine = Container(Engine("docker", "docker", False), "mine")
     assert mine.startup_failure(tmp_path, 1, "Traceback: in the locustfile") is None
+    assert "an older perfkit is in it" in mine.startup_failure(tmp_path, 0, "")
     assert "perfkit 0.0.1" in mine.startup_failure(
         tmp_path, 1, "perfkit: the image has perfkit 0.0.1, its caller 0.1.0"
     )
