@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from perfkit.model.errors import (
-    DeliveryError,
-    HistoryError,
-    LoadError,
-    LoadStopped,
-    MissingExtra,
-    NotComparable,
-    NotStored,
-    PerfkitError,
-    ReadError,
-    RenderError,
-    SettingsError,
-    StoreError,
-)
+from perfkit.model import errors
+from perfkit.model.errors import PerfkitError
 from perfkit.model.records import Verdict
 
 EXIT_INVALID = 3
@@ -24,17 +12,17 @@ EXIT_STOPPED = 130
 GIT_VERDICTS = (0, 1, 125)  # of a step of `git bisect run`: good, bad, skip
 GIT_ABORT = 255
 EXIT_CODES: dict[type[PerfkitError], int] = {
-    ReadError: 2,
-    SettingsError: 2,
-    MissingExtra: 2,
-    NotComparable: 3,
-    LoadStopped: 130,
-    LoadError: 4,
-    NotStored: 2,
-    StoreError: 4,
-    HistoryError: 4,
-    RenderError: 4,
-    DeliveryError: 4,
+    errors.ReadError: 2,
+    errors.SettingsError: 2,
+    errors.MissingExtra: 2,
+    errors.NotComparable: 3,
+    errors.LoadStopped: 130,
+    errors.LoadError: 4,
+    errors.NotStored: 2,
+    errors.StoreError: 4,
+    errors.HistoryError: 4,
+    errors.RenderError: 4,
+    errors.DeliveryError: 4,
 }
 
 
