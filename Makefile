@@ -16,7 +16,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: setup demo test test-all check bench lab clean help
+.PHONY: setup demo test test-all check bench docs lab clean help
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -33,7 +33,7 @@ $(VENV)/.lab: pyproject.toml
 
 $(VENV)/.developer: pyproject.toml
 	@echo "make: installing perfkit, all its extras and the developers' tools into $(VENV); once, in a minute or two"
-	$(call install,demo$(COMMA)lab$(COMMA)s3$(COMMA)dask$(COMMA)chat$(COMMA)dev)
+	$(call install,demo$(COMMA)lab$(COMMA)s3$(COMMA)dask$(COMMA)chat$(COMMA)docs$(COMMA)dev)
 
 COMMA := ,
 
@@ -62,6 +62,9 @@ bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report_time.py
 	$(BIN)/python benchmarks/store.py
+
+docs: setup     ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 lab: $(VENV)/.lab ## open the notebooks in JupyterLab
 	$(BIN)/perfkit lab

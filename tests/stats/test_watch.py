@@ -25,7 +25,7 @@ def history(rng, noise, count, at=None, size=0.0):
 @pytest.mark.parametrize("kind", WATCHED)
 @pytest.mark.parametrize("alpha", [EACH, 0.05])
 def test_false_alarms_stay_within_the_budget(rng, kind, alpha):
-    count = 2000 if alpha == EACH else 600
+    count = 1000 if alpha == EACH else 600
     alarms = sum(bool(watch_history(history(rng, WATCHED[kind], RUNS), alpha=alpha).alarms) for _ in range(count))
     assert alarms <= binom.ppf(0.999, count, alpha)
 
