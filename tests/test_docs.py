@@ -1,4 +1,4 @@
-"""The documentation: the site builds without a warning, and the tutorial does what it says, typed as a reader types it."""
+"""The documentation: the site builds without a warning, and the tutorial does what it says, typed as it stands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
 def files(page: Path) -> dict[str, str]:
     """Files that a page tells its reader to write: blocks with a title."""
-    return {name: text for name, text in re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', page.read_text("utf-8"), re.S)}
+    return dict(re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', page.read_text("utf-8"), re.S))
 
 
 def blocks(page: Path) -> list[Block]:
