@@ -33,7 +33,7 @@ $(VENV)/.lab: pyproject.toml
 
 $(VENV)/.developer: pyproject.toml
 	@echo "make: installing perfkit, all its extras and the developers' tools into $(VENV); once, in a minute or two"
-	$(call install,demo$(COMMA)lab$(COMMA)s3$(COMMA)dask$(COMMA)chat$(COMMA)docs$(COMMA)dev)
+	$(call install,demo$(COMMA)lab$(COMMA)s3$(COMMA)dask$(COMMA)chat$(COMMA)dev)
 
 COMMA := ,
 

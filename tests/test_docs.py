@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from samples import REPOSITORY
 
 import perfkit.cli
+from perfkit.cli import main
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 IDENTITY = ("-c", "user.name=Reader", "-c", "user.email=reader@example.org")
@@ -90,3 +92,35 @@ def test_the_tutorial_does_what_it_says(tmp_path):
         for process in background:
             process.terminate()
             process.wait(10)
+
+
+def shown(*words: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    return main(["docs", *words], out, err), out.getvalue(), err.getvalue()
+
+
+def test_pages_are_shown_in_the_terminal():
+    code, out, err = shown()
+    assert (code, err) == (0, "")
+    assert "glossary       Glossary" in out
+    code, out, err = shown("glossary")
+    assert (code, err) == (0, "")
+    assert "coordinated omission" in out
+    assert shown("pinned baselines")[1] == shown("history")[1] == shown("History.md")[1]
+    assert "![" not in shown("method")[1] + shown("index")[1]
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("glosary", "no page 'glosary' (did you mean 'glossary'?)"),
+        ("change points", "it is in headings of history, method"),
+        ("../../etc/passwd", "no page '../../etc/passwd'"),
+        ("\x1b[31m", "perfkit docs` lists the pages"),
+    ],
+)
+def test_a_page_that_does_not_exist_is_an_error_with_a_way_out(topic, words):
+    code, out, err = shown(topic)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "\x1b" not in err

@@ -137,3 +137,5 @@ def test_the_wheel_reports_in_an_empty_environment_outside_the_checkout(tmp_path
     assert done.returncode == 0, done.stderr
     (report,) = tmp_path.glob("made/*/report.html")
     assert report.stat().st_size <= 6_000_000
+    page = subprocess.run([home / "bin" / "perfkit", "docs", "glossary"], cwd=tmp_path, capture_output=True, text=True)
+    assert (page.returncode, "coordinated omission" in page.stdout) == (0, True), page.stderr

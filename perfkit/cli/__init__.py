@@ -53,6 +53,7 @@ COMMANDS = {
     "comment": "notify:comment",
     "compare": "compare:compare",
     "demo": "start:demo",
+    "docs": "docs:docs",
     "email": "notify:email",
     "import": "runs:import_",
     "init": "start:init",

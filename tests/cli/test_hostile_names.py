@@ -325,6 +325,7 @@ ELSEWHERE = {  # what writes no names into anything, or is driven by another tes
     "baseline accept": "says what pin says",
     "simulate": "has its own services",
     "init": "writes a template",
+    "docs": "prints pages that come with the package",
 }
 
 
