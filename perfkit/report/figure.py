@@ -6,11 +6,15 @@ No raw request leaves this module.  Panels lie below one another, as wide as the
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +23,8 @@ from numpy.typing import NDArray
 
 from perfkit.model.records import Run
 from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, clean, label
+from perfkit.report.html import PLOTLY
+from perfkit.report.picture import svg_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,6 +168,40 @@ def spread(rows: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
     bounds = (np.nanmin(filled, axis=0), np.nanmedian(filled, axis=0), np.nanmax(filled, axis=0))
     low, middle, high = (np.where(empty, np.nan, bound) for bound in bounds)
     return low, middle, high
+
+
+class Figure(go.Figure):  # type: ignore[misc]
+    """A plotly figure that is seen everywhere: it hands out plotly's JSON, a picture, and what it shows in words.
+
+    JupyterLab draws the JSON; nbconvert's stock templates, Markdown and the previews of GitHub and VS Code, which run
+    no script, show the picture.  It is drawn by `perfkit.report.picture`, or by kaleido where that is installed and the
+    figure was restyled beyond what perfkit draws.  A renderer named by ``PLOTLY_RENDERER`` has precedence.
+    """
+
+    _repr_html_ = None  # plotly's loads its script from another machine
+
+    def _ipython_display_(self) -> None:
+        if os.environ.get("PLOTLY_RENDERER"):
+            super()._ipython_display_()
+        else:  # IPython then asks for the bundle
+            raise NotImplementedError
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        document = json.loads(self.to_json())
+        meta = document["layout"].get("meta")
+        alt = meta.get("alt") if isinstance(meta, dict) else None
+        bundle = {PLOTLY: document, "text/plain": alt or repr(self)}
+        if picture := svg_of(document) or self._by_kaleido():
+            bundle["image/svg+xml"] = picture
+        return bundle
+
+    def _by_kaleido(self) -> str | None:
+        if find_spec("kaleido") is None:
+            return None
+        with suppress(OSError, RuntimeError, ValueError):  # it finds no browser, say
+            picture: str = self.to_image("svg").decode()
+            return picture
+        return None
 
 
 EVERY = "\0"
@@ -342,7 +382,7 @@ class Panels:
         if len(services) > 1:
             parts["updatemenus"] = [self._menu(services, below)]
         height = parts.pop("height", self.height + self.top + self.bottom)
-        return go.Figure({"data": self.traces, "layout": layout(height, alt, **parts)})
+        return Figure({"data": self.traces, "layout": layout(height, alt, **parts)})
 
     def _menu(self, services: Sequence[str], below: int) -> dict[str, Any]:
         buttons = [
@@ -379,7 +419,7 @@ def sentence(text: str) -> go.Figure:
     hidden = {"visible": False, "fixedrange": True}
     place = {"margin": {"l": 12, "r": 12, "t": 8, "b": 8}, "xaxis": hidden, "yaxis": hidden}
     parts = layout(26 + 20 * len(lines), text, **place, annotations=[drawn])
-    return go.Figure({"data": [], "layout": {**parts, "meta": {"alt": text, "note": text}}})
+    return Figure({"data": [], "layout": {**parts, "meta": {"alt": text, "note": text}}})
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

@@ -281,7 +281,8 @@ def _publish(figure: Any) -> None:
     if text is not None and not figure.data:
         bundle = {"text/html": note(text).html, "text/plain": text}
     else:
-        bundle = {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
+        own = type(figure).__module__.startswith("perfkit.")
+        bundle = figure._repr_mimebundle_() if own else {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
     publish_display_data(bundle)  # type: ignore[no-untyped-call]
 
 
