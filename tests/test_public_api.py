@@ -147,7 +147,7 @@ def test_every_figure_is_a_figure_of_plotly_that_zooms_and_whose_legend_hides(sh
     for name, accessor in accessors.items():
         for method in (m for m in dir(accessor) if not m.startswith("_") and m != "subject"):
             figure = getattr(accessor, method)()
-            assert type(figure) is go.Figure, (name, method)
+            assert isinstance(figure, go.Figure), (name, method)
             assert figure.layout.meta["alt"], (name, method)
             if figure.data:
                 drawn += 1
