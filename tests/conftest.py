@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from browser import CHROMIUM
 from hypothesis import HealthCheck, settings
 from object_store import make_bucket, object_store
 from samples import REPOSITORY
@@ -79,3 +80,13 @@ def s3():
             patch.setenv(name, value)
         make_bucket("team")
         yield "s3://team"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real headless browser."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 from github_server import REPOSITORY as OWNER_AND_NAME
 from github_server import TOKEN
 from github_server import serving as github
+from junit_reports import junit
 from mail_server import serving as mail_server
 from object_store import make_bucket, object_store
 from pipelines import ACTION, GitHubJob, python_with_perfkit, shell_run
 from repositories import LOCUSTFILE, SERVICE, git
 from samples import REPOSITORY
-from test_summary_command import junit
 
 from perfkit import RunStore
 from perfkit.cli import perfkit

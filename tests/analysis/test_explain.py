@@ -1,6 +1,5 @@
 """A verdict is explained from the arithmetic that its finding carries; nothing is computed again."""
 
-import io
 import json
 import math
 import re
@@ -8,26 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nights import nights
+from command_line import invoke
+from histories import nights
 from samples import plain_stats, run, side
 from scipy import stats as scipy_stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from perfkit import Policy, RunStore, SettingsError, compare
 from perfkit.analysis.explain import explain
-from perfkit.cli import main
 from perfkit.model.records import LoadProfile, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 from perfkit.stats import effect
 
 POLICY = Policy(objectives={"avg_latency_ms": {"max": 25}, "error_rate_pct": {"max": 1}})
-
-
-def said(*words):
-    """Exit code, standard output and standard error of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    code = main(words, out, err)
-    return code, out.getvalue(), err.getvalue()
 
 
 def staged(rng, number, level):
@@ -194,8 +186,8 @@ def test_an_explanation_names_the_alpha_of_its_comparison_and_not_the_policys(rn
     store = RunStore(str(tmp_path / "runs"))
     ids = [store.add(one) for one in nights(rng, 12)]
     words = ("compare", "--candidate", ids[-1], "--store", store.url)
-    document = json.loads(said(*words, "--format", "json")[1])
-    text = said(*words, "--explain", "a", "avg_latency_ms")[1]
+    document = json.loads(invoke(*words, "--format", "json")[1])
+    text = invoke(*words, "--explain", "a", "avg_latency_ms")[1]
     assert document["alpha"] == pytest.approx(0.01 * 30 / 41**2)
     assert f"{document['alpha']:.4g} over " in text
     assert f"adjusted p <= {document['alpha']:.4g} and" in text
@@ -208,14 +200,14 @@ def test_a_result_file_is_explained_on_the_command_line(rng, tmp_path):
     file.write_text(json.dumps(comparison.to_dict()))
     words = ("rag_service", "avg_latency_ms")
     for place in (file, tmp_path):
-        assert said("compare", str(place), "--explain", *words)[:2] == (1, explain(comparison, *words))
+        assert invoke("compare", str(place), "--explain", *words)[:2] == (1, explain(comparison, *words))
     document = comparison.to_dict()
     for finding in document["findings"]:
         del finding["arithmetic"]
     file.write_text(json.dumps(document))
-    code, _, err = said("compare", str(file), "--explain", *words)
+    code, _, err = invoke("compare", str(file), "--explain", *words)
     assert (code, "an older perfkit wrote it; compare the runs again" in err) == (2, True)
-    code, _, err = said("compare", str(file))
+    code, _, err = invoke("compare", str(file))
     assert (code, "Missing option '--candidate'" in err) == (2, True)
 
 

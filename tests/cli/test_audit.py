@@ -4,7 +4,8 @@ import json
 from datetime import UTC, date, datetime
 
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 from samples import plain_stats
 from samples import run as make_run
 
@@ -152,7 +153,7 @@ def test_a_hostile_name_breaks_no_table(house, rng):
     (house / "perfkit.toml").write_text(
         "[policy]\ngating = ['avg_latency_ms']\n[policy.tolerance]\navg_latency_ms = 0.01\n"
     )
-    code, out, _ = said("check", "--settings-only")
+    code, out, _ = invoke("check", "--settings-only")
     assert code == 0
     assert "\u202e" not in out
     assert "\r" not in out
@@ -308,7 +309,7 @@ def test_credentials_that_are_there_are_fine_and_never_shown(house, monkeypatch)
     (house / "perfkit.toml").write_text(
         "[email]\nto = ['a@b.c']\n[issues]\nlabels = ['perf']\n[chat]\nurls = ['${SLACK_URL}']\n"
     )
-    code, out, err = said("check", "--settings-only", "--format", "json")
+    code, out, err = invoke("check", "--settings-only", "--format", "json")
     document = json.loads(out)
     found = [one for one in document["settings"]["remarks"] if one["check"] == "credentials"]
     assert [(one["subject"], one["grade"]) for one in found] == [
@@ -331,19 +332,19 @@ def test_half_a_login_is_an_error_without_tls_too(house, monkeypatch):
 
 def test_the_command_fails_on_errors_and_with_strict_on_warnings(house):
     (house / "perfkit.toml").write_text("[policy.tolerance.nobody]\np95_latency_ms = 20\n")
-    code, out, _ = said("check", "--settings-only")
+    code, out, _ = invoke("check", "--settings-only")
     assert code == 0
     assert out.startswith("settings: 0 errors, 1 warning, ")
     assert "! nobody: Orphaned, so the common tolerances hold" in out
-    assert said("check", "--settings-only", "--strict")[0] == 2
-    assert said("check", "--settings-only", "--strict", "--skip", "service")[0] == 0
+    assert invoke("check", "--settings-only", "--strict")[0] == 2
+    assert invoke("check", "--settings-only", "--strict", "--skip", "service")[0] == 0
     (house / "perfkit.toml").write_text("[email]\nhost = 'mail'\n")
-    assert said("check", "--settings-only")[0] == 2
-    assert said("check", "--settings-only", "--skip", "credentials")[0] == 0
+    assert invoke("check", "--settings-only")[0] == 2
+    assert invoke("check", "--settings-only", "--skip", "credentials")[0] == 0
 
 
 def test_the_document_of_the_command(house):
-    code, out, _ = said("check", "--settings-only", "--format", "json")
+    code, out, _ = invoke("check", "--settings-only", "--format", "json")
     document = json.loads(out)
     assert code == 0
     assert (document["schema"], document["gate"], document["settings"]["ok"]) == ("perfkit.check/1", None, True)
@@ -351,11 +352,11 @@ def test_the_document_of_the_command(house):
 
 
 def test_wrong_usage_and_broken_settings_end_with_2(house):
-    assert said("check", "--settings-only", "--skip", "everything")[0] == 2
-    assert said("check", "--settings-only", "--policy", "gone.toml")[0] == 2
-    assert said("check", "--slower", "10")[0] == 2
+    assert invoke("check", "--settings-only", "--skip", "everything")[0] == 2
+    assert invoke("check", "--settings-only", "--policy", "gone.toml")[0] == 2
+    assert invoke("check", "--slower", "10")[0] == 2
     (house / "perfkit.toml").write_text("[policy]\nalhpa = 1\n")
-    code, _, err = said("check", "--settings-only")
+    code, _, err = invoke("check", "--settings-only")
     assert code == 2
     assert "did you mean 'alpha'?" in err
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nights import said
+from command_line import invoke
 from samples import requests
 
 from perfkit import Policy, RunStore, read_run, run_from_requests
@@ -350,7 +350,7 @@ def test_a_folder_to_keep_must_be_empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
-    code, _, err = said("check", "--keep", "full")
+    code, _, err = invoke("check", "--keep", "full")
     assert code == 2
     assert "full is not empty; name a new folder" in err
 

@@ -20,18 +20,17 @@ import click
 import cmarkgfm
 import numpy as np
 import pytest
+from browser import DRAWN, Opened, needs_chromium
+from command_line import invoke
 from github_server import REPOSITORY
-from nights import nights, said, stored
-from reported import HOSTILE
-from test_report import DRAWN, Opened, browser, needs_chromium
+from histories import nights, stored
+from report_folders import HOSTILE
 
 from perfkit.cli import perfkit
 from perfkit.cli.bisect import result_text as bisect_text
 from perfkit.loadgen.bisect import BisectResult, Step
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.runs.git import Commit
-
-__all__ = ["browser"]  # fixture
 
 NAMES = (
     *HOSTILE,
@@ -122,7 +121,7 @@ def results(house):
     codes = {}
     for name, words in sides.items():
         place = ("--settings", house.folder / "perfkit.toml", "--store", house.store.url)
-        codes[name] = said("compare", *words, *place, "--format", "json", "--output", files[name])[0]
+        codes[name] = invoke("compare", *words, *place, "--format", "json", "--output", files[name])[0]
     assert codes == {"two": 1, "history": 1, "unfit": 3}
     return files
 
@@ -347,10 +346,10 @@ def reasons(house):
     place = ("--settings", house.folder / "perfkit.toml", "--store", house.store.url)
     given = (f"--reason={SAID}", f"--by={NAMES[6]}")
     told = [
-        said("baseline", "pin", "anchor", *house.ids[:12], *given, *place),
-        said("runs", "quarantine", house.ids[5], *given, *place),
-        said("runs", "quarantine", *place),
-        said("runs", "quarantine", house.ids[5], "--lift", *place),
+        invoke("baseline", "pin", "anchor", *house.ids[:12], *given, *place),
+        invoke("runs", "quarantine", house.ids[5], *given, *place),
+        invoke("runs", "quarantine", *place),
+        invoke("runs", "quarantine", house.ids[5], "--lift", *place),
     ]
     assert [code for code, *_ in told] == [0] * len(told), told
     return told
@@ -364,7 +363,7 @@ def test_reasons_are_told_as_text(reasons):
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_names_are_nothing_but_names(words, here, results, reasons):
-    code, out, err = said(*filled(words, here))
+    code, out, err = invoke(*filled(words, here))
     assert code in (0, 1, 2, 3), err
     assert out or err
     assert "Traceback" not in err
@@ -379,12 +378,12 @@ def test_names_are_nothing_but_names(words, here, results, reasons):
 
 def test_an_acknowledged_event_is_told_as_text(here, results):
     file = here.folder / "acknowledged.json"
-    code, out, err = said("ack", here.ids[AT], f"--reason={SAID}", f"--by={NAMES[6]}")
+    code, out, err = invoke("ack", here.ids[AT], f"--reason={SAID}", f"--by={NAMES[6]}")
     try:
         assert code == 0, err
         check_text(out + err)
         for words in ("ack --list", *(one for one in COMMANDS if one.startswith(("compare --candidate", "changes")))):
-            COMMANDS[words](said(*filled(words, here))[1])
+            COMMANDS[words](invoke(*filled(words, here))[1])
     finally:
         file.unlink(missing_ok=True)
 
@@ -419,7 +418,7 @@ def test_errors_are_told_as_text(here):
             ("plan", f"--scenario={name}", "--detect=5%"),
             ("summary", name),
         ):
-            code, out, err = said(*(word.replace("\x00", "") for word in words))
+            code, out, err = invoke(*(word.replace("\x00", "") for word in words))
             assert code in (2, 4), err
             assert out == ""
             check_text(err)
@@ -433,7 +432,7 @@ def pages(house, results):
         place += [] if words.startswith("report result") else ["--store", house.store.url]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(house.folder)
-            code, out, err = said(*filled(words, house), *place)
+            code, out, err = invoke(*filled(words, house), *place)
         assert code in (0, 1, 3), err
         check_text(out)
         check_text(err)
@@ -455,7 +454,7 @@ class TestInABrowser:
             self._harmless(opened, page)
 
     def test_mail_in_a_browser(self, browser, here, results):
-        said(*filled(f"email {TWO} {HISTORY} {UNFIT} --digest --dry-run mail.eml", here))
+        invoke(*filled(f"email {TWO} {HISTORY} {UNFIT} --digest --dry-run mail.eml", here))
         message = BytesParser(policy=policy.default).parsebytes((here.folder / "mail.eml").read_bytes())
         page = here.folder / "mail.html"
         page.write_text(message.get_body(("html",)).get_content(), encoding="utf-8")

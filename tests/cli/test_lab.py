@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from nights import said
+from command_line import invoke
 
 from perfkit.cli.start import JUPYTERLAB
 from perfkit.loadgen.service_under_test import free_port
@@ -68,7 +68,7 @@ def test_without_jupyterlab_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "jupyterlab" else found(name))
-    code, _, err = said("lab")
+    code, _, err = invoke("lab")
     assert code == 2
     assert "install perfkit with the extra `lab`: " in err
     assert list(tmp_path.iterdir()) == []
@@ -80,7 +80,7 @@ def test_own_notebooks_are_left_alone_and_options_are_handed_on(tmp_path, monkey
     (tmp_path / "mine" / "own.ipynb").write_text("{}")
     asked = []
     monkeypatch.setattr(os, "execv", lambda program, words: asked.append((program, words[1:])))
-    assert said("lab", "--folder", "mine", "--port", "8899", "--no-browser")[0] == 0
+    assert invoke("lab", "--folder", "mine", "--port", "8899", "--no-browser")[0] == 0
     assert asked == [(sys.executable, ["-c", JUPYTERLAB, "mine", "--port", "8899", "--no-browser"])]
     assert [path.name for path in Path("mine").iterdir()] == ["own.ipynb"]
 
@@ -88,7 +88,7 @@ def test_own_notebooks_are_left_alone_and_options_are_handed_on(tmp_path, monkey
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    code, _, err = said("lab", "--folder", "file/notebooks")
+    code, _, err = invoke("lab", "--folder", "file/notebooks")
     assert code == 4
     assert "file/notebooks: cannot be written: Not a directory" in err
 

@@ -20,7 +20,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from nights import nights, said
+from command_line import invoke
+from histories import nights
 from object_store import KEYS, make_bucket, object_store
 from samples import requests as frame_of
 
@@ -461,10 +462,10 @@ def test_a_host_that_cannot_be_used_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "l.py").write_text("from locust import HttpUser\nclass U(HttpUser): pass\n")
     for host in ("ci:c4n4ry@127.0.0.1:1", "http://ci:c4n4ry@127.0.0.1:1", "http://ci:c4n4ry@", "http://a:c4n4ry@h:x"):
-        code, out, err = said("run", "t", "--locustfile", "l.py", "--host", host, "--duration", "1s", "--users", "1")
+        code, out, err = invoke("run", "t", "--locustfile", "l.py", "--host", host, "--duration", "1s", "--users", "1")
         assert code == 4
         assert CANARY not in out + err
-    code, out, err = said(
+    code, out, err = invoke(
         *["run", "t", "--locustfile", "l.py", "--duration", "1s", "--users", "1", "--compare-with"],
         "http://a:c4n4ry@h:x",
     )
@@ -554,7 +555,7 @@ def test_no_output_of_an_older_run_shows_its_secrets(leaky, tmp_path):
     store, ids = leaky
     before = {file for file in tmp_path.rglob("*") if file.is_file()}
     for words in OUTPUTS:
-        _, out, err = said(*words.format(first=ids[0], last=ids[-1]).split())
+        _, out, err = invoke(*words.format(first=ids[0], last=ids[-1]).split())
         assert CANARY not in out + err, words
         assert "Traceback" not in err, words
     written = {file for file in tmp_path.rglob("*") if file.is_file()} - before
@@ -566,7 +567,7 @@ def test_no_output_of_an_older_run_shows_its_secrets(leaky, tmp_path):
 
 def test_older_targets_are_compared_after_the_same_removal(leaky):
     _, ids = leaky
-    _, out, _ = said("compare", *ids[:2], "--candidate", ids[2], "--format", "json")
+    _, out, _ = invoke("compare", *ids[:2], "--candidate", ids[2], "--format", "json")
     sides = json.loads(out)
     targets = {run["target"] for side in ("baseline", "candidate") for run in sides[side]["runs"]}
     assert targets == {"http://shop.example:8000/api?tenant=***"}
@@ -575,43 +576,43 @@ def test_older_targets_are_compared_after_the_same_removal(leaky):
 
 def test_the_audit_finds_what_is_stored_and_one_command_takes_it_out(leaky):
     store, ids = leaky
-    code, out, _ = said("check", "--settings-only", "--format", "json", "--skip", "credentials")
+    code, out, _ = invoke("check", "--settings-only", "--format", "json", "--skip", "credentials")
     (remark,) = [item for item in json.loads(out)["settings"]["remarks"] if item["check"] == "secrets"]
     assert (code, remark["grade"]) == (2, "error")
     assert remark["found"].startswith("6 runs hold secrets (")
     assert "runs redact --all" in remark["advice"]
-    code, out, err = said("runs", "redact", "--all", "--dry-run")
+    code, out, err = invoke("runs", "redact", "--all", "--dry-run")
     assert code == 2
     assert f"{ids[0]}: target, labels, validity, services, source/locust.log\n" in out
-    code, out, err = said("runs", "redact", "--all")
+    code, out, err = invoke("runs", "redact", "--all")
     assert code == 0
     assert "change these secrets" in err
     assert [name for name, text in everything_in(store.folder) if CANARY in text] == []
     assert [verify_run(store, run_id).problems for run_id in ids] == [()] * 6
     assert store.ids() == sorted(ids)
-    assert said("runs", "redact", "--all")[1] == "no secret found\n"
-    remarks = json.loads(said("check", "--settings-only", "--format", "json")[1])["settings"]["remarks"]
+    assert invoke("runs", "redact", "--all")[1] == "no secret found\n"
+    remarks = json.loads(invoke("check", "--settings-only", "--format", "json")[1])["settings"]["remarks"]
     assert [item["grade"] for item in remarks if item["check"] == "secrets"] == ["ok"]
 
 
 def test_a_copy_takes_no_secret_along(leaky, tmp_path):
     store, ids = leaky
     _, with_names = with_requests(store.folder)
-    code, _, err = said("store", "sync", "runs", "copy")
+    code, _, err = invoke("store", "sync", "runs", "copy")
     assert code == 2
     assert f"{with_names}: not copied: holds secrets in its requests; `perfkit runs redact` takes them out" in err
     copy = RunStore("copy")
     assert copy.ids() == ids
     assert [verify_run(copy, run_id).problems for run_id in ids] == [()] * 6
     assert [name for name, text in everything_in(tmp_path / "copy") if CANARY in text] == []
-    assert said("store", "sync", "copy", "again")[0] == 0
+    assert invoke("store", "sync", "copy", "again")[0] == 0
 
 
 def test_a_run_that_was_changed_is_not_sealed_anew(leaky):
     store, ids = leaky
     file = store.folder / ids[0] / "run.json"
     file.write_text(file.read_text().replace('"duration_s": ', '"duration_s": 1'))
-    code, out, err = said("runs", "redact", ids[0])
+    code, out, err = invoke("runs", "redact", ids[0])
     assert code == 4
     assert "was changed after it was written" in err
     assert CANARY not in out + err
@@ -646,7 +647,7 @@ def test_requests_are_rewritten_too(tmp_path):
         == {f"{name}?token=***" for name in ("api_gateway", "rag_service", "mcp_server")}
     )
     before = shown.requests()
-    code, _, _ = said("runs", "redact", run_id, "--store", store.folder)
+    code, _, _ = invoke("runs", "redact", run_id, "--store", store.folder)
     assert code == 0
     assert [name for name, text in everything_in(store.folder) if CANARY in text] == []
     again = store.get(run_id)
@@ -669,9 +670,9 @@ def test_a_rewriting_that_was_cut_off_goes_on(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(type(store.backend), "write", full)
-        assert said("runs", "redact", run_id, "--store", store.folder)[0] == 4
+        assert invoke("runs", "redact", run_id, "--store", store.folder)[0] == 4
     assert verify_run(store, run_id).problems  # half done, and that is seen
-    assert said("runs", "redact", run_id, "--store", store.folder)[0] == 0
+    assert invoke("runs", "redact", run_id, "--store", store.folder)[0] == 0
     assert verify_run(store, run_id).problems == ()
     assert [name for name, text in everything_in(store.folder) if CANARY in text] == []
 
@@ -687,7 +688,7 @@ def test_a_branch_keeps_no_secret_at_its_tip(tmp_path, monkeypatch):
     leak(local, run_id)
     store = RunStore("git+branch://perf")
     store.backend.write(f"{run_id}/run.json", (local.folder / run_id / "run.json").read_bytes())
-    code, _, err = said("runs", "redact", run_id, "--store", "git+branch://perf")
+    code, _, err = invoke("runs", "redact", run_id, "--store", "git+branch://perf")
     assert code == 0
     assert "earlier commits of the branch still hold them" in err
     kept = subprocess.run(["git", "show", f"perf:{run_id}/run.json"], capture_output=True, text=True, check=True).stdout
@@ -717,14 +718,14 @@ def rewritten_after_any_interruption(address, copy, notice, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(place, "write", cut_off(write))
             patch.setattr(place, "remove", cut_off(remove))
-            code, out, err = said("runs", "redact", "--all", "--store", address)
+            code, out, err = invoke("runs", "redact", "--all", "--store", address)
         assert CANARY not in out + err
         is_cut = len(changes) > cut
         assert code == (4 if is_cut else 0)
         if is_cut:
             assert "cannot be rewritten: No space left on device" in err
-            assert said("runs", "redact", "--all", "--dry-run", "--store", address)[0] == 2
-            assert said("runs", "redact", "--all", "--store", address)[0] == 0
+            assert invoke("runs", "redact", "--all", "--dry-run", "--store", address)[0] == 2
+            assert invoke("runs", "redact", "--all", "--store", address)[0] == 0
         yield RunStore(address)
         if not is_cut:
             assert notice in err
@@ -826,7 +827,7 @@ def test_an_executed_notebook_opens_a_store_whose_keys_it_does_not_name(keyed, t
     ids = [store.add(run) for run in nights(np.random.default_rng(1), 8)]
     (tmp_path / "perfkit.toml").write_text(f'store = "{keyed}"\n')
     for words in (("trend", "api"), ("compare", *ids[:3], "--candidate", *ids[3:6])):
-        code, out, err = said("report", *words)
+        code, out, err = invoke("report", *words)
         assert code in (0, 1), err
         assert CANARY not in out + err
     assert len(list(tmp_path.glob("reports/*/executed.ipynb"))) == 2

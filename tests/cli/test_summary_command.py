@@ -3,13 +3,13 @@
 import json
 import re
 from datetime import UTC, datetime
-from functools import cache
-from xml.etree import ElementTree
 
 import pytest
 import xmlschema
-from nights import nights, said
-from samples import REPOSITORY, plain_stats, run, side
+from command_line import invoke
+from histories import nights
+from junit_reports import junit, schema
+from samples import plain_stats, run, side
 
 from perfkit import RunStore, compare
 from perfkit.config.policy import Policy
@@ -33,22 +33,6 @@ HOSTILE = (
     "right \u202eto left\u202c, bell \x07, \ufffe",
     "long" * 2500,
 )
-
-
-@cache
-def schema():
-    return xmlschema.XMLSchema(str(REPOSITORY / "tests" / "schemas" / "junit-10.xsd"))
-
-
-def junit(text):
-    """The suites of a document that fits the schema and whose counts are true."""
-    schema().validate(text)
-    suites = ElementTree.fromstring(text.encode()).findall("testsuite")
-    for suite in suites:
-        for attribute, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
-            assert int(suite.get(attribute)) == len(list(suite.iter(tag)))
-        assert int(suite.get("skipped")) == len(list(suite.iter("skipped")))
-    return suites
 
 
 def written(path, comparison):
@@ -87,7 +71,7 @@ def hostile(rng, tmp_path):
 
 def test_without_a_pipeline_the_page_is_printed(slower, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    code, out, err = said("summary", slower)
+    code, out, err = invoke("summary", slower)
     assert (code, err) == (0, "")
     assert out.startswith("# Regression analysis: ✗ regression\n\n- rag_service got worse")
 
@@ -96,7 +80,7 @@ def test_the_page_is_added_to_what_other_steps_said(slower, same, tmp_path, monk
     page = tmp_path / "step summary.md"
     page.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    code, out, err = said("summary", slower, same)
+    code, out, err = invoke("summary", slower, same)
     assert (code, out, err) == (0, "", f"added to {page}\n")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n# Load tests\n\n| Verdict | Scenario | Report | What it says |")
@@ -107,7 +91,7 @@ def test_the_page_is_added_to_what_other_steps_said(slower, same, tmp_path, monk
 
 def test_a_summary_that_cannot_be_written_is_told(slower, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "page.md"))
-    code, _, err = said("summary", slower)
+    code, _, err = invoke("summary", slower)
     assert code == 4
     assert "No such file or directory; it is named by GITHUB_STEP_SUMMARY" in err
 
@@ -117,11 +101,11 @@ def test_a_summary_that_cannot_be_written_is_told(slower, tmp_path, monkeypatch)
     [("slower", "regression"), ("same", "no_change"), ("unsure", "inconclusive"), ("invalid", "invalid")],
 )
 def test_the_worst_verdict_in_one_word(name, verdict, same, request):
-    assert said("summary", same, request.getfixturevalue(name), "--verdict") == (0, f"{verdict}\n", "")
+    assert invoke("summary", same, request.getfixturevalue(name), "--verdict") == (0, f"{verdict}\n", "")
 
 
 def test_annotations_say_how_serious_it_is(slower, same, unsure, invalid):
-    code, out, _ = said("summary", slower, same, unsure, invalid, "--annotations")
+    code, out, _ = invoke("summary", slower, same, unsure, invalid, "--annotations")
     lines = out.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines if "to know" not in line] == ["::error"] * 2 + ["::warning", "::notice"]
@@ -134,14 +118,14 @@ def test_annotations_say_how_serious_it_is(slower, same, unsure, invalid):
 def test_at_most_ten_annotations_of_a_kind(rng, tmp_path):
     names = tuple(f"service{n}" for n in range(24))
     found = compare(side(rng, 3, names=names), side(rng, 3, first=3, names=names, slower=1.5))
-    _, out, _ = said("summary", written(tmp_path / "many.json", found), "--annotations")
+    _, out, _ = invoke("summary", written(tmp_path / "many.json", found), "--annotations")
     errors = [line for line in out.splitlines() if line.startswith("::error")]
     assert len(errors) == 10
     assert re.search(r"::error title=perfkit::\d+ more: see the summary or the report\.$", errors[-1])
 
 
 def test_hostile_names_become_no_command(hostile):
-    code, out, _ = said("summary", hostile, "--annotations")
+    code, out, _ = invoke("summary", hostile, "--annotations")
     assert code == 0
     for line in out.splitlines():
         assert re.match(r"::(error|warning|notice) title=[^:,]*::[^\r\n]*$", line), line
@@ -152,7 +136,7 @@ def test_hostile_names_become_no_command(hostile):
 
 def test_hostile_names_are_shown_and_do_nothing_in_markdown(hostile, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    code, out, _ = said("summary", hostile, hostile)
+    code, out, _ = invoke("summary", hostile, hostile)
     assert code == 0
     for bad in ("<script", "</script", "@everyone", "](", "https://", "\u202e", "\r"):
         assert bad not in out, bad
@@ -165,7 +149,7 @@ def test_hostile_names_are_shown_and_do_nothing_in_markdown(hostile, monkeypatch
 
 def test_hostile_names_do_nothing_in_junit(hostile, tmp_path):
     file = tmp_path / "out" / "junit.xml"
-    assert said("summary", hostile, "--junit", file)[:2] == (0, "")
+    assert invoke("summary", hostile, "--junit", file)[:2] == (0, "")
     (suite,) = junit(file.read_text(encoding="utf-8"))
     assert len(suite.findall("testcase")) == int(suite.get("tests")) > 8
     assert all(len(case.get("name")) < 300 for case in suite.findall("testcase"))
@@ -173,7 +157,7 @@ def test_hostile_names_do_nothing_in_junit(hostile, tmp_path):
 
 def test_junit_tells_the_verdicts_apart(slower, same, unsure, invalid, tmp_path):
     file = tmp_path / "junit.xml"
-    said("summary", slower, same, unsure, invalid, "--junit", file)
+    invoke("summary", slower, same, unsure, invalid, "--junit", file)
     found = junit(file.read_text(encoding="utf-8"))
     ends = [{tag: len(list(suite.iter(tag))) for tag in ("failure", "error", "skipped")} for suite in found]
     assert ends[0]["failure"] > 0 == ends[0]["error"]
@@ -204,7 +188,7 @@ def test_tables_have_ten_rows_and_lists_ten_lines(rng, tmp_path, monkeypatch):
     found = compare(side(rng, 14, names=names), side(rng, 14, first=14, names=names, slower=1.5)).with_warnings(
         f"warning {n}" for n in range(30)
     )
-    _, out, _ = said("summary", written(tmp_path / "many.json", found))
+    _, out, _ = invoke("summary", written(tmp_path / "many.json", found))
     unfolded = re.sub(r"<details>.*?</details>", "", out, flags=re.DOTALL)
     for block in re.split(r"\n\n", unfolded):
         rows = block.splitlines()
@@ -228,12 +212,12 @@ def history(rng, tmp_path):
 def test_a_history_is_told_like_a_comparison(history, tmp_path, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     trend, against = history
-    assert "# History of api: ✗ regression" in said("summary", trend)[1]
-    assert said("summary", trend, "--verdict")[1] == "regression\n"
-    lines = said("summary", trend, against, "--annotations")[1].splitlines()
+    assert "# History of api: ✗ regression" in invoke("summary", trend)[1]
+    assert invoke("summary", trend, "--verdict")[1] == "regression\n"
+    lines = invoke("summary", trend, against, "--annotations")[1].splitlines()
     assert lines[0].startswith("::error title=perfkit trend api%3A ✗ regression::Worse: ")
     assert any(line.startswith("::error title=perfkit compare api%3A ✗ regression::Worse: ") for line in lines)
-    said("summary", trend, against, "--junit", tmp_path / "junit.xml")
+    invoke("summary", trend, against, "--junit", tmp_path / "junit.xml")
     suites = junit((tmp_path / "junit.xml").read_text())
     assert [case.get("name")[:23] for case in suites[0].iter("testcase")] == ["no regression since run"]
     assert int(suites[0].get("failures")) == 1
@@ -264,15 +248,15 @@ def test_an_overview_reads_back_as_it_was_written(batch):
 
 def test_what_failed_is_never_left_out(batch, tmp_path, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    assert said("summary", batch, "--verdict")[1] == "failed\n"
-    page = said("summary", batch)[1]
+    assert invoke("summary", batch, "--verdict")[1] == "failed\n"
+    page = invoke("summary", batch)[1]
     assert "| ! failed | shop | trend | notebook trend, cell 3: " in page
     assert "@everyone" not in page
     assert "| ⊘ nothing to compare with | new | compare | new: no earlier valid run |" in page
     assert "rag_service got worse" in page
-    lines = said("summary", batch, "--annotations")[1].splitlines()
+    lines = invoke("summary", batch, "--annotations")[1].splitlines()
     assert sum(line.startswith("::error") for line in lines) == 3
-    said("summary", batch, "--junit", tmp_path / "junit.xml")
+    invoke("summary", batch, "--junit", tmp_path / "junit.xml")
     suites = junit((tmp_path / "junit.xml").read_text())
     assert [int(suite.get("errors")) for suite in suites] == [1, 0, 1]
 
@@ -290,7 +274,7 @@ EMPTY = '{"schema": "perfkit.overview/1", "entries": [], "made_at": "2026-11-25T
 )
 def test_a_broken_overview_is_no_green_one(tmp_path, text, message):
     (tmp_path / "index.json").write_text(text)
-    code, out, err = said("summary", tmp_path, "--verdict")
+    code, out, err = invoke("summary", tmp_path, "--verdict")
     assert (code, out) == (2, "")
     assert message in err
 

@@ -5,7 +5,8 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 from samples import plain_stats, run
 
 from perfkit import Metric, Policy, compare
@@ -38,14 +39,14 @@ def history(rng, tmp_path, monkeypatch):
     ],
 )
 def test_a_scenario_that_is_not_there_is_a_wrong_argument(history, words):
-    code, _, err = said(*words, "--store", "runs")
+    code, _, err = invoke(*words, "--store", "runs")
     assert code == 2
     assert "did you mean 'api'?" in err
 
 
 @pytest.mark.parametrize("words", [("runs", "quarantine", "none", "--reason", "x"), ("report", "--all")])
 def test_what_a_store_does_not_hold_is_no_failed_step(tmp_path, words):
-    assert said(*words, "--store", tmp_path)[0] == 2
+    assert invoke(*words, "--store", tmp_path)[0] == 2
 
 
 # Short names of metrics -------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def test_one_metric_under_two_names_is_refused():
 
 @pytest.mark.parametrize("metric", ["avg", "errors", "rps"])
 def test_explain_takes_short_names(history, metric):
-    code, out, err = said(
+    code, out, err = invoke(
         "compare", "api@last:6", "--candidate", "api@last:2", "--explain", "a", metric, "--store", "runs"
     )
     assert (code, err) == (0, "")
@@ -126,10 +127,10 @@ def test_an_issue_names_the_service_that_is_missing(rng, tmp_path, monkeypatch):
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
     stored("runs", gone(rng, ("a", "b"), slow=1.6))
     assert (
-        said("compare", "--candidate", "api@last:1", "--store", "runs", "--format", "json", "--output", "r.json")[0]
+        invoke("compare", "--candidate", "api@last:1", "--store", "runs", "--format", "json", "--output", "r.json")[0]
         == 1
     )
-    code, out, _ = said("issue", "r.json", "--dry-run", "--repository", "octo/shop")
+    code, out, _ = invoke("issue", "r.json", "--dry-run", "--repository", "octo/shop")
     (call,) = json.loads(out)
     assert code == 0
     body = call["json"]["body"]
@@ -144,7 +145,7 @@ def test_an_issue_that_is_not_opened_says_why_and_what_is_missing(rng, tmp_path,
     comparison = compare(baseline, nights(rng, 3, first=9))
     assert comparison.verdict == "inconclusive"
     (tmp_path / "r.json").write_text(json.dumps(comparison.to_dict()))
-    code, out, err = said("issue", "r.json", "--dry-run", "--repository", "octo/shop")
+    code, out, err = invoke("issue", "r.json", "--dry-run", "--repository", "octo/shop")
     assert (code, json.loads(out)) == (0, [])
     assert "r.json: is inconclusive: no issue is opened. Not measured in the candidate: /pay" in err
 
@@ -152,7 +153,7 @@ def test_an_issue_that_is_not_opened_says_why_and_what_is_missing(rng, tmp_path,
 def test_the_next_step_says_how_to_map_a_rename(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stored("runs", gone(rng, ("a", "b", "/v2/pay")))
-    _, out, _ = said("compare", "--candidate", "api@last:1", "--store", "runs")
+    _, out, _ = invoke("compare", "--candidate", "api@last:1", "--store", "runs")
     assert 'put "/v1/pay" = "/v2/pay" under [services]' in " ".join(out.split())
 
 
@@ -200,7 +201,7 @@ def renamed(rng, tmp_path, monkeypatch):
 
 
 def test_a_plan_learns_from_runs_under_both_names(renamed):
-    rows = json.loads(said("plan", "--scenario", "api", "--detect", "5%", "--store", "runs", "--format", "json")[1])[
+    rows = json.loads(invoke("plan", "--scenario", "api", "--detect", "5%", "--store", "runs", "--format", "json")[1])[
         "rows"
     ]
     assert {(row["service"], row["history_runs"]) for row in rows} == {("/v2/pay", 20)}
@@ -208,13 +209,13 @@ def test_a_plan_learns_from_runs_under_both_names(renamed):
 
 @pytest.mark.parametrize("words", [("metrics",), ("baseline", "extract")])
 def test_metrics_and_baselines_are_written_under_the_names_of_the_settings(renamed, tmp_path, words):
-    assert said(*words, "api@last:20", "--store", "runs", "--output", "m.json")[0] == 0
+    assert invoke(*words, "api@last:20", "--store", "runs", "--output", "m.json")[0] == 0
     assert list(json.loads((tmp_path / "m.json").read_text())) == ["/v2/pay"]
 
 
 def test_noise_of_the_history_is_known_under_the_new_names(renamed):
     words = ("compare", "api@last:4", "--candidate", "api@last:2", "--history", "--explain", "/v2/pay", "avg")
-    _, out, _ = said(*words, "--store", "runs")
+    _, out, _ = invoke(*words, "--store", "runs")
     assert "scatter of the history" in out
 
 
@@ -228,7 +229,7 @@ def test_settings_without_a_policy_name_services_too(tmp_path):
 
 def test_a_unit_mistake_in_a_history_is_asked_about_and_not_celebrated(rng, tmp_path):
     stored(tmp_path, nights(rng, 20, sd=0.01), nights(rng, 10, first=20, sd=0.01, factor=0.001))
-    code, out, _ = said("changes", "api", "--store", tmp_path)
+    code, out, _ = invoke("changes", "api", "--store", tmp_path)
     assert code == 0
     text = " ".join(out.split())
     assert "? unit mistake?" in text
@@ -247,7 +248,7 @@ def test_the_kind_of_an_event(factor, kind):
 
 def test_outliers_at_the_end_of_a_history_are_not_called_no_change(rng, tmp_path):
     stored(tmp_path, nights(rng, 20, sd=0.01), nights(rng, 2, first=20, sd=0.01, factor=2.8))
-    _, out, _ = said("changes", "api", "--store", tmp_path)
+    _, out, _ = invoke("changes", "api", "--store", tmp_path)
     text = " ".join(out.split())
     assert text.count("far from the level, too recent to tell a change from outliers") == 2
     assert "outlier, no change" not in text

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 from repositories import git
 
 from perfkit.config.settings import Scenario
@@ -60,22 +61,22 @@ def test_selectors_leave_them_out(mixed, selector, count):
 def test_the_commands_leave_them_out_unless_asked_for(mixed):
     store, _, paired = mixed
     words = ("changes", "api", "--store", store.url)
-    assert said(*words)[1] == said("changes", "--store", store.url)[1]
-    assert "regression" not in said(*words, "--fail-on", "regression")[1]
-    assert said(*words, "--fail-on", "regression")[0] == 0
-    code, out, _ = said(*words, "--ab-tests", "--format", "json")
+    assert invoke(*words)[1] == invoke("changes", "--store", store.url)[1]
+    assert "regression" not in invoke(*words, "--fail-on", "regression")[1]
+    assert invoke(*words, "--fail-on", "regression")[0] == 0
+    code, out, _ = invoke(*words, "--ab-tests", "--format", "json")
     assert code == 0
     assert paired[0] in out
-    assert said("replay", "--scenario", "api", "--window", "5", "--store", store.url)[1].count(f"\n{paired[0]}") == 0
-    assert said("baseline", "pin", "usual", "api@last:3", "--reason", "x", "--store", store.url)[0] == 0
+    assert invoke("replay", "--scenario", "api", "--window", "5", "--store", store.url)[1].count(f"\n{paired[0]}") == 0
+    assert invoke("baseline", "pin", "usual", "api@last:3", "--reason", "x", "--store", store.url)[0] == 0
     for words in (("ack", paired[0], "--reason", "x"), ("baseline", "accept", paired[0], "--reason", "x")):
-        code, _, err = said(*words, "--store", store.url)
+        code, _, err = invoke(*words, "--store", store.url)
         assert (code, "is of an A/B test, and in no history" in err) == (2, True), err
 
 
 def test_pinned_by_name_they_are_asked_for(mixed):
     store, _, paired = mixed
-    assert said("baseline", "pin", "pair", *paired[::2], "--reason", "x", "--store", store.url)[0] == 0
+    assert invoke("baseline", "pin", "pair", *paired[::2], "--reason", "x", "--store", store.url)[0] == 0
     assert [run.id for run in select("api@pinned:pair", HistoryContext(store)).runs] == paired[::2]
 
 
@@ -85,11 +86,11 @@ def test_a_scenario_of_nothing_else_is_said_to_be_so(rng, tmp_path):
         select("api@rolling", HistoryContext(store))
     with pytest.raises(StoreError, match="its 6 runs are of A/B tests"):
         load_timeline(store, "api")
-    assert said("changes", "api", "--store", store.url)[0] == 2
+    assert invoke("changes", "api", "--store", store.url)[0] == 2
     with pytest.raises((StoreError, SettingsError), match="A/B tests"):
         stored_timelines(store)
     assert len(stored_timelines(store, ab_tests=True)[0]) == 6
-    assert said("compare", *paired[::2], "--candidate", *paired[1::2], "--store", store.url)[0] in (0, 1)
+    assert invoke("compare", *paired[::2], "--candidate", *paired[1::2], "--store", store.url)[0] in (0, 1)
 
 
 def test_a_label_of_one_name_makes_no_ab_test(rng, tmp_path):

@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 from samples import side
 
 from perfkit import Policy, ReadError, RunStore
@@ -405,37 +406,37 @@ def invalid():
 def test_compare_without_a_baseline_judges_against_history(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _store, ids = stored("data/runs", nights(rng, 30), nights(rng, 12, first=30, factor=1.25))
-    code, out, err = said("compare", "--candidate", ids[-1], "--format", "json")
+    code, out, err = invoke("compare", "--candidate", ids[-1], "--format", "json")
     assert code == 1, err
     document = json.loads(out)
     assert document["verdict"] == "regression"
     assert document["history"]["baseline"] == "api@rolling"
     assert ids[-1] not in document["history"]["baseline_runs"]
     (alert,) = (item for item in document["history"]["alerts"] if item["fails"])
-    code, out, _ = said("compare", "--candidate", ids[-1])
+    code, out, _ = invoke("compare", "--candidate", ids[-1])
     assert code == 1
     assert out.startswith("✗ regression")
     assert "History: Worse: " in out
     assert f"since run {alert['id']}" in out
-    assert "## History" in said("compare", "--candidate", ids[-1], "--format", "markdown")[1]
+    assert "## History" in invoke("compare", "--candidate", ids[-1], "--format", "markdown")[1]
     assert (
         '<testcase classname="perfkit" name="history">'
-        in said("compare", "--candidate", ids[-1], "--format", "junit")[1]
+        in invoke("compare", "--candidate", ids[-1], "--format", "junit")[1]
     )
-    code, out, err = said("ack", alert["id"], "--reason", "TLS | <b>", "--by", "me", "--until", "2099-01-01")
+    code, out, err = invoke("ack", alert["id"], "--reason", "TLS | <b>", "--by", "me", "--until", "2099-01-01")
     assert code == 0, err
     assert "acknowledged up to" in out
-    code, out, _ = said("compare", "--candidate", ids[-1], "--format", "json")
+    code, out, _ = invoke("compare", "--candidate", ids[-1], "--format", "json")
     assert (code, json.loads(out)["history"]["alerts"][0]["acknowledged"]["reason"]) == (0, "TLS | <b>")
-    assert "&#60;b&#62;" in said("compare", "--candidate", ids[-1], "--format", "markdown")[1]
-    assert said("changes", "api", "--fail-on", "regression")[0] == 0
-    code, out, _ = said("ack", "--list")
+    assert "&#60;b&#62;" in invoke("compare", "--candidate", ids[-1], "--format", "markdown")[1]
+    assert invoke("changes", "api", "--fail-on", "regression")[0] == 0
+    code, out, _ = invoke("ack", "--list")
     assert "acknowledged by me on" in out
-    assert len(json.loads(said("ack", "--list", "--format", "json")[1])) == 1
+    assert len(json.loads(invoke("ack", "--list", "--format", "json")[1])) == 1
     shown = json.loads((tmp_path / "data" / "acknowledged.json").read_text())["acknowledged"][0]["id"]
-    assert said("ack", "--remove", shown)[0] == 0
-    assert said("compare", "--candidate", ids[-1])[0] == 1
-    assert said("changes", "api", "--fail-on", "regression")[0] == 1
+    assert invoke("ack", "--remove", shown)[0] == 0
+    assert invoke("compare", "--candidate", ids[-1])[0] == 1
+    assert invoke("changes", "api", "--fail-on", "regression")[0] == 1
 
 
 def test_wrong_use_is_told(rng, tmp_path, monkeypatch):
@@ -452,7 +453,7 @@ def test_wrong_use_is_told(rng, tmp_path, monkeypatch):
         (("ack", ids[1], "--reason", "x"), 2, "nothing is seen to have moved there"),
         (("ack", "--remove", ids[0]), 2, "is not acknowledged"),
     ):
-        got, out, err = said(*words)
+        got, out, err = invoke(*words)
         assert (got, told in out + err) == (code, True), (words, got, out, err)
     assert RunStore("data/runs").ids() == sorted(ids)
 
@@ -461,5 +462,5 @@ def test_the_file_is_where_the_settings_say(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "perfkit.toml").write_text('acknowledged = "review/known.json"\n')
     _, ids = stored("data/runs", nights(rng, 20), nights(rng, 8, first=20, factor=1.3))
-    assert said("ack", ids[20], "--reason", "intended")[0] == 0
+    assert invoke("ack", ids[20], "--reason", "intended")[0] == 0
     assert json.loads((tmp_path / "review" / "known.json").read_text())["acknowledged"][0]["reason"] == "intended"

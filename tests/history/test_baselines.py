@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 
 from perfkit import Policy, ReadError, StoreError
 from perfkit.history.baselines import Baselines, find_named, parse_day, pin, read_pinned
@@ -272,25 +273,25 @@ def test_pin_list_show_and_accept(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "perfkit.toml").write_text('baselines = "kept"\n')
     _, ids = stored("data/runs", nights(rng, 20), nights(rng, 10, first=20, factor=1.3))
-    assert "no pinned baselines" in said("baseline", "list")[2]
+    assert "no pinned baselines" in invoke("baseline", "list")[2]
     hostile = "why | \x1b[31m`x`"
-    code, out, err = said("baseline", "pin", "v1.4", *ids[:12], "--reason", hostile, "--by", "me", "--expires", "90d")
+    code, out, err = invoke("baseline", "pin", "v1.4", *ids[:12], "--reason", hostile, "--by", "me", "--expires", "90d")
     assert (code, "kept/api/v1.4.json: 12 runs" in out) == (0, True), err
-    code, out, err = said("baseline", "list")
+    code, out, err = invoke("baseline", "list")
     assert code == 0
     assert "api@pinned:v1.4" in out
     assert "\x1b[31m" not in out
     assert "is stale" in err
-    assert json.loads(said("baseline", "list", "--format", "json")[1])[0]["runs_found"] == ids[:12]
-    code, out, _ = said("compare", "api@pinned:v1.4", "--candidate", "api@last:5", "--format", "json")
+    assert json.loads(invoke("baseline", "list", "--format", "json")[1])[0]["runs_found"] == ids[:12]
+    code, out, _ = invoke("compare", "api@pinned:v1.4", "--candidate", "api@last:5", "--format", "json")
     assert (code, len(json.loads(out)["baseline"]["runs"])) == (1, 12)
-    code, out, err = said("baseline", "accept", ids[20], "--reason", "intended")
+    code, out, err = invoke("baseline", "accept", ids[20], "--reason", "intended")
     assert code == 0, err
-    out = said("baseline", "show", "v1.4")[1]
+    out = invoke("baseline", "show", "v1.4")[1]
     assert "before: 12 runs from" in out
     assert f"run {ids[20]}" in out
     assert "\x1b[31m" not in out
-    code, out, _ = said("compare", "api@pinned:v1.4", "--candidate", "api@last:1")
+    code, out, _ = invoke("compare", "api@pinned:v1.4", "--candidate", "api@last:1")
     assert code == 0
     until = (datetime.now(UTC) + timedelta(days=90)).date()
     assert json.loads((tmp_path / "kept" / "api" / "v1.4.json").read_text())["expires"] == f"{until}"
@@ -300,8 +301,8 @@ def test_a_rolling_baseline_named_by_hand_also_tells_of_creep(rng, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     groups = [nights(rng, 1, first=i, sd=0.01, factor=1.004 ** max(i - 10, 0)) for i in range(61)]
     _, ids = stored("data/runs", *groups)
-    assert said("baseline", "pin", "v1", *ids[:10], "--reason", "r")[0] == 0
-    _, out, _ = said("compare", "api@rolling", "--candidate", ids[-1], "--format", "json")
+    assert invoke("baseline", "pin", "v1", *ids[:10], "--reason", "r")[0] == 0
+    _, out, _ = invoke("compare", "api@rolling", "--candidate", ids[-1], "--format", "json")
     assert any(text.startswith("Slow drift") for text in json.loads(out)["warnings"])
 
 
@@ -320,7 +321,7 @@ def test_a_rolling_baseline_named_by_hand_also_tells_of_creep(rng, tmp_path, mon
 def test_wrong_use_is_told(rng, tmp_path, monkeypatch, words, code, told):
     monkeypatch.chdir(tmp_path)
     stored("data/runs", nights(rng, 4))
-    got, out, err = said("baseline", *words)
+    got, out, err = invoke("baseline", *words)
     assert (got, told in out + err) == (code, True), out + err
 
 
@@ -348,14 +349,14 @@ WITH_A_SCENARIO = {
 def test_a_scenario_that_has_no_runs_is_an_error_that_names_the_nearest(kept, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     words = [*WITH_A_SCENARIO[name].format("apii").split(), "--store", kept[0].store.address]
-    code, _, err = said(*words)
+    code, _, err = invoke(*words)
     assert (code, "(did you mean 'api'?)" in err) == (2, True), err
 
 
 @pytest.mark.parametrize("name", ["runs list", "runs export", "changes", "baseline list", "baseline show"])
 def test_in_an_empty_store_a_scenario_is_an_error_too(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    code, out, err = said(*WITH_A_SCENARIO[name].format("shop").split())
+    code, out, err = invoke(*WITH_A_SCENARIO[name].format("shop").split())
     assert (code, out) == (2, "")
     assert "has no runs yet" in err
 
@@ -363,7 +364,7 @@ def test_in_an_empty_store_a_scenario_is_an_error_too(tmp_path, monkeypatch, nam
 def test_a_scenario_without_pins_is_said_to_have_none(kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("baseline", "list", "--scenario", "api", "--store", kept[0].store.address)
-    assert said(*words) == (
+    assert invoke(*words) == (
         0,
         "",
         "data/baselines: no pinned baselines of api; `perfkit baseline pin NAME RUN...` makes one\n",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import numpy as np
 import pytest
-from nights import nights, stored
+from histories import nights, stored
 from repositories import git
 from samples import plain_stats
 from samples import run as make_run

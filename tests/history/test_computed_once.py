@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 
-from nights import nights, stored
+from histories import nights, stored
 
 from perfkit import RunStore
 from perfkit.cli import main

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from command_line import invoke
 from samples import plain_stats, run
 
 from perfkit import Policy, RunStore, SettingsError, StoreError, compare, plan
 from perfkit.analysis.compare import replay
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import profile_of
-from perfkit.cli import main
 from perfkit.history.planning import stored_profile
 
 
@@ -30,13 +30,6 @@ def store(rng, tmp_path):
     for one in nights(rng, 20):
         kept.add(one)
     return kept
-
-
-def said(*words):
-    import io
-
-    out, err = io.StringIO(), io.StringIO()
-    return main([str(word) for word in words], out, err), out.getvalue(), err.getvalue()
 
 
 def test_a_profile_is_kept_and_learned_anew_when_runs_are_added(rng, store):
@@ -95,10 +88,12 @@ def test_twenty_runs_of_history_as_baseline_are_as_good_as_nine(rng):
 def test_history_on_the_command_line(rng, store, tmp_path):
     ids = [store.add(one) for one in (*nights(rng, 1, first=50), *nights(rng, 1, first=60))]
     words = ("compare", ids[0], "--candidate", ids[1], "--store", store.url, "--format", "json")
-    plain, sharper = (json.loads(said(*words, *more)[1]) for more in ((), ("--history",)))
+    plain, sharper = (json.loads(invoke(*words, *more)[1]) for more in ((), ("--history",)))
     widths = [f["findings"][0]["ci_high"] - f["findings"][0]["ci_low"] for f in (plain, sharper)]
     assert widths[0] != widths[1]
-    code, _, err = said("compare", ids[0], "--candidate", ids[1], "--store", store.url, "--explain", "a", "avg_latenc")
+    code, _, err = invoke(
+        "compare", ids[0], "--candidate", ids[1], "--store", store.url, "--explain", "a", "avg_latenc"
+    )
     assert (code, "did you mean 'avg_latency_ms'" in err) == (2, True)
 
 
@@ -159,23 +154,23 @@ def test_a_plan_counts_the_tolerance_as_a_comparison_does(rng, store):
         findings = compare(*pair, history=profile).findings
         called += next(f for f in findings if f.metric == "avg_latency_ms").verdict == "regression"
     assert called >= 68  # binomial: fewer than 1 % of plans that keep 80 %
-    code, out, err = said("plan", "--scenario", "api", "--detect", "5%", "--store", store.url)
+    code, out, err = invoke("plan", "--scenario", "api", "--detect", "5%", "--store", store.url)
     assert (code, "~" in out) == (0, True)
     assert "5 % of average" in err
     assert "is within the tolerance: no number of runs" in err
 
 
 def test_plan_on_the_command_line(store):
-    code, out, _ = said("plan", "--scenario", "api", "--detect", "8%", "--store", store.url)
+    code, out, _ = invoke("plan", "--scenario", "api", "--detect", "8%", "--store", store.url)
     assert code == 0
     assert re.search(r"^a +average +\d\.\d % +20 +\d+ ", out, re.M)
     document = json.loads(
-        said("plan", "--scenario", "api", "--detect", "8", "--store", store.url, "--format", "json")[1]
+        invoke("plan", "--scenario", "api", "--detect", "8", "--store", store.url, "--format", "json")[1]
     )
     assert document["detect_pct"] == 8.0
     for wrong in ("x", "0", "-5%", "nan"):
-        assert said("plan", "--scenario", "api", "--detect", wrong, "--store", store.url)[0] == 2
-    assert said("plan", "--scenario", "nope", "--detect", "5%", "--store", store.url)[0] == 2
+        assert invoke("plan", "--scenario", "api", "--detect", wrong, "--store", store.url)[0] == 2
+    assert invoke("plan", "--scenario", "nope", "--detect", "5%", "--store", store.url)[0] == 2
 
 
 def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
@@ -186,11 +181,11 @@ def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
     fired = [item.run.id for item in found if item.comparison.verdict == "regression"]
     assert fired[-2:][0] in ids[20:]
     assert len(fired) <= 3
-    code, out, _ = said("replay", "--scenario", "api", "--store", kept.url)
+    code, out, _ = invoke("replay", "--scenario", "api", "--store", kept.url)
     assert code == 0
     assert f"{ids[20]}  ✗ regression: a got worse: average latency" in out
-    assert said("replay", "--scenario", "api", "--store", kept.url, "--window", "30")[0] == 3
-    rows = json.loads(said("replay", "--scenario", "api", "--store", kept.url, "--format", "json")[1])
+    assert invoke("replay", "--scenario", "api", "--store", kept.url, "--window", "30")[0] == 3
+    rows = json.loads(invoke("replay", "--scenario", "api", "--store", kept.url, "--format", "json")[1])
     assert rows[-1]["verdict"] in ("regression", "inconclusive")
 
 

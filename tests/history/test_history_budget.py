@@ -1,7 +1,7 @@
 """Judged against its history run after run: hardly any false alarm where nothing changed, and changes are found."""
 
 import pytest
-from nights import nights
+from histories import nights
 from samples import side
 from scipy.stats import binom
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nights import nights
+from histories import nights
 from samples import plain_stats, run
 
 from perfkit.config.policy import Policy

@@ -3,15 +3,12 @@
 import json
 
 import pytest
-from nights import nights
+from histories import against_history, nights
 from samples import REPOSITORY, plain_stats, run, side
 
-from perfkit import ReadError, RunStore, compare
-from perfkit.config.policy import Policy
+from perfkit import ReadError, compare
 from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.history.gate import judge_history
 from perfkit.history.incidents import Occurrence, incidents_of, read_result, result_of
-from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.findings import headlines, next_step
 from perfkit.report.text import to_markdown
@@ -20,13 +17,6 @@ from perfkit.stats.changepoints import ChangePoint
 
 def again(comparison):
     return result_of(json.loads(json.dumps(comparison.to_dict(), allow_nan=False)), "result.json")
-
-
-def against_history(runs, tmp_path):
-    store = RunStore(tmp_path)
-    for one in runs[:-1]:
-        store.add(one)
-    return judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.2])

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 from samples import run
 
 import perfkit
@@ -174,15 +175,15 @@ def test_selectors_on_the_command_line(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store, every = stored(tmp_path / "runs", nights(rng, 20))
     words = ("compare", "api@rolling", "--candidate", every[-1], "--store", store.url, "--format", "json")
-    code, out, _ = said(*words)
+    code, out, _ = invoke(*words)
     document = json.loads(out)
     assert code == 0
     chosen = [one["id"] for one in document["baseline"]["runs"]]
     assert chosen == every[:-1][-len(chosen) :]
-    document = json.loads(said(*words[:1], "api@last:2", *words[2:])[1])
+    document = json.loads(invoke(*words[:1], "api@last:2", *words[2:])[1])
     assert any("is 2 runs: too few" in text for text in document["warnings"])
-    assert said("compare", "api@rolling", "--candidate", "api@lst:1", "--store", store.url)[0] == 2
-    code, out, err = said("plan", "--scenario", "api@rolling", "--detect", "8%", "--store", store.url)
+    assert invoke("compare", "api@rolling", "--candidate", "api@lst:1", "--store", store.url)[0] == 2
+    code, out, err = invoke("plan", "--scenario", "api@rolling", "--detect", "8%", "--store", store.url)
     assert code == 0, err
 
 
@@ -195,7 +196,7 @@ def beside(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     facts = {"git": {"commit": "abcd" * 10, "branch": "main"}}
     _, every = stored("data/runs", nights(rng, 12, **facts), nights(rng, 8, first=12, factor=1.4, **facts))
-    assert said("baseline", "pin", "v1", *every[:12], "--reason", "r")[0] == 0
+    assert invoke("baseline", "pin", "v1", *every[:12], "--reason", "r")[0] == 0
     return every
 
 
@@ -211,27 +212,27 @@ def test_runs_are_named_alike_wherever_they_are_asked_for(beside, name):
     ):
         if (command[0] == "compare" and "*" in name) or (command[0] == "runs" and "data/" in name):
             continue  # the candidate itself is among them; `perfkit runs` is of what is in the store
-        code, out, err = said(*command)
+        code, out, err = invoke(*command)
         assert (command, code) == (command, 0), out + err
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_histories_are_named_by_selectors_too(beside, name):
     for command in (("plan", "--detect", "9%"), ("replay", "--window", "2")):
-        code, out, err = said(*command, "--scenario", f"api@{name}")
+        code, out, err = invoke(*command, "--scenario", f"api@{name}")
         assert (command, code) == (command, 0), out + err
-    code, _, err = said("replay", "--scenario", "apj")
+    code, _, err = invoke("replay", "--scenario", "apj")
     assert (code, "no scenario 'apj' (did you mean 'api'?)" in err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["api@rolling", "data/runs/{id}", "{id}*"])
 def test_the_first_of_the_runs_named_is_acknowledged_and_accepted(beside, name):
     words = name.format(id=beside[12])
-    code, _, err = said("ack", words, "--reason", "r")
+    code, _, err = invoke("ack", words, "--reason", "r")
     assert code == 0, err
-    assert json.loads(said("ack", "--list", "--format", "json")[1])[0]["id"] == beside[12]
-    assert said("baseline", "accept", words, "--reason", "r")[0] == 0
-    assert json.loads(said("baseline", "show", "v1", "--format", "json")[1])["runs"] == beside[12:]
+    assert json.loads(invoke("ack", "--list", "--format", "json")[1])[0]["id"] == beside[12]
+    assert invoke("baseline", "accept", words, "--reason", "r")[0] == 0
+    assert json.loads(invoke("baseline", "show", "v1", "--format", "json")[1])["runs"] == beside[12:]
 
 
 def test_a_notebook_is_told_what_speaks_against_a_baseline(beside, monkeypatch):
@@ -260,8 +261,8 @@ def test_reports_hand_on_what_is_said_of_a_baseline(beside, monkeypatch):
         return SimpleNamespace(html=Path("report.html"))
 
     monkeypatch.setattr(notebook, "run_report", made)
-    assert said("report", "compare", "api@pinned:v1", "api@last:1", "--candidate", beside[-3])[0] == 0
-    code, _, err = said("report", "baseline", "api@last:2")
+    assert invoke("report", "compare", "api@pinned:v1", "api@last:1", "--candidate", beside[-3])[0] == 0
+    code, _, err = invoke("report", "baseline", "api@last:2")
     assert code == 0, err
     for kind, parameters in given:
         assert "too few to know how runs vary" in parameters["notes"], kind
@@ -270,7 +271,7 @@ def test_reports_hand_on_what_is_said_of_a_baseline(beside, monkeypatch):
 
 def test_an_empty_name_names_nothing(beside):
     assert beside
-    code, _, err = said("compare", "", "--candidate", "api@last:1")
+    code, _, err = invoke("compare", "", "--candidate", "api@last:1")
     assert (code, "baseline: has no runs" in err) == (3, True)
 
 
@@ -278,10 +279,10 @@ def test_the_folder_of_the_settings_holds_the_baselines_of_every_command(beside)
     Path("data/baselines").rename("kept")
     Path("other.toml").write_text('baselines = "kept"\n')
     for command in (("plan", "--detect", "9%"), ("replay", "--window", "2")):
-        assert said(*command, "--scenario", "api@pinned:v1", "--settings", "other.toml")[0] == 0
-        assert said(*command, "--scenario", "api@pinned:v1")[0] == 2
-    assert said("runs", "--settings", "other.toml", "verify", "api@pinned:v1")[0] == 0
-    assert said("runs", "verify", "api@pinned:v1")[0] == 2
+        assert invoke(*command, "--scenario", "api@pinned:v1", "--settings", "other.toml")[0] == 0
+        assert invoke(*command, "--scenario", "api@pinned:v1")[0] == 2
+    assert invoke("runs", "--settings", "other.toml", "verify", "api@pinned:v1")[0] == 0
+    assert invoke("runs", "verify", "api@pinned:v1")[0] == 2
 
 
 # git ----------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from command_line import invoke
 from github_server import serving as github
 from mail_server import serving as post
-from nights import said
 from samples import run, stats
 
 from perfkit import RunStore
@@ -46,10 +46,10 @@ def test_sixty_nights_have_three_issues_and_quiet_ones_no_mail(tmp_path, monkeyp
             run_id = store.add(one)
             if night < 3:
                 continue
-            codes[night], _, _ = said("compare", "--candidate", run_id, "--format", "json", "--output", "night.json")
-            assert said("issue", "night.json")[0] in (0, 3)
+            codes[night], _, _ = invoke("compare", "--candidate", run_id, "--format", "json", "--output", "night.json")
+            assert invoke("issue", "night.json")[0] in (0, 3)
             before = len(box.letters)
-            assert said("email", "night.json")[0] == 0
+            assert invoke("email", "night.json")[0] == 0
             mailed += [night] * (len(box.letters) - before)
     titles = [issue["title"] for issue in server.issues.values()]
     subjects = [(night, str(letter["Subject"])) for night, (_, letter, _) in zip(mailed, box.letters, strict=True)]

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from busy import own_problems
+from generator_load import own_problems
 from loopback import serving
 from packaging.requirements import Requirement
 from samples import REPOSITORY

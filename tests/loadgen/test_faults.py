@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from textwrap import dedent
 
 import pytest
-from busy import STARVED, own_problems, was_starved
+from generator_load import STARVED, own_problems, was_starved
 from loopback import serving
 
 import perfkit

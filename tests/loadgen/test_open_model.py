@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from busy import was_starved
+from generator_load import was_starved
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import command, serving

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from busy import own_problems, was_starved
+from generator_load import own_problems, was_starved
 
 import perfkit
 from perfkit.cli import main

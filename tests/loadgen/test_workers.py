@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from busy import own_problems, was_starved
+from generator_load import own_problems, was_starved
 from loopback import serving
 
 from perfkit.config.settings import Scenario

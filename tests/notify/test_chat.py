@@ -11,10 +11,10 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from command_line import invoke
 from hypothesis import given
 from hypothesis import strategies as st
-from nights import said
-from reported import HOSTILE, nightly, reported, trend_document
+from report_folders import HOSTILE, nightly, reported, trend_document
 from samples import side
 
 from perfkit import MissingExtra, compare
@@ -298,20 +298,20 @@ def test_the_command_tells_whom_the_settings_name(rng, server, tmp_path, monkeyp
     folder = reported(tmp_path / "r", worse(rng))
     (tmp_path / "perfkit.toml").write_text('[chat]\nurls = ["${ROOM}"]\nwebhook = "${HOOK}"\n')
     monkeypatch.chdir(tmp_path)
-    assert said("notify", folder)[::2] == (2, "perfkit: [chat]: urls: the environment variable ROOM is not set\n")
+    assert invoke("notify", folder)[::2] == (2, "perfkit: [chat]: urls: the environment variable ROOM is not set\n")
     monkeypatch.setenv("ROOM", f"json://{server.place}/r00m-secret")
     monkeypatch.setenv("HOOK", f"http://{server.place}/hook")
     server.answers = [500, 404]
-    code, out, err = said("notify", folder)
+    code, out, err = invoke("notify", folder)
     assert (code, out) == (4, "")
     assert err.count("was not reached") == 2
     assert "r00m-secret" not in err
-    assert said("notify", folder) == (
+    assert invoke("notify", folder) == (
         0,
         f"sent to json 1: ✗ regression: nightly\nsent to webhook http://{server.place}: ✗ regression: nightly\n",
         "",
     )
-    assert said("notify", folder) == (0, "nothing new in nightly since the last message: nothing sent\n", "")
+    assert invoke("notify", folder) == (0, "nothing new in nightly since the last message: nothing sent\n", "")
 
 
 def test_without_apprise_the_extra_is_named_and_webhooks_work(rng, server, settings, tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import cmarkgfm
 import pytest
+from command_line import invoke
+from github_results import plain_result, unsent
 from github_server import REPOSITORY, TOKEN
-from nights import said
 from samples import plain_stats, run, side
-from test_github_issues import plain_result, server, unsent
-from worsenings import HOSTILE, alert, trend
+from watched_results import HOSTILE, alert, trend
 
 from perfkit import SettingsError, compare
 from perfkit.model.errors import DeliveryError
@@ -19,8 +19,6 @@ from perfkit.notify.github_plan import Comment
 from perfkit.notify.github_sync import post_comment, pull_request_of
 from perfkit.report.message import message_of
 from perfkit.report.text import MOST_CHARACTERS, to_comment
-
-__all__ = ["server"]  # fixture
 
 
 @pytest.fixture
@@ -158,7 +156,7 @@ def test_the_command_comments_and_changes_in_place(server, tmp_path, monkeypatch
     for number, (slower, verdict) in enumerate(((1.3, "regression"), (1.0, "no regression"))):
         comparison = compare(base, side(rng, 5, first=5 + 5 * number, slower=slower))
         (tmp_path / "result.json").write_text(json.dumps(comparison.to_dict()))
-        code, out, err = said("comment", ".", "--link", "https://ci.example/{report}")
+        code, out, err = invoke("comment", ".", "--link", "https://ci.example/{report}")
         assert (code, err) == (0, "")
         (text,) = server.said(1)
         assert f": {'✗' if number == 0 else '✓'} {verdict}" in text
@@ -169,12 +167,12 @@ def test_the_command_comments_and_changes_in_place(server, tmp_path, monkeypatch
 def test_a_dry_run_needs_no_token_and_sends_nothing(server, tmp_path, monkeypatch):
     monkeypatch.delenv("GITHUB_TOKEN")
     (tmp_path / "result.json").write_text(json.dumps(trend(alert(40)).document))
-    code, out, _ = said("comment", tmp_path, "--dry-run", "--pull-request", "3")
+    code, out, _ = invoke("comment", tmp_path, "--dry-run", "--pull-request", "3")
     (call,) = json.loads(out)
     assert (code, call["method"], call["path"]) == (0, "POST", f"/repos/{REPOSITORY}/issues/3/comments")
     assert "p95 latency of checkout +20" in call["json"]["body"]
     assert server.requests == []
-    code, _, err = said("comment", tmp_path, "--pull-request", "3")
+    code, _, err = invoke("comment", tmp_path, "--pull-request", "3")
     assert (code, "GITHUB_TOKEN: is not set" in err) == (2, True)
 
 

@@ -11,14 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from command_line import invoke
+from github_results import unsent
 from github_server import REPOSITORY, TOKEN
-from nights import said
-from test_github_issues import follow, server, unsent
-from worsenings import alert, trend
+from watched_results import alert, trend
 
 from perfkit.model.errors import DeliveryError
 
-__all__ = ["follow", "server"]  # fixtures
 NIGHTS = (
     trend(alert(40)),
     trend(alert(40, services=("checkout", "cart"))),
@@ -258,7 +257,7 @@ def test_a_call_that_is_killed_is_made_good_by_the_next(server, follow, tmp_path
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     (file,) = Path(tmp_path / "data" / "delivery").rglob("*.json")
-    assert said("issue", tmp_path / "result.json", "--settings", tmp_path / "perfkit.toml")[0] == 0
+    assert invoke("issue", tmp_path / "result.json", "--settings", tmp_path / "perfkit.toml")[0] == 0
     assert not file.exists()
     assert len(server.issues) == 1
     counts = Counter(text.partition("<!--")[0] for text in server.said(1))

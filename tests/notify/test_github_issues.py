@@ -6,10 +6,12 @@ import threading
 from dataclasses import replace
 
 import pytest
-from github_server import REPOSITORY, TOKEN, serving
-from nights import nights, said
+from command_line import invoke
+from github_results import plain_result, unsent
+from github_server import REPOSITORY, TOKEN
+from histories import nights
 from samples import plain_stats, run, side
-from worsenings import HOSTILE, alert, trend
+from watched_results import HOSTILE, alert, trend
 
 from perfkit import compare
 from perfkit.config.policy import Policy
@@ -21,39 +23,6 @@ from perfkit.model.errors import DeliveryError, SettingsError
 from perfkit.notify.github_api import Patience
 from perfkit.notify.github_plan import read_marker
 from perfkit.notify.github_sync import planned_requests, sync_issues
-
-UNMOVED = dict.fromkeys(["GITHUB_SERVER_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving() as running:
-        for name in UNMOVED:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in running.environment(NO_PROXY="127.0.0.1").items():
-            monkeypatch.setenv(name, value)
-        yield running
-
-
-@pytest.fixture
-def follow(server, tmp_path):
-    """Follow results; `waits` are the seconds that were waited."""
-
-    def following(*results, **changes):
-        known = replace(Settings(), delivery=tmp_path / "delivery", issues=IssueSettings(**changes))
-        done = []
-        for result in results:
-            done += sync_issues(result, known, patience=following.patience)
-        return done
-
-    following.waits = []
-    following.patience = Patience(timeout_s=1, first_wait_s=0.5, pause_s=0.0, sleep=following.waits.append)
-    following.outbox = tmp_path / "delivery"
-    return following
-
-
-def unsent(follow):
-    return sorted(follow.outbox.rglob("*.json"))
 
 
 def test_an_event_is_one_issue_whatever_number_of_runs_sees_it(server, follow):
@@ -273,10 +242,6 @@ def test_duplicates_that_are_there_are_closed_in_favour_of_the_oldest(server, fo
     assert follow(trend(alert(40))) == []
 
 
-def plain_result(comparison):
-    return result_of(json.loads(json.dumps(comparison.to_dict())), "result.json")
-
-
 def test_a_comparison_without_history_is_one_issue_for_its_baseline(server, follow, rng):
     base = side(rng, 5)
     bad = [plain_result(compare(base, side(rng, 3, first=at, slower=1.3))) for at in (5, 8, 11)]
@@ -306,7 +271,7 @@ def test_invalid_runs_change_nothing_and_say_so(server, follow, rng, tmp_path):
     assert len(server.writes) == before
     file = tmp_path / "result.json"
     file.write_text(json.dumps(bad.to_dict()))
-    assert said("issue", file)[0] == 3
+    assert invoke("issue", file)[0] == 3
 
 
 def test_an_assignee_who_is_gone_hides_nothing(server, follow):
@@ -372,22 +337,22 @@ def test_commits_in_between_are_linked_where_the_server_has_pages(follow, server
 def test_a_dry_run_prints_the_requests_and_changes_nothing(server, follow, tmp_path, monkeypatch):
     file = tmp_path / "result.json"
     file.write_text(json.dumps(trend(alert(40)).document))
-    code, out, err = said("issue", file, "--dry-run")
+    code, out, err = invoke("issue", file, "--dry-run")
     (call,) = json.loads(out)
     assert (code, call["method"], call["path"]) == (0, "POST", f"/repos/{REPOSITORY}/issues")
     assert call["json"]["labels"] == ["performance"]
     assert server.writes == []
     follow(trend(alert(40)))
     assert server.issues[1]["title"] == call["json"]["title"]
-    assert json.loads(said("issue", file, "--dry-run")[1]) == []
+    assert json.loads(invoke("issue", file, "--dry-run")[1]) == []
     monkeypatch.delenv("GITHUB_TOKEN")
     before = len(server.requests)
-    code, out, err = said("issue", file, "--dry-run", "--repository", "octo/other")
+    code, out, err = invoke("issue", file, "--dry-run", "--repository", "octo/other")
     assert (code, json.loads(out)[0]["path"]) == (0, "/repos/octo/other/issues")
     assert "no GITHUB_TOKEN" in err
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
     monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
-    code, out, err = said("issue", file, "--dry-run")
+    code, out, err = invoke("issue", file, "--dry-run")
     assert (code, len(json.loads(out))) == (0, 1)
     assert "cannot be reached" in err
     assert len(server.requests) == before
@@ -397,8 +362,8 @@ def test_the_command_says_what_it_did(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "perfkit.toml").write_text('[issues]\nlabels = ["perf"]\ntitle = "{service} {metric}"\n')
     (tmp_path / "result.json").write_text(json.dumps(trend(alert(40)).document))
-    assert said("issue", ".") == (0, "opened: #1 checkout p95 latency\n", "")
-    assert said("issue", ".") == (0, "nothing to do\n", "")
+    assert invoke("issue", ".") == (0, "opened: #1 checkout p95 latency\n", "")
+    assert invoke("issue", ".") == (0, "nothing to do\n", "")
 
 
 @pytest.mark.parametrize(
@@ -459,20 +424,20 @@ def test_several_results_are_followed_and_kept_together(server, tmp_path, monkey
     for name in ("api", "rag"):
         (tmp_path / f"{name}.json").write_text(json.dumps(trend(alert(40, scenario=name), scenario=name).document))
     server.enabled = False
-    code, _, err = said("issue", "api.json", "rag.json")
+    code, _, err = invoke("issue", "api.json", "rag.json")
     assert (code, err.count("has its issues turned off")) == (4, 1)
     assert len(list((tmp_path / "data").rglob("*.json"))) == 2
     server.enabled = True
-    code, out, _ = said("issue", "rag.json")
+    code, out, _ = invoke("issue", "rag.json")
     assert (code, out.count("opened: ")) == (0, 2)
-    assert len(json.loads(said("issue", "api.json", "rag.json", "--dry-run")[1])) == 0
+    assert len(json.loads(invoke("issue", "api.json", "rag.json", "--dry-run")[1])) == 0
 
 
 def test_a_delivery_error_is_no_traceback(server, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_TOKEN", "wrong")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "result.json").write_text(json.dumps(trend(alert(40)).document))
-    code, out, err = said("issue", ".")
+    code, out, err = invoke("issue", ".")
     assert (code, out) == (4, "")
     assert err.startswith("perfkit: octo/shop: GitHub does not accept the token (401: Bad credentials)")
     assert DeliveryError.__doc__

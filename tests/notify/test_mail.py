@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from nights import nights
-from reported import HOSTILE, nightly, reported, trend_document
+from browser import needs_chromium
+from histories import against_history, nights
+from report_folders import HOSTILE, nightly, reported, trend_document
 from samples import REPOSITORY, run, side
-from test_report import browser, needs_chromium  # noqa: F401 - a fixture
-from test_results import against_history
 
 from perfkit import Policy, compare
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
@@ -327,7 +326,7 @@ class TestInBrowser:
     pytestmark = needs_chromium
 
     @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
-    def test_it_can_be_read_everywhere(self, browser, rng, tmp_path, width, scheme):  # noqa: F811
+    def test_it_can_be_read_everywhere(self, browser, rng, tmp_path, width, scheme):
         mail = mail_of([message_of(slower(rng, 1.4, HOSTILE)), message_of(step(rng), location=ATTACHED)], HOSTILE)
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         page, said, asked = context.new_page(), [], []

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from command_line import invoke
 from mail_server import PASSWORD, USER, Authority, serving
-from nights import said
-from reported import HOSTILE, nightly, reported, trend_document, until
+from report_folders import HOSTILE, nightly, reported, trend_document, until
 from samples import run, side
 
 from perfkit import compare
@@ -395,12 +395,12 @@ def test_the_command_sends_over_tls_with_a_login_and_names_who_was_refused(rng, 
         for name, value in (("USER", USER), ("PASSWORD", PASSWORD), ("CA", str(authority.file))):
             monkeypatch.setenv(f"PERFKIT_SMTP_{name}", value)
         monkeypatch.setenv("TEAM", f"{ANN}, {BOB}")
-        code, out, err = said("email", folder)
+        code, out, err = invoke("email", folder)
         assert (code, err) == (4, f"perfkit: not delivered to {BOB}: 550 no such user: [31m\n")
         assert out.startswith(f"sent to {ANN}: ✗ regression: ")
         assert box.logins == [(USER, PASSWORD)]
         monkeypatch.setenv("PERFKIT_SMTP_PASSWORD", "wr0ng!")
-        code, out, err = said("email", folder)
+        code, out, err = invoke("email", folder)
     assert (code, out) == (4, "")
     assert "the login as robot was refused: 535" in err
     everything = out + err + "".join(message.as_string() for _, message, _ in box.letters)
@@ -411,13 +411,13 @@ def test_the_command_sends_over_tls_with_a_login_and_names_who_was_refused(rng, 
 def test_the_command_writes_a_trial(rng, tmp_path):
     folder = reported(tmp_path / "r", trend_document(nightly(rng, 60, [])))
     file = tmp_path / "mails" / "m.eml"
-    code, out, err = said("email", folder, "--to", ANN, "--dry-run", file)
+    code, out, err = invoke("email", folder, "--to", ANN, "--dry-run", file)
     assert (code, err) == (0, "")
     assert out.startswith(f"wrote {file}, sent nothing: ✓ nothing new: nightly")
     assert file.read_bytes().startswith(b"From: ")
-    assert said("email", folder, folder, "--to", ANN, "--dry-run", file)[0] == 2
-    assert said("email", tmp_path / "none", "--to", ANN, "--dry-run", file)[0] == 2
-    assert said("email", folder, "--to", f"{ANN}\r\nBcc: {BOB}", "--dry-run", file)[0] == 2
+    assert invoke("email", folder, folder, "--to", ANN, "--dry-run", file)[0] == 2
+    assert invoke("email", tmp_path / "none", "--to", ANN, "--dry-run", file)[0] == 2
+    assert invoke("email", folder, "--to", f"{ANN}\r\nBcc: {BOB}", "--dry-run", file)[0] == 2
 
 
 def test_the_same_report_named_twice_is_one(rng, settings, tmp_path):

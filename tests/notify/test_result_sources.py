@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from nights import nights, said, stored
+from command_line import invoke
+from histories import nights, stored
 from samples import plain_stats, run
 
 from perfkit.cli.notify import newest_result
@@ -51,7 +52,7 @@ def test_from_a_store_to_an_issue_without_a_kernel(store, tmp_path):
 
 
 def test_a_store_says_what_compare_says(store):
-    code, out, _ = said("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json")
+    code, out, _ = invoke("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json")
     document = json.loads(out)
     settings = nearest_settings(Path())
     result = newest_result(Workspace(settings, "runs", settings.policy), "api")
@@ -70,7 +71,7 @@ def test_a_store_says_what_compare_says(store):
     ],
 )
 def test_every_channel_takes_a_store(store, words, says):
-    code, out, err = said(words[0], "--store", "runs", "--scenario", "api", *words[1:])
+    code, out, err = invoke(words[0], "--store", "runs", "--scenario", "api", *words[1:])
     assert (code, err) == (0, "")
     assert says in out
 
@@ -78,14 +79,14 @@ def test_every_channel_takes_a_store(store, words, says):
 def test_a_message_from_a_store_has_no_link_to_a_report_that_is_not_there(store, tmp_path):
     link = "https://ci.example/{report}/report.html"
     (tmp_path / "perfkit.toml").write_text(f"[chat]\nlink = '{link}'\nwebhook = 'http://127.0.0.1:1/x'")
-    _, out, _ = said("notify", "--store", "runs", "--scenario", "api", "--dry-run")
+    _, out, _ = invoke("notify", "--store", "runs", "--scenario", "api", "--dry-run")
     assert json.loads(out.partition("\n")[2])["link"] is None
     assert "Judged from runs, scenario api" in out
 
 
 def test_a_file_and_a_store_go_into_one_summary(store, tmp_path):
-    said("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json", "--output", "result.json")
-    code, out, _ = said("summary", "result.json", "--store", "runs", "--scenario", "api")
+    invoke("compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json", "--output", "result.json")
+    code, out, _ = invoke("summary", "result.json", "--store", "runs", "--scenario", "api")
     assert code == 0
     assert out.count("<summary>✗ regression: api, compare</summary>") == 2
 
@@ -93,19 +94,19 @@ def test_a_file_and_a_store_go_into_one_summary(store, tmp_path):
 def test_the_newest_run_counts_even_when_it_is_invalid(rng, store, tmp_path):
     unfit = Validity((Check("too_short", "1 s", "10 s", Severity.INVALID, "run for longer"),))
     store[0].add(run({"a": plain_stats()}, number=60, validity=unfit))
-    assert said("summary", "--store", "runs", "--scenario", "api", "--verdict")[1] == "invalid\n"
-    assert said("issue", "--store", "runs", "--scenario", "api", "--dry-run")[0] == 3
+    assert invoke("summary", "--store", "runs", "--scenario", "api", "--verdict")[1] == "invalid\n"
+    assert invoke("issue", "--store", "runs", "--scenario", "api", "--dry-run")[0] == 3
 
 
 def test_the_first_run_has_no_history(rng, store):
     stored("young", nights(rng, 1))
-    code, _, err = said("issue", "--store", "young", "--scenario", "api", "--dry-run")
+    code, _, err = invoke("issue", "--store", "young", "--scenario", "api", "--dry-run")
     assert code == 3
     assert "perfkit: " in err
 
 
 def test_a_misspelt_scenario_is_named(store):
-    code, _, err = said("issue", "--store", "runs", "--scenario", "apo", "--dry-run")
+    code, _, err = invoke("issue", "--store", "runs", "--scenario", "apo", "--dry-run")
     assert code == 2
     assert "runs: no runs of the scenario 'apo' (did you mean 'api'?); there are api" in err
     settings = nearest_settings(Path())
@@ -115,18 +116,18 @@ def test_a_misspelt_scenario_is_named(store):
 
 @pytest.mark.parametrize("command", ["issue", "email", "notify", "comment", "summary"])
 def test_without_a_result_nothing_is_sent(command):
-    code, _, err = said(command)
+    code, _, err = invoke(command)
     assert code == 2
     assert "name a RESULT, or a scenario of the store: --scenario NAME" in err
 
 
 def test_a_set_of_reports_goes_to_chats_too(store, tmp_path):
     (tmp_path / "all" / "api").mkdir(parents=True)
-    said(
+    invoke(
         "compare", "--candidate", store[1][-1], "--store", "runs", "--format", "json", "--output", "all/api/result.json"
     )
     entry = Entry("api", "compare", verdict=Verdict.REGRESSION, sentences=("x",), result="api/result.json")
     Overview((entry,), datetime.now(UTC)).write(tmp_path / "all")
-    code, out, _ = said("notify", "all", "--dry-run", "--webhook", "http://127.0.0.1:1/x")
+    code, out, _ = invoke("notify", "all", "--dry-run", "--webhook", "http://127.0.0.1:1/x")
     assert code == 0
     assert '"verdict": "regression"' in out

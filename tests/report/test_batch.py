@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from nights import nights, said
+from command_line import invoke
+from histories import nights
 from object_store import make_bucket, object_store
 from samples import REPOSITORY, plain_stats, requests, run
 
@@ -135,19 +136,19 @@ def test_a_process_that_dies_fails_its_report_and_no_other(rng, tmp_path):
 def test_a_history_without_anything_to_judge_against_is_not_green(rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keep(RunStore(tmp_path / "runs"), nights(rng, 1))
-    code, out, err = said("report", "--all", "--store", "runs", "--kind", "compare")
+    code, out, err = invoke("report", "--all", "--store", "runs", "--kind", "compare")
     assert code == 3
     assert err.startswith("1/1 api compare: ⊘ nothing to compare with: api: ")
     index = Path(out.strip())
     assert index.parent.parent == tmp_path / "reports"
-    assert said("summary", index.parent, "--verdict") == (0, "incomparable\n", "")
+    assert invoke("summary", index.parent, "--verdict") == (0, "incomparable\n", "")
 
 
 def test_a_history_without_a_valid_run_is_not_green(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     broken = Validity((Check("x", 1, 0, Severity.INVALID),))
     keep(RunStore(tmp_path / "runs"), [run({"a": plain_stats()}, number=n, validity=broken) for n in range(3)])
-    code, _, err = said("report", "--all", "--store", "runs", "--kind", "trend")
+    code, _, err = invoke("report", "--all", "--store", "runs", "--kind", "trend")
     assert (code, err.partition(" (")[0]) == (3, "1/1 api trend: ⊘ invalid")
 
 
@@ -164,7 +165,7 @@ def batch(tmp_path_factory):
     ids = keep(store, made)
     (folder / "runs" / ids[0] / "requests.parquet").write_bytes(b"PAR1 torn")
     words = ["report", "--all", "--store", folder / "runs", "--reports", folder / "reports", "--jobs", "2"]
-    return folder, said(*words, "--kind", "compare", "--kind", "trend", "--settings", _settings(folder))
+    return folder, invoke(*words, "--kind", "compare", "--kind", "trend", "--settings", _settings(folder))
 
 
 def _settings(folder):
@@ -216,7 +217,7 @@ def test_the_newest_run_is_judged_as_compare_judges_it(batch):
     (entry,) = [one for one in entries if (one.scenario, one.kind) == ("slow", "compare")]
     document = json.loads((Path(out.strip()).parent / entry.result).read_text(encoding="utf-8"))
     newest = RunStore(folder / "runs").runs(scenario="slow")["id"].iloc[-1]
-    code, told, _ = said("compare", "--candidate", newest, "--store", folder / "runs", "--format", "json")
+    code, told, _ = invoke("compare", "--candidate", newest, "--store", folder / "runs", "--format", "json")
     assert code == 1
     assert document == json.loads(told)
     assert document["history"]["alpha_of_this_comparison"] < 0.01
@@ -227,8 +228,8 @@ def test_a_judged_comparison_is_reported_as_it_was_judged(batch, tmp_path):
     folder, _ = batch
     newest = RunStore(folder / "runs").runs(scenario="slow")["id"].iloc[-1]
     file = tmp_path / "judged.json"
-    said("compare", "--candidate", newest, "--store", folder / "runs", "--format", "json", "--output", file)
-    code, out, err = said("report", "result", file, "--reports", tmp_path)
+    invoke("compare", "--candidate", newest, "--store", folder / "runs", "--format", "json", "--output", file)
+    code, out, err = invoke("report", "result", file, "--reports", tmp_path)
     assert code == 0, err
     assert json.loads(Path(out.strip()).with_name("result.json").read_text()) == json.loads(file.read_text())
 
@@ -238,8 +239,8 @@ def test_a_summary_of_the_batch(batch, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     _, (_, out, _) = batch
     folder = Path(out.strip()).parent
-    assert said("summary", folder, "--verdict")[1] == "failed\n"
-    page = said("summary", folder)[1]
+    assert invoke("summary", folder, "--verdict")[1] == "failed\n"
+    page = invoke("summary", folder)[1]
     assert "| ✗ regression | slow | compare |" in page
     assert "<script" not in page
 
@@ -360,13 +361,13 @@ def test_hostile_names_are_text_on_the_page():
 )
 def test_mistakes_are_told(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = said(*words)
+    code, _, err = invoke(*words)
     assert code in (2, 4)
     assert message in err
 
 
 def test_without_a_report_to_make_the_help_is_shown():
-    code, out, _ = said("report")
+    code, out, _ = invoke("report")
     assert code == 2
     assert "--all" in out
 
@@ -375,6 +376,6 @@ def test_a_trend_is_no_judged_comparison(tmp_path):
     (tmp_path / "result.json").write_text(
         json.dumps({"schema": "perfkit.trend/1", "scenario": "api", "watch": {"alerts": []}})
     )
-    code, _, err = said("report", "result", tmp_path / "result.json")
+    code, _, err = invoke("report", "result", tmp_path / "result.json")
     assert code == 2
     assert "is no comparison: perfkit report trend draws a history" in err

@@ -1,9 +1,9 @@
 """A real report, sent to a real server, opened in a real browser: body and attachment as their reader gets them."""
 
 import pytest
+from browser import Opened, needs_chromium
 from mail_server import PASSWORD, USER, Authority, serving
 from samples import REPOSITORY
-from test_report import Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
 from perfkit.config.settings import EmailSettings
 from perfkit.history.incidents import read_result
@@ -49,7 +49,7 @@ def body(message, folder):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
-def test_the_body_shows_its_charts(browser, received, tmp_path, width, scheme):  # noqa: F811
+def test_the_body_shows_its_charts(browser, received, tmp_path, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
     page = context.new_page()
     page.goto(body(received, tmp_path).as_uri())
@@ -60,7 +60,7 @@ def test_the_body_shows_its_charts(browser, received, tmp_path, width, scheme): 
     context.close()
 
 
-def test_the_attachment_is_the_whole_report(browser, received, tmp_path):  # noqa: F811
+def test_the_attachment_is_the_whole_report(browser, received, tmp_path):
     (attached,) = received.iter_attachments()
     assert attached.get_content_type() == "text/html"
     file = tmp_path / attached.get_filename()

@@ -8,9 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from browser import needs_chromium
 from plotly.offline import get_plotlyjs
 from samples import REPOSITORY, requests
-from test_report import browser, needs_chromium  # noqa: F401 - a fixture
 
 import perfkit
 from perfkit.report.figure import Figure
@@ -135,7 +135,7 @@ class TestBesidePlotly:
     pytestmark = needs_chromium
 
     @pytest.mark.parametrize("rows", [1, 3])
-    def test_marks_stand_where_plotly_puts_them(self, browser, tmp_path, rows):  # noqa: F811
+    def test_marks_stand_where_plotly_puts_them(self, browser, tmp_path, rows):
         grid = {
             "rows": rows,
             "columns": 1,
@@ -163,7 +163,7 @@ class TestBesidePlotly:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(("kind", "charts"), [("baseline", 5), ("capacity", 1), ("compare", 5), ("trend", 2)])
-    def test_stock_nbconvert_shows_every_chart(self, browser, tmp_path, kind, charts):  # noqa: F811
+    def test_stock_nbconvert_shows_every_chart(self, browser, tmp_path, kind, charts):
         """As a user: papermill in a folder of one's own, then nbconvert as it comes."""
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "samples").symlink_to(REPOSITORY / "data" / "samples")

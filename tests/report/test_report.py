@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from browser import LARGEST, Opened, needs_chromium
 from closed_queue import stored_ramp
 from samples import requests
 
@@ -16,11 +16,6 @@ from perfkit import RenderError, RunStore, compare, read_runs, run_from_requests
 from perfkit.report.formatting import format_change
 from perfkit.report.notebook import count_charts, export_html, run_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-needs_chromium = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: a report is only proved by a browser"),
-]
 SERVICES = {
     "api_gateway": 20.0,
     "</script><script>window.pwned=1</script>": 40.0,
@@ -29,8 +24,6 @@ SERVICES = {
     "line\nbreak \u202e %{y} $x$ {{ 7*7 }}": 240.0,
 }
 TITLE = "<script>window.pwned=1</script> PR 7"
-LARGEST = 6_000_000
-DRAWN = "html[data-drawn]"
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +52,6 @@ def normal(sides, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A real headless browser."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def ramps(tmp_path_factory):
     """The capacity report of two ramps of two builds; the service has a hostile name."""
     rng, folder = np.random.default_rng(7), tmp_path_factory.mktemp("ramps")
@@ -77,25 +60,6 @@ def ramps(tmp_path_factory):
         stored_ramp(RunStore(folder / side), rng, name=list(SERVICES)[1], **queue)
     given = {"runs": folder / "baseline", "candidate": folder / "candidate", "slo": "p95 < 400 ms", "title": TITLE}
     return run_report("capacity", given, reports_dir=tmp_path_factory.mktemp("reports"))
-
-
-class Opened:
-    """A report in a browser page, with everything that it said and asked for."""
-
-    def __init__(self, browser, file, width=1280, scheme="light", until=DRAWN):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        self.page = context.new_page()
-        self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(file.as_uri())
-        if until:
-            self.page.wait_for_selector(until, state="attached")
-
-    def count(self, selector):
-        return self.page.locator(selector).count()
 
 
 def test_a_report_is_three_files(report):

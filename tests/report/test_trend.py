@@ -13,8 +13,8 @@ import msgspec
 import nbformat
 import numpy as np
 import pytest
+from browser import LARGEST, Opened, needs_chromium
 from samples import REPOSITORY
-from test_report import LARGEST, Opened, browser, needs_chromium  # noqa: F401 - a fixture
 
 from perfkit import RunStore, SettingsError
 from perfkit.cli import main
@@ -430,7 +430,7 @@ class TestInBrowser:
     pytestmark = needs_chromium
 
     @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
-    def test_both_charts_are_drawn_offline_without_a_word(self, browser, report, width, scheme):  # noqa: F811
+    def test_both_charts_are_drawn_offline_without_a_word(self, browser, report, width, scheme):
         opened = Opened(browser, report.html, width, scheme)
         assert opened.count(".js-plotly-plot .svg-container > .main-svg:first-child") == 2
         assert count_charts(nbformat.read(report.notebook, as_version=4)) == 2
@@ -441,7 +441,7 @@ class TestInBrowser:
         assert opened.count(".pk-scroll:not([tabindex='0'])") == 0
         assert opened.count(".pk-calendar .pk-month") == 3
 
-    def test_one_hover_tells_every_value_of_a_run(self, browser, report):  # noqa: F811
+    def test_one_hover_tells_every_value_of_a_run(self, browser, report):
         opened = Opened(browser, report.html)
         point = opened.page.locator(".pk-plot").first.locator(".subplot.xy .points path").nth(30)
         point.scroll_into_view_if_needed()
@@ -452,7 +452,7 @@ class TestInBrowser:
         assert re.search(r"run \d+ \d+ \w+ 2026 \d\d:\d\d, commit [0-9a-f]{10}, main", text)
         assert text.count("±") == 6
 
-    def test_hostile_names_stay_text(self, browser, rng, tmp_path):  # noqa: F811
+    def test_hostile_names_stay_text(self, browser, rng, tmp_path):
         line = history(rng, services=(HOSTILE[3], *HOSTILE[:3], HOSTILE[4], "<b>bold</b>"))
         moments = [replace(m, run_id=HOSTILE[0], branch=HOSTILE[2], commit=HOSTILE[2]) for m in line.runs]
         moments[3] = replace(moments[3], valid=False, why_invalid=HOSTILE[0])

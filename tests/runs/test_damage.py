@@ -3,7 +3,6 @@
 One bad file stops no command on the others.
 """
 
-import io
 import json
 import os
 import shutil
@@ -17,25 +16,17 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
-from nights import nights
+from command_line import invoke
+from damage import killed_run, recording
+from histories import nights
 from samples import EPOCH, REPOSITORY, plain_stats, requests, run
 
 from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
-from perfkit.cli import main
 from perfkit.history.planning import stored_profile
-from perfkit.loadgen.recording import RequestBuffer
 from perfkit.model.codec import dump_json
-from perfkit.model.records import Check, Severity, Validity
-from perfkit.model.serialization import run_to_document
 from perfkit.runs import run_folder
 from perfkit.runs.maintenance import Retention, measurements, plan_retention, remove, sync, verify_run
-from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
-
-
-def said(*argv):
-    out, err = io.StringIO(), io.StringIO()
-    code = main([str(word) for word in argv], out, err)
-    return code, out.getvalue(), err.getvalue()
+from perfkit.runs.recording_stream import salvage
 
 
 def in_one_line(*texts):
@@ -45,63 +36,12 @@ def in_one_line(*texts):
 # Recordings -----------------------------------------------------------------------------------------------------------
 
 
-def recording(path, rng, *, seconds=8, rate=30):
-    """What the recorder of a run that was killed left; the number of requests of each second."""
-    with pa.OSFile(str(path), "wb") as sink:
-        stream = pa.ipc.new_stream(sink, RECORDING_SCHEMA)
-        for second in range(seconds):
-            buffer = RequestBuffer()
-            for number in range(rate):
-                failed = ValueError() if rng.random() < 0.05 else None
-                buffer.on_request(
-                    request_type="GET",
-                    name=f"/items/{number % 7}",
-                    response_time=float(rng.lognormal(3.0)),
-                    response_length=200,
-                    start_time=EPOCH + second + number / rate,
-                    exception=failed,
-                )
-            stream.write_batch(buffer.take())
-    return path
-
-
-def killed_run(folder, rng):
-    folder.mkdir()
-    killed = Validity((Check("interrupted", "not finished", "no", Severity.INVALID, "killed"),))
-    (folder / "started.json").write_text(dump_json(run_to_document(run({}, seconds=None, validity=killed))))
-    return recording(folder / "requests.arrow", rng)
-
-
-def damaged(content, rng):
-    """A copy with one damage: bits, bytes, a stretch of zeros or of noise, a piece moved, doubled or cut off."""
-    data = bytearray(content)
-    at, size = int(rng.integers(len(data))), int(rng.choice([1, 4, 8, 64, 512]))
-    match int(rng.integers(8)):
-        case 0 | 1:
-            data[at] ^= 1 << int(rng.integers(8))
-        case 2:
-            for place in rng.integers(len(data), size=int(rng.integers(2, 30))):
-                data[int(place)] = int(rng.integers(256))
-        case 3:
-            del data[at:]
-        case 4:
-            data[at : at + size] = bytes(len(data[at : at + size]))
-        case 5:
-            data[at:at] = data[at : at + size]
-        case 6:
-            at -= at % 4
-            data[at : at + 4] = rng.choice([b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\0\0\0\x80"])
-        case _:
-            data[at : at + size] = rng.bytes(len(data[at : at + size]))
-    return bytes(data)
-
-
 DRIVER = """
 import sys
 from pathlib import Path
 sys.path.append("runs")
 import numpy as np
-from test_damage import damaged
+from damage import damaged
 from perfkit import ReadError, read_run
 folder, name, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 whole = (folder / "whole").read_bytes()
@@ -230,24 +170,24 @@ def test_a_bad_run_is_named_by_every_command_and_stops_none(store, tmp_path):
         ("check", "--settings-only"),
         ("store", "sync", "data/runs", "copies"),
     ):
-        code, out, err = said(*argv)
+        code, out, err = invoke(*argv)
         assert code in ((0, 2) if argv[0] in ("store", "check") else (0,)), (argv, code, err)
         assert bad in out + err, argv
         if argv[0] not in ("check", "baseline"):
             assert in_one_line(out, err).count(reason) == 1, (argv, out, err)
     assert len(RunStore("copies").ids()) == 12
     assert stored_profile(store, "api").runs == tuple(one for one in ids if one not in (bad, changed))
-    code, out, _ = said("runs", "verify")
+    code, out, _ = invoke("runs", "verify")
     assert code == 2
     assert "14 runs: 12 whole, 2 damaged" in out
     assert f"{changed}: run.json was changed after it was written" in out
-    _, out, _ = said("compare", "--candidate", ids[-1])
+    _, out, _ = invoke("compare", "--candidate", ids[-1])
     assert f"{changed} is left out: its run.json was changed after it was stored." in in_one_line(out)
-    assert said("runs", "gc", "--runs-older-than", "90y")[0] == 0
-    code, _, err = said("compare", *ids[:3], "--candidate", bad)
+    assert invoke("runs", "gc", "--runs-older-than", "90y")[0] == 0
+    code, _, err = invoke("compare", *ids[:3], "--candidate", bad)
     assert (code, err.count("\n")) == (2, 1)
     assert reason in err
-    code, out, _ = said("compare", *ids[:3], "--candidate", changed)
+    code, out, _ = invoke("compare", *ids[:3], "--candidate", changed)
     assert code == 3
     assert "changed after it was stored" in out
 
@@ -256,7 +196,7 @@ def test_what_was_changed_after_it_was_stored_is_named_each_time(store):
     changed = store.ids()[7]
     plan = ("plan", "--scenario", "api", "--detect", "5%")
     for argv in (("runs",), ("changes", "api"), ("replay", "--scenario", "api"), plan) * 2:
-        code, _, err = said(*argv)
+        code, _, err = invoke(*argv)
         assert code == 0
         assert f"{changed} is left out: its run.json was changed after it was stored." in in_one_line(err), argv
 
@@ -278,28 +218,28 @@ def test_a_note_that_cannot_be_read_holds_and_is_named(store, content):
         ("plan", "--scenario", "api", "--detect", "5%"),
         ("compare", "--candidate", ids[-1]),
     ):
-        code, out, err = said(*argv)
+        code, out, err = invoke(*argv)
         assert (code, in_one_line(err).count(sentence)) == (0, 1), (argv, out, err)
-    code, out, _ = said("runs", "verify")
+    code, out, _ = invoke("runs", "verify")
     assert code == 2
     assert f"✗ {ids[2]}: stays set aside: its note cannot be read" in out
-    code, _, err = said("compare", *ids[3:6], "--candidate", str(store.folder / ids[2]))
+    code, _, err = invoke("compare", *ids[3:6], "--candidate", str(store.folder / ids[2]))
     assert (code, f"{ids[2]} stays set aside" in err) == (3, True)
 
 
 def test_a_bad_pin_is_named_and_hides_no_other(store):
     ids = store.ids()
     for name in ("v1", "v2"):
-        assert said("baseline", "pin", name, *ids[:4], "--reason", "r")[0] == 0
+        assert invoke("baseline", "pin", name, *ids[:4], "--reason", "r")[0] == 0
     Path("data/baselines/api/v1.json").write_text("[" * 100_000)
-    code, out, err = said("baseline", "list")
+    code, out, err = invoke("baseline", "list")
     assert (code, "v2" in out) == (0, True)
     assert "v1.json: not JSON of perfkit: nested too deeply" in err
-    assert said("compare", "api@pinned:v2", "--candidate", ids[-1])[0] == 0
-    assert said("compare", "--candidate", ids[-1])[0] == 0
-    code, _, err = said("compare", "api@pinned:v1", "--candidate", ids[-1])
+    assert invoke("compare", "api@pinned:v2", "--candidate", ids[-1])[0] == 0
+    assert invoke("compare", "--candidate", ids[-1])[0] == 0
+    code, _, err = invoke("compare", "api@pinned:v1", "--candidate", ids[-1])
     assert (code, err.count("\n")) == (2, 1)
-    code, _, err = said("runs", "gc", "--max-size", "1kB", "--yes")
+    code, _, err = invoke("runs", "gc", "--max-size", "1kB", "--yes")
     assert code == 4
     assert "so the runs that this baseline protects are not known" in err
     assert len(store.ids()) == 14
@@ -351,29 +291,29 @@ def test_a_link_that_leads_nowhere_or_in_a_circle_is_named(store, tmp_path):
     last = store.ids()[-1]
     for name in ("nowhere", "one"):
         for argv in (("metrics", name), ("import", name), ("compare", name, "--candidate", last)):
-            assert said(*argv) == (2, "", f"perfkit: {name}: is a link that leads nowhere, or in a circle\n")
-    code, _, err = said("compare", *store.ids()[:3], "--candidate", last, "--format", "json", "--output", "one")
+            assert invoke(*argv) == (2, "", f"perfkit: {name}: is a link that leads nowhere, or in a circle\n")
+    code, _, err = invoke("compare", *store.ids()[:3], "--candidate", last, "--format", "json", "--output", "one")
     assert (code in (2, 4), "Traceback" in err, "unexpected error" in err) == (True, False, False)
 
 
 @pytest.mark.parametrize("key", ["store", "baselines", "acknowledged", "reports"])
 def test_an_empty_name_is_no_folder(store, key):
     Path("perfkit.toml").write_text(f'{key} = " "\n')
-    code, _, err = said("runs")
+    code, _, err = invoke("runs")
     assert (code, f"{key}: expected the name of a file or folder, got ' '" in err) == (2, True)
 
 
 def test_an_imported_run_that_contradicts_itself_says_so(store, tmp_path):
     head = "Type,Name,Request Count,Failure Count,Average Response Time,Requests/s,50%,95%\n"
     Path("night_stats.csv").write_text(f"{head}GET,/a,9000,0,20,50,20,30\n,Aggregated,1000,0,20,50,20,30\n")
-    code, out, err = said("import", "night_stats.csv")
+    code, out, err = invoke("import", "night_stats.csv")
     assert (code, len(out.split())) == (3, 1)
     assert ": invalid: counts: The row Aggregated counts 1000 requests, the rows above it 9000" in err
     Path("odd_stats.csv").write_text(
         f"{head}GET,/a,1000,0,20,50,20,30\nX,/odd,5,0,-1,50,-1,-1\n,Aggregated,1005,0,20,50,20,30\n"
     )
     for command in ("import", "metrics"):
-        code, _, err = said(command, "odd_stats.csv")
+        code, _, err = invoke(command, "odd_stats.csv")
         assert code == 0
         assert "skipped_requests: 5 requests of /odd (5) have no usable response time (negative)" in err
 

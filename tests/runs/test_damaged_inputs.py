@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import damaged, killed_run
 from samples import KNOWN_BASELINE, KNOWN_CANDIDATE, REPOSITORY
-from test_damage import damaged, killed_run
 
 from perfkit.cli import main
 

@@ -1,12 +1,12 @@
 """Histories of a nightly load test with a known truth: small runs, quickly made, that vary between themselves."""
 
-import io
-
 import numpy as np
 from samples import plain_stats, run
 
 from perfkit import RunStore
-from perfkit.cli import main
+from perfkit.config.policy import Policy
+from perfkit.history.gate import judge_history
+from perfkit.history.run_selector import HistoryContext
 
 
 def nights(rng, n, *, first=0, sd=0.02, factor=1.0, services=("a",), slow=None, **changes):
@@ -29,7 +29,8 @@ def stored(folder, *groups):
     return store, [store.add(one) for group in groups for one in group]
 
 
-def said(*words):
-    """Exit code, standard output and standard error of a command."""
-    out, err = io.StringIO(), io.StringIO()
-    return main([str(word) for word in words], out, err), out.getvalue(), err.getvalue()
+def against_history(runs, tmp_path):
+    store = RunStore(tmp_path)
+    for one in runs[:-1]:
+        store.add(one)
+    return judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
