@@ -43,7 +43,7 @@ RETIRED = {
 }
 DOCS = [
     REPOSITORY / "README.md",
-    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
     REPOSITORY / "examples" / "ci" / "README.md",
 ]
 TEMPLATES = sorted(

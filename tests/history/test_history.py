@@ -7,21 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from command_line import invoke
-from samples import plain_stats, run
+from histories import nights
 
 from perfkit import Policy, RunStore, SettingsError, StoreError, compare, plan
 from perfkit.analysis.compare import replay
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import profile_of
 from perfkit.history.planning import stored_profile
-
-
-def nights(rng, n, *, first=0, sd=0.02, factor=1.0):
-    """Runs that vary by ``sd`` between themselves and show little of it inside."""
-    return [
-        run({"a": plain_stats(20.0 * factor * np.exp(rng.normal(0, sd)), count=5000)}, number=first + i)
-        for i in range(n)
-    ]
 
 
 @pytest.fixture
