@@ -1,5 +1,8 @@
 """The command line: parse, one call into the library, print, exit code.
 
+It may import every room; its modules import one another only for options, exit codes and streams.  Begin with
+`COMMANDS`, which says where each command is, and `options`.
+
 Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 wrong usage or unreadable input;
 3 invalid or not comparable runs; 4 a step failed (load, notebook, disk, network) or perfkit itself did; 130 stopped by
 Ctrl-C.  No failure of ours looks like a regression: an exception that is no `PerfkitError` ends in 4.
