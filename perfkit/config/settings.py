@@ -321,7 +321,7 @@ class Scenario:
                 raise ValueError(f"Locust's {name} cannot be handed on: {why}")
         conceal_url(self.host)
         conceal_environment(self.environment)
-        _ = self.profile  # what contradicts itself is told now, not when the run begins
+        _ = self.profile  # what contradicts itself is an error now, not when the run begins
 
     @property
     def profile(self) -> LoadProfile:
@@ -472,7 +472,7 @@ class Settings:
     reports: Path = Path("reports")
     baselines: Path = Path("data/baselines")
     acknowledged: Path = Path("data/acknowledged.json")
-    delivery: Path = Path("data/delivery")  # what was told already, and what could not be sent yet
+    delivery: Path = Path("data/delivery")  # what was sent already, and what could not be sent yet
     email: EmailSettings = field(default_factory=EmailSettings)
     issues: IssueSettings = field(default_factory=IssueSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)
