@@ -16,7 +16,7 @@ import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import POLICY, Workspace, checkout_option, dump, in_workspace, write
-from perfkit.model.errors import DeliveryError, StoreError
+from perfkit.model.errors import DeliveryError, SettingsError, StoreError
 
 if TYPE_CHECKING:
     from perfkit.config.settings import Settings
@@ -28,6 +28,7 @@ WHEN = click.option(
     type=click.Choice(["always", "changes"]),
     help="changes: only what is new since the last message [when of the settings].",
 )
+ANY_REPOSITORY = "OWNER/NAME"  # of a dry run that nobody named one for
 RESULT = """RESULT is a report folder, a result.json, what `perfkit compare --format json` wrote, or the folder of
     `perfkit report --all`."""
 
@@ -75,6 +76,21 @@ def newest_result(workspace: Workspace, scenario: str) -> Result:
     )
     result = result_of(comparison.to_dict(), f"{public_address(workspace.store)}, scenario {scenario}")
     return replace(result, stored=True)
+
+
+def named_repository(*names: str, checkout: Path = Path(), or_any: bool = False) -> str:
+    """The first repository that is named, else that of git's remote; ``or_any`` takes a made-up one for a dry run."""
+    from perfkit.notify.github_api import repository_at
+    from perfkit.runs.git import Git
+
+    name = next(filter(None, (*names, os.environ.get("GITHUB_REPOSITORY", ""))), "")
+    name = name or repository_at(Git(checkout).remote_address(), os.environ.get("GITHUB_SERVER_URL", ""))
+    if not name and or_any:
+        click.echo(
+            f"no repository is named, and git has no remote on GitHub here: shown for {ANY_REPOSITORY}", err=True
+        )
+        return ANY_REPOSITORY
+    return name
 
 
 @click.command(short_help="Send results by e-mail.")
@@ -161,7 +177,10 @@ def notify(collected: ResultSet, settings: Settings, when: str | None, **options
 
 @click.command(short_help="One GitHub issue per regression, kept current and closed when it is resolved.")
 @click.option(
-    "--repository", default="", metavar="OWNER/NAME", help="Where the issues are [of [issues], else GITHUB_REPOSITORY]."
+    "--repository",
+    default="",
+    metavar="OWNER/NAME",
+    help="Where the issues are [of [issues], else GITHUB_REPOSITORY, else git's remote].",
 )
 @checkout_option("--checkout")
 @click.option("--dry-run", is_flag=True, help="Print the requests (method, path, JSON) and change nothing.")
@@ -185,6 +204,9 @@ def issue(collected: ResultSet, settings: Settings, dry_run: bool, **options: An
     from perfkit.model.records import Verdict
     from perfkit.notify.github_sync import planned_requests, sync_issues
 
+    options["repository"] = named_repository(
+        options["repository"], settings.issues.repository, checkout=options["checkout"], or_any=dry_run
+    )
     if dry_run:
         note = functools.partial(click.echo, err=True)
         planned = [
@@ -209,7 +231,9 @@ def issue(collected: ResultSet, settings: Settings, dry_run: bool, **options: An
 
 @click.command(short_help="One comment of a pull request, changed in place.")
 @click.option("--pull-request", type=click.IntRange(1), metavar="NUMBER", help="Which [that of the workflow's event].")
-@click.option("--repository", default="", metavar="OWNER/NAME", help="Where it is [GITHUB_REPOSITORY].")
+@click.option(
+    "--repository", default="", metavar="OWNER/NAME", help="Where it is [GITHUB_REPOSITORY, else git's remote]."
+)
 @click.option("--name", metavar="TEXT", help="Distinguishes it from other comments of perfkit there [the scenarios].")
 @click.option("--link", metavar="URL", help="Address of the report, {report} for its folder's name [link of [issues]].")
 @click.option("--dry-run", is_flag=True, help="Print the request (method, path, JSON) and send nothing.")
@@ -242,9 +266,16 @@ def comment(
 
     template = link_template(link or settings.issues.link, "--link" if link else "[issues]: link")
     names = name or "\n".join(sorted({f"{message.kind} {message.scenario}" for message in collected.messages}))
-    access = Access.from_environment(repository, with_token=not dry_run)
+    access = Access.from_environment(named_repository(repository, or_any=dry_run), with_token=not dry_run)
     text = to_comment(collected.messages, report_link(template, collected.folder))
-    message = Comment(pull_request or pull_request_of(), names, text)
+    try:
+        number = pull_request or pull_request_of()
+    except SettingsError as error:
+        if not dry_run:
+            raise
+        number = 0
+        click.echo(f"{error}; shown for number 0", err=True)
+    message = Comment(number, names, text)
     if dry_run:
         click.echo(dump([message.request(access.path).to_dict()]), nl=False)
     else:

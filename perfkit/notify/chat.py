@@ -91,6 +91,21 @@ class Chat:
         return "\n".join(chat_text(message))
 
 
+class Nowhere:
+    """In place of a chat or webhook, for a dry run: shows what would be sent, and says why it could not be."""
+
+    def __init__(self, reason: str) -> None:
+        self.name, self.key = reason, f"nowhere-{digest(reason)}"
+
+    def send(self, _: Message) -> str:
+        """Nothing can be sent there."""
+        return self.name
+
+    def preview(self, message: Message) -> str:
+        """The message as text."""
+        return "\n".join(chat_text(message))
+
+
 @contextmanager
 def _captured_log(library: str) -> Iterator[io.StringIO]:
     """What a library logs, kept from all other handlers: there may be addresses in it."""
@@ -219,10 +234,16 @@ class ChatChannel:
         if not urls and not webhook:
             urls, webhook = settings.urls, settings.webhook
         self._link = link_template(settings.link, "[chat]: link")
-        targets: list[Chat | Webhook] = [Chat(expand(url, setting), number) for number, url in enumerate(urls, start=1)]
-        targets += [Webhook(webhook)] if webhook else []
-        if not targets:
-            raise SettingsError("[chat]: urls is missing: name chats or a webhook there, or add --url or --webhook")
+        targets: list[Chat | Webhook | Nowhere] = []
+        try:
+            targets += [Chat(expand(url, setting), number) for number, url in enumerate(urls, start=1)]
+            targets += [Webhook(webhook)] if webhook else []
+            if not targets:
+                raise SettingsError("[chat]: urls is missing: name chats or a webhook there, or add --url or --webhook")
+        except (MissingExtra, SettingsError) as error:
+            if not dry_run:
+                raise
+            targets.append(Nowhere(str(error)))
         self._targets = {target.key: target for target in targets}
         self._checkout = checkout
         self.recipients = tuple(self._targets)

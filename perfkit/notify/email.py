@@ -41,6 +41,7 @@ TIMEOUT_S = 30.0  # of one answer
 PAUSES = (2.0, 10.0, 30.0)  # seconds before each further try
 QUIT_TIMEOUT_S = 3.0
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
+NOBODY = Address("recipient", "recipient", "example.invalid")  # of a dry run without one (RFC 2606)
 _POLICY = SMTP.clone(cte_type="7bit")  # short ASCII lines, which every server on the way can carry
 _LOCAL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}")
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
@@ -349,6 +350,10 @@ class MailChannel:
         checkout: Path | None = None,
     ) -> None:
         addresses = addresses_of(to or settings.to, "--to" if to else "[email]: to")
+        self._unnamed = ""
+        if not addresses and dry_run is not None:
+            addresses = (NOBODY,)
+            self._unnamed = "; no recipient is named yet, in [email]: to or with --to"
         if not addresses:
             raise SettingsError("[email]: to is missing: name the recipients there or with --to")
         self._addresses = {address.addr_spec.lower(): address for address in addresses}
@@ -375,7 +380,7 @@ class MailChannel:
                 atomic_write(file, message.as_bytes())
             except OSError as error:
                 raise StoreError(f"{file}: cannot be written: {error.strerror or error}") from error
-            return Sent((f"wrote {file}, sent nothing: {subject}",))
+            return Sent((f"wrote {file}, sent nothing{self._unnamed}: {subject}",))
         names = [self._addresses[recipient].addr_spec for recipient in batch.recipients]
         accepted, failed = send(message, self._sender.addr_spec, names, self._server)
         return Sent(

@@ -81,8 +81,8 @@ class Access:
         name, token = repository or workflow, variables.get("GITHUB_TOKEN", "").strip()
         if not name:
             raise SettingsError(
-                "GitHub: no repository is named: add --repository owner/name, repository in [issues], or "
-                "GITHUB_REPOSITORY"
+                "GitHub: no repository is named, and git has no remote on GitHub here: add --repository owner/name, "
+                "repository in [issues], or GITHUB_REPOSITORY"
             )
         if not _REPOSITORY.fullmatch(name):
             raise SettingsError(f"GitHub: the repository must be owner/name, such as octo/shop; got {name[:200]!r}")
@@ -111,6 +111,21 @@ class Access:
     def path(self) -> str:
         """Of the repository in the API."""
         return f"/repos/{self.repository}"
+
+
+def repository_at(address: str, server: str = "") -> str:
+    """The repository ``owner/name`` that the address of a git remote names, or an empty text.
+
+    Only of ``server``, the address of a GitHub server such as ``GITHUB_SERVER_URL``, by default of github.com: a
+    remote elsewhere is nobody's to write issues to.
+    """
+    match = re.fullmatch(r"(?:[^@/]+@)?([^/:@]+):(?!//)/*(.+)", address)  # git@github.com:octo/shop.git
+    parts = None if match else url_parts(address)
+    host, path = (match[1], match[2]) if match else (parts.hostname, parts.path) if parts else ("", "")
+    expected = url_parts(server or "https://github.com")
+    name = (path or "").strip("/").removesuffix(".git")
+    is_there = expected is not None and (host or "").lower() == expected.hostname
+    return name if is_there and _REPOSITORY.fullmatch(name) else ""
 
 
 def _checked_api(text: str) -> str:

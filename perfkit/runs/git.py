@@ -153,6 +153,17 @@ class Git:
         answer = self.ask("symbolic-ref", "--quiet", "--short", "HEAD")
         return answer.text if answer.code == 0 else None
 
+    def remote_address(self) -> str:
+        """Where ``origin`` is, or the only remote; an empty text where there is none, or no repository.
+
+        It may hold a password.
+        """
+        with suppress(GitError):  # there is no git
+            names = self.ask("remote").text.split()
+            name = "origin" if "origin" in names else names[0] if len(names) == 1 else ""
+            return self.ask("remote", "get-url", name).text if name else ""
+        return ""
+
     def is_dirty(self) -> bool:
         """Whether tracked files differ from HEAD."""
         return bool(self.text("status", "--porcelain", "--untracked-files=no"))
