@@ -82,9 +82,9 @@ def s3():
         yield "s3://team"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A real headless browser."""
+    """A real headless browser; not for the whole session, because its event loop runs in the thread of the tests."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
