@@ -226,7 +226,8 @@ def container_name(folder: Path) -> str:
 PACKAGE = Path(__file__).parents[1]
 REPOSITORY = "perfkit-locust"
 DOCKERFILE = "docker/Dockerfile.locust"
-SOURCES = ("perfkit", "notebooks", "docs", "docker", "dist", "pyproject.toml", "README.md", "LICENSE")  # see .dockerignore
+# See .dockerignore
+SOURCES = ("perfkit", "notebooks", "docs", "docker", "dist", "pyproject.toml", "README.md", "LICENSE")
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9][^\s]*")
 
 
