@@ -39,8 +39,9 @@ from perfkit.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perfkit.history.change_events import DetectedChanges, HistoryChange
+    from perfkit.history.change_events import DetectedChanges
     from perfkit.history.commits import Attribution
+    from perfkit.history.events import HistoryChange
     from perfkit.history.monitor import MonitorResult
     from perfkit.model.records import Comparison
 

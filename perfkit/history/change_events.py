@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtri
 
-from perfkit.history.confounders import ServiceChange, environment_changes, in_one_mix, service_changes
-from perfkit.history.events import NEAR, Event, MetricChange, Series, unit_questions
+from perfkit.history.confounders import environment_changes, in_one_mix, service_changes
+from perfkit.history.events import NEAR, Event, HistoryChange, MetricChange, Series, ServiceChange, unit_questions
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.executors import parallel_map
@@ -49,7 +49,6 @@ CHUNK = 40_000  # values that travel together: some 60 ms of work
 # Where the cores are busy otherwise, a second process does not pay at all
 WORTH_A_PROCESS = 2_000_000
 OnProgress = Callable[[int, int], None]
-HistoryChange = Event | ServiceChange
 Attribute = Callable[[HistoryChange], "Attribution"]
 Task = tuple[Floats, float]  # values of a series, shape ``(n_runs,)``, and the chance of a false alarm in it
 

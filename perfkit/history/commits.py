@@ -14,7 +14,7 @@ from perfkit.model.errors import ReadError
 from perfkit.runs.git import COMMIT_ID, Commit, Git, GitError
 
 if TYPE_CHECKING:
-    from perfkit.history.change_events import HistoryChange
+    from perfkit.history.events import HistoryChange
 
 MAIN = ("origin/HEAD", "origin/main", "main", "origin/master", "master")  # tried in this order
 FARTHEST = 2000  # commits: runs that are older belong to another time

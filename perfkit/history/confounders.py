@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfkit.analysis.comparability import MACHINE, machine_of, machine_text
 from perfkit.analysis.coverage import rename_advice, renamed_pairs
-from perfkit.history.events import RunReference, change_head
+from perfkit.history.events import ServiceChange
 from perfkit.model.records import Metric, Run
 from perfkit.stats.changepoints import segment
 from perfkit.stats.summary import Floats
@@ -95,72 +95,6 @@ def on_one_machine(runs: Sequence[Run], candidate: Run) -> tuple[tuple[Run, ...]
         f"{gone} {verb} made on another machine ({named}) and left out: the "
         f"candidate and the {len(same)} baseline runs ran on {_short(own)}."
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceChange:
-    """Services that ended or began at one run of a history.
-
-    Parameters
-    ----------
-    id
-        Of the first run with the new set of services.
-    index
-        Of that run in the timeline.
-    last_before, first_after
-        The last valid run with the old set, the first with the new one.
-    ended, began
-        Names of the services, those with most requests first.
-    shares
-        Of each of them: its share of the requests, in (0, 1], where counts are known.
-    renamed
-        Pairs of old and new name that are alike.
-    """
-
-    id: str
-    scenario: str
-    index: int
-    last_before: RunReference
-    first_after: RunReference
-    ended: tuple[str, ...]
-    began: tuple[str, ...]
-    shares: tuple[tuple[str, float], ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
-
-    kind: ClassVar[str] = "services"  # beside the kinds of an `Event`
-    reach: ClassVar[int] = 0  # as that of an `Event`: by how many runs its place may be off
-
-    @property
-    def headline(self) -> str:
-        """What ended and what began, and since when.  Names are as they came."""
-        shares = {name: f" ({100.0 * share:.2g} % of the requests)" for name, share in self.shares}
-        parts = []
-        for names, text in ((self.ended, "no requests since"), (self.began, "first requests in")):
-            if names:
-                named = ", ".join(f"{name}{shares.get(name, '')}" for name in names)
-                services = f"service{'s' if len(names) > 1 else ''} {named}"
-                parts.append(f"{services}: {text} run {self.id}{self.first_after.day}")
-        pairs = [f"{old} is gone, {new} is new: renamed?" for old, new in self.renamed]
-        advice = f" {' '.join(pairs)} [services] of the settings can map them." if pairs else ""
-        return f"S{'; '.join(parts)[1:]}.{advice}"
-
-    @property
-    def brief(self) -> Iterator[str]:
-        """``service /pay ended here``, for an event at the same place."""
-        for names, word in ((self.ended, "ended"), (self.began, "began")):
-            if names:
-                yield f"service{'s' if len(names) > 1 else ''} {', '.join(names)} {word} here"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, with the keys of an `Event`; nothing moved, so ``movements`` is empty."""
-        return {
-            **change_head(self, [self.id]),
-            "ended": list(self.ended),
-            "began": list(self.began),
-            "shares": dict(self.shares),
-            "renamed": [list(pair) for pair in self.renamed],
-            "movements": [],
-        }
 
 
 def service_changes(timeline: Timeline, alpha: float = 0.01) -> tuple[ServiceChange, ...]:

@@ -21,14 +21,13 @@ from perfkit.history.acknowledgements import Acknowledgement, match
 from perfkit.history.baselines import Pinned
 from perfkit.history.change_events import FAR, LEAST_VALUES, HistoryAnalysis, group, reach_of
 from perfkit.history.confounders import (
-    ServiceChange,
     by_mix,
     measured_services,
     missing_service_advice,
     missing_services,
     mixes,
 )
-from perfkit.history.events import NEAR, Event, MetricChange, RunReference, Series
+from perfkit.history.events import NEAR, Event, MetricChange, RunReference, Series, ServiceChange
 from perfkit.history.timeline import Timeline
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Verdict

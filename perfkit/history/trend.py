@@ -27,8 +27,7 @@ from perfkit.stats.summary import Floats
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfkit.history.confounders import ServiceChange
-    from perfkit.history.events import RunReference
+    from perfkit.history.events import RunReference, ServiceChange
     from perfkit.history.timeline import Timeline
     from perfkit.stats.changepoints import Segmentation
 

@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.table import Table as RichTable
 
-    from perfkit.history.change_events import Attribute, DetectedChanges, HistoryChange
+    from perfkit.history.change_events import Attribute, DetectedChanges
     from perfkit.history.commits import Attribution
-    from perfkit.history.events import Event, Series
+    from perfkit.history.events import Event, HistoryChange, Series
     from perfkit.history.incidents import Result
     from perfkit.report.message import Message
 
