@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import click
 import pytest
+from generator_load import STARVED
 from samples import REPOSITORY
 
 import perfkit.cli
@@ -83,9 +84,14 @@ def test_the_tutorial_does_what_it_says(tmp_path):
                     service.terminate()
                     service.wait(10)
                 command = command.replace("git commit", f"git {' '.join(IDENTITY)} commit")
-                result = subprocess.run(
-                    command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
-                )
+                for _ in range(3):
+                    result = subprocess.run(
+                        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+                    )
+                    if result.returncode != 3 or not any(name in result.stderr + result.stdout for name in STARVED):
+                        break
+                else:
+                    pytest.skip(f"other programs took the load generator's machine away, three times: {command}")
                 expected = int(block.note.removeprefix("exit ")) if block.note else 0
                 assert result.returncode == expected, f"{command}\n{result.stdout}\n{result.stderr}"
     finally:
