@@ -256,12 +256,7 @@ class _Picture:
                 points = [p for a, b in pairwise(points) for p in (a, (b[0], a[1]))] + points[-1:]
             path = "".join(f"M{_path(piece)}" for piece in _pieces(points) if len(piece) > 1)
             if path:
-                dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
-                colour = _paint("stroke", line.get("color", _SOFT))
-                self.parts.append(
-                    f'<path d="{path}" fill="none" {colour} stroke-width="{line.get("width", 2):g}" '
-                    f'stroke-linejoin="round"{dash}{opacity}/>'
-                )
+                self.parts.append(f'<path d="{path}" fill="none" {_line(line)} stroke-linejoin="round"{opacity}/>')
         if "markers" in mode:
             for i, (px, py) in enumerate(points):
                 if math.isfinite(px) and math.isfinite(py):
@@ -271,9 +266,8 @@ class _Picture:
         x1, x2 = (self._place(shape[key], shape.get("xref", "x"), "x") for key in ("x0", "x1"))
         y1, y2 = (self._place(shape[key], shape.get("yref", "y"), "y") for key in ("y0", "y1"))
         line = shape.get("line", {})
-        dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
         opacity = f' opacity="{shape["opacity"]:g}"' if shape.get("opacity") is not None else ""
-        stroke = f'{_paint("stroke", line.get("color", _SOFT))} stroke-width="{line.get("width", 2):g}"{dash}'
+        stroke = _line(line)
         if shape.get("type") == "line":
             self.parts.append(f'<path d="M{_p(x1)} {_p(y1)}L{_p(x2)} {_p(y2)}" {stroke}{opacity}/>')
             return
@@ -329,9 +323,7 @@ class _Picture:
                 x, y = 14.0, y + 20.0
             mode, line = str(trace.get("mode", "lines")), trace.get("line", {})
             if "lines" in mode:
-                dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
-                stroke = f'{_paint("stroke", line.get("color", _SOFT))} stroke-width="{line.get("width", 2):g}"'
-                self.parts.append(f'<path d="M{_p(x)} {_p(y - 4)}h22" {stroke}{dash}/>')
+                self.parts.append(f'<path d="M{_p(x)} {_p(y - 4)}h22" {_line(line)}/>')
             if "markers" in mode:
                 self.parts.append(_marker(trace.get("marker", {}), x + 11.0, y - 4.0, 0))
             self._text(html.escape(name), x + 28.0, y, "start", _INK)
@@ -428,6 +420,12 @@ def _paint(attribute: str, colour: Any) -> str:
     if not match:
         return f'{attribute}="{html.escape(str(colour))}"'
     return f'{attribute}="rgb({match[1]},{match[2]},{match[3]})" {attribute}-opacity="{match[4]}"'
+
+
+def _line(line: Mapping[str, Any]) -> str:
+    """Colour, width and dashes of a plotly line as attributes."""
+    dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
+    return f'{_paint("stroke", line.get("color", _SOFT))} stroke-width="{line.get("width", 2):g}"{dash}'
 
 
 def _marker(marker: Mapping[str, Any], x: float, y: float, index: int) -> str:
