@@ -13,6 +13,7 @@ from typing import Any
 
 from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_sides, disturbance
 from perfkit.analysis.coverage import StagedSides, by_stage, with_aggregate
+from perfkit.analysis.error_kinds import error_kinds
 from perfkit.analysis.evidence import (
     by_evidence,
     by_threshold,
@@ -162,6 +163,7 @@ def judge(
         warnings=tuple(dict.fromkeys(warnings)),
         checks=tuple(checks),
         gaps=tuple(gaps),
+        errors=error_kinds(baseline, candidate),
     )
 
 

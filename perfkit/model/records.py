@@ -285,9 +285,12 @@ class ServiceStats:
     errors
         Kind of error, such as ``HTTPError 500``, to the number of requests that failed with it; the most frequent
         kinds, where the source names them.
+    error_times
+        The same kinds to when the first and the last such request began, where the source has times; under the empty
+        kind those of all failed requests, where it has no kinds.
     """
 
-    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors")  # of the JSON
+    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times")  # of the JSON
 
     count: Count | None
     failures: Count | None
@@ -304,6 +307,7 @@ class ServiceStats:
     response_bytes: Size | None = None
     warnings: tuple[str, ...] = ()
     errors: Mapping[str, Count] = field(default_factory=dict)
+    error_times: Mapping[str, tuple[Time, Time]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for metric in Metric:
@@ -321,6 +325,12 @@ class ServiceStats:
         """The value of ``metric``, or ``None`` where the source cannot say."""
         value: float | None = getattr(self, Metric(metric).value)
         return value
+
+    @property
+    def failures_by_kind(self) -> Mapping[str, int]:
+        """All failed requests by kind: those that are kept by name, and the rest; empty where none is known."""
+        rest = (self.failures or 0) - sum(self.errors.values())
+        return {**self.errors, **({OTHER_KINDS if self.errors else "": rest} if rest > 0 else {})}
 
     def standard_error(self, metric: str) -> float | None:
         """Standard error of ``metric`` within this run, rounding of the source included (step^2/12)."""
@@ -340,6 +350,49 @@ class StageStats:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "services", _public(self.services))
+
+
+OTHER_KINDS = "other kinds"  # of error: those that a run does not keep by name
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """Failed requests of one kind at one service, over all runs of each side.
+
+    Parameters
+    ----------
+    kind
+        Class of the exception, such as ``HTTPError``; empty where the source names none, `OTHER_KINDS` for what a run
+        does not keep by name.
+    status
+        HTTP status; ``None`` where none came, or none is known.
+    baseline, candidate
+        Failed requests; ``None`` where the runs of that side cannot say.  Of a single side ``candidate`` is 0.
+    baseline_requests, candidate_requests
+        All requests of the service on that side; 0 where it was not called.
+    first, last
+        When the first and the last of them began, over both sides; ``None`` where the source has no times.
+    change
+        ``new`` and ``gone`` where only one side has any, ``more`` and ``fewer`` where their share of the requests
+        differs beyond what chance would do to single requests; else empty.  The verdict on the error rate is that of
+        its finding, which knows how much runs scatter.
+    """
+
+    service: str
+    kind: str
+    status: int | None = None
+    baseline: Count | None = None
+    candidate: Count | None = None
+    baseline_requests: Count = 0
+    candidate_requests: Count = 0
+    first: Time | None = None
+    last: Time | None = None
+    change: str = ""
+
+    @property
+    def name(self) -> str:
+        """``HTTPError 500``, as runs hold it; ``kind not recorded`` where the source names none."""
+        return " ".join(map(str, filter(None, (self.kind or "kind not recorded", self.status))))
 
 
 AB_SIDES = ("baseline", "candidate")  # values of the label ``side`` of runs of an A/B test; ``pair`` numbers them
@@ -452,6 +505,23 @@ class Run:
             for metric in Metric:
                 rows[name] |= {metric.value: stats.value(metric), f"{metric.value}_se": stats.standard_error(metric)}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("service")
+
+    def errors(self) -> pd.DataFrame:
+        """Failed requests by service and kind of error, the most frequent first; empty where none failed.
+
+        Columns ``service``, ``kind`` (class of the exception and HTTP status), ``count``, and ``first`` and ``last``,
+        when such requests began (UTC; ``NaT`` where the source has no times).
+        """
+        import pandas as pd
+
+        rows = [
+            (name, kind, count, *stats.error_times.get(kind, (None, None)))
+            for name, stats in self.services.items()
+            for kind, count in stats.failures_by_kind.items()
+        ]
+        frame = pd.DataFrame(rows, columns=["service", "kind", "count", "first", "last"])
+        times = {name: pd.to_datetime(frame[name], utc=True) for name in ("first", "last")}
+        return frame.assign(**times).sort_values("count", ascending=False, kind="stable", ignore_index=True)
 
 
 def _public(table: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -854,9 +924,11 @@ class Comparison:
         One per service, metric and stage.
     history
         What the history of the scenario adds; ``None`` where it was not asked.
+    errors
+        Kinds of failed requests, those first that grew; ``None`` in results of older versions.
     """
 
-    OMITTED_DEFAULTS: ClassVar = ("history",)  # of the JSON
+    OMITTED_DEFAULTS: ClassVar = ("history", "errors")  # of the JSON
 
     verdict: Verdict
     comparable: bool
@@ -870,6 +942,7 @@ class Comparison:
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     history: HistoryNote | None = None
+    errors: tuple[ErrorKind, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.comparison/1``."""
@@ -912,7 +985,8 @@ class Comparison:
             raise ValueError(f"service: {name!r} is not compared{near}; compared are {', '.join(names) or 'none'}")
         gaps = tuple(gap for gap in self.gaps if not gap.services or name in gap.services)
         verdict = overall_verdict(findings, self.rule, gaps) if self.comparable else self.verdict
-        return replace(self, verdict=verdict, findings=findings, gaps=gaps)
+        errors = None if self.errors is None else tuple(error for error in self.errors if error.service == name)
+        return replace(self, verdict=verdict, findings=findings, gaps=gaps, errors=errors)
 
     def by_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings with that verdict, in order."""

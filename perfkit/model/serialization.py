@@ -28,6 +28,7 @@ from perfkit.model.records import (
     Arithmetic,
     Check,
     Comparison,
+    ErrorKind,
     Finding,
     Gap,
     HistoryNote,
@@ -210,6 +211,7 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     history: dict[str, Any] | None = None
     gaps: tuple[Gap, ...] = ()
+    errors: tuple[ErrorKind, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.analysis.comparability import machine_advice
 from perfkit.config.settings import load_options
-from perfkit.model.records import Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.model.records import OTHER_KINDS, Comparison, ErrorKind, Finding, Metric, Run, Severity, Verdict
 from perfkit.report.formatting import (
     EVENT_WORDS,
     SHORT_METRICS,
     UNKNOWN,
+    VERDICT_SYMBOLS,
+    VERDICT_WORDS,
     and_more,
     clean,
     count_text,
@@ -30,8 +32,10 @@ from perfkit.report.formatting import (
     format_bounds,
     format_change,
     format_interval,
+    format_number,
     format_p,
     format_signed,
+    format_time,
     format_value,
     shorten,
     verdict_text,
@@ -144,6 +148,105 @@ def finding_row(finding: Finding) -> Row:
         "verdict": finding_text(finding),
     }
     return Row(cells, finding.verdict, finding.gating, finding.warnings)
+
+
+def objectives_table(comparison: Comparison, *, title: str = "") -> Table:
+    """The absolute limits (SLOs) of a comparison, those first that are exceeded; no rows where the policy has none."""
+    columns = (
+        Column("service", "service"),
+        Column("metric", "metric"),
+        Column("tolerance", "limit", right=True),
+        Column("after", "candidate", right=True),
+        Column("verdict", "objective"),
+    )
+    limits = worst_first(finding for finding in comparison.findings if finding.objective)
+    rows = []
+    for finding in limits:
+        row = finding_row(finding)
+        word = {Verdict.REGRESSION: "exceeded", Verdict.NO_CHANGE: "kept", Verdict.INCONCLUSIVE: "open"}
+        text = f"{VERDICT_SYMBOLS[finding.verdict]} {word.get(finding.verdict, VERDICT_WORDS[finding.verdict])}"
+        rows.append(replace(row, cells={**row.cells, "verdict": text}))
+    return Table(columns, tuple(rows), len(rows), title)
+
+
+def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = "") -> Table:
+    """Kinds of failed requests, what is new first; of one side of runs without what changed.
+
+    Those of which nothing is counted are left out: `errors_text` says so.
+    """
+    counts = [Column("before", "baseline", right=True), Column("after", "candidate", right=True)]
+    columns = (
+        Column("service", "service"),
+        Column("kind", "error"),
+        Column("status", "status", right=True, importance=4),
+        *(counts if sides == 2 else [Column("before", "requests", right=True)]),
+        Column("first", "first (UTC)", importance=2),
+        Column("last", "last (UTC)", importance=1),
+        *([Column("changed", "what changed")] if sides == 2 else []),
+    )
+    rows = []
+    for error in errors:
+        if not error.baseline and not error.candidate:
+            continue
+        verdict = Verdict.INCONCLUSIVE if error.change in ("new", "more") else Verdict.NO_CHANGE
+        same_day = error.first is not None and error.last is not None and error.first.date() == error.last.date()
+        can_tell = sides == 2 and error.kind not in ("", OTHER_KINDS) and None not in (error.baseline, error.candidate)
+        cells = {
+            "service": error.service,
+            "kind": error.kind or "kind not recorded",
+            "status": str(error.status or UNKNOWN),
+            "before": _failed_text(error.baseline, error.baseline_requests),
+            "after": _failed_text(error.candidate, error.candidate_requests),
+            "first": format_time(error.first, "%Y-%m-%d %H:%M:%S"),
+            "last": format_time(error.last, "%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S"),
+            "changed": error.change or ("about as often" if can_tell else UNKNOWN),
+        }
+        rows.append(Row(cells, verdict))
+    return Table(columns, tuple(rows), len(rows), title)
+
+
+def _failed_text(count: int | None, requests: int) -> str:
+    """``36 (0.34 %)``: failed requests, and their share of the requests of the service."""
+    if count is None or not requests:
+        return UNKNOWN
+    return f"{count:,} ({format_number(100.0 * count / requests)} %)" if count else "0"
+
+
+def errors_text(errors: Sequence[ErrorKind] | None, sides: int = 2) -> str:
+    """What failed in a sentence or two, with names that are harmless and short."""
+    if errors is None:
+        return "Kinds of errors are not known: this result is one of an older version."
+    texts = []
+    for change in ("new", "more", "fewer", "gone"):
+        kinds = [error for error in errors if error.change == change]
+        names = [
+            f"{shorten(error.name)} at {shorten(error.service, 60)} ({_times_text(error)})"
+            for error in kinds[:MOST_METRICS]
+        ]
+        if names:
+            more = and_more(len(kinds) - len(names))
+            texts.append(f"{change.capitalize()}: {', '.join(names)}{more}.")
+    failed = sum((error.baseline or 0) + (error.candidate or 0) for error in errors)
+    if failed and not texts:
+        same = ", of the same kinds about as often on both sides" if sides == 2 else ""
+        known = sides == 1 or all(error.kind and None not in (error.baseline, error.candidate) for error in errors)
+        texts.append(f"{count_text(failed, 'request')} failed{same if known else ''}.")
+    unknown = dict.fromkeys(error.service for error in errors if None in (error.baseline, error.candidate))
+    silent = dict.fromkeys(error.service for error in errors if error.baseline is None and error.candidate is None)
+    if silent:
+        listed = ", ".join(shorten(name) for name in list(silent)[:MOST_METRICS])
+        texts.append(f"How many requests failed is not known of {listed}{and_more(len(silent) - MOST_METRICS)}.")
+    elif unknown:
+        texts.append("Some runs do not name the kinds of their errors, so what changed cannot be said of all (~).")
+    return " ".join(texts) or "No request failed."
+
+
+def _times_text(error: ErrorKind) -> str:
+    """How many requests failed so, from one side to the other."""
+    before, after = error.baseline or 0, error.candidate or 0
+    if error.change == "gone":
+        return f"{before:,} before"
+    return f"{before:,} -> {after:,} requests" if before else count_text(after, "request")
 
 
 def changes_table(items: Iterable[MetricChange], *, title: str = "") -> Table:

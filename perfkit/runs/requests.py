@@ -121,13 +121,13 @@ def summarised(run: Run, columns: RequestColumns, facts: GeneratorFacts) -> Run:
     ValueError
         The requests began at no time of the calendar.
     """
-    services, within, warm_up_s = _summaries(columns)
     begin, end = columns.span()
     has_requests = bool(columns.start_s.size)
     try:
         started_at = datetime.fromtimestamp(begin, UTC) if has_requests else run.started_at
     except (OverflowError, ValueError, OSError) as error:
         raise ValueError(f"requests: start must be in seconds since the epoch, got {begin:g}") from error
+    services, within, warm_up_s = _summaries(columns)
     facts = replace(facts, warm_up_s=warm_up_s, skipped=columns.skipped)
     return replace(
         run,
@@ -169,13 +169,26 @@ class RequestColumns:
         times, failed = self.response_time_ms[rows], self.failed[rows]
         return RequestColumns(self.start_s[rows], codes, names, times, failed, sizes, None, errors)
 
-    def error_kinds(self, rows: Any) -> dict[str, int]:
-        """The most frequent kinds of error of these rows, with their counts."""
-        if self.errors is None:
+    def error_kinds(self, rows: Any) -> dict[str, Any]:
+        """Fields ``errors`` and ``error_times`` of the `ServiceStats` of these rows."""
+        failed = rows[self.failed[rows]]
+        if not failed.size:
             return {}
+        if self.errors is None:
+            return {"error_times": {"": self._times(failed)}}
         codes, texts = self.errors
-        counts = np.bincount(codes[rows][codes[rows] >= 0], minlength=len(texts))
-        return most_frequent((text, int(count)) for text, count in zip(texts, counts, strict=True) if count)
+        by_kind: dict[str, list[int]] = {}
+        for code in np.unique(codes[failed]):
+            by_kind.setdefault(error_label(texts[code]) if code >= 0 else "", []).append(code)
+        kinds = {kind: failed[np.isin(codes[failed], members)] for kind, members in by_kind.items()}
+        counts = most_frequent((kind, members.size) for kind, members in kinds.items() if kind)
+        return {"errors": counts, "error_times": {kind: self._times(kinds[kind]) for kind in counts or kinds}}
+
+    def _times(self, rows: Any) -> tuple[datetime, datetime]:
+        """When the first and the last of these requests began, to the millisecond."""
+        ends = (round(float(end), 3) for end in (self.start_s[rows].min(), self.start_s[rows].max()))
+        first, last = (datetime.fromtimestamp(end, UTC) for end in ends)
+        return first, last
 
     def span(self) -> tuple[float, float]:
         """First start and last end, in seconds since the epoch; zeros without requests."""
@@ -327,7 +340,7 @@ def _summaries(columns: RequestColumns) -> tuple[Mapping[str, ServiceStats], Wit
         sizes = columns.bytes[rows] if columns.bytes is not None else np.zeros(0)
         size = float(np.nanmean(sizes)) if np.isfinite(sizes).any() else None
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
-        services[name] = replace(summarise(arrays, begin + warm_up, end), errors=columns.error_kinds(rows))
+        services[name] = replace(summarise(arrays, begin + warm_up, end), **columns.error_kinds(rows))
     within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
     return withheld(services), replace(within, no_server=columns.no_server), warm_up
 

@@ -1,0 +1,134 @@
+"""Which requests failed, with what, and what of it is new: kinds of error of one or two sets of runs.
+
+Counts of single requests, not a judgement: whether the error rate changed beyond what runs scatter, its finding says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import numpy as np
+
+from perfkit.model.errors import PerfkitError
+from perfkit.model.records import OTHER_KINDS, ErrorKind, Run, ServiceStats
+from perfkit.runs.requests import error_label, request_columns
+
+CHANGES = ("new", "more", "", "fewer", "gone")  # worst first
+BEYOND_CHANCE = 2.576  # standard errors: two-sided 1 %, of single requests
+MOST_REREAD = 100_000  # requests of a run of an older version, whose kinds are read again from them
+_STATUS = re.compile(r"(.*?) ?([1-5]\d\d)?", re.DOTALL)
+
+
+@dataclass(slots=True)
+class _Side:
+    """What one side has of one service; ``is_whole`` where all runs say how many requests failed."""
+
+    requests: int = 0
+    is_whole: bool = True
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def count(self, kind: str) -> int | None:
+        """Failed requests of a kind; ``None`` where it may hide among those that have no name."""
+        hides = kind and not self.counts[kind] and (self.counts[""] or self.counts[OTHER_KINDS])
+        return None if hides or not self.is_whole else self.counts[kind]
+
+
+def error_kinds(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> tuple[ErrorKind, ...]:
+    """The kinds of failed requests of each service; empty where no request failed.
+
+    Parameters
+    ----------
+    baseline, candidate
+        The runs of each side; without a candidate nothing has changed.
+
+    Returns
+    -------
+    tuple of ErrorKind
+        What is new comes first, then what is more, then the most frequent.  A service of which a side cannot say how
+        many requests failed has an entry without counts.
+    """
+    sides: tuple[dict[str, _Side], dict[str, _Side]] = ({}, {})
+    times: dict[tuple[str, str], list[datetime]] = {}
+    for side, runs in zip(sides, (baseline, candidate), strict=True):
+        for run in runs:
+            for service, stats in _with_kinds(run).items():
+                of = side.setdefault(service, _Side())
+                of.requests += stats.count or 0
+                of.is_whole &= stats.failures is not None
+                for kind, count in stats.failures_by_kind.items():
+                    of.counts[_kind(kind)] += count
+                for kind, ends in stats.error_times.items():
+                    times.setdefault((service, _kind(kind)), []).extend(ends)
+    kinds = [
+        _entry(service, kind, sides, times.get((service, kind), []), is_pair=bool(candidate))
+        for service in dict.fromkeys((*sides[0], *sides[1]))
+        for kind in _kinds_of(*(side.get(service, _Side()) for side in sides))
+    ]
+    return tuple(
+        sorted(kinds, key=lambda of: (CHANGES.index(of.change), -(of.candidate or 0), -(of.baseline or 0), of.service))
+    )
+
+
+def _kinds_of(before: _Side, after: _Side) -> Iterator[str]:
+    kinds = dict.fromkeys((*+before.counts, *+after.counts))
+    yield from kinds
+    if not (before.is_whole and after.is_whole) and not kinds:
+        yield ""
+
+
+def _entry(
+    service: str,
+    kind: str,
+    sides: tuple[Mapping[str, _Side], Mapping[str, _Side]],
+    times: Sequence[datetime],
+    *,
+    is_pair: bool,
+) -> ErrorKind:
+    before, after = (side.get(service, _Side()) for side in sides)
+    counts = before.count(kind), after.count(kind)
+    change = ""
+    if is_pair and kind and kind != OTHER_KINDS and before.requests and after.requests and None not in counts:
+        first, second = counts[0] or 0, counts[1] or 0
+        share = after.requests / (before.requests + after.requests)
+        expected, total = (first + second) * share, first + second
+        if not first or not second:
+            change = "new" if second else "gone"
+        elif abs(second - expected) > BEYOND_CHANCE * math.sqrt(total * share * (1.0 - share)):
+            change = "more" if second > expected else "fewer"
+    name, status = _STATUS.fullmatch(kind).groups()  # type: ignore[union-attr]  # it takes every text
+    return ErrorKind(
+        service,
+        name,
+        int(status) if status else None,
+        *counts,
+        before.requests,
+        after.requests,
+        min(times, default=None),
+        max(times, default=None),
+        change,
+    )
+
+
+def _kind(kind: str) -> str:
+    """As the recorder names kinds, whatever a file says: never a message."""
+    return kind if kind in ("", OTHER_KINDS) else error_label(kind)
+
+
+def _with_kinds(run: Run) -> Mapping[str, ServiceStats]:
+    """The services of a run with their kinds of error; those of older versions have them in their requests only."""
+    services = run.services
+    without = [name for name, stats in services.items() if stats.failures and not stats.error_times]
+    if not without or run.load_requests is None or (run.request_count or 0) > MOST_REREAD:
+        return services
+    try:
+        columns = request_columns(run.load_requests())
+    except (PerfkitError, OSError, ValueError):  # a summary is enough to be compared
+        return services
+    rows = {name: np.flatnonzero(columns.codes == code) for code, name in enumerate(columns.names)}
+    named = {name: replace(services[name], **columns.error_kinds(rows[name])) for name in without if name in rows}
+    return {**services, **named}

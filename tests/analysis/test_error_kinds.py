@@ -1,0 +1,121 @@
+"""Kinds of errors: what failed on each side, when, and what of it is new."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from samples import EPOCH, requests
+
+from perfkit import compare, run_from_requests
+from perfkit.analysis.error_kinds import error_kinds
+from perfkit.model.records import OTHER_KINDS
+from perfkit.model.serialization import comparison_from_document, parse_run, run_to_document
+from perfkit.report.findings import errors_table, errors_text
+
+
+def run_of(seed, kinds, *, begin=EPOCH, service="GET /pay"):
+    """A run of about 1,000 requests; ``kinds`` maps what failed to how often."""
+    frame = requests(np.random.default_rng(seed), services={service: 20.0}, begin=begin).assign(failed=False)
+    texts = [text for text, count in kinds.items() for _ in range(count)]
+    at = np.arange(len(texts)) * 3 + 10
+    errors = np.full(len(frame), None, dtype=object)
+    errors[at] = texts
+    return run_from_requests(frame.assign(error=errors, failed=np.isin(np.arange(len(frame)), at)), scenario="shop")
+
+
+def by_name(kinds):
+    return {error.name: error for error in kinds}
+
+
+def test_new_gone_more_and_as_before():
+    before = [run_of(seed, {"HTTPError 500": 4, "ConnectTimeout": 3, "HTTPError 404": 10}) for seed in (1, 2)]
+    after = [run_of(seed, {"HTTPError 500": 5, "HTTPError 503": 2, "HTTPError 404": 60}) for seed in (3, 4)]
+    kinds = error_kinds(before, after)
+    assert [error.change for error in kinds] == ["new", "more", "", "gone"]
+    assert {name: (error.baseline, error.candidate, error.status) for name, error in by_name(kinds).items()} == {
+        "HTTPError 503": (0, 4, 503),
+        "HTTPError 404": (20, 120, 404),
+        "HTTPError 500": (8, 10, 500),
+        "ConnectTimeout": (6, 0, None),
+    }
+    assert errors_text(kinds) == (
+        "New: HTTPError 503 at GET /pay (4 requests). More: HTTPError 404 at GET /pay (20 -> 120 requests). "
+        "Gone: ConnectTimeout at GET /pay (6 before)."
+    )
+
+
+def test_times_are_those_of_the_first_and_the_last_such_request():
+    early, late = run_of(1, {"HTTPError 500": 4}), run_of(2, {"HTTPError 500": 4}, begin=EPOCH + 600)
+    frames = early.requests(), late.requests()
+    (error,) = error_kinds([early], [late])
+    starts = [frame.loc[frame["failed"], "start"] for frame in frames]
+    assert error.first == datetime.fromtimestamp(round(starts[0].min(), 3), UTC)
+    assert error.last == datetime.fromtimestamp(round(starts[1].max(), 3), UTC)
+    frame = early.errors()
+    assert frame.loc[0, ["service", "kind", "count"]].tolist() == ["GET /pay", "HTTPError 500", 4]
+    assert frame.loc[0, "first"] == error.first
+
+
+def test_kinds_survive_the_store_and_a_result_file():
+    before, after = run_of(1, {"HTTPError 500": 4}), run_of(2, {})
+    read = parse_run(json.dumps(run_to_document(before)).encode(), "run.json")
+    assert read.services["GET /pay"].error_times == before.services["GET /pay"].error_times
+    comparison = compare([read], [after])
+    document = json.loads(json.dumps(comparison.to_dict()))
+    assert comparison_from_document(document, "result.json").errors == comparison.errors != ()
+    del document["errors"]
+    older = comparison_from_document(document, "result.json")
+    assert older.errors is None
+    assert "older version" in errors_text(older.errors)
+
+
+def test_older_runs_have_kinds_in_their_requests_only():
+    run = run_of(1, {"HTTPError 500": 4})
+    older = {name: replace(stats, errors={}, error_times={}) for name, stats in run.services.items()}
+    assert error_kinds([replace(run, services=older)]) == error_kinds([run])
+    (error,) = error_kinds([replace(run, services=older, load_requests=None)])
+    assert (error.kind, error.baseline, error.first) == ("", 4, None)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ({}, "No request failed."),
+        ({"HTTPError 500": 3}, "6 requests failed, of the same kinds about as often on both sides."),
+        ({None: 3}, "6 requests failed. Some"),
+    ],
+)
+def test_what_cannot_be_said_is_not_called_new(kinds, expected):
+    named = [run_of(seed, {kind: count for kind, count in kinds.items() if kind}) for seed in (1, 2)]
+    if None in kinds:  # one side has failures without kinds
+        (first, second) = (run_of(1, {"HTTPError 500": 3}), run_of(2, {"HTTPError 503": 3}))
+        bare = {name: replace(stats, errors={}) for name, stats in second.services.items()}
+        named = [first, replace(second, services=bare, load_requests=None)]
+    errors = error_kinds(named[:1], named[1:])
+    assert errors_text(errors).startswith(expected)
+    assert all(error.change == "" for error in errors)
+
+
+def test_a_source_without_failures_says_so_instead_of_zero():
+    run = run_of(1, {})
+    silent = replace(run, services={n: replace(s, failures=None) for n, s in run.services.items()}, load_requests=None)
+    (error,) = error_kinds([run], [silent])
+    assert (error.baseline, error.candidate) == (0, None)
+    assert errors_table((error,)).rows == ()
+    assert errors_text(error_kinds([silent], [silent])) == "How many requests failed is not known of GET /pay."
+
+
+def test_messages_and_hostile_kinds_reach_nobody():
+    run = run_of(1, {"<script>alert(1)</script> token=hunter2": 5, **{f"Error{i}Kind 50{i}": 9 - i for i in range(8)}})
+    kinds = error_kinds([run])
+    assert {error.kind for error in kinds} >= {"error", OTHER_KINDS}
+    assert sum(error.baseline for error in kinds) == 5 + sum(range(2, 10))
+    assert "hunter2" not in repr(kinds)
+    assert len(kinds) == 6
+    stats = {n: replace(s, errors={"<img src=x> secret 12": 3}, failures=3) for n, s in run.services.items()}
+    (forged,) = error_kinds([replace(run, services=stats, load_requests=None)])
+    assert forged.name == "error"
