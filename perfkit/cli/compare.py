@@ -14,11 +14,13 @@ import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
+    CANDIDATE_LABELS,
     FORMAT,
     OPTIONAL_CANDIDATE,
     OUTPUT,
     POLICY,
     RULE,
+    WITH_LABELS,
     Number,
     Parsed,
     Variadic,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from perfkit.history.commits import Attribution
     from perfkit.history.events import HistoryChange
     from perfkit.history.monitor import MonitorResult
+    from perfkit.history.run_selector import ChosenRuns
     from perfkit.model.records import Comparison
 
 
@@ -72,7 +75,7 @@ PERCENT = Parsed("percent", _percent)
     help="Chance that a comparison calls a worsening of that size.",
 )
 @FORMAT
-@in_workspace(POLICY)
+@in_workspace(POLICY, WITH_LABELS)
 def plan(workspace: Workspace, scenario: str, detect: float, power: float, format_: str) -> None:
     """How many runs on each side, and how long, until a change of that size is called a regression.
 
@@ -129,7 +132,7 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
     help="Each run is judged against so many before it.",
 )
 @FORMAT
-@in_workspace(POLICY, RULE)
+@in_workspace(POLICY, RULE, WITH_LABELS)
 def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> None:
     """Judge every stored run of a scenario against the runs before it, and say when the policy would have fired.
 
@@ -167,6 +170,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, metavar="[BASELINE...]")
 @OPTIONAL_CANDIDATE
+@CANDIDATE_LABELS
 @format_option("text", "json", "markdown", "junit", text="How to write the result.")
 @OUTPUT
 @fail_on_option("regression", "What ends with exit code 1.  Invalid runs end with 3 in any case.")
@@ -177,11 +181,12 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     metavar="SERVICE METRIC",
     help="Print the arithmetic of one verdict, step by step; of a result file or report folder too, without CANDIDATE.",
 )
-@in_workspace(POLICY, RULE)
+@in_workspace(POLICY, RULE, WITH_LABELS)
 def compare(
     workspace: Workspace,
     baseline: tuple[str, ...],
     candidate: tuple[str, ...],
+    candidate_labels: dict[str, str],
     format_: str,
     output: Path | None,
     fail_on: str,
@@ -190,9 +195,10 @@ def compare(
 ) -> int:
     """Judge candidate runs against baseline runs, or, without a BASELINE, against the history of their scenario.
 
-    Each run is a run folder, a run id of the store, a tool's result file, a folder, prefix or pattern of such, or a
-    selector: api@rolling (the runs since the last change), api@pinned:NAME, api@last:5, api@commit:abc123,
-    api@branch:main, api@merge-base.
+    Each run is a run folder, a run id of the store or its beginning, a tool's result file, a folder, prefix or pattern
+    of such, or a selector: api@rolling (the runs since the last change), api@pinned:NAME, api@last:5, api@previous:5
+    (the five before those that are judged), api@commit:abc123, api@branch:main, api@label:build=1.4, api@merge-base.
+    --label alone means all baseline runs with that label, and --candidate-label alone all candidates.
 
     Against history, the baseline is SCENARIO@rolling without the candidate, every metric of every service is watched
     under one alarm budget, and changes that were acknowledged (`perfkit ack`) are listed but do not fail.
@@ -201,6 +207,8 @@ def compare(
     Examples:
       perfkit compare data/runs/20261101T*-api-* --candidate data/runs/20261102T*-api-*
       perfkit compare --candidate 20261102T020000Z-api-3f9c
+      perfkit compare api@previous:5 --candidate api@last:5
+      perfkit compare --label build=1.4.2 --candidate-label build=1.5.0
       perfkit compare api@merge-base --candidate api@last:3
       perfkit compare old_stats.csv --candidate new_stats.csv --format markdown --output reports/regression-analysis.md
       perfkit compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*" --explain api_gateway p95_latency_ms
@@ -209,16 +217,19 @@ def compare(
     """
     from perfkit.analysis.explain import explain as explain_finding
     from perfkit.history.incidents import read_judged
+    from perfkit.history.run_selector import choose_runs
     from perfkit.report.text import print_comparison, to_junit, to_markdown
 
-    if history and not baseline:
+    is_baseline_named = bool(baseline or workspace.labels)
+    if history and not is_baseline_named:
         raise click.UsageError("--history: without a BASELINE the history is judged against, and learned from, anyway")
-    if explain is not None and not candidate and len(baseline) == 1:
+    if explain is not None and not candidate and not candidate_labels and len(baseline) == 1:
         comparison = read_judged(baseline[0])
-    elif not candidate:
+    elif not candidate and not candidate_labels:
         raise click.UsageError("Missing option '--candidate'.")
     else:
-        comparison = _judged(workspace, baseline, candidate, learn=history)
+        named = choose_runs(candidate, replace(workspace.history(), labels=candidate_labels))
+        comparison = _judged(workspace, baseline if is_baseline_named else None, named, learn=history)
     texts = {
         "text": lambda: drawn(partial(print_comparison, comparison)),
         "json": lambda: dump(comparison.to_dict()),
@@ -229,17 +240,15 @@ def compare(
     return exit_code_of_verdict(comparison.verdict, fail_on)
 
 
-def _judged(workspace: Workspace, baseline: Sequence[str], candidate: Sequence[str], *, learn: bool) -> Comparison:
+def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: ChosenRuns, *, learn: bool) -> Comparison:
     """The candidate against the baseline, or against its history; with ``learn`` other runs show the noise too."""
     from perfkit.analysis.compare import compare as compare_runs
     from perfkit.history.gate import choose_baseline, judge_history, open_in_history
     from perfkit.history.planning import stored_profile
-    from perfkit.history.run_selector import choose_runs
 
     policy = workspace.policy
-    judged = choose_runs(candidate, workspace.history())
     context = replace(workspace.history(), candidates=judged.runs)
-    if not baseline:
+    if baseline is None:
         acknowledgements = workspace.acknowledgements()
         against_history = judge_history(judged.runs, context, policy, acknowledgements=acknowledgements)
         return against_history.comparison.with_warnings(judged.left_out)
@@ -278,7 +287,7 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 @click.option("--ab-tests", is_flag=True, help="With the runs of A/B tests (perfkit run --compare-with).")
 @click.option("--jobs", type=click.IntRange(1), help="Processes [as many as pay].")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Look at the series on this Dask cluster instead.")
-@in_workspace(POLICY)
+@in_workspace(POLICY, WITH_LABELS)
 def changes(
     workspace: Workspace,
     scenarios: tuple[str, ...],
@@ -324,7 +333,7 @@ def changes(
     if jobs is not None and scheduler is not None:
         raise click.UsageError("--jobs is about this machine, --scheduler about others: say one of them")
     policy = workspace.policy
-    timelines = stored_timelines(workspace.run_store, scenarios, ab_tests=ab_tests)
+    timelines = stored_timelines(workspace.run_store, scenarios, ab_tests=ab_tests, labels=workspace.labels)
     found = detect_changes(
         [under_names(timeline, policy.service_names) for timeline in timelines],
         services=services,
@@ -409,7 +418,10 @@ def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Wor
         return
     try:
         judged = judge_history(
-            (newest,), workspace.history(), workspace.policy, acknowledgements=workspace.acknowledgements()
+            (newest,),
+            replace(workspace.history(), labels={}),
+            workspace.policy,
+            acknowledgements=workspace.acknowledgements(),
         ).comparison
     except NotComparable:
         return

@@ -14,10 +14,12 @@ from perfkit.cli.options import (
     FILE,
     FORMAT,
     POLICY,
+    WITH_LABELS,
     Workspace,
     check_scenario,
     console,
     in_workspace,
+    run_names,
     say,
     table,
     warn,
@@ -93,12 +95,10 @@ def ack(
 
 
 def _first_run(name: str, history: HistoryContext) -> str:
-    """The id of the first run that a selector, path or pattern names; any other text as it is."""
-    from perfkit.history.run_selector import choose_runs, is_selector
+    """The id of the first run of those that are named."""
+    from perfkit.history.run_selector import stored_ids
 
-    if is_selector(name) or (any(sign in name for sign in "*?[/\\") and name not in history.store.ids()):
-        return choose_runs([name], history).runs[0].id
-    return name
+    return stored_ids([name], history)[0]
 
 
 def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
@@ -132,17 +132,18 @@ def baseline() -> None:
 
 @baseline.command(short_help="Pin runs under a name.")
 @click.argument("name")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@run_names()
 @REASON
 @BY
 @EXPIRES
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by: str, expires: date | None) -> None:
     """Pin runs under a name.  Invalid runs are left out, and named.
 
     \b
     Examples:
       perfkit baseline pin v1.4 api@rolling --reason "release 1.4, measured overnight" --expires 90d
+      perfkit baseline pin v1.5 --label build=1.5 --reason "release 1.5, measured overnight"
       perfkit baseline pin quiet "20261101T*-api-*" --reason "before the move to the new database"
     """
     from perfkit.history.curation import pin_runs
@@ -263,7 +264,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
 
 
 @baseline.command("extract", short_help="Result files -> performance-baselines-v2.json.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@run_names("files", "FILE...")
 @click.option(
     "--output",
     type=FILE,
@@ -271,7 +272,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
     show_default=True,
     help="The baselines file.",
 )
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def extract(workspace: Workspace, files: tuple[str, ...], output: Path) -> None:
     """Write the baselines file: service name to users, latencies, error rate, rps, counts and time.
 

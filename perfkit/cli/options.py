@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
@@ -67,8 +67,20 @@ STORE = click.option(
 )
 POLICY = click.option("--policy", type=FILE, help="Policy file (TOML); else [policy] of the settings.")
 RULE = click.option("--rule", type=click.Choice(["evidence", "threshold"]), help="How to judge [evidence].")
+
+
+def _check_candidate(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names and not context.params.get("candidate_labels") and not context.resilient_parsing:
+        raise click.UsageError("Missing option '--candidate' (or --candidate-label).", context)
+    return names
+
+
 CANDIDATE = click.option(
-    "--candidate", multiple=True, required=True, metavar="CANDIDATE...", help="Runs to judge; several may follow."
+    "--candidate",
+    multiple=True,
+    metavar="CANDIDATE...",
+    callback=_check_candidate,
+    help="Runs to judge; several may follow.",
 )
 OPTIONAL_CANDIDATE = click.option(
     "--candidate", multiple=True, metavar="CANDIDATE...", help="Runs of another build; several may follow."
@@ -129,7 +141,10 @@ def key_values(_context: click.Context, parameter: click.Parameter, texts: tuple
     bad = next((text for text, (key, sign, _) in zip(texts, pairs, strict=True) if not key or not sign), None)
     if bad is not None:
         raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint=parameter.opts[0])
-    return {key: value for key, _, value in pairs}
+    values = {key: value for key, _, value in pairs}
+    if twice := next((key for key, _, value in pairs if values[key] != value), None):
+        raise click.BadParameter(f"{twice!r} has two values", param_hint=parameter.opts[0])
+    return values
 
 
 LABELS = click.option(
@@ -140,6 +155,35 @@ LABELS = click.option(
     callback=key_values,
     help="Label the runs; may be repeated.",
 )
+WITH_LABELS = click.option(
+    "--label",
+    "with_labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=key_values,
+    is_eager=True,  # before the arguments that need not be given beside it
+    help="Only runs with this label; may be repeated, and all count.",
+)
+CANDIDATE_LABELS = click.option(
+    "--candidate-label",
+    "candidate_labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=key_values,
+    is_eager=True,
+    help="Only candidates with this label; may be repeated, and all count.",
+)
+
+
+def run_names(name: str = "runs", metavar: str = "RUN...") -> Callable[[Command], Command]:
+    """An argument that names runs; it may be left out where ``--label`` says which."""
+
+    def check(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names and not context.params.get("with_labels") and not context.resilient_parsing:
+            raise click.UsageError(f"Missing argument '{metavar}': name runs, or say --label KEY=VALUE.", context)
+        return names
+
+    return click.argument(name, nargs=-1, metavar=metavar, callback=check)
 
 
 def fail_on_option(default: str | None, text: str) -> Callable[[Command], Command]:
@@ -168,12 +212,15 @@ class Workspace:
         The policy in force: of ``--policy`` or the settings, under the rule of ``--rule``.
     policy_file
         That of ``--policy``.
+    labels
+        Those of ``--label``: only runs with all of them are there for the command.
     """
 
     settings: Settings
     store: str
     policy: Policy
     policy_file: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def run_store(self) -> RunStore:
@@ -188,7 +235,11 @@ class Workspace:
 
         policy = self.policy
         return HistoryContext(
-            self.run_store, self.settings.baselines, service_names=policy.service_names, alpha=policy.alpha
+            self.run_store,
+            self.settings.baselines,
+            service_names=policy.service_names,
+            alpha=policy.alpha,
+            labels=self.labels,
         )
 
     def acknowledgements(self) -> tuple[Acknowledgement, ...]:
@@ -197,11 +248,17 @@ class Workspace:
 
         return AcknowledgedFile(self.settings.acknowledged).read()
 
-    def load_runs(self, names: Sequence[str]) -> tuple[Run, ...]:
-        """Runs by id, path, pattern or selector."""
+    def load_runs(self, names: Sequence[str], labels: Mapping[str, str] | None = None) -> tuple[Run, ...]:
+        """Runs by id or its beginning, path, pattern or selector; with these labels, or those of ``--label``."""
         from perfkit.history.run_selector import choose_runs
 
-        return choose_runs(names, self.history()).runs
+        return choose_runs(names, self.history() if labels is None else replace(self.history(), labels=labels)).runs
+
+    def run_ids(self, names: Sequence[str]) -> list[str]:
+        """Ids of runs of the store by the same names, also of unfit ones."""
+        from perfkit.history.run_selector import stored_ids
+
+        return stored_ids(names, self.history())
 
 
 def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -218,13 +275,16 @@ def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], 
             store: str | None,
             policy: Path | None = None,
             rule: str | None = None,
+            with_labels: Mapping[str, str] | None = None,
             **given: Any,
         ) -> Any:
             parent = click.get_current_context().parent
             before = parent.params if parent is not None else {}
             config = settings_of(settings)
             address = store or before.get("store") or config.store
-            return command(Workspace(config, address, config.policy_of(policy, rule), policy), **given)
+            return command(
+                Workspace(config, address, config.policy_of(policy, rule), policy, with_labels or {}), **given
+            )
 
         decorated: Command = resolved
         every: tuple[Callable[[Command], Command], ...] = (SETTINGS, STORE, *reversed(options))

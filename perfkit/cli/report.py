@@ -18,16 +18,19 @@ import click
 from perfkit.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
     CANDIDATE,
+    CANDIDATE_LABELS,
     FOLDER,
     OPTIONAL_CANDIDATE,
     POLICY,
     RULE,
     SETTINGS,
+    WITH_LABELS,
     Command,
     Variadic,
     Workspace,
     fail_on_option,
     in_workspace,
+    run_names,
     settings_of,
     warn,
 )
@@ -180,8 +183,8 @@ def _progress(text: str) -> None:
 
 
 @report.command(short_help="What is normal?")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@makes_report(POLICY)
+@run_names()
+@makes_report(POLICY, WITH_LABELS)
 def baseline(workspace: Workspace, runs: tuple[str, ...]) -> Mapping[str, object]:
     """What is normal: distributions, percentiles, variation from run to run, and what these runs can show.
 
@@ -194,33 +197,42 @@ def baseline(workspace: Workspace, runs: tuple[str, ...]) -> Mapping[str, object
 
 
 @report.command(cls=Variadic, short_help="Did it get slower?")
-@click.argument("before", nargs=-1, required=True, metavar="BASELINE...")
+@run_names("before", "BASELINE...")
 @CANDIDATE
-@makes_report(POLICY, RULE)
-def compare(workspace: Workspace, before: tuple[str, ...], candidate: tuple[str, ...]) -> Mapping[str, object]:
+@CANDIDATE_LABELS
+@makes_report(POLICY, RULE, WITH_LABELS)
+def compare(
+    workspace: Workspace, before: tuple[str, ...], candidate: tuple[str, ...], candidate_labels: dict[str, str]
+) -> Mapping[str, object]:
     """Did it get slower: verdict, effects with intervals, distributions, time course, both sides.
 
     The report shows whatever the verdict is; `perfkit compare` with the same runs sets the exit code.
 
     \b
-    Example:
+    Examples:
       perfkit report compare "data/runs/*-api-1*" --candidate "data/runs/*-api-2*"
+      perfkit report compare --label build=1.4.2 --candidate-label build=1.5.0
     """
     from perfkit.report.batch import run_paths
 
-    judged = workspace.load_runs(candidate)
+    judged = workspace.load_runs(candidate, candidate_labels)
     chosen, notes = _baseline_runs(workspace, before, judged)
     rule = click.get_current_context().params["rule"]
     return {"baseline": chosen, "candidate": run_paths(judged), "rule": rule, "notes": notes}
 
 
 @report.command(cls=Variadic, short_help="How much load can it take?")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@run_names()
 @OPTIONAL_CANDIDATE
+@CANDIDATE_LABELS
 @click.option("--slo", metavar="TEXT", help='What must hold, such as "p95 < 300 ms" or "error_rate < 1 %".')
-@makes_report()
+@makes_report(WITH_LABELS)
 def capacity(
-    workspace: Workspace, runs: tuple[str, ...], candidate: tuple[str, ...], slo: str | None
+    workspace: Workspace,
+    runs: tuple[str, ...],
+    candidate: tuple[str, ...],
+    candidate_labels: dict[str, str],
+    slo: str | None,
 ) -> Mapping[str, object]:
     """How much load can it take: curves, knee, scalability law, capacity under an SLO; two builds at equal load.
 
@@ -236,7 +248,7 @@ def capacity(
     if slo is not None:
         parse_slo(slo)  # a wrong one ends the command before the notebook starts
     loaded = workspace.load_runs(runs)
-    other = run_paths(workspace.load_runs(candidate)) if candidate else None
+    other = run_paths(workspace.load_runs(candidate, candidate_labels)) if candidate or candidate_labels else None
     return {"runs": run_paths(loaded), "candidate": other, "slo": slo}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from perfkit.cli.options import (
     INJECT,
     LABELS,
     OUTPUT,
+    WITH_LABELS,
     Command,
     Number,
     Parsed,
@@ -29,19 +29,20 @@ from perfkit.cli.options import (
     console,
     dump,
     in_workspace,
+    run_names,
     say,
     warn,
     write,
     write_metrics,
 )
-from perfkit.model.errors import ReadError, SettingsError, did_you_mean
+from perfkit.model.errors import ReadError, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EXIT_DAMAGED = EXIT_CODES[ReadError]
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
-RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]")
+RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]")  # without any, and without a label: all
 SCENARIO = click.option("--scenario", help="Only runs of this load test.")
 SHOWN = 20  # removals named one by one
 
@@ -89,9 +90,9 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
 
 
 @click.command(short_help="Any result file -> normalised metrics JSON.")
-@FILES
+@run_names("files", "FILE...")
 @OUTPUT
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -> None:
     """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
 
@@ -212,43 +213,18 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
     return EXIT_DAMAGED if synced.refused else 0
 
 
-def run_ids_of(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
-    """Run ids from ids, unique beginnings of ids, patterns and selectors such as ``api@last:5``.
-
-    ``SettingsError`` for any other name.
-    """
-    from perfkit.history.run_selector import is_selector
-
-    store = workspace.run_store
-    finished = store.ids()
-    ids = [*finished, *store.unfinished()]
-    run_ids: dict[str, None] = {}
-    for name in names:  # a run that may still be under way is meant only by its whole id
-        matching = [run_id for run_id in finished if fnmatchcase(run_id, name)]
-        matching += [run_id for run_id in ids if run_id == name]
-        if not matching and is_selector(name):
-            matching = [run.id for run in workspace.load_runs([name])]
-        beginning = [run_id for run_id in finished if run_id.startswith(name)] if name else []
-        if not matching and len(beginning) != 1:
-            begun = f"{len(beginning)} runs begin with it"
-            reason = begun if beginning else f"has no such run{did_you_mean(name, ids)}"
-            raise SettingsError(f"{store.url}: {name!r}: {reason}; `perfkit runs` lists what is there")
-        run_ids |= dict.fromkeys(matching or beginning)
-    return list(run_ids)
-
-
 @click.group(invoke_without_command=True, short_help="List the runs of the store, and look after them.")
 @SCENARIO
 @FORMAT
-@in_workspace()
-def runs(_: Workspace, scenario: str | None, format_: str) -> None:
+@in_workspace(WITH_LABELS)
+def runs(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; or do something with some of them.
 
     A RUN is an id, its beginning where that is enough, a pattern in quotes, or a selector such as api@last:5.
 
     \b
     Examples:
-      perfkit runs --scenario api
+      perfkit runs --scenario api --label build=1.4.2
       perfkit runs show 20261017T143004Z-api-3f9c
       perfkit runs quarantine 20261017T143004Z-api-3f9c --reason "the database was being backed up"
       perfkit runs gc --requests-older-than 90d --dry-run
@@ -256,13 +232,13 @@ def runs(_: Workspace, scenario: str | None, format_: str) -> None:
     """
     context = click.get_current_context()
     if context.invoked_subcommand is None:
-        context.invoke(list_, scenario=scenario, format_=format_)
+        context.invoke(list_, scenario=scenario, format_=format_, with_labels=workspace.labels)
 
 
 @runs.command("list", short_help="List the runs, oldest first.")
 @SCENARIO
 @FORMAT
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; the same as `perfkit runs` alone.
 
@@ -274,7 +250,7 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     from perfkit.runs.maintenance import exported
 
     store = workspace.run_store
-    frame = _of_scenario(store.runs(), scenario, store.url)
+    frame = _listed(workspace, scenario)
     unfinished, foreign = store.no_runs()
     if format_ == "json":
         click.echo(exported(frame, "json").decode(), nl=False)
@@ -296,20 +272,21 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
         warn(f"skipped, no runs: {', '.join(map(clean, foreign[:5]))}{', ...' if len(foreign) > 5 else ''}")
 
 
-def _of_scenario(frame: pd.DataFrame, scenario: str | None, url: str) -> pd.DataFrame:
-    """The runs of a scenario, of all without one; ``SettingsError`` for one that no run is of."""
+def _listed(workspace: Workspace, scenario: str | None) -> pd.DataFrame:
+    """The runs with the labels, of a scenario or, without one, of all; ``SettingsError`` for one that no run is of."""
+    frame = workspace.history().index
     if scenario is None:
         return frame
-    check_scenario(scenario, frame["scenario"], url)
+    check_scenario(scenario, frame["scenario"], workspace.run_store.url)
     return frame[frame["scenario"] == scenario]
 
 
 @runs.command(short_help="What is known of one run.")
-@click.argument("run")
+@run_names()
 @FORMAT
-@in_workspace()
-def show(workspace: Workspace, run: str, format_: str) -> None:
-    """Print one run: what it was, whether it can be judged, and every metric of every service.
+@in_workspace(WITH_LABELS)
+def show(workspace: Workspace, runs: tuple[str, ...], format_: str) -> None:
+    """Print a run: what it was, whether it can be judged, and every metric of every service.
 
     \b
     Example:
@@ -318,7 +295,7 @@ def show(workspace: Workspace, run: str, format_: str) -> None:
     from perfkit.model.serialization import run_to_document
     from perfkit.report.text import run_page
 
-    for stored in map(workspace.run_store.get, run_ids_of(workspace, (run,))):
+    for stored in map(workspace.run_store.get, workspace.run_ids(runs)):
         if format_ == "json":
             click.echo(dump(run_to_document(stored)), nl=False)
         else:
@@ -330,7 +307,7 @@ def show(workspace: Workspace, run: str, format_: str) -> None:
 @click.option("--reason", help="Why; needed to set a run aside.")
 @BY
 @click.option("--lift", is_flag=True, help="Take the runs back.")
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, by: str, lift: bool) -> None:
     """Set runs aside. They stay as they are and count as invalid; without RUN, list those that are.
 
@@ -340,13 +317,13 @@ def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, 
       perfkit runs quarantine 20261017T143004Z-api-3f9c --lift
     """
     store = workspace.run_store
-    if not runs:
+    if not runs and not workspace.labels:
         for note in store.quarantined().values():
             say(f"{note.run_id}: {note.reason} ({note.by}, {note.at})")
         return
     if not lift and not (reason or "").strip():
         raise click.UsageError("say why: --reason TEXT")
-    for run_id in run_ids_of(workspace, runs):
+    for run_id in workspace.run_ids(runs):
         if lift:
             store.lift_quarantine(run_id)
         else:
@@ -356,7 +333,7 @@ def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, 
 
 @runs.command(short_help="Recompute the hashes of runs.")
 @RUNS
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     """Recompute the hashes of runs (all of them without RUN) and print what was changed, lost or damaged.
 
@@ -369,7 +346,7 @@ def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     from perfkit.runs.maintenance import verify_runs
 
     store = workspace.run_store
-    reports = verify_runs(store, run_ids_of(workspace, runs) if runs else None)
+    reports = verify_runs(store, workspace.run_ids(runs) if runs or workspace.labels else None)
     if not reports:
         raise SettingsError(f"{store.url}: has no runs to verify; is it the place you mean?")
     for report in reports:
@@ -386,7 +363,7 @@ def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
 @RUNS
 @click.option("--all", "all_", is_flag=True, help="Every run of the store, killed ones too.")
 @DRY_RUN
-@in_workspace()
+@in_workspace(WITH_LABELS)
 def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: bool) -> int:
     """Rewrite runs that hold secrets, and seal them anew; their ids stay. No secret is printed.
 
@@ -404,10 +381,11 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
     from perfkit.runs.backends import GIT
     from perfkit.runs.maintenance import redact_runs
 
-    if bool(runs) == all_:
+    is_chosen = bool(runs or workspace.labels)
+    if is_chosen == all_:
         raise click.UsageError("name runs, or say --all")
     store = workspace.run_store
-    reports = list(redact_runs(store, run_ids_of(workspace, runs) if runs else None, dry_run=dry_run))
+    reports = list(redact_runs(store, workspace.run_ids(runs) if is_chosen else None, dry_run=dry_run))
     for report in reports:
         for problem in report.problems:
             say(f"✗ {problem}", err=True)
@@ -427,16 +405,22 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
 
 
 @runs.command(short_help="All numbers as CSV, Parquet or JSON.")
+@RUNS
 @SCENARIO
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
 @OUTPUT
-@in_workspace()
-def export(workspace: Workspace, scenario: str | None, format_: str, output: Path | None) -> None:
+@in_workspace(WITH_LABELS)
+def export(
+    workspace: Workspace, runs: tuple[str, ...], scenario: str | None, format_: str, output: Path | None
+) -> None:
     """Write one row per run and service: what the run was, counts, every metric with its standard error.
+
+    Of all runs, or of those that are named.
 
     \b
     Examples:
       perfkit runs export --scenario api > api.csv
+      perfkit runs export api@last:20 --label build=1.4.2
       perfkit runs export --format parquet --output runs.parquet
     """
     from perfkit.runs.maintenance import exported, measurements
@@ -444,8 +428,10 @@ def export(workspace: Workspace, scenario: str | None, format_: str, output: Pat
     store = workspace.run_store
     if format_ == "parquet" and output is None:
         raise click.UsageError("a Parquet file is no text: name it with --output FILE")
-    frame = _of_scenario(store.runs(), scenario, store.url)
-    content = exported(measurements(store, set(frame["id"])), format_)
+    ids = set(_listed(workspace, scenario)["id"])
+    if runs and not (ids := ids & set(workspace.run_ids(runs))):
+        raise SettingsError(f"{store.url}: none of these runs is of the scenario {scenario!r}")
+    content = exported(measurements(store, ids), format_)
     write(content if output is not None else content.decode(), output)
 
 
@@ -458,7 +444,7 @@ def removal(plan_of: Command) -> Command:
     @click.option("--baselines", type=FOLDER, help="Folder of baselines [the settings'].")
     @DRY_RUN
     @click.option("--yes", is_flag=True, help="Do not ask.")
-    @in_workspace()
+    @in_workspace(WITH_LABELS)
     @functools.wraps(plan_of)
     def command(workspace: Workspace, baselines: Path | None, dry_run: bool, yes: bool, **given: Any) -> None:
         from perfkit.runs.maintenance import protected_runs, remove, size_text
@@ -491,7 +477,7 @@ def removal(plan_of: Command) -> Command:
 
 
 @runs.command(short_help="Remove runs, or only their requests.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@run_names()
 @click.option("--only-requests", is_flag=True, help="Keep the summaries, which is all that comparisons need.")
 @removal
 def rm(workspace: Workspace, protected: dict[str, str], runs: tuple[str, ...], only_requests: bool) -> Any:
@@ -504,7 +490,7 @@ def rm(workspace: Workspace, protected: dict[str, str], runs: tuple[str, ...], o
     """
     from perfkit.runs.maintenance import plan_removal
 
-    run_ids = run_ids_of(workspace, runs)
+    run_ids = workspace.run_ids(runs)
     return plan_removal(workspace.run_store, run_ids, protected, only_requests=only_requests)
 
 

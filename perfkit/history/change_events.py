@@ -515,8 +515,12 @@ class DetectedChanges:
         }
 
 
-def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests: bool = False) -> tuple[Timeline, ...]:
+def stored_timelines(
+    store: RunStore, scenarios: Sequence[str] = (), *, ab_tests: bool = False, labels: Mapping[str, str] | None = None
+) -> tuple[Timeline, ...]:
     """The histories of these scenarios of a store, or of all of them, by name; of A/B tests only if asked for.
+
+    With labels, only the runs that have all of them, and the scenarios that have such runs.
 
     Raises
     ------
@@ -524,6 +528,8 @@ def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests
         The store has no run, or none of such a scenario; names the nearest.
     """
     frame = store.runs()
+    if labels:
+        frame = frame[frame["id"].isin(store.labelled(labels))]
     stored = sorted(set(frame["scenario"]))
     usual = stored if ab_tests else sorted(set(frame["scenario"][~frame["ab_test"].astype(bool)]))
     if not stored:
@@ -534,7 +540,11 @@ def stored_timelines(store: RunStore, scenarios: Sequence[str] = (), *, ab_tests
         if name not in stored:
             near = did_you_mean(name, stored)
             raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(stored)}")
-    return tuple(load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual))
+    timelines = [load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual)]
+    if labels:
+        labelled = set(frame["id"])
+        timelines = [item.part([i for i, run in enumerate(item.runs) if run.run_id in labelled]) for item in timelines]
+    return tuple(timelines)
 
 
 def detect_changes(

@@ -11,7 +11,7 @@ from perfkit.analysis.noise_profile import SCHEMA, NoiseProfile, profile_of
 from perfkit.analysis.power import runs_needed
 from perfkit.config.policy import Policy
 from perfkit.history.confounders import RECENT
-from perfkit.history.run_selector import HistoryContext, is_selector, select
+from perfkit.history.run_selector import HistoryContext, history_runs, is_selector
 from perfkit.history.timeline import load_timeline, timeline_of
 from perfkit.model.codec import decode, dump_json, parse_json
 from perfkit.model.errors import NotStored, ReadError
@@ -88,8 +88,8 @@ def plan_runs(context: HistoryContext, scenario: str, change_pct: float, *, powe
     """
     import pandas as pd
 
-    if is_selector(scenario):
-        runs = select(scenario, context).runs
+    if is_selector(scenario) or context.labels:
+        runs = tuple(run for run in history_runs(scenario, context) if run.validity.ok)
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
         timeline = timeline_of(runs[0].scenario, runs)
     else:

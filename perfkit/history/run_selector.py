@@ -8,8 +8,10 @@ choose.  A selector comes with warnings about its runs as a baseline.
     SCENARIO@rolling[:BRANCH]       the runs since the last change of the scenario's history
     SCENARIO@pinned:NAME            the runs of a pinned baseline
     SCENARIO@last:N                 the newest N
+    SCENARIO@previous:N             the N before the candidates; where there are none, the N before the newest N
     SCENARIO@commit:ABC123          those of a commit (its first 4 digits or more)
     SCENARIO@branch:NAME            those of a branch
+    SCENARIO@label:KEY=VALUE        those with a label
     SCENARIO@merge-base[:BRANCH]    those of the commit where the current branch left BRANCH, or of the nearest before
 
 Only valid runs are ever chosen.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +41,7 @@ from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Run, Severity
 from perfkit.model.serialization import CHANGED
 from perfkit.runs import locust_csv, run_folder
-from perfkit.runs.collection import check_branch, commit_beginning, in_time
+from perfkit.runs.collection import check_branch, commit_beginning, id_beginning, in_time, labels_text
 from perfkit.runs.index import CHANGED_SINCE
 from perfkit.runs.read import read_run
 from perfkit.runs.requests import renamed_runs
@@ -52,9 +55,15 @@ FEW_RUNS = 3  # below, run-to-run variation is hardly known
 STALE_DAYS = 30
 STALE_RUNS = 50  # later runs of the scenario
 # kind -> whether a word must or may follow it
-KINDS = {"rolling": "may", "pinned": "must", "last": "must", "commit": "must", "branch": "must", "merge-base": "may"}
+KINDS = {
+    **{"rolling": "may", "pinned": "must", "last": "must", "previous": "must", "commit": "must", "branch": "must"},
+    **{"label": "must", "merge-base": "may"},
+}
 _READING = re.compile(rf"@({'|'.join(KINDS)})(?::(.+))?\Z", re.DOTALL)
-_EXAMPLES = {"pinned": "v1.4", "last": "5", "commit": "abc123", "branch": "main"}
+_EXAMPLES = {
+    **{"pinned": "v1.4", "last": "5", "previous": "5", "commit": "abc123", "branch": "main"},
+    **{"label": "build=1.4"},
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class HistoryContext:
         Names that services have now, see `Policy`; all runs are read under these.
     alpha
         Chance that a history in which nothing changed shows any change: that of the policy.
+    labels
+        Only runs with all of these are there to be chosen, however they are named.
     """
 
     store: RunStore
@@ -81,6 +92,7 @@ class HistoryContext:
     candidates: tuple[Run, ...] = ()
     service_names: Mapping[str, str] = field(default_factory=dict)
     alpha: float = 0.01
+    labels: Mapping[str, str] = field(default_factory=dict)
     _runs: dict[tuple[str, bool], tuple[Run, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _damaged: dict[str, tuple[str, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _analyses: dict[tuple[str, ...], HistoryAnalysis] = field(
@@ -89,8 +101,9 @@ class HistoryContext:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per run of the store, oldest first; see `RunStore.runs`."""
-        return self.store.runs()
+        """One row per run of the store that has the `labels`, oldest first; see `RunStore.runs`."""
+        frame = self.store.runs()
+        return frame[frame["id"].isin(self.store.labelled(self.labels))] if self.labels else frame
 
     @property
     def scenarios(self) -> list[str]:
@@ -178,7 +191,7 @@ def misspelt(text: str) -> str:
     return f"no selector{did_you_mean(kind, KINDS)}; after the @ there may be {', '.join(KINDS)}"
 
 
-_NEWEST = ("rolling", "last")  # selectors that ask for the newest runs
+_NEWEST = ("rolling", "last", "previous")  # selectors that ask for the newest runs
 _OTHER_LOAD = ("load", "load_profile")  # checks that make runs of one history unlike each other
 
 
@@ -207,19 +220,45 @@ class ChosenRuns:
 def choose_runs(names: Iterable[str | Path], context: HistoryContext) -> ChosenRuns:
     """The runs that these names name, under the names that services have now; empty names are left out.
 
-    A name is a selector such as ``api@rolling``, or one that `read_named` takes.
+    A name is a selector such as ``api@rolling``, or one that `read_named` takes.  Where the context has labels, runs
+    without them are left out; without any name, all valid runs with them are meant: those of the scenario of the
+    candidates, where there are some.
 
     Raises
     ------
     ReadError
         A name names nothing, or what it names cannot be read.
+    NotStored
+        No run has the labels, or those that have are of several scenarios.
     """
-    parts = []
-    for name in map(str, names):
+    texts, parts = list(map(str, names)), []
+    if context.labels and not texts:
+        scenarios = list(dict.fromkeys(run.scenario for run in context.candidates)) or context.scenarios
+        if len(scenarios) > 1:
+            label = next(f"{key}={value}" for key, value in context.labels.items())
+            raise NotStored(
+                f"{context.store.url}: runs labelled {labels_text(context.labels)} are of {len(scenarios)} scenarios: "
+                f"{', '.join(scenarios)}; name one, such as {scenarios[0]}@label:{label}"
+            )
+        candidates = {run.id for run in context.candidates}
+        chosen = [run for name in scenarios for run in context.runs_of(name) if run.validity.ok]
+        chosen = [run for run in chosen if run.id not in candidates]
+        if not chosen:
+            raise NotStored(
+                f"{context.store.url}: no valid run of {scenarios[0]} is labelled {labels_text(context.labels)}"
+            )
+        return ChosenRuns(tuple(chosen), context.left_out(scenarios[0]), context.left_out(scenarios[0]))
+    for name in texts:
         if is_selector(name):
             parts.append(select(name, context))
         elif name.strip():
             runs = read_named(name.strip(), context.store)
+            if context.labels:
+                labelled = tuple(run for run in runs if context.labels.items() <= run.labels.items())
+                if not labelled:
+                    which = "is not" if len(runs) == 1 else f"none of its {len(runs)} runs is"
+                    raise ReadError(f"{name}: {which} labelled {labels_text(context.labels)}")
+                runs = labelled
             parts.append(ChosenRuns(renamed_runs(runs, context.service_names)))
     return ChosenRuns(
         tuple(run for part in parts for run in part.runs),
@@ -240,27 +279,63 @@ def history_runs(name: str, context: HistoryContext) -> tuple[Run, ...]:
     return runs
 
 
+def stored_ids(names: Iterable[str], context: HistoryContext) -> list[str]:
+    """Ids of runs of the store, also of unfit ones: from whole ids, beginnings, patterns, selectors and paths.
+
+    Where the context has labels, those without them are left out; without any name, all runs with them are meant.
+
+    Raises
+    ------
+    NotStored
+        The store has no such run, or several begin so.
+    ReadError
+        A selector or path names no run of the store.
+    """
+    store = context.store
+    finished = store.ids()
+    ids = {*finished, *store.unfinished()}  # a run that may still be under way is meant only by its whole id
+    labelled = store.labelled(context.labels) if context.labels else None
+    chosen: dict[str, None] = dict.fromkeys([] if (names := list(names)) else labelled or ())
+    for name in names:
+        if name in ids:
+            matching = [name]
+        elif not (matching := [run_id for run_id in finished if fnmatch.fnmatchcase(run_id, name)]):
+            if is_selector(name):
+                matching = [run.id for run in select(name, context).runs]
+            elif os.sep in name:
+                matching = [run.id for run in read_named(name, store) if run.id in ids]
+        matching = matching or [id_beginning(name, finished, store.url)]
+        chosen |= dict.fromkeys(run_id for run_id in matching if labelled is None or run_id in labelled)
+    if names and not chosen:
+        raise NotStored(f"{store.url}: none of these runs is labelled {labels_text(context.labels)}")
+    return list(chosen)
+
+
 def is_selector(name: str) -> bool:
     """Whether a name is a selector such as ``api@rolling``; a file or folder of that name comes first."""
     return bool(readings(name)) and not Path(name).exists()
 
 
 def read_named(name: str, store: RunStore | None = None) -> tuple[Run, ...]:
-    """The runs that an id of the store, a path, a pattern of such, a folder of run folders, or a URL names.
+    """The runs that an id of the store or its beginning, a path, a pattern, a folder of run folders, or a URL names.
 
     Raises
     ------
     ReadError
         It names nothing, or what it names cannot be read.
+    NotStored
+        Several runs of the store begin so; names them.
     """
     if store is not None and "://" in store.address and (ids := fnmatch.filter(store.ids(), name)):
         return tuple(map(store.get, ids))
     if "://" in name:
         address, _, run_id = name.rpartition("/")
-        return (RunStore(address).get(run_id),)
+        return (RunStore(address)[run_id],)
     try:
         paths = expand_path(name, store.address if store is not None else None)
     except ReadError as error:
+        if store is not None and any(run_id.startswith(name) for run_id in store.ids()):
+            return (store[name],)
         if hint := misspelt(name):
             raise ReadError(f"{error}; {hint}") from error
         raise
@@ -314,7 +389,8 @@ def select(text: str, context: HistoryContext) -> ChosenRuns:
     if selector.scenario not in scenarios:
         there = f"; there are {', '.join(map(repr, scenarios))}" if scenarios else "; it has no runs yet"
         near = did_you_mean(selector.scenario, scenarios)
-        raise ReadError(f"{text}: no scenario {selector.scenario!r} in {context.store.url}{near}{there}")
+        labelled = f" labelled {labels_text(context.labels)}" if context.labels else ""
+        raise ReadError(f"{text}: no scenario {selector.scenario!r}{labelled} in {context.store.url}{near}{there}")
     candidates = {run.id for run in context.candidates}
     is_pinned = selector.kind == "pinned"  # whoever pinned runs of an A/B test asked for them
     runs = context.runs_of(selector.scenario, ab_tests=is_pinned)
@@ -344,9 +420,19 @@ def _choose(selector: Selector, valid: Sequence[Run], context: HistoryContext) -
     earlier = before(valid, context.until)
     match selector.kind:
         case "last":
-            if not re.fullmatch(r"[1-9][0-9]{0,5}", argument):
-                raise ReadError(f"{selector}: expected a number of runs from 1 on, such as {scenario}@last:5")
-            return earlier[-int(argument) :], []
+            return earlier[-_count(selector) :], []
+        case "previous":
+            count = _count(selector)
+            runs = (earlier if context.candidates else earlier[:-count])[-count:]
+            if runs and len(runs) < count:
+                return runs, [f"{selector}: there are only {len(runs)} valid runs before those compared."]
+            return runs, []
+        case "label":
+            key, sign, value = argument.partition("=")
+            if not key or not sign:
+                raise ReadError(f"{selector}: expected a label and its value, such as {scenario}@label:build=1.4")
+            labelled = set(context.store.labelled({key: value}))
+            return tuple(run for run in valid if run.id in labelled), []
         case "branch":
             return _of_branch(selector, valid), []
         case "commit":
@@ -374,7 +460,7 @@ def _choose(selector: Selector, valid: Sequence[Run], context: HistoryContext) -
             candidates = {run.id for run in context.candidates}
             missing = [run_id for run_id in pinned.runs if run_id not in by_id and run_id not in candidates]
             notes = []
-            if missing:
+            if missing and not context.labels:
                 notes.append(
                     f"{selector}: {len(missing)} of its {len(pinned.runs)} runs are gone from {context.store.url} or "
                     f"no longer valid: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}."
@@ -393,6 +479,14 @@ def _choose(selector: Selector, valid: Sequence[Run], context: HistoryContext) -
             runs, note = comparable_runs(runs, reference)
             level, notes = like_with_like(since_last_change(runs, context), reference)
             return level, [note, *notes] if note else notes
+
+
+def _count(selector: Selector) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", selector.argument):
+        raise ReadError(
+            f"{selector}: expected a number of runs from 1 on, such as {selector.scenario}@{selector.kind}:5"
+        )
+    return int(selector.argument)
 
 
 def _of_branch(selector: Selector, runs: Sequence[Run]) -> tuple[Run, ...]:

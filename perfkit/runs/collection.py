@@ -7,7 +7,7 @@ five documents, however many runs the store holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -20,6 +20,7 @@ from perfkit.model.records import Metric, Run
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_NAMED = 10  # of the runs that begin with one text, in the error that says so
 FRAME_COLUMNS = ("run", "started_at", "commit", "service", "metric", "value", "standard_error")
 
 
@@ -176,9 +177,15 @@ def id_beginning(text: str, ids: Sequence[str], place: str) -> str:
     if len(matching) == 1:
         return matching[0]
     if matching:
-        more = f" and {len(matching) - 3} more" if len(matching) > 3 else ""
-        raise NotStored(f"{place}: {len(matching)} runs begin with {text!r}: {', '.join(matching[:3])}{more}")
+        more = f" and {len(matching) - MOST_NAMED} more" if len(matching) > MOST_NAMED else ""
+        listed = ", ".join(matching[:MOST_NAMED])
+        raise NotStored(f"{place}: {len(matching)} runs begin with {text!r}: {listed}{more}")
     raise NotStored(f"{place}: no run {text!r}{did_you_mean(text, ids)}; `perfkit runs` lists what is there")
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Labels in a sentence, as they are typed: ``build=1.2 and machine=ci-4``."""
+    return " and ".join(f"{key}={value}" for key, value in labels.items())
 
 
 def in_time(runs: Iterable[Run]) -> tuple[Run, ...]:

@@ -33,7 +33,7 @@ from perfkit.runs.backends import (
     public_address,
     store_errors,
 )
-from perfkit.runs.collection import Runs, StoredRun, check_branch, commit_beginning, id_beginning, moment
+from perfkit.runs.collection import Runs, StoredRun, check_branch, commit_beginning, id_beginning, labels_text, moment
 from perfkit.runs.index import (
     Index,
     ScenarioSeries,
@@ -350,6 +350,28 @@ class RunStore:
             late = in_future([row["started_at"] for row in rows], datetime.now(UTC))
             rows = [row for row, is_late in zip(rows, late, strict=True) if not is_late][-last:]
         return Runs(StoredRun(row["id"], self.get) for row in rows)
+
+    def labelled(self, labels: Mapping[str, str]) -> list[str]:
+        """Ids of all runs, oldest first, whose labels have every one of these values, also of unfit ones.
+
+        Raises
+        ------
+        NotStored
+            No run has such a label, or none that value; names the nearest.
+        """
+        rows = [(row["id"], row["labels"]) for row in selection_rows(self._rows(ab_tests=True))]
+        for key, value in labels.items():
+            stored = list(dict.fromkeys(of_run[key] for _, of_run in rows if key in of_run))
+            if not stored:
+                there = list(dict.fromkeys(name for _, of_run in rows for name in of_run))
+                named = f"; there are {', '.join(there[:8])}" if there else ""
+                raise NotStored(f"{self.url}: no run has a label {key!r}{did_you_mean(key, there)}{named}")
+            if value not in stored:
+                raise NotStored(f"{self.url}: no run is labelled {key}={value}; there are {', '.join(stored[-8:])}")
+        found = [run_id for run_id, of_run in rows if labels.items() <= of_run.items()]
+        if not found:
+            raise NotStored(f"{self.url}: no run has all of the labels {labels_text(labels)}")
+        return found
 
     # The index --------------------------------------------------------------------------------------------------------
 

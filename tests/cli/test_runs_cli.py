@@ -53,7 +53,9 @@ def test_show_tells_everything_and_no_control_character_of_it(here):
     assert "requests: summary only" in out
     code, out, _ = invoke("runs", "show", ids()[-1], "--format", "json")
     assert json.loads(out)["id"] == ids()[-1]
-    assert "4 runs begin with it" in invoke("runs", "show", "2025")[2]
+    error = invoke("runs", "show", "2025")[2]
+    assert "4 runs begin with '2025'" in error
+    assert all(name in error for name in ids())
     assert invoke("runs", "show", "nothing")[0] == 2
 
 

@@ -209,7 +209,7 @@ def test_accept_is_refused_where_it_makes_no_sense(rng, kept):
     pin_runs(past, "v2", [past.store.get(one) for one in ids[:5]], reason="r")
     web = past.store.add(nights(rng, 1, scenario="web")[0])
     for run_id, more, told in (
-        ("nope", {}, "no run of that id"),
+        ("nope", {}, "no run 'nowhere'"),
         (ids[3], {}, "say which baseline, with --name: v1, v2"),
         (ids[3], {"name": "v3"}, "no pinned baseline 'v3'"),
         (web, {}, "no pinned baseline of the scenario 'web'.*rolling baseline follows a change by itself"),
@@ -314,7 +314,7 @@ def test_a_rolling_baseline_named_by_hand_also_tells_of_creep(rng, tmp_path, mon
         (("pin", "v 1", "api@last:3", "--reason", "r"), 2, "name: letters, digits"),
         (("pin", "v1", "api@last:3", "--reason", "r", "--expires", "soon"), 2, "expected a day"),
         (("pin", "v1", "nowhere", "--reason", "r"), 2, "there is no such file"),
-        (("accept", "nowhere", "--reason", "r"), 2, "no run of that id"),
+        (("accept", "nowhere", "--reason", "r"), 2, "no run 'nowhere'"),
         (("show", "v1"), 2, "no pinned baseline 'v1'; `perfkit baseline pin` makes one"),
     ],
 )

@@ -187,7 +187,10 @@ def test_selectors_on_the_command_line(rng, tmp_path, monkeypatch):
     assert code == 0, err
 
 
-NAMES = ["rolling", "rolling:main", "pinned:v1", "last:4", "commit:abcd", "branch:main"]
+NAMES = [
+    *("rolling", "rolling:main", "pinned:v1", "last:4", "previous:4", "commit:abcd", "branch:main"),
+    "label:build=1.3",
+]
 
 
 @pytest.fixture
@@ -195,12 +198,15 @@ def beside(rng, tmp_path, monkeypatch):
     """Ids of twenty runs in the store of the folder that is worked in, twelve of them pinned."""
     monkeypatch.chdir(tmp_path)
     facts = {"git": {"commit": "abcd" * 10, "branch": "main"}}
-    _, every = stored("data/runs", nights(rng, 12, **facts), nights(rng, 8, first=12, factor=1.4, **facts))
+    earlier = nights(rng, 12, labels={"build": "1.3", "machine": "a"}, **facts)
+    _, every = stored("data/runs", earlier, nights(rng, 8, first=12, factor=1.4, labels={"build": "1.4"}, **facts))
     assert invoke("baseline", "pin", "v1", *every[:12], "--reason", "r")[0] == 0
     return every
 
 
-@pytest.mark.parametrize("name", [*(f"api@{name}" for name in NAMES), "{id}", "data/runs/{id}", "data/runs/*", "2025*"])
+@pytest.mark.parametrize(
+    "name", [*(f"api@{name}" for name in NAMES), "{id}", "{id:.21}", "data/runs/{id}", "data/runs/*", "2025*"]
+)
 def test_runs_are_named_alike_wherever_they_are_asked_for(beside, name):
     words = name.format(id=beside[3])
     for command in (
@@ -225,7 +231,7 @@ def test_histories_are_named_by_selectors_too(beside, name):
     assert (code, "no scenario 'apj' (did you mean 'api'?)" in err) == (2, True)
 
 
-@pytest.mark.parametrize("name", ["api@rolling", "data/runs/{id}", "{id}*"])
+@pytest.mark.parametrize("name", ["api@rolling", "data/runs/{id}", "{id}*", "{id:.21}"])
 def test_the_first_of_the_runs_named_is_acknowledged_and_accepted(beside, name):
     words = name.format(id=beside[12])
     code, _, err = invoke("ack", words, "--reason", "r")
@@ -283,6 +289,66 @@ def test_the_folder_of_the_settings_holds_the_baselines_of_every_command(beside)
         assert invoke(*command, "--scenario", "api@pinned:v1")[0] == 2
     assert invoke("runs", "--settings", "other.toml", "verify", "api@pinned:v1")[0] == 0
     assert invoke("runs", "verify", "api@pinned:v1")[0] == 2
+
+
+def side(document, name):
+    return [one["id"] for one in document[name]["runs"]]
+
+
+def test_the_five_before_never_overlap_those_that_are_judged(beside):
+    document = json.loads(invoke("compare", "api@previous:5", "--candidate", "api@last:5", "--format", "json")[1])
+    assert (side(document, "baseline"), side(document, "candidate")) == (beside[-10:-5], beside[-5:])
+    document = json.loads(invoke("compare", "api@previous:3", "--candidate", *beside[4:6], "--format", "json")[1])
+    assert side(document, "baseline") == beside[1:4]
+    assert [one.id for one in read_runs("api@previous:5")] == beside[-10:-5]  # without candidates, before the newest 5
+    assert "only 2 valid runs before" in invoke("compare", "api@previous:5", "--candidate", beside[2])[1]
+    assert "names no valid run" in invoke("compare", "api@previous:20", "--candidate", beside[0])[2]
+    assert "number of runs from 1 on, such as api@previous:5" in invoke("metrics", "api@previous:0")[2]
+
+
+def test_labels_select_runs_wherever_they_are_asked_for(beside):
+    earlier, later = beside[:12], beside[12:]
+    words = ("compare", "--label", "build=1.3", "--candidate-label", "build=1.4", "--format", "json")
+    document = json.loads(invoke(*words)[1])
+    assert (side(document, "baseline"), side(document, "candidate")) == (earlier, later)
+    narrowed = ("compare", "api@last:3", "--label", "build=1.3", "--label", "machine=a", "--candidate", beside[-1])
+    assert side(json.loads(invoke(*narrowed, "--format", "json")[1]), "baseline") == earlier[-3:]
+    assert [row["id"] for row in json.loads(invoke("runs", "--label", "build=1.4", "--format", "json")[1])] == later
+    exported = json.loads(invoke("runs", "export", "api@last:9", "--label", "build=1.4", "--format", "json")[1])
+    assert list(dict.fromkeys(row["id"] for row in exported)) == later
+    for command in (
+        ("runs", "list"),
+        ("runs", "show"),
+        ("runs", "verify"),
+        ("runs", "rm", "--dry-run"),
+        ("runs", "quarantine", "--lift"),
+        ("runs", "redact", "--dry-run"),
+        ("metrics",),
+        ("baseline", "extract", "--output", "m.json"),
+        ("baseline", "pin", "labelled", "--reason", "r"),
+        ("changes",),
+        ("plan", "--scenario", "api", "--detect", "9%"),
+        ("replay", "--scenario", "api", "--window", "2"),
+        ("compare", "--candidate", beside[-1], "--fail-on", "never", "--explain", "a", "avg"),
+    ):
+        code, out, err = invoke(*command, "--label", "build=1.3")
+        assert (command, code) == (command, 0), out + err
+        code, _, err = invoke(*command, "--label", "build=1.9")
+        assert (command, code) == (command, 2)
+        assert "no run is labelled build=1.9; there are 1.3, 1.4" in err
+    assert json.loads(invoke("baseline", "show", "labelled", "--format", "json")[1])["runs"] == earlier
+    assert "no run has a label 'biuld' (did you mean 'build'?)" in invoke("changes", "--label", "biuld=1")[2]
+    assert "'build' has two values" in invoke("runs", "--label", "build=1.3", "--label", "build=1.4")[2]
+    assert f"{beside[-1]}: is not labelled build=1.3" in invoke("metrics", beside[-1], "--label", "build=1.3")[2]
+    assert "no run has all of the labels" in invoke("runs", "--label", "build=1.4", "--label", "machine=a")[2]
+    for command in (("metrics",), ("runs", "show"), ("report", "baseline")):
+        assert "name runs, or say --label KEY=VALUE" in invoke(*command)[2]
+
+
+def test_a_beginning_of_several_runs_names_them_all(beside):
+    for command in (("compare", "2025", "--candidate", beside[-1]), ("runs", "show", "2025"), ("metrics", "2025")):
+        code, _, err = invoke(*command)
+        assert (code, "20 runs begin with '2025'" in err, beside[9] in err, "and 10 more" in err) == (2, *[True] * 3)
 
 
 # git ----------------------------------------------------------------------------------------------------------------
