@@ -93,6 +93,18 @@ def named_repository(*names: str, checkout: Path = Path(), or_any: bool = False)
     return name
 
 
+def job_address() -> str:
+    """The page of the job that this is: of GitHub Actions, GitLab CI or Jenkins; empty elsewhere."""
+    from perfkit.notify.delivery import link_template
+
+    server, repository, run = (os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    address = f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
+    try:
+        return link_template(address or os.environ.get("CI_JOB_URL") or os.environ.get("BUILD_URL", ""), "job")
+    except SettingsError:  # not the user's: a link less
+        return ""
+
+
 @click.command(short_help="Send results by e-mail.")
 @click.option("--to", multiple=True, metavar="ADDRESS", help="A recipient; may be repeated [to of the settings].")
 @click.option("--from", "sender", metavar="ADDRESS", default="", help="The sender [from of the settings].")
@@ -236,6 +248,7 @@ def issue(collected: ResultSet, settings: Settings, dry_run: bool, **options: An
 )
 @click.option("--name", metavar="TEXT", help="Distinguishes it from other comments of perfkit there [the scenarios].")
 @click.option("--link", metavar="URL", help="Address of the report, {report} for its folder's name [link of [issues]].")
+@checkout_option("--checkout")
 @click.option("--dry-run", is_flag=True, help="Print the request (method, path, JSON) and send nothing.")
 @with_results
 def comment(
@@ -245,10 +258,12 @@ def comment(
     repository: str,
     name: str | None,
     link: str | None,
+    checkout: Path,
     dry_run: bool,
 ) -> None:
     """Show results in a pull request: one comment, changed in place by each further call.
 
+    It shows the verdict, what changed, the commits and a link to the report or the job; the rest is folded.
     The pull request is that of the job (GITHUB_EVENT_PATH, GITHUB_REF) or the one named.  Each set of scenarios has a
     comment of its own.  The exit code says whether it was sent; `perfkit compare` judges.
 
@@ -258,16 +273,26 @@ def comment(
       perfkit comment --store data/runs --scenario shop
       perfkit comment result.json --pull-request 412 --repository octo/shop --dry-run
     """
-    from perfkit.notify.delivery import link_template, report_link
+    from perfkit.notify.delivery import link_template, message_about, report_link
     from perfkit.notify.github_api import Access
     from perfkit.notify.github_plan import Comment
     from perfkit.notify.github_sync import post_comment, pull_request_of
-    from perfkit.report.text import to_comment
+    from perfkit.report.github import to_comment
+    from perfkit.report.message import ReportLocation
 
     template = link_template(link or settings.issues.link, "--link" if link else "[issues]: link")
     names = name or "\n".join(sorted({f"{message.kind} {message.scenario}" for message in collected.messages}))
-    access = Access.from_environment(named_repository(repository, or_any=dry_run), with_token=not dry_run)
-    text = to_comment(collected.messages, report_link(template, collected.folder))
+    access = Access.from_environment(
+        named_repository(repository, checkout=checkout, or_any=dry_run), with_token=not dry_run
+    )
+    location = ReportLocation("The report with its charts", report_link(template, collected.folder))
+    if not location.link:
+        location = ReportLocation("The job that measured it", report_link(job_address(), ""))
+    messages = [
+        message if message.result is None else message_about(message.result, None, message.location, checkout)
+        for message in collected.messages
+    ]
+    text = to_comment(messages, location)
     try:
         number = pull_request or pull_request_of()
     except SettingsError as error:

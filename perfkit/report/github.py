@@ -1,23 +1,42 @@
-"""What GitHub shows: an incident as an issue, with its comments, and results as annotations of a workflow.
+"""What GitHub shows: results as the comment of a pull request, an incident as an issue, annotations of a workflow.
 
-Issues are Markdown, in which names from outside are only names.  All is drawn from the `Message` of a result.
+Comments and issues are Markdown, in which names from outside are only names.  All is drawn from the `Message` of a
+result.  A comment is read between two other things: what matters stands in some twenty lines, the rest is folded.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from perfkit.history.commits import Attribution
 from perfkit.history.events import MetricChange
 from perfkit.history.incidents import Incident
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.records import Verdict
-from perfkit.report.findings import acknowledge_command, bisect_command, change_row, changes_table, outcome_text
-from perfkit.report.formatting import UNKNOWN, clean, format_value, shorten, sparkline
-from perfkit.report.message import Message
+from perfkit.report.findings import (
+    Row,
+    acknowledge_command,
+    bisect_command,
+    change_row,
+    changes_table,
+    footnotes,
+    outcome_text,
+)
+from perfkit.report.formatting import (
+    UNKNOWN,
+    VERDICT_SYMBOLS,
+    at_most,
+    clean,
+    count_text,
+    format_value,
+    shorten,
+    sparkline,
+)
+from perfkit.report.message import Message, ReportLocation
 from perfkit.report.report_set import Outcome
-from perfkit.report.text import escape, markdown_table
+from perfkit.report.text import details, escape, folded, markdown_runs, markdown_table
 
 MOST_TITLE = 250  # GitHub takes 256 characters
 MOST_TEXT = 40_000  # GitHub takes 65,536 characters; the rest is for the marker and for what people write around
@@ -218,6 +237,148 @@ def _code(texts: Sequence[str]) -> str:
     while fence in content:
         fence += "`"
     return f"{fence}sh\n{content}\n{fence}"
+
+
+MOST_CHARACTERS = 60_000  # of a comment; GitHub takes 65,536
+MOST_VISIBLE = 9  # rows of a comment that are not folded
+MOST_SENTENCES = 3
+_FOLDED = (500, 200, 60, 20, 5)  # folded rows of all results together, to try until a comment fits
+_COLUMNS = ("verdict", "service", "metric", "before", "after", "change", "interval", "tolerance", "p")
+_CHANGED = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
+
+
+def to_comment(messages: Sequence[Message], location: ReportLocation | None = None) -> str:
+    """The comment of a pull request: the verdict, what changed by how much, the commits, and all else folded.
+
+    Parameters
+    ----------
+    location
+        The address of the report, or of the job that has it, and what it is.
+    """
+    link = f"[{escape(location.words)}]({location.link})" if location is not None and location.link else ""
+    for most in _FOLDED:
+        if len(messages) == 1:
+            text = _comment_text(messages[0], most, link)
+        else:
+            rows = [
+                (outcome_text(one.verdict), escape(one.scenario, 60), one.kind, escape(one.lead, 200))
+                for one in messages
+            ]
+            pages = (
+                details(
+                    f"{outcome_text(one.verdict)}: {escape(one.scenario, 60)}, {one.kind}",
+                    _comment_text(one, most // len(messages)),
+                )
+                for one in messages
+            )
+            overview = folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<")
+            text = "\n\n".join(part for part in ("### Load tests", link, overview, *pages) if part)
+        if len(text) <= MOST_CHARACTERS:
+            return f"{text}\n"
+    # Too many even in brief: only how each ended
+    lines = [f"{outcome_text(one.verdict)}: {escape(one.scenario, 60)}, {one.kind}" for one in messages]
+    most = MOST_CHARACTERS // 1_000
+    more = f"And {len(lines) - most} more, which do not fit." if len(lines) > most else ""
+    return "\n\n".join(part for part in ("### Load tests", link, *lines[:most], more) if part) + "\n"
+
+
+def _comment_text(message: Message, most: int, link: str = "") -> str:
+    """One result; of each list at most so many entries."""
+    result = message.result
+    comparison = result.comparison if result is not None else None
+    shown = _visible(message)
+    watched = result is not None and result.watched
+    sentences, commits = list[str](), list[str]()
+    for statement in message.statements:
+        listed = [f"- {escape(line, 160)}" for line in statement.commits]
+        if not watched:
+            commits += listed
+            if shown and statement.verdict in _CHANGED:  # the table says it
+                continue
+        texts = [f"- {escape(text, 400)}" for text in statement.texts]
+        if watched and statement.between:
+            texts[-1] += "".join(f"\n  {line}" for line in listed[:2]) or f" {escape(statement.between)}"
+        sentences += texts
+    parts = [
+        f"### {escape(message.scenario, 60) or 'a load test'}: {message.title}",
+        "<br>".join([*map(escape, message.sides), *([link] if link else [])]),
+        _changes_text(message, shown),
+        "\n".join(at_most(sentences, MOST_SENTENCES, "- And {} more, below.")),
+        "\n".join(("Commits in between:", *at_most(commits, MOST_SENTENCES, "- and {} more"))) if commits else "",
+        f"**Next:** {escape(message.next_step, 500)}" if message.next_step else "",
+    ]
+
+    for table in message.tables:
+        rows = replace(table, rows=table.rows[:most])
+        names = [name for name in _COLUMNS if any(column.name == name for column in table.columns)]
+        title = table.title or ("Every finding" if comparison is not None else "Every change")
+        first = "" if len(rows.rows) == table.total else f"the first {len(rows.rows)} of "
+        parts.append(details(f"{title} ({first}{table.total})", markdown_table(rows, names, most=most)))
+    if len(sentences) > MOST_SENTENCES:
+        parts.append(details("All that happened", "\n".join(sentences[:most])))
+    if comparison is not None:
+        notes = footnotes(comparison)
+        parts.append(details(f"Warnings ({len(notes)})", _listed(notes[:most])) if notes else "")
+        baseline, candidate = (
+            replace(one, runs=one.runs[-most:]) for one in (comparison.baseline, comparison.candidate)
+        )
+        runs = markdown_runs(replace(comparison, baseline=baseline, candidate=candidate))
+        commands = _code([f"# {what}\n{line}" for what, line in message.commands]) if message.commands else ""
+        basis = escape(message.basis, 400)
+        parts.append(details("Runs, and how to judge them again", f"{basis}\n\n{runs}\n\n{commands}".rstrip()))
+    elif message.commands:
+        parts.append(details("How to look again", _code([f"# {what}\n{line}" for what, line in message.commands])))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _visible(message: Message) -> list[Row]:
+    """What changed, regressions first, a fair share of each service."""
+    changed: dict[tuple[str, str], Row] = {}  # an event reaches back further than the newest comparison: it counts
+    for table in message.tables:
+        for row in table.rows:
+            if row.verdict in _CHANGED:
+                changed.setdefault((row.cells["service"], row.cells["metric"]), row)
+    services = dict.fromkeys(service for service, _ in changed)
+    share = max(MOST_VISIBLE // max(len(services), 1), 1)
+    rows = []
+    for verdict in _CHANGED:
+        for service in services:
+            of_service = [row for (name, _), row in changed.items() if name == service and row.verdict is verdict]
+            rows += of_service[:share]
+    return rows[:MOST_VISIBLE]
+
+
+def _changes_text(message: Message, rows: Sequence[Row]) -> str:
+    """The visible rows as a table, and how many more changed."""
+    if not rows:
+        return ""
+    first = message.tables[0]
+    last = "interval" if any(column.name == "interval" for column in first.columns) else "tolerance"
+    cells = [
+        (
+            f"{VERDICT_SYMBOLS[row.verdict]} {escape(row.cells['service'], 40)}",
+            row.cells["metric"],
+            *(
+                text.replace(" ", "\N{NO-BREAK SPACE}")
+                for text in (
+                    f"{row.cells['before']} → {row.cells['after']}",
+                    f"**{row.cells['change']}**",
+                    escape(row.cells[last]),
+                )
+            ),
+        )
+        for row in rows
+    ]
+    titles = ("Service", "Metric", "Before → after", "Change", first.column_title(last).capitalize())
+    changed = [row for row in first.rows if row.verdict in _CHANGED]
+    services = len({row.cells["service"] for row in changed})
+    more = f"\n\nAnd {len(changed) - len(rows)} more, below; {count_text(services, 'service')} changed."
+    more = more if len(changed) > len(rows) else ""
+    return folded(titles, cells, "<<>>>") + more
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(text, 400)}" for text in texts)
 
 
 def annotate(messages: Sequence[Message]) -> tuple[str, ...]:

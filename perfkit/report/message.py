@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from perfkit.model.records import Verdict
+from perfkit.model.records import Comparison, Verdict
 from perfkit.report.findings import (
     NO_EVENTS,
     NOTHING_TO_DO,
@@ -34,7 +34,16 @@ from perfkit.report.findings import (
     outcome_text,
     reproduce_commands,
 )
-from perfkit.report.formatting import UNKNOWN, VERDICT_SYMBOLS, VERDICT_WORDS, at_most, clean, count_text, shorten
+from perfkit.report.formatting import (
+    UNKNOWN,
+    VERDICT_SYMBOLS,
+    VERDICT_WORDS,
+    and_more,
+    at_most,
+    clean,
+    count_text,
+    shorten,
+)
 from perfkit.report.report_set import Entry, Outcome, rank
 
 if TYPE_CHECKING:
@@ -100,6 +109,8 @@ class Message:
         Symbol and words of it: ``✗ regression``, ``★ recovered``.
     statements
         What happened (see `Statement.tag`), then what else the comparison shows; regressions first.
+    sides
+        Of a comparison: runs, commits and dates of the baseline, then of the candidate.
     result, diff
         What it was made of, for outlets that show more.
     """
@@ -114,6 +125,7 @@ class Message:
     commands: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     basis: str = ""
+    sides: tuple[str, ...] = ()
     location: ReportLocation = field(default_factory=ReportLocation)
     result: Result | None = None
     diff: NotificationDiff | None = None
@@ -198,9 +210,30 @@ def message_of(
         commands=reproduce_commands(result),
         warnings=warnings,
         basis=basis,
+        sides=_sides(comparison) if comparison is not None else (),
         location=location or ReportLocation(),
         result=result,
         diff=diff,
+    )
+
+
+def _sides(comparison: Comparison) -> tuple[str, ...]:
+    """``Candidate: 3 runs of commit d81e0c2ab (feature/cache), 2026-11-24``, for each side that has runs."""
+    lines = []
+    for title, side in (("Baseline", comparison.baseline), ("Candidate", comparison.candidate)):
+        builds = dict.fromkeys(
+            clean(run.git.get("commit", ""))[:9]
+            + (f" ({shorten(branch, 40)})" if (branch := run.git.get("branch")) else "")
+            for run in side.runs
+            if run.git.get("commit")
+        )
+        days = sorted({f"{run.started_at:%Y-%m-%d}" for run in side.runs if run.started_at is not None})
+        text = f"{title}: {count_text(len(side.runs), 'run')}"
+        if builds:
+            text += f" of commit{'s' if len(builds) > 1 else ''} {', '.join([*builds][-2:])}{and_more(len(builds) - 2)}"
+        lines.append(text + (f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""))
+    return tuple(
+        line for line, side in zip(lines, (comparison.baseline, comparison.candidate), strict=True) if side.runs
     )
 
 

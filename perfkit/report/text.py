@@ -355,12 +355,7 @@ def _series_text(series: Series) -> str:
 
 MOST_ROWS = 10
 MOST_BYTES = 1_000_000  # GitHub refuses the summary of a step beyond 1 MiB
-MOST_CHARACTERS = 60_000  # of a comment; GitHub takes 65,536
 MOST_LINES_IN_CELL = 3
-MOST_LINES = 20  # of a result that does not fit
-MOST_FINDINGS = 500  # of all results together: a comment with more never fits
-_SHORTER = (300, 100, 30, 10)  # findings of all results together, to try until a comment fits
-_LEAST = 3  # findings of each result, for a table of them to be worth while
 _QUIET = (Verdict.NO_CHANGE, Verdict.IMPROVEMENT, Outcome.DONE)
 _SAFE = re.compile(
     r"[^\w\s./:%,+=?()'…±×∞✗★✓⊘\[\]-]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(|://|^\s*[-+=\[]"
@@ -377,22 +372,24 @@ def escape(text: object, limit: int = 120) -> str:
     return _SAFE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), broken)
 
 
-def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60) -> str:
-    """Columns of a table by name, with their service escaped; rows after the first `MOST_ROWS` are folded."""
+def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60, most: int = MOST_ROWS) -> str:
+    """Columns of a table by name, with their service escaped; rows after the first ``most`` are folded."""
     columns = [column for name in names for column in table.columns if column.name == name]
     rows = [
         tuple(escape(row.cells[name], name_length) if name == "service" else row.cells[name] for name in names)
         for row in table.rows
     ]
-    return folded([column.title[:1].upper() + column.title[1:] for column in columns], rows, _alignment(columns))
+    titles = [column.title[:1].upper() + column.title[1:] for column in columns]
+    return folded(titles, rows, _alignment(columns), most)
 
 
-def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
-    """A table of escaped cells; rows after the first `MOST_ROWS` are folded.  ``align`` has ``<`` or ``>`` a column."""
-    shown = _markdown_lines(header, rows[:MOST_ROWS], align)
-    if len(rows) <= MOST_ROWS:
+def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str, most: int = MOST_ROWS) -> str:
+    """A table of escaped cells; rows after the first ``most`` are folded.  ``align`` has ``<`` or ``>`` a column."""
+    shown = _markdown_lines(header, rows[:most], align)
+    if len(rows) <= most:
         return shown
-    return f"{shown}\n\n{_details(len(rows) - MOST_ROWS, _markdown_lines(header, rows[MOST_ROWS:], align))}"
+    rest = details(f"{len(rows) - most} more", _markdown_lines(header, rows[most:], align))
+    return f"{shown}\n\n{rest}"
 
 
 def _markdown_lines(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
@@ -411,17 +408,33 @@ def bullets(texts: Iterable[str]) -> str:
     if len(lines) <= MOST_ROWS:
         return shown
     rest = "\n".join(lines[MOST_ROWS:])
-    return f"{shown}\n\n{_details(len(lines) - MOST_ROWS, rest)}"
+    more = details(f"{len(lines) - MOST_ROWS} more", rest)
+    return f"{shown}\n\n{more}"
 
 
-def _details(count: int, text: str) -> str:
-    return f"<details><summary>{count} more</summary>\n\n{text}\n\n</details>"
+def details(summary: str, text: str) -> str:
+    """Markdown that is folded below a summary, which is HTML."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def to_markdown(comparison: Comparison) -> str:
     """The whole comparison: verdict, what changed, tables, warnings, both sides."""
     warnings = [text for text in comparison.warnings if text != comparison.disturbance]
-    runs = [
+    parts = [
+        f"# Regression analysis: {verdict_text(comparison.verdict)}",
+        bullets(headlines(comparison)),
+        f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
+        _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
+        _section("History", bullets(comparison.history.lines if comparison.history is not None else ())),
+        _section("Warnings", bullets(warnings)),
+        _section("Runs", markdown_runs(comparison)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_runs(comparison: Comparison) -> str:
+    """A table of the runs of both sides."""
+    rows = [
         (
             title,
             escape(run.id),
@@ -433,16 +446,7 @@ def to_markdown(comparison: Comparison) -> str:
         for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate))
         for run in side.runs
     ]
-    parts = [
-        f"# Regression analysis: {verdict_text(comparison.verdict)}",
-        bullets(headlines(comparison)),
-        f"**Next:** {next_step(comparison, lambda text: escape(text, LONGEST))}",
-        _threshold(comparison) if comparison.rule == "threshold" else _evidence(comparison),
-        _section("History", bullets(comparison.history.lines if comparison.history is not None else ())),
-        _section("Warnings", bullets(warnings)),
-        _section("Runs", folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), runs, "<<<<><")),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), rows, "<<<<><")
 
 
 def _section(title: str, text: str) -> str:
@@ -520,52 +524,6 @@ def _page(message: Message, *, alone: bool) -> str:
     title = f"{outcome_text(message.verdict)}: {escape(message.scenario, 60)}, {message.kind}"
     state = "" if message.verdict in _QUIET else " open"
     return f"<details{state}><summary>{title}</summary>\n\n{text}\n\n</details>"
-
-
-def to_comment(messages: Sequence[Message], report: str = "") -> str:
-    """The whole summary, else its most decisive findings, else its headlines.
-
-    ``report`` is the address of the report; what is left out is said to be there.
-    """
-    link = f"[The report with its charts]({report})\n\n" if report else ""
-    count = sum(
-        len(one.result.comparison.findings) if one.result is not None and one.result.comparison else len(one.statements)
-        for one in messages
-    )
-    if count <= MOST_FINDINGS:
-        page = to_summary(messages)
-        if len(link) + len(page) <= MOST_CHARACTERS:
-            return link + page
-    for most in (together // len(messages) for together in _SHORTER):
-        if most < _LEAST:
-            break
-        note = f"Only the {most} most decisive findings, runs and warnings of each result are shown.\n\n"
-        page = to_summary([_shortened(one, most) for one in messages])
-        if len(link) + len(note) + len(page) <= MOST_CHARACTERS:
-            return link + note + page
-    parts: list[str] = []
-    for message in messages:
-        shown = bullets(text for _, text in message.lines[:MOST_LINES])
-        parts.append(f"# {escape(message.scenario, 60)}: {outcome_text(message.verdict)}\n\n{shown}")
-        if sum(map(len, parts)) > MOST_CHARACTERS - 1_000:
-            parts[-1] = f"{len(messages) - len(parts) + 1} more results do not fit; the report has them."
-            break
-    return link + "\n\n".join(parts) + "\n"
-
-
-def _shortened(message: Message, most: int) -> Message:
-    message = replace(message, statements=message.statements[:most])
-    if message.result is None or message.result.comparison is None:
-        return message
-    comparison = message.result.comparison
-    shorter = replace(
-        comparison,
-        findings=worst_first(comparison.findings)[:most],
-        warnings=comparison.warnings[:most],
-        baseline=replace(comparison.baseline, runs=comparison.baseline.runs[-most:]),
-        candidate=replace(comparison.candidate, runs=comparison.candidate.runs[-most:]),
-    )
-    return replace(message, result=replace(message.result, comparison=shorter))
 
 
 # JUnit ---------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The comment of a pull request: one, changed in place, whatever the server does meanwhile."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -13,12 +14,15 @@ from samples import plain_stats, run, side
 from watched_results import HOSTILE, alert, trend
 
 from perfkit import SettingsError, compare
+from perfkit.history.commits import Attribution
 from perfkit.model.errors import DeliveryError
 from perfkit.notify.github_api import Access, Patience
 from perfkit.notify.github_plan import Comment
 from perfkit.notify.github_sync import post_comment, pull_request_of
-from perfkit.report.message import message_of
-from perfkit.report.text import MOST_CHARACTERS, to_comment
+from perfkit.report.findings import findings_table
+from perfkit.report.github import MOST_CHARACTERS, to_comment
+from perfkit.report.message import ReportLocation, message_of
+from perfkit.runs.git import Commit
 
 
 @pytest.fixture
@@ -176,6 +180,77 @@ def test_a_dry_run_needs_no_token_and_sends_nothing(server, tmp_path, monkeypatc
     assert (code, "GITHUB_TOKEN: is not set" in err) == (2, True)
 
 
+def visible(text):
+    """The lines that a reader sees before anything is unfolded."""
+    page = cmarkgfm.github_flavored_markdown_to_html(text, options=cmarkgfm.Options.CMARK_OPT_UNSAFE)
+    while "<details>" in page:  # the innermost first
+        page = re.sub(
+            r"<details><summary>(.*?)</summary>(?:(?!<details>).)*?</details>", r"<p>\1</p>", page, flags=re.DOTALL
+        )
+    return [
+        re.sub(r"<[^>]+>", " ", line)
+        for line in re.findall(r"(?:<tr|<p|<li|<h3|<br)(?:(?!<tr|<p|<li|<h3|<br).)*", page, flags=re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("services", [3, 50])
+def test_a_comment_says_what_matters_in_some_twenty_lines(rng, services):
+    names = tuple(f"GET /resource/{number}" for number in range(services))
+    git = ({"commit": "a" * 40, "branch": "main"}, {"commit": "b" * 40, "branch": "x`|@everyone"})
+    before, after = (
+        [replace(one, git=of) for one in side(rng, 4, first=first, names=names, slower=slower)]
+        for of, first, slower in ((git[0], 0, 1.0), (git[1], 9, dict.fromkeys(names, 1.3) | {names[0]: 0.7}))
+    )
+    result = plain_result(compare(before, after))
+    (incident,) = result.open_incidents
+    commits = {
+        incident.last.event.id: Attribution("a", "b", (Commit("c" * 40, "Ann", "2026-11-24", "cache off"),), 1, ())
+    }
+    text = to_comment([message_of(result, commits=commits)], ReportLocation("The report", "https://ci.example/r"))
+    lines = visible(text)
+    assert len(lines) <= 25
+    seen = "\n".join(lines)
+    assert "regression" in lines[0]
+    assert f"commit {'a' * 9} (main)" in seen
+    assert f"{'c' * 9} cache off (Ann)" in seen
+    assert 'href="https://ci.example/r"' in cmarkgfm.github_flavored_markdown_to_html(text)
+    row = next(row for row in findings_table(result.comparison, ranked=True).rows if row.verdict == "regression")
+    shown = next(line for line in lines if f"✗ {row.cells['service']}" in line and row.cells["metric"] in line)
+    for name in ("before", "after", "change", "interval"):
+        assert row.cells[name].replace(" ", "\N{NO-BREAK SPACE}") in html.unescape(shown).replace(
+            " ", "\N{NO-BREAK SPACE}"
+        )
+    assert f"★ {names[0]}" in seen or services == 50  # nine rows go to what got worse
+    assert "Next:" in seen
+
+
+def test_a_comment_links_the_job_where_no_report_has_an_address(server, tmp_path, monkeypatch):
+    (tmp_path / "result.json").write_text(json.dumps(trend(alert(40)).document))
+    jobs = [
+        (
+            {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_RUN_ID": "77"},
+            f"https://github.com/{REPOSITORY}/actions/runs/77",
+        ),
+        ({"CI_JOB_URL": "https://gitlab.example/o/r/-/jobs/5"}, "https://gitlab.example/o/r/-/jobs/5"),
+        (
+            {"BUILD_URL": "https://jenkins.example/job/a b/) [x](javascript:1)"},
+            "https://jenkins.example/job/a%20b/%29%20[x]%28javascript:1%29",
+        ),
+        ({"BUILD_URL": "javascript:alert(1)"}, ""),
+        ({}, ""),
+    ]
+    for variables, address in jobs:
+        with monkeypatch.context() as patch:
+            for name in ("GITHUB_RUN_ID", "CI_JOB_URL", "BUILD_URL"):
+                patch.delenv(name, raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            code, out, _ = invoke("comment", tmp_path, "--dry-run", "--pull-request", "3")
+        (call,) = json.loads(out)
+        links = re.findall(r"\]\((.*?)\)", call["json"]["body"])
+        assert (code, links) == (0, [address] if address else [])
+
+
 def test_a_comment_fits_whatever_the_result(rng):
     names = [f"{HOSTILE}{number}{'x' * 300}" for number in range(100)]
     sides = [
@@ -185,9 +260,9 @@ def test_a_comment_fits_whatever_the_result(rng):
     big = message_of(plain_result(compare(*sides)))
     text = to_comment([big])
     assert 1_000 < len(text) <= MOST_CHARACTERS
-    assert "most decisive findings" in text
+    assert re.search(r"<summary>Every finding \(the first \d+ of \d{3}\)</summary>", text)
     many = [replace(big, scenario=f"s{number}{HOSTILE}") for number in range(200)]
-    text = to_comment(many, "https://ci.example/x")
+    text = to_comment(many, ReportLocation("The report", "https://ci.example/x"))
     assert 1_000 < len(text) <= MOST_CHARACTERS
     shown = re.sub(r"<pre.*?</pre>", "", cmarkgfm.github_flavored_markdown_to_html(text), flags=re.DOTALL)
     assert not re.search(r"<(script|img)\b|@everyone|#1\b|href=\"(?!https://ci\.example/x\")", shown)

@@ -16,9 +16,10 @@ from perfkit.model.serialization import comparison_from_document
 from perfkit.report.display import findings_table, runs_table, verdict_banner
 from perfkit.report.findings import next_step, open_questions
 from perfkit.report.formatting import finding_word
+from perfkit.report.github import to_comment
 from perfkit.report.mail import mail_of
 from perfkit.report.message import message_of
-from perfkit.report.text import print_comparison, to_comment, to_markdown, to_summary
+from perfkit.report.text import print_comparison, to_markdown, to_summary
 
 BASE = compare([run({"a": plain_stats()}, number=n) for n in range(3)], [run({"a": plain_stats()}, number=9)])
 ROW = replace(BASE.findings[0], arithmetic=None, ci_low=-1.0, ci_high=1.0, verdict=Verdict.NO_CHANGE)
