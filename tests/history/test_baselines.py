@@ -209,7 +209,7 @@ def test_accept_is_refused_where_it_makes_no_sense(rng, kept):
     pin_runs(past, "v2", [past.store.get(one) for one in ids[:5]], reason="r")
     web = past.store.add(nights(rng, 1, scenario="web")[0])
     for run_id, more, told in (
-        ("nope", {}, "no run 'nowhere'"),
+        ("nope", {}, "no run of that id"),
         (ids[3], {}, "say which baseline, with --name: v1, v2"),
         (ids[3], {"name": "v3"}, "no pinned baseline 'v3'"),
         (web, {}, "no pinned baseline of the scenario 'web'.*rolling baseline follows a change by itself"),

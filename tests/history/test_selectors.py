@@ -320,7 +320,6 @@ def test_labels_select_runs_wherever_they_are_asked_for(beside):
         ("runs", "list"),
         ("runs", "show"),
         ("runs", "verify"),
-        ("runs", "rm", "--dry-run"),
         ("runs", "quarantine", "--lift"),
         ("runs", "redact", "--dry-run"),
         ("metrics",),
@@ -337,6 +336,7 @@ def test_labels_select_runs_wherever_they_are_asked_for(beside):
         assert (command, code) == (command, 2)
         assert "no run is labelled build=1.9; there are 1.3, 1.4" in err
     assert json.loads(invoke("baseline", "show", "labelled", "--format", "json")[1])["runs"] == earlier
+    assert "8 whole runs" in invoke("runs", "rm", "--label", "build=1.4", "--dry-run")[1]
     assert "no run has a label 'biuld' (did you mean 'build'?)" in invoke("changes", "--label", "biuld=1")[2]
     assert "'build' has two values" in invoke("runs", "--label", "build=1.3", "--label", "build=1.4")[2]
     assert f"{beside[-1]}: is not labelled build=1.3" in invoke("metrics", beside[-1], "--label", "build=1.3")[2]
