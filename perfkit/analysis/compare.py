@@ -210,6 +210,26 @@ class Replay:
     run: Run
     comparison: Comparison
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What made it a regression, invalid or inconclusive: each series or check once; empty for other verdicts."""
+        verdict, findings = self.comparison.verdict, self.comparison.findings
+        series = (
+            f"{Metric(item.metric).title} of {item.label}"
+            for item in findings
+            if item.verdict is verdict and (item.gating or verdict is Verdict.REGRESSION)
+        )
+        match verdict:
+            case Verdict.REGRESSION:
+                return tuple(dict.fromkeys(series))
+            case Verdict.INCONCLUSIVE:
+                return tuple(dict.fromkeys((*series, *(gap.text for gap in self.comparison.gaps))))
+            case Verdict.INVALID:
+                failed = (check for check in self.comparison.checks if check.severity is Severity.INVALID)
+                return tuple(dict.fromkeys(check.name for check in failed))
+            case _:
+                return ()
+
 
 def replay(runs: Sequence[Run], policy: Policy, window: int) -> tuple[Replay, ...]:
     """Judge each valid run against the ``window`` valid runs before it, as nightly CI would have done.

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from perfkit.history.events import HistoryChange
     from perfkit.history.monitor import MonitorResult
     from perfkit.history.run_selector import ChosenRuns
-    from perfkit.model.records import Comparison
+    from perfkit.model.records import Comparison, Verdict
 
 
 def _percent(text: str) -> float:
@@ -136,16 +136,22 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
 def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> None:
     """Judge every stored run of a scenario against the runs before it, and say when the policy would have fired.
 
-    Ends 0: the past is no reason to fail.
+    Sums up at the end: for each reason, how many runs it made red, and how many it left open.  Ends 0: the past is no
+    reason to fail.
 
     \b
     Example:
       perfkit replay --scenario api --policy stricter.toml
     """
+    from rich.text import Text
+
     from perfkit.analysis.compare import replay as replay_policy
     from perfkit.history.run_selector import history_runs
+    from perfkit.model.records import Verdict
     from perfkit.report.findings import headlines
-    from perfkit.report.formatting import verdict_text
+    from perfkit.report.formatting import clean, shorten, verdict_text
+
+    severest = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE)
 
     found = replay_policy(history_runs(scenario, workspace.history()), workspace.policy, window)
     if format_ == "json":
@@ -154,6 +160,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
                 "run": item.run.id,
                 "verdict": item.comparison.verdict.value,
                 "regressions": [f"{f.label} {f.metric}" for f in item.comparison.findings if f.verdict == "regression"],
+                "reasons": list(item.reasons),
                 "warnings": list(item.comparison.warnings),
             }
             for item in found
@@ -163,6 +170,20 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     for item in found:
         text = f": {headlines(item.comparison)[0]}" if item.comparison.verdict == "regression" else ""
         click.echo(f"{item.run.id}  {verdict_text(item.comparison.verdict)}{text}")
+    by_reason: dict[tuple[Verdict, str], list[str]] = {}
+    for item in found:
+        for reason in item.reasons:
+            by_reason.setdefault((item.comparison.verdict, reason), []).append(item.run.id)
+    grid = table(("verdict", "runs", "reason", "first", "last"), right=("runs",))
+    for (verdict, reason), ids in sorted(
+        by_reason.items(), key=lambda pair: (severest.index(pair[0][0]), -len(pair[1]))
+    ):
+        cells = (verdict_text(verdict), str(len(ids)), shorten(reason, 90), clean(ids[0]), clean(ids[-1]))
+        grid.add_row(*map(Text, cells))
+    if by_reason:
+        click.echo()
+        console().print(grid)
+        click.echo()
     counts = {word: sum(item.comparison.verdict == word for item in found) for word in ("regression", "inconclusive")}
     click.echo(f"{len(found)} runs judged: {counts['regression']} fired, {counts['inconclusive']} inconclusive")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +27,7 @@ from perfkit.cli.options import (
     write_json,
     write_metrics,
 )
+from perfkit.model.errors import NoEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +51,7 @@ SCENARIO = click.option("--scenario", help="Only baselines of this load test.")
 @click.option("--until", type=DAY, metavar="DAY", help="Last day on which it holds: 2027-01-31, or 30d from now.")
 @click.option("--list", "list_", is_flag=True, help="List what is acknowledged.")
 @click.option("--remove", metavar="EVENT", help="Report it again.")
+@click.option("--yes", is_flag=True, help="Do not ask where the run begins no event.")
 @FORMAT
 @in_workspace(POLICY)
 def ack(
@@ -59,11 +62,13 @@ def ack(
     until: date | None,
     list_: bool,
     remove: str | None,
+    yes: bool,
     format_: str,
 ) -> None:
     """Acknowledge a change: `perfkit compare` without a baseline and `perfkit changes` list it, and do not fail.
 
     EVENT is the id of an event, or of a run that begins a new level; of several runs, such as api@rolling, the first.
+    Where the history has no event there, it names the nearest and asks; where nobody can be asked, it ends with 2.
     It is reported again when something new happens there: another metric or service changes, or one by materially more.
     Kept in data/acknowledged.json, to be reviewed and committed.
 
@@ -88,7 +93,19 @@ def ack(
     else:
         history = workspace.history()
         first = _first_run(str(event), history)
-        added = acknowledge(history, first, workspace.policy, reason=reason, by=by, until=until, now=datetime.now(UTC))
+        decision: dict[str, Any] = {"reason": reason, "by": by, "until": until, "now": datetime.now(UTC)}
+        try:
+            added = acknowledge(history, first, workspace.policy, **decision, without_event=yes)
+        except NoEvent as error:
+            if not sys.stdin.isatty():
+                raise NoEvent(
+                    f"{error}\nName one of these, or say --yes to acknowledge what changed at this run."
+                ) from error
+            say(str(error), err=True)
+            if not click.confirm("Acknowledge what changed at this run all the same?", err=True):
+                click.echo("nothing was acknowledged")
+                return
+            added = acknowledge(history, first, workspace.policy, **decision)
         file.add(added)
         _print_acknowledgements([added], format_)
         click.echo(f"wrote {file.path}", err=True)

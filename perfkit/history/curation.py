@@ -18,10 +18,11 @@ from perfkit.history.events import NEAR
 from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_selector import HistoryContext, Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
-from perfkit.model.errors import ReadError, StoreError, did_you_mean
+from perfkit.model.errors import NoEvent, ReadError, StoreError, did_you_mean
 from perfkit.model.records import Run, Severity, Verdict
 from perfkit.runs.store import RunStore
 
+NEAREST = 3  # events that are named where none begins
 _FOREIGN = ("load", "services", "environment", "tool", "version", "duration", "precision")  # beginnings of checks
 
 
@@ -145,6 +146,10 @@ def _run_of_history(store: RunStore, run_id: str) -> Run:
     return run
 
 
+def _distance(runs: int) -> str:
+    return f"{abs(runs)} run{'' if abs(runs) == 1 else 's'} {'later' if runs > 0 else 'before'}"
+
+
 def acknowledge(
     context: HistoryContext,
     event: str,
@@ -154,16 +159,19 @@ def acknowledge(
     by: str = "",
     until: date | None = None,
     now: datetime,
+    without_event: bool = True,
 ) -> Acknowledgement:
     """An acknowledgement of everything that changed at an event, or at a run that begins a new level.
 
     What changed is what the change points of the history, its monitor, and a comparison of the levels before and after
-    say.
+    say.  ``without_event`` says whether that comparison alone is enough where no event of the history begins there.
 
     Raises
     ------
     ReadError
         There is no such run, it is invalid, or nothing changed there.
+    NoEvent
+        No event begins there, and that is not enough.
     """
     first = _run_of_history(context.store, event)
     if not first.validity.ok:
@@ -205,6 +213,17 @@ def acknowledge(
         raise ReadError(f"{event}: nothing is seen to have moved there{there}")
     if not reason.strip():
         raise ReadError("reason: say why this change is fine, for those who review it")
+    if not events and not without_event:
+        nearest = sorted(history.events, key=lambda item: abs(item.index - named))[:NEAREST]
+        raise NoEvent(
+            f"{event}: begins no event of {first.scenario}'s history; "
+            + (
+                "the nearest: "
+                + "; ".join(f"{item.id} ({_distance(item.index - named)}) {item.headline}" for item in nearest)
+                if nearest
+                else "it has none"
+            )
+        )
     return Acknowledgement(
         id=runs[at].id,
         scenario=first.scenario,

@@ -4,7 +4,8 @@
 
     PerfkitError
     ├── ReadError            a file or folder could not be read
-    │   └── UnknownFormat    no reader recognises it
+    │   ├── UnknownFormat    no reader recognises it
+    │   └── NoEvent          no event of the history begins with that run
     ├── SettingsError        perfkit.toml or a policy file is wrong
     │   └── UnsetVariable    it names an environment variable that is not set
     ├── LoadError            load could not be run, or measured nothing
@@ -42,6 +43,10 @@ class ReadError(PerfkitError):
 
 class UnknownFormat(ReadError):
     """No reader recognises the path."""
+
+
+class NoEvent(ReadError):
+    """No event of a history begins with the run that was named; names the nearest."""
 
 
 class SettingsError(PerfkitError):

@@ -1,5 +1,6 @@
 """A candidate against the history of its scenario; known changes are silent until something new happens."""
 
+import io
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -394,6 +395,33 @@ def test_nothing_is_acknowledged_where_nothing_moved(rng, tmp_path):
     ):
         with pytest.raises(ReadError, match=told):
             acknowledge(past, event, Policy(), reason="r", now=NOW)
+
+
+class Typed(io.StringIO):
+    """A terminal at which somebody has typed."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_run_that_begins_no_event_is_asked_about(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    groups = nights(rng, 20), nights(rng, 20, first=20, factor=1.3), nights(rng, 1, first=40, factor=1.9)
+    _, ids = stored("data/runs", *groups)
+    words = ("ack", ids[40], "--reason", "a loan of the machine")
+    code, _, err = invoke(*words)
+    assert code == 2
+    assert f"{ids[40]}: begins no event of api's history; the nearest: {ids[20]} (20 runs before) " in err
+    assert "say --yes" in err
+    for typed, count in (("n\n", 0), ("y\n", 1)):
+        monkeypatch.setattr("sys.stdin", Typed(typed))
+        code, _, err = invoke(*words)
+        assert (code, f"{ids[20]} (20 runs before)" in err, "all the same?" in err) == (0, True, True)
+        assert len(json.loads(invoke("ack", "--list", "--format", "json")[1])) == count
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert invoke("ack", ids[20], "--reason", "r")[0] == 0  # an event needs no question
+    assert invoke("ack", "--remove", ids[40])[0] == 0
+    assert invoke(*words, "--yes")[0] == 0
 
 
 def invalid():

@@ -179,6 +179,10 @@ def test_replay_fires_at_the_step_and_hardly_elsewhere(rng, tmp_path):
     assert invoke("replay", "--scenario", "api", "--store", kept.url, "--window", "30")[0] == 3
     rows = json.loads(invoke("replay", "--scenario", "api", "--store", kept.url, "--format", "json")[1])
     assert rows[-1]["verdict"] in ("regression", "inconclusive")
+    for reason in {reason for row in rows for reason in row["reasons"]}:  # summed up by reason
+        for verdict in ("regression", "inconclusive"):
+            count = sum(row["verdict"] == verdict and reason in row["reasons"] for row in rows)
+            assert bool(count) == bool(re.search(rf"{verdict} +{count}  {re.escape(reason)} ", out)), (verdict, reason)
 
 
 def test_invalid_runs_of_the_past_are_left_out(rng, tmp_path):
