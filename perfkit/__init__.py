@@ -312,18 +312,19 @@ def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str
     from perfkit.runs.collection import Runs as CollectedRuns
 
     context, rules, _ = _in_force(store, policy, settings)
-    chosen, _ = _chosen(runs, context, rules)
+    chosen, _ = _chosen("runs", runs, context, rules)
     _register()
     return cast("Runs", CollectedRuns(chosen))
 
 
 def compare(
-    baseline: Any,
-    candidate: Any,
+    baseline: Any = None,
+    candidate: Any = None,
     *,
     policy: Policy | str | Path | None = None,
     rule: str | None = None,
     history: Any = None,
+    warnings: str | Iterable[str] | None = (),
     store: Any = None,
     settings: str | Path | None = None,
 ) -> Comparison:
@@ -332,12 +333,16 @@ def compare(
     Parameters
     ----------
     baseline, candidate
-        Runs, or what names them; see `read_runs`.  A selector of the baseline leaves the candidate out.
+        Runs, or what names them; see `read_runs`.  A selector of the baseline leaves the candidate out.  ``None`` for
+        both: the newest A/B test of the store, or the newest run of its newest scenario against the level before it;
+        where there is no store, perfkit's own samples.  ``None`` for the baseline alone: ``SCENARIO@rolling``.
     rule
         ``evidence`` or ``threshold``, instead of that of the policy.
     history
         Earlier runs of the scenario, oldest first, none of which is compared here, or a noise profile learned from
         such.  They show how much its runs vary, which makes small comparisons sharper; their level is not used.
+    warnings
+        What else to know of these runs, one a line; it is shown with them.
 
     Returns
     -------
@@ -359,21 +364,35 @@ def compare(
     """
     from perfkit.analysis.compare import compare as compare_runs
     from perfkit.analysis.noise_profile import NoiseProfile
+    from perfkit.model.errors import NotComparable, SettingsError
     from perfkit.model.records import Run as RunRecord
 
-    plain_context, rules, _ = _in_force(store, policy, settings, rule)
-    after, notes = _chosen(candidate, plain_context, rules)
+    plain_context, rules, loaded = _in_force(store, policy, settings, rule)
+    if candidate is None:
+        if baseline is not None:
+            raise SettingsError("candidate: name the runs to judge, such as shop@last:1, or no runs at all")
+        baseline, candidate = _by_default("sides", store, plain_context, loaded)
+    after, notes = _chosen("candidate", candidate, plain_context, rules)
+    if not after:
+        raise NotComparable("candidate: has no runs; name at least one run, file or folder")
     context = replace(plain_context, candidates=tuple(run for run in after if isinstance(run, RunRecord)))
-    before, more = _chosen(baseline, context, rules)
+    if baseline is None:
+        baseline = tuple(f"{scenario}@rolling" for scenario in dict.fromkeys(run.scenario for run in after))
+    before, more = _chosen("baseline", baseline, context, rules)
     if history is not None and not isinstance(history, NoiseProfile):
-        history, _ = _chosen(history, plain_context, rules)
+        history, _ = _chosen("history", history, plain_context, rules)
     _register()
     comparison = compare_runs(before, after, policy=rules, history=history)
-    return cast("Comparison", comparison.with_warnings((*more, *notes)))
+    return cast("Comparison", comparison.with_warnings((*_lines(warnings), *more, *notes)))
 
 
 def read_comparison(
-    result: str | Path, baseline: Any = None, candidate: Any = None, *, store: Any = None
+    result: str | Path,
+    baseline: Any = None,
+    candidate: Any = None,
+    *,
+    warnings: str | Iterable[str] | None = (),
+    store: Any = None,
 ) -> Comparison:
     """A comparison as it was judged before, from its result file or report folder.
 
@@ -383,6 +402,8 @@ def read_comparison(
         What ``perfkit compare --format json`` or a report wrote.
     baseline, candidate
         The runs that it is about, for figures of their requests; see `read_runs`.
+    warnings
+        What else to know of these runs, one a line; it is shown with them.
 
     Raises
     ------
@@ -390,11 +411,14 @@ def read_comparison(
         It is no result of a comparison, or one of other runs.
     """
     from perfkit.history.incidents import read_judged
-    from perfkit.model.errors import ReadError
+    from perfkit.model.errors import ReadError, SettingsError
     from perfkit.model.records import Side
 
     _register()
-    judged = read_judged(result)
+    _refuse_unknown_parameters()
+    if not isinstance(result, str | Path):
+        raise SettingsError(f"judged: expected the path of a result file, got {result!r}")
+    judged = read_judged(result).with_warnings(_lines(warnings))
     if baseline is None or candidate is None:
         return cast("Comparison", judged)
     sides = [read_runs(side, store=store) for side in (baseline, candidate)]
@@ -405,8 +429,8 @@ def read_comparison(
 
 
 def open_history(
-    store: Any,
-    scenario: str,
+    store: Any = None,
+    scenario: str | None = None,
     *,
     service: str | None = None,
     metric: str | None = None,
@@ -422,6 +446,8 @@ def open_history(
     ----------
     store
         ``None``: that of the settings.
+    scenario
+        ``None``: that of the newest run of the store; where there is no store, perfkit's own sample of a history.
     service, metric
         Show only these; the metric in short too.  Events are looked for in the whole history in any case.
     last
@@ -452,8 +478,15 @@ def open_history(
     from perfkit.history.monitor import monitor_timeline
     from perfkit.history.timeline import load_timeline
     from perfkit.history.trend import acknowledged_events, trend_of
+    from perfkit.model.errors import SettingsError
 
     context, rules, loaded = _in_force(store, policy, settings)
+    _check_texts(scenario=scenario, service=service, metric=metric, acknowledged=acknowledged, baselines=baselines)
+    if last is not None and (isinstance(last, bool) or not isinstance(last, int) or last < 1):
+        raise SettingsError(f"last: expected a number of runs from 1 on, got {last!r}")
+    if scenario is None:
+        history_store, scenario = _by_default("history", store, context, loaded)
+        context = replace(context, store=history_store)
     timeline = load_timeline(context.store, scenario, service_names=rules.service_names)
     analysis = HistoryAnalysis(timeline, rules.alpha)
     today = datetime.now(UTC).date()
@@ -472,10 +505,10 @@ def open_history(
 
 
 def baseline(
-    runs: Any,
+    runs: Any = None,
     *,
     policy: Policy | str | Path | None = None,
-    warnings: Iterable[str] = (),
+    warnings: str | Iterable[str] | None = (),
     store: Any = None,
     settings: str | Path | None = None,
 ) -> BaselineSummary:
@@ -484,9 +517,10 @@ def baseline(
     Parameters
     ----------
     runs
-        Runs, or what names them; see `read_runs`.
+        Runs, or what names them; see `read_runs`.  ``None``: those since the last change of the store's newest
+        scenario; where there is no store, perfkit's own samples.
     warnings
-        What else to know of these runs; it is shown with them.
+        What else to know of these runs, one a line; it is shown with them.
 
     Examples
     --------
@@ -496,14 +530,17 @@ def baseline(
     """
     from perfkit.analysis.baseline import summarize_baseline
 
-    context, rules, _ = _in_force(store, policy, settings)
-    chosen, notes = _chosen(runs, context, rules)
+    context, rules, loaded = _in_force(store, policy, settings)
+    if runs is None:
+        runs = _by_default("level", store, context, loaded)
+    chosen, notes = _chosen("runs", runs, context, rules)
     _register()
-    return cast("BaselineSummary", summarize_baseline(chosen, tuple(dict.fromkeys((*warnings, *notes))), policy=rules))
+    known = dict.fromkeys((*_lines(warnings), *notes))
+    return cast("BaselineSummary", summarize_baseline(chosen, tuple(known), policy=rules))
 
 
 def capacity(
-    runs: Any,
+    runs: Any = None,
     candidate: Any = None,
     objective: str | None = None,
     *,
@@ -516,7 +553,8 @@ def capacity(
     Parameters
     ----------
     runs, candidate
-        Runs whose load changes (ramps, stages), with their requests, or what names them; see `read_runs`.
+        Runs whose load changes (ramps, stages), with their requests, or what names them; see `read_runs`.  No
+        ``runs``: the newest such runs of the store; where there is no store, perfkit's own samples.
     objective
         What must hold, such as ``p95 < 300 ms`` or ``error_rate < 1 %``.
 
@@ -534,8 +572,13 @@ def capacity(
     """
     from perfkit.analysis.capacity import capacity_of
 
-    before = read_runs(runs, store=store, policy=policy, settings=settings)
-    after = read_runs(candidate or (), store=store, policy=policy, settings=settings)
+    context, rules, loaded = _in_force(store, policy, settings)
+    _check_texts(objective=objective)
+    if runs is None:
+        runs = _by_default("ramps", store, context, loaded)
+    before, _ = _chosen("runs", runs, context, rules)
+    after, _ = _chosen("candidate", () if candidate is None else candidate, context, rules)
+    _register()
     return cast("Capacity", capacity_of(tuple(before), tuple(after), objective))
 
 
@@ -598,32 +641,125 @@ def _in_force(
     """The histories of the store, the policy and the settings that a call is about."""
     from perfkit.config.policy import Policy
     from perfkit.history.run_selector import HistoryContext
+    from perfkit.model.errors import PerfkitError, SettingsError
     from perfkit.runs.store import RunStore
 
+    _refuse_unknown_parameters()
+    _check_texts(rule=rule)
+    if not isinstance(store, RunStore):
+        _check_texts(store=store)
+    if not isinstance(policy, Policy):
+        _check_texts(policy=policy)
     loaded = _settings(settings)
-    rules = policy.with_rule(rule) if isinstance(policy, Policy) else loaded.policy_of(policy, rule)
+    try:
+        rules = policy if isinstance(policy, Policy) else loaded.policy_of(policy)
+    except PerfkitError as error:
+        raise type(error)(f"policy: {error}" if policy is not None else str(error)) from error
+    try:
+        rules = rules.with_rule(rule)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or loaded.store)))
     return HistoryContext(opened, Path(_beside(str(loaded.baselines))), alpha=rules.alpha), rules, loaded
 
 
-def _chosen(runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[Any], list[str]]:
+def _refuse_unknown_parameters() -> None:
+    """papermill runs on with a notebook's defaults after a misspelt parameter: the notebook itself then objects."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    cells = shell.user_ns.get("In", ()) if shell is not None else ()
+    if len(cells) > 2 and cells[2].startswith("# Parameters\n"):
+        from perfkit.report.notebook import check_injected
+
+        check_injected(*cells[1:3])
+
+
+def _by_default(what: str, store: Any, context: HistoryContext, loaded: Settings) -> Any:
+    """What names the runs where nobody does, and a printed line that says so: of the store, or else of the samples.
+
+    ``what`` is ``sides`` (of a comparison), ``level``, ``history`` (store and scenario) or ``ramps``.
+    """
+    from perfkit.history.run_selector import default_sides, newest_scenario, runs_under_changing_load
+    from perfkit.model.errors import NotStored
+    from perfkit.runs.store import RunStore
+
+    samples = next(
+        (
+            folder
+            for root in (Path(), Path(".."), Path(__file__).parents[1])
+            if (folder := root / "data/samples").is_dir()
+        ),
+        None,
+    )
+    if samples is not None and store is None and loaded.path is None and not len(context.store):
+        print(f"There is no store of runs here: these are perfkit's own samples, {samples}.")
+        if what == "history":
+            return RunStore(str(samples / "history")), "nightly"
+        before, after, ramp = (f"{samples}/{name}/*" for name in ("baseline", "candidate", "ramp"))
+        return (before, after) if what == "sides" else ramp if what == "ramps" else before
+    try:
+        scenario = newest_scenario(context)
+        sides = default_sides(context, scenario) if what == "sides" else ((), ())
+    except NotStored as error:
+        name = next(iter(loaded.own_scenarios), "")
+        first = "" if name else "perfkit init, then "
+        raise NotStored(f"{error}; next: {first}perfkit run {name or 'shop'}") from None
+    if what == "sides":
+        print(f"No runs were named. Baseline: {', '.join(sides[0])}. Candidate: {', '.join(sides[1])}.")
+        return sides
+    if what == "history":
+        return context.store, scenario
+    ramps = runs_under_changing_load(context) if what == "ramps" else ()
+    names = ramps or (f"{scenario}@rolling",)
+    more = " None of this store has a load that changes." if what == "ramps" and not ramps else ""
+    print(f"No runs were named. These are {', '.join(names)}.{more}")
+    return names
+
+
+def _check_texts(**parameters: object) -> None:
+    """``SettingsError`` names the parameter that is neither a text nor ``None``; paths are texts here."""
+    from perfkit.model.errors import SettingsError
+
+    for name, value in parameters.items():
+        if value is not None and not isinstance(value, str | Path):
+            spelling = f"{name} (slo of a notebook)" if name == "objective" else name
+            raise SettingsError(f"{spelling}: expected a text or None, got {value!r}")
+
+
+def _lines(texts: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Sentences of a list, or of one text with one a line."""
+    from perfkit.model.errors import SettingsError
+
+    if texts is not None and not isinstance(texts, Iterable):
+        raise SettingsError(f"warnings (notes of a notebook): expected a text, or a list of texts, got {texts!r}")
+    lines = texts.splitlines() if isinstance(texts, str) else texts or ()
+    return tuple(str(line) for line in lines)
+
+
+def _chosen(parameter: str, runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[Any], list[str]]:
     """Runs by their names, in order, and what to know of those that selectors chose; what is no name stays as it is.
 
     One text may name several, with commas or line ends between them.  Selectors leave the context's candidates out.
     """
     from perfkit.history.gate import choose_baseline
+    from perfkit.model.errors import PerfkitError, SettingsError
     from perfkit.model.records import Run
 
+    if not isinstance(runs, str | Path | Run | Iterable):
+        way = "an id, a path, a pattern, a selector such as shop@last:5, or a list of these"
+        raise SettingsError(f"{parameter}: expected what names runs ({way}), got {runs!r}")
     if isinstance(runs, str):
         is_whole = "\n" in runs or any((root / runs.strip()).exists() for root in (Path(), Path("..")))
         items: Sequence[Any] = runs.splitlines() if is_whole else runs.split(",")
     else:
-        items = (runs,) if isinstance(runs, Path | Run) or not isinstance(runs, Iterable) else tuple(runs)
+        items = (runs,) if isinstance(runs, Path | Run) else tuple(runs)
     chosen: list[Any] = []
     notes: list[str] = []
     for item in items:
         if isinstance(item, str | Path):
-            named = choose_baseline([_beside(str(item).strip())], context, policy)
+            try:
+                named = choose_baseline([_beside(str(item).strip())], context, policy)
+            except PerfkitError as error:
+                raise type(error)(f"{parameter}: {error}") from error
             chosen += named.runs
             notes += named.warnings
         else:

@@ -118,9 +118,27 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
         click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in KINDS)} to {folder}", err=True)
+    _say_whether_there_are_runs()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-c", JUPYTERLAB, str(folder), *options])
+
+
+def _say_whether_there_are_runs() -> None:
+    """One sentence and the next command where the notebooks have no runs of one's own to show."""
+    from perfkit.config.settings import nearest_settings
+    from perfkit.model.errors import PerfkitError
+    from perfkit.runs.store import RunStore
+
+    try:
+        settings = nearest_settings(Path.cwd())
+        store = RunStore(settings.store)
+        if not len(store):
+            first = "" if settings.own_scenarios else "perfkit init, then "
+            name = next(iter(settings.own_scenarios), "shop")
+            click.echo(f"{store.url} has no runs for the notebooks yet.  Next: {first}perfkit run {name}", err=True)
+    except PerfkitError as error:  # the notebooks say so too; JupyterLab opens all the same
+        click.echo(f"the notebooks will not find your runs: {error}", err=True)
 
 
 # The demo; interleaved, so that a machine that drifts does so for both sides alike

@@ -38,7 +38,7 @@ from perfkit.history.commits import ancestry_of
 from perfkit.history.confounders import ENOUGH, mixes, on_one_machine
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
-from perfkit.model.records import Run, Severity
+from perfkit.model.records import AB_SIDES, Run, Severity
 from perfkit.model.serialization import CHANGED
 from perfkit.runs import locust_csv, run_folder
 from perfkit.runs.collection import check_branch, commit_beginning, id_beginning, in_time, labels_text
@@ -51,6 +51,7 @@ from perfkit.runs.validity import in_future, misdated
 if TYPE_CHECKING:
     import pandas as pd
 
+NEWEST_RAMPS = 5  # runs from which capacity is read where nobody names any
 FEW_RUNS = 3  # below, run-to-run variation is hardly known
 STALE_DAYS = 30
 STALE_RUNS = 50  # later runs of the scenario
@@ -591,3 +592,56 @@ def newest_runs(store: RunStore, scenario: str, count: int = 1) -> tuple[Run, ..
         near = did_you_mean(scenario, scenarios)
         raise NotStored(f"{store.url}: no runs of the scenario {scenario!r}{near}{there}")
     return tuple(store.get(run_id) for run_id in ids)
+
+
+def newest_scenario(context: HistoryContext) -> str:
+    """The scenario of the newest valid run of the store, be it of an A/B test or not.
+
+    Raises
+    ------
+    NotStored
+        The store has no valid run.
+    """
+    frame = context.index[context.index["valid"].astype(bool)]
+    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
+    names = list(frame["scenario"][[not flag for flag in late]])
+    if not names:
+        invalid = len(context.index)
+        why = f"none of its {invalid} runs is valid (`perfkit runs` says why)" if invalid else "has no runs yet"
+        raise NotStored(f"{context.store.url}: {why}")
+    return str(names[-1])
+
+
+def default_sides(context: HistoryContext, scenario: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the runs that are compared where nobody names any: baseline and candidate.
+
+    Those of the newest A/B test, where the newest run of the scenario is of one; else the newest run against the level
+    of the history before it.
+
+    Raises
+    ------
+    NotStored
+        The scenario has no two valid runs.
+    """
+    runs = [run for run in context.runs_of(scenario, ab_tests=True) if run.validity.ok]
+    test: dict[tuple[str, str], str] = {}  # side and pair -> id; pairs are counted anew in each test
+    for run in reversed(runs):
+        place = run.labels.get("side", ""), run.labels.get("pair", "")
+        if not run.in_ab_test or place in test:
+            break
+        test[place] = run.id
+    baseline, candidate = (tuple(name for (of, _), name in test.items() if of == side) for side in AB_SIDES)
+    if baseline and candidate:
+        return baseline[::-1], candidate[::-1]
+    if sum(not run.in_ab_test for run in runs) < 2:
+        raise NotStored(f"{context.store.url}: {scenario} has one valid run, and a comparison needs two")
+    return (f"{scenario}@rolling",), (f"{scenario}@last:1",)
+
+
+def runs_under_changing_load(context: HistoryContext) -> tuple[str, ...]:
+    """Ids of the newest runs of the store whose load changes (ramps, stages), of one scenario; empty without any."""
+    for scenario in dict.fromkeys(reversed(context.index["scenario"].to_list())):
+        runs = [run for run in context.runs_of(scenario) if run.validity.ok and run.profile.kind in ("ramp", "stages")]
+        if runs:
+            return tuple(run.id for run in runs[-NEWEST_RAMPS:])
+    return ()

@@ -36,6 +36,10 @@ class PerfkitError(Exception):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(redact(item) if isinstance(item, str) else item for item in arguments))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, as IPython asks for it: the sentence, not the calls that led to it."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ReadError(PerfkitError):
     """A file was recognised but cannot be read; names file and line."""

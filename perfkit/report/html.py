@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from perfkit.model.codec import dump_json, encode
+from perfkit.model.errors import SettingsError
 from perfkit.model.files import atomic_write
 from perfkit.report.formatting import VERDICT_COLOURS, clean
 
@@ -288,5 +289,7 @@ def _publish(figure: Any) -> None:
 
 def write_result(result: Any, path: str | Path) -> None:
     """Write a result as JSON: an object with ``to_dict()``, or a mapping.  What is infinite or unknown is ``null``."""
+    if not isinstance(path, str | Path):
+        raise SettingsError(f"result: expected the path of a file, got {path!r}")
     document = result if isinstance(result, Mapping) else result.to_dict()
     atomic_write(Path(path), dump_json(encode(document)))

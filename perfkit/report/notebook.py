@@ -113,8 +113,28 @@ def declared_parameters(notebook: NotebookNode, name: str) -> tuple[str, ...]:
     cells = [cell for cell in notebook.cells if _PARAMETERS in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise RenderError(f"{name}: has {len(cells)} cells tagged {_PARAMETERS!r}; it must have one")
+    return _assigned(cells[0].source)
+
+
+def check_injected(declared: str, injected: str) -> None:
+    """Compare two cells: that which declares parameters, and that which papermill put behind it.
+
+    Raises
+    ------
+    SettingsError
+        A parameter is not declared; names the nearest.
+    """
+    names = _assigned(declared)
+    for name in _assigned(injected) if names else ():
+        if name not in names:
+            near, known = did_you_mean(name, names), ", ".join(names)
+            raise SettingsError(f"{name}: this notebook has no such parameter{near}; known are {known}")
+
+
+def _assigned(source: str) -> tuple[str, ...]:
+    """The names that the source of a cell assigns, in order."""
     targets: list[ast.expr] = []
-    for node in ast.parse(cells[0].source).body:
+    for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
             targets += node.targets
         elif isinstance(node, ast.AnnAssign):

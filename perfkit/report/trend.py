@@ -102,6 +102,8 @@ def read_commit_url(text: str | None) -> str | None:
     """
     if not text:
         return None
+    if not isinstance(text, str):
+        raise SettingsError(f"commit_url: expected a text or None, got {text!r}")
     parts = url_parts(text)
     wrong = "write one such as https://git.example/team/api/commit/{commit}"
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:

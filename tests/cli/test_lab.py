@@ -60,6 +60,7 @@ def test_jupyterlab_serves_copies_of_the_notebooks(tmp_path):
             process.stderr.read()
     assert {item["name"] for item in content} == {f"{kind}.ipynb" for kind in KINDS}
     assert lines[0] == "copied baseline.ipynb, compare.ipynb, capacity.ipynb, trend.ipynb to notebooks\n"
+    assert lines[1] == "data/runs has no runs for the notebooks yet.  Next: perfkit init, then perfkit run shop\n"
     for kind in KINDS:
         assert (tmp_path / "notebooks" / f"{kind}.ipynb").read_bytes() == find_notebook(kind).read_bytes()
 
