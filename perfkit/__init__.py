@@ -370,6 +370,7 @@ def compare(
     plain_context, rules, loaded = _in_force(store, policy, settings, rule)
     if candidate is None:
         if baseline is not None:
+            _chosen("baseline", baseline, plain_context, rules)
             raise SettingsError("candidate: name the runs to judge, such as shop@last:1, or no runs at all")
         baseline, candidate = _by_default("sides", store, plain_context, loaded)
     after, notes = _chosen("candidate", candidate, plain_context, rules)
@@ -666,7 +667,7 @@ def _in_force(
 def _refuse_unknown_parameters() -> None:
     """papermill runs on with a notebook's defaults after a misspelt parameter: the notebook itself then objects."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    cells = shell.user_ns.get("In", ()) if shell is not None else ()
+    cells: Sequence[str] = shell.user_ns.get("In", ()) if shell is not None else ()
     if len(cells) > 2 and cells[2].startswith("# Parameters\n"):
         from perfkit.report.notebook import check_injected
 

@@ -78,7 +78,7 @@ def test_the_samples_are_shown_only_where_there_is_no_store(here, rng, capsys):
     [
         (lambda: perfkit.compare("x", 5), "candidate: expected what names runs .*, got 5"),
         (lambda: perfkit.compare("nothing/*", "data/samples/candidate/*"), "baseline: nothing"),
-        (lambda: perfkit.compare("x"), "candidate: name the runs to judge"),
+        (lambda: perfkit.compare("data/samples/baseline/*"), "candidate: name the runs to judge"),
         (lambda: perfkit.compare(candidate=""), "candidate: has no runs"),
         (lambda: perfkit.compare(rule="evidnce"), r"rule: .*did you mean 'evidence'"),
         (lambda: perfkit.compare(policy="no.toml"), "policy: no.toml: there is no such file"),
