@@ -16,7 +16,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: setup demo test test-all check bench docs lab clean help
+.PHONY: setup demo test test-all check bench docs lab plotlyjs clean help
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -54,6 +54,14 @@ check: setup    ## format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+plotlyjs: setup ## fetch the plotly.js of the reports from npm again, in the version that the installed plotly has
+	@set -e; version=$$($(BIN)/python -c 'from plotly.offline import get_plotlyjs_version as v; print(v())'); \
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	npm pack --silent "plotly.js-basic-dist-min@$$version" >/dev/null; tar -xzf *.tgz; \
+	gzip -9nc package/plotly-basic.min.js > "$(CURDIR)/perfkit/report/plotlyjs/plotly-basic.min.js.gz"; \
+	cp package/LICENSE "$(CURDIR)/perfkit/report/plotlyjs/LICENSE"; \
+	echo "make: perfkit/report/plotlyjs has plotly.js $$version"
 
 bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/recorder_overhead.py --slices

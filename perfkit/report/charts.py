@@ -657,18 +657,19 @@ def changes_by_load(capacity: Capacity) -> go.Figure:
         panels.service = service
         for index, metric in enumerate(shown):
             levels = [at for at in capacity.at_load if at.service == service and at.metric == metric]
+            panels.add(  # the intervals
+                index,
+                x=rounded([load for level in levels for load in (level.load, level.load, math.nan)]),
+                y=rounded([end for level in levels for end in (level.ci_low, level.ci_high, math.nan)]),
+                mode="lines",
+                line={"color": CANDIDATE_COLOUR, "width": 1.4},
+                hoverinfo="skip",
+                showlegend=False,
+            )
             panels.add(
                 index,
                 x=rounded([level.load for level in levels]),
                 y=rounded([level.change_pct for level in levels]),
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": rounded([level.ci_high - level.change_pct for level in levels]),
-                    "arrayminus": rounded([level.change_pct - level.ci_low for level in levels]),
-                    "thickness": 1.4,
-                    "width": 3,
-                },
                 mode="markers",
                 marker={"size": 7, "color": CANDIDATE_COLOUR},
                 customdata=[[level.baseline, level.candidate] for level in levels],

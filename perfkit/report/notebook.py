@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import atomic_write, redact_files
-from perfkit.model.installation import VERSION
-from perfkit.model.redaction import mask, redact
-from perfkit.report.formatting import clean
-from perfkit.report.html import PLOTLY
+from perfkit.model.redaction import redact
+from perfkit.report.page import export_html
 from perfkit.runs.backends import credentials_for_children
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 KINDS = ("baseline", "compare", "capacity", "trend")
 _PARAMETERS = "parameters"
 _AT_START = "--IPKernelApp.exec_lines=from perfkit.report.html import show_as_report; show_as_report()"
-_DRAWN = 'class="pk-plot"'
-_SCRIPT = "<!-- plotly.js -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ def run_report(
     result = json.loads(report.result.read_text("utf-8"))
     html = export_html(executed, kind=kind, title=values.get("title"), result=result)
     try:
-        atomic_write(report.html, mask(html))
+        atomic_write(report.html, html)
     except OSError as error:
         raise RenderError(f"{report.html}: cannot be written: {error.strerror}; the rest is in {folder}") from error
     return report
@@ -267,49 +263,3 @@ def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> s
     number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
     kept = "The executed notebook is kept" if report.notebook.is_file() else "The executed notebook could not be kept"
     return f"notebook {kind}, {number}{under} ({first}): {what}. {kept}: {report.notebook}"
-
-
-def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Mapping[str, Any]) -> str:
-    """The report: code hidden, charts drawn by one embedded plotly.js, no link to anywhere.
-
-    Raises
-    ------
-    RenderError
-        The page has fewer or more charts than the notebook: nbconvert drops what it cannot show without an error.
-    """
-    from nbconvert import HTMLExporter
-    from plotly.offline import get_plotlyjs
-    from traitlets.config import Config
-
-    headings = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
-    question = next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
-    facts = [f"perfkit {VERSION}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
-    if "rule" in result:
-        facts.append(f"rule {result['rule']}")
-    if result.get("rule") == "evidence":
-        facts.append(f"alpha {result['alpha']:g}")
-    name = clean(title) if title else ""
-    page = {"kind": kind, "title": f"{name} – {question}" if name else question, "name": name, "facts": facts}
-    exporter = HTMLExporter(
-        config=Config(
-            {"NbConvertBase": {"display_data_priority": [PLOTLY, "text/html", "text/markdown", "text/plain"]}}
-        ),
-        template_name="report",
-        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
-        exclude_anchor_links=True,
-    )
-    exporter.environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    html, _ = exporter.from_notebook_node(notebook, resources={"perfkit": page})
-    expected, drawn = count_charts(notebook), html.count(_DRAWN)
-    if drawn != expected:
-        raise RenderError(f"notebook {kind}: has {expected} charts, but {drawn} reached the report; none may be lost")
-    if html.count(_SCRIPT) != 1:
-        raise RenderError("the report template must have one place for plotly.js")
-    # Put in last: nbconvert parses the whole page once more, and need not parse 5 MB of script.
-    whole: str = html.replace(_SCRIPT, f"<script>{get_plotlyjs()}</script>")
-    return whole
-
-
-def count_charts(notebook: NotebookNode) -> int:
-    """Charts among the outputs of a notebook."""
-    return sum(PLOTLY in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))

@@ -258,9 +258,16 @@ class _Picture:
             if path:
                 self.parts.append(f'<path d="{path}" fill="none" {_line(line)} stroke-linejoin="round"{opacity}/>')
         if "markers" in mode:
-            for i, (px, py) in enumerate(points):
-                if math.isfinite(px) and math.isfinite(py):
-                    self.parts.append(_marker(trace.get("marker", {}), px, py, i))
+            marks = [(px, py, i) for i, (px, py) in enumerate(points) if math.isfinite(px) and math.isfinite(py)]
+            marker = trace.get("marker", {})
+            if _is_dot(marker):  # a history has thousands: a stroke without length and with round ends is short
+                dots = "".join(f"M{_p(px)} {_p(py)}h0" for px, py, _ in marks)
+                ink = _paint("stroke", marker.get("color", _SOFT))
+                seen = f' opacity="{marker["opacity"]:g}"' if marker.get("opacity") is not None else ""
+                wide = f'stroke-width="{float(marker.get("size", 6)):g}" stroke-linecap="round"'
+                self.parts.append(f'<path d="{dots}" {ink} {wide}{seen}/>')
+            else:
+                self.parts += [_marker(marker, *mark) for mark in marks]
 
     def _shape(self, shape: Mapping[str, Any]) -> None:
         x1, x2 = (self._place(shape[key], shape.get("xref", "x"), "x") for key in ("x0", "x1"))
@@ -426,6 +433,16 @@ def _line(line: Mapping[str, Any]) -> str:
     """Colour, width and dashes of a plotly line as attributes."""
     dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
     return f'{_paint("stroke", line.get("color", _SOFT))} stroke-width="{line.get("width", 2):g}"{dash}'
+
+
+def _is_dot(marker: Mapping[str, Any]) -> bool:
+    """Whether all markers are one filled circle without an edge."""
+    style = (marker.get(key) for key in ("size", "color", "opacity", "symbol"))
+    return (
+        not any(isinstance(value, list | tuple) for value in style)
+        and marker.get("symbol", "circle") == "circle"
+        and not marker.get("line", {}).get("width")
+    )
 
 
 def _marker(marker: Mapping[str, Any], x: float, y: float, index: int) -> str:

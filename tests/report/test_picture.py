@@ -32,7 +32,10 @@ def picture(drawn):
 
 
 def markers(drawn):
-    return [(float(dot.get("cx")), float(dot.get("cy"))) for dot in picture(drawn).iter(f"{SVG}circle")]
+    """Where circles stand: each one of its own, or the dots of a path."""
+    alone = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in picture(drawn).iter(f"{SVG}circle")]
+    dots = [re.findall(r"M(\S+) ([^Mh]+)h0", path.get("d")) for path in picture(drawn).iter(f"{SVG}path")]
+    return alone + [(float(x), float(y)) for path in dots for x, y in path]
 
 
 def texts(drawn):

@@ -14,7 +14,8 @@ from samples import requests
 
 from perfkit import RenderError, RunStore, compare, read_runs, run_from_requests
 from perfkit.report.formatting import format_change
-from perfkit.report.notebook import count_charts, export_html, run_report
+from perfkit.report.notebook import run_report
+from perfkit.report.page import count_charts, export_html
 
 SERVICES = {
     "api_gateway": 20.0,
@@ -92,7 +93,7 @@ def test_the_page_links_to_nothing(report):
 def test_code_is_hidden_and_the_title_is_text(report):
     html = report.html.read_text()
     assert "workflow.load_runs" not in html
-    assert "<title>&lt;script&gt;window.pwned=1&lt;/script&gt; PR 7 – Did the candidate get slower?</title>" in html
+    assert "<title>&lt;script&gt;window.pwned=1&lt;/script&gt; PR 7: regression, api_gateway " in html
     assert "7*7" in html
     assert "49" not in re.findall(r"line break .{0,20}", html)[0]
 
@@ -147,8 +148,8 @@ class TestInBrowser:
 
     def test_hostile_names_stay_text_under_the_mouse(self, browser, report):
         opened = Opened(browser, report.html)
-        opened.page.locator(".updatemenu-header").first.click()
-        opened.page.locator(".updatemenu-dropdown-button").nth(2).click()
+        for choice in opened.page.locator(".pk-choice select").all():
+            choice.select_option(index=2)
         point = opened.page.locator(".pk-plot").first.locator(".points path").nth(8)
         point.scroll_into_view_if_needed()
         box = point.bounding_box()
@@ -174,7 +175,7 @@ class TestInBrowser:
     def test_on_paper_every_chart_fits_the_page(self, browser, report):
         opened = Opened(browser, report.html)
         opened.page.emulate_media(media="print")
-        widths = "[...document.querySelectorAll('.main-svg')].map(s => s.getBoundingClientRect().right)"
+        widths = "[...document.querySelectorAll('.pk-picture svg')].map(s => s.getBoundingClientRect().right)"
         opened.page.evaluate("document.body.style.width = '700px'")
         assert max(opened.page.evaluate(widths)) <= 701
 

@@ -1,0 +1,201 @@
+"""The page of a report: an executed notebook as one HTML file that opens offline and asks nobody for anything.
+
+Verdict, texts and tables stand in the HTML, and each chart as a picture (`perfkit.report.picture`), so that a reader
+waits for no script, and paper shows every service.  plotly.js lies at the end, compressed; a script takes it out when
+the first chart comes near, and puts the chart that can be zoomed in the place of its picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfkit.model.errors import RenderError
+from perfkit.model.installation import VERSION
+from perfkit.model.records import Metric, Verdict
+from perfkit.model.redaction import mask
+from perfkit.model.serialization import comparison_from_document
+from perfkit.report.findings import worst_first
+from perfkit.report.formatting import VERDICT_WORDS, clean, count_text, format_change, format_signed, shorten
+from perfkit.report.html import PLOTLY
+from perfkit.report.picture import svg_of
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+_DRAWN = 'class="pk-plot"'
+_LIBRARY, _CONTENTS, _PICTURES = "<!-- plotly.js -->", "<!-- contents -->", "<!-- pictures {} -->"
+_BUNDLE = Path(__file__).parent / "plotlyjs" / "plotly-basic.min.js.gz"
+_IN_BUNDLE = {"scatter", "bar", "pie"}
+_MENU = 36  # pixels that a figure keeps for plotly's menu of services
+_LONGEST_TITLE = 120  # characters
+
+
+def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Mapping[str, Any]) -> str:
+    """The report: code hidden, charts drawn by one embedded plotly.js, no link to anywhere.
+
+    Raises
+    ------
+    RenderError
+        The page has fewer or more charts than the notebook: nbconvert drops what it cannot show without an error.
+    """
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    facts = [f"perfkit {VERSION}", f"written {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"]
+    if "rule" in result:
+        facts.append(f"rule {result['rule']}")
+    if result.get("rule") == "evidence":
+        facts.append(f"alpha {result['alpha']:g}")
+    headings = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
+    question = next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
+    name = clean(title) if title else ""
+    page = {"kind": kind, "title": page_title(result, name) or question, "name": name, "facts": facts}
+    charts = [output.data[PLOTLY] for output in _outputs(notebook) if PLOTLY in output.get("data", {})]
+    pictures = iter(_PICTURES.format(number) for number in range(len(charts)))
+    exporter = HTMLExporter(
+        config=Config(
+            {"NbConvertBase": {"display_data_priority": [PLOTLY, "text/html", "text/markdown", "text/plain"]}}
+        ),
+        template_name="report",
+        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
+        exclude_anchor_links=True,
+        filters={"without_menus": _without_menus, "pictures": lambda _: next(pictures)},
+    )
+    exporter.environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    html, _ = exporter.from_notebook_node(notebook, resources={"perfkit": page})
+    expected, drawn = count_charts(notebook), html.count(_DRAWN)
+    if drawn != expected:
+        raise RenderError(f"notebook {kind}: has {expected} charts, but {drawn} reached the report; none may be lost")
+    # What is long is put in last: nbconvert parses the whole page once more.
+    for number, chart in enumerate(charts):
+        html = html.replace(_PICTURES.format(number), "\n".join(_pictures(chart)))
+    html = mask(_with_contents(html))
+    if html.count(_LIBRARY) != 1:
+        raise RenderError("the report template must have one place for plotly.js")
+    whole: str = html.replace(_LIBRARY, base64.b64encode(_library(charts)).decode() if charts else "")
+    return whole
+
+
+def count_charts(notebook: NotebookNode) -> int:
+    """Charts among the outputs of a notebook."""
+    return sum(PLOTLY in output.get("data", {}) for output in _outputs(notebook))
+
+
+def _outputs(notebook: NotebookNode) -> Iterator[Any]:
+    for cell in notebook.cells:
+        yield from cell.get("outputs", [])
+
+
+def page_title(result: Mapping[str, Any], name: str = "") -> str:
+    """What a tab or a list of files shows of a report: ``shop: regression, GET /search p50 +14 %``.
+
+    Parameters
+    ----------
+    result
+        The document of a report.
+    name
+        Stands for the scenario.
+    """
+    schema = str(result.get("schema", "")).partition("/")[0].removeprefix("perfkit.")
+    verdict, worst = result.get("verdict"), ""
+    runs = result.get("runs") or ()
+    if schema == "comparison":
+        comparison = comparison_from_document(result, "result")
+        runs = result["candidate"]["runs"] or result["baseline"]["runs"]
+        first = next(iter(worst_first(comparison.findings)), None)
+        if first is not None and first.verdict == verdict != Verdict.NO_CHANGE:
+            worst = _named(first.service, Metric(first.metric), format_change(first))
+    elif schema == "trend":
+        runs, verdict = (result,), (result.get("watch") or {}).get("verdict")
+        worse = [item for event in result["events"][-1:] for item in event["movements"] if item["worse"]]
+        if verdict == Verdict.REGRESSION and worse:
+            first = max(worse, key=lambda item: abs(item["change_pct"] or 0.0))
+            worst = _named(first["service"], Metric(first["metric"]), f"{format_signed(first['change_pct'], '%')} %")
+    elif schema == "capacity":
+        changes = [item for item in result["differences"] if item["verdict"] == verdict]
+        if changes and verdict != Verdict.NO_CHANGE:
+            first = max(changes, key=lambda item: abs(item["change_pct"] or 0.0))
+            change = f" {format_signed(first['change_pct'], '%')} %" if first["change_pct"] is not None else ""
+            worst = f"{shorten(first['service'])} {first['question']}{change}"
+    word = VERDICT_WORDS[Verdict(verdict)] if verdict else {"baseline": "what is normal"}.get(schema, schema)
+    subject = name or (runs[0]["scenario"] if runs else "")
+    if not verdict and runs:
+        worst = count_text(len(runs), "run")
+    return shorten(
+        ": ".join(filter(None, (shorten(subject, 60), ", ".join(filter(None, (word, worst)))))), _LONGEST_TITLE
+    )
+
+
+def _named(service: str, metric: Metric, change: str) -> str:
+    short = metric.value.removesuffix("_latency_ms") if metric.unit == "ms" else metric.title
+    return f"{shorten(service)} {short} {change}"
+
+
+def _with_contents(html: str) -> str:
+    """The page with a name for each of its sections, and links to them."""
+    links: dict[str, str] = {}
+
+    def named(heading: re.Match[str]) -> str:
+        text = re.sub("<[^>]*>", "", heading[1])
+        place = stem = re.sub(r"\W+", "-", unescape(text).lower()).strip("-")
+        while place in links:
+            place += f"-{stem}"
+        links[place] = f'<li><a href="#{place}">{text}</a></li>'
+        return f'<h2 id="{place}">{heading[1]}</h2>'
+
+    html = re.sub(r"<h2>(.*?)</h2>", named, html, flags=re.DOTALL)
+    return html.replace(_CONTENTS, "\n".join(links.values()))
+
+
+def _without_menus(chart: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure without plotly's menus: the page has one that a keyboard and a screen reader can use."""
+    layout = dict(chart["layout"])
+    if layout.pop("updatemenus", None):
+        layout["height"] -= _MENU
+        layout["margin"] = {**layout["margin"], "t": layout["margin"]["t"] - _MENU}
+    return {"data": chart["data"], "layout": layout}
+
+
+def _pictures(chart: Mapping[str, Any]) -> Iterator[str]:
+    """The picture of a figure, then one for each further choice of its menu, which only paper shows."""
+
+    # In a page of HTML, SVG needs no name of its language
+    def drawn(figure: Mapping[str, Any]) -> str | None:
+        picture = svg_of(figure)
+        return picture and picture.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
+
+    shown = drawn(chart)
+    if shown is None:
+        yield '<p class="pk-picture pk-note">This chart has no picture: it needs JavaScript.</p>'
+        return
+    yield f'<div class="pk-picture">{shown}</div>'
+    for menu in chart["layout"].get("updatemenus") or ():
+        for number, button in enumerate(menu["buttons"]):
+            if number != (menu.get("active") or 0):
+                seen = button["args"][0]["visible"]
+                data = [{**trace, "visible": is_seen} for trace, is_seen in zip(chart["data"], seen, strict=True)]
+                layout = {**chart["layout"], "updatemenus": [{**menu, "active": number}]}
+                picture = drawn({"data": data, "layout": layout})
+                yield f'<div class="pk-picture pk-on-paper">{picture or ""}</div>'
+
+
+def _library(charts: list[Mapping[str, Any]]) -> bytes:
+    """plotly.js, compressed: its small edition, or all of it where a figure was restyled beyond that.
+
+    The small edition is that of one version; a plotly of another major version brings its own.
+    """
+    from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+    packed = _BUNDLE.read_bytes()
+    version = re.search(rb"plotly\.js [^\n]*v(\d+)\.", gzip.decompress(packed)[:200])
+    same = version is not None and version[1].decode() == get_plotlyjs_version().partition(".")[0]
+    if same and all(trace.get("type", "scatter") in _IN_BUNDLE for chart in charts for trace in chart["data"]):
+        return packed
+    return gzip.compress(get_plotlyjs().encode(), mtime=0)
