@@ -5,6 +5,14 @@ import os
 import signal
 import sys
 
+# The matrices here are small: where BLAS has two threads for them, each waits for the other and burns a core meanwhile,
+# beside other workers above all.  Before NumPy is imported; workers and processes that tests start inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# jsonschema looks for it on import, for addresses of a kind that no schema here has, and it builds its grammar then: a
+# second in every worker.
+sys.modules["rfc3987_syntax"] = None
+
 import numpy as np
 import pytest
 from browser import CHROMIUM

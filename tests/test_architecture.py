@@ -5,9 +5,12 @@ import graphlib
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from samples import REPOSITORY
+
+pytestmark = pytest.mark.xdist_group("test_architecture")  # one worker reads all files, and none does to collect
 
 # Lower first: a room may import itself and rooms before it.
 ROOMS = ["model", "config", "stats", "runs", "analysis", "history", "loadgen", "report", "notify", "cli"]
@@ -22,21 +25,22 @@ def room(path):
     return path.relative_to(PACKAGE).parts[0]
 
 
+@cache
+def nodes_of(path):
+    """Every node of a file's syntax."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imported_files(path, *, types=False):
     """Files of perfkit that a file imports anywhere, also within functions; for type checks alone with ``types``."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = (
-        {}
-        if types
-        else {
-            inner
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-            for inner in ast.walk(node)
-        }
-    )
-    for node in ast.walk(tree):
-        if node in typing_only:
+    typing_only = {
+        inner
+        for node in nodes_of(path)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in nodes_of(path):
+        if node in typing_only and not types:
             continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "perfkit":
             for alias in node.names:
@@ -50,8 +54,9 @@ def file_of(module):
     return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.exists()), None)
 
 
-IMPORTS = {path: {file for file in imported_files(path) if file != path} for path in MODULES}
-NEEDED = {path: {file for file in imported_files(path, types=True) if file != path} for path in NAMED}
+@cache
+def imports_of(path, *, types=False):
+    return {file for file in imported_files(path, types=types) if file != path}
 
 
 def test_ten_rooms_and_nothing_else():
@@ -63,17 +68,17 @@ def test_ten_rooms_and_nothing_else():
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_imports_point_to_lower_rooms_only(path):
-    for file in IMPORTS[path]:
+    for file in imports_of(path):
         assert file.parent != PACKAGE, f"{path.name} imports the public names; import from the room that has them"
         assert ROOMS.index(room(file)) <= ROOMS.index(room(path)), f"{path.name} imports {file.name}, which is above it"
 
 
 def test_no_two_files_import_each_other_in_a_circle():
-    assert list(graphlib.TopologicalSorter(NEEDED).static_order())
-    order = graphlib.TopologicalSorter({path: IMPORTS[path] for path in NAMED}).static_order()
+    assert list(graphlib.TopologicalSorter({path: imports_of(path, types=True) for path in NAMED}).static_order())
+    order = graphlib.TopologicalSorter({path: imports_of(path) for path in NAMED}).static_order()
     longest: dict = {}
     for path in order:
-        longest[path] = 1 + max((longest[file] for file in IMPORTS[path]), default=0)
+        longest[path] = 1 + max((longest[file] for file in imports_of(path)), default=0)
     assert max(longest.values()) <= LONGEST_CHAIN
 
 
@@ -88,14 +93,14 @@ def test_the_architecture_page_lists_every_room_in_this_order_and_names_files_th
 
 @pytest.mark.parametrize("path", [path for path in NAMED if room(path) != "cli"], ids=lambda path: path.stem)
 def test_only_the_command_line_prints(path):
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes_of(path) if isinstance(node, ast.Call)]
     assert not [call.lineno for call in calls if getattr(call.func, "id", "") == "print"]
 
 
 @pytest.mark.parametrize("path", [path for path in NAMED if room(path) != "cli"], ids=lambda path: path.stem)
 def test_only_the_command_line_reads_settings_and_looks_at_the_current_folder(path):
     """Rooms below are handed what they need; so does the facade, ``perfkit/__init__``."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    nodes = nodes_of(path)
     used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     used |= {node.id for node in nodes if isinstance(node, ast.Name)}
     readers = {"load_settings", "nearest_settings"} if path.name != "settings.py" else set()
@@ -104,7 +109,7 @@ def test_only_the_command_line_reads_settings_and_looks_at_the_current_folder(pa
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_nothing_swallows_every_exception(path):
-    handlers = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ExceptHandler)]
+    handlers = [node for node in nodes_of(path) if isinstance(node, ast.ExceptHandler)]
     caught = [getattr(handler.type, "id", None if handler.type else "everything") for handler in handlers]
     assert not {"Exception", "BaseException", "everything"} & set(caught)
 
@@ -123,9 +128,9 @@ def test_heavy_libraries_are_imported_where_they_are_used(code):
 def test_scipy_stats_is_not_imported_and_statsmodels_by_submodule_where_it_is_used():
     """They cost half a second of CPU to import: a comparison of stored runs does without them."""
     for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        inside = {inner for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
-        for node in ast.walk(tree):
+        functions = (node for node in nodes_of(path) if isinstance(node, ast.FunctionDef))
+        inside = {inner for node in functions for inner in ast.walk(node)}
+        for node in nodes_of(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]

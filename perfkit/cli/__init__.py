@@ -222,5 +222,8 @@ def _activity(error: BaseException, argv: Sequence[str]) -> str:
 
 def entry() -> None:
     """The console script ``perfkit``."""
+    # Where JupyterLab is installed, nbformat's schema library loads this on import, for formats that no notebook has,
+    # and it builds a grammar then: a second of every report.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     open_descriptors()
     raise SystemExit(main(sys.argv[1:], sys.stdout, sys.stderr))

@@ -149,26 +149,28 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
 def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tuple[int, float]]:
     """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
     stretches = [values[a:b] for a, b in pairwise([*edges, split])]
-    middle = float(np.median(stretches[-1]))
-    rest = np.concatenate([stretch - np.median(stretch) for stretch in stretches])
-    sd = max(_robust_sd(rest), 1e-9 * max(abs(middle), 1e-300))  # of equal runs: any other value is far
+    middles = [_median(stretch) for stretch in stretches]
+    rest = np.concatenate([stretch - middle for stretch, middle in zip(stretches, middles, strict=True)])
+    sd = max(_robust_sd(rest), 1e-9 * max(abs(middles[-1]), 1e-300))  # of equal runs: any other value is far
     # Heavy tails add to the noise of a window what they add to that of the runs learned from
     sd = max(sd, float(np.std(np.clip(rest, -CLIP * sd, CLIP * sd))))
+    window = values[split : split + LAST_WINDOW] - middles[-1]
+    far = np.maximum(np.cumsum(window > FAR * sd), np.cumsum(window < -FAR * sd))
+    length = np.arange(1, len(window) + 1, dtype=float)
+    ends = np.flatnonzero((far >= np.maximum(LEAST_FAR, length / 2.0)) & (length >= FIRST_WINDOW))
+    if not ends.size:  # most windows of a quiet history
+        return
     drawn = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
     level = float(drawn[edges[-1] :].mean())
     rho = _correlation(drawn - drawn.mean())
-    window = values[split : split + LAST_WINDOW] - middle
-    far = np.maximum(np.cumsum(window > FAR * sd), np.cumsum(window < -FAR * sd))
-    length = np.arange(1, len(window) + 1, dtype=float)
     inflation = (1.0 + rho) / (1.0 - rho)
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
     error = sd * np.sqrt(of_window / length + inflation / len(stretches[-1]))
     t, df = (_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation
     # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
     strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
-    for i in range(FIRST_WINDOW - 1, len(window)):
-        if far[i] >= max(LEAST_FAR, (i + 1) / 2):
-            yield split + i, float(strength[i])
+    for i in ends.tolist():
+        yield split + i, float(strength[i])
 
 
 def _rarity(stretches: Sequence[Floats], window: Floats) -> float:
@@ -199,10 +201,16 @@ def _means(window: Floats, sd: float) -> Floats:
     return means
 
 
+def _median(values: Floats) -> float:
+    """As NumPy's, to the last bit; on so few values that one spends ten times as long on its own checks."""
+    ordered, count = np.sort(values), len(values)
+    return float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2.0
+
+
 def _robust_sd(rest: Floats) -> float:
     """Winsorised standard deviation; 0.95 is the variance that Gaussian values keep."""
     size = np.abs(rest)
-    scale = 1.4826 * float(np.median(size))
+    scale = 1.4826 * _median(size)
     if scale == 0.0:
         return math.sqrt(float(np.mean(size * size)))
     return math.sqrt(float(np.mean(np.square(np.minimum(size, 2.5 * scale)))) / 0.95)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -267,9 +268,15 @@ def wrong_calls(name, ids):
 
 @pytest.mark.parametrize("name", [name for name in TRIED if name not in ("init", "email", "notify")])
 def test_wrong_words_are_refused_in_words(here, ids, tmp_path, name):
-    """Never 1, never a traceback; what has a type of its own is refused with 2."""
+    """Never 1, never a traceback; what has a type of its own is refused with 2.
+
+    What a call wrote into the folder goes, lest the next one finds a file of a wrong name and makes a report of it.
+    """
+    held = set(here.iterdir())
     for parameter, value, words in wrong_calls(name, ids):
         code, _, err = perfkit_in("utf-8", *words)
+        for written in set(here.iterdir()) - held:
+            shutil.rmtree(written) if written.is_dir() else written.unlink()
         call = [word[:40] for word in words]
         assert not logs(tmp_path), (call, err)
         assert code in ((1, 0, 2, 3, 4) if name in ("compare", "summary") else (0, 2, 3, 4, 255)), (call, err)

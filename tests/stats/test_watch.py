@@ -23,11 +23,13 @@ def history(rng, noise, count, at=None, size=0.0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WATCHED)
-@pytest.mark.parametrize("alpha", [EACH, 0.05])
-def test_false_alarms_stay_within_the_budget(rng, kind, alpha):
-    count = 1000 if alpha == EACH else 600
-    alarms = sum(bool(watch_history(history(rng, WATCHED[kind], RUNS), alpha=alpha).alarms) for _ in range(count))
-    assert alarms <= binom.ppf(0.999, count, alpha)
+def test_false_alarms_stay_within_the_budget(rng, kind):
+    """A share of it and all of it, on the same histories; where 5 % is silent, a share of it is (seen below)."""
+    count = 1000
+    histories = [history(rng, WATCHED[kind], RUNS) for _ in range(count)]
+    for alpha in (0.05, EACH):
+        histories = [values for values in histories if watch_history(values, alpha=alpha).alarms]
+        assert len(histories) <= binom.ppf(0.999, count, alpha)
 
 
 @pytest.mark.slow
@@ -105,6 +107,7 @@ def test_what_was_heard_never_depends_on_later_runs(seed, until, size):
     whole = watch_history(values, alpha=0.05).alarms
     part = watch_history(values[:until], alpha=0.05).alarms
     assert part == tuple(alarm for alarm in whole if alarm.raised_at < until)
+    assert whole or not watch_history(values, alpha=EACH).alarms
 
 
 @pytest.mark.parametrize("spike", [2.0, 10.0, 0.01])
