@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,8 @@ from typing import NamedTuple
 
 import click
 import pytest
+from command_line import invoke
+from documented_project import SETTINGS, make_project, servers, write_results
 from generator_load import STARVED
 from samples import REPOSITORY
 
@@ -23,20 +28,172 @@ IDENTITY = ("-c", "user.name=Reader", "-c", "user.email=reader@example.org")
 
 
 class Block(NamedTuple):
-    """A block of console commands with the note above it (``<!-- exit 1 -->``)."""
+    """A block of a page, with the language and the note above it (``<!-- exit 1 -->``)."""
 
+    place: str
     note: str
-    commands: tuple[str, ...]
+    language: str
+    title: str
+    text: str
 
+    @property
+    def commands(self) -> list[str]:
+        """The lines that a reader types, without their remarks; of a block with prompts only lines that have one."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        if any(line.startswith("$ ") for line in lines):
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        return [command for line in lines if (command := re.sub(r"(^|\s+)#.*", "", line).strip())]
 
-def files(page: Path) -> dict[str, str]:
-    """Files that a page tells its reader to write: blocks with a title."""
-    return dict(re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', page.read_text("utf-8"), re.S))
+    @property
+    def exit_codes(self) -> list[int]:
+        """What each command ends with: 0, or what the note says of each, or of all."""
+        codes = [int(code) for code in re.findall(r"\d+", self.note)] if self.note.startswith("exit") else [0]
+        return codes * len(self.commands) if len(codes) == 1 else codes
 
 
 def blocks(page: Path) -> list[Block]:
-    found = re.findall(r"(?:<!-- ([^>]*) -->\n)?```console\n(.*?)```", page.read_text("utf-8"), re.S)
-    return [Block(note, tuple(re.findall(r"^\$ (.*)$", text, re.M))) for note, text in found]
+    text = page.read_text("utf-8")
+    found = re.finditer(r"(?:<!-- ([^>]*) -->\n)?^ *```(\w*)(?: title=\"(.*)\")?\n(.*?)^ *```$", text, re.S | re.M)
+    name = str(page.relative_to(REPOSITORY))
+    return [
+        Block(f"{name}:{text.count(chr(10), 0, match.start()) + 1}", *(part or "" for part in match.groups()))
+        for match in found
+    ]
+
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+RUN_HERE = [page for page in PAGES if any(block.language in ("console", "python") for block in blocks(page))]
+RUN_HERE.remove(TUTORIAL)  # is typed from its beginning to its end, with its own files
+# Load, services, kernels: these commands run with the slow tests
+COSTLY = re.compile(r"perfkit (run |demo|report|bisect(?!.*--dry-run)|check(?!.*--settings-only))|(jupyter|papermill) ")
+# What is typed here instead, so that no page costs minutes: pattern -> replacement.  `{host}` is the shop's address.
+SHORTER = {
+    r"(perfkit run .*)--duration \S+": r"\1--duration 1s",
+    r"--max-time \S+": "--max-time 8s",
+    r"--until-settled(?!.*--max-time)": "--until-settled --max-time 8s",
+    r"--stages \S+": "--stages 1s:2,1s:4",
+    r"--repeat \d+": "--repeat 2",
+    r"--pairs \d+": "--pairs 2",
+    r"--workers \d+": "--workers 2",
+    r"--users \d+": "--users 4",
+    r"--rate \d+/s": "--rate 20/s",
+    r"--(spawn-rate) \d+": r"--\1 4",
+    r"http://127.0.0.1:800\d": "{host}",
+    r"https://hooks.example/perfkit": "{host}/hook",
+}
+
+
+def words(command: str) -> list[str]:
+    """A command's words as a shell would hand them on: quotes, variables, patterns of files."""
+    parts = []
+    for raw in re.findall(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+", command):
+        text = "".join(shlex.split(raw if raw.startswith("'") else os.path.expandvars(raw)))
+        matches = sorted(str(path) for path in Path().glob(text)) if "*" in text and not {"'", '"'} & set(raw) else []
+        parts += matches or [text]
+    return parts
+
+
+class Reader:
+    """Types the blocks of pages in one project, and notes what does not work as it is written."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.typed: set[str] = set()
+        self.faults: list[str] = []
+
+    def types(self, page: Path, *, costly: bool) -> None:
+        names: dict[str, object] = {}
+        for block in blocks(page):
+            if block.note.startswith("not run"):
+                continue
+            if block.language == "toml" and block.title:
+                Path(block.title).write_text(block.text, encoding="utf-8")
+            elif block.language == "console":
+                self.commands(block, costly=costly)
+            elif block.language == "python" and not costly:
+                self.python(block, names)
+
+    def commands(self, block: Block, *, costly: bool) -> None:
+        if len(block.commands) != len(block.exit_codes):
+            self.faults.append(f"{block.place}: {len(block.commands)} commands, and exit codes {block.exit_codes}")
+            return
+        for command, expected in zip(block.commands, block.exit_codes, strict=True):
+            if bool(COSTLY.search(command)) != costly:
+                continue
+            for pattern, replacement in SHORTER.items():
+                command = re.sub(pattern, replacement.replace("{host}", self.host), command)
+            if costly and command in self.typed:  # it is on several pages
+                continue
+            self.typed.add(command)
+            first, *rest = words(command)
+            if first == "perfkit":
+                code, out, err = invoke(*rest)
+            else:
+                result = subprocess.run(command, shell=True, capture_output=True, text=True)
+                code, out, err = result.returncode, result.stdout, result.stderr
+            # A second of load may be too short to be judged: that the command works is what a page promises
+            if code != expected and not (code == 3 and command.startswith("perfkit run ")):
+                self.faults.append(f"{block.place}: {command}\n  exit {code}, not {expected}: {(err or out)[-600:]}")
+
+    def python(self, block: Block, names: dict[str, object]) -> None:
+        if ">>>" in block.text:
+            test = doctest.DocTestParser().get_doctest(block.text, names, block.place, block.place, 0)
+            runner, said = doctest.DocTestRunner(verbose=False), io.StringIO()
+            runner.run(test, out=said.write, clear_globs=False)
+            names.update(test.globs)
+            if runner.failures:
+                self.faults.append(f"{block.place}: {said.getvalue()[-800:]}")
+            return
+        try:
+            exec(compile(block.text, block.place, "exec"), names)
+        except Exception as error:
+            self.faults.append(f"{block.place}: {type(error).__name__}: {error}")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project as pages assume it, to be copied."""
+    return make_project(tmp_path_factory.mktemp("documented") / "project")
+
+
+@pytest.fixture
+def reader(project, tmp_path, monkeypatch):
+    """A reader in a project of their own, with a shop, a mail server and GitHub that answer."""
+    folder = shutil.copytree(project, tmp_path / "project", symlinks=True)
+    shutil.copytree(project.parent / "origin.git", tmp_path / "origin.git")
+    monkeypatch.chdir(folder)
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_EVENT_PATH", "GITHUB_SERVER_URL", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with servers() as (host, smtp, variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        (folder / "perfkit.toml").write_text(SETTINGS.format(host=host, smtp=smtp, python=sys.executable), "utf-8")
+        write_results(folder)
+        yield Reader(host)
+
+
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_block_of_a_page_works_as_it_is_written(page, reader):
+    reader.types(page, costly=False)
+    assert reader.faults == [], "\n".join(reader.faults)
+
+
+@pytest.mark.slow
+def test_load_and_reports_of_the_pages_work_as_they_are_written(reader):
+    for page in RUN_HERE:
+        reader.types(page, costly=True)
+    assert reader.faults == [], "\n".join(reader.faults)
+
+
+def test_what_is_not_run_says_why_and_nothing_hides_from_the_test():
+    for page in PAGES:
+        for block in blocks(page):
+            if block.note.startswith("not run"):
+                assert re.match(r"not run: \S", block.note), block.place
+            else:
+                assert block.language not in ("sh", "bash", "shell"), f"{block.place}: write ```console"
+        assert not re.search(r"^ {4,}\$? ?perfkit \w", page.read_text("utf-8"), re.M), f"{page}: an indented command"
 
 
 @pytest.mark.slow
@@ -62,14 +219,15 @@ def test_the_site_builds_without_a_warning_and_asks_no_other_machine(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_tutorial_does_what_it_says(tmp_path):
-    for name, text in files(TUTORIAL).items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    for block in blocks(TUTORIAL):
+        if block.title:
+            (tmp_path / block.title).write_text(block.text, encoding="utf-8")
     assert {"shop.py", "locustfile.py", "perfkit.toml"} <= {path.name for path in tmp_path.iterdir()}
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     background: list[subprocess.Popen[bytes]] = []
     try:
         for block in blocks(TUTORIAL):
-            if block.note.startswith("not run"):
+            if block.language != "console" or block.note.startswith("not run"):
                 continue
             for command in block.commands:
                 if block.note == "in the background":
@@ -92,7 +250,7 @@ def test_the_tutorial_does_what_it_says(tmp_path):
                         break
                 else:
                     pytest.skip(f"other programs took the load generator's machine away, three times: {command}")
-                expected = int(block.note.removeprefix("exit ")) if block.note else 0
+                expected = block.exit_codes[0]
                 assert result.returncode == expected, f"{command}\n{result.stdout}\n{result.stderr}"
     finally:
         for process in background:

@@ -88,12 +88,6 @@ def beside_samples(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_the_session_of_the_documentation_runs(beside_samples):
-    result = doctest.testfile(str(REPOSITORY / "docs" / "api.md"), module_relative=False)
-    assert result.attempted > 20
-    assert result.failed == 0
-
-
 @pytest.mark.parametrize(
     "name", ["open_store", "read_runs", "compare", "open_history", "baseline", "capacity", "plan", "find_change_points"]
 )
