@@ -51,9 +51,9 @@ SETTINGS = """
 [scenario.shop]
 locustfile = "locustfile.py"
 host = "{host}"
-users = 5
-spawn_rate = 5
-duration = "1s"
+users = 4
+spawn_rate = 4
+duration = "2s"
 serve = "{python} shop.py {{port}}"
 
 [email]
@@ -83,10 +83,11 @@ def make_project(folder: Path) -> Path:
     folder.mkdir(parents=True)
     git(folder, "init", "-q", "-b", "main")
     (folder / "shop.py").write_text(SERVICE, encoding="utf-8")
+    (folder / "strict.toml").write_text("[tolerance]\np95_latency_ms = 5\n", encoding="utf-8")
     for path in ("locustfile.py", "tests/locustfile.py"):
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(LOCUSTFILE, encoding="utf-8")
-    (folder / ".gitignore").write_text("data\nreports\n*.json\nperfkit.toml\n", encoding="utf-8")
+    (folder / ".gitignore").write_text("data\nreports\n*.json\n*.toml\n", encoding="utf-8")
     git(folder, "add", ".")
     release = commit(folder, "A shop")
     git(folder, "tag", "v1.4")

@@ -137,7 +137,7 @@ def _run(argv: Sequence[str]) -> int:
         return EXIT_STOPPED
     except PerfkitError as error:
         # Names and other programs' words in it move no cursor, and command no runner of workflows
-        lines = str(error).split("\n")
+        lines = [line for part in (str(error), *getattr(error, "__notes__", ())) for line in part.split("\n")]
         text = "\n".join(f"{line[: len(line) - len(line.lstrip(' '))]}{clean(line)}" for line in lines)
         err.write(f"perfkit: {text}\n")
         return exit_code_of(error)

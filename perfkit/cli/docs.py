@@ -18,12 +18,13 @@ NARROW, WIDE = 40, 110  # columns in which text still reads well
 def docs(topic: str | None) -> None:
     """Show a page of the documentation, or the list of its pages.
 
-    TOPIC is the name of a page, or words of one of its headings.
+    TOPIC is the name of a page, or words of one of its headings; PAGE#SECTION shows one section alone.
 
     \b
     Examples:
       perfkit docs
       perfkit docs configuration
+      perfkit docs configuration#policy
       perfkit docs "pinned baselines"
       perfkit docs history | less -R
     """
@@ -37,7 +38,8 @@ def docs(topic: str | None) -> None:
             click.echo(f"{name:<{width}}  {headings(text)[0]}")
         click.echo("\nNext: perfkit docs TOPIC")
         return
-    words = topic.removesuffix(".md").lower()
+    page, _, anchor = topic.partition("#")
+    words = page.removesuffix(".md").lower()
     names = (
         [words]
         if words in pages
@@ -45,9 +47,10 @@ def docs(topic: str | None) -> None:
     )
     if len(names) != 1:
         advice = f"; it is in headings of {', '.join(names)}" if names else did_you_mean(words, pages)
-        raise ReadError(f"no page {topic!r}{advice}. `perfkit docs` lists the pages.")
+        raise ReadError(f"no page {page!r}{advice}. `perfkit docs` lists the pages.")
+    text = section(pages[names[0]], anchor) if anchor else pages[names[0]]
     columns = min(max(shutil.get_terminal_size().columns, NARROW), WIDE)
-    Console(width=columns).print(Markdown(for_terminal(pages[names[0]])))
+    Console(width=columns).print(Markdown(for_terminal(text)))
 
 
 def documentation() -> dict[str, str]:
@@ -66,10 +69,36 @@ def documentation() -> dict[str, str]:
     raise ReadError("the documentation is missing from this installation; install perfkit again")
 
 
+def section(markdown: str, anchor: str) -> str:
+    """The section of a page with an anchor, as the site makes it of the heading.
+
+    Raises
+    ------
+    ReadError
+        There is none; the nearest is named.
+    """
+    found = [
+        (re.sub(r"[^\w]+", "-", re.sub(r"[^\w\s-]", "", line.lower())).strip("-"), at, line)
+        for at, line in _headings(markdown)
+    ]
+    for number, (name, at, line) in enumerate(found):
+        if name == anchor.lower():
+            level = len(line) - len(line.lstrip("#"))
+            ends = (end for _, end, later in found[number + 1 :] if len(later) - len(later.lstrip("#")) <= level)
+            return markdown[at : next(ends, None)]
+    names = [name for name, _, _ in found[1:]]
+    raise ReadError(f"no section {anchor!r}{did_you_mean(anchor, names)}; there are {', '.join(names)}")
+
+
 def headings(markdown: str) -> list[str]:
     """The headings of a page, code aside."""
-    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return [line.lstrip("# ") for _, line in _headings(markdown)]
+
+
+def _headings(markdown: str) -> list[tuple[int, str]]:
+    """Where each heading begins, and its line; code has none."""
+    parts = re.finditer(r"^```.*?^```|^#+ [^\n]*", markdown, flags=re.MULTILINE | re.DOTALL)
+    return [(part.start(), part[0]) for part in parts if part[0].startswith("#")]
 
 
 def for_terminal(markdown: str) -> str:

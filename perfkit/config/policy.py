@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from perfkit.config.toml_table import check_keys, finite, read_toml
+from perfkit.config.toml_table import check_keys, explained, finite, read_toml
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.records import RULES, SHORT_NAMES, Metric
 
@@ -280,15 +280,16 @@ class Policy:
     @classmethod
     def from_toml(cls, path: str | Path) -> Policy:
         """Read a policy file: a TOML file whose ``[policy]`` table, or whose whole content, is the policy."""
-        document = read_toml(Path(path))
-        is_settings = "policy" in document or "services" in document  # their other tables mean something too
-        table = document.get("policy", {}) if is_settings else document
-        if not isinstance(table, Mapping):
-            raise SettingsError(f"{path}: policy must be a table, such as [policy]")
-        if is_settings:
-            policy = cls.from_mapping(table, f"{path}: [policy]")
-            return policy.with_service_names(document.get("services", {}), str(path))
-        return cls.from_mapping(table, str(path))
+        with explained("policy"):
+            document = read_toml(Path(path))
+            is_settings = "policy" in document or "services" in document  # their other tables mean something too
+            table = document.get("policy", {}) if is_settings else document
+            if not isinstance(table, Mapping):
+                raise SettingsError(f"{path}: policy must be a table, such as [policy]")
+            if is_settings:
+                policy = cls.from_mapping(table, f"{path}: [policy]")
+                return policy.with_service_names(document.get("services", {}), str(path))
+            return cls.from_mapping(table, str(path))
 
 
 def _service_names(table: Any) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from perfkit.config.policy import Policy
-from perfkit.config.toml_table import PathText, expand, finite, read_table, read_toml
+from perfkit.config.toml_table import PathText, expand, explained, finite, read_table, read_toml
 from perfkit.model.errors import Activity, SettingsError, UnsetVariable, did_you_mean
 from perfkit.model.records import KINDS, LoadProfile, Stage
 from perfkit.model.redaction import conceal_environment, conceal_url
@@ -502,13 +502,15 @@ class Settings:
         scenario, the variable that it lacks, or the bad value.
         """
         if name in self.unusable:
-            raise UnsetVariable(str(self.unusable[name])) from self.unusable[name]
+            with explained("secrets"):
+                raise UnsetVariable(str(self.unusable[name])) from self.unusable[name]
         scenario = self.scenarios.get(name)
         if locustfile is not None:
             scenario = replace(scenario or Scenario(name, locustfile), locustfile=locustfile, demo=False)
         elif scenario is None:
             near, names = did_you_mean(name, self.scenarios), ", ".join(self.scenarios)
-            raise SettingsError(f"scenario {name!r}: not known{near}; known are {names}")
+            with explained("scenarios"):
+                raise SettingsError(f"scenario {name!r}: not known{near}; known are {names}")
         return override(scenario, f"scenario {name}", **changes)
 
 
@@ -558,32 +560,40 @@ def nearest_settings(folder: Path) -> Settings:
 
 def load_settings(file: Path) -> Settings:
     """The settings of a file; ``SettingsError`` names the file and the key of what is wrong."""
-    with Activity(f"reading {file}"):
+    with Activity(f"reading {file}"), explained("perfkittoml"):
         table = read_table(read_toml(file), _SettingsTable, str(file))
         folder = file.resolve().parent
         scenarios, unusable = dict(BUILT_IN), {}
-        for name, values in table.scenario.items():
-            try:
-                scenarios[name] = _scenario(name, values, f"{file}: [scenario.{name}]", folder)
-            except UnsetVariable as error:  # stops only what needs this scenario
-                scenarios.pop(name, None)
-                unusable[name] = error
+        with explained("scenarios"):
+            for name, values in table.scenario.items():
+                try:
+                    scenarios[name] = _scenario(name, values, f"{file}: [scenario.{name}]", folder)
+                except UnsetVariable as error:  # stops only what needs this scenario
+                    scenarios.pop(name, None)
+                    unusable[name] = error
         store = table.store
         with suppress(UnsetVariable):  # is named when the store is opened, and only then
             store = expand(store, f"{file}: store")
-        policy = Policy.from_mapping(table.policy, f"{file}: [policy]")
+        with explained("policy"):
+            policy = Policy.from_mapping(table.policy, f"{file}: [policy]")
+        with explained("services"):
+            policy = policy.with_service_names(table.services, str(file))
+        with explained("messages"):
+            email = read_table(table.email, EmailSettings, f"{file}: [email]", keys={"from": "sender"})
+            issues = read_table(table.issues, IssueSettings, f"{file}: [issues]")
+            chat = read_table(table.chat, ChatSettings, f"{file}: [chat]")
         return Settings(
             scenarios=scenarios,
             unusable=unusable,
-            policy=policy.with_service_names(table.services, str(file)),
+            policy=policy,
             store=store if "${" in store or "://" in store else str(folder / store),
             reports=folder / table.reports,
             baselines=folder / table.baselines,
             acknowledged=folder / table.acknowledged,
             delivery=folder / table.delivery,
-            email=read_table(table.email, EmailSettings, f"{file}: [email]", keys={"from": "sender"}),
-            issues=read_table(table.issues, IssueSettings, f"{file}: [issues]"),
-            chat=read_table(table.chat, ChatSettings, f"{file}: [chat]"),
+            email=email,
+            issues=issues,
+            chat=chat,
             path=file,
             own_scenarios=tuple(table.scenario),
         )

@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
@@ -33,6 +34,17 @@ _TYPES = {
     "array": "a list",
     "object": "a table",
 }
+
+
+@contextmanager
+def explained(section: str) -> Iterator[None]:
+    """A settings error that passes has a note: the section of the page *Configuration* that explains the setting."""
+    try:
+        yield
+    except SettingsError as error:
+        if not getattr(error, "__notes__", ()):
+            error.add_note(f"See: perfkit docs configuration#{section}")
+        raise
 
 
 def read_toml(path: Path) -> dict[str, Any]:

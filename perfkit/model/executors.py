@@ -92,7 +92,7 @@ def _dask(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
         raise SettingsError(f"{address}: no Dask scheduler answers there: write one such as tcp://10.0.0.5:8786")
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # another protocol's bytes are read as an enormous length
         raise SettingsError(
             f"{address}: no Dask scheduler answers there ({error}); start one: dask scheduler"
         ) from error
