@@ -1,5 +1,7 @@
 """A message as the body of an e-mail: HTML without script, style sheet or remote images, and the same as plain text.
 
+Its tables are those of the notebooks, with the style inlined.
+
 Several messages make a digest.  The body stays below `LARGEST` bytes: tables are cut first, then whole results.
 """
 
@@ -7,18 +9,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfkit.model.records import Verdict
-from perfkit.report.findings import Row
+from perfkit.report.findings import Row, Table
 from perfkit.report.formatting import UNKNOWN, VERDICT_COLOURS, VERDICT_SYMBOLS, clean, shorten
-from perfkit.report.html import render
+from perfkit.report.html import Cell, HtmlRow, html_table, render
 from perfkit.report.message import NAME, Message
 from perfkit.report.png_chart import MOST_CHARTS, PngChart, charts_of
 
 LARGEST = 100_000  # bytes of HTML: some mail readers cut what is longer
 LONGEST_SUBJECT = 120
-MOST_ROWS = 30  # of the tables of a single result
+MOST_ROWS = 24  # of the tables of a single result
+MOST_QUIET = 12  # rows, where nothing changed
 MOST_ROWS_EACH = 8  # of the tables of each of several results
 MOST_WHOLE = 20  # results of a digest that are shown whole; the rest are one line each
 MOST_BRIEF = 100  # that are named at all
@@ -64,6 +67,8 @@ def mail_of(messages: Sequence[Message], quiet: Sequence[str] = ()) -> Mail:
     ):
         most = left if len(messages) == 1 else min(left, 1)
         result = message.result
+        if message.verdict is Verdict.INVALID:  # numbers that nobody should believe are not mailed
+            message, result = replace(message, tables=()), None
         charts = charts_of(result.document, result.comparison, most) if result is not None else ()
         left -= len(charts)
         named = {f"chart{number}-{i}@perfkit": chart for i, chart in enumerate(charts, start=1)}
@@ -92,6 +97,7 @@ def _subject(sections: Sequence[_Section]) -> str:
 
 def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
     import css_inline
+    from markupsafe import Markup
 
     most = MOST_ROWS if len(sections) == 1 else MOST_ROWS_EACH
     inliner = css_inline.CSSInliner(keep_style_tags=False, load_remote_stylesheets=False)
@@ -106,7 +112,7 @@ def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
             quiet=quiet[:MOST_WHOLE],
             quieter=max(len(quiet) - MOST_WHOLE, 0),
             most_rows=int(most * part),
-            cells_of=_cells,
+            table_of=lambda table, most: Markup(_table(table, most)),
             symbols=VERDICT_SYMBOLS,
             colours=VERDICT_COLOURS,
         )
@@ -133,7 +139,7 @@ def _text(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
 
 def _lines(section: _Section, most: int) -> Iterator[str]:
     message = section.message
-    yield from (f"{message.title.upper()}: {section.name}", "")
+    yield from (f"{message.title.upper()}: {section.name}", *message.sides, "")
     for statement in message.statements:
         tag = f"[{statement.tag}] " if statement.tag else ""
         yield from (_wrapped(f"* {tag}{text}") for text in statement.texts)
@@ -144,16 +150,16 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
             yield from (f"  {what}:", f"    {command}")
     yield from ("", _wrapped(f"Next: {message.next_step}", indent=""))
     for table in message.tables:  # as a list: mail readers show plain text in proportional type
+        rows = _rows(table, most // len(message.tables))
         yield ""
         yield f"{table.title or 'Effects'} (change [{table.column_title('interval')}], before -> after, tolerance):"
-        rows = table.rows[: most // len(message.tables)]
         for cells in map(_cells, rows):
             change = f"{cells['change']} {cells['interval']}".rstrip()
             limit = f", tolerance {cells['tolerance']}" if cells["tolerance"] else ""
             what = f"{cells['verdict']}: {cells['service']}, {cells['metric']}"
             yield _wrapped(f"{what}: {change}, {cells['before']} -> {cells['after']}{limit}", indent="    ")
         if table.total > len(rows):
-            yield f"... and {table.total - len(rows)} more, in the report and the result file."
+            yield _left_out(table, rows)
     yield from (_wrapped(f"! {text}") for text in message.warnings)
     if message.location.words:
         yield from ("", message.location.words)
@@ -161,6 +167,47 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
     for what, command in message.commands:
         yield from ("", f"{what}:", f"    {command}")
     yield from ("", _wrapped(message.basis, indent=""))
+
+
+def _rows(table: Table, most: int) -> Sequence[Row]:
+    """What changed or is open, the first of it; all alike where nothing is."""
+    return [row for row in table.rows if row.verdict is not Verdict.NO_CHANGE][:most] or table.rows[
+        : min(most, MOST_QUIET)
+    ]
+
+
+def _left_out(table: Table, rows: Sequence[Row]) -> str:
+    """How many rows are not here, and what they are."""
+    rest, kinds = table.total - len(rows), {row.verdict for row in table.rows if row not in rows}
+    what = "effects" if not rows else "more, all without regression," if kinds == {Verdict.NO_CHANGE} else "more"
+    return f"{rest:,} {what} are in the report and in the result file."
+
+
+def _table(table: Table, most: int) -> str:
+    """A table as HTML, narrow enough for a telephone: two lines in a cell, and services above their metrics."""
+    rows = _rows(table, most)
+    all_cells = list(map(_cells, rows))
+    services = {cells["service"] for cells in all_cells}
+    grouped = 2 * len(services) <= len(rows)  # else a heading for each would make it twice as long
+    groups: dict[str, list[HtmlRow]] = {}
+    for row, cells in zip(rows, all_cells, strict=True):
+        symbol, word = row.cells["verdict"][0], row.cells["verdict"][2:]
+        of_row = [
+            Cell(cells["metric"]) if grouped else Cell(cells["service"], css="broken", below=cells["metric"]),
+            Cell(cells["change"], strong=True, below=cells["interval"]),
+            Cell(cells["before"], below=cells["after"]),
+            Cell(word, css=f"pk-v pk-{row.verdict.value} wrapped", symbol=symbol, below=cells["tolerance"]),
+        ]
+        group = cells["service"] if grouped else ""
+        groups.setdefault(group, []).append(HtmlRow(of_row, css=f"pk-row-{row.verdict.value}"))
+    columns = (
+        "metric" if grouped else "service, metric",
+        f">change, {table.column_title('interval')}",
+        ">before, after",
+        f"verdict{', tolerance' if any(cells['tolerance'] for cells in all_cells) else ''}",
+    )
+    rest = _left_out(table, rows) if table.total > len(rows) else ""
+    return html_table(table.title or "effects", columns, groups, below=rest, verdicts=True, empty=rest)
 
 
 def _cells(row: Row) -> dict[str, str]:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from perfkit.history.incidents import Incident, MissingService, NotificationDiff, Result
 
 NAME = 60  # characters of a name
-MOST_STATEMENTS = 8  # of a message that people are sent; the report has all
+MOST_STATEMENTS = 5  # of a message that people are sent; the report has all
 MOST_COMMITS = 5
 MOST_WARNINGS = 5
 MOST_REASONS = 3  # why runs are invalid
@@ -321,7 +321,8 @@ def _incident(tag: str, incident: Incident, result: Result, commits: Mapping[str
     elif result.comparison is not None:
         worse = result.comparison.by_verdict(Verdict.REGRESSION)
         texts = headlines(replace(result.comparison, history=None, findings=worse, gaps=()))
-    return Statement(verdict, texts, tag, f"Between run {ends[0]} and run {ends[1]}.", between, tuple(commands))
+    where = f"Between run {ends[0]} and run {ends[1]}." if result.watched else ""  # else both sides are named
+    return Statement(verdict, texts, tag, where, between, tuple(commands))
 
 
 def _remarks(result: Result) -> Iterator[Statement]:

@@ -215,7 +215,11 @@ def _draw_panel(axes: Axes, unit: str, panel: Sequence[Finding], rows: int) -> N
                 ends = [max(finding.ci_low, -reach), min(finding.ci_high, reach)]
                 axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
             at = max(-reach, min(reach, finding.change or 0.0))
-            mark: Any = {"markersize": 7, "markeredgecolor": _CARD, "clip_on": False}
+            mark: Any = {
+                "markersize": 10 if finding.verdict is Verdict.IMPROVEMENT else 7,
+                "markeredgecolor": _CARD,
+                "clip_on": False,
+            }
             axes.plot([at], [y], _MARKS[finding.verdict], color=colour, **mark)
             change = format_change(finding).replace(" (from zero)", "")
             axes.text(1.03, y, change, transform=across, va="center", fontsize=9)
@@ -244,8 +248,9 @@ def _legend(figure: Figure, findings: Sequence[Finding], height: int) -> None:
         bbox_to_anchor=(0.0, 4 / height),
         ncols=len(marks),
         frameon=False,
-        fontsize=8.5,
+        fontsize=8,
+        handlelength=1.3,  # five verdicts and the tolerance fit beside each other
         handletextpad=0.2,
-        columnspacing=1.0,
+        columnspacing=0.8,
         borderaxespad=0.0,
     )
