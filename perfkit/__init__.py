@@ -18,7 +18,7 @@ accepted, and what services are called now) override theirs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -158,6 +158,7 @@ __all__ = [
     "read_comparison",
     "read_run",
     "read_runs",
+    "run",
     "run_from_requests",
     "watch_history",
     "write_result",
@@ -315,6 +316,114 @@ def read_runs(runs: Any, *, store: Any = None, policy: Any = None, settings: str
     chosen, _ = _chosen("runs", runs, context, rules)
     _register()
     return cast("Runs", CollectedRuns(chosen))
+
+
+def run(
+    scenario: str,
+    *,
+    repeat: int = 1,
+    labels: Mapping[str, str] | None = None,
+    locustfile: str | Path | None = None,
+    workers: int | None = None,
+    store: Any = None,
+    settings: str | Path | None = None,
+    **load: Any,
+) -> Runs:
+    """Run a load test, keep it, and show it in the notebook's cell while it goes on.
+
+    What ``perfkit run`` does.  Interrupting the cell ends the load in order, as Ctrl-C does; what was measured until
+    then is kept, marked as interrupted.  Closing the notebook ends nothing.  Outside a notebook nothing is shown.
+
+    Parameters
+    ----------
+    scenario
+        A scenario of the settings, or a built-in one; with ``locustfile`` just a name.
+    repeat
+        Runs, at least 1.
+    labels
+        Free text stored with the runs, such as ``{"build": "1.4.2"}``.
+    workers
+        Make the load with so many processes.
+    **load
+        In place of what the settings say: ``host``, ``users``, ``spawn_rate`` (users per second), ``duration``
+        (``"2m"``), ``profile``, ``stages`` (``["1m:10", "1m:20"]``), ``rate`` (``"200/s"``), ``arrivals``,
+        ``max_in_flight``, ``peak``; ``arguments`` of the locustfile.
+
+    Returns
+    -------
+    Runs
+        Those that were made, as they are kept, oldest first.  A run that may not be judged is among them:
+        ``run.validity``.
+
+    Raises
+    ------
+    LoadStopped
+        The cell was interrupted; a note names the runs that are kept.
+    LoadError
+        A run could not be made; so with ``SettingsError`` and ``StoreError``.
+    ValueError
+        ``repeat`` or ``workers`` below 1, or an unknown word of load.
+    """
+    import warnings
+
+    from perfkit.config.settings import load_fields
+    from perfkit.loadgen.locust_command import Distribution
+    from perfkit.loadgen.run import run_scenarios
+    from perfkit.loadgen.service_under_test import revision_of
+    from perfkit.model.errors import LoadStopped, did_you_mean
+    from perfkit.report.live import LiveView, notebook_cell
+    from perfkit.runs.collection import Runs as CollectedRuns
+    from perfkit.runs.store import RunStore
+
+    for name, number in (("repeat", repeat), ("workers", 1 if workers is None else workers)):
+        if number < 1:
+            raise ValueError(f"{name}: must be at least 1, got {number!r}")
+    for name in load:
+        if name not in _LOAD:
+            raise ValueError(f"{name}: unknown{did_you_mean(name, _LOAD)}; known are {', '.join(_LOAD)}")
+    if isinstance(load.get("stages"), str):
+        load["stages"] = load["stages"].split(",")
+    fields = load_fields({"kind" if name == "profile" else name: value for name, value in load.items()}, "{}".format)
+    if "arguments" in fields:
+        fields["arguments"] = tuple(fields["arguments"])
+    loaded = _settings(settings)
+    revision = revision_of(Path.cwd())
+    for note in revision.notes:
+        warnings.warn(note, stacklevel=2)
+    chosen = loaded.scenario(scenario, None if locustfile is None else Path(locustfile), **fields)
+    chosen = replace(chosen, revision=revision.to_dict())
+    opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or loaded.store)))
+    cell = notebook_cell()
+    view = LiveView([chosen] * repeat, cell, opened) if cell is not None else None
+    try:
+        done = run_scenarios(
+            [chosen],
+            opened.address,
+            repeat=repeat,
+            labels=labels,
+            on_progress=view.on_progress if view is not None else None,
+            on_end=view.on_end if view is not None else None,
+            distribution=Distribution(workers, bind_port=0) if workers is not None else None,
+        )
+    finally:
+        if view is not None:
+            view.finish()
+    made = [execution.run for execution in done if execution.run is not None]
+    error = next((execution.error for execution in done if execution.error is not None), None)
+    if error is None and any(execution.stopped for execution in done):
+        error = LoadStopped(f"scenario {scenario!r}: the run was interrupted before its end")
+    if error is not None:
+        if made:
+            error.add_note(f"Kept in {opened.url}: {', '.join(one.id for one in made)}")
+        raise error
+    _register()
+    return cast("Runs", CollectedRuns(made))
+
+
+_LOAD = (  # words of `run` that say what load is made
+    *("host", "users", "spawn_rate", "duration", "profile", "stages", "rate", "arrivals", "max_in_flight", "peak"),
+    "arguments",
+)
 
 
 def compare(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +33,16 @@ from perfkit.cli.options import (
 from perfkit.config.settings import ARRIVALS
 from perfkit.model.errors import LoadError, PerfkitError
 from perfkit.model.records import KINDS
-from perfkit.report.formatting import clean
+from perfkit.report.formatting import clean, clock
 
 if TYPE_CHECKING:
     from perfkit.config.settings import Scenario
     from perfkit.loadgen.container import Container
     from perfkit.loadgen.locust_process import Progress
-    from perfkit.loadgen.run import Execution
-    from perfkit.model.records import Comparison
+    from perfkit.loadgen.run import Execution, OnProgress
+    from perfkit.model.records import Comparison, Run
+    from perfkit.report.live import LiveView
+    from perfkit.runs.store import RunStore
 
 PLAIN_EVERY_S = 10.0  # seconds between lines when the output is not a terminal
 
@@ -93,16 +98,12 @@ def progress_line(scenario: Scenario, progress: Progress) -> str:
     p95 = f"{progress.p95_latency_ms:.0f} ms" if progress.p95_latency_ms is not None else "-"
     share = f" ({100 * progress.failures / progress.requests:.1f} %)" if progress.requests else ""
     length = profile.duration_s
-    of = f" of {_clock(length)}  {_clock(max(length - progress.elapsed_s, 0))} left" if length else ""
+    of = f" of {clock(length)}  {clock(max(length - progress.elapsed_s, 0))} left" if length else ""
     late = f"  late {progress.late}" if progress.late else ""
     return (
-        f"{scenario.name}  {_clock(progress.elapsed_s)}{of}  {load}  rps {progress.rps:.0f}  p95 {p95}  "
+        f"{scenario.name}  {clock(progress.elapsed_s)}{of}  {load}  rps {progress.rps:.0f}  p95 {p95}  "
         f"failures {progress.failures}{share}{late}"
     )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 ARGUMENTS = "perfkit.run.arguments"
@@ -168,6 +169,10 @@ COMPARISON = (
     click.Option(["--policy"], type=FILE, help="With --compare-with: policy (TOML)."),
     click.Option(["--result"], type=FILE, help="With --compare-with: the comparison as JSON."),
 )
+LIVE = (
+    click.Option(["--live"], is_flag=True, help="Show the runs on a page while they go on; prints its address."),
+    click.Option(["--live-port"], type=click.IntRange(1, 65535), help="With --live: port of the page [a free one]."),
+)
 OPTIONS = [
     click.Argument(["scenarios"], nargs=-1, metavar="SCENARIO..."),
     click.Option(["--all", "all_"], is_flag=True, help="Run every scenario in sequence."),
@@ -187,6 +192,7 @@ OPTIONS = [
     ),
     *COMPARISON,
     click.Option(["--repeat"], type=_COUNT, default=1, show_default=True, help="Runs of each scenario."),
+    *LIVE,
 ]
 SEVERAL = ("workers", "master", "worker", "abort_on", "all_", "repeat", "record")  # do not go with --compare-with
 
@@ -219,6 +225,7 @@ def run(
     Examples:
       perfkit run baseline --duration 30s
       perfkit run shop --repeat 5 --label build=1.4.2
+      perfkit run shop --repeat 5 --live
       perfkit run checkout --locustfile locustfile.py --host http://127.0.0.1:8000 --users 20 --duration 2m
       perfkit run shop --rate 200/s --arrivals poisson --duration 2m
       perfkit run shop --stages 1m:10,1m:20,1m:40
@@ -260,8 +267,11 @@ def run(
         _refuse(SEVERAL, "does not go with --compare-with")
     if not docker:
         _refuse((option.name or "" for option in CONTAINER), "needs --docker")
+    if not given["live"]:
+        _refuse(("live_port",), "needs --live")
     if given["worker"]:
         _refuse(("docker",), "does not go with --worker")
+        _refuse(("live",), "does not go with --worker: the master shows all workers")
         return _work(chosen, given["master_host"], given["master_port"])
     container = None
     if docker:
@@ -281,17 +291,22 @@ def run(
     elif expect_workers is not None:
         bind_host, bind_port = given["master_bind_host"], given["master_bind_port"]
         distribution = Distribution(expect_workers, local=False, bind_host=bind_host, bind_port=bind_port)
-    done = run_scenarios(
-        [replace(scenario, revision=revision.to_dict()) for scenario in chosen],
-        workspace.store,
-        repeat=given["repeat"],
-        labels=labels,
-        on_progress=show_progress(),
-        on_end=report_end,
-        abort_on=given["abort_on"],
-        distribution=distribution,
-        container=container,
-    )
+    scenarios_run = [replace(scenario, revision=revision.to_dict()) for scenario in chosen]
+    with _watched(given, scenarios_run * given["repeat"], workspace) as view:
+        done = run_scenarios(
+            scenarios_run,
+            workspace.store,
+            repeat=given["repeat"],
+            labels=labels,
+            on_progress=_each(show_progress(), view.on_progress if view else None),
+            on_end=_each(report_end, view.on_end if view else None),
+            abort_on=given["abort_on"],
+            distribution=distribution,
+            container=container,
+        )
+        _summarise(done, workspace)
+        if view is not None:
+            view.finish()
     target = record or (Path("test_execution_metadata.json") if all_ else None)
     if target is not None:
         write(dump(execution_record(done)), target)
@@ -299,6 +314,53 @@ def run(
         return EXIT_STOPPED
     errors = [exit_code_of(execution.error) for execution in done if execution.error is not None]
     return max([0, *errors, *(EXIT_INVALID for execution in done if execution.status == "invalid")])
+
+
+@contextmanager
+def _watched(
+    given: dict[str, Any], planned: Sequence[Scenario], workspace: Workspace, *, at_most: bool = False
+) -> Iterator[LiveView | None]:
+    """With --live, a page that shows the runs until their end; it is told of them by the view."""
+    if not given["live"]:
+        yield None
+        return
+    from perfkit.report.live import LiveView, serving
+
+    with serving(given["live_port"] or 0) as page:
+        click.echo(f"live: {page.url}", err=True)
+        view = LiveView(planned, page.publish, workspace.run_store, at_most=at_most, options=_store_option(workspace))
+        try:
+            yield view
+        finally:
+            if not view.is_finished:
+                view.finish("The test was not finished; the terminal says why.")
+
+
+def _store_option(workspace: Workspace) -> str:
+    """What a command needs to find the same store again."""
+    return "" if workspace.store == workspace.settings.store else f" --store {shlex.quote(workspace.run_store.url)}"
+
+
+def _each(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
+    """Both, one after the other."""
+    if second is None:
+        return first
+
+    def call(*values: Any) -> None:
+        first(*values)
+        second(*values)
+
+    return call
+
+
+def _summarise(done: Sequence[Execution], workspace: Workspace) -> None:
+    """The services, errors and next step of each scenario."""
+    from perfkit.report.run_summary import next_step, print_run_summary
+
+    for name in dict.fromkeys(execution.scenario for execution in done):
+        if runs := [execution.run for execution in done if execution.run is not None and execution.scenario == name]:
+            step = next_step(runs, workspace.run_store, _store_option(workspace))
+            write(drawn(partial(print_run_summary, runs, step)))
 
 
 def _refuse(names: Iterable[str], why: str) -> None:
@@ -335,7 +397,8 @@ def _compare(
 ) -> int:
     """Measure both sides alternately, and judge them."""
     from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan, ABTest, ab_targets
-    from perfkit.loadgen.run import run_scenario
+    from perfkit.loadgen.run import Execution, run_scenario
+    from perfkit.report.formatting import verdict_text
     from perfkit.report.text import print_comparison
 
     if len(chosen) != 1:
@@ -347,10 +410,26 @@ def _compare(
         warn("The commit of the baseline is unknown: a host does not say it. Its runs are kept without one.")
     most = max_runs // 2 if max_runs is not None else given["pairs"] or (MOST_PAIRS if until_settled else 5)
     plan = ABPlan(most, until_settled, given["max_time"], given["confirm"])
-    with ab_targets(chosen[0], other, Path.cwd()) as targets:
-        report, run_one = partial(click.echo, err=True), partial(run_scenario, container=container)
-        test = ABTest(targets, workspace.store, workspace.policy, plan, report, labels, show_progress(), run_one)
-        result = test.decide()
+    most_runs = 2 * most * (2 if plan.confirm else 1)
+    is_open_end = until_settled or plan.confirm or plan.max_time_s is not None
+    with (
+        _watched(given, chosen * most_runs, workspace, at_most=is_open_end) as view,
+        ab_targets(chosen[0], other, Path.cwd()) as targets,
+    ):
+
+        def run_one(scenario: Scenario, store: RunStore, labels: dict[str, str], progress: OnProgress | None) -> Run:
+            if view is None:
+                return run_scenario(scenario, store, labels, progress, container=container)
+            view.label = f"{labels['side']}, pair {labels['pair']}"
+            begun = datetime.now(UTC)
+            run = run_scenario(scenario, store, labels, progress, container=container)
+            view.on_end(Execution(scenario.name, begun, datetime.now(UTC), run))
+            return run
+
+        report, show = partial(click.echo, err=True), _each(show_progress(), view.on_progress if view else None)
+        result = ABTest(targets, workspace.store, workspace.policy, plan, report, labels, show, run_one).decide()
+        if view is not None:
+            view.finish(f"{verdict_text(result.comparison.verdict)}: {result.why}.")
     comparison = with_open_regressions(result.comparison, workspace)
     if given["result"] is not None:
         write(dump(comparison.to_dict()), given["result"])

@@ -24,7 +24,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -130,6 +130,7 @@ class Progress:
     state: str  # Locust's word: ready, spawning, running, cleanup, stopped
     late: int = 0  # arrivals that started late, in the open model
     in_flight: int = 0  # tasks under way, in the open model
+    recording: Path | None = None  # where the requests are written meanwhile
 
 
 ABORT_METRICS = ("p95_latency_ms", "error_rate_pct", "rps", "cpu_pct", "in_flight")
@@ -225,6 +226,7 @@ def run_locust(
         for line in _progress_lines(process, pipe, stop):
             last |= line
             progress = msgspec.convert(line, Progress, strict=False)  # what else it says is for this module
+            progress = replace(progress, recording=command.recording)
             if on_progress is not None:
                 on_progress(progress)
             if abort is not None and stop.signal is None and (reason := abort(progress)) is not None:

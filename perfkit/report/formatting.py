@@ -216,6 +216,16 @@ def commit_text(run: RunReference) -> str:
     return clean(run.commit)[:10]
 
 
+def clock(seconds: float) -> str:
+    """A length of time: ``1:20``.
+
+    >>> clock(80.4), clock(3723)
+    ('1:20', '1:02:03')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 def count_text(count: int, noun: str) -> str:
     """``1 run``, ``3 runs``, ``1,200 runs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
