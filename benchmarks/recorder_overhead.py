@@ -2,6 +2,7 @@
 
     python benchmarks/recorder_overhead.py [--pairs 12] [--seconds 8] [--users 30]
     python benchmarks/recorder_overhead.py --slices [--pairs 60]
+    python benchmarks/recorder_overhead.py --live [--pairs 60]
     python benchmarks/recorder_overhead.py --memory [--requests 5000000]
 
 Without either: Locust with `FastHttpUser`, without waiting, against a bare asyncio server, alternately with and
@@ -11,6 +12,9 @@ time of the Locust process per request, which hardly depends on what else the ma
 With ``--slices``: one Locust process in which the recorder is switched on and off every second (ABBA), each second
 with it holding one write.  Neighbours of a shared machine change more slowly than that, so it is by far the sharper
 comparison.
+
+With ``--live``: what it costs beyond that to watch a run.  One Locust process with the recorder, of which this process
+follows every other second (ABBA) as ``perfkit run --live`` does: the recording is read, the page drawn and fetched.
 
 With ``--memory``: resident memory while requests go through the recorder's own listener, written as in production.
 
@@ -25,7 +29,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +100,37 @@ def alternate(environment):
             if is_recorded:
                 events.request.remove_listener(buffer.on_request)
             rows[is_recorded] = {"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests}
+        print(json.dumps([rows[False], rows[True]]), flush=True)
+    environment.runner.quit()
+
+def clocks(environment):
+    return environment.stats.total.num_requests, time.perf_counter(), time.process_time()
+"""
+
+LIVE = """
+import json, time
+import gevent
+from locust import FastHttpUser, events, task
+
+class Busy(FastHttpUser):
+    @task
+    def get(self):
+        self.client.get("/item", name="/item")
+
+@events.test_start.add_listener
+def start(environment, **_):
+    gevent.spawn(alternate, environment)
+
+def alternate(environment):
+    gevent.sleep(2)
+    for pair in range(%d):
+        rows = {}
+        for is_watched in (False, True) if pair %% 2 == 0 else (True, False):
+            print(json.dumps(is_watched), flush=True)
+            before = clocks(environment)
+            gevent.sleep(1)
+            requests, seconds, cpu_s = (now - then for now, then in zip(clocks(environment), before))
+            rows[is_watched] = {"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests}
         print(json.dumps([rows[False], rows[True]]), flush=True)
     environment.runner.quit()
 
@@ -200,6 +237,55 @@ def slices(pairs: int, users: int) -> None:
         table(locust(Path(name), port, users, SLICES % pairs, True))
 
 
+def live(pairs: int, users: int) -> None:
+    """Compare seconds of a run that is watched with seconds in which it is not."""
+    sys.path.insert(0, str(ROOT))
+    from perfkit.config.settings import Scenario
+    from perfkit.loadgen.locust_process import Progress
+    from perfkit.report.live import LiveView
+    from perfkit.report.live import serving as serving_page
+    from perfkit.runs.store import RunStore
+
+    results, spent_s = [], []
+    with tempfile.TemporaryDirectory() as name, serving() as port, serving_page() as page:
+        folder = Path(name)
+        user, recording = folder / "busy.py", folder / "requests.arrow"
+        user.write_text(LIVE % pairs)
+        scenario = Scenario("busy", user, users=users, duration_s=2.0 * pairs + 2)
+        view = LiveView([scenario], page.publish, RunStore(folder / "runs"))
+
+        def reader() -> None:
+            version = -1
+            while answer := urllib.request.urlopen(f"{page.url}view?after={version}").read() or b"{}":
+                version = json.loads(answer).get("version", version)
+                if json.loads(answer).get("ended"):
+                    return
+
+        threading.Thread(target=reader, daemon=True).start()
+        own = {"PERFKIT_RECORDING": str(recording), "PERFKIT_GENERATOR_CSV": str(folder / "generator.csv")}
+        command = [sys.executable, "-P", "-m", "locust", "-f", f"{RECORDER},{user}", "--headless", "--only-summary"]
+        load = ["-H", f"http://127.0.0.1:{port}", "-u", str(users), "-r", "100"]
+        begun = time.time()
+        with subprocess.Popen(
+            [*command, *load], env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as locust:
+            for line in locust.stdout:
+                if not line.startswith(("true", "false", "[")):
+                    continue
+                if (word := json.loads(line)) is True:
+                    before, now = time.process_time(), time.time()
+                    view.on_progress(
+                        scenario,
+                        Progress(now, now - begun, users, 0, 0, 0, 0.0, None, 0.0, "running", recording=recording),
+                    )
+                    spent_s.append(time.process_time() - before)
+                elif word:
+                    results.append(word)
+        view.finish()
+    table(results)
+    print(f"\nCPU of the process that watches: {1e3 * statistics.median(spent_s):.0f} ms per second, median.")
+
+
 def resident_mb() -> float:
     """Return the resident memory of this process (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -251,6 +337,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=30)
     parser.add_argument("--requests", type=int, default=5_000_000)
     parser.add_argument("--slices", action="store_true")
+    parser.add_argument("--live", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -258,6 +345,8 @@ def main() -> None:
         asyncio.run(serve())
     elif given.memory:
         memory(given.requests)
+    elif given.live:
+        live(given.pairs or 60, given.users)
     elif given.slices:
         slices(given.pairs or 60, given.users)
     else:
