@@ -13,6 +13,24 @@ DRAWN = "html[data-drawn]"
 LARGEST = 2_000_000
 
 
+# The least contrast of a text in a chart, or in its picture, with the ground that it stands on
+CONTRAST = """() => {
+  const light = colour => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [...document.querySelectorAll(".pk-chart")].flatMap(chart => {
+    const ground = light(getComputedStyle(chart).backgroundColor);
+    return [...chart.querySelectorAll("svg text")].filter(text => text.textContent.trim()).map(text => {
+      const ink = light(getComputedStyle(text).fill);
+      return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+    });
+  });
+  return Math.min(...found);
+}"""
+
+
 class Opened:
     """A report in a browser page, with everything that it said and asked for."""
 
@@ -36,3 +54,16 @@ class Opened:
 
     def count(self, selector):
         return self.page.locator(selector).count()
+
+    def barriers(self):
+        """What keeps people from reading the page, by axe-core, and pale texts of charts; colours in both schemes."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
+        found = []
+        for scheme, rules in (("light", None), ("dark", {"runOnly": ["color-contrast"]})):
+            self.page.emulate_media(color_scheme=scheme)
+            answer = axe.Axe().run(self.page, options=rules).response
+            assert len(answer["passes"]) > (15 if rules is None else 0)
+            found += [(scheme, one["id"], one["nodes"][0]["target"]) for one in answer["violations"]]
+            contrast = self.page.evaluate(CONTRAST)
+            found += [(scheme, "contrast of a chart's text", contrast)] if contrast < 4.5 else []
+        return found

@@ -127,6 +127,7 @@ class TestInBrowser:
         for plot in opened.page.locator(".pk-plot").all():
             assert plot.get_attribute("aria-label")
             assert plot.bounding_box()["width"] >= 0.85 * min(width, 1000)
+        assert opened.barriers() == []
 
     def test_the_baseline_report_is_drawn_too(self, browser, normal):
         opened = Opened(browser, normal.html, 400)
@@ -134,6 +135,7 @@ class TestInBrowser:
         assert opened.said == []
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
         assert json.loads(normal.result.read_text())["schema"] == "perfkit.baseline/1"
+        assert opened.barriers() == []
 
     @pytest.mark.parametrize("width", [1280, 400])
     def test_the_capacity_report_is_drawn_too(self, browser, ramps, width):
@@ -145,6 +147,7 @@ class TestInBrowser:
         assert opened.count(".pk-scroll:not([tabindex='0'])") == 0
         result = json.loads(ramps.result.read_text())
         assert (result["schema"], result["verdict"]) == ("perfkit.capacity/1", "regression")
+        assert width == 400 or opened.barriers() == []
 
     def test_hostile_names_stay_text_under_the_mouse(self, browser, report):
         opened = Opened(browser, report.html)
@@ -178,6 +181,75 @@ class TestInBrowser:
         widths = "[...document.querySelectorAll('.pk-picture svg')].map(s => s.getBoundingClientRect().right)"
         opened.page.evaluate("document.body.style.width = '700px'")
         assert max(opened.page.evaluate(widths)) <= 701
+
+    def test_before_any_script_verdict_and_pictures_are_there(self, browser, report):
+        page = browser.new_context(offline=True, java_script_enabled=False).new_page()
+        page.goto(report.html.as_uri())
+        html = report.html.read_text()
+        assert html.index('class="pk-verdict"') < html.index("</table>") < html.index("<script>")
+        pictures = page.locator(".pk-picture svg")
+        assert pictures.count() > count_charts(nbformat.read(report.notebook, as_version=4))
+        for picture in pictures.all():  # every service, for nobody can choose one
+            assert picture.bounding_box()["height"] > 100
+        assert page.locator(".pk-choice").first.is_hidden()
+
+    def test_paper_shows_every_service_and_no_controls(self, browser, report):
+        opened = Opened(browser, report.html)
+        opened.page.emulate_media(media="print")
+        choices = opened.page.locator(".pk-choice").first.locator("option").all_text_contents()
+        assert len(choices) == len(SERVICES)
+        chart = opened.page.locator(".pk-chart:has(select)").first
+        assert chart.locator(".pk-picture:visible").count() == len(SERVICES)
+        for name, picture in zip(choices, chart.locator(".pk-picture").all(), strict=True):
+            assert name in " ".join(picture.locator("text").all_text_contents())
+        for control in (".pk-choice", ".pk-contents", ".pk-plot", ".pk-hint"):
+            assert opened.count(f"{control}:visible") == 0
+
+    def test_a_chart_is_zoomed_reset_asked_and_its_legend_toggles(self, browser, report):
+        opened = Opened(browser, report.html)
+        plot = opened.page.locator(".pk-plot").nth(1)
+        plot.scroll_into_view_if_needed()
+        shown = "plot => JSON.stringify([plot._fullLayout.xaxis.range, plot._fullLayout.yaxis.range])"
+        box = plot.locator(".nsewdrag").first.bounding_box()
+        x, y, mouse = box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3, opened.page.mouse
+        at_first = plot.evaluate(shown)
+        with opened.page.expect_event("console", lambda told: told.text == "zoomed"):
+            plot.evaluate("plot => plot.once('plotly_relayout', () => console.log('zoomed'))")
+            mouse.move(x, y)
+            mouse.down()
+            mouse.move(x + 120, y + 60, steps=3)
+            mouse.up()
+        assert plot.evaluate(shown) != at_first
+        with opened.page.expect_event("console", lambda told: told.text == "reset"):
+            plot.evaluate("plot => plot.once('plotly_doubleclick', () => console.log('reset'))")
+            mouse.dblclick(x + 30, y + 30)
+        assert plot.evaluate(shown) == at_first
+        mouse.move(x, y, steps=3)
+        opened.page.wait_for_selector(".hovertext", timeout=5000)
+        seen = "plot => plot._fullData.filter(trace => trace.visible === true).length"
+        before = plot.evaluate(seen)
+        with opened.page.expect_event("console", lambda told: told.text == "toggled"):
+            plot.evaluate("plot => plot.once('plotly_restyle', () => console.log('toggled'))")
+            plot.locator(".legendtoggle").first.click()
+        assert plot.evaluate(seen) < before
+
+    @pytest.mark.parametrize("width", [1280, 400])
+    def test_contents_lead_to_every_section_and_mark_the_one_that_is_read(self, browser, report, width):
+        opened = Opened(browser, report.html, width)
+        headings = opened.page.locator("main h2").all_text_contents()
+        links = opened.page.locator(".pk-contents a")
+        assert links.all_text_contents() == headings
+        assert len(headings) > 5
+        links.nth(3).click()
+        opened.page.wait_for_selector(".pk-contents li:nth-child(4) a[aria-current]")
+        assert opened.count(".pk-contents [aria-current]") == 1
+        nav, heading = links.nth(3).bounding_box(), opened.page.locator("main h2").nth(3).bounding_box()
+        assert 0 <= nav["y"] <= 900
+        assert 0 <= heading["y"] < 200
+        if width == 400:  # the bar stands above the heading that it leads to, and wide tables say that they are wide
+            assert heading["y"] >= nav["y"] + nav["height"] - 1
+            wide = "[...document.querySelectorAll('.pk-scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+            assert opened.count(".pk-hint:visible") == opened.page.evaluate(wide) > 0
 
     def test_headings_are_in_order_and_scrolling_parts_can_be_reached_by_keyboard(self, browser, report):
         opened = Opened(browser, report.html, 400)
