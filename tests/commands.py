@@ -71,6 +71,7 @@ WORDS: dict[str, list[str] | None] = {
     "ack": ["--list"],
     "simulate": ["api", "--seed", "1", "--duration", "2s", "--users", "1", "--runs", "1", "--store", "simulated"],
     "init": ["new"],
+    "completion": ["bash"],
     "docs": ["glossary"],
 }
 

@@ -1,7 +1,7 @@
 """The command line: parse, one call into the library, print, exit code.
 
-It may import every room; its modules import one another only for options, exit codes and streams (`check` has two of
-its own: `audit` and `selftest`).  Begin with `COMMANDS`, which says where each command is, and `options`.
+It may import every room; its modules import one another only for options, completion, exit codes and streams (`check`
+has two of its own: `audit` and `selftest`).  Begin with `COMMANDS`, which says where each command is, and `options`.
 
 Exit codes: 0 nothing to object; 1 regression (or what ``--fail-on`` names); 2 wrong usage or unreadable input;
 3 invalid or not comparable runs; 4 a step failed (load, notebook, disk, network) or perfkit itself did; 130 stopped by
@@ -23,6 +23,7 @@ from typing import Any, TextIO, cast
 
 import click
 
+from perfkit.cli import completion
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_for_git, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
 from perfkit.model.errors import PerfkitError, ReadError, SettingsError, activities_of, omissions
@@ -33,7 +34,6 @@ from perfkit.report.formatting import clean, shorten
 DEBUG = "PERFKIT_DEBUG"
 MOST_TEXT = 300  # characters of an exception's own message
 TRACKERS = ("issues", "bug tracker", "tracker", "bugs")  # labels of the address to report a fault to
-COMPLETION = "_PERFKIT_COMPLETE"  # set by the completion scripts of shells
 LINK_LOOP = "Symlink loop"  # how pathlib of Python before 3.13 begins to speak of one
 EPILOG = """\b
 Examples:
@@ -55,6 +55,7 @@ COMMANDS = {
     "check": "check:check",
     "comment": "notify:comment",
     "compare": "compare:compare",
+    "completion": "completion:completion",
     "demo": "start:demo",
     "docs": "docs:docs",
     "email": "notify:email",
@@ -121,11 +122,12 @@ def main(argv: Sequence[str], out: TextIO | None, err: TextIO | None) -> int:
 def _run(argv: Sequence[str]) -> int:
     out, err = sys.stdout, sys.stderr
     try:
-        if COMPLETION in os.environ:
-            result = perfkit.main(list(argv), prog_name="perfkit", complete_var=COMPLETION, standalone_mode=False)
-        else:  # click's `main` ends a broken pipe of any file or socket with 1, and takes any `EOFError` for Ctrl-C
-            with perfkit.make_context("perfkit", list(argv)) as context:
-                result = perfkit.invoke(context)
+        if completion.VARIABLE in os.environ:
+            click.echo(completion.answer(perfkit))
+            return 0
+        # click's `main` ends a broken pipe of any file or socket with 1, and takes any `EOFError` for Ctrl-C
+        with perfkit.make_context("perfkit", list(argv)) as context:
+            result = perfkit.invoke(context)
     except click.ClickException as error:
         error.show(err)
         # click ends what it cannot open with 1, which means a regression here

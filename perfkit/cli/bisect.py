@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perfkit.cli.completion import complete_scenarios
 from perfkit.cli.options import DRY_RUN, DURATION, FILE, FORMAT, OUTPUT, SETTINGS, dump, settings_of, write
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ MOST_RUNS = 32  # of one commit and the good one together
 
 
 @click.command(short_help="Which commit made a service worse.")
-@click.argument("scenario")
+@click.argument("scenario", shell_complete=complete_scenarios)
 @click.option("--good", required=True, metavar="COMMIT", help="A commit that was still fast; or a branch or tag.")
 @click.option("--bad", default="HEAD", show_default=True, metavar="COMMIT", help="A commit that is slow.")
 @click.option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.completion import complete_metrics, complete_runs, complete_scenarios
 from perfkit.cli.exit_codes import EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
     CANDIDATE_LABELS,
@@ -63,7 +64,12 @@ PERCENT = Parsed("percent", _percent)
 
 
 @click.command(short_help="How many runs show a change of that size?")
-@click.option("--scenario", required=True, help="The load test whose runs are in the store, or such as api@rolling.")
+@click.option(
+    "--scenario",
+    required=True,
+    shell_complete=complete_scenarios,
+    help="The load test whose runs are in the store, or such as api@rolling.",
+)
 @click.option(
     "--detect", required=True, type=PERCENT, metavar="PERCENT", help="The worsening to be called, such as 5%."
 )
@@ -123,7 +129,12 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
 
 
 @click.command(short_help="When would a policy have fired in the past?")
-@click.option("--scenario", required=True, help="The load test whose history is judged, or such as api@branch:main.")
+@click.option(
+    "--scenario",
+    required=True,
+    shell_complete=complete_scenarios,
+    help="The load test whose history is judged, or such as api@branch:main.",
+)
 @click.option(
     "--window",
     type=click.IntRange(1),
@@ -189,7 +200,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
-@click.argument("baseline", nargs=-1, metavar="[BASELINE...]")
+@click.argument("baseline", nargs=-1, metavar="[BASELINE...]", shell_complete=complete_runs)
 @OPTIONAL_CANDIDATE
 @CANDIDATE_LABELS
 @format_option("text", "json", "markdown", "junit", text="How to write the result.")
@@ -288,10 +299,16 @@ PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
 
 
 @click.command(short_help="When the level of past runs changed, and by which commits.")
-@click.argument("scenarios", nargs=-1, metavar="[SCENARIO...]")
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO...]", shell_complete=complete_scenarios)
 @click.option("--all", "all_", is_flag=True, help="Every scenario of the store [without a SCENARIO too].")
 @click.option("--service", "services", multiple=True, help="Show only this service; may be repeated.")
-@click.option("--metric", "metrics", multiple=True, help="Show only this metric, such as p95; may be repeated.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    shell_complete=complete_metrics,
+    help="Show only this metric, such as p95; may be repeated.",
+)
 @click.option(
     "--alpha",
     type=Number(0, 0.5, min_open=True),

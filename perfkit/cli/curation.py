@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.completion import complete_runs, complete_scenarios
 from perfkit.cli.options import (
     BY,
     DAY,
@@ -41,11 +42,11 @@ REASON = click.option("--reason", required=True, help="Why; kept for those who r
 EXPIRES = click.option(
     "--expires", type=DAY, metavar="DAY", help="Last day on which it is valid: 2027-01-31, or 90d from now."
 )
-SCENARIO = click.option("--scenario", help="Only baselines of this load test.")
+SCENARIO = click.option("--scenario", shell_complete=complete_scenarios, help="Only baselines of this load test.")
 
 
 @click.command(short_help="Acknowledge a known or intended change.")
-@click.argument("event", required=False)
+@click.argument("event", required=False, shell_complete=complete_runs)
 @click.option("--reason", help="Why it is fine; kept for those who review it.")
 @BY
 @click.option("--until", type=DAY, metavar="DAY", help="Last day on which it holds: 2027-01-31, or 30d from now.")
@@ -173,7 +174,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
 
 
 @baseline.command(short_help="Move a baseline to the runs after an intended change.")
-@click.argument("event", metavar="EVENT_OR_RUN")
+@click.argument("event", metavar="EVENT_OR_RUN", shell_complete=complete_runs)
 @REASON
 @BY
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.completion import complete_labels, complete_runs
 from perfkit.model.errors import StoreError
 from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact
@@ -80,10 +81,15 @@ CANDIDATE = click.option(
     multiple=True,
     metavar="CANDIDATE...",
     callback=_check_candidate,
+    shell_complete=complete_runs,
     help="Runs to judge; several may follow.",
 )
 OPTIONAL_CANDIDATE = click.option(
-    "--candidate", multiple=True, metavar="CANDIDATE...", help="Runs of another build; several may follow."
+    "--candidate",
+    multiple=True,
+    metavar="CANDIDATE...",
+    shell_complete=complete_runs,
+    help="Runs of another build; several may follow.",
 )
 INJECT = click.option(
     "--inject",
@@ -162,6 +168,7 @@ WITH_LABELS = click.option(
     metavar="KEY=VALUE",
     callback=key_values,
     is_eager=True,  # before the arguments that need not be given beside it
+    shell_complete=complete_labels,
     help="Only runs with this label; may be repeated, and all count.",
 )
 CANDIDATE_LABELS = click.option(
@@ -171,6 +178,7 @@ CANDIDATE_LABELS = click.option(
     metavar="KEY=VALUE",
     callback=key_values,
     is_eager=True,
+    shell_complete=complete_labels,
     help="Only candidates with this label; may be repeated, and all count.",
 )
 
@@ -183,7 +191,7 @@ def run_names(name: str = "runs", metavar: str = "RUN...") -> Callable[[Command]
             raise click.UsageError(f"Missing argument '{metavar}': name runs, or say --label KEY=VALUE.", context)
         return names
 
-    return click.argument(name, nargs=-1, metavar=metavar, callback=check)
+    return click.argument(name, nargs=-1, metavar=metavar, callback=check, shell_complete=complete_runs)
 
 
 def fail_on_option(default: str | None, text: str) -> Callable[[Command], Command]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perfkit.cli.completion import complete_metrics, complete_scenarios
 from perfkit.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
     CANDIDATE,
@@ -47,7 +48,14 @@ TITLE = click.option("--title", help="Title of the report.")
 
 @click.group(short_help="Execute a notebook and write the HTML report.", invoke_without_command=True)
 @click.option("--all", "all_", is_flag=True, help="Every notebook of every scenario of the store, and an index.html.")
-@click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="With --all: only this scenario.")
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_scenarios,
+    help="With --all: only this scenario.",
+)
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="With --all: only this notebook.")
 @click.option("--newest", type=click.IntRange(1), metavar="N", help="With --all: judge so many of the newest runs [1].")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core].")
@@ -253,9 +261,9 @@ def capacity(
 
 
 @report.command(short_help="How has it gone, and what changed when?")
-@click.argument("scenario")
+@click.argument("scenario", shell_complete=complete_scenarios)
 @click.option("--service", metavar="NAME", help="Show only this service.")
-@click.option("--metric", metavar="NAME", help="Show only this metric, such as p95.")
+@click.option("--metric", metavar="NAME", shell_complete=complete_metrics, help="Show only this metric, such as p95.")
 @click.option("--last", type=click.IntRange(1), metavar="N", help="Show only so many of the newest runs [1000].")
 @click.option(
     "--commit-url",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.completion import complete_scenarios
 from perfkit.cli.exit_codes import EXIT_INVALID, EXIT_STOPPED, exit_code_of, exit_code_of_verdict
 from perfkit.cli.options import (
     DURATION,
@@ -174,7 +175,7 @@ LIVE = (
     click.Option(["--live-port"], type=click.IntRange(1, 65535), help="With --live: port of the page [a free one]."),
 )
 OPTIONS = [
-    click.Argument(["scenarios"], nargs=-1, metavar="SCENARIO..."),
+    click.Argument(["scenarios"], nargs=-1, metavar="SCENARIO...", shell_complete=complete_scenarios),
     click.Option(["--all", "all_"], is_flag=True, help="Run every scenario in sequence."),
     *LOAD,
     *WORKERS,

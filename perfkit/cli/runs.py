@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.completion import complete_runs, complete_scenarios
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INVALID
 from perfkit.cli.options import (
     BY,
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
 EXIT_DAMAGED = EXIT_CODES[ReadError]
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
-RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]")  # without any, and without a label: all
-SCENARIO = click.option("--scenario", help="Only runs of this load test.")
+RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=complete_runs)
+SCENARIO = click.option("--scenario", shell_complete=complete_scenarios, help="Only runs of this load test.")
 SHOWN = 20  # removals named one by one
 
 
@@ -106,7 +107,7 @@ def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -
 
 
 @click.command(short_help="Write simulated Locust result files.")
-@click.argument("scenario")
+@click.argument("scenario", shell_complete=complete_scenarios)
 @click.option("--seed", type=int, required=True, help="The same seed gives the same requests.")
 @click.option("--output", type=FOLDER, default=Path(), help="Folder [this one].")
 @click.option("--at", "started_at", type=TIME, help="When the simulated run starts, ISO 8601 [now].")

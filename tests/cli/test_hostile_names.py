@@ -324,6 +324,7 @@ ELSEWHERE = {  # what writes no names into anything, or is driven by another tes
     "baseline accept": "says what pin says",
     "simulate": "has its own services",
     "init": "writes a template",
+    "completion": "prints a script",
     "docs": "prints pages that come with the package",
 }
 

@@ -1,0 +1,217 @@
+"""``perfkit completion``, and what completes at a prompt: scenarios, runs, selectors, labels and metrics of the store.
+
+It lists folders and reads a few small files, imports neither the store nor anything else that is heavy, and never fails
+at a prompt: what cannot be read completes nothing.  Names that a shell would take for more than a word are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from heapq import nlargest
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
+
+from perfkit.model.errors import PerfkitError
+
+VARIABLE = "_PERFKIT_COMPLETE"  # set by the scripts of the shells
+MOST_IDS, MOST_READ = 200, 60  # newest runs that are offered, and documents that are read
+_TYPED = re.compile(r"[\w@%+=:,./-]+")  # a word in every shell
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z-(.+)-[0-9a-f]{4,}\Z")
+KINDS = ("rolling", "last:5", "previous:5", "merge-base", "pinned:", "commit:", "branch:", "label:")
+
+
+@click.command(short_help="Completion of commands, scenarios and runs for your shell.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script with which a shell completes commands, options, scenarios, run ids, selectors and metrics.
+
+    \b
+    Examples:
+      eval "$(perfkit completion bash)"                                  # in ~/.bashrc
+      eval "$(perfkit completion zsh)"                                   # in ~/.zshrc, after compinit
+      perfkit completion fish > ~/.config/fish/completions/perfkit.fish
+    """
+    click.echo(_answer(click.get_current_context().find_root().command, f"{shell}_source"), nl=False)
+
+
+def answer(cli: click.Command) -> str:
+    """What the script of a shell asks for by the environment; empty where that cannot be had, whatever the reason."""
+    with suppress(Exception, SystemExit):
+        return _answer(cli, os.environ[VARIABLE])
+    return ""
+
+
+def _answer(cli: click.Command, instruction: str) -> str:
+    shell, _, what = instruction.partition("_")
+    kind = get_completion_class(shell)
+    if kind is None:
+        return ""
+    asked = kind(cli, {}, "perfkit", VARIABLE)
+    return asked.source() if what == "source" else asked.complete()
+
+
+@add_completion_class
+class _Bash(BashComplete):
+    """Bash breaks words at ``@``, ``:`` and ``=``, which selectors and labels hold: what it has broken is put together.
+
+    It replaces only what follows the last of them, so this is all that it is given.
+    """
+
+    source_template = """\
+%(complete_func)s() {
+    local line=${COMP_LINE:0:COMP_POINT} kind value
+    COMPREPLY=()
+    while IFS=, read -r kind value; do
+        case $kind in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done < <(COMP_WORDS=$line COMP_CWORD=0 %(complete_var)s=bash_complete "$1" 2>/dev/null)
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        line = os.environ["COMP_WORDS"]
+        words = click.shell_completion.split_arg_string(line)[1:]
+        return (words, "") if not words or line[-1:].isspace() else (words[:-1], words[-1])
+
+    def format_completion(self, item: CompletionItem) -> str:
+        _, word = self.get_completion_args()
+        broken = max(map(word.rfind, "@:=")) + 1
+        return f"{item.type},{item.value[broken:] if item.type == 'plain' else item.value}"
+
+
+def _offer(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Those that go on as was typed, each once; files where there are none."""
+    fitting = dict.fromkeys(word for word in words if word.startswith(incomplete) and _TYPED.fullmatch(word))
+    return [CompletionItem(word) for word in fitting] or [CompletionItem(incomplete, type="file")]
+
+
+def _quietly(
+    words: Callable[[click.Context, str], Iterable[str]],
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """A completer of a parameter that offers these words, and none where anything goes wrong."""
+
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        with suppress(Exception):
+            return _offer(words(context, incomplete), incomplete)
+        return []
+
+    return complete
+
+
+def _given(context: click.Context, name: str) -> Any:
+    """An option of the command, or of the group that it is in."""
+    contexts = (context, context.parent) if context.parent is not None else (context,)
+    return next((of.params[name] for of in contexts if of.params.get(name)), None)
+
+
+class _Stored:
+    """What can be told of the settings and a folder of runs without opening it as a store."""
+
+    def __init__(self, context: click.Context) -> None:
+        from perfkit.config.settings import Settings, load_settings, nearest_settings
+
+        file = _given(context, "settings")
+        try:
+            self.settings = load_settings(file) if file else nearest_settings(Path.cwd())
+        except PerfkitError:
+            self.settings = Settings()
+        self.folder = str(_given(context, "store") or self.settings.store)
+
+    def ids(self, incomplete: str = "", most: int = MOST_IDS) -> list[str]:
+        """The newest run ids that begin so, the newest first."""
+        if "://" in self.folder:
+            return []
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            names = (item.name for item in entries if item.name.startswith(incomplete) and item.name[:1] not in "._")
+            newest = nlargest(2 * most, names)
+            return [name for name in newest if os.path.isfile(f"{self.folder}/{name}/run.json")][:most]  # noqa: PTH113
+        return []
+
+    def documents(self, ids: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """``run.json`` of these runs, but of those that cannot be read."""
+        for run_id in ids:
+            with suppress(OSError, ValueError):
+                document = json.loads(Path(self.folder, run_id, "run.json").read_bytes())
+                if isinstance(document, dict):
+                    yield document
+
+    def scenarios(self) -> list[str]:
+        """Names of stored scenarios: of the newest runs, up to three, for each name that stands in the ids."""
+        newest: dict[str, list[str]] = {}
+        for run_id in self.ids(most=20 * MOST_IDS):
+            match = _RUN_ID.match(run_id)
+            newest.setdefault(match[1] if match else run_id, []).append(run_id)
+        documents = self.documents([run_id for ids in newest.values() for run_id in ids[:3]][:MOST_READ])
+        return list(dict.fromkeys(str(document.get("scenario", "")) for document in documents))
+
+    def facts(self, scenario: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """``git`` and ``labels`` of the newest runs of a scenario, as ``(name, mapping)``."""
+        ids = [run_id for run_id in self.ids() if scenario[:4].lower() in run_id.lower()][:MOST_READ]
+        for document in self.documents(ids):
+            if document.get("scenario") == scenario:
+                for name in ("git", "labels"):
+                    if isinstance(of := document.get(name), dict):
+                        yield name, of
+
+
+def _run_words(context: click.Context, incomplete: str) -> Iterator[str]:
+    stored = _Stored(context)
+    scenario, at, kind = incomplete.rpartition("@")
+    if not at:
+        yield from (f"{name}@{kind}" for name in stored.scenarios() for kind in ("last:5", "previous:5", "rolling"))
+        yield from stored.ids(incomplete)
+        return
+    if ":" not in kind:
+        yield from (f"{scenario}@{name}" for name in KINDS)
+        return
+    word = kind.partition(":")[0]
+    if word == "pinned":
+        for file in sorted(Path(stored.settings.baselines).glob("*/*.json")):
+            with suppress(OSError, ValueError):
+                pinned = json.loads(file.read_bytes())
+                if pinned.get("scenario") == scenario:
+                    yield f"{scenario}@pinned:{pinned.get('name', '')}"
+    for name, of in stored.facts(scenario):
+        if name == "git" and word in ("commit", "branch") and of.get(word):
+            yield f"{scenario}@{word}:{str(of[word])[: 10 if word == 'commit' else None]}"
+        elif name == "labels" and word == "label":
+            yield from (f"{scenario}@label:{key}={value}" for key, value in of.items())
+
+
+def _scenario_words(context: click.Context, incomplete: str) -> Iterator[str]:
+    stored = _Stored(context)
+    yield from stored.settings.scenarios
+    yield from stored.scenarios()
+    if "@" in incomplete:
+        yield from _run_words(context, incomplete)
+
+
+def _label_words(context: click.Context, _: str) -> Iterator[str]:
+    stored = _Stored(context)
+    for document in stored.documents(stored.ids(most=MOST_READ)):
+        labels = document.get("labels")
+        yield from (f"{key}={value}" for key, value in (labels if isinstance(labels, dict) else {}).items())
+
+
+def _metric_words(_context: click.Context, _: str) -> Iterator[str]:
+    from perfkit.model.records import SHORT_NAMES, Metric
+
+    yield from SHORT_NAMES
+    yield from (metric.value for metric in Metric)
+
+
+complete_runs = _quietly(_run_words)
+complete_scenarios = _quietly(_scenario_words)
+complete_labels = _quietly(_label_words)
+complete_metrics = _quietly(_metric_words)
