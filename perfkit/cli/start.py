@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID
-from perfkit.cli.options import FOLDER, INJECT, Number, console
-from perfkit.model.errors import MissingExtra, StoreError
+from perfkit.cli.options import FILE, FOLDER, INJECT, Number, console, say, warn
+from perfkit.model.errors import LoadError, MissingExtra, ReadError, SettingsError, StoreError
 from perfkit.model.installation import extra_advice
 
 if TYPE_CHECKING:
@@ -40,23 +42,62 @@ duration = "2m"
 # error_rate_pct = 0.5        # percentage points
 """
 
-LOCUSTFILE_TEXT = """from locust import FastHttpUser, between, task
-
-
-class Visitor(FastHttpUser):
-    wait_time = between(0.5, 1.5)
-
-    @task
-    def front_page(self):
-        self.client.get("/")
-"""
-
 
 @click.command(short_help="Write a perfkit.toml and a locustfile to start from.")
 @click.argument("folder", type=FOLDER, default=Path())
-def init(folder: Path) -> None:
-    """Write perfkit.toml and locustfile.py into FOLDER (this one by default).  Files that exist are left alone."""
-    for name, text in (("perfkit.toml", SETTINGS_TEXT), ("locustfile.py", LOCUSTFILE_TEXT)):
+@click.option("--host", metavar="URL", help="The service to load, such as http://127.0.0.1:8000.")
+@click.option("--openapi", metavar="FILE|URL", help="Ask for the operations of this OpenAPI 3 document, JSON or YAML.")
+@click.option("--urls", type=FILE, help="Ask for the addresses or paths in this file, one a line.")
+def init(folder: Path, host: str | None, openapi: str | None, urls: Path | None) -> int:
+    """Write perfkit.toml and locustfile.py into FOLDER (this one by default).  Files that exist are left alone.
+
+    With --host, --openapi or --urls, the locustfile is of that service: each path is asked once, and what does not
+    answer well stands there as a comment, as do operations that need a value nobody gave, or may change something.
+    Addresses with a user, a password or a token are refused: they would stand in files.
+
+    Exit codes: 2 locustfile.py exists already, or an address or document is unusable, and nothing was written; 4 the
+    files were written and the host does not answer, or a document could not be fetched.
+
+    \b
+    Examples:
+      perfkit init --host http://127.0.0.1:8000
+      perfkit init --openapi http://127.0.0.1:8000/openapi.json
+      perfkit init shop-load --openapi api.yaml --host http://127.0.0.1:8000
+      perfkit init --urls urls.txt
+    """
+    from perfkit.loadgen import locustfile
+    from perfkit.report.formatting import count_text
+
+    if openapi is not None and urls is not None:
+        raise click.UsageError("--openapi and --urls both say what to ask for: give one of them")
+    endpoints: tuple[locustfile.Endpoint, ...] = (locustfile.Endpoint("/"),)
+    base = locustfile.read_host(host) if host is not None else None
+    is_of_service = (host, openapi, urls) != (None, None, None)
+    if is_of_service and (folder / "locustfile.py").exists():
+        raise SettingsError(
+            f"{folder / 'locustfile.py'}: exists, and is left alone; name another folder: perfkit init FOLDER ..."
+        )
+    if openapi is not None:
+        is_address = openapi.startswith(("http://", "https://"))
+        text = locustfile.fetch(openapi) if is_address else _read(Path(openapi))
+        base, endpoints = locustfile.read_openapi(text, base, openapi)
+    elif urls is not None:
+        base, endpoints = locustfile.read_urls(_read(urls), base, str(urls))
+    tasks = [item for item in endpoints if not item.todo]
+    todos = [item for item in endpoints if item.todo]
+    left_out = len(tasks[locustfile.MOST_TASKS :]) + len(todos[locustfile.MOST_TASKS :])
+    tasks = tasks[: locustfile.MOST_TASKS]
+    answers = []
+    for answer in locustfile.ask(base, tasks) if base is not None else ():
+        answers.append(answer)
+        found = answer.problem if answer.status is None else str(answer.status)
+        say(f"{found if answer.is_reached else '-'} {answer.endpoint.label}")
+    tasks = list(locustfile.after_answers(tasks, answers))
+    written = [*tasks, *todos[: locustfile.MOST_TASKS]]
+
+    settings = SETTINGS_TEXT if base is None else SETTINGS_TEXT.replace('"http://127.0.0.1:8000"', json.dumps(base))
+    is_new = {}
+    for name, text in (("perfkit.toml", settings), ("locustfile.py", locustfile.locustfile_text(written))):
         file = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +108,37 @@ def init(folder: Path) -> None:
             continue
         except OSError as error:
             raise StoreError(f"{file}: cannot be written: {error.strerror}") from error
-        click.echo(f"wrote {file}")
-    click.echo("Next: perfkit run shop")
+        is_new[name] = True
+        commented = sum(bool(item.todo) for item in written)
+        counts = f": {count_text(len(written) - commented, 'task')}" + (
+            f", {commented} as comments" if commented else ""
+        )
+        click.echo(f"wrote {file}{counts if name == 'locustfile.py' and is_of_service else ''}")
+    if left_out:
+        warn(f"{count_text(left_out, 'operation')} more left out: a file has at most {locustfile.MOST_TASKS} tasks")
+    command = ["perfkit", "run", "shop"]
+    if "perfkit.toml" not in is_new and base is not None:  # other settings are in force
+        command += ["--locustfile", "locustfile.py", "--host", base, "--users", "20", "--duration", "2m"]
+    steps = [f"cd {shlex.quote(str(folder))}"] if folder != Path() else []
+    following = " && ".join([*steps, shlex.join(command)])
+    unreached = next((answer for answer in answers if not answer.is_reached), None)
+    if unreached is not None:
+        say(f"Next: start the service, then {following}")
+        raise LoadError(f"{base}: {unreached.problem}; the files are written, and nothing is lost")
+    if all(item.todo for item in written):
+        say(f"Next: make a task of a comment in {folder / 'locustfile.py'}, then {following}")
+    else:
+        say(f"Next: {following}")
+    if answers and not any(item.status is not None and item.status < 400 for item in answers):
+        raise LoadError(f"{base}: no path answers well; correct the paths in {folder / 'locustfile.py'}")
+    return 0
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig", "replace")
+    except OSError as error:
+        raise ReadError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 # JupyterLab in the process of this command, so that signals reach it; its failures end in 4, as any other step's do
