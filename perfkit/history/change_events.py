@@ -25,6 +25,7 @@ from scipy.special import ndtri
 from perfkit.history.confounders import environment_changes, in_one_mix, service_changes
 from perfkit.history.events import NEAR, Event, HistoryChange, MetricChange, Series, ServiceChange, unit_questions
 from perfkit.history.timeline import Timeline, load_timeline
+from perfkit.model.codec import encode
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.executors import parallel_map
 from perfkit.model.records import SHORT_NAMES, Metric
@@ -469,6 +470,7 @@ class DetectedChanges:
 
         ``acknowledged`` holds ids of events that are known or intended; with ``attribute`` each event has its commits.
         """
+        # By hand and not by the codec: nearly all keys are computed, from the timeline and for this reader
         runs = self.timeline.runs
         return {
             "scenario": self.scenario,
@@ -482,7 +484,7 @@ class DetectedChanges:
                 {
                     **event.to_dict(),
                     "acknowledged": isinstance(event, Event) and any(map(event.answers_to, acknowledged)),
-                    **({"commits": attribute(event).to_dict()} if attribute is not None else {}),
+                    **({"commits": encode(attribute(event))} if attribute is not None else {}),
                 }
                 for event in in_order((*self.events, *self.services_changed))
             ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perfkit.model.errors import ReadError
 from perfkit.runs.git import COMMIT_ID, Commit, Git, GitError
@@ -103,16 +103,6 @@ class Attribution:
         if ends[0] == ends[1]:
             return ends[0]
         return "..".join(end or "?" for end in ends)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "before": self.before,
-            "after": self.after,
-            "total": self.total,
-            "commits": [commit.to_dict() for commit in self.commits],
-            "notes": list(self.notes),
-        }
 
 
 def attribute(event: HistoryChange, repository: Path | None = None) -> Attribution:

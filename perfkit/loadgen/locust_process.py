@@ -272,7 +272,9 @@ def run_locust(
 class _StopRequest:
     """A request to end Locust before its time: SIGINT, and after a while SIGTERM and SIGKILL.
 
-    As a context SIGINT and SIGTERM make it, instead of ending this process; only the main thread gets signals.
+    As a context SIGINT and SIGTERM make it, instead of ending this process, and SIGHUP where the caller cleans up after
+    it: an exception out of its handler would come while Locust is being started, and leave it behind.  Only the main
+    thread gets signals.
     """
 
     def __init__(self) -> None:
@@ -285,20 +287,24 @@ class _StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                handler = signal.getsignal(number)
+                if handler is not signal.SIG_IGN and (number is not signal.SIGHUP or handler is not signal.SIG_DFL):
                     self._handlers[number] = signal.signal(number, self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.signal is signal.SIGHUP:  # a terminal that is closed sends more than one
+            self._handlers[signal.SIGHUP] = signal.SIG_IGN
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
         """Ask once, whatever the signal: SIGINT is what ends Locust in order at all times."""
         if self.signal is not None:
-            self._since -= ORDERLY_END_S  # asked again: wait no longer
-            self.pursue()
+            if number != signal.SIGHUP:
+                self._since -= ORDERLY_END_S  # asked again: wait no longer
+                self.pursue()
             return
         self.signal, self._since, self.by_user = signal.Signals(number), time.monotonic(), True
         self.reason = "stopped by Ctrl-C" if self.signal is signal.SIGINT else f"stopped by {self.signal.name}"

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from perfkit.model.errors import PerfkitError
 
@@ -48,9 +47,6 @@ class Commit:
     author: str
     date: str
     subject: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, "author": self.author, "date": self.date, "subject": self.subject}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +248,8 @@ class Git:
         with tempfile.TemporaryDirectory(prefix="perfkit-tree-") as parent:
             tree = Path(parent) / "tree"
             files = () if checkout else ("--no-checkout",)
-            self.output("worktree", "add", "--quiet", "--detach", *files, str(tree), commit)
-            try:
+            try:  # also of one that Ctrl-C interrupts
+                self.output("worktree", "add", "--quiet", "--detach", *files, str(tree), commit)
                 yield tree
             finally:
                 with suppress(GitError):

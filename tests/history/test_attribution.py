@@ -133,5 +133,5 @@ def test_an_event_tells_how_certain_its_place_is(repository):
     vague = attribute(event(*ids, 3), repository)
     assert (len(sure.commits), sure.notes) == (1, ())
     assert "certain to within 3 runs" in vague.notes[0]
-    assert sure.to_dict()["commits"][0]["subject"] == "second"
+    assert sure.commits[0].subject == "second"
     assert isinstance(vague, Attribution)

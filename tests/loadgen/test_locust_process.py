@@ -15,7 +15,7 @@ from loopback import ENDLESS, Loopback, command, serving
 from samples import REPOSITORY
 
 from perfkit.loadgen.locust_command import LocustCommand
-from perfkit.loadgen.locust_process import check_host, check_locustfile, run_locust
+from perfkit.loadgen.locust_process import _StopRequest, check_host, check_locustfile, run_locust
 from perfkit.model.errors import LoadError
 from perfkit.runs.recording_stream import read_recording
 
@@ -307,3 +307,26 @@ def test_a_reachable_host(server: Loopback, monkeypatch):
     check_host("grpc://no-such-name.invalid")  # nobody knows the port of that scheme
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     check_host("http://no-such-name.invalid")  # the proxy will know the name
+
+
+def test_a_closed_terminal_asks_once_and_no_exception_leaves_locust_behind():
+    """Whoever cleans up after SIGHUP with an exception gets it while Locust is under way as a request to end it."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGHUP, interrupt)
+    try:
+        with _StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)
+            since = stop._since
+            assert (stop.signal, stop.reason, stop.by_user) == (signal.SIGHUP, "stopped by SIGHUP", True)
+            os.kill(os.getpid(), signal.SIGTERM)  # asks again
+            assert stop._since < since
+        os.kill(os.getpid(), signal.SIGHUP)  # the terminal's last, which comes while others clean up
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with _StopRequest():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
