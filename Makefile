@@ -16,7 +16,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: setup demo test test-all check bench docs lab plotlyjs clean help
+.PHONY: setup demo test test-all check bench gallery docs lab plotlyjs clean help
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -70,6 +70,9 @@ bench: setup    ## measure the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report_time.py
 	$(BIN)/python benchmarks/store.py
+
+gallery: setup  ## simulate the runs in data/gallery anew, byte for byte
+	$(BIN)/python data/gallery/make_gallery.py
 
 docs: setup     ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
