@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 
 import click
 
 from perfkit.model.errors import ReadError, did_you_mean
+from perfkit.model.installation import shipped_files
 
 NARROW, WIDE = 40, 110  # columns in which text still reads well
 
@@ -61,11 +61,9 @@ def documentation() -> dict[str, str]:
     ReadError
         This installation has no pages.
     """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "docs", package.parent / "docs"):
-        paths = sorted((path for path in folder.rglob("*.md") if "reference" not in path.parts), key=lambda p: p.stem)
-        if paths:
-            return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    paths = [path for path in shipped_files("docs", "*.md") if "reference" not in path.parts]
+    if paths:
+        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
     raise ReadError("the documentation is missing from this installation; install perfkit again")
 
 

@@ -55,6 +55,13 @@ def installation_source() -> Path | None:
     return Path(_path(url)) if str(url).startswith("file:") else None
 
 
+def shipped_files(folder: str, pattern: str) -> list[Path]:
+    """Files of a folder that comes with perfkit (``docs``, ``notebooks``), sorted: of package or checkout."""
+    package = Path(__file__).resolve().parents[1]
+    found = (list((place / folder).rglob(pattern)) for place in (package, package.parent))
+    return sorted(next(filter(None, found), []), key=lambda path: path.stem)
+
+
 def _source(record: str | None, extra: str) -> list[str]:
     """What pip is to be given, from the record of PEP 610; nothing where there is no such record."""
     try:

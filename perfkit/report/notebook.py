@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import atomic_write, redact_files
+from perfkit.model.installation import shipped_files
 from perfkit.model.redaction import redact
 from perfkit.report.page import export_html
 from perfkit.runs.backends import credentials_for_children
@@ -97,10 +98,8 @@ def find_notebook(kind: str) -> Path:
     """The notebook inside the installed package, else in the checkout."""
     if kind not in KINDS:
         raise RenderError(f"there is no notebook {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "notebooks", package.parent / "notebooks"):
-        if (folder / f"{kind}.ipynb").is_file():
-            return folder / f"{kind}.ipynb"
+    for path in shipped_files("notebooks", f"{kind}.ipynb"):
+        return path
     raise RenderError(f"notebook {kind}.ipynb is missing from this installation; install perfkit again")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import RenderError
-from perfkit.model.installation import VERSION
+from perfkit.model.installation import VERSION, shipped_files
 from perfkit.model.records import Metric, Verdict
 from perfkit.model.redaction import mask
 from perfkit.model.serialization import comparison_from_document
@@ -57,6 +57,7 @@ def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Map
     question = next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
     name = clean(title) if title else ""
     page = {"kind": kind, "title": page_title(result, name) or question, "name": name, "facts": facts}
+    page["words"] = _glossary(" ".join(output.get("data", {}).get("text/html", "") for output in _outputs(notebook)))
     charts = [output.data[PLOTLY] for output in _outputs(notebook) if PLOTLY in output.get("data", {})]
     pictures = iter(_PICTURES.format(number) for number in range(len(charts)))
     exporter = HTMLExporter(
@@ -86,6 +87,19 @@ def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Map
 def count_charts(notebook: NotebookNode) -> int:
     """Charts among the outputs of a notebook."""
     return sum(PLOTLY in output.get("data", {}) for output in _outputs(notebook))
+
+
+def _glossary(text: str) -> list[tuple[str, str]]:
+    """Words of the glossary that stand in a text, with what they mean."""
+    words, text = [], re.sub(r"<[^>]*>", " ", text)
+    for path in shipped_files("docs", "glossary.md"):
+        for entry, meaning in re.findall(r"^\| (\*\*.*?) \| (.*) \|$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            if any(
+                re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE)
+                for word in re.findall(r"\*\*(.*?)\*\*", entry)
+            ):
+                words.append((entry.replace("**", ""), re.sub(r"[*`]", "", meaning)))
+    return words
 
 
 def _outputs(notebook: NotebookNode) -> Iterator[Any]:

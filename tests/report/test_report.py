@@ -107,6 +107,14 @@ def test_a_lost_chart_is_an_error(report):
         export_html(notebook, kind="compare", title=None, result={})
 
 
+def test_the_words_of_a_report_are_explained_in_it(report):
+    page = report.html.read_text("utf-8")
+    words = page[page.index('class="pk-words"') :]
+    assert "<dt>tolerance</dt><dd>the largest worsening that you accept</dd>" in words
+    assert "<dt>acknowledgement</dt>" not in words  # a word that it does not use
+    assert "perfkit docs glossary" in words
+
+
 @pytest.mark.usefixtures("browser")
 class TestInBrowser:
     """What only a browser can tell."""
