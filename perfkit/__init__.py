@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from perfkit.model.records import Run as _Run
     from perfkit.report import plot
     from perfkit.report.display import BaselineTables, CapacityTables, ComparisonTables, HistoryTables
+    from perfkit.report.explore import Explorer
     from perfkit.report.html import write_result
     from perfkit.report.plot import BaselinePlots, CapacityPlots, ComparisonPlots, HistoryPlots, RunsPlots
     from perfkit.runs.collection import Runs as _Runs
@@ -103,6 +104,7 @@ _HOMES = {
     "PerfkitError ReadError RenderError SettingsError StoreError UnknownFormat UnsetVariable",
     "model.installation": "__version__",
     "model.records": "Comparison Finding LoadProfile Metric Run ServiceStats Validity Verdict",
+    "report.explore": "Explorer",
     "report.html": "write_result",
     "runs.collection": "Runs",
     "runs.read": "read_run",
@@ -120,6 +122,7 @@ __all__ = [
     "Comparison",
     "DeliveryError",
     "Event",
+    "Explorer",
     "Finding",
     "History",
     "HistoryError",
@@ -150,6 +153,7 @@ __all__ = [
     "baseline",
     "capacity",
     "compare",
+    "explore",
     "find_change_points",
     "open_history",
     "open_store",
@@ -690,6 +694,91 @@ def capacity(
     after, _ = _chosen("candidate", () if candidate is None else candidate, context, rules)
     _register()
     return cast("Capacity", capacity_of(tuple(before), tuple(after), objective))
+
+
+def explore(
+    store: Any = None,
+    scenario: str | None = None,
+    baseline: Any = None,
+    candidate: Any = None,
+    *,
+    services: str | Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
+    seconds: Sequence[float] | None = None,
+    policy: Policy | str | Path | None = None,
+    settings: str | Path | None = None,
+) -> Explorer:
+    """A page to choose runs, services and metrics on, whose figures follow; the last line of a cell shows it.
+
+    Where nobody can use widgets (papermill, nbconvert), the figures stand there as they are.
+
+    Parameters
+    ----------
+    store
+        ``None``: that of the settings; where there is none, perfkit's own samples.
+    scenario
+        ``None``: that of the candidate, or of the newest run.
+    baseline, candidate
+        Runs, or what names them, to begin with; see `compare`.
+    services, metrics
+        To begin with: names, and metrics in short too.  ``None``: those that changed most, and the usual metrics.
+    seconds
+        Two numbers: only requests that began between these seconds of their run are in the distributions.
+
+    Raises
+    ------
+    SettingsError
+        There is no such service or metric.
+    MissingExtra
+        When it is shown in JupyterLab: the widgets are not installed in this kernel.
+
+    Examples
+    --------
+    >>> explore(baseline="data/samples/baseline/*", candidate="data/samples/candidate/*")
+    <Explorer: demo; 5 against 3 runs; 3 services>
+    """
+    from perfkit.history.run_selector import default_sides
+    from perfkit.model.errors import NotComparable, SettingsError, did_you_mean
+    from perfkit.report.explore import Explorer
+    from perfkit.runs.store import RunStore
+
+    context, rules, loaded = _in_force(store, policy, settings)
+    _check_texts(scenario=scenario)
+    if scenario is not None and scenario not in (there := context.scenarios):
+        listed = f"; there are {', '.join(there)}" if there else "; there are no runs yet"
+        raise SettingsError(f"scenario: no runs of {scenario!r}{did_you_mean(scenario, there)}{listed}")
+    if scenario is not None and candidate is None and baseline is None:
+        baseline, candidate = default_sides(context, scenario)
+    elif candidate is None:
+        if baseline is not None:
+            raise SettingsError("candidate: name the runs to judge, such as shop@last:1, or no runs at all")
+        baseline, candidate = _by_default("sides", store, context, loaded)
+    after, _ = _chosen("candidate", candidate, context, rules)
+    context = replace(context, candidates=tuple(after))
+    if baseline is None:
+        baseline = tuple(f"{name}@rolling" for name in dict.fromkeys(run.scenario for run in after))
+    before, _ = _chosen("baseline", baseline, context, rules)
+    if not before or not after:
+        raise NotComparable(f"{'candidate' if before else 'baseline'}: has no runs; name at least one")
+    stores: tuple[RunStore, ...] = (context.store,)
+    if not len(context.store):
+        folders = dict.fromkeys(str(Path(run.source).parent) for run in (*before, *after) if run.source)
+        stores = tuple(map(RunStore, folders)) or stores
+    options = {"--store": store, "--policy": policy}
+    _register()
+    return Explorer(
+        stores=stores,
+        policy=rules,
+        scenario=scenario or after[0].scenario,
+        baseline=tuple(run.id for run in before),
+        candidate=tuple(run.id for run in after),
+        # It checks them itself
+        services=cast("Any", services or ()),
+        metrics=cast("Any", metrics or ()),
+        seconds=cast("Any", seconds),
+        options={name: str(value) for name, value in options.items() if isinstance(value, str | Path)},
+        outside=(*before, *after),
+    )
 
 
 def plan(

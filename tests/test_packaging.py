@@ -43,6 +43,7 @@ DISTRIBUTIONS = {
 CONDA_NAMES = {"css-inline": "css_inline", "jupyter-client": "jupyter_client", "matplotlib": "matplotlib-base"}
 # Declared and never imported by name
 STARTED_OR_LOADED = {
+    "anywidget": "plotly's FigureWidget, which `perfkit.explore` shows, is one",
     "jupyterlab": "started by `perfkit lab`",
     "s3fs": "loaded by fsspec for s3:// URLs",
 }

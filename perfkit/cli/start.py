@@ -179,15 +179,15 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise MissingExtra(f"JupyterLab is not installed; {extra_advice('lab')}")
     if not any(folder.glob("*.ipynb")):
-        from perfkit.report.notebook import KINDS, find_notebook
+        from perfkit.report.notebook import NOTEBOOKS, find_notebook
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for kind in KINDS:
+            for kind in NOTEBOOKS:
                 shutil.copy(find_notebook(kind), folder)
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
-        click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in KINDS)} to {folder}", err=True)
+        click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in NOTEBOOKS)} to {folder}", err=True)
     _say_whether_there_are_runs()
     sys.stdout.flush()
     sys.stderr.flush()

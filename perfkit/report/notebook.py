@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 KINDS = ("baseline", "compare", "capacity", "trend")
+NOTEBOOKS = (*KINDS, "explore")  # that of which there is no report too
 _PARAMETERS = "parameters"
 _AT_START = "--IPKernelApp.exec_lines=from perfkit.report.html import show_as_report; show_as_report()"
 
@@ -96,8 +97,9 @@ def run_report(
 
 def find_notebook(kind: str) -> Path:
     """The notebook inside the installed package, else in the checkout."""
-    if kind not in KINDS:
-        raise RenderError(f"there is no notebook {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
+    if kind not in NOTEBOOKS:
+        near, known = did_you_mean(kind, NOTEBOOKS), ", ".join(NOTEBOOKS)
+        raise RenderError(f"there is no notebook {kind!r}{near}; known are {known}")
     for path in shipped_files("notebooks", f"{kind}.ipynb"):
         return path
     raise RenderError(f"notebook {kind}.ipynb is missing from this installation; install perfkit again")

@@ -15,7 +15,7 @@ from command_line import invoke
 
 from perfkit.cli.start import JUPYTERLAB
 from perfkit.loadgen.service_under_test import free_port
-from perfkit.report.notebook import KINDS, find_notebook
+from perfkit.report.notebook import NOTEBOOKS, find_notebook
 
 TOKEN = "a-token-for-this-test"
 
@@ -58,10 +58,10 @@ def test_jupyterlab_serves_copies_of_the_notebooks(tmp_path):
         finally:
             process.terminate()
             process.stderr.read()
-    assert {item["name"] for item in content} == {f"{kind}.ipynb" for kind in KINDS}
-    assert lines[0] == "copied baseline.ipynb, compare.ipynb, capacity.ipynb, trend.ipynb to notebooks\n"
+    assert {item["name"] for item in content} == {f"{kind}.ipynb" for kind in NOTEBOOKS}
+    assert lines[0] == "copied baseline.ipynb, compare.ipynb, capacity.ipynb, trend.ipynb, explore.ipynb to notebooks\n"
     assert lines[1] == "data/runs has no runs for the notebooks yet.  Next: perfkit init, then perfkit run shop\n"
-    for kind in KINDS:
+    for kind in NOTEBOOKS:
         assert (tmp_path / "notebooks" / f"{kind}.ipynb").read_bytes() == find_notebook(kind).read_bytes()
 
 

@@ -15,7 +15,7 @@ from perfkit.report import notebook
 from perfkit.report.html import write_result
 from perfkit.report.notebook import declared_parameters, find_notebook, run_report
 
-KINDS = notebook.KINDS
+KINDS = notebook.NOTEBOOKS
 TOO_MUCH = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try, ast.Lambda, ast.ListComp)
 
 
@@ -61,6 +61,7 @@ def test_the_title_is_a_question_and_every_picture_has_its_sentence(kind):
         ("baseline", ("runs", "policy", "title", "notes", "result")),
         ("compare", ("baseline", "candidate", "policy", "rule", "title", "notes", "judged", "result")),
         ("capacity", ("runs", "candidate", "slo", "policy", "title", "result")),
+        ("explore", ("store", "scenario", "baseline", "candidate", "services", "metrics", "seconds", "policy")),
         (
             "trend",
             (
