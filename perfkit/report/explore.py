@@ -27,7 +27,7 @@ from perfkit.model.records import Comparison, Metric, Run, service_names
 from perfkit.report import charts, display, trend_charts
 from perfkit.report.figure import sentence
 from perfkit.report.findings import errors_table, errors_text, worst_first
-from perfkit.report.formatting import KEY_METRICS, clean, shorten
+from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, shorten
 from perfkit.report.html import Html, HtmlRow, html_table, note
 from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import RunStore
@@ -329,32 +329,36 @@ class _Page:
 
         self.explorer = explorer
         self.is_filling = False  # while options are set, which widgets tell of too
-        wide = ipywidgets.Layout(width="auto", flex="1 1 220px", min_width="200px", height="150px")
+        wide = ipywidgets.Layout(width="auto", height="140px")
         self.scenario = ipywidgets.Dropdown(options=_names(explorer.index["scenario"]), value=explorer.scenario)
         self.baseline, self.candidate, self.services = (ipywidgets.SelectMultiple(layout=wide) for _ in range(3))
         self.metrics = ipywidgets.SelectMultiple(
-            options=[(metric.name, metric) for metric in Metric], value=explorer.metrics, layout=wide
+            options=[(SHORT_METRICS[metric], metric) for metric in Metric], value=explorer.metrics, layout=wide
         )
         self.seconds = ipywidgets.FloatRangeSlider(
             readout_format=".0f", continuous_update=False, layout=ipywidgets.Layout(width="100%", max_width="640px")
         )
         self.heading = ipywidgets.HTML()
         self.outputs = {name: ipywidgets.Output() for name in HEADINGS if name != "timeline"}
-        self.timeline = go.FigureWidget()
         self._fill()
+        # With its marks from the beginning: what is sent to a widget that the browser has yet to load is lost
+        self.timeline = go.FigureWidget(self._timeline_figure(explorer.figures(("timeline",))["timeline"]))
+        self.timeline.layout.on_change(self._zoomed, "xaxis.range")
+        self.draw([name for name in HEADINGS if name != "timeline"])
         labelled = {
-            "Baseline (Ctrl or Shift for several)": self.baseline,
+            "Baseline": self.baseline,
             "Candidate": self.candidate,
             "Services": self.services,
             "Metrics": self.metrics,
         }
-        column = ipywidgets.Layout(flex="1 1 220px")
+        column = ipywidgets.Layout(flex="1 1 150px", min_width="150px")
         lists = [
             ipywidgets.VBox([ipywidgets.HTML(f"<b>{text}</b>"), chosen], layout=column)
             for text, chosen in labelled.items()
         ]
         parts: list[Any] = [
             ipywidgets.HBox([ipywidgets.HTML("<b>Scenario</b>"), self.scenario]),
+            ipywidgets.HTML("Ctrl or Shift chooses several."),
             ipywidgets.HBox(lists, layout=ipywidgets.Layout(flex_flow="row wrap")),
             self.heading,
         ]
@@ -369,7 +373,6 @@ class _Page:
         self.box.add_class("perfkit-explorer")
         for chosen in (self.scenario, self.baseline, self.candidate, self.services, self.metrics, self.seconds):
             chosen.observe(self._follow, names="value")
-        self.draw(tuple(HEADINGS))
 
     def _fill(self) -> None:
         """Set the options of the lists to what there is of the scenario."""
@@ -398,7 +401,7 @@ class _Page:
                 low, high = self.seconds.value
                 is_all = low <= self.seconds.min and high >= self.seconds.max
                 explorer.seconds = None if is_all else (low, high)
-                self._zoom()
+                self.timeline.layout.xaxis.range = (low, high)
                 self.draw(_OF_STRETCH)
                 return
             if owner is self.scenario:
@@ -425,10 +428,6 @@ class _Page:
         low, high = max(self.seconds.min, float(ends[0])), min(self.seconds.max, float(ends[1]))
         self.seconds.value = (low, high) if high > low else (self.seconds.min, self.seconds.max)
 
-    def _zoom(self) -> None:
-        """Show the stretch that the slider says."""
-        self.timeline.layout.xaxis.range = self.seconds.value
-
     def draw(self, names: Sequence[str]) -> None:
         """Draw anew; the verdict too, where the comparison may be another."""
         was_filling, self.is_filling = self.is_filling, True
@@ -444,19 +443,22 @@ class _Page:
         finally:
             self.is_filling = was_filling
 
-    def _draw_timeline(self, drawn: go.Figure | Html) -> None:
+    def _timeline_figure(self, drawn: go.Figure | Html) -> go.Figure:
+        """The time course as far as the slider says, which gets its ends from the runs."""
         figure = sentence(drawn.text) if isinstance(drawn, Html) else drawn
         longest = max((run.duration_s or 0.0 for side in self.explorer.sides for run in side), default=0.0) or 1.0
         low, high = self.explorer.seconds or (0.0, longest)
         self.seconds.max = longest
         self.seconds.value = (min(low, longest), min(high, longest))
+        return figure.update_layout(xaxis_range=self.seconds.value) if figure.data else figure
+
+    def _draw_timeline(self, drawn: go.Figure | Html) -> None:
+        figure = self._timeline_figure(drawn)
         with self.timeline.batch_update():
             self.timeline.data = ()
             self.timeline.add_traces(figure.data)
             self.timeline.layout = figure.layout
-        if figure.data:
-            self._zoom()
-            self.timeline.layout.on_change(self._zoomed, "xaxis.range")
+        self.timeline.layout.on_change(self._zoomed, "xaxis.range")
 
 
 def _is_attended() -> bool:
