@@ -454,6 +454,8 @@ class _Page:
 
     def _draw_timeline(self, drawn: go.Figure | Html) -> None:
         figure = self._timeline_figure(drawn)
+        if not figure.layout.updatemenus:  # a menu that is left out stays where it was
+            figure.update_layout(updatemenus=[{"visible": False}])
         with self.timeline.batch_update():
             self.timeline.data = ()
             self.timeline.add_traces(figure.data)
