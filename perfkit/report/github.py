@@ -242,6 +242,7 @@ def _code(texts: Sequence[str]) -> str:
 MOST_CHARACTERS = 60_000  # of a comment; GitHub takes 65,536
 MOST_VISIBLE = 9  # rows of a comment that are not folded
 MOST_SENTENCES = 3
+MOST_NEWEST = 2  # commits
 _FOLDED = (500, 200, 60, 20, 5)  # folded rows of all results together, to try until a comment fits
 _COLUMNS = ("verdict", "service", "metric", "before", "after", "change", "interval", "tolerance", "p")
 _CHANGED = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
@@ -299,21 +300,30 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
         if watched and statement.between:
             texts[-1] += "".join(f"\n  {line}" for line in listed[:2]) or f" {escape(statement.between)}"
         sentences += texts
+    newest = ", the newest" if len(commits) > MOST_NEWEST else ""
     parts = [
         f"### {escape(message.scenario, 60) or 'a load test'}: {message.title}",
-        "<br>".join([*map(escape, message.sides), *([link] if link else [])]),
+        " · ".join(part for part in ("<br>".join(map(escape, message.sides)), link) if part),
         _changes_text(message, shown),
         "\n".join(at_most(sentences, MOST_SENTENCES, "- And {} more, below.")),
-        "\n".join(("Commits in between:", *at_most(commits, MOST_SENTENCES, "- and {} more"))) if commits else "",
+        "\n".join((f"Commits in between{newest}:", *commits[:MOST_NEWEST])) if commits else "",
         f"**Next:** {escape(message.next_step, 500)}" if message.next_step else "",
     ]
 
+    for detail in message.details:
+        text = f"{detail.title}: {escape(detail.sentence, 240)}"
+        names = [column.name for column in detail.table.columns]
+        table = replace(detail.table, rows=detail.table.rows[:most])
+        parts.append(details(text, markdown_table(table, names, most=most)) if table.rows else text)
     for table in message.tables:
         rows = replace(table, rows=table.rows[:most])
         names = [name for name in _COLUMNS if any(column.name == name for column in table.columns)]
         title = table.title or ("Every finding" if comparison is not None else "Every change")
         first = "" if len(rows.rows) == table.total else f"the first {len(rows.rows)} of "
-        parts.append(details(f"{title} ({first}{table.total})", markdown_table(rows, names, most=most)))
+        changed = sum(row.verdict in _CHANGED for row in table.rows)
+        services = len({row.cells["service"] for row in table.rows if row.verdict in _CHANGED})
+        more = f"; {changed} changed, in {count_text(services, 'service')}" if changed > len(shown) else ""
+        parts.append(details(f"{title} ({first}{table.total}{more})", markdown_table(rows, names, most=most)))
     if len(sentences) > MOST_SENTENCES:
         parts.append(details("All that happened", "\n".join(sentences[:most])))
     if comparison is not None:
@@ -325,7 +335,12 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
         runs = markdown_runs(replace(comparison, baseline=baseline, candidate=candidate))
         commands = _code([f"# {what}\n{line}" for what, line in message.commands]) if message.commands else ""
         basis = escape(message.basis, 400)
-        parts.append(details("Runs, and how to judge them again", f"{basis}\n\n{runs}\n\n{commands}".rstrip()))
+        parts.append(
+            details(
+                "Runs, commits, and how to judge them again",
+                "\n\n".join(part for part in (basis, runs, "\n".join(commits), commands) if part),
+            )
+        )
     elif message.commands:
         parts.append(details("How to look again", _code([f"# {what}\n{line}" for what, line in message.commands])))
     return "\n\n".join(part for part in parts if part)
@@ -349,7 +364,7 @@ def _visible(message: Message) -> list[Row]:
 
 
 def _changes_text(message: Message, rows: Sequence[Row]) -> str:
-    """The visible rows as a table, and how many more changed."""
+    """The visible rows as a table."""
     if not rows:
         return ""
     first = message.tables[0]
@@ -357,7 +372,7 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
     cells = [
         (
             f"{VERDICT_SYMBOLS[row.verdict]} {escape(row.cells['service'], 40)}",
-            row.cells["metric"],
+            row.cells["metric_short"],
             *(
                 text.replace(" ", "\N{NO-BREAK SPACE}")
                 for text in (
@@ -370,11 +385,7 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
         for row in rows
     ]
     titles = ("Service", "Metric", "Before → after", "Change", first.column_title(last).capitalize())
-    changed = [row for row in first.rows if row.verdict in _CHANGED]
-    services = len({row.cells["service"] for row in changed})
-    more = f"\n\nAnd {len(changed) - len(rows)} more, below; {count_text(services, 'service')} changed."
-    more = more if len(changed) > len(rows) else ""
-    return folded(titles, cells, "<<>>>") + more
+    return folded(titles, cells, "<<>>>")
 
 
 def _listed(texts: Iterable[str]) -> str:

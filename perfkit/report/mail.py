@@ -22,6 +22,7 @@ LARGEST = 100_000  # bytes of HTML: some mail readers cut what is longer
 LONGEST_SUBJECT = 120
 MOST_ROWS = 24  # of the tables of a single result
 MOST_QUIET = 12  # rows, where nothing changed
+MOST_QUIET_DETAILS = 5  # of objectives and errors
 MOST_ROWS_EACH = 8  # of the tables of each of several results
 MOST_WHOLE = 20  # results of a digest that are shown whole; the rest are one line each
 MOST_BRIEF = 100  # that are named at all
@@ -113,6 +114,7 @@ def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
             quieter=max(len(quiet) - MOST_WHOLE, 0),
             most_rows=int(most * part),
             table_of=lambda table, most: Markup(_table(table, most)),
+            detail_of=lambda detail, most: Markup(_detail_table(detail.table, most)),
             symbols=VERDICT_SYMBOLS,
             colours=VERDICT_COLOURS,
         )
@@ -160,6 +162,24 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
             yield _wrapped(f"{what}: {change}, {cells['before']} -> {cells['after']}{limit}", indent="    ")
         if table.total > len(rows):
             yield _left_out(table, rows)
+    for detail in message.details:
+        yield ""
+        yield _wrapped(f"{detail.title}: {detail.sentence}")
+        rows = _detail_rows(detail.table, most)
+        for cells in map(_cells, rows):
+            if "kind" in cells:
+                what = f"{cells['kind']} {cells['status']}".removesuffix(f" {UNKNOWN}")
+                times = f"first {cells['first']}, last {cells['last']} UTC" if cells["first"] != UNKNOWN else ""
+                parts = [f"{cells['before']} -> {cells['after']} requests", times, cells["changed"]]
+                text = (
+                    f"- {what} at {cells['service']}: {', '.join(part for part in parts if part not in ('', UNKNOWN))}"
+                )
+            else:
+                what = f"{cells['service']}, {cells['metric']}"
+                text = f"{cells['verdict']}: {what}: {cells['after']}, limit {cells['tolerance']}"
+            yield _wrapped(f"  {text}", indent="    ")
+        if detail.table.total > len(rows):
+            yield f"  {detail.table.total - len(rows)} more are in the report."
     yield from (_wrapped(f"! {text}") for text in message.warnings)
     if message.location.words:
         yield from ("", message.location.words)
@@ -210,12 +230,49 @@ def _table(table: Table, most: int) -> str:
     return html_table(table.title or "effects", columns, groups, below=rest, verdicts=True, empty=rest)
 
 
+def _detail_rows(table: Table, most: int) -> Sequence[Row]:
+    """What is exceeded, open, new or more, which comes first, and a few of the others."""
+    return table.rows[
+        : min(most, max(MOST_QUIET_DETAILS, sum(row.verdict is not Verdict.NO_CHANGE for row in table.rows)))
+    ]
+
+
+def _detail_table(table: Table, most: int) -> str:
+    """Objectives or errors as HTML, with two lines in a cell too."""
+    groups, titles = list[HtmlRow](), {column.name: column.title for column in table.columns}
+    rows = _detail_rows(table, most)
+    for row in rows:
+        cells, css = _cells(row), f"pk-row-{row.verdict.value}"
+        if "kind" in titles:
+            status = f" {cells['status']}" if cells["status"] != UNKNOWN else ""
+            first = Cell(f"{cells['kind']}{status}", css="broken", below=cells["service"])
+            change = Cell(cells["changed"], css="wrapped", strong=row.verdict is not Verdict.NO_CHANGE)
+            of_row = [
+                first,
+                Cell(cells["before"], below=cells["after"]),
+                Cell(cells["first"], css="wrapped", below=cells["last"]),
+                change,
+            ]
+        else:
+            verdict = row.cells["verdict"]
+            first = Cell(cells["service"], css="broken", below=cells["metric"])
+            mark = Cell(verdict[2:], css=f"pk-v pk-{row.verdict.value} wrapped", symbol=verdict[0])
+            of_row = [first, Cell(cells["after"], below=cells["tolerance"]), mark]
+        groups.append(HtmlRow(of_row, css=css))
+    columns = ["service, metric", ">candidate, limit", "objective"]
+    if "kind" in titles:
+        columns = ["error, service", ">baseline, candidate", "first, last (UTC)", "change"]
+    rest = f"{table.total - len(rows)} more are in the report." if table.total > len(rows) else ""
+    return html_table("objectives" if "kind" not in titles else "errors", columns, groups, below=rest, verdicts=True)
+
+
 def _cells(row: Row) -> dict[str, str]:
     """Cells with short names; empty instead of ``~`` where a line has no room to say that nothing is known."""
     cells = {
         name: "" if text == UNKNOWN and name in ("interval", "tolerance") else text for name, text in row.cells.items()
     }
-    return cells | {"service": shorten(cells["service"], NAME), "tolerance": clean(cells.get("tolerance", ""))}
+    names = {name: shorten(cells[name], NAME) for name in ("service", "kind") if name in cells}
+    return cells | names | {"tolerance": clean(cells.get("tolerance", ""))}
 
 
 def _wrapped(text: str, indent: str = "  ") -> str:

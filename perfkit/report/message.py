@@ -25,12 +25,15 @@ from perfkit.report.findings import (
     bisect_command,
     changes_table,
     claims,
+    errors_table,
+    errors_text,
     event_headline,
     findings_table,
     gap_texts,
     headlines,
     missing_service_texts,
     next_step,
+    objectives_table,
     outcome_text,
     reproduce_commands,
 )
@@ -96,6 +99,15 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """What stands behind a result besides its findings, in a sentence and as a table, which may have no rows."""
+
+    title: str
+    sentence: str
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """The content of a message about one result, or about a report that could not be made.
 
@@ -109,6 +121,8 @@ class Message:
         Symbol and words of it: ``✗ regression``, ``★ recovered``.
     statements
         What happened (see `Statement.tag`), then what else the comparison shows; regressions first.
+    details
+        Of a comparison: its objectives, where it has any, and the errors of both sides.
     sides
         Of a comparison: runs, commits and dates of the baseline, then of the candidate.
     result, diff
@@ -125,6 +139,7 @@ class Message:
     commands: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     basis: str = ""
+    details: tuple[Detail, ...] = ()
     sides: tuple[str, ...] = ()
     location: ReportLocation = field(default_factory=ReportLocation)
     result: Result | None = None
@@ -210,11 +225,25 @@ def message_of(
         commands=reproduce_commands(result),
         warnings=warnings,
         basis=basis,
+        details=tuple(_details(comparison)) if comparison is not None else (),
         sides=_sides(comparison) if comparison is not None else (),
         location=location or ReportLocation(),
         result=result,
         diff=diff,
     )
+
+
+def _details(comparison: Comparison) -> Iterator[Detail]:
+    objectives = objectives_table(comparison)
+    if objectives.rows:
+        kept = sum(row.verdict is Verdict.NO_CHANGE for row in objectives.rows)
+        exceeded = sum(row.verdict is Verdict.REGRESSION for row in objectives.rows)
+        symbol = VERDICT_SYMBOLS[max((row.verdict for row in objectives.rows), key=lambda one: -WORST_FIRST.index(one))]
+        rest = objectives.total - kept - exceeded
+        counts = ((kept, "kept"), (exceeded, "exceeded"), (rest, "cannot be judged"))
+        text = ", ".join(f"{count} {word}" for count, word in counts if count)
+        yield Detail("Objectives", f"{symbol} {text}.", objectives)
+    yield Detail("Errors", errors_text(comparison.errors), errors_table(comparison.errors or ()))
 
 
 def _sides(comparison: Comparison) -> tuple[str, ...]:
@@ -345,8 +374,11 @@ def _remarks(result: Result) -> Iterator[Statement]:
     for text in other_events:
         yield Statement(Verdict.REGRESSION, (shorten(text, LONGEST_STATEMENT),))
     named = {service for one in result.open_incidents for service in one.last.services}
+    everything = bool(result.open_incidents) and not result.watched  # an incident of two builds names all that is worse
     findings = tuple(
-        one for one in comparison.findings if one.verdict is not Verdict.REGRESSION or one.label not in named
+        one
+        for one in comparison.findings
+        if one.verdict is not Verdict.REGRESSION or not (everything or one.label in named)
     )
     has_events = bool(result.open_incidents or other_events)
     if has_events:

@@ -376,7 +376,9 @@ def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60,
     """Columns of a table by name, with their service escaped; rows after the first ``most`` are folded."""
     columns = [column for name in names for column in table.columns if column.name == name]
     rows = [
-        tuple(escape(row.cells[name], name_length) if name == "service" else row.cells[name] for name in names)
+        tuple(
+            escape(row.cells[name], name_length) if name in ("service", "kind") else row.cells[name] for name in names
+        )
         for row in table.rows
     ]
     titles = [column.title[:1].upper() + column.title[1:] for column in columns]

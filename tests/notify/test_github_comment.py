@@ -4,6 +4,7 @@ import html
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import cmarkgfm
 import pytest
@@ -13,14 +14,16 @@ from github_server import REPOSITORY, TOKEN
 from samples import plain_stats, run, side
 from watched_results import HOSTILE, alert, trend
 
-from perfkit import SettingsError, compare
+from perfkit import Policy, SettingsError, compare
 from perfkit.history.commits import Attribution
 from perfkit.model.errors import DeliveryError
+from perfkit.model.records import ErrorKind
 from perfkit.notify.github_api import Access, Patience
 from perfkit.notify.github_plan import Comment
 from perfkit.notify.github_sync import post_comment, pull_request_of
 from perfkit.report.findings import findings_table
 from perfkit.report.github import MOST_CHARACTERS, to_comment
+from perfkit.report.mail import mail_of
 from perfkit.report.message import ReportLocation, message_of
 from perfkit.runs.git import Commit
 
@@ -215,13 +218,44 @@ def test_a_comment_says_what_matters_in_some_twenty_lines(rng, services):
     assert f"{'c' * 9} cache off (Ann)" in seen
     assert 'href="https://ci.example/r"' in cmarkgfm.github_flavored_markdown_to_html(text)
     row = next(row for row in findings_table(result.comparison, ranked=True).rows if row.verdict == "regression")
-    shown = next(line for line in lines if f"✗ {row.cells['service']}" in line and row.cells["metric"] in line)
+    shown = next(line for line in lines if f"✗ {row.cells['service']}" in line and row.cells["metric_short"] in line)
     for name in ("before", "after", "change", "interval"):
         assert row.cells[name].replace(" ", "\N{NO-BREAK SPACE}") in html.unescape(shown).replace(
             " ", "\N{NO-BREAK SPACE}"
         )
     assert f"★ {names[0]}" in seen or services == 50  # nine rows go to what got worse
     assert "Next:" in seen
+
+
+def test_comment_and_mail_name_errors_and_objectives_of_both_sides(rng):
+    at = datetime(2026, 11, 25, 2, 3, 4, tzinfo=UTC)
+    counts = {"baseline_requests": 5000, "candidate_requests": 5000, "first": at, "last": at + timedelta(minutes=6)}
+    kinds = (
+        ErrorKind(service=HOSTILE, kind="HTTPError", status=503, baseline=0, candidate=123, change="new", **counts),
+        ErrorKind(service="b", kind="<b>|@everyone", status=None, baseline=9, candidate=9, change="", **counts),
+    )
+    policy = Policy(objectives={"p95_latency_ms": {"max": 38.0}})
+    comparison = compare(side(rng, 3, names=("b",)), side(rng, 3, first=9, names=("b",), slower=2.0), policy=policy)
+    message = message_of(plain_result(replace(comparison, errors=kinds)))
+    comment, mail = to_comment([message]), mail_of([message])
+    page = cmarkgfm.github_flavored_markdown_to_html(comment, options=cmarkgfm.Options.CMARK_OPT_UNSAFE)
+    for name, text in {"comment": page, "mail": mail.html, "text": mail.text}.items():
+        words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+        for part in (
+            "HTTPError",
+            "503",
+            "123 (2.46 %)",
+            "2026-11-25 02:03:04",
+            "02:09:04",
+            "New: HTTPError 503",
+            "about as often",
+        ):
+            assert part in words, (name, part)
+        assert re.search(r"Objectives:? ✗ 1 exceeded\.", words), name
+        assert re.search(r"✗ exceeded", words), name
+    assert not re.search(r"<(script|b)\b|@everyone|href", page)
+    assert not re.search(r"<(script|b)\b|href", mail.html)
+    assert message_of(plain_result(replace(comparison, errors=()))).details[-1].sentence == "No request failed."
 
 
 def test_a_comment_links_the_job_where_no_report_has_an_address(server, tmp_path, monkeypatch):
@@ -260,7 +294,9 @@ def test_a_comment_fits_whatever_the_result(rng):
     big = message_of(plain_result(compare(*sides)))
     text = to_comment([big])
     assert 1_000 < len(text) <= MOST_CHARACTERS
-    assert re.search(r"<summary>Every finding \(the first \d+ of \d{3}\)</summary>", text)
+    assert re.search(
+        r"<summary>Every finding \(the first \d+ of \d{3}; \d{3} changed, in \d{3} services\)</summary>", text
+    )
     many = [replace(big, scenario=f"s{number}{HOSTILE}") for number in range(200)]
     text = to_comment(many, ReportLocation("The report", "https://ci.example/x"))
     assert 1_000 < len(text) <= MOST_CHARACTERS
