@@ -362,7 +362,7 @@ def run(
     Raises
     ------
     LoadStopped
-        The cell was interrupted; a note names the runs that are kept.
+        The cell was interrupted; names the runs that are kept.
     LoadError
         A run could not be made; so with ``SettingsError`` and ``StoreError``.
     ValueError
@@ -418,7 +418,8 @@ def run(
         error = LoadStopped(f"scenario {scenario!r}: the run was interrupted before its end")
     if error is not None:
         if made:
-            error.add_note(f"Kept in {opened.url}: {', '.join(one.id for one in made)}")
+            kept = ", ".join(one.id for one in made)
+            error.args = (f"{str(error).rstrip('.')}. Kept in {opened.url}: {kept}",)  # front ends show no notes
         raise error
     _register()
     return cast("Runs", CollectedRuns(made))

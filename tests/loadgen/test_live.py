@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from browser import needs_chromium
 from loopback import serving as target_serving
+from samples import REPOSITORY
 
 import perfkit
 from perfkit.cli import main
@@ -209,3 +210,56 @@ def test_a_real_run_is_watched_until_its_end(tmp_path, browser, width):
     assert f"shop: 1 run, {count:,} requests, {failures[1]:,} failures" in end
     assert f"{failures[1]:,}  LocustBadStatusCode 500  <img src=x" in out
     assert "\u202e" not in out + end
+
+
+@pytest.mark.slow
+def test_a_cell_shows_its_runs_and_interrupting_it_ends_the_load_in_order(tmp_path, monkeypatch):
+    """In a real kernel: the view is replaced in place, the runs come back, and Ctrl-C keeps what was measured."""
+    from jupyter_client.manager import start_new_kernel
+
+    (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    manager, client = start_new_kernel(cwd=str(tmp_path))
+    try:
+        with target_serving() as target:
+            words = f'"shop", locustfile="locustfile.py", host="{target.url}", users=5, store="runs"'
+            code = f'runs = perfkit.run({words}, duration="3s", labels={{"a": "b"}})'
+            client.execute(f"import perfkit\n{code}\nlen(runs)")
+            shown, ids, result = [], set(), None
+            while (message := client.get_iopub_msg(timeout=60))["content"].get("execution_state") != "idle":
+                content = message["content"]
+                assert message["msg_type"] != "error", content
+                if message["msg_type"] in ("display_data", "update_display_data"):
+                    shown.append(content["data"])
+                    ids.add(content["transient"]["display_id"])
+                if message["msg_type"] == "execute_result":
+                    result = content["data"]["text/plain"]
+            assert result == "1"
+            assert len(ids) == 1
+            assert any(data["text/plain"].startswith("shop: running") for data in shown)
+            assert shown[-1]["text/plain"].startswith("Ended at")
+            assert "&lt;img src=x" in shown[-1]["text/html"]
+            assert "<script" not in shown[-1]["text/html"]
+
+            client.execute(f'perfkit.run({words}, duration="60s")')
+            while "shop: running" not in str(client.get_iopub_msg(timeout=60)["content"].get("data")):
+                pass
+            manager.interrupt_kernel()
+            while (message := client.get_iopub_msg(timeout=60))["msg_type"] != "error":
+                pass
+            assert message["content"]["ename"] == "LoadStopped"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    whole, stopped = perfkit.RunStore(tmp_path / "runs")[:]
+    assert whole.labels == {"a": "b"}
+    assert "interrupted" in {check.name for check in stopped.validity.problems}
+    assert message["content"]["evalue"].endswith(f"Kept in runs: {stopped.id}")
+
+
+def test_words_of_load_that_are_unknown_are_said_before_the_load(tmp_path):
+    with pytest.raises(ValueError, match="user: unknown .did you mean 'users'"):
+        perfkit.run("baseline", user=3, store=tmp_path)
+    with pytest.raises(ValueError, match="repeat: must be at least 1, got 0"):
+        perfkit.run("baseline", repeat=0, store=tmp_path)
+    assert list(tmp_path.iterdir()) == []
