@@ -392,12 +392,13 @@ def run(
         fields["arguments"] = tuple(fields["arguments"])
     loaded = _settings(settings)
     revision = revision_of(Path.cwd())
-    for note in revision.notes:
-        warnings.warn(note, stacklevel=2)
     chosen = loaded.scenario(scenario, None if locustfile is None else Path(locustfile), **fields)
     chosen = replace(chosen, revision=revision.to_dict())
     opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or loaded.store)))
     cell = notebook_cell()
+    if cell is None:
+        for note in revision.notes:
+            warnings.warn(note, stacklevel=2)
     view = LiveView([chosen] * repeat, cell, opened) if cell is not None else None
     try:
         done = run_scenarios(
@@ -411,7 +412,7 @@ def run(
         )
     finally:
         if view is not None:
-            view.finish()
+            view.finish(" ".join(revision.notes))
     made = [execution.run for execution in done if execution.run is not None]
     error = next((execution.error for execution in done if execution.error is not None), None)
     if error is None and any(execution.stopped for execution in done):

@@ -301,7 +301,7 @@ def _chart(title: str, width_s: float, span_s: float, lines: Sequence[tuple[str,
 
     return {
         "title": title,
-        "levels": [(BOTTOM - (BOTTOM - TOP) * part, _tick(top * part)) for part in (0.0, 0.5, 1.0)],
+        "levels": [(BOTTOM - (BOTTOM - TOP) * part, f"{top * part:,g}") for part in (0.0, 0.5, 1.0)],
         "times": [
             (LEFT, "0:00", "start"),
             ((LEFT + RIGHT) / 2, clock(span_s / 2), "middle"),

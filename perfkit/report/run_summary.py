@@ -111,8 +111,8 @@ def next_step(runs: Sequence[Run], store: RunStore, options: str = "") -> tuple[
         command = f"perfkit compare --candidate {shlex.join(names)}{options}"
         return f"compare with the {count_text(earlier, 'run')} before", command
     if (more := ENOUGH_RUNS - len(valid)) > 0:
-        again = "the same again" if more == 1 else f"the same again with --repeat {more}"
-        return f"{again}; {ENOUGH_RUNS} runs of one build are a baseline to compare with", ""
+        again = f"{count_text(more, 'more run')} of this build (--repeat {more})"
+        return f"{again}; {ENOUGH_RUNS} are a baseline to compare with", ""
     command = f"perfkit compare --candidate {shlex.quote(f'{scenario}@last:3')}{options}"
     return "these runs are a baseline; of the next build make three runs (--repeat 3), then", command
 

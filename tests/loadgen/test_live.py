@@ -258,7 +258,7 @@ def test_a_cell_shows_its_runs_and_interrupting_it_ends_the_load_in_order(tmp_pa
 
 
 def test_words_of_load_that_are_unknown_are_said_before_the_load(tmp_path):
-    with pytest.raises(ValueError, match="user: unknown .did you mean 'users'"):
+    with pytest.raises(ValueError, match=r"user: unknown \(did you mean 'users'"):
         perfkit.run("baseline", user=3, store=tmp_path)
     with pytest.raises(ValueError, match="repeat: must be at least 1, got 0"):
         perfkit.run("baseline", repeat=0, store=tmp_path)

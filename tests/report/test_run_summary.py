@@ -64,7 +64,7 @@ def test_the_next_step_follows_from_what_is_in_the_store(tmp_path):
     store = RunStore(tmp_path)
     first = made(["a"])
     store.add(first)
-    assert next_step([first], store)[0].startswith("the same again with --repeat 4; 5 runs of one build are a baseline")
+    assert next_step([first], store)[0].startswith("4 more runs of this build (--repeat 4); 5 are a baseline")
     second = made(["a"], start=1.7e9 + 1000)
     store.add(second)
     step = next_step([second], store, " --store s3://team")
