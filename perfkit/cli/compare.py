@@ -206,6 +206,9 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 @format_option("text", "json", "markdown", "junit", text="How to write the result.")
 @OUTPUT
 @fail_on_option("regression", "What ends with exit code 1.  Invalid runs end with 3 in any case.")
+@click.option(
+    "--all", "all_", is_flag=True, help="Print every finding and warning, also where they fill more than 40 lines."
+)
 @click.option("--history", is_flag=True, help="Learn the noise from the other runs of this scenario in the store too.")
 @click.option(
     "--explain",
@@ -222,6 +225,7 @@ def compare(
     format_: str,
     output: Path | None,
     fail_on: str,
+    all_: bool,
     history: bool,
     explain: tuple[str, str] | None,
 ) -> int:
@@ -238,7 +242,7 @@ def compare(
     \b
     Examples:
       perfkit compare data/runs/20261101T*-api-* --candidate data/runs/20261102T*-api-*
-      perfkit compare --candidate 20261102T020000Z-api-3f9c
+      perfkit compare --candidate 20261102T020000Z-api-3f9c --all
       perfkit compare api@previous:5 --candidate api@last:5
       perfkit compare --label build=1.4.2 --candidate-label build=1.5.0
       perfkit compare api@merge-base --candidate api@last:3
@@ -263,7 +267,7 @@ def compare(
         named = choose_runs(candidate, replace(workspace.history(), labels=candidate_labels))
         comparison = _judged(workspace, baseline if is_baseline_named else None, named, learn=history)
     texts = {
-        "text": lambda: drawn(partial(print_comparison, comparison)),
+        "text": lambda: drawn(partial(print_comparison, comparison, everything=all_ or output is not None)),
         "json": lambda: dump(comparison.to_dict()),
         "markdown": lambda: to_markdown(comparison),
         "junit": lambda: to_junit(comparison),

@@ -65,7 +65,9 @@ NO_REQUESTS = (
     "These runs were read from summaries: the single requests were not kept, so there is no distribution and no time "
     "series to draw. Runs that perfkit makes or imports from request logs have one."
 )
-MOST_FOREST_SERVICES = 15  # all are in the table
+MOST_FOREST_ROWS = 36  # of services whose effects are drawn; all are in the table
+FEWEST_FOREST_SERVICES = 3
+MOST_LATENCY_PANELS = 8  # services with a distribution each, the worst first; the percentiles have more to choose from
 MOST_WINDOWS = 400  # drawn per side; more are one grey cloud
 _BINS = 80
 _ROWS = {1: 340, 2: 260, 3: 210, 4: 190}  # pixels per panel
@@ -93,7 +95,7 @@ def latency_distribution(
     The line is the median over runs of the share of requests per bin, the band goes from the lowest to the highest run:
     where the bands part, the sides differ by more than runs of one side do.
     """
-    names = _drawable(baseline, candidate, services)
+    names = _drawable(baseline, candidate, services)[:MOST_LATENCY_PANELS]
     if not names:
         return sentence(NO_REQUESTS)
     titles = [f"<b>{label(name, 44)}</b>" for name in names]
@@ -306,8 +308,8 @@ def detectable(frame: pd.DataFrame) -> go.Figure:
     if not len(frame):
         return sentence("The minimum detectable effect is not known: these runs do not say how much runs differ.")
     titles = {
-        "%": "smallest detectable change, percent",
-        "pp": "error rate: smallest detectable change, percentage points",
+        "%": "smallest detectable change, percent (log scale)",
+        "pp": "error rate: smallest detectable change, percentage points (log scale)",
     }
     units = [unit for unit in titles if (frame["change_unit"] == unit).any()]
     names = tuple(dict.fromkeys(str(name) for name in frame["service"]))[:MOST_SERVICES]
@@ -330,7 +332,13 @@ def detectable(frame: pd.DataFrame) -> go.Figure:
                     showlegend=unit == "%" or number > 0,
                     hovertemplate=f"{title}: %{{x}} runs can show %{{y:.3g}} {unit}<extra></extra>",
                 )
-    panels.every_y(rangemode="tozero", nticks=4)
+    for index, unit in enumerate(units):  # on a log axis an average of 2 % and a p99.9 of 60 % are read alike
+        values = frame.loc[frame["service"].isin(names) & (frame["change_unit"] == unit), "min_detectable"]
+        low, high = max(float(values.min()), 1e-3) / 1.15, max(float(values.max()), 2e-3) * 1.15
+        ticks = log_ticks(low, high)
+        ticks["ticktext"] = [f"{value:.3g} {unit}" for value in ticks["tickvals"]]
+        ends = [math.log10(low), math.log10(high)]
+        panels.axis(f"y{axis(index)}", type="log", range=ends, zeroline=False, **ticks)
     panels.axis("x", title={"text": "runs on each side"}, dtick=1, zeroline=False)
     return panels.figure(
         f"Smallest detectable change against runs on each side, for {shorten(names[0])}: it falls as runs are added.",
@@ -350,13 +358,19 @@ def forest(comparison: Comparison) -> go.Figure:
     a regression's mark lies beyond it, *no regression* has its whole interval short of its end.  An arrow says that an
     interval goes on beyond the axis.  A finding without an estimate has a row which says so.
     """
-    findings = comparison.findings
+    # Absolute limits are no effects: they have a table, and stand here only where nothing else was compared
+    findings = tuple(f for f in comparison.findings if not f.objective) or comparison.findings
     nearest: dict[str, tuple[bool, float]] = {}  # services with a verdict of change, then those nearest to one
     for finding in findings:
         quiet = finding.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
         rank = quiet, finding.p_value if finding.p_value is not None else math.inf
         nearest[finding.label] = min(nearest.get(finding.label, rank), rank)
-    telling = sorted(nearest, key=lambda name: nearest[name])[:MOST_FOREST_SERVICES]
+    telling: list[str] = []
+    drawn = 0
+    for name in sorted(nearest, key=lambda name: nearest[name]):
+        drawn += sum(finding.label == name for finding in findings)
+        if len(telling) < FEWEST_FOREST_SERVICES or drawn <= MOST_FOREST_ROWS:
+            telling.append(name)
     by_unit = {unit: [finding for finding in findings if finding.change_unit == unit] for unit in ("%", "pp")}
     parts = [part for of in by_unit.values() if (part := [f for f in of if f.label in telling])]
     if not parts:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
+from perfkit.analysis.error_kinds import error_kinds
 from perfkit.model.errors import PerfkitError
-from perfkit.model.records import Check, Comparison, Finding, Metric, Run, Severity, Verdict
+from perfkit.model.records import Check, Comparison, ErrorKind, Finding, Metric, Run, Severity, Verdict
 from perfkit.report import capacity, findings, trend
 from perfkit.report.formatting import (
     SHORT_METRICS,
@@ -25,6 +27,8 @@ from perfkit.report.formatting import (
     VERDICT_COLOURS,
     VERDICT_SYMBOLS,
     VERDICT_WORDS,
+    and_more,
+    at_most,
     clean,
     count_text,
     finding_text,
@@ -39,6 +43,7 @@ from perfkit.report.formatting import (
 )
 from perfkit.report.html import (
     CANNOT_SAY,
+    EMPTY,
     Accessor,
     Cell,
     Html,
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     from perfkit.history.events import Event
     from perfkit.history.planning import Plan
     from perfkit.history.trend import Alarms, Events, History
+    from perfkit.report.findings import Column
     from perfkit.runs.collection import Runs
     from perfkit.runs.store import RunStore
 
@@ -63,7 +69,15 @@ LONGEST = 400  # characters of a line
 MOST_ROWS = 20  # runs of a table; the frames have all
 MOST_RUNS = 24  # of the table of response times
 MOST_VALUES = 3  # of a check, where they are not numbers
+MOST_SENTENCES = 8  # of an answer
+MOST_OPEN = 6  # services whose findings are not folded
+MOST_UNFOLDED = 3  # services: so few are shown where none has a change
+MOST_UNFOLDED_ROWS = 8  # of errors and objectives
 DAY = "%Y-%m-%d"
+ERRORS_NOTE = (
+    "In brackets: share of the requests of the service. New and gone: seen on one side only; more and fewer: beyond "
+    f"what chance does to single requests. Whether the error rate got worse is judged among the findings. {CANNOT_SAY}"
+)
 GATING = "gating: the overall result is no regression only if this metric is shown to be within its tolerance"
 FINDINGS_NOTE = (
     '* gating: the overall result is "no regression" only if this metric is shown to be within its tolerance. '
@@ -248,6 +262,8 @@ def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
             )
     columns = ("run", "side", "started (UTC)", ">length", ">requests", "valid")
     html = html_table("load and environment", ("what", *sides), fact_rows) + html_table("runs", columns, rows)
+    if not any(run.profile.is_open for side in sides.values() for run in side):
+        html += f'<p class="pk-small">{CLOSED}</p>'
     return Html(html, text=f"{len(rows)} runs")
 
 
@@ -275,15 +291,16 @@ def _facts_of_all(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
 def response_times(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
     """A row per run with response times over all services, and one with service times where there was a schedule."""
     runs = [*baseline, *candidate]
-    remark = OPEN if any(run.profile.is_open for run in runs) else CLOSED
+    if not any(run.profile.is_open for run in runs):
+        return empty(CLOSED)
     rows = [row for run in runs[:MOST_RUNS] for row in _times_of(run)]
     if not rows:
-        return Html(note("Single requests are not known, so there is nothing to count from a schedule.").html, remark)
+        return empty("Single requests are not known, so there is nothing to count from a schedule.")
     columns = ("run", ">requests", "time", *(f">{name}" for name in QUANTILES), ">late")
     html = html_table("response and service times of each run", columns, rows)
     left_out = len(runs) - MOST_RUNS
     html += note(f"{left_out} more runs are not shown.").html if left_out > 0 else ""
-    return Html(html + note(remark).html, text=remark)
+    return Html(html + note(OPEN).html, text=OPEN)
 
 
 def _times_of(run: Run) -> Iterator[Sequence[Cell | str]]:
@@ -412,18 +429,17 @@ def finding_html(finding: Finding) -> str:
 
 
 def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
-    """The answer: verdict, one sentence per service that changed, and what to do next."""
+    """The answer: verdict, one sentence per service that changed, what to do next; and what was compared."""
     verdict, texts = comparison.verdict, findings.headlines(comparison)
-    counts = [(VERDICT_WORDS[v], len(comparison.by_verdict(v))) for v in Verdict]
-    listed = ", ".join(f"{count} {word}" for word, count in counts if count)
-    basis = f"{findings.sides_text(comparison)}{f'; findings: {listed}' if listed else ''}"
+    counts = findings.verdict_counts(comparison.findings)
+    basis = f"{findings.sides_text(comparison)}{f'; findings: {counts}' if counts else ''}"
     rule = "a percentage against fixed limits without regard to noise"
     if comparison.rule == "evidence":
         intervals = f"{comparison.confidence * 100:g}\N{NO-BREAK SPACE}%"
         rule = f"chance of any false alarm {comparison.alpha:g}, intervals {intervals}"
-    return banner(
+    answer = banner(
         VERDICT_WORDS[verdict],
-        texts,
+        at_most(texts, MOST_SENTENCES, "{} more such sentences: the table has them."),
         f"{basis}. Rule: {comparison.rule}, {rule}.",
         kind=verdict.value,
         colour=VERDICT_COLOURS[verdict],
@@ -436,20 +452,137 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         label="verdict",
         text=verdict_text(verdict),
     )
+    return Html(
+        answer.html + sides_table(baseline=comparison.baseline.runs, candidate=comparison.candidate.runs), answer.text
+    )
+
+
+def sides_table(**sides: Sequence[Run]) -> str:
+    """What was measured: scenario, target and load, and of each side its runs, commits and times."""
+    runs = [run for side in sides.values() for run in side]
+    facts = (
+        ("Scenario", [run.scenario for run in runs]),
+        ("target", [run.target for run in runs]),
+        ("load", [run.profile.describe() for run in runs if run.profile.users or run.profile.rate]),
+    )
+    about = [f"{name} {_listed(texts)}" for name, texts in facts if any(texts)]
+    rows = []
+    for name, side in sides.items():
+        if side:
+            builds = [" ".join(filter(None, (run.git.get("commit", "")[:10], run.git.get("branch")))) for run in side]
+            dirty = (
+                ", with changes that were not committed" if any(run.git.get("dirty") == "yes" for run in side) else ""
+            )
+            times = sorted(run.started_at for run in side if run.started_at is not None)
+            ends = [format_time(time) for time in times[:1]]
+            if len(times) > 1:
+                ends.append(
+                    format_time(times[-1], "%H:%M" if times[0].date() == times[-1].date() else "%Y-%m-%d %H:%M")
+                )
+            labels = [
+                f"{key}={value}" for run in side for key, value in run.labels.items() if key not in ("side", "pair")
+            ]
+            cells = (f"{len(side)}", f"{_listed(builds)}{dirty}", " to ".join(ends) or UNKNOWN, _listed(labels))
+            rows.append([Cell(name, strong=True), *(Cell(text, css="pk-wide") for text in cells)])
+    columns = ["side", ">runs", "commit", "measured (UTC)", "labels"]
+    if all(row[-1].text == UNKNOWN for row in rows):  # nobody labelled anything
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return render("sides.html.j2", about="; ".join(about), table=Markup(html_table("what was measured", columns, rows)))
+
+
+def _listed(texts: Iterable[object]) -> str:
+    """Different texts from outside, the first few of them."""
+    names = list(dict.fromkeys(shorten(text, 80) for text in texts if text not in (None, "")))
+    return f"{', '.join(names[:MOST_VALUES])}{and_more(len(names) - MOST_VALUES)}" or UNKNOWN
 
 
 def findings_table(comparison: Comparison) -> Html:
-    """Every number of every finding, grouped by service; notes below carry the warnings."""
-    table = findings.findings_table(comparison)
+    """Every number of every finding by service, the worst first; services without a change are folded.
+
+    Absolute limits have a table of their own: `objectives_table`.  Notes below carry the warnings.
+    """
+    judged = [finding for finding in comparison.findings if not finding.objective]
+    table = findings.findings_table(replace(comparison, findings=tuple(judged)))
     names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p", "mde", "settle")
     columns = [column for name in names for column in table.columns if column.name == name]
-    groups: dict[str, list[HtmlRow]] = {}
-    for row in table.rows:
-        shown = verdict_row(row, [column.name for column in columns], mark=GATING)
-        groups.setdefault(row.cells["service"], []).append(shown)
-    empty = "There are no findings: no metric of any service could be compared."
-    html = html_table("findings", columns, groups, below=FINDINGS_NOTE, verdicts=True, empty=empty)
+    if all(row.cells.get("settle") in (None, "") for row in table.rows):
+        columns = [column for column in columns if column.name != "settle"]
+    services = findings.services_worst_first(judged)
+    loud = [name for name, members in services.items() if not findings.is_quiet(comparison, members)][:MOST_OPEN]
+    rest = [name for name in services if name not in loud]
+    parts = []
+    for members, anchor in ((loud, "note"), (rest, "folded")):
+        groups = {
+            name: [
+                verdict_row(findings.finding_row(finding), [column.name for column in columns], mark=GATING)
+                for finding in services[name]
+            ]
+            for name in members
+        }
+        parts.append(html_table("findings", columns, groups, anchor=anchor, verdicts=True))
+    folded = [finding for name in rest for finding in services[name]]
+    noun = "more service" if loud else "service"
+    if not judged:
+        return Html(note("There are no findings: no metric of any service could be compared.").html, "0 findings")
+    html = render(
+        "findings.html.j2",
+        table=Markup(parts[0]),
+        folded=Markup(parts[1]),
+        summary=f"{count_text(len(rest), noun)}: {findings.verdict_counts(folded)}",
+        is_open=not loud and len(rest) <= MOST_UNFOLDED,
+        below=FINDINGS_NOTE,
+        service_count=len(services),
+    )
     return Html(html, text=f"{len(comparison.findings)} findings")
+
+
+def objectives_table(comparison: Comparison) -> Html:
+    """The absolute limits (SLOs), exceeded ones first, each with a symbol and a word."""
+    table = findings.objectives_table(comparison)
+    if not table.rows:
+        return empty("The policy has no absolute limits (objectives).")
+    names = [column.name for column in table.columns]
+    rows = [verdict_row(row, names) for row in table.rows]
+    text = findings.verdict_counts(finding for finding in comparison.findings if finding.objective)
+    for old, new in (("no regression", "kept"), ("regression", "exceeded"), ("inconclusive", "open")):
+        text = text.replace(old, new)
+    return Html(_folded_after("objectives", table.columns, rows), text=f"objectives: {text}")
+
+
+def errors_table(errors: Sequence[ErrorKind] | None, sides: int = 2) -> Html:
+    """Kinds of failed requests, what is new first, with counts and times; one sentence where nothing failed."""
+    text, table = findings.errors_text(errors, sides), findings.errors_table(errors or (), sides)
+    if not table.rows:
+        return Html(f'<p class="pk-quiet">{escape(text)}</p>', text=text)
+    names = [column.name for column in table.columns]
+    rows = [
+        [
+            Cell(
+                row.cells[name],
+                strong=name == "changed" and row.verdict is Verdict.INCONCLUSIVE,
+                css="pk-wide" * (name in ("service", "kind")),
+            )
+            for name in names
+        ]
+        for row in table.rows
+    ]
+    below = ERRORS_NOTE if sides == 2 else "In brackets: share of the requests of the service."
+    return Html(f"<p>{escape(text)}</p>" + _folded_after("errors", table.columns, rows, below), text=text)
+
+
+def _folded_after(label: str, columns: Sequence[Column], rows: Sequence[Any], below: str = "") -> str:
+    """A table, of which what comes after the first rows is folded."""
+    html = html_table(label, columns, rows[:MOST_UNFOLDED_ROWS], below=below)
+    if more := rows[MOST_UNFOLDED_ROWS:]:
+        html += render(
+            "fold.html.j2", summary=f"{len(more)} more", html=Markup(html_table(f"more {label}", columns, more))
+        )
+    return html
+
+
+def empty(text: str) -> Html:
+    """A remark that there is nothing to show: the report leaves its section out."""
+    return Html(f'<p class="{EMPTY}">{escape(text)}</p>', text=text)
 
 
 def reproduce(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> Html:
@@ -474,6 +607,44 @@ def baseline_line(baseline: BaselineSummary) -> str:
 def baseline_html(baseline: BaselineSummary) -> str:
     """A baseline summary: every level with its intervals."""
     return inlined(levels_table(baseline).html)
+
+
+def baseline_banner(baseline: BaselineSummary, title: str | None = None) -> Html:
+    """Whether the runs serve as a baseline, how much they scatter, and what was measured."""
+    invalid = [run for run in baseline.runs if not run.validity.ok]
+    runs = count_text(len(baseline.runs), "run")
+    scatter = sorted(
+        (level for level in baseline.levels if level.variation_pct is not None),
+        key=lambda of: -(of.variation_pct or 0.0),
+    )
+    texts = list(baseline.warnings)
+    if scatter:
+        largest, middle = scatter[0], scatter[len(scatter) // 2]
+        texts.append(
+            f"Runs vary by {middle.variation_pct:.1f} % (median over metrics), most by {largest.variation_pct:.1f} %: "
+            f"{Metric(largest.metric).title} of {shorten(largest.service, 60)}."
+        )
+    verdict = Verdict.INVALID if invalid else Verdict.NO_CHANGE
+    word = (
+        f"{len(invalid)} of {runs} {'is' if len(invalid) == 1 else 'are'} invalid"
+        if invalid
+        else f"{runs}, {'all ' * (len(baseline.runs) > 1)}valid"
+    )
+    services = count_text(len({level.service for level in baseline.levels}), "service")
+    step = findings.FIX_AND_REPEAT if invalid else findings.NOTHING_TO_DO
+    if len(baseline.runs) < 3 and not invalid:
+        step = "Repeat the run: fewer than three say little about how much runs differ."
+    answer = banner(
+        word,
+        texts,
+        f"{runs}; {services}, {count_text(len(baseline.levels), 'level')}.",
+        kind=verdict.value,
+        colour=VERDICT_COLOURS[verdict],
+        symbol=VERDICT_SYMBOLS[verdict],
+        title=title,
+        next_step=step,
+    )
+    return Html(answer.html + sides_table(baseline=baseline.runs), answer.text)
 
 
 def levels_table(baseline: BaselineSummary) -> Html:
@@ -620,8 +791,13 @@ class ComparisonTables(Accessor):
 
     summary = of_subject(verdict_banner)
     findings = of_subject(findings_table)
+    objectives = of_subject(objectives_table)
     warnings = of_subject(warnings_list)
     reproduce = of_subject(reproduce)
+
+    def errors(self) -> Html:
+        """Kinds of failed requests on both sides, when they came, and what changed."""
+        return errors_table(self.subject.errors)
 
     def runs(self) -> Html:
         """Load, environment and versions of both sides, with what differs marked."""
@@ -635,8 +811,13 @@ class ComparisonTables(Accessor):
 class BaselineTables(Accessor):
     """Tables of a baseline summary: ``baseline.table.levels()``."""
 
+    summary = of_subject(baseline_banner)
     levels = of_subject(levels_table)
     warnings = of_subject(warnings_list)
+
+    def errors(self) -> Html:
+        """Kinds of failed requests, and when they came."""
+        return errors_table(error_kinds(self.subject.runs), sides=1)
 
     def runs(self) -> Html:
         """Load, environment and versions of the runs."""
@@ -675,6 +856,11 @@ class CapacityTables(Accessor):
     differences = of_subject(capacity.differences_table)
     scalability = of_subject(capacity.scalability_table)
     warnings = of_subject(warnings_list)
+
+    def errors(self) -> Html:
+        """Kinds of failed requests on each side, and when they came."""
+        sides = self.subject.runs, self.subject.candidate
+        return errors_table(error_kinds(*sides), sides=2 if sides[1] else 1)
 
     def runs(self) -> Html:
         """Load, environment and versions of the runs."""

@@ -304,6 +304,32 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=rank))
 
 
+def services_worst_first(findings: Iterable[Finding]) -> dict[str, tuple[Finding, ...]]:
+    """Findings by service, with its stage: the service whose finding decides most comes first, its own in their order.
+
+    >>> services_worst_first(())
+    {}
+    """
+    findings = tuple(findings)
+    names = dict.fromkeys(finding.label for finding in worst_first(findings))
+    return {name: tuple(finding for finding in findings if finding.label == name) for name in names}
+
+
+def is_quiet(comparison: Comparison, findings: Iterable[Finding]) -> bool:
+    """Whether the findings of a service need not be read: none changed, or keeps the whole from an answer."""
+    loud = {Verdict.REGRESSION, Verdict.IMPROVEMENT}
+    if comparison.verdict is Verdict.INVALID:
+        loud.add(Verdict.INVALID)
+    is_open = comparison.verdict is Verdict.INCONCLUSIVE
+    return not any(f.verdict in loud or (is_open and f.gating and f.verdict is Verdict.INCONCLUSIVE) for f in findings)
+
+
+def verdict_counts(findings: Iterable[Finding]) -> str:
+    """``5 regression, 15 no regression``: findings by verdict, in words."""
+    counts = Counter(finding.verdict for finding in findings)
+    return ", ".join(f"{counts[verdict]} {VERDICT_WORDS[verdict]}" for verdict in Verdict if counts[verdict])
+
+
 def limit_text(finding: Finding) -> str:
     """The tolerance, as a signed change in the unit that is judged: ``+5 %``, ``-30 %``, ``+0.5 pp``."""
     if finding.tolerance is None or finding.objective:

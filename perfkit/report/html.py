@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from perfkit.report.findings import Column, Row
 
 PLOTLY = "application/vnd.plotly.v1+json"  # the type under which a cell's output holds a figure
+EMPTY = "pk-quiet pk-empty"  # classes of an output that has nothing to show: the report leaves its section out
 CANNOT_SAY = "~ cannot be said from these runs."
 Options = ParamSpec("Options")
 Shown = TypeVar("Shown")

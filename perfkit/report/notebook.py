@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -19,6 +19,7 @@ from perfkit.model.errors import Activity, RenderError, SettingsError, did_you_m
 from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.installation import shipped_files
 from perfkit.model.redaction import redact
+from perfkit.report.html import EMPTY
 from perfkit.report.page import export_html
 from perfkit.runs.backends import credentials_for_children
 
@@ -87,7 +88,7 @@ def run_report(
     if not report.result.is_file():
         raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
     result = json.loads(report.result.read_text("utf-8"))
-    html = export_html(executed, kind=kind, title=values.get("title"), result=result)
+    html = export_html(without_empty_sections(executed), kind=kind, title=values.get("title"), result=result)
     try:
         atomic_write(report.html, html)
     except OSError as error:
@@ -264,3 +265,21 @@ def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> s
     number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
     kept = "The executed notebook is kept" if report.notebook.is_file() else "The executed notebook could not be kept"
     return f"notebook {kind}, {number}{under} ({first}): {what}. {kept}: {report.notebook}"
+
+
+def without_empty_sections(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without the headings, and all below them, whose outputs have nothing to show."""
+    sections: list[list[NotebookNode]] = [[]]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            sections.append([])
+        sections[-1].append(cell)
+
+    def has_answer(section: Sequence[NotebookNode]) -> bool:
+        outputs = [output for cell in section for output in cell.get("outputs", [])]
+        shown = (str(output.get("data", {}).get("text/html", "")) for output in outputs)
+        return not outputs or not all(html.startswith(f'<p class="{EMPTY}">') for html in shown)
+
+    kept = notebook.copy()
+    kept.cells = [*sections[0], *(cell for section in sections[1:] if has_answer(section) for cell in section)]
+    return kept

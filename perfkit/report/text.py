@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
-from perfkit.model.records import Comparison, Metric, Run, Verdict
+from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict
 from perfkit.report.findings import (
     LONGEST,
     NO_EVENTS,
@@ -24,6 +24,7 @@ from perfkit.report.findings import (
     Row,
     Table,
     change_row,
+    errors_text,
     finding_row,
     findings_table,
     footnotes,
@@ -32,8 +33,10 @@ from perfkit.report.findings import (
     limit_text,
     next_step,
     outcome_text,
+    services_worst_first,
     settle,
     sides_text,
+    verdict_counts,
     worst_first,
 )
 from perfkit.report.formatting import (
@@ -42,6 +45,7 @@ from perfkit.report.formatting import (
     UNKNOWN,
     VERDICT_SYMBOLS,
     and_more,
+    at_most,
     clean,
     count_text,
     format_signed,
@@ -53,7 +57,7 @@ from perfkit.report.formatting import (
 from perfkit.report.report_set import Outcome
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console, Group, RenderableType
     from rich.table import Table as RichTable
 
     from perfkit.history.change_events import Attribute, DetectedChanges
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
 
 # Terminal ------------------------------------------------------------------------------------------------------------
 
+MOST_LINES = 40  # of a comparison, unless all of it is asked for
+MOST_SENTENCES, MOST_NOTES = 8, 5
 VERDICT_WIDTH = 16  # on a narrow terminal: "✓ no regression," and what its interval adds on the next line
 STYLES = {
     Verdict.REGRESSION: "bold red",
@@ -125,22 +131,52 @@ def _drawn(
     return drawn
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Verdict first, then the table, then warnings and what to do."""
+def print_comparison(comparison: Comparison, console: Console, *, everything: bool = False) -> None:
+    """Verdict first, then the table, then warnings and what to do: at most `MOST_LINES` lines, or ``everything``.
+
+    Where not all findings have room, the worst come first, and a line says how many are left out.
+    """
+    from rich.console import Group
     from rich.text import Text
 
     rule = "fixed limits, no statistics" if comparison.rule == "threshold" else f"alpha {comparison.alpha:.3g}"
-    basis = f"({sides_text(comparison)}; rule {comparison.rule}: {rule})"
-    console.print(Text(verdict_text(comparison.verdict), style=STYLES[comparison.verdict]), basis)
-    for text in headlines(comparison):
-        console.print(Text(text))
-    if comparison.findings:
-        console.print(comparison_table(comparison, console))
-    for line in comparison.history.lines if comparison.history is not None else ():
-        console.print(Text(f"History: {clean(line)}"))
-    for note in footnotes(comparison):
-        console.print(Text(f"! {clean(note)}", style="yellow"))
-    console.print(Text(f"Next: {next_step(comparison)}"))
+    basis = f" ({sides_text(comparison)}; rule {comparison.rule}: {rule})"
+    sentences, notes = headlines(comparison), tuple(map(clean, footnotes(comparison)))
+    if not everything:
+        sentences = at_most(sentences, MOST_SENTENCES, "{} more such sentences: --all prints them")
+        notes = at_most(notes, MOST_NOTES, "{} more warnings: --all prints them")
+    history = comparison.history.lines if comparison.history is not None else ()
+    above = [Text.assemble((verdict_text(comparison.verdict), STYLES[comparison.verdict]), basis)]
+    above += map(Text, sentences)
+    below = [Text(f"History: {clean(line)}") for line in history]
+    if comparison.errors:
+        below.append(Text(f"Errors: {errors_text(comparison.errors)}"))
+    below += [Text(f"! {note}", style="yellow") for note in notes]
+    below.append(Text(f"Next: {next_step(comparison)}"))
+
+    def middle(shown: Sequence[Finding]) -> Iterator[RenderableType]:
+        if shown:
+            yield comparison_table(replace(comparison, findings=tuple(shown)), console)
+        if hidden := [finding for finding in comparison.findings if finding not in shown]:
+            services = count_text(len({finding.label for finding in hidden}), "service")
+            counts = f"{count_text(len(hidden), 'finding')} of {services} not shown ({verdict_counts(hidden)})"
+            yield Text(f"{counts}: --all prints them", style="dim")
+
+    def lines(*parts: RenderableType) -> int:
+        return len(console.render_lines(Group(*parts), pad=False))
+
+    shown: Sequence[Finding] = comparison.findings
+    room = MOST_LINES - lines(*above, *below)
+    if not everything and len(shown) + 1 > room:  # a row takes a line, or several
+        worst = worst_first(finding for finding in shown if finding.verdict is not Verdict.NO_CHANGE)
+        rows, shown = min(len(worst), room - 2), ()
+        while rows > 0:
+            chosen = [finding for members in services_worst_first(worst[:rows]).values() for finding in members]
+            if (beyond := lines(*middle(chosen)) - room) <= 0:
+                shown = chosen
+                break
+            rows -= (beyond + 1) // 2
+    console.print(Group(*above, *middle(shown), *below))
 
 
 def comparison_table(comparison: Comparison, console: Console) -> RichTable:

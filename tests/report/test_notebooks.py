@@ -155,7 +155,7 @@ def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
 def test_a_kernel_that_dies_keeps_the_notebook_too(monkeypatch, tmp_path):
     document = nbformat.read(find_notebook("compare"), as_version=4)
     document.cells[2].source = "print('so far')"
-    document.cells[3].source = "import os; os._exit(1)"
+    document.cells[4].source = "import os; os._exit(1)"
     nbformat.write(document, tmp_path / "compare.ipynb")
     monkeypatch.setattr(notebook, "find_notebook", lambda _: tmp_path / "compare.ipynb")
     with pytest.raises(RenderError, match=r"notebook compare: could not be executed: .*Kernel died.*executed\.ipynb"):
