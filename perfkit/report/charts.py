@@ -65,7 +65,7 @@ NO_REQUESTS = (
     "These runs were read from summaries: the single requests were not kept, so there is no distribution and no time "
     "series to draw. Runs that perfkit makes or imports from request logs have one."
 )
-MOST_FOREST_ROWS = 36  # of services whose effects are drawn; all are in the table
+MOST_FOREST_ROWS = 24  # of services whose effects are drawn; all are in the table
 FEWEST_FOREST_SERVICES = 3
 MOST_LATENCY_PANELS = 8  # services with a distribution each, the worst first; the percentiles have more to choose from
 MOST_WINDOWS = 400  # drawn per side; more are one grey cloud

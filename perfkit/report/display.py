@@ -69,6 +69,7 @@ LONGEST = 400  # characters of a line
 MOST_ROWS = 20  # runs of a table; the frames have all
 MOST_RUNS = 24  # of the table of response times
 MOST_VALUES = 3  # of a check, where they are not numbers
+RUNS_BEFORE = 5  # whose errors are compared with those of a history's newest run
 MOST_SENTENCES = 8  # of an answer
 MOST_OPEN = 6  # services whose findings are not folded
 MOST_UNFOLDED = 3  # services: so few are shown where none has a change
@@ -746,6 +747,23 @@ def event_html(event: Event) -> str:
     return _page(event.headline, facts, columns=columns, rows=rows)
 
 
+def history_errors(history: History) -> Html:
+    """Kinds of failed requests of the newest valid run against those of the runs before it."""
+    from perfkit.runs.store import RunStore
+
+    valid = [run for run in history.runs if run.valid][-1 - RUNS_BEFORE :]
+    try:
+        runs = [RunStore(run.source.rpartition("/")[0]).get(run.run_id) for run in valid]
+    except (PerfkitError, OSError) as error:
+        return Html(note(f"The newest runs cannot be read, so their errors are not known: {shorten(error, 200)}").html)
+    if len(runs) < 2:
+        return empty("There are no two valid runs whose errors can be compared.")
+    before = count_text(len(runs) - 1, "run")
+    sides = f"Candidate: the newest valid run, {shorten(runs[-1].id, 60)}; baseline: {before} before it."
+    shown = errors_table(error_kinds(runs[:-1], runs[-1:]))
+    return Html(f'{shown.html}<p class="pk-small">{escape(sides)}</p>', text=shown.text)
+
+
 def events_html(events: Events) -> str:
     """Events as a table: when, where, by how much."""
     return _events_page(count_text(len(events), "event"), events)
@@ -836,6 +854,7 @@ class HistoryTables(Accessor):
     """
 
     summary = of_subject(trend.trend_banner)
+    errors = of_subject(history_errors)
     calendar = of_subject(trend.trend_calendar)
     levels = of_subject(trend.trend_levels)
 

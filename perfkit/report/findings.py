@@ -394,11 +394,8 @@ def claims(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
 
 
 def _service_changes(comparison: Comparison, verdict: Verdict) -> Iterator[tuple[Verdict, str]]:
-    """One sentence per service with findings of a verdict."""
-    by_service: dict[str, list[Finding]] = {}
-    for finding in comparison.by_verdict(verdict):
-        by_service.setdefault(finding.label, []).append(finding)
-    for service, findings in by_service.items():
+    """One sentence per service with findings of a verdict, the strongest evidence first."""
+    for service, findings in services_worst_first(comparison.by_verdict(verdict)).items():
         effects = []
         for finding in findings[:MOST_METRICS]:
             interval = f" {format_interval(finding)}" if finding.ci_low is not None else ""
