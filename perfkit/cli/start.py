@@ -111,7 +111,7 @@ def init(folder: Path, host: str | None, openapi: str | None, urls: Path | None)
         is_new[name] = True
         commented = sum(bool(item.todo) for item in written)
         counts = f": {count_text(len(written) - commented, 'task')}" + (
-            f", {commented} as comments" if commented else ""
+            f", {commented} more as comment{'s' if commented > 1 else ''}" if commented else ""
         )
         click.echo(f"wrote {file}{counts if name == 'locustfile.py' and is_of_service else ''}")
     if left_out:

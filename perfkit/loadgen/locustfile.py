@@ -166,6 +166,7 @@ def fetch(url: str) -> str:
 
     read_host(url.partition("?")[0], "--openapi")
     _refuse_secrets(url, "--openapi")
+    begun = time.monotonic()
     try:
         with requests.Session() as session:
             session.trust_env = False  # no proxy, and no password of .netrc
@@ -175,8 +176,8 @@ def fetch(url: str) -> str:
                 content = b""
                 for chunk in response.iter_content(1 << 16):
                     content += chunk
-                    if len(content) > MOST_BYTES:
-                        raise LoadError(f"{url}: is larger than {MOST_BYTES >> 20} MB")
+                    if len(content) > MOST_BYTES or time.monotonic() - begun > ALL_S:
+                        raise LoadError(f"{url}: is larger than {MOST_BYTES >> 20} MB, or takes over {ALL_S:.0f} s")
                 return content.decode("utf-8", "replace")
     except requests.RequestException as error:
         raise LoadError(f"{url}: {_reason(error)}") from error
