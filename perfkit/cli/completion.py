@@ -81,7 +81,8 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ["COMP_WORDS"]
-        words = click.shell_completion.split_arg_string(line)[1:]
+        words = click.shell_completion.split_arg_string(line)
+        words = words[next((i + 1 for i, word in enumerate(words) if "=" not in word), 0) :]  # after NAME=value perfkit
         return (words, "") if not words or line[-1:].isspace() else (words[:-1], words[-1])
 
     def format_completion(self, item: CompletionItem) -> str:
