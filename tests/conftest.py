@@ -9,16 +9,16 @@ import sys
 # beside other workers above all.  Before NumPy is imported; workers and processes that tests start inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# jsonschema looks for it on import, for addresses of a kind that no schema here has, and it builds its grammar then: a
-# second in every worker.
-sys.modules["rfc3987_syntax"] = None
-
 import numpy as np
 import pytest
 from browser import CHROMIUM
 from hypothesis import HealthCheck, settings
 from object_store import make_bucket, object_store
 from samples import REPOSITORY
+
+from perfkit.model.installation import skip_unused_imports
+
+skip_unused_imports()  # before the tests are collected: a second of each worker
 
 settings.register_profile("perfkit", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("perfkit")

@@ -20,6 +20,15 @@ from perfkit.model.redaction import public_url
 VERSION = "0.1.0"  # of perfkit; pyproject.toml has the same, and a test says so
 
 
+def skip_unused_imports() -> None:
+    """Keep a process, which must be perfkit's own, from importing what it would import in vain: a second of a report.
+
+    Where JupyterLab is installed, nbformat's schema library imports this one, for formats that no notebook has, and
+    it builds a grammar then.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
 def extra_advice(extra: str) -> str:
     """What to do where a package of an extra is missing: its name, and the command for this installation."""
     command = extra_command(extra)

@@ -32,7 +32,7 @@ from perfkit.history.run_selector import HistoryContext, select
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import atomic_write
-from perfkit.model.installation import VERSION
+from perfkit.model.installation import VERSION, skip_unused_imports
 from perfkit.model.records import Run, Verdict
 from perfkit.model.serialization import slug
 from perfkit.report.findings import outcome_text
@@ -192,6 +192,7 @@ def _start_worker() -> None:
     terminal does not reach it; a kernel has a session of its own, and one in the middle of a cell does not listen.
     """
     os.setsid()
+    skip_unused_imports()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
