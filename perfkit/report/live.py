@@ -44,7 +44,7 @@ from perfkit.report.html import Cell, html_table, inlined, render
 from perfkit.report.run_summary import COLUMNS, MOST_ERRORS, basis_of, cells_of, errors_of, figures_of, next_step
 from perfkit.runs.store import RunStore
 
-MOST_SERVICES = 100  # rows of a table
+MOST_SERVICES = 50  # rows of a table
 MOST_ENDS = 10  # of earlier runs that are listed
 POLL_S = 15.0  # how long a page waits for something new
 LAST_LOOK_S = 3.0  # how long the end of the test waits for pages to come and see it
@@ -151,8 +151,8 @@ class LiveView:
         about = f", about {clock(left_s)} left" if left_s else ""
         of = f"run {number} of {self._of()}" if len(self._planned) > 1 else "running"
         of = f"{of} ({self.label})" if self.label else of
-        is_over = now.state in ("stopped", "cleanup")
-        about = ", load ended; its requests are being summed up" if is_over else about
+        if now.state in ("cleanup", "stopped") or (length is not None and now.elapsed_s >= length):
+            about = ", its load is over; the requests are being summed up"
         title = f"{shorten(scenario.name, 60)}: {of}{about}"
         place = f"{clock(now.elapsed_s)}{f' of {clock(length)}' if length else ''}; {profile.describe()}"
         load = f"of {profile.users}" if profile.users else ""
