@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import RenderError
 from perfkit.model.installation import VERSION, shipped_files
-from perfkit.model.records import Metric, Verdict
+from perfkit.model.records import Metric
 from perfkit.model.redaction import mask
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.findings import worst_first
-from perfkit.report.formatting import VERDICT_WORDS, clean, count_text, format_change, format_signed, shorten
+from perfkit.report.formatting import clean, count_text, format_change, format_signed, shorten
 from perfkit.report.html import PLOTLY
 from perfkit.report.picture import svg_of
 
@@ -56,7 +56,7 @@ def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Map
     headings = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     question = next((line[2:].strip() for line in headings if line.startswith("# ")), "perfkit report")
     name = clean(title) if title else ""
-    page = {"kind": kind, "title": page_title(result, name) or question, "name": name, "facts": facts}
+    page = {"kind": kind, "title": page_title(notebook, result, name) or question, "name": name, "facts": facts}
     page["words"] = _glossary(" ".join(output.get("data", {}).get("text/html", "") for output in _outputs(notebook)))
     charts = [output.data[PLOTLY] for output in _outputs(notebook) if PLOTLY in output.get("data", {})]
     pictures = iter(_PICTURES.format(number) for number in range(len(charts)))
@@ -107,44 +107,47 @@ def _outputs(notebook: NotebookNode) -> Iterator[Any]:
         yield from cell.get("outputs", [])
 
 
-def page_title(result: Mapping[str, Any], name: str = "") -> str:
+def page_title(notebook: NotebookNode, result: Mapping[str, Any], name: str = "") -> str:
     """What a tab or a list of files shows of a report: ``shop: regression, GET /search p50 +14 %``.
 
     Parameters
     ----------
+    notebook
+        Executed; what its banner answers is said.
     result
-        The document of a report.
+        The document of a report, which tells what got worse most.
     name
         Stands for the scenario.
     """
     schema = str(result.get("schema", "")).partition("/")[0].removeprefix("perfkit.")
-    verdict, worst = result.get("verdict"), ""
-    runs = result.get("runs") or ()
+    html = " ".join(str(output.get("data", {}).get("text/html", "")) for output in _outputs(notebook))
+    banner = re.search(r'<section class="pk-banner pk-(\w+)".*?<strong>(.*?)</strong>', html, re.DOTALL)
+    kind, word = (banner[1], unescape(banner[2])) if banner else ("", "")
+    runs, worst = result.get("runs") or (), ""
     if schema == "comparison":
-        comparison = comparison_from_document(result, "result")
         runs = result["candidate"]["runs"] or result["baseline"]["runs"]
-        first = next(iter(worst_first(comparison.findings)), None)
-        if first is not None and first.verdict == verdict != Verdict.NO_CHANGE:
+        first = next(iter(worst_first(comparison_from_document(result, "result").findings)), None)
+        if first is not None and first.verdict == kind and kind in ("regression", "improvement"):
             worst = _named(first.service, Metric(first.metric), format_change(first))
     elif schema == "trend":
-        runs, verdict = (result,), (result.get("watch") or {}).get("verdict")
-        worse = [item for event in result["events"][-1:] for item in event["movements"] if item["worse"]]
-        if verdict == Verdict.REGRESSION and worse:
-            first = max(worse, key=lambda item: abs(item["change_pct"] or 0.0))
-            worst = _named(first["service"], Metric(first["metric"]), f"{format_signed(first['change_pct'], '%')} %")
+        runs = (result,)
+        worse = [item for event in reversed(result["events"]) for item in event["movements"] if item["worse"]]
+        if kind == "regression" and worse:  # the newest event, and in it what hurts most
+            first, metric = worse[0], Metric(worse[0]["metric"])
+            size = first["after"] - first["before"] if metric.change_unit == "pp" else first["change_pct"]
+            change = f"{format_signed(size, metric.change_unit)} {metric.change_unit}"
+            worst = _named(first["service"], metric, change)
     elif schema == "capacity":
-        changes = [item for item in result["differences"] if item["verdict"] == verdict]
-        if changes and verdict != Verdict.NO_CHANGE:
+        changes = [item for item in result["differences"] if item["verdict"] == kind == "regression"]
+        if changes:
             first = max(changes, key=lambda item: abs(item["change_pct"] or 0.0))
             change = f" {format_signed(first['change_pct'], '%')} %" if first["change_pct"] is not None else ""
             worst = f"{shorten(first['service'])} {first['question']}{change}"
-    word = VERDICT_WORDS[Verdict(verdict)] if verdict else {"baseline": "what is normal"}.get(schema, schema)
+    elif schema == "baseline":
+        word, worst = word or "what is normal", count_text(len(runs), "run")
     subject = name or (runs[0]["scenario"] if runs else "")
-    if not verdict and runs:
-        worst = count_text(len(runs), "run")
-    return shorten(
-        ": ".join(filter(None, (shorten(subject, 60), ", ".join(filter(None, (word, worst)))))), _LONGEST_TITLE
-    )
+    answer = ", ".join(filter(None, (word, worst)))
+    return shorten(": ".join(filter(None, (shorten(subject, 60), answer))), _LONGEST_TITLE)
 
 
 def _named(service: str, metric: Metric, change: str) -> str:

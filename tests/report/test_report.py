@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
+from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from browser import LARGEST, Opened, needs_chromium
 from closed_queue import stored_ramp
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from samples import requests
 
 from perfkit import RenderError, RunStore, compare, read_runs, run_from_requests
+from perfkit.report import page
 from perfkit.report.formatting import format_change
 from perfkit.report.notebook import run_report
 from perfkit.report.page import count_charts, export_html
@@ -115,6 +120,25 @@ def test_the_words_of_a_report_are_explained_in_it(report):
     assert "perfkit docs glossary" in words
 
 
+def test_the_embedded_script_is_small_and_fits_the_figures(report):
+    html = report.html.read_text()
+    assert len(html) <= 1_200_000
+    script = gzip.decompress(base64.b64decode(re.search(r'id="pk-plotly"[^>]*>([^<]*)', html)[1]))
+    version = re.search(rb"plotly\.js \(basic - minified\) v(\S+)", script)[1].decode()
+    assert version.split(".")[0] == get_plotlyjs_version().split(".")[0], "run `make plotlyjs`"
+    assert (Path(page.__file__).parent / "plotlyjs" / "LICENSE").read_text().startswith("MIT License")
+
+
+def test_a_figure_beyond_the_small_script_brings_the_whole_one(report):
+    notebook = nbformat.read(report.notebook, as_version=4)
+    chart = next(o for cell in notebook.cells for o in cell.get("outputs", []) if page.PLOTLY in o.get("data", {}))
+    chart.data[page.PLOTLY]["data"].append({"type": "heatmap", "z": [[1, 2]]})
+    html = export_html(notebook, kind="compare", title=None, result={})
+    script = gzip.decompress(base64.b64decode(re.search(r'id="pk-plotly"[^>]*>([^<]*)', html)[1]))
+    assert script.decode() == get_plotlyjs()
+    assert len(html) <= LARGEST * 1.3
+
+
 @pytest.mark.usefixtures("browser")
 class TestInBrowser:
     """What only a browser can tell."""
@@ -143,6 +167,7 @@ class TestInBrowser:
         assert opened.said == []
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
         assert json.loads(normal.result.read_text())["schema"] == "perfkit.baseline/1"
+        assert opened.page.title() == "api <i>x</i>: what is normal, 3 runs"
         assert opened.barriers() == []
 
     @pytest.mark.parametrize("width", [1280, 400])
@@ -155,6 +180,8 @@ class TestInBrowser:
         assert opened.count(".pk-scroll:not([tabindex='0'])") == 0
         result = json.loads(ramps.result.read_text())
         assert (result["schema"], result["verdict"]) == ("perfkit.capacity/1", "regression")
+        assert opened.page.title().startswith(f"{TITLE}: regression, </script><script>")
+        assert len(opened.page.title()) <= 120
         assert width == 400 or opened.barriers() == []
 
     def test_hostile_names_stay_text_under_the_mouse(self, browser, report):
@@ -200,6 +227,16 @@ class TestInBrowser:
         for picture in pictures.all():  # every service, for nobody can choose one
             assert picture.bounding_box()["height"] > 100
         assert page.locator(".pk-choice").first.is_hidden()
+
+    def test_a_browser_that_cannot_unpack_keeps_the_pictures(self, browser, report):
+        page = browser.new_context(offline=True).new_page()
+        page.add_init_script("delete window.DecompressionStream")
+        page.goto(report.html.as_uri())
+        chart = page.locator(".pk-chart:has(select)").first
+        chart.scroll_into_view_if_needed()
+        page.wait_for_selector(".pk-chart.pk-still:has(select)")
+        assert chart.locator(".pk-picture:visible").count() == len(SERVICES)
+        assert chart.locator(".pk-choice").is_hidden()
 
     def test_paper_shows_every_service_and_no_controls(self, browser, report):
         opened = Opened(browser, report.html)

@@ -442,6 +442,7 @@ class TestInBrowser:
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
         assert opened.count(".pk-scroll:not([tabindex='0'])") == 0
         assert opened.count(".pk-calendar .pk-month") == 3
+        assert opened.page.title().endswith("1</script>: nothing new in 21 runs")
         assert width == 1280 or opened.barriers() == []
 
     def test_one_hover_tells_every_value_of_a_run(self, browser, report):

@@ -79,6 +79,15 @@
   window.addEventListener("resize", mark, { passive: true });
   mark();
 
+  // Paper shows what is folded.
+  var folded = [];
+  window.addEventListener("beforeprint", function () {
+    each("details:not([open])", function (fold) { fold.open = true; folded.push(fold); });
+  });
+  window.addEventListener("afterprint", function () {
+    folded.splice(0).forEach(function (fold) { fold.open = false; });
+  });
+
   // Tables that are wider than the page say so.
   each(".pk-scroll", function (region) {
     var hint = document.createElement("p");
