@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -339,9 +340,13 @@ def summary(collected: ResultSet, _settings: Settings, annotations: bool, junit:
     if not path:
         click.echo(page, nl=False)
         return
+    file, size = Path(path), 0
     try:
-        with Path(path).open("a", encoding="utf-8") as file:  # the other steps of the job add to it too
-            file.write(page)
+        size = file.stat().st_size if file.exists() else 0
+        with file.open("a", encoding="utf-8") as pages:  # the other steps of the job add to it too
+            pages.write(page)
     except OSError as error:
+        with suppress(OSError):  # half a page would look like all of it
+            os.truncate(file, size)
         raise StoreError(f"{path}: cannot be written: {error.strerror}; it is named by GITHUB_STEP_SUMMARY") from error
     click.echo(f"added to {path}", err=True)

@@ -86,10 +86,6 @@ class Chat:
             reason = log.getvalue()
         return "" if sent else shorten(redact(reason, *self._secrets), 200) or "Apprise does not say why"
 
-    def preview(self, message: Message) -> str:
-        """The message as text."""
-        return "\n".join(chat_text(message))
-
 
 class Nowhere:
     """In place of a chat or webhook, for a dry run: shows what would be sent, and says why it could not be."""
@@ -100,10 +96,6 @@ class Nowhere:
     def send(self, _: Message) -> str:
         """Nothing can be sent there."""
         return self.name
-
-    def preview(self, message: Message) -> str:
-        """The message as text."""
-        return "\n".join(chat_text(message))
 
 
 @contextmanager
@@ -141,10 +133,6 @@ class Webhook:
     def send(self, message: Message) -> str:
         """Post it once; why it could not be posted, or an empty text."""
         return post(self._url, webhook_document(message))
-
-    def preview(self, message: Message) -> str:
-        """The document."""
-        return dump_json(dict(webhook_document(message))).rstrip()
 
 
 def post(url: str, document: Mapping[str, Any], *, backoff_s: float = BACKOFF_S, timeout_s: float = TIMEOUT_S) -> str:
@@ -256,7 +244,10 @@ class ChatChannel:
         message = message_about(result, diff, location, self._checkout)
         targets = {key: self._targets[key] for key in batch.recipients}
         if self.dry_run:
-            return Sent(tuple(f"{item.name}, not sent:\n{item.preview(message)}" for item in targets.values()))
+            text = "\n".join(chat_text(message))
+            document = dump_json(dict(webhook_document(message))).rstrip()
+            previews = ((item.name, document if isinstance(item, Webhook) else text) for item in targets.values())
+            return Sent(tuple(f"{name}, not sent:\n{preview}" for name, preview in previews))
         errors = {key: target.send(message) for key, target in targets.items()}
         title = chat_text(message)[0]
         return Sent(

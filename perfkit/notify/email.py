@@ -396,6 +396,9 @@ class MailChannel:
             link = report_link(self._link, result.report_folder)
             size = result.report.stat().st_size if result.report is not None else 0
             location = report_location(result, link)
+            if size > room:
+                limit = f"more than the {self._attach_mb:g} MB that attach_mb of [email] allows for a message"
+                location = ReportLocation(f"{location.words}. It is not attached: {limit}.", location.link)
             if result.report is not None and size <= room:
                 room -= size
                 name = attachment_name(result.scenario, result.report.parent.name)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 from datetime import UTC, datetime
 
 import pytest
@@ -94,6 +95,20 @@ def test_a_summary_that_cannot_be_written_is_told(slower, tmp_path, monkeypatch)
     code, _, err = invoke("summary", slower)
     assert code == 4
     assert "No such file or directory; it is named by GITHUB_STEP_SUMMARY" in err
+
+
+def test_half_a_summary_is_taken_back(slower, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        code, _, err = invoke("summary", slower)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, "File too large; it is named by GITHUB_STEP_SUMMARY" in err) == (4, True)
+    assert page.read_text() == "before\n"
 
 
 @pytest.mark.parametrize(

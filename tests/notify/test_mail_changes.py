@@ -363,7 +363,9 @@ def test_a_large_report_is_linked_or_its_place_named(rng, post, settings, tmp_pa
         lines(replace(settings, email=email), folder)
         message = post.letters[-1][1]
         assert list(message.iter_attachments()) == []
-        assert says in message.get_body(("plain",)).get_content()
+        text = " ".join(message.get_body(("plain",)).get_content().split())
+        assert says in text
+        assert "It is not attached: more than the 0.1 MB that attach_mb of [email] allows for a message." in text
     with pytest.raises(SettingsError, match=r"\[email\]: link: expected an address such as"):
         lines(replace(settings, email=replace(settings.email, link="javascript:alert(1)")), folder)
 

@@ -35,6 +35,11 @@ def received(request, tmp_path_factory):
     return box.letters[0][1]
 
 
+def test_the_whole_message_is_small(received):
+    assert len(received.as_bytes()) <= 2_500_000
+    assert [part.get_content_type() for part in received.iter_attachments()] == ["text/html"]
+
+
 def body(message, folder):
     """The HTML part with its pictures beside it, as a mail reader shows it."""
     html = message.get_body(("html",)).get_content()
