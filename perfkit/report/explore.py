@@ -27,7 +27,7 @@ from perfkit.model.records import Comparison, Metric, Run, service_names
 from perfkit.report import charts, display, trend_charts
 from perfkit.report.figure import sentence
 from perfkit.report.findings import errors_table, errors_text, worst_first
-from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, shorten
+from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, count_text, shorten
 from perfkit.report.html import Html, HtmlRow, html_table, note
 from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import RunStore
@@ -106,8 +106,8 @@ class Explorer:
                 raise SettingsError(f"services: no service {name!r}{did_you_mean(name, there)}; there are {known}")
 
     def __repr__(self) -> str:
-        runs = f"{len(self.baseline)} against {len(self.candidate)} runs"
-        return f"<Explorer: {shorten(self.scenario)}; {runs}; {len(self.shown_services)} services>"
+        runs, services = f"{len(self.baseline)} against {len(self.candidate)} runs", len(self.shown_services)
+        return f"<Explorer: {shorten(self.scenario)}; {runs}; {count_text(services, 'service')}>"
 
     @property
     def index(self) -> pd.DataFrame:
