@@ -80,6 +80,7 @@ SHORTER = {
     r"--(spawn-rate) \d+": r"--\1 4",
     r"http://127.0.0.1:800\d": "{host}",
     r"https://hooks.example/perfkit": "{host}/hook",
+    r"perfkit init (?=--)": "perfkit init begun ",  # the project has settings
     r"perfkit check(?!.*--settings-only)": "perfkit check --settings-only",  # tests of its own run the rest,
     r"perfkit bisect(?!.*--dry-run)": "perfkit bisect --dry-run",  # and of this
     r"perfkit report --all$": "perfkit report --all --scenario shop --kind compare --newest 3 --jobs 2",

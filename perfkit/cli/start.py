@@ -22,7 +22,7 @@ from perfkit.model.installation import extra_advice
 if TYPE_CHECKING:
     from perfkit.model.records import Comparison, Run
 
-SETTINGS_TEXT = """# What perfkit runs and how it judges.  See docs/configuration.md.
+SETTINGS_TEXT = """# What perfkit runs and how it judges.  Each key is explained by: perfkit docs configuration
 
 store = "data/runs"
 
@@ -30,8 +30,9 @@ store = "data/runs"
 locustfile = "locustfile.py"
 host = "http://127.0.0.1:8000"
 users = 20
-spawn_rate = 5
+spawn_rate = 20
 duration = "2m"
+# serve = "python app.py {port}"   # starts a build of the service, for --compare-with HEAD~1
 
 [policy]
 # alpha = 0.01                # chance that a comparison of identical builds calls any regression
