@@ -297,7 +297,8 @@ def test_nights_are_judged_against_the_history_on_a_branch(tmp_path, machine):
         '[email]\nto = ["ann@example.org"]\nfrom = "perf@example.org"\nhost = "127.0.0.1"\nsecurity = "none"\n'
     )
     with github() as server, mail_server(security="none", login=False) as (_, port):
-        project(tmp_path, f"{DEMO}\n{mailbox_settings}port = {port}\n")
+        load = DEMO.replace("1s", "3s")  # long enough to be judged
+        project(tmp_path, f"{load}\n{mailbox_settings}port = {port}\n")
         nights = [_night(cloned(tmp_path, f"night{n}"), machine, server) for n in (1, 2)]
     first, second = nights
     assert first["Judge and report"].code == 3, first["Judge and report"].out
