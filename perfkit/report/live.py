@@ -270,10 +270,10 @@ def _errors(errors: Counter[tuple[str, str]]) -> list[Part]:
         return []
     shown = errors.most_common(MOST_ERRORS)
     rows: list[list[Cell | str]] = [
-        [shorten(kind, 60), Cell(shorten(service, 80), css="pk-wide"), f"{count:,}"] for (kind, service), count in shown
+        [shorten(kind, 60), f"{count:,}", Cell(shorten(service, 80), css="pk-wide")] for (kind, service), count in shown
     ]
     below = f"{and_more(len(errors) - len(shown)).strip()}" if len(errors) > len(shown) else ""
-    table = html_table("most frequent errors", ("error", "service", ">requests"), rows, below=below)
+    table = html_table("most frequent errors", ("error", ">requests", "service"), rows, below=below)
     return [Part("Most frequent errors", Markup(table))]
 
 
