@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perfkit.history.change_events import FAR, HistoryAnalysis, find_events, group, possible_places, shared_alpha
-from perfkit.history.events import MetricChange, RunReference
+from perfkit.history.events import Event, MetricChange, RunReference
 from perfkit.history.timeline import Timeline
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric
@@ -189,6 +189,19 @@ def test_what_is_said_of_it():
     assert (mixed.kind, better.kind) == ("mixed", "improvement")
 
 
+def test_it_leads_with_what_hurts_most_not_with_what_is_surest():
+    rps = moved(50, metric=Metric.RPS, before=50.0, after=48.7, p=1e-30)
+    median = moved(50, metric=Metric.P50, before=20.0, after=26.6, p=1e-6)
+    tail = moved(50, metric=Metric.P999, before=100.0, after=150.0, p=1e-6)
+    better = moved(50, service="b", before=100.0, after=20.0, p=1e-40)
+    event = Event(
+        "r", "s", 50, RunReference("q", None, True), RunReference("r", None, True), (better, rps, tail, median)
+    )
+    assert [change.metric for change in event.changes] == [Metric.P50, Metric.P999, Metric.RPS, Metric.AVG]
+    assert "median latency of a +33" in event.headline
+    assert event.services == ("a", "b")
+
+
 def test_the_error_rate_changes_in_points_and_from_zero_has_no_interval():
     points = moved(5, metric=Metric.ERROR_RATE, before=2.0, after=3.0)
     assert (points.size, points.size_low, points.size_high) == (1.0, pytest.approx(0.96), pytest.approx(1.04))
@@ -227,5 +240,5 @@ def test_what_becomes_known_later_joins_events_and_rearranges_none():
     # Known all at once, the one in between is nearest to the last
     assert [[item.change.index for item in event.changes] for event in group(base, [first, late, after])] == [
         [44],
-        [47, 46],
+        [46, 47],
     ]
