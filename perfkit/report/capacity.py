@@ -25,7 +25,7 @@ from perfkit.report.formatting import (
     shorten,
     verdict_text,
 )
-from perfkit.report.html import CANNOT_SAY, Cell, Html, HtmlRow, banner, html_table, note, verdict_row
+from perfkit.report.html import CANNOT_SAY, Cell, Html, HtmlRow, banner, empty, html_table, note, verdict_row
 from perfkit.stats.capacity import AT_LEAST, BELOW, FOUND, Estimate
 
 MOST_SENTENCES = 6  # the table has the rest
@@ -205,7 +205,7 @@ def scalability_table(capacity: Capacity) -> Html:
 def differences_table(capacity: Capacity) -> Html:
     """Every difference of the two builds, grouped by service."""
     if not capacity.candidate:
-        return note(
+        return empty(
             "There is one build only. Name the runs of another one as the candidate to compare them at equal load."
         )
     names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p")

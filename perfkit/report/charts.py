@@ -658,7 +658,7 @@ def changes_by_load(capacity: Capacity) -> go.Figure:
     """Candidate against baseline in percent at each load, with 95 % intervals; one service at a time."""
     if not capacity.at_load:
         build = "There is one build only" if not capacity.candidate else "The builds have no load in common"
-        return sentence(f"{build}, so there is no change to draw.")
+        return sentence(f"{build}, so there is no change to draw.", is_empty=not capacity.candidate)
     services = tuple(dict.fromkeys(level.service for level in capacity.at_load))
     shown = [
         metric

@@ -43,12 +43,12 @@ from perfkit.report.formatting import (
 )
 from perfkit.report.html import (
     CANNOT_SAY,
-    EMPTY,
     Accessor,
     Cell,
     Html,
     HtmlRow,
     banner,
+    empty,
     html_table,
     inlined,
     note,
@@ -581,11 +581,6 @@ def _folded_after(label: str, columns: Sequence[Column], rows: Sequence[Any], be
     return html
 
 
-def empty(text: str) -> Html:
-    """A remark that there is nothing to show: the report leaves its section out."""
-    return Html(f'<p class="{EMPTY}">{escape(text)}</p>', text=text)
-
-
 def reproduce(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> Html:
     """The command lines that judge these runs again, and those that measure again."""
     words = findings.judge_words(comparison, policy, rule)
@@ -747,6 +742,25 @@ def event_html(event: Event) -> str:
     return _page(event.headline, facts, columns=columns, rows=rows)
 
 
+def history_summary(history: History, title: str | None = None) -> Html:
+    """How the scenario stands, and from which runs that is known."""
+    answer = trend.trend_banner(history, title)
+    dated = [run for run in history.runs if run.started_at is not None]
+    about = [f"Scenario {shorten(history.scenario, 80)}", count_text(len(history), "run")]
+    if dated:
+        about.append(f"{format_time(dated[0].started_at)} to {format_time(dated[-1].started_at)} UTC")
+        build = " ".join(filter(None, (dated[-1].commit[:10], dated[-1].branch)))
+        about.append(f"newest {shorten(dated[-1].run_id, 80)}{f', commit {shorten(build, 80)}' if build else ''}")
+    return Html(answer.html + render("sides.html.j2", about="; ".join(about), table=""), answer.text)
+
+
+def capacity_summary(of: Capacity, title: str | None = None) -> Html:
+    """The load that it takes, and what was measured."""
+    answer = capacity.capacity_banner(of, title)
+    sides = {"baseline": of.runs, "candidate": of.candidate} if of.candidate else {"runs": of.runs}
+    return Html(answer.html + sides_table(**sides), answer.text)
+
+
 def history_errors(history: History) -> Html:
     """Kinds of failed requests of the newest valid run against those of the runs before it."""
     from perfkit.runs.store import RunStore
@@ -853,7 +867,7 @@ class HistoryTables(Accessor):
     template such as ``https://git.example/team/api/commit/{commit}``.
     """
 
-    summary = of_subject(trend.trend_banner)
+    summary = of_subject(history_summary)
     errors = of_subject(history_errors)
     calendar = of_subject(trend.trend_calendar)
     levels = of_subject(trend.trend_levels)
@@ -870,7 +884,7 @@ class HistoryTables(Accessor):
 class CapacityTables(Accessor):
     """Tables of capacity: ``capacity.table.services()``."""
 
-    summary = of_subject(capacity.capacity_banner)
+    summary = of_subject(capacity_summary)
     services = of_subject(capacity.capacity_table)
     differences = of_subject(capacity.differences_table)
     scalability = of_subject(capacity.scalability_table)

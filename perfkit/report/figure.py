@@ -406,8 +406,11 @@ class Panels:
         }
 
 
-def sentence(text: str) -> go.Figure:
-    """A figure without marks that says why there is nothing to draw; its ``layout.meta`` has the text as ``note``."""
+def sentence(text: str, *, is_empty: bool = False) -> go.Figure:
+    """A figure without marks that says why there is nothing to draw; its ``layout.meta`` has the text as ``note``.
+
+    ``is_empty``: nobody asked, and a report leaves its section out.
+    """
     lines = textwrap.wrap(clean(text), 56)
     drawn = {
         "text": "<br>".join(label(line, 60) for line in lines),
@@ -419,7 +422,7 @@ def sentence(text: str) -> go.Figure:
     hidden = {"visible": False, "fixedrange": True}
     place = {"margin": {"l": 12, "r": 12, "t": 8, "b": 8}, "xaxis": hidden, "yaxis": hidden}
     parts = layout(26 + 20 * len(lines), text, **place, annotations=[drawn])
-    return Figure({"data": [], "layout": {**parts, "meta": {"alt": text, "note": text}}})
+    return Figure({"data": [], "layout": {**parts, "meta": {"alt": text, "note": text, "empty": is_empty}}})
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

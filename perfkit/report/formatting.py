@@ -194,10 +194,10 @@ def format_p(value: float | None) -> str:
 
 
 def format_load(value: float | None, unit: str = "") -> str:
-    """A load: whole users from ten on, ``52 users``; ``~`` when unknown."""
+    """A load: whole users, ``52 users``; ``~`` when unknown."""
     if value is None:
         return UNKNOWN
-    text = f"{value:,.0f}" if unit == "users" and value >= 10 else format_number(value)
+    text = f"{value:,.0f}" if unit == "users" else format_number(value)
     return f"{text} {unit}".rstrip()
 
 

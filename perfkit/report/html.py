@@ -89,6 +89,13 @@ def note(text: str) -> Html:
     return Html(render("note.html.j2", text=text), text=text)
 
 
+def empty(text: str) -> Html:
+    """A remark that there is nothing to show: the report leaves its section out."""
+    from markupsafe import escape
+
+    return Html(f'<p class="{EMPTY}">{escape(clean(text))}</p>', text=text)
+
+
 def banner(
     word: str,
     sentences: Sequence[str],
@@ -279,9 +286,10 @@ def _publish(figure: Any) -> None:
     # plotly's own renderer of this kind first imports nbformat, for its version number: 0.5 to 2 s per notebook.
     from IPython.display import publish_display_data
 
-    text = (figure.layout.meta or {}).get("note")
+    meta = figure.layout.meta or {}
+    text = meta.get("note")
     if text is not None and not figure.data:
-        bundle = {"text/html": note(text).html, "text/plain": text}
+        bundle = {"text/html": (empty if meta.get("empty") else note)(text).html, "text/plain": text}
     else:
         own = type(figure).__module__.startswith("perfkit.")
         bundle = figure._repr_mimebundle_() if own else {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}

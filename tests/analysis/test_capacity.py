@@ -198,7 +198,7 @@ def test_a_service_that_only_one_build_has_is_named_and_never_green(ramps, share
     ("estimate", "text"),
     [
         (Estimate("found", 52.4, 39.2, 71.1), "52 users [39, 71]"),
-        (Estimate("found", 5.24, 3.92, None), "5.24 users [3.92, ∞]"),
+        (Estimate("found", 5.24, 3.92, None), "5 users [4, ∞]"),
         (Estimate("at_least", low=100.0), "at least 100 users"),
         (Estimate("below", high=18.6), "below 19 users"),
         (Estimate("unknown"), "~"),
