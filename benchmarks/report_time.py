@@ -1,11 +1,12 @@
 """How long a compare report takes, beside an empty notebook through papermill and nbconvert (the floor).
 
 ``python benchmarks/report_time.py [ROUNDS]`` runs both in turn, each in an interpreter of its own, and prints the
-median wall time of each and their ratio (target: at most 1.5).
+median wall time of each and their ratio (target: at most 1.5), the size of the report, and in Chromium its first paint.
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import subprocess
 import sys
@@ -58,6 +59,28 @@ def timed(code: str, *arguments: Path) -> tuple[float, str]:
     return time.perf_counter() - begin, done.stdout.strip()
 
 
+def first_paint(html: Path, rounds: int) -> list[float]:
+    """Milliseconds until Chromium has painted the verdict, which stands first in the page; none without Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        return []
+    from playwright.sync_api import sync_playwright
+
+    painted = """new Promise(done => new PerformanceObserver(list => list.getEntries().forEach(entry => {
+      if (entry.name === "first-contentful-paint") done(entry.startTime);
+    })).observe({type: "paint", buffered: true}))"""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        found = []
+        for _ in range(rounds):
+            page = browser.new_context(offline=True).new_page()
+            page.goto(html.as_uri(), wait_until="commit")
+            found.append(float(page.evaluate(painted)))
+            page.context.close()
+        browser.close()
+    return found
+
+
 def main(rounds: int) -> None:
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as name:
@@ -78,6 +101,9 @@ def main(rounds: int) -> None:
         print(f"empty notebook  {below:6.2f} s   (all: {', '.join(f'{value:.2f}' for value in floor)})")
         print(f"compare report  {above:6.2f} s   (all: {', '.join(f'{value:.2f}' for value in report)})")
         print(f"ratio           {above / below:6.2f}     report.html {Path(html).stat().st_size:,} bytes")
+        if painted := first_paint(Path(html), rounds):
+            each = ", ".join(f"{ms:.0f}" for ms in painted)
+            print(f"first paint     {statistics.median(painted):6.0f} ms  (all: {each})")
 
 
 if __name__ == "__main__":
