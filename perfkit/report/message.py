@@ -469,9 +469,9 @@ def webhook_document(message: Message) -> Mapping[str, Any]:
         raise ValueError("message: has no result")
     title, text = chat_text(message)
     size = len(json.dumps(result.document).encode())
-    news = None
+    difference = None
     if diff is not None:
-        news = {
+        difference = {
             "appeared": [one.fingerprint for one in diff.new],
             "returned": [one.fingerprint for one in diff.reopened],
             "over": [one.names[0] for one in diff.resolved],
@@ -488,7 +488,7 @@ def webhook_document(message: Message) -> Mapping[str, Any]:
         "text": f"{title}\n{text}",
         "headlines": [clean(text) for one in message.brief().statements for text in one.texts],
         "link": message.location.link or None,
-        "news": news,
+        "news": difference,
         "result_bytes": size,
         "result": result.document if size <= LARGEST else None,
     }
