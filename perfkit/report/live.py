@@ -50,7 +50,7 @@ POLL_S = 15.0  # how long a page waits for something new
 LAST_LOOK_S = 3.0  # how long the end of the test waits for pages to come and see it
 WATCHED_S = 20.0  # a page that has not asked for so long is closed
 RED, GREY = "#d1480a", "#7f8b9b"
-LEFT, RIGHT, TOP, BOTTOM = 44, 394, 8, 114  # of a picture's 400 x 132
+LEFT, RIGHT, TOP, BOTTOM = 44, 314, 8, 102  # of a picture of 320 x 120
 
 
 @dataclass(frozen=True, slots=True)
