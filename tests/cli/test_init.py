@@ -11,6 +11,7 @@ from command_line import invoke
 
 from perfkit import RunStore
 from perfkit.loadgen.locustfile import locustfile_text, read_openapi
+from perfkit.report.formatting import clean
 
 ASKED: list[str] = []
 
@@ -112,9 +113,10 @@ def test_an_openapi_document_becomes_a_locustfile_that_answers(here, host):
     assert "# TODO: answered 404 when it was tried\n" in text
     assert text.isascii()
     assert "hunter22" not in text
-    code, out, err = invoke("run", "shop", "--users", "3", "--spawn-rate", "10", "--duration", "2s")
+    code, out, err = invoke("run", "shop", "--users", "10", "--spawn-rate", "10", "--duration", "2s")
     (run,) = RunStore("data/runs")
-    assert {"/items/{id}", "/items"} <= set(run.services), (code, out, err)
+    assert set(run.services) <= {"/items", "/items/{id}", "/kinds/{kind}/{day}", clean(HOSTILE), HOSTILE}
+    assert sum(stats.count for stats in run.services.values()) > 2, (code, out, err)
     assert sum(stats.failures for stats in run.services.values()) == 0
     assert not Path("owned").exists()
 
