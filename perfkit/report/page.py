@@ -144,7 +144,7 @@ def page_title(notebook: NotebookNode, result: Mapping[str, Any], name: str = ""
             change = f" {format_signed(first['change_pct'], '%')} %" if first["change_pct"] is not None else ""
             worst = f"{shorten(first['service'])} {first['question']}{change}"
     elif schema == "baseline":
-        word, worst = word or "what is normal", count_text(len(runs), "run")
+        word, worst = "what is normal", word or count_text(len(runs), "run")
     subject = name or (runs[0]["scenario"] if runs else "")
     answer = ", ".join(filter(None, (word, worst)))
     return shorten(": ".join(filter(None, (shorten(subject, 60), answer))), _LONGEST_TITLE)

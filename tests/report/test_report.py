@@ -167,7 +167,7 @@ class TestInBrowser:
         assert opened.said == []
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
         assert json.loads(normal.result.read_text())["schema"] == "perfkit.baseline/1"
-        assert opened.page.title() == "api <i>x</i>: what is normal, 3 runs"
+        assert opened.page.title() == "api <i>x</i>: what is normal, 3 runs, all valid"
         assert opened.barriers() == []
 
     @pytest.mark.parametrize("width", [1280, 400])
