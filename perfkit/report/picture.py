@@ -141,8 +141,15 @@ class _Picture:
         for note in self.layout.get("annotations") or ():
             self._note(note)
         for menu in self.layout.get("updatemenus") or ():  # what it stands at says what is drawn
-            chosen = menu["buttons"][int(menu.get("active") or 0)]["label"]
-            self._text(f"<b>{chosen}</b>", 10.0, self._place(menu.get("y", 1.0), "paper", "y") + 16.0, "start", _INK)
+            buttons = menu.get("buttons") or ()
+            if not buttons:  # a menu that is hidden
+                continue
+            active = int(menu.get("active") or 0)
+            chosen = buttons[active]["label"]
+            more = f" ({active + 1} of {len(buttons)})" if len(buttons) > 1 else ""
+            self._text(
+                f"<b>{chosen}{more}</b>", 10.0, self._place(menu.get("y", 1.0), "paper", "y") + 16.0, "start", _INK
+            )
         self._legend()
         meta = self.layout.get("meta")
         title = meta.get("alt", "") if isinstance(meta, Mapping) else ""

@@ -86,6 +86,14 @@ def test_names_from_outside_are_text():
     }
 
 
+@pytest.mark.parametrize(("dash", "drawn"), [("dash", "6 4"), ("dot", "2 3"), ("solid", None)])
+def test_a_dashed_line_is_dashed_and_so_is_its_entry_in_the_legend(dash, drawn):
+    lines = [{"mode": "lines", "x": [0, 1], "y": [0, i], "name": str(i)} for i in (1, 2)]
+    lines[0]["line"] = {"dash": dash, "color": "#123456", "width": 3}
+    strokes = [p for p in picture(figure(*lines, showlegend=True)).iter(f"{SVG}path") if p.get("stroke") == "#123456"]
+    assert [(p.get("stroke-dasharray"), p.get("stroke-width")) for p in strokes] == [(drawn, "3")] * 2
+
+
 @pytest.mark.parametrize(
     "trace",
     [
