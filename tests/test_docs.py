@@ -53,7 +53,9 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text("utf-8")
-    found = re.finditer(r"(?:<!-- ([^>]*) -->\n)?^ *```(\w*)(?: title=\"(.*)\")?\n(.*?)^ *```$", text, re.S | re.M)
+    found = re.finditer(
+        r"(?:<!-- ([^>]*) -->\n)?^ *```(\w*)(?: title=\"([^\"\n]*)\")?\n(.*?)^ *```$", text, re.S | re.M
+    )
     name = str(page.relative_to(REPOSITORY))
     return [
         Block(f"{name}:{text.count(chr(10), 0, match.start()) + 1}", *(part or "" for part in match.groups()))
@@ -196,6 +198,8 @@ def test_reports_and_load_of_the_pages_work_as_they_are_written(reader):
 
 def test_what_is_not_run_says_why_and_nothing_hides_from_the_test():
     for page in PAGES:
+        fences = re.findall(r"^ *```\w", page.read_text("utf-8"), re.M)
+        assert len([block for block in blocks(page) if block.language]) == len(fences), page
         for block in blocks(page):
             if block.note.startswith("not run"):
                 assert re.match(r"not run: \S", block.note), block.place
