@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         LoadError,
         LoadStopped,
         MissingExtra,
+        NoEvent,
         NotComparable,
         NotStored,
         PerfkitError,
@@ -100,7 +101,7 @@ _HOMES = {
     "history.events": "Event",
     "history.planning": "Plan",
     "history.trend": "History",
-    "model.errors": "DeliveryError HistoryError LoadError LoadStopped MissingExtra NotComparable NotStored "
+    "model.errors": "DeliveryError HistoryError LoadError LoadStopped MissingExtra NoEvent NotComparable NotStored "
     "PerfkitError ReadError RenderError SettingsError StoreError UnknownFormat UnsetVariable",
     "model.installation": "__version__",
     "model.records": "Comparison Finding LoadProfile Metric Run ServiceStats Validity Verdict",
@@ -131,6 +132,7 @@ __all__ = [
     "LoadStopped",
     "Metric",
     "MissingExtra",
+    "NoEvent",
     "NotComparable",
     "NotStored",
     "PerfkitError",

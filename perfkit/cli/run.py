@@ -284,6 +284,14 @@ def run(
     revision = revision_of(Path.cwd())
     for note in revision.notes:  # before any load: no run without a commit says which build was slow
         warn(note)
+    for scenario in chosen:
+        rising = [stage for stage in scenario.profile.stages if stage.begin < stage.end]
+        if scenario.profile.kind == "ramp" and len(rising) < len(scenario.profile.stages):  # a rise, and then one level
+            warn(
+                f"{scenario.name}: users rise for {clock(sum(stage.duration_s for stage in rising))} of "
+                f"{clock(scenario.profile.duration_s or 0.0)}, so the rise and the level after it are judged as "
+                f"{len(scenario.profile.stages)} stages; for one level raise --spawn-rate or --duration"
+            )
     if compare_with is not None:
         return _compare(chosen, compare_with, workspace, labels, container, given)
     distribution = None

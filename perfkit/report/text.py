@@ -143,8 +143,8 @@ def print_comparison(comparison: Comparison, console: Console, *, everything: bo
     basis = f" ({sides_text(comparison)}; rule {comparison.rule}: {rule})"
     sentences, notes = headlines(comparison), tuple(map(clean, footnotes(comparison)))
     if not everything:
-        sentences = at_most(sentences, MOST_SENTENCES, "{} more such sentences: --all prints them")
-        notes = at_most(notes, MOST_NOTES, "{} more warnings: --all prints them")
+        sentences = at_most(sentences, MOST_SENTENCES, "{} more such sentences: perfkit compare --all prints them")
+        notes = at_most(notes, MOST_NOTES, "{} more warnings: perfkit compare --all prints them")
     history = comparison.history.lines if comparison.history is not None else ()
     above = [Text.assemble((verdict_text(comparison.verdict), STYLES[comparison.verdict]), basis)]
     above += map(Text, sentences)
@@ -160,7 +160,7 @@ def print_comparison(comparison: Comparison, console: Console, *, everything: bo
         if hidden := [finding for finding in comparison.findings if finding not in shown]:
             services = count_text(len({finding.label for finding in hidden}), "service")
             counts = f"{count_text(len(hidden), 'finding')} of {services} not shown ({verdict_counts(hidden)})"
-            yield Text(f"{counts}: --all prints them", style="dim")
+            yield Text(f"{counts}: perfkit compare --all prints them", style="dim")
 
     def lines(*parts: RenderableType) -> int:
         return len(console.render_lines(Group(*parts), pad=False))

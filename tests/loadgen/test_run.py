@@ -50,6 +50,16 @@ def run(*words: str | Path) -> int:
     return main(["run", *map(str, words)], sys.stdout, sys.stderr)
 
 
+def test_a_rise_that_makes_stages_of_one_level_is_said_before_the_load(tmp_path, monkeypatch, capsys):
+    (tmp_path / "shape.py").write_text(SHAPE)
+    monkeypatch.chdir(tmp_path)
+    words = ["one", "--locustfile", "shape.py", "--host", "http://127.0.0.1:9", "--users", "20", "--duration", "10s"]
+    assert run(*words, "--spawn-rate", "5") == 4  # nobody answers there: after the warning, before any load
+    assert "! one: users rise for 0:04 of 0:10" in capsys.readouterr().err
+    assert run(*words, "--spawn-rate", "10") == 4
+    assert "users rise" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def target() -> Iterator[str]:
     from perfkit.loadgen.demo_services import start_services
