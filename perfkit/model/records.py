@@ -288,9 +288,11 @@ class ServiceStats:
     error_times
         The same kinds to when the first and the last such request began, where the source has times; under the empty
         kind those of all failed requests, where it has no kinds.
+    max_latency_ms
+        The longest response time of all its requests, in milliseconds; no metric, because one request makes it.
     """
 
-    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times")  # of the JSON
+    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms")  # of the JSON
 
     count: Count | None
     failures: Count | None
@@ -308,6 +310,7 @@ class ServiceStats:
     warnings: tuple[str, ...] = ()
     errors: Mapping[str, Count] = field(default_factory=dict)
     error_times: Mapping[str, tuple[Time, Time]] = field(default_factory=dict)
+    max_latency_ms: Size | None = None
 
     def __post_init__(self) -> None:
         for metric in Metric:

@@ -32,15 +32,6 @@ ENOUGH_RUNS = 5  # for a baseline
 def figures_of(runs: Sequence[Run]) -> tuple[ServiceFigures, ...]:
     """The services of runs of one scenario: sums of counts, the largest ``max``, else the median of the runs."""
     names = dict.fromkeys(name for run in runs for name in run.services)
-    largest: dict[str, float] = {}
-    for run in runs:
-        try:
-            requests = run.requests()
-        except PerfkitError:  # the largest is not known then; what was summed up is
-            continue
-        if requests is not None:
-            for name, value in requests.groupby("service", observed=True)["response_time_ms"].max().items():
-                largest[str(name)] = max(largest.get(str(name), 0.0), float(value))
 
     def total(values: Iterable[int | None]) -> int | None:
         known = [value for value in values if value is not None]
@@ -62,7 +53,7 @@ def figures_of(runs: Sequence[Run]) -> tuple[ServiceFigures, ...]:
                 middle(one.p50_latency_ms for one in stats),
                 middle(one.p95_latency_ms for one in stats),
                 middle(one.p99_latency_ms for one in stats),
-                largest.get(name),
+                max((one.max_latency_ms for one in stats if one.max_latency_ms is not None), default=None),
                 middle(one.rps for one in stats),
             )
         )

@@ -340,7 +340,9 @@ def _summaries(columns: RequestColumns) -> tuple[Mapping[str, ServiceStats], Wit
         sizes = columns.bytes[rows] if columns.bytes is not None else np.zeros(0)
         size = float(np.nanmean(sizes)) if np.isfinite(sizes).any() else None
         arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
-        services[name] = replace(summarise(arrays, begin + warm_up, end), **columns.error_kinds(rows))
+        longest = float(arrays.response_time_ms.max()) if rows.size else None
+        stats = summarise(arrays, begin + warm_up, end)
+        services[name] = replace(stats, max_latency_ms=longest, **columns.error_kinds(rows))
     within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
     return withheld(services), replace(within, no_server=columns.no_server), warm_up
 

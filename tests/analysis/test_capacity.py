@@ -242,9 +242,10 @@ def test_charts_hold_both_builds_and_their_marks(single, both):
     assert "<script>" not in json.dumps(figure.to_plotly_json()["data"], default=str)
     assert {trace.name for trace in load_curves(single).data} >= {"all runs", "knee", "SLO"}
     changes = changes_by_load(both)
-    assert len(changes.data) == 3
+    assert [trace.mode for trace in changes.data].count("markers") == 3  # beside each, its intervals as a line
+    assert len(changes.data) == 6
     assert "no change to draw" in changes_by_load(single).layout.meta["note"]
-    assert all(math.isfinite(value) for trace in changes.data for value in trace.y)
+    assert all(math.isfinite(value) for trace in changes.data for value in trace.y if value is not None)
 
 
 def test_the_command_refuses_a_wrong_promise_before_it_starts(ramps, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import plain_stats, run, side
 
-from perfkit import Metric, Policy, ServiceStats, compare
+from perfkit import Metric, Policy, ServiceStats, SettingsError, compare
 from perfkit.analysis.compare import judge
 from perfkit.analysis.power import WEIGHTS, detectable, log_worsening, percent_worsening
 
@@ -405,9 +405,12 @@ def test_a_service_that_got_lost_is_not_green_when_counts_are_not_known():
 
 
 def test_what_is_no_run_is_refused_by_name():
-    for wrong in (None, 5, [1]):
-        with pytest.raises(TypeError, match="candidate: expected runs or paths"):
-            compare(exact_side(), wrong)
+    with pytest.raises(TypeError, match="candidate: expected runs or paths"):
+        compare(exact_side(), [1])
+    with pytest.raises(SettingsError, match="candidate: expected what names runs .*, got 5"):
+        compare(exact_side(), 5)
+    with pytest.raises(SettingsError, match="candidate: name the runs to judge"):
+        compare(exact_side(), None)
 
 
 def test_runs_that_could_show_no_change_of_any_size_say_so(rng):

@@ -67,7 +67,7 @@ def test_a_store_says_what_compare_says(store):
         (["summary", "--verdict"], "regression"),
         (["email", "--dry-run", "mail.eml", "--to", "ann@example.org", "--when", "always"], "wrote mail.eml"),
         (["notify", "--dry-run", "--when", "always", "--webhook", "http://127.0.0.1:1/x"], '"verdict": "regression"'),
-        (["comment", "--dry-run", "--repository", "a/b", "--pull-request", "3"], "Regression analysis"),
+        (["comment", "--dry-run", "--repository", "a/b", "--pull-request", "3"], "### api: ✗ regression"),
     ],
 )
 def test_every_channel_takes_a_store(store, words, says):

@@ -96,7 +96,7 @@ def test_runs_of_a_bucket_are_named_by_their_whole_address(rng, monkeypatch):
         make_bucket("team")
         (run_id,) = keep(RunStore("s3://team/runs"), nights(rng, 1))
         assert [one.id for one in read_runs(f"s3://team/runs/{run_id}")] == [run_id]
-        with pytest.raises(StoreError, match="s3://team/runs: has no run 'none'"):
+        with pytest.raises(StoreError, match="s3://team/runs: no run 'none'"):
             read_runs("s3://team/runs/none")
 
 
