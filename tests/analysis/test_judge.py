@@ -407,7 +407,7 @@ def test_a_service_that_got_lost_is_not_green_when_counts_are_not_known():
 def test_what_is_no_run_is_refused_by_name():
     with pytest.raises(TypeError, match="candidate: expected runs or paths"):
         compare(exact_side(), [1])
-    with pytest.raises(SettingsError, match="candidate: expected what names runs .*, got 5"):
+    with pytest.raises(SettingsError, match=r"candidate: expected what names runs .*, got 5"):
         compare(exact_side(), 5)
     with pytest.raises(SettingsError, match="candidate: name the runs to judge"):
         compare(exact_side(), None)
