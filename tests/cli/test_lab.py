@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM
 from command_line import invoke
 
 from perfkit.cli.start import JUPYTERLAB
@@ -31,11 +32,68 @@ def asked(request, process):
     raise AssertionError(process.stderr.read())
 
 
+# Opens a notebook, runs all of its cells as the menu does, and comes back when the last one has ended
+RUN_ALL = """async path => {
+  await jupyterapp.restored;
+  const panel = await jupyterapp.commands.execute("docmanager:open", {path, factory: "Notebook"});
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+  await jupyterapp.commands.execute("notebook:run-all-cells");
+}"""
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+DENSITY = """() => JSON.stringify([...document.querySelectorAll(".perfkit-explorer .js-plotly-plot")]
+  .find(chart => chart.layout.meta.alt.startsWith("Distribution")).data[1].y)"""
+
+
+def run_notebooks(browser, address):
+    """Every notebook as a person runs it, unedited; then a drag across the explorer's time course."""
+    page = browser.new_context(viewport={"width": 1280, "height": 2400}).new_page()
+    elsewhere, failed, charts = [], [], {}
+    page.on("request", lambda request: elsewhere.append(request.url) if "://127.0.0.1" not in request.url else None)
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.goto(address)
+    page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
+    page.set_default_timeout(120_000)
+    for kind in NOTEBOOKS:
+        page.evaluate(RUN_ALL, f"{kind}.ipynb")
+        page.wait_for_selector(f"{PANEL} .js-plotly-plot .main-svg", state="attached")
+        charts[kind] = page.locator(f"{PANEL} .js-plotly-plot").count()
+        assert page.locator(f"{PANEL} [data-mime-type='application/vnd.jupyter.error']").count() == 0, kind
+    before = page.evaluate(DENSITY)
+    explorer = page.locator(f"{PANEL} .perfkit-explorer .js-plotly-plot")
+    course = explorer.filter(has_text="seconds since the run began").locator(".nsewdrag").first
+    course.scroll_into_view_if_needed()
+    box = course.bounding_box()
+    height = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.25 * box["width"], height)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], height, steps=6)
+    page.mouse.up()
+    page.wait_for_function(f"before => ({DENSITY})() !== before", arg=before)
+    assert (failed, [url for url in elsewhere if url.startswith("http")]) == ([], [])
+    return charts
+
+
+@pytest.fixture
+def browser_of_machine(request):
+    """Chromium, where there is one."""
+    return request.getfixturevalue("browser") if CHROMIUM.exists() else None
+
+
 @pytest.mark.slow
-def test_jupyterlab_serves_copies_of_the_notebooks(tmp_path):
+def test_jupyterlab_runs_copies_of_the_notebooks(tmp_path, browser_of_machine):
     root = ["--allow-root"] if os.geteuid() == 0 else []
     port = free_port()
-    words = ["lab", "--no-browser", f"--port={port}", "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", *root]
+    words = [
+        "lab",
+        "--no-browser",
+        "--expose-app-in-browser",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        f"--IdentityProvider.token={TOKEN}",
+        *root,
+    ]
     # Settings and running servers of whoever runs this are none of its business
     own = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
     with subprocess.Popen(
@@ -55,14 +113,17 @@ def test_jupyterlab_serves_copies_of_the_notebooks(tmp_path):
                 f"http://127.0.0.1:{port}/api/contents", headers={"Authorization": f"token {TOKEN}"}
             )
             content = asked(request, process)
+            copies = {kind: (tmp_path / "notebooks" / f"{kind}.ipynb").read_bytes() for kind in NOTEBOOKS}
+            address = f"http://127.0.0.1:{port}/lab?token={TOKEN}"
+            charts = run_notebooks(browser_of_machine, address) if browser_of_machine else None
         finally:
             process.terminate()
             process.stderr.read()
     assert {item["name"] for item in content} == {f"{kind}.ipynb" for kind in NOTEBOOKS}
     assert lines[0] == "copied baseline.ipynb, compare.ipynb, capacity.ipynb, trend.ipynb, explore.ipynb to notebooks\n"
     assert lines[1] == "data/runs has no runs for the notebooks yet.  Next: perfkit init, then perfkit run shop\n"
-    for kind in NOTEBOOKS:
-        assert (tmp_path / "notebooks" / f"{kind}.ipynb").read_bytes() == find_notebook(kind).read_bytes()
+    assert charts is None or charts == {"baseline": 5, "compare": 6, "capacity": 2, "trend": 1, "explore": 5}
+    assert copies == {kind: find_notebook(kind).read_bytes() for kind in NOTEBOOKS}
 
 
 def test_without_jupyterlab_it_says_what_to_install(tmp_path, monkeypatch):

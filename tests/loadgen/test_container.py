@@ -341,6 +341,7 @@ def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_
     script = (
         "import sys, importlib.metadata as metadata; before = set(sys.modules)\n"
         "import perfkit.cli.run, perfkit.loadgen.run, perfkit.runs.store, perfkit.model.redaction\n"
+        "import perfkit.report.run_summary, rich.table\n"  # its end
         "tops = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "print(*{part for top in tops for part in metadata.packages_distributions().get(top, ())})"
     )
