@@ -249,11 +249,12 @@ def test_a_pull_request_is_compared_with_its_target(tmp_path, machine):
     measured, told = job["Measure and judge"], job.contexts["steps"]["perf"]["outputs"]
     assert measured.code == 0, measured.out
     # On a machine that is busy with something else, such short runs are rightly called invalid.
-    word, says, code = {
-        "regression": ("✗ regression", "front got worse", 1),
-        "invalid": ("⊘ invalid", "The runs cannot be judged", 3),
+    word, says, row, code = {
+        "regression": ("✗ regression", "front got worse", "| ✗ front |", 1),
+        "invalid": ("⊘ invalid", "The runs cannot be judged", "The runs cannot be judged", 3),
     }[told["verdict"]]
-    assert says in comment
+    assert f"### shop: {word}" in comment
+    assert row in comment
     assert re.search(rf"^::error title=perfkit compare shop%3A {word}::{says}", measured.out, re.MULTILINE)
     assert job["Verdict"].code == code
     assert f"# Regression analysis: {word}" in job.page.read_text(encoding="utf-8")
