@@ -414,8 +414,8 @@ def _failure(command: LocustCommand, container: Container | None, returncode: in
             f"locust.HttpUser; {command.log} has what Locust says."
         )
     _, traceback, after = log.rpartition("Traceback (most recent call last)")
-    if traceback:  # other processes may have written behind it
-        lines = (line for line in after.splitlines()[1:] if line.strip() and not line.startswith((" ", "[")))
+    if traceback:  # other processes may have written behind it, and between its marks
+        lines = (line for line in after.splitlines()[1:] if line.strip(" ^~") and not line.startswith((" ", "[")))
         return LoadError(
             f"{command.locustfile}: could not be loaded: {next(lines, 'see its log')}. Install what is missing for "
             f"{sys.executable}, or correct the file; {command.log} has the traceback."
