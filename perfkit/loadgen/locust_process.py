@@ -57,6 +57,7 @@ EXIT_USAGE = 2  # of Locust's command line
 EXIT_DISK = 74  # the recorder's exit code when the recording cannot be written
 EARLY_S, EARLY_SHARE = 0.5, 0.02  # a run may fall short of its length by the larger: Locust's timers are coarse
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_RAISED = re.compile(r"^[^\W\d][\w.]*(?:: .*)?$", re.MULTILINE)  # the last line of a traceback: KeyError: 'x'
 
 
 def check_locustfile(path: Path) -> None:
@@ -413,11 +414,11 @@ def _failure(command: LocustCommand, container: Container | None, returncode: in
             f"{command.locustfile}: has no User class. Define one that is not abstract, for instance as a subclass of "
             f"locust.HttpUser; {command.log} has what Locust says."
         )
-    _, traceback, after = log.rpartition("Traceback (most recent call last)")
-    if traceback:  # other processes may have written behind it, and between its marks
-        lines = (line for line in after.splitlines()[1:] if line.strip(" ^~") and not line.startswith((" ", "[")))
+    before, traceback, after = log.rpartition("Traceback (most recent call last)")
+    if traceback:  # other processes write behind it, before it, and between its lines
+        reasons = _RAISED.findall(after) or _RAISED.findall(before)[-1:] or ["see its log"]
         return LoadError(
-            f"{command.locustfile}: could not be loaded: {next(lines, 'see its log')}. Install what is missing for "
+            f"{command.locustfile}: could not be loaded: {reasons[0]}. Install what is missing for "
             f"{sys.executable}, or correct the file; {command.log} has the traceback."
         )
     lines = (line for line in reversed(log.splitlines()) if line.strip() and not line.startswith(" "))
