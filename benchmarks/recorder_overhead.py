@@ -67,8 +67,9 @@ def stop(environment, **_):
     print(json.dumps({"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests, "peak_mb": peak_mb}), flush=True)
 """
 
-SLICES = """
-import json, resource, time
+ALTERNATING = """
+import json, time
+from contextlib import contextmanager
 import gevent
 from locust import FastHttpUser, events, task
 
@@ -82,61 +83,57 @@ def start(environment, **_):
     gevent.spawn(alternate, environment)
 
 def alternate(environment):
+    switched = treatment()
+    gevent.sleep(2)
+    for pair in range(%d):
+        rows = {}
+        for is_on in (False, True) if pair %% 2 == 0 else (True, False):
+            with switched(is_on) as finish:
+                before = clocks(environment)
+                gevent.sleep(1)
+                finish()
+                requests, seconds, cpu_s = (now - then for now, then in zip(clocks(environment), before))
+            rows[is_on] = {"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests}
+        print(json.dumps([rows[False], rows[True]]), flush=True)
+    environment.runner.quit()
+
+def clocks(environment):
+    return environment.stats.total.num_requests, time.perf_counter(), time.process_time()
+"""
+
+SLICES = (
+    ALTERNATING
+    + """
+def treatment():
     buffer = events.perfkit_buffer
     recorder = buffer.on_full.__self__
     write, recorder.tick = recorder.tick, lambda: None
     events.request.remove_listener(buffer.on_request)
-    gevent.sleep(2)
-    for pair in range(%d):
-        rows = {}
-        for is_recorded in (False, True) if pair %% 2 == 0 else (True, False):
-            if is_recorded:
-                events.request.add_listener(buffer.on_request)
-            before = clocks(environment)
-            gevent.sleep(1)
-            if is_recorded:
-                write()
-            requests, seconds, cpu_s = (now - then for now, then in zip(clocks(environment), before))
-            if is_recorded:
-                events.request.remove_listener(buffer.on_request)
-            rows[is_recorded] = {"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests}
-        print(json.dumps([rows[False], rows[True]]), flush=True)
-    environment.runner.quit()
 
-def clocks(environment):
-    return environment.stats.total.num_requests, time.perf_counter(), time.process_time()
+    @contextmanager
+    def recorded(is_on):
+        if is_on:
+            events.request.add_listener(buffer.on_request)
+        yield write if is_on else lambda: None
+        if is_on:
+            events.request.remove_listener(buffer.on_request)
+
+    return recorded
 """
+)
 
-LIVE = """
-import json, time
-import gevent
-from locust import FastHttpUser, events, task
+LIVE = (
+    ALTERNATING
+    + """
+def treatment():
+    @contextmanager
+    def watched(is_on):
+        print(json.dumps(is_on), flush=True)
+        yield lambda: None
 
-class Busy(FastHttpUser):
-    @task
-    def get(self):
-        self.client.get("/item", name="/item")
-
-@events.test_start.add_listener
-def start(environment, **_):
-    gevent.spawn(alternate, environment)
-
-def alternate(environment):
-    gevent.sleep(2)
-    for pair in range(%d):
-        rows = {}
-        for is_watched in (False, True) if pair %% 2 == 0 else (True, False):
-            print(json.dumps(is_watched), flush=True)
-            before = clocks(environment)
-            gevent.sleep(1)
-            requests, seconds, cpu_s = (now - then for now, then in zip(clocks(environment), before))
-            rows[is_watched] = {"rps": requests / seconds, "cpu_us": 1e6 * cpu_s / requests}
-        print(json.dumps([rows[False], rows[True]]), flush=True)
-    environment.runner.quit()
-
-def clocks(environment):
-    return environment.stats.total.num_requests, time.perf_counter(), time.process_time()
+    return watched
 """
+)
 
 
 class Answer(asyncio.Protocol):
