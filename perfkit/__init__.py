@@ -481,27 +481,16 @@ def compare(
     """
     from perfkit.analysis.compare import compare as compare_runs
     from perfkit.analysis.noise_profile import NoiseProfile
-    from perfkit.model.errors import NotComparable, SettingsError
-    from perfkit.model.records import Run as RunRecord
 
-    plain_context, rules, loaded = _in_force(store, policy, settings, rule)
-    if candidate is None:
-        if baseline is not None:
-            _chosen("baseline", baseline, plain_context, rules)
-            raise SettingsError("candidate: name the runs to judge, such as shop@last:1, or no runs at all")
-        baseline, candidate = _by_default("sides", store, plain_context, loaded)
-    after, notes = _chosen("candidate", candidate, plain_context, rules)
-    if not after:
-        raise NotComparable("candidate: has no runs; name at least one run, file or folder")
-    context = replace(plain_context, candidates=tuple(run for run in after if isinstance(run, RunRecord)))
-    if baseline is None:
-        baseline = tuple(f"{scenario}@rolling" for scenario in dict.fromkeys(run.scenario for run in after))
-    before, more = _chosen("baseline", baseline, context, rules)
+    context, rules, loaded = _in_force(store, policy, settings, rule)
+    if baseline is None and candidate is None:
+        baseline, candidate = _by_default("sides", store, context, loaded)
+    before, after, notes = _both_sides(baseline, candidate, context, rules)
     if history is not None and not isinstance(history, NoiseProfile):
-        history, _ = _chosen("history", history, plain_context, rules)
+        history, _ = _chosen("history", history, context, rules)
     _register()
     comparison = compare_runs(before, after, policy=rules, history=history)
-    return cast("Comparison", comparison.with_warnings((*_lines(warnings), *more, *notes)))
+    return cast("Comparison", comparison.with_warnings((*_lines(warnings), *notes)))
 
 
 def read_comparison(
@@ -653,8 +642,8 @@ def baseline(
         runs = _by_default("level", store, context, loaded)
     chosen, notes = _chosen("runs", runs, context, rules)
     _register()
-    known = dict.fromkeys((*_lines(warnings), *notes))
-    return cast("BaselineSummary", summarize_baseline(chosen, tuple(known), policy=rules))
+    remarks = dict.fromkeys((*_lines(warnings), *notes))
+    return cast("BaselineSummary", summarize_baseline(chosen, tuple(remarks), policy=rules))
 
 
 def capacity(
@@ -751,19 +740,14 @@ def explore(
     if scenario is not None and scenario not in (there := context.scenarios):
         listed = f"; there are {', '.join(there)}" if there else "; there are no runs yet"
         raise SettingsError(f"scenario: no runs of {scenario!r}{did_you_mean(scenario, there)}{listed}")
-    if scenario is not None and candidate is None and baseline is None:
-        baseline, candidate = default_sides(context, scenario)
-    elif candidate is None:
-        if baseline is not None:
-            raise SettingsError("candidate: name the runs to judge, such as shop@last:1, or no runs at all")
-        baseline, candidate = _by_default("sides", store, context, loaded)
-    after, _ = _chosen("candidate", candidate, context, rules)
-    context = replace(context, candidates=tuple(after))
-    if baseline is None:
-        baseline = tuple(f"{name}@rolling" for name in dict.fromkeys(run.scenario for run in after))
-    before, _ = _chosen("baseline", baseline, context, rules)
-    if not before or not after:
-        raise NotComparable(f"{'candidate' if before else 'baseline'}: has no runs; name at least one")
+    if baseline is None and candidate is None:
+        if scenario is None:
+            baseline, candidate = _by_default("sides", store, context, loaded)
+        else:
+            baseline, candidate = default_sides(context, scenario)
+    before, after, _ = _both_sides(baseline, candidate, context, rules)
+    if not before:
+        raise NotComparable("baseline: has no runs; name at least one")
     stores: tuple[RunStore, ...] = (context.store,)
     if not len(context.store):
         folders = dict.fromkeys(str(Path(run.source).parent) for run in (*before, *after) if run.source)
@@ -936,6 +920,26 @@ def _lines(texts: str | Iterable[str] | None) -> tuple[str, ...]:
         raise SettingsError(f"warnings (notes of a notebook): expected a text, or a list of texts, got {texts!r}")
     lines = texts.splitlines() if isinstance(texts, str) else texts or ()
     return tuple(str(line) for line in lines)
+
+
+def _both_sides(
+    baseline: Any, candidate: Any, context: HistoryContext, policy: Policy
+) -> tuple[list[Any], list[Any], list[str]]:
+    """The runs of a baseline and of a candidate, and what must be known of them; see `compare`."""
+    from perfkit.model.errors import NotComparable, SettingsError
+    from perfkit.model.records import Run
+
+    if candidate is None:
+        _chosen("baseline", baseline, context, policy)
+        raise SettingsError("candidate: name the runs to judge, such as shop@last:1, or no runs at all")
+    after, notes = _chosen("candidate", candidate, context, policy)
+    if not after:
+        raise NotComparable("candidate: has no runs; name at least one run, file or folder")
+    if baseline is None:
+        baseline = tuple(f"{scenario}@rolling" for scenario in dict.fromkeys(run.scenario for run in after))
+    beside = replace(context, candidates=tuple(run for run in after if isinstance(run, Run)))
+    before, more = _chosen("baseline", baseline, beside, policy)
+    return before, after, [*more, *notes]
 
 
 def _chosen(parameter: str, runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[Any], list[str]]:

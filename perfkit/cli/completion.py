@@ -53,8 +53,8 @@ def _answer(cli: click.Command, instruction: str) -> str:
     kind = get_completion_class(shell)
     if kind is None:
         return ""
-    asked = kind(cli, {}, "perfkit", VARIABLE)
-    return asked.source() if what == "source" else asked.complete()
+    completer = kind(cli, {}, "perfkit", VARIABLE)
+    return completer.source() if what == "source" else completer.complete()
 
 
 @add_completion_class

@@ -75,16 +75,16 @@ def section(markdown: str, anchor: str) -> str:
     ReadError
         There is none; the nearest is named.
     """
-    found = [
+    sections = [
         (re.sub(r"[^\w]+", "-", re.sub(r"[^\w\s-]", "", line.lower())).strip("-"), at, line)
         for at, line in _headings(markdown)
     ]
-    for number, (name, at, line) in enumerate(found):
+    for number, (name, at, line) in enumerate(sections):
         if name == anchor.lower():
             level = len(line) - len(line.lstrip("#"))
-            ends = (end for _, end, later in found[number + 1 :] if len(later) - len(later.lstrip("#")) <= level)
+            ends = (end for _, end, later in sections[number + 1 :] if len(later) - len(later.lstrip("#")) <= level)
             return markdown[at : next(ends, None)]
-    names = [name for name, _, _ in found[1:]]
+    names = [name for name, _, _ in sections[1:]]
     raise ReadError(f"no section {anchor!r}{did_you_mean(anchor, names)}; there are {', '.join(names)}")
 
 

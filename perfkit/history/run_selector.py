@@ -626,10 +626,10 @@ def default_sides(context: HistoryContext, scenario: str) -> tuple[tuple[str, ..
     runs = [run for run in context.runs_of(scenario, ab_tests=True) if run.validity.ok]
     test: dict[tuple[str, str], str] = {}  # side and pair -> id; pairs are counted anew in each test
     for run in reversed(runs):
-        place = run.labels.get("side", ""), run.labels.get("pair", "")
-        if not run.in_ab_test or place in test:
+        side_and_pair = run.labels.get("side", ""), run.labels.get("pair", "")
+        if not run.in_ab_test or side_and_pair in test:
             break
-        test[place] = run.id
+        test[side_and_pair] = run.id
     baseline, candidate = (tuple(name for (of, _), name in test.items() if of == side) for side in AB_SIDES)
     if baseline and candidate:
         return baseline[::-1], candidate[::-1]

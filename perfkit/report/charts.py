@@ -365,14 +365,14 @@ def forest(comparison: Comparison) -> go.Figure:
         quiet = finding.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
         rank = quiet, finding.p_value if finding.p_value is not None else math.inf
         nearest[finding.label] = min(nearest.get(finding.label, rank), rank)
-    telling: list[str] = []
+    labels: list[str] = []
     drawn = 0
     for name in sorted(nearest, key=lambda name: nearest[name]):
         drawn += sum(finding.label == name for finding in findings)
-        if len(telling) < FEWEST_FOREST_SERVICES or drawn <= MOST_FOREST_ROWS:
-            telling.append(name)
+        if len(labels) < FEWEST_FOREST_SERVICES or drawn <= MOST_FOREST_ROWS:
+            labels.append(name)
     by_unit = {unit: [finding for finding in findings if finding.change_unit == unit] for unit in ("%", "pp")}
-    parts = [part for of in by_unit.values() if (part := [f for f in of if f.label in telling])]
+    parts = [part for of in by_unit.values() if (part := [f for f in of if f.label in labels])]
     if not parts:
         return sentence("There is no effect to draw: no metric of any service was compared.")
     panels = Panels([""] * len(parts), row=0, own_x=True)
@@ -389,7 +389,7 @@ def forest(comparison: Comparison) -> go.Figure:
         panels.legend("no estimate", mode="markers", marker=stroke)
     lines = []
     for index, part in enumerate(parts):
-        hidden = len({finding.label for finding in by_unit[part[0].change_unit]} - set(telling))
+        hidden = len({finding.label for finding in by_unit[part[0].change_unit]} - set(labels))
         lines.append(_forest_panel(panels, index, part, hidden))
     total = sum(lines) + 2.4 * (len(parts) - 1)
     top = 1.0

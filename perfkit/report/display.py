@@ -544,9 +544,8 @@ def objectives_table(comparison: Comparison) -> Html:
         return empty("The policy has no absolute limits (objectives).")
     names = [column.name for column in table.columns]
     rows = [verdict_row(row, names) for row in table.rows]
-    text = findings.verdict_counts(finding for finding in comparison.findings if finding.objective)
-    for old, new in (("no regression", "kept"), ("regression", "exceeded"), ("inconclusive", "open")):
-        text = text.replace(old, new)
+    objectives = (finding for finding in comparison.findings if finding.objective)
+    text = findings.verdict_counts(objectives, findings.OBJECTIVE_WORDS)
     return Html(_folded_after("objectives", table.columns, rows), text=f"objectives: {text}")
 
 

@@ -26,9 +26,9 @@ from perfkit.model.installation import extra_advice
 from perfkit.model.records import Comparison, Metric, Run, service_names
 from perfkit.report import charts, display, trend_charts
 from perfkit.report.figure import sentence
-from perfkit.report.findings import errors_table, errors_text, worst_first
+from perfkit.report.findings import worst_first
 from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, count_text, shorten
-from perfkit.report.html import Html, HtmlRow, html_table, note
+from perfkit.report.html import Html, note
 from perfkit.runs.requests import renamed_runs
 from perfkit.runs.store import RunStore
 
@@ -102,8 +102,8 @@ class Explorer:
         there = self.all_services if self.services else ()
         for name in self.services:
             if name not in there:
-                known = ", ".join(there[:8])
-                raise SettingsError(f"services: no service {name!r}{did_you_mean(name, there)}; there are {known}")
+                listed = ", ".join(there[:8])
+                raise SettingsError(f"services: no service {name!r}{did_you_mean(name, there)}; there are {listed}")
 
     def __repr__(self) -> str:
         runs, services = f"{len(self.baseline)} against {len(self.candidate)} runs", len(self.shown_services)
@@ -241,12 +241,7 @@ class Explorer:
         return charts.percentile_curve(*self._stretched(), services=self.shown_services)
 
     def _errors(self) -> Html:
-        kinds = [kind for kind in error_kinds(*self.sides) if kind.service in self.shown_services]
-        table, text = errors_table(kinds), errors_text(kinds)
-        if not table.rows:
-            return note(text)
-        rows = [HtmlRow([row.cells[column.name] for column in table.columns]) for row in table.rows]
-        return Html(html_table("errors", table.columns, rows), text=text)
+        return display.errors_table([kind for kind in error_kinds(*self.sides) if kind.service in self.shown_services])
 
     def _trend(self) -> go.Figure:
         drawn = [c for c in self.history.metric_trends if c.metric in self.metrics and c.service in self.shown_services]

@@ -150,6 +150,14 @@ def finding_row(finding: Finding) -> Row:
     return Row(cells, finding.verdict, finding.gating, finding.warnings)
 
 
+OBJECTIVE_WORDS = {
+    **VERDICT_WORDS,
+    Verdict.REGRESSION: "exceeded",
+    Verdict.NO_CHANGE: "kept",
+    Verdict.INCONCLUSIVE: "open",
+}
+
+
 def objectives_table(comparison: Comparison, *, title: str = "") -> Table:
     """The absolute limits (SLOs) of a comparison, those first that are exceeded; no rows where the policy has none."""
     columns = (
@@ -163,8 +171,7 @@ def objectives_table(comparison: Comparison, *, title: str = "") -> Table:
     rows = []
     for finding in limits:
         row = finding_row(finding)
-        word = {Verdict.REGRESSION: "exceeded", Verdict.NO_CHANGE: "kept", Verdict.INCONCLUSIVE: "open"}
-        text = f"{VERDICT_SYMBOLS[finding.verdict]} {word.get(finding.verdict, VERDICT_WORDS[finding.verdict])}"
+        text = f"{VERDICT_SYMBOLS[finding.verdict]} {OBJECTIVE_WORDS[finding.verdict]}"
         rows.append(replace(row, cells={**row.cells, "verdict": text}))
     return Table(columns, tuple(rows), len(rows), title)
 
@@ -324,10 +331,10 @@ def is_quiet(comparison: Comparison, findings: Iterable[Finding]) -> bool:
     return not any(f.verdict in loud or (is_open and f.gating and f.verdict is Verdict.INCONCLUSIVE) for f in findings)
 
 
-def verdict_counts(findings: Iterable[Finding]) -> str:
+def verdict_counts(findings: Iterable[Finding], words: Mapping[Verdict, str] = VERDICT_WORDS) -> str:
     """``5 regression, 15 no regression``: findings by verdict, in words."""
     counts = Counter(finding.verdict for finding in findings)
-    return ", ".join(f"{counts[verdict]} {VERDICT_WORDS[verdict]}" for verdict in Verdict if counts[verdict])
+    return ", ".join(f"{counts[verdict]} {words[verdict]}" for verdict in Verdict if counts[verdict])
 
 
 def limit_text(finding: Finding) -> str:

@@ -184,7 +184,7 @@ class LiveView:
             ),
         ]
         note = "So far, since the first request; times in ms, percentiles to 1 %."
-        parts = [_services(requests.services(), note), *_errors(requests.errors), *self._earlier(self._ends)]
+        parts = [_services(requests.services(), note), *_errors(requests.errors), *self._earlier()]
         share = min(round(100 * now.elapsed_s / length), 100) if length else None
         html = render("live.html.j2", title=title, place=place, share=share, tiles=tiles, charts=charts, parts=parts)
         return Look(inlined(html), title, title)
@@ -215,16 +215,16 @@ class LiveView:
             share=None,
             tiles=[],
             charts=[],
-            parts=[*parts, *self._earlier(self._ends)],
+            parts=[*parts, *self._earlier()],
         )
         return Look(inlined(html), f"perfkit run: {'ended' if ended else 'running'}", text, ended)
 
-    def _earlier(self, ends: Sequence[tuple[str, Execution]]) -> list[Part]:
+    def _earlier(self) -> list[Part]:
         """The runs that have ended, the newest first."""
-        if not ends:
+        if not self._ends:
             return []
         rows: list[list[Cell | str]] = []
-        for label, end in ends[: -MOST_ENDS - 1 : -1]:
+        for label, end in self._ends[: -MOST_ENDS - 1 : -1]:
             name = end.run.id if end.run is not None else end.scenario
             if end.run is None:
                 remark = f"✗ {clean(end.error)}"
@@ -233,7 +233,7 @@ class LiveView:
             else:
                 remark = "✓"
             rows.append([Cell(name, code=True, below=label), Cell(shorten(remark, 300), css="pk-wide")])
-        left_out = len(ends) - len(rows)
+        left_out = len(self._ends) - len(rows)
         below = f"{count_text(left_out, 'run')} before" if left_out else ""
         return [Part("Runs that have ended", Markup(html_table("runs", ("run", "checks"), rows, below=below)))]
 

@@ -210,9 +210,9 @@ def _library(charts: list[Mapping[str, Any]]) -> bytes:
     """
     from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-    packed = _BUNDLE.read_bytes()
-    version = re.search(rb"plotly\.js [^\n]*v(\d+)\.", gzip.decompress(packed)[:200])
+    with gzip.open(_BUNDLE) as bundle:
+        version = re.search(rb"plotly\.js [^\n]*v(\d+)\.", bundle.read(200))
     same = version is not None and version[1].decode() == get_plotlyjs_version().partition(".")[0]
     if same and all(trace.get("type", "scatter") in _IN_BUNDLE for chart in charts for trace in chart["data"]):
-        return packed
+        return _BUNDLE.read_bytes()
     return gzip.compress(get_plotlyjs().encode(), mtime=0)

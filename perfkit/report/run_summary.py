@@ -34,12 +34,12 @@ def figures_of(runs: Sequence[Run]) -> tuple[ServiceFigures, ...]:
     names = dict.fromkeys(name for run in runs for name in run.services)
 
     def total(values: Iterable[int | None]) -> int | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if known else None
+        numbers = [value for value in values if value is not None]
+        return sum(numbers) if numbers else None
 
     def middle(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return median(known) if known else None
+        numbers = [value for value in values if value is not None]
+        return median(numbers) if numbers else None
 
     figures = []
     for name in names:
