@@ -17,6 +17,7 @@ import numpy as np
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import OTHER_KINDS, ErrorKind, Run, ServiceStats
 from perfkit.runs.requests import error_label, request_columns
+from perfkit.runs.run_folder import RequestLoader
 
 CHANGES = ("new", "more", "", "fewer", "gone")  # worst first
 BEYOND_CHANCE = 2.576  # standard errors: two-sided 1 %, of single requests
@@ -125,8 +126,10 @@ def _with_kinds(run: Run) -> Mapping[str, ServiceStats]:
     without = [name for name, stats in services.items() if stats.failures and not stats.error_times]
     if not without or run.load_requests is None or (run.request_count or 0) > MOST_REREAD:
         return services
+    load = run.load_requests
     try:
-        columns = request_columns(run.load_requests())
+        failed = load.failed() if isinstance(load, RequestLoader) else None
+        columns = request_columns(load()) if failed is None else failed
     except (PerfkitError, OSError, ValueError):  # a summary is enough to be compared
         return services
     rows = {name: np.flatnonzero(columns.codes == code) for code, name in enumerate(columns.names)}

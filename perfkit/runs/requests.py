@@ -224,7 +224,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     times = _numbers("response_time_ms", frame["response_time_ms"])
     usable = (times >= 0) & (times <= LONGEST_MS)  # false for what is not a number
     if not usable.all():
-        unusable = (redact(_label(service)) for service in frame["service"].to_numpy()[~usable])
+        unusable = (redact(column_label(service)) for service in frame["service"].to_numpy()[~usable])
         counts = Counter(zip(unusable, map(time_fault, times[~usable]), strict=True))
         kept = request_columns(frame[usable])
         kept.skipped = tuple(SkippedRequests(service, fault, count) for (service, fault), count in counts.most_common())
@@ -250,7 +250,7 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
         no_server = count_no_server(frame["error"].dropna().map(str).tolist())
         error_codes, error_texts = pd.factorize(frame["error"])
         errors = error_codes, [str(text) for text in error_texts]
-    labels = [_label(name) for name in names]
+    labels = [column_label(name) for name in names]
     return RequestColumns(start, codes, labels, times, failed.astype(bool), sizes, no_server, errors)
 
 
@@ -289,7 +289,7 @@ def _kinds(column: pd.Series[Any]) -> Iterable[Any]:
     return column.cat.categories if column.dtype == "category" else column.dropna().unique()
 
 
-def _label(service: Any) -> str:
+def column_label(service: Any) -> str:
     return text if (text := str(service)).strip() else NO_NAME
 
 

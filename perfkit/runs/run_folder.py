@@ -29,13 +29,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from perfkit.model.codec import decode, dump_json, parse_json, read_bytes
 from perfkit.model.errors import ReadError, StoreError, leave_out
 from perfkit.model.files import atomic_path
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
-from perfkit.model.redaction import redact_document
+from perfkit.model.redaction import redact, redact_document
 from perfkit.model.script_errors import ScriptErrors
 from perfkit.model.serialization import (
     SEAL,
@@ -47,13 +46,13 @@ from perfkit.model.serialization import (
     run_to_document,
 )
 from perfkit.runs.backends import DOCUMENT, Backend, LocalFolder
-from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
-from perfkit.runs.requests import RequestColumns, redact_requests, request_columns, summarised
+from perfkit.runs.requests import RequestColumns, column_label, redact_requests, request_columns, summarised
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 TITLE = "run folders of perfkit (run.json)"
 STARTED, REQUESTS, RECORDING = "started.json", "requests.parquet", "requests.arrow"
@@ -81,7 +80,7 @@ def read(path: Path) -> Run:
         return _read_killed(folder)
     stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
-    loader = RequestLoader(lambda: read_requests(parquet, stored.run, stored.seal)) if parquet.is_file() else None
+    loader = RequestLoader.of_file(parquet, stored) if parquet.is_file() else None
     top = folder.resolve().parent
     note = note_on(LocalFolder(str(top), top), folder.resolve().name)
     checks = (*stored.run.validity.checks, *count_checks(parquet, stored), *([note.check] if note else []))
@@ -93,6 +92,7 @@ def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
     counts = [stats.count for stats in stored.run.services.values()]
     if stored.seal is not None or None in counts or not parquet.is_file():
         return ()
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -120,6 +120,7 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
     ReadError
         The file is damaged, holds other requests, or more than there is memory for.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     is_sealed = check_requests(parquet, run, seal)
@@ -150,6 +151,48 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
     return frame
 
 
+def read_failed_requests(parquet: Path, run: Run, seal: Seal | None) -> RequestColumns | None:
+    """The requests that failed, of a sealed file, without pandas: to load it takes longer than to compare eight runs.
+
+    ``None`` for a file that is not sealed, or whose columns are of other kinds than perfkit writes.  ``ReadError`` as
+    `read_requests`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not check_requests(parquet, run, seal):
+        return None
+    try:
+        with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
+            kinds = {field.name: field.type for field in file.schema_arrow}
+            if (kinds.get("start"), kinds.get("failed")) != (pa.float64(), pa.bool_()):
+                return None
+            table = file.read(columns=["start", "failed", "service", "error"])
+    except (pa.ArrowException, *UNREADABLE) as error:
+        raise ReadError(f"{parquet}: cannot be read: {str(error).splitlines()[0][:300]}") from error
+    if table["start"].null_count or table["failed"].null_count or table["service"].null_count:
+        return None
+    start, failed = table["start"].combine_chunks(), table["failed"].combine_chunks()
+    if not len(failed):
+        return None
+    # What Arrow offers for this (to_numpy, take) loads pandas
+    bits = np.unpackbits(np.frombuffer(failed.buffers()[1], np.uint8), bitorder="little")
+    rows = np.flatnonzero(bits[failed.offset :][: len(failed)])
+    starts = np.frombuffer(start.buffers()[1], np.float64)[start.offset :][rows]
+
+    def codes(name: str) -> tuple[Any, list[str]]:
+        texts = [table[name][row].as_py() for row in rows.tolist()]
+        names = sorted({text for text in texts if text is not None}, key=str)
+        code = {text: number for number, text in enumerate(names)} | {None: -1}
+        return np.array([code[text] for text in texts], np.intp), [str(text) for text in names]
+
+    services, names = codes("service")
+    errors = codes("error") if "error" in kinds else None
+    labels = [column_label(redact(name)) for name in names]
+    unknown = np.full(len(rows), np.nan)
+    return RequestColumns(starts, services, labels, unknown, np.ones(len(rows), bool), None, None, errors)
+
+
 def recorded_frame(table: pa.Table, path: Path) -> pd.DataFrame:
     """A recording as a frame of requests; ``path`` names it where it holds more than there is memory for."""
     check_memory(path, table.num_rows, table.num_columns)
@@ -160,13 +203,22 @@ class RequestLoader:
     """The requests of one run, read from their file once: a report draws the same requests in several charts.
 
     The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
+    ``failed`` gives the requests that failed, ``None`` where they can only be read with all others.
     """
 
     _kept: ClassVar[dict[RequestLoader, pd.DataFrame]] = {}  # the frame that was used last is the last
     _lock: ClassVar[Lock] = Lock()
 
-    def __init__(self, read: Callable[[], pd.DataFrame]) -> None:
-        self._read = read
+    def __init__(
+        self, read: Callable[[], pd.DataFrame], failed: Callable[[], RequestColumns | None] = lambda: None
+    ) -> None:
+        self._read, self.failed = read, failed
+
+    @classmethod
+    def of_file(cls, parquet: Path, stored: Stored) -> RequestLoader:
+        """Of the file of a run that was kept."""
+        of = parquet, stored.run, stored.seal
+        return cls(lambda: read_requests(*of), lambda: read_failed_requests(*of))
 
     def __call__(self) -> pd.DataFrame:
         with self._lock:
@@ -250,6 +302,8 @@ def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
 def _read_killed(folder: Path) -> Run:
     """What a killed run left: its intent, and the requests that had been flushed."""
     run = parse_run(read_bytes(folder / STARTED), str(folder / STARTED))
+    from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
+
     unread = 0
     if (folder / RECORDING).is_file():
         recorded = salvage(folder / RECORDING)
@@ -285,6 +339,7 @@ def write_requests(run: Run, folder: Path) -> None:
     target = folder / REQUESTS
     if run.load_requests is None or target.exists():
         return
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:

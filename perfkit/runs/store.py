@@ -209,22 +209,23 @@ class RunStore:
         with Activity(f"reading {where}"):
             stored = read_stored(content, where)
 
-        def load() -> pd.DataFrame:
-            if self.folder is not None:
-                return read_requests(self.folder / parquet, stored.run, stored.seal)
+        def fetched() -> pd.DataFrame:
             with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
                 with store_errors(f"{self.backend.where(parquet)}: cannot be read", ReadError):
                     self.backend.fetch(parquet, Path(folder) / REQUESTS)
                 return read_requests(Path(folder) / REQUESTS, stored.run, stored.seal)
 
-        has_requests = self.backend.keeps_requests and self.backend.exists(parquet)
+        loader = None
+        if self.backend.keeps_requests and self.backend.exists(parquet):
+            local = self.folder
+            loader = RequestLoader(fetched) if local is None else RequestLoader.of_file(local / parquet, stored)
         note = note_on(self.backend, run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
         return replace(
             stored.run,
             id=run_id,
             source=self.backend.where(run_id),
-            load_requests=RequestLoader(load) if has_requests else None,
+            load_requests=loader,
             validity=Validity((*stored.run.validity.checks, *counted, *([note.check] if note else []))),
         )
 

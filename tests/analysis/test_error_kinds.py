@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 from samples import EPOCH, requests
 
-from perfkit import compare, run_from_requests
+from perfkit import RunStore, compare, run_from_requests
 from perfkit.analysis.error_kinds import error_kinds
+from perfkit.model.codec import dump_json
 from perfkit.model.records import OTHER_KINDS
 from perfkit.model.serialization import comparison_from_document, parse_run, run_to_document
 from perfkit.report.findings import errors_table, errors_text
+from perfkit.runs.run_folder import resealed
 
 
 def run_of(seed, kinds, *, begin=EPOCH, service="GET /pay"):
@@ -79,6 +83,39 @@ def test_older_runs_have_kinds_in_their_requests_only():
     assert error_kinds([replace(run, services=older)]) == error_kinds([run])
     (error,) = error_kinds([replace(run, services=older, load_requests=None)])
     assert (error.kind, error.baseline, error.first) == ("", 4, None)
+
+
+def stored_as_older_versions_did(store, run):
+    """The run of a store, sealed, whose document has no kinds of errors."""
+    path = store.folder / store.add(run) / "run.json"
+    document = json.loads(path.read_bytes())
+    for stats in document["services"].values():
+        del stats["errors"], stats["error_times"]
+    path.write_text(dump_json(resealed(document)))
+    return store.get(path.parent.name)
+
+
+def test_kinds_of_stored_runs_of_older_versions_are_read_without_pandas(tmp_path):
+    run = run_of(1, {"HTTPError 500": 4, "ConnectTimeout": 3, "token=hunter2 is wrong": 1})
+    older = stored_as_older_versions_did(RunStore(tmp_path), run)
+    assert error_kinds([older]) == error_kinds([run]) != ()
+    code = (
+        "import sys; from perfkit.analysis.error_kinds import error_kinds; from perfkit.runs.store import RunStore\n"
+        "runs = [RunStore(sys.argv[1]).get(sys.argv[2])]\n"
+        "print(len(error_kinds(runs)), 'pandas' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path), older.id]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout.split() == ["3", "False"]
+    (tmp_path / older.id / "requests.parquet").write_bytes(b"PAR1")  # not what was sealed: the summary has to do
+    assert [error.kind for error in error_kinds([RunStore(tmp_path).get(older.id)])] == [""]
+
+
+def test_columns_of_other_kinds_are_read_as_all_requests_are(tmp_path):
+    run = run_of(1, {"HTTPError 500": 4})
+    frame = run.requests()
+    numbered = run_from_requests(frame.assign(service=7), scenario="shop")
+    older = stored_as_older_versions_did(RunStore(tmp_path), numbered)
+    assert error_kinds([older]) == error_kinds([numbered]) != ()
 
 
 @pytest.mark.parametrize(
