@@ -30,6 +30,7 @@ from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.executors import parallel_map
 from perfkit.model.records import SHORT_NAMES, Metric
 from perfkit.stats.changepoints import Drift, Segmentation, segment
+from perfkit.stats.season import WeekdayPattern, days_since_1970, seasonal_trend, weekday_pattern, why_no_pattern
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ class HistoryAnalysis:
     alpha
         Chance that a history in which nothing changed shows any event; its series share it.
     segmentations
-        Those that were computed already, of `aligned` under `series_alpha`.
+        Those that were computed already, of `usual` under `series_alpha`.
     """
 
     def __init__(
@@ -289,14 +290,31 @@ class HistoryAnalysis:
         return in_one_mix(self.timeline)
 
     @cached_property
+    def patterns(self) -> Mapping[Series, WeekdayPattern]:
+        """Of the series that have one: the weekday pattern of the whole history."""
+        days = days_since_1970(self.timeline.times)
+        if why_no_pattern(days):
+            return {}
+        found = {key: weekday_pattern(values, days) for key, values in self.aligned.series.items()}
+        shown = {key: pattern for key, pattern in found.items() if pattern is not None}
+        return {key: seasonal_trend(self.aligned.series[key], days, pattern) for key, pattern in shown.items()}
+
+    @cached_property
+    def usual(self) -> Timeline:
+        """`aligned` with every series as if all runs were of one weekday, the usual one; levels are found in it."""
+        days = days_since_1970(self.timeline.times)
+        usual = {key: self.aligned.series[key] / pattern.at(days) for key, pattern in self.patterns.items()}
+        return replace(self.aligned, series={**self.aligned.series, **usual}) if usual else self.aligned
+
+    @cached_property
     def series_alpha(self) -> float:
         """The part of alpha that each series gets."""
         return shared_alpha(self.aligned, self.alpha)
 
     def segmentation(self, key: Series) -> Segmentation:
-        """Levels, outliers and drifts of one series, in the unit of `aligned`."""
+        """Levels, outliers and drifts of one series, in the unit of `usual`."""
         if key not in self._segmentations:
-            self._segmentations[key] = segment(self.aligned.series[key], alpha=self.series_alpha)
+            self._segmentations[key] = segment(self.usual.series[key], alpha=self.series_alpha)
         return self._segmentations[key]
 
     @property
@@ -310,7 +328,7 @@ class HistoryAnalysis:
         return tuple(key for key in self.aligned.series if key not in self._segmentations)
 
     def keep(self, key: Series, segmentation: Segmentation) -> None:
-        """Take over a segmentation that was computed elsewhere, of `aligned` under `series_alpha`."""
+        """Take over a segmentation that was computed elsewhere, of `usual` under `series_alpha`."""
         self._segmentations[key] = segmentation
 
     def levels(self, key: Series) -> Iterator[Level]:
@@ -330,7 +348,7 @@ class HistoryAnalysis:
 
     def changes_of(self, key: Series) -> tuple[MetricChange, ...]:
         """The changes of one series, oldest first, in the units in which its runs were measured."""
-        return tuple(metric_changes(self.aligned, key, self.segmentation(key)))
+        return tuple(metric_changes(self.usual, key, self.segmentation(key)))
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
@@ -597,7 +615,7 @@ def detect_changes(
                 f"no run could tell {metric.value} of {whose}; there are {', '.join(metrics_measured) or 'no metrics'}"
             )
     missing = [(history, key) for history in histories for key in history.missing]
-    tasks = [(history.aligned.series[key], history.series_alpha) for history, key in missing]
+    tasks = [(history.usual.series[key], history.series_alpha) for history, key in missing]
     segmentations = segment_all(tasks, jobs=jobs, scheduler=scheduler, on_progress=on_progress)
     for (history, key), segmentation in zip(missing, segmentations, strict=True):
         history.keep(key, segmentation)

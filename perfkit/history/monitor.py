@@ -275,8 +275,8 @@ def monitor_timeline(
     if isinstance(history, Timeline) or history.alpha != policy.alpha:
         history = HistoryAnalysis(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
-    each, numbers = policy.alpha / max(len(judged), 1), mixes(timeline)
-    monitored = {key: _monitored(key[1], values, numbers, each) for key, values in judged.items()}
+    each, numbers, times = policy.alpha / max(len(judged), 1), mixes(timeline), timeline.times
+    monitored = {key: _monitored(key[1], values, numbers, times, each) for key, values in judged.items()}
     changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
     waits = [wait for (service, _), (_, wait) in monitored.items() if service not in gone]
@@ -312,7 +312,7 @@ def monitor_timeline(
 
 
 def _monitored(
-    metric: Metric, values: Floats, numbers: NDArray[np.intp], alpha: float
+    metric: Metric, values: Floats, numbers: NDArray[np.intp], times: NDArray[np.datetime64], alpha: float
 ) -> tuple[tuple[Alarm, ...], int]:
     """The alarms of one series, and how many runs it lacks before it may raise any.
 
@@ -320,10 +320,10 @@ def _monitored(
     before.
     """
     if metric is not Metric.RPS or numbers.max(initial=-1) < 1:
-        result = watch_history(values, alpha=alpha)
+        result = watch_history(values, alpha=alpha, times=times)
         return result.alarms, result.runs_to_learn
     parts = enumerate(by_mix(values, numbers).items())
-    results = {number: watch_history(part, alpha=alpha / 2.0**order) for order, (number, part) in parts}
+    results = {number: watch_history(part, alpha=alpha / 2.0**order, times=times) for order, (number, part) in parts}
     newest = int(numbers[np.nonzero(~np.isnan(values))[0][-1]])
     alarms = sorted(
         (alarm for result in results.values() for alarm in result.alarms), key=lambda alarm: alarm.raised_at
@@ -397,7 +397,7 @@ def _holds(
     What later alarms saw go and come back is over: its return is an event of its own.
     """
     change, key = item.change, item.key
-    aligned = history.aligned if item.metric is Metric.RPS else history.timeline
+    aligned = history.usual
     scale = aligned.scale_at(key, change.index)
     levels = [
         alarm.after * aligned.scale_at(key, alarm.index) / scale for alarm in alarms if alarm.index > change.index

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfkit.history.events import RunReference, Series
 from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
@@ -44,6 +45,12 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self.runs)
+
+    @property
+    def times(self) -> NDArray[np.datetime64]:
+        """When each run started, UTC, shape ``(n_runs,)``; ``NaT`` where that is not known."""
+        known = [None if run.started_at is None else run.started_at.astimezone(UTC) for run in self.runs]
+        return np.array([at and at.replace(tzinfo=None) for at in known], "datetime64[ms]")
 
     def part(self, runs: Sequence[int]) -> Timeline:
         """The timeline of some of its runs, by index in order."""

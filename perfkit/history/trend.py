@@ -22,6 +22,7 @@ from perfkit.history.events import Event, MetricChange, Series
 from perfkit.history.monitor import MOST_EXCERPTS, Alert, MonitorResult, excerpt, leading_series
 from perfkit.model.errors import did_you_mean
 from perfkit.model.records import Metric
+from perfkit.stats.season import days_since_1970, why_no_pattern
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ if TYPE_CHECKING:
     from perfkit.history.events import RunReference, ServiceChange
     from perfkit.history.timeline import Timeline
     from perfkit.stats.changepoints import Segmentation
+    from perfkit.stats.season import WeekdayPattern
 
 MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
 
 
 @dataclass(frozen=True, slots=True)
 class MetricTrend:
-    """One metric of one service over the runs of a timeline, in the metric's unit; ``levels`` is never empty."""
+    """One metric of one service over the runs of a timeline, in the metric's unit; ``levels`` is never empty.
+
+    Where it has a weekday pattern, its levels, changes and outliers are those of the runs without it.
+    """
 
     service: str
     metric: Metric
@@ -44,6 +49,7 @@ class MetricTrend:
     errors: Floats
     segmentation: Segmentation
     levels: tuple[Level, ...]
+    pattern: WeekdayPattern | None = None
 
     @property
     def now(self) -> Level:
@@ -98,6 +104,7 @@ class MetricTrend:
             "runs": self.now.runs,
             "outliers": list(self.segmentation.outliers),
             "drifts": [{**asdict(drift), "change_pct": drift.change_pct} for drift in drifts],
+            "weekday_factors": list(self.pattern.factors) if self.pattern is not None else None,
         }
 
 
@@ -287,6 +294,11 @@ class History:
         return missing_services(self.services_changed)
 
     @property
+    def why_no_pattern(self) -> str:
+        """Why no weekday pattern is looked for in these runs; empty where one is."""
+        return why_no_pattern(days_since_1970(self.timeline.times))
+
+    @property
     def outliers(self) -> Mapping[int, Sequence[Series]]:
         """Single runs far from their level among those that are shown, by index, with the series in which they are."""
         outliers: dict[int, list[Series]] = {}
@@ -424,7 +436,8 @@ def trend_of(
         measured = tuple(aligned.unscale(key, change, change.index) for change in segmentation.changes)
         levels = tuple(changes.history.levels(key))
         segmentation = replace(segmentation, changes=measured)
-        trends.append(MetricTrend(*key, timeline.series[key], timeline.errors[key], segmentation, levels))
+        pattern = changes.history.patterns.get(key)
+        trends.append(MetricTrend(*key, timeline.series[key], timeline.errors[key], segmentation, levels, pattern))
     first = max(len(timeline) - (last or MOST_SHOWN), 0)
     only = trends[0].metric if metric is not None and trends else None
     unordered = History(changes, tuple(trends), acknowledged, first, only, monitor)

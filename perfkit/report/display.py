@@ -870,6 +870,7 @@ class HistoryTables(Accessor):
     errors = of_subject(history_errors)
     calendar = of_subject(trend.trend_calendar)
     levels = of_subject(trend.trend_levels)
+    weekdays = of_subject(trend.trend_weekdays)
 
     def events(self, beside: str | Path = ".", commit_url: str | None = None) -> Html:
         """Every event, newest first, with what changed by how much and between which runs and commits."""

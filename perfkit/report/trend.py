@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from calendar import Calendar, month_name
+from calendar import Calendar, day_abbr, month_name
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,7 +39,8 @@ from perfkit.report.formatting import (
     format_value,
     shorten,
 )
-from perfkit.report.html import Cell, Html, HtmlRow, banner, html_table, note, render
+from perfkit.report.html import Cell, Html, HtmlRow, banner, empty, html_table, note, render
+from perfkit.stats.season import LEAST_OF_A_WEEKDAY
 
 if TYPE_CHECKING:
     from perfkit.history.events import Event, RunReference
@@ -51,6 +52,7 @@ MOST_CHANGES = 8  # of one event in the table
 MOST_EVENTS = 60
 MOST_LEVELS = 15  # services in the table of levels
 MOST_RUNS = 60  # in the table of runs
+MOST_PATTERNS = 40  # in the table of weekdays
 MOST_MONTHS = 24
 NEWEST = 10  # runs that are always in it
 LONGEST = 120  # characters of a name in a table
@@ -228,9 +230,38 @@ def trend_levels(trend: History) -> Html:
     below = "Runs differ by: one standard deviation from run to run, in percent of the level. ~ cannot be said."
     if more := len(trend.services) - len(services):
         below += f" {more} more services are in the result file; --service NAME shows one."
+    if any(course.pattern is not None for course in trend.metric_trends):
+        below += " Levels are those of a usual weekday; see Weekdays."
+    elif why := trend.why_no_pattern:
+        below += f" No weekday pattern is looked for: {why}."
     columns = ("metric", ">level now", ">95 % interval", "how long", ">last change", ">runs differ by")
     html = html_table("levels", columns, groups, below=below, empty="No valid run measured anything.")
     return Html(html, text=f"{sum(map(len, groups.values()))} levels")
+
+
+def trend_weekdays(trend: History) -> Html:
+    """By how much the runs of each weekday differ from a usual one, where they do beyond chance."""
+    groups: dict[str, list[list[Cell | str]]] = {}
+    shown = [course for course in trend.metric_trends if course.pattern is not None]
+    for course in shown[:MOST_PATTERNS]:
+        assert course.pattern is not None
+        sizes = [100.0 * (factor - 1.0) for factor in course.pattern.factors]
+        largest = max(map(abs, sizes))
+        cells = [
+            Cell(format_signed(size, "%"), strong=abs(size) > largest / 2.0) if runs >= LEAST_OF_A_WEEKDAY else UNKNOWN
+            for size, runs in zip(sizes, course.pattern.runs, strict=True)
+        ]
+        groups.setdefault(shorten(course.service, LONGEST), []).append([course.metric.title, *cells])
+    if not shown:
+        why = trend.why_no_pattern
+        return empty(f"No weekday pattern is looked for: {why}." if why else "No metric depends on the weekday.")
+    below = (
+        "In percent: runs of a weekday (UTC) against the mean of all. It is taken out before changes are looked for."
+    )
+    if (more := len(shown) - MOST_PATTERNS) > 0:
+        below += f" {more} more series have a pattern; they are in the result file."
+    columns = ("metric", *(f">{name}" for name in day_abbr))
+    return Html(html_table("weekdays", columns, groups, below=below), text=f"{len(shown)} weekday patterns")
 
 
 def trend_events(trend: History, links: Links) -> Html:

@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
+from perfkit.stats.season import LEAST_DAYS, WEEK, WeekdayPattern, days_since_1970, weekday_pattern
 
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
@@ -49,6 +50,7 @@ MOST_CORRELATION = 0.8
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
 HOPELESS = 2.0  # standard deviations: a window that lies nearer is not rare among all orders, and not looked at closer
 LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by test_watch.py
+RENEWED = 14  # runs after which the weekday pattern is estimated anew
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
 
@@ -84,7 +86,7 @@ class Watch:
     runs_to_learn: int
 
 
-def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
+def watch_history(values: ArrayLike, *, alpha: float = 0.01, times: ArrayLike | None = None) -> Watch:
     """Watch a history run after run.
 
     The outcome for the first k values never depends on later ones.
@@ -96,28 +98,53 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01) -> Watch:
     alpha
         Chance, in (0, 0.5], of any false alarm in this history, however long.  Who watches many histories shares a
         budget among them: ``alpha / count``.
+    times
+        When each run started (UTC, ``datetime64`` or an index of pandas, ``NaT`` where unknown), same shape.  A weekday
+        pattern that earlier runs show, four weeks of about nightly ones or more, is then taken out.
 
     Raises
     ------
     ValueError
-        ``alpha`` is out of range, or the values are infinite or not one-dimensional.
+        ``alpha`` is out of range, the values are infinite or not one-dimensional, or there are not as many times.
     """
     history, places = checked_history(values, alpha)
     plain = history[places]
+    at = np.full(len(history), np.datetime64("NaT")) if times is None else np.asarray(times, "datetime64[ms]")
+    if at.shape != history.shape:
+        raise ValueError(f"times: expected one per value, shape {history.shape}, got {at.shape}")
+    days = days_since_1970(at)[places]
     edges, begin, alarms = [0], 0, list[Alarm]()
     if len(plain) >= LEARN + FIRST_WINDOW:  # it does not speak of early changes, but learns the level after them
         edges += (change.index for change in segment(plain[:LEARN], alpha=EARLY_ALPHA).changes)
-    while (alarm := _next_alarm(plain, edges, begin, alpha)) is not None:
-        begin = alarm.raised_at + 1
-        edges.append(alarm.index)
-        alarms.append(replace(alarm, raised_at=int(places[alarm.raised_at]), index=int(places[alarm.index])))
+    for until, pattern in _known_patterns(plain, days):
+        usual = plain[:until] if pattern is None else plain[:until] / pattern.at(days[:until])
+        share = WEEK / sum(pattern.runs) if pattern is not None else 0.0
+        while (alarm := _next_alarm(usual, edges, begin, alpha, share)) is not None:
+            begin = alarm.raised_at + 1
+            edges.append(alarm.index)
+            alarms.append(replace(alarm, raised_at=int(places[alarm.raised_at]), index=int(places[alarm.index])))
+        begin = until
     least = max(LEARN - len(plain), LEAST_LEVEL - (len(plain) - edges[-1])) + FIRST_WINDOW
     first = int(places[edges[-1]]) if edges[-1] < len(plain) else len(history)
     return Watch(tuple(alarms), len(plain), first, max(least, 0))
 
 
-def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -> Alarm | None:
-    """The first alarm raised at ``begin`` or later, in positions among the values; levels change at the edges."""
+def _known_patterns(plain: Floats, days: Floats) -> Iterator[tuple[int, WeekdayPattern | None]]:
+    """Parts of a history, each up to a run, and the weekday pattern that the runs before that part show."""
+    known, count = None, len(plain)
+    for until in range(LEAST_DAYS, count, RENEWED) if not np.isnan(days).any() else ():
+        pattern = weekday_pattern(plain[:until], days[:until])
+        if pattern is not None or known is not None:
+            yield until, known
+        known = pattern
+    yield count, known
+
+
+def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float, share: float) -> Alarm | None:
+    """The first alarm raised at ``begin`` or later, in positions among the values; levels change at the edges.
+
+    ``share`` is that of the variance of a run which is in each factor of the weekday pattern that was taken out.
+    """
     below = np.nonzero(plain <= 0)[0]
     until = int(below[0]) if below.size else len(plain)  # from there on the log scale is not known
     for scale, first, last in ((np.log, begin, until), (np.asarray, max(begin, until), len(plain))):
@@ -126,7 +153,7 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
         values = np.asarray(scale(plain[:last]), float)
         best: dict[int, tuple[float, int]] = {}  # of each look: its strongest window, and the run at which that begins
         for split in range(max(LEARN, edges[-1] + LEAST_LEVEL, first - LAST_WINDOW + 1), last - FIRST_WINDOW + 1):
-            for at, strength in _strengths(values, edges, split):
+            for at, strength in _strengths(values, edges, split, share):
                 if at >= first and strength > best.get(at, (0.0, 0))[0]:
                     best[at] = (strength, split)
         for at in sorted(best):
@@ -146,14 +173,14 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float) -
     return None
 
 
-def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tuple[int, float]]:
+def _strengths(values: Floats, edges: Sequence[int], split: int, share: float) -> Iterator[tuple[int, float]]:
     """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
     stretches = [values[a:b] for a, b in pairwise([*edges, split])]
     middles = [_median(stretch) for stretch in stretches]
     rest = np.concatenate([stretch - middle for stretch, middle in zip(stretches, middles, strict=True)])
     sd = max(_robust_sd(rest), 1e-9 * max(abs(middles[-1]), 1e-300))  # of equal runs: any other value is far
     # Heavy tails add to the noise of a window what they add to that of the runs learned from
-    sd = max(sd, float(np.std(np.clip(rest, -CLIP * sd, CLIP * sd))))
+    sd = max(sd, float(np.std(np.clip(rest, -CLIP * sd, CLIP * sd)))) / math.sqrt(1.0 - share)
     window = values[split : split + LAST_WINDOW] - middles[-1]
     far = np.maximum(np.cumsum(window > FAR * sd), np.cumsum(window < -FAR * sd))
     length = np.arange(1, len(window) + 1, dtype=float)
@@ -165,6 +192,7 @@ def _strengths(values: Floats, edges: Sequence[int], split: int) -> Iterator[tup
     rho = _correlation(drawn - drawn.mean())
     inflation = (1.0 + rho) / (1.0 - rho)
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
+    of_window += share * np.maximum(1.0 - length / WEEK, 0.0)  # errors of a pattern cancel over whole weeks
     error = sd * np.sqrt(of_window / length + inflation / len(stretches[-1]))
     t, df = (_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation
     # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)

@@ -35,6 +35,7 @@ from perfkit.report.trend import (
     trend_levels,
     trend_links,
     trend_runs,
+    trend_weekdays,
 )
 from perfkit.report.trend_charts import drawn_services, half_intervals, trend_chart, trend_sheet
 
@@ -234,6 +235,35 @@ def test_the_calendar_marks_events_and_days_without_a_valid_run(samples):
     assert html.count('class="pk-day-runs"') == 58
     known = trend_of(samples, acknowledged={trend.events[0].id: ""})
     assert re.search(r'class="pk-day-known".*?>✓</a>', trend_calendar(known).html)
+
+
+def test_weekday_patterns_are_shown_and_taken_out_of_levels_and_events(rng):
+    line = history(rng, runs=70, at=58, services=(HOSTILE[2], "b"), step=1.06, metrics=(Metric.AVG, Metric.RPS))
+    of_day = np.array([1.12, 1.0, 1.0, 1.0, 1.0, 0.94, 0.94])[np.arange(70) % 7]  # the first run is of a Monday
+    series = {key: values * of_day if key[1] is Metric.AVG else values for key, values in line.series.items()}
+    shown = trend_of(replace(line, series=series))
+    weekdays = trend_weekdays(shown)
+    assert weekdays.text == "2 weekday patterns"
+    assert "<img" not in weekdays.html
+    assert re.search(r"<strong>\+1\d\.\d</strong>", weekdays.html)
+    assert [abs(event.index - 58) <= 1 for event in shown.events] == [True]
+    assert (
+        trend_of(replace(line, series=series, runs=tuple(replace(r, started_at=None) for r in line.runs))).events == ()
+    )
+    course = shown.metric_trend("b", Metric.AVG)
+    assert course.segmentation.noise_sd / course.level == pytest.approx(0.02, rel=0.3)
+    assert course.to_dict()["weekday_factors"][0] == pytest.approx(1.12, abs=0.03)
+    assert shown.metric_trend("b", Metric.RPS).to_dict()["weekday_factors"] is None
+    assert "usual weekday" in trend_levels(shown).html
+
+
+def test_where_no_weekday_pattern_is_looked_for_the_levels_say_why(rng):
+    assert (
+        "No weekday pattern is looked for: runs are made several times a day."
+        in trend_levels(trend_of(history(rng, days=0.25))).html
+    )
+    assert "weekday pattern" not in trend_levels(trend_of(history(rng))).html
+    assert trend_weekdays(trend_of(history(rng))).text == "No metric depends on the weekday."
 
 
 def test_runs_without_a_date_have_no_calendar_but_a_chart(rng):
