@@ -35,6 +35,7 @@ from perfkit.report.figure import (
     time_series,
     whole_bins,
 )
+from perfkit.report.findings import services_worst_first
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     KEY_METRICS,
@@ -72,7 +73,7 @@ MOST_WINDOWS = 400  # drawn per side; more are one grey cloud
 _BINS = 80
 _ROWS = {1: 340, 2: 260, 3: 210, 4: 190}  # pixels per panel
 _FOREST_ROW = 24  # pixels
-_TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
+_TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 _SERIES = {
     "rps": ("throughput, requests per second", "%{y:.3g}/s"),
     "p50": ("median latency, ms", "%{y:.4g} ms"),
@@ -308,8 +309,8 @@ def detectable(frame: pd.DataFrame) -> go.Figure:
     if not len(frame):
         return sentence("The minimum detectable effect is not known: these runs do not say how much runs differ.")
     titles = {
-        "%": "smallest detectable change, percent (log scale)",
-        "pp": "error rate: smallest detectable change, percentage points (log scale)",
+        "%": "smallest detectable change, % (log scale)",
+        "pp": "the same of the error rate, pp (log scale)",
     }
     units = [unit for unit in titles if (frame["change_unit"] == unit).any()]
     names = tuple(dict.fromkeys(str(name) for name in frame["service"]))[:MOST_SERVICES]
@@ -360,17 +361,14 @@ def forest(comparison: Comparison) -> go.Figure:
     """
     # Absolute limits are no effects: they have a table, and stand here only where nothing else was compared
     findings = tuple(f for f in comparison.findings if not f.objective) or comparison.findings
-    nearest: dict[str, tuple[bool, float]] = {}  # services with a verdict of change, then those nearest to one
-    for finding in findings:
-        quiet = finding.verdict not in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
-        rank = quiet, finding.p_value if finding.p_value is not None else math.inf
-        nearest[finding.label] = min(nearest.get(finding.label, rank), rank)
+    services = services_worst_first(findings)  # as the table has them
     labels: list[str] = []
     drawn = 0
-    for name in sorted(nearest, key=lambda name: nearest[name]):
-        drawn += sum(finding.label == name for finding in findings)
+    for name, members in services.items():
+        drawn += len(members)
         if len(labels) < FEWEST_FOREST_SERVICES or drawn <= MOST_FOREST_ROWS:
             labels.append(name)
+    findings = tuple(finding for members in services.values() for finding in members)
     by_unit = {unit: [finding for finding in findings if finding.change_unit == unit] for unit in ("%", "pp")}
     parts = [part for of in by_unit.values() if (part := [f for f in of if f.label in labels])]
     if not parts:

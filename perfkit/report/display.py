@@ -484,11 +484,18 @@ def sides_table(**sides: Sequence[Run]) -> str:
                 f"{key}={value}" for run in side for key, value in run.labels.items() if key not in ("side", "pair")
             ]
             cells = (f"{len(side)}", f"{_listed(builds)}{dirty}", " to ".join(ends) or UNKNOWN, _listed(labels))
-            rows.append([Cell(name, strong=True), *(Cell(text, css="pk-wide") for text in cells)])
+            rows.append(
+                [Cell(name, strong=True), *(Cell(text, css=_width(text)) for text in cells)]
+            )
     columns = ["side", ">runs", "commit", "measured (UTC)", "labels"]
     if all(row[-1].text == UNKNOWN for row in rows):  # nobody labelled anything
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return render("sides.html.j2", about="; ".join(about), table=Markup(html_table("what was measured", columns, rows)))
+
+
+def _width(text: str) -> str:
+    """The class of a cell whose text is too long for one line."""
+    return "pk-wide" if len(text) > 32 else ""
 
 
 def _listed(texts: Iterable[object]) -> str:
@@ -560,7 +567,7 @@ def errors_table(errors: Sequence[ErrorKind] | None, sides: int = 2) -> Html:
             Cell(
                 row.cells[name],
                 strong=name == "changed" and row.verdict is Verdict.INCONCLUSIVE,
-                css="pk-wide" * (name in ("service", "kind")),
+                css=_width(row.cells[name]),
             )
             for name in names
         ]
@@ -659,6 +666,7 @@ def levels_table(baseline: BaselineSummary) -> Html:
             between(level.lowest, level.highest),
         )
         groups.setdefault(level.service, []).append(row)
+    groups = {f"{name}: {_basis(baseline.runs, name)}": rows for name, rows in groups.items()}
     columns = ("metric", ">level", ">95 % interval", ">next run expected in", ">run-to-run variation")
     html = html_table(
         "levels with intervals",
@@ -668,6 +676,21 @@ def levels_table(baseline: BaselineSummary) -> Html:
         empty="No metric is known in every run, so no level can be given.",
     )
     return Html(html, text=f"{len(baseline.levels)} levels")
+
+
+def _basis(runs: Iterable[Run], service: str) -> str:
+    """What a service's levels rest on: its requests in all runs, how many failed, and the slowest."""
+    parts = [run.services[service] for run in runs if service in run.services]
+    counts, failures, slowest = (
+        [getattr(part, name) for part in parts] for name in ("count", "failures", "max_latency_ms")
+    )
+    return ", ".join(
+        (
+            "requests not counted" if None in counts else count_text(sum(counts), "request"),
+            *(() if None in failures else (f"{sum(failures):,} failed",)),
+            *(() if None in slowest else (f"slowest {format_value('p999_latency_ms', max(slowest))}",)),
+        )
+    )
 
 
 def plan_line(plan: Plan) -> str:

@@ -197,6 +197,7 @@ def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = ""
             continue
         verdict = Verdict.INCONCLUSIVE if error.change in ("new", "more") else Verdict.NO_CHANGE
         same_day = error.first is not None and error.last is not None and error.first.date() == error.last.date()
+        days = "%Y-%m-%d %H:%M:%S" if same_day else "%Y-%m-%d %H:%M"
         can_tell = sides == 2 and error.kind not in ("", OTHER_KINDS) and None not in (error.baseline, error.candidate)
         cells = {
             "service": error.service,
@@ -204,8 +205,8 @@ def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = ""
             "status": str(error.status or UNKNOWN),
             "before": _failed_text(error.baseline, error.baseline_requests),
             "after": _failed_text(error.candidate, error.candidate_requests),
-            "first": format_time(error.first, "%Y-%m-%d %H:%M:%S"),
-            "last": format_time(error.last, "%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S"),
+            "first": format_time(error.first, days),
+            "last": format_time(error.last, "%H:%M:%S" if same_day else days),
             "changed": error.change or ("about as often" if can_tell else UNKNOWN),
         }
         rows.append(Row(cells, verdict))

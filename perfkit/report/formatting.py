@@ -119,12 +119,12 @@ def finding_text(finding: Finding) -> str:
 def format_number(value: float) -> str:
     """At least three significant digits, no exponent: ``0.0331 3.31 33.1 331 33,100``.
 
-    >>> [format_number(x) for x in (0, 0.0331, 3.314, 33.14, 331.4, 33140.0, float("inf"))]
+    >>> [format_number(x) for x in (1e-12, 0.0331, 3.314, 33.14, 331.4, 33140.0, float("inf"))]
     ['0', '0.0331', '3.31', '33.1', '331', '33,140', '∞']
     """
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if value == 0:
+    if abs(value) < 5e-7:  # the dust of arithmetic, in any unit
         return "0"
     digits = max(0, min(9, 2 - math.floor(math.log10(abs(value)) + 1e-12)))
     return f"{value:,.{digits}f}"

@@ -291,7 +291,7 @@ def trend_sheet(trend: History) -> go.Figure:
     most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.runs) - trend.first, 1)))
     courses = [course for course in found if course is not None][:most]
     if metric is None or len(courses) < 2:
-        return sentence("There are no two services to be set side by side.")
+        return sentence("There are no two services to be set side by side.", is_empty=len(trend.services) == 1)
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
     every = np.abs(np.concatenate(parts))
     every = every[np.isfinite(every)]  # nearly every value has room, single spikes are cut off

@@ -136,7 +136,7 @@ def test_the_image_makes_load_by_itself_as_nobody(image, here):
         assert did(*run, "id", "-u") == "10001"
         assert "FastHttpUser" in did(*run, "python", "-c", "from locust import FastHttpUser; print(FastHttpUser)")
         with serving() as server:
-            load = ["--host", server.url, "--users", "2", "--duration", "3s", "--store", "/work/runs"]
+            load = ["--live", "--host", server.url, "--users", "2", "--duration", "3s", "--store", "/work/runs"]
             did(*run, "perfkit", "run", "shop", "--locustfile", "locustfile.py", *load)
         (folder,) = (here / "runs").iterdir()
         assert len(read_run(folder).requests()) == server.answered["/front"] > 50
@@ -342,6 +342,8 @@ def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_
         "import sys, importlib.metadata as metadata; before = set(sys.modules)\n"
         "import perfkit.cli.run, perfkit.loadgen.run, perfkit.runs.store, perfkit.model.redaction\n"
         "import perfkit.report.run_summary, rich.table\n"  # its end
+        "from perfkit.report.live import LivePage; from perfkit.report.html import inlined, render\n"  # run --live
+        "inlined(render('live_page.html.j2', nonce=''))\n"
         "tops = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "print(*{part for top in tops for part in metadata.packages_distributions().get(top, ())})"
     )
@@ -350,7 +352,7 @@ def test_what_a_load_test_imports_of_the_projects_dependencies_is_pinned_in_the_
     pinned = {line.split("==")[0] for line in lines if not line.startswith("#")}
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     needed = imported & {Requirement(text).name.lower() for text in project["dependencies"]}
-    assert {"click", "msgspec", "pyarrow"} <= needed <= pinned
+    assert {"click", "css-inline", "jinja2", "msgspec", "pyarrow"} <= needed <= pinned
 
 
 def test_an_image_is_built_from_the_checkout_or_the_wheel_that_runs_here(tmp_path, monkeypatch):
