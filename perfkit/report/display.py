@@ -484,9 +484,7 @@ def sides_table(**sides: Sequence[Run]) -> str:
                 f"{key}={value}" for run in side for key, value in run.labels.items() if key not in ("side", "pair")
             ]
             cells = (f"{len(side)}", f"{_listed(builds)}{dirty}", " to ".join(ends) or UNKNOWN, _listed(labels))
-            rows.append(
-                [Cell(name, strong=True), *(Cell(text, css=_width(text)) for text in cells)]
-            )
+            rows.append([Cell(name, strong=True), *(Cell(text, css=_width(text)) for text in cells)])
     columns = ["side", ">runs", "commit", "measured (UTC)", "labels"]
     if all(row[-1].text == UNKNOWN for row in rows):  # nobody labelled anything
         columns, rows = columns[:-1], [row[:-1] for row in rows]
