@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_sides, disturbance
-from perfkit.analysis.coverage import StagedSides, by_stage, with_aggregate
+from perfkit.analysis.coverage import StagedSides, by_stage, gate_of, with_aggregate
 from perfkit.analysis.error_kinds import error_kinds
 from perfkit.analysis.evidence import (
     by_evidence,
@@ -30,6 +30,7 @@ from perfkit.model.records import (
     Comparison,
     Finding,
     Gap,
+    Gate,
     Metric,
     Run,
     Scope,
@@ -116,7 +117,7 @@ def judge(
     baseline, candidate = (tuple(without_outages(run) for run in side) for side in (baseline, candidate))
     staged = by_stage(baseline, candidate, policy)
     sides = check_sides(staged.baseline, staged.candidate, policy, staged.coverage)
-    findings, unknown = _findings(staged, sides, profile)
+    findings, unknown, gate = _findings(staged, sides, profile)
 
     checks = [*sides.checks, *(Check("metrics", None, None, Severity.WARN, text) for text, _ in unknown)]
     gaps = [*sides.gaps, *(gap for _, gap in unknown if gap is not None)]
@@ -164,6 +165,7 @@ def judge(
         checks=tuple(checks),
         gaps=tuple(gaps),
         errors=error_kinds(baseline, candidate),
+        gate=gate,
     )
 
 
@@ -180,19 +182,24 @@ def _renamed(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
 
 def _findings(
     staged: StagedSides, sides: Comparability, profile: NoiseProfile | None
-) -> tuple[list[Finding], list[tuple[str, Gap | None]]]:
-    """What the rule says of every metric, then every absolute limit; and what is not known of the metrics."""
+) -> tuple[list[Finding], list[tuple[str, Gap | None]], Gate | None]:
+    """What the rule says of every metric, then of every absolute limit; what is not known of them; and what gates."""
     baseline, candidate, policy, stages = staged.baseline, staged.candidate, staged.policy, staged.stages
-    hypotheses = hypotheses_of(baseline, candidate, sides.services, policy, stages)
+    aggregated = with_aggregate(baseline, candidate, sides.services) if policy.rule == "evidence" else None
+    gate = None
+    if aggregated is not None:
+        gate = gate_of((baseline, candidate), sides.services, policy, stages, sides.not_judged)
+    watched = gate.watched_shares if gate is not None else {}
+    hypotheses = hypotheses_of(baseline, candidate, sides.services, policy, stages, watched=watched)
     unknown = list(unknown_metrics(hypotheses, policy))
     if not sides.services:
-        return [], unknown
+        return [], unknown, None
     new = (absence.service for absence in sides.coverage.absences if absence.is_new)
     limits = objectives_of(baseline, candidate, (*sides.services, *new), policy, stages)
     if policy.rule == "threshold":
-        return [*by_threshold(hypotheses), *by_evidence(limits, policy, profile, {}, sides.coverage)], unknown
+        return [*by_threshold(hypotheses), *by_evidence(limits, policy, profile, {}, sides.coverage)], unknown, None
     not_judged = dict(sides.not_judged)
-    if (aggregated := with_aggregate(baseline, candidate, sides.services)) is not None:
+    if aggregated is not None:
         hypotheses = [*hypotheses_of(*aggregated, (ALL_SERVICES,), policy, {}, Scope.RUN), *hypotheses]
         requests = {
             name: sum(run.services[name].count or 0 for run in aggregated[0] if name in run.services)
@@ -200,7 +207,19 @@ def _findings(
         }
         if sum(requests[name] for name in not_judged) > SHARE_DIFFERS * requests[ALL_SERVICES]:
             not_judged[ALL_SERVICES] = next(iter(not_judged.values()))
-    return by_evidence([*hypotheses, *limits], policy, profile, not_judged, sides.coverage), unknown
+    findings = by_evidence([*hypotheses, *limits], policy, profile, not_judged, sides.coverage, watched)
+    return findings, unknown, _of_findings(gate, findings) if gate is not None else None
+
+
+def _of_findings(gate: Gate, findings: Sequence[Finding]) -> Gate | None:
+    """The gate of the services that have findings, with the smallest changes of those that are watched."""
+    judged = {finding.label for finding in findings}
+    smallest = {f.label: f.min_detectable for f in findings if f.metric == Metric.AVG and not f.objective}
+    services, also = (tuple(name for name in names if name in judged) for names in (gate.services, gate.also))
+    watched = tuple(
+        replace(item, min_detectable=smallest.get(item.service)) for item in gate.watched if item.service in judged
+    )
+    return Gate(gate.share, services, also, watched) if watched else None
 
 
 @dataclass(frozen=True, slots=True)

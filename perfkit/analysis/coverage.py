@@ -13,12 +13,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from perfkit.config.policy import Policy
-from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run, ServiceStats, staged_label
+from perfkit.model.records import (
+    ALL_SERVICES,
+    LATENCY_METRICS,
+    Gate,
+    Metric,
+    Run,
+    ServiceStats,
+    WatchedService,
+    staged_label,
+)
 from perfkit.stats.effect import PRIOR_SD, overdispersion
 
 ENOUGH = 0.80  # share of the requests of either side that the judged services must carry
@@ -384,6 +394,51 @@ def with_aggregate(
         for side in (baseline, candidate)
     )
     return before, after
+
+
+def shares_of_requests(runs: Sequence[Run], stages: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    """Share of all requests of these runs, 0 to 1, that each entry's service carries over all its stages.
+
+    An entry whose count some run does not know is absent.
+    """
+    counts: dict[str, float] = {}
+    unknown = set()
+    for run in runs:
+        for entry, stats in run.services.items():
+            service, _ = stages.get(entry, (entry, ""))
+            counts[service] = counts.get(service, 0.0) + (stats.count or 0)
+            if stats.count is None:
+                unknown.add(service)
+    total = sum(counts.values()) or 1.0
+    entries = dict.fromkeys(entry for run in runs for entry in run.services)
+    of_service = {entry: stages.get(entry, (entry, ""))[0] for entry in entries}
+    return {entry: counts[name] / total for entry, name in of_service.items() if name not in unknown}
+
+
+def gate_of(
+    sides: Sequence[Sequence[Run]],
+    services: Sequence[str],
+    policy: Policy,
+    stages: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    not_judged: Iterable[str] = (),
+) -> Gate | None:
+    """Which of many services gate, beside the run as a whole, and which are watched; ``None`` where all gate.
+
+    The larger share of the sides counts: neither a service that is called less because it got slow nor one that grew
+    may slip out of sight.  What cannot be compared (``not_judged``) gates: absence is not agreement.
+    """
+    if len({stages.get(entry, (entry, ""))[0] for entry in services}) < MANY:
+        return None
+    of_sides = [shares_of_requests(side, stages) for side in sides]
+    shares = {n: max(side[n] for side in of_sides) for n in services if all(n in side for side in of_sides)}
+    carrying = tuple(name for name, share in shares.items() if share >= policy.gate_share)
+    named = {*policy.limited_services, *not_judged}
+    watched = tuple(
+        WatchedService(name, share) for name, share in shares.items() if name not in named and name not in carrying
+    )
+    others = {*carrying, *(item.service for item in watched)}
+    also = tuple(name for name in services if name not in others)
+    return Gate(policy.gate_share, carrying, also, watched) if watched else None
 
 
 def _aggregate(run: Run, counts: dict[str, int], known: dict[Metric, list[str]]) -> ServiceStats:

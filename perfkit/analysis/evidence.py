@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,13 @@ def hypotheses_of(
     policy: Policy,
     stages: Stages,
     scope: Scope = Scope.SERVICE,
+    watched: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Hypothesis]:
     """Every metric of the services that the policy holds to a tolerance, in the order of services and metrics.
 
     A service that some runs lack is judged by those that have it; of its throughput those would tell too much.
+    Services that are ``watched`` do not gate, and then the throughput of the others does not either unless the policy
+    names them: which service its users call next is the load script's choice, and that of the run as a whole gates.
     """
     hypotheses = []
     for entry in services:
@@ -103,7 +107,8 @@ def hypotheses_of(
         is_partial = len(before) + len(after) < len(baseline) + len(candidate)
         for metric, limit in policy.limits(entry).items():
             if metric is not Metric.RPS or not is_partial:
-                is_gating = metric.value in policy.gating
+                is_chance = metric is Metric.RPS and watched and entry not in policy.limited_services
+                is_gating = metric.value in policy.gating and entry not in watched and not is_chance
                 hypotheses.append(Hypothesis(service, stage, scope, metric, limit, is_gating, before, after))
     return hypotheses
 
@@ -136,7 +141,7 @@ def unknown_metrics(hypotheses: Sequence[Hypothesis], policy: Policy) -> Iterato
     groups: dict[tuple[Metric, str], list[str]] = {}
     for hypothesis in hypotheses:
         known = [[value is not None for value in side] for side in hypothesis.values]
-        if all(map(all, known)) or (policy.rule == "evidence" and hypothesis.gating):
+        if all(map(all, known)) or (policy.rule == "evidence" and hypothesis.metric.value in policy.gating):
             continue
         where = " and ".join(
             f"the {title}" if not any(side) else f"{side.count(False)} of {len(side)} runs of the {title}"
@@ -162,10 +167,12 @@ def by_evidence(
     profile: NoiseProfile | None,
     not_judged: Mapping[str, str],
     coverage: Coverage,
+    watched: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Finding]:
     """Judge every hypothesis, those of absolute limits too, under one alpha.
 
-    ``not_judged`` maps services to the reason why their latency and throughput are reported, but not judged.
+    ``not_judged`` maps services to the reason why their latency and throughput are reported, but not judged;
+    ``watched`` those that do not gate to their share of the requests.
     """
     effects = [effect_of(hypothesis, policy.confidence, profile) for hypothesis in hypotheses]
     tests = [
@@ -173,7 +180,7 @@ def by_evidence(
         for h, effect in zip(hypotheses, effects, strict=True)
         if effect is not None
     ]
-    shares = iter(allocate_alpha(tests))
+    shares = iter(allocate_alpha(tests, watched))
     findings: list[Finding] = []
     for hypothesis, effect in zip(hypotheses, effects, strict=True):
         is_limit = isinstance(hypothesis.limit, Objective)
@@ -192,7 +199,7 @@ def by_evidence(
             finding = unjudged_finding(hypothesis, hypothesis.limit.amount, None)
             warnings = ("not known for every run of the candidate",)
             findings.append(replace(finding, warnings=warnings, arithmetic=numbers))
-        elif hypothesis.gating:
+        elif hypothesis.metric.value in policy.gating:
             sides = zip(("baseline", "candidate"), hypothesis.values, strict=True)
             missing = [title for title, values in sides if None in values]
             what = f"not known for every run of the {' and '.join(missing) or 'baseline or candidate'}"

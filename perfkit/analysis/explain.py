@@ -13,6 +13,7 @@ from perfkit.model.records import (
     Arithmetic,
     Comparison,
     Finding,
+    Gate,
     LevelArithmetic,
     Metric,
     RateArithmetic,
@@ -41,10 +42,11 @@ def explain(comparison: Comparison, service: str, metric: str) -> str:
         near = did_you_mean(metric.lower(), (*metrics, *SHORT_NAMES))
         raise SettingsError(f"{service}: {metric!r} is not judged{near}; judged are {', '.join(metrics)}")
     findings = (finding for finding in of_service if finding.metric == name)
-    return "\n".join("\n".join(_steps(finding, comparison.confidence)) + "\n" for finding in findings)
+    return "\n".join("\n".join(_steps(finding, comparison)) + "\n" for finding in findings)
 
 
-def _steps(finding: Finding, confidence: float) -> Iterator[str]:
+def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
+    confidence = comparison.confidence
     metric, numbers = Metric(finding.metric), finding.arithmetic
     yield f"{finding.label}, {metric.title} ({finding.metric}){', absolute limit' if finding.objective else ''}"
     yield ""
@@ -74,6 +76,21 @@ def _steps(finding: Finding, confidence: float) -> Iterator[str]:
             yield from _rates(finding, numbers.rates, confidence)
         yield ""
         yield from _verdict(finding, numbers)
+        yield from _watched(finding, comparison.gate)
+
+
+def _watched(finding: Finding, gate: Gate | None) -> Iterator[str]:
+    for item in gate.watched if gate is not None else ():
+        if gate is not None and item.service == finding.label:
+            share = f"{100 * item.share:.2g} % of the requests, below {100 * gate.share:g} %"
+            smallest = (
+                ""
+                if finding.min_detectable is None
+                else (
+                    f"; a worsening below {finding.min_detectable:.3g} {finding.change_unit} could not have been seen"
+                )
+            )
+            yield f"  ! watched, does not gate: {share}{smallest}"
 
 
 def _step(title: str, text: str) -> str:

@@ -118,6 +118,7 @@ _METRIC_NAMES = tuple(metric.value for metric in Metric)
 _FIELDS: Mapping[str, tuple[Any, Callable[[Any], bool], str]] = {
     "tolerance": (Mapping, lambda _: True, 'a table such as {"p95_latency_ms": 10}'),
     "gating": (list | tuple, lambda _: True, 'a list of metrics such as ["avg_latency_ms", "rps"]'),
+    "gate_share": (int | float, lambda value: 0 <= value <= 1, "a share of the requests from 0 (every service) to 1"),
     "alpha": (int | float, lambda value: 0 < value < 0.5, "a probability between 0 and 0.5"),
     "confidence": (int | float, lambda value: 0.5 < value < 1, "a level between 0.5 and 1"),
     "rule": (str, RULES.__contains__, f"one of {', '.join(RULES)}"),
@@ -148,7 +149,11 @@ class Policy:
     scenarios
         Scenario name to a tolerance table of its own, laid over the others for runs of that scenario.
     gating
-        Metrics that must be shown unharmed before the whole comparison may say ``no_change``.
+        Metrics that must be shown unharmed before the whole comparison may say ``no_change``: in every service or, of
+        many, in those that ``gate_share`` picks.
+    gate_share
+        Share of the requests in [0, 1] from which on a service gates where there are eight or more, beside the run as a
+        whole and the services that have limits of their own; the others are watched.  0: every service gates.
     alpha
         Chance in (0, 0.5) that a whole comparison of identical builds calls any regression.
     confidence
@@ -171,6 +176,7 @@ class Policy:
     objectives: Mapping[str, Any] = field(default_factory=dict)
     scenarios: Mapping[str, Any] = field(default_factory=dict)
     service_names: Mapping[str, str] = field(default_factory=dict)
+    gate_share: float = 0.05
 
     def __post_init__(self) -> None:
         for name, (kind, is_in_range, text) in _FIELDS.items():

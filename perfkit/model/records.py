@@ -899,6 +899,47 @@ class Gap:
     services: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WatchedService:
+    """A service that carries too few requests to gate.
+
+    ``share`` is its part of the requests, 0 to 1, of the side on which it is larger; ``min_detectable`` the smallest
+    worsening of its average latency, in percent, that these runs can show, ``None`` where they cannot show any.
+    """
+
+    service: str
+    share: Share
+    min_detectable: Size | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Which of many services must be shown unharmed, beside the run as a whole, and which are watched.
+
+    Parameters
+    ----------
+    share
+        Part of the requests, 0 to 1, from which on a service gates (`Policy.gate_share`).
+    services
+        Services that carry so much, on one side or both.
+    also
+        Services that gate although they carry less: the policy has limits for them, or their answers cannot be
+        compared, or their requests are not counted.
+    watched
+        The others.  A regression there is one; they need not be shown unharmed.
+    """
+
+    share: Share
+    services: tuple[str, ...]
+    also: tuple[str, ...]
+    watched: tuple[WatchedService, ...]
+
+    @property
+    def watched_shares(self) -> dict[str, float]:
+        """Share of the requests of each service that is watched."""
+        return {item.service: item.share for item in self.watched}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Candidate against baseline: one verdict and its findings.
@@ -929,9 +970,11 @@ class Comparison:
         What the history of the scenario adds; ``None`` where it was not asked.
     errors
         Kinds of failed requests, those first that grew; ``None`` in results of older versions.
+    gate
+        Which of many services gate and which are watched; ``None`` where all gate.
     """
 
-    OMITTED_DEFAULTS: ClassVar = ("history", "errors")  # of the JSON
+    OMITTED_DEFAULTS: ClassVar = ("history", "errors", "gate")  # of the JSON
 
     verdict: Verdict
     comparable: bool
@@ -946,6 +989,7 @@ class Comparison:
     findings: tuple[Finding, ...] = ()
     history: HistoryNote | None = None
     errors: tuple[ErrorKind, ...] | None = None
+    gate: Gate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.comparison/1``."""
@@ -987,7 +1031,9 @@ class Comparison:
             near = did_you_mean(name, names)
             raise ValueError(f"service: {name!r} is not compared{near}; compared are {', '.join(names) or 'none'}")
         gaps = tuple(gap for gap in self.gaps if not gap.services or name in gap.services)
-        verdict = overall_verdict(findings, self.rule, gaps) if self.comparable else self.verdict
+        gating = {finding.metric for finding in self.findings if finding.gating}  # on its own a watched service gates
+        alone = [replace(finding, gating=finding.metric in gating) for finding in findings]
+        verdict = overall_verdict(alone, self.rule, gaps) if self.comparable else self.verdict
         errors = None if self.errors is None else tuple(error for error in self.errors if error.service == name)
         return replace(self, verdict=verdict, findings=findings, gaps=gaps, errors=errors)
 

@@ -31,6 +31,7 @@ from perfkit.model.records import (
     ErrorKind,
     Finding,
     Gap,
+    Gate,
     HistoryNote,
     LevelArithmetic,
     LoadProfile,
@@ -212,6 +213,7 @@ class _Comparison(msgspec.Struct, frozen=True, kw_only=True):
     history: dict[str, Any] | None = None
     gaps: tuple[Gap, ...] = ()
     errors: tuple[ErrorKind, ...] | None = None
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:

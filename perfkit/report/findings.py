@@ -398,6 +398,8 @@ def claims(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
         changes.append((comparison.verdict, _no_change_text(comparison)))
     if comparison.disturbance is not None:
         changes.append((Verdict.INCONCLUSIVE, clean(comparison.disturbance)))
+    if text := gate_text(comparison):
+        changes.append((Verdict.INCONCLUSIVE, text))
     return tuple(changes)
 
 
@@ -430,6 +432,33 @@ def _no_change_text(comparison: Comparison) -> str:
         "A regression cannot be claimed: what was seen is within chance or cannot be judged. "
         f"{open_count} of {total} gating metrics could not be shown to be within tolerance either."
     )
+
+
+def gate_text(comparison: Comparison) -> str:
+    """Which of many services gate, and what could not have been seen of the others; empty where all gate."""
+    gate = comparison.gate
+    if gate is None:
+        return ""
+    parts = ["the run as a whole"]
+    if gate.services:
+        number = f"{len(gate.services)} services that carry" if len(gate.services) > 1 else "1 service that carries"
+        parts.append(f"{number} at least {gate.share * 100:g} % of the requests")
+    if gate.also:
+        parts.append(f"{_first(gate.also)} (with limits of their own, or answers that cannot be compared)")
+    gating = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    others = f"the other {len(gate.watched)} are" if len(gate.watched) > 1 else "the other one is"
+    text = f"The verdict gates on {gating}; {others} watched"
+    known = [(item.min_detectable, item.service) for item in gate.watched if item.min_detectable is not None]
+    unknown = [item.service for item in gate.watched if item.min_detectable is None]
+    if known:
+        (least, _), (most, service) = min(known), max(known)
+        text += f": changes of average latency below {least:.2g} % could not have been seen there"
+        text += f", of {shorten(service)} below {most:.2g} %" if most > least else ""
+    return f"{text}; of {_first(unknown)} none could have been." if unknown else f"{text}."
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(map(shorten, names[:MOST_METRICS])) + and_more(len(names) - MOST_METRICS)
 
 
 def gap_texts(comparison: Comparison) -> tuple[str, ...]:

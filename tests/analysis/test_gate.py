@@ -1,0 +1,130 @@
+"""Many services: the run as a whole and those that carry the load gate, the others are watched."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import plain_stats, run
+
+from perfkit import Metric, Policy, compare
+from perfkit.analysis.explain import explain
+from perfkit.analysis.power import GATE_SHARES, alpha_shares
+from perfkit.model.records import ALL_SERVICES, Scope
+from perfkit.model.serialization import comparison_from_document
+from perfkit.report.findings import gate_text, headlines
+
+BIG = tuple(f"GET /big/{i}" for i in range(4))  # 10 to 15 % of the requests each
+SMALL = tuple(f"GET /small/{i:02d}" for i in range(50))  # 1 % each
+OLD = Policy(gate_share=0.0)
+
+
+def runs(rng, n, *, first=0, slower=None, names=(*BIG, *SMALL), **changed):
+    """Runs whose averages scatter by 1 %, those of the small services by 8 % of their own; ``changed``: their stats."""
+    made = []
+    for number in range(first, first + n):
+        services = {}
+        for name in names:
+            error, count = (0.008, 5000) if name in BIG else (0.08, 400)
+            level = 20.0 * (slower or {}).get(name, 1.0) * np.exp(rng.normal(0, 0.006) + rng.normal(0, error))
+            services[name] = replace(plain_stats(level, error=error, count=count), **changed.get(name, {}))
+        made.append(run(services, number=number, salt=str(rng.random())))
+    return made
+
+
+def test_identical_runs_of_many_services_are_shown_unharmed_and_what_was_not_seen_is_said(rng):
+    comparison = compare(runs(rng, 5), runs(rng, 3, first=50))
+    assert comparison.verdict == "no_change"
+    assert compare(comparison.baseline.runs, comparison.candidate.runs, policy=OLD).verdict == "inconclusive"
+    assert comparison.gate.services == BIG
+    assert [item.service for item in comparison.gate.watched] == list(SMALL)
+    assert all(item.share == pytest.approx(0.01) for item in comparison.gate.watched)
+    averages = {f.service: f.min_detectable for f in comparison.findings if f.metric == Metric.AVG}
+    assert {item.service: item.min_detectable for item in comparison.gate.watched}.items() <= averages.items()
+    text = headlines(comparison)[-1]
+    assert text == gate_text(comparison)
+    assert text.startswith(
+        "The verdict gates on the run as a whole and 4 services that carry at least 5 % of the requests; the other 50 "
+        "are watched: changes of average latency below "
+    )
+    assert {f.service for f in comparison.findings if f.gating} == {ALL_SERVICES, *BIG}
+    assert {f.metric for f in comparison.findings if f.gating and f.scope is Scope.SERVICE} == {
+        Metric.AVG,
+        Metric.ERROR_RATE,
+    }
+    assert comparison_from_document(comparison.to_dict(), "test") == comparison_from_document(
+        comparison_from_document(comparison.to_dict(), "test").to_dict(), "test"
+    )
+    assert comparison_from_document(comparison.to_dict(), "test").gate == comparison.gate
+    assert "! watched, does not gate: 1 % of the requests, below 5 %" in explain(comparison, SMALL[0], "avg")
+    assert "watched" not in explain(comparison, BIG[0], "avg")
+
+
+def test_a_regression_of_a_watched_service_is_one(rng):
+    found = compare(runs(rng, 5), runs(rng, 3, first=50, slower={SMALL[7]: 2.0}))
+    assert found.verdict == "regression"
+    assert {f.service for f in found.by_verdict(found.verdict)} == {SMALL[7]}
+    alone = found.for_service(SMALL[8])
+    assert alone.verdict in ("inconclusive", "no_change")
+
+
+def test_what_is_gone_fails_or_answers_otherwise_matters_watched_or_not(rng):
+    before = runs(rng, 5)
+    gone = compare(before, runs(rng, 3, first=50, names=(*BIG, *SMALL[1:])))
+    assert gone.verdict == "inconclusive"
+    assert any(SMALL[0] in gap.text for gap in gone.gaps)
+    failing = compare(before, runs(rng, 3, first=50, **{SMALL[0]: {"failures": 80, "error_rate_pct": 20.0}}))
+    assert failing.verdict == "regression"
+    sized = [
+        replace(one, services={n: replace(s, response_bytes=900.0) for n, s in one.services.items()}) for one in before
+    ]
+    bytes_of = {name: {"response_bytes": 900.0} for name in (*BIG, *SMALL)} | {SMALL[0]: {"response_bytes": 90.0}}
+    other = compare(sized, runs(rng, 3, first=50, **bytes_of))
+    assert other.verdict == "inconclusive"
+    assert other.gate.also == (SMALL[0],)
+    assert f"{SMALL[0]} (with limits of their own, or answers that cannot be compared)" in gate_text(other)
+
+
+def test_what_the_policy_names_gates_and_the_larger_share_counts(rng):
+    before, after = runs(rng, 5), runs(rng, 3, first=50)
+    named = compare(before, after, policy=Policy(tolerance={SMALL[3]: {"avg_latency_ms": 4.0}}))
+    assert named.gate.also == (SMALL[3],)
+    assert {f.metric for f in named.findings if f.gating and f.service == SMALL[3]} == set(Policy().gating)
+    assert compare(before, after, policy=Policy(gate_share=0.2)).gate.services == ()
+    grown = compare(before, runs(rng, 3, first=50, **{SMALL[0]: {"count": 4000}})).gate
+    shrunk = compare(runs(rng, 5, **{SMALL[0]: {"count": 4000}}), after).gate
+    assert SMALL[0] in grown.services
+    assert SMALL[0] in shrunk.services
+    assert compare(before, after, policy=Policy(rule="threshold")).gate is None
+    for share in (-0.1, 1.1, True, "5 %"):
+        with pytest.raises(ValueError, match="gate_share: a share of the requests from 0"):
+            Policy(gate_share=share)
+
+
+def test_few_services_and_services_that_all_carry_enough_gate_as_ever(rng):
+    few = (*BIG, *SMALL[:3])  # seven, three of them small
+    even = SMALL[:18]
+    for names in (few, even):
+        before, after = runs(rng, 3, names=names), runs(rng, 3, first=50, names=names)
+        comparison = compare(before, after)
+        assert comparison.gate is None
+        assert gate_text(comparison) == ""
+        assert comparison.findings == compare(before, after, policy=OLD).findings
+
+
+def test_alpha_goes_to_the_run_to_what_gates_and_by_requests_to_what_is_watched():
+    entries = [(ALL_SERVICES, Scope.RUN), *((name, Scope.SERVICE) for name in "abcd")]
+    tests = [(name, metric, scope) for name, scope in entries for metric in Metric]
+    shares = dict(zip(tests, alpha_shares(tests, {"c": 0.01, "d": 0.03}), strict=True))
+    of = {name: sum(share for test, share in shares.items() if test[0] == name) for name, _ in entries}
+    run_share, gating, watched = GATE_SHARES
+    expected = {ALL_SERVICES: run_share, "a": gating / 2, "b": gating / 2, "c": watched / 4, "d": 3 * watched / 4}
+    assert of == pytest.approx(expected)
+
+
+def test_of_what_no_run_can_tell_nothing_could_have_been_seen(rng):
+    few = {name: {"count": 4} for name in SMALL[:2]}
+    comparison = compare(runs(rng, 3, **few), runs(rng, 3, first=50, **few))
+    assert comparison.gate.watched[0].min_detectable is None
+    assert gate_text(comparison).endswith(f"of {SMALL[0]}, {SMALL[1]} none could have been.")
+    unknown = [f for f in comparison.findings if f.service == SMALL[0] and f.metric == Metric.AVG]
+    assert [(f.verdict.value, f.gating) for f in unknown] == [("inconclusive", False)]
