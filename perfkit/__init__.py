@@ -542,6 +542,7 @@ def open_history(
     service: str | None = None,
     metric: str | None = None,
     last: int | None = None,
+    labels: Mapping[str, str] | Sequence[str] | str | None = None,
     policy: Policy | str | Path | None = None,
     acknowledged: str | Path | None = None,
     baselines: str | Path | None = None,
@@ -559,6 +560,8 @@ def open_history(
         Show only these; the metric in short too.  Events are looked for in the whole history in any case.
     last
         Figures show so many of the newest runs; what is known of them comes from all.
+    labels
+        Only runs that have all of these are its history: ``{"machine": "ci-4"}``, ``"machine=ci-4"`` or several such.
     policy
         Its ``alpha`` is the chance of any event in a history without a change.
     acknowledged, baselines
@@ -567,7 +570,7 @@ def open_history(
     Raises
     ------
     NotStored
-        The store has no run of that scenario; names the nearest.
+        The store has no run of that scenario, or none with these labels; names the nearest.
     SettingsError
         There is no such service or metric.
 
@@ -594,7 +597,7 @@ def open_history(
     if scenario is None:
         history_store, scenario = _by_default("history", store, context, loaded)
         context = replace(context, store=history_store)
-    timeline = load_timeline(context.store, scenario, service_names=rules.service_names)
+    timeline = load_timeline(context.store, scenario, service_names=rules.service_names, labels=_labels(labels))
     analysis = HistoryAnalysis(timeline, rules.alpha)
     today = datetime.now(UTC).date()
     acknowledgements = AcknowledgedFile(Path(_beside(str(acknowledged or loaded.acknowledged)))).read()
@@ -848,6 +851,21 @@ def _in_force(
         raise SettingsError(str(error)) from error
     opened = store if isinstance(store, RunStore) else RunStore(_beside(str(store or loaded.store)))
     return HistoryContext(opened, Path(_beside(str(loaded.baselines))), alpha=rules.alpha), rules, loaded
+
+
+def _labels(labels: Mapping[str, str] | Sequence[str] | str | None) -> Mapping[str, str]:
+    from perfkit.model.errors import SettingsError
+    from perfkit.runs.collection import parse_labels
+
+    if isinstance(labels, Mapping):
+        return {str(name): str(value) for name, value in labels.items()}
+    texts: Any = labels.splitlines() if isinstance(labels, str) else labels or []
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise SettingsError(f'labels: expected "KEY=VALUE", a list of such or a mapping, got {labels!r}')
+    try:
+        return parse_labels(texts)
+    except ValueError as error:
+        raise SettingsError(f"labels: {error}") from error
 
 
 def _refuse_unknown_parameters() -> None:

@@ -54,7 +54,7 @@ SCENARIO = click.option("--scenario", shell_complete=complete_scenarios, help="O
 @click.option("--remove", metavar="EVENT", help="Report it again.")
 @click.option("--yes", is_flag=True, help="Do not ask where the run begins no event.")
 @FORMAT
-@in_workspace(POLICY)
+@in_workspace(POLICY, WITH_LABELS)
 def ack(
     workspace: Workspace,
     event: str | None,
@@ -85,6 +85,8 @@ def ack(
     file = AcknowledgedFile(workspace.settings.acknowledged)
     if sum((list_, remove is not None, event is not None)) != 1:
         raise click.UsageError("name an event, or say --list or --remove EVENT")
+    if workspace.labels and event is None:
+        raise click.UsageError("--label chooses among runs, and --list and --remove are about none")
     if list_:
         _print_acknowledgements(file.read(), format_)
     elif remove is not None:
@@ -179,7 +181,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
 @BY
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")
 @EXPIRES
-@in_workspace(POLICY)
+@in_workspace(POLICY, WITH_LABELS)
 def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | None, expires: date | None) -> None:
     """Accept a change: its pinned baseline moves to the runs of the level that begins with this run.
 

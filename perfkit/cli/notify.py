@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perfkit.cli.completion import complete_scenarios
 from perfkit.cli.exit_codes import EXIT_INVALID
-from perfkit.cli.options import POLICY, Workspace, checkout_option, dump, in_workspace, write
+from perfkit.cli.options import POLICY, WITH_LABELS, Workspace, checkout_option, dump, in_workspace, write
 from perfkit.model.errors import DeliveryError, SettingsError, StoreError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ RESULT = """RESULT is a report folder, a result.json, what `perfkit compare --fo
 
 
 def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add RESULT, ``--scenario`` and ``--store``; the command gets a `ResultSet` and the settings."""
+    """Add RESULT, ``--scenario``, ``--label`` and ``--store``; the command gets a `ResultSet` and the settings."""
 
     @click.argument("files", nargs=-1, metavar="[RESULT...]", type=click.Path(path_type=Path))
     @click.option(
@@ -43,15 +44,20 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
         "scenarios",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete_scenarios,
         help="Judge the newest run of this scenario in the store against its history; may be repeated.",
     )
-    @in_workspace(POLICY)
+    @in_workspace(POLICY, WITH_LABELS)
     @functools.wraps(command)
     def with_collected(
         workspace: Workspace, files: tuple[Path, ...], scenarios: tuple[str, ...], **options: Any
     ) -> Any:
         from perfkit.notify.delivery import collect_results
 
+        if workspace.labels and files and not scenarios:
+            raise click.UsageError("--label chooses among the runs of the store, and a RESULT is judged already")
+        if workspace.labels and not scenarios:
+            scenarios = tuple(workspace.history().scenarios)
         if not files and not scenarios:
             raise click.UsageError("name a RESULT, or a scenario of the store: --scenario NAME")
         judged = [newest_result(workspace, name) for name in scenarios]
@@ -69,10 +75,9 @@ def newest_result(workspace: Workspace, scenario: str) -> Result:
     from perfkit.runs.backends import public_address
 
     comparison = judge_newest(
-        workspace.run_store,
+        workspace.history(),
         scenario,
         workspace.policy,
-        baselines=workspace.settings.baselines,
         acknowledgements=workspace.acknowledgements(),
     )
     result = result_of(comparison.to_dict(), f"{public_address(workspace.store)}, scenario {scenario}")
@@ -137,6 +142,7 @@ def email(
     Examples:
       perfkit email reports/20261102T020000Z-trend --to team@example.org --when changes
       perfkit email --store data/runs --scenario shop
+      perfkit email --scenario shop --label machine=ci-4
       perfkit email reports/*-trend --digest
       perfkit email reports/20261102T020000Z-compare --to team@example.org --dry-run mail.eml
     """

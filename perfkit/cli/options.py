@@ -143,14 +143,12 @@ DAY = Parsed("day", _day)  # 2027-01-31, or 30d from now
 
 def key_values(_context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
     """``("build=1.4",)`` -> ``{"build": "1.4"}``; a usage error for anything else."""
-    pairs = [text.partition("=") for text in texts]
-    bad = next((text for text, (key, sign, _) in zip(texts, pairs, strict=True) if not key or not sign), None)
-    if bad is not None:
-        raise click.BadParameter(f"expected KEY=VALUE, got {bad!r}", param_hint=parameter.opts[0])
-    values = {key: value for key, _, value in pairs}
-    if twice := next((key for key, _, value in pairs if values[key] != value), None):
-        raise click.BadParameter(f"{twice!r} has two values", param_hint=parameter.opts[0])
-    return values
+    from perfkit.runs.collection import parse_labels
+
+    try:
+        return parse_labels(texts) if texts else {}
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=parameter.opts[0]) from error
 
 
 LABELS = click.option(

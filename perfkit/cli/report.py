@@ -61,7 +61,7 @@ TITLE = click.option("--title", help="Title of the report.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core].")
 @fail_on_option(None, "With --all: what ends with exit code 1 [regression].")
 @click.option("--reports", type=FOLDER, help="With --all: where reports go.")
-@in_workspace(POLICY)
+@in_workspace(POLICY, WITH_LABELS)
 def report(
     workspace: Workspace,
     all_: bool,
@@ -82,6 +82,7 @@ def report(
     Examples:
       perfkit report compare api@rolling --candidate api@last:3
       perfkit report --all --newest 3
+      perfkit report --all --label machine=ci-4
     """
     context = click.get_current_context()
     given = [parameter.opts[0] for parameter in context.command.params if context.params.get(parameter.name or "")]
@@ -107,7 +108,7 @@ def report(
     selected = report_jobs(
         workspace.store,
         folder,
-        Selection(scenarios, kinds, newest or 1),
+        Selection(scenarios, kinds, newest or 1, workspace.labels),
         policy_file=policy_file(workspace.policy_file, settings.path),
         policy=workspace.policy,
         acknowledged=settings.acknowledged,
@@ -270,7 +271,7 @@ def capacity(
     metavar="TEMPLATE",
     help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
 )
-@makes_report(POLICY)
+@makes_report(POLICY, WITH_LABELS)
 def trend(
     workspace: Workspace,
     scenario: str,
@@ -286,6 +287,7 @@ def trend(
     \b
     Examples:
       perfkit report trend api
+      perfkit report trend api --label machine=ci-4
       perfkit report trend api --service checkout --last 200 --commit-url "https://git.example/api/commit/{commit}"
     """
     from perfkit.history.timeline import load_timeline
@@ -296,7 +298,8 @@ def trend(
     # What is wrong ends the command before the notebook starts
     read_commit_url(commit_url)
     store, settings = workspace.store, workspace.settings
-    history = load_timeline(workspace.run_store, scenario, service_names=workspace.policy.service_names)
+    names, labels = workspace.policy.service_names, workspace.labels
+    history = load_timeline(workspace.run_store, scenario, service_names=names, labels=labels)
     if service is not None or metric is not None:
         trend_of(history, service=service, metric=metric)
     return {
@@ -306,6 +309,7 @@ def trend(
         "metric": metric,
         "last": last,
         "commit_url": commit_url,
+        "labels": [f"{key}={value}" for key, value in labels.items()] or None,
         "acknowledged": settings.acknowledged.resolve(),
         "baselines": settings.baselines.resolve(),
     }

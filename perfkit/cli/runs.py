@@ -509,7 +509,7 @@ def gc(workspace: Workspace, protected: dict[str, str], **limits: Any) -> Any:
     """Keep the store small: requests go first, whole runs last, runs that a baseline names never.
 
     A run without its requests still compares and stays in the history. Without a limit only what killed writers left
-    half made goes.
+    half made goes. With --label nothing goes but runs with the label.
 
     \b
     Examples:
@@ -519,4 +519,5 @@ def gc(workspace: Workspace, protected: dict[str, str], **limits: Any) -> Any:
     """
     from perfkit.runs.maintenance import Retention, plan_retention
 
-    return plan_retention(workspace.run_store, Retention(**limits), protected)
+    only = workspace.run_ids(()) if workspace.labels else None
+    return plan_retention(workspace.run_store, Retention(**limits), protected, only=only)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from operator import methodcaller
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -492,6 +493,7 @@ class DetectedChanges:
         runs = self.timeline.runs
         return {
             "scenario": self.scenario,
+            "labels": dict(self.timeline.labels),
             "alpha": self.alpha,
             "runs": len(runs),
             "invalid": self.invalid,
@@ -536,7 +538,11 @@ class DetectedChanges:
 
 
 def stored_timelines(
-    store: RunStore, scenarios: Sequence[str] = (), *, ab_tests: bool = False, labels: Mapping[str, str] | None = None
+    store: RunStore,
+    scenarios: Sequence[str] = (),
+    *,
+    ab_tests: bool = False,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Timeline, ...]:
     """The histories of these scenarios of a store, or of all of them, by name; of A/B tests only if asked for.
 
@@ -560,11 +566,8 @@ def stored_timelines(
         if name not in stored:
             near = did_you_mean(name, stored)
             raise SettingsError(f"{store.url}: no runs of the scenario {name!r}{near}; there are {', '.join(stored)}")
-    timelines = [load_timeline(store, name, ab_tests=ab_tests) for name in dict.fromkeys(scenarios or usual)]
-    if labels:
-        labelled = set(frame["id"])
-        timelines = [item.part([i for i, run in enumerate(item.runs) if run.run_id in labelled]) for item in timelines]
-    return tuple(timelines)
+    names = dict.fromkeys(scenarios or usual)
+    return tuple(load_timeline(store, name, ab_tests=ab_tests, labels=labels) for name in names)
 
 
 def detect_changes(

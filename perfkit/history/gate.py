@@ -53,10 +53,10 @@ from perfkit.history.run_selector import (
 )
 from perfkit.history.timeline import load_timeline
 from perfkit.model.codec import encode
-from perfkit.model.errors import NotComparable, ReadError, did_you_mean, leave_out
+from perfkit.model.errors import NotComparable, NotStored, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Comparison, Finding, HistoryNote, Metric, Run, Verdict, overall_verdict
+from perfkit.runs.collection import labels_text
 from perfkit.runs.requests import renamed_runs
-from perfkit.runs.store import RunStore
 from perfkit.stats.changepoints import LEAST_RUNS
 from perfkit.stats.summary import Floats
 
@@ -174,6 +174,7 @@ def judge_history(
     warnings = [*selected.warnings, *(drift.sentence for drift in drifts if drift.worse)]
     leading = [key for key in monitor.leading_series if key in history.timeline.series]
     document = {
+        "labels": dict(context.labels),
         "baseline": str(selected.selectors[0]),
         "baseline_runs": [run.id for run in selected.runs],
         "held_before": hold.undetected.id if hold is not None else None,
@@ -195,7 +196,12 @@ def judge_history(
             "open_already": [alert.to_dict() for alert in still_open],
             "courses": [],
         }
-    lines = (*_lines(monitor, selected, comparison, pull), *(drift.sentence for drift in drifts if not drift.worse))
+    labelled = [f"Only runs labelled {labels_text(context.labels)} count as its history."] if context.labels else []
+    lines = (
+        *labelled,
+        *_lines(monitor, selected, comparison, pull),
+        *(drift.sentence for drift in drifts if not drift.worse),
+    )
     note = HistoryNote(tuple(reasons), lines, document)
     return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), monitor)
 
@@ -219,15 +225,16 @@ def choose_baseline(names: Iterable[str | Path], context: HistoryContext, policy
 
 
 def judge_newest(
-    store: RunStore,
+    context: HistoryContext,
     scenario: str,
     policy: Policy,
     *,
-    baselines: Path,
     acknowledgements: Sequence[Acknowledgement],
     count: int = 1,
 ) -> Comparison:
     """The newest runs of a scenario against its history, as ``perfkit compare --candidate`` judges them.
+
+    Where the context has labels, the newest of the runs that have them, against those that have them.
 
     Raises
     ------
@@ -236,9 +243,9 @@ def judge_newest(
     NotComparable
         No valid run is older than these.
     """
-    runs = newest_runs(store, scenario, count)
-    context = HistoryContext(store, baselines, candidates=runs)
-    return judge_history(runs, context, policy, acknowledgements=acknowledgements).comparison
+    return judge_history(
+        newest_runs(context, scenario, count), context, policy, acknowledgements=acknowledgements
+    ).comparison
 
 
 def open_already_sentence(alert: Alert) -> str:
@@ -252,10 +259,13 @@ def open_in_history(
     """Sentences on what is open in the history of the candidates' scenario, before them and on its own branch."""
     candidates = context.candidates
     scenarios = {run.scenario for run in candidates}
-    if len(scenarios) != 1 or not len(context.store.runs(scenario=next(iter(scenarios)), ab_test=False)):
+    if len(scenarios) != 1:
         return ()
     scenario, judged, until = next(iter(scenarios)), {run.id for run in candidates}, context.until
-    whole = load_timeline(context.store, scenario, service_names=policy.service_names)
+    try:
+        whole = load_timeline(context.store, scenario, service_names=policy.service_names, labels=context.labels)
+    except NotStored:  # none of its runs belongs to a history, or has the labels
+        return ()
     pull = pull_request_of(candidates, [(moment.run_id, moment.branch) for moment in whole.runs])
     kept = [
         number
@@ -277,8 +287,9 @@ def _rolling(scenario: str, context: HistoryContext, pull: PullRequest | None) -
         return select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", context)
     except ReadError as error:
         near = "" if scenario in context.scenarios else did_you_mean(scenario, context.scenarios)
+        labelled = f", labelled {labels_text(context.labels)}," if context.labels else ""
         raise NotComparable(
-            f"{scenario}: {context.store.url} has no earlier valid run of this scenario to judge against"
+            f"{scenario}: {context.store.url} has no earlier valid run of this scenario{labelled} to judge against"
             f"{near}; name a baseline, or keep this run as the first of its history"
         ) from error
 

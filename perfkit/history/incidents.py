@@ -37,8 +37,8 @@ night  the history shows                    occurrences of the incident    the d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from perfkit.model.codec import Count, Time, decode, read_json
 from perfkit.model.errors import Activity, ReadError
 from perfkit.model.records import Comparison, Finding, Gap, Metric, Verdict
 from perfkit.model.serialization import comparison_from_document
+from perfkit.runs.collection import labels_text
 
 COMPARISON, TREND = "perfkit.comparison/1", "perfkit.trend/1"
 RESULT, REPORT = "result.json", "report.html"
@@ -230,6 +231,8 @@ class Result:
         Services that have: in the newest run of the history, or on both sides of a comparison.
     stored
         Whether it was judged just now from a store: then no file and no report folder holds it.
+    labels
+        Those that runs must have to be in the history; empty where all runs of the scenario are.
     """
 
     source: str
@@ -244,6 +247,15 @@ class Result:
     missing_services: tuple[MissingService, ...] = ()
     measured_services: frozenset[str] = frozenset()
     stored: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """What it is about: the scenario, and the labels that its runs have where the history has no others.
+
+        Histories of one scenario under other labels are others: what is open in one is not over in another.
+        """
+        return _subject(self.scenario, self.labels)
 
     @property
     def report_folder(self) -> str:
@@ -259,7 +271,7 @@ class Result:
     def fingerprint(self) -> str:
         """What a worsening since the same baseline is known by; empty without two builds to compare."""
         name = _after(self.comparison)
-        return fingerprint(self.scenario, name) if name else ""
+        return fingerprint(self.subject, name) if name else ""
 
     def has_again(self, missing: MissingService) -> bool:
         """Whether a service that was missing has requests: in the same history, or against the same baseline."""
@@ -301,6 +313,7 @@ def result_of(document: Any, source: str, report: Path | None = None) -> Result:
     """What a result document says; ``ReadError`` names the source when it is none."""
     schema = document.get("schema") if isinstance(document, Mapping) else None
     comparison: Comparison | None = None
+    labels: Mapping[str, str] = {}
     if schema == COMPARISON:
         comparison = comparison_from_document(document, source)
         runs = (*comparison.candidate.runs, *comparison.baseline.runs)
@@ -308,9 +321,10 @@ def result_of(document: Any, source: str, report: Path | None = None) -> Result:
         history, watch = document.get("history"), None
         if history is not None and not history.get("pull_request"):  # a pull request is judged alone
             watch = decode(history, _Watch, f"{source}: history")
+            labels = watch.labels
     elif schema == TREND:
         trend = decode(document, _Trend, source)
-        scenario, watch, gaps = trend.scenario, trend.watch, ()
+        scenario, labels, watch, gaps = trend.scenario, trend.labels, trend.watch, ()
         if watch is None:
             raise ReadError(f"{source}: this history was not watched; make the report with `perfkit report trend`")
         verdict = watch.judgement
@@ -329,13 +343,18 @@ def result_of(document: Any, source: str, report: Path | None = None) -> Result:
         scenario,
         verdict,
         comparison,
-        watch.incidents if watch is not None else _since_baseline(comparison, scenario),
+        incidents_of(watch.occurrences(labels)) if watch is not None else _since_baseline(comparison, scenario),
         watch is not None,
         report,
         (*gaps, *(watch.gaps if watch is not None else ())),
         tuple(missing.values()),
         frozenset(measured),
+        labels=labels,
     )
+
+
+def _subject(scenario: str, labels: Mapping[str, str]) -> str:
+    return f"{scenario} ({labels_text(labels)})" if labels else scenario
 
 
 def _since_baseline(comparison: Comparison | None, scenario: str) -> tuple[Incident, ...]:
@@ -407,11 +426,11 @@ class _Alert(msgspec.Struct, frozen=True, kw_only=True):
         if not self.movements:
             raise ValueError("movements: an event has at least one")
 
-    @property
-    def occurrence(self) -> Occurrence:
+    def occurrence(self, labels: Mapping[str, str]) -> Occurrence:
         before, after = self.last_before.reference(), self.first_after.reference()
         changes = tuple(item.change(self.index) for item in self.movements)
-        event = Event(self.id, self.scenario, self.index, before, after, changes, self.aliases, self.coincides)
+        subject = _subject(self.scenario, labels)
+        event = Event(self.id, subject, self.index, before, after, changes, self.aliases, self.coincides)
         why = ""
         if given := self.acknowledged:  # as `Acknowledgement.describe` puts it
             day = f" on {str(given['created'])[:10]}" if given.get("created") else ""  # ISO 8601
@@ -450,14 +469,14 @@ class _Watch(msgspec.Struct, frozen=True):
     verdict: Verdict | None = None
     missing_services: tuple[MissingService, ...] = ()
     services: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
 
-    @property
-    def incidents(self) -> tuple[Incident, ...]:
+    def occurrences(self, labels: Mapping[str, str]) -> Iterator[Occurrence]:
         """Of the alerts that are notified: the monitor confirmed them, or is still in its warm-up.
 
         What the monitor has not confirmed is in the verdict and its reasons; a message to take back would cry wolf.
         """
-        return incidents_of(item.occurrence for item in self.alerts if item.confirmed or item.runs_to_learn > 0)
+        return (item.occurrence(labels) for item in self.alerts if item.confirmed or item.runs_to_learn > 0)
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -478,6 +497,7 @@ class _Trend(msgspec.Struct, frozen=True):
     scenario: str
     watch: _Watch | None
     courses: tuple[_Course, ...] = ()
+    labels: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ def plan_runs(context: HistoryContext, scenario: str, change_pct: float, *, powe
 
     if is_selector(scenario) or context.labels:
         runs = tuple(run for run in history_runs(scenario, context) if run.validity.ok)
+        if not runs:
+            raise NotStored(f"{context.store.url}: {scenario} has no valid run that tells its noise")
         profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
         timeline = timeline_of(runs[0].scenario, runs)
     else:

@@ -571,7 +571,7 @@ def like_with_like(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...]
     return level, [text for text in (note, machines) if text]
 
 
-def newest_runs(store: RunStore, scenario: str, count: int = 1) -> tuple[Run, ...]:
+def newest_runs(context: HistoryContext, scenario: str, count: int = 1) -> tuple[Run, ...]:
     """The newest runs of a scenario, oldest first, whether they are valid or not.
 
     Runs in quarantine, of A/B tests and dated in the future are left out.
@@ -581,7 +581,7 @@ def newest_runs(store: RunStore, scenario: str, count: int = 1) -> tuple[Run, ..
     NotStored
         The store has no such run; names the nearest scenario.
     """
-    frame = store.runs()
+    frame = context.index
     frame = frame[~(frame["quarantined"] | frame["ab_test"]).astype(bool)]
     scenarios = sorted(set(frame["scenario"]))
     frame = frame[frame["scenario"] == scenario]
@@ -590,8 +590,9 @@ def newest_runs(store: RunStore, scenario: str, count: int = 1) -> tuple[Run, ..
     if not len(ids):
         there = f"; there are {', '.join(scenarios)}" if scenarios else "; it has no runs yet"
         near = did_you_mean(scenario, scenarios)
-        raise NotStored(f"{store.url}: no runs of the scenario {scenario!r}{near}{there}")
-    return tuple(store.get(run_id) for run_id in ids)
+        labelled = f" labelled {labels_text(context.labels)}" if context.labels else ""
+        raise NotStored(f"{context.store.url}: no runs of the scenario {scenario!r}{labelled}{near}{there}")
+    return tuple(context.store.get(run_id) for run_id in ids)
 
 
 def newest_scenario(context: HistoryContext) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkit.history.events import RunReference, Series
+from perfkit.model.errors import NotStored
 from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
-from perfkit.runs.collection import in_time
+from perfkit.runs.collection import in_time, labels_text
 from perfkit.runs.requests import new_name
 from perfkit.runs.validity import in_future, misdated
 from perfkit.stats.changepoints import ChangePoint, Drift
@@ -33,7 +34,7 @@ class Timeline:
     cannot say; ``errors`` likewise to standard errors within the runs.  ``counts`` maps services to requests per run:
     0 where a valid run has none, ``NaN`` where a run is invalid or its number is not known; services whose counts
     nobody knows may be absent.  ``scale`` holds the factors by which values of a series were multiplied, where they
-    were (see `perfkit.history.confounders.in_one_mix`).
+    were (see `perfkit.history.confounders.in_one_mix`).  ``labels`` are those that runs must have to be in it.
     """
 
     scenario: str
@@ -42,6 +43,7 @@ class Timeline:
     errors: Mapping[Series, Floats]
     counts: Mapping[str, Floats] = field(default_factory=dict)
     scale: Mapping[Series, Floats] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -61,7 +63,7 @@ class Timeline:
         )
         counts = {name: values[at] for name, values in self.counts.items()}
         scale = {key: values[at] for key, values in self.scale.items()}
-        return Timeline(self.scenario, tuple(self.runs[i] for i in at), series, errors, counts, scale)
+        return Timeline(self.scenario, tuple(self.runs[i] for i in at), series, errors, counts, scale, self.labels)
 
     def scale_at(self, key: Series, run: int) -> float:
         """The factor of a series at one run; 1 where it has none."""
@@ -146,17 +148,23 @@ def under_names(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
 
 
 def load_timeline(
-    store: RunStore, scenario: str, *, ab_tests: bool = False, service_names: Mapping[str, str] = MappingProxyType({})
+    store: RunStore,
+    scenario: str,
+    *,
+    ab_tests: bool = False,
+    service_names: Mapping[str, str] = MappingProxyType({}),
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Timeline:
     """The timeline of a scenario from a store's index, under the names that services have now; reads no single run.
 
     It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.  Runs of A/B tests are
-    left out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.
+    left out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.  With ``labels``, only
+    the runs that have all of them.
 
     Raises
     ------
     StoreError
-        The store has no run of that scenario.
+        The store has no run of that scenario, or none with these labels.
     """
     stored = store.series(scenario, ab_tests=ab_tests)
     facts = zip(
@@ -171,4 +179,10 @@ def load_timeline(
         strict=True,
     )
     runs = tuple(RunReference(*fact) for fact in facts)
-    return under_names(Timeline(scenario, runs, stored.values, stored.errors, stored.counts), service_names)
+    timeline = Timeline(scenario, runs, stored.values, stored.errors, stored.counts, labels=labels)
+    if labels:
+        labelled = set(store.labelled(labels))
+        timeline = timeline.part([i for i, run in enumerate(runs) if run.run_id in labelled])
+        if not timeline.runs:
+            raise NotStored(f"{store.url}: no run in the history of {scenario!r} is labelled {labels_text(labels)}")
+    return under_names(timeline, service_names)

@@ -221,7 +221,7 @@ def deliver(messages: Iterable[tuple[Result, ...]], channel: Channel, *, when: s
 
 
 def _deliver_changes(results: tuple[Result, ...], channel: Channel, folder: Path, failures: list[str]) -> Iterator[str]:
-    logs = [SentLog(folder, channel.name, result.scenario, watched=result.watched) for result in results]
+    logs = [SentLog(folder, channel.name, result.subject, watched=result.watched) for result in results]
     notified = {log.path: log.read() for log in logs}
     diffs, after = dict[str, list[NotificationDiff]](), dict[str, dict[Path, Notified]]()
     for recipient in channel.recipients:
@@ -244,7 +244,7 @@ def _deliver_changes(results: tuple[Result, ...], channel: Channel, folder: Path
         if any(new):
             groups.setdefault(tuple(diff.key for diff in new), []).append(recipient)
     if not groups:
-        names = [shorten(result.scenario) for result in results]
+        names = [shorten(result.subject) for result in results]
         scenarios = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield f"nothing new in {scenarios} since the last message: nothing sent"
     if not channel.dry_run:  # fail before anything is sent, where it could not be recorded
@@ -252,7 +252,7 @@ def _deliver_changes(results: tuple[Result, ...], channel: Channel, folder: Path
             log.write(notified[log.path])
     for recipients in groups.values():
         pairs = list(zip(results, diffs[recipients[0]], strict=True))
-        quiet = tuple(result.scenario for result, diff in pairs if not diff)
+        quiet = tuple(result.subject for result, diff in pairs if not diff)
         sent = channel.send(Batch(tuple(recipients), tuple((result, diff) for result, diff in pairs if diff), quiet))
         yield from sent.lines
         failures += sent.failures

@@ -188,8 +188,8 @@ def desired_issues(result: Result) -> tuple[DesiredIssue, ...]:
         return ()
     fine = not result.watched and result.verdict in (Verdict.NO_CHANGE, Verdict.IMPROVEMENT)
     if fine and result.fingerprint and not result.incidents:
-        scenario, name = fingerprint(result.scenario, ""), (result.fingerprint,)
-        return (DesiredIssue(result.scenario, Marker(scenario, name, name, (), (), {}, RESOLVED, 0, "", "")),)
+        scenario, name = fingerprint(result.subject, ""), (result.fingerprint,)
+        return (DesiredIssue(result.subject, Marker(scenario, name, name, (), (), {}, RESOLVED, 0, "", "")),)
     desired = []
     for incident in result.incidents:
         state = RESOLVED if not incident.is_open else ACKNOWLEDGED if incident.last.acknowledgement else OPEN

@@ -252,7 +252,7 @@ def sync_issues(
         # It replaces an older one of the same history, or of comparisons with the same baseline
         subject = "history" if result.watched else result.fingerprint
         path = str(result.report) if result.report is not None else None
-        new = f"{result.scenario}\n{subject}", encode(_Kept(result.source, dict(result.document), path, result.stored))
+        new = f"{result.subject}\n{subject}", encode(_Kept(result.source, dict(result.document), path, result.stored))
     Outbox(settings.delivery, "issues", access.repository, access.api).send(new, send, note)
     if reason := unchanged_reason(result):
         note(reason)

@@ -12,11 +12,11 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -71,6 +71,8 @@ class ReportJob:
         What that file says.
     newest
         So many of the newest runs are judged.
+    labels
+        Only runs with all of these are looked at.
     """
 
     scenario: str
@@ -82,15 +84,17 @@ class ReportJob:
     acknowledged: Path
     baselines: Path
     newest: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The scenarios and kinds of reports that are made: all of them, unless some are named."""
+    """The scenarios and kinds of reports that are made: all of them, unless some are named; of runs with the labels."""
 
     scenarios: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     newest: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def report_jobs(
@@ -110,12 +114,12 @@ def report_jobs(
     Raises
     ------
     NotStored
-        The store has no run, or none of a scenario that was named.
+        The store has no run, or none with the labels of a scenario that was named.
     SettingsError
         No scenario has runs for any of these kinds.
     """
     run_store = RunStore(store)
-    index = run_store.runs()
+    index = HistoryContext(run_store, baselines, labels=selection.labels).index
     index = index[~(index["quarantined"] | index["ab_test"]).astype(bool)]
     names = sorted(set(index["scenario"]))
     if not names:
@@ -142,7 +146,7 @@ def report_jobs(
             if kind in (selection.kinds or KINDS):
                 places = folder / folder_name, policy_file, policy, acknowledged.resolve(), baselines.resolve()
                 where = store if "://" in store else str(Path(store).resolve())
-                jobs.append(ReportJob(name, kind, where, *places, selection.newest))
+                jobs.append(ReportJob(name, kind, where, *places, selection.newest, selection.labels))
     if not jobs:
         raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(selection.kinds)}")
     return tuple(jobs)
@@ -238,12 +242,12 @@ def build_report(job: ReportJob) -> Entry:
 
 
 def _make(job: ReportJob) -> Report:
+    context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha, labels=job.labels)
     if job.kind == "compare":  # the newest runs against the history before them, as `perfkit compare --candidate`
         comparison = judge_newest(
-            RunStore(job.store),
+            context,
             job.scenario,
             job.policy,
-            baselines=job.baselines,
             acknowledgements=AcknowledgedFile(job.acknowledged).read(),
             count=job.newest,
         )
@@ -253,9 +257,9 @@ def _make(job: ReportJob) -> Report:
     parameters: dict[str, object] = {"policy": job.policy_file, "title": job.scenario}
     if job.kind == "trend":
         parameters |= {"store": public_address(job.store), "scenario": job.scenario}
+        parameters |= {"labels": [f"{key}={value}" for key, value in job.labels.items()] or None}
         parameters |= {"acknowledged": job.acknowledged, "baselines": job.baselines}
     else:  # by the newest runs of the present level
-        context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha)
         level = select(f"{job.scenario}@rolling", context)
         parameters["runs"] = run_paths(level.runs[-SHOWN_RUNS:])
         if job.kind == "baseline":

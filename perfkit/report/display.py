@@ -56,6 +56,7 @@ from perfkit.report.html import (
     render,
     verdict_row,
 )
+from perfkit.runs.collection import labels_text
 
 if TYPE_CHECKING:
     from perfkit.history.events import Event
@@ -766,7 +767,9 @@ def history_summary(history: History, title: str | None = None) -> Html:
     """How the scenario stands, and from which runs that is known."""
     answer = trend.trend_banner(history, title)
     dated = [run for run in history.runs if run.started_at is not None]
+    labels = history.timeline.labels
     about = [f"Scenario {shorten(history.scenario, 80)}", count_text(len(history), "run")]
+    about += [f"only those labelled {shorten(labels_text(labels), 80)}"] if labels else []
     if dated:
         about.append(f"{format_time(dated[0].started_at)} to {format_time(dated[-1].started_at)} UTC")
         build = " ".join(filter(None, (dated[-1].commit[:10], dated[-1].branch)))

@@ -203,7 +203,7 @@ def message_of(
     warnings: tuple[str, ...] = ()
     if comparison is None:
         runs, invalid = (result.document.get(name, UNKNOWN) for name in ("runs", "invalid"))
-        basis = f"Watched: {runs} runs of {shorten(result.scenario, NAME)}, {invalid} invalid."
+        basis = f"Watched: {runs} runs of {shorten(result.subject, NAME)}, {invalid} invalid."
     else:
         counts = [(kind, len(comparison.by_verdict(kind))) for kind in WORST_FIRST]
         findings = ", ".join(f"{count} {VERDICT_WORDS[kind]}" for kind, count in counts if count)
@@ -215,7 +215,7 @@ def message_of(
         texts = [shorten(text, 300) for text in comparison.warnings if text != comparison.disturbance]
         warnings = at_most(texts, MOST_WARNINGS, "And {} more warnings, in the report.")
     return Message(
-        scenario=result.scenario,
+        scenario=result.subject,
         kind="compare" if comparison is not None else "trend",
         verdict=verdict,
         title=f"{VERDICT_SYMBOLS[verdict]} {words}",

@@ -40,6 +40,7 @@ from perfkit.report.formatting import (
     shorten,
 )
 from perfkit.report.html import Cell, Html, HtmlRow, banner, empty, html_table, note, render
+from perfkit.runs.collection import labels_text
 from perfkit.stats.season import LEAST_OF_A_WEEKDAY
 
 if TYPE_CHECKING:
@@ -152,8 +153,10 @@ def trend_banner(trend: History, title: str | None = None) -> Html:
     valid, count = sum(run.valid for run in trend.runs), len(trend.runs)
     kind = event.kind if event is not None and valid >= LEAST else ""
     since = f", since {format_day(trend.runs[0])}" if trend.runs and trend.runs[0].started_at else ""
+    labels = trend.timeline.labels
+    labelled = f" that are labelled {shorten(labels_text(labels))}" if labels else ""
     basis = [
-        f"{count_text(count, 'run')} of {shorten(trend.timeline.scenario)}{since}",
+        f"{count_text(count, 'run')} of {shorten(trend.timeline.scenario)}{labelled}{since}",
         f"{count - valid} invalid" if valid < count else "all valid",
         *([f"the newest {count - trend.first:,} are shown"] if trend.first else []),
         f"{count_text(len(trend.services), 'service')}, newest and strongest worsening first",

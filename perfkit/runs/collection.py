@@ -188,6 +188,18 @@ def labels_text(labels: Mapping[str, str]) -> str:
     return " and ".join(f"{key}={value}" for key, value in labels.items())
 
 
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """``("build=1.4",)`` -> ``{"build": "1.4"}``; ``ValueError`` for anything else."""
+    values: dict[str, str] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not key or not sign:
+            raise ValueError(f"expected KEY=VALUE, got {text!r}")
+        if values.setdefault(key, value) != value:
+            raise ValueError(f"{key!r} has two values")
+    return values
+
+
 def in_time(runs: Iterable[Run]) -> tuple[Run, ...]:
     """Oldest first; runs without a start time before all others."""
     undated = datetime.min.replace(tzinfo=UTC)

@@ -562,11 +562,17 @@ def _texts(document: Any) -> Iterator[str]:
 
 
 def plan_retention(
-    store: RunStore, keep: Retention, protected: Mapping[str, str], *, now: datetime | None = None
+    store: RunStore,
+    keep: Retention,
+    protected: Mapping[str, str],
+    *,
+    only: Collection[str] | None = None,
+    now: datetime | None = None,
 ) -> tuple[Removal, ...]:
     """What would go, in the order in which it would: leftovers, requests by age and size, runs by age and size.
 
-    Oldest first.  Of a run that is too old as a whole the requests are not named too.
+    Oldest first.  Of a run that is too old as a whole the requests are not named too.  With ``only``, nothing goes but
+    runs of these ids and their requests.
     """
     now = now or datetime.now(UTC)
     rows = store.index().table.select(["id", "started_at"]).to_pylist()
@@ -577,12 +583,13 @@ def plan_retention(
             (requests if name in (REQUESTS, RECORDING) else others)[run_id] += size
     total = sum(requests.values()) + sum(others.values())
     dated = sorted((row["started_at"], row["id"]) for row in rows if row["started_at"] is not None)
-    ages = {run_id: now - started_at for started_at, run_id in dated if run_id not in protected}
-    plan = [
-        Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed")
-        for name, size in store.backend.leftovers(LEFTOVER_S).items()
-    ]
-    plan += _never_begun(store, now)
+    free = {row["id"] for row in rows if only is None or row["id"] in only} - protected.keys()
+    ages = {run_id: now - started_at for started_at, run_id in dated if run_id in free}
+    plan: list[Removal] = []
+    if only is None:
+        leftovers = store.backend.leftovers(LEFTOVER_S).items()
+        plan += (Removal(LEFTOVER_GOES, name, size, "left by a writer that was killed") for name, size in leftovers)
+        plan += _never_begun(store, now)
 
     def take(what: str, run_id: str, reason: str) -> None:
         nonlocal total

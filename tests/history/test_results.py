@@ -5,10 +5,18 @@ import json
 import pytest
 from histories import against_history, nights
 from samples import REPOSITORY, plain_stats, run, side
+from watched_results import alert, trend
 
 from perfkit import ReadError, compare
 from perfkit.history.events import Event, MetricChange, RunReference
-from perfkit.history.incidents import Occurrence, incidents_of, read_result, result_of
+from perfkit.history.incidents import (
+    NEVER_NOTIFIED,
+    Occurrence,
+    incidents_of,
+    notification_diff,
+    read_result,
+    result_of,
+)
 from perfkit.model.records import Metric, Verdict
 from perfkit.report.findings import headlines, next_step
 from perfkit.report.text import to_markdown
@@ -78,6 +86,17 @@ def test_an_acknowledged_or_passed_worsening_is_no_news():
     plain = {"schema": "perfkit.trend/1"}
     with pytest.raises(ReadError, match="x: scenario: is missing; the file is not whole"):
         result_of(plain, "x")
+
+
+def test_histories_under_other_labels_have_other_incidents():
+    """What is open in the history of one machine is not over in that of another, though runs have the same names."""
+    whole, part = trend(alert(40)), trend(alert(40, holds=False), labels={"machine": "ci-4"})
+    assert (whole.subject, part.subject, part.scenario) == ("api", "api (machine=ci-4)", "api")
+    assert part.incidents[0].scenario == part.subject
+    assert not set(whole.incidents[0].fingerprints) & set(part.incidents[0].fingerprints)
+    notified = notification_diff(whole, NEVER_NOTIFIED).after
+    assert not notification_diff(part, notified).resolved
+    assert notification_diff(trend(alert(40, holds=False)), notified).resolved
 
 
 def test_what_is_taken_back_by_a_little_holds_and_what_comes_back_is_an_event_of_its_own(rng, tmp_path):

@@ -14,11 +14,13 @@ from histories import nights, stored
 from samples import run
 
 import perfkit
-from perfkit import ReadError, RunStore, read_runs
+from perfkit import Policy, ReadError, RunStore, read_runs
 from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import display, notebook
+from perfkit.report.batch import Selection, build_report, report_jobs
 from perfkit.report.notebook import declared_parameters, find_notebook
+from perfkit.report.report_set import Outcome
 
 BAD = Validity((Check("generator", 99, 80, Severity.INVALID, "The generator was saturated."),))
 
@@ -343,6 +345,70 @@ def test_labels_select_runs_wherever_they_are_asked_for(beside):
     assert "no run has all of the labels" in invoke("runs", "--label", "build=1.4", "--label", "machine=a")[2]
     for command in (("metrics",), ("runs", "show"), ("report", "baseline")):
         assert "name runs, or say --label KEY=VALUE" in invoke(*command)[2]
+
+
+def test_a_label_makes_a_history_of_its_own_for_those_who_are_sent_results(beside):
+    """The gap of both builds is no event where one build alone is looked at; nor is what is open there over here."""
+    whole, part = (
+        json.loads(invoke("changes", *words, "--format", "json")[1])["scenarios"][0] for words in ((), LABEL)
+    )
+    assert (whole["runs"], len(whole["events"]) > 0, whole["labels"]) == (20, True, {})
+    assert (part["runs"], part["events"], part["labels"]) == (12, [], {"build": "1.3"})
+    assert (history := perfkit.open_history(scenario="api", labels="build=1.3")).to_frame()["run"].nunique() == 12
+    assert "12 runs of api that are labelled build=1.3" in display.history_summary(history).html
+    assert len(perfkit.open_history(scenario="api", labels={"build": "1.3", "machine": "a"})) == 12
+    for labels, reason in (
+        ("build", "expected KEY=VALUE"),
+        (7, "a list of such or a mapping"),
+        ("build=9", "no run is"),
+    ):
+        with pytest.raises(perfkit.PerfkitError, match=reason):
+            perfkit.open_history(scenario="api", labels=labels)
+
+    for command in (
+        ("email", "--to", "a@team.example", "--dry-run", "m.eml"),
+        ("notify", "--webhook", "http://127.0.0.1:9/", "--when", "always", "--dry-run"),
+        ("comment", "--pull-request", "1", "--repository", "octo/shop", "--dry-run"),
+        ("summary",),
+    ):
+        code, out, err = invoke(*command, *LABEL)  # --scenario is that of the labelled runs
+        assert (command, code) == (command, 0), out + err
+        assert ("labelled build=1.3 count as its history" if command[0] == "summary" else "api (build=1.3)") in out
+        assert "regression" not in out.split("no regression")[0]
+        assert "no run is labelled build=1.9" in invoke(*command, "--scenario", "api", "--label", "build=1.9")[2]
+        assert "and a RESULT is judged already" in invoke(*command, "result.json", *LABEL)[2]
+    issue = ("issue", "--repository", "octo/shop", "--dry-run")
+    assert json.loads(invoke(*issue, "--scenario", "api", *LABEL)[1]) == []
+    words = ("summary", "--scenario", "api", "--verdict")
+    assert [invoke(*words, *more)[1] for more in ((), LABEL)] == ["regression\n", "no_change\n"]
+    code, _, err = invoke("summary", "--scenario", "api", "--label", "build=1.4", "--label", "alone=yes")
+    assert (code, "no run has a label 'alone'" in err) == (2, True)
+
+    for command in (("report", "trend", "api"), ("report", "--all")):  # before any notebook
+        assert "no run is labelled build=1.9" in invoke(*command, "--label", "build=1.9")[2]
+    kinds = [(job.kind, job.labels) for job in jobs_of({"build": "1.4"})]
+    assert kinds == [(kind, {"build": "1.4"}) for kind in ("compare", "trend", "baseline")]
+    assert build_report(jobs_of({"build": "1.3"}, newest=99)[0]).outcome is Outcome.INCOMPARABLE
+
+    code, _, err = invoke("ack", beside[4], "--reason", "r", "--yes", "--label", "build=1.4")
+    assert (code, "none of these runs is labelled build=1.4" in err) == (2, True)
+    assert "--label chooses among runs" in invoke("ack", "--list", *LABEL)[2]
+    assert invoke("runs", "gc", "--runs-older-than", "1d", "--dry-run", "--label", "build=1.4")[1].count("too old") == 8
+    assert invoke("runs", "gc", "--dry-run", "--label", "build=1.4")[1] == "nothing to remove\n"
+
+
+LABEL = ("--label", "build=1.3")
+
+
+def jobs_of(labels, newest=1):
+    """Jobs of the reports of labelled runs."""
+    kinds = {
+        "policy_file": None,
+        "policy": Policy(),
+        "acknowledged": Path("a.json"),
+        "baselines": Path("data/baselines"),
+    }
+    return report_jobs("data/runs", Path("reports"), Selection(newest=newest, labels=labels), **kinds)
 
 
 def test_a_beginning_of_several_runs_names_them_all(beside):
