@@ -189,8 +189,7 @@ def _findings(
     gate = None
     if aggregated is not None:
         gate = gate_of((baseline, candidate), sides.services, policy, stages, sides.not_judged)
-    watched = gate.watched_shares if gate is not None else {}
-    hypotheses = hypotheses_of(baseline, candidate, sides.services, policy, stages, watched=watched)
+    hypotheses = hypotheses_of(baseline, candidate, sides.services, policy, stages, gate=gate)
     unknown = list(unknown_metrics(hypotheses, policy))
     if not sides.services:
         return [], unknown, None
@@ -207,17 +206,17 @@ def _findings(
         }
         if sum(requests[name] for name in not_judged) > SHARE_DIFFERS * requests[ALL_SERVICES]:
             not_judged[ALL_SERVICES] = next(iter(not_judged.values()))
-    findings = by_evidence([*hypotheses, *limits], policy, profile, not_judged, sides.coverage, watched)
+    findings = by_evidence([*hypotheses, *limits], policy, profile, not_judged, sides.coverage, gate)
     return findings, unknown, _of_findings(gate, findings) if gate is not None else None
 
 
 def _of_findings(gate: Gate, findings: Sequence[Finding]) -> Gate | None:
-    """The gate of the services that have findings, with the smallest changes of those that are watched."""
+    """The gate of the services that have findings, with the smallest change that these show of each."""
     judged = {finding.label for finding in findings}
     smallest = {f.label: f.min_detectable for f in findings if f.metric == Metric.AVG and not f.objective}
-    services, also = (tuple(name for name in names if name in judged) for names in (gate.services, gate.also))
-    watched = tuple(
-        replace(item, min_detectable=smallest.get(item.service)) for item in gate.watched if item.service in judged
+    services, also, watched = (
+        tuple(replace(item, min_detectable=smallest.get(item.service)) for item in items if item.service in judged)
+        for items in (gate.services, gate.also, gate.watched)
     )
     return Gate(gate.share, services, also, watched) if watched else None
 

@@ -25,8 +25,8 @@ from perfkit.model.records import (
     Gate,
     Metric,
     Run,
+    ServiceShare,
     ServiceStats,
-    WatchedService,
     staged_label,
 )
 from perfkit.stats.effect import PRIOR_SD, overdispersion
@@ -430,14 +430,14 @@ def gate_of(
     if len({stages.get(entry, (entry, ""))[0] for entry in services}) < MANY:
         return None
     of_sides = [shares_of_requests(side, stages) for side in sides]
-    shares = {n: max(side[n] for side in of_sides) for n in services if all(n in side for side in of_sides)}
-    carrying = tuple(name for name, share in shares.items() if share >= policy.gate_share)
-    named = {*policy.limited_services, *not_judged}
-    watched = tuple(
-        WatchedService(name, share) for name, share in shares.items() if name not in named and name not in carrying
-    )
-    others = {*carrying, *(item.service for item in watched)}
-    also = tuple(name for name in services if name not in others)
+    named, shares = {*policy.limited_services, *not_judged}, list[ServiceShare]()
+    for name in services:
+        known = [side[name] for side in of_sides if name in side]
+        shares.append(ServiceShare(name, max(known) if len(known) == len(of_sides) else None))
+    carrying = tuple(item for item in shares if item.share is not None and item.share >= policy.gate_share)
+    rest = [item for item in shares if item not in carrying]
+    also = tuple(item for item in rest if item.share is None or item.service in named)
+    watched = tuple(item for item in rest if item not in also)
     return Gate(policy.gate_share, carrying, also, watched) if watched else None
 
 

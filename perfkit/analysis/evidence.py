@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from perfkit.model.records import (
     Arithmetic,
     Finding,
     Gap,
+    Gate,
     LevelArithmetic,
     Metric,
     RateArithmetic,
@@ -92,15 +92,16 @@ def hypotheses_of(
     policy: Policy,
     stages: Stages,
     scope: Scope = Scope.SERVICE,
-    watched: Mapping[str, float] = MappingProxyType({}),
+    gate: Gate | None = None,
 ) -> list[Hypothesis]:
     """Every metric of the services that the policy holds to a tolerance, in the order of services and metrics.
 
     A service that some runs lack is judged by those that have it; of its throughput those would tell too much.
-    Services that are ``watched`` do not gate, and then the throughput of the others does not either unless the policy
-    names them: which service its users call next is the load script's choice, and that of the run as a whole gates.
+    Where some are merely watched, of throughput only that of the run as a whole gates, and that of what the policy
+    names: which service its users call next is the load script's choice.
     """
     hypotheses = []
+    watched = {item.service for item in gate.watched} if gate is not None else ()
     for entry in services:
         service, stage = stages.get(entry, (entry, None))
         before, after = measured(entry, baseline), measured(entry, candidate)
@@ -167,12 +168,11 @@ def by_evidence(
     profile: NoiseProfile | None,
     not_judged: Mapping[str, str],
     coverage: Coverage,
-    watched: Mapping[str, float] = MappingProxyType({}),
+    gate: Gate | None = None,
 ) -> list[Finding]:
     """Judge every hypothesis, those of absolute limits too, under one alpha.
 
-    ``not_judged`` maps services to the reason why their latency and throughput are reported, but not judged;
-    ``watched`` those that do not gate to their share of the requests.
+    ``not_judged`` maps services to the reason why their latency and throughput are reported, but not judged.
     """
     effects = [effect_of(hypothesis, policy.confidence, profile) for hypothesis in hypotheses]
     tests = [
@@ -180,7 +180,7 @@ def by_evidence(
         for h, effect in zip(hypotheses, effects, strict=True)
         if effect is not None
     ]
-    shares = iter(allocate_alpha(tests, watched))
+    shares = iter(allocate_alpha(tests, gate))
     findings: list[Finding] = []
     for hypothesis, effect in zip(hypotheses, effects, strict=True):
         is_limit = isinstance(hypothesis.limit, Objective)

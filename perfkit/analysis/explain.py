@@ -81,7 +81,7 @@ def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
 
 def _watched(finding: Finding, gate: Gate | None) -> Iterator[str]:
     for item in gate.watched if gate is not None else ():
-        if gate is not None and item.service == finding.label:
+        if gate is not None and item.share is not None and item.service == finding.label:
             share = f"{100 * item.share:.2g} % of the requests, below {100 * gate.share:g} %"
             smallest = (
                 ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from perfkit.analysis.coverage import MANY, gate_of
 from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
 from perfkit.config.policy import Policy
-from perfkit.model.records import ALL_SERVICES, Metric, Run, Scope
+from perfkit.model.records import ALL_SERVICES, Gate, Metric, Run, Scope
 from perfkit.stats.effect import PRIOR_DF_ASSUMED, Noise, overdispersion, weighted_holm
 from perfkit.stats.power import MOST_RUNS, RequestDesign, RunDesign
 
@@ -34,30 +34,31 @@ WEIGHTS = {
     Metric.P999: 0.03,
 }
 RUN_SHARE = 0.5  # of alpha, for the run as a whole where it is judged
-# Where services are watched: of the run as a whole, of the services that gate, in equal parts, and of those that are
-# watched, by their requests.  benchmarks/many_services.py has what each finds.
-GATE_SHARES = 0.4, 0.4, 0.2
+# Where services are watched: of the run as a whole; the rest goes by requests, those of a service that gates count so
+# many times.  benchmarks/many_services.py has what each finds.
+RUN_SHARE_OF_MANY = 0.4
+GATING_COUNTS = 3.0
 # Of all absolute limits together: the comparison hardly notices it, and a limit that is broken for good is broken by
 # many standard errors.  test_calibration.py has what both sides then find.
 OBJECTIVES_SHARE = 0.2
 
 
-def alpha_shares(tests: Sequence[tuple[str, Metric, Scope]], watched: Mapping[str, float] | None = None) -> list[float]:
+def alpha_shares(tests: Sequence[tuple[str, Metric, Scope]], gate: Gate | None = None) -> list[float]:
     """Share of alpha of each test (service, metric, scope); they sum to one.
-
-    ``watched`` are services that do not gate, with their share of the requests.
 
     >>> tests = [("a", Metric.AVG, Scope.SERVICE), ("a", Metric.P95, Scope.SERVICE), ("b", Metric.AVG, Scope.SERVICE)]
     >>> [round(share, 2) for share in alpha_shares(tests)]
     [0.46, 0.08, 0.46]
     """
     services = dict.fromkeys(service for service, _, scope in tests if scope is Scope.SERVICE)
-    gating = [service for service in services if service not in (watched or ())]
-    run, of_gating, of_watched = GATE_SHARES if watched else (RUN_SHARE, 1.0 - RUN_SHARE, 0.0)
-    parts = {service: of_gating / len(gating) for service in gating}
-    if watched:
-        total = sum(watched.values()) or 1.0
-        parts |= {service: of_watched * share / total for service, share in watched.items()}
+    run, parts = RUN_SHARE, dict.fromkeys(services, 1.0)
+    if gate is not None:
+        run = RUN_SHARE_OF_MANY
+        usual = 1.0 / len(services) if services else 1.0  # of one whose requests are not counted
+        for times, items in ((GATING_COUNTS, (*gate.services, *gate.also)), (1.0, gate.watched)):
+            parts |= {item.service: times * (usual if item.share is None else item.share) for item in items}
+    total = math.fsum(parts[service] for service in services)
+    parts = {service: (1.0 - run) * parts[service] / total for service in services}
     weights = [WEIGHTS[metric] * (run if scope is Scope.RUN else parts[service]) for service, metric, scope in tests]
     total = sum(weights)
     return [weight / total for weight in weights]
@@ -77,13 +78,13 @@ class AlphaShare:
 
 
 def allocate_alpha(
-    tests: Sequence[tuple[tuple[str, Metric, Scope] | None, float, float]], watched: Mapping[str, float] | None = None
+    tests: Sequence[tuple[tuple[str, Metric, Scope] | None, float, float]], gate: Gate | None = None
 ) -> list[AlphaShare]:
     """Share alpha and adjust the p-values (getting worse, getting better) of tests; ``None``: of an absolute limit."""
     changes = [test for test, _, _ in tests if test is not None]
     limits = len(tests) - len(changes)
     of_limits = (OBJECTIVES_SHARE if changes else 1.0) if limits else 0.0
-    of_changes = iter(alpha_shares(changes, watched))
+    of_changes = iter(alpha_shares(changes, gate))
     shares = {
         n: of_limits / limits if test is None else (1.0 - of_limits) * next(of_changes)
         for n, (test, _, _) in enumerate(tests)
@@ -111,14 +112,14 @@ def percent_worsening(metric: Metric, shift: float) -> float:
 
 
 def levels_of_tests(
-    services: Sequence[str], policy: Policy, watched: Mapping[str, float] | None = None
+    services: Sequence[str], policy: Policy, gate: Gate | None = None
 ) -> dict[tuple[str, Metric], float]:
     """The level at which a comparison of these services tests each metric that has a limit: its share of alpha."""
     entries = [(name, Scope.SERVICE) for name in services]
     if len(services) >= MANY:
         entries.insert(0, (ALL_SERVICES, Scope.RUN))
     tests = [(name, metric, scope) for name, scope in entries for metric in policy.limits(name)]
-    shares = zip(tests, alpha_shares(tests, watched), strict=True)
+    shares = zip(tests, alpha_shares(tests, gate), strict=True)
     return {(name, metric): policy.alpha * share for (name, metric, scope), share in shares if scope is Scope.SERVICE}
 
 
@@ -127,8 +128,7 @@ def min_detectable(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
     services = [name for name in runs[0].services if all(name in run.services for run in runs)] if runs else []
     rows: list[Row] = []
     gate = gate_of((runs,), services, policy)
-    levels = levels_of_tests(services, policy, gate.watched_shares if gate is not None else None)
-    for (service, metric), level in levels.items():
+    for (service, metric), level in levels_of_tests(services, policy, gate).items():
         if metric is Metric.ERROR_RATE:
             failures = failures_of([run.services[service] for run in runs])
             if failures is None:

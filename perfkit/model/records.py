@@ -900,21 +900,22 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedService:
-    """A service that carries too few requests to gate.
+class ServiceShare:
+    """What a service carries, and what these runs can show of it.
 
-    ``share`` is its part of the requests, 0 to 1, of the side on which it is larger; ``min_detectable`` the smallest
-    worsening of its average latency, in percent, that these runs can show, ``None`` where they cannot show any.
+    ``share`` is its part of the requests, 0 to 1, of the side on which it is larger, ``None`` where they are not
+    counted; ``min_detectable`` the smallest worsening of its average latency, in percent, that these runs can show,
+    ``None`` where they cannot show any.
     """
 
     service: str
-    share: Share
+    share: Share | None
     min_detectable: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Which of many services must be shown unharmed, beside the run as a whole, and which are watched.
+    """Which of many services must be shown to be within tolerance, beside the run as a whole, and which are watched.
 
     Parameters
     ----------
@@ -926,18 +927,13 @@ class Gate:
         Services that gate although they carry less: the policy has limits for them, or their answers cannot be
         compared, or their requests are not counted.
     watched
-        The others.  A regression there is one; they need not be shown unharmed.
+        The others.  A regression there is one, but nothing waits until they are shown to be within tolerance.
     """
 
     share: Share
-    services: tuple[str, ...]
-    also: tuple[str, ...]
-    watched: tuple[WatchedService, ...]
-
-    @property
-    def watched_shares(self) -> dict[str, float]:
-        """Share of the requests of each service that is watched."""
-        return {item.service: item.share for item in self.watched}
+    services: tuple[ServiceShare, ...]
+    also: tuple[ServiceShare, ...]
+    watched: tuple[ServiceShare, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

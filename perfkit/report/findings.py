@@ -444,7 +444,8 @@ def gate_text(comparison: Comparison) -> str:
         number = f"{len(gate.services)} services that carry" if len(gate.services) > 1 else "1 service that carries"
         parts.append(f"{number} at least {gate.share * 100:g} % of the requests")
     if gate.also:
-        parts.append(f"{_first(gate.also)} (with limits of their own, or answers that cannot be compared)")
+        names = _first([item.service for item in gate.also])
+        parts.append(f"{names} (with limits of their own, or answers that cannot be compared)")
     gating = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
     others = f"the other {len(gate.watched)} are" if len(gate.watched) > 1 else "the other one is"
     text = f"The verdict gates on {gating}; {others} watched"

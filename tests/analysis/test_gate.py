@@ -8,8 +8,8 @@ from samples import plain_stats, run
 
 from perfkit import Metric, Policy, compare
 from perfkit.analysis.explain import explain
-from perfkit.analysis.power import GATE_SHARES, alpha_shares
-from perfkit.model.records import ALL_SERVICES, Scope
+from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares
+from perfkit.model.records import ALL_SERVICES, Gate, Scope, ServiceShare
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.findings import gate_text, headlines
 
@@ -35,7 +35,7 @@ def test_identical_runs_of_many_services_are_shown_unharmed_and_what_was_not_see
     comparison = compare(runs(rng, 5), runs(rng, 3, first=50))
     assert comparison.verdict == "no_change"
     assert compare(comparison.baseline.runs, comparison.candidate.runs, policy=OLD).verdict == "inconclusive"
-    assert comparison.gate.services == BIG
+    assert [item.service for item in comparison.gate.services] == list(BIG)
     assert [item.service for item in comparison.gate.watched] == list(SMALL)
     assert all(item.share == pytest.approx(0.01) for item in comparison.gate.watched)
     averages = {f.service: f.min_detectable for f in comparison.findings if f.metric == Metric.AVG}
@@ -80,20 +80,20 @@ def test_what_is_gone_fails_or_answers_otherwise_matters_watched_or_not(rng):
     bytes_of = {name: {"response_bytes": 900.0} for name in (*BIG, *SMALL)} | {SMALL[0]: {"response_bytes": 90.0}}
     other = compare(sized, runs(rng, 3, first=50, **bytes_of))
     assert other.verdict == "inconclusive"
-    assert other.gate.also == (SMALL[0],)
+    assert [item.service for item in other.gate.also] == [SMALL[0]]
     assert f"{SMALL[0]} (with limits of their own, or answers that cannot be compared)" in gate_text(other)
 
 
 def test_what_the_policy_names_gates_and_the_larger_share_counts(rng):
     before, after = runs(rng, 5), runs(rng, 3, first=50)
     named = compare(before, after, policy=Policy(tolerance={SMALL[3]: {"avg_latency_ms": 4.0}}))
-    assert named.gate.also == (SMALL[3],)
+    assert [item.service for item in named.gate.also] == [SMALL[3]]
     assert {f.metric for f in named.findings if f.gating and f.service == SMALL[3]} == set(Policy().gating)
     assert compare(before, after, policy=Policy(gate_share=0.2)).gate.services == ()
     grown = compare(before, runs(rng, 3, first=50, **{SMALL[0]: {"count": 4000}})).gate
     shrunk = compare(runs(rng, 5, **{SMALL[0]: {"count": 4000}}), after).gate
-    assert SMALL[0] in grown.services
-    assert SMALL[0] in shrunk.services
+    assert SMALL[0] in {item.service for item in grown.services}
+    assert SMALL[0] in {item.service for item in shrunk.services}
     assert compare(before, after, policy=Policy(rule="threshold")).gate is None
     for share in (-0.1, 1.1, True, "5 %"):
         with pytest.raises(ValueError, match="gate_share: a share of the requests from 0"):
@@ -111,14 +111,16 @@ def test_few_services_and_services_that_all_carry_enough_gate_as_ever(rng):
         assert comparison.findings == compare(before, after, policy=OLD).findings
 
 
-def test_alpha_goes_to_the_run_to_what_gates_and_by_requests_to_what_is_watched():
+def test_alpha_goes_by_requests_and_those_of_what_gates_count_more():
+    shares = [ServiceShare(name, share) for name, share in (("a", 0.6), ("b", None), ("c", 0.05), ("d", 0.1))]
+    gate = Gate(0.05, tuple(shares[:1]), tuple(shares[1:2]), tuple(shares[2:]))
     entries = [(ALL_SERVICES, Scope.RUN), *((name, Scope.SERVICE) for name in "abcd")]
     tests = [(name, metric, scope) for name, scope in entries for metric in Metric]
-    shares = dict(zip(tests, alpha_shares(tests, {"c": 0.01, "d": 0.03}), strict=True))
-    of = {name: sum(share for test, share in shares.items() if test[0] == name) for name, _ in entries}
-    run_share, gating, watched = GATE_SHARES
-    expected = {ALL_SERVICES: run_share, "a": gating / 2, "b": gating / 2, "c": watched / 4, "d": 3 * watched / 4}
-    assert of == pytest.approx(expected)
+    found = dict(zip(tests, alpha_shares(tests, gate), strict=True))
+    of = {name: sum(share for test, share in found.items() if test[0] == name) for name, _ in entries}
+    parts = {"a": GATING_COUNTS * 0.6, "b": GATING_COUNTS * 0.25, "c": 0.05, "d": 0.1}
+    rest = (1 - RUN_SHARE_OF_MANY) / sum(parts.values())
+    assert of == pytest.approx({ALL_SERVICES: RUN_SHARE_OF_MANY, **{n: rest * part for n, part in parts.items()}})
 
 
 def test_of_what_no_run_can_tell_nothing_could_have_been_seen(rng):
