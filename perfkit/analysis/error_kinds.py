@@ -16,8 +16,8 @@ import numpy as np
 
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import OTHER_KINDS, ErrorKind, Run, ServiceStats
-from perfkit.runs.requests import error_label, request_columns
-from perfkit.runs.run_folder import RequestLoader
+from perfkit.runs.requests import error_label
+from perfkit.runs.run_folder import columns_of
 
 CHANGES = ("new", "more", "", "fewer", "gone")  # worst first
 BEYOND_CHANCE = 2.576  # standard errors: two-sided 1 %, of single requests
@@ -126,10 +126,8 @@ def _with_kinds(run: Run) -> Mapping[str, ServiceStats]:
     without = [name for name, stats in services.items() if stats.failures and not stats.error_times]
     if not without or run.load_requests is None or (run.request_count or 0) > MOST_REREAD:
         return services
-    load = run.load_requests
     try:
-        failed = load.failed() if isinstance(load, RequestLoader) else None
-        columns = request_columns(load()) if failed is None else failed
+        columns = columns_of(run.load_requests)
     except (PerfkitError, OSError, ValueError):  # a summary is enough to be compared
         return services
     rows = {name: np.flatnonzero(columns.codes == code) for code, name in enumerate(columns.names)}

@@ -25,6 +25,7 @@ from perfkit.model.records import Run
 from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, clean, label
 from perfkit.report.html import PLOTLY
 from perfkit.report.picture import svg_of
+from perfkit.runs.run_folder import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,16 +70,14 @@ def requests_of_all(runs: Sequence[Run], service: str) -> tuple[Requests, ...]:
 # Several charts draw the same runs; reading and sorting them once is most of the time.
 @lru_cache(maxsize=64)
 def _by_service(load: Callable[[], pd.DataFrame]) -> dict[str, Requests]:
-    frame = load().sort_values("start", kind="stable")
-    frame = frame[np.isfinite(frame["response_time_ms"].to_numpy(dtype=float))]
-    if frame.empty:
+    columns = columns_of(load)
+    if not columns.start_s.size:
         return {}
-    first = float(frame["start"].iloc[0])
+    order = np.lexsort((columns.start_s, columns.codes))
     found = {}
-    for name, group in frame.groupby("service", sort=False, observed=True):
-        latency = group["response_time_ms"].to_numpy(dtype=float)
-        elapsed, failed = group["start"].to_numpy(dtype=float) - first, group["failed"].to_numpy(dtype=bool)
-        found[str(name)] = Requests(elapsed, latency, failed, np.sort(latency))
+    for name, rows in zip(columns.names, np.split(order, np.cumsum(np.bincount(columns.codes))[:-1]), strict=True):
+        latency, elapsed = columns.response_time_ms[rows], columns.start_s[rows] - columns.start_s.min()
+        found[name] = Requests(elapsed, latency, columns.failed[rows], np.sort(latency))
     return found
 
 

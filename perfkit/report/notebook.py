@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.installation import shipped_files
 from perfkit.model.redaction import redact
 from perfkit.report.html import EMPTY
-from perfkit.report.page import export_html
 from perfkit.runs.backends import credentials_for_children
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def run_report(
     RenderError
         There is no such notebook, a cell failed, or a chart was lost.  When a cell failed, ``executed.ipynb`` is kept.
     """
+    _import_jsonschema()
     import nbformat
 
     source = find_notebook(kind)
@@ -85,6 +86,8 @@ def run_report(
     finally:
         redact_files(folder)
     say("writing the report")
+    from perfkit.report.page import export_html
+
     if not report.result.is_file():
         raise RenderError(f"notebook {kind}: its last cell did not write {report.result.name}; see {report.notebook}")
     result = json.loads(report.result.read_text("utf-8"))
@@ -94,6 +97,22 @@ def run_report(
     except OSError as error:
         raise RenderError(f"{report.html}: cannot be written: {error.strerror}; the rest is in {folder}") from error
     return report
+
+
+def _import_jsonschema() -> None:
+    """Import what nbformat needs without the parser of IRIs that JupyterLab brings along.
+
+    jsonschema builds its grammar at import, a second of CPU, where the package is there: no notebook has an IRI to be
+    checked, and jsonschema does without where it is not installed.
+    """
+    unneeded = "rfc3987_syntax"
+    if "jsonschema" in sys.modules or unneeded in sys.modules:
+        return
+    sys.modules[unneeded] = None  # type: ignore[assignment]  # how an import is made to fail
+    try:
+        import_module("jsonschema")
+    finally:
+        del sys.modules[unneeded]
 
 
 def find_notebook(kind: str) -> Path:
@@ -188,8 +207,8 @@ def _execute(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
-    # The exporter takes as long to import as a small notebook to run: do both at once.
-    threading.Thread(target=import_module, args=("nbconvert",), daemon=True).start()
+    # What writes the page takes as long to import as a small notebook to run: do both at once.
+    threading.Thread(target=_import, args=("nbconvert", "perfkit.report.page", "plotly.offline"), daemon=True).start()
     running: list[NotebookNode] = []
     try:
         executed: NotebookNode = papermill.execute_notebook(
@@ -215,6 +234,11 @@ def _execute(
         raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
     _keep(executed, report.notebook)
     return executed
+
+
+def _import(*modules: str) -> None:
+    for name in modules:
+        import_module(name)
 
 
 def _keep(notebook: NotebookNode, path: Path) -> None:

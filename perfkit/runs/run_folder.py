@@ -35,7 +35,7 @@ from perfkit.model.errors import ReadError, StoreError, leave_out
 from perfkit.model.files import atomic_path
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.redaction import redact, redact_document
-from perfkit.model.script_errors import ScriptErrors
+from perfkit.model.script_errors import LONGEST_MS, ScriptErrors
 from perfkit.model.serialization import (
     SEAL,
     Seal,
@@ -46,7 +46,7 @@ from perfkit.model.serialization import (
     run_to_document,
 )
 from perfkit.runs.backends import DOCUMENT, Backend, LocalFolder
-from perfkit.runs.requests import RequestColumns, column_label, redact_requests, request_columns, summarised
+from perfkit.runs.requests import REQUIRED, RequestColumns, column_label, redact_requests, request_columns, summarised
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
 from perfkit.stats.summary import Floats
 
@@ -151,10 +151,11 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
     return frame
 
 
-def read_failed_requests(parquet: Path, run: Run, seal: Seal | None) -> RequestColumns | None:
-    """The requests that failed, of a sealed file, without pandas: to load it takes longer than to compare eight runs.
+def read_columns(parquet: Path, run: Run, seal: Seal | None) -> RequestColumns | None:
+    """The requests of a sealed file, without pandas, which takes longer to load than eight runs to compare.
 
-    ``None`` for a file that is not sealed, or whose columns are of other kinds than perfkit writes.  ``ReadError`` as
+    ``None`` for a file that is not sealed, or holds something that `request_columns` has to look at: columns of other
+    kinds than perfkit writes, gaps, times that are none.  Sizes of responses are left out.  ``ReadError`` as
     `read_requests`.
     """
     import pyarrow as pa
@@ -163,34 +164,68 @@ def read_failed_requests(parquet: Path, run: Run, seal: Seal | None) -> RequestC
     if not check_requests(parquet, run, seal):
         return None
     try:
-        with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
-            kinds = {field.name: field.type for field in file.schema_arrow}
-            if (kinds.get("start"), kinds.get("failed")) != (pa.float64(), pa.bool_()):
-                return None
-            table = file.read(columns=["start", "failed", "service", "error"])
+        schema = pq.read_schema(parquet)
+        labels = [name for name in ("service", "error") if name in schema.names]
+        with pq.ParquetFile(parquet, page_checksum_verification=True, read_dictionary=labels) as file:
+            check_memory(parquet, file.metadata.num_rows, len(REQUIRED) + len(labels))
+            table = file.read(columns=[*REQUIRED, "error"])
     except (pa.ArrowException, *UNREADABLE) as error:
-        raise ReadError(f"{parquet}: cannot be read: {str(error).splitlines()[0][:300]}") from error
-    if table["start"].null_count or table["failed"].null_count or table["service"].null_count:
+        raise ReadError(f"{parquet}: cannot be read: {(str(error) or type(error).__name__)[:300]}") from error
+    kinds = [str(table.schema.field(name).type) if name in table.schema.names else "" for name in REQUIRED]
+    if kinds[0] != "double" or kinds[2] not in _NUMBERS or kinds[3] != "bool" or not len(table):
         return None
-    start, failed = table["start"].combine_chunks(), table["failed"].combine_chunks()
-    if not len(failed):
+    if any(table[name].null_count for name in REQUIRED):
         return None
-    # What Arrow offers for this (to_numpy, take) loads pandas
-    bits = np.unpackbits(np.frombuffer(failed.buffers()[1], np.uint8), bitorder="little")
-    rows = np.flatnonzero(bits[failed.offset :][: len(failed)])
-    starts = np.frombuffer(start.buffers()[1], np.float64)[start.offset :][rows]
+    columns = [_coded(table[name]) if name in labels else None for name in ("service", "error")]
+    if columns[0] is None or (columns[1] is None and "error" in labels):
+        return None
+    start, times = (_values(table[name]) for name in ("start", "response_time_ms"))
+    if not (np.isfinite(start).all() and (times >= 0).all() and (times <= LONGEST_MS).all()):
+        return None
+    codes, texts = columns[0]
+    used = np.bincount(codes, minlength=len(texts)) > 0
+    public = [column_label(redact(text)) for text in texts]
+    names = sorted({name for name, is_used in zip(public, used, strict=True) if is_used})
+    codes = np.array([names.index(name) if name in names else -1 for name in public], np.int32)[codes]
+    failed = _values(table["failed"])
+    return RequestColumns(start, codes, names, times.astype(np.float64), failed, None, None, columns[1])
 
-    def codes(name: str) -> tuple[Any, list[str]]:
-        texts = [table[name][row].as_py() for row in rows.tolist()]
-        names = sorted({text for text in texts if text is not None}, key=str)
-        code = {text: number for number, text in enumerate(names)} | {None: -1}
-        return np.array([code[text] for text in texts], np.intp), [str(text) for text in names]
 
-    services, names = codes("service")
-    errors = codes("error") if "error" in kinds else None
-    labels = [column_label(redact(name)) for name in names]
-    unknown = np.full(len(rows), np.nan)
-    return RequestColumns(starts, services, labels, unknown, np.ones(len(rows), bool), None, None, errors)
+# What Arrow offers for this (to_numpy, take) loads pandas
+_NUMBERS = {name: name for name in ("int8", "int16", "int32", "int64")} | {"float": "f4", "double": "f8"}
+
+
+def _values(column: pa.ChunkedArray) -> Any:
+    """The numbers or truth values of a column without gaps, as one array."""
+    kind = str(column.type)
+    parts = []
+    for chunk in column.chunks:
+        if kind == "bool":
+            bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], np.uint8), bitorder="little")
+            parts.append(bits[chunk.offset :][: len(chunk)].astype(bool))
+        else:
+            parts.append(np.frombuffer(chunk.buffers()[1], _NUMBERS[kind])[chunk.offset :][: len(chunk)])
+    return np.concatenate(parts)
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
+    """Codes into texts, negative for none; ``None`` for a column of something else than texts."""
+    codes: list[Any] = []
+    known: dict[str, int] = {}
+    for chunk in column.chunks:
+        if not str(column.type).startswith(("dictionary<values=string", "dictionary<values=large_string")):
+            return None
+        texts = chunk.dictionary.to_pylist()
+        if None in texts:
+            return None
+        places = np.array([*(known.setdefault(text, len(known)) for text in texts), -1], np.int32)
+        indices = chunk.indices
+        own = np.frombuffer(indices.buffers()[1], str(indices.type))[indices.offset :][: len(indices)]
+        if indices.null_count:
+            bits = np.unpackbits(np.frombuffer(indices.buffers()[0], np.uint8), bitorder="little")
+            own = np.where(bits[indices.offset :][: len(indices)], own, len(texts))
+        codes.append(places[own])
+    return np.concatenate(codes), list(known)
 
 
 def recorded_frame(table: pa.Table, path: Path) -> pd.DataFrame:
@@ -203,22 +238,26 @@ class RequestLoader:
     """The requests of one run, read from their file once: a report draws the same requests in several charts.
 
     The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
-    ``failed`` gives the requests that failed, ``None`` where they can only be read with all others.
     """
 
     _kept: ClassVar[dict[RequestLoader, pd.DataFrame]] = {}  # the frame that was used last is the last
     _lock: ClassVar[Lock] = Lock()
 
     def __init__(
-        self, read: Callable[[], pd.DataFrame], failed: Callable[[], RequestColumns | None] = lambda: None
+        self, read: Callable[[], pd.DataFrame], columns: Callable[[], RequestColumns | None] = lambda: None
     ) -> None:
-        self._read, self.failed = read, failed
+        self._read, self._columns = read, columns
 
     @classmethod
     def of_file(cls, parquet: Path, stored: Stored) -> RequestLoader:
         """Of the file of a run that was kept."""
         of = parquet, stored.run, stored.seal
-        return cls(lambda: read_requests(*of), lambda: read_failed_requests(*of))
+        return cls(lambda: read_requests(*of), lambda: read_columns(*of))
+
+    def columns(self) -> RequestColumns:
+        """The same requests, taken apart and checked; of a sealed file without pandas."""
+        columns = None if self in self._kept else self._columns()
+        return request_columns(self()) if columns is None else columns
 
     def __call__(self) -> pd.DataFrame:
         with self._lock:
@@ -235,6 +274,11 @@ class RequestLoader:
                     del self._kept[loader]
             is_kept = self in self._kept
         return frame.copy() if is_kept else frame
+
+
+def columns_of(load: Callable[[], pd.DataFrame]) -> RequestColumns:
+    """The requests of a run, taken apart, from its ``load_requests``; ``ValueError`` where they are none."""
+    return load.columns() if isinstance(load, RequestLoader) else request_columns(load())
 
 
 def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
