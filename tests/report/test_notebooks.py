@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,3 +175,13 @@ def test_the_kernel_is_this_interpreter_whatever_is_installed(monkeypatch, tmp_p
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     manager = notebook._current_interpreter()(kernel_name="python3")
     assert manager.kernel_spec.argv[0] == sys.executable
+
+
+def test_a_notebook_starts_without_the_grammar_of_iris():
+    """`rfc3987_syntax` builds it at import, which takes a second, wherever JupyterLab is installed."""
+    code = (
+        "import sys; from perfkit.report.notebook import _import_jsonschema; _import_jsonschema(); import nbformat\n"
+        "print('jsonschema' in sys.modules, 'lark' in sys.modules, 'rfc3987_syntax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False", "False"]
