@@ -38,6 +38,7 @@ from perfkit.model.records import (
 )
 from perfkit.stats.effect import (
     Effect,
+    Values,
     compare_error_rates,
     compare_levels,
     level_arithmetic,
@@ -45,6 +46,7 @@ from perfkit.stats.effect import (
     rate_arithmetic,
     rise_above_limit,
     wilson,
+    with_neighbours,
 )
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed, requests_needed_for_limit
 
@@ -174,7 +176,8 @@ def by_evidence(
 
     ``not_judged`` maps services to the reason why their latency and throughput are reported, but not judged.
     """
-    effects = [effect_of(hypothesis, policy.confidence, profile) for hypothesis in hypotheses]
+    levels = _levels(hypotheses, profile)
+    effects = [effect_of(h, policy.confidence, profile, levels.get(number)) for number, h in enumerate(hypotheses)]
     tests = [
         (None if isinstance(h.limit, Objective) else (h.entry, h.metric, h.scope), *_by_direction(h.metric, effect))
         for h, effect in zip(hypotheses, effects, strict=True)
@@ -216,21 +219,40 @@ def _by_direction(metric: Metric, effect: Effect) -> tuple[float, float]:
     return (effect.p_rise, effect.p_fall) if metric.worse > 0 else (effect.p_fall, effect.p_rise)
 
 
-def effect_of(hypothesis: Hypothesis, confidence: float, profile: NoiseProfile | None = None) -> Effect | None:
+def _levels(hypotheses: Sequence[Hypothesis], profile: NoiseProfile | None) -> dict[int, Values]:
+    """By the place of each hypothesis on a level that can be compared: its values, with what its neighbours tell.
+
+    Neighbours are the services that all runs measured, of one metric, whose error was measured, or assumed, alike.
+    """
+    levels: dict[int, Values] = {}
+    alike: dict[tuple[Metric, bool, tuple[int, int]], list[int]] = {}
+    for number, hypothesis in enumerate(hypotheses):
+        metric, sides = hypothesis.metric, (hypothesis.baseline, hypothesis.candidate)
+        is_short = metric is Metric.AVG and _too_few_requests(hypothesis)
+        if isinstance(hypothesis.limit, Objective) or metric is Metric.ERROR_RATE or is_short:
+            continue
+        if (values := level_values(hypothesis.entry, metric, *sides, profile)) is not None:
+            levels[number] = values
+            if hypothesis.scope is Scope.SERVICE:
+                alike.setdefault((metric, values.prior.measured, (len(sides[0]), len(sides[1]))), []).append(number)
+    for (metric, _, _), numbers in alike.items():
+        levels |= zip(numbers, with_neighbours(metric, [levels[number] for number in numbers]), strict=True)
+    return levels
+
+
+def effect_of(
+    hypothesis: Hypothesis, confidence: float, profile: NoiseProfile | None, values: Values | None
+) -> Effect | None:
     """The effect between the runs that measured the service; ``None`` where one of them cannot say.
 
     Of an absolute limit: of the candidate's level against it, in percent of the limit (pp for the error rate).
     """
     if isinstance(hypothesis.limit, Objective):
         return _effect_on_limit(hypothesis, hypothesis.limit.amount, confidence, profile)
-    metric, (baseline, candidate) = hypothesis.metric, hypothesis.stats
-    if metric is Metric.ERROR_RATE:
-        before, after = failures_of(baseline), failures_of(candidate)
+    if hypothesis.metric is Metric.ERROR_RATE:
+        before, after = map(failures_of, hypothesis.stats)
         return compare_error_rates(before, after, confidence) if before is not None and after is not None else None
-    if metric is Metric.AVG and _too_few_requests(hypothesis):
-        return None
-    values = level_values(hypothesis.entry, metric, hypothesis.baseline, hypothesis.candidate, profile)
-    return compare_levels(metric, values, confidence) if values is not None else None
+    return compare_levels(hypothesis.metric, values, confidence) if values is not None else None
 
 
 def _effect_on_limit(

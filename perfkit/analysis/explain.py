@@ -104,9 +104,8 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
     if paired:
         yield _step("pairs", "the scatter is that of the pairs' differences, divided by sqrt(2) to be that of one run")
     yield _step("error within a run", f"{of.within_sd:.6f} ({'measured' if of.measured else 'assumed'})")
-    yield _step(
-        "prior s0", f"{of.prior_sd:.6f}, {of.prior_df:g} df: the error within a run, and what is usual beyond it"
-    )
+    beyond = f"what {of.services} services of these runs scatter" if of.services else "what is usual"
+    yield _step("prior s0", f"{of.prior_sd:.6f}, {of.prior_df:.4g} df: the error within a run, and {beyond} beyond it")
     squares = " + ".join(f"{part:.6e}" for part in of.squares) or "0"
     yield _step("scatter of the pairs" if paired else "scatter of the runs", f"SS = {squares}, {of.squares_df:g} df")
     if of.history_df:

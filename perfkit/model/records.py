@@ -588,6 +588,8 @@ class LevelArithmetic:
         Numbers of runs n of which ``error = sd sqrt(sum(1/n))``.
     error, quantile
         Standard error of ``shift``, and the quantile of Student's t that makes the interval of it.
+    services
+        Services of the same runs that told of the prior; 0 where none did.
     """
 
     means: tuple[float, float]
@@ -607,6 +609,7 @@ class LevelArithmetic:
     error: Size
     quantile: Size
     floor_sd: Size = 0.0
+    services: Count = 0
 
     def __post_init__(self) -> None:
         if not self.error > 0:

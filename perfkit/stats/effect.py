@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from scipy.special import betainc, fdtrc, gammaln, ndtri, stdtr, stdtrit
+from scipy.special import betainc, fdtrc, gammaln, ndtri, polygamma, stdtr, stdtrit
 
 from perfkit.model.records import LevelArithmetic, Metric, RateArithmetic
 
@@ -40,6 +40,7 @@ EXTRA_SD = 0.006  # between runs, beyond a measured error within them: restarts,
 PRIOR_OVERDISPERSION = 1.2
 PRIOR_OVERDISPERSION_DF = 8.0
 HISTORY_SHARE = 2.0 / 3.0  # degrees of freedom per successive difference (von Neumann, doi:10.1214/aoms/1177731677)
+POOLED_FROM = 21  # services whose scatter tells how alike they are
 CLIP = 3.0  # robust standard deviations: a step in the history is one large difference, and no noise
 
 
@@ -72,6 +73,15 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """How much the ``services`` of the same runs scatter beyond the error within a run, with the df for one of them."""
+
+    extra_sd: float
+    df: float
+    services: int
+
+
+@dataclass(frozen=True, slots=True)
 class NoisePrior:
     """What is known of a metric's noise before its runs are compared: from inside the runs, and from their history.
 
@@ -85,17 +95,22 @@ class NoisePrior:
         Variance below which identical runs cannot scatter (the rounding of the source).
     history
         Sum of squares and degrees of freedom from earlier runs (`scatter_of_history`).
+    neighbours
+        What the other services of the same runs tell (`with_neighbours`).
     """
 
     within_variance: float = 0.0
     measured: bool = False
     floor: float = 0.0
     history: tuple[float, float] = (0.0, 0.0)
+    neighbours: Neighbours | None = None
 
     def noise(self, metric: Metric) -> Noise:
         """The noise to expect of a run."""
         extra = EXTRA_SD if self.measured else PRIOR_SD[metric]
         df = PRIOR_DF if self.measured else PRIOR_DF_ASSUMED
+        if self.neighbours is not None and self.neighbours.df > df:
+            extra, df = self.neighbours.extra_sd, self.neighbours.df
         return Noise(float(np.sqrt(self.within_variance + extra**2)), df)
 
 
@@ -208,6 +223,54 @@ class Values:
         return ((after - before) / np.sqrt(2.0),) if self.paired else (before, after)
 
 
+def with_neighbours(metric: Metric, services: Sequence[Values]) -> list[Values]:
+    """One metric of many services of the same runs: each with what they show together of the scatter between runs.
+
+    Their variance beyond the error within a run is estimated as one (weighted least squares of the squares, iterated).
+    Around it the variances of the services scatter more than chance alone allows by how unlike the services are: so
+    many degrees of freedom has what they have in common (Smyth 2004, section 6.2).  It has no more than the services
+    hold together, given how their runs move together, less its own share: what disturbs all services of a run alike is
+    seen once, however many they are.  Fewer than `POOLED_FROM` services, or two runs, tell nothing.
+    """
+    sides = services[0].residuals if services else ()
+    df = sum(side.size - 1 for side in sides if side.size)
+    logs = np.array([[v - side.mean() for side in s.residuals if side.size for v in side] for s in services])
+    variances = (logs**2).sum(axis=1) / max(df, 1) if services else np.empty(0)
+    is_known = variances > 0  # what was rounded to one value says nothing
+    count = int(is_known.sum())
+    if df < 2 or count < POOLED_FROM:
+        return list(services)
+    seen, within = variances[is_known], np.array([s.prior.within_variance for s in services])
+    least = (EXTRA_SD if services[0].prior.measured else PRIOR_SD[metric]) ** 2
+    extra = least
+    for _ in range(20):
+        weights = (within[is_known] + extra) ** -2
+        extra = max(float((weights * (seen - within[is_known])).sum() / weights.sum()), least)
+    expected = within + extra
+    weights, scales = expected[is_known] ** -2, expected[is_known] ** -1
+    unlike = float(np.log(seen / expected[is_known]).var(ddof=1)) - float(polygamma(1, df / 2))
+    units = logs[is_known] / np.sqrt(seen * df)[:, None]
+    own = float((scales**2).sum())
+    pairs = float(scales.sum()) ** 2 - own
+    together = float((((units.T * scales) @ units) ** 2).sum() - own) / pairs  # mean squared correlation
+    together = max((together - 1.0 / df) / (1.0 - 1.0 / df), 0.0)
+    held = df * expected**2 * weights.sum() ** 2 / (own + pairs * together) - df
+    most = min(2.0 * _inverse_trigamma(unlike) if unlike > 0 else math.inf, PRIOR_DF + 2.0 * df)
+    return [
+        replace(s, prior=replace(s.prior, neighbours=Neighbours(math.sqrt(extra), min(most, float(of_service)), count)))
+        for s, of_service in zip(services, held, strict=True)
+    ]
+
+
+def _inverse_trigamma(value: float) -> float:
+    """The x whose trigamma is ``value`` > 0, by Newton's method."""
+    x = 0.5 + 1.0 / value
+    for _ in range(20):
+        trigamma = float(polygamma(1, x))
+        x += trigamma * (1.0 - trigamma / value) / float(polygamma(2, x))
+    return x
+
+
 def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     """Latency or throughput: difference of mean logs with a moderated variance and Student's t.
 
@@ -235,7 +298,7 @@ def level_arithmetic(
 ) -> LevelArithmetic:
     """The numbers of a t test of two mean logs whose difference has the error of so many runs."""
     scatter = noise.scatter or Scatter(NoisePrior(), noise, noise.df, (), 0.0)
-    prior = scatter.given
+    prior, neighbours = scatter.given, scatter.given.neighbours
     return LevelArithmetic(
         means=means,
         shift=means[1] - means[0],
@@ -254,6 +317,7 @@ def level_arithmetic(
         error=noise.error(*runs),
         quantile=float(stdtrit(noise.df, 0.5 + confidence / 2.0)),
         floor_sd=math.sqrt(prior.floor),
+        services=neighbours.services if neighbours is not None and neighbours.df == scatter.expected.df else 0,
     )
 
 
