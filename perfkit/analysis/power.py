@@ -35,7 +35,7 @@ WEIGHTS = {
 }
 RUN_SHARE = 0.5  # of alpha, for the run as a whole where it is judged
 # Where services are watched: of the run as a whole; the rest goes by requests, those of a service that gates count so
-# many times.  benchmarks/verdicts.py has what is found.
+# many times.  benchmarks/many_services.py has what is found.
 RUN_SHARE_OF_MANY = 0.4
 GATING_COUNTS = 3.0
 # Of all absolute limits together: the comparison hardly notices it, and a limit that is broken for good is broken by
