@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
+from perfkit.analysis.error_kinds import error_kinds
 from perfkit.analysis.noise_profile import failures_of, noise_prior
 from perfkit.config.policy import Policy
 from perfkit.model.codec import encode
-from perfkit.model.records import Metric, Run, RunSummary
+from perfkit.model.records import ErrorKind, Metric, Run, RunSummary
 from perfkit.stats.effect import overdispersion, run_to_run
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class BaselineSummary:
     runs: tuple[Run, ...]
     levels: tuple[BaselineLevel, ...]
     warnings: tuple[str, ...] = ()
+    errors: tuple[ErrorKind, ...] = ()  # kinds of failed requests of all runs, see `ErrorKind`
     policy: Policy = field(default_factory=Policy, repr=False)  # by which changes against these runs are judged
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.baseline/1``."""
         runs = [RunSummary.of(run) for run in self.runs]
-        return {"schema": SCHEMA, **encode({"runs": runs, "levels": self.levels, "warnings": self.warnings})}
+        parts = {"runs": runs, "levels": self.levels, "errors": self.errors, "warnings": self.warnings}
+        return {"schema": SCHEMA, **encode(parts)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per level."""
@@ -106,4 +109,4 @@ def summarize_baseline(
             values = {name: float(np.exp(middle + step)) for name, step in steps.items()}
             span = {"variation_pct": 100 * noise.sd, "lowest": min(known), "highest": max(known)}
             levels.append(BaselineLevel(service, metric.value, logs.size, **values, **span))
-    return BaselineSummary(tuple(runs), tuple(levels), tuple(warnings), policy or Policy())
+    return BaselineSummary(tuple(runs), tuple(levels), tuple(warnings), error_kinds(runs), policy or Policy())

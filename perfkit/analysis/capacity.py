@@ -19,10 +19,11 @@ from scipy.special import stdtrit
 
 from perfkit.analysis.comparability import missing_services
 from perfkit.analysis.coverage import service_coverage
+from perfkit.analysis.error_kinds import error_kinds
 from perfkit.config.policy import EVIDENCE_TOLERANCE, Limit, Objective, Policy, describe_slo, parse_slo
 from perfkit.model.codec import encode
 from perfkit.model.errors import NotComparable, ReadError
-from perfkit.model.records import Metric, Run, RunSummary, Severity, Verdict, verdict_of
+from perfkit.model.records import ErrorKind, Metric, Run, RunSummary, Severity, Verdict, verdict_of
 from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import (
@@ -194,6 +195,7 @@ class Capacity:
     at_load: tuple[AtLoad, ...] = ()
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
+    errors: tuple[ErrorKind, ...] = ()  # kinds of failed requests of both sides
     confidence: float = CONFIDENCE
     alpha: float = ALPHA
 
@@ -227,7 +229,7 @@ class Capacity:
 
 _DOCUMENT = (
     *("verdict", "load_unit", "slo", "alpha", "confidence", "runs", "candidate"),
-    *("warnings", "curves", "differences", "at_load"),
+    *("warnings", "curves", "differences", "at_load", "errors"),
 )
 
 
@@ -299,6 +301,7 @@ def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | N
         at_load=tuple(at_load),
         verdict=verdict,
         warnings=tuple(warnings),
+        errors=error_kinds(runs, candidate),
     )
 
 

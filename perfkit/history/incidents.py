@@ -47,7 +47,7 @@ import msgspec
 from perfkit.history.events import Event, MetricChange, MetricChangeRecord, RunRecord, RunReference
 from perfkit.model.codec import Count, Time, decode, read_json
 from perfkit.model.errors import Activity, ReadError
-from perfkit.model.records import Comparison, Finding, Gap, Metric, Verdict
+from perfkit.model.records import Comparison, ErrorKind, Finding, Gap, Metric, Verdict
 from perfkit.model.serialization import comparison_from_document
 from perfkit.runs.collection import labels_text
 
@@ -233,6 +233,9 @@ class Result:
         Whether it was judged just now from a store: then no file and no report folder holds it.
     labels
         Those that runs must have to be in the history; empty where all runs of the scenario are.
+    errors
+        Kinds of failed requests of both sides, of a history those of its newest valid run and of the runs before;
+        ``None`` where they are not known.
     """
 
     source: str
@@ -248,6 +251,7 @@ class Result:
     measured_services: frozenset[str] = frozenset()
     stored: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    errors: tuple[ErrorKind, ...] | None = None
 
     @property
     def subject(self) -> str:
@@ -350,6 +354,7 @@ def result_of(document: Any, source: str, report: Path | None = None) -> Result:
         tuple(missing.values()),
         frozenset(measured),
         labels=labels,
+        errors=comparison.errors if comparison is not None else trend.errors,
     )
 
 
@@ -498,6 +503,7 @@ class _Trend(msgspec.Struct, frozen=True):
     watch: _Watch | None
     courses: tuple[_Course, ...] = ()
     labels: dict[str, str] = {}
+    errors: tuple[ErrorKind, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,25 @@ say, all under one alpha.  A message shows excerpts: the series that lead the ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import stdtrit
 
+from perfkit.analysis.error_kinds import error_kinds
 from perfkit.history.acknowledgements import Acknowledgement, match
 from perfkit.history.change_events import DetectedChanges, HistoryAnalysis, Level, detect_changes, held_worsenings
 from perfkit.history.confounders import missing_services
 from perfkit.history.events import Event, MetricChange, Series
 from perfkit.history.monitor import MOST_EXCERPTS, Alert, MonitorResult, excerpt, leading_series
-from perfkit.model.errors import did_you_mean
-from perfkit.model.records import Metric
+from perfkit.model.codec import encode
+from perfkit.model.errors import PerfkitError, ReadError, did_you_mean
+from perfkit.model.records import ErrorKind, Metric
 from perfkit.stats.season import days_since_1970, why_no_pattern
 from perfkit.stats.summary import Floats
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from perfkit.stats.changepoints import Segmentation
     from perfkit.stats.season import WeekdayPattern
 
+RUNS_BEFORE = 5  # whose errors are compared with those of the newest run
 MOST_SHOWN = 1_000  # runs: more dots than that are one grey cloud
 
 
@@ -369,14 +374,31 @@ class History:
             raise ValueError(f"service: {service!r} is not in this history{near}; there are {', '.join(self.services)}")
         return pd.Series(item.values, index=_times(self.runs), name=f"{service} {item.metric.value}")
 
+    def newest_errors(self) -> tuple[ErrorKind, ...]:
+        """Kinds of failed requests of the newest valid run (candidate) and of up to five valid runs before (baseline).
+
+        Raises
+        ------
+        ReadError
+            There are no two valid runs, or one of these cannot be read.
+        """
+        valid = tuple(run for run in self.runs if run.valid)[-1 - RUNS_BEFORE :]
+        if len(valid) < 2:
+            raise ReadError("there are no two valid runs whose errors can be compared")
+        return _errors_of(valid)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document ``perfkit.trend/1``, that of the trend report."""
+        errors = None
+        with suppress(PerfkitError):  # not known
+            errors = encode(self.newest_errors())
         return {
             "schema": "perfkit.trend/1",
             "store": self.store,
             **self.changes.to_dict(self.acknowledged),
             "levels": [item.to_dict() for item in self.metric_trends],
             "courses": self._excerpts(),
+            "errors": errors,
             "watch": self.monitor.to_dict() if self.monitor is not None else None,
         }
 
@@ -389,6 +411,18 @@ class History:
         of_events = [key for key in map(leading_series, events) if key[0] not in alerted_services]
         keys = dict.fromkeys([*alerted, *of_events] or shown[:1])
         return [excerpt(self.changes.history, key) for key in keys if key in shown][:MOST_EXCERPTS]
+
+
+@lru_cache(maxsize=8)  # for the table and the document of one report
+def _errors_of(runs: tuple[RunReference, ...]) -> tuple[ErrorKind, ...]:
+    """The errors of the last of these runs against those of the others."""
+    from perfkit.runs.store import RunStore
+
+    try:
+        read = [RunStore(run.source.rpartition("/")[0]).get(run.run_id) for run in runs]
+    except OSError as error:
+        raise ReadError(f"{runs[-1].run_id} or a run before it cannot be read: {error}") from error
+    return error_kinds(read[:-1], read[-1:])
 
 
 def _times(runs: Sequence[RunReference]) -> pd.DatetimeIndex:

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
-from perfkit.analysis.error_kinds import error_kinds
+from perfkit.history.trend import RUNS_BEFORE
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import Check, Comparison, ErrorKind, Finding, Metric, Run, Severity, Verdict
 from perfkit.report import capacity, findings, trend
@@ -70,7 +70,6 @@ LONGEST = 400  # characters of a line
 MOST_ROWS = 20  # runs of a table; the frames have all
 MOST_RUNS = 24  # of the table of response times
 MOST_VALUES = 3  # of a check, where they are not numbers
-RUNS_BEFORE = 5  # whose errors are compared with those of a history's newest run
 MOST_SENTENCES = 8  # of an answer
 MOST_OPEN = 6  # services whose findings are not folded
 MOST_UNFOLDED = 3  # services: so few are shown where none has a change
@@ -786,18 +785,15 @@ def capacity_summary(of: Capacity, title: str | None = None) -> Html:
 
 def history_errors(history: History) -> Html:
     """Kinds of failed requests of the newest valid run against those of the runs before it."""
-    from perfkit.runs.store import RunStore
-
-    valid = [run for run in history.runs if run.valid][-1 - RUNS_BEFORE :]
-    try:
-        runs = [RunStore(run.source.rpartition("/")[0]).get(run.run_id) for run in valid]
-    except (PerfkitError, OSError) as error:
-        return Html(note(f"The newest runs cannot be read, so their errors are not known: {shorten(error, 200)}").html)
-    if len(runs) < 2:
+    valid = [run for run in history.runs if run.valid]
+    if len(valid) < 2:
         return empty("There are no two valid runs whose errors can be compared.")
-    before = count_text(len(runs) - 1, "run")
-    sides = f"Candidate: the newest valid run, {shorten(runs[-1].id, 60)}; baseline: {before} before it."
-    shown = errors_table(error_kinds(runs[:-1], runs[-1:]))
+    try:
+        shown = errors_table(history.newest_errors())
+    except PerfkitError as error:
+        return Html(note(f"The errors of the newest runs are not known: {shorten(error, 200)}.").html)
+    before = count_text(min(len(valid) - 1, RUNS_BEFORE), "run")
+    sides = f"Candidate: the newest valid run, {shorten(valid[-1].run_id, 60)}; baseline: {before} before it."
     return Html(f'{shown.html}<p class="pk-small">{escape(sides)}</p>', text=shown.text)
 
 
@@ -872,7 +868,7 @@ class BaselineTables(Accessor):
 
     def errors(self) -> Html:
         """Kinds of failed requests, and when they came."""
-        return errors_table(error_kinds(self.subject.runs), sides=1)
+        return errors_table(self.subject.errors, sides=1)
 
     def runs(self) -> Html:
         """Load, environment and versions of the runs."""
@@ -916,8 +912,7 @@ class CapacityTables(Accessor):
 
     def errors(self) -> Html:
         """Kinds of failed requests on each side, and when they came."""
-        sides = self.subject.runs, self.subject.candidate
-        return errors_table(error_kinds(*sides), sides=2 if sides[1] else 1)
+        return errors_table(self.subject.errors, sides=2 if self.subject.candidate else 1)
 
     def runs(self) -> Html:
         """Load, environment and versions of the runs."""

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 LONGEST = 400  # characters of a sentence with names from outside
 LONGEST_COMMAND = 2_000  # characters of a command line in a message: more are many runs, which the result names
 MOST_GAPS = 3  # and so many sentences on what is missing
+MOST_IN_A_LINE = 3  # kinds of errors
+NAME = 60  # characters of a name in a line of text
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 NOTHING_TO_DO = "Nothing to do."
 FIX_AND_REPEAT = "Fix what the warnings name and run again."
@@ -72,6 +74,8 @@ class Column:
         Where there is no room, columns go in order of importance, the least first; those with 9 always stay.
     hint
         What its title means, for places that can show it on demand.
+    foreign
+        Whether its cells are names from outside, which each outlet escapes and shortens.
     """
 
     name: str
@@ -79,26 +83,36 @@ class Column:
     right: bool = False
     importance: int = 9
     hint: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row: the text of each cell by the name of its column; ``UNKNOWN`` where nothing can be said."""
+    """A row: the text of each cell by the name of its column; ``UNKNOWN`` where nothing can be said.
+
+    ``line`` is all of it as one line of text, with names that are harmless and short; not every table has it.
+    """
 
     cells: Mapping[str, str]
     verdict: Verdict
     gating: bool = False
     warnings: tuple[str, ...] = ()
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns and rows; ``total`` is the number of rows that there are, of which these are the first."""
+    """Columns and rows; ``total`` is the number of rows that there are, of which these are the first.
+
+    ``stacked`` says how it is drawn where there is little room: a title (``>``: aligned at the right), the cell above
+    and the cell below, which may be none.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     total: int
     title: str = ""
+    stacked: tuple[tuple[str, str, str], ...] = ()
 
     def column_title(self, name: str) -> str:
         """The title of a column; of one that the table does not have, its name."""
@@ -121,7 +135,7 @@ def findings_table(comparison: Comparison, *, ranked: bool = False, title: str =
             Column("mde", "MDE", right=True, importance=1, hint=mde),
             Column("settle", "to settle", right=True, importance=3, hint="further runs on each side"),
         ]
-    names = (Column("service", "service"), Column("metric", "metric"))
+    names = (Column("service", "service", foreign=True), Column("metric", "metric"))
     columns = (*names, *numbers, Column("verdict", "verdict"))
     return Table(columns, tuple(map(finding_row, findings)), len(findings), title)
 
@@ -161,7 +175,7 @@ OBJECTIVE_WORDS = {
 def objectives_table(comparison: Comparison, *, title: str = "") -> Table:
     """The absolute limits (SLOs) of a comparison, those first that are exceeded; no rows where the policy has none."""
     columns = (
-        Column("service", "service"),
+        Column("service", "service", foreign=True),
         Column("metric", "metric"),
         Column("tolerance", "limit", right=True),
         Column("after", "candidate", right=True),
@@ -172,8 +186,15 @@ def objectives_table(comparison: Comparison, *, title: str = "") -> Table:
     for finding in limits:
         row = finding_row(finding)
         text = f"{VERDICT_SYMBOLS[finding.verdict]} {OBJECTIVE_WORDS[finding.verdict]}"
-        rows.append(replace(row, cells={**row.cells, "verdict": text}))
-    return Table(columns, tuple(rows), len(rows), title)
+        what = f"{shorten(finding.label, NAME)}, {row.cells['metric']}: {row.cells['after']}"
+        line = f"{text}: {what}, limit {row.cells['tolerance']}"
+        rows.append(replace(row, cells={**row.cells, "verdict": text}, line=line))
+    stacked = (
+        ("service, metric", "service", "metric"),
+        (">candidate, limit", "after", "tolerance"),
+        ("objective", "verdict", ""),
+    )
+    return Table(columns, tuple(rows), len(rows), title, stacked)
 
 
 def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = "") -> Table:
@@ -181,12 +202,12 @@ def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = ""
 
     Those of which nothing is counted are left out: `errors_text` says so.
     """
-    counts = [Column("before", "baseline", right=True), Column("after", "candidate", right=True)]
+    pair = [Column("before", "baseline", right=True), Column("after", "candidate", right=True)]
     columns = (
-        Column("service", "service"),
-        Column("kind", "error"),
+        Column("service", "service", foreign=True),
+        Column("kind", "error", foreign=True),
         Column("status", "status", right=True, importance=4),
-        *(counts if sides == 2 else [Column("before", "requests", right=True)]),
+        *(pair if sides == 2 else [Column("before", "requests", right=True)]),
         Column("first", "first (UTC)", importance=2),
         Column("last", "last (UTC)", importance=1),
         *([Column("changed", "what changed")] if sides == 2 else []),
@@ -202,6 +223,7 @@ def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = ""
         cells = {
             "service": error.service,
             "kind": error.kind or "kind not recorded",
+            "name": error.name,
             "status": str(error.status or UNKNOWN),
             "before": _failed_text(error.baseline, error.baseline_requests),
             "after": _failed_text(error.candidate, error.candidate_requests),
@@ -209,8 +231,18 @@ def errors_table(errors: Sequence[ErrorKind], sides: int = 2, *, title: str = ""
             "last": format_time(error.last, "%H:%M:%S" if same_day else days),
             "changed": error.change or ("about as often" if can_tell else UNKNOWN),
         }
-        rows.append(Row(cells, verdict))
-    return Table(columns, tuple(rows), len(rows), title)
+        times = f"first {cells['first']}, last {cells['last']} UTC" if error.first is not None else ""
+        counts = f"{cells['before']} -> {cells['after']} requests" if sides == 2 else f"{cells['before']} requests"
+        facts = [text for text in (counts, times, cells["changed"]) if text not in ("", UNKNOWN)]
+        line = f"{shorten(error.name, NAME)} at {shorten(error.service, NAME)}: {', '.join(facts)}"
+        rows.append(Row(cells, verdict, line=line))
+    stacked = (
+        ("error, service", "name", "service"),
+        (">baseline, candidate", "before", "after"),
+        ("first, last (UTC)", "first", "last"),
+        ("change", "changed", ""),
+    )
+    return Table(columns, tuple(rows), len(rows), title, stacked)
 
 
 def _failed_text(count: int | None, requests: int) -> str:
@@ -223,7 +255,7 @@ def _failed_text(count: int | None, requests: int) -> str:
 def errors_text(errors: Sequence[ErrorKind] | None, sides: int = 2) -> str:
     """What failed in a sentence or two, with names that are harmless and short."""
     if errors is None:
-        return "Kinds of errors are not known: this result is one of an older version."
+        return "Kinds of errors are not known: this result is one of an older version, or its runs could not be read."
     texts = []
     for change in ("new", "more", "fewer", "gone"):
         kinds = [error for error in errors if error.change == change]
@@ -249,6 +281,24 @@ def errors_text(errors: Sequence[ErrorKind] | None, sides: int = 2) -> str:
     return " ".join(texts) or "No request failed."
 
 
+def errors_line(errors: Sequence[ErrorKind] | None) -> str:
+    """What is new or more, for a line of a chat: ``new: 503 on /cart, 0 → 120``; empty where nothing is."""
+    if errors is None:
+        return "errors: their kinds are not known"
+    worse = [error for error in errors if error.change in ("new", "more")]
+    texts = [
+        f"{error.change}: {error.status or shorten(error.name, 30)} on {shorten(error.service, 40)}, "
+        + (
+            f"{error.baseline or 0:,} → {error.candidate or 0:,}"
+            if error.change == "new"
+            else f"{_failed_text(error.baseline, error.baseline_requests)} → "
+            f"{_failed_text(error.candidate, error.candidate_requests)}"
+        )
+        for error in worse[:MOST_IN_A_LINE]
+    ]
+    return "; ".join(texts) + and_more(len(worse) - len(texts))
+
+
 def _times_text(error: ErrorKind) -> str:
     """How many requests failed so, from one side to the other."""
     before, after = error.baseline or 0, error.candidate or 0
@@ -260,7 +310,7 @@ def _times_text(error: ErrorKind) -> str:
 def changes_table(items: Iterable[MetricChange], *, title: str = "") -> Table:
     """The metric changes of events: what is known of each without a comparison."""
     columns = (
-        Column("service", "service"),
+        Column("service", "service", foreign=True),
         Column("metric", "metric"),
         Column("before", "before", right=True, importance=1),
         Column("after", "after", right=True, importance=2),

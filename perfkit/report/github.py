@@ -7,7 +7,7 @@ result.  A comment is read between two other things: what matters stands in some
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from perfkit.history.commits import Attribution
@@ -42,6 +42,7 @@ MOST_TITLE = 250  # GitHub takes 256 characters
 MOST_TEXT = 40_000  # GitHub takes 65,536 characters; the rest is for the marker and for what people write around
 MOST_CHANGES = 30
 MOST_COMMITS = 10
+MOST_ERRORS = 20  # rows of a table of errors in an issue
 MOST_NAMED = 10  # services in a sentence
 FIELDS = ("scenario", "service", "metric", "change")
 MOST_OF_A_KIND = 10  # annotations: GitHub shows that many of each kind per step, and drops further ones without a word
@@ -120,6 +121,7 @@ def to_body(
                 ends = f"{format_value(lead.metric.value, low)} to {format_value(lead.metric.value, high)}"
                 parts.append(f"`{blocks}`  \n{lead.metric.title}, the newest {count} runs: {ends}")
     parts.append(_table(worse))
+    parts += _details(message, MOST_ERRORS)
 
     gaps = [escape(" ".join(part for part in (gap.text, gap.advice) if part), 600) for gap in result.gaps]
     if len(gaps) > MOST_NAMED:
@@ -310,11 +312,7 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
         f"**Next:** {escape(message.next_step, 500)}" if message.next_step else "",
     ]
 
-    for detail in message.details:
-        text = f"{detail.title}: {escape(detail.sentence, 240)}"
-        names = [column.name for column in detail.table.columns]
-        table = replace(detail.table, rows=detail.table.rows[:most])
-        parts.append(details(text, markdown_table(table, names, most=most)) if table.rows else text)
+    parts += _details(message, most)
     for table in message.tables:
         rows = replace(table, rows=table.rows[:most])
         names = [name for name in _COLUMNS if any(column.name == name for column in table.columns)]
@@ -344,6 +342,15 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
     elif message.commands:
         parts.append(details("How to look again", _code([f"# {what}\n{line}" for what, line in message.commands])))
     return "\n\n".join(part for part in parts if part)
+
+
+def _details(message: Message, most: int) -> Iterator[str]:
+    """Objectives and errors, each a sentence with its table folded below; at most so many rows."""
+    for detail in message.details:
+        text = f"{detail.title}: {escape(detail.sentence, 240)}"
+        names = [column.name for column in detail.table.columns]
+        table = replace(detail.table, rows=detail.table.rows[:most])
+        yield details(text, markdown_table(table, names, most=most)) if table.rows else text
 
 
 def _visible(message: Message) -> list[Row]:

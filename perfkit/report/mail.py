@@ -166,18 +166,7 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
         yield ""
         yield _wrapped(f"{detail.title}: {detail.sentence}")
         rows = _detail_rows(detail.table, most)
-        for cells in map(_cells, rows):
-            if "kind" in cells:
-                what = f"{cells['kind']} {cells['status']}".removesuffix(f" {UNKNOWN}")
-                times = f"first {cells['first']}, last {cells['last']} UTC" if cells["first"] != UNKNOWN else ""
-                parts = [f"{cells['before']} -> {cells['after']} requests", times, cells["changed"]]
-                text = (
-                    f"- {what} at {cells['service']}: {', '.join(part for part in parts if part not in ('', UNKNOWN))}"
-                )
-            else:
-                what = f"{cells['service']}, {cells['metric']}"
-                text = f"{cells['verdict']}: {what}: {cells['after']}, limit {cells['tolerance']}"
-            yield _wrapped(f"  {text}", indent="    ")
+        yield from (_wrapped(f"  - {row.line}", indent="    ") for row in rows)
         if detail.table.total > len(rows):
             yield f"  {detail.table.total - len(rows)} more are in the report."
     yield from (_wrapped(f"! {text}") for text in message.warnings)
@@ -238,32 +227,24 @@ def _detail_rows(table: Table, most: int) -> Sequence[Row]:
 
 
 def _detail_table(table: Table, most: int) -> str:
-    """Objectives or errors as HTML, with two lines in a cell too."""
-    groups, titles = list[HtmlRow](), {column.name: column.title for column in table.columns}
+    """Objectives or errors as HTML, stacked: two lines in a cell too."""
+
+    def cell(row: Row, above: str, below: str) -> Cell:
+        cells = _cells(row)
+        text, symbol, css = cells[above], "", "broken" if above == table.stacked[0][1] else "wrapped"
+        if above == "verdict":
+            symbol, text, css = text[0], text[2:], f"pk-v pk-{row.verdict.value} wrapped"
+        strong = above == "changed" and row.verdict is not Verdict.NO_CHANGE
+        return Cell(text, css=css, symbol=symbol, strong=strong, below=cells.get(below, ""))
+
     rows = _detail_rows(table, most)
-    for row in rows:
-        cells, css = _cells(row), f"pk-row-{row.verdict.value}"
-        if "kind" in titles:
-            status = f" {cells['status']}" if cells["status"] != UNKNOWN else ""
-            first = Cell(f"{cells['kind']}{status}", css="broken", below=cells["service"])
-            change = Cell(cells["changed"], css="wrapped", strong=row.verdict is not Verdict.NO_CHANGE)
-            of_row = [
-                first,
-                Cell(cells["before"], below=cells["after"]),
-                Cell(cells["first"], css="wrapped", below=cells["last"]),
-                change,
-            ]
-        else:
-            verdict = row.cells["verdict"]
-            first = Cell(cells["service"], css="broken", below=cells["metric"])
-            mark = Cell(verdict[2:], css=f"pk-v pk-{row.verdict.value} wrapped", symbol=verdict[0])
-            of_row = [first, Cell(cells["after"], below=cells["tolerance"]), mark]
-        groups.append(HtmlRow(of_row, css=css))
-    columns = ["service, metric", ">candidate, limit", "objective"]
-    if "kind" in titles:
-        columns = ["error, service", ">baseline, candidate", "first, last (UTC)", "change"]
+    groups = [
+        HtmlRow([cell(row, above, below) for _, above, below in table.stacked], css=f"pk-row-{row.verdict.value}")
+        for row in rows
+    ]
     rest = f"{table.total - len(rows)} more are in the report." if table.total > len(rows) else ""
-    return html_table("objectives" if "kind" not in titles else "errors", columns, groups, below=rest, verdicts=True)
+    columns = [title for title, _, _ in table.stacked]
+    return html_table(table.title, columns, groups, below=rest, verdicts=True)
 
 
 def _cells(row: Row) -> dict[str, str]:
@@ -271,7 +252,7 @@ def _cells(row: Row) -> dict[str, str]:
     cells = {
         name: "" if text == UNKNOWN and name in ("interval", "tolerance") else text for name, text in row.cells.items()
     }
-    names = {name: shorten(cells[name], NAME) for name in ("service", "kind") if name in cells}
+    names = {name: shorten(cells[name], NAME) for name in ("service", "name") if name in cells}
     return cells | names | {"tolerance": clean(cells.get("tolerance", ""))}
 
 

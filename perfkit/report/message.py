@@ -25,6 +25,7 @@ from perfkit.report.findings import (
     bisect_command,
     changes_table,
     claims,
+    errors_line,
     errors_table,
     errors_text,
     event_headline,
@@ -122,7 +123,8 @@ class Message:
     statements
         What happened (see `Statement.tag`), then what else the comparison shows; regressions first.
     details
-        Of a comparison: its objectives, where it has any, and the errors of both sides.
+        Objectives of a comparison, where it has any, and the errors of both sides; of a history those of its newest
+        valid run and of the runs before it.
     sides
         Of a comparison: runs, commits and dates of the baseline, then of the candidate.
     result, diff
@@ -225,7 +227,7 @@ def message_of(
         commands=reproduce_commands(result),
         warnings=warnings,
         basis=basis,
-        details=tuple(_details(comparison)) if comparison is not None else (),
+        details=tuple(_details(result)),
         sides=_sides(comparison) if comparison is not None else (),
         location=location or ReportLocation(),
         result=result,
@@ -233,9 +235,9 @@ def message_of(
     )
 
 
-def _details(comparison: Comparison) -> Iterator[Detail]:
-    objectives = objectives_table(comparison)
-    if objectives.rows:
+def _details(result: Result) -> Iterator[Detail]:
+    comparison = result.comparison
+    if comparison is not None and (objectives := objectives_table(comparison, title="objectives")).rows:
         kept = sum(row.verdict is Verdict.NO_CHANGE for row in objectives.rows)
         exceeded = sum(row.verdict is Verdict.REGRESSION for row in objectives.rows)
         symbol = VERDICT_SYMBOLS[max((row.verdict for row in objectives.rows), key=lambda one: -WORST_FIRST.index(one))]
@@ -243,7 +245,10 @@ def _details(comparison: Comparison) -> Iterator[Detail]:
         counts = ((kept, "kept"), (exceeded, "exceeded"), (rest, "cannot be judged"))
         text = ", ".join(f"{count} {word}" for count, word in counts if count)
         yield Detail("Objectives", f"{symbol} {text}.", objectives)
-    yield Detail("Errors", errors_text(comparison.errors), errors_table(comparison.errors or ()))
+    text = errors_text(result.errors)
+    if comparison is None and result.errors is not None:
+        text += " Counted: the newest valid run (candidate) and up to five before it (baseline)."
+    yield Detail("Errors", text, errors_table(result.errors or (), title="errors"))
 
 
 def _sides(comparison: Comparison) -> tuple[str, ...]:
@@ -448,7 +453,10 @@ def chat_text(message: Message) -> tuple[str, str]:
     lines = [
         f"• {f'{one.tag}: ' if one.tag else ''}{harmless(text)}" for one in message.statements for text in one.texts
     ]
-    lines = [*at_most(lines, MOST_LINES, "• and {} more, in the report"), f"Next: {harmless(message.next_step)}"]
+    errors = errors_line(message.result.errors) if message.result is not None else ""
+    lines = [*at_most(lines, MOST_LINES, "• and {} more, in the report")]
+    lines += [f"• {harmless(errors)}"] if errors else []
+    lines += [f"Next: {harmless(message.next_step)}"]
     commands = next((one.commands for one in message.statements if one.commands), ())
     # Only such as a chat shows as they are, for a command that looks right must be right
     lines += [f"{what}: {command}" for what, command in commands if harmless(command, 200) == command]

@@ -409,11 +409,12 @@ def escape(text: object, limit: int = 120) -> str:
 
 
 def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60, most: int = MOST_ROWS) -> str:
-    """Columns of a table by name, with their service escaped; rows after the first ``most`` are folded."""
+    """Columns of a table by name, with names from outside escaped; rows after the first ``most`` are folded."""
     columns = [column for name in names for column in table.columns if column.name == name]
     rows = [
         tuple(
-            escape(row.cells[name], name_length) if name in ("service", "kind") else row.cells[name] for name in names
+            escape(row.cells[column.name], name_length) if column.foreign else row.cells[column.name]
+            for column in columns
         )
         for row in table.rows
     ]

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from samples import EPOCH, requests
 
-from perfkit import RunStore, compare, run_from_requests
+from perfkit import RunStore, baseline, compare, open_history, run_from_requests
 from perfkit.analysis.error_kinds import error_kinds
+from perfkit.history.incidents import result_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import OTHER_KINDS
 from perfkit.model.serialization import comparison_from_document, parse_run, run_to_document
 from perfkit.report.findings import errors_table, errors_text
+from perfkit.report.message import chat_text, message_of
 from perfkit.runs.run_folder import resealed
 
 
@@ -75,6 +77,28 @@ def test_kinds_survive_the_store_and_a_result_file():
     older = comparison_from_document(document, "result.json")
     assert older.errors is None
     assert "older version" in errors_text(older.errors)
+
+
+def test_results_of_every_kind_hold_errors_as_a_comparison_does(tmp_path):
+    store = RunStore(tmp_path)
+    runs = [run_of(seed, {"HTTPError 500": 4}, begin=EPOCH + 3600 * seed) for seed in range(3)]
+    ids = [store.add(run) for run in [*runs, run_of(9, {"HTTPError 503": 2}, begin=EPOCH + 36000)]]
+    expected = json.loads(dump_json(compare(runs, [store.get(ids[-1])]).to_dict()))["errors"]
+    assert [(error["status"], error["change"]) for error in expected] == [(503, "new"), (500, "gone")]
+    history = open_history(store, "shop")
+    document = json.loads(dump_json(history.to_dict()))
+    assert document["errors"] == expected
+    message = message_of(result_of(document, "result.json"))
+    assert "New: HTTPError 503 at GET /pay (2 requests)." in message.details[-1].sentence
+    assert "newest valid run" in message.details[-1].sentence
+    assert "• new: 503 on GET /pay, 0 → 2" in chat_text(message)[1]
+    (error,) = baseline(runs).to_dict()["errors"]
+    assert (error["status"], error["baseline"], error["candidate"], error["change"]) == (500, 12, 0, "")
+    alone = RunStore(tmp_path / "alone")
+    alone.add(runs[0])
+    document = json.loads(dump_json(open_history(alone, "shop").to_dict()))
+    assert document["errors"] is None  # nothing to compare with
+    assert "not known" in message_of(result_of(document, "result.json")).details[-1].sentence
 
 
 def test_older_runs_have_kinds_in_their_requests_only():

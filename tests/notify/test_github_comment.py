@@ -22,9 +22,9 @@ from perfkit.notify.github_api import Access, Patience
 from perfkit.notify.github_plan import Comment
 from perfkit.notify.github_sync import post_comment, pull_request_of
 from perfkit.report.findings import findings_table
-from perfkit.report.github import MOST_CHARACTERS, to_comment
+from perfkit.report.github import MOST_CHARACTERS, to_body, to_comment
 from perfkit.report.mail import mail_of
-from perfkit.report.message import ReportLocation, message_of
+from perfkit.report.message import ReportLocation, chat_text, message_of
 from perfkit.runs.git import Commit
 
 
@@ -227,7 +227,7 @@ def test_a_comment_says_what_matters_in_some_twenty_lines(rng, services):
     assert "Next:" in seen
 
 
-def test_comment_and_mail_name_errors_and_objectives_of_both_sides(rng):
+def test_comment_issue_and_mail_name_errors_and_objectives_of_both_sides(rng):
     at = datetime(2026, 11, 25, 2, 3, 4, tzinfo=UTC)
     counts = {"baseline_requests": 5000, "candidate_requests": 5000, "first": at, "last": at + timedelta(minutes=6)}
     kinds = (
@@ -238,8 +238,10 @@ def test_comment_and_mail_name_errors_and_objectives_of_both_sides(rng):
     comparison = compare(side(rng, 3, names=("b",)), side(rng, 3, first=9, names=("b",), slower=2.0), policy=policy)
     message = message_of(plain_result(replace(comparison, errors=kinds)))
     comment, mail = to_comment([message]), mail_of([message])
+    issue = to_body(message, message.result.incidents[0])
+    issue_page = cmarkgfm.github_flavored_markdown_to_html(issue, options=cmarkgfm.Options.CMARK_OPT_UNSAFE)
     page = cmarkgfm.github_flavored_markdown_to_html(comment, options=cmarkgfm.Options.CMARK_OPT_UNSAFE)
-    for name, text in {"comment": page, "mail": mail.html, "text": mail.text}.items():
+    for name, text in {"comment": page, "issue": issue_page, "mail": mail.html, "text": mail.text}.items():
         words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
         for part in (
             "HTTPError",
@@ -254,6 +256,10 @@ def test_comment_and_mail_name_errors_and_objectives_of_both_sides(rng):
         assert re.search(r"Objectives:? ✗ 1 exceeded\.", words), name
         assert re.search(r"✗ exceeded", words), name
     assert not re.search(r"<(script|b)\b|@everyone|href", page)
+    assert not re.search(r"<(script|b|img)\b|@everyone|href", issue_page)
+    chat = chat_text(message)[1]
+    (line,) = [line for line in chat.splitlines() if "503" in line]
+    assert (line[:14], line[-9:], "@" in line) == ("• new: 503 on ", ", 0 → 123", False)
     assert not re.search(r"<(script|b)\b|href", mail.html)
     assert message_of(plain_result(replace(comparison, errors=()))).details[-1].sentence == "No request failed."
 
