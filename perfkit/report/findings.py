@@ -353,11 +353,16 @@ def event_headline(event: Event, limit: int = 2_000) -> str:
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """By verdict, gating metrics first, the strongest evidence first; equals stay in their order."""
+    """By verdict, gating metrics first, the strongest evidence first; equals stay in their order.
 
-    def rank(finding: Finding) -> tuple[int, bool, float]:
-        p_value = 2.0 if finding.p_adjusted is None else finding.p_adjusted
-        return WORST_FIRST.index(finding.verdict), not finding.gating, p_value
+    Among many findings most adjusted p-values are 1: what got worse is then in the order of the plain ones.
+    """
+
+    def rank(finding: Finding) -> tuple[int, bool, float, float]:
+        adjusted = 2.0 if finding.p_adjusted is None else finding.p_adjusted
+        is_worse = (finding.change or 0.0) * Metric(finding.metric).worse > 0
+        p_value = finding.p_value if is_worse and finding.p_value is not None else 1.0
+        return WORST_FIRST.index(finding.verdict), not finding.gating, adjusted, p_value
 
     return tuple(sorted(findings, key=rank))
 
@@ -503,8 +508,8 @@ def gate_text(comparison: Comparison) -> str:
     unknown = [item.service for item in gate.watched if item.min_detectable is None]
     if known:
         (least, _), (most, service) = min(known), max(known)
-        text += f": changes of average latency below {least:.2g} % could not have been seen there"
-        text += f", of {shorten(service)} below {most:.2g} %" if most > least else ""
+        text += f": changes of average latency below {format_number(least)} % could not have been seen there"
+        text += f", of {shorten(service)} below {format_number(most)} %" if most > least else ""
     return f"{text}; of {_first(unknown)} none could have been." if unknown else f"{text}."
 
 
