@@ -441,6 +441,19 @@ def gate_of(
     return Gate(policy.gate_share, carrying, also, watched) if watched else None
 
 
+def does_gate(policy: Policy, gate: Gate | None, service: str, metric: Metric) -> bool:
+    """Whether a metric of a service must be shown to be within its tolerance.
+
+    Where some services are merely watched, of throughput only that of the run as a whole gates, and that of what the
+    policy names: which service its users call next is the load script's choice.
+    """
+    if metric.value not in policy.gating or gate is None:
+        return metric.value in policy.gating
+    if metric is Metric.RPS and service not in policy.limited_services:
+        return False
+    return all(item.service != service for item in gate.watched)
+
+
 def _aggregate(run: Run, counts: dict[str, int], known: dict[Metric, list[str]]) -> ServiceStats:
     services = [run.services[name] for name in counts]
     values: dict[Metric, Any] = {}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from perfkit.analysis.coverage import Coverage, first_names, measured, percent
+from perfkit.analysis.coverage import Coverage, does_gate, first_names, measured, percent
 from perfkit.analysis.noise_profile import PAIR, NoiseProfile, failures_of, level_values, noise_of, paired
 from perfkit.analysis.power import AlphaShare, allocate_alpha, log_worsening, percent_worsening
 from perfkit.config.policy import Limit, Objective, Policy
@@ -99,19 +99,15 @@ def hypotheses_of(
     """Every metric of the services that the policy holds to a tolerance, in the order of services and metrics.
 
     A service that some runs lack is judged by those that have it; of its throughput those would tell too much.
-    Where some are merely watched, of throughput only that of the run as a whole gates, and that of what the policy
-    names: which service its users call next is the load script's choice.
     """
     hypotheses = []
-    watched = {item.service for item in gate.watched} if gate is not None else ()
     for entry in services:
         service, stage = stages.get(entry, (entry, None))
         before, after = measured(entry, baseline), measured(entry, candidate)
         is_partial = len(before) + len(after) < len(baseline) + len(candidate)
         for metric, limit in policy.limits(entry).items():
             if metric is not Metric.RPS or not is_partial:
-                is_chance = metric is Metric.RPS and watched and entry not in policy.limited_services
-                is_gating = metric.value in policy.gating and entry not in watched and not is_chance
+                is_gating = does_gate(policy, gate, entry, metric)
                 hypotheses.append(Hypothesis(service, stage, scope, metric, limit, is_gating, before, after))
     return hypotheses
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from perfkit.analysis.coverage import does_gate, gate_of
 from perfkit.analysis.power import min_detectable
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings
@@ -321,9 +322,11 @@ def check_tolerances(context: AuditContext) -> Iterator[Row]:
             continue
         threshold = policy.rule == "threshold"
         most = 1 if threshold else max(MOST_RUNS, policy.required_runs)
+        gate = None if threshold else gate_of((runs,), [*runs[0].services], policy)
         detectable: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         for service, name, count, change, _ in min_detectable(runs, policy, most):
-            detectable[name][service][count] = change
+            if threshold or does_gate(policy, gate, service, Metric(name)):
+                detectable[name][service][count] = change
         for metric in (metric for metric in Metric if threshold or metric.value in policy.gating):
             needed: list[int] = []  # runs per side that show the tolerance of a service
             short: list[tuple[float, float, str]] = []  # the services of which no number of runs does
