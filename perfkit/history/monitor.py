@@ -32,12 +32,13 @@ from perfkit.history.timeline import Timeline
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint
-from perfkit.stats.sequential import Alarm, watch_history
+from perfkit.stats.sequential import Alarm, SharedCorrelation, shared_correlation, watch_history
 from perfkit.stats.summary import Floats
 
 NEWS = 30  # runs after which a change that the monitor never confirmed is taken for how things are
 MOST_EXCERPTS = 3  # series in a message
 MOST_RUNS = 200  # of each
+MOST_SHARING = 60  # series from which the correlation of runs is learned
 SPENDING = 30.0  # runs, after which half of the budget for what change points alone show is spent
 
 
@@ -276,7 +277,8 @@ def monitor_timeline(
         history = HistoryAnalysis(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
     each, numbers, times = policy.alpha / max(len(judged), 1), mixes(timeline), timeline.times
-    monitored = {key: _monitored(key[1], values, numbers, times, each) for key, values in judged.items()}
+    shared = shared_correlation(list(judged.values())[:: -(-len(judged) // MOST_SHARING) or 1], times)
+    monitored = {key: _monitored(key[1], values, numbers, times, each, shared) for key, values in judged.items()}
     changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
     waits = [wait for (service, _), (_, wait) in monitored.items() if service not in gone]
@@ -312,7 +314,12 @@ def monitor_timeline(
 
 
 def _monitored(
-    metric: Metric, values: Floats, numbers: NDArray[np.intp], times: NDArray[np.datetime64], alpha: float
+    metric: Metric,
+    values: Floats,
+    numbers: NDArray[np.intp],
+    times: NDArray[np.datetime64],
+    alpha: float,
+    shared: SharedCorrelation,
 ) -> tuple[tuple[Alarm, ...], int]:
     """The alarms of one series, and how many runs it lacks before it may raise any.
 
@@ -320,10 +327,13 @@ def _monitored(
     before.
     """
     if metric is not Metric.RPS or numbers.max(initial=-1) < 1:
-        result = watch_history(values, alpha=alpha, times=times)
+        result = watch_history(values, alpha=alpha, times=times, shared=shared)
         return result.alarms, result.runs_to_learn
     parts = enumerate(by_mix(values, numbers).items())
-    results = {number: watch_history(part, alpha=alpha / 2.0**order, times=times) for order, (number, part) in parts}
+    results = {
+        number: watch_history(part, alpha=alpha / 2.0**order, times=times, shared=shared)
+        for order, (number, part) in parts
+    }
     newest = int(numbers[np.nonzero(~np.isnan(values))[0][-1]])
     alarms = sorted(
         (alarm for result in results.values() for alarm in result.alarms), key=lambda alarm: alarm.raised_at

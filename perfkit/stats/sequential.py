@@ -14,6 +14,9 @@ window must also be rare among all orders of the runs so far, at the same budget
 holds whatever the distribution of the runs is, as long as their order says nothing; the first test holds where
 neighbouring runs correlate.
 
+Many series of the same runs tell much better together how neighbouring runs correlate (`shared_correlation`, of the
+runs before those that are looked at), which is most of what one series cannot know of its noise.
+
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
 speak before `LEARN` runs, nor in the first `LEAST_LEVEL` of a new level; a drift that is slow against thirty runs
 moves the level along; and k new runs among n are no rarer than one of all choices of k, so that early in a history
@@ -29,7 +32,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
@@ -47,6 +50,9 @@ FAR, LEAST_FAR = 1.25, 3  # half of a window, and so many runs, must be so many 
 CLIP_LEARNED = 2.5  # in the runs that the level is learned from
 PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
 MOST_CORRELATION = 0.8
+BLOCK = 20  # runs, each around its own level, from which several series show their correlation together
+MEDIAN_EFFICIENCY = 0.64
+DF_OF_SD = 1.2  # as DF_PER_RUN, where the correlation is known from many series; both held by test_watch.py
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
 HOPELESS = 2.0  # standard deviations: a window that lies nearer is not rare among all orders, and not looked at closer
 LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by test_watch.py
@@ -86,7 +92,72 @@ class Watch:
     runs_to_learn: int
 
 
-def watch_history(values: ArrayLike, *, alpha: float = 0.01, times: ArrayLike | None = None) -> Watch:
+@dataclass(frozen=True, slots=True)
+class SharedCorrelation:
+    """The lag-1 correlation that several series of the same runs show together, by what is known before each run.
+
+    Both have shape ``(n_runs + 1,)``: the correlation, and how many independent runs of one series it is worth (0: none
+    is known yet).
+    """
+
+    correlation: Floats
+    worth: Floats
+
+
+def shared_correlation(histories: Sequence[ArrayLike], times: ArrayLike | None = None) -> SharedCorrelation:
+    """What the histories of a scenario, one value per run in each, tell together of how neighbouring runs correlate.
+
+    The median over all series and blocks of `BLOCK` runs, each around its own level, so that few steps have little hold
+    on it.  Series that move together count as fewer: by the participation ratio of their correlations.
+    """
+    every = [np.asarray(values, float) for values in histories]
+    if not every:
+        return SharedCorrelation(np.zeros(1), np.zeros(1))
+    count = len(every[0])
+    days = days_since_1970(_checked_times(times, (count,)))
+    correlation, worth = np.zeros(count + 1), np.zeros(count + 1)
+    seen, together, blocks = list[float](), 0.0, 0
+    for end in range(BLOCK, count + 1, BLOCK):
+        rows = []
+        for values in every:
+            known = ~np.isnan(values[:end])
+            if not known[-BLOCK:].sum() >= LEARN:
+                continue
+            plain, at = values[:end][known], days[:end][known]
+            pattern = weekday_pattern(plain, at)
+            plain = plain if pattern is None else plain / pattern.at(at)
+            block = (np.log(plain) if (plain > 0).all() else plain)[-int(known[-BLOCK:].sum()) :]
+            rest = block - np.median(block)
+            if (sd := _robust_sd(rest)) > 0.0:
+                rest = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
+                rest -= rest.mean()
+                seen.append(_seen_correlation(rest))
+                row = np.zeros(BLOCK)
+                row[known[-BLOCK:]] = rest / math.sqrt(float(rest @ rest))
+                rows.append(row)
+        if rows:
+            of_pairs = np.square(np.asarray(rows) @ np.asarray(rows).T)
+            number, blocks = len(rows), blocks + 1
+            by_chance = number * (number - 1) / (BLOCK - 1)
+            together += number * number / (number + max(float(of_pairs.sum()) - number - by_chance, 0.0))
+            correlation[end:], worth[end:] = float(np.median(seen)), MEDIAN_EFFICIENCY * BLOCK * together
+    return SharedCorrelation(correlation, worth)
+
+
+def _checked_times(times: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.datetime64]:
+    at = np.full(shape, np.datetime64("NaT")) if times is None else np.asarray(times, "datetime64[ms]")
+    if at.shape != shape:
+        raise ValueError(f"times: expected one per value, shape {shape}, got {at.shape}")
+    return at
+
+
+def watch_history(
+    values: ArrayLike,
+    *,
+    alpha: float = 0.01,
+    times: ArrayLike | None = None,
+    shared: SharedCorrelation | None = None,
+) -> Watch:
     """Watch a history run after run.
 
     The outcome for the first k values never depends on later ones.
@@ -101,6 +172,8 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01, times: ArrayLike | 
     times
         When each run started (UTC, ``datetime64`` or an index of pandas, ``NaT`` where unknown), same shape.  A weekday
         pattern that earlier runs show, four weeks of about nightly ones or more, is then taken out.
+    shared
+        How neighbouring runs correlate, by all series of these runs (see `shared_correlation`); else only by this one.
 
     Raises
     ------
@@ -109,17 +182,15 @@ def watch_history(values: ArrayLike, *, alpha: float = 0.01, times: ArrayLike | 
     """
     history, places = checked_history(values, alpha)
     plain = history[places]
-    at = np.full(len(history), np.datetime64("NaT")) if times is None else np.asarray(times, "datetime64[ms]")
-    if at.shape != history.shape:
-        raise ValueError(f"times: expected one per value, shape {history.shape}, got {at.shape}")
-    days = days_since_1970(at)[places]
+    days = days_since_1970(_checked_times(times, history.shape))[places]
+    known = None if shared is None else SharedCorrelation(shared.correlation[places], shared.worth[places])
     edges, begin, alarms = [0], 0, list[Alarm]()
     if len(plain) >= LEARN + FIRST_WINDOW:  # it does not speak of early changes, but learns the level after them
         edges += (change.index for change in segment(plain[:LEARN], alpha=EARLY_ALPHA).changes)
     for until, pattern in _known_patterns(plain, days):
         usual = plain[:until] if pattern is None else plain[:until] / pattern.at(days[:until])
         share = WEEK / sum(pattern.runs) if pattern is not None else 0.0
-        while (alarm := _next_alarm(usual, edges, begin, alpha, share)) is not None:
+        while (alarm := _next_alarm(usual, edges, begin, alpha, share, known)) is not None:
             begin = alarm.raised_at + 1
             edges.append(alarm.index)
             alarms.append(replace(alarm, raised_at=int(places[alarm.raised_at]), index=int(places[alarm.index])))
@@ -140,7 +211,9 @@ def _known_patterns(plain: Floats, days: Floats) -> Iterator[tuple[int, WeekdayP
     yield count, known
 
 
-def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float, share: float) -> Alarm | None:
+def _next_alarm(
+    plain: Floats, edges: Sequence[int], begin: int, alpha: float, share: float, shared: SharedCorrelation | None
+) -> Alarm | None:
     """The first alarm raised at ``begin`` or later, in positions among the values; levels change at the edges.
 
     ``share`` is that of the variance of a run which is in each factor of the weekday pattern that was taken out.
@@ -153,7 +226,7 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float, s
         values = np.asarray(scale(plain[:last]), float)
         best: dict[int, tuple[float, int]] = {}  # of each look: its strongest window, and the run at which that begins
         for split in range(max(LEARN, edges[-1] + LEAST_LEVEL, first - LAST_WINDOW + 1), last - FIRST_WINDOW + 1):
-            for at, strength in _strengths(values, edges, split, share):
+            for at, strength in _strengths(values, edges, split, share, shared):
                 if at >= first and strength > best.get(at, (0.0, 0))[0]:
                     best[at] = (strength, split)
         for at in sorted(best):
@@ -173,7 +246,9 @@ def _next_alarm(plain: Floats, edges: Sequence[int], begin: int, alpha: float, s
     return None
 
 
-def _strengths(values: Floats, edges: Sequence[int], split: int, share: float) -> Iterator[tuple[int, float]]:
+def _strengths(
+    values: Floats, edges: Sequence[int], split: int, share: float, shared: SharedCorrelation | None
+) -> Iterator[tuple[int, float]]:
     """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
     stretches = [values[a:b] for a, b in pairwise([*edges, split])]
     middles = [_median(stretch) for stretch in stretches]
@@ -189,12 +264,16 @@ def _strengths(values: Floats, edges: Sequence[int], split: int, share: float) -
         return
     drawn = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
     level = float(drawn[edges[-1] :].mean())
-    rho = _correlation(drawn - drawn.mean())
+    pool, worth = (0.0, 0.0) if shared is None else (float(shared.correlation[split]), float(shared.worth[split]))
+    rho = _correlation(drawn - drawn.mean(), pool, worth)
     inflation = (1.0 + rho) / (1.0 - rho)
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
     of_window += share * np.maximum(1.0 - length / WEEK, 0.0)  # errors of a pattern cancel over whole weeks
     error = sd * np.sqrt(of_window / length + inflation / len(stretches[-1]))
     t, df = (_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation
+    if worth:  # what is not known of the standard deviation, and of the correlation
+        of_sd = (1.0 + rho * rho) / (1.0 - rho * rho) / (DF_OF_SD * (split - len(stretches) + 1))
+        df = max(df, 1.0 / (of_sd + 2.0 / (1.0 - rho * rho) / (split + worth)))
     # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
     strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
     for i in ends.tolist():
@@ -244,13 +323,18 @@ def _robust_sd(rest: Floats) -> float:
     return math.sqrt(float(np.mean(np.square(np.minimum(size, 2.5 * scale)))) / 0.95)
 
 
-def _correlation(centred: Floats) -> float:
-    """Lag-1 correlation with its small-sample bias undone (Kendall 1954, doi:10.1093/biomet/41.3-4.403), shrunk."""
+def _correlation(centred: Floats, pool: float, worth: float) -> float:
+    """Lag-1 correlation of a series, shrunk towards what others show (`pool`, worth so many runs) and a prior."""
+    count = len(centred)
+    total = count * _seen_correlation(centred) + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
+    return min(max(total / (count + PRIOR_CORRELATION_RUNS + worth), 0.0), MOST_CORRELATION)
+
+
+def _seen_correlation(centred: Floats) -> float:
+    """Lag-1 correlation with its small-sample bias undone (Kendall 1954, doi:10.1093/biomet/41.3-4.403)."""
     count, power = len(centred), float(centred @ centred)
     seen = float(centred[1:] @ centred[:-1]) / power + 1.0 / count if power > 0 else 0.0
-    seen += 3.0 * max(seen, 0.0) / count
-    shrunk = (count * seen + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION) / (count + PRIOR_CORRELATION_RUNS)
-    return min(max(shrunk, 0.0), MOST_CORRELATION)
+    return seen + 3.0 * max(seen, 0.0) / count
 
 
 def _spent(strength: float, at: int) -> float:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from noise import NOISE, WATCHED
 from scipy.stats import binom
 
-from perfkit.stats.sequential import FIRST_WINDOW, LEARN, watch_history
+from perfkit.stats.sequential import FIRST_WINDOW, LEARN, shared_correlation, watch_history
 
 RUNS, METRICS = 100, 20
 EACH = 0.05 / METRICS  # of a joint budget of 5 %
@@ -53,6 +53,54 @@ def test_changes_are_heard_of_in_time(rng, kind, size, within, share):
         alarms = watch_history(history(rng, WATCHED[kind], at + within, at, size), alpha=EACH).alarms
         heard += any(alarm.raised_at >= at for alarm in alarms)
     assert heard >= binom.ppf(0.01, count, share)
+
+
+def scenario(rng, noise, count, at=None, size=0.0, metrics=METRICS):
+    """The histories of one scenario, one row per metric; the first one steps."""
+    sds = np.exp(rng.uniform(np.log(0.02), np.log(0.08), metrics))
+    values = np.array([noise(rng, count) for _ in range(metrics)])
+    if at is not None:
+        values[0, at:] += size
+    return 100.0 * np.exp(sds[:, None] * values)
+
+
+@pytest.mark.slow
+def test_many_series_together_keep_the_joint_budget_under_correlation(rng):
+    count = raised = 0
+    for _ in range(100):
+        every = scenario(rng, WATCHED["ar(0.3)"], RUNS)
+        shared = shared_correlation(every)
+        raised += any(watch_history(values, alpha=EACH, shared=shared).alarms for values in every)
+        count += 1
+    assert raised <= binom.ppf(0.99, count, 0.05)
+
+
+def test_series_that_tell_together_how_runs_correlate_hear_of_more(rng):
+    alone, together, count = 0, 0, 40
+    for _ in range(count):
+        at = int(rng.integers(40, 80))
+        every = scenario(rng, WATCHED["ar(0.3)"], at + 5, at, 4.0)
+        shared = shared_correlation(every)
+        alone += any(alarm.raised_at >= at for alarm in watch_history(every[0], alpha=EACH).alarms)
+        together += any(alarm.raised_at >= at for alarm in watch_history(every[0], alpha=EACH, shared=shared).alarms)
+    assert together >= binom.ppf(0.01, count, 0.92)
+    assert together > alone + 0.1 * count
+
+
+@pytest.mark.parametrize(("kind", "rho"), [("normal", 0.0), ("outliers", 0.0), ("ar(0.3)", 0.3)])
+def test_the_correlation_of_many_series_is_known_although_all_step(rng, kind, rho):
+    every = scenario(rng, WATCHED[kind], 100)
+    every[:, 70:] *= 1.5
+    every[3, 10:30] = np.nan
+    times = np.datetime64("1970-01-01T02:00") + np.arange(100) * np.timedelta64(1, "D")
+    shared = shared_correlation(every, times)
+    assert shared.correlation[-1] == pytest.approx(rho, abs=0.12)
+    assert shared.worth[19] == 0.0 < shared.worth[20] < 300.0
+    assert 700.0 < shared.worth[-1] < 1400.0
+    before = shared_correlation(every[:, :70], times[:70])
+    assert before.correlation.tolist() == shared.correlation[:71].tolist()
+    one = shared_correlation(np.repeat(every[:1], 20, axis=0), times)
+    assert one.worth[-1] == pytest.approx(shared_correlation(every[:1], times).worth[-1], rel=0.06)  # no more than one
 
 
 def test_an_alarm_says_when_it_began_and_how_large_it_is(rng):
