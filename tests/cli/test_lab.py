@@ -58,7 +58,7 @@ def run_notebooks(browser, address):
     page.on("pageerror", lambda error: failed.append(str(error)))
     page.goto(address)
     page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)
     for kind in NOTEBOOKS:
         page.evaluate(RUN_ALL, f"{kind}.ipynb")
         page.wait_for_function(DRAWN, arg=CHARTS[kind])
