@@ -5,10 +5,10 @@
     python benchmarks/many_services.py --runs FOLDER      identical runs of many services, each a file or folder of it
 
 Six services carry 5 to 10 % of the requests, twenty-two 0.5 %.  Runs differ by 1.2 % in common and by 1 % for each
-service, and drift slowly inside.  Each row judges the same pairs: identical, and with all latencies of the candidate
-times 1.1 in one service that carries about 5 %, in one that carries 0.5 %, and in all.  ``every service gates`` is what
-perfkit did before: each must be shown to be within tolerance, alpha in equal parts, the noise of each from its own runs
-alone.  The oracle gates as perfkit does and knows the true variation between runs.
+service, and drift slowly inside; ``--noise 0.5`` halves all three.  Each row judges the same pairs: identical, and with
+all latencies of the candidate times 1.1 in one service that carries about 5 %, in one that carries 0.5 %, and in all.
+``every service gates`` is what perfkit did before: each must be shown to be within tolerance, alpha in equal parts, the
+noise of each from its own runs alone.  The oracle gates as perfkit does and knows the true variation between runs.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ NAMES = np.array([f"GET /api/{number:02d}" for number in range(SHARES.size)])
 SECONDS = 60
 
 
-def simulated(rng: np.random.Generator, requests: int) -> Run:
+def simulated(rng: np.random.Generator, requests: int, noise: float = 1.0) -> Run:
     """A run of sixty services: Poisson arrivals, log-normal times around levels of the run, its course and service."""
     count = int(rng.poisson(requests))
     service, start = rng.choice(SHARES.size, count, p=SHARES), np.sort(rng.uniform(0, SECONDS, count))
     course = np.zeros(SECONDS)
     for second in range(1, SECONDS):
-        course[second] = 0.7 * course[second - 1] + rng.normal(0, 0.03 * np.sqrt(1 - 0.7**2))
-    level = np.log(12.0 * (1 + np.arange(SHARES.size) % 7)) + rng.normal(0, 0.012) + rng.normal(0, 0.010, SHARES.size)
+        course[second] = 0.7 * course[second - 1] + rng.normal(0, noise * 0.03 * np.sqrt(1 - 0.7**2))
+    level = np.log(12.0 * (1 + np.arange(SHARES.size) % 7)) + noise * rng.normal(0, 0.012)
+    level += noise * rng.normal(0, 0.010, SHARES.size)
     frame = pd.DataFrame(
         {
             "start": 1.7e9 + start,
@@ -107,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of identical runs")
     parser.add_argument("--requests", type=int, default=20_000, help="requests of a simulated run")
+    parser.add_argument("--noise", type=float, default=1.0, help="factor of the noise between simulated runs")
     parser.add_argument("--trials", type=int, default=60, help="pairs")
     parser.add_argument("--size", type=int, nargs=2, default=(5, 3), help="runs of baseline and candidate")
     arguments = parser.parse_args()
@@ -116,7 +118,9 @@ def main() -> None:
         pool = list(runs_of(arguments.runs))
         report(f"real runs, {title}", [split(pool, size, rng) for _ in range(arguments.trials)], pool)
         return
-    drawn = [[simulated(rng, arguments.requests) for _ in range(sum(size))] for _ in range(arguments.trials)]
+    drawn = [
+        [simulated(rng, arguments.requests, arguments.noise) for _ in range(sum(size))] for _ in range(arguments.trials)
+    ]
     pairs = [(runs[: size[0]], runs[size[0] :]) for runs in drawn]
     report(
         f"simulated runs of {arguments.requests:,} requests, {title}", pairs, [run for runs in drawn for run in runs]

@@ -51,6 +51,7 @@ LONGEST_COMMAND = 2_000  # characters of a command line in a message: more are m
 MOST_GAPS = 3  # and so many sentences on what is missing
 MOST_IN_A_LINE = 3  # kinds of errors
 NAME = 60  # characters of a name in a line of text
+LARGEST_SHOWN = 1000.0  # percent: runs that show no change below it show none that anybody waits for
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 NOTHING_TO_DO = "Nothing to do."
 FIX_AND_REPEAT = "Fix what the warnings name and run again."
@@ -504,8 +505,10 @@ def gate_text(comparison: Comparison) -> str:
     gating = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
     others = f"the other {len(gate.watched)} are" if len(gate.watched) > 1 else "the other one is"
     text = f"The verdict gates on {gating}; {others} watched"
-    known = [(item.min_detectable, item.service) for item in gate.watched if item.min_detectable is not None]
-    unknown = [item.service for item in gate.watched if item.min_detectable is None]
+    averages = {item.label for item in comparison.findings if item.metric == Metric.AVG and not item.objective}
+    sizes = [(item.min_detectable or math.inf, item.service) for item in gate.watched if item.service in averages]
+    known = [(size, service) for size, service in sizes if size < LARGEST_SHOWN]
+    unknown = [service for size, service in sizes if size >= LARGEST_SHOWN]
     if known:
         (least, _), (most, service) = min(known), max(known)
         text += f": changes of average latency below {format_number(least)} % could not have been seen there"
