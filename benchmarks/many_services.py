@@ -100,8 +100,8 @@ def report(title: str, pairs: list[Pair], pool: list[Run]) -> None:
 
 def runs_of(folder: Path) -> Iterator[Run]:
     for place in sorted(folder.iterdir()):
-        if place.is_dir() or place.name.endswith("_stats.csv"):
-            yield read_run(place)
+        if (place.is_dir() or place.name.endswith("_stats.csv")) and (run := read_run(place)).validity.ok:
+            yield run
 
 
 def main() -> None:
