@@ -1,7 +1,8 @@
 """How long a store of many runs takes to be listed, filtered and followed over time.
 
 ``python benchmarks/store.py [RUNS]`` makes run folders of 20 services x 7 metrics in a temporary folder (10,000 of
-them; 100,000 take about 2 GB and some minutes) and measures, in fresh interpreters that have loaded their libraries:
+them; 100,000 take about 2 GB and half an hour; ``--store FOLDER`` keeps them, and takes those that are there) and
+measures, in fresh interpreters that have loaded their libraries:
 
 - cold: no index, every ``run.json`` is read (target: at most 30 s for 10,000);
 - warm: the index is there (target: at most 1 s for each question);
@@ -11,6 +12,7 @@ them; 100,000 take about 2 GB and some minutes) and measures, in fresh interpret
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perfkit.model.records import LoadProfile, Metric, Run, ServiceStats, Validity
+from perfkit.model.records import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Validity
 from perfkit.runs.run_folder import sealed_document
 
 SERVICES, SCENARIOS, TEMPLATES = 20, 5, 50
@@ -66,7 +68,9 @@ def template(rng: np.random.Generator, number: int) -> Run:
     """A run whose numbers look like those of a load test."""
     services = {}
     for service in range(SERVICES):
-        values = {metric.value: float((20.0 + service) * rng.lognormal(0, 0.05)) for metric in Metric}
+        level = float((20.0 + service) * rng.lognormal(0, 0.05))
+        values = {metric.value: level * (1.0 + 0.5 * number) for number, metric in enumerate(LATENCY_METRICS)}
+        values |= {Metric.ERROR_RATE.value: 0.06, Metric.RPS.value: float(5000 / 60 * rng.lognormal(0, 0.01))}
         errors = {name: value * 0.01 for name, value in values.items()}
         services[f"GET /service/{service}"] = ServiceStats(5000, 3, **values, standard_errors=errors)
     return Run(
@@ -102,10 +106,14 @@ def asked(code: str, folder: Path) -> dict[str, float]:
     return {part.partition("=")[0]: float(part.partition("=")[2]) for part in done.stdout.split()}
 
 
-def main(count: int) -> None:
+def main(count: int, kept: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="perfkit-bench-") as name:
-        folder = Path(name) / "runs"
-        write_runs(folder, 0, count)
+        folder = kept or Path(name) / "runs"
+        if there := len(list(folder.glob("*/run.json"))):
+            count = there
+            shutil.rmtree(folder / ".index", ignore_errors=True)
+        else:
+            write_runs(folder, 0, count)
         floor = asked(FLOOR, folder)
         begin = time.perf_counter()
         asked("from perfkit.runs.store import RunStore; import sys; RunStore(sys.argv[1]).index()", folder)
@@ -118,7 +126,6 @@ def main(count: int) -> None:
         words = [sys.executable, "-m", "perfkit", "runs", "--store", str(folder), "--scenario", "api1"]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         command = time.perf_counter() - begin
-        shutil.rmtree(folder)
     print(f"{count:,} runs x {SERVICES} services x {len(Metric)} metrics; index {size / 1e6:.1f} MB")
     print("| what | seconds | times its floor |\n|---|--:|--:|")
     print(f"| floor of cold: every run.json read as JSON | {floor['read']:.2f} | 1 |")
@@ -132,4 +139,8 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    words = argparse.ArgumentParser(description="A store of many runs.")
+    words.add_argument("runs", nargs="?", type=int, default=10_000)
+    words.add_argument("--store", type=Path, help="make the runs here, or take those that are here")
+    given = words.parse_args()
+    main(given.runs, given.store)

@@ -77,6 +77,7 @@ class Metric(StrEnum):
         return _TITLES[self]
 
 
+_METRICS = {metric.value: metric for metric in Metric}
 SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
     {
         **dict.fromkeys(("avg", "average", "mean"), Metric.AVG),
@@ -313,20 +314,21 @@ class ServiceStats:
     max_latency_ms: Size | None = None
 
     def __post_init__(self) -> None:
-        for metric in Metric:
-            value = self.value(metric)
-            if value is not None and not (math.isfinite(value) and value >= 0):
+        for metric in _METRICS:  # plain names and comparisons: stores of many runs are read through here
+            value = getattr(self, metric)
+            if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{metric}: must be a finite number >= 0, got {value!r}")
         for title in ("standard_errors", "resolutions"):
             for name, error in getattr(self, title).items():
-                if not (math.isfinite(error) and error >= 0):
+                if not 0 <= error < math.inf:
                     raise ValueError(f"{title}: {name}: must be a finite number >= 0, got {error!r}")
         for name in (*self.standard_errors, *self.resolutions, *self.assumed):
-            Metric(name)
+            if name not in _METRICS:
+                Metric(name)
 
     def value(self, metric: str) -> float | None:
         """The value of ``metric``, or ``None`` where the source cannot say."""
-        value: float | None = getattr(self, Metric(metric).value)
+        value: float | None = getattr(self, metric if metric in _METRICS else Metric(metric))
         return value
 
     @property
@@ -337,7 +339,8 @@ class ServiceStats:
 
     def standard_error(self, metric: str) -> float | None:
         """Standard error of ``metric`` within this run, rounding of the source included (step^2/12)."""
-        error, step = self.standard_errors.get(Metric(metric)), self.resolutions.get(Metric(metric), 0.0)
+        name = metric if metric in _METRICS else Metric(metric)
+        error, step = self.standard_errors.get(name), self.resolutions.get(name, 0.0)
         return None if error is None else math.hypot(error, step / math.sqrt(12.0))
 
 

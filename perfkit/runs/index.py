@@ -16,9 +16,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from itertools import islice
-from operator import methodcaller
+from functools import lru_cache, partial
+from itertools import accumulate, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean, leave_out
@@ -47,6 +47,10 @@ def identity(run: Run) -> str:
     return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
+def _error_of(metric: str, stats: ServiceStats) -> float | None:
+    return stats.standard_error(metric) if stats.resolutions else stats.standard_errors.get(metric)
+
+
 # The Arrow type of a column, and its value.  Besides these, `id`, `version_tag` and `service_service`.
 COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "identity": ("string", identity),
@@ -70,10 +74,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "duration_s": ("double", lambda run: None if run.duration_s is None else float(run.duration_s)),
 }
 SERVICE_COLUMNS: dict[str, tuple[str, Callable[[ServiceStats], Any]]] = {
-    "service_count": ("int64", lambda stats: stats.count),
-    "service_failed": ("int64", lambda stats: stats.failures),
-    **{f"service_{metric.value}": ("double", methodcaller("value", metric)) for metric in Metric},
-    **{f"service_{metric.value}{ERROR}": ("double", methodcaller("standard_error", metric)) for metric in Metric},
+    "service_count": ("int64", attrgetter("count")),
+    "service_failed": ("int64", attrgetter("failures")),
+    **{f"service_{metric.value}": ("double", attrgetter(metric.value)) for metric in Metric},
+    **{f"service_{metric.value}{ERROR}": ("double", partial(_error_of, metric.value)) for metric in Metric},
 }
 
 
@@ -93,15 +97,29 @@ def table_of(runs: Iterable[tuple[str, str, Run]]) -> pa.Table:
     """The rows of runs, each with its id and the version tag of its document, in the order given."""
     import pyarrow as pa
 
-    def row(run_id: str, tag: str, run: Run) -> dict[str, Any]:
-        cells = {name: value(run) for name, (_, value) in COLUMNS.items()}
-        services = list(run.services.values())
-        lists = {name: [value(stats) for stats in services] for name, (_, value) in SERVICE_COLUMNS.items()}
-        return {"id": run_id, "version_tag": tag, "service_service": list(run.services), **cells, **lists}
-
     left, kind = iter(runs), schema()
-    chunks = iter(lambda: [row(*run) for run in islice(left, AT_ONCE)], [])
-    return pa.concat_tables([kind.empty_table(), *(pa.Table.from_pylist(rows, schema=kind) for rows in chunks)])
+    chunks = iter(lambda: list(islice(left, AT_ONCE)), [])
+    return pa.concat_tables([kind.empty_table(), *(_chunk(rows, kind) for rows in chunks)])
+
+
+def _chunk(runs: list[tuple[str, str, Run]], kind: pa.Schema) -> pa.Table:
+    """Column by column: a table of one dictionary per row takes four times as long."""
+    import pyarrow as pa
+
+    services = [stats for _, _, run in runs for stats in run.services.values()]
+    offsets = pa.array([0, *accumulate(len(run.services) for _, _, run in runs)], pa.int32())
+    columns: dict[str, list[Any]] = {
+        "id": [run_id for run_id, _, _ in runs],
+        "version_tag": [tag for _, tag, _ in runs],
+    }
+    columns |= {name: [value(run) for _, _, run in runs] for name, (_, value) in COLUMNS.items()}
+    lists: dict[str, list[Any]] = {"service_service": [name for _, _, run in runs for name in run.services]}
+    lists |= {name: [value(stats) for stats in services] for name, (_, value) in SERVICE_COLUMNS.items()}
+    arrays = {name: pa.array(values, kind.field(name).type) for name, values in columns.items()}
+    for name, values in lists.items():
+        inner = pa.array(values, kind.field(name).type.value_type)
+        arrays[name] = pa.ListArray.from_arrays(offsets, inner, type=kind.field(name).type)
+    return pa.Table.from_arrays([arrays[field.name] for field in kind], schema=kind)
 
 
 FILE = ".index/runs.arrow"
@@ -288,6 +306,7 @@ def oldest_first(table: pa.Table) -> pa.Table:
 
 def runs_frame(table: pa.Table, where: Callable[[str], str], filters: Mapping[str, Any]) -> pd.DataFrame:
     """One row per run; ``filters`` keep rows whose column (or label) equals the value; ``where`` makes addresses."""
+    import numpy as np
     import pandas as pd
     import pyarrow.compute as pc
 
@@ -296,7 +315,7 @@ def runs_frame(table: pa.Table, where: Callable[[str], str], filters: Mapping[st
     frame["quarantined"] = frame["quarantined"].notna()
     frame["source"] = [where(run_id) for run_id in frame["id"]]
     keep = pd.Series(True, index=frame.index)
-    labels = [json.loads(text) for text in table["labels"].to_pylist()] if filters.keys() - set(RUN_COLUMNS) else []
+    labels = list(map(_labels, table["labels"].to_pylist())) if filters.keys() - set(RUN_COLUMNS) else []
     names = {*RUN_COLUMNS, *(label for of_run in labels for label in of_run)}
     for name, value in filters.items():
         if name in RUN_COLUMNS:
@@ -305,7 +324,7 @@ def runs_frame(table: pa.Table, where: Callable[[str], str], filters: Mapping[st
             near, columns = did_you_mean(name, names), ", ".join(RUN_COLUMNS)
             raise ValueError(f"{name}: neither a column nor a label of any run{near}; columns are {columns}")
         else:
-            keep &= pd.Series([of_run.get(name) == value for of_run in labels], index=frame.index, dtype=bool)
+            keep &= np.fromiter((of_run.get(name) == value for of_run in labels), bool, len(labels))
     chosen: pd.DataFrame = frame.loc[keep, list(RUN_COLUMNS)].reset_index(drop=True)
     return chosen
 
@@ -379,6 +398,12 @@ def scenario_series(table: pa.Table, scenario: str) -> ScenarioSeries:
         dict(zip(services, spread("service_count", np.where(is_valid, 0.0, np.nan) * np.ones(shape)), strict=True)),
         tuple(map(_environment, table["environment"].to_pylist())),
     )
+
+
+@lru_cache(maxsize=1024)
+def _labels(text: str) -> Mapping[str, str]:
+    labels: Mapping[str, str] = json.loads(text)
+    return labels
 
 
 @lru_cache(maxsize=1024)

@@ -396,10 +396,11 @@ class RunStore:
 
     def no_runs(self) -> tuple[list[str], list[str]]:
         """All folders that are not whole runs: the `unfinished` and the `foreign` ones."""
-        runs = set(self.ids())
+        index = self._index  # what was asked before need not be looked at again, but for what is new since
+        runs = set(self.ids()) if index is None else {*index.ids, *index.broken}
         unfinished, foreign = list[str](), list[str]()
         for name in self.backend.folders():
-            if name not in runs:
+            if name not in runs and not self.backend.exists(document_path(name)):
                 is_begun = any(self.backend.exists(f"{name}/{sign}") for sign in (STARTED, CLAIM))
                 (unfinished if is_begun else foreign).append(name)
         return unfinished, foreign

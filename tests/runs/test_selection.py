@@ -201,7 +201,8 @@ def test_requests_are_read_once_and_given_as_copies(rng, tmp_path, monkeypatch):
         store.add(run_from_requests(requests(rng, seconds=4, begin=EPOCH + 3600 * hour), scenario="api"))
     runs = store[:]
     read = []
-    monkeypatch.setattr("perfkit.runs.store.read_requests", lambda *given: read.append(given) or read_requests(*given))
+    target = "perfkit.runs.run_folder.read_requests"
+    monkeypatch.setattr(target, lambda *given: read.append(given) or read_requests(*given))
     first = runs[0].requests()
     whole = first.copy()
     first["response_time_ms"] = 0.0

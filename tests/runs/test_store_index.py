@@ -15,8 +15,9 @@ from perfkit.history.planning import stored_profile
 from perfkit.history.timeline import load_timeline, timeline_of
 from perfkit.model.codec import dump_json
 from perfkit.model.records import Check, Severity
-from perfkit.model.serialization import run_to_document
+from perfkit.model.serialization import read_stored, run_to_document
 from perfkit.runs import index
+from perfkit.runs.run_folder import sealed_document
 
 BAD = Validity((Check("interrupted", "yes", "no", Severity.INVALID, "run again"),))
 HOSTILE = "GET /<b>ü\u202e{}|`'\n"
@@ -235,3 +236,14 @@ def test_scenarios_whose_names_look_alike_in_a_folder_name_are_two(tmp_path):
     store = RunStore(tmp_path)
     one = run({"a": plain_stats()}, scenario="a/b")
     assert len({store.add(one), store.add(replace(one, scenario="a b"))}) == 2
+
+
+@pytest.mark.parametrize("value", [0.00005, 1e-9, 0.0, 24.495185656490918, 1e16, 123456789012345680.0])
+def test_a_seal_holds_however_a_number_is_written(tmp_path, value):
+    """Numbers with an exponent have another form in the quick JSON, and the slow one is asked."""
+    path = tmp_path / "run.json"
+    path.write_bytes(sealed_document(run({"a": plain_stats(response_bytes=value)}), path / "none"))
+    assert not read_stored(path.read_bytes(), "run.json").changed
+    document = json.loads(path.read_bytes())
+    document["services"]["a"]["response_bytes"] = value * 2 + 1
+    assert read_stored(json.dumps(document).encode(), "run.json").changed
