@@ -510,7 +510,13 @@ class Settings:
         elif scenario is None:
             near, names = did_you_mean(name, self.scenarios), ", ".join(self.scenarios)
             with explained("scenarios"):
-                raise SettingsError(f"scenario {name!r}: not known{near}; known are {names}")
+                if self.path is None:
+                    raise SettingsError(
+                        f"scenario {name!r}: not known{near}: there is no perfkit.toml in this folder or above, and the "
+                        f"built-in ones are {names}. `perfkit init --host URL` writes one; or add --locustfile FILE "
+                        "--host URL"
+                    )
+                raise SettingsError(f"scenario {name!r}: not known{near}; known are {names} (in {self.path})")
         return override(scenario, f"scenario {name}", **changes)
 
 

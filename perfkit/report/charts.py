@@ -176,7 +176,7 @@ def percentile_curve(
             tickvals=[float(-np.log10(1 - level)) for level in _TICKS],
             ticktext=[f"p{format_number(level * 100).rstrip('0').rstrip('.')}" for level in _TICKS],
             anchor=f"y{axis(panel)}",
-            title={"text": "percentile of requests (stretched towards the tail)"} if panel == last else {},
+            title={"text": "percentile (stretched towards the tail)"} if panel == last else {},
             zeroline=False,
         )
         reach = {"autorange": True} if chosen_one else {"range": [float(np.log10(end)) for end in extent]}

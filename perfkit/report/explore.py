@@ -315,6 +315,16 @@ class Explorer:
         return _Page(self).box
 
 
+# Plotly draws its widget before it has a place, 700 pixels wide; the page grows when that is done
+_MEASURE = """
+new ResizeObserver((_, observer) => {
+  const page = element.closest(".perfkit-explorer");
+  if (page) observer.observe(page);
+  window.dispatchEvent(new Event("resize"));
+}).observe(element);
+"""
+
+
 class _Page:
     """The widgets of an explorer, and what each changes."""
 
@@ -339,6 +349,7 @@ class _Page:
         # With its marks from the beginning: what is sent to a widget that the browser has yet to load is lost
         self.timeline = go.FigureWidget(self._timeline_figure(explorer.figures(("timeline",))["timeline"]))
         self.timeline.layout.on_change(self._zoomed, "xaxis.range")
+        self.timeline._config = {**self.timeline._config, "responsive": True}  # it measures again, see `_MEASURE`
         self.draw([name for name in HEADINGS if name != "timeline"])
         labelled = {
             "Baseline": self.baseline,
@@ -364,7 +375,8 @@ class _Page:
                 continue
             way = "Drag across the time course, or move the slider: the distributions follow. Double click: all of it."
             parts += [ipywidgets.HTML(way), ipywidgets.HBox([ipywidgets.HTML("Seconds"), self.seconds]), self.timeline]
-        self.box = ipywidgets.VBox(parts)
+        script = {"output_type": "display_data", "data": {"application/javascript": _MEASURE}, "metadata": {}}
+        self.box = ipywidgets.VBox([*parts, ipywidgets.Output(outputs=(script,))])
         self.box.add_class("perfkit-explorer")
         for chosen in (self.scenario, self.baseline, self.candidate, self.services, self.metrics, self.seconds):
             chosen.observe(self._follow, names="value")
@@ -428,7 +440,8 @@ class _Page:
         was_filling, self.is_filling = self.is_filling, True
         try:
             if "comparison" in names:
-                self.heading.value = self.explorer._heading()._repr_html_()
+                # as wide as the page: a table in it scrolls, and does not widen it
+                self.heading.value = f'<div style="contain: inline-size">{self.explorer._heading()._repr_html_()}</div>'
             for name, drawn in self.explorer.figures(names).items():
                 if name == "timeline":
                     self._draw_timeline(drawn)

@@ -475,6 +475,23 @@ def template() -> dict[str, Any]:
             "margin": {"l": 56, "r": 12, "t": 34, "b": 44},
             "hovermode": "closest",
             "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}, "namelength": -1},
+            # Dragging zooms, with shift it pans: more buttons would lie on the legend of a narrow chart.  JupyterLab's
+            # plotly has one that uploads the chart's data to plotly.com.
+            "modebar": {
+                "remove": [
+                    "zoom2d",
+                    "pan2d",
+                    "select2d",
+                    "lasso2d",
+                    "zoomIn2d",
+                    "zoomOut2d",
+                    "autoScale2d",
+                    "sendChartToCloud",
+                    "sendDataToCloud",
+                    "editInChartStudio",
+                ],
+                "bgcolor": "rgba(0,0,0,0)",
+            },
             "legend": {
                 "orientation": "h",
                 "x": 0,
