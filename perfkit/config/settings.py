@@ -512,7 +512,7 @@ class Settings:
             with explained("scenarios"):
                 if self.path is None:
                     raise SettingsError(
-                        f"scenario {name!r}: not known{near}: there is no perfkit.toml in this folder or above, and the "
+                        f"scenario {name!r}: not known{near}: no perfkit.toml is in this folder or above, and the "
                         f"built-in ones are {names}. `perfkit init --host URL` writes one; or add --locustfile FILE "
                         "--host URL"
                     )

@@ -337,7 +337,10 @@ def read_named(name: str, store: RunStore | None = None) -> tuple[Run, ...]:
     except ReadError as error:
         if store is not None and any(run_id.startswith(name) for run_id in store.ids()):
             return (store[name],)
-        if hint := misspelt(name):
+        hint = misspelt(name)
+        if store is not None and any(run_id.split("-", 1)[-1].rpartition("-")[0] == name for run_id in store.ids()):
+            hint = f"it is a scenario: name runs of it, such as {name}@last:5"
+        if hint:
             raise ReadError(f"{error}; {hint}") from error
         raise
     return tuple(map(read_run, paths))
@@ -409,7 +412,11 @@ def select(text: str, context: HistoryContext) -> ChosenRuns:
     if not selected:
         apart = 0 if is_pinned else len(context.runs_of(selector.scenario, ab_tests=True)) - len(runs)
         hint = f"; {apart} runs of A/B tests are in no history: name them by their ids" if apart else ""
-        raise ReadError(f"{text}: names no valid run{' besides the candidates' if candidates else ''}{hint}")
+        invalid = sum(not run.validity.ok for run in runs)
+        there = f"{selector.scenario!r} has {len(runs)} run{'' if len(runs) == 1 else 's'}"
+        there += f", {invalid} of them invalid" if invalid else ""
+        besides = " besides the candidates" if candidates else ""
+        raise ReadError(f"{text}: names no valid run{besides}; {there}: measure more{hint}")
     notes += quality_warnings(str(selector), selected, valid, context)
     left_out = context.left_out(selector.scenario)
     return ChosenRuns(selected, tuple(dict.fromkeys((*notes, *left_out))), left_out, (selector,))

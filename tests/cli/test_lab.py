@@ -46,6 +46,9 @@ CHARTS = {"baseline": 5, "compare": 5, "capacity": 2, "trend": 2, "explore": 5}
 # Cells have ended before their charts are drawn: plotly names its element first and gives it a layout later
 DRAWN = f"""count => [...document.querySelectorAll("{PANEL} .js-plotly-plot")]
   .filter(chart => chart.querySelector(".main-svg") && chart.layout?.meta?.alt).length >= count"""
+# Plotly's widgets are 700 pixels wide until they have a place, and measure then
+AS_WIDE = """() => [...document.querySelectorAll(".perfkit-explorer .js-plotly-plot")]
+  .every(chart => Math.abs(chart._fullLayout.width - chart.clientWidth) < 2)"""
 DENSITY = """() => JSON.stringify([...document.querySelectorAll(".perfkit-explorer .js-plotly-plot")]
   .find(chart => chart.layout?.meta?.alt?.startsWith("Distribution"))?.data[1].y)"""
 
@@ -64,6 +67,7 @@ def run_notebooks(browser, address):
         page.wait_for_function(DRAWN, arg=CHARTS[kind])
         charts[kind] = page.locator(f"{PANEL} .js-plotly-plot").count()
         assert page.locator(f"{PANEL} [data-mime-type='application/vnd.jupyter.error']").count() == 0, kind
+    page.wait_for_function(AS_WIDE)
     before = page.wait_for_function(DENSITY).json_value()
     explorer = page.locator(f"{PANEL} .perfkit-explorer .js-plotly-plot")
     course = explorer.filter(has_text="seconds since the run began").locator(".nsewdrag").first

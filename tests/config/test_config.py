@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from perfkit import SettingsError
-from perfkit.config.settings import BUILT_IN, Scenario, load_settings, nearest_settings, override, parse_duration
+from perfkit.config.settings import (
+    BUILT_IN,
+    Scenario,
+    Settings,
+    load_settings,
+    nearest_settings,
+    override,
+    parse_duration,
+)
 from perfkit.model.errors import UnsetVariable
 from perfkit.model.records import LoadProfile
 
@@ -145,6 +153,8 @@ def test_a_variable_that_is_not_set_stops_its_scenario_and_no_other(settings_fil
 def test_an_unknown_scenario_names_the_nearest(settings_file):
     with pytest.raises(SettingsError, match="'basline': not known \\(did you mean 'baseline'\\?\\)"):
         load_settings(settings_file("")).scenario("basline")
+    with pytest.raises(SettingsError, match=r"no perfkit.toml is in this folder or above.*`perfkit init --host URL`"):
+        Settings().scenario("shop")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from samples import run
 
 import perfkit
 from perfkit import Policy, ReadError, RunStore, read_runs
-from perfkit.history.run_selector import HistoryContext, Selector, misspelt, readings, select
+from perfkit.history.run_selector import HistoryContext, Selector, misspelt, read_named, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import display, notebook
 from perfkit.report.batch import Selection, build_report, report_jobs
@@ -73,8 +73,10 @@ def test_candidates_and_later_runs_are_never_their_own_baseline(rng, tmp_path):
     past = HistoryContext(store, candidates=(store.get(every[6]), store.get(every[7])))
     assert ids(select("api@rolling", past)) == every[:6]
     assert ids(select("api@last:3", past)) == every[3:6]
-    with pytest.raises(ReadError, match="names no valid run besides the candidates"):
+    with pytest.raises(ReadError, match=r"names no valid run besides the candidates; 'api' has 1[0-9]* runs?: meas"):
         select("api@rolling", HistoryContext(store, candidates=(store.get(every[0]),)))
+    with pytest.raises(ReadError, match="it is a scenario: name runs of it, such as api@last:5"):
+        read_named("api", store)
 
 
 def test_invalid_runs_are_never_chosen(rng, tmp_path):

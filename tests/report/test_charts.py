@@ -159,6 +159,11 @@ def test_the_forest_draws_every_finding_with_its_interval_and_verdict():
     assert "1 regression" in figure.layout.meta["alt"]
 
 
+def test_no_button_of_a_chart_lies_on_its_legend_or_uploads_it():
+    removed = forest(comparison(finding())).layout.template.layout.modebar.remove
+    assert {"zoom2d", "pan2d", "select2d", "lasso2d", "sendChartToCloud"} <= set(removed)
+
+
 def test_the_forest_grows_with_its_rows():
     small, large = (
         forest(comparison(*(finding(service=f"s{i}") for i in range(count)))).layout.height for count in (1, 20)
