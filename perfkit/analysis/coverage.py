@@ -430,12 +430,19 @@ def gate_of(
     if len({stages.get(entry, (entry, ""))[0] for entry in services}) < MANY:
         return None
     of_sides = [shares_of_requests(side, stages) for side in sides]
-    named, shares = {*policy.limited_services, *not_judged}, list[ServiceShare]()
+    shares: dict[str, float | None] = {}
     for name in services:
         known = [side[name] for side in of_sides if name in side]
-        shares.append(ServiceShare(name, max(known) if len(known) == len(of_sides) else None))
-    carrying = tuple(item for item in shares if item.share is not None and item.share >= policy.gate_share)
-    rest = [item for item in shares if item not in carrying]
+        shares[name] = max(known) if len(known) == len(of_sides) else None
+    return gate_by_shares(shares, policy, not_judged)
+
+
+def gate_by_shares(shares: Mapping[str, float | None], policy: Policy, not_judged: Iterable[str] = ()) -> Gate | None:
+    """The same of services whose shares of the requests are known, or ``None`` where they are not counted."""
+    named = {*policy.limited_services, *not_judged}
+    items = [ServiceShare(name, share) for name, share in shares.items()]
+    carrying = tuple(item for item in items if item.share is not None and item.share >= policy.gate_share)
+    rest = [item for item in items if item not in carrying]
     also = tuple(item for item in rest if item.share is None or item.service in named)
     watched = tuple(item for item in rest if item not in also)
     return Gate(policy.gate_share, carrying, also, watched) if watched else None

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perfkit.analysis.coverage import MANY, gate_of
+from perfkit.analysis.coverage import MANY, gate_by_shares, gate_of
 from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
 from perfkit.config.policy import Policy
 from perfkit.model.records import ALL_SERVICES, Gate, Metric, Run, Scope
@@ -170,15 +170,19 @@ def runs_needed(
 
     Called is what a comparison calls a regression: beyond chance, and seen to be beyond the tolerance (in percent;
     ``None`` where an absolute one cannot be placed).  Runs are ``None`` where `MOST_RUNS` would not do, as where the
-    tolerance accepts the worsening.  ``usual`` are the values that absolute tolerances are seen from.  The comparison
-    is planned to know this profile (``history``).
+    tolerance accepts the worsening.  ``usual`` are the values that absolute tolerances are seen from, and the rates
+    that say which of many services gate.  The comparison is planned to know this profile (``history``).
     """
     if not 0 < percent < 1000:
         raise ValueError(f"detect: a worsening in percent, above 0 and below 1000, got {percent!r}")
     if not 0 < power < 1:
         raise ValueError(f"power: a probability between 0 and 1, got {power!r}")
     limited = [v for v in profile.variations if policy.limit(v.service, v.metric) is not None]
-    levels = levels_of_tests(list(dict.fromkeys(variation.service for variation in limited)), policy)
+    services = list(dict.fromkeys(variation.service for variation in limited))
+    rates = {name: usual.get((name, Metric.RPS)) or math.nan for name in services}
+    total = math.fsum(rate for rate in rates.values() if math.isfinite(rate))
+    shares = {name: rate / total if math.isfinite(rate) else None for name, rate in rates.items()}
+    levels = levels_of_tests(services, policy, gate_by_shares(shares, policy) if len(services) >= MANY else None)
     rows: list[PlanRow] = []
     for variation in limited:
         service, metric = variation.service, Metric(variation.metric)

@@ -8,7 +8,8 @@ from samples import plain_stats, run
 
 from perfkit import Metric, Policy, compare
 from perfkit.analysis.explain import explain
-from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares
+from perfkit.analysis.noise_profile import profile_of
+from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares, runs_needed
 from perfkit.model.records import ALL_SERVICES, Gate, Scope, ServiceShare
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.findings import gate_text, headlines
@@ -130,3 +131,17 @@ def test_of_what_no_run_can_tell_nothing_could_have_been_seen(rng):
     assert gate_text(comparison).endswith(f"of {SMALL[0]}, {SMALL[1]} none could have been.")
     unknown = [f for f in comparison.findings if f.service == SMALL[0] and f.metric == Metric.AVG]
     assert [(f.verdict.value, f.gating) for f in unknown] == [("inconclusive", False)]
+
+
+def test_a_plan_knows_which_services_carry_the_load(rng):
+    """By the rates of the history, as a comparison will by its requests."""
+    profile = profile_of("shop", runs(rng, 12))
+    usual = {(name, Metric.RPS): 50.0 if name in BIG else 4.0 for name in (*BIG, *SMALL)}
+
+    def needed(usual):
+        rows = runs_needed(profile, Policy(), 10.0, 0.8, usual)
+        return {service: runs for service, metric, _, _, runs, _ in rows if metric == Metric.AVG}
+
+    known, unknown = needed(usual), needed({})
+    assert sum(known[name] for name in BIG) < sum(unknown[name] for name in BIG)
+    assert sum(known[name] or 99 for name in SMALL) >= sum(unknown[name] or 99 for name in SMALL)
