@@ -99,7 +99,7 @@ def report(title: str, pairs: list[Pair], pool: list[Run]) -> None:
 
 
 def runs_of(folder: Path) -> Iterator[Run]:
-    for place in sorted(folder.iterdir()):
+    for place in sorted(folder.glob("[!.]*")):
         if (place.is_dir() or place.name.endswith("_stats.csv")) and (run := read_run(place)).validity.ok:
             yield run
 

@@ -495,15 +495,19 @@ def gate_text(comparison: Comparison) -> str:
     gate = comparison.gate
     if gate is None:
         return ""
+    names = {finding.label: finding.service for finding in comparison.findings}  # each once, in however many stages
+    carrying, also, watched = (
+        list(dict.fromkeys(names.get(item.service, item.service) for item in items))
+        for items in (gate.services, gate.also, gate.watched)
+    )
     parts = ["the run as a whole"]
-    if gate.services:
-        number = f"{len(gate.services)} services that carry" if len(gate.services) > 1 else "1 service that carries"
+    if carrying:
+        number = f"{len(carrying)} services that carry" if len(carrying) > 1 else "1 service that carries"
         parts.append(f"{number} at least {gate.share * 100:g} % of the requests")
-    if gate.also:
-        names = _first([item.service for item in gate.also])
-        parts.append(f"{names} (with limits of their own, or answers that cannot be compared)")
+    if also:
+        parts.append(f"{_first(also)} (with limits of their own, or answers that cannot be compared)")
     gating = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-    others = f"the other {len(gate.watched)} are" if len(gate.watched) > 1 else "the other one is"
+    others = f"the other {len(watched)} are" if len(watched) > 1 else "the other one is"
     text = f"The verdict gates on {gating}; {others} watched"
     averages = {item.label for item in comparison.findings if item.metric == Metric.AVG and not item.objective}
     sizes = [(item.min_detectable or math.inf, item.service) for item in gate.watched if item.service in averages]

@@ -10,7 +10,7 @@ from perfkit import Metric, Policy, compare
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import profile_of
 from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares, runs_needed
-from perfkit.model.records import ALL_SERVICES, Gate, Scope, ServiceShare
+from perfkit.model.records import ALL_SERVICES, Gate, LoadProfile, Scope, ServiceShare, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.findings import gate_text, headlines
 
@@ -145,3 +145,20 @@ def test_a_plan_knows_which_services_carry_the_load(rng):
     known, unknown = needed(usual), needed({})
     assert sum(known[name] for name in BIG) < sum(unknown[name] for name in BIG)
     assert sum(known[name] or 99 for name in SMALL) >= sum(unknown[name] or 99 for name in SMALL)
+
+
+def test_a_service_in_stages_carries_what_it_has_in_all_of_them_and_counts_once(rng):
+    steps = LoadProfile(kind="stages", users=20, stages=(Stage(60.0, 10, 10), Stage(60.0, 20, 20)))
+
+    def staged(number):
+        (one,) = runs(rng, 1, first=number, names=(*BIG[:1], *SMALL[:9]))
+        parts = tuple(
+            StageStats(steps.stage_name(i), stage, 60.0 * i, 60.0 * i + 60, one.services)
+            for i, stage in enumerate(steps.stages)
+        )
+        return replace(one, profile=steps, stages=parts)
+
+    comparison = compare([staged(i) for i in range(3)], [staged(10 + i) for i in range(3)])
+    assert len(comparison.gate.watched) == 18
+    assert [item.share for item in comparison.gate.watched] == pytest.approx([400 / 8600] * 18)
+    assert "1 service that carries at least 5 % of the requests; the other 9 are watched" in gate_text(comparison)
