@@ -54,7 +54,7 @@ NAME = 60  # characters of a name in a line of text
 LARGEST_SHOWN = 1000.0  # percent: runs that show no change below it show none that anybody waits for
 MOST_METRICS = 3  # a headline names at most so many metrics; the table has the rest
 NOTHING_TO_DO = "Nothing to do."
-FIX_AND_REPEAT = "Fix what the warnings name and run again."
+FIX_AND_REPEAT = "Fix what makes these runs invalid and run again."
 NO_EVENTS = {  # what a history says in which nothing happened
     Verdict.INVALID: "None of its runs is valid: there is nothing to judge.",
     Verdict.INCONCLUSIVE: "Too few valid runs to tell whether any level got worse.",

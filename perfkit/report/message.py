@@ -214,7 +214,8 @@ def message_of(
         if comparison.rule == "threshold":
             rule = "rule threshold, which ignores noise between runs"
         basis = f"{sides[0]} judged against {sides[1]}; {rule}; findings: {findings or 'none'}."
-        texts = [shorten(text, 300) for text in comparison.warnings if text != comparison.disturbance]
+        said = _reasons(comparison) if comparison.verdict is Verdict.INVALID else (comparison.disturbance,)
+        texts = [shorten(text, 300) for text in comparison.warnings if text not in said]
         warnings = at_most(texts, MOST_WARNINGS, "And {} more warnings, in the report.")
     return Message(
         scenario=result.subject,
@@ -369,9 +370,9 @@ def _remarks(result: Result) -> Iterator[Statement]:
         return
     missing = [shorten(gap.text, LONGEST_STATEMENT) for gap in comparison.gaps if gap.services]  # these are events
     if comparison.verdict is Verdict.INVALID:
-        texts = dict.fromkeys(clean(text) for text in (*comparison.warnings[:MOST_REASONS], *gap_texts(comparison)))
-        reasons = " ".join(text for text in texts if text not in missing)
-        yield Statement(Verdict.INVALID, (f"The runs cannot be judged. {reasons}".rstrip(),))
+        texts = dict.fromkeys(clean(text) for text in (*_reasons(comparison), *gap_texts(comparison)))
+        first, *others = [text for text in texts if text not in missing] or [""]
+        yield Statement(Verdict.INVALID, (f"The runs cannot be judged. {first}".rstrip(), *others))
         return
     headings = {one.last.event.headline for one in result.incidents}
     history = comparison.history.news if comparison.history is not None else ()
@@ -394,6 +395,11 @@ def _remarks(result: Result) -> Iterator[Statement]:
         yield from (Statement(verdict, (text,)) for verdict, text in claims(rest) if text not in missing)
     if changed and comparison.verdict is Verdict.INCONCLUSIVE:
         yield Statement(comparison.verdict, ("Not every gating metric could be shown to be within its tolerance.",))
+
+
+def _reasons(comparison: Comparison) -> tuple[str, ...]:
+    """Why invalid runs cannot be judged; what else is to be known of them stays among the warnings."""
+    return comparison.warnings[:MOST_REASONS]
 
 
 def _next_step(result: Result) -> str:
