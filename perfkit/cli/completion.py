@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
 from perfkit.model.errors import PerfkitError
 
@@ -72,7 +79,7 @@ class _Bash(BashComplete):
         case $kind in
             dir) compopt -o dirnames ;;
             file) compopt -o default ;;
-            plain) COMPREPLY+=("$value") ;;
+            plain) COMPREPLY+=("$value"); [[ $value == *: ]] && compopt -o nospace ;;
         esac
     done < <(COMP_WORDS=$line COMP_CWORD=0 %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
@@ -87,8 +94,66 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
     def format_completion(self, item: CompletionItem) -> str:
         _, word = self.get_completion_args()
+        if word.startswith("--"):
+            word = word.partition("=")[2]  # the value, which is all that is completed
         broken = max(map(word.rfind, "@:=")) + 1
         return f"{item.type},{item.value[broken:] if item.type == 'plain' else item.value}"
+
+
+@add_completion_class
+class _Zsh(ZshComplete):
+    """The value of ``--option=value`` is completed alone, and what ends in a colon goes on: no space behind it."""
+
+    source_template = """\
+#compdef %(prog_name)s
+%(complete_func)s() {
+    local type key descr
+    local -a whole open described
+    for type key descr in "${(@f)$(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \\
+            %(complete_var)s=zsh_complete %(prog_name)s 2>/dev/null)}"; do
+        if [[ $PREFIX == --*=* ]]; then IPREFIX+="${PREFIX%%%%=*}="; PREFIX=${PREFIX#*=}; fi
+        case $type in
+            dir) _path_files -/ ;;
+            file) _path_files -f ;;
+            plain)
+                if [[ $descr != _ ]]; then described+=("${key}:$descr")
+                elif [[ $key == *: ]]; then open+=("$key")
+                else whole+=("$key"); fi ;;
+        esac
+    done
+    (( $#described )) && _describe -V unsorted described
+    (( $#whole )) && compadd -V unsorted -a whole
+    (( $#open )) && compadd -V unsorted -S '' -a open
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then %(complete_func)s "$@"
+else compdef %(complete_func)s %(prog_name)s; fi
+"""
+
+
+@add_completion_class
+class _Fish(FishComplete):
+    """The newest runs come first, texts may hold commas, and of ``--option=value`` the value is completed."""
+
+    source_template = """\
+function %(complete_func)s
+    set -l option (string match -r -- '^--[^=]+=' (commandline -ct); or echo '')
+    for line in (env COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -ct) \\
+            %(complete_var)s=fish_complete %(prog_name)s 2>/dev/null)
+        set -l item (string split -m 1 , -- $line)
+        set -l values $item[2]
+        switch $item[1]
+            case dir
+                set values (__fish_complete_directories $item[2] '')
+            case file
+                set values (__fish_complete_path $item[2])
+        end
+        for value in $values
+            echo -- $option$value
+        end
+    end
+end
+complete --no-files --keep-order --command %(prog_name)s --arguments '(%(complete_func)s)'
+"""
 
 
 def _offer(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -165,6 +230,13 @@ class _Stored:
                     if isinstance(of := document.get(name), dict):
                         yield name, of
 
+    def pinned(self) -> Iterator[tuple[str, str]]:
+        """Scenario and name of each pinned baseline."""
+        for file in sorted(Path(self.settings.baselines).glob("*/*.json")):
+            with suppress(OSError, ValueError):
+                document = json.loads(file.read_bytes())
+                yield document.get("scenario", ""), document.get("name", "")
+
 
 def _run_words(context: click.Context, incomplete: str) -> Iterator[str]:
     stored = _Stored(context)
@@ -178,11 +250,7 @@ def _run_words(context: click.Context, incomplete: str) -> Iterator[str]:
         return
     word = kind.partition(":")[0]
     if word == "pinned":
-        for file in sorted(Path(stored.settings.baselines).glob("*/*.json")):
-            with suppress(OSError, ValueError):
-                pinned = json.loads(file.read_bytes())
-                if pinned.get("scenario") == scenario:
-                    yield f"{scenario}@pinned:{pinned.get('name', '')}"
+        yield from (f"{scenario}@pinned:{name}" for of, name in stored.pinned() if of == scenario)
     for name, of in stored.facts(scenario):
         if name == "git" and word in ("commit", "branch") and of.get(word):
             yield f"{scenario}@{word}:{str(of[word])[: 10 if word == 'commit' else None]}"
@@ -212,7 +280,16 @@ def _metric_words(_context: click.Context, _: str) -> Iterator[str]:
     yield from (metric.value for metric in Metric)
 
 
+def _page_words(_context: click.Context, _: str) -> Iterator[str]:
+    from perfkit.model.installation import shipped_files
+
+    yield from (path.stem for path in shipped_files("docs", "*.md") if "reference" not in path.parts)
+
+
+complete_files = _quietly(lambda _context, _word: ())
 complete_runs = _quietly(_run_words)
+complete_pages = _quietly(_page_words)
+complete_baselines = _quietly(lambda context, _: (name for _, name in _Stored(context).pinned()))
 complete_scenarios = _quietly(_scenario_words)
 complete_labels = _quietly(_label_words)
 complete_metrics = _quietly(_metric_words)

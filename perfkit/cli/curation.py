@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_runs, complete_scenarios
+from perfkit.cli.completion import complete_baselines, complete_runs, complete_scenarios
 from perfkit.cli.options import (
     BY,
     DAY,
@@ -246,7 +246,7 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
 
 
 @baseline.command(short_help="One pinned baseline, with its history.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_baselines)
 @SCENARIO
 @FORMAT
 @in_workspace()

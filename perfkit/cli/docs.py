@@ -7,6 +7,7 @@ import shutil
 
 import click
 
+from perfkit.cli.completion import complete_pages
 from perfkit.model.errors import ReadError, did_you_mean
 from perfkit.model.installation import shipped_files
 
@@ -14,7 +15,7 @@ NARROW, WIDE = 40, 110  # columns in which text still reads well
 
 
 @click.command()
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, shell_complete=complete_pages)
 def docs(topic: str | None) -> None:
     """Show a page of the documentation, or the list of its pages.
 

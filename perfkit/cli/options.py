@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_labels, complete_runs
+from perfkit.cli.completion import complete_files, complete_labels, complete_runs
 from perfkit.model.errors import StoreError
 from perfkit.model.files import atomic_write
 from perfkit.model.redaction import redact
@@ -64,6 +64,7 @@ STORE = click.option(
     "--store",
     metavar="URL",
     callback=expanded,
+    shell_complete=complete_files,
     help="Where runs are kept: a folder or any fsspec URL [data/runs].",
 )
 POLICY = click.option("--policy", type=FILE, help="Policy file (TOML); else [policy] of the settings.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_runs, complete_scenarios
+from perfkit.cli.completion import complete_files, complete_runs, complete_scenarios
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INVALID
 from perfkit.cli.options import (
     BY,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXIT_DAMAGED = EXIT_CODES[ReadError]
-FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_files)
 RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=complete_runs)
 SCENARIO = click.option("--scenario", shell_complete=complete_scenarios, help="Only runs of this load test.")
 SHOWN = 20  # removals named one by one
@@ -64,7 +64,7 @@ TIME = Parsed("TIME", _time)
 
 @click.command("import", short_help="Keep foreign result files as runs.")
 @FILES
-@click.option("--scenario", help="Name of the load test [from the file name].")
+@click.option("--scenario", shell_complete=complete_scenarios, help="Name of the load test [from the file name].")
 @LABELS
 @in_workspace()
 def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, labels: dict[str, str]) -> int:

@@ -1,7 +1,11 @@
 """What a shell completes: asked through click's own interface, and once in a real bash."""
 
 import json
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +65,11 @@ def test_scenarios_runs_selectors_labels_and_metrics_are_completed(place, monkey
     assert completed("plan", "--scenario", "checko") == ["checkout"]
     assert "p95" in completed("changes", "--metric", "p")
     assert completed("runs", "--label", "bu") == ["build=1.4"]
+    assert completed("baseline", "show", "v") == ["v1.4"]
+    assert completed("docs", "hist") == ["history"]
+    assert completed("import", "x", "--scenario", "checko") == ["checkout"]
+    of_files = ShellComplete(perfkit.cli.perfkit, {}, "perfkit", VARIABLE).get_completions(["import"], "res")
+    assert [(item.type, item.value) for item in of_files] == [("file", "res")]
     assert ids[0] in completed("runs", "--store", str(folder / "data/runs"), "verify", "2025")
     # a name that a shell would run is never put at a prompt
     everything = [completed(*words, "") for words in (("run",), ("compare",), ("runs", "--label"), ("changes",))]
@@ -98,7 +107,68 @@ eval "$(perfkit completion bash)"
 ask() {{ COMP_LINE=$1 COMP_POINT=${{#1}}; _perfkit_completion perfkit; echo "$1 -> ${{COMPREPLY[*]}}"; }}
 ask 'perfkit compare shop@previous'
 ask 'perfkit runs --label build='
+ask 'perfkit runs --label=bu'
+ask 'perfkit runs --label=build='
 """
     done = subprocess.run([bash, "--norc", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
-    assert lines == ["perfkit compare shop@previous -> previous:5", "perfkit runs --label build= -> 1.4"], done.stderr
+    assert lines == [
+        "perfkit compare shop@previous -> previous:5",
+        "perfkit runs --label build= -> 1.4",
+        "perfkit runs --label=bu -> build=1.4",
+        "perfkit runs --label=build= -> 1.4",
+    ], done.stderr
+
+
+@pytest.fixture
+def on_path(tmp_path, monkeypatch):
+    """The folder of a program `perfkit` that a shell finds."""
+    program = tmp_path / "perfkit"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m perfkit "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_a_real_fish_completes_values_behind_an_option_and_shows_whole_texts(place, on_path):
+    folder, ids = place
+    script = f"""
+{invoke("completion", "fish")[1]}
+for line in 'perfkit compare 2025' 'perfkit runs --label=bu' 'perfkit changes --la'
+    complete -C $line | head -n 1
+end
+"""
+    done = subprocess.run(["fish", "--no-config"], input=script, cwd=folder, capture_output=True, text=True, timeout=60)
+    texts = "--label\tOnly runs with this label; may be repeated, and all count."  # commas part nothing
+    assert done.stdout.splitlines() == [max(ids), "--label=build=1.4", texts], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_a_real_zsh_completes_values_behind_an_option_and_lets_a_selector_go_on(place, on_path):
+    """What the line holds once Tab was pressed, in a terminal of its own."""
+    folder, _ = place
+    begin = (
+        f"cd {folder}; PS1='> '; autoload -Uz compinit; compinit -u -D; eval \"$(perfkit completion zsh)\"; "
+        f'dump() {{ print -r -- "$BUFFER|" >> {on_path}/lines; BUFFER=; print RE""ADY }}; '
+        "zle -N dump; bindkey '^X' dump; print RE''ADY\n"
+    )
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvp("zsh", ["zsh", "-f", "-i"])
+    try:
+        typed = [f"perfkit {line}\t\x18" for line in ("runs --label=bu", "compare shop@lab", "run --locustf")]
+        for line in (begin, *typed):
+            os.write(terminal, line.encode())
+            seen = b""
+            while b"READY" not in seen and select.select([terminal], [], [], 20)[0]:
+                seen += os.read(terminal, 4096)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
+    assert (on_path / "lines").read_text().splitlines() == [
+        "perfkit runs --label=build=1.4 |",
+        "perfkit compare shop@label:|",
+        "perfkit run --locustfile |",
+    ]
