@@ -414,7 +414,7 @@ def run(
         )
     finally:
         if view is not None:
-            view.finish(" ".join(revision.notes))
+            view.finish(notes=" ".join(revision.notes))
     made = [execution.run for execution in done if execution.run is not None]
     error = next((execution.error for execution in done if execution.error is not None), None)
     if error is None and any(execution.stopped for execution in done):

@@ -137,7 +137,7 @@ def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...
     missing = [name for name, commit in (("before", before), ("after", after)) if not commit]
     if missing:
         runs = "neither run says" if len(missing) == 2 else f"the run {missing[0]} it does not say"
-        return (f"Which commits it came with is not known: {runs} of which commit it is.",)
+        return (f"The commits in between are not known: {runs} which commit it measured.",)
     if any(not COMMIT_ID.fullmatch(commit) for commit in (before, after)):
         return ("What the runs say of their commits is no commit id.",)
     if before.startswith(after) or after.startswith(before):

@@ -115,14 +115,14 @@ class LiveView:
             text = f"Run {len(self._ends)} of {self._of()} has ended."
             self._publish(self._ended(text, ended=False))
 
-    def finish(self, sentence: str = "") -> None:
-        """The test is over; ``sentence`` says why, or how."""
+    def finish(self, sentence: str = "", notes: str = "") -> None:
+        """The test is over; ``sentence`` says why, or how, and ``notes`` what is to be known besides."""
         self._close()
         self.is_finished = True
         made = count_text(sum(execution.run is not None for _, execution in self._ends), "run")
         stopped = any(execution.stopped for _, execution in self._ends)
         text = f"{'Stopped' if stopped else 'Ended'} at {datetime.now():%H:%M:%S} after {made}. {sentence}".strip()
-        self._publish(self._ended(text, ended=True))
+        self._publish(self._ended(text, ended=True, notes=notes))
 
     def _close(self) -> None:
         if self._requests is not None:
@@ -189,7 +189,7 @@ class LiveView:
         html = render("live.html.j2", title=title, place=place, share=share, tiles=tiles, charts=charts, parts=parts)
         return Look(inlined(html), title, title)
 
-    def _ended(self, text: str, *, ended: bool) -> Look:
+    def _ended(self, text: str, *, ended: bool, notes: str = "") -> Look:
         """What was measured, scenario by scenario; while more runs follow, only that of the last."""
         ends = self._ends if ended else self._ends[-1:]
         parts = []
@@ -211,7 +211,7 @@ class LiveView:
         html = render(
             "live.html.j2",
             title=text,
-            place="",
+            place=notes,
             share=None,
             tiles=[],
             charts=[],
