@@ -480,6 +480,7 @@ def _aggregate(run: Run, counts: dict[str, int], known: dict[Metric, list[str]])
         if None not in rate_errors:
             common = SHARED_NOISE * PRIOR_SD[Metric.RPS] * total
             errors[Metric.RPS] = math.hypot(*(error or 0.0 for error in rate_errors), common)
+    waves = [stats.persistence for stats in services if stats.persistence is not None]
     count = sum(stats.count or 0 for stats in services)
     failures = None if any(stats.failures is None for stats in services) else sum(s.failures or 0 for s in services)
     return ServiceStats(
@@ -488,5 +489,6 @@ def _aggregate(run: Run, counts: dict[str, int], known: dict[Metric, list[str]])
         error_rate_pct=100.0 * failures / count if failures is not None else None,
         standard_errors={metric.value: error for metric, error in errors.items()},
         assumed=tuple(metric.value for metric in Metric if any(metric in stats.assumed for stats in services)),
+        persistence=max(waves) if len(waves) == len(services) else None,
         **{metric.value: value for metric, value in values.items()},
     )

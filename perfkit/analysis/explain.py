@@ -104,6 +104,9 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
     if paired:
         yield _step("pairs", "the scatter is that of the pairs' differences, divided by sqrt(2) to be that of one run")
     yield _step("error within a run", f"{of.within_sd:.6f} ({'measured' if of.measured else 'assumed'})")
+    if of.persistence is not None:
+        what = "none seen" if of.persistence <= 0 else "the noise grows with the length of time"
+        yield _step("slow waves within the runs", f"exponent {of.persistence:+.3f}: {what}")
     beyond = f"what {of.services} services of these runs scatter" if of.services else "what is usual"
     yield _step("prior s0", f"{of.prior_sd:.6f}, {of.prior_df:.4g} df: the error within a run, and {beyond} beyond it")
     squares = " + ".join(f"{part:.6e}" for part in of.squares) or "0"

@@ -12,6 +12,7 @@ import numpy as np
 from perfkit.model.codec import Count, Size, encode
 from perfkit.model.records import Metric, Run, ServiceStats
 from perfkit.stats.effect import Failures, Noise, NoisePrior, Values, run_to_run, scatter_of_history
+from perfkit.stats.summary import PERSISTENCE_ERROR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
 def noise_prior(
     metric: Metric, sides: Sequence[Sequence[ServiceStats]], history: tuple[float, float] = (0.0, 0.0)
 ) -> NoisePrior:
-    """The error inside the runs of each side, and whether it was measured.
+    """The error inside the runs of each side, whether it was measured, and how much of it is in slow waves.
 
     Each side weighs as it does in the difference of means: nine long runs do not make up for a short one.
     """
@@ -112,7 +113,11 @@ def noise_prior(
     floor = mean_variance(lambda stats: stats.resolutions.get(metric, 0.0) / float(np.sqrt(12.0)))
     every = [stats for side in sides for stats in side]
     measured = all(stats.standard_error(metric) is not None and metric not in stats.assumed for stats in every)
-    return NoisePrior(within, measured, floor, history)
+    waves = [stats.persistence for stats in every if stats.persistence is not None]
+    # Of all runs alike: the only run of a side may be the one whose slow wave is longer than itself
+    known = len(waves) == len(every) > 0
+    persistence = float(np.mean(waves)) - PERSISTENCE_ERROR / len(waves) ** 0.5 if known else None
+    return NoisePrior(within, measured, floor, history, persistence)
 
 
 def known_value(stats: ServiceStats, metric: Metric) -> float:

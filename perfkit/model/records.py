@@ -291,9 +291,12 @@ class ServiceStats:
         kind those of all failed requests, where it has no kinds.
     max_latency_ms
         The longest response time of all its requests, in milliseconds; no metric, because one request makes it.
+    persistence
+        How much of the noise within the run is in slow waves: the exponent b of its spectrum ``1 / f^b``.  0: parts of
+        the run are independent; above it, runs scatter more among themselves than each foretells.  ``None``: not known.
     """
 
-    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms")  # of the JSON
+    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms", "persistence")  # of the JSON
 
     count: Count | None
     failures: Count | None
@@ -312,6 +315,7 @@ class ServiceStats:
     errors: Mapping[str, Count] = field(default_factory=dict)
     error_times: Mapping[str, tuple[Time, Time]] = field(default_factory=dict)
     max_latency_ms: Size | None = None
+    persistence: float | None = None
 
     def __post_init__(self) -> None:
         for metric in _METRICS:  # plain names and comparisons: stores of many runs are read through here
@@ -325,6 +329,8 @@ class ServiceStats:
         for name in (*self.standard_errors, *self.resolutions, *self.assumed):
             if name not in _METRICS:
                 Metric(name)
+        if self.persistence is not None and not -2.0 <= self.persistence <= 2.0:
+            raise ValueError(f"persistence: must be an exponent from -2 to 2, got {self.persistence!r}")
 
     def value(self, metric: str) -> float | None:
         """The value of ``metric``, or ``None`` where the source cannot say."""
@@ -577,6 +583,8 @@ class LevelArithmetic:
         The second mean less the first.
     within_sd, measured
         Standard deviation of a value within its run, and whether the runs measured it themselves.
+    persistence
+        How much of it is in slow waves, where all runs can tell (`NoisePrior`).
     prior_sd, prior_df, weight
         What is expected of the scatter between runs, and the degrees of freedom that are left of it where the runs
         contradict it.
@@ -613,6 +621,7 @@ class LevelArithmetic:
     quantile: Size
     floor_sd: Size = 0.0
     services: Count = 0
+    persistence: float | None = None
 
     def __post_init__(self) -> None:
         if not self.error > 0:

@@ -243,6 +243,7 @@ def service_stats(
             standard_errors=assumed | measured,
             resolutions=steps,
             assumed=tuple(name for name in assumed if name not in measured and name != Metric.ERROR_RATE),
+            persistence=None if course is None else course.persistence,
             response_bytes=row.size,
             warnings=tuple(warnings),
             errors=failures.get((row.kind, row.name), {}),

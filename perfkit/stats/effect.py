@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import betainc, fdtrc, gammaln, ndtri, polygamma, stdtr, stdtrit
 
 from perfkit.model.records import LevelArithmetic, Metric, RateArithmetic
-
-if TYPE_CHECKING:
-    from perfkit.stats.summary import Floats
+from perfkit.stats.summary import BLOCKS, Floats
 
 Test = TypeVar("Test")
 CONFLICT = 0.5  # p-value of the scatter seen, given the prior, from which on the prior counts for less
-LEAST_PRIOR_DF = 0.5
+# How much less: in proportion to that p to a power between these, one less than the degrees of freedom of the scatter:
+# the F test of few can hardly tell, and would throw away the prior at random.
+SUSPICION = (1.0, 2.5)
 PRIOR_DF = 3.5  # of a within-run error that was measured: it foretells the scatter between runs well
+# ... and very well where the runs show no slow waves: so many more for each degree of freedom of the scatter that could
+# contradict it, up to a most, and divided by 1 + DISTRUST * persistence where there are waves.
+TRUST, MOST_PRIOR_DF, DISTRUST = 5.0, 16.0, 20.0
 PRIOR_DF_ASSUMED = 3.0  # of one that was merely assumed, with `PRIOR_SD` on top
 # Run-to-run standard deviations on the log scale where no run shows its own error.  Source: 18 set-ups of ten identical
 # Locust runs each, tuned on nine of them and measured on the other nine.  test_calibration.py guards them.
@@ -35,6 +38,7 @@ PRIOR_SD = {
     Metric.RPS: 0.006,
 }
 EXTRA_SD = 0.006  # between runs, beyond a measured error within them: restarts, other tenants
+EXTRA_SD_WAVES = 0.003  # the same where slow waves are known (maximum of the F likelihood of 12 real set-ups)
 # Chi-square per degree of freedom of failures between identical runs: 0.3 to 1.8 in 13 real sets of ten runs, mean
 # 0.96, which is no more scatter than their nine degrees of freedom give by themselves.
 PRIOR_OVERDISPERSION = 1.2
@@ -97,21 +101,32 @@ class NoisePrior:
         Sum of squares and degrees of freedom from earlier runs (`scatter_of_history`).
     neighbours
         What the other services of the same runs tell (`with_neighbours`).
+    persistence
+        Exponent of the slow waves within the runs, their mean less its standard error; ``None`` where a run cannot
+        tell.  From a block of a run to the whole run such noise grows by the number of blocks to this power.
     """
 
     within_variance: float = 0.0
     measured: bool = False
     floor: float = 0.0
     history: tuple[float, float] = (0.0, 0.0)
+    persistence: float | None = None
     neighbours: Neighbours | None = None
 
-    def noise(self, metric: Metric) -> Noise:
-        """The noise to expect of a run."""
-        extra = EXTRA_SD if self.measured else PRIOR_SD[metric]
-        df = PRIOR_DF if self.measured else PRIOR_DF_ASSUMED
+    def noise(self, metric: Metric, df_of_scatter: float = 0.0) -> Noise:
+        """The noise to expect of a run, where the scatter seen has so many degrees of freedom.
+
+        What neighbours show of the scatter between runs is better known than what the inside of the runs foretells.
+        """
+        extra, df, waves = PRIOR_SD[metric], PRIOR_DF_ASSUMED, min(max(self.persistence or 0.0, 0.0), 1.0)
+        if self.measured:
+            extra, df = EXTRA_SD, PRIOR_DF
         if self.neighbours is not None and self.neighbours.df > df:
-            extra, df = self.neighbours.extra_sd, self.neighbours.df
-        return Noise(float(np.sqrt(self.within_variance + extra**2)), df)
+            extra, df, waves = self.neighbours.extra_sd, self.neighbours.df, 0.0
+        elif self.measured and self.persistence is not None:
+            extra, df = EXTRA_SD_WAVES, min(PRIOR_DF + TRUST * df_of_scatter, MOST_PRIOR_DF)
+        variance = self.within_variance * BLOCKS**waves + extra**2
+        return Noise(float(np.sqrt(variance)), df / (1.0 + DISTRUST * waves))
 
 
 def run_to_run(metric: Metric, sides: Sequence[Floats], prior: NoisePrior) -> Noise:
@@ -124,10 +139,10 @@ def run_to_run(metric: Metric, sides: Sequence[Floats], prior: NoisePrior) -> No
     prior
         What the runs themselves and their scenario's history tell of the noise.
     """
-    expected = prior.noise(metric)
     of_sides = tuple(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size)
     df_of_sides = float(sum(side.size - 1 for side in sides if side.size))
     squares, df = sum(of_sides) + prior.history[0], df_of_sides + prior.history[1]
+    expected = prior.noise(metric, df)
     weight = _prior_weight(expected, squares, df)
     variance = (weight * expected.sd**2 + squares) / (weight + df)
     scatter = Scatter(prior, expected, weight, of_sides, df_of_sides)
@@ -138,13 +153,14 @@ def _prior_weight(prior: Noise, squares: float, df: float) -> float:
     """Degrees of freedom of the prior that are left when the runs scatter more than it foretells.
 
     A prior that the data contradict is discounted (a power prior: Ibrahim & Chen 2000, doi:10.1214/ss/1009212519), here
-    by the p-value of the F test of their variances: without that, intervals cover 80 % instead of 95 % where runs vary
-    six times as much among themselves as within.
+    by a power of the p-value of the F test of their variances: without that, intervals cover 80 % instead of 95 % where
+    runs vary six times as much among themselves as within.
     """
     if df <= 0:
         return prior.df
     p = float(fdtrc(df, prior.df, squares / df / prior.sd**2))
-    return max(prior.df * min(p / CONFLICT, 1.0), LEAST_PRIOR_DF)
+    power = min(max(df - 1.0, SUSPICION[0]), SUSPICION[1])
+    return float(prior.df * min(p / CONFLICT, 1.0) ** power)
 
 
 def scatter_of_history(logs: Floats) -> tuple[float, float]:
@@ -318,6 +334,7 @@ def level_arithmetic(
         quantile=float(stdtrit(noise.df, 0.5 + confidence / 2.0)),
         floor_sd=math.sqrt(prior.floor),
         services=neighbours.services if neighbours is not None and neighbours.df == scatter.expected.df else 0,
+        persistence=prior.persistence,
     )
 
 

@@ -4,7 +4,8 @@ Percentiles are exact order statistics with linear interpolation (Hyndman & Fan 
 doi:10.1080/00031305.1996.10473566).  Requests that follow each other are not independent (they share queues), so
 standard errors come from time blocks much longer than a queue's memory (batch means; Law 2015, Simulation Modeling and
 Analysis, section 9.5.3), never from the number of requests alone: over 18 sets of identical real runs this foretold how
-much the runs scatter among themselves to within a third, but for one set that drifts.  Where a source has no single
+much the runs scatter among themselves to within a third, but for those whose slow waves persist, which the exponent of
+their spectrum tells (`persistence_of`).  Where a source has no single
 requests, errors come from its time series (`time_series_errors`), its table of percentiles (`errors_from_percentiles`)
 or an assumption (`errors_assumed`).
 """
@@ -100,6 +101,7 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
         failures,
         **named,
         standard_errors={metric.value: error for metric, error in errors.items() if np.isfinite(error)},
+        persistence=_persistence(requests, begin_s),
         response_bytes=size,
         warnings=tuple(warnings),
     )
@@ -113,9 +115,9 @@ class _Blocks:
     sizes: Floats
 
     @classmethod
-    def of(cls, start_s: Floats, begin_s: float) -> _Blocks:
+    def of(cls, start_s: Floats, begin_s: float, blocks: int = BLOCKS) -> _Blocks:
         """From ``begin_s`` to the last start: after it, only answers come in, and no block may be empty for that."""
-        most = int(np.clip(start_s.size / MIN_PER_BLOCK, 1, BLOCKS))
+        most = int(np.clip(start_s.size / MIN_PER_BLOCK, 1, blocks))
         width = max(float(start_s.max()) - begin_s, 1e-9) / most
         index = np.clip(((start_s - begin_s) / width).astype(np.intp), 0, most - 1)
         return cls(index, np.bincount(index, minlength=most).astype(np.float64))
@@ -127,9 +129,14 @@ class _Blocks:
         independent = float(values.std(ddof=1)) / np.sqrt(count) if count > 1 else float("nan")
         if self.sizes.size < 4:
             return float(independent)
-        sums = np.bincount(self.index, weights=values, minlength=self.sizes.size)
-        variance = variance_of_sum(sums - mean * self.sizes)
+        variance = variance_of_sum(self.residuals(values, mean))
         return float(max(np.sqrt(variance) / count, independent))
+
+    def residuals(self, values: Floats, mean: float) -> Floats:
+        """How much the sum of each block exceeds what its size lets expect."""
+        sums = np.bincount(self.index, weights=values, minlength=self.sizes.size)
+        out: Floats = sums - mean * self.sizes
+        return out
 
     def error_of_count(self, count: int) -> float:
         """Standard error of a number of requests: from the blocks, and at least Poisson."""
@@ -148,6 +155,32 @@ def variance_of_sum(residuals: Floats, least: float = 1.0) -> float:
     return max(variance + 2.0 * float(residuals[:-1] @ residuals[1:]), least * variance)
 
 
+WAVES = 40  # time blocks whose spectrum is looked at
+PERSISTENCE_ERROR = 0.31  # standard error of the exponent of so many independent blocks (simulated)
+_EXPONENTS = np.linspace(-1.0, 1.5, 101)
+
+
+def persistence_of(residuals: Floats) -> float | None:
+    """Exponent b of a power spectrum ``1 / f^b`` of block residuals; ``None`` of fewer than `WAVES`.
+
+    0: blocks are independent.  Above it: slow waves, of which a run sees a part only, so that runs scatter more among
+    themselves than each foretells; 1 for noise that is as large over a week as over a minute.  Local Whittle estimate
+    (Robinson 1995, doi:10.1214/aos/1176324317) from all frequencies.
+    """
+    if residuals.size < WAVES or not residuals.any():
+        return None
+    power = np.abs(np.fft.rfft(residuals)[1:]) ** 2
+    logs = np.log(np.arange(1, power.size + 1))
+    misfits = np.log(np.exp(np.outer(_EXPONENTS, logs)) @ power) - _EXPONENTS * logs.mean()
+    return round(float(_EXPONENTS[int(misfits.argmin())]), 3)
+
+
+def _persistence(requests: RequestArrays, begin_s: float) -> float | None:
+    """Of the latencies of one service."""
+    blocks, mean = _Blocks.of(requests.start_s, begin_s, WAVES), float(requests.response_time_ms.mean())
+    return persistence_of(blocks.residuals(requests.response_time_ms, mean))
+
+
 def woodruff(values: Floats, q: float, rank_error: float) -> tuple[float, float]:
     """A quantile less and plus a standard error, from that of its rank (doi:10.1080/01621459.1952.10483443)."""
     low, high = np.quantile(values, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])
@@ -159,14 +192,19 @@ LEAST_BATCHES = 4
 START_CUT = 0.1  # share of the run left out here: users start together, which is no noise
 LEAST_LEFT = 0.4  # of a variance: neighbouring batches of a closed loop correlate negatively as often as not
 LEAST_PER_BATCH = 5.0  # requests
+LINES_PER_WAVE = 3  # of the history file: what is interpolated between two looks as persistent as can be
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSeriesErrors:
-    """Standard errors of a whole run's average latency and request rate, as shares of their values."""
+    """Standard errors of a whole run's average latency and request rate, as shares of their values.
+
+    ``persistence`` is that of the latency (`persistence_of`); ``None`` where the course is too short or too coarse.
+    """
 
     average: float | None
     rate: float
+    persistence: float | None = None
 
 
 def time_series_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None) -> TimeSeriesErrors | None:
@@ -189,8 +227,12 @@ def time_series_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None)
     batches = int(min(BATCHES, seen.size - 1, (counts[-1] - counts[0]) / LEAST_PER_BATCH))
     if batches < LEAST_BATCHES or at_s[-1] <= begin:
         return None
-    edges = np.linspace(begin, at_s[-1], batches + 1)
-    sizes = np.diff(np.interp(edges, at_s, counts))
+
+    def per_batch(totals: Floats, batches: int) -> Floats:
+        out: Floats = np.diff(np.interp(np.linspace(begin, at_s[-1], batches + 1), at_s, totals))
+        return out
+
+    sizes = per_batch(counts, batches)
     total = float(sizes.sum())
     if total <= 0:
         return None
@@ -198,11 +240,16 @@ def time_series_errors(at_s: Floats, counts: Floats, averages_ms: Floats | None)
     rate = float(np.sqrt(variance_of_sum(sizes - sizes.mean(), LEAST_LEFT)) / total)
     if averages_ms is None:
         return TimeSeriesErrors(None, rate)
-    sums = np.diff(np.interp(edges, at_s, counts * averages_ms[seen[0] :]))
+    spent = counts * averages_ms[seen[0] :]
+    sums = per_batch(spent, batches)
     weight = float(sums.sum())
     if weight <= 0:
         return TimeSeriesErrors(None, rate)
-    return TimeSeriesErrors(float(np.sqrt(variance_of_sum(sums - weight / total * sizes, LEAST_LEFT)) / weight), rate)
+    average = float(np.sqrt(variance_of_sum(sums - weight / total * sizes, LEAST_LEFT)) / weight)
+    if at_s.size < LINES_PER_WAVE * WAVES or counts[-1] - counts[0] < LEAST_PER_BATCH * WAVES:
+        return TimeSeriesErrors(average, rate)
+    waves = per_batch(spent, WAVES) - weight / total * per_batch(counts, WAVES)
+    return TimeSeriesErrors(average, rate, persistence_of(waves))
 
 
 # Requests follow each other through the same queues; a summary cannot show by how much their effective number is

@@ -80,7 +80,7 @@ def test_every_finding_of_every_design_is_explained_and_its_arithmetic_adds_up(c
             numbers = finding.arithmetic
             if numbers.levels is not None:
                 of = numbers.levels
-                assert of.weight >= 0.5, (name, finding.metric)  # on pairs it was -3.5
+                assert 0 <= of.weight <= of.prior_df, (name, finding.metric)  # on pairs it was -3.5
                 variance = (of.weight * of.prior_sd**2 + sum(of.squares) + of.history_squares) / of.df
                 assert of.sd == pytest.approx(max(math.sqrt(variance), of.floor_sd)), (name, finding.metric)
                 assert of.df == pytest.approx(of.weight + of.squares_df + of.history_df)

@@ -7,10 +7,12 @@ from scipy.signal import lfilter
 
 from perfkit import Metric, run_from_requests
 from perfkit.stats.summary import (
+    PERSISTENCE_ERROR,
     PercentileTable,
     RequestArrays,
     errors_assumed,
     errors_from_percentiles,
+    persistence_of,
     requests_needed_for,
     summarise,
 )
@@ -112,6 +114,41 @@ def test_an_independence_formula_would_be_far_too_small(rng):
     times = 20 * np.exp(0.5 * _autocorrelated(rng, 4000))
     stats = summarise(arrays(np.linspace(0, 80, 4000), times), 0.0, 80.0)
     assert stats.standard_error("avg_latency_ms") > 2 * times.std() / np.sqrt(4000)
+
+
+def long_memory(rng, b, n):
+    """Noise whose power spectrum is 1 / f^b, a piece of a course 32 times as long."""
+    frequencies = np.fft.rfftfreq(32 * n)
+    frequencies[0] = frequencies[1]
+    return np.fft.irfft(np.fft.rfft(rng.standard_normal(32 * n)) * frequencies ** (-b / 2))[:n]
+
+
+@pytest.mark.parametrize("b", [-0.5, 0.0, 0.5, 1.0])
+def test_persistence_is_the_exponent_of_the_spectrum(rng, b):
+    found = [persistence_of(long_memory(rng, b, 40)) for _ in range(400)]
+    assert np.mean(found) == pytest.approx(b, abs=0.12)
+    assert np.std(found) == pytest.approx(PERSISTENCE_ERROR, rel=0.2)
+
+
+def test_runs_scatter_by_what_persistence_adds_to_their_own_error(rng):
+    """A block's variance times the number of blocks to the power of b: what no run shows, for it is longer than it."""
+    courses = [long_memory(rng, 0.6, 400) for _ in range(300)]
+    b = np.mean([persistence_of(c.reshape(40, 10).sum(1)) for c in courses])
+    within = np.mean([c.reshape(20, 20).mean(1).var(ddof=1) / 20 for c in courses])
+    scatter = np.var([c.mean() for c in courses])
+    assert scatter > 2.5 * within
+    assert 0.6 * scatter < within * 20**b < 1.6 * scatter
+
+
+def test_requests_tell_their_slow_waves_and_too_few_do_not(rng):
+    def of(waves, n=4000):
+        times = 20 * np.exp(0.3 * rng.standard_normal(n) + 0.2 * np.repeat(waves, n // waves.size))
+        return summarise(arrays(np.linspace(0, 80, n), times), 0.0, 80.0).persistence
+
+    assert np.mean([of(np.zeros(40)) for _ in range(20)]) == pytest.approx(0.0, abs=0.2)
+    assert np.mean([of(np.linspace(-1, 1, 40)) for _ in range(5)]) > 0.6
+    assert of(np.zeros(1), n=199) is None
+    assert persistence_of(np.zeros(40)) is None
 
 
 def test_error_of_a_rate_is_at_least_poisson_and_grows_with_bursts(rng):

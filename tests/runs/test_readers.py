@@ -518,7 +518,7 @@ def test_the_time_course_tells_the_error_of_the_whole_run(rng, tmp_path):
     (tmp_path / "run_stats.csv").write_text(FOURTEEN)
     plain = read_run(tmp_path / "run_stats.csv").services["/items"]
     assert "avg_latency_ms" in plain.assumed
-    errors = []
+    errors, waves = [], []
     for swing in (0.0, 0.5):
         levels = 52 * (1 + swing * np.sign(np.sin(np.arange(200) / 15))) * rng.lognormal(0, 0.02, 200)
         counts, means = 5 * np.arange(1, 201), np.cumsum(levels) / np.arange(1, 201)
@@ -527,6 +527,8 @@ def test_the_time_course_tells_the_error_of_the_whole_run(rng, tmp_path):
         stats = read_run(tmp_path / "run_stats.csv").services["/items"]
         assert not {"avg_latency_ms", "rps"} & set(stats.assumed)
         errors.append(stats.standard_error("avg_latency_ms") / stats.avg_latency_ms)
+        waves.append(stats.persistence)
+    assert waves[0] < 0.7 < waves[1]
     assert errors[1] > 2 * errors[0]  # the first is that of independent requests, from the percentiles
 
 
@@ -549,3 +551,4 @@ def test_a_course_that_is_too_short_says_nothing():
     few = np.arange(4.0)
     assert time_series_errors(few, 100 * few, 20 + few) is None
     assert time_series_errors(np.arange(60.0), np.zeros(60), np.zeros(60)) is None
+    assert time_series_errors(np.arange(119.0), 100.0 * np.arange(1, 120), 20 + np.arange(119.0)).persistence is None
