@@ -6,7 +6,6 @@ Counts of single requests, not a judgement: whether the error rate changed beyon
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +15,12 @@ import numpy as np
 
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import OTHER_KINDS, ErrorKind, Run, ServiceStats
-from perfkit.runs.requests import error_label
+from perfkit.runs.requests import error_label, split_label
 from perfkit.runs.run_folder import columns_of
 
 CHANGES = ("new", "more", "", "fewer", "gone")  # worst first
 BEYOND_CHANCE = 2.576  # standard errors: two-sided 1 %, of single requests
 MOST_REREAD = 100_000  # requests of a run of an older version, whose kinds are read again from them
-_STATUS = re.compile(r"(.*?) ?([1-5]\d\d)?", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -101,11 +99,9 @@ def _entry(
             change = "new" if second else "gone"
         elif abs(second - expected) > BEYOND_CHANCE * math.sqrt(total * share * (1.0 - share)):
             change = "more" if second > expected else "fewer"
-    name, status = _STATUS.fullmatch(kind).groups()  # type: ignore[union-attr]  # it takes every text
     return ErrorKind(
         service,
-        name,
-        int(status) if status else None,
+        *split_label(kind),
         *counts,
         before.requests,
         after.requests,

@@ -231,12 +231,16 @@ class AcknowledgedFile:
             kept[:] = [*(old for old in kept if old.id != acknowledgement.id), acknowledgement]
 
     def remove(self, event_id: str) -> Acknowledgement:
-        """Take one away; ``ReadError`` names the nearest."""
+        """Take one away, by its event's id or the beginning of it; ``ReadError`` names the nearest."""
         with self._changed() as kept:
-            for acknowledgement in kept:
-                if acknowledgement.id == event_id:
-                    kept.remove(acknowledgement)
-                    return acknowledgement
+            begin_so = [item for item in kept if event_id and item.id.startswith(event_id)]
+            matching = [item for item in begin_so if item.id == event_id] or begin_so
+            if len({item.id for item in matching}) == 1:
+                kept.remove(matching[0])
+                return matching[0]
+            if matching:
+                listed = ", ".join(item.id for item in matching)
+                raise ReadError(f"{self.path}: {len(matching)} of its events begin with {event_id!r}: {listed}")
             near = did_you_mean(event_id, [item.id for item in kept])
             raise ReadError(f"{self.path}: {event_id} is not acknowledged{near}; `perfkit ack --list` shows what is")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from perfkit.analysis.error_kinds import error_kinds
 from perfkit.loadgen.live import ServiceFigures, by_failures
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import Run
@@ -60,13 +61,9 @@ def figures_of(runs: Sequence[Run]) -> tuple[ServiceFigures, ...]:
     return by_failures(figures)
 
 
-def errors_of(runs: Iterable[Run]) -> Counter[tuple[str, str]]:
-    """How often requests failed, by kind of error and service."""
-    errors: Counter[tuple[str, str]] = Counter()
-    for run in runs:
-        for service, stats in run.services.items():
-            errors.update({(kind, service): count for kind, count in stats.errors.items()})
-    return errors
+def errors_of(runs: Sequence[Run]) -> Counter[tuple[str, str]]:
+    """How often requests failed, by kind of error and service, as a run that goes on has them."""
+    return Counter({(error.name, error.service): error.baseline for error in error_kinds(runs) if error.baseline})
 
 
 def cells_of(figures: ServiceFigures) -> list[str]:

@@ -55,6 +55,16 @@ def error_label(text: object) -> str:
     return " ".join(part for part in (kind[1] if kind else "error", status[1] if status else "") if part)
 
 
+def split_label(label: str) -> tuple[str, int | None]:
+    """The class and the HTTP status of a kind of error, as `error_label` puts them together.
+
+    >>> split_label("HTTPError 500"), split_label("ReadTimeout")
+    (('HTTPError', 500), ('ReadTimeout', None))
+    """
+    kind, _, status = label.rpartition(" ")
+    return (kind, int(status)) if re.fullmatch(r"[1-5]\d\d", status) else (label, None)
+
+
 def most_frequent(counts: Iterable[tuple[object, int]]) -> dict[str, int]:
     """Kinds and how often each occurred, the most frequent first, at most `MOST_KINDS`."""
     kinds: Counter[str] = Counter()
