@@ -148,7 +148,9 @@ def finding_row(finding: Finding) -> Row:
         "service": finding.label,
         "metric": Metric(finding.metric).title,
         "metric_short": SHORT_METRICS.get(finding.metric, finding.metric),
-        "before": format_value(finding.metric, finding.baseline),
+        # What an absolute limit is compared with is the limit, and not what the baseline measured
+        "before": ("≤ " if Metric(finding.metric).worse > 0 else "≥ ") * finding.objective
+        + format_value(finding.metric, finding.baseline),
         "after": format_value(finding.metric, finding.candidate),
         "change": format_change(finding),
         "interval": format_interval(finding),
@@ -469,7 +471,8 @@ def _service_changes(comparison: Comparison, verdict: Verdict) -> Iterator[tuple
             if finding.objective:
                 effect = f"{format_value(finding.metric, finding.candidate)}, {finding.limit} allowed"
             effects.append(f"{Metric(finding.metric).title} {effect}")
-        what = f"{shorten(service, 60)} {EVENT_WORDS[verdict.value]}"
+        change = "misses its objective" if all(f.objective for f in findings) else EVENT_WORDS[verdict.value]
+        what = f"{shorten(service, 60)} {change}"
         yield verdict, f"{what}: {', '.join(effects)}{and_more(len(findings) - len(effects))}."
 
 

@@ -103,7 +103,7 @@ def finding_word(finding: Finding) -> str:
     """
     word = VERDICT_WORDS[finding.verdict]
     if finding.objective:
-        return "limit kept" if finding.verdict is Verdict.NO_CHANGE else word
+        return {Verdict.NO_CHANGE: "limit kept", Verdict.REGRESSION: "limit exceeded"}.get(finding.verdict, word)
     judged = finding.arithmetic is None or finding.arithmetic.verdict == finding.verdict
     if finding.verdict not in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE) or not judged:
         return word

@@ -14,7 +14,7 @@ from perfkit.history.incidents import result_of
 from perfkit.model.records import Verdict
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.display import findings_table, runs_table, verdict_banner
-from perfkit.report.findings import next_step, open_questions
+from perfkit.report.findings import finding_row, next_step, open_questions
 from perfkit.report.formatting import finding_word
 from perfkit.report.github import to_comment
 from perfkit.report.mail import mail_of
@@ -52,8 +52,11 @@ def test_a_row_says_what_its_interval_shows(metric, verdict, interval, words):
     assert finding_word(finding) == words
 
 
-def test_a_limit_that_is_kept_is_no_improvement():
-    assert finding_word(replace(ROW, objective=True, ci_low=-40.0, ci_high=-30.0)) == "limit kept"
+def test_a_limit_that_is_kept_is_no_improvement_and_one_that_is_exceeded_no_worsening():
+    kept = replace(ROW, objective=True, ci_low=-40.0, ci_high=-30.0)
+    exceeded = replace(kept, verdict=Verdict.REGRESSION, ci_low=30.0, ci_high=40.0)
+    assert [finding_word(finding) for finding in (kept, exceeded)] == ["limit kept", "limit exceeded"]
+    assert finding_row(exceeded).cells["before"].startswith("≤ ")
 
 
 def test_what_is_not_judged_is_not_likely_anything():
