@@ -142,8 +142,8 @@ def _factors(effects: Floats, able: NDArray[np.intp]) -> tuple[float, ...]:
 
 def _shift(days: Floats) -> float:
     """The time of day that is farthest from the usual one of the runs (their circular mean)."""
-    usual = np.angle(np.exp(2j * np.pi * days).mean()) / (2.0 * np.pi) % 1.0
-    return float(usual) - 0.5
+    usual = np.angle(np.exp(2j * np.pi * days).mean()) / (2.0 * np.pi)
+    return float(round(usual, 6) % 1.0) - 0.5
 
 
 def _numbers(days: Floats, shift: float) -> NDArray[np.intp]:

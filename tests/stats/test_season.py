@@ -42,6 +42,14 @@ def test_no_pattern_is_found_where_there_is_none(rng):
     assert weekday_pattern(np.arange(60.0), days) is None  # zero has no logarithm
 
 
+def test_a_night_belongs_to_its_day_also_at_midnight(rng):
+    midnights = np.arange(56.0)  # from a Thursday on
+    values = history(rng.normal(size=56), np.array([4.0, 0, 0, 0, 0, 0, 0]))
+    for late in (0.0, 0.001):
+        pattern = weekday_pattern(values, midnights + late)
+        assert int(np.argmax(pattern.factors)) == 3
+
+
 def test_runs_of_five_days_a_week_have_a_pattern_of_five_days(rng):
     days = days_since_1970(nightly(rng, 84))
     is_working = np.arange(84) % 7 < 5
