@@ -229,9 +229,10 @@ def _detail_rows(table: Table, most: int) -> Sequence[Row]:
 def _detail_table(table: Table, most: int) -> str:
     """Objectives or errors as HTML, stacked: two lines in a cell too."""
 
-    def cell(row: Row, above: str, below: str) -> Cell:
+    def cell(row: Row, title: str, above: str, below: str) -> Cell:
         cells = _cells(row)
-        text, symbol, css = cells[above], "", "broken" if above == table.stacked[0][1] else "wrapped"
+        css = "broken" if above == table.stacked[0][1] else "" if title.startswith(">") else "wrapped"
+        text, symbol = cells[above], ""
         if above == "verdict":
             symbol, text, css = text[0], text[2:], f"pk-v pk-{row.verdict.value} wrapped"
         strong = above == "changed" and row.verdict is not Verdict.NO_CHANGE
@@ -239,8 +240,7 @@ def _detail_table(table: Table, most: int) -> str:
 
     rows = _detail_rows(table, most)
     groups = [
-        HtmlRow([cell(row, above, below) for _, above, below in table.stacked], css=f"pk-row-{row.verdict.value}")
-        for row in rows
+        HtmlRow([cell(row, *column) for column in table.stacked], css=f"pk-row-{row.verdict.value}") for row in rows
     ]
     rest = f"{table.total - len(rows)} more are in the report." if table.total > len(rows) else ""
     columns = [title for title, _, _ in table.stacked]
