@@ -33,7 +33,6 @@ from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
-from perfkit.runs.requests import request_columns
 from perfkit.runs.run_folder import (
     RECORDING,
     REQUESTS,
@@ -42,7 +41,7 @@ from perfkit.runs.run_folder import (
     generator_facts,
     measured_run,
     read_requests,
-    recorded_frame,
+    recorded_columns,
 )
 from perfkit.runs.store import RunStore
 
@@ -182,6 +181,8 @@ def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribut
     recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else RECORDING_SCHEMA.empty_table()
     if not len(recorded):
         raise _nothing_measured(run, folder, outcome)
+    count, columns = len(recorded), recorded_columns(recorded, folder / REQUESTS)
+    del recorded  # many requests take much memory
     checks = []
     if outcome.has_own_shape and run.profile.kind != "custom":
         advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
@@ -192,7 +193,7 @@ def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribut
         checks += [Check(IGNORED_SETTINGS, ", ".join(outcome.ignored_settings), "ignored", Severity.OK)]
     run = measured_run(
         run,
-        request_columns(recorded_frame(recorded, folder / REQUESTS)),
+        columns,
         folder,
         checks,
         interrupted=(outcome.reason or "stopped before its time") if outcome.interrupted else None,
@@ -200,7 +201,7 @@ def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribut
         planned_s=run.profile.duration_s,
         users_at_end=outcome.users_at_end,
         exit_code=None if outcome.interrupted else outcome.returncode,
-        recorded=len(recorded),
+        recorded=count,
         workers_asked=distribution.workers if distribution is not None else None,
         workers_lost=outcome.lost_workers,
     )

@@ -341,7 +341,8 @@ def _summaries(columns: RequestColumns) -> tuple[Mapping[str, ServiceStats], Wit
     order = np.argsort(columns.codes, kind="stable")
     count = len(columns.names)
     groups = np.split(order, np.searchsorted(columns.codes[order], np.arange(1, count)))[:count]
-    levels = np.log(np.maximum(columns.response_time_ms, 1e-3))  # relative to the mean of the service
+    levels = np.maximum(columns.response_time_ms, 1e-3)  # then as a logarithm, relative to the mean of the service
+    np.log(levels, out=levels)
     for rows in groups:
         levels[rows] -= levels[rows].mean()
     warm_up = warm_up_s(columns.start_s, levels)

@@ -48,6 +48,7 @@ from perfkit.model.serialization import (
 from perfkit.runs.backends import DOCUMENT, Backend, LocalFolder
 from perfkit.runs.requests import REQUIRED, RequestColumns, column_label, redact_requests, request_columns, summarised
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
+from perfkit.stats.stationarity import count_no_server
 from perfkit.stats.summary import Floats
 
 if TYPE_CHECKING:
@@ -171,24 +172,42 @@ def read_columns(parquet: Path, run: Run, seal: Seal | None) -> RequestColumns |
             table = file.read(columns=[*REQUIRED, "error"])
     except (pa.ArrowException, *UNREADABLE) as error:
         raise ReadError(f"{parquet}: cannot be read: {(str(error) or type(error).__name__)[:300]}") from error
-    kinds = [str(table.schema.field(name).type) if name in table.schema.names else "" for name in REQUIRED]
-    if kinds[0] != "double" or kinds[2] not in _NUMBERS or kinds[3] != "bool" or not len(table):
+    return table_columns(table)
+
+
+def table_columns(table: pa.Table) -> RequestColumns | None:
+    """The requests of a table as perfkit writes it: as `request_columns`, with a third of the memory.
+
+    ``None`` for a table that `request_columns` has to look at.
+    """
+    kinds = {name: str(table.schema.field(name).type) for name in table.schema.names}
+    if (kinds.get("start"), kinds.get("failed")) != ("double", "bool") or not len(table):
         return None
-    if any(table[name].null_count for name in REQUIRED):
+    if kinds.get("response_time_ms") not in _NUMBERS or any(table[name].null_count for name in REQUIRED):
         return None
-    columns = [_coded(table[name]) if name in labels else None for name in ("service", "error")]
-    if columns[0] is None or (columns[1] is None and "error" in labels):
+    services = _coded(table["service"])
+    errors = _coded(table["error"]) if "error" in kinds else None
+    if services is None or (errors is None and "error" in kinds):
         return None
     start, times = (_values(table[name]) for name in ("start", "response_time_ms"))
     if not (np.isfinite(start).all() and (times >= 0).all() and (times <= LONGEST_MS).all()):
         return None
-    codes, texts = columns[0]
+    codes, texts = services
     used = np.bincount(codes, minlength=len(texts)) > 0
     public = [column_label(redact(text)) for text in texts]
     names = sorted({name for name, is_used in zip(public, used, strict=True) if is_used})
     codes = np.array([names.index(name) if name in names else -1 for name in public], np.int32)[codes]
-    failed = _values(table["failed"])
-    return RequestColumns(start, codes, names, times.astype(np.float64), failed, None, None, columns[1])
+    sizes = no_server = None
+    if (kind := kinds.get("response_bytes")) is not None:
+        if kind not in _NUMBERS:
+            return None
+        sizes = _values(table["response_bytes"]).astype(np.float64)
+        sizes[~_validity(table["response_bytes"])] = np.nan
+    if errors is not None:
+        counts = np.bincount(errors[0][errors[0] >= 0], minlength=len(errors[1])).tolist()
+        no_server = sum(count for text, count in zip(errors[1], counts, strict=True) if count_no_server([text]))
+    times = times.astype(np.float64, copy=False)
+    return RequestColumns(start, codes, names, times, _values(table["failed"]), sizes, no_server, errors)
 
 
 # What Arrow offers for this (to_numpy, take) loads pandas
@@ -205,6 +224,18 @@ def _values(column: pa.ChunkedArray) -> Any:
             parts.append(bits[chunk.offset :][: len(chunk)].astype(bool))
         else:
             parts.append(np.frombuffer(chunk.buffers()[1], _NUMBERS[kind])[chunk.offset :][: len(chunk)])
+    return np.concatenate(parts)
+
+
+def _validity(column: pa.ChunkedArray) -> Any:
+    """Which values of a column are there."""
+    parts = []
+    for chunk in column.chunks:
+        if (buffer := chunk.buffers()[0]) is None:
+            parts.append(np.ones(len(chunk), bool))
+        else:
+            bits = np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little")
+            parts.append(bits[chunk.offset :][: len(chunk)].astype(bool))
     return np.concatenate(parts)
 
 
@@ -226,6 +257,12 @@ def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
             own = np.where(bits[indices.offset :][: len(indices)], own, len(texts))
         codes.append(places[own])
     return np.concatenate(codes), list(known)
+
+
+def recorded_columns(table: pa.Table, path: Path) -> RequestColumns:
+    """A recording, taken apart; ``path`` names it where it holds more than there is memory for."""
+    columns = table_columns(table)
+    return request_columns(recorded_frame(table, path)) if columns is None else columns
 
 
 def recorded_frame(table: pa.Table, path: Path) -> pd.DataFrame:

@@ -110,9 +110,12 @@ def within_run(
         ends = ends[order]
         gap = float(np.diff(ends).mean())
         # Under way: some request that ended at or after the gap's end had begun before the gap had half passed.
-        earliest_start = np.minimum.accumulate(start_s[order][::-1])[::-1][1:]
-        waited = ends[1:] - np.maximum(earliest_start, ends[:-1])
-        silence = float(np.maximum(waited, 0.0).max())
+        earliest_start = start_s[order][::-1]
+        del order  # runs may have many millions of requests
+        np.minimum.accumulate(earliest_start, out=earliest_start)
+        waited = np.maximum(earliest_start[::-1][1:], ends[:-1])
+        np.subtract(ends[1:], waited, out=waited)
+        silence = max(float(waited.max()), 0.0)
     since = start_s.min() + warm_up_s if start_s.size else 0.0
     steady = (start_s >= since) & ~failed
     return WithinRun(drift_of(start_s[steady], levels[steady]), burst_of(start_s, failed), silence, gap, None)

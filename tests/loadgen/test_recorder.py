@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,8 @@ from perfkit.loadgen.locust_process import run_locust
 from perfkit.loadgen.recording import Meter, RequestBuffer, error_kind, finish_recording, usable_time
 from perfkit.model.errors import LoadError, ReadError
 from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
+from perfkit.runs.requests import request_columns
+from perfkit.runs.run_folder import recorded_frame, table_columns
 
 LATELY = round(time.time()) - 3600.0  # a client may say when a request began
 EVERY_KIND = """
@@ -403,3 +406,27 @@ class Answer:
 )
 def test_error_kind(exception, response, kind):
     assert error_kind(exception, response) == kind
+
+
+def test_a_recording_is_taken_apart_as_its_frame_would_be():
+    """Without pandas, and from several batches with dictionaries of their own."""
+    buffer, batches = RequestBuffer(), []
+    for number in range(300):
+        name = f"GET /{number % 7}?token=abc{number % 3}" if number < 200 else "POST /only/late"
+        error = ConnectionRefusedError() if number % 11 == 0 else ValueError("no") if number % 13 == 0 else None
+        size = None if number % 5 == 0 else number
+        buffer.on_request("GET", name, 1.0 + number % 17, size, error, 1.76e9 + number / 10)
+        if number % 97 == 0:
+            batches.append(buffer.take())
+    table = pa.Table.from_batches([*batches, buffer.take()], RECORDING_SCHEMA)
+    for part in (table, table.unify_dictionaries(), table.slice(3, 150)):
+        quick, whole = table_columns(part), request_columns(recorded_frame(part, Path("x")))
+        assert quick.names == whole.names
+        assert quick.digest() == whole.digest()
+        assert quick.no_server == whole.no_server > 0
+        for name in ("start_s", "codes", "response_time_ms", "failed", "bytes"):
+            np.testing.assert_array_equal(getattr(quick, name), getattr(whole, name), strict=name != "codes")
+        rows = np.arange(len(part))
+        assert quick.error_kinds(rows) == whole.error_kinds(rows)
+    assert table_columns(RECORDING_SCHEMA.empty_table()) is None
+    assert table_columns(table.set_column(3, "response_time_ms", pa.array([-1.0] * len(table)))) is None

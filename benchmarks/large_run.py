@@ -1,0 +1,126 @@
+"""Memory and time of one run of many requests: sealed, summarised, compared (target: 50 million within 1 GB).
+
+``python benchmarks/large_run.py [MILLIONS ...]`` (default 1 5 10; 50 needs 6 GB of memory and 4 GB of disk) writes a
+recording as the recorder does, and measures in a process each the CPU time and the peak of resident memory of
+
+- sealing: the recording is read, written as Parquet, summed up, and the run is stored;
+- comparing that stored run with itself under another id, which reads no request;
+- the floor: DuckDB's exact percentiles and counts of each service from the same Parquet file, in two threads and with
+  1 GB of memory.  It is no dependency of perfkit: ``--duckdb PYTHON`` names an interpreter that has it, such as that
+  of ``uv venv /tmp/duck && uv pip install --python /tmp/duck/bin/python duckdb``.
+
+Percentiles are those of all requests, not of a histogram: beside DuckDB's they differ by rounding alone, which the
+last column shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from perfkit.runs.recording_stream import RECORDING_SCHEMA
+
+PER_SECOND, SERVICES = 10_000, 10
+MEASURED = """
+import json, resource, sys
+def done(**values):
+    used, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    values |= {"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1e3}
+    print(json.dumps(values))
+"""
+SEAL = """
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from perfkit.loadgen.recording import finish_recording
+from perfkit.model.records import LoadProfile, Run, Validity
+from perfkit.runs.run_folder import measured_run, recorded_columns, sealed_document
+folder = Path(sys.argv[1])
+table = finish_recording(folder / "requests.arrow", folder / "requests.parquet")
+columns = recorded_columns(table, folder / "requests.parquet")
+del table
+run = Run("", "large", datetime.now(UTC), None, LoadProfile(), Validity(), {}, tool="benchmark")
+run = measured_run(run, columns, folder)
+for name in ("20260101T000000Z-large-0001", "20260102T000000Z-large-0002"):
+    own = folder / "runs" / name
+    own.mkdir(parents=True)
+    (own / "requests.parquet").hardlink_to(folder / "requests.parquet")
+    one = replace(run, id=name, started_at=datetime.fromisoformat(name[:8]).replace(tzinfo=UTC))
+    (own / "run.json").write_bytes(sealed_document(one, own / "requests.parquet"))
+done(services={name: [stats.count, stats.p50_latency_ms, stats.p99_latency_ms, stats.p999_latency_ms]
+               for name, stats in run.services.items()})
+"""
+COMPARE = """
+from pathlib import Path
+from perfkit import compare, read_run
+runs = [read_run(path) for path in sorted((Path(sys.argv[1]) / "runs").iterdir())]
+done(verdict=str(compare(runs[:1], runs[1:]).verdict))
+"""
+FLOOR = """
+import duckdb
+base = duckdb.connect(config={"memory_limit": "1GB", "threads": 2, "temp_directory": sys.argv[1]})
+rows = base.execute('''select service, count(*), quantile_cont(response_time_ms, [0.5, 0.99, 0.999]), avg(failed::int)
+                       from read_parquet(?) group by service''', [sys.argv[1] + "/requests.parquet"]).fetchall()
+done(services={service: [count, *values] for service, count, values, _ in rows})
+"""
+
+
+def write_recording(path: Path, requests: int) -> None:
+    """Batches of a second, ten services, log-normal times, 0.2 % failed."""
+    rng = np.random.default_rng(1)
+    names = pa.array([f"GET /service/{number}" for number in range(SERVICES)])
+    with pa.ipc.new_stream(str(path), RECORDING_SCHEMA) as stream:
+        for second in range(requests // PER_SECOND):
+            codes, failed = rng.integers(0, SERVICES, PER_SECOND, np.int32), rng.random(PER_SECOND) < 0.002
+            zeros = np.zeros(PER_SECOND, np.int32)
+            columns = [
+                pa.array(1.76e9 + second + np.sort(rng.uniform(0, 1, PER_SECOND))),
+                pa.DictionaryArray.from_arrays(pa.array(codes), names),
+                pa.DictionaryArray.from_arrays(pa.array(zeros), pa.array(["GET"])),
+                pa.array((20.0 + 5.0 * codes) * rng.lognormal(0, 0.35, PER_SECOND)),
+                pa.array(failed),
+                pa.DictionaryArray.from_arrays(pa.array(zeros, mask=~failed), pa.array(["HTTPError 500"])),
+                pa.array(np.full(PER_SECOND, 256, np.int64)),
+                pa.array(np.zeros(PER_SECOND), mask=np.ones(PER_SECOND, bool)),
+            ]
+            stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=RECORDING_SCHEMA))
+
+
+def measured(code: str, folder: Path, python: str = sys.executable) -> dict[str, object]:
+    words = [python, "-c", MEASURED + code, str(folder)]
+    done = subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE)
+    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])  # DuckDB shows its progress before it
+    return answer
+
+
+def main(millions: list[float], duckdb: str | None) -> None:
+    print("| requests | what | CPU s | peak MB | largest difference of a percentile |\n|--:|---|--:|--:|--:|")
+    for million in millions:
+        with tempfile.TemporaryDirectory(prefix="perfkit-bench-") as name:
+            folder, requests = Path(name), int(million * 1e6)
+            write_recording(folder / "requests.arrow", requests)
+            sealed = measured(SEAL, folder)
+            rows = {"sealed, summarised, stored": sealed, "compared": measured(COMPARE, folder)}
+            if duckdb is not None:
+                rows["floor: DuckDB"] = measured(FLOOR, folder, duckdb)
+        for what, row in rows.items():
+            off = ""
+            if what.startswith("floor"):
+                pairs = ((sealed["services"][service], values) for service, values in row["services"].items())
+                off = f"{max(abs(a / b - 1) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True)):.1e}"
+            print(f"| {requests:,} | {what} | {row['cpu_s']:.1f} | {row['peak_mb']:,.0f} | {off} |", flush=True)
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser(description="One run of many requests.")
+    words.add_argument("millions", nargs="*", type=float, default=[1, 5, 10])
+    words.add_argument("--duckdb", help="an interpreter that has duckdb")
+    given = words.parse_args()
+    main(given.millions, given.duckdb)
