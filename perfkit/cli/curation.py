@@ -147,6 +147,11 @@ def baseline() -> None:
 
     Pinned ones are JSON files under data/baselines, to be reviewed and committed.  Wherever runs are asked for,
     SCENARIO@pinned:NAME names them; SCENARIO@rolling, the runs since the last change, needs no pin.
+
+    \b
+    Examples:
+      perfkit baseline pin v1.4 api@rolling --reason "release 1.4"
+      perfkit compare api@pinned:v1.4 --candidate api@last:3
     """
 
 

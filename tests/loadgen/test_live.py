@@ -188,11 +188,13 @@ def test_a_real_run_is_watched_until_its_end(tmp_path, browser, width):
                 paths = page.locator("svg path").count()
                 page.wait_for_selector("html[data-ended]", state="attached", timeout=60_000)
                 end, fits = page.inner_text("main"), page.evaluate("document.documentElement.scrollWidth") <= width
+                axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+                barriers = [one["id"] for one in axe.Axe().run(page).response["violations"]]
                 context.close()
                 out, err = process.communicate(timeout=60)
             finally:
                 process.kill()
-    assert said == []
+    assert (said, barriers) == ([], [])
     assert all(one.startswith((url, "data:")) for one in asked)
     assert "shop: running, about 0:0" in running["state"]
     assert "users" in shown
