@@ -470,11 +470,7 @@ def sides_table(**sides: Sequence[Run]) -> str:
     rows = []
     for name, side in sides.items():
         if side:
-            builds = [" ".join(filter(None, (run.git.get("commit", "")[:10], run.git.get("branch")))) for run in side]
-            dirty = (
-                ", with changes that were not committed" if any(run.git.get("dirty") == "yes" for run in side) else ""
-            )
-            times = sorted(run.started_at for run in side if run.started_at is not None)
+            times = findings.times_of(side)
             ends = [format_time(time) for time in times[:1]]
             if len(times) > 1:
                 ends.append(
@@ -483,7 +479,7 @@ def sides_table(**sides: Sequence[Run]) -> str:
             labels = [
                 f"{key}={value}" for run in side for key, value in run.labels.items() if key not in ("side", "pair")
             ]
-            cells = (f"{len(side)}", f"{_listed(builds)}{dirty}", " to ".join(ends) or UNKNOWN, _listed(labels))
+            cells = (f"{len(side)}", _listed(findings.builds_of(side)), " to ".join(ends) or UNKNOWN, _listed(labels))
             rows.append([Cell(name, strong=True), *(Cell(text, css=_width(text)) for text in cells)])
     columns = ["side", ">runs", "commit", "measured (UTC)", "labels"]
     if all(row[-1].text == UNKNOWN for row in rows):  # nobody labelled anything

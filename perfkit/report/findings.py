@@ -13,6 +13,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,23 @@ class Table:
     def column_title(self, name: str) -> str:
         """The title of a column; of one that the table does not have, its name."""
         return next((column.title for column in self.columns if column.name == name), name)
+
+
+def builds_of(runs: Iterable[Run]) -> list[str]:
+    """The builds that runs measured, each once: ``d81e0c2ab (feature/cache)``; none where no commit is known."""
+    builds = []
+    for run in runs:
+        if commit := clean(run.git.get("commit", ""))[:9]:
+            dirty = "uncommitted changes" if run.git.get("dirty") == "yes" else ""
+            more = ", ".join(filter(None, (shorten(run.git.get("branch", ""), 40), dirty)))
+            builds.append(f"{commit} ({more})" if more else commit)
+    return list(dict.fromkeys(builds))
+
+
+def times_of(runs: Iterable[Run]) -> list[datetime]:
+    """When the first and the last of these runs began; one time or none where there are no two."""
+    times = sorted({run.started_at for run in runs if run.started_at is not None})
+    return [*times[:1], *times[1:][-1:]]
 
 
 def findings_table(comparison: Comparison, *, ranked: bool = False, title: str = "") -> Table:

@@ -23,6 +23,7 @@ from perfkit.report.findings import (
     Table,
     acknowledge_command,
     bisect_command,
+    builds_of,
     changes_table,
     claims,
     errors_line,
@@ -37,6 +38,7 @@ from perfkit.report.findings import (
     objectives_table,
     outcome_text,
     reproduce_commands,
+    times_of,
 )
 from perfkit.report.formatting import (
     UNKNOWN,
@@ -255,21 +257,14 @@ def _details(result: Result) -> Iterator[Detail]:
 def _sides(comparison: Comparison) -> tuple[str, ...]:
     """``Candidate: 3 runs of commit d81e0c2ab (feature/cache), 2026-11-24``, for each side that has runs."""
     lines = []
-    for title, side in (("Baseline", comparison.baseline), ("Candidate", comparison.candidate)):
-        builds = dict.fromkeys(
-            clean(run.git.get("commit", ""))[:9]
-            + (f" ({shorten(branch, 40)})" if (branch := run.git.get("branch")) else "")
-            for run in side.runs
-            if run.git.get("commit")
-        )
-        days = sorted({f"{run.started_at:%Y-%m-%d}" for run in side.runs if run.started_at is not None})
-        text = f"{title}: {count_text(len(side.runs), 'run')}"
+    for title, runs in (("Baseline", comparison.baseline.runs), ("Candidate", comparison.candidate.runs)):
+        builds, times = builds_of(runs), times_of(runs)
+        text = f"{title}: {count_text(len(runs), 'run')}"
         if builds:
-            text += f" of commit{'s' if len(builds) > 1 else ''} {', '.join([*builds][-2:])}{and_more(len(builds) - 2)}"
-        lines.append(text + (f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""))
-    return tuple(
-        line for line, side in zip(lines, (comparison.baseline, comparison.candidate), strict=True) if side.runs
-    )
+            text += f" of commit{'s' if len(builds) > 1 else ''} {', '.join(builds[-2:])}{and_more(len(builds) - 2)}"
+        days = " to ".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in times))
+        lines += [f"{text}, {days}" if days else text] if runs else []
+    return tuple(lines)
 
 
 def message_of_entry(entry: Entry, result: Result | None) -> Message:

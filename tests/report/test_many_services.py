@@ -133,6 +133,6 @@ def test_the_head_says_what_was_measured():
     runs = side(np.random.default_rng(1), 2)
     before = [run(runs[0].services, number=n, git=names, target="http://shop.test") for n in range(2)]
     html = display.sides_table(baseline=before, candidate=[replace(before[0], labels={"build": HOSTILE})])
-    for text in ("Scenario api", "http://shop.test", "a1b2c3d4e5 main", "not committed", "14:30 to 14:35"):
+    for text in ("Scenario api", "http://shop.test", "a1b2c3d4e (main, uncommitted changes)", "14:30 to 14:35"):
         assert text in html
     assert "<script" not in html
