@@ -25,7 +25,7 @@ SUSPICION = (1.0, 2.5)
 PRIOR_DF = 3.5  # of a within-run error that was measured: it foretells the scatter between runs well
 # ... and very well where the runs show no slow waves: so many more for each degree of freedom of the scatter that could
 # contradict it, up to a most, and divided by 1 + DISTRUST * persistence where there are waves.
-TRUST, MOST_PRIOR_DF, DISTRUST = 5.0, 16.0, 20.0
+TRUST, MOST_PRIOR_DF, DISTRUST = 3.0, 16.0, 20.0
 PRIOR_DF_ASSUMED = 3.0  # of one that was merely assumed, with `PRIOR_SD` on top
 # Run-to-run standard deviations on the log scale where no run shows its own error.  Source: 18 set-ups of ten identical
 # Locust runs each, tuned on nine of them and measured on the other nine.  test_calibration.py guards them.
