@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
+# Demo and tests start many interpreters: without compiled files each compiles perfkit anew
+unexport PYTHONDONTWRITEBYTECODE
 
 # $(call install,EXTRAS): perfkit with these extras into .venv, with uv when it is there
 define install
