@@ -117,6 +117,8 @@ class NoisePrior:
         """The noise to expect of a run, where the scatter seen has so many degrees of freedom.
 
         What neighbours show of the scatter between runs is better known than what the inside of the runs foretells.
+        However little that is worth, with the scatter it makes one degree of freedom: of fewer, Student's t has
+        intervals that say nothing (at a half, from -100 % to 10^17 %).
         """
         extra, df, waves = PRIOR_SD[metric], PRIOR_DF_ASSUMED, min(max(self.persistence or 0.0, 0.0), 1.0)
         if self.measured:
@@ -126,7 +128,7 @@ class NoisePrior:
         elif self.measured and self.persistence is not None:
             extra, df = EXTRA_SD_WAVES, min(PRIOR_DF + TRUST * df_of_scatter, MOST_PRIOR_DF)
         variance = self.within_variance * BLOCKS**waves + extra**2
-        return Noise(float(np.sqrt(variance)), df / (1.0 + DISTRUST * waves))
+        return Noise(float(np.sqrt(variance)), max(df / (1.0 + DISTRUST * waves), 1.0 - df_of_scatter))
 
 
 def run_to_run(metric: Metric, sides: Sequence[Floats], prior: NoisePrior) -> Noise:
@@ -298,10 +300,12 @@ def compare_levels(metric: Metric, values: Values, confidence: float) -> Effect:
     means = float(before.mean()), float(after.mean())
     numbers = level_arithmetic(means, noise, (before.size, after.size), confidence)
     shift, error, half = numbers.shift, numbers.error, numbers.quantile * numbers.error
+    with np.errstate(over="ignore"):  # runs that know nothing: infinite
+        change, low, high = (100.0 * float(np.expm1(log)) for log in (shift, shift - half, shift + half))
     return Effect(
-        change=100.0 * float(np.expm1(shift)),
-        ci_low=100.0 * float(np.expm1(shift - half)),
-        ci_high=100.0 * float(np.expm1(shift + half)),
+        change=change,
+        ci_low=low,
+        ci_high=high,
         p_rise=float(stdtr(noise.df, -shift / error)),
         p_fall=float(stdtr(noise.df, shift / error)),
         noise=noise,

@@ -109,8 +109,20 @@ def test_calm_runs_are_believed_by_as_much_as_their_scatter_could_contradict_the
     calm = NoisePrior(0.01**2, True, persistence=0.0)
     assert calm.noise(Metric.AVG, df).df == min(3.5 + 3 * df, 16)
     wavy = NoisePrior(0.01**2, True, persistence=0.4).noise(Metric.AVG, df)
-    assert wavy.df == pytest.approx(calm.noise(Metric.AVG, df).df / 9)
+    assert wavy.df == pytest.approx(calm.noise(Metric.AVG, df).df / 9 if df else 1.0)  # never below one in all
     assert wavy.sd > 1.7 * calm.noise(Metric.AVG, df).sd
+
+
+def test_one_run_against_one_in_slow_waves_has_an_interval_that_people_can_read():
+    wavy = NoisePrior(0.01**2, True, persistence=0.3)
+    found = compare_levels(Metric.AVG, Values(np.array([100.0]), np.array([103.0]), wavy), 0.95)
+    error = math.sqrt(2 * (0.01**2 * 20**0.3 + 0.003**2))
+    half = scipy_stats.t.ppf(0.975, 1) * error
+    assert (found.ci_low, found.ci_high) == pytest.approx(
+        tuple(100 * np.expm1(math.log(1.03) + half * np.array([-1, 1])))
+    )
+    lost = compare_levels(Metric.AVG, Values(np.ones(1), np.ones(1), NoisePrior(1e5, True, persistence=1.0)), 0.95)
+    assert (lost.ci_low, lost.ci_high) == (-100.0, math.inf)
 
 
 @pytest.mark.parametrize("sd", [0.01, 0.03, 0.05])
