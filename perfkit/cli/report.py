@@ -97,6 +97,7 @@ def report(
             raise click.UsageError(f"{given[0]} needs --all, or a report to make")
         click.echo(context.get_help())
         return 2
+    from perfkit.model.errors import PerfkitError
     from perfkit.model.files import atomic_write
     from perfkit.report.batch import Selection, index_page, report_jobs
     from perfkit.report.notebook import new_folder
@@ -105,15 +106,19 @@ def report(
 
     settings = workspace.settings
     folder = new_folder((reports or settings.reports).absolute(), "all")
-    selected = report_jobs(
-        workspace.store,
-        folder,
-        Selection(scenarios, kinds, newest or 1, workspace.labels),
-        policy_file=policy_file(workspace.policy_file, settings.path),
-        policy=workspace.policy,
-        acknowledged=settings.acknowledged,
-        baselines=settings.baselines,
-    )
+    try:
+        selected = report_jobs(
+            workspace.store,
+            folder,
+            Selection(scenarios, kinds, newest or 1, workspace.labels),
+            policy_file=policy_file(workspace.policy_file, settings.path),
+            policy=workspace.policy,
+            acknowledged=settings.acknowledged,
+            baselines=settings.baselines,
+        )
+    except PerfkitError:
+        folder.rmdir()  # nothing to report: nothing is left
+        raise
     entries = _run_jobs(selected, jobs or len(os.sched_getaffinity(0)))
     overview = Overview(entries, datetime.now(UTC), public_address(workspace.store))
     overview.write(folder)

@@ -142,6 +142,9 @@ def test_a_history_without_anything_to_judge_against_is_not_green(rng, tmp_path,
     index = Path(out.strip())
     assert index.parent.parent == tmp_path / "reports"
     assert invoke("summary", index.parent, "--verdict") == (0, "incomparable\n", "")
+    code, _, err = invoke("report", "--all", "--store", "runs", "--scenario", "apy")
+    assert (code, "'apy'" in err) == (2, True)
+    assert list((tmp_path / "reports").iterdir()) == [index.parent]  # what made no report leaves no folder
 
 
 def test_a_history_without_a_valid_run_is_not_green(tmp_path, monkeypatch):
