@@ -32,6 +32,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
@@ -57,6 +58,7 @@ DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for i
 HOPELESS = 2.0  # standard deviations: a window that lies nearer is not rare among all orders, and not looked at closer
 LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by test_watch.py
 RENEWED = 14  # runs after which the weekday pattern is estimated anew
+CELLS = 1 << 16  # values of the windows that are looked at together
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
 
@@ -131,7 +133,7 @@ def shared_correlation(histories: Sequence[ArrayLike], times: ArrayLike | None =
             if (sd := _robust_sd(rest)) > 0.0:
                 rest = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
                 rest -= rest.mean()
-                seen.append(_seen_correlation(rest))
+                seen.append(float(_seen_correlation(rest[None, :], np.array([len(rest)]))[0]))
                 row = np.zeros(BLOCK)
                 row[known[-BLOCK:]] = rest / math.sqrt(float(rest @ rest))
                 rows.append(row)
@@ -224,19 +226,11 @@ def _next_alarm(
         if first >= last:
             continue
         values = np.asarray(scale(plain[:last]), float)
-        best: dict[int, tuple[float, int]] = {}  # of each look: its strongest window, and the run at which that begins
-        for split in range(max(LEARN, edges[-1] + LEAST_LEVEL, first - LAST_WINDOW + 1), last - FIRST_WINDOW + 1):
-            for at, strength in _strengths(values, edges, split, share, shared):
-                if at >= first and strength > best.get(at, (0.0, 0))[0]:
-                    best[at] = (strength, split)
-        for at in sorted(best):
-            strength, split = best[at]
-            p_value = LOOKS * _spent(strength, at)
-            if p_value > alpha:
-                continue
+        begins = max(LEARN, edges[-1] + LEAST_LEVEL, first - LAST_WINDOW + 1)
+        for at, split, p_value in _looks(values, edges, begins, first, alpha, share, shared):
             stretches = [values[a:b] for a, b in pairwise([*edges, split])]
             window = values[split : at + 1]
-            p_value = min(max(p_value, _spent(_rarity(stretches, window), at)), 1.0)
+            p_value = min(max(p_value, float(_spent(_rarity(stretches, window), at))), 1.0)
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
                 sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
@@ -246,38 +240,84 @@ def _next_alarm(
     return None
 
 
+def _looks(
+    values: Floats,
+    edges: Sequence[int],
+    begins: int,
+    first: int,
+    alpha: float,
+    share: float,
+    shared: SharedCorrelation | None,
+) -> Iterator[tuple[int, int, float]]:
+    """Looks at ``first`` or later, in their order, that alarm by the first test: where, the run with which their
+    strongest window begins (at ``begins`` or later), and p.
+    """
+    best: dict[int, tuple[float, int]] = {}
+    last = len(values) - FIRST_WINDOW + 1
+    for begin in range(begins, last, step := max(CELLS // len(values), 1)):
+        end = min(begin + step, last)
+        splits, ats, strengths = _strengths(values, edges, np.arange(begin, end), share, shared)
+        clear = (ats >= first) & (LOOKS * _spent(strengths, ats) <= alpha)
+        for split, at, strength in zip(*(each[clear].tolist() for each in (splits, ats, strengths)), strict=True):
+            if strength > best.get(at, (0.0, 0))[0]:
+                best[at] = (strength, split)
+        for at in sorted(best) if end == last else sorted(at for at in best if at < end + FIRST_WINDOW - 1):
+            strength, split = best.pop(at)  # no window that begins later ends here
+            yield at, split, LOOKS * float(_spent(strength, at))
+
+
 def _strengths(
-    values: Floats, edges: Sequence[int], split: int, share: float, shared: SharedCorrelation | None
-) -> Iterator[tuple[int, float]]:
-    """Windows that begin at ``split``: the last run of each, and its distance from the level before as a normal z."""
-    stretches = [values[a:b] for a, b in pairwise([*edges, split])]
-    middles = [_median(stretch) for stretch in stretches]
-    rest = np.concatenate([stretch - middle for stretch, middle in zip(stretches, middles, strict=True)])
-    sd = max(_robust_sd(rest), 1e-9 * max(abs(middles[-1]), 1e-300))  # of equal runs: any other value is far
+    values: Floats, edges: Sequence[int], splits: NDArray[np.intp], share: float, shared: SharedCorrelation | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Windows that begin at these runs: the first and last run of each, and its distance from the level before it as a
+    normal z.
+
+    Rows stand for the runs at which windows begin; columns for the runs before, 0 from there on.
+    """
+    edge, end = edges[-1], int(splits[-1])
+    counts = splits - edge
+    is_known = np.arange(edge, end) < splits[:, None]
+    middles = _medians(np.where(is_known, values[edge:end], -np.inf), counts)
+    rest = np.zeros((len(splits), end))
+    for a, b in pairwise(edges):
+        rest[:, a:b] = values[a:b] - np.median(values[a:b])
+    np.subtract(values[edge:end], middles[:, None], out=rest[:, edge:], where=is_known)
+    sd = np.maximum(_robust_sds(rest, splits), 1e-9 * np.maximum(np.abs(middles), 1e-300))  # of equal runs: all is far
     # Heavy tails add to the noise of a window what they add to that of the runs learned from
-    sd = max(sd, float(np.std(np.clip(rest, -CLIP * sd, CLIP * sd)))) / math.sqrt(1.0 - share)
-    window = values[split : split + LAST_WINDOW] - middles[-1]
-    far = np.maximum(np.cumsum(window > FAR * sd), np.cumsum(window < -FAR * sd))
-    length = np.arange(1, len(window) + 1, dtype=float)
-    ends = np.flatnonzero((far >= np.maximum(LEAST_FAR, length / 2.0)) & (length >= FIRST_WINDOW))
-    if not ends.size:  # most windows of a quiet history
-        return
-    drawn = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
-    level = float(drawn[edges[-1] :].mean())
-    pool, worth = (0.0, 0.0) if shared is None else (float(shared.correlation[split]), float(shared.worth[split]))
-    rho = _correlation(drawn - drawn.mean(), pool, worth)
+    drawn = _clipped(rest, CLIP * sd)
+    off = drawn.sum(1) / splits
+    sd = np.maximum(sd, np.sqrt(np.maximum(_products(drawn, drawn) / splits - off * off, 0.0))) / math.sqrt(1.0 - share)
+    windows = sliding_window_view(np.concatenate([values, np.zeros(LAST_WINDOW)]), LAST_WINDOW)[splits]
+    windows = windows - middles[:, None]
+    length = np.arange(1, LAST_WINDOW + 1)
+    is_there = (length >= FIRST_WINDOW) & (length <= (len(values) - splits)[:, None])
+    limit = FAR * sd[:, None]
+    far = np.maximum(np.cumsum(windows > limit, 1), np.cumsum(windows < -limit, 1))
+    is_far = is_there & (far >= np.maximum(LEAST_FAR, length / 2.0))
+    rows = np.flatnonzero(is_far.any(1))  # few of a quiet history
+    splits, counts, sd, windows = splits[rows], counts[rows], sd[rows], windows[rows]
+    drawn = _clipped(rest[rows], CLIP_LEARNED * sd)
+    level = drawn[:, edge:].sum(1) / counts
+    drawn -= (drawn.sum(1) / splits)[:, None]
+    drawn[np.arange(end) >= splits[:, None]] = 0.0
+    none = np.zeros(len(rows))
+    pool, worth = (none, none) if shared is None else (shared.correlation[splits], shared.worth[splits])
+    rho = _correlation(drawn, splits, pool, worth)
     inflation = (1.0 + rho) / (1.0 - rho)
+    runs = splits - len(edges) + 1
+    df = DF_PER_RUN * runs / inflation
+    # What is not known of the standard deviation, and of the correlation
+    of_sd = (1.0 + rho * rho) / (1.0 - rho * rho) / (DF_OF_SD * runs)
+    df = np.where(worth > 0.0, np.maximum(df, 1.0 / (of_sd + 2.0 / (1.0 - rho * rho) / (splits + worth))), df)
+    row, column = np.nonzero(is_far[rows])
+    length, means = length[column].astype(float), _means(windows, sd, row, column)
+    sd, rho, inflation, df = sd[row], rho[row], inflation[row], df[row]
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
     of_window += share * np.maximum(1.0 - length / WEEK, 0.0)  # errors of a pattern cancel over whole weeks
-    error = sd * np.sqrt(of_window / length + inflation / len(stretches[-1]))
-    t, df = (_means(window, sd) - level) / error, DF_PER_RUN * (split - len(stretches) + 1) / inflation
-    if worth:  # what is not known of the standard deviation, and of the correlation
-        of_sd = (1.0 + rho * rho) / (1.0 - rho * rho) / (DF_OF_SD * (split - len(stretches) + 1))
-        df = max(df, 1.0 / (of_sd + 2.0 / (1.0 - rho * rho) / (split + worth)))
+    t = (means - level[row]) / (sd * np.sqrt(of_window / length + inflation / counts[row]))
     # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
     strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
-    for i in ends.tolist():
-        yield split + i, float(strength[i])
+    return splits[row], splits[row] + column, strength
 
 
 def _rarity(stretches: Sequence[Floats], window: Floats) -> float:
@@ -295,49 +335,72 @@ def _rarity(stretches: Sequence[Floats], window: Floats) -> float:
     return abs(float(rarity(scores, [count], [total])[0])) if plain > HOPELESS else plain
 
 
-def _means(window: Floats, sd: float) -> Floats:
-    """Of the first 1, 2, ... runs; each counts no more than `CLIP`, or than what over three quarters of them reach."""
-    drawn = np.clip(window, -CLIP * sd, CLIP * sd)
-    means: Floats = np.cumsum(drawn) / np.arange(1, len(window) + 1)
-    for side in (1.0, -1.0) if (np.abs(window) > CLIP * sd).sum() >= LEAST_FAR else ():
-        for count in range(FIRST_WINDOW, len(window) + 1):
-            part = side * window[:count]
-            reached = float(np.sort(part)[(count - 1) // 4])
-            if reached > CLIP * sd:
-                means[count - 1] = side * float(np.clip(part, -CLIP * sd, reached).mean())
+def _means(windows: Floats, sd: Floats, row: NDArray[np.intp], column: NDArray[np.intp]) -> Floats:
+    """Of the runs up to a column in a row; each counts no more than `CLIP`, or than what over three quarters reach."""
+    limit, count = CLIP * sd, column + 1
+    means: Floats = np.cumsum(_clipped(windows, limit), 1)[row, column] / count
+    for side in (1.0, -1.0):
+        reaching = np.cumsum(side * windows > limit[:, None], 1)[row, column]
+        if (further := np.flatnonzero(reaching >= count - column // 4)).size:
+            at, size, least = row[further], count[further], -limit[row[further], None]
+            part = np.where(np.arange(LAST_WINDOW) < size[:, None], side * windows[at], np.inf)
+            reached = np.sort(part, 1)[np.arange(len(part)), (size - 1) // 4]
+            total = np.where(part < np.inf, np.clip(part, least, reached[:, None]), 0.0).sum(1)
+            means[further] = side * total / size
     return means
 
 
-def _median(values: Floats) -> float:
-    """As NumPy's, to the last bit; on so few values that one spends ten times as long on its own checks."""
-    ordered, count = np.sort(values), len(values)
-    return float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2.0
+def _clipped(rows: Floats, limit: Floats) -> Floats:
+    """At most so far from 0, a limit for each row."""
+    clipped: Floats = np.clip(rows, -limit[:, None], limit[:, None])
+    return clipped
+
+
+def _products(rows: Floats, others: Floats) -> Floats:
+    """The scalar product of each row and the other."""
+    products: Floats = np.einsum("ij,ij->i", rows, others)
+    return products
+
+
+def _medians(rows: Floats, counts: NDArray[np.intp]) -> Floats:
+    """Of each row the median of so many largest values."""
+    ordered, number, width = np.sort(rows, 1), np.arange(len(rows)), rows.shape[1]
+    middles: Floats = (ordered[number, width - 1 - counts // 2] + ordered[number, width - (counts + 1) // 2]) / 2.0
+    return middles
 
 
 def _robust_sd(rest: Floats) -> float:
-    """Winsorised standard deviation; 0.95 is the variance that Gaussian values keep."""
+    return float(_robust_sds(rest[None, :], np.array([len(rest)]))[0])
+
+
+def _robust_sds(rest: Floats, counts: NDArray[np.intp]) -> Floats:
+    """Winsorised standard deviation of the so many values of each row, 0 where there is none; 0.95 is the variance that
+    Gaussian values keep.
+    """
     size = np.abs(rest)
-    scale = 1.4826 * _median(size)
-    if scale == 0.0:
-        return math.sqrt(float(np.mean(size * size)))
-    return math.sqrt(float(np.mean(np.square(np.minimum(size, 2.5 * scale)))) / 0.95)
+    scale = 1.4826 * _medians(size, counts)
+    drawn = np.minimum(size, np.where(scale > 0.0, 2.5 * scale, np.inf)[:, None])
+    sds: Floats = np.sqrt(_products(drawn, drawn) / counts / np.where(scale > 0.0, 0.95, 1.0))
+    return sds
 
 
-def _correlation(centred: Floats, pool: float, worth: float) -> float:
-    """Lag-1 correlation of a series, shrunk towards what others show (`pool`, worth so many runs) and a prior."""
-    count = len(centred)
-    total = count * _seen_correlation(centred) + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
-    return min(max(total / (count + PRIOR_CORRELATION_RUNS + worth), 0.0), MOST_CORRELATION)
+def _correlation(centred: Floats, counts: NDArray[np.intp], pool: Floats, worth: Floats) -> Floats:
+    """Lag-1 correlation of each row, shrunk towards what others show (`pool`, worth so many runs) and a prior."""
+    total = counts * _seen_correlation(centred, counts) + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
+    correlation: Floats = np.clip(total / (counts + PRIOR_CORRELATION_RUNS + worth), 0.0, MOST_CORRELATION)
+    return correlation
 
 
-def _seen_correlation(centred: Floats) -> float:
+def _seen_correlation(centred: Floats, counts: NDArray[np.intp]) -> Floats:
     """Lag-1 correlation with its small-sample bias undone (Kendall 1954, doi:10.1093/biomet/41.3-4.403)."""
-    count, power = len(centred), float(centred @ centred)
-    seen = float(centred[1:] @ centred[:-1]) / power + 1.0 / count if power > 0 else 0.0
-    return seen + 3.0 * max(seen, 0.0) / count
+    power, lagged = _products(centred, centred), _products(centred[:, 1:], centred[:, :-1])
+    seen = np.where(power > 0.0, lagged / np.where(power > 0.0, power, 1.0) + 1.0 / counts, 0.0)
+    unbiased: Floats = seen + 3.0 * np.maximum(seen, 0.0) / counts
+    return unbiased
 
 
-def _spent(strength: float, at: int) -> float:
+def _spent(strength: Floats | float, at: NDArray[np.intp] | int) -> Floats:
     """The budget for the whole history at which a look at this run alarms at this strength."""
     share = (LEARN + SPENDING) / (at + SPENDING) ** 2  # sums to one over all looks from LEARN on
-    return 2.0 * float(ndtr(-strength)) / share
+    spent: Floats = 2.0 * ndtr(-np.asarray(strength)) / share
+    return spent
