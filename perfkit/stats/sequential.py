@@ -26,10 +26,11 @@ five runs cannot be enough.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -271,35 +272,26 @@ def _strengths(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """Windows that begin at these runs: the first and last run of each, and its distance from the level before it as a
     normal z.
-
-    Rows stand for the runs at which windows begin; columns for the runs before, 0 from there on.
     """
     edge, end = edges[-1], int(splits[-1])
-    counts = splits - edge
-    is_known = np.arange(edge, end) < splits[:, None]
-    middles = _medians(np.where(is_known, values[edge:end], -np.inf), counts)
-    rest = np.zeros((len(splits), end))
-    for a, b in pairwise(edges):
-        rest[:, a:b] = values[a:b] - np.median(values[a:b])
-    np.subtract(values[edge:end], middles[:, None], out=rest[:, edge:], where=is_known)
-    sd = np.maximum(_robust_sds(rest, splits), 1e-9 * np.maximum(np.abs(middles), 1e-300))  # of equal runs: all is far
-    # Heavy tails add to the noise of a window what they add to that of the runs learned from
-    drawn = _clipped(rest, CLIP * sd)
-    off = drawn.sum(1) / splits
-    sd = np.maximum(sd, np.sqrt(np.maximum(_products(drawn, drawn) / splits - off * off, 0.0))) / math.sqrt(1.0 - share)
+    middles = _running_medians(values[edge:end], int(splits[0]) - edge)
     windows = sliding_window_view(np.concatenate([values, np.zeros(LAST_WINDOW)]), LAST_WINDOW)[splits]
     windows = windows - middles[:, None]
     length = np.arange(1, LAST_WINDOW + 1)
     is_there = (length >= FIRST_WINDOW) & (length <= (len(values) - splits)[:, None])
-    limit = FAR * sd[:, None]
-    far = np.maximum(np.cumsum(windows > limit, 1), np.cumsum(windows < -limit, 1))
-    is_far = is_there & (far >= np.maximum(LEAST_FAR, length / 2.0))
-    rows = np.flatnonzero(is_far.any(1))  # few of a quiet history
-    splits, counts, sd, windows = splits[rows], counts[rows], sd[rows], windows[rows]
-    drawn = _clipped(rest[rows], CLIP_LEARNED * sd)
+    least = 1e-9 * np.maximum(np.abs(middles), 1e-300)  # of equal runs: any other value is far
+    lost = math.sqrt(1.0 - share)
+    # Most windows of a quiet history are not far, and half of the digits suffice to see that in half of the time
+    unit, centre = max(float(np.ptp(values[:end])), float(least.max()), 1e-300), middles[0]
+    about, level = (((each - centre) / unit).astype(np.float32) for each in (values[:end], middles))
+    rough = _noise(_rest(about, edges, level, splits), splits, least / unit) / lost
+    rows = np.flatnonzero((is_there & _are_far(windows, unit * (0.999 * rough - 1e-6))).any(1))
+    splits, counts, windows = splits[rows], splits[rows] - edge, windows[rows]
+    rest = _rest(values[:end], edges, middles[rows], splits)
+    sd = _noise(rest, splits, least[rows]) / lost
+    drawn = _clipped(rest, CLIP_LEARNED * sd)
     level = drawn[:, edge:].sum(1) / counts
-    drawn -= (drawn.sum(1) / splits)[:, None]
-    drawn[np.arange(end) >= splits[:, None]] = 0.0
+    drawn = np.where(np.arange(end) < splits[:, None], drawn - (drawn.sum(1) / splits)[:, None], 0.0)
     none = np.zeros(len(rows))
     pool, worth = (none, none) if shared is None else (shared.correlation[splits], shared.worth[splits])
     rho = _correlation(drawn, splits, pool, worth)
@@ -309,7 +301,7 @@ def _strengths(
     # What is not known of the standard deviation, and of the correlation
     of_sd = (1.0 + rho * rho) / (1.0 - rho * rho) / (DF_OF_SD * runs)
     df = np.where(worth > 0.0, np.maximum(df, 1.0 / (of_sd + 2.0 / (1.0 - rho * rho) / (splits + worth))), df)
-    row, column = np.nonzero(is_far[rows])
+    row, column = np.nonzero(is_there[rows] & _are_far(windows, sd))
     length, means = length[column].astype(float), _means(windows, sd, row, column)
     sd, rho, inflation, df = sd[row], rho[row], inflation[row], df[row]
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
@@ -318,6 +310,17 @@ def _strengths(
     # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
     strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
     return splits[row], splits[row] + column, strength
+
+
+def _rest(values: NDArray[Any], edges: Sequence[int], middles: NDArray[Any], splits: NDArray[np.intp]) -> NDArray[Any]:
+    """The runs less their level: a row for each split, 0 from there on, the level before it being its middle."""
+    edge, first = edges[-1], int(splits[0]) if len(splits) else len(values)
+    rest = np.empty((len(splits), len(values)), values.dtype)
+    for a, b in pairwise(edges):
+        rest[:, a:b] = values[a:b] - np.median(values[a:b])
+    np.subtract(values[edge:], middles[:, None], out=rest[:, edge:])
+    rest[:, first:] *= np.arange(first, len(values)) < splits[:, None]
+    return rest
 
 
 def _rarity(stretches: Sequence[Floats], window: Floats) -> float:
@@ -350,9 +353,30 @@ def _means(windows: Floats, sd: Floats, row: NDArray[np.intp], column: NDArray[n
     return means
 
 
+def _are_far(windows: Floats, sd: Floats) -> NDArray[np.bool_]:
+    """Whether half of the runs up to each lie far on one side."""
+    limit = FAR * sd[:, None]
+    far = np.maximum(np.cumsum(windows > limit, 1), np.cumsum(windows < -limit, 1))
+    are_far: NDArray[np.bool_] = far >= np.maximum(LEAST_FAR, np.arange(1, windows.shape[1] + 1) / 2.0)
+    return are_far
+
+
+def _noise(rest: NDArray[Any], counts: NDArray[np.intp], least: Floats) -> Floats:
+    """Standard deviation of the so many values of each row, 0 where there is none; at least so much.
+
+    Heavy tails add to the noise of a window what they add to that of the runs learned from.
+    """
+    sd = np.maximum(_robust_sds(rest, counts), least)
+    drawn = _clipped(rest, CLIP * sd)
+    off = drawn.sum(1) / counts
+    noise: Floats = np.maximum(sd, np.sqrt(np.maximum(_products(drawn, drawn) / counts - off * off, 0.0)))
+    return noise
+
+
 def _clipped(rows: Floats, limit: Floats) -> Floats:
     """At most so far from 0, a limit for each row."""
-    clipped: Floats = np.clip(rows, -limit[:, None], limit[:, None])
+    limit = limit[:, None].astype(rows.dtype)
+    clipped: Floats = np.clip(rows, -limit, limit)
     return clipped
 
 
@@ -367,6 +391,15 @@ def _medians(rows: Floats, counts: NDArray[np.intp]) -> Floats:
     ordered, number, width = np.sort(rows, 1), np.arange(len(rows)), rows.shape[1]
     middles: Floats = (ordered[number, width - 1 - counts // 2] + ordered[number, width - (counts + 1) // 2]) / 2.0
     return middles
+
+
+def _running_medians(values: Floats, first: int) -> Floats:
+    """Of so many values, and of each one more."""
+    ordered, middles = sorted(values[: first - 1].tolist()), []
+    for count, value in enumerate(values[first - 1 :].tolist(), first):
+        insort(ordered, value)
+        middles.append((ordered[(count - 1) // 2] + ordered[count // 2]) / 2.0)
+    return np.array(middles)
 
 
 def _robust_sd(rest: Floats) -> float:
