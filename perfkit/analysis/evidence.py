@@ -32,6 +32,7 @@ from perfkit.model.records import (
     Run,
     Scope,
     ServiceStats,
+    Tail,
     Verdict,
     staged_label,
     verdict_of,
@@ -49,6 +50,7 @@ from perfkit.stats.effect import (
     with_neighbours,
 )
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed, requests_needed_for_limit
+from perfkit.stats.tail import TAIL_QUANTILE, compare_tails, is_enough, quantiles_of
 
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 Stages = Mapping[str, tuple[str, str]]
@@ -85,6 +87,14 @@ class Hypothesis:
         baseline, candidate = self.stats
         metric = self.metric
         return tuple(stats.value(metric) for stats in baseline), tuple(stats.value(metric) for stats in candidate)
+
+    @property
+    def tails(self) -> tuple[list[Tail], list[Tail]] | None:
+        """Of p99.9: the tails of both sides, where every run kept its own and their requests are enough together."""
+        before, after = ([stats.tail for stats in side if stats.tail is not None] for side in self.stats)
+        known = len(before) == len(self.baseline) and len(after) == len(self.candidate)
+        is_told = self.metric is Metric.P999 and known and is_enough(before) and is_enough(after)
+        return (before, after) if is_told else None
 
 
 def hypotheses_of(
@@ -140,8 +150,12 @@ def unknown_metrics(hypotheses: Sequence[Hypothesis], policy: Policy) -> Iterato
     groups: dict[tuple[Metric, str], list[str]] = {}
     for hypothesis in hypotheses:
         known = [[value is not None for value in side] for side in hypothesis.values]
-        if all(map(all, known)) or (policy.rule == "evidence" and hypothesis.metric.value in policy.gating):
+        by_evidence = policy.rule == "evidence"
+        if all(map(all, known)) or (by_evidence and (hypothesis.metric.value in policy.gating or hypothesis.tails)):
             continue
+        kept = [[stats.tail is not None for stats in side] for side in hypothesis.stats]
+        if hypothesis.metric is Metric.P999 and not any(map(any, known)) and not all(map(all, kept)):
+            known = kept  # no run knows its own, and some lack what the others could tell together
         where = " and ".join(
             f"the {title}" if not any(side) else f"{side.count(False)} of {len(side)} runs of the {title}"
             for title, side in zip(("baseline", "candidate"), known, strict=True)
@@ -174,12 +188,15 @@ def by_evidence(
     """
     levels = _levels(hypotheses, profile)
     effects = [effect_of(h, policy.confidence, profile, levels.get(number)) for number, h in enumerate(hypotheses)]
+    tails = {
+        h.entry for h, effect in zip(hypotheses, effects, strict=True) if effect is not None and _is_of_tails(effect)
+    }
     tests = [
         (None if isinstance(h.limit, Objective) else (h.entry, h.metric, h.scope), *_by_direction(h.metric, effect))
         for h, effect in zip(hypotheses, effects, strict=True)
         if effect is not None
     ]
-    shares = iter(allocate_alpha(tests, gate))
+    shares = iter(allocate_alpha(tests, gate, tails))
     findings: list[Finding] = []
     for hypothesis, effect in zip(hypotheses, effects, strict=True):
         is_limit = isinstance(hypothesis.limit, Objective)
@@ -248,7 +265,13 @@ def effect_of(
     if hypothesis.metric is Metric.ERROR_RATE:
         before, after = map(failures_of, hypothesis.stats)
         return compare_error_rates(before, after, confidence) if before is not None and after is not None else None
+    if values is None and (tails := hypothesis.tails) is not None:
+        return compare_tails(*tails, confidence)
     return compare_levels(hypothesis.metric, values, confidence) if values is not None else None
+
+
+def _is_of_tails(effect: Effect) -> bool:
+    return isinstance(effect.arithmetic, RateArithmetic) and effect.arithmetic.beyond_ms is not None
 
 
 def _effect_on_limit(
@@ -295,7 +318,10 @@ def _judged(hypothesis: Hypothesis, effect: Effect, alpha: AlphaShare, policy: P
     is_limit = isinstance(limit, Objective)
     pairs = None if is_limit else paired(hypothesis.baseline, hypothesis.candidate)
     baseline, candidate = hypothesis.stats
-    if is_limit and isinstance(numbers, LevelArithmetic):
+    tails = hypothesis.tails if _is_of_tails(effect) else None
+    if tails is not None:
+        finding = unjudged_finding(hypothesis, *(float(quantiles_of(side, TAIL_QUANTILE)) for side in tails))
+    elif is_limit and isinstance(numbers, LevelArithmetic):
         finding = unjudged_finding(hypothesis, limit.amount, math.exp(numbers.means[1]))
     else:
         level = limit.amount if is_limit else _level(metric, baseline)
@@ -310,7 +336,9 @@ def _judged(hypothesis: Hypothesis, effect: Effect, alpha: AlphaShare, policy: P
     p_worse, p_better = _by_direction(metric, effect)
     is_worse = is_limit or (effect.change >= 0) == (metric.worse > 0)
     before, after = hypothesis.values
-    if pairs is not None:
+    if tails is not None:  # no run knows it by itself
+        before, after, pairs = (), (), None
+    elif pairs is not None:
         before, after = (tuple(run.services[hypothesis.entry].value(metric) for run in runs) for runs in pairs)
     finding = replace(
         finding,
@@ -353,7 +381,7 @@ def _power(
         needed = None if confidence is None else design.runs_needed(metric.worse * numbers.shift, confidence)
         return {"min_detectable": smallest if math.isfinite(smallest) else None, "runs_needed": needed}
     sides = [failures for stats in hypothesis.stats[is_limit:] if (failures := failures_of(stats)) is not None]
-    if not isinstance(numbers, RateArithmetic):
+    if not isinstance(numbers, RateArithmetic) or _is_of_tails(effect):
         return {}
     share, requests, runs = tolerance / 100, None, None
     rate = sides[0].rate if numbers.limit is None else numbers.limit

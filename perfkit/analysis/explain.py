@@ -57,7 +57,7 @@ def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
         )
     for title, values in (
         ("limit" if finding.objective else "baseline", numbers.baseline or (finding.baseline,)),
-        ("candidate", numbers.candidate),
+        ("candidate", numbers.candidate or (finding.candidate,)),
     ):
         shown = ", ".join("unknown" if value is None else f"{value:.6g}" for value in values)
         yield f"{title + ':':<11}{shown} {finding.unit}"
@@ -72,6 +72,8 @@ def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
         yield ""
         if numbers.levels is not None:
             yield from _levels(finding, numbers.levels, numbers.paired, confidence)
+        elif numbers.rates is not None and numbers.rates.beyond_ms is not None:
+            yield from _tails(finding, numbers.rates, numbers.rates.beyond_ms, confidence)
         elif numbers.rates is not None:
             yield from _rates(finding, numbers.rates, confidence)
         yield ""
@@ -139,6 +141,20 @@ def _rates(finding: Finding, of: RateArithmetic, confidence: float) -> Iterator[
     yield _step(title, f"{interval}, {confidence * 100:g} %, t = {of.quantile:.4f} ({how})")
     tail = "hypergeometric" if of.limit is None else f"binomial at {100 * of.limit:g} %"
     yield _step("test", f"{tail}, mid-p, its normal score / sqrt(overdispersion) as t: p = {finding.p_value:.4g}")
+
+
+def _tails(finding: Finding, of: RateArithmetic, beyond_ms: float, confidence: float) -> Iterator[str]:
+    yield "single runs are too short for p99.9: it is that of all runs of a side together"
+    interval = f"{finding.change:+.3f} % [{finding.ci_low:+.3f}, {finding.ci_high:+.3f}]"
+    yield _step("change", f"{interval}, {confidence * 100:g} %, t = {of.quantile:.4f} (Woodruff's intervals, joined)")
+    yield _step("slow requests", f"those above {beyond_ms:.6g} ms, the p99.5 of both sides together")
+    for title, slow, requests, rate in zip(
+        ("baseline", "candidate"), of.failed, of.requests, of.rates_pct, strict=True
+    ):
+        yield f"  {title + ':':<28}{slow} of {requests} requests = {rate:.4f} %"
+    yield _step("overdispersion", f"{of.overdispersion:.4f} with {of.df:g} df, of the share of slow requests")
+    test = "hypergeometric, mid-p, its normal score / sqrt(overdispersion) as t"
+    yield _step("test of that share", f"{test}: p = {finding.p_value:.4g}")
 
 
 def _verdict(finding: Finding, numbers: Arithmetic) -> Iterator[str]:

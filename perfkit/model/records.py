@@ -259,6 +259,34 @@ class LoadProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class Tail:
+    """The slowest twentieth of the requests of one service in one run, so that runs can be taken together.
+
+    Parameters
+    ----------
+    requests
+        Requests behind it (the steady part of the run).
+    latencies_ms
+        Their latencies at `QUANTILES`, the last of which is the longest; milliseconds.
+    dispersion
+        How much more the share of requests above p99.5 scatters between stretches of the run than that of independent
+        requests; 1 where it does not.
+    """
+
+    QUANTILES: ClassVar = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.9985, 0.999, 0.9995, 1.0)
+
+    requests: Count
+    latencies_ms: tuple[Size, ...]
+    dispersion: Size = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.latencies_ms) != len(self.QUANTILES) or list(self.latencies_ms) != sorted(self.latencies_ms):
+            raise ValueError(f"latencies_ms: must be {len(self.QUANTILES)} ascending latencies")
+        if not (self.latencies_ms[0] >= 0 and self.latencies_ms[-1] < math.inf and 1 <= self.dispersion < math.inf):
+            raise ValueError("latencies_ms must be finite, and dispersion at least 1")
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStats:
     """One service in one run: counts, and each metric with its standard error.
 
@@ -294,9 +322,12 @@ class ServiceStats:
     persistence
         How much of the noise within the run is in slow waves: the exponent b of its spectrum ``1 / f^b``.  0: parts of
         the run are independent; above it, runs scatter more among themselves than each foretells.  ``None``: not known.
+    tail
+        The slowest twentieth of its requests; ``None`` from a summary file, of fewer than 72 requests, and in runs that
+        an older perfkit stored.
     """
 
-    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms", "persistence")  # of the JSON
+    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms", *("persistence", "tail"))
 
     count: Count | None
     failures: Count | None
@@ -316,6 +347,7 @@ class ServiceStats:
     error_times: Mapping[str, tuple[Time, Time]] = field(default_factory=dict)
     max_latency_ms: Size | None = None
     persistence: float | None = None
+    tail: Tail | None = None
 
     def __post_init__(self) -> None:
         for metric in _METRICS:  # plain names and comparisons: stores of many runs are read through here
@@ -650,9 +682,10 @@ class LevelArithmetic:
 
 @dataclass(frozen=True, slots=True)
 class RateArithmetic:
-    """An error rate: failed requests and requests of each side, and how much more runs scatter than chance allows.
+    """A share of requests: failed requests and all of each side, and how much more runs scatter than chance allows.
 
-    Of an absolute limit both have the candidate's number only, and ``limit`` is the share that is allowed.
+    Of an absolute limit both have the candidate's number only, and ``limit`` is the share that is allowed.  Of a tail
+    ``failed`` are the requests that took longer than ``beyond_ms``.
     """
 
     failed: tuple[Count, ...]
@@ -661,10 +694,11 @@ class RateArithmetic:
     df: Size
     quantile: Size
     limit: Share | None = None
+    beyond_ms: Size | None = None
 
     @property
     def rates_pct(self) -> tuple[float, ...]:
-        """The error rate of each side in percent; ``nan`` of no request."""
+        """The share of each side in percent; ``nan`` of no request."""
         pairs = zip(self.failed, self.requests, strict=True)
         return tuple(100 * failed / requests if requests else math.nan for failed, requests in pairs)
 

@@ -283,6 +283,7 @@ def _restored(finding: Finding, plain: Mapping[str, Any]) -> Finding:
 DAY_MS = 86_400_000.0
 ROUNDED_RATE_PCT = 0.051  # tenths of a percent
 ROUNDED_LATENCY = 1.1  # Locust's percentiles are rounded, its averages are not
+ROUNDED_TAIL_MS = 1e-3
 ROUNDED_RPS = 0.05  # what is shown as 0.0
 FEW_REQUESTS = 10  # have a rate that rounds to 0 in runs of a few minutes
 ABSURD = 1000.0  # times: warm-up, bursts and services with lengths of their own explain less
@@ -321,6 +322,11 @@ def _stats_contradictions(stats: ServiceStats, duration_s: float | None) -> Iter
         rounded = ROUNDED_RATE_PCT + 50.0 / count  # failures are whole, and may be made of the rate
         if abs(rate - 100.0 * failures / count) > rounded:
             yield f"error_rate_pct is {rate:g}, and {failures} of {count} requests failed"
+    tail, p95 = stats.tail, stats.p95_latency_ms
+    if tail is not None and count is not None and tail.requests > count:
+        yield f"tail: {tail.requests} of {count} requests"
+    if tail is not None and (p95 is None or abs(tail.latencies_ms[0] - p95) > ROUNDED_TAIL_MS):
+        yield f"tail begins at {tail.latencies_ms[0]:g} ms, and p95_latency_ms is {p95}"
     if count == 0:
         measured = [metric for metric in (*LATENCY_METRICS, Metric.RPS) if stats.value(metric)]
         if measured:
@@ -473,7 +479,7 @@ def _arithmetic_contradictions(finding: Finding, arithmetic: Arithmetic) -> Iter
         for failed, requests, value in zip(rates.failed, rates.requests, levels, strict=False):
             if failed > requests or not requests:
                 yield f"arithmetic.rates: {failed} failures of {requests} requests"
-            elif value is not None and _differ(value, 100.0 * failed / requests):
+            elif rates.beyond_ms is None and value is not None and _differ(value, 100.0 * failed / requests):
                 yield f"an error rate is {value:g}, and {failed} of {requests} requests failed"
 
 

@@ -653,7 +653,7 @@ def withheld(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]
             why = f"{_percent(_failed_share([stats]) or 0.0)} of the requests failed{f' ({kind})' if kind else ''}"
             gone: dict[str, Any] = {metric.value: None for metric in measured}
             warnings = (*stats.warnings, *(f"{metric.title} withheld: {why}" for metric in measured))
-            without[name] = replace(stats, **gone, warnings=warnings)
+            without[name] = replace(stats, **gone, tail=None, warnings=warnings)
     return without
 
 

@@ -180,10 +180,12 @@ def scatter_of_history(logs: Floats) -> tuple[float, float]:
     return float(np.mean(steps**2)) / 2.0 * df, df
 
 
-def overdispersion(failures: Sequence[Floats], counts: Sequence[Floats]) -> tuple[float, float]:
+def overdispersion(
+    failures: Sequence[Floats], counts: Sequence[Floats], expected: float = PRIOR_OVERDISPERSION
+) -> tuple[float, float]:
     """How much more the failures of identical runs scatter than chance alone allows: (factor >= 1, degrees of freedom).
 
-    Chi-square of the runs around the error rate of their side, moderated towards `PRIOR_OVERDISPERSION`; a prior that
+    Chi-square of the runs around the error rate of their side, moderated towards what is ``expected``; a prior that
     the runs contradict counts for less.
     """
     chi_square, df = 0.0, 0
@@ -193,8 +195,8 @@ def overdispersion(failures: Sequence[Floats], counts: Sequence[Floats]) -> tupl
             continue
         chi_square += float(((failed - count * rate) ** 2 / (count * rate * (1 - rate))).sum())
         df += failed.size - 1
-    weight = _prior_weight(Noise(PRIOR_OVERDISPERSION**0.5, PRIOR_OVERDISPERSION_DF), chi_square, df)
-    return max(1.0, (weight * PRIOR_OVERDISPERSION + chi_square) / (weight + df)), weight + df
+    weight = _prior_weight(Noise(expected**0.5, PRIOR_OVERDISPERSION_DF), chi_square, df)
+    return max(1.0, (weight * expected + chi_square) / (weight + df)), weight + df
 
 
 FAR_OUT = 12.0  # standard deviations: what lies further off adds nothing to a tail, but takes its time
@@ -379,12 +381,17 @@ def compare_error_rates(baseline: Failures, candidate: Failures, confidence: flo
 
 
 def rate_arithmetic(
-    sides: Sequence[Failures], factor: float, df: float, quantile: float, limit: float | None = None
+    sides: Sequence[Failures],
+    factor: float,
+    df: float,
+    quantile: float,
+    limit: float | None = None,
+    beyond_ms: float | None = None,
 ) -> RateArithmetic:
-    """The numbers of a test of error rates."""
+    """The numbers of a test of error rates, or of the share of requests beyond a latency."""
     failed = tuple(round(float(side.failed.sum())) for side in sides)
     counts = tuple(round(float(side.counts.sum())) for side in sides)
-    return RateArithmetic(failed, counts, factor, df, quantile, limit)
+    return RateArithmetic(failed, counts, factor, df, quantile, limit, beyond_ms)
 
 
 def _mid_p_larger(lesser: Failures, larger: Failures) -> float:

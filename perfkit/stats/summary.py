@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfkit.model.records import Metric, ServiceStats
+from perfkit.model.records import Metric, ServiceStats, Tail
 
 Floats = NDArray[np.float64]
 
@@ -102,9 +102,25 @@ def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceS
         **named,
         standard_errors={metric.value: error for metric, error in errors.items() if np.isfinite(error)},
         persistence=_persistence(requests, begin_s),
+        tail=_tail(requests, order, blocks),
         response_bytes=size,
         warnings=tuple(warnings),
     )
+
+
+def _tail(requests: RequestArrays, order: Floats, blocks: _Blocks) -> Tail | None:
+    """Of so many requests as p95 needs; ``order`` are the sorted latencies, which `numpy.quantile` would sort again."""
+    count = order.size
+    if count < requests_needed_for(Tail.QUANTILES[0]):
+        return None
+    ranks = np.array(Tail.QUANTILES) * (count - 1)
+    below = ranks.astype(np.intp)
+    latencies = order[below] + (ranks - below) * (order[np.minimum(below + 1, count - 1)] - order[below])
+    slow = (requests.response_time_ms > latencies[Tail.QUANTILES.index(0.995)]).astype(np.float64)
+    share = float(slow.mean())
+    independent = share * (1.0 - share) / count
+    dispersion = max(blocks.error_of_mean(slow) ** 2 / independent, 1.0) if independent else 1.0
+    return Tail(count, tuple(round(float(value), 4) for value in latencies), round(dispersion, 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,11 @@ FIELDS = [
     ({"services__b__error_rate_pct": 101.0}, "services: b: error_rate_pct: must be <= 100, got 101.0"),
     ({"services__b__standard_errors__rps": -1.0}, "services.b: standard_errors: rps: must be a finite number >= 0"),
     ({"services__b__persistence": 1e300}, "services.b: persistence: must be an exponent from -2 to 2, got 1e+300"),
+    (
+        {"services__b__tail": {"requests": 9, "latencies_ms": [1.0]}},
+        "services.b.tail: latencies_ms: must be 13 ascending",
+    ),
+    ({"services__b__tail": {"requests": 9}}, "services.b.tail.latencies_ms: is missing"),
     ({"services__b__standard_errors__x": 1.0}, "services.b: unknown metric 'x'"),
     ({"services__b__response_bytes": "many"}, "services.b.response_bytes: expected float | null, got str"),
     ({"services__b__warnings": "w"}, "services.b.warnings: expected array, got str"),

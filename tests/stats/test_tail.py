@@ -1,0 +1,163 @@
+"""p99.9 of all runs of a side together, where single runs are too short to know it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perfkit import Metric, Policy, compare, run_from_requests
+from perfkit.analysis.explain import explain
+from perfkit.model.records import Tail
+from perfkit.model.serialization import comparison_from_document, stats_contradiction
+from perfkit.stats.summary import RequestArrays, summarise
+from perfkit.stats.tail import compare_tails, is_enough, quantiles_of
+
+REQUESTS, LENGTH_S = 800, 60.0
+
+
+def requests_of(rng, *, stalls=0.0, bursts=0, requests=REQUESTS, drift=0.0):
+    """One run: log-normal latencies; ``stalls``: the share that takes 200 ms more; ``bursts`` of slow requests."""
+    start = np.sort(rng.uniform(0, LENGTH_S, requests))
+    times = rng.lognormal(3 + rng.normal(0, drift), 0.5, requests) + 200.0 * (rng.random(requests) < stalls)
+    for begin in rng.uniform(0, LENGTH_S, rng.poisson(bursts)):
+        times[(start > begin) & (start < begin + 0.25)] += 100.0
+    return RequestArrays(start, times, np.zeros(requests, bool))
+
+
+def tails(rng, runs, **how):
+    return [summarise(requests_of(rng, **how), 0.0, LENGTH_S).tail for _ in range(runs)]
+
+
+def run(rng, number, **how):
+    drawn = requests_of(rng, **how)
+    frame = pd.DataFrame({"start": 1.7e9 + 100 * number + drawn.start_s, "service": "api", "failed": False})
+    return run_from_requests(frame.assign(response_time_ms=drawn.response_time_ms), scenario="shop", number=str(number))
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    rng = np.random.default_rng(5)
+    return compare(
+        [run(rng, n, drift=0.05) for n in range(8)], [run(rng, 50 + n, stalls=0.006, drift=0.05) for n in range(8)]
+    )
+
+
+def test_quantiles_of_runs_taken_together_are_those_of_their_requests(rng):
+    drawn = [requests_of(rng, requests=size) for size in (800, 2400, 1200)]
+    together = np.concatenate([of.response_time_ms for of in drawn])
+    kept = [summarise(of, 0.0, LENGTH_S).tail for of in drawn]
+    assert [tail.requests for tail in kept] == [800, 2400, 1200]
+    for q in (0.96, 0.99, 0.995, 0.999):
+        assert quantiles_of(kept, q) == pytest.approx(np.quantile(together, q), rel=0.1)
+    assert quantiles_of(kept, 1.0) == pytest.approx(together.max(), rel=1e-6)
+    assert quantiles_of(kept[:1], 0.95) == pytest.approx(np.quantile(drawn[0].response_time_ms, 0.95), rel=1e-6)
+
+
+def test_a_tail_says_how_much_slow_requests_come_in_bursts(rng):
+    assert np.mean([tail.dispersion for tail in tails(rng, 20)]) < 1.5
+    assert np.mean([tail.dispersion for tail in tails(rng, 20, bursts=1)]) > 2.0
+    assert summarise(requests_of(rng, requests=71), 0.0, LENGTH_S).tail is None
+
+
+def test_a_stall_in_one_percent_is_found_and_one_that_went_is_its_mirror_image(rng):
+    before, after = tails(rng, 8), tails(rng, 8, stalls=0.01)
+    rise, fall = compare_tails(before, after, 0.95), compare_tails(after, before, 0.95)
+    assert rise.p_rise < 1e-4
+    assert rise.p_rise == pytest.approx(fall.p_fall)
+    assert rise.ci_low > 25.0
+    assert rise.ci_low <= rise.change <= rise.ci_high
+    assert fall.change == pytest.approx(100.0 / (1.0 + rise.change / 100.0) - 100.0)
+    assert rise.arithmetic.failed[1] > 5 * rise.arithmetic.failed[0]
+
+
+def test_bursts_within_runs_and_between_them_widen_the_test(rng):
+    calm = compare_tails(tails(rng, 5), tails(rng, 5), 0.95).arithmetic
+    bursts = [*tails(rng, 4), *tails(rng, 1, bursts=8)]
+    assert compare_tails(bursts, bursts, 0.95).arithmetic.overdispersion > calm.overdispersion + 1.0
+    one = [replace(tail, dispersion=9.0) for tail in tails(rng, 5)]
+    assert compare_tails(one, one, 0.95).arithmetic.overdispersion > 3.0
+
+
+def test_too_few_requests_tell_no_tail(rng):
+    kept = tails(rng, 5)
+    assert not is_enough(kept[:4])
+    assert is_enough(kept)
+    assert not is_enough([Tail(5000, (0.0,) * len(Tail.QUANTILES))])
+
+
+def test_latencies_all_alike_are_no_change():
+    alike = [Tail(5000, (20.0,) * len(Tail.QUANTILES))]
+    effect = compare_tails(alike, alike, 0.95)
+    assert (effect.change, effect.ci_low, effect.ci_high) == (0.0, 0.0, 0.0)
+    assert effect.p_rise == pytest.approx(0.5)
+
+
+def test_a_comparison_finds_a_stall_that_averages_do_not_show(comparison):
+    (finding,) = (f for f in comparison.findings if f.verdict == "regression")
+    assert (finding.metric, finding.gating, comparison.verdict) == (Metric.P999, False, "regression")
+    assert finding.candidate > 200 > 2 * finding.baseline
+    assert finding.arithmetic.rates.beyond_ms < 200
+    assert not any("p99.9" in text for text in comparison.warnings)
+    assert comparison_from_document(comparison.to_dict(), "test").findings == comparison.findings
+    text = explain(comparison, "api", "p999")
+    assert "single runs are too short for p99.9: it is that of all runs of a side together" in text
+    assert "the p99.5 of both sides together" in text
+    assert f"{finding.arithmetic.rates.failed[1]} of {finding.arithmetic.rates.requests[1]} requests = " in text
+    assert "failed" not in text
+    shares = {f.metric: f.arithmetic.share for f in comparison.findings}
+    assert shares[Metric.P999] == pytest.approx(0.10 / 0.60 * shares[Metric.AVG])
+
+
+def test_without_tails_p999_is_said_not_to_be_known(comparison):
+    def without(runs):
+        return [replace(r, services={"api": replace(r.services["api"], tail=None)}) for r in runs]
+
+    old = compare(without(comparison.baseline.runs), comparison.candidate.runs)
+    assert Metric.P999 not in {f.metric for f in old.findings}
+    assert any(text.startswith("P99.9 latency is not known in the baseline") for text in old.warnings)
+    named = Policy(gating=("p999_latency_ms",))
+    (missing,) = (
+        f
+        for f in compare(without(comparison.baseline.runs), comparison.candidate.runs, policy=named).findings
+        if f.metric == Metric.P999
+    )
+    assert "not known for every run" in missing.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"requests": 10**6}, "tail: 1000000 of 800 requests"),
+        ({"latencies_ms": tuple(np.arange(13) + 1e4)}, "tail begins at 10000 ms, and p95_latency_ms is"),
+    ],
+)
+def test_a_tail_that_contradicts_its_run_is_refused(rng, change, text):
+    stats = summarise(requests_of(rng), 0.0, LENGTH_S)
+    assert stats_contradiction(stats) is None
+    assert stats_contradiction(replace(stats, tail=replace(stats.tail, **change))).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latencies_ms": (1.0,)},
+        {"latencies_ms": tuple(range(13, 0, -1))},
+        {"latencies_ms": (1.0,) * 12 + (np.inf,)},
+        {"dispersion": 0.5},
+    ],
+)
+def test_a_tail_makes_sense(wrong):
+    with pytest.raises(ValueError, match="latencies_ms"):
+        Tail(**{"requests": 100, "latencies_ms": (1.0,) * 13, **wrong})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bursts", [0, 1])
+def test_identical_tails_are_called_no_more_often_than_they_say(rng, bursts):
+    drawn = [compare_tails(tails(rng, 5, bursts=bursts), tails(rng, 5, bursts=bursts), 0.95) for _ in range(1000)]
+    p = np.array([effect.p_rise for effect in drawn])
+    assert (p <= 0.05).mean() <= 0.07
+    assert (p <= 0.01).mean() <= 0.02
+    assert (p <= 0.001).mean() <= 0.004
+    assert np.mean([effect.ci_low <= 0.0 <= effect.ci_high for effect in drawn]) >= 0.94
