@@ -327,7 +327,7 @@ def _night(work, machine, server):
 
 @pytest.mark.slow
 def test_nights_are_judged_against_the_history_in_a_bucket(tmp_path, machine, monkeypatch):
-    work = project(tmp_path, DEMO)
+    work = project(tmp_path, DEMO.replace("1s", "3s"))  # long enough to be judged
     nightly = job_of("perf-nightly-s3.yml")
     (judged,) = (step for step in nightly["steps"] if step.get("id") == "perf")
     judged["with"]["newest"] = "2"

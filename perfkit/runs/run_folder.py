@@ -187,6 +187,7 @@ def table_columns(table: pa.Table) -> RequestColumns | None:
         return None
     services = _coded(table["service"])
     errors = _coded(table["error"]) if "error" in kinds else None
+    errors = errors and (errors[0], [redact(text) for text in errors[1]])
     if services is None or (errors is None and "error" in kinds):
         return None
     start, times = (_values(table[name]) for name in ("start", "response_time_ms"))
@@ -272,7 +273,7 @@ def recorded_frame(table: pa.Table, path: Path) -> pd.DataFrame:
 
 
 class RequestLoader:
-    """The requests of one run, read from their file once: a report draws the same requests in several charts.
+    """The requests of one run: taken apart for charts, without pandas, or as a frame for analysts.
 
     The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
     """

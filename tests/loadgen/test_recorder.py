@@ -428,5 +428,11 @@ def test_a_recording_is_taken_apart_as_its_frame_would_be():
             np.testing.assert_array_equal(getattr(quick, name), getattr(whole, name), strict=name != "codes")
         rows = np.arange(len(part))
         assert quick.error_kinds(rows) == whole.error_kinds(rows)
+    raw = table.set_column(
+        table.schema.get_field_index("error"),
+        "error",
+        pa.array(["http://me:hidden@host"] * len(table)).dictionary_encode(),
+    )
+    assert table_columns(raw).errors[1] == ["http://host"]  # an earlier version may have written it
     assert table_columns(RECORDING_SCHEMA.empty_table()) is None
     assert table_columns(table.set_column(3, "response_time_ms", pa.array([-1.0] * len(table)))) is None

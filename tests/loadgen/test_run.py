@@ -300,5 +300,7 @@ def test_requests_are_read_once_on_the_way_to_a_report(
     stored = perfkit.RunStore(url)[0]
     assert response_times([stored]) is not None
     assert requests_of(stored, "front") is not None
-    assert stored.requests() is not None
+    assert requests_of(stored, "back") is None
     assert read == ["requests.arrow", "requests.parquet"]
+    assert len(stored.requests()) == len(stored.requests())  # a frame is for analysts
+    assert read.count("requests.parquet") == (2 if url == "runs" else 1)  # from elsewhere it was one already
