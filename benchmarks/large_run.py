@@ -1,6 +1,6 @@
 """Memory and time of one run of many requests: sealed, summarised, compared (target: 50 million within 1 GB).
 
-``python benchmarks/large_run.py [MILLIONS ...]`` (default 1 5 10; 50 needs 6 GB of memory and 4 GB of disk) writes a
+``python benchmarks/large_run.py [MILLIONS ...]`` (default 1 5 10; 50 needs 5 GB of disk) writes a
 recording as the recorder does, and measures in a process each the CPU time and the peak of resident memory of
 
 - sealing: the recording is read, written as Parquet, summed up, and the run is stored;
@@ -41,13 +41,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from perfkit.loadgen.recording import finish_recording
 from perfkit.model.records import LoadProfile, Run, Validity
-from perfkit.runs.run_folder import measured_run, recorded_columns, sealed_document
+from perfkit.runs.run_folder import measured_run, recorded_requests, sealed_document
 folder = Path(sys.argv[1])
-table = finish_recording(folder / "requests.arrow", folder / "requests.parquet")
-columns = recorded_columns(table, folder / "requests.parquet")
-del table
+finish_recording(folder / "requests.arrow", folder / "requests.parquet")
 run = Run("", "large", datetime.now(UTC), None, LoadProfile(), Validity(), {}, tool="benchmark")
-run = measured_run(run, columns, folder)
+run = measured_run(run, recorded_requests(folder / "requests.parquet"), folder)
 for name in ("20260101T000000Z-large-0001", "20260102T000000Z-large-0002"):
     own = folder / "runs" / name
     own.mkdir(parents=True)

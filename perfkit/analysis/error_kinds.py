@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-import numpy as np
-
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import OTHER_KINDS, ErrorKind, Run, ServiceStats
-from perfkit.runs.requests import error_label, split_label
+from perfkit.runs.requests import Tally, error_label, split_label
 from perfkit.runs.run_folder import columns_of
 
 CHANGES = ("new", "more", "", "fewer", "gone")  # worst first
@@ -126,6 +124,6 @@ def _with_kinds(run: Run) -> Mapping[str, ServiceStats]:
         columns = columns_of(run.load_requests)
     except (PerfkitError, OSError, ValueError):  # a summary is enough to be compared
         return services
-    rows = {name: np.flatnonzero(columns.codes == code) for code, name in enumerate(columns.names)}
-    named = {name: replace(services[name], **columns.error_kinds(rows[name])) for name in without if name in rows}
+    tally, codes = Tally(columns), {name: code for code, name in enumerate(columns.names)}
+    named = {name: replace(services[name], **tally.error_fields(codes[name])) for name in without if name in codes}
     return {**services, **named}

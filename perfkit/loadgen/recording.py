@@ -22,7 +22,7 @@ from perfkit.model.codec import decode
 from perfkit.model.files import atomic_path
 from perfkit.model.redaction import redact
 from perfkit.model.script_errors import LONGEST_MS, ScriptErrors, time_fault
-from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
+from perfkit.runs.recording_stream import RECORDING_SCHEMA, Recording, as_table
 
 LONGEST_S = LONGEST_MS / 1e3
 FLUSH_ROWS = 50_000  # a batch of about 2 MB, if one second brings that much
@@ -48,24 +48,39 @@ COLUMNS = (  # of the table about the load generator
 )
 
 
-def finish_recording(recording: Path, parquet: Path) -> pa.Table:
+def finish_recording(recording: Path, parquet: Path) -> int:
     """Turn a recording into a Parquet file and remove the recording, unless a part of it could not be read.
 
-    The recording is read once: what is written is what is returned (`RECORDING_SCHEMA`; without rows for a recording
-    without a complete batch).  The Parquet file appears whole or not at all; until it does, the recording stays.
-    ``ReadError`` as `read_recording`.
+    Gives the number of requests, 0 for a recording without a complete batch.  A group of rows is in memory at a time.
+    The Parquet file appears whole or not at all; until it does, the recording stays.  ``ReadError`` as `Recording`.
     """
     from pyarrow import parquet as pq  # here, because the recorder needs no Parquet
 
-    recorded = salvage(recording)
+    recorded, held, written = Recording(recording), RECORDING_SCHEMA.empty_table(), 0
     # the recording is removed below: its copy must be on the disk, not in a cache
-    with atomic_path(parquet, durable=True) as partial:
-        pq.write_table(
-            recorded.table, partial, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True
-        )
+    with (
+        atomic_path(parquet, durable=True) as partial,
+        pq.ParquetWriter(partial, RECORDING_SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        batches: list[pa.RecordBatch] = []
+        for batch in recorded:
+            batches.append(batch)
+            written += len(batch)
+            if sum(map(len, batches)) >= ROW_GROUP_ROWS - len(held):
+                held = _write_groups(writer, pa.concat_tables([held, as_table(batches)]))
+                batches = []
+        rest = pa.concat_tables([held, as_table(batches)]).unify_dictionaries()
+        writer.write_table(rest, row_group_size=ROW_GROUP_ROWS)
     if not recorded.unread:  # what could not be read is not lost
         recording.unlink()
-    return recorded.table
+    return written
+
+
+def _write_groups(writer: Any, table: pa.Table) -> pa.Table:
+    """Write the whole groups of rows of a table; gives the rest."""
+    whole = len(table) - len(table) % ROW_GROUP_ROWS
+    writer.write_table(table.slice(0, whole).unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
+    return table.slice(whole)
 
 
 class _Labels(dict[object, int]):

@@ -32,7 +32,7 @@ from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError,
 from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
-from perfkit.runs.recording_stream import RECORDING_SCHEMA, read_recording
+from perfkit.runs.recording_stream import read_recording
 from perfkit.runs.run_folder import (
     RECORDING,
     REQUESTS,
@@ -41,7 +41,7 @@ from perfkit.runs.run_folder import (
     generator_facts,
     measured_run,
     read_requests,
-    recorded_columns,
+    recorded_requests,
 )
 from perfkit.runs.store import RunStore
 
@@ -176,13 +176,11 @@ def locust_command(scenario: Scenario, folder: Path, distribution: Distribution 
 
 
 def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribution: Distribution | None) -> Run:
-    """Recording -> Parquet file, summary, validity: the requests are read once.  ``LoadError`` when there are none."""
+    """Recording -> Parquet file, summary, validity: ``LoadError`` when there are none."""
     is_begun = (folder / RECORDING).is_file() or not outcome.interrupted
-    recorded = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else RECORDING_SCHEMA.empty_table()
-    if not len(recorded):
+    count = finish_recording(folder / RECORDING, folder / REQUESTS) if is_begun else 0
+    if not count:
         raise _nothing_measured(run, folder, outcome)
-    count, columns = len(recorded), recorded_columns(recorded, folder / REQUESTS)
-    del recorded  # many requests take much memory
     checks = []
     if outcome.has_own_shape and run.profile.kind != "custom":
         advice = "The locustfile's LoadTestShape decides the load: what was asked for here had no effect."
@@ -193,7 +191,7 @@ def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribut
         checks += [Check(IGNORED_SETTINGS, ", ".join(outcome.ignored_settings), "ignored", Severity.OK)]
     run = measured_run(
         run,
-        columns,
+        recorded_requests(folder / REQUESTS),
         folder,
         checks,
         interrupted=(outcome.reason or "stopped before its time") if outcome.interrupted else None,

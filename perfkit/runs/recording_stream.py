@@ -7,7 +7,7 @@ writer keeps only those of the last second.  Locust's process imports this modul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,63 +39,62 @@ _CONTINUATION = b"\xff\xff\xff\xff"  # opens every message of the Arrow IPC form
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError, OverflowError)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The whole batches of a recording, one row per request in order of completion (`RECORDING_SCHEMA`).
+class Recording:
+    """The whole batches of a recording (`RECORDING_SCHEMA`), up to the first damage, also of one cut off at any byte.
 
-    ``unread`` counts the bytes after them: those of a batch that was cut off, or all from the first damage on.
-    """
-
-    table: pa.Table
-    unread: int = 0
-
-
-def read_recording(path: Path) -> pa.Table:
-    """The table of `salvage`."""
-    return salvage(path).table
-
-
-def salvage(path: Path) -> Recorded:
-    """Read the whole batches of a recording up to the first damage, also of one that was cut off at any byte.
-
-    Parameters
-    ----------
-    path
-        An Arrow IPC stream written by the recorder, finished or not.
+    Iterated once, a batch at a time.  Afterwards ``unread`` counts the bytes that follow them: those of a batch that
+    was cut off, or all from the first damage on.
 
     Raises
     ------
     ReadError
-        The file cannot be opened, or is something else than a recording.
+        While it is iterated: the file cannot be opened, or is something else than a recording.
     """
-    batches: list[pa.RecordBatch] = []
-    try:
-        unread = path.stat().st_size
-        if unread < len(_CONTINUATION):
-            return Recorded(RECORDING_SCHEMA.empty_table(), unread)
-        # Mapped into memory, a damaged length reaches beyond the file, and reserves nothing
-        with pa.memory_map(str(path)) as file:
-            if file.read(len(_CONTINUATION)) != _CONTINUATION:
-                raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
-            file.seek(0)
-            try:
-                stream = pa.ipc.open_stream(file)
-                names = stream.schema.names
-                if stream.schema != RECORDING_SCHEMA:
-                    raise ReadError(f"{path}: an Arrow stream, but its columns are not those of a recording: {names}.")
-                while True:
-                    unread = file.size() - file.tell()
-                    batch = stream.read_next_batch()
-                    batch.validate(full=True)
-                    _check_sense(batch)
-                    batches.append(batch)
-            except StopIteration:
-                unread = file.size() - file.tell()  # the mark of the end is none of the bytes
-            except (pa.ArrowException, *_DAMAGE):
-                pass  # cut off, or damaged: what came before is whole
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
-    return Recorded(pa.Table.from_batches(batches, RECORDING_SCHEMA).unify_dictionaries(), unread)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.unread = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        path = self._path
+        try:
+            self.unread = path.stat().st_size
+            if self.unread < len(_CONTINUATION):
+                return
+            with pa.OSFile(str(path)) as file:
+                if file.read(len(_CONTINUATION)) != _CONTINUATION:
+                    raise ReadError(f"{path}: not a recording of requests. Name a file that the recorder wrote.")
+                file.seek(0)
+                yield from self._batches(file)
+        except OSError as error:
+            raise ReadError(f"{path}: cannot be read: {error}. Check the path and its permissions.") from error
+
+    def _batches(self, file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+        try:
+            stream = pa.ipc.open_stream(file)
+            if stream.schema != RECORDING_SCHEMA:
+                columns = f"its columns are not those of a recording: {stream.schema.names}"
+                raise ReadError(f"{self._path}: an Arrow stream, but {columns}.")
+            while True:
+                self.unread = file.size() - file.tell()
+                batch = stream.read_next_batch()
+                batch.validate(full=True)
+                _check_sense(batch)
+                yield batch
+        except StopIteration:
+            self.unread = file.size() - file.tell()  # the mark of the end is none of the bytes
+        except (pa.ArrowException, *_DAMAGE):
+            pass  # cut off, or damaged: what came before is whole
+
+
+def read_recording(path: Path) -> pa.Table:
+    """All of a `Recording` as one table, one row per request in order of completion."""
+    return as_table(Recording(path))
+
+
+def as_table(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Batches of a recording together, with one dictionary."""
+    return pa.Table.from_batches(list(batches), RECORDING_SCHEMA).unify_dictionaries()
 
 
 def _check_sense(batch: pa.RecordBatch) -> None:

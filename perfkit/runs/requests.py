@@ -14,11 +14,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +33,13 @@ from perfkit.model.script_errors import LONGEST_MS, SkippedRequests, time_fault
 from perfkit.model.serialization import make_run_id
 from perfkit.runs.validity import GeneratorFacts, check_run, withheld
 from perfkit.stats.stationarity import WithinRun, count_no_server, warm_up_s, within_run
-from perfkit.stats.summary import Floats, RequestArrays, summarise
+from perfkit.stats.streams import Floats, Totals, in_order
+from perfkit.stats.summary import summarise
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_WAITING = 64 * 2**20  # bytes of a column in memory, for the hash of the requests
 MOST_KINDS = 5  # kept of each service, the most frequent ones
 _CLASS = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w{2,60})(?=$|\(|:| \d{3}$)")
 _STATUS = re.compile(r"^(?:[\w.]*\(\s*['\"]|[\w.]+ )?([1-5]\d\d)(?!\d)")
@@ -123,7 +128,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
     return replace(run, id=make_run_id(run.started_at, scenario, run.content_hash or ""))
 
 
-def summarised(run: Run, columns: RequestColumns, facts: GeneratorFacts) -> Run:
+def summarised(run: Run, requests: Requests, facts: GeneratorFacts) -> Run:
     """The run with what its requests say: when it was, its metrics, of each stage too, and its checks.
 
     Raises
@@ -131,22 +136,21 @@ def summarised(run: Run, columns: RequestColumns, facts: GeneratorFacts) -> Run:
     ValueError
         The requests began at no time of the calendar.
     """
-    begin, end = columns.span()
-    has_requests = bool(columns.start_s.size)
+    services, within, warm_up_s, totals = _summaries(requests)
+    begin, has_requests = totals.begin_s, bool(services)
     try:
         started_at = datetime.fromtimestamp(begin, UTC) if has_requests else run.started_at
     except (OverflowError, ValueError, OSError) as error:
         raise ValueError(f"requests: start must be in seconds since the epoch, got {begin:g}") from error
-    services, within, warm_up_s = _summaries(columns)
-    facts = replace(facts, warm_up_s=warm_up_s, skipped=columns.skipped)
+    facts = replace(facts, warm_up_s=warm_up_s, skipped=requests.skipped)
     return replace(
         run,
         started_at=started_at,
-        duration_s=end - begin if has_requests else None,
+        duration_s=totals.end_s - begin if has_requests else None,
         services=services,
         validity=Validity(check_run(services, run.profile, facts, None, within)),
-        content_hash=columns.digest(),
-        stages=stage_stats(columns, run.profile),
+        content_hash=_digest(requests, totals.part_starts_s),
+        stages=stage_stats(requests, run.profile, begin),
     )
 
 
@@ -170,50 +174,121 @@ class RequestColumns:
     skipped: tuple[SkippedRequests, ...] = ()
     is_usable: Any = None
 
-    def subset(self, rows: Any) -> RequestColumns:
-        """The requests of these rows, and only their services."""
-        used, codes = np.unique(self.codes[rows], return_inverse=True)
+    def parts(self) -> tuple[RequestColumns]:
+        """The requests in one part; a `RequestStream` has more of them."""
+        return (self,)
+
+    def where(self, choose: Callable[[RequestColumns], Any]) -> RequestColumns:
+        """The requests that are chosen, of the same services."""
+        rows = choose(self)
         sizes = None if self.bytes is None else self.bytes[rows]
-        names = [self.names[code] for code in used]
         errors = None if self.errors is None else (self.errors[0][rows], self.errors[1])
         times, failed = self.response_time_ms[rows], self.failed[rows]
-        return RequestColumns(self.start_s[rows], codes, names, times, failed, sizes, None, errors)
-
-    def error_kinds(self, rows: Any) -> dict[str, Any]:
-        """Fields ``errors`` and ``error_times`` of the `ServiceStats` of these rows."""
-        failed = rows[self.failed[rows]]
-        if not failed.size:
-            return {}
-        if self.errors is None:
-            return {"error_times": {"": self._times(failed)}}
-        codes, texts = self.errors
-        by_kind: dict[str, list[int]] = {}
-        for code in np.unique(codes[failed]):
-            by_kind.setdefault(error_label(texts[code]) if code >= 0 else "", []).append(code)
-        kinds = {kind: failed[np.isin(codes[failed], members)] for kind, members in by_kind.items()}
-        counts = most_frequent((kind, members.size) for kind, members in kinds.items() if kind)
-        return {"errors": counts, "error_times": {kind: self._times(kinds[kind]) for kind in counts or kinds}}
-
-    def _times(self, rows: Any) -> tuple[datetime, datetime]:
-        """When the first and the last of these requests began, to the millisecond."""
-        ends = (round(float(end), 3) for end in (self.start_s[rows].min(), self.start_s[rows].max()))
-        first, last = (datetime.fromtimestamp(end, UTC) for end in ends)
-        return first, last
-
-    def span(self) -> tuple[float, float]:
-        """First start and last end, in seconds since the epoch; zeros without requests."""
-        if not self.start_s.size:
-            return 0.0, 0.0
-        return float(self.start_s.min()), float((self.start_s + self.response_time_ms / 1000.0).max())
+        return RequestColumns(self.start_s[rows], self.codes[rows], self.names, times, failed, sizes, None, errors)
 
     def digest(self) -> str:
         """SHA-256 of what was measured; the same requests give the same hash, in whatever order they stand."""
-        sha = hashlib.sha256("\0".join(self.names).encode())
-        columns = (self.start_s, self.response_time_ms, self.failed, self.codes.astype("<i4"))
-        order = np.lexsort(columns[::-1])
-        for part in columns:
-            sha.update(np.ascontiguousarray(part[order]).tobytes())
-        return sha.hexdigest()
+        return _digest(self, np.zeros(1))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStream:
+    """The requests of a run that are too many to be held: parts of one numbering, read anew by each call of `parts`.
+
+    Fields as those of `RequestColumns`.  ``folder`` has room for copies.
+    """
+
+    parts: Callable[[], Iterable[RequestColumns]]
+    names: list[str]
+    no_server: int | None
+    skipped: tuple[SkippedRequests, ...]
+    folder: Path | None = None
+
+    def where(self, choose: Callable[[RequestColumns], Any]) -> RequestStream:
+        """The requests that are chosen, of the same services."""
+        return replace(self, parts=lambda: (part.where(choose) for part in self.parts()))
+
+
+Requests = RequestColumns | RequestStream
+
+
+def _digest(requests: Requests, part_starts_s: Floats) -> str:
+    """See `RequestColumns.digest`.  Columns follow each other: what comes after the first waits in files."""
+    sha = hashlib.sha256("\0".join(requests.names).encode())
+    with ExitStack() as stack:
+        folder = str(requests.folder) if isinstance(requests, RequestStream) and requests.folder else None
+        waiting = [stack.enter_context(SpooledTemporaryFile(MOST_WAITING, dir=folder)) for _ in range(3)]
+        in_time = in_order(
+            requests.parts,
+            lambda part: (part.start_s, part.response_time_ms, part.failed, part.codes.astype("<i4")),
+            part_starts_s,
+        )
+        for columns, _ in in_time:
+            order = np.lexsort(columns[::-1])
+            sha.update(np.ascontiguousarray(columns[0][order]).data)
+            for file, column in zip(waiting, columns[1:], strict=True):
+                file.write(np.ascontiguousarray(column[order]).data)
+        for file in waiting:
+            file.seek(0)
+            while piece := file.read(2**20):
+                sha.update(piece)
+    return sha.hexdigest()
+
+
+class Tally:
+    """Of each service: the mean size of its responses, and its failures by kind."""
+
+    def __init__(self, requests: Requests) -> None:
+        services = len(requests.names)
+        sized, sizes = np.zeros(services), np.zeros(services)
+        self._texts: list[str] | None = []
+        self._failed: dict[tuple[int, int], tuple[int, float, float]] = {}  # of service and error, in order of errors
+        for part in requests.parts():
+            if part.bytes is not None:
+                known = np.isfinite(part.bytes)
+                sized += np.bincount(part.codes[known], minlength=services)
+                sizes += np.bincount(part.codes[known], weights=part.bytes[known], minlength=services)
+            self._texts = None if part.errors is None else part.errors[1]
+            self._add_failed(part)
+        self.response_bytes = [
+            float(total / count) if count else None for total, count in zip(sizes, sized, strict=True)
+        ]
+
+    def _add_failed(self, part: RequestColumns) -> None:
+        failed = np.flatnonzero(part.failed)
+        start_s, codes = part.start_s[failed], part.codes[failed]
+        errors = np.full(failed.size, -1) if part.errors is None else part.errors[0][failed]
+        pairs, which = np.unique(np.stack([errors, codes]), axis=1, return_inverse=True)
+        counts = np.bincount(which, minlength=pairs.shape[1])
+        first, last = np.full(counts.size, np.inf), np.full(counts.size, -np.inf)
+        np.minimum.at(first, which, start_s)
+        np.maximum.at(last, which, start_s)
+        for (error, code), count, begin, end in zip(pairs.T.tolist(), counts.tolist(), first, last, strict=True):
+            before = self._failed.get((code, error), (0, np.inf, -np.inf))
+            self._failed[code, error] = before[0] + count, min(before[1], float(begin)), max(before[2], float(end))
+
+    def error_fields(self, code: int) -> dict[str, Any]:
+        """Fields ``errors`` and ``error_times`` of the `ServiceStats` of a service; none without failures."""
+        kinds: dict[str, list[tuple[int, float, float]]] = {}
+        for (service, error), found in sorted(self._failed.items()):
+            if service == code:
+                kind = error_label(self._texts[error]) if self._texts and error >= 0 else ""
+                kinds.setdefault(kind, []).append(found)
+        if not kinds:
+            return {}
+        times = {
+            kind: (_to_time(min(first for _, first, _ in found)), _to_time(max(last for _, _, last in found)))
+            for kind, found in kinds.items()
+        }
+        if self._texts is None:
+            return {"error_times": times}
+        counts = most_frequent((kind, sum(count for count, *_ in found)) for kind, found in kinds.items() if kind)
+        return {"errors": counts, "error_times": {kind: times[kind] for kind in counts or kinds}}
+
+
+def _to_time(seconds: float) -> datetime:
+    """To the millisecond."""
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
 def request_columns(frame: pd.DataFrame) -> RequestColumns:
@@ -332,47 +407,42 @@ def _numbers(name: str, column: Any) -> Floats:
     return values
 
 
-def _summaries(columns: RequestColumns) -> tuple[Mapping[str, ServiceStats], WithinRun, float]:
-    """The metrics of each service, what happened within the run, and its warm-up in seconds.
+def _summaries(requests: Requests) -> tuple[Mapping[str, ServiceStats], WithinRun, float, Totals]:
+    """The metrics of each service that has requests, what happened within the run, and its warm-up in seconds.
 
     Latencies and rates come from the steady part, which is the same for all services.
     """
-    begin, end = columns.span()
-    order = np.argsort(columns.codes, kind="stable")
-    count = len(columns.names)
-    groups = np.split(order, np.searchsorted(columns.codes[order], np.arange(1, count)))[:count]
-    levels = np.maximum(columns.response_time_ms, 1e-3)  # then as a logarithm, relative to the mean of the service
-    np.log(levels, out=levels)
-    for rows in groups:
-        levels[rows] -= levels[rows].mean()
-    warm_up = warm_up_s(columns.start_s, levels)
-    services = {}
-    for name, rows in zip(columns.names, groups, strict=True):
-        sizes = columns.bytes[rows] if columns.bytes is not None else np.zeros(0)
-        size = float(np.nanmean(sizes)) if np.isfinite(sizes).any() else None
-        arrays = RequestArrays(columns.start_s[rows], columns.response_time_ms[rows], columns.failed[rows], size)
-        longest = float(arrays.response_time_ms.max()) if rows.size else None
-        stats = summarise(arrays, begin + warm_up, end)
-        services[name] = replace(stats, max_latency_ms=longest, **columns.error_kinds(rows))
-    within = within_run(columns.start_s, columns.response_time_ms, columns.failed, levels, warm_up)
-    return withheld(services), replace(within, no_server=columns.no_server), warm_up
+    totals, tally = Totals.of(requests.parts, len(requests.names)), Tally(requests)
+    warm_up = warm_up_s(requests.parts, totals)
+    summaries = summarise(requests.parts, totals, totals.begin_s + warm_up, totals.end_s)
+    services = {
+        name: replace(
+            summaries[code],
+            max_latency_ms=float(totals.longest_ms[code]),
+            response_bytes=tally.response_bytes[code],
+            **tally.error_fields(code),
+        )
+        for code, name in enumerate(requests.names)
+        if totals.counts[code]
+    }
+    within = within_run(requests.parts, totals, warm_up)
+    return withheld(services), replace(within, no_server=requests.no_server), warm_up, totals
 
 
-def stage_stats(columns: RequestColumns, profile: LoadProfile) -> tuple[StageStats, ...]:
+def stage_stats(requests: Requests, profile: LoadProfile, begin_s: float) -> tuple[StageStats, ...]:
     """One `StageStats` per stage of the profile in which requests began; stages are counted from the first request.
 
     The beginning of each stage is cut off by the same test as the warm-up of a run.
     """
-    if not profile.stages or not columns.start_s.size:
-        return ()
     ends = list(accumulate(stage.duration_s for stage in profile.stages))
     begins = [0.0, *ends[:-1]]
-    index = np.searchsorted(ends, columns.start_s - columns.start_s.min(), side="right")
+
+    def is_in(part: RequestColumns, number: int) -> Any:
+        return np.searchsorted(ends, part.start_s - begin_s, side="right") == number
+
     stages = []
     for number, stage in enumerate(profile.stages):
-        part = columns.subset(np.flatnonzero(index == number))
-        if part.start_s.size:
-            services = _summaries(part)[0]
+        if services := _summaries(requests.where(partial(is_in, number=number)))[0]:
             stages.append(StageStats(profile.stage_name(number), stage, begins[number], ends[number], services))
     return tuple(stages)
 
@@ -424,7 +494,8 @@ def renamed(run: Run, names: Mapping[str, str]) -> Run:
                 "up from; leave one of them out of [services]"
             )
         columns = request_columns(frame)
-        return replace(run, services=_summaries(columns)[0], stages=stage_stats(columns, run.profile))
+        services, _, _, totals = _summaries(columns)
+        return replace(run, services=services, stages=stage_stats(columns, run.profile, totals.begin_s))
 
     def under(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]:
         return {new_name(name, names): stats for name, stats in services.items()}

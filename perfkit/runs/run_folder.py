@@ -19,7 +19,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from perfkit.model.errors import ReadError, StoreError, leave_out
 from perfkit.model.files import atomic_path
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.redaction import redact, redact_document
-from perfkit.model.script_errors import LONGEST_MS, ScriptErrors
+from perfkit.model.script_errors import LONGEST_MS, ScriptErrors, SkippedRequests
 from perfkit.model.serialization import (
     SEAL,
     Seal,
@@ -46,7 +47,16 @@ from perfkit.model.serialization import (
     run_to_document,
 )
 from perfkit.runs.backends import DOCUMENT, Backend, LocalFolder
-from perfkit.runs.requests import REQUIRED, RequestColumns, column_label, redact_requests, request_columns, summarised
+from perfkit.runs.requests import (
+    REQUIRED,
+    RequestColumns,
+    Requests,
+    RequestStream,
+    column_label,
+    redact_requests,
+    request_columns,
+    summarised,
+)
 from perfkit.runs.validity import ArrivalCounts, GeneratorFacts, Process
 from perfkit.stats.stationarity import count_no_server
 from perfkit.stats.summary import Floats
@@ -58,6 +68,8 @@ if TYPE_CHECKING:
 TITLE = "run folders of perfkit (run.json)"
 STARTED, REQUESTS, RECORDING = "started.json", "requests.parquet", "requests.arrow"
 BYTES_KEPT = 256 * 2**20  # of requests that were read, for whoever asks for them again
+MOST_HELD = 1_000_000  # requests whose columns are in memory at once when a run is summed up
+MEASURED = [*REQUIRED, "error", "response_bytes"]  # columns of a recording that are summed up
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
 UNLIKE_MEAN = 10.0  # times: a summary leaves the warm-up out
@@ -260,8 +272,44 @@ def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
     return np.concatenate(codes), list(known)
 
 
-def recorded_columns(table: pa.Table, path: Path) -> RequestColumns:
-    """A recording, taken apart; ``path`` names it where it holds more than there is memory for."""
+def recorded_requests(parquet: Path) -> Requests:
+    """The requests of a file that a recording was turned into: taken apart, or in parts where they are many."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(parquet) as file:
+        if file.metadata.num_rows <= MOST_HELD:
+            return _part(file.read(columns=MEASURED), parquet)
+        groups = file.num_row_groups
+
+    def parts() -> Iterator[RequestColumns]:
+        with pq.ParquetFile(parquet) as file:
+            for group in range(groups):
+                yield _part(file.read_row_group(group, columns=MEASURED), parquet)
+
+    names: set[str] = set()
+    texts: dict[str, int] = {}
+    skipped: Counter[tuple[str, str]] = Counter()
+    no_server = 0
+    for part in parts():
+        names.update(part.names)
+        for text in part.errors[1] if part.errors else ():
+            texts.setdefault(text, len(texts))
+        skipped.update({(skip.service, skip.fault): skip.count for skip in part.skipped})
+        no_server += part.no_server or 0
+    code_of = {name: code for code, name in enumerate(sorted(names))}
+
+    def numbered() -> Iterator[RequestColumns]:
+        for part in parts():
+            codes = np.array([code_of[name] for name in part.names], np.int32)[part.codes]
+            own, kinds = part.errors or (np.full(codes.size, -1), [])
+            errors = np.array([*(texts[kind] for kind in kinds), -1], np.int32)[own]
+            yield replace(part, codes=codes, names=list(code_of), errors=(errors, list(texts)))
+
+    left_out = tuple(SkippedRequests(*of, count) for of, count in skipped.most_common())
+    return RequestStream(numbered, list(code_of), no_server, left_out, parquet.parent)
+
+
+def _part(table: pa.Table, path: Path) -> RequestColumns:
     columns = table_columns(table)
     return request_columns(recorded_frame(table, path)) if columns is None else columns
 
@@ -384,12 +432,13 @@ def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
 def _read_killed(folder: Path) -> Run:
     """What a killed run left: its intent, and the requests that had been flushed."""
     run = parse_run(read_bytes(folder / STARTED), str(folder / STARTED))
-    from perfkit.runs.recording_stream import RECORDING_SCHEMA, salvage
+    from perfkit.runs.recording_stream import RECORDING_SCHEMA, Recording, as_table
 
     unread = 0
     if (folder / RECORDING).is_file():
-        recorded = salvage(folder / RECORDING)
-        frame, unread = recorded_frame(recorded.table, folder / RECORDING), recorded.unread
+        recording = Recording(folder / RECORDING)
+        frame = recorded_frame(as_table(recording), folder / RECORDING)
+        unread = recording.unread
     elif (folder / REQUESTS).is_file():
         frame = read_requests(folder / REQUESTS)
     else:
@@ -404,12 +453,12 @@ def _read_killed(folder: Path) -> Run:
     return replace(run, load_requests=frame.copy)
 
 
-def measured_run(run: Run, columns: RequestColumns, folder: Path, more: Iterable[Check] = (), **facts: Any) -> Run:
+def measured_run(run: Run, requests: Requests, folder: Path, more: Iterable[Check] = (), **facts: Any) -> Run:
     """A planned run with what its requests and the tables in its folder say of it.
 
     ``more`` are further checks; ``facts`` are those of `GeneratorFacts` that stand in no table.
     """
-    run = summarised(run, columns, replace(generator_facts(folder / "source", run.profile), **facts))
+    run = summarised(run, requests, replace(generator_facts(folder / "source", run.profile), **facts))
     return replace(run, source=str(folder), validity=Validity((*run.validity.checks, *more)))
 
 

@@ -10,15 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-if TYPE_CHECKING:
-    from perfkit.stats.summary import Floats
-
+from perfkit.stats.streams import Floats, Parts, Stretches, Totals, after, ends_s, in_order
 
 BINS = 80
 LEAST_BINS = 16
@@ -32,29 +28,18 @@ NO_SERVER = ("ConnectionRefusedError", "ConnectionResetError", "ConnectionError"
 THRESHOLD = 4.0  # standard errors between the part cut off and the rest: a steady run is cut about once in a thousand
 
 
-def warm_up_s(start_s: Floats, levels: Floats) -> float:
-    """Seconds after the first start that are warm-up; 0 when the run is steady from the start or too small to tell.
-
-    Parameters
-    ----------
-    start_s
-        When each request began, seconds, shape ``(n_requests,)``.
-    levels
-        Log latency of each request relative to its own service, same shape: fast and slow services then speak alike.
-    """
-    bins = int(min(BINS, start_s.size / PER_BIN))
+def warm_up_s(parts: Parts, totals: Totals) -> float:
+    """Seconds after the first start that are warm-up; 0 when the run is steady from the start or too small to tell."""
+    bins = int(min(BINS, totals.counts.sum() / PER_BIN))
     if bins < LEAST_BINS:
         return 0.0
-    begin = start_s.min()
-    width = float(start_s.max() - begin) / bins
-    if width == 0:
+    course = Stretches(totals.begin_s, float(totals.last_s.max()), bins)
+    for part in parts():
+        course.add(part.start_s, totals.levels(part))
+    if (course.counts == 0).any():
         return 0.0
-    index = np.clip(((start_s - begin) / width).astype(np.intp), 0, bins - 1)
-    counts = np.bincount(index, minlength=bins).astype(np.float64)
-    sums = np.bincount(index, weights=levels, minlength=bins)
-    if (counts == 0).any():
-        return 0.0
-    return width * max(_cut(sums / counts), _cut(np.sqrt(counts)))  # the root makes the spread of counts even
+    spread = np.sqrt(course.counts)  # the root makes the spread of counts even
+    return course.length_s / bins * max(_cut(course.sums / course.counts), _cut(spread))
 
 
 def _cut(series: Floats) -> int:
@@ -99,44 +84,57 @@ class WithinRun:
     no_server: int | None  # requests that met no server; None where errors are not known by kind
 
 
-def within_run(
-    start_s: Floats, response_time_ms: Floats, failed: NDArray[np.bool_], levels: Floats, warm_up_s: float
-) -> WithinRun:
-    """Look inside a run; ``levels`` is log latency relative to each request's own service, all arrays ``(n,)``."""
-    silence = gap = 0.0
-    if start_s.size > 1:
-        ends = start_s + response_time_ms / 1000.0
+def within_run(parts: Parts, totals: Totals, warm_up_s: float) -> WithinRun:
+    """Look inside a run."""
+    count, since = int(totals.counts.sum()), totals.begin_s + warm_up_s
+    first, last, answered = np.inf, -np.inf, 0
+    failures = Stretches(totals.begin_s, float(totals.last_s.max(initial=-np.inf)), WINDOWS)
+    for part in parts():
+        failures.add(part.start_s, part.failed)
+        steady = part.start_s[(part.start_s >= since) & ~part.failed]
+        answered += steady.size
+        first, last = float(steady.min(initial=first)), float(steady.max(initial=last))
+    course = Stretches(first, last, BLOCKS if answered / LEAST_PER_BLOCK >= BLOCKS else 0)
+    for part in parts() if course.counts.size else ():
+        steady = (part.start_s >= since) & ~part.failed
+        course.add(part.start_s[steady], totals.levels(part)[steady])
+    gap = (totals.end_s - float(totals.part_ends_s.min())) / (count - 1) if count > 1 else 0.0
+    return WithinRun(drift_of(course), burst_of(failures), _silence(parts, totals), gap, None)
+
+
+def _silence(parts: Parts, totals: Totals) -> float:
+    """The longest time without an answer while requests were under way.
+
+    Under way: some request that ended at or after the gap's end had begun before the gap had half passed.
+    """
+    longest, before = 0.0, -np.inf  # the last answer so far
+    in_time = in_order(parts, lambda part: (ends_s(part), part.start_s), totals.part_ends_s)
+    for ((ends, starts), (_, waiting)), later in zip(in_time, after(totals.part_starts_s), strict=True):
+        if not ends.size:
+            continue
         order = np.argsort(ends)
-        ends = ends[order]
-        gap = float(np.diff(ends).mean())
-        # Under way: some request that ended at or after the gap's end had begun before the gap had half passed.
-        earliest_start = start_s[order][::-1]
-        del order  # runs may have many millions of requests
-        np.minimum.accumulate(earliest_start, out=earliest_start)
-        waited = np.maximum(earliest_start[::-1][1:], ends[:-1])
-        np.subtract(ends[1:], waited, out=waited)
-        silence = max(float(waited.max()), 0.0)
-    since = start_s.min() + warm_up_s if start_s.size else 0.0
-    steady = (start_s >= since) & ~failed
-    return WithinRun(drift_of(start_s[steady], levels[steady]), burst_of(start_s, failed), silence, gap, None)
+        ends, since = ends[order], starts[order][::-1]
+        since[0] = min(since[0], waiting.min(initial=later))
+        np.minimum.accumulate(since, out=since)
+        previous = np.append(before, ends[:-1])
+        waited = ends - np.maximum(since[::-1], previous)
+        longest = max(longest, float(waited[1 if before == -np.inf else 0 :].max(initial=0.0)))
+        before = float(ends[-1])
+    return longest
 
 
-def drift_of(start_s: Floats, levels: Floats) -> Drift | None:
-    """Linear trend of the means of time blocks, ``None`` with too few requests.
+def drift_of(course: Stretches) -> Drift | None:
+    """Linear trend of the mean levels of stretches of time, ``None`` with too few requests.
 
     The slope's error is widened by the lag-1 correlation of the blocks (Santer et al. 2000, doi:10.1029/1999JD901105):
     queues remember, and a wave is no drift.  What is left is taken from a parabola, so that a drift that levels off
     does not hide itself.  (HAC errors, such as those of statsmodels, are too small with twenty blocks: at p = 0.001
     they call 0.9 % of independent and 9 % of AR(0.6) series, these 0.1 % and 5 %.)
     """
-    blocks = int(min(BLOCKS, start_s.size / LEAST_PER_BLOCK))
-    if blocks < BLOCKS or (length := float(np.ptp(start_s))) <= 0:
+    blocks = course.counts.size
+    if not blocks or (course.counts == 0).any():
         return None
-    index = np.minimum(((start_s - start_s.min()) / length * blocks).astype(np.intp), blocks - 1)
-    counts = np.bincount(index, minlength=blocks)
-    if (counts == 0).any():
-        return None
-    means = np.bincount(index, weights=levels, minlength=blocks) / counts
+    means = course.sums / course.counts
     at = (np.arange(blocks) + 0.5) / blocks
     centred = at - at.mean()
     slope = float(centred @ means / (centred @ centred))
@@ -153,14 +151,11 @@ def drift_of(start_s: Floats, levels: Floats) -> Drift | None:
     return Drift(100 * math.expm1(slope), p)
 
 
-def burst_of(start_s: Floats, failed: NDArray[np.bool_]) -> Burst | None:
+def burst_of(course: Stretches) -> Burst | None:
     """The stretch of time in which most requests failed, ``None`` without `BURST_FAILURES` failures in one stretch."""
-    length = float(np.ptp(start_s)) if start_s.size else 0.0
-    if not length or not failed.any():
+    counts, failures, length = course.counts, course.sums, course.length_s
+    if not failures.any():
         return None
-    index = np.minimum(((start_s - start_s.min()) / length * WINDOWS).astype(np.intp), WINDOWS - 1)
-    counts = np.bincount(index, minlength=WINDOWS)
-    failures = np.bincount(index, weights=failed, minlength=WINDOWS)
     rates = np.where(failures >= BURST_FAILURES, failures / np.maximum(counts, 1), 0.0)
     peak = int(rates.argmax())
     if rates[peak] == 0:

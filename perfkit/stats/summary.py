@@ -13,7 +13,7 @@ or an assumption (`errors_assumed`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfkit.model.records import Metric, ServiceStats, Tail
-
-Floats = NDArray[np.float64]
+from perfkit.stats.streams import Floats as Floats
+from perfkit.stats.streams import Part, Parts, Totals
 
 BLOCKS = 20  # time blocks per run: enough for a variance, long enough to hold the autocorrelation of a queue
 MIN_PER_BLOCK = 5.0  # below this many requests per block, fewer blocks are used
@@ -35,7 +35,6 @@ class RequestArrays:
     start_s: Floats
     response_time_ms: Floats
     failed: NDArray[np.bool_]
-    response_bytes: float | None = None
 
 
 def requests_needed_for(quantile: float) -> int:
@@ -50,115 +49,204 @@ def requests_needed_for(quantile: float) -> int:
     return int(np.ceil(np.log(0.025) / np.log(max(quantile, 1.0 - quantile))))
 
 
-def summarise(requests: RequestArrays, begin_s: float, end_s: float) -> ServiceStats:
-    """Counts and error rate of one service from all its requests; latencies and rate from ``begin_s`` to ``end_s``.
+def summarise(parts: Parts, totals: Totals, begin_s: float, end_s: float) -> list[ServiceStats]:
+    """Of each service: counts and error rate from all its requests; latencies and rate from ``begin_s`` to ``end_s``.
 
     Failed requests count in the latencies, as they do in Locust.  A percentile with too few requests behind it is
-    ``None`` with a warning.
+    ``None`` with a warning.  Eight bytes are held of each request, its time, for percentiles are exact.
     """
-    total, size = int(requests.response_time_ms.size), requests.response_bytes
-    failures = int(np.count_nonzero(requests.failed))
-    duration = end_s - begin_s
+    services = totals.counts.size
+    places = np.append(0, np.cumsum(totals.counts))
+    filled = places[:-1].copy()
+    times = np.empty(places[-1])
+    all_blocks = _Blocks(totals.counts, totals.first_s, totals.last_s)
+    for part in parts():
+        all_blocks.add(part, part.failed)
+        part_codes, part_times = _since(begin_s, part)[1:]
+        sizes = np.bincount(part_codes, minlength=services)
+        # few services have short codes, which are sorted in linear time
+        by_service = part_times[np.argsort(part_codes.astype(np.min_scalar_type(services)), kind="stable")]
+        for code, own in enumerate(np.split(by_service, np.cumsum(sizes)[:-1])[:services]):
+            times[filled[code] : filled[code] + own.size] = own
+        filled += sizes
+    ordered = [times[begin:end] for begin, end in zip(places, filled, strict=False)]
+    for own in ordered:
+        own.sort()
+    kept = filled - places[:-1]
+    nothing = [np.inf] * len(_QUANTILES)
+    quantiles = np.array([[quantile_of(own, q) for q in _QUANTILES] if own.size else nothing for own in ordered])
+    quantiles = quantiles.reshape(services, len(_QUANTILES))
+    blocks = _Blocks(kept, np.full(services, begin_s), totals.last_s, ranks=len(_QUANTILES) + 1)
+    waves = _Blocks(kept, np.full(services, begin_s), totals.last_s, blocks=WAVES)
+    for part in parts():
+        start_s, codes, part_times = _since(begin_s, part)
+        rank = np.zeros(codes.size, np.intp)  # the number of quantiles that lie below it
+        for column in range(len(_QUANTILES)):
+            rank += part_times > quantiles[codes, column]
+        blocks.add_rows(start_s, codes, part_times, rank)
+        waves.add_rows(start_s, codes, part_times)
+    return [
+        _stats(
+            (int(totals.counts[code]), int(totals.failures[code])),
+            ordered[code],
+            quantiles[code],
+            (all_blocks.of(code), blocks.of(code), waves.of(code)),
+            end_s - begin_s,
+        )
+        for code in range(services)
+    ]
+
+
+SLOW = 0.995  # quantile above which requests are the tail
+_PERCENTILES = {metric: metric.quantile for metric in Metric if metric.quantile is not None}
+_QUANTILES = sorted({SLOW, *_PERCENTILES.values()})
+
+
+def _since(begin_s: float, part: Part) -> tuple[Floats, Any, Floats]:
+    """Starts, services and times of the requests that began then or later."""
+    rows = part.start_s >= begin_s
+    if rows.all():
+        return part.start_s, part.codes, part.response_time_ms
+    return part.start_s[rows], part.codes[rows], part.response_time_ms[rows]
+
+
+def _stats(
+    counted: tuple[int, int], order: Floats, quantiles: Floats, blocks: tuple[_Sums, _Sums, _Sums], duration: float
+) -> ServiceStats:
+    """Of one service: all its requests and failures, its sorted steady times, and sums over blocks of time.
+
+    The blocks: of failures from its first request on, of times in the steady part, and of times in `WAVES`.
+    """
+    total, failures = counted
     if total == 0:
         return ServiceStats(0, 0, rps=0.0 if duration > 0 else None)
-    failed_error = _Blocks.of(requests.start_s, float(requests.start_s.min())).error_of_mean(
-        requests.failed.astype(np.float64)
-    )
-    if requests.start_s.min() < begin_s:
-        kept = requests.start_s >= begin_s
-        requests = RequestArrays(requests.start_s[kept], requests.response_time_ms[kept], requests.failed[kept])
-    count = int(requests.response_time_ms.size)
+    of_failures, steady, waves = blocks
+    failed_error = of_failures.error_of_mean(total, failures / total)
+    count = int(order.size)
     if count == 0:
         only_early = ("called during the warm-up only",)
         return ServiceStats(total, failures, error_rate_pct=100.0 * failures / total, warnings=only_early)
-    order = np.sort(requests.response_time_ms)
-    blocks = _Blocks.of(requests.start_s, begin_s)
     values: dict[Metric, float] = {}
     errors: dict[Metric, float] = {}
     warnings = []
-    for metric in Metric:
-        if metric.quantile is None:
-            continue
-        needed = requests_needed_for(metric.quantile)
+    below = steady.ranks.cumsum(axis=1)  # requests of each block that are not above each quantile
+    for metric, q in _PERCENTILES.items():
+        needed = requests_needed_for(q)
         if count < needed:
             noun = "request" if count == 1 else "requests"
             warnings.append(f"{metric.title} withheld: {count} {noun}, it needs {needed}")
             continue
-        q, values[metric] = metric.quantile, float(np.quantile(order, metric.quantile))
-        rank_error = blocks.error_of_mean((requests.response_time_ms <= values[metric]).astype(np.float64))
-        low, high = woodruff(order, q, max(rank_error, float(np.sqrt(q * (1 - q) / count))))
+        column = _QUANTILES.index(q)
+        values[metric] = float(quantiles[column])
+        own = below[:, column].astype(np.float64)
+        rank_error = replace(steady, sums=own).error_of_mean(count, float(own.sum()) / count)
+        rank_error = max(rank_error, float(np.sqrt(q * (1 - q) / count)))
+        low, high = quantile_of(order, max(q - rank_error, 0.0)), quantile_of(order, min(q + rank_error, 1.0))
         errors[metric] = (high - low) / 2.0
-    values[Metric.AVG] = float(order.mean())
-    errors[Metric.AVG] = blocks.error_of_mean(requests.response_time_ms)
+    mean = values[Metric.AVG] = float(order.mean())
+    errors[Metric.AVG] = steady.error_of_mean(count, mean, _scatter(order, mean))
     values[Metric.ERROR_RATE] = 100.0 * failures / total
     errors[Metric.ERROR_RATE] = 100.0 * failed_error
     if duration > 0 and count > 1:  # one request has no rate
         values[Metric.RPS] = count / duration
-        errors[Metric.RPS] = blocks.error_of_count(count) / duration
+        errors[Metric.RPS] = steady.error_of_count(count) / duration
     named: dict[str, Any] = {metric.value: value for metric, value in values.items()}
     return ServiceStats(
         total,
         failures,
         **named,
         standard_errors={metric.value: error for metric, error in errors.items() if np.isfinite(error)},
-        persistence=_persistence(requests, begin_s),
-        tail=_tail(requests, order, blocks),
-        response_bytes=size,
+        persistence=persistence_of(waves.residuals(mean)),
+        tail=_tail(order, steady, below[:, _QUANTILES.index(SLOW)]),
         warnings=tuple(warnings),
     )
 
 
-def _tail(requests: RequestArrays, order: Floats, blocks: _Blocks) -> Tail | None:
-    """Of so many requests as p95 needs; ``order`` are the sorted latencies, which `numpy.quantile` would sort again."""
+def _tail(order: Floats, blocks: _Sums, not_slow: Any) -> Tail | None:
+    """Of so many requests as p95 needs; ``not_slow``: how many of each block are up to the quantile `SLOW`."""
     count = order.size
     if count < requests_needed_for(Tail.QUANTILES[0]):
         return None
-    ranks = np.array(Tail.QUANTILES) * (count - 1)
-    below = ranks.astype(np.intp)
-    latencies = order[below] + (ranks - below) * (order[np.minimum(below + 1, count - 1)] - order[below])
-    slow = (requests.response_time_ms > latencies[Tail.QUANTILES.index(0.995)]).astype(np.float64)
-    share = float(slow.mean())
+    latencies = tuple(round(quantile_of(order, q), 4) for q in Tail.QUANTILES)
+    share = 1.0 - int(not_slow.sum()) / count
     independent = share * (1.0 - share) / count
-    dispersion = max(blocks.error_of_mean(slow) ** 2 / independent, 1.0) if independent else 1.0
-    return Tail(count, tuple(round(float(value), 4) for value in latencies), round(dispersion, 3))
+    error = replace(blocks, sums=not_slow.astype(np.float64)).error_of_mean(count, 1.0 - share)
+    return Tail(count, latencies, round(max(error**2 / independent, 1.0) if independent > 0 else 1.0, 3))
+
+
+def quantile_of(order: Floats, q: float) -> float:
+    """A quantile of sorted values, as ``np.quantile`` has it, without its copy."""
+    place = (order.size - 1) * q
+    low = int(place)
+    share, one, next_one = place - low, float(order[low]), float(order[min(low + 1, order.size - 1)])
+    return next_one - (next_one - one) * (1 - share) if share >= 0.5 else one + (next_one - one) * share
+
+
+def _scatter(values: Floats, mean: float) -> float:
+    """Sum of squared distances from the mean, with a megabyte of memory."""
+    pieces = (values[begin : begin + 2**17] - mean for begin in range(0, values.size, 2**17))
+    return float(sum(float(piece @ piece) for piece in pieces))
 
 
 @dataclass(frozen=True, slots=True)
-class _Blocks:
-    """Equal stretches of time; ``index`` says in which one each request started."""
+class _Sums:
+    """Over the time blocks of one service: number of requests, sum of their values, and how many have each rank."""
 
-    index: NDArray[np.intp]
     sizes: Floats
+    sums: Floats
+    ranks: Any
 
-    @classmethod
-    def of(cls, start_s: Floats, begin_s: float, blocks: int = BLOCKS) -> _Blocks:
-        """From ``begin_s`` to the last start: after it, only answers come in, and no block may be empty for that."""
-        most = int(np.clip(start_s.size / MIN_PER_BLOCK, 1, blocks))
-        width = max(float(start_s.max()) - begin_s, 1e-9) / most
-        index = np.clip(((start_s - begin_s) / width).astype(np.intp), 0, most - 1)
-        return cls(index, np.bincount(index, minlength=most).astype(np.float64))
+    def error_of_mean(self, count: int, mean: float, scatter: float | None = None) -> float:
+        """Standard error of a mean: a ratio estimate over blocks, never below independence.
 
-    def error_of_mean(self, values: Floats) -> float:
-        """Standard error of the mean of ``values``: a ratio estimate over blocks, never below independence."""
-        count = values.size
-        mean = float(values.mean())
-        independent = float(values.std(ddof=1)) / np.sqrt(count) if count > 1 else float("nan")
+        ``scatter``: sum of squared distances from it; of values 0 and 1 it follows from the mean.
+        """
+        scatter = count * mean * (1 - mean) if scatter is None else scatter
+        independent = float(np.sqrt(scatter / (count - 1) / count)) if count > 1 else float("nan")
         if self.sizes.size < 4:
-            return float(independent)
-        variance = variance_of_sum(self.residuals(values, mean))
-        return float(max(np.sqrt(variance) / count, independent))
+            return independent
+        return float(max(np.sqrt(variance_of_sum(self.residuals(mean))) / count, independent))
 
-    def residuals(self, values: Floats, mean: float) -> Floats:
+    def residuals(self, mean: float) -> Floats:
         """How much the sum of each block exceeds what its size lets expect."""
-        sums = np.bincount(self.index, weights=values, minlength=self.sizes.size)
-        out: Floats = sums - mean * self.sizes
-        return out
+        return self.sums - mean * self.sizes
 
     def error_of_count(self, count: int) -> float:
         """Standard error of a number of requests: from the blocks, and at least Poisson."""
         if self.sizes.size < 4:
             return float(np.sqrt(count))
         return float(np.sqrt(max(variance_of_sum(self.sizes - self.sizes.mean()), count)))
+
+
+class _Blocks:
+    """Equal stretches of time of each service, to its last start: after it, only answers come in, and no block may be
+    empty for that."""
+
+    def __init__(self, counts: Any, begin_s: Floats, last_s: Floats, *, blocks: int = BLOCKS, ranks: int = 1) -> None:
+        self._begin_s, self._most, self._ranks = begin_s, blocks, ranks
+        self._number = np.clip(counts / MIN_PER_BLOCK, 1, blocks).astype(np.intp)
+        self._width_s = np.maximum(last_s - begin_s, 1e-9) / self._number
+        self._counts = np.zeros(counts.size * blocks * ranks, np.intp)
+        self._sums = np.zeros(counts.size * blocks)
+
+    def add(self, part: Part, values: Any) -> None:
+        """The values of a part, one of each request."""
+        self.add_rows(part.start_s, part.codes, values)
+
+    def add_rows(self, start_s: Floats, codes: Any, values: Any, rank: Any = 0) -> None:
+        """The same, of some of its rows."""
+        index = ((start_s - self._begin_s[codes]) / self._width_s[codes]).astype(np.intp)
+        np.minimum(np.maximum(index, 0, out=index), self._number[codes] - 1, out=index)
+        index += codes.astype(np.intp) * self._most
+        self._sums += np.bincount(index, weights=values, minlength=self._sums.size)
+        self._counts += np.bincount(index * self._ranks + rank, minlength=self._counts.size)
+
+    def of(self, code: int) -> _Sums:
+        """Those of one service."""
+        number = self._number[code]
+        ranks = self._counts.reshape(-1, self._most, self._ranks)[code, :number]
+        sums = self._sums.reshape(-1, self._most)[code, :number]
+        return _Sums(ranks.sum(axis=1).astype(np.float64), sums, ranks)
 
 
 def variance_of_sum(residuals: Floats, least: float = 1.0) -> float:
@@ -189,12 +277,6 @@ def persistence_of(residuals: Floats) -> float | None:
     logs = np.log(np.arange(1, power.size + 1))
     misfits = np.log(np.exp(np.outer(_EXPONENTS, logs)) @ power) - _EXPONENTS * logs.mean()
     return round(float(_EXPONENTS[int(misfits.argmin())]), 3)
-
-
-def _persistence(requests: RequestArrays, begin_s: float) -> float | None:
-    """Of the latencies of one service."""
-    blocks, mean = _Blocks.of(requests.start_s, begin_s, WAVES), float(requests.response_time_ms.mean())
-    return persistence_of(blocks.residuals(requests.response_time_ms, mean))
 
 
 def woodruff(values: Floats, q: float, rank_error: float) -> tuple[float, float]:

@@ -6,22 +6,29 @@ from samples import EPOCH, requests
 from scipy.signal import lfilter
 
 from perfkit import Metric, run_from_requests
+from perfkit.runs.requests import RequestColumns
+from perfkit.stats.streams import Totals
 from perfkit.stats.summary import (
     PERSISTENCE_ERROR,
     PercentileTable,
-    RequestArrays,
     errors_assumed,
     errors_from_percentiles,
     persistence_of,
     requests_needed_for,
-    summarise,
 )
+from perfkit.stats.summary import summarise as summarise_services
 
 QUANTILES = {"p50_latency_ms": 50, "p95_latency_ms": 95, "p99_latency_ms": 99, "p999_latency_ms": 99.9}
 
 
 def arrays(start, times, failed=None):
-    return RequestArrays(start, times, np.zeros(times.size, bool) if failed is None else failed)
+    failed = np.zeros(times.size, bool) if failed is None else failed
+    return RequestColumns(start, np.zeros(times.size, int), ["api"], times, failed, None)
+
+
+def summarise(requests, begin_s, end_s):
+    (stats,) = summarise_services(requests.parts, Totals.of(requests.parts, 1), begin_s, end_s)
+    return stats
 
 
 def test_values_are_numpys(rng):

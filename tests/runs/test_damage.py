@@ -26,7 +26,7 @@ from perfkit.history.planning import stored_profile
 from perfkit.model.codec import dump_json
 from perfkit.runs import run_folder
 from perfkit.runs.maintenance import Retention, measurements, plan_retention, remove, sync, verify_run
-from perfkit.runs.recording_stream import salvage
+from perfkit.runs.recording_stream import Recording
 
 
 def in_one_line(*texts):
@@ -97,8 +97,8 @@ def test_what_follows_a_damage_is_counted_and_what_came_before_is_kept(tmp_path,
     content = bytearray(file.read_bytes())
     content[len(content) // 2 :] = b"\xff" * len(content[len(content) // 2 :])
     file.write_bytes(content)
-    found = salvage(file)
-    assert 0 < len(found.table) < 240
+    found = Recording(file)
+    assert 0 < sum(len(batch) for batch in found) < 240
     assert 0 < found.unread < len(content)
     (check,) = [check for check in read_run(tmp_path / "run").validity.checks if check.name == "interrupted"]
     assert f"the last {found.unread:,} bytes of its recording cannot be read" in check.value

@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,13 @@ from samples import EPOCH, HISTORY_HEADER, STATS_HEADER, requests, write_locust
 
 from perfkit import PerfkitError, ReadError, RunStore, UnknownFormat, read_run, run_from_requests
 from perfkit.history.run_selector import expand_path
+from perfkit.model.records import LoadProfile, Run, Stage, Validity
+from perfkit.model.serialization import run_to_document
+from perfkit.runs import run_folder
 from perfkit.runs.metrics_json import pooled_metrics
 from perfkit.runs.read import READERS
+from perfkit.runs.requests import summarised
+from perfkit.runs.validity import GeneratorFacts
 from perfkit.stats.summary import time_series_errors
 
 # Locust CSV -------------------------------------------------------------------------------------------------------
@@ -552,3 +559,45 @@ def test_a_course_that_is_too_short_says_nothing():
     assert time_series_errors(few, 100 * few, 20 + few) is None
     assert time_series_errors(np.arange(60.0), np.zeros(60), np.zeros(60)) is None
     assert time_series_errors(np.arange(119.0), 100.0 * np.arange(1, 120), 20 + np.arange(119.0)).persistence is None
+
+
+def test_many_requests_are_summed_up_in_parts_to_the_same_digits(tmp_path, rng, monkeypatch):
+    """Rows in order of completion, one of them late by most of the run; services and errors that begin in mid-run."""
+    n = 20_000
+    start = 1.76e9 + np.sort(rng.uniform(0, 120, n))
+    times = rng.lognormal(3, 0.5, n) * np.where(start < 1.76e9 + 10, 3, 1)
+    times[5] = 110_000.0
+    service = np.where(np.arange(n) < n // 2, rng.choice(["a", "c"], n), rng.choice(["a", "b", "c"], n))
+    failed = rng.random(n) < 0.03
+    kinds = np.where(np.arange(n) < n // 3, "HTTPError 500", rng.choice(["ConnectionRefusedError", "HTTPError 500"], n))
+    frame = pd.DataFrame({"start": start, "service": service, "response_time_ms": times, "failed": failed})
+    frame = frame.assign(error=np.where(failed, kinds, None), response_bytes=rng.integers(0, 99, n).astype(float))
+    frame.loc[frame.index % 7 == 0, "response_bytes"] = np.nan
+    frame = frame.iloc[np.argsort(start + times / 1e3)].astype({"service": "category", "error": "category"})
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "requests.parquet", row_group_size=999)
+    profile = LoadProfile("stages", stages=(Stage(50.0, 5, 5), Stage(90.0, 9, 9)))
+
+    def document():
+        run = Run("x", "x", None, None, profile, Validity(), {}, tool="perfkit")
+        requests = run_folder.recorded_requests(tmp_path / "requests.parquet")
+        return type(requests).__name__, run_to_document(summarised(run, requests, GeneratorFacts()))
+
+    def leaves(value, path=""):
+        if isinstance(value, dict | list):
+            for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from leaves(inner, f"{path}/{name}")
+        else:
+            yield path, value
+
+    kind, whole = document()
+    monkeypatch.setattr(run_folder, "MOST_HELD", 1000)
+    monkeypatch.setattr("perfkit.runs.requests.MOST_WAITING", 1000)
+    kind_of_many, streamed = document()
+    assert (kind, kind_of_many) == ("RequestColumns", "RequestStream")
+    assert streamed["content_hash"] == whole["content_hash"]
+    assert len(whole["stages"]) == 2
+    found, expected = dict(leaves(streamed)), dict(leaves(whole))
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        assert found[path] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), path
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["requests.parquet"]

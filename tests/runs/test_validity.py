@@ -12,6 +12,7 @@ from perfkit.analysis.comparability import check_sides
 from perfkit.config.settings import plan_profile
 from perfkit.model.records import Check, Severity
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
+from perfkit.runs.requests import RequestColumns
 from perfkit.runs.validity import (
     ANSWERS,
     CHECKS,
@@ -22,7 +23,8 @@ from perfkit.runs.validity import (
     Process,
     check_run,
 )
-from perfkit.stats.stationarity import Burst, Drift, WithinRun, drift_of, within_run
+from perfkit.stats.stationarity import BLOCKS, Burst, Drift, WithinRun, drift_of, within_run
+from perfkit.stats.streams import Stretches, Totals
 
 SEVERITIES = list(Severity)
 STEADY = LoadProfile("steady", 10, None, 60.0)
@@ -207,22 +209,36 @@ def steady_requests(rng, minutes=2, rate=20):
     return start, rng.normal(0.0, 0.4, start.size) + slow_wave
 
 
+def drift(start, levels):
+    course = Stretches(start.min(), start.max(), BLOCKS)
+    course.add(start, levels)
+    return drift_of(course)
+
+
 def test_a_steady_run_does_not_seem_to_drift_and_a_leak_does(rng):
-    steady = [drift_of(*steady_requests(rng)) for _ in range(400)]
+    steady = [drift(*steady_requests(rng)) for _ in range(400)]
     assert sum(abs(d.change_pct) > DRIFT_PCT and d.p_value < DRIFT_P for d in steady) <= 2
     leaking = []
     for _ in range(50):
         start, levels = steady_requests(rng)
-        leaking.append(drift_of(start, levels + np.log(1.3) * start / 120))
+        leaking.append(drift(start, levels + np.log(1.3) * start / 120))
     assert sum(d.change_pct > DRIFT_PCT and d.p_value < DRIFT_P for d in leaking) >= 40
 
 
 def test_silence_is_waiting_and_not_a_pause_of_the_load():
     start = np.concatenate([np.arange(0, 10, 0.1), np.arange(16, 26, 0.1)])
-    times, failed, levels = np.full(start.size, 50.0), np.zeros(start.size, bool), np.zeros(start.size)
-    assert within_run(start, times, failed, levels, 0.0).silence_s < 0.2
-    stuck = np.where(np.isclose(start, 9.9), 6100.0, times)
-    assert within_run(start, stuck, failed, levels, 0.0).silence_s == pytest.approx(6.05, abs=0.1)
+
+    def silence(times):
+        codes, failed = np.zeros(start.size, int), np.zeros(start.size, bool)
+        whole = RequestColumns(start, codes, ["api"], times, failed, None)
+        pieces = [whole.where(lambda _, first=first: slice(first, first + 7)) for first in range(0, start.size, 7)]
+        found = [within_run(parts, Totals.of(parts, 1), 0.0).silence_s for parts in (whole.parts, lambda: pieces)]
+        assert found[0] == found[1]
+        return found[0]
+
+    times = np.full(start.size, 50.0)
+    assert silence(times) < 0.2
+    assert silence(np.where(np.isclose(start, 9.9), 6100.0, times)) == pytest.approx(6.05, abs=0.1)
 
 
 def test_the_same_measurements_under_another_name_are_a_duplicate(tmp_path):
