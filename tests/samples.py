@@ -13,6 +13,9 @@ import pandas as pd
 
 from perfkit.model.records import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Validity
 from perfkit.model.serialization import make_run_id
+from perfkit.runs.requests import RequestColumns
+from perfkit.stats.streams import Totals
+from perfkit.stats.summary import summarise as summarise_services
 
 EPOCH = 1_760_711_404.0  # 2025-10-17T14:30:04Z
 SERVICES = {"api_gateway": 20.0, "rag_service": 90.0, "mcp_server": 240.0}  # medians in ms
@@ -252,3 +255,15 @@ def known_answer_files(folder):
     for path, document in zip(paths, (KNOWN_BASELINE, KNOWN_CANDIDATE), strict=True):
         path.write_text(json.dumps(document, indent=2), encoding="utf-8")
     return paths
+
+
+def arrays(start, times, failed=None):
+    """The requests of one service."""
+    failed = np.zeros(times.size, bool) if failed is None else failed
+    return RequestColumns(start, np.zeros(times.size, int), ["api"], times, failed, None)
+
+
+def summarise(requests, begin_s, end_s):
+    """Its metrics."""
+    (stats,) = summarise_services(requests.parts, Totals.of(requests.parts, 1), begin_s, end_s)
+    return stats

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from samples import EPOCH, requests
+from samples import EPOCH, arrays, requests, summarise
 from scipy.signal import lfilter
 
 from perfkit import Metric, run_from_requests
-from perfkit.runs.requests import RequestColumns
-from perfkit.stats.streams import Totals
 from perfkit.stats.summary import (
     PERSISTENCE_ERROR,
     PercentileTable,
@@ -16,19 +14,8 @@ from perfkit.stats.summary import (
     persistence_of,
     requests_needed_for,
 )
-from perfkit.stats.summary import summarise as summarise_services
 
 QUANTILES = {"p50_latency_ms": 50, "p95_latency_ms": 95, "p99_latency_ms": 99, "p999_latency_ms": 99.9}
-
-
-def arrays(start, times, failed=None):
-    failed = np.zeros(times.size, bool) if failed is None else failed
-    return RequestColumns(start, np.zeros(times.size, int), ["api"], times, failed, None)
-
-
-def summarise(requests, begin_s, end_s):
-    (stats,) = summarise_services(requests.parts, Totals.of(requests.parts, 1), begin_s, end_s)
-    return stats
 
 
 def test_values_are_numpys(rng):

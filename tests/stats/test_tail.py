@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from samples import arrays, summarise
 
 from perfkit import Metric, Policy, compare, run_from_requests
 from perfkit.analysis.explain import explain
 from perfkit.model.records import Tail
 from perfkit.model.serialization import comparison_from_document, stats_contradiction
-from perfkit.stats.summary import RequestArrays, summarise
 from perfkit.stats.tail import compare_tails, is_enough, quantiles_of
 
 REQUESTS, LENGTH_S = 800, 60.0
@@ -22,7 +22,7 @@ def requests_of(rng, *, stalls=0.0, bursts=0, requests=REQUESTS, drift=0.0):
     times = rng.lognormal(3 + rng.normal(0, drift), 0.5, requests) + 200.0 * (rng.random(requests) < stalls)
     for begin in rng.uniform(0, LENGTH_S, rng.poisson(bursts)):
         times[(start > begin) & (start < begin + 0.25)] += 100.0
-    return RequestArrays(start, times, np.zeros(requests, bool))
+    return arrays(start, times)
 
 
 def tails(rng, runs, **how):
