@@ -133,6 +133,12 @@ def check_sides(
     return Comparability(services, tuple(checks), not_judged, known, coverage, failing)
 
 
+def have_other_load(baseline: Sequence[Run], candidate: Sequence[Run]) -> bool:
+    """Whether the load of two sets of runs is known to differ, so that they may not be compared (see `check_sides`)."""
+    checks, _ = _load(baseline, candidate, ())
+    return any(check.severity is Severity.INVALID for check in checks)
+
+
 def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
     """What the checks of the runs of one side found, a line each: in how many, over which range, and the worst."""
     if not runs:

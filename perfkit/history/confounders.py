@@ -223,8 +223,9 @@ def mixes(timeline: Timeline) -> NDArray[np.intp]:
     numbers: NDArray[np.intp] = np.full(len(timeline), -1, dtype=np.intp)
     if not valid.size:
         return numbers
-    flags = [presence(timeline, name)[valid] for name in timeline.services if _moves_throughput(timeline, name)]
-    if not flags or all(flag.all() for flag in flags):
+    there = {name: presence(timeline, name)[valid] for name in timeline.services}
+    flags = [flag for name, flag in there.items() if not flag.all() and _moves_throughput(timeline, name)]
+    if not flags:
         numbers[valid] = 0
         return numbers
     seen: dict[bytes, int] = {}

@@ -31,14 +31,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfkit.analysis.comparability import check_sides
+from perfkit.analysis.comparability import have_other_load
 from perfkit.history.baselines import Baselines
 from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.commits import ancestry_of
 from perfkit.history.confounders import ENOUGH, mixes, on_one_machine
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
-from perfkit.model.records import AB_SIDES, Run, Severity
+from perfkit.model.records import AB_SIDES, Run
 from perfkit.model.serialization import CHANGED
 from perfkit.runs import locust_csv, run_folder
 from perfkit.runs.collection import check_branch, commit_beginning, id_beginning, in_time, labels_text
@@ -193,7 +193,6 @@ def misspelt(text: str) -> str:
 
 
 _NEWEST = ("rolling", "last", "previous")  # selectors that ask for the newest runs
-_OTHER_LOAD = ("load", "load_profile")  # checks that make runs of one history unlike each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,13 +534,8 @@ def before(runs: Sequence[Run], until: datetime | None) -> tuple[Run, ...]:
 def comparable_runs(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], str]:
     """Runs that may be compared with the reference, and a note on those left out; all of them if none may."""
 
-    def is_comparable(run: Run) -> bool:
-        if not set(run.services) & set(reference.services):
-            return False
-        checks = check_sides([run], [reference]).checks
-        return not any(check.name in _OTHER_LOAD and check.severity is Severity.INVALID for check in checks)
-
-    kept = tuple(filter(is_comparable, runs))
+    services = set(reference.services)
+    kept = tuple(run for run in runs if services & set(run.services) and not have_other_load([run], [reference]))
     if not kept or len(kept) == len(runs):
         return tuple(runs), ""
     gone = len(runs) - len(kept)
