@@ -16,6 +16,7 @@ several times a day, or irregularly, no pattern is looked for.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,8 +66,13 @@ def days_since_1970(times: NDArray[np.datetime64]) -> Floats:
 
 def why_no_pattern(days: Floats) -> str:
     """Why no weekday pattern is looked for in runs that started then (days since 1970, UTC); empty where one is."""
-    known = days[~np.isnan(days)]
-    if known.size < len(days) or not known.size:
+    return _why_no_pattern(np.asarray(days, float).tobytes())
+
+
+@lru_cache(maxsize=32)  # all series of a scenario have the same runs
+def _why_no_pattern(days_of_runs: bytes) -> str:
+    known = np.frombuffer(days_of_runs)
+    if np.isnan(known).any() or not known.size:
         return "of some runs it is not known when they started"
     number = _numbers(known, _shift(known))
     span, different = int(np.ptp(number)) + 1, len(np.unique(number))
