@@ -255,8 +255,8 @@ def variance_of_sum(residuals: Floats, least: float = 1.0) -> float:
     The estimate of that is noisy, so that at least so much of the variance stays.
     """
     n = residuals.size
-    variance = float(residuals @ residuals) * n / (n - 1)
-    return max(variance + 2.0 * float(residuals[:-1] @ residuals[1:]), least * variance)
+    variance = float((residuals * residuals).sum()) * n / (n - 1)  # @ depends on where in memory they lie
+    return max(variance + 2.0 * float((residuals[:-1] * residuals[1:]).sum()), least * variance)
 
 
 WAVES = 40  # time blocks whose spectrum is looked at
