@@ -183,9 +183,12 @@ def quantile_of(order: Floats, q: float) -> float:
 
 
 def _scatter(values: Floats, mean: float) -> float:
-    """Sum of squared distances from the mean, with a megabyte of memory."""
+    """Sum of squared distances from the mean, with a megabyte of memory.
+
+    Not by ``@``: of long vectors its last digit depends on how many threads the linear algebra library has.
+    """
     pieces = (values[begin : begin + 2**17] - mean for begin in range(0, values.size, 2**17))
-    return float(sum(float(piece @ piece) for piece in pieces))
+    return float(sum(float(np.square(piece).sum()) for piece in pieces))
 
 
 @dataclass(frozen=True, slots=True)
