@@ -19,7 +19,7 @@ from scipy.special import ndtr
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from noise import WATCHED
 
-from perfkit.stats.sequential import shared_correlation, watch_history
+from perfkit.stats.sequential import Watch, shared_correlation, watch_history
 
 METRICS, RUNS = 20, 100
 LEVEL = 0.05 / METRICS
@@ -90,11 +90,11 @@ def beside_the_oracle(each: int, rng: np.random.Generator) -> None:
             print(f"| {kind} | {4 * false / each:.1%} | {way} | {shares} |", flush=True)
 
 
-def scenario(rng: np.random.Generator, series) -> np.ndarray:  # type: ignore[no-untyped-def]
+def scenario(rng: np.random.Generator, series: list[np.ndarray]) -> np.ndarray:
     return np.array([100.0 * np.exp(np.exp(rng.uniform(np.log(0.02), np.log(0.08))) * values) for values in series])
 
 
-def is_heard(watch, at: int) -> bool:  # type: ignore[no-untyped-def]
+def is_heard(watch: Watch, at: int) -> bool:
     return any(alarm.raised_at >= at for alarm in watch.alarms)
 
 

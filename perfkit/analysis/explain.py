@@ -82,17 +82,14 @@ def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
 
 
 def _watched(finding: Finding, gate: Gate | None) -> Iterator[str]:
-    for item in gate.watched if gate is not None else ():
-        if gate is not None and item.share is not None and item.service == finding.label:
-            share = f"{100 * item.share:.2g} % of the requests, below {100 * gate.share:g} %"
-            smallest = (
-                ""
-                if finding.min_detectable is None
-                else (
-                    f"; a worsening below {finding.min_detectable:.3g} {finding.change_unit} could not have been seen"
-                )
-            )
-            yield f"  ! watched, does not gate: {share}{smallest}"
+    shares = {} if gate is None else {item.service: item.share for item in gate.watched}
+    share = shares.get(finding.label)
+    if gate is None or share is None:
+        return
+    text = f"{100 * share:.2g} % of the requests, below {100 * gate.share:g} %"
+    if (smallest := finding.min_detectable) is not None:
+        text += f"; a worsening below {smallest:.3g} {finding.change_unit} could not have been seen"
+    yield f"  ! watched, does not gate: {text}"
 
 
 def _step(title: str, text: str) -> str:

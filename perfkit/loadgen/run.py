@@ -32,7 +32,7 @@ from perfkit.model.errors import Activity, LoadError, LoadStopped, PerfkitError,
 from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
-from perfkit.runs.recording_stream import read_recording
+from perfkit.runs.recording_stream import Recording
 from perfkit.runs.run_folder import (
     RECORDING,
     REQUESTS,
@@ -234,7 +234,7 @@ def _recorded_requests(folder: Path) -> int:
     """Requests that can be read of a run that was not finished."""
     try:
         if (folder / RECORDING).is_file():
-            return int(read_recording(folder / RECORDING).num_rows)
+            return sum(map(len, Recording(folder / RECORDING)))
         return len(read_requests(folder / REQUESTS)) if (folder / REQUESTS).is_file() else 0
     except ReadError:
         return 0

@@ -327,7 +327,7 @@ class ServiceStats:
         an older perfkit stored.
     """
 
-    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms", *("persistence", "tail"))
+    OMITTED_DEFAULTS: ClassVar = (*Metric, "errors", "error_times", "max_latency_ms", "persistence", "tail")
 
     count: Count | None
     failures: Count | None

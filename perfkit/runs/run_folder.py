@@ -233,8 +233,7 @@ def _values(column: pa.ChunkedArray) -> Any:
     parts = []
     for chunk in column.chunks:
         if kind == "bool":
-            bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], np.uint8), bitorder="little")
-            parts.append(bits[chunk.offset :][: len(chunk)].astype(bool))
+            parts.append(_bits(chunk, 1))
         else:
             parts.append(np.frombuffer(chunk.buffers()[1], _NUMBERS[kind])[chunk.offset :][: len(chunk)])
     return np.concatenate(parts)
@@ -242,14 +241,14 @@ def _values(column: pa.ChunkedArray) -> Any:
 
 def _validity(column: pa.ChunkedArray) -> Any:
     """Which values of a column are there."""
-    parts = []
-    for chunk in column.chunks:
-        if (buffer := chunk.buffers()[0]) is None:
-            parts.append(np.ones(len(chunk), bool))
-        else:
-            bits = np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little")
-            parts.append(bits[chunk.offset :][: len(chunk)].astype(bool))
-    return np.concatenate(parts)
+    chunks = column.chunks
+    return np.concatenate([_bits(chunk, 0) if chunk.buffers()[0] else np.ones(len(chunk), bool) for chunk in chunks])
+
+
+def _bits(chunk: pa.Array, buffer: int) -> Any:
+    """The bits of a buffer of a chunk: of 0 which values are there, of 1 those of a column of truth values."""
+    bits = np.unpackbits(np.frombuffer(chunk.buffers()[buffer], np.uint8), bitorder="little")
+    return bits[chunk.offset :][: len(chunk)].astype(bool)
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
@@ -266,8 +265,7 @@ def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
         indices = chunk.indices
         own = np.frombuffer(indices.buffers()[1], str(indices.type))[indices.offset :][: len(indices)]
         if indices.null_count:
-            bits = np.unpackbits(np.frombuffer(indices.buffers()[0], np.uint8), bitorder="little")
-            own = np.where(bits[indices.offset :][: len(indices)], own, len(texts))
+            own = np.where(_bits(indices, 0), own, len(texts))
         codes.append(places[own])
     return np.concatenate(codes), list(known)
 

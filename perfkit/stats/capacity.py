@@ -191,7 +191,7 @@ def _windows(
         quantiles[name] = np.array([float(np.quantile(part, q)) if part.size >= enough else np.nan for part in parts])
     errors, q = np.full(load.size, np.nan), QUANTILES["p95"]
     for number in np.flatnonzero(np.isfinite(quantiles["p95"])).tolist():
-        low, high = woodruff(parts[number], q, float(np.sqrt(q * (1 - q) / parts[number].size)))
+        low, high = woodruff(np.sort(parts[number]), q, float(np.sqrt(q * (1 - q) / parts[number].size)))
         errors[number] = (high - low) / 2.0
     return Windows(load=load, quantile_ms=quantiles, p95_error_ms=errors, index=index, **counts)
 
@@ -476,7 +476,7 @@ def _p95_at(window: Floats, latency: Floats, at_centre: float) -> tuple[float, f
     left = above - counts * float(above.sum() / counts.sum())
     rank = np.sqrt(variance_of_sum(left)) / counts.sum() if counts.size >= 3 else 0.0
     rank = max(float(rank), float(np.sqrt(0.95 * 0.05 / latency.size)))
-    low, high = woodruff(latency, 0.95, rank)
+    low, high = woodruff(np.sort(latency), 0.95, rank)
     return value * at_centre / float(latency.mean()), float(np.log(high / low)) / 2.0
 
 

@@ -141,7 +141,7 @@ def _stats(
         own = below[:, column].astype(np.float64)
         rank_error = replace(steady, sums=own).error_of_mean(count, float(own.sum()) / count)
         rank_error = max(rank_error, float(np.sqrt(q * (1 - q) / count)))
-        low, high = quantile_of(order, max(q - rank_error, 0.0)), quantile_of(order, min(q + rank_error, 1.0))
+        low, high = woodruff(order, q, rank_error)
         errors[metric] = (high - low) / 2.0
     mean = values[Metric.AVG] = float(order.mean())
     errors[Metric.AVG] = steady.error_of_mean(count, mean, _scatter(order, mean))
@@ -282,10 +282,12 @@ def persistence_of(residuals: Floats) -> float | None:
     return round(float(_EXPONENTS[int(misfits.argmin())]), 3)
 
 
-def woodruff(values: Floats, q: float, rank_error: float) -> tuple[float, float]:
-    """A quantile less and plus a standard error, from that of its rank (doi:10.1080/01621459.1952.10483443)."""
-    low, high = np.quantile(values, [max(q - rank_error, 0.0), min(q + rank_error, 1.0)])
-    return float(low), float(high)
+def woodruff(order: Floats, q: float, rank_error: float) -> tuple[float, float]:
+    """A quantile of sorted values less and plus a standard error, from that of its rank.
+
+    Woodruff 1952, doi:10.1080/01621459.1952.10483443.
+    """
+    return quantile_of(order, max(q - rank_error, 0.0)), quantile_of(order, min(q + rank_error, 1.0))
 
 
 BATCHES = 20  # long enough to outlast the memory of a saturated closed loop (means of 10 s in runs of 600 s)
