@@ -15,15 +15,14 @@ several times a day, or irregularly, no pattern is looked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import fdtrc
-
-from perfkit.stats.changepoints import normal_scores
+from scipy.special import fdtrc, ndtri
 
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
@@ -34,6 +33,7 @@ LEAST_OF_A_WEEKDAY = 3  # runs; weekdays with fewer take no part
 LEAST_COVER, MOST_PER_DAY = 0.6, 1.25  # share of days with a run (five of seven have more), runs on such a day
 ALPHA = 0.001  # of a pattern where there is none
 CLIP = 2.5  # robust standard deviations beyond which a residual counts no more than that
+CELLS = 1 << 15  # runs of the looks that are taken together
 MS_A_DAY = 86_400_000.0
 THURSDAY = 3  # 1 January 1970
 
@@ -96,25 +96,109 @@ def weekday_pattern(values: Floats, days: Floats) -> WeekdayPattern | None:
         When each run started, in days since 1970 (UTC), same shape.
     """
     measured = ~np.isnan(values)
-    plain, at = values[measured], days[measured]
-    if not plain.size or not (plain > 0).all() or why_no_pattern(at):
-        return None
-    shift = _shift(at)
-    number = _numbers(at, shift)
-    rest, weekday = np.log(plain) - _around(np.log(plain), number)[number - number.min()], _weekdays(number)
-    runs = np.bincount(weekday, minlength=WEEK)
-    able = np.flatnonzero(runs >= LEAST_OF_A_WEEKDAY)
-    kept = np.isin(weekday, able)
+    return weekday_patterns(values[measured], days[measured], [int(measured.sum())])[0]
+
+
+def weekday_patterns(values: Floats, days: Floats, ends: Sequence[int]) -> list[WeekdayPattern | None]:
+    """`weekday_pattern` of the first so many runs of a history without gaps, for each of these ascending numbers."""
+    below = np.flatnonzero(~(values > 0.0))
+    able = [end for end in ends if end <= (below[0] if below.size else len(values))]
+    found: list[WeekdayPattern | None] = []
+    while len(found) < len(able):
+        part = able[len(found) : len(found) + max(CELLS // max(able[-1], 1), 1)]
+        looks = _looks_of(days[: part[-1]].tobytes(), tuple(part))
+        first = len(found)
+        found += _patterns(np.log(values[: part[-1]]), looks) if looks.runs.any() else [None] * len(part)
+        for at in looks.apart:
+            found[first + at] = weekday_patterns(values, days, [part[at]])[0]
+    return found + [None] * (len(ends) - len(able))
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What looks at the first so many runs of a history have in common for all series: a row each, shape ``(n, runs)``.
+
+    Parameters
+    ----------
+    number
+        The day of each run, shape ``(runs,)``.
+    shifts
+        ``None`` where no pattern can be looked for.
+    apart
+        Looks whose days are not these, or end within one.
+    week, weekday
+        The week around each run, from the first day on, and the day of the week, `WEEK` where a run takes no part.
+    runs
+        Of each weekday, shape ``(n, WEEK)``.
+    scores
+        Normal scores by twice the mean rank of equal values, shape ``(n, 2 * runs)``.
+    """
+
+    ends: tuple[int, ...]
+    number: NDArray[np.intp]
+    shifts: tuple[float | None, ...]
+    apart: tuple[int, ...]
+    week: NDArray[np.intp]
+    weekday: NDArray[np.intp]
+    runs: NDArray[np.intp]
+    scores: Floats
+
+
+@lru_cache(maxsize=32)  # all series of a scenario have the same runs
+def _looks_of(days_of_runs: bytes, ends: tuple[int, ...]) -> _Looks:
+    days = np.frombuffer(days_of_runs)
+    shape, apart = (len(ends), len(days)), []
+    shifts = [None if why_no_pattern(days[:end]) else _shift(days[:end]) for end in ends]
+    number = _numbers(np.nan_to_num(days), shifts[-1] or 0.0)
+    week, weekday = np.zeros(shape, np.intp), np.full(shape, WEEK)
+    runs, scores = np.zeros((len(ends), WEEK), np.intp), np.zeros((len(ends), 2 * len(days)))
+    for row, (end, shift) in enumerate(zip(ends, shifts, strict=True)):
+        if shift is None:
+            continue
+        own = _numbers(days[:end], shift)
+        if (own != number[:end]).any() or number[end:].min(initial=own.max() + 1) <= own.max():
+            shifts[row] = None
+            apart.append(row)
+            continue
+        every, week[row, :end] = _weekdays(own), _week_around(own)
+        runs[row] = np.bincount(every, minlength=WEEK)
+        weekday[row, :end] = np.where(runs[row, every] >= LEAST_OF_A_WEEKDAY, every, WEEK)
+        ranks = np.arange(1, 2 * np.count_nonzero(weekday[row] < WEEK))
+        scores[row, ranks] = ndtri(ranks / (len(ranks) + 1))
+    return _Looks(ends, number, tuple(shifts), tuple(apart), week, weekday, runs, scores)
+
+
+def _patterns(logs: Floats, looks: _Looks) -> Iterator[WeekdayPattern | None]:
+    """The pattern that each look shows in a series; none that is apart shows any."""
+    level = _middles(logs, looks.number)[looks.week]
+    for at in np.flatnonzero(np.isnan(level).any(1)):  # a week without any run
+        level[at] = np.where(np.isnan(level[at]), np.median(logs[: looks.ends[at]]), level[at])
+    rest = np.where(looks.weekday < WEEK, logs - level, np.inf)
+    order = np.argsort(rest, axis=1)
+    ordered, day = np.take_along_axis(rest, order, 1), np.take_along_axis(looks.weekday, order, 1)
+    place, row, is_new = np.arange(len(logs)), np.arange(len(rest))[:, None], np.ones(rest.shape, bool)
+    is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(is_new, place, 0), axis=1)
+    is_new[:, :-1], is_new[:, -1] = is_new[:, 1:].copy(), True
+    last = np.minimum.accumulate(np.where(is_new, place, len(logs))[:, ::-1], axis=1)[:, ::-1]
+    scores, takes_part = looks.scores[row, first + last + 1], day < WEEK
+    size, is_able = takes_part.sum(1), looks.runs >= LEAST_OF_A_WEEKDAY
+    scores = np.where(takes_part, scores - (scores.sum(1) / np.maximum(size, 1))[:, None], 0.0)
+    sums = np.bincount((row * (WEEK + 1) + day).ravel(), scores.ravel(), len(rest) * (WEEK + 1))
+    squares = np.square(sums.reshape(len(rest), -1)[:, :WEEK]) / np.maximum(looks.runs, 1)
+    total, between, groups = (scores * scores).sum(1), (squares * is_able).sum(1), is_able.sum(1)
+    shows = (groups > 1) & (total > 0.0)
+    more, less = np.maximum(size - groups, 1), np.maximum(groups - 1, 1)
+    p_values = np.where(shows, fdtrc(less, more, between / less / np.maximum((total - between) / more, 1e-12)), 1.0)
+    for p_value, shift, *of_look in zip(p_values.tolist(), looks.shifts, rest, looks.weekday, looks.runs, strict=True):
+        yield _pattern(p_value, shift, *of_look) if shift is not None and p_value <= ALPHA else None
+
+
+def _pattern(
+    p_value: float, shift: float, rest: Floats, weekday: NDArray[np.intp], runs: NDArray[np.intp]
+) -> WeekdayPattern:
+    able, kept = np.flatnonzero(runs >= LEAST_OF_A_WEEKDAY), weekday < WEEK
     rest, weekday = rest[kept], weekday[kept]
-    scores = normal_scores(rest)
-    total, groups = float(scores @ scores), len(able)
-    if groups < 2 or total == 0.0:
-        return None
-    between = sum(float(scores[weekday == day].sum()) ** 2 / runs[day] for day in able)
-    more = len(rest) - groups
-    p_value = float(fdtrc(groups - 1, more, between / (groups - 1) / max((total - between) / more, 1e-12)))
-    if p_value > ALPHA:
-        return None
     middle = np.zeros(WEEK)
     middle[able] = [np.median(rest[weekday == day]) for day in able]
     off = rest - middle[weekday]
@@ -161,14 +245,25 @@ def _weekdays(number: NDArray[np.intp]) -> NDArray[np.intp]:
     return (number + THURSDAY) % WEEK
 
 
-def _around(values: Floats, number: NDArray[np.intp]) -> Floats:
-    """For each day from the first to the last: the median of the runs of the week around it."""
-    span, half = int(np.ptp(number)) + 1, WEEK // 2
-    course = np.full(span, np.nan)
+def _middles(values: Floats, number: NDArray[np.intp]) -> Floats:
+    """For each week from the first day on: the median of its runs, ``NaN`` where it has none."""
+    course = np.full(int(np.ptp(number)) + 1, np.nan)
     course[number - number.min()] = values
     weeks = np.sort(np.lib.stride_tricks.sliding_window_view(course, WEEK), axis=1)  # NaN last
     count = np.maximum((~np.isnan(weeks)).sum(axis=1), 1)
     row = np.arange(len(weeks))
-    middle = (weeks[row, (count - 1) // 2] + weeks[row, count // 2]) / 2.0
-    middle = np.where(np.isnan(middle), float(np.median(values)), middle)  # a week without any run
-    return np.concatenate([np.full(half, middle[0]), middle, np.full(half, middle[-1])])
+    middles: Floats = (weeks[row, (count - 1) // 2] + weeks[row, count // 2]) / 2.0
+    return middles
+
+
+def _around(values: Floats, number: NDArray[np.intp]) -> Floats:
+    """For each day from the first to the last: the median of the runs of the week around it."""
+    middles = _middles(values, number)
+    middles = np.where(np.isnan(middles), float(np.median(values)), middles)
+    return middles[_week_around(np.arange(int(np.ptp(number)) + 1))]
+
+
+def _week_around(number: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The first day of the week around each day, counted from the first of all; at both ends the nearest whole one."""
+    first: NDArray[np.intp] = np.clip(number - number.min() - WEEK // 2, 0, int(np.ptp(number)) + 1 - WEEK)
+    return first

@@ -38,7 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
-from perfkit.stats.season import LEAST_DAYS, WEEK, WeekdayPattern, days_since_1970, weekday_pattern
+from perfkit.stats.season import LEAST_DAYS, WEEK, WeekdayPattern, days_since_1970, weekday_patterns
 
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
@@ -120,14 +120,20 @@ def shared_correlation(histories: Sequence[ArrayLike], times: ArrayLike | None =
     days = days_since_1970(_checked_times(times, (count,)))
     correlation, worth = np.zeros(count + 1), np.zeros(count + 1)
     seen, together, blocks = list[float](), 0.0, 0
-    for end in range(BLOCK, count + 1, BLOCK):
+    ends = range(BLOCK, count + 1, BLOCK)
+    patterns = []
+    for values in every:
+        measured = ~np.isnan(values)
+        upto = [int(np.count_nonzero(measured[:end])) for end in ends]
+        patterns.append(weekday_patterns(values[measured], days[measured], upto))
+    for number_of_block, end in enumerate(ends):
         rows = []
-        for values in every:
+        for values, of_ends in zip(every, patterns, strict=True):
             known = ~np.isnan(values[:end])
             if not known[-BLOCK:].sum() >= LEARN:
                 continue
             plain, at = values[:end][known], days[:end][known]
-            pattern = weekday_pattern(plain, at)
+            pattern = of_ends[number_of_block]
             plain = plain if pattern is None else plain / pattern.at(at)
             block = (np.log(plain) if (plain > 0).all() else plain)[-int(known[-BLOCK:].sum()) :]
             rest = block - np.median(block)
@@ -206,8 +212,8 @@ def watch_history(
 def _known_patterns(plain: Floats, days: Floats) -> Iterator[tuple[int, WeekdayPattern | None]]:
     """Parts of a history, each up to a run, and the weekday pattern that the runs before that part show."""
     known, count = None, len(plain)
-    for until in range(LEAST_DAYS, count, RENEWED) if not np.isnan(days).any() else ():
-        pattern = weekday_pattern(plain[:until], days[:until])
+    looks = range(LEAST_DAYS, count, RENEWED) if not np.isnan(days).any() else ()
+    for until, pattern in zip(looks, weekday_patterns(plain, days, looks), strict=True):
         if pattern is not None or known is not None:
             yield until, known
         known = pattern
