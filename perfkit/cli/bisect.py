@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from perfkit.cli.completion import complete_scenarios
-from perfkit.cli.options import DRY_RUN, DURATION, FILE, FORMAT, OUTPUT, SETTINGS, dump, settings_of, write
+from perfkit.cli.options import DRY_RUN, DURATION, FILE, FORMAT, OUTPUT, SETTINGS, dump, say, settings_of, write
+from perfkit.config.settings import load_fields
+from perfkit.model.errors import SettingsError
+from perfkit.model.records import Metric
+from perfkit.report.formatting import clean, format_signed, shorten
 
 if TYPE_CHECKING:
     from perfkit.loadgen.bisect import Bisection, BisectResult, Step
@@ -78,12 +83,9 @@ def bisect(
       perfkit bisect shop --good v1.4 --dry-run
       git bisect run perfkit bisect shop --good v1.4 --step
     """
-    from perfkit.config.settings import load_fields
-    from perfkit.loadgen.ab_test import ABPlan, compare_trees
+    from perfkit.loadgen.ab_test import ABPlan
     from perfkit.loadgen.bisect import Bisection, find_first_bad_commit, judge_head
-    from perfkit.model.errors import SettingsError
     from perfkit.model.serialization import slug
-    from perfkit.report.formatting import clean
     from perfkit.runs.git import Git
 
     config = settings_of(settings)
@@ -109,12 +111,9 @@ def bisect(
         config.policy_of(policy).for_scenario(chosen.name),
         store if store and "://" in store else str(Path(store or folder / "runs").resolve()),
         (log or folder / "log.jsonl").resolve(),
-        compare_trees,
     )
 
-    def on_message(text: str) -> None:
-        click.echo(clean(text), err=True)  # what builds and services wrote is in it
-
+    on_message = partial(say, err=True)  # what builds and services wrote is in it
     if dry_run:
         write(plan_text(bisection), output)
         return 0
@@ -130,23 +129,20 @@ def plan_text(bisection: Bisection) -> str:
     from perfkit.runs.git import Git
 
     bisection.check()
+    good, bad, scenario = bisection.good[:9], bisection.bad[:9], bisection.scenario
     count = Git(bisection.repository).count(f"{bisection.good}..{bisection.bad}")
-    scenario = bisection.scenario
-    lines = [
-        f"1. check out {bisection.good[:9]} (good)" + (f" and build it: {bisection.build}" if bisection.build else ""),
-        f"2. the same with {bisection.bad[:9]} (bad); compare both, {2 * bisection.plan.pairs} runs of {scenario.name} "
-        f"at most ({scenario.profile.describe()}), each side served by: {scenario.serve}",
-        f"3. git bisect over {count} commits: about {math.ceil(math.log2(max(count, 1)))} further comparisons",
-        f"log: {bisection.log} ({len(bisection.logged_steps())} commits measured)",
-        f"runs: {bisection.store}",
-    ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"1. check out {good} (good){f' and build it: {bisection.build}' if bisection.build else ''}\n"
+        f"2. the same with {bad} (bad); compare both, {2 * bisection.plan.pairs} runs of {scenario.name} at most "
+        f"({scenario.profile.describe()}), each side served by: {scenario.serve}\n"
+        f"3. git bisect over {count} commits: about {math.ceil(math.log2(max(count, 1)))} further comparisons\n"
+        f"log: {bisection.log} ({len(bisection.logged_steps())} commits measured)\n"
+        f"runs: {bisection.store}\n"
+    )
 
 
 def result_text(result: BisectResult) -> str:
     """The first bad commit or the suspects, the size of the change, and each commit that was measured."""
-    from perfkit.report.formatting import clean, shorten
-
     lines = []
     if not result.suspects:
         why = clean(result.size.why)
@@ -154,8 +150,8 @@ def result_text(result: BisectResult) -> str:
     elif not result.found:
         lines += [f"not found: one of these {len(result.suspects)} commits; the others could not be told from it:"]
     for commit in result.suspects:
-        author = f"({shorten(commit.author, 30)}, {clean(commit.date)[:10]})"
         label = "first bad commit: " if result.found else "  "
+        author = f"({shorten(commit.author, 30)}, {clean(commit.date)[:10]})"
         lines += [f"{label}{commit.id[:9]} {shorten(commit.subject, 90)} {author}"]
     if result.suspects:
         lines += [f"{_size_text(result.size)} against {result.good[:9]}"]
@@ -165,9 +161,6 @@ def result_text(result: BisectResult) -> str:
 
 
 def _size_text(step: Step) -> str:
-    from perfkit.model.records import Metric
-    from perfkit.report.formatting import format_signed, shorten
-
     if step.change is None:
         return ""
     change, low, high = (format_signed(value, step.unit) for value in (step.change, step.ci_low, step.ci_high))

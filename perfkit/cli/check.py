@@ -26,7 +26,10 @@ from perfkit.cli.options import (
     table,
     write,
 )
+from perfkit.config.settings import EmailSettings, IssueSettings
+from perfkit.config.toml_table import expand
 from perfkit.model.errors import MissingExtra, SettingsError, StoreError
+from perfkit.report.formatting import shorten
 
 if TYPE_CHECKING:
     from perfkit.cli.audit import AuditContext, Row
@@ -145,8 +148,6 @@ def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Se
     """A table, whose first column says how bad each row is, and what to do; nothing without rows."""
     from rich.text import Text
 
-    from perfkit.report.formatting import shorten
-
     grid, styles = table(titles, right=("seconds",)), {"error": "bold red", "WRONG": "bold red", "warn": "yellow"}
     for row in rows:
         cells = [Text(shorten(cell, MOST_CELL)) for cell in row]
@@ -162,8 +163,6 @@ def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Se
 def check_credentials(context: AuditContext) -> Iterator[Row]:
     """What is missing for each channel that is configured, asked of the code that will send."""
     from perfkit.cli.audit import Grade
-    from perfkit.config.settings import EmailSettings, IssueSettings
-    from perfkit.config.toml_table import expand
     from perfkit.notify.chat import Chat, Webhook
     from perfkit.notify.email import MailServer, addresses_of
     from perfkit.notify.github_api import Access

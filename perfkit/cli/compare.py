@@ -38,6 +38,9 @@ from perfkit.cli.options import (
     write,
     write_json,
 )
+from perfkit.model.errors import NotComparable
+from perfkit.model.records import Comparison, Metric, Verdict
+from perfkit.report.formatting import SHORT_METRICS, clean, shorten, verdict_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
     from perfkit.history.events import HistoryChange
     from perfkit.history.monitor import MonitorResult
     from perfkit.history.run_selector import ChosenRuns
-    from perfkit.model.records import Comparison, Verdict
 
 
 def _percent(text: str) -> float:
@@ -96,7 +98,6 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
     from rich.text import Text
 
     from perfkit.history.planning import plan_runs
-    from perfkit.report.formatting import SHORT_METRICS, shorten
 
     frame = plan_runs(workspace.history(), scenario, detect, power=power, policy=workspace.policy).to_frame()
     rows: list[dict[str, Any]] = [
@@ -158,9 +159,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 
     from perfkit.analysis.compare import replay as replay_policy
     from perfkit.history.run_selector import history_runs
-    from perfkit.model.records import Verdict
     from perfkit.report.findings import headlines
-    from perfkit.report.formatting import clean, shorten, verdict_text
 
     severest = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE)
 
@@ -451,8 +450,6 @@ def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Wor
     or cannot be judged (it is of an A/B test or a pull request, or no run is older), there is nothing to say.
     """
     from perfkit.history.gate import judge_history
-    from perfkit.model.errors import NotComparable
-    from perfkit.model.records import Metric, Verdict
     from perfkit.report.findings import headlines
 
     valid = [run.run_id for run in scenario.timeline.runs if run.valid]

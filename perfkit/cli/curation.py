@@ -28,7 +28,10 @@ from perfkit.cli.options import (
     write_json,
     write_metrics,
 )
+from perfkit.model.codec import encode
 from perfkit.model.errors import NoEvent
+from perfkit.model.records import Metric
+from perfkit.report.formatting import clean, count_text, format_signed, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,10 +125,6 @@ def _first_run(name: str, history: HistoryContext) -> str:
 
 
 def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
-    from perfkit.model.codec import encode
-    from perfkit.model.records import Metric
-    from perfkit.report.formatting import clean, format_signed
-
     if format_ == "json":
         write_json(encode(list(found)))
         return
@@ -220,7 +219,6 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
 
     from perfkit.history.baselines import Baselines
     from perfkit.history.curation import baseline_quality
-    from perfkit.report.formatting import clean, shorten
 
     history = workspace.history()
     _check_scenario(history, scenario)
@@ -324,7 +322,6 @@ def _check_scenario(history: HistoryContext, scenario: str | None) -> None:
 def _report_pinned(history: HistoryContext, pinned: Pinned, notes: Sequence[str]) -> None:
     from perfkit.history.baselines import Baselines
     from perfkit.history.curation import baseline_quality
-    from perfkit.report.formatting import count_text
 
     path = Baselines(history.baselines).path_of(pinned.scenario, pinned.name)
     click.echo(f"wrote {path}: {count_text(len(pinned.runs), 'run')}")

@@ -18,10 +18,11 @@ import click
 from perfkit.cli.completion import complete_scenarios
 from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import POLICY, WITH_LABELS, Workspace, checkout_option, dump, in_workspace, write
+from perfkit.config.settings import Settings
 from perfkit.model.errors import DeliveryError, SettingsError, StoreError
+from perfkit.model.records import Verdict
 
 if TYPE_CHECKING:
-    from perfkit.config.settings import Settings
     from perfkit.history.incidents import Result
     from perfkit.notify.delivery import ResultSet
 
@@ -220,7 +221,6 @@ def issue(collected: ResultSet, settings: Settings, dry_run: bool, **options: An
       perfkit issue --store data/runs --scenario shop --dry-run
       perfkit issue result.json --repository octo/shop --dry-run
     """
-    from perfkit.model.records import Verdict
     from perfkit.notify.github_sync import planned_requests, sync_issues
 
     options["repository"] = named_repository(

@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perfkit.cli.completion import complete_files, complete_labels, complete_runs
-from perfkit.model.errors import StoreError
+from perfkit.config.policy import Policy
+from perfkit.config.settings import Settings, load_settings, nearest_settings
+from perfkit.config.toml_table import expand
+from perfkit.model.codec import dump_json
+from perfkit.model.errors import SettingsError, StoreError, did_you_mean
 from perfkit.model.files import atomic_write
+from perfkit.model.records import Run
 from perfkit.model.redaction import redact
+from perfkit.report.formatting import clean
 
 if TYPE_CHECKING:
     from datetime import date
@@ -25,11 +31,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from perfkit.config.policy import Policy
-    from perfkit.config.settings import Settings
     from perfkit.history.acknowledgements import Acknowledgement
     from perfkit.history.run_selector import HistoryContext
-    from perfkit.model.records import Run
     from perfkit.runs.store import RunStore
 
 AUDIT_CHECKS = (
@@ -52,7 +55,6 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 def expanded(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     """An address with its variables replaced: ``'${STORE}'`` keeps a password out of the list of processes."""
-    from perfkit.config.toml_table import expand
 
     return expand(text, parameter.opts[0]) if text else text
 
@@ -332,7 +334,6 @@ class Variadic(click.Command):
 
 def settings_of(path: Path | None) -> Settings:
     """The settings of ``--settings``, also before a command of a group; else the nearest.  Read once per command."""
-    from perfkit.config.settings import load_settings, nearest_settings
 
     context = click.get_current_context()
     if path is None and context.parent is not None:
@@ -345,7 +346,6 @@ def settings_of(path: Path | None) -> Settings:
 
 def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:
     """``SettingsError`` for a scenario that nothing in ``place`` is of; it names the nearest."""
-    from perfkit.model.errors import SettingsError, did_you_mean
 
     names = sorted(set(stored))
     if scenario not in names:
@@ -405,7 +405,6 @@ def write_metrics(workspace: Workspace, files: Sequence[str], output: Path | Non
 
 def say(text: str, *, err: bool = False) -> None:
     """Print one line that may hold names from outside."""
-    from perfkit.report.formatting import clean
 
     click.echo(clean(text), err=err)
 
@@ -423,6 +422,5 @@ def write_json(document: Any, output: Path | None = None) -> None:
 
 def dump(document: Any) -> str:
     """JSON as perfkit writes it everywhere."""
-    from perfkit.model.codec import dump_json
 
     return dump_json(document)

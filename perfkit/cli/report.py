@@ -35,9 +35,14 @@ from perfkit.cli.options import (
     settings_of,
     warn,
 )
+from perfkit.config.policy import parse_slo
+from perfkit.config.toml_table import read_toml
+from perfkit.model.errors import PerfkitError
+from perfkit.model.files import atomic_write
+from perfkit.model.records import Run, Verdict
+from perfkit.report.formatting import clean
 
 if TYPE_CHECKING:
-    from perfkit.model.records import Run
     from perfkit.report.batch import ReportJob
     from perfkit.report.report_set import Entry, Overview
 
@@ -97,8 +102,6 @@ def report(
             raise click.UsageError(f"{given[0]} needs --all, or a report to make")
         click.echo(context.get_help())
         return 2
-    from perfkit.model.errors import PerfkitError
-    from perfkit.model.files import atomic_write
     from perfkit.report.batch import Selection, index_page, report_jobs
     from perfkit.report.notebook import new_folder
     from perfkit.report.report_set import Overview
@@ -134,7 +137,6 @@ def _run_jobs(jobs: Sequence[ReportJob], processes: int) -> tuple[Entry, ...]:
 
     from perfkit.report.batch import run_jobs
     from perfkit.report.findings import outcome_text
-    from perfkit.report.formatting import clean
 
     screen = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = TextColumn("reports"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -156,7 +158,6 @@ def _run_jobs(jobs: Sequence[ReportJob], processes: int) -> tuple[Entry, ...]:
 
 def exit_code(overview: Overview, fail_on: str) -> int:
     """The worst of all: 4 a notebook failed, 3 invalid or nothing to compare with, 1 a regression, else 0."""
-    from perfkit.model.records import Verdict
     from perfkit.report.report_set import Outcome
 
     codes = {Outcome.FAILED: EXIT_FAILED, Outcome.INCOMPARABLE: EXIT_INVALID, Outcome.DONE: 0}
@@ -256,7 +257,6 @@ def capacity(
     Example:
       perfkit report capacity "data/runs/*-ramp-*" --slo "p95 < 300 ms"
     """
-    from perfkit.config.policy import parse_slo
     from perfkit.report.batch import run_paths
 
     if slo is not None:
@@ -346,7 +346,6 @@ def _baseline_runs(workspace: Workspace, names: Sequence[str], candidates: Seque
     from perfkit.history.gate import choose_baseline
     from perfkit.history.run_selector import choose_runs
     from perfkit.report.batch import run_paths
-    from perfkit.report.formatting import clean
 
     context = replace(workspace.history(), candidates=tuple(candidates))
     chosen = choose_baseline(names, context, workspace.policy) if candidates else choose_runs(names, context)
@@ -358,7 +357,6 @@ def _baseline_runs(workspace: Workspace, names: Sequence[str], candidates: Seque
 
 def policy_file(policy: Path | None, settings: Path | None) -> str | None:
     """The file that the notebook reads policy and names of services from: settings without either are none."""
-    from perfkit.config.toml_table import read_toml
 
     if policy is None and (settings is None or not {"policy", "services"} & read_toml(settings).keys()):
         return None

@@ -31,17 +31,15 @@ from perfkit.cli.options import (
     warn,
     write,
 )
-from perfkit.config.settings import ARRIVALS
+from perfkit.config.settings import ARRIVALS, Scenario, load_fields
 from perfkit.model.errors import LoadError, PerfkitError
-from perfkit.model.records import KINDS
-from perfkit.report.formatting import clean, clock
+from perfkit.model.records import KINDS, Comparison, Run
+from perfkit.report.formatting import clean, clock, verdict_text
 
 if TYPE_CHECKING:
-    from perfkit.config.settings import Scenario
     from perfkit.loadgen.container import Container
     from perfkit.loadgen.locust_process import Progress
     from perfkit.loadgen.run import Execution, OnProgress
-    from perfkit.model.records import Comparison, Run
     from perfkit.report.live import LiveView
     from perfkit.runs.store import RunStore
 
@@ -241,7 +239,6 @@ def run(
       perfkit run shop --duration 2m -- --my-arg 3
       perfkit run --all
     """
-    from perfkit.config.settings import load_fields
     from perfkit.loadgen.container import prepare_container
     from perfkit.loadgen.locust_command import Distribution
     from perfkit.loadgen.run import execution_record, run_scenarios
@@ -407,7 +404,6 @@ def _compare(
     """Measure both sides alternately, and judge them."""
     from perfkit.loadgen.ab_test import MOST_PAIRS, ABPlan, ABTest, ab_targets
     from perfkit.loadgen.run import Execution, run_scenario
-    from perfkit.report.formatting import verdict_text
     from perfkit.report.text import print_comparison
 
     if len(chosen) != 1:

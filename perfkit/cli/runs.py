@@ -36,7 +36,11 @@ from perfkit.cli.options import (
     write,
     write_metrics,
 )
+from perfkit.config.settings import load_fields
+from perfkit.model.codec import parse_time
 from perfkit.model.errors import ReadError, SettingsError
+from perfkit.model.records import Severity
+from perfkit.report.formatting import clean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +53,6 @@ SHOWN = 20  # removals named one by one
 
 
 def _time(text: str) -> datetime:
-    from perfkit.model.codec import parse_time
-
     try:
         return parse_time(text)
     except ValueError as error:
@@ -77,7 +79,6 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
       perfkit import results/nightly_stats.csv --scenario api --label build=1.4.2
     """
     from perfkit.history.run_selector import read_named
-    from perfkit.model.records import Severity
 
     store, invalid = workspace.run_store, False
     for run in (run for file in files for run in read_named(file)):
@@ -151,7 +152,6 @@ def simulate(
       perfkit simulate api --seed 3 --duration 30s --runs 60 --autocorrelation 0.3 --outliers 3 \\
           --inject api_gateway:slower_pct=10 --inject-at 40 --store data/simulated
     """
-    from perfkit.config.settings import load_fields
     from perfkit.loadgen.demo_services import parse_changes
     from perfkit.loadgen.simulate import SimulatedHistory, simulate_files, simulate_history
 
@@ -247,7 +247,6 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     Example:
       perfkit runs list --scenario api --format json
     """
-    from perfkit.report.formatting import clean
     from perfkit.runs.maintenance import exported
 
     store = workspace.run_store

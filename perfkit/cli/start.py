@@ -10,17 +10,17 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import FILE, FOLDER, INJECT, Number, console, say, warn
-from perfkit.model.errors import LoadError, MissingExtra, ReadError, SettingsError, StoreError
+from perfkit.config.policy import Policy
+from perfkit.config.settings import BUILT_IN, nearest_settings
+from perfkit.model.errors import LoadError, MissingExtra, PerfkitError, ReadError, SettingsError, StoreError
 from perfkit.model.installation import extra_advice
-
-if TYPE_CHECKING:
-    from perfkit.model.records import Comparison, Run
+from perfkit.model.records import Comparison, Run, Verdict
+from perfkit.report.formatting import count_text
 
 SETTINGS_TEXT = """# What perfkit runs and how it judges.  Each key is explained by: perfkit docs configuration
 
@@ -67,7 +67,6 @@ def init(folder: Path, host: str | None, openapi: str | None, urls: Path | None)
       perfkit init --urls urls.txt
     """
     from perfkit.loadgen import locustfile
-    from perfkit.report.formatting import count_text
 
     if openapi is not None and urls is not None:
         raise click.UsageError("--openapi and --urls both say what to ask for: give one of them")
@@ -197,8 +196,6 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
 
 def _say_whether_there_are_runs() -> None:
     """One sentence and the next command where the notebooks have no runs of one's own to show."""
-    from perfkit.config.settings import nearest_settings
-    from perfkit.model.errors import PerfkitError
     from perfkit.runs.store import RunStore
 
     try:
@@ -253,7 +250,6 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
         return 0
     if inject:
         raise click.UsageError("--inject goes with --serve; without it, --slower says what is injected")
-    from perfkit.model.records import Verdict
     from perfkit.report.notebook import run_report
     from perfkit.report.text import print_comparison
 
@@ -281,8 +277,6 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
 def _measured(slower_pct: float, store: str) -> Comparison:
     """Five baseline and three candidate runs, compared."""
     from perfkit.analysis.compare import compare
-    from perfkit.config.policy import Policy
-    from perfkit.config.settings import BUILT_IN
     from perfkit.loadgen.demo_services import Change, start_services
     from perfkit.loadgen.run import run_scenario, with_demo_addresses
     from perfkit.loadgen.service_under_test import revision_of

@@ -236,17 +236,3 @@ def served_targets(scenario: Scenario, trees: Mapping[str, tuple[Path, Revision]
             )
             for side, (folder, revision) in trees.items()
         }
-
-
-def compare_trees(
-    scenario: Scenario,
-    trees: Mapping[str, tuple[Path, Revision]],
-    store: str,
-    policy: Policy,
-    plan: ABPlan,
-    on_message: OnMessage,
-    labels: dict[str, str],
-) -> ABResult:
-    """Serve the service from both folders, and run pairs of runs until the plan is fulfilled."""
-    with served_targets(scenario, trees) as targets:
-        return ABTest(targets, store, policy, plan, on_message, labels).decide()

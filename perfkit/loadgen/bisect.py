@@ -15,58 +15,26 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
+from perfkit.loadgen.ab_test import ABPlan, ABResult, ABTest, OnMessage, served_targets
 from perfkit.loadgen.service_under_test import BuildFailed, Revision, build, checkout, command_words
 from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError
 from perfkit.model.records import Finding, Metric, Scope, Verdict
 from perfkit.runs.git import Commit, Git, GitError
 
-if TYPE_CHECKING:
-    from perfkit.loadgen.ab_test import ABPlan, ABResult, OnMessage
-
 EXIT_CODES = {"good": 0, "bad": 1, "skip": 125}  # what `git bisect run` takes them for
 VERDICTS = {Verdict.REGRESSION: "bad", Verdict.NO_CHANGE: "good", Verdict.IMPROVEMENT: "good"}
 ONLY_SKIPPED_LEFT = 2  # exit code of git bisect
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """The one change that is searched for; a worsening beyond ``limit`` (>= 0, in the metric's change unit) is bad."""
-
-    service: str
-    metric: str
-    limit: float
-
-    def policy(self, policy: Policy) -> Policy:
-        """The policy that tests this and nothing else, so that nothing else keeps a comparison from being settled."""
-        tolerance: dict[str, Any] = {metric.value: "off" for metric in Metric}
-        unit = "pp" if self.metric == Metric.ERROR_RATE else "%"
-        tolerance[self.service] = {self.metric: f"{self.limit:.6f}{unit}"}
-        return Policy(tolerance, (self.metric,), policy.alpha, policy.confidence, required_runs=policy.required_runs)
-
-
-def clearest_regression(findings: tuple[Finding, ...]) -> Hypothesis | None:
-    """The regression to search for, with half of its change as the limit; ``None`` where there is none."""
-    regressions = [
-        finding
-        for finding in findings
-        if finding.verdict is Verdict.REGRESSION and not finding.objective and finding.scope is Scope.SERVICE
-        if finding.change is not None and math.isfinite(finding.change)
-    ]
-    if not regressions:
-        return None
-    first = min(regressions, key=lambda f: (not f.gating, 1.0 if f.p_adjusted is None else f.p_adjusted, f.metric))
-    return Hypothesis(first.label, first.metric, abs(first.change or 0.0) / 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,42 +50,23 @@ class Step:
     ci_low: float | None = None
     ci_high: float | None = None
     unit: str = ""
-    limit: float | None = None  # of the hypothesis, on the bad end alone
+    limit: float | None = None  # of the hypothesis, on the bad end alone: more than this is bad
     is_final: bool = True  # false: measuring again may settle it
 
 
 @dataclass(frozen=True, slots=True)
 class Bisection:
-    """What is searched for, and how.
+    """What is searched for, and how."""
 
-    Parameters
-    ----------
-    repository
-        Any folder of the repository of the service.
-    good, bad
-        Commit ids; the good one is an ancestor of the bad one.
-    scenario
-        Its ``serve`` command starts the service in a worktree.
-    build
-        Command that builds a worktree; ``None`` where nothing is to be built.
-    store
-        URL of the store that keeps the runs.
-    log
-        File with one JSON line for each commit that was measured.
-    compare
-        Measures two worktrees: `perfkit.loadgen.ab_test.compare_trees`.
-    """
-
-    repository: Path
-    good: str
+    repository: Path  # any folder of the repository of the service
+    good: str  # a commit id, an ancestor of the bad one
     bad: str
-    scenario: Scenario
-    build: str | None
+    scenario: Scenario  # its ``serve`` command starts the service in a worktree
+    build: str | None  # command that builds a worktree
     plan: ABPlan
     policy: Policy
     store: str
-    log: Path
-    compare: Callable[..., ABResult]
+    log: Path  # one JSON line for each commit that was measured
 
     @property
     def key(self) -> str:
@@ -151,8 +100,7 @@ class Bisection:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # the last line of a search that was killed
                 entry = msgspec.json.decode(line, type=dict)
                 if entry.get("key") == self.key:
-                    step = msgspec.convert(entry, Step)
-                    steps[step.commit] = step
+                    steps[entry["commit"]] = msgspec.convert(entry, Step)
         return steps
 
     def log_step(self, step: Step) -> None:
@@ -168,16 +116,13 @@ class Bisection:
 
 @dataclass(frozen=True, slots=True)
 class BisectResult:
-    """The commits of which one is the first bad one, newest first; none when the bad end is not shown to be worse.
-
-    ``size`` is the newest suspect against the good commit; ``steps`` are all commits that were measured, in order.
-    """
+    """The commits of which one is the first bad one, newest first; none when the bad end is not shown to be worse."""
 
     good: str
     bad: str
     suspects: tuple[Commit, ...]
-    size: Step
-    steps: tuple[Step, ...]
+    size: Step  # the newest suspect, else the bad end, against the good commit
+    steps: tuple[Step, ...]  # all commits that were measured, in order
     log: Path
 
     @property
@@ -208,14 +153,13 @@ def find_first_bad_commit(bisection: Bisection, on_message: OnMessage) -> Bisect
         end = judge_commit(bisection, bad, good_tree, None, on_message)
         if end.verdict != "bad" or end.limit is None:
             return BisectResult(good, bad, (), end, (end,), bisection.log)
-        hypothesis = Hypothesis(end.service, end.metric, end.limit)
         steps = {bad: end}
         with Git(repository).worktree(bad, checkout=False) as tree:
             git = Git(tree)
             git.text("bisect", "start", "--no-checkout", bad, good)
             while len(_suspects(git)) > 1:
                 commit = git.text("rev-parse", "--verify", "BISECT_HEAD")
-                steps[commit] = judge_commit(bisection, commit, good_tree, hypothesis, on_message)
+                steps[commit] = judge_commit(bisection, commit, good_tree, end, on_message)
                 answer = git.ask("bisect", steps[commit].verdict, commit)
                 if answer.code == ONLY_SKIPPED_LEFT:
                     break
@@ -239,15 +183,24 @@ def judge_head(bisection: Bisection, on_message: OnMessage) -> int:
 
 
 def judge_commit(
-    bisection: Bisection, commit: str, good_tree: Path, hypothesis: Hypothesis | None, on_message: OnMessage
+    bisection: Bisection, commit: str, good_tree: Path, hypothesis: Step | None, on_message: OnMessage
 ) -> Step:
-    """Compare a commit with the good one, unless the log has it; without a hypothesis the whole policy holds."""
+    """Compare a commit with the good one, pair by pair until that is settled, unless the log has it.
+
+    ``hypothesis`` is the bad end, whose regression is searched for; without one the whole policy holds.
+    """
     step = bisection.logged_steps().get(commit)
     if step is None or not step.is_final:
+        labels = {"bisect": f"{bisection.good[:9]}..{bisection.bad[:9]}", "bisect_commit": commit}
+        policy = policy_of(hypothesis, bisection.policy) if hypothesis is not None else bisection.policy
         try:
             with checkout(commit, bisection.repository) as tree:
                 build(bisection.build, tree)
-                step = _measure(bisection, commit, (good_tree, tree), hypothesis, on_message)
+                commits = (("baseline", good_tree, bisection.good), ("candidate", tree, commit))
+                sides = {side: (folder, Revision(id_, "", False)) for side, folder, id_ in commits}
+                with served_targets(bisection.scenario, sides) as targets:
+                    test = ABTest(targets, bisection.store, policy, bisection.plan, on_message, labels)
+                    step = step_of(commit, test.decide(), hypothesis)
         except LoadStopped:
             raise
         except LoadError as error:
@@ -257,25 +210,41 @@ def judge_commit(
     return step
 
 
-def _measure(
-    bisection: Bisection, commit: str, trees: tuple[Path, Path], hypothesis: Hypothesis | None, on_message: OnMessage
-) -> Step:
-    """Serve both commits and run pairs of runs until the comparison is settled."""
-    policy = hypothesis.policy(bisection.policy) if hypothesis is not None else bisection.policy
-    commits = (("baseline", bisection.good), ("candidate", commit))
-    sides = {side: (tree, Revision(id_, "", False)) for (side, id_), tree in zip(commits, trees, strict=True)}
-    labels = {"bisect": f"{bisection.good[:9]}..{bisection.bad[:9]}", "bisect_commit": commit}
-    result = bisection.compare(bisection.scenario, sides, bisection.store, policy, bisection.plan, on_message, labels)
+def policy_of(hypothesis: Step, policy: Policy) -> Policy:
+    """The policy that tests this and nothing else, so that nothing else keeps a comparison from being settled."""
+    tolerance: dict[str, Any] = {metric.value: "off" for metric in Metric}
+    unit = "pp" if hypothesis.metric == Metric.ERROR_RATE else "%"
+    tolerance[hypothesis.service] = {hypothesis.metric: f"{hypothesis.limit:.6f}{unit}"}
+    return Policy(tolerance, (hypothesis.metric,), policy.alpha, policy.confidence, required_runs=policy.required_runs)
+
+
+def clearest_regression(findings: tuple[Finding, ...]) -> Finding | None:
+    """The regression to search for; ``None`` where there is none."""
+    regressions = [
+        finding
+        for finding in findings
+        if finding.verdict is Verdict.REGRESSION and not finding.objective and finding.scope is Scope.SERVICE
+        if finding.change is not None and math.isfinite(finding.change)
+    ]
+    clearness = [(not f.gating, 1.0 if f.p_adjusted is None else f.p_adjusted, f.metric) for f in regressions]
+    return regressions[clearness.index(min(clearness))] if regressions else None
+
+
+def step_of(commit: str, result: ABResult, hypothesis: Step | None) -> Step:
+    """What a comparison says of a commit: of the hypothesis, else of its clearest regression, half of which is bad."""
     comparison, why = result.comparison, result.why
-    tested = hypothesis or clearest_regression(comparison.findings)
-    if tested is None or comparison.verdict is Verdict.INVALID:
+    if hypothesis is None:
+        finding = clearest_regression(comparison.findings)
+    else:
+        tested = (hypothesis.service, hypothesis.metric)
+        finding = next((f for f in comparison.findings if (f.label, f.metric) == tested), None)
+    if comparison.verdict is Verdict.INVALID or (finding is None and hypothesis is None):
         verdict = VERDICTS.get(comparison.verdict, "skip")
         if comparison.verdict is Verdict.INVALID and comparison.warnings:
             why = comparison.warnings[0]
         return Step(commit, verdict, f"{comparison.verdict.value}: {why}", is_final=verdict != "skip")
-    finding = next((f for f in comparison.findings if (f.label, f.metric) == (tested.service, tested.metric)), None)
     if finding is None:  # the service was not called
-        return Step(commit, "skip", f"{tested.service} has no {tested.metric} in these runs", is_final=False)
+        return Step(commit, "skip", f"{tested[0]} has no {tested[1]} in these runs", is_final=False)
     verdict = VERDICTS.get(finding.verdict, "skip")
     return Step(
         commit,
@@ -287,7 +256,7 @@ def _measure(
         finding.ci_low,
         finding.ci_high,
         finding.change_unit,
-        limit=tested.limit if hypothesis is None else None,
+        limit=abs(finding.change or 0.0) / 2.0 if hypothesis is None else None,
         is_final=verdict != "skip",
     )
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from repositories import LOCUSTFILE, SERVICE, git
@@ -17,8 +18,16 @@ from perfkit.cli import main
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
 from perfkit.loadgen import bisect
-from perfkit.loadgen.ab_test import ABPlan, compare_trees
-from perfkit.loadgen.bisect import Bisection, Hypothesis, Step, clearest_regression, find_first_bad_commit, judge_commit
+from perfkit.loadgen.ab_test import ABPlan
+from perfkit.loadgen.bisect import (
+    Bisection,
+    Step,
+    clearest_regression,
+    find_first_bad_commit,
+    judge_commit,
+    policy_of,
+    step_of,
+)
 from perfkit.loadgen.service_under_test import build
 from perfkit.model.errors import HistoryError, LoadError, StoreError
 from perfkit.model.records import Finding, Verdict
@@ -76,7 +85,7 @@ def bisection(folder, commits, **changes):
     log = folder.parent / "log.jsonl"
     plan = ABPlan(5, until_settled=True)
     store = str(folder.parent / "runs")
-    made = Bisection(folder, commits[0], commits[-1], scenario, None, plan, Policy(), store, log, compare_trees)
+    made = Bisection(folder, commits[0], commits[-1], scenario, None, plan, Policy(), store, log)
     return replace(made, **changes)
 
 
@@ -198,7 +207,7 @@ def test_a_build_that_fails_skips_its_commit_for_good(repository):
     folder, commits = repository
     broken = commit(folder, "broken", build="raise SystemExit('no compiler')")
     search = bisection(folder, [commits[0], broken], build=f"{sys.executable} build.py")
-    step = judge_commit(search, broken, folder, Hypothesis("a", "rps", 5.0), lambda _: None)
+    step = judge_commit(search, broken, folder, Step("", "bad", "", "a", "rps", limit=5.0), lambda _: None)
     assert (step.verdict, step.is_final) == ("skip", True)
     assert "failed with exit code 1: no compiler" in step.why
     assert search.logged_steps()[broken] == step
@@ -297,14 +306,17 @@ def test_the_hypothesis_is_the_clearest_regression_and_half_of_it():
         finding("b", "p50_latency_ms", float("inf"), 1e-12),
         finding("c", "avg_latency_ms", 50.0, 1e-12, Verdict.INCONCLUSIVE),
     )
-    hypothesis = clearest_regression(findings)
-    assert hypothesis == Hypothesis("b", "avg_latency_ms", 15.0)
+    assert clearest_regression(findings) is findings[2]
     assert clearest_regression(findings[-1:]) is None
-    policy = hypothesis.policy(Policy(alpha=0.02))
+    comparison = SimpleNamespace(findings=findings, verdict=Verdict.REGRESSION)
+    hypothesis = step_of("c0", SimpleNamespace(comparison=comparison, why="settled"), None)
+    assert (hypothesis.service, hypothesis.metric, hypothesis.limit) == ("b", "avg_latency_ms", 15.0)
+    policy = policy_of(hypothesis, Policy(alpha=0.02))
     assert policy.limit("b", "avg_latency_ms").amount == 15.0
     assert (policy.limit("a", "avg_latency_ms"), policy.limit("b", "rps")) == (None, None)
     assert (policy.gating, policy.alpha) == (("avg_latency_ms",), 0.02)
-    assert Hypothesis("b", "error_rate_pct", 0.7).policy(Policy()).limit("b", "error_rate_pct").describe() == "+0.7 pp"
+    errors = Step("", "bad", "", "b", "error_rate_pct", limit=0.7)
+    assert policy_of(errors, Policy()).limit("b", "error_rate_pct").describe() == "+0.7 pp"
 
 
 def test_a_log_survives_a_killed_writer_and_knows_its_own(repository):
