@@ -11,30 +11,36 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from perfkit.analysis.coverage import does_gate, gate_of
 from perfkit.analysis.power import min_detectable
 from perfkit.config.policy import Policy
-from perfkit.config.settings import Settings
+from perfkit.config.settings import EmailSettings, IssueSettings
+from perfkit.config.toml_table import expand
 from perfkit.history.acknowledgements import AcknowledgedFile, match
 from perfkit.history.baselines import Baselines, read_pinned
 from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.curation import baseline_quality
 from perfkit.history.monitor import monitor_timeline
-from perfkit.history.run_selector import HistoryContext, comparable_runs, since_last_change
+from perfkit.history.run_selector import comparable_runs, since_last_change
 from perfkit.history.timeline import load_timeline
-from perfkit.model.errors import MissingExtra, ReadError, StoreError, did_you_mean
+from perfkit.model.errors import MissingExtra, ReadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.records import ALL_SERVICES, LATENCY_METRICS, Metric, Run
+from perfkit.notify.chat import Chat, Webhook
+from perfkit.notify.email import MailServer, addresses_of
+from perfkit.notify.github_api import Access
 from perfkit.runs.backends import public_address
 from perfkit.runs.maintenance import exposed_documents
-from perfkit.runs.store import RunStore
 from perfkit.runs.validity import misdated
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from perfkit.cli.options import Workspace
+    from perfkit.runs.store import RunStore
 
 NEWEST = 20  # valid runs of a scenario that show how it varies now
 LEAST_RUNS = 3  # fewer do not show how runs vary
@@ -63,23 +69,13 @@ Row = tuple[str, Grade, str, str]  # subject, grade, what was found, advice: a `
 
 @dataclass(frozen=True, slots=True)
 class LintFinding:
-    """What was found of one subject.
+    """What was found of one subject."""
 
-    Parameters
-    ----------
-    check
-        What was looked at, one of `CHECKS`.
-    subject
-        What it is about: a scenario, a service, a file.
-    advice
-        What to do; empty where nothing is to be done.
-    """
-
-    check: str
-    subject: str
+    check: str  # one of `CHECKS`
+    subject: str  # a scenario, a service, a file
     grade: Grade
     found: str
-    advice: str
+    advice: str  # empty where nothing is to be done
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,42 +99,34 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        remarks = [{**asdict(finding), "grade": finding.grade.value} for finding in self.findings]
-        return {"ok": self.ok(), "remarks": remarks}
+        return {"ok": self.ok(), "remarks": [asdict(finding) for finding in self.findings]}
 
 
-def audit_settings(
-    settings: Settings, policy: Policy, store: str, more: Mapping[str, Check], *, skip: Collection[str] = ()
-) -> Audit:
-    """Look at settings, policy and store, by `CHECKS` and ``more``; ``skip`` names checks to leave out.
+def audit_settings(workspace: Workspace, *, skip: Collection[str] = ()) -> Audit:
+    """Look at settings, policy and store, by `CHECKS` without those to ``skip``.
 
-    Raises
-    ------
-    ReadError
-        A run of the store is broken in a way that its index does not know of.
+    ``ReadError`` where a run of the store is broken in a way that its index does not know of.
     """
-    context = AuditContext(settings, policy, store)
+    context = AuditContext(workspace)
     return Audit(
         tuple(
             LintFinding(name, *row)
-            for name, check in {**CHECKS, **more}.items()
+            for name, check in CHECKS.items()
             if name not in skip and (name in WITHOUT_RUNS or not context.unreadable)
             for row in check(context)
         )
     )
 
 
-@dataclass(frozen=True)
 class AuditContext:
     """Settings, the policy in force, and the store, read once."""
 
-    settings: Settings
-    policy: Policy
-    url: str
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace, self.settings, self.policy = workspace, workspace.settings, workspace.policy
 
-    @cached_property
+    @property
     def store(self) -> RunStore:
-        return RunStore(self.url)
+        return self.workspace.run_store
 
     @cached_property
     def unreadable(self) -> str:
@@ -150,23 +138,13 @@ class AuditContext:
         return ""
 
     @cached_property
-    def history(self) -> HistoryContext:
-        """The histories in the store, with the pinned baselines."""
-        return HistoryContext(self.store, self.settings.baselines, alpha=self.policy.alpha)
-
-    @cached_property
     def runs(self) -> pd.DataFrame:
         """All runs of the store, see `RunStore.runs`."""
         return self.store.runs()
 
     @cached_property
-    def scenarios(self) -> tuple[str, ...]:
-        """Scenarios that have runs in the store."""
-        return tuple(self.newest)
-
-    @cached_property
     def newest(self) -> dict[str, Run]:
-        """The newest run of each scenario."""
+        """The newest run of each scenario that has runs."""
         ids = dict(zip(self.runs["scenario"], self.runs["id"], strict=True))
         return {scenario: self.store.get(run_id) for scenario, run_id in ids.items()}
 
@@ -174,12 +152,12 @@ class AuditContext:
     def levels(self) -> dict[str, tuple[Run, ...]]:
         """The newest valid runs of each scenario, of one load and since its last change, oldest first."""
         levels = {}
-        for scenario in self.scenarios:
+        for scenario in self.newest:
             frame = self.runs[self.runs["scenario"] == scenario]
             ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
             runs = [self.store.get(run_id) for run_id in ids]
             comparable = comparable_runs(runs, runs[-1])[0] if runs else ()
-            levels[scenario] = since_last_change(comparable, self.history)
+            levels[scenario] = since_last_change(comparable, self.workspace.history())
         return levels
 
 
@@ -196,7 +174,7 @@ def check_store(context: AuditContext) -> Iterator[Row]:
     """Whether the store can be read and written, and its runs."""
     if context.unreadable:
         advice = "Nothing can be compared without it: correct `store`, or the credentials that it needs."
-        yield public_address(context.url), ERROR, f"cannot be read: {context.unreadable}", advice
+        yield public_address(context.workspace.store), ERROR, f"cannot be read: {context.unreadable}", advice
         return
     store, frame, now = context.store, context.runs, datetime.now(UTC)
     if broken := sorted(store.broken()):
@@ -251,7 +229,7 @@ def check_blindness(context: AuditContext) -> Iterator[Row]:
 
 def check_scenarios(context: AuditContext) -> Iterator[Row]:
     """Scenarios that cannot be run, have no runs, or none that is valid."""
-    settings, stored, usable = context.settings, context.scenarios, context.settings.scenarios
+    settings, stored, usable = context.settings, context.newest, context.settings.scenarios
     for name in settings.own_scenarios:
         if name in settings.unusable:
             found = f"cannot be run here: {settings.unusable[name]}"
@@ -276,8 +254,7 @@ def check_scenarios(context: AuditContext) -> Iterator[Row]:
 
 def check_generators(context: AuditContext) -> Iterator[Row]:
     """Generators that were too weak for their load."""
-    for name in context.scenarios:
-        newest = context.newest[name]
+    for name, newest in context.newest.items():
         weak = next((check for check in newest.validity.problems if check.name in WEAK), None)
         if weak is not None:
             yield name, WARN, f"too weak in the newest run, {newest.id}", weak.advice
@@ -288,7 +265,7 @@ def check_generators(context: AuditContext) -> Iterator[Row]:
 def check_services(context: AuditContext) -> Iterator[Row]:
     """Services that a policy names and no stored run has."""
     policy, stored = context.policy, {}
-    for name in context.scenarios:
+    for name in context.newest:
         series = context.store.series(name, ab_tests=True).values
         stored[name] = tuple(dict.fromkeys(service for service, _ in series))
     services = tuple(dict.fromkeys(service for names in stored.values() for service in names))
@@ -364,7 +341,7 @@ def check_baselines(context: AuditContext) -> Iterator[Row]:
         except ReadError as error:
             yield str(path), ERROR, f"cannot be read: {error}", "Restore it from version control, or remove it."
             continue
-        name, quality = f"{pinned.scenario}@pinned:{pinned.name}", baseline_quality(context.history, pinned)
+        name, quality = f"{pinned.scenario}@pinned:{pinned.name}", baseline_quality(context.workspace.history(), pinned)
         if not quality.runs:
             advice = "It names no run, so comparisons with it fail: pin others, or restore its runs."
             yield name, ERROR, "; ".join(quality.warnings) or "its runs are gone", advice
@@ -385,7 +362,7 @@ def check_acknowledgements(context: AuditContext) -> Iterator[Row]:
         yield str(file.path), ERROR, f"cannot be read: {error}", advice
         return
     changes = {}  # of each scenario: its runs, and its changes in hindsight or as they were detected
-    for scenario in {item.scenario for item in acknowledgements} & set(context.scenarios):
+    for scenario in {item.scenario for item in acknowledgements} & context.newest.keys():
         policy = context.policy.for_scenario(scenario)
         history = HistoryAnalysis(load_timeline(context.store, scenario), policy.alpha)
         detected = (alert.event for alert in monitor_timeline(history, policy).alerts)
@@ -420,7 +397,45 @@ def check_secrets(context: AuditContext) -> Iterator[Row]:
     yield context.store.url, ERROR, found, advice
 
 
-CHECKS: dict[str, Check] = {  # `perfkit.cli.options.AUDIT_CHECKS` are their names, and "credentials"
+def check_credentials(context: AuditContext) -> Iterator[Row]:
+    """What is missing for each channel that is configured, asked of the code that will send."""
+    email, issues, chat = context.settings.email, context.settings.issues, context.settings.chat
+    steps: dict[tuple[str, str], list[Callable[[], object]]] = {}
+    if email != EmailSettings():
+        steps["[email]", "Correct it, or no mail can be sent."] = [
+            partial(MailServer.from_settings, email),
+            partial(addresses_of, email.to, "[email]: to"),
+        ]
+    if issues != IssueSettings():
+        steps["[issues]", "Correct it where issues are written."] = [
+            partial(Access.from_environment, issues.repository, with_token=False),
+            partial(Access.from_environment, "any/repository"),
+        ]
+    if chat.urls or chat.webhook:
+        steps["[chat]", "Correct it where messages are sent."] = [
+            *(
+                lambda number=number, url=url: Chat(expand(url, f"[chat]: urls: number {number}"), number)
+                for number, url in enumerate(chat.urls, 1)
+            ),
+            *([partial(Webhook, chat.webhook)] if chat.webhook else []),
+        ]
+    for (channel, advice), tries in steps.items():
+        missing: dict[str, str] = {}
+        for step in tries:
+            try:
+                made = step()
+            except (SettingsError, MissingExtra) as error:
+                missing[str(error)] = advice
+                continue
+            if isinstance(made, MailServer) and not made.user and made.security != "none":
+                found = "PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD are not set"
+                missing[found] = f"Set them where mail is sent by {made}."
+        yield from ((channel, ERROR, found, what) for found, what in missing.items())
+        if not missing:
+            yield channel, OK, "complete", ""
+
+
+CHECKS: dict[str, Check] = {  # `perfkit.cli.options.AUDIT_CHECKS` are their names
     "store": check_store,
     "blind": check_blindness,
     "scenario": check_scenarios,
@@ -430,5 +445,6 @@ CHECKS: dict[str, Check] = {  # `perfkit.cli.options.AUDIT_CHECKS` are their nam
     "baseline": check_baselines,
     "acknowledged": check_acknowledgements,
     "secrets": check_secrets,
+    "credentials": check_credentials,
 }
 WITHOUT_RUNS = ("store", "blind", "credentials")  # are looked at also where the store cannot be read

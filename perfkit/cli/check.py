@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -26,13 +24,8 @@ from perfkit.cli.options import (
     table,
     write,
 )
-from perfkit.config.settings import EmailSettings, IssueSettings
-from perfkit.config.toml_table import expand
-from perfkit.model.errors import MissingExtra, SettingsError, StoreError
+from perfkit.model.errors import StoreError
 from perfkit.report.formatting import shorten
-
-if TYPE_CHECKING:
-    from perfkit.cli.audit import AuditContext, Row
 
 SCHEMA = "perfkit.check/1"
 EXIT_SETTINGS, EXIT_GATE = 2, 4
@@ -105,9 +98,7 @@ def check(
     from perfkit.cli.audit import Grade, audit_settings
     from perfkit.cli.selftest import Task, self_test
 
-    audit = audit_settings(
-        workspace.settings, workspace.policy, workspace.store, {"credentials": check_credentials}, skip=skip
-    )
+    audit = audit_settings(workspace, skip=skip)
     tested = None
     is_text = format_ == "text"
     if is_text:
@@ -158,46 +149,3 @@ def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Se
     for name, text in dict.fromkeys(advice):
         if text:
             click.echo(f"! {shorten(name, 60)}: {shorten(text, MOST_ADVICE)}")
-
-
-def check_credentials(context: AuditContext) -> Iterator[Row]:
-    """What is missing for each channel that is configured, asked of the code that will send."""
-    from perfkit.cli.audit import Grade
-    from perfkit.notify.chat import Chat, Webhook
-    from perfkit.notify.email import MailServer, addresses_of
-    from perfkit.notify.github_api import Access
-
-    email, issues, chat = context.settings.email, context.settings.issues, context.settings.chat
-    steps: dict[tuple[str, str], list[Callable[[], object]]] = {}
-    if email != EmailSettings():
-        steps["[email]", "Correct it, or no mail can be sent."] = [
-            partial(MailServer.from_settings, email),
-            partial(addresses_of, email.to, "[email]: to"),
-        ]
-    if issues != IssueSettings():
-        steps["[issues]", "Correct it where issues are written."] = [
-            partial(Access.from_environment, issues.repository, with_token=False),
-            partial(Access.from_environment, "any/repository"),
-        ]
-    if chat.urls or chat.webhook:
-        steps["[chat]", "Correct it where messages are sent."] = [
-            *(
-                lambda number=number, url=url: Chat(expand(url, f"[chat]: urls: number {number}"), number)
-                for number, url in enumerate(chat.urls, 1)
-            ),
-            *([partial(Webhook, chat.webhook)] if chat.webhook else []),
-        ]
-    for (channel, advice), tries in steps.items():
-        missing: dict[str, str] = {}
-        for step in tries:
-            try:
-                made = step()
-            except (SettingsError, MissingExtra) as error:
-                missing[str(error)] = advice
-                continue
-            if isinstance(made, MailServer) and not made.user and made.security != "none":
-                found = "PERFKIT_SMTP_USER and PERFKIT_SMTP_PASSWORD are not set"
-                missing[found] = f"Set them where mail is sent by {made}."
-        yield from ((channel, Grade.ERROR, found, what) for found, what in missing.items())
-        if not missing:
-            yield channel, Grade.OK, "complete", ""

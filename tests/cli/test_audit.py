@@ -11,14 +11,13 @@ from samples import run as make_run
 
 from perfkit import Policy, RunStore
 from perfkit.cli.audit import Grade, audit_settings
-from perfkit.cli.check import check_credentials
+from perfkit.cli.options import Workspace
 from perfkit.config.settings import BUILT_IN, Settings, load_settings
 from perfkit.history.acknowledgements import AcknowledgedFile
 from perfkit.history.curation import acknowledge, pin_runs
 from perfkit.history.run_selector import HistoryContext
 from perfkit.model.records import Check, Severity, Validity
 
-CREDENTIALS = {"credentials": check_credentials}
 HOSTILE = "</script>![x](javascript:1)|@everyone\r\n\u202e" + "x" * 10_000
 LATENCIES = ("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "p999_latency_ms")
 SECRETS = ("PERFKIT_SMTP_HOST", "PERFKIT_SMTP_USER", "PERFKIT_SMTP_PASSWORD", "GITHUB_TOKEN", "GITHUB_REPOSITORY")
@@ -38,7 +37,7 @@ def house(tmp_path, monkeypatch, rng):
 def audit(house, text='[scenario.api]\nlocustfile = "locustfile.py"\n', **more):
     (house / "perfkit.toml").write_text(text, encoding="utf-8")
     settings = load_settings(house / "perfkit.toml")
-    return audit_settings(settings, settings.policy, settings.store, CREDENTIALS, **more)
+    return audit_settings(Workspace(settings, settings.store, settings.policy), **more)
 
 
 def told(found, check):
@@ -55,7 +54,7 @@ def test_all_is_well(house):
 
 def test_without_settings_and_runs_there_is_nothing_to_object_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = audit_settings(Settings(BUILT_IN, Policy()), Policy(), "data/runs", CREDENTIALS)
+    found = audit_settings(Workspace(Settings(BUILT_IN, Policy()), "data/runs", Policy()))
     assert found.problems == ()
     assert list(tmp_path.iterdir()) == []
 
@@ -83,7 +82,7 @@ def test_a_store_that_cannot_be_written_is_an_error(house, monkeypatch):
 
 def test_a_store_elsewhere_is_tried_by_a_write_that_leaves_nothing(rng):
     store, _ = stored("memory://audit", nights(rng, 3))
-    found = audit_settings(Settings(BUILT_IN, Policy()), Policy(), "memory://audit", {})
+    found = audit_settings(Workspace(Settings(BUILT_IN, Policy()), "memory://audit", Policy()), skip=["credentials"])
     assert told(found, "store") == []
     assert not store.backend.exists(".noise/audit")
 
