@@ -211,25 +211,13 @@ def checkout_option(name: str) -> Callable[[Command], Command]:
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a command works on.
-
-    Parameters
-    ----------
-    store
-        Address of the store.
-    policy
-        The policy in force: of ``--policy`` or the settings, under the rule of ``--rule``.
-    policy_file
-        That of ``--policy``.
-    labels
-        Those of ``--label``: only runs with all of them are there for the command.
-    """
+    """What a command works on."""
 
     settings: Settings
-    store: str
-    policy: Policy
-    policy_file: Path | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    store: str  # address of the store
+    policy: Policy  # of ``--policy`` or the settings, under the rule of ``--rule``
+    policy_file: Path | None = None  # of ``--policy``
+    labels: Mapping[str, str] = field(default_factory=dict)  # of ``--label``: runs without them are not there
 
     @cached_property
     def run_store(self) -> RunStore:

@@ -58,24 +58,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The gate to test and how.
+    """The gate to test and how."""
 
-    Parameters
-    ----------
-    options
-        Words that the pipeline gives to `perfkit compare`.
-    fail_on
-        What of ``--fail-on`` is among them.
-    required_runs
-        Of its policy: with fewer runs it would claim nothing.
-    slower_pct
-        Percent by which the slower build is slower.
-    """
-
-    options: tuple[str, ...] = ()
-    fail_on: str = "regression"
-    required_runs: int = 1
-    slower_pct: float = 100.0
+    options: tuple[str, ...] = ()  # words that the pipeline gives to `perfkit compare`
+    fail_on: str = "regression"  # what of ``--fail-on`` is among them
+    required_runs: int = 1  # of its policy: with fewer runs it would claim nothing
+    slower_pct: float = 100.0  # percent by which the slower build is slower
 
     @property
     def rounds(self) -> int:
@@ -85,23 +73,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One question to the gate.
-
-    Parameters
-    ----------
-    advice
-        What it means that the answer was another, and what to do; empty where it was as expected.
-    by_chance
-        Whether fresh runs may get another answer.
-    """
+    """One question to the gate."""
 
     name: str
     expected: str
     got: str
     ok: bool
     seconds: float
-    advice: str = ""
-    by_chance: bool = False
+    advice: str = ""  # what it means that the answer was another, and what to do; empty where it was as expected
+    by_chance: bool = False  # whether fresh runs may get another answer
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -166,21 +146,11 @@ def simulated_histories(task: Task, folder: Path) -> dict[str, tuple[Path, tuple
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the gate answered.
+    """What the gate answered."""
 
-    Parameters
-    ----------
-    code
-        Its exit code; ``None`` when it had to be ended after `TIMEOUT_S`.
-    document
-        The comparison that it printed; empty where it printed none.
-    errors
-        What it wrote to standard error.
-    """
-
-    code: int | None
-    document: Mapping[str, Any]
-    errors: str
+    code: int | None  # its exit code; ``None`` when it had to be ended after `TIMEOUT_S`
+    document: Mapping[str, Any]  # the comparison that it printed; empty where it printed none
+    errors: str  # what it wrote to standard error
     seconds: float
 
     @property

@@ -261,49 +261,27 @@ BUILT_IN_LOCUSTFILE = Path(__file__).parents[1] / "loadgen" / "demo_locustfile.p
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A named load test: locustfile, load profile, target.
-
-    Parameters
-    ----------
-    locustfile
-        The user's own file, run unchanged.
-    host
-        Base URL of the target; ``None`` leaves it to the locustfile.
-    users, spawn_rate, duration_s
-        Peak users, users started per second, seconds.  ``None`` leaves it to the locustfile (its LoadTestShape).
-    kind, rate, peak, arrivals, max_in_flight, stages
-        Load over time and by arrivals, see `plan_profile`.
-    serve
-        Command that starts the service from its sources, with ``{port}``; for comparisons with a commit.
-    environment
-        Variables set for the locustfile.
-    arguments
-        Further arguments of Locust: those that the locustfile itself declares, or the names of user classes.
-    revision
-        Commit, branch and ``dirty`` of the build that is measured, as far as they are known.
-    demo
-        True for the built-in scenarios, which start the demo services when no host is given.
-    """
+    """A named load test: locustfile, load profile, target."""
 
     name: str
-    locustfile: Path
-    host: str | None = field(default=None, repr=False)  # may hold a password
-    users: int | None = None
-    spawn_rate: float | None = None
+    locustfile: Path  # the user's own file, run unchanged
+    host: str | None = field(default=None, repr=False)  # base URL of the target, which may hold a password
+    users: int | None = None  # at the peak; ``None``, here and above, leaves it to the locustfile (its LoadTestShape)
+    spawn_rate: float | None = None  # users started per second
     duration_s: float | None = None
     tags: tuple[str, ...] = ()
     exclude_tags: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    demo: bool = False
-    kind: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # variables set for the locustfile
+    demo: bool = False  # built-in scenarios start the demo services when no host is given
+    kind: str | None = None  # this and what follows up to the stages: see `plan_profile`
     rate: float | None = None
     peak: float | None = None
     arrivals: str | None = None
     max_in_flight: int | None = None
     stages: tuple[Stage, ...] = ()
-    serve: str | None = None
-    arguments: tuple[str, ...] = field(default=(), repr=False)  # may hold a password
-    revision: Mapping[str, str] = field(default_factory=dict, repr=False)
+    serve: str | None = None  # command that starts the service from its sources, with ``{port}``
+    arguments: tuple[str, ...] = field(default=(), repr=False)  # further ones of Locust, which may hold a password
+    revision: Mapping[str, str] = field(default_factory=dict, repr=False)  # of the build: commit, branch, ``dirty``
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -403,53 +381,28 @@ WHEN: tuple[str, ...] = get_args(When)
 
 @dataclass(frozen=True, slots=True)
 class EmailSettings:
-    """``[email]``: to whom, from whom, by which server.
-
-    Parameters
-    ----------
-    sender
-        ``from`` in the file.
-    host, port, security
-        The server; port 0 is the usual one of that security.  Name and password: `PERFKIT_SMTP_USER`,
-        `PERFKIT_SMTP_PASSWORD`.
-    attach_mb
-        A larger report is not attached; the message says where it is.
-    link
-        Address of a report, with ``{report}`` for the name of its folder.
-    """
+    """``[email]``: to whom, from whom, by which server."""
 
     to: tuple[str, ...] = ()
-    sender: str = ""
-    host: str = ""
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    sender: str = ""  # ``from`` in the file
+    host: str = ""  # of the server; name and password: `PERFKIT_SMTP_USER`, `PERFKIT_SMTP_PASSWORD`
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0  # 0: the usual one of that security
     security: Literal["starttls", "tls", "none"] = "starttls"
     when: When = "always"
-    attach_mb: Annotated[float, msgspec.Meta(ge=0, le=100)] = 10.0
-    link: str = ""
+    attach_mb: Annotated[float, msgspec.Meta(ge=0, le=100)] = 10.0  # a larger report is not attached
+    link: str = ""  # address of a report, with ``{report}`` for the name of its folder
 
 
 @dataclass(frozen=True, slots=True)
 class IssueSettings:
-    """``[issues]``: the repository, and what its issues look like.
+    """``[issues]``: the repository, and what its issues look like."""
 
-    Parameters
-    ----------
-    repository
-        ``owner/name``; else the environment's `GITHUB_REPOSITORY`.
-    title
-        With ``{scenario}``, ``{service}``, ``{metric}``, ``{change}``.
-    most_new
-        Issues that one call may open; further ones wait for the next.
-    link
-        Address of a report, with ``{report}`` for the name of its folder.
-    """
-
-    repository: str = ""
+    repository: str = ""  # ``owner/name``; else the environment's `GITHUB_REPOSITORY`
     labels: tuple[str, ...] = ("performance",)
     assignees: tuple[str, ...] = ()
     title: str = "{service}: {metric} {change} ({scenario})"
-    most_new: Annotated[int, msgspec.Meta(ge=1)] = 5
-    link: str = ""
+    most_new: Annotated[int, msgspec.Meta(ge=1)] = 5  # issues that one call may open; further ones wait for the next
+    link: str = ""  # address of a report, with ``{report}`` for the name of its folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,24 +36,12 @@ OnMessage = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ABPlan:
-    """How long to go on.
+    """How long to go on."""
 
-    Parameters
-    ----------
-    pairs
-        Pairs to run; with `until_settled`, the most.
-    until_settled
-        Look at the verdict now and then, and stop once it is not inconclusive.
-    max_time_s
-        No pair is begun that would end later than this, judged by the longest so far; ``None``: no limit.
-    confirm
-        Repeat a comparison that found a regression, once, and believe the second.
-    """
-
-    pairs: int = 5
-    until_settled: bool = False
-    max_time_s: float | None = None
-    confirm: bool = False
+    pairs: int = 5  # pairs to run; with `until_settled`, the most
+    until_settled: bool = False  # look at the verdict now and then, and stop once it is not inconclusive
+    max_time_s: float | None = None  # no pair is begun that would end later, judged by the longest so far
+    confirm: bool = False  # repeat a comparison that found a regression, once, and believe the second
 
     def __post_init__(self) -> None:
         if self.pairs < 1:

@@ -69,26 +69,15 @@ MODELS: Mapping[str, ServiceModel] = {
 class Change:
     """What is different about a service; the default is no difference.
 
-    Parameters
-    ----------
-    slower_pct
-        Every service time grows by so many percent, -90 to 1000.
-    tail_pct, tail_factor
-        `tail_pct` percent of the requests (0 to 100) take `tail_factor` times as long (1 to 100).
-    error_rate_pct
-        Percent of requests answered with status 500, 0 to 100; None keeps the model's.
-    stall_s, stall_at_s
-        All work stands still for `stall_s` seconds, `stall_at_s` seconds after the service started (each 0 to 86400).
-
     ``ValueError`` for a value that is out of range.
     """
 
-    slower_pct: float = 0.0
-    tail_pct: float = 0.0
-    tail_factor: float = 3.0
-    error_rate_pct: float | None = None
-    stall_s: float = 0.0
-    stall_at_s: float = 0.0
+    slower_pct: float = 0.0  # every service time grows by so much
+    tail_pct: float = 0.0  # so many of the requests
+    tail_factor: float = 3.0  # take so many times as long
+    error_rate_pct: float | None = None  # of requests answered with status 500; None keeps the model's
+    stall_s: float = 0.0  # all work stands still so long,
+    stall_at_s: float = 0.0  # so many seconds after the service started
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

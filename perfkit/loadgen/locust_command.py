@@ -100,22 +100,12 @@ def start_locust(
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A master and its workers.
+    """A master and its workers."""
 
-    Parameters
-    ----------
-    workers
-        How many there are, at least 1; the load begins when all of them are there.
-    local
-        Whether they are started here; else they come from elsewhere, within `WORKERS_WAIT_S`.
-    bind_host, bind_port
-        Where the master listens for them; port 0: one that is free.
-    """
-
-    workers: int
-    local: bool = True
-    bind_host: str = "127.0.0.1"
-    bind_port: int = 5557
+    workers: int  # how many there are, at least 1; the load begins when all of them are there
+    local: bool = True  # whether they are started here; else they come from elsewhere, within `WORKERS_WAIT_S`
+    bind_host: str = "127.0.0.1"  # where the master listens for them
+    bind_port: int = 5557  # 0: one that is free
 
 
 @dataclass(frozen=True, slots=True)

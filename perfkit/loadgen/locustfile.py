@@ -29,22 +29,12 @@ _SAFE = "/:@!$&'()*+,;=~-._%"  # what a path may hold unescaped
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A request: what is asked, and under which name it is summed.
+    """A request: what is asked, and under which name it is summed."""
 
-    Parameters
-    ----------
-    path
-        From the host on, with its query; percent-encoded.
-    name
-        The path as the document has it, such as ``/items/{id}``; empty where it is the same.
-    todo
-        Why it stands in the locustfile as a comment; empty where it is a task.
-    """
-
-    path: str
-    name: str = ""
+    path: str  # from the host on, with its query; percent-encoded
+    name: str = ""  # the path as the document has it, such as ``/items/{id}``; empty where it is the same
     method: str = "GET"
-    todo: str = ""
+    todo: str = ""  # why it stands in the locustfile as a comment; empty where it is a task
 
     @property
     def label(self) -> str:

@@ -59,22 +59,12 @@ def installed_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """The commit of a build.
+    """The commit of a build."""
 
-    Parameters
-    ----------
-    commit, branch
-        Empty where unknown.
-    dirty
-        Whether tracked files differ from the commit; ``None`` where nobody can say.
-    notes
-        Sentences: what is unknown, why, and what helps.
-    """
-
-    commit: str = ""
+    commit: str = ""  # empty where unknown, as the branch
     branch: str = ""
-    dirty: bool | None = None
-    notes: tuple[str, ...] = ()
+    dirty: bool | None = None  # whether tracked files differ from the commit; ``None`` where nobody can say
+    notes: tuple[str, ...] = ()  # sentences: what is unknown, why, and what helps
 
     def to_dict(self) -> dict[str, str]:
         """As runs keep it: what is unknown is absent."""

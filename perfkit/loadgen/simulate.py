@@ -243,31 +243,16 @@ class SimulatedHistory:
 
     Each service has a level of its own in every run, on the log scale: a wave with the standard deviation
     `variation_pct` and the correlation `autocorrelation` between neighbouring runs, plus drift, plus outliers.
-
-    Parameters
-    ----------
-    runs
-        How many, at least 1.
-    variation_pct
-        Standard deviation between runs, percent, 0 to 100.
-    autocorrelation
-        Of the levels of neighbouring runs (AR(1)), -1 < value < 1.
-    outlier_pct, outlier_factor
-        Percent of the runs (0 to 100) in which service times are multiplied by the factor (> 0).
-    drift_pct
-        Change of service times from the first run to the last, percent, above -90.
-    changes, change_at
-        Service -> what changes about it, from the run with this number (from 0) on.
     """
 
-    runs: int
-    variation_pct: float = 2.0
-    autocorrelation: float = 0.0
-    outlier_pct: float = 0.0
-    outlier_factor: float = 1.3
-    drift_pct: float = 0.0
-    changes: Mapping[str, Change] = field(default_factory=dict)
-    change_at: int = 0
+    runs: int  # how many, at least 1
+    variation_pct: float = 2.0  # standard deviation between runs, percent, 0 to 100
+    autocorrelation: float = 0.0  # of the levels of neighbouring runs (AR(1)), -1 < value < 1
+    outlier_pct: float = 0.0  # of the runs, in which
+    outlier_factor: float = 1.3  # service times are multiplied by this
+    drift_pct: float = 0.0  # change of service times from the first run to the last, percent, above -90
+    changes: Mapping[str, Change] = field(default_factory=dict)  # service -> what changes about it,
+    change_at: int = 0  # from the run with this number (from 0) on
 
     def __post_init__(self) -> None:
         allowed = {
