@@ -479,17 +479,22 @@ def compare(
     >>> comparison.verdict.value
     'regression'
     """
-    from perfkit.analysis.compare import compare as compare_runs
-    from perfkit.analysis.noise_profile import NoiseProfile
+    from perfkit.analysis.compare import judge
+    from perfkit.analysis.noise_profile import NoiseProfile, profile_of
+    from perfkit.model.errors import NotComparable
 
     context, rules, loaded = _in_force(store, policy, settings, rule)
     if baseline is None and candidate is None:
         baseline, candidate = _by_default("sides", store, context, loaded)
     before, after, notes = _both_sides(baseline, candidate, context, rules)
     if history is not None and not isinstance(history, NoiseProfile):
-        history, _ = _chosen("history", history, context, rules)
+        earlier, _ = _chosen("history", history, context, rules)
+        if not earlier:
+            raise NotComparable("history: has no runs; name at least one run, file or folder")
+        fit = [run for run in earlier if run.validity.ok]
+        history = profile_of(fit[0].scenario, fit) if fit else None
     _register()
-    comparison = compare_runs(before, after, policy=rules, history=history)
+    comparison = judge(before, after, rules, history)
     return cast("Comparison", comparison.with_warnings((*_lines(warnings), *notes)))
 
 
@@ -942,10 +947,9 @@ def _lines(texts: str | Iterable[str] | None) -> tuple[str, ...]:
 
 def _both_sides(
     baseline: Any, candidate: Any, context: HistoryContext, policy: Policy
-) -> tuple[list[Any], list[Any], list[str]]:
+) -> tuple[list[_Run], list[_Run], list[str]]:
     """The runs of a baseline and of a candidate, and what must be known of them; see `compare`."""
     from perfkit.model.errors import NotComparable, SettingsError
-    from perfkit.model.records import Run
 
     if candidate is None:
         _chosen("baseline", baseline, context, policy)
@@ -955,13 +959,13 @@ def _both_sides(
         raise NotComparable("candidate: has no runs; name at least one run, file or folder")
     if baseline is None:
         baseline = tuple(f"{scenario}@rolling" for scenario in dict.fromkeys(run.scenario for run in after))
-    beside = replace(context, candidates=tuple(run for run in after if isinstance(run, Run)))
+    beside = replace(context, candidates=tuple(after))
     before, more = _chosen("baseline", baseline, beside, policy)
     return before, after, [*more, *notes]
 
 
-def _chosen(parameter: str, runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[Any], list[str]]:
-    """Runs by their names, in order, and what to know of those that selectors chose; what is no name stays as it is.
+def _chosen(parameter: str, runs: Any, context: HistoryContext, policy: Policy) -> tuple[list[_Run], list[str]]:
+    """Runs by their names, in order, and what to know of those that selectors chose; runs stay as they are.
 
     One text may name several, with commas or line ends between them.  Selectors leave the context's candidates out.
     """
@@ -977,7 +981,7 @@ def _chosen(parameter: str, runs: Any, context: HistoryContext, policy: Policy) 
         items: Sequence[Any] = runs.splitlines() if is_whole else runs.split(",")
     else:
         items = (runs,) if isinstance(runs, Path | Run) else tuple(runs)
-    chosen: list[Any] = []
+    chosen: list[_Run] = []
     notes: list[str] = []
     for item in items:
         if isinstance(item, str | Path):
@@ -987,6 +991,8 @@ def _chosen(parameter: str, runs: Any, context: HistoryContext, policy: Policy) 
                 raise type(error)(f"{parameter}: {error}") from error
             chosen += named.runs
             notes += named.warnings
-        else:
+        elif isinstance(item, Run):
             chosen.append(item)
+        else:
+            raise TypeError(f"{parameter}: expected runs or paths, got {item!r}")
     return chosen, notes

@@ -97,7 +97,7 @@ def check_sides(
 ) -> Comparability:
     """Whether two sets of runs may be compared.
 
-    Invalid: a side without runs, an unfit run, the same run twice, no common service, judged services that carry too
+    Invalid: an unfit run, the same run twice, no common service, judged services that carry too
     little of the load of either side (by evidence only: fixed limits judge what both sides have), and a load that is
     known to differ.  Of a load that a summary file merely declares, or that only rate and latency tell of, latency and
     throughput are not judged.
@@ -105,7 +105,7 @@ def check_sides(
     policy = policy or Policy()
     if coverage is None:
         coverage = service_coverage(baseline, candidate, policy.alpha)
-    services = coverage.services if baseline and candidate else ()
+    services = coverage.services
     load, another_load = _load(baseline, candidate, services)
     not_judged = dict.fromkeys(services, another_load) if another_load else {}
     checks = [*_fitness("baseline", baseline), *_fitness("candidate", candidate)]
@@ -115,7 +115,7 @@ def check_sides(
             advice = f"Run {run.id} is given twice: copies of one run are not evidence."
             checks.append(Check("same_run", run.id, "each run once", Severity.INVALID, advice))
         seen.add(content)
-    missing = list(missing_services(coverage, policy)) if baseline and candidate else []
+    missing = list(missing_services(coverage, policy))
     missing.sort(key=lambda pair: pair[0].severity is Severity.INVALID)
     failing, outages = _outages(baseline, candidate, policy)
     units = list(_units(services, baseline, candidate))
@@ -141,8 +141,6 @@ def have_other_load(baseline: Sequence[Run], candidate: Sequence[Run]) -> bool:
 
 def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
     """What the checks of the runs of one side found, a line each: in how many, over which range, and the worst."""
-    if not runs:
-        yield Check("runs", 0, 1, Severity.INVALID, f"The {title} has no runs.")
     problems: dict[tuple[str, Severity, str], list[tuple[Run, Check]]] = {}
     for run in runs:
         for check in run.validity.problems:
@@ -506,7 +504,7 @@ def disturbance(baseline: Sequence[Run], candidate: Sequence[Run], findings: Seq
     meanwhile.  A regression stays one, and its size is in doubt.  Runs made in pairs need none of it.
     """
     runs = (*baseline, *candidate)
-    if not baseline or not candidate or all(PAIR in run.labels for run in runs):
+    if all(PAIR in run.labels for run in runs):
         return None
     again = f"measure both sides in turn: perfkit run {runs[-1].scenario} --compare-with ..."
     moved = _moved_alike(findings)

@@ -1,14 +1,13 @@
 """Two sets of runs and a policy -> a comparison.
 
-`compare` takes runs or paths; `judge` is the whole way from a policy to a verdict, in its order; `replay` applies a
-policy to the past: when would it have fired?
+`judge` is the whole way from a policy to a verdict, in its order; `replay` applies a policy to the past: when would it
+have fired?
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from perfkit.analysis.comparability import SHARE_DIFFERS, Comparability, check_sides, disturbance
@@ -21,7 +20,7 @@ from perfkit.analysis.evidence import (
     objectives_of,
     unknown_metrics,
 )
-from perfkit.analysis.noise_profile import NoiseProfile, profile_of
+from perfkit.analysis.noise_profile import NoiseProfile
 from perfkit.config.policy import Policy
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
@@ -40,76 +39,21 @@ from perfkit.model.records import (
     overall_verdict,
     service_names,
 )
-from perfkit.runs.read import read_run
 from perfkit.runs.requests import new_name, renamed_runs
 from perfkit.runs.validity import without_outages
-
-
-def compare(
-    baseline: Sequence[Run | str | Path],
-    candidate: Sequence[Run | str | Path],
-    *,
-    policy: Policy | None = None,
-    history: NoiseProfile | Sequence[Run | str | Path] | None = None,
-) -> Comparison:
-    """Judge the candidate against the baseline.
-
-    Parameters
-    ----------
-    baseline, candidate
-        Runs, or paths that `read_run` takes; at least one on each side.
-    policy
-        What is accepted; the default policy when ``None``.
-    history
-        Earlier runs of the same scenario, oldest first, none of which is compared here, or the noise profile learned
-        from such.  They tell how much its runs vary, which makes small comparisons sharper; their level is not used.
-
-    Returns
-    -------
-    Comparison
-        Its verdict is ``invalid`` when the sides are unfit or cannot be compared; the warnings say why.
-
-    Raises
-    ------
-    ReadError
-        A path cannot be read.
-    NotComparable
-        A side is empty.
-    """
-    before, after = runs_of_side("baseline", baseline), runs_of_side("candidate", candidate)
-    if history is not None and not isinstance(history, NoiseProfile):
-        runs = [run for run in runs_of_side("history", history) if run.validity.ok]
-        history = profile_of(runs[0].scenario, runs) if runs else None
-    return judge(before, after, policy or Policy(), history)
-
-
-def runs_of_side(title: str, side: Sequence[Run | str | Path]) -> tuple[Run, ...]:
-    """The runs of one side, read where they are paths; ``title`` names the side in errors.
-
-    Raises
-    ------
-    NotComparable
-        There is none.
-    TypeError
-        Something is neither a run nor a path.
-    """
-    runs: Iterable[Run | str | Path] = (side,) if isinstance(side, Run | str | Path) else side
-    if not isinstance(runs, Iterable):
-        raise TypeError(f"{title}: expected runs or paths, got {side!r}")
-    runs = tuple(runs)
-    for run in runs:
-        if not isinstance(run, Run | str | Path):
-            raise TypeError(f"{title}: expected runs or paths, got {run!r}")
-    if not runs:
-        raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
-    return tuple(run if isinstance(run, Run) else read_run(run) for run in runs)
 
 
 def judge(
     baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, profile: NoiseProfile | None = None
 ) -> Comparison:
-    """Compare two sets of runs under a policy.  Unfit sides end in the verdict ``invalid``, with the reasons."""
-    policy = policy.for_scenario(candidate[0].scenario if candidate else "")
+    """Judge the candidate against the baseline; ``profile`` tells how much runs of the scenario vary.
+
+    Unfit sides end in the verdict ``invalid``, with the reasons; an empty one is `NotComparable`.
+    """
+    for title, side in (("baseline", baseline), ("candidate", candidate)):
+        if not side:
+            raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
+    policy = policy.for_scenario(candidate[0].scenario)
     if current := policy.service_names:
         baseline, candidate = renamed_runs(baseline, current), renamed_runs(candidate, current)
         tolerance, objectives = _renamed(policy.tolerance, current), _renamed(policy.objectives, current)

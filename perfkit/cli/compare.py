@@ -277,7 +277,7 @@ def compare(
 
 def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: ChosenRuns, *, learn: bool) -> Comparison:
     """The candidate against the baseline, or against its history; with ``learn`` other runs show the noise too."""
-    from perfkit.analysis.compare import compare as compare_runs
+    from perfkit.analysis.compare import judge
     from perfkit.history.gate import choose_baseline, judge_history, open_in_history
     from perfkit.history.planning import stored_profile
 
@@ -294,7 +294,7 @@ def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: Chosen
         scenario = (*chosen.runs, *judged.runs)[0].scenario
         profile = stored_profile(context.store, scenario, without=compared, service_names=policy.service_names)
     notes = open_in_history(context, policy, workspace.acknowledgements()) if chosen.selectors else ()
-    comparison = compare_runs(chosen.runs, judged.runs, policy=policy, history=profile)
+    comparison = judge(chosen.runs, judged.runs, policy, profile)
     return comparison.with_warnings((*chosen.warnings, *notes, *judged.left_out))
 
 

@@ -276,7 +276,7 @@ def demo(serve: bool, inject: tuple[str, ...], slower: float, store: str, report
 
 def _measured(slower_pct: float, store: str) -> Comparison:
     """Five baseline and three candidate runs, compared."""
-    from perfkit.analysis.compare import compare
+    from perfkit.analysis.compare import judge
     from perfkit.loadgen.demo_services import Change, start_services
     from perfkit.loadgen.run import run_scenario, with_demo_addresses
     from perfkit.loadgen.service_under_test import revision_of
@@ -299,4 +299,4 @@ def _measured(slower_pct: float, store: str) -> Comparison:
             click.echo(f"run {number} of {len(ORDER)}: {side}, {USERS} users for {SECONDS:.0f} s")
             run = run_scenario(with_demo_addresses(scenario, targets[side]), RunStore(store), {"side": side})
             sides[side].append(run)
-    return compare(sides["baseline"], sides["candidate"], policy=Policy())
+    return judge(sides["baseline"], sides["candidate"], Policy())

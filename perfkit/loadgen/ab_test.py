@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from perfkit.analysis.compare import compare
+from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
 from perfkit.loadgen.locust_process import Progress
@@ -145,7 +145,7 @@ class ABTest:
                 self._run_pair(pair, round_, runs)
                 if pair not in looks and all(side[-1].validity.ok for side in runs.values()):
                     continue
-            comparison = compare(runs["baseline"], runs["candidate"], policy=policy)
+            comparison = judge(runs["baseline"], runs["candidate"], policy)
             made = len(runs["baseline"])
             pairs = f"{made} pair{'s' if made > 1 else ''}"
             if is_late:

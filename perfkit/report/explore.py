@@ -15,7 +15,7 @@ from datetime import UTC
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from perfkit.analysis.compare import compare
+from perfkit.analysis.compare import judge
 from perfkit.analysis.error_kinds import error_kinds
 from perfkit.config.policy import Policy
 from perfkit.history.change_events import HistoryAnalysis
@@ -136,7 +136,7 @@ class Explorer:
         """The whole runs, compared: services and a stretch of time that are chosen by eye do not change the verdict."""
         key = (self.baseline, self.candidate)
         if key not in self._judged:
-            self._judged[key] = compare(*self.sides, policy=self.policy)
+            self._judged[key] = judge(*self.sides, self.policy)
         return self._judged[key]
 
     @property
