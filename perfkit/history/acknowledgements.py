@@ -29,25 +29,17 @@ SLIGHT = 1e-12  # of a direction, and of no size
 
 
 class AcknowledgedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far one metric of one service moved.
-
-    Parameters
-    ----------
-    rises, change
-        Direction and `size`; ``change`` is ``None`` for one from zero, whose size is infinite.
-    low, high
-        Bounds of the 95 % interval of the size; ``None`` where it is not known.
-    unit
-        Of change and bounds, for who reviews the file: percent, or percentage points.
-    """
+    """How far one metric of one service moved."""
 
     service: str
     metric: str
+    # rises, change: direction and `size`; ``change`` is ``None`` for one from zero, whose size is infinite
     rises: bool
     change: float | None
+    # low, high: bounds of the 95 % interval of the size; ``None`` where it is not known
     low: float | None
     high: float | None
-    unit: str = ""
+    unit: str = ""  # of change and bounds, for who reviews the file: percent, or percentage points
 
     @classmethod
     def of_size(
@@ -93,25 +85,15 @@ class AcknowledgedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class Acknowledgement(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"changes": "movements"}
 ):
-    """One acknowledged change of a scenario.
+    """One acknowledged change of a scenario."""
 
-    Parameters
-    ----------
-    id
-        Of the first run of the new level: the event's id when it was acknowledged.
-    around
-        Ids of the runs beside it and of itself, in time order.
-    until
-        The last day on which it holds; ``None``: no end.
-    """
-
-    id: str
+    id: str  # of the first run of the new level: the event's id when it was acknowledged
     scenario: str
-    around: tuple[str, ...]
+    around: tuple[str, ...]  # ids of the runs beside it and of itself, in time order
     reason: str
     by: str
     created: Time
-    until: date | None = None
+    until: date | None = None  # the last day on which it holds; ``None``: no end
     changes: tuple[AcknowledgedChange, ...]
 
     def __post_init__(self) -> None:

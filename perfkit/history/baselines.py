@@ -27,27 +27,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
 class BaselineState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a pinned baseline is, or was at one time.
+    """What a pinned baseline is, or was at one time."""
 
-    Parameters
-    ----------
-    runs
-        Ids of its runs in the store, oldest first.
-    profile
-        The load of its runs, in words.
-    environment
-        Where they were made; a fact that differed among them has all its values.
-    expires
-        The last day on which it is good; ``None``: no end.
-    """
-
-    runs: tuple[str, ...]
-    profile: str
-    environment: dict[str, str]
+    runs: tuple[str, ...]  # ids of its runs in the store, oldest first
+    profile: str  # the load of its runs, in words
+    environment: dict[str, str]  # where they were made; a fact that differed among them has all its values
     reason: str
     by: str
     created: Time
-    expires: date | None = None
+    expires: date | None = None  # the last day on which it is good; ``None``: no end
 
 
 class Pinned(BaselineState, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="schema", tag=SCHEMA):

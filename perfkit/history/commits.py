@@ -76,25 +76,14 @@ TIMEOUT_S = 20.0  # of one question to git
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The commits between two runs.
+    """The commits between two runs."""
 
-    Parameters
-    ----------
-    before, after
-        Commits of the two runs, as the runs say; empty where they do not.
-    commits
-        Newest first, at most `MOST_COMMITS`; empty where they cannot be told.
-    total
-        How many there are; ``None`` where it cannot be told.
-    notes
-        Sentences: why there is no list, or what to know about it.
-    """
-
+    # before, after: commits of the two runs, as the runs say; empty where they do not
     before: str
     after: str
-    commits: tuple[Commit, ...] = ()
-    total: int | None = None
-    notes: tuple[str, ...] = ()
+    commits: tuple[Commit, ...] = ()  # newest first, at most `MOST_COMMITS`; empty where they cannot be told
+    total: int | None = None  # how many there are; ``None`` where it cannot be told
+    notes: tuple[str, ...] = ()  # sentences: why there is no list, or what to know about it
 
     @property
     def span(self) -> str:

@@ -240,33 +240,20 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ServiceChange:
-    """Services that ended or began at one run of a history.
+    """Services that ended or began at one run of a history."""
 
-    Parameters
-    ----------
-    id
-        Of the first run with the new set of services.
-    index
-        Of that run in the timeline.
-    last_before, first_after
-        The last valid run with the old set, the first with the new one.
-    ended, began
-        Names of the services, those with most requests first.
-    shares
-        Of each of them: its share of the requests, in (0, 1], where counts are known.
-    renamed
-        Pairs of old and new name that are alike.
-    """
-
-    id: str
+    id: str  # of the first run with the new set of services
     scenario: str
-    index: int
+    index: int  # of that run in the timeline
+    # last_before, first_after: the last valid run with the old set, the first with the new one
     last_before: RunReference
     first_after: RunReference
+    # ended, began: names of the services, those with most requests first
     ended: tuple[str, ...]
     began: tuple[str, ...]
+    # of each of them: its share of the requests, in (0, 1], where counts are known
     shares: tuple[tuple[str, float], ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()  # pairs of old and new name that are alike
 
     kind: ClassVar[str] = "services"  # beside the kinds of an `Event`
     reach: ClassVar[int] = 0  # as that of an `Event`: by how many runs its place may be off

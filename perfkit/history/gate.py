@@ -388,13 +388,9 @@ class BaselineHold:
 
     A single candidate may be too little to tell, so all runs since the change are compared with that level too.  Where
     the change began was chosen among `NEWS` places at most, so this comparison has that part of the candidate's alpha.
-
-    Parameters
-    ----------
-    runs, since
-        The runs of that level and those since, oldest first.
     """
 
+    # runs, since: the runs of that level and those since, oldest first
     runs: tuple[Run, ...]
     since: tuple[Run, ...]
     undetected: Event
@@ -553,27 +549,17 @@ class OutlierRuns:
 
     A comparison takes the noise of runs for what it is most of the time.  Where single runs now and then lie far from
     the level and the next ones do not, one run more that does is no evidence of a new level, however small its p.
-
-    Parameters
-    ----------
-    runs
-        Runs that were looked at.
-    farthest
-        Of each run with an outlier for the worse in any series: the distance from its level, in standard deviations of
-        one run.
-    noise
-        The standard deviation of one run of each series, in its unit.
-    worse
-        Of each series: by how much each run was worse than its level, in the unit of the series; ``NaN`` where unknown.
-    newest
-        How many of the newest runs, without a break, lie far from the level for the worse in any series.  They may
-        begin a new level, which nobody can tell yet: too few for a change point.
     """
 
-    runs: int
+    runs: int  # runs that were looked at
+    # of each run with an outlier for the worse in any series: the distance from its level, in standard deviations of
+    # one run
     farthest: Mapping[int, float]
-    noise: Mapping[Series, float]
+    noise: Mapping[Series, float]  # the standard deviation of one run of each series, in its unit
+    # of each series: by how much each run was worse than its level, in the unit of the series; ``NaN`` where unknown
     worse: Mapping[Series, Floats]
+    # how many of the newest runs, without a break, lie far from the level for the worse in any series.  They may begin
+    # a new level, which nobody can tell yet: too few for a change point
     newest: int
 
     def as_far(self, finding: Finding) -> int:

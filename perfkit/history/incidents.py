@@ -69,32 +69,17 @@ def fingerprint(scenario: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """An event in which something got worse, as a result shows it.
-
-    Parameters
-    ----------
-    holds
-        Whether what got worse was not taken back since.
-    acknowledgement
-        Who said that it is known or intended, and why; empty where nobody did.
-    detected_at
-        Id of the run at which it was first detected; empty where it is not known.
-    fails
-        Whether it is beyond its tolerance, so that a build with it fails.
-    is_open, runs_open
-        Whether it counts as open, and for how many runs; ``None`` where that is not known.
-    doubt
-        Why it may be none after all; empty where nothing speaks against it.
-    """
+    """An event in which something got worse, as a result shows it."""
 
     event: Event
-    holds: bool = True
-    acknowledgement: str = ""
-    detected_at: str = ""
-    fails: bool = True
+    holds: bool = True  # whether what got worse was not taken back since
+    acknowledgement: str = ""  # who said that it is known or intended, and why; empty where nobody did
+    detected_at: str = ""  # id of the run at which it was first detected; empty where it is not known
+    fails: bool = True  # whether it is beyond its tolerance, so that a build with it fails
+    # is_open, runs_open: whether it counts as open, and for how many runs; ``None`` where that is not known
     is_open: bool | None = None
     runs_open: int | None = None
-    doubt: str = ""
+    doubt: str = ""  # why it may be none after all; empty where nothing speaks against it
 
     @property
     def worse(self) -> tuple[MetricChange, ...]:
@@ -209,48 +194,28 @@ class MissingService(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a result file says.
+    """What a result file says."""
 
-    Parameters
-    ----------
-    source
-        Where it was read, for messages.
-    comparison
-        ``None`` for the history of a scenario.
-    incidents
-        Worsenings, in order of their beginning: of the history where it is known, else what the comparison calls.
-    watched
-        Whether `incidents` come of a watched history, which knows every worsening and whether it is over.
-    report
-        The HTML report beside it, where there is one.
-    gaps
-        What was not measured, of the comparison and of the watched history, with what to do about it.
-    missing_services
-        Services that have no requests any more: in the newest runs of the history, or in the candidate.
-    measured_services
-        Services that have: in the newest run of the history, or on both sides of a comparison.
-    stored
-        Whether it was judged just now from a store: then no file and no report folder holds it.
-    labels
-        Those that runs must have to be in the history; empty where all runs of the scenario are.
-    errors
-        Kinds of failed requests of both sides, of a history those of its newest valid run and of the runs before;
-        ``None`` where they are not known.
-    """
-
-    source: str
+    source: str  # where it was read, for messages
     document: Mapping[str, Any]
     scenario: str
     verdict: Verdict
-    comparison: Comparison | None
+    comparison: Comparison | None  # ``None`` for the history of a scenario
+    # worsenings, in order of their beginning: of the history where it is known, else what the comparison calls
     incidents: tuple[Incident, ...]
-    watched: bool
-    report: Path | None = None
+    watched: bool  # whether `incidents` come of a watched history, which knows every worsening and whether it is over
+    report: Path | None = None  # the HTML report beside it, where there is one
+    # what was not measured, of the comparison and of the watched history, with what to do about it
     gaps: tuple[Gap, ...] = ()
+    # services that have no requests any more: in the newest runs of the history, or in the candidate
     missing_services: tuple[MissingService, ...] = ()
+    # services that have: in the newest run of the history, or on both sides of a comparison
     measured_services: frozenset[str] = frozenset()
-    stored: bool = False
+    stored: bool = False  # whether it was judged just now from a store: then no file and no report folder holds it
+    # those that runs must have to be in the history; empty where all runs of the scenario are
     labels: Mapping[str, str] = field(default_factory=dict)
+    # kinds of failed requests of both sides, of a history those of its newest valid run and of the runs before;
+    # ``None`` where they are not known
     errors: tuple[ErrorKind, ...] | None = None
 
     @property
@@ -536,28 +501,17 @@ NEVER_NOTIFIED = Notified((), (), invalid=False)
 
 @dataclass(frozen=True, slots=True)
 class NotificationDiff:
-    """What is new in a result; false when nothing is.
+    """What is new in a result; false when nothing is."""
 
-    Parameters
-    ----------
-    new, reopened, resolved
-        Worsenings, as the table of `perfkit.history.incidents` has them.
-    invalid
-        Whether the runs cannot be judged, for the first time.
-    after
-        What the recipient is notified of once this is sent.
-    missing
-        Services that have no requests any more, of which nobody was notified yet.
-    measured_again
-        Services of whose end the recipient was notified, and which have requests again.
-    """
-
+    # new, reopened, resolved: worsenings, as the table of `perfkit.history.incidents` has them
     new: tuple[Incident, ...]
     reopened: tuple[Incident, ...]
     resolved: tuple[NotifiedIncident, ...]
-    invalid: bool
-    after: Notified
+    invalid: bool  # whether the runs cannot be judged, for the first time
+    after: Notified  # what the recipient is notified of once this is sent
+    # services that have no requests any more, of which nobody was notified yet
     missing: tuple[MissingService, ...] = ()
+    # services of whose end the recipient was notified, and which have requests again
     measured_again: tuple[MissingService, ...] = ()
 
     def __bool__(self) -> bool:

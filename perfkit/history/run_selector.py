@@ -69,30 +69,17 @@ _EXAMPLES = {
 
 @dataclass(frozen=True)
 class HistoryContext:
-    """The runs of a store, and what is known beside them; each run is read once, and the index is asked once.
-
-    Parameters
-    ----------
-    baselines
-        Folder of the pinned baselines.
-    repository
-        A folder of the checkout that the selector ``merge-base`` asks.
-    candidates
-        Runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest.
-    service_names
-        Names that services have now, see `Policy`; all runs are read under these.
-    alpha
-        Chance that a history in which nothing changed shows any change: that of the policy.
-    labels
-        Only runs with all of these are there to be chosen, however they are named.
-    """
+    """The runs of a store, and what is known beside them; each run is read once, and the index is asked once."""
 
     store: RunStore
-    baselines: Path = Path("data/baselines")
-    repository: Path = field(default_factory=Path)
+    baselines: Path = Path("data/baselines")  # folder of the pinned baselines
+    repository: Path = field(default_factory=Path)  # A folder of the checkout that the selector ``merge-base`` asks
+    # runs that are to be judged: never chosen, nor are runs that began after the first of them chosen as newest
     candidates: tuple[Run, ...] = ()
+    # names that services have now, see `Policy`; all runs are read under these
     service_names: Mapping[str, str] = field(default_factory=dict)
-    alpha: float = 0.01
+    alpha: float = 0.01  # chance that a history in which nothing changed shows any change: that of the policy
+    # only runs with all of these are there to be chosen, however they are named
     labels: Mapping[str, str] = field(default_factory=dict)
     _runs: dict[tuple[str, bool], tuple[Run, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _damaged: dict[str, tuple[str, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
@@ -197,24 +184,13 @@ _NEWEST = ("rolling", "last", "previous")  # selectors that ask for the newest r
 
 @dataclass(frozen=True, slots=True)
 class ChosenRuns:
-    """Runs that were named, and what there is to know of them.
+    """Runs that were named, and what there is to know of them."""
 
-    Parameters
-    ----------
-    runs
-        In the order in which they were named; those of a selector oldest first.
-    warnings
-        What speaks against them as a baseline, each in a sentence.
-    left_out
-        Those of the warnings that name damaged runs, among which a selector could not choose.
-    selectors
-        Those by which they were chosen.
-    """
-
-    runs: tuple[Run, ...]
-    warnings: tuple[str, ...] = ()
+    runs: tuple[Run, ...]  # in the order in which they were named; those of a selector oldest first
+    warnings: tuple[str, ...] = ()  # what speaks against them as a baseline, each in a sentence
+    # those of the warnings that name damaged runs, among which a selector could not choose
     left_out: tuple[str, ...] = ()
-    selectors: tuple[Selector, ...] = ()
+    selectors: tuple[Selector, ...] = ()  # those by which they were chosen
 
 
 def choose_runs(names: Iterable[str | Path], context: HistoryContext) -> ChosenRuns:

@@ -605,55 +605,37 @@ DISTURBED = "disturbed"  # name of the check that the two sides were measured un
 
 @dataclass(frozen=True, slots=True)
 class LevelArithmetic:
-    """A latency or throughput on the logarithmic scale: how much runs scatter, and the t test.
+    """A latency or throughput on the logarithmic scale: how much runs scatter, and the t test."""
 
-    Parameters
-    ----------
-    means
-        Mean log value of the baseline, or the logarithm of an absolute limit, and that of the candidate.
-    shift
-        The second mean less the first.
-    within_sd, measured
-        Standard deviation of a value within its run, and whether the runs measured it themselves.
-    persistence
-        How much of it is in slow waves, where all runs can tell (`NoisePrior`).
-    prior_sd, prior_df, weight
-        What is expected of the scatter between runs, and the degrees of freedom that are left of it where the runs
-        contradict it.
-    squares, squares_df
-        Sums of squares around the mean of each side, or of the differences of pairs over the root of two.
-    history_squares, history_df
-        The same of earlier runs; zeros where none are used.
-    sd, df, floor_sd
-        Run-to-run standard deviation: ``sqrt((weight prior_sd^2 + squares + history_squares) / df)``, not below
-        ``floor_sd``, which the rounding of the source leaves.
-    runs
-        Numbers of runs n of which ``error = sd sqrt(sum(1/n))``.
-    error, quantile
-        Standard error of ``shift``, and the quantile of Student's t that makes the interval of it.
-    services
-        Services of the same runs that told of the prior; 0 where none did.
-    """
-
+    # mean log value of the baseline, or the logarithm of an absolute limit, and that of the candidate
     means: tuple[float, float]
-    shift: float
+    shift: float  # the second mean less the first
+    # within_sd, measured: standard deviation of a value within its run, and whether the runs measured it themselves
     within_sd: Size
     measured: bool
+    # prior_sd, prior_df, weight: what is expected of the scatter between runs, and the degrees of freedom that are left
+    # of it where the runs contradict it
     prior_sd: Size
     prior_df: Size
     weight: Size
+    # squares, squares_df: sums of squares around the mean of each side, or of the differences of pairs over the root of
+    # two
     squares: tuple[Size, ...]
     squares_df: Size
+    # history_squares, history_df: the same of earlier runs; zeros where none are used
     history_squares: Size
     history_df: Size
+    # sd, df, floor_sd: run-to-run standard deviation: ``sqrt((weight prior_sd^2 + squares + history_squares) / df)``,
+    # not below ``floor_sd``, which the rounding of the source leaves
     sd: Size
     df: Size
-    runs: tuple[Count, ...]
+    runs: tuple[Count, ...]  # numbers of runs n of which ``error = sd sqrt(sum(1/n))``
+    # error, quantile: standard error of ``shift``, and the quantile of Student's t that makes the interval of it
     error: Size
     quantile: Size
     floor_sd: Size = 0.0
-    services: Count = 0
-    persistence: float | None = None
+    services: Count = 0  # services of the same runs that told of the prior; 0 where none did
+    persistence: float | None = None  # how much of it is in slow waves, where all runs can tell (`NoisePrior`)
 
     def __post_init__(self) -> None:
         if not self.error > 0:
@@ -705,35 +687,25 @@ class RateArithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """What a verdict was computed from.
+    """What a verdict was computed from."""
 
-    Parameters
-    ----------
-    baseline, candidate
-        Value of each run in the metric's unit, of pairs in their order; ``None`` where a run cannot say.
-    verdict
-        What these numbers come to by themselves; the finding's own differs where its warnings say why.
-    alpha, share, tests
-        The alarm budget of the whole comparison, the part of it that this judgement has, and how many judgements share
-        it; ``None`` and 0 under fixed limits.
-    paired
-        Whether the runs were compared pair by pair.
-    worsening, bad_side
-        What the verdict compared with the tolerance, in the unit of the change: how much worse the candidate is, and
-        how much worse it is at the bad end of the interval; ``None`` where neither was computed.
-    levels, rates
-        The arithmetic of the test; both ``None`` where fixed limits are compared, or nothing could be computed.
-    """
-
+    # baseline, candidate: value of each run in the metric's unit, of pairs in their order; ``None`` where a run cannot
+    # say
     baseline: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
-    verdict: str
+    verdict: str  # what these numbers come to by themselves; the finding's own differs where its warnings say why
+    # alpha, share, tests: the alarm budget of the whole comparison, the part of it that this judgement has, and how
+    # many judgements share it; ``None`` and 0 under fixed limits
     alpha: Share | None = None
     share: Share | None = None
     tests: Count = 0
-    paired: bool = False
+    paired: bool = False  # whether the runs were compared pair by pair
+    # levels, rates: the arithmetic of the test; both ``None`` where fixed limits are compared, or nothing could be
+    # computed
     levels: LevelArithmetic | None = None
     rates: RateArithmetic | None = None
+    # worsening, bad_side: what the verdict compared with the tolerance, in the unit of the change: how much worse the
+    # candidate is, and how much worse it is at the bad end of the interval; ``None`` where neither was computed
     worsening: float | None = None
     bad_side: float | None = None
 
@@ -902,21 +874,11 @@ _SUMMARISED = (
 
 @dataclass(frozen=True, slots=True)
 class HistoryNote:
-    """What the history of a scenario adds to a comparison.
+    """What the history of a scenario adds to a comparison."""
 
-    Parameters
-    ----------
-    news
-        Sentences on new changes, which make the comparison a regression.
-    lines
-        All sentences on the history.
-    document
-        The same as plain JSON values.
-    """
-
-    news: tuple[str, ...]
-    lines: tuple[str, ...]
-    document: Mapping[str, Any]
+    news: tuple[str, ...]  # sentences on new changes, which make the comparison a regression
+    lines: tuple[str, ...]  # all sentences on the history
+    document: Mapping[str, Any]  # the same as plain JSON values
 
     @property
     def advice(self) -> tuple[str, ...]:
