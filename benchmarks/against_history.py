@@ -74,12 +74,12 @@ def listen(runs: Sequence[Run], begin: int, alpha: float) -> Heard:
         for number, one in enumerate(runs):
             if number >= begin:
                 said = judge_history([one], HistoryContext(store, candidates=(one,)), Policy(alpha=alpha))
-                heard.verdicts[said.comparison.verdict.value] += 1
-                if heard.comparison is None and said.comparison.by_verdict(Verdict.REGRESSION):
+                heard.verdicts[said.verdict.value] += 1
+                if heard.comparison is None and said.by_verdict(Verdict.REGRESSION):
                     heard.comparison = number
-                if heard.watch is None and said.monitor.fails:
+                if heard.watch is None and any(alert["fails"] for alert in said.history.document["alerts"]):
                     heard.watch = number
-                if heard.first is None and said.comparison.verdict is Verdict.REGRESSION:
+                if heard.first is None and said.verdict is Verdict.REGRESSION:
                     heard.first = number
             store.add(one)
     return heard

@@ -33,4 +33,9 @@ def against_history(runs, tmp_path):
     store = RunStore(tmp_path)
     for one in runs[:-1]:
         store.add(one)
-    return judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
+    return judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy())
+
+
+def fails(comparison):
+    """Whether an alert of the history is a reason to object."""
+    return any(alert["fails"] for alert in comparison.history.document["alerts"])

@@ -285,8 +285,8 @@ def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: Chosen
     context = replace(workspace.history(), candidates=judged.runs)
     if baseline is None:
         acknowledgements = workspace.acknowledgements()
-        against_history = judge_history(judged.runs, context, policy, acknowledgements=acknowledgements)
-        return against_history.comparison.with_warnings(judged.left_out)
+        comparison = judge_history(judged.runs, context, policy, acknowledgements=acknowledgements)
+        return comparison.with_warnings(judged.left_out)
     chosen = choose_baseline(baseline, context, policy)
     profile = None
     if learn:
@@ -461,7 +461,7 @@ def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Wor
             replace(workspace.history(), labels={}),
             workspace.policy,
             acknowledgements=workspace.acknowledgements(),
-        ).comparison
+        )
     except NotComparable:
         return
     is_pull_request = judged.history is not None and "pull_request" in judged.history.document

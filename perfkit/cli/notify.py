@@ -70,17 +70,15 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def newest_result(workspace: Workspace, scenario: str) -> Result:
-    """The newest run of a scenario against its history; raises what `judge_newest` says."""
-    from perfkit.history.gate import judge_newest
+    """The newest run of a scenario against its history; raises what `judge_history` says."""
+    from perfkit.history.gate import judge_history
     from perfkit.history.incidents import result_of
+    from perfkit.history.run_selector import newest_runs
     from perfkit.runs.backends import public_address
 
-    comparison = judge_newest(
-        workspace.history(),
-        scenario,
-        workspace.policy,
-        acknowledgements=workspace.acknowledgements(),
-    )
+    context = workspace.history()
+    newest, acknowledgements = newest_runs(context, scenario), workspace.acknowledgements()
+    comparison = judge_history(newest, context, workspace.policy, acknowledgements=acknowledgements)
     result = result_of(comparison.to_dict(), f"{public_address(workspace.store)}, scenario {scenario}")
     return replace(result, stored=True)
 

@@ -48,7 +48,6 @@ from perfkit.history.run_selector import (
     before,
     choose_runs,
     comparable_runs,
-    newest_runs,
     select,
 )
 from perfkit.history.timeline import load_timeline
@@ -66,18 +65,6 @@ FAR_ENOUGH = (
 )
 AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one on the slower of two kinds of machine
 BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryJudgement:
-    """What the history says of a candidate.
-
-    ``comparison`` is that with the rolling baseline; its verdict takes the monitor and what is acknowledged into
-    account.
-    """
-
-    comparison: Comparison
-    monitor: MonitorResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +96,10 @@ def judge_history(
     policy: Policy,
     *,
     acknowledgements: Sequence[Acknowledgement] = (),
-) -> HistoryJudgement:
-    """Judge runs against the runs of their scenario before them; what is acknowledged is no reason to object.
+) -> Comparison:
+    """The comparison of runs with the rolling baseline of their scenario, and what the history before them says.
+
+    The verdict takes the monitor and what is acknowledged into account; `Comparison.history` has what led there.
 
     Raises
     ------
@@ -203,7 +192,7 @@ def judge_history(
         *(drift.sentence for drift in drifts if not drift.worse),
     )
     note = HistoryNote(tuple(reasons), lines, document)
-    return HistoryJudgement(replace(comparison.with_warnings(warnings), history=note), monitor)
+    return replace(comparison.with_warnings(warnings), history=note)
 
 
 def under_policy(context: HistoryContext, policy: Policy) -> HistoryContext:
@@ -222,30 +211,6 @@ def choose_baseline(names: Iterable[str | Path], context: HistoryContext, policy
         return chosen
     drifts = [drift.sentence for drift in slow_drifts(chosen.runs, context, policy) if drift.worse]
     return replace(chosen, warnings=tuple(dict.fromkeys((*chosen.warnings, *drifts))))
-
-
-def judge_newest(
-    context: HistoryContext,
-    scenario: str,
-    policy: Policy,
-    *,
-    acknowledgements: Sequence[Acknowledgement],
-    count: int = 1,
-) -> Comparison:
-    """The newest runs of a scenario against its history, as ``perfkit compare --candidate`` judges them.
-
-    Where the context has labels, the newest of the runs that have them, against those that have them.
-
-    Raises
-    ------
-    NotStored
-        The store has no run of the scenario.
-    NotComparable
-        No valid run is older than these.
-    """
-    return judge_history(
-        newest_runs(context, scenario, count), context, policy, acknowledgements=acknowledgements
-    ).comparison
 
 
 def open_already_sentence(alert: Alert) -> str:

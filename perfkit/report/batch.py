@@ -26,9 +26,9 @@ import psutil
 
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedFile
-from perfkit.history.gate import judge_newest
+from perfkit.history.gate import judge_history
 from perfkit.history.incidents import read_result
-from perfkit.history.run_selector import HistoryContext, select
+from perfkit.history.run_selector import HistoryContext, newest_runs, select
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable, NotStored, PerfkitError, RenderError, SettingsError, did_you_mean
 from perfkit.model.files import atomic_write
@@ -244,13 +244,8 @@ def build_report(job: ReportJob) -> Entry:
 def _make(job: ReportJob) -> Report:
     context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha, labels=job.labels)
     if job.kind == "compare":  # the newest runs against the history before them, as `perfkit compare --candidate`
-        comparison = judge_newest(
-            context,
-            job.scenario,
-            job.policy,
-            acknowledgements=AcknowledgedFile(job.acknowledged).read(),
-            count=job.newest,
-        )
+        newest, known = newest_runs(context, job.scenario, job.newest), AcknowledgedFile(job.acknowledged).read()
+        comparison = judge_history(newest, context, job.policy, acknowledgements=known)
         file = job.folder / "comparison.json"
         atomic_write(file, dump_json(comparison.to_dict()))
         return report_result(file, reports_dir=job.folder, title=job.scenario)

@@ -382,10 +382,10 @@ def test_against_its_history_a_renamed_service_keeps_it(tmp_path):
     candidate = runs({"/health": 12000, "/v2/items": 24000}, 1, first=50, factors={"/v2/items": 3.0})
     past = HistoryContext(store, tmp_path, candidates=tuple(candidate))
     policy = Policy(service_names={"/v1/items": "/v2/items"})
-    comparison = judge_history(candidate, past, policy).comparison
+    comparison = judge_history(candidate, past, policy)
     assert len(comparison.baseline.runs) == 6
     assert comparison.verdict == "regression"
-    assert judge_history(candidate, past, Policy()).comparison.verdict == "invalid"
+    assert judge_history(candidate, past, Policy()).verdict == "invalid"
 
 
 # Units --------------------------------------------------------------------------------------------------------------

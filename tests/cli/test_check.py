@@ -217,7 +217,7 @@ def test_against_a_history_it_does_the_same(tmp_path, monkeypatch, required_runs
         runs = [read_run(path) for path in newest]
         before = HistoryPast(RunStore(store), candidates=tuple(runs))
         policy = Policy(rule=rule, required_runs=required_runs)
-        comparisons[name] = judge_history(runs, before, policy).comparison
+        comparisons[name] = judge_history(runs, before, policy)
     assert comparisons[SLOWER].verdict == "regression"
     assert comparisons[IDENTICAL].verdict == "no_change"
     changes = [

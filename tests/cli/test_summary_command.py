@@ -220,7 +220,7 @@ def history(rng, tmp_path):
     past = load_timeline(store, "api")
     trend = trend_of(past, monitor=monitor_timeline(past, Policy()))
     (tmp_path / "trend.json").write_text(dump_json(trend.to_dict()), encoding="utf-8")
-    against = judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy()).comparison
+    against = judge_history(runs[-1:], HistoryContext(store, candidates=tuple(runs[-1:])), Policy())
     return tmp_path / "trend.json", written(tmp_path / "against.json", against)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 import numpy as np
 import pytest
 from command_line import invoke
-from histories import nights, stored
+from histories import fails, nights, stored
 from samples import side
 
 from perfkit import Policy, ReadError, RunStore
@@ -235,22 +235,24 @@ def test_a_candidate_like_its_history_passes_and_one_that_is_slower_does_not(rng
     store, ids = stored(tmp_path, nights(rng, 30))
     good, bad = nights(rng, 1, first=30)[0], nights(rng, 1, first=30, factor=1.3)[0]
     found = judged(store, [good])
-    assert found.comparison.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
-    assert len(found.comparison.baseline.runs) == 30
-    assert (found.monitor.runs, found.monitor.warming_up, found.monitor.runs_to_learn) == (31, 0, 0)
-    assert judged(store, [bad]).comparison.verdict is Verdict.REGRESSION
-    assert ids[0] in json.dumps(found.comparison.to_dict()["history"])
+    assert found.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE)
+    assert len(found.baseline.runs) == 30
+    watch = found.history.document
+    assert (watch["runs"], watch["series_that_may_not_speak_yet"], watch["runs_to_learn"]) == (31, 0, 0)
+    assert judged(store, [bad]).verdict is Verdict.REGRESSION
+    assert ids[0] in json.dumps(found.to_dict()["history"])
 
 
 def test_watching_says_how_long_it_has_watched_and_when_it_may_speak(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 8))
     found = judged(store, nights(rng, 1, first=8))
-    assert (found.monitor.runs, found.monitor.runs_to_learn) == (9, 10)
-    assert found.monitor.warming_up == found.monitor.series > 4
-    text = " ".join(found.comparison.history.lines)
+    watch = found.history.document
+    assert (watch["runs"], watch["runs_to_learn"]) == (9, 10)
+    assert watch["series_that_may_not_speak_yet"] == watch["series"] > 4
+    text = " ".join(found.history.lines)
     assert "History alerts start after 10 more runs" in text
     assert "Watching 9 runs of api since 2025-10-17" in text
-    document = found.comparison.to_dict()["history"]
+    document = found.to_dict()["history"]
     assert (document["runs_to_learn"], document["since_run"], document["alerts"]) == (10, ids[0], [])
 
 
@@ -259,61 +261,61 @@ def test_a_change_that_the_rolling_baseline_has_swallowed_is_still_heard_by_the_
     store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 10, first=30, factor=1.25))
     candidate = nights(rng, 1, first=40, factor=1.25)
     found = judged(store, candidate)
-    assert not found.comparison.by_verdict(Verdict.REGRESSION)
-    assert found.comparison.verdict is Verdict.REGRESSION
-    (alert,) = (alert for alert in found.monitor.alerts if alert.fails)
-    assert alert.event.first_after.run_id in ids[28:33]
-    assert 0 < alert.runs_ago <= 10
-    assert "Worse: " in found.comparison.history.news[0]
-    assert f"perfkit ack {alert.event.id}" in " ".join(found.comparison.history.lines)
+    assert not found.by_verdict(Verdict.REGRESSION)
+    assert found.verdict is Verdict.REGRESSION
+    (alert,) = (alert for alert in found.history.document["alerts"] if alert["fails"])
+    assert alert["first_after"]["run"] in ids[28:33]
+    assert 0 < alert["raised_runs_ago"] <= 10
+    assert "Worse: " in found.history.news[0]
+    assert f"perfkit ack {alert['id']}" in " ".join(found.history.lines)
     past = HistoryContext(store, candidates=tuple(candidate))
     known = acknowledge(past, ids[30], Policy(), reason="intended", by="me", now=NOW)
     quiet = judged(store, candidate, [known])
-    assert quiet.comparison.verdict is not Verdict.REGRESSION
-    assert quiet.comparison.history.news == ()
-    assert "Acknowledged by me on 2026-01-01: intended." in " ".join(quiet.comparison.history.lines)
+    assert quiet.verdict is not Verdict.REGRESSION
+    assert quiet.history.news == ()
+    assert "Acknowledged by me on 2026-01-01: intended." in " ".join(quiet.history.lines)
 
 
 def test_changes_for_the_better_and_those_that_were_taken_back_are_told_and_do_not_fail(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 30), nights(rng, 8, first=30, factor=1.4), nights(rng, 5, first=38))
     found = judged(store, nights(rng, 1, first=43))
-    assert found.monitor.alerts
-    assert not found.monitor.fails
-    assert "It was taken back since." in " ".join(found.comparison.history.lines)
+    assert found.history.document["alerts"]
+    assert not fails(found)
+    assert "It was taken back since." in " ".join(found.history.lines)
 
 
 def test_what_is_within_tolerance_is_told_and_does_not_fail(rng, tmp_path):
     store, _ = stored(tmp_path, nights(rng, 40, sd=0.005), nights(rng, 15, first=40, sd=0.005, factor=1.04))
     found = judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04))
-    assert found.monitor.alerts
-    assert not found.monitor.fails
+    assert found.history.document["alerts"]
+    assert not fails(found)
     strict = dict.fromkeys(LATENCIES, 1.0)
-    assert judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04), tolerance=strict).monitor.fails
+    assert fails(judged(store, nights(rng, 1, first=55, sd=0.005, factor=1.04), tolerance=strict))
 
 
 def test_a_regression_that_nobody_acknowledged_fails_for_ever_and_says_since_when(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 50, first=30, factor=1.25))
     found = judged(store, nights(rng, 1, first=80, factor=1.25))
-    assert found.monitor.alerts[0].runs_ago >= 30
-    assert found.monitor.fails
-    assert found.comparison.verdict is Verdict.REGRESSION
-    since = f"run {ids[30]} ({found.monitor.alerts[0].event.first_after.started_at:%Y-%m-%d}), 51 runs"
-    assert found.monitor.alerts[0].since == since
-    assert f"{found.monitor.alerts[0].event.headline} Open since then, 51 runs." in found.comparison.history.news
+    alert = found.history.document["alerts"][0]
+    assert alert["raised_runs_ago"] >= 30
+    assert fails(found)
+    assert found.verdict is Verdict.REGRESSION
+    assert (alert["id"], alert["runs_open"]) == (ids[30], 51)
+    assert f"{alert['headline']} Open since then, 51 runs." in found.history.news
 
 
 def test_an_acknowledged_change_is_silent_from_its_first_run_on_and_a_larger_one_is_not(rng, tmp_path):
     store, ids = stored(tmp_path / "runs", nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
-    assert judged(store, [store.get(ids[30])]).comparison.verdict is Verdict.REGRESSION
+    assert judged(store, [store.get(ids[30])]).verdict is Verdict.REGRESSION
     known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
     again = judged(store, [store.get(ids[30])], [known])
-    assert again.comparison.verdict is not Verdict.REGRESSION
-    assert any("A known change, acknowledged by me" in w for f in again.comparison.findings for w in f.warnings)
+    assert again.verdict is not Verdict.REGRESSION
+    assert any("A known change, acknowledged by me" in w for f in again.findings for w in f.warnings)
     for number in range(31, 36):
         candidate = nights(rng, 1, first=number, factor=1.25)[0]
-        assert judged(store, [candidate], [known]).comparison.verdict is not Verdict.REGRESSION
+        assert judged(store, [candidate], [known]).verdict is not Verdict.REGRESSION
         store.add(candidate)
-    assert judged(store, nights(rng, 1, first=36, factor=1.9), [known]).comparison.verdict is Verdict.REGRESSION
+    assert judged(store, nights(rng, 1, first=36, factor=1.9), [known]).verdict is Verdict.REGRESSION
 
 
 def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard_of(rng, tmp_path):
@@ -322,13 +324,13 @@ def test_the_baseline_does_not_move_along_to_a_worse_level_that_nobody_has_heard
     candidate = nights(rng, 1, first=18, factor=1.3)
     assert [one.id for one in select("api@rolling", HistoryContext(store)).runs] == ids[12:]
     found = judged(store, candidate)
-    assert [one.id for one in found.comparison.baseline.runs] == ids[:12]
-    assert found.comparison.by_verdict(Verdict.REGRESSION)
-    assert found.comparison.history.document["held_before"] == ids[12]
-    (note,) = (note for note in found.comparison.warnings if "its monitor has not alerted yet: Worse" in note)
+    assert [one.id for one in found.baseline.runs] == ids[:12]
+    assert found.by_verdict(Verdict.REGRESSION)
+    assert found.history.document["held_before"] == ids[12]
+    (note,) = (note for note in found.warnings if "its monitor has not alerted yet: Worse" in note)
     assert f"`perfkit ack {ids[12]}`" in note
     known = acknowledge(HistoryContext(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
-    quiet = judged(store, candidate, [known]).comparison
+    quiet = judged(store, candidate, [known])
     assert [one.id for one in quiet.baseline.runs] == ids[12:]
     assert (quiet.history.document["held_before"], quiet.by_verdict(Verdict.REGRESSION)) == (None, ())
 
@@ -340,13 +342,13 @@ def test_runs_since_the_unheard_change_tell_together_what_one_of_them_cannot(tmp
         kind = {"sd": 0.03, "first": 12}
         store, ids = stored(tmp_path / str(seed), nights(rng, 12, sd=0.03), nights(rng, 6, factor=1.2, **kind))
         slow, back = nights(rng, 1, sd=0.03, first=18, factor=1.2), nights(rng, 1, sd=0.03, first=18, factor=0.98)
-        found = judged(store, slow).comparison
+        found = judged(store, slow)
         assert found.verdict is Verdict.REGRESSION
         assert found.history.news[0].startswith("Worse: ")
         told.append(bool(found.by_verdict(Verdict.REGRESSION)))
-        assert judged(store, back).comparison.verdict is not Verdict.REGRESSION
+        assert judged(store, back).verdict is not Verdict.REGRESSION
         known = acknowledge(HistoryContext(store), ids[12], Policy(), reason="intended", by="me", now=NOW)
-        assert judged(store, slow, [known]).comparison.history.news == ()
+        assert judged(store, slow, [known]).history.news == ()
     assert not all(told)
 
 
@@ -362,7 +364,7 @@ def test_the_baseline_moves_along_to_a_better_level_and_with_what_was_heard_or_t
             parts.append(nights(rng, count, first=first, factor=factor, sd=0.005 if name[0] == "w" else 0.02))
             first += count
         store, ids = stored(tmp_path / name, *parts)
-        document = judged(store, nights(rng, 1, first=first, factor=groups[-1][1])).comparison.history.document
+        document = judged(store, nights(rng, 1, first=first, factor=groups[-1][1])).history.document
         assert (name, document["held_before"]) == (name, None)
         assert document["baseline_runs"] == ids[first - groups[-1][0] :], name
 
@@ -371,14 +373,14 @@ def test_a_known_change_covers_no_other_service(rng, tmp_path):
     two = {"services": ("a", "b")}
     store, ids = stored(tmp_path, nights(rng, 30, **two), nights(rng, 1, first=30, factor=1.25, slow=("a",), **two))
     known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
-    found = judged(store, nights(rng, 1, first=31, factor=1.25, **two), [known]).comparison
+    found = judged(store, nights(rng, 1, first=31, factor=1.25, **two), [known])
     assert {finding.service for finding in found.by_verdict(Verdict.REGRESSION)} == {"b"}
 
 
 def test_a_softened_finding_keeps_its_numbers(rng, tmp_path):
     store, ids = stored(tmp_path, nights(rng, 30), nights(rng, 1, first=30, factor=1.25))
     known = acknowledge(HistoryContext(store), ids[30], Policy(), reason="intended", by="me", now=NOW)
-    for finding in judged(store, [store.get(ids[30])]).comparison.by_verdict(Verdict.REGRESSION):
+    for finding in judged(store, [store.get(ids[30])]).by_verdict(Verdict.REGRESSION):
         quiet = with_acknowledgement(finding, [known])
         assert quiet.verdict is not Verdict.REGRESSION
         assert (quiet.change_pct, quiet.ci_low, quiet.limit) == (finding.change_pct, finding.ci_low, "acknowledged")

@@ -235,11 +235,11 @@ def drifting(rng, tmp_path, per_run):
 def test_a_slow_creep_that_no_step_shows_is_said_against_the_anchor(rng, tmp_path):
     past, candidate = drifting(rng, tmp_path, 0.004)
     found = judge_history(candidate, past, Policy())
-    (warning,) = (text for text in found.comparison.warnings if text.startswith("Slow drift"))
+    (warning,) = (text for text in found.warnings if text.startswith("Slow drift"))
     assert "against the pinned baseline v1 (10 runs, " in warning
     assert "average latency of a +1" in warning or "average latency of a +2" in warning
     assert "[" in warning
-    (anchor,) = found.comparison.to_dict()["history"]["anchors"]
+    (anchor,) = found.to_dict()["history"]["anchors"]
     assert anchor["verdict"] == "regression"
     average = next(item for item in anchor["findings"] if item["metric"] == "avg_latency_ms")
     assert average["ci_low"] <= 100 * (1.004**45 - 1) <= average["ci_high"]
@@ -247,7 +247,7 @@ def test_a_slow_creep_that_no_step_shows_is_said_against_the_anchor(rng, tmp_pat
 
 def test_without_creep_nothing_is_warned_of(rng, tmp_path):
     past, candidate = drifting(rng, tmp_path, 0.0)
-    comparison = judge_history(candidate, past, Policy()).comparison
+    comparison = judge_history(candidate, past, Policy())
     assert not any("Slow drift" in text for text in comparison.warnings)
     assert any("No slow drift: against the pinned baseline v1" in line for line in comparison.history.lines)
 

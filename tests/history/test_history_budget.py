@@ -22,9 +22,7 @@ def looks(runs, first, tmp_path):
         store.add(run)
     found = []
     for run in runs[first:]:
-        found.append(
-            judge_history([run], HistoryContext(store, candidates=(run,)), Policy(alpha=ALPHA)).comparison.verdict
-        )
+        found.append(judge_history([run], HistoryContext(store, candidates=(run,)), Policy(alpha=ALPHA)).verdict)
         store.add(run)
     return found
 

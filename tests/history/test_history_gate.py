@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
+from histories import fails
 
 from perfkit import Metric, Policy, RunStore, Verdict, open_history
 from perfkit.cli import main
@@ -184,7 +185,7 @@ def test_levels_of_throughput_stand_as_they_were_measured(rng):
 
 def test_services_that_stay_keep_their_history_and_the_next_step_names_what_is_missing(rng, tmp_path):
     runs = history(rng, [{"services": PAY if i < 35 else NO_PAY} for i in range(46)])
-    comparison = judged(stored(tmp_path, runs[:-1]), runs[-1]).comparison
+    comparison = judged(stored(tmp_path, runs[:-1]), runs[-1])
     document = comparison.history.document
     assert document["runs"] == 46
     assert document["baseline_runs"] == [run.id for run in runs[35:45]]
@@ -197,7 +198,7 @@ def test_services_that_stay_keep_their_history_and_the_next_step_names_what_is_m
 def test_a_service_that_is_back_is_held_against_the_runs_that_had_it(rng, tmp_path):
     nights = [{"services": NO_PAY if 20 <= i < 23 else PAY} for i in range(24)]
     runs = history(rng, nights)
-    comparison = judged(stored(tmp_path, runs[:-1]), runs[-1]).comparison
+    comparison = judged(stored(tmp_path, runs[:-1]), runs[-1])
     assert comparison.history.document["baseline_runs"] == [run.id for run in runs[:20]]
     assert not comparison.by_verdict(Verdict.REGRESSION)
 
@@ -243,7 +244,7 @@ def test_a_candidate_is_held_against_the_runs_on_its_machine(rng, tmp_path):
         assert {run.environment["cpu"] for run in selected.runs} == {cpu}
         assert any("made on another machine" in text for text in selected.warnings)
     unlike = night(rng, 40, cpu="Graviton 4", factor=1.3)
-    comparison = judged(store, unlike).comparison
+    comparison = judged(store, unlike)
     assert {run.environment["cpu"] for run in comparison.baseline.runs} == {XEON, EPYC}
     assert "The candidate ran on another machine (Graviton 4" in " ".join(comparison.history.advice)
 
@@ -262,19 +263,19 @@ def test_a_regression_is_open_until_it_is_acknowledged_or_accepted(worse, tmp_pa
     store, runs = worse
     now = NOW.replace(year=2027)
     past = HistoryContext(store, tmp_path)
-    assert judged(store, runs[-1], baselines=tmp_path).comparison.verdict is Verdict.REGRESSION
+    assert judged(store, runs[-1], baselines=tmp_path).verdict is Verdict.REGRESSION
     known = acknowledge(past, runs[30].id, Policy(), reason="meant", by="me", now=now)
-    assert not judged(store, runs[-1], known=[known], baselines=tmp_path).monitor.fails
+    assert not fails(judged(store, runs[-1], known=[known], baselines=tmp_path))
 
     pin_runs(past, "new", runs[40:50], reason="an anchor that says nothing of what was before")
-    assert judged(store, runs[-1], baselines=tmp_path).monitor.fails
+    assert fails(judged(store, runs[-1], baselines=tmp_path))
     pin_runs(past, "v1", runs[:20], reason="release 1", expires=date(2027, 12, 1))
     accept(past, runs[30].id, reason="TLS everywhere", by="me", name="v1", now=now)
-    (alert,) = (found := judged(store, runs[-1], baselines=tmp_path)).monitor.alerts
-    assert not found.monitor.fails
-    assert alert.accepted.name == "v1"
-    assert alert.to_dict()["acknowledged"]["reason"] == "accepted as baseline v1: TLS everywhere"
-    assert any("Accepted as baseline v1 by me" in line for line in found.comparison.history.lines)
+    (alert,) = (found := judged(store, runs[-1], baselines=tmp_path)).history.document["alerts"]
+    assert not fails(found)
+    assert alert["accepted"] == "v1"
+    assert alert["acknowledged"]["reason"] == "accepted as baseline v1: TLS everywhere"
+    assert any("Accepted as baseline v1 by me" in line for line in found.history.lines)
     timeline, pinned = load_timeline(store, "shop"), Baselines(tmp_path).all("shop")
     assert not monitor_timeline(timeline, Policy(), (), date(2027, 11, 30), pinned).fails
     assert monitor_timeline(timeline, Policy(), (), date(2027, 12, 2), pinned).fails  # it has run out
@@ -287,7 +288,7 @@ def test_a_regression_fails_on_each_night_from_its_first_one_on(rng, tmp_path, c
     store, verdicts = stored(tmp_path, runs[:clean]), []
     for run in runs[clean:]:
         store.add(run)
-        verdicts.append(judged(store, run).comparison.verdict)
+        verdicts.append(judged(store, run).verdict)
     assert verdicts == [Verdict.REGRESSION] * 9
 
 
@@ -296,7 +297,7 @@ def test_one_slow_night_does_not_fail_the_nights_after_it(rng, tmp_path):
     store, verdicts = stored(tmp_path, runs[:25]), []
     for run in runs[25:]:
         store.add(run)
-        verdicts.append(judged(store, run).comparison.verdict)
+        verdicts.append(judged(store, run).verdict)
     assert verdicts[0] is Verdict.REGRESSION
     assert Verdict.REGRESSION not in verdicts[1:]
 
@@ -305,8 +306,8 @@ def test_a_regression_that_ended_fails_no_more(rng, tmp_path):
     nights = [{"factor": 1.25 if 30 <= i < 50 else 1.0} for i in range(70)]
     runs = history(rng, nights)
     found = judged(stored(tmp_path, runs), runs[-1])
-    assert not found.monitor.fails
-    assert found.comparison.verdict is not Verdict.REGRESSION
+    assert not fails(found)
+    assert found.verdict is not Verdict.REGRESSION
 
 
 def test_a_worsening_that_was_taken_back_and_returned_is_open_once(rng):
@@ -345,7 +346,7 @@ def test_a_pull_request_is_judged_alone_and_told_what_is_open_already(worse, tmp
     rng = np.random.default_rng(5)
     candidates = [night(rng, 81, branch="feature", factor=1.25)]
     found = judged(store, candidates[0], baselines=tmp_path)
-    comparison = found.comparison
+    comparison = found
     assert comparison.verdict is not Verdict.REGRESSION
     assert comparison.history.news == ()
     (text,) = [text for text in comparison.warnings if text.startswith("Open already since run ")]
@@ -353,10 +354,10 @@ def test_a_pull_request_is_judged_alone_and_told_what_is_open_already(worse, tmp
     result = result_of(json.loads(dump_json(comparison.to_dict())), "result.json")
     assert (result.watched, result.incidents) == (False, ())
 
-    slower = judged(store, night(rng, 82, branch="feature", factor=1.25 * 1.4), baselines=tmp_path).comparison
+    slower = judged(store, night(rng, 82, branch="feature", factor=1.25 * 1.4), baselines=tmp_path)
     assert slower.verdict is Verdict.REGRESSION
     assert all(finding.change < 60 for finding in slower.by_verdict(Verdict.REGRESSION))
-    scheduled = judged(store, night(rng, 83, branch="main", factor=1.25), baselines=tmp_path).comparison
+    scheduled = judged(store, night(rng, 83, branch="main", factor=1.25), baselines=tmp_path)
     assert scheduled.verdict is Verdict.REGRESSION
     assert any("Open since then, 51 runs." in text for text in scheduled.history.news)
 
@@ -398,7 +399,7 @@ def test_an_open_event_of_a_young_history_is_told_by_every_channel(rng, tmp_path
     assert notice.statements[0].texts[0].startswith("Worse: ")
     assert "history alerts start after 3 more runs" in account.lines[0][1]
     assert account.lines[0][0] is word
-    assert judged(store, runs[-1]).comparison.verdict is Verdict.REGRESSION
+    assert judged(store, runs[-1]).verdict is Verdict.REGRESSION
 
 
 def test_what_is_open_and_not_confirmed_is_never_green(rng, tmp_path, capsys, monkeypatch):

@@ -18,7 +18,7 @@ def judged(tmp_path, history, candidates, policy=None):
     store = RunStore(tmp_path)
     for one in history:
         store.add(one)
-    return judge_history(candidates, HistoryContext(store, candidates=tuple(candidates)), policy or Policy()).comparison
+    return judge_history(candidates, HistoryContext(store, candidates=tuple(candidates)), policy or Policy())
 
 
 def with_outlier(rng, *, factor=1.25):
