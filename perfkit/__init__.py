@@ -739,15 +739,15 @@ def explore(
     <Explorer: demo; 5 against 3 runs; 3 services>
     """
     from perfkit.history.run_selector import default_sides
-    from perfkit.model.errors import NotComparable, SettingsError, did_you_mean
+    from perfkit.model.errors import NotComparable, SettingsError, what_there_is
     from perfkit.report.explore import Explorer
     from perfkit.runs.store import RunStore
 
     context, rules, loaded = _in_force(store, policy, settings)
     _check_texts(scenario=scenario)
     if scenario is not None and scenario not in (there := context.scenarios):
-        listed = f"; there are {', '.join(there)}" if there else "; there are no runs yet"
-        raise SettingsError(f"scenario: no runs of {scenario!r}{did_you_mean(scenario, there)}{listed}")
+        listed = what_there_is(scenario, there, "; there are no runs yet")
+        raise SettingsError(f"scenario: no runs of {scenario!r}{listed}")
     if baseline is None and candidate is None:
         if scenario is None:
             baseline, candidate = _by_default("sides", store, context, loaded)

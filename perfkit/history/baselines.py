@@ -6,7 +6,6 @@ themselves stay in the store.
 
 from __future__ import annotations
 
-import getpass
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -17,12 +16,13 @@ from typing import Any
 import msgspec
 
 from perfkit.model.codec import Time, decode, dump_json, encode, read_json, utc
-from perfkit.model.errors import ReadError, StoreError, did_you_mean, leave_out
-from perfkit.model.files import atomic_write, file_lock
+from perfkit.model.errors import ReadError, StoreError, leave_out, what_there_is
+from perfkit.model.files import atomic_write, file_lock, login
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
 
 SCHEMA = "perfkit.pinned/1"
+NONE_PINNED = "; `perfkit baseline pin` makes one"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
@@ -94,18 +94,10 @@ def pin(
         profile="; ".join(loads),
         environment={name: " | ".join(texts) for name, texts in values.items()},
         reason=reason,
-        by=by or whoever(),
+        by=by or login(),
         created=when,
         expires=expires,
     )
-
-
-def whoever() -> str:
-    """The login of who runs this; empty where there is none, as in some containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def parse_day(text: str, today: date) -> date:
@@ -156,7 +148,7 @@ class Baselines:
         path = self.path_of(scenario, name) if _NAME.fullmatch(name) else None
         if path is not None and path.is_file():
             return read_pinned(path)
-        names = _names(name, self.all(scenario))
+        names = what_there_is(name, [item.name for item in self.all(scenario)], NONE_PINNED)
         raise ReadError(f"{self.folder}: no pinned baseline {name!r} of the scenario {scenario!r}{names}")
 
     def keep(self, pinned: Pinned, *, replacing: bool = False) -> Path:
@@ -194,10 +186,5 @@ def find_named(folder: Path, name: str, scenario: str | None = None) -> Pinned:
     if named:
         raise ReadError(f"{name}: is pinned for {', '.join(item.scenario for item in named)}; say --scenario")
     damaged = "".join(f"; {text}" for text in baselines.broken())
-    raise ReadError(f"{folder}: no pinned baseline {name!r}{_names(name, candidates)}{damaged}")
-
-
-def _names(name: str, baselines: Sequence[Pinned]) -> str:
-    names = [item.name for item in baselines]
-    there = f"; there are {', '.join(names)}" if names else "; `perfkit baseline pin` makes one"
-    return f"{did_you_mean(name, names)}{there}"
+    names = what_there_is(name, [item.name for item in candidates], NONE_PINNED)
+    raise ReadError(f"{folder}: no pinned baseline {name!r}{names}{damaged}")

@@ -41,33 +41,24 @@ def ancestry_of(folder: Path, branch: str = "") -> Ancestry:
     """
     git = Git(folder)
     try:
-        return _ancestry(git, branch)
+        git.text("rev-parse", "--git-dir")
+        names = (branch, f"origin/{branch}") if branch else MAIN
+        main, tip = next(((name, tip) for name in names if (tip := git.commit(name)) is not None), ("", ""))
+        if not tip:
+            looked = branch or ", ".join(MAIN)
+            raise ReadError(f"{folder}: git knows no branch {looked}; name one, such as SCENARIO@merge-base:develop")
+        head = git.text("rev-parse", "--verify", "HEAD")
+        base = git.ask("merge-base", tip, head).text
+        if not base:
+            todo = "fetch the whole history (git fetch --unshallow)" if git.is_shallow() else "name another branch"
+            raise ReadError(f"{folder}: HEAD and {main} have no commit in common; {todo}")
+        commits = git.text("rev-list", "--first-parent", f"--max-count={FARTHEST}", base).split()
+        if base == head and not git.is_dirty():
+            parent = commits[1][:10] if len(commits) > 1 else "(none)"
+            return Ancestry(tuple(commits[1:]), f"HEAD has not left {main}, so its parent {parent} counts")
+        return Ancestry(tuple(commits), f"the branch left {main} at {base[:10]}")
     except GitError as error:
         raise ReadError(f"{error}; merge-base needs the checkout of what is judged") from error
-
-
-def _ancestry(git: Git, branch: str) -> Ancestry:
-    main, tip = _main_branch(git, branch)
-    head = git.text("rev-parse", "--verify", "HEAD")
-    base = git.ask("merge-base", tip, head).text
-    if not base:
-        todo = "fetch the whole history (git fetch --unshallow)" if git.is_shallow() else "name another branch"
-        raise ReadError(f"{git.folder}: HEAD and {main} have no commit in common; {todo}")
-    commits = git.text("rev-list", "--first-parent", f"--max-count={FARTHEST}", base).split()
-    if base == head and not git.is_dirty():
-        parent = commits[1][:10] if len(commits) > 1 else "(none)"
-        return Ancestry(tuple(commits[1:]), f"HEAD has not left {main}, so its parent {parent} counts")
-    return Ancestry(tuple(commits), f"the branch left {main} at {base[:10]}")
-
-
-def _main_branch(git: Git, branch: str) -> tuple[str, str]:
-    """Name and newest commit of the branch that was named, else of the main one."""
-    git.text("rev-parse", "--git-dir")
-    for name in (branch, f"origin/{branch}") if branch else MAIN:
-        if (tip := git.commit(name)) is not None:
-            return name, tip
-    looked = branch or ", ".join(MAIN)
-    raise ReadError(f"{git.folder}: git knows no branch {looked}; name one, such as SCENARIO@merge-base:develop")
 
 
 MOST_COMMITS = 50  # that are listed
@@ -112,58 +103,48 @@ def attribute(event: HistoryChange, repository: Path | None = None) -> Attributi
 
 def commits_between(before: str, after: str, repository: Path | None = None) -> Attribution:
     """What is in ``after`` and not in ``before``; whatever prevents an answer is said in `Attribution.notes`."""
-    trouble = _trouble(before, after, repository)
-    if trouble or repository is None:
-        return Attribution(before, after, notes=trouble)
-    try:
-        return _listed(Git(repository, offline=True, timeout_s=TIMEOUT_S), before, after)
-    except GitError as error:
-        return Attribution(before, after, notes=(f"{error}: the commits in between cannot be listed.",))
 
+    def untold(*notes: str) -> Attribution:
+        return Attribution(before, after, notes=notes)
 
-def _trouble(before: str, after: str, repository: Path | None) -> tuple[str, ...]:
-    """What can be said without git."""
     missing = [name for name, commit in (("before", before), ("after", after)) if not commit]
     if missing:
         runs = "neither run says" if len(missing) == 2 else f"the run {missing[0]} it does not say"
-        return (f"The commits in between are not known: {runs} which commit it measured.",)
+        return untold(f"The commits in between are not known: {runs} which commit it measured.")
     if any(not COMMIT_ID.fullmatch(commit) for commit in (before, after)):
-        return ("What the runs say of their commits is no commit id.",)
+        return untold("What the runs say of their commits is no commit id.")
     if before.startswith(after) or after.startswith(before):
-        return (
+        return untold(
             f"Both runs are of the same commit {before[:9]}: not the committed code, but changes that were not "
-            "committed, the machine, the data or the load.",
+            "committed, the machine, the data or the load."
         )
-    return () if repository is not None else ("No repository is at hand to list the commits.",)
-
-
-def _listed(git: Git, before: str, after: str) -> Attribution:
-    notes = tuple(text for commit in (before, after) if (text := _unknown(git, commit)))
-    if notes:
-        return Attribution(before, after, notes=notes)
-    ahead, behind = git.count(f"{before}..{after}"), git.count(f"{after}..{before}")
-    if behind and not ahead:
-        note = f"The later run is of an earlier commit: {behind} commits were taken back. They are listed."
-        return Attribution(before, after, git.log(f"{after}..{before}", MOST_COMMITS), behind, (note,))
-    if behind:
-        notes = (
-            f"{before[:9]} is no ancestor of {after[:9]}: the history was rewritten, or the runs are of different "
-            f"branches. {behind} commits of the run before are missing from the run after it.",
+    if repository is None:
+        return untold("No repository is at hand to list the commits.")
+    git = Git(repository, offline=True, timeout_s=TIMEOUT_S)
+    try:
+        unknown = [commit for commit in (before, after) if git.commit(commit) is None]
+        why = (
+            "this shallow clone; `git fetch --unshallow` may bring it."
+            if unknown and git.is_shallow()
+            else "this repository: it was never fetched, was rewritten since (by rebase or squash), or is of another "
+            "repository."
         )
-    if git.is_shallow():
-        notes = (*notes, "This is a shallow clone: commits may be missing. `git fetch --unshallow` brings them.")
-    if ahead > MOST_COMMITS:
-        notes = (*notes, f"The newest {MOST_COMMITS} of {ahead} commits are listed.")
-    return Attribution(before, after, git.log(f"{before}..{after}", MOST_COMMITS), ahead, notes)
-
-
-def _unknown(git: Git, commit: str) -> str:
-    """Why a commit cannot be attribution; empty when it can."""
-    if git.commit(commit) is not None:
-        return ""
-    if git.is_shallow():
-        return f"The commit {commit[:9]} is not in this shallow clone; `git fetch --unshallow` may bring it."
-    return (
-        f"The commit {commit[:9]} is not in this repository: it was never fetched, was rewritten since (by rebase or "
-        "squash), or is of another repository."
-    )
+        if unknown:
+            return untold(*(f"The commit {commit[:9]} is not in {why}" for commit in unknown))
+        ahead, behind = git.count(f"{before}..{after}"), git.count(f"{after}..{before}")
+        if behind and not ahead:
+            note = f"The later run is of an earlier commit: {behind} commits were taken back. They are listed."
+            return Attribution(before, after, git.log(f"{after}..{before}", MOST_COMMITS), behind, (note,))
+        notes: list[str] = []
+        if behind:
+            notes.append(
+                f"{before[:9]} is no ancestor of {after[:9]}: the history was rewritten, or the runs are of different "
+                f"branches. {behind} commits of the run before are missing from the run after it."
+            )
+        if git.is_shallow():
+            notes.append("This is a shallow clone: commits may be missing. `git fetch --unshallow` brings them.")
+        if ahead > MOST_COMMITS:
+            notes.append(f"The newest {MOST_COMMITS} of {ahead} commits are listed.")
+        return Attribution(before, after, git.log(f"{before}..{after}", MOST_COMMITS), ahead, tuple(notes))
+    except GitError as error:
+        return untold(f"{error}: the commits in between cannot be listed.")

@@ -12,13 +12,14 @@ from perfkit.analysis.comparability import check_sides
 from perfkit.analysis.compare import judge
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
-from perfkit.history.baselines import Baselines, Pinned, pin, whoever
+from perfkit.history.baselines import Baselines, Pinned, pin
 from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.events import NEAR
 from perfkit.history.monitor import monitor_timeline
 from perfkit.history.run_selector import HistoryContext, Selector, comparable_runs, select
 from perfkit.history.timeline import timeline_of
 from perfkit.model.errors import NoEvent, ReadError, StoreError, did_you_mean
+from perfkit.model.files import login
 from perfkit.model.records import Run, Severity, Verdict
 from perfkit.runs.store import RunStore
 
@@ -146,10 +147,6 @@ def _run_of_history(store: RunStore, run_id: str) -> Run:
     return run
 
 
-def _distance(runs: int) -> str:
-    return f"{abs(runs)} run{'' if abs(runs) == 1 else 's'} {'later' if runs > 0 else 'before'}"
-
-
 def acknowledge(
     context: HistoryContext,
     event: str,
@@ -214,23 +211,20 @@ def acknowledge(
     if not reason.strip():
         raise ReadError("reason: say why this change is fine, for those who review it")
     if not events and not without_event:
-        nearest = sorted(history.events, key=lambda item: abs(item.index - named))[:NEAREST]
-        raise NoEvent(
-            f"{event}: begins no event of {first.scenario}'s history; "
-            + (
-                "the nearest: "
-                + "; ".join(f"{item.id} ({_distance(item.index - named)}) {item.headline}" for item in nearest)
-                if nearest
-                else "it has none"
-            )
-        )
+        nearest = []
+        for item in sorted(history.events, key=lambda item: abs(item.index - named))[:NEAREST]:
+            runs_off = abs(item.index - named)
+            distance = f"{runs_off} run{'' if runs_off == 1 else 's'} {'later' if item.index > named else 'before'}"
+            nearest.append(f"{item.id} ({distance}) {item.headline}")
+        there = f"the nearest: {'; '.join(nearest)}" if nearest else "it has none"
+        raise NoEvent(f"{event}: begins no event of {first.scenario}'s history; {there}")
     return Acknowledgement(
         id=runs[at].id,
         scenario=first.scenario,
         around=tuple(run.id for run in runs[max(at - NEAR, 0) : at + NEAR + 1]),
         changes=tuple(largest.values()),
         reason=reason,
-        by=by or whoever(),
+        by=by or login(),
         created=now.replace(microsecond=0),
         until=until,
     )

@@ -60,9 +60,8 @@ from perfkit.stats.changepoints import LEAST_RUNS
 from perfkit.stats.summary import Floats
 
 NEWEST = 10  # runs of the present level that are compared with a pinned baseline
-FAR_ENOUGH = (
-    0.5  # of a finding's distance from its baseline: an earlier outlier so far away makes a single run doubtful
-)
+# Of a finding's distance from its baseline: an earlier outlier so far away makes a single run doubtful
+FAR_ENOUGH = 0.5
 AS_FAR = 0.75  # of it: so far even a run that is no outlier does, such as one on the slower of two kinds of machine
 BRANCH_RUNS = 30  # the newest runs that tell the branch of a history
 

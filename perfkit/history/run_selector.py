@@ -37,7 +37,7 @@ from perfkit.history.change_events import HistoryAnalysis
 from perfkit.history.commits import ancestry_of
 from perfkit.history.confounders import ENOUGH, mixes, on_one_machine
 from perfkit.history.timeline import timeline_of
-from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
+from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out, what_there_is
 from perfkit.model.records import AB_SIDES, Run
 from perfkit.model.serialization import CHANGED
 from perfkit.runs import locust_csv, run_folder
@@ -61,6 +61,7 @@ KINDS = {
     **{"label": "must", "merge-base": "may"},
 }
 _READING = re.compile(rf"@({'|'.join(KINDS)})(?::(.+))?\Z", re.DOTALL)
+NO_RUNS_YET = "; it has no runs yet"
 _EXAMPLES = {
     **{"pinned": "v1.4", "last": "5", "previous": "5", "commit": "abc123", "branch": "main"},
     **{"label": "build=1.4"},
@@ -249,9 +250,8 @@ def history_runs(name: str, context: HistoryContext) -> tuple[Run, ...]:
     if is_selector(name):
         return select(name, context).runs
     if not (runs := context.runs_of(name)):
-        there = f"; there are {', '.join(context.scenarios)}" if context.scenarios else "; it has no runs yet"
-        near = did_you_mean(name, context.scenarios)
-        raise ReadError(f"{context.store.url}: no scenario {name!r}{near}{there}")
+        there = what_there_is(name, context.scenarios, NO_RUNS_YET)
+        raise ReadError(f"{context.store.url}: no scenario {name!r}{there}")
     return runs
 
 
@@ -366,7 +366,7 @@ def select(text: str, context: HistoryContext) -> ChosenRuns:
     scenarios = context.scenarios
     selector = next((reading for reading in choices if reading.scenario in scenarios), choices[0])
     if selector.scenario not in scenarios:
-        there = f"; there are {', '.join(map(repr, scenarios))}" if scenarios else "; it has no runs yet"
+        there = f"; there are {', '.join(map(repr, scenarios))}" if scenarios else NO_RUNS_YET
         near = did_you_mean(selector.scenario, scenarios)
         labelled = f" labelled {labels_text(context.labels)}" if context.labels else ""
         raise ReadError(f"{text}: no scenario {selector.scenario!r}{labelled} in {context.store.url}{near}{there}")
@@ -509,7 +509,6 @@ def before(runs: Sequence[Run], until: datetime | None) -> tuple[Run, ...]:
 
 def comparable_runs(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], str]:
     """Runs that may be compared with the reference, and a note on those left out; all of them if none may."""
-
     services = set(reference.services)
     kept = tuple(run for run in runs if services & set(run.services) and not have_other_load([run], [reference]))
     if not kept or len(kept) == len(runs):
@@ -561,15 +560,18 @@ def newest_runs(context: HistoryContext, scenario: str, count: int = 1) -> tuple
     frame = context.index
     frame = frame[~(frame["quarantined"] | frame["ab_test"]).astype(bool)]
     scenarios = sorted(set(frame["scenario"]))
-    frame = frame[frame["scenario"] == scenario]
-    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
-    ids = frame["id"][[not flag for flag in late]].tail(count)
+    ids = _not_late(frame[frame["scenario"] == scenario])["id"].tail(count)
     if not len(ids):
-        there = f"; there are {', '.join(scenarios)}" if scenarios else "; it has no runs yet"
-        near = did_you_mean(scenario, scenarios)
+        there = what_there_is(scenario, scenarios, NO_RUNS_YET)
         labelled = f" labelled {labels_text(context.labels)}" if context.labels else ""
-        raise NotStored(f"{context.store.url}: no runs of the scenario {scenario!r}{labelled}{near}{there}")
+        raise NotStored(f"{context.store.url}: no runs of the scenario {scenario!r}{labelled}{there}")
     return tuple(context.store.get(run_id) for run_id in ids)
+
+
+def _not_late(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs that are not dated in the future."""
+    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
+    return frame[[not flag for flag in late]]
 
 
 def newest_scenario(context: HistoryContext) -> str:
@@ -580,9 +582,7 @@ def newest_scenario(context: HistoryContext) -> str:
     NotStored
         The store has no valid run.
     """
-    frame = context.index[context.index["valid"].astype(bool)]
-    late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
-    names = list(frame["scenario"][[not flag for flag in late]])
+    names = list(_not_late(context.index[context.index["valid"].astype(bool)])["scenario"])
     if not names:
         invalid = len(context.index)
         why = f"none of its {invalid} runs is valid (`perfkit runs` says why)" if invalid else "has no runs yet"

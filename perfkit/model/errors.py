@@ -103,6 +103,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def what_there_is(word: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """`` (did you mean 'x'?); there are x, y``, or ``otherwise`` where there are no choices."""
+    names = list(choices)
+    return f"{did_you_mean(word, names)}; there are {', '.join(names)}" if names else otherwise
+
+
 _ACTIVITY = "perfkit: while "
 
 

@@ -6,6 +6,7 @@ A process that is killed leaves the hidden file behind and the old content in pl
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,10 @@ from uuid import uuid4
 from perfkit.model.redaction import redact_bytes
 
 
-def atomic_write(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+def atomic_write(path: Path, content: str | bytes) -> None:
     """Write text (as UTF-8) or bytes to a file; creates its folder.  The old content stays until the new is complete.
 
-    ``durable`` waits until the content is on the disk.  A link stays a link, and a device is written to.
+    A link stays a link, and a device is written to.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def atomic_write(path: Path, content: str | bytes, *, durable: bool = False) -> 
         path.write_bytes(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, durable=durable) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
@@ -85,6 +86,14 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def login() -> str:
+    """The name of who runs this; empty where there is none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def redact_files(folder: Path) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ again: the index, which answers all questions about many runs at once, and the n
 
 from __future__ import annotations
 
-import getpass
 import re
 import shutil
 import tempfile
@@ -19,7 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from perfkit.config.toml_table import expand
-from perfkit.model.errors import Activity, NotComparable, NotStored, PerfkitError, ReadError, StoreError, did_you_mean
+from perfkit.model.errors import (
+    Activity,
+    NotComparable,
+    NotStored,
+    PerfkitError,
+    ReadError,
+    StoreError,
+    did_you_mean,
+    what_there_is,
+)
+from perfkit.model.files import login
 from perfkit.model.records import Metric, Run, Validity
 from perfkit.model.serialization import make_run_id, parse_run, read_stored, slug
 from perfkit.runs.backends import (
@@ -461,9 +470,8 @@ class RunStore:
             hint = f"its {apart} runs are of A/B tests (`perfkit run --compare-with`), invalid, or set aside"
             kind = NotComparable if what == "valid runs" else NotStored
             return kind(f"{self.url}: no {what} of the scenario {scenario!r} in its history: {hint}")
-        names = sorted(set(scenarios))
-        there = f"; there are {', '.join(names)}" if names else ""
-        return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{did_you_mean(scenario, names)}{there}")
+        there = what_there_is(scenario, sorted(set(scenarios)))
+        return NotStored(f"{self.url}: no {what} of the scenario {scenario!r}{there}")
 
     def valid_ids(self, scenario: str) -> list[str]:
         """Ids of the valid runs of a scenario that count in its history, oldest first; `PerfkitError` if none."""
@@ -483,10 +491,7 @@ class RunStore:
             raise self._no_run(run_id)
         if not reason.strip():
             raise ValueError("reason: must say why the run is not to be used, got nothing")
-        if not by:
-            with suppress(KeyError, OSError):  # a container without a name for its user
-                by = getpass.getuser()
-        note = QuarantineNote(reason.strip(), by or "", datetime.now(UTC).isoformat(timespec="seconds"), run_id)
+        note = QuarantineNote(reason.strip(), by or login(), datetime.now(UTC).isoformat(timespec="seconds"), run_id)
         with store_errors(f"{self.url}: the note on {run_id} could not be written"):
             self.backend.write(note_path(run_id), note.to_json())
         return note
