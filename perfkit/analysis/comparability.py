@@ -17,7 +17,6 @@ import numpy as np
 
 from perfkit.analysis.coverage import (
     ENOUGH,
-    NO_COVERAGE,
     Coverage,
     first_names,
     listed,
@@ -74,9 +73,9 @@ class Comparability:
     services: tuple[str, ...]
     checks: tuple[Check, ...]
     not_judged: Mapping[str, str]
-    gaps: tuple[Gap, ...] = ()
-    coverage: Coverage = NO_COVERAGE
-    failing: frozenset[str | None] = frozenset()
+    gaps: tuple[Gap, ...]
+    coverage: Coverage
+    failing: frozenset[str | None]
 
     @property
     def ok(self) -> bool:

@@ -88,9 +88,6 @@ class Coverage:
     turnover: tuple[float, float] = (0.0, 0.0)
 
 
-NO_COVERAGE = Coverage((), (), (None, None))
-
-
 def measured(service: str, runs: Sequence[Run]) -> tuple[Run, ...]:
     """The runs that hold requests of a service, as far as is known."""
     return tuple(run for run in runs if service in run.services and run.services[service].count != 0)
@@ -396,25 +393,6 @@ def with_aggregate(
     return before, after
 
 
-def shares_of_requests(runs: Sequence[Run], stages: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-    """Share of all requests of these runs, 0 to 1, that each entry's service carries over all its stages.
-
-    An entry whose count some run does not know is absent.
-    """
-    counts: dict[str, float] = {}
-    unknown = set()
-    for run in runs:
-        for entry, stats in run.services.items():
-            service, _ = stages.get(entry, (entry, ""))
-            counts[service] = counts.get(service, 0.0) + (stats.count or 0)
-            if stats.count is None:
-                unknown.add(service)
-    total = sum(counts.values()) or 1.0
-    entries = dict.fromkeys(entry for run in runs for entry in run.services)
-    of_service = {entry: stages.get(entry, (entry, ""))[0] for entry in entries}
-    return {entry: counts[name] / total for entry, name in of_service.items() if name not in unknown}
-
-
 def gate_of(
     sides: Sequence[Sequence[Run]],
     services: Sequence[str],
@@ -427,13 +405,23 @@ def gate_of(
     The larger share of the sides counts: neither a service that is called less because it got slow nor one that grew
     may slip out of sight.  What cannot be compared (``not_judged``) gates: absence is not agreement.
     """
-    if len({stages.get(entry, (entry, ""))[0] for entry in services}) < MANY:
+    service_of = {entry: stages.get(entry, (entry, ""))[0] for side in sides for run in side for entry in run.services}
+    if len({service_of.get(entry, entry) for entry in services}) < MANY:
         return None
-    of_sides = [shares_of_requests(side, stages) for side in sides]
-    shares: dict[str, float | None] = {}
-    for name in services:
-        known = [side[name] for side in of_sides if name in side]
-        shares[name] = max(known) if len(known) == len(of_sides) else None
+    shares: dict[str, float | None] = dict.fromkeys(services, 0.0)
+    for side in sides:
+        counts: dict[str, float] = {}  # of each service, over all its stages
+        unknown = set()
+        for entry, stats in ((entry, stats) for run in side for entry, stats in run.services.items()):
+            service = service_of[entry]
+            counts[service] = counts.get(service, 0.0) + (stats.count or 0)
+            if stats.count is None:
+                unknown.add(service)
+        total, measured_entries = sum(counts.values()) or 1.0, {entry for run in side for entry in run.services}
+        for entry, largest in shares.items():
+            service = service_of.get(entry, entry)
+            is_known = largest is not None and entry in measured_entries and service not in unknown
+            shares[entry] = max(largest or 0.0, counts[service] / total) if is_known else None
     return gate_by_shares(shares, policy, not_judged)
 
 

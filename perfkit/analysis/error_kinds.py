@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -61,51 +61,33 @@ def error_kinds(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> tuple
                     of.counts[_kind(kind)] += count
                 for kind, ends in stats.error_times.items():
                     times.setdefault((service, _kind(kind)), []).extend(ends)
-    kinds = [
-        _entry(service, kind, sides, times.get((service, kind), []), is_pair=bool(candidate))
-        for service in dict.fromkeys((*sides[0], *sides[1]))
-        for kind in _kinds_of(*(side.get(service, _Side()) for side in sides))
-    ]
+    kinds: list[ErrorKind] = []
+    for service in dict.fromkeys((*sides[0], *sides[1])):
+        before, after = (side.get(service, _Side()) for side in sides)
+        names = dict.fromkeys((*+before.counts, *+after.counts))
+        if not names and not (before.is_whole and after.is_whole):
+            names = {"": None}
+        for kind in names:
+            counts = before.count(kind), after.count(kind)
+            first, second = counts[0] or 0, counts[1] or 0
+            change = ""
+            is_named = kind not in ("", OTHER_KINDS)
+            if candidate and is_named and before.requests and after.requests and None not in counts:
+                share = after.requests / (before.requests + after.requests)
+                expected, total = (first + second) * share, first + second
+                if not first or not second:
+                    change = "new" if second else "gone"
+                elif abs(second - expected) > BEYOND_CHANCE * math.sqrt(total * share * (1.0 - share)):
+                    change = "more" if second > expected else "fewer"
+            began = times.get((service, kind), [])
+            first_and_last = min(began, default=None), max(began, default=None)
+            kinds.append(
+                ErrorKind(
+                    service, *split_label(kind), *counts, before.requests, after.requests, *first_and_last, change
+                )
+            )
     return tuple(
         sorted(kinds, key=lambda of: (CHANGES.index(of.change), -(of.candidate or 0), -(of.baseline or 0), of.service))
-    )
-
-
-def _kinds_of(before: _Side, after: _Side) -> Iterator[str]:
-    kinds = dict.fromkeys((*+before.counts, *+after.counts))
-    yield from kinds
-    if not (before.is_whole and after.is_whole) and not kinds:
-        yield ""
-
-
-def _entry(
-    service: str,
-    kind: str,
-    sides: tuple[Mapping[str, _Side], Mapping[str, _Side]],
-    times: Sequence[datetime],
-    *,
-    is_pair: bool,
-) -> ErrorKind:
-    before, after = (side.get(service, _Side()) for side in sides)
-    counts = before.count(kind), after.count(kind)
-    change = ""
-    if is_pair and kind and kind != OTHER_KINDS and before.requests and after.requests and None not in counts:
-        first, second = counts[0] or 0, counts[1] or 0
-        share = after.requests / (before.requests + after.requests)
-        expected, total = (first + second) * share, first + second
-        if not first or not second:
-            change = "new" if second else "gone"
-        elif abs(second - expected) > BEYOND_CHANCE * math.sqrt(total * share * (1.0 - share)):
-            change = "more" if second > expected else "fewer"
-    return ErrorKind(
-        service,
-        *split_label(kind),
-        *counts,
-        before.requests,
-        after.requests,
-        min(times, default=None),
-        max(times, default=None),
-        change,
     )
 
 

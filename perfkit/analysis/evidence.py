@@ -260,35 +260,25 @@ def effect_of(
 
     Of an absolute limit: of the candidate's level against it, in percent of the limit (pp for the error rate).
     """
-    if isinstance(hypothesis.limit, Objective):
-        return _effect_on_limit(hypothesis, hypothesis.limit.amount, confidence, profile)
-    if hypothesis.metric is Metric.ERROR_RATE:
-        before, after = map(failures_of, hypothesis.stats)
-        return compare_error_rates(before, after, confidence) if before is not None and after is not None else None
-    if values is None and (tails := hypothesis.tails) is not None:
-        return compare_tails(*tails, confidence)
-    return compare_levels(hypothesis.metric, values, confidence) if values is not None else None
-
-
-def _is_of_tails(effect: Effect) -> bool:
-    return isinstance(effect.arithmetic, RateArithmetic) and effect.arithmetic.beyond_ms is not None
-
-
-def _effect_on_limit(
-    hypothesis: Hypothesis, amount: float, confidence: float, profile: NoiseProfile | None
-) -> Effect | None:
-    metric, entry, noise = hypothesis.metric, hypothesis.entry, None
+    metric, entry = hypothesis.metric, hypothesis.entry
+    before, after = map(failures_of, hypothesis.stats) if metric is Metric.ERROR_RATE else (None, None)
+    if not isinstance(hypothesis.limit, Objective):
+        if metric is Metric.ERROR_RATE:
+            return compare_error_rates(before, after, confidence) if before is not None and after is not None else None
+        if values is None and (tails := hypothesis.tails) is not None:
+            return compare_tails(*tails, confidence)
+        return compare_levels(metric, values, confidence) if values is not None else None
+    amount, noise = hypothesis.limit.amount, None
     numbers: LevelArithmetic | RateArithmetic
     if metric is Metric.ERROR_RATE:
-        failures = failures_of(hypothesis.stats[1])
-        if failures is None:
+        if after is None:
             return None
-        factor, df = overdispersion((failures.failed,), (failures.counts,))
+        factor, df = overdispersion((after.failed,), (after.counts,))
         share, quantile = min(amount / 100, 1.0), float(stdtrit(df, 0.5 + confidence / 2))
-        ends = wilson(failures.rate, float(failures.counts.sum()) / factor, quantile)
-        level, low, high = (100 * value for value in (failures.rate, *ends))
-        beyond, unit = rise_above_limit(failures, share, factor, df), 1.0
-        numbers = rate_arithmetic((failures,), factor, df, quantile, share)
+        ends = wilson(after.rate, float(after.counts.sum()) / factor, quantile)
+        level, low, high = (100 * value for value in (after.rate, *ends))
+        beyond, unit = rise_above_limit(after, share, factor, df), 1.0
+        numbers = rate_arithmetic((after,), factor, df, quantile, share)
     else:
         baseline = [run for run in hypothesis.baseline if run.services[entry].value(metric)]
         values = level_values(entry, metric, baseline, hypothesis.candidate, profile)
@@ -302,6 +292,10 @@ def _effect_on_limit(
     p_rise, p_fall = (beyond, 1.0) if metric.worse > 0 else (1.0, beyond)
     change, ci_low, ci_high = ((value - amount) * unit for value in (level, low, high))
     return Effect(change, ci_low, ci_high, p_rise, p_fall, noise, numbers)
+
+
+def _is_of_tails(effect: Effect) -> bool:
+    return isinstance(effect.arithmetic, RateArithmetic) and effect.arithmetic.beyond_ms is not None
 
 
 def _too_few_requests(hypothesis: Hypothesis) -> bool:

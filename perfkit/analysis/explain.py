@@ -13,7 +13,6 @@ from perfkit.model.records import (
     Arithmetic,
     Comparison,
     Finding,
-    Gate,
     LevelArithmetic,
     Metric,
     RateArithmetic,
@@ -78,18 +77,13 @@ def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
             yield from _rates(finding, numbers.rates, confidence)
         yield ""
         yield from _verdict(finding, numbers)
-        yield from _watched(finding, comparison.gate)
-
-
-def _watched(finding: Finding, gate: Gate | None) -> Iterator[str]:
-    shares = {} if gate is None else {item.service: item.share for item in gate.watched}
-    share = shares.get(finding.label)
-    if gate is None or share is None:
-        return
-    text = f"{100 * share:.2g} % of the requests, below {100 * gate.share:g} %"
-    if (smallest := finding.min_detectable) is not None:
-        text += f"; a worsening below {smallest:.3g} {finding.change_unit} could not have been seen"
-    yield f"  ! watched, does not gate: {text}"
+        gate = comparison.gate
+        watched = () if gate is None else (item.share for item in gate.watched if item.service == finding.label)
+        if gate is not None and (share := next(iter(watched), None)) is not None:
+            text = f"{100 * share:.2g} % of the requests, below {100 * gate.share:g} %"
+            if (smallest := finding.min_detectable) is not None:
+                text += f"; a worsening below {smallest:.3g} {finding.change_unit} could not have been seen"
+            yield f"  ! watched, does not gate: {text}"
 
 
 def _step(title: str, text: str) -> str:

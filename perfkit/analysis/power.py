@@ -1,7 +1,7 @@
 """Power: the smallest worsening that sets of runs can show, and the runs that a worsening of a given size needs.
 
-Of a judgement that was made (`power_of_level`, `power_of_rate`), of runs at hand (`min_detectable`), and of comparisons
-that are planned from a scenario's noise profile (`runs_needed`), all by the designs of `perfkit.stats.power`.
+Of runs at hand (`detectable`), and of comparisons that are planned from a scenario's noise profile (`runs_needed`), by
+the designs of `perfkit.stats.power`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,6 @@ def allocate_alpha(
 
 
 BEYOND_SIZE = math.log(101.0)  # more than +10,000 %: so few and so unlike runs show no change of any size
-Row = tuple[str, str, int, float, str]
 PlanRow = tuple[str, str, float, int, int | None, float | None]
 
 
@@ -136,10 +135,17 @@ def levels_of_tests(
     return {(name, metric): policy.alpha * share for (name, metric, scope), share in shares if scope is Scope.SERVICE}
 
 
-def min_detectable(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
-    """Service, metric, runs per side, smallest worsening called with probability 0.8, its unit; 1 to ``most`` runs."""
+def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:
+    """The smallest change that sets of runs like these can show: what is called with probability 0.8.
+
+    Columns: service, metric, runs_per_side (1..``most``), min_detectable (percent of the baseline; pp for the error
+    rate), change_unit.  One row per service, metric and number of runs; metrics that some run cannot tell are absent.
+    """
+    import pandas as pd
+
+    policy = policy or Policy()
     services = [name for name in runs[0].services if all(name in run.services for run in runs)] if runs else []
-    rows: list[Row] = []
+    rows: list[tuple[str, str, int, float, str]] = []
     gate = gate_of((runs,), services, policy)
     for (service, metric), level in levels_of_tests(services, policy, gate).items():
         if metric is Metric.ERROR_RATE:
@@ -157,22 +163,6 @@ def min_detectable(runs: Sequence[Run], policy: Policy, most: int) -> list[Row]:
             shifts = [RunDesign.planned(noise, n, level).min_detectable() for n in range(1, most + 1)]
             unit = metric.change_unit
             rows += [(service, metric.value, n, percent_worsening(metric, s), unit) for n, s in enumerate(shifts, 1)]
-    return rows
-
-
-def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:
-    """The smallest change that sets of runs like these can show.
-
-    Returns
-    -------
-    DataFrame
-        Columns service, metric, runs_per_side (1..``most``), min_detectable (percent of the baseline; pp for the error
-        rate), change_unit.  One row per service, metric and number of runs; metrics that some run cannot tell are
-        absent.
-    """
-    import pandas as pd
-
-    rows = min_detectable(runs, policy or Policy(), most)
     return pd.DataFrame(rows, columns=["service", "metric", "runs_per_side", "min_detectable", "change_unit"])
 
 

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from perfkit.analysis.coverage import does_gate, gate_of
-from perfkit.analysis.power import min_detectable
+from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
 from perfkit.config.settings import EmailSettings, IssueSettings
 from perfkit.config.toml_table import expand
@@ -300,14 +300,15 @@ def check_tolerances(context: AuditContext) -> Iterator[Row]:
         threshold = policy.rule == "threshold"
         most = 1 if threshold else max(MOST_RUNS, policy.required_runs)
         gate = None if threshold else gate_of((runs,), [*runs[0].services], policy)
-        detectable: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-        for service, name, count, change, _ in min_detectable(runs, policy, most):
+        smallest: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        rows = detectable(runs, policy=policy, most=most).itertuples(index=False)
+        for service, name, count, change, _ in rows:
             if threshold or does_gate(policy, gate, service, Metric(name)):
-                detectable[name][service][count] = change
+                smallest[name][service][count] = change
         for metric in (metric for metric in Metric if threshold or metric.value in policy.gating):
             needed: list[int] = []  # runs per side that show the tolerance of a service
             short: list[tuple[float, float, str]] = []  # the services of which no number of runs does
-            for service, changes in detectable[metric.value].items():
+            for service, changes in smallest[metric.value].items():
                 limit = policy.limit(service, metric.value)
                 values = [value for run in runs if (value := run.services[service].value(metric)) is not None]
                 tolerance = limit.in_change_unit(fmean(values) if values else None) if limit is not None else None
