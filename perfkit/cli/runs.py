@@ -516,7 +516,7 @@ def gc(workspace: Workspace, protected: dict[str, str], **limits: Any) -> Any:
       perfkit runs gc --requests-older-than 90d --runs-older-than 3y --yes
       perfkit runs gc --max-size 20GB
     """
-    from perfkit.runs.maintenance import Retention, plan_retention
+    from perfkit.runs.maintenance import plan_retention
 
     only = workspace.run_ids(()) if workspace.labels else None
-    return plan_retention(workspace.run_store, Retention(**limits), protected, only=only)
+    return plan_retention(workspace.run_store, protected, only=only, **limits)

@@ -15,14 +15,13 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from stat import S_ISREG
-from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -195,20 +194,11 @@ def decode(
     source: str,
     *,
     schema: str | int = "",
-    older: Mapping[str | int | None, Callable[[dict[str, Any]], Any]] = MappingProxyType({}),
     title: str = "file",
 ) -> Record:
     """A typed record of plain values.
 
-    Parameters
-    ----------
-    schema
-        Which ``schema`` the document must name; empty: none.
-    older
-        Earlier schemas that are read too (``None``: a document that names none), each with the function that turns its
-        plain values into those of ``schema``.  What it stumbles over is a `ReadError` too.
-    title
-        What the document is, for the message about another schema.
+    ``schema`` is the one that the document must name, empty: none; ``title`` says what it is where it names another.
 
     Raises
     ------
@@ -217,13 +207,7 @@ def decode(
     """
     if schema:
         there = plain.get("schema") if isinstance(plain, Mapping) else None
-        if isinstance(plain, Mapping) and there in tuple(older):
-            try:
-                plain = older[there](dict(plain))
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                what = f"{type(error).__name__}: {error}"
-                raise ReadError(f"{source}: not a whole {title} of schema {there!r} ({what})") from error
-        elif there != schema:
+        if there != schema:
             article = "an" if title[0] in "aeiou" else "a"
             raise ReadError(
                 f"{source}: not {article} {title} of schema {schema!r} (found {_short(repr(there))}); "

@@ -13,6 +13,7 @@ import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from perfkit.model.redaction import public_url
@@ -45,7 +46,17 @@ def extra_command(extra: str) -> str:
         distribution = metadata.distribution("perfkit")
     except metadata.PackageNotFoundError:
         return ""
-    packages = _source(distribution.read_text("direct_url.json"), extra)
+    packages: list[str] = []
+    origin = _origin()
+    url = str(origin.get("url", ""))
+    if "dir_info" in origin:
+        packages = [*(["-e"] if origin["dir_info"].get("editable") else []), f"{_path(url)}[{extra}]"]
+    elif "vcs_info" in origin:
+        what = origin["vcs_info"]
+        at = what.get("requested_revision") or what.get("commit_id")
+        packages = [f"perfkit[{extra}] @ {what['vcs']}+{public_url(url)}{f'@{at}' if at else ''}"]
+    elif url:
+        packages = [f"{_path(url)}[{extra}]" if url.startswith("file:") else f"perfkit[{extra}] @ {public_url(url)}"]
     if not packages:
         marker = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
         requirements = [text for text in distribution.requires or [] if marker.search(text)]
@@ -57,11 +68,8 @@ def extra_command(extra: str) -> str:
 
 def installation_source() -> Path | None:
     """The folder or wheel on this machine that perfkit was installed from, whether or not it is still there."""
-    try:
-        url = json.loads(metadata.distribution("perfkit").read_text("direct_url.json") or "{}")["url"]
-    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return Path(_path(url)) if str(url).startswith("file:") else None
+    url = str(_origin().get("url", ""))
+    return Path(_path(url)) if url.startswith("file:") else None
 
 
 def shipped_files(folder: str, pattern: str) -> list[Path]:
@@ -71,22 +79,13 @@ def shipped_files(folder: str, pattern: str) -> list[Path]:
     return sorted(next(filter(None, found), []), key=lambda path: path.stem)
 
 
-def _source(record: str | None, extra: str) -> list[str]:
-    """What pip is to be given, from the record of PEP 610; nothing where there is no such record."""
+def _origin() -> dict[str, Any]:
+    """Where perfkit was installed from, as PEP 610 records it; empty where there is no such record."""
     try:
-        origin = json.loads(record) if record else {}
-        url = origin["url"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    if "dir_info" in origin:
-        return [*(["-e"] if origin["dir_info"].get("editable") else []), f"{_path(url)}[{extra}]"]
-    if "vcs_info" in origin:
-        what = origin["vcs_info"]
-        at = what.get("requested_revision") or what.get("commit_id")
-        return [f"perfkit[{extra}] @ {what['vcs']}+{public_url(url)}{f'@{at}' if at else ''}"]
-    if url.startswith("file:"):
-        return [f"{_path(url)}[{extra}]"]
-    return [f"perfkit[{extra}] @ {public_url(url)}"]
+        origin = json.loads(metadata.distribution("perfkit").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) and "url" in origin else {}
 
 
 def _path(url: str) -> str:

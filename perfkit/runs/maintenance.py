@@ -522,18 +522,6 @@ class Removal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How much to keep; ``None`` is without limit.  Ages are of a run's start; undated runs have none, and stay.
-
-    ``most_bytes`` counts whole runs: no run goes because something else in the folder is large.
-    """
-
-    requests_for: timedelta | None = None
-    runs_for: timedelta | None = None
-    most_bytes: int | None = None
-
-
 def protected_runs(baselines: Path) -> dict[str, str]:
     """Texts that stand in any baseline file, each with the file: a run with such an id is never removed.
 
@@ -563,16 +551,19 @@ def _texts(document: Any) -> Iterator[str]:
 
 def plan_retention(
     store: RunStore,
-    keep: Retention,
     protected: Mapping[str, str],
     *,
+    requests_for: timedelta | None = None,
+    runs_for: timedelta | None = None,
+    most_bytes: int | None = None,
     only: Collection[str] | None = None,
     now: datetime | None = None,
 ) -> tuple[Removal, ...]:
     """What would go, in the order in which it would: leftovers, requests by age and size, runs by age and size.
 
-    Oldest first.  Of a run that is too old as a whole the requests are not named too.  With ``only``, nothing goes but
-    runs of these ids and their requests.
+    Oldest first.  Ages are of a run's start; undated runs have none, and stay.  ``most_bytes`` counts whole runs: no
+    run goes because something else in the folder is large.  Of a run that is too old as a whole the requests are not
+    named too.  With ``only``, nothing goes but runs of these ids and their requests.
     """
     now = now or datetime.now(UTC)
     rows = store.index().table.select(["id", "started_at"]).to_pylist()
@@ -597,7 +588,7 @@ def plan_retention(
         total -= size
         plan.append(Removal(what, run_id, size, reason))
 
-    runs_for, requests_for = keep.runs_for or timedelta.max, keep.requests_for or timedelta.max
+    runs_for, requests_for = runs_for or timedelta.max, requests_for or timedelta.max
     for run_id, age in ages.items():
         if requests_for < age <= runs_for and requests[run_id]:
             take(REQUESTS_GO, run_id, "too old")
@@ -606,7 +597,7 @@ def plan_retention(
             take(RUN_GOES, run_id, "too old")
     for what, sizes in ((REQUESTS_GO, requests), (RUN_GOES, others)):
         for run_id in ages:
-            if keep.most_bytes is not None and total > keep.most_bytes and sizes.get(run_id):
+            if most_bytes is not None and total > most_bytes and sizes.get(run_id):
                 take(what, run_id, "the store is too large")
     return tuple(plan)
 

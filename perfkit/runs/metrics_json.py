@@ -55,16 +55,30 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path) -> Run:
-    """Read a metrics or baselines file."""
-    content = text = path.read_bytes()
+    content = decoded = path.read_bytes()
     with suppress(UnicodeDecodeError):  # other programs write UTF-16 too, and byte order marks
-        text = content.decode(json.detect_encoding(content)).encode()
+        decoded = content.decode(json.detect_encoding(content)).encode()
     services: dict[str, ServiceStats] = {}
     users, times, lengths = [], [], []
-    for name, entry in parse_json(text, str(path)).items():
+    for name, entry in parse_json(decoded, str(path)).items():
         place = f"{path}: {name}"
         values = _numbers(entry, place)
-        services[name] = _stats(values, place)
+        count, failures, error_rate = (values[key] for key in ("total_requests", "total_failures", "error_rate_pct"))
+        of_metrics: dict[str, Any] = {metric.value: values[metric] for metric in Metric}
+        if (text := stats_contradiction(ServiceStats(count, failures, **of_metrics), values["duration_s"])) is not None:
+            raise ReadError(f"{place}: {text}; mend the file")
+        if count is not None and failures is None and error_rate is not None:
+            failures = round(count * error_rate / 100.0)
+        if error_rate is None and count and failures is not None:
+            of_metrics["error_rate_pct"] = 100.0 * failures / count
+        # Standard errors within the run: from the percentiles where there are three, else from an assumed shape
+        stated = {name: value for name, value in of_metrics.items() if value is not None}
+        errors: dict[str, float] = {}
+        if count and stated:
+            table = {q: stated[metric] for metric in Metric if (q := metric.quantile) is not None and metric in stated}
+            percentiles = PercentileTable.of(table)
+            errors = errors_assumed(count, stated) | errors_from_percentiles(percentiles, count, stated)
+        services[name] = ServiceStats(count, failures, **of_metrics, standard_errors=errors)
         users.append(values["baseline_users"])
         lengths.append(values["duration_s"])
         if (time := entry.get("timestamp")) is not None:
@@ -117,25 +131,6 @@ def _numbers(entry: Any, place: str) -> dict[str, Any]:
             raise ReadError(f"{place}: {key}: expected {expected}, got {value!r}"[:300] + "; mend the file")
         values[key] = int(value) if key in WHOLE else float(value)
     return values
-
-
-def _stats(numbers: Mapping[str, Any], place: str) -> ServiceStats:
-    count, failures = numbers["total_requests"], numbers["total_failures"]
-    values: dict[str, Any] = {metric.value: numbers[metric] for metric in Metric}
-    if (text := stats_contradiction(ServiceStats(count, failures, **values), numbers["duration_s"])) is not None:
-        raise ReadError(f"{place}: {text}; mend the file")
-    error_rate = values["error_rate_pct"]
-    if count is not None and failures is None and error_rate is not None:
-        failures = round(count * error_rate / 100.0)
-    if error_rate is None and count and failures is not None:
-        values["error_rate_pct"] = 100.0 * failures / count
-    # Standard errors within the run: from the percentiles where there are three, else from an assumed shape
-    stated = {name: value for name, value in values.items() if value is not None}
-    errors: dict[str, float] = {}
-    if count and stated:
-        table = {q: stated[metric] for metric in Metric if (q := metric.quantile) is not None and metric in stated}
-        errors = {**errors_assumed(count, stated), **errors_from_percentiles(PercentileTable.of(table), count, stated)}
-    return ServiceStats(count, failures, **values, standard_errors=errors)
 
 
 def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

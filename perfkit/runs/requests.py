@@ -179,7 +179,6 @@ class RequestColumns:
         return (self,)
 
     def where(self, choose: Callable[[RequestColumns], Any]) -> RequestColumns:
-        """The requests that are chosen, of the same services."""
         rows = choose(self)
         sizes = None if self.bytes is None else self.bytes[rows]
         errors = None if self.errors is None else (self.errors[0][rows], self.errors[1])
@@ -205,7 +204,6 @@ class RequestStream:
     folder: Path | None = None
 
     def where(self, choose: Callable[[RequestColumns], Any]) -> RequestStream:
-        """The requests that are chosen, of the same services."""
         return replace(self, parts=lambda: (part.where(choose) for part in self.parts()))
 
 
@@ -249,23 +247,20 @@ class Tally:
                 sized += np.bincount(part.codes[known], minlength=services)
                 sizes += np.bincount(part.codes[known], weights=part.bytes[known], minlength=services)
             self._texts = None if part.errors is None else part.errors[1]
-            self._add_failed(part)
+            failed = np.flatnonzero(part.failed)
+            start_s, codes = part.start_s[failed], part.codes[failed]
+            errors = np.full(failed.size, -1) if part.errors is None else part.errors[0][failed]
+            pairs, which = np.unique(np.stack([errors, codes]), axis=1, return_inverse=True)
+            counts = np.bincount(which, minlength=pairs.shape[1])
+            first, last = np.full(counts.size, np.inf), np.full(counts.size, -np.inf)
+            np.minimum.at(first, which, start_s)
+            np.maximum.at(last, which, start_s)
+            for (error, code), count, begin, end in zip(pairs.T.tolist(), counts.tolist(), first, last, strict=True):
+                before = self._failed.get((code, error), (0, np.inf, -np.inf))
+                self._failed[code, error] = before[0] + count, min(before[1], float(begin)), max(before[2], float(end))
         self.response_bytes = [
             float(total / count) if count else None for total, count in zip(sizes, sized, strict=True)
         ]
-
-    def _add_failed(self, part: RequestColumns) -> None:
-        failed = np.flatnonzero(part.failed)
-        start_s, codes = part.start_s[failed], part.codes[failed]
-        errors = np.full(failed.size, -1) if part.errors is None else part.errors[0][failed]
-        pairs, which = np.unique(np.stack([errors, codes]), axis=1, return_inverse=True)
-        counts = np.bincount(which, minlength=pairs.shape[1])
-        first, last = np.full(counts.size, np.inf), np.full(counts.size, -np.inf)
-        np.minimum.at(first, which, start_s)
-        np.maximum.at(last, which, start_s)
-        for (error, code), count, begin, end in zip(pairs.T.tolist(), counts.tolist(), first, last, strict=True):
-            before = self._failed.get((code, error), (0, np.inf, -np.inf))
-            self._failed[code, error] = before[0] + count, min(before[1], float(begin)), max(before[2], float(end))
 
     def error_fields(self, code: int) -> dict[str, Any]:
         """Fields ``errors`` and ``error_times`` of the `ServiceStats` of a service; none without failures."""

@@ -142,8 +142,10 @@ class RunStore:
             for name in names:
                 if self.identity_of(name) == run_identity:
                     return name
-            if self._is_recorded_here(run):  # only its document is missing
-                folder = Path(run.source or "")
+            own = None if self.folder is None else self.folder / run.id
+            is_own = own is not None and run.source is not None and Path(run.source).resolve() == own.resolve()
+            if own is not None and is_own and (own / STARTED).is_file() and not (own / DOCUMENT).exists():
+                folder = Path(run.source or "")  # it was recorded here: only its document is missing
                 write_requests(run, folder)
                 self.backend.write(document_path(run.id), sealed_document(run, folder / REQUESTS))
                 return run.id
@@ -165,14 +167,6 @@ class RunStore:
             if is_new or self.identity_of(name) == staged.identity:
                 return name
         raise StoreError(f"{self.url}: another run already has the id {staged.run_id}")
-
-    def _is_recorded_here(self, run: Run) -> bool:
-        """Whether a run was recorded in its own folder of this store, and is not published yet."""
-        if self.folder is None or run.source is None:
-            return False
-        folder = self.folder / run.id
-        is_own = Path(run.source).resolve() == folder.resolve()
-        return is_own and (folder / STARTED).is_file() and not (folder / DOCUMENT).exists()
 
     def import_run(self, run: Run, scenario: str | None = None, labels: Mapping[str, str] | None = None) -> str:
         """Keep a run that was read from a foreign file; returns its id.

@@ -25,7 +25,7 @@ from perfkit import ReadError, RunStore, StoreError, read_run, run_from_requests
 from perfkit.history.planning import stored_profile
 from perfkit.model.codec import dump_json
 from perfkit.runs import run_folder
-from perfkit.runs.maintenance import Retention, measurements, plan_retention, remove, sync, verify_run
+from perfkit.runs.maintenance import measurements, plan_retention, remove, sync, verify_run
 from perfkit.runs.recording_stream import Recording
 
 
@@ -348,7 +348,7 @@ def test_folders_of_runs_that_never_began_are_collected(tmp_path, rng):
     for path in [*tmp_path.rglob("*"), tmp_path / "photos"]:
         if names[5] not in str(path):  # begun a moment ago
             os.utime(path, (long_ago, long_ago))
-    plan = plan_retention(store, Retention(), {})
+    plan = plan_retention(store, {})
     assert {(item.what, item.name, item.reason) for item in plan} == {
         ("leftover", names[n], "its load never began") for n in (0, 2, 3)
     }

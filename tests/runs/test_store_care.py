@@ -17,7 +17,6 @@ from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.history.timeline import load_timeline
 from perfkit.loadgen.run import upload
 from perfkit.runs.maintenance import (
-    Retention,
     exported,
     measurements,
     parse_age,
@@ -59,8 +58,8 @@ def test_requests_go_first_runs_last_and_baselines_never(store, tmp_path):
     (folder / "v1.json").write_text(
         json.dumps({"schema": "perfkit.baseline/1", "runs": [ids[0], f"data/runs/{ids[5]}"]})
     )
-    keep = Retention(requests_for=timedelta(days=35), runs_for=timedelta(days=75))
-    plan = plan_retention(store, keep, protected_runs(folder), now=NOW)
+    keep = {"requests_for": timedelta(days=35), "runs_for": timedelta(days=75)}
+    plan = plan_retention(store, protected_runs(folder), now=NOW, **keep)
     assert [(item.what, item.name) for item in plan] == [
         *(("requests", run_id) for run_id in (ids[3], ids[4], ids[6])),
         *(("run", run_id) for run_id in (ids[1], ids[2])),
@@ -73,19 +72,19 @@ def test_requests_go_first_runs_last_and_baselines_never(store, tmp_path):
     assert store.get(ids[0]).requests() is not None
     notes = sum(size for name, size in folders(store).items() if name.endswith("dropped.json"))
     assert before - freed == sum(folders(store).values()) - notes
-    assert plan_retention(store, keep, protected_runs(folder), now=NOW) == ()
+    assert plan_retention(store, protected_runs(folder), now=NOW, **keep) == ()
     assert not any(found.problems for found in fsck(store).values())
 
 
 def test_a_store_that_is_too_large_loses_requests_before_runs(store):
     total = sum(store.backend.files("").values())
     requests_size = sum(size for name, size in store.backend.files("").items() if name.endswith("parquet"))
-    plan = plan_retention(store, Retention(most_bytes=total - 1), {}, now=NOW)
+    plan = plan_retention(store, {}, most_bytes=total - 1, now=NOW)
     assert [(item.what, item.name) for item in plan] == [("requests", store.ids()[0])]
-    plan = plan_retention(store, Retention(most_bytes=total - requests_size - 1), {store.ids()[1]: "x"}, now=NOW)
+    plan = plan_retention(store, {store.ids()[1]: "x"}, most_bytes=total - requests_size - 1, now=NOW)
     assert [item.what for item in plan] == ["requests"] * 9 + ["run"] * (len(plan) - 9)
     assert store.ids()[1] not in {item.name for item in plan}
-    plan = plan_retention(store, Retention(most_bytes=0), {}, now=NOW)
+    plan = plan_retention(store, {}, most_bytes=0, now=NOW)
     assert sum(item.size for item in plan) <= total
     assert [item.what for item in plan] == ["requests"] * 10 + ["run"] * 10
 
@@ -100,7 +99,7 @@ def test_without_limits_only_leftovers_go(store):
     half.write_bytes(b"1234567")
     for path in (old, half, store.folder / ".index" / "runs.arrow"):
         os.utime(path, (time.time() - 2 * DAY,) * 2)
-    plan = plan_retention(store, Retention(), {}, now=NOW)
+    plan = plan_retention(store, {}, now=NOW)
     assert [(item.what, item.name, item.size) for item in plan] == [
         ("leftover", old.name, 5),
         ("leftover", f".index/{half.name}", 7),

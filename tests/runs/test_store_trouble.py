@@ -20,7 +20,7 @@ from samples import EPOCH, plain_stats, requests, run
 from perfkit import RunStore, StoreError, run_from_requests
 from perfkit.cli import main
 from perfkit.runs.backends import LocalFolder, RemoteFolder
-from perfkit.runs.maintenance import Retention, plan_removal, plan_retention, redact_runs, remove, sync, verify_run
+from perfkit.runs.maintenance import plan_removal, plan_retention, redact_runs, remove, sync, verify_run
 
 DAY = 86_400.0
 NOBODY = 65_534
@@ -66,7 +66,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing(rng):
             assert verify_run(store, ids[3]).problems == ("requests.parquet cannot be read: Permission denied",)
             with pytest.raises(StoreError, match=r"the note on .* could not be written: Permission denied"):
                 store.quarantine(ids[0], "odd")
-            assert {item.name for item in plan_retention(store, Retention(most_bytes=0), {})} == {ids[0], ids[3]}
+            assert {item.name for item in plan_retention(store, {}, most_bytes=0)} == {ids[0], ids[3]}
             assert [report.run_id for report in redact_runs(store, None, dry_run=True)] == [ids[1], ids[2]]
             found = sync(store, RunStore(f"{name}/copies/runs"))
             assert (len(found.copied), {name for name, _ in found.refused}) == (1, {ids[2], ids[3]})
@@ -101,7 +101,7 @@ def test_runs_that_come_and_go_do_not_disturb_who_looks_at_their_files(rng, tmp_
     writer.start()
     try:
         for _ in range(300):
-            plan_retention(store, Retention(most_bytes=10**12), {})
+            plan_retention(store, {}, most_bytes=10**12)
     finally:
         stop.set()
         writer.join()
@@ -136,7 +136,7 @@ def test_no_run_goes_because_something_else_in_the_folder_is_large(rng, tmp_path
     store = fill(RunStore(tmp_path / "runs"), rng)
     (store.folder / "photos").mkdir()
     (store.folder / "photos" / "cat.jpg").write_bytes(b"0" * 10**6)
-    assert plan_retention(store, Retention(most_bytes=10**6), {}) == ()
+    assert plan_retention(store, {}, most_bytes=10**6) == ()
 
 
 def test_a_link_to_a_run_is_taken_away_and_what_it_points_to_stays(rng, tmp_path):
