@@ -104,6 +104,6 @@ def _check_sense(batch: pa.RecordBatch) -> None:
     if batch.column("service").dictionary.null_count:
         raise ValueError("service: holds a label that is none")
     for name in ("start", "response_time_ms"):
-        values = np.frombuffer(batch.column(name).buffers()[1], np.float64)[batch.column(name).offset :][: len(batch)]
+        values = np.from_dlpack(batch.column(name))
         if not (np.isfinite(values).all() and (values >= 0).all() and (values < _MOST).all()):
             raise ValueError(f"{name}: holds what is no time")

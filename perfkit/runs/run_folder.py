@@ -214,60 +214,44 @@ def table_columns(table: pa.Table) -> RequestColumns | None:
     if (kind := kinds.get("response_bytes")) is not None:
         if kind not in _NUMBERS:
             return None
-        sizes = _values(table["response_bytes"]).astype(np.float64)
-        sizes[~_validity(table["response_bytes"])] = np.nan
+        sizes = _values(table["response_bytes"]).astype(np.float64, copy=False)
     if errors is not None:
         counts = np.bincount(errors[0][errors[0] >= 0], minlength=len(errors[1])).tolist()
         no_server = sum(count for text, count in zip(errors[1], counts, strict=True) if count_no_server([text]))
     times = times.astype(np.float64, copy=False)
-    return RequestColumns(start, codes, names, times, _values(table["failed"]), sizes, no_server, errors)
+    return RequestColumns(start, codes, names, times, _values(table["failed"]).astype(bool), sizes, no_server, errors)
 
 
-# What Arrow offers for this (to_numpy, take) loads pandas
-_NUMBERS = {name: name for name in ("int8", "int16", "int32", "int64")} | {"float": "f4", "double": "f8"}
+_NUMBERS = ("int8", "int16", "int32", "int64", "float", "double")
 
 
-def _values(column: pa.ChunkedArray) -> Any:
-    """The numbers or truth values of a column without gaps, as one array."""
-    kind = str(column.type)
+def _values(column: pa.ChunkedArray, gap: float = math.nan) -> Any:
+    """The numbers or truth values of a column as one array, with ``gap`` for those that are not there.
+
+    Arrow's ``to_numpy`` and ``fill_null`` load pandas.
+    """
     parts = []
     for chunk in column.chunks:
-        if kind == "bool":
-            parts.append(_bits(chunk, 1))
-        else:
-            parts.append(np.frombuffer(chunk.buffers()[1], _NUMBERS[kind])[chunk.offset :][: len(chunk)])
+        values = np.from_dlpack(chunk.drop_null().cast("uint8") if str(chunk.type) == "bool" else chunk.drop_null())
+        if chunk.null_count:
+            there = np.from_dlpack(chunk.is_valid().cast("uint8")).astype(bool)
+            filled = np.full(len(chunk), gap)
+            filled[there] = values
+            values = filled
+        parts.append(values)
     return np.concatenate(parts)
-
-
-def _validity(column: pa.ChunkedArray) -> Any:
-    """Which values of a column are there."""
-    chunks = column.chunks
-    return np.concatenate([_bits(chunk, 0) if chunk.buffers()[0] else np.ones(len(chunk), bool) for chunk in chunks])
-
-
-def _bits(chunk: pa.Array, buffer: int) -> Any:
-    """The bits of a buffer of a chunk: of 0 which values are there, of 1 those of a column of truth values."""
-    bits = np.unpackbits(np.frombuffer(chunk.buffers()[buffer], np.uint8), bitorder="little")
-    return bits[chunk.offset :][: len(chunk)].astype(bool)
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
     """Codes into texts, negative for none; ``None`` for a column of something else than texts."""
-    codes: list[Any] = []
-    known: dict[str, int] = {}
-    for chunk in column.chunks:
-        if not str(column.type).startswith(("dictionary<values=string", "dictionary<values=large_string")):
-            return None
-        texts = chunk.dictionary.to_pylist()
-        if None in texts:
-            return None
-        places = np.array([*(known.setdefault(text, len(known)) for text in texts), -1], np.int32)
-        indices = chunk.indices
-        own = np.frombuffer(indices.buffers()[1], str(indices.type))[indices.offset :][: len(indices)]
-        if indices.null_count:
-            own = np.where(_bits(indices, 0), own, len(texts))
-        codes.append(places[own])
-    return np.concatenate(codes), list(known)
+    import pyarrow as pa
+
+    if not str(column.type).startswith(("dictionary<values=string", "dictionary<values=large_string")):
+        return None
+    chunks = column.unify_dictionaries().chunks
+    texts: list[str] = chunks[0].dictionary.to_pylist()
+    codes = _values(pa.chunked_array([chunk.indices for chunk in chunks]), -1)
+    return None if None in texts else (codes.astype(np.int32, copy=False), texts)
 
 
 def recorded_requests(parquet: Path) -> Requests:
