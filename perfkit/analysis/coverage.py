@@ -406,8 +406,6 @@ def gate_of(
     may slip out of sight.  What cannot be compared (``not_judged``) gates: absence is not agreement.
     """
     service_of = {entry: stages.get(entry, (entry, ""))[0] for side in sides for run in side for entry in run.services}
-    if len({service_of.get(entry, entry) for entry in services}) < MANY:
-        return None
     shares: dict[str, float | None] = dict.fromkeys(services, 0.0)
     for side in sides:
         counts: dict[str, float] = {}  # of each service, over all its stages
@@ -422,11 +420,18 @@ def gate_of(
             service = service_of.get(entry, entry)
             is_known = largest is not None and entry in measured_entries and service not in unknown
             shares[entry] = max(largest or 0.0, counts[service] / total) if is_known else None
-    return gate_by_shares(shares, policy, not_judged)
+    return gate_by_shares(shares, policy, stages, not_judged)
 
 
-def gate_by_shares(shares: Mapping[str, float | None], policy: Policy, not_judged: Iterable[str] = ()) -> Gate | None:
+def gate_by_shares(
+    shares: Mapping[str, float | None],
+    policy: Policy,
+    stages: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    not_judged: Iterable[str] = (),
+) -> Gate | None:
     """The same of services whose shares of the requests are known, or ``None`` where they are not counted."""
+    if len({stages.get(entry, (entry, ""))[0] for entry in shares}) < MANY:
+        return None
     named = {*policy.limited_services, *not_judged}
     items = [ServiceShare(name, share) for name, share in shares.items()]
     carrying = tuple(item for item in items if item.share is not None and item.share >= policy.gate_share)

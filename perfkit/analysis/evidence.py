@@ -12,13 +12,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from perfkit.analysis.coverage import Coverage, does_gate, first_names, measured, percent
-from perfkit.analysis.noise_profile import PAIR, NoiseProfile, failures_of, level_values, noise_of, paired
+from perfkit.analysis.noise_profile import (
+    PAIR,
+    NoiseProfile,
+    failures_of,
+    knowing_neighbours,
+    level_values,
+    noise_of,
+    paired,
+)
 from perfkit.analysis.power import AlphaShare, allocate_alpha, log_worsening, percent_worsening
 from perfkit.config.policy import Limit, Objective, Policy
 from perfkit.model.records import (
@@ -47,17 +56,16 @@ from perfkit.stats.effect import (
     rate_arithmetic,
     rise_above_limit,
     wilson,
-    with_neighbours,
 )
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed, requests_needed_for_limit
-from perfkit.stats.tail import TAIL_QUANTILE, compare_tails, is_enough, quantiles_of
+from perfkit.stats.tail import TAIL_QUANTILE, compare_tails, is_enough, is_of_tails, quantiles_of
 
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 Stages = Mapping[str, tuple[str, str]]
 """Entries among the services of staged runs, each with its service and stage (`StagedSides`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hypothesis:
     """One metric of one service (in one stage), its limit, and the runs of each side that measured the service."""
 
@@ -88,7 +96,7 @@ class Hypothesis:
         metric = self.metric
         return tuple(stats.value(metric) for stats in baseline), tuple(stats.value(metric) for stats in candidate)
 
-    @property
+    @cached_property
     def tails(self) -> tuple[list[Tail], list[Tail]] | None:
         """Of p99.9: the tails of both sides, where every run kept its own and their requests are enough together."""
         before, after = ([stats.tail for stats in side if stats.tail is not None] for side in self.stats)
@@ -189,7 +197,7 @@ def by_evidence(
     levels = _levels(hypotheses, profile)
     effects = [effect_of(h, policy.confidence, profile, levels.get(number)) for number, h in enumerate(hypotheses)]
     tails = {
-        h.entry for h, effect in zip(hypotheses, effects, strict=True) if effect is not None and _is_of_tails(effect)
+        h.entry for h, effect in zip(hypotheses, effects, strict=True) if effect is not None and is_of_tails(effect)
     }
     tests = [
         (None if isinstance(h.limit, Objective) else (h.entry, h.metric, h.scope), *_by_direction(h.metric, effect))
@@ -233,12 +241,9 @@ def _by_direction(metric: Metric, effect: Effect) -> tuple[float, float]:
 
 
 def _levels(hypotheses: Sequence[Hypothesis], profile: NoiseProfile | None) -> dict[int, Values]:
-    """By the place of each hypothesis on a level that can be compared: its values, with what its neighbours tell.
-
-    Neighbours are the services that all runs measured, of one metric, whose error was measured, or assumed, alike.
-    """
+    """By the place of each hypothesis on a level that can be compared: its values, with what its neighbours tell."""
     levels: dict[int, Values] = {}
-    alike: dict[tuple[Metric, bool, tuple[int, int]], list[int]] = {}
+    of_services: dict[int, tuple[Metric, Values]] = {}
     for number, hypothesis in enumerate(hypotheses):
         metric, sides = hypothesis.metric, (hypothesis.baseline, hypothesis.candidate)
         is_short = metric is Metric.AVG and _too_few_requests(hypothesis)
@@ -247,10 +252,8 @@ def _levels(hypotheses: Sequence[Hypothesis], profile: NoiseProfile | None) -> d
         if (values := level_values(hypothesis.entry, metric, *sides, profile)) is not None:
             levels[number] = values
             if hypothesis.scope is Scope.SERVICE:
-                alike.setdefault((metric, values.prior.measured, (len(sides[0]), len(sides[1]))), []).append(number)
-    for (metric, _, _), numbers in alike.items():
-        levels |= zip(numbers, with_neighbours(metric, [levels[number] for number in numbers]), strict=True)
-    return levels
+                of_services[number] = metric, values
+    return levels | knowing_neighbours(of_services)
 
 
 def effect_of(
@@ -312,7 +315,7 @@ def _judged(hypothesis: Hypothesis, effect: Effect, alpha: AlphaShare, policy: P
     is_limit = isinstance(limit, Objective)
     pairs = None if is_limit else paired(hypothesis.baseline, hypothesis.candidate)
     baseline, candidate = hypothesis.stats
-    tails = hypothesis.tails if _is_of_tails(effect) else None
+    tails = hypothesis.tails if is_of_tails(effect) else None
     if tails is not None:
         finding = unjudged_finding(hypothesis, *(float(quantiles_of(side, TAIL_QUANTILE)) for side in tails))
     elif is_limit and isinstance(numbers, LevelArithmetic):
@@ -375,7 +378,7 @@ def _power(
         needed = None if confidence is None else design.runs_needed(metric.worse * numbers.shift, confidence)
         return {"min_detectable": smallest if math.isfinite(smallest) else None, "runs_needed": needed}
     sides = [failures for stats in hypothesis.stats[is_limit:] if (failures := failures_of(stats)) is not None]
-    if not isinstance(numbers, RateArithmetic) or _is_of_tails(effect):
+    if not isinstance(numbers, RateArithmetic) or is_of_tails(effect):
         return {}
     share, requests, runs = tolerance / 100, None, None
     rate = sides[0].rate if numbers.limit is None else numbers.limit

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from perfkit.model.codec import Count, Size, encode
 from perfkit.model.records import Metric, Run, ServiceStats
-from perfkit.stats.effect import Failures, Noise, NoisePrior, Values, run_to_run, scatter_of_history
+from perfkit.stats.effect import (
+    PRIOR_DF_ASSUMED,
+    Failures,
+    Noise,
+    NoisePrior,
+    Values,
+    run_to_run,
+    scatter_of_steps,
+    steps_of_history,
+    with_neighbours,
+)
 from perfkit.stats.summary import PERSISTENCE_ERROR
+from perfkit.stats.tail import runs_enough
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
 
 SCHEMA = "perfkit.noise/1"
+Key = TypeVar("Key")
 PAIR = "pair"  # label of runs that were made beside each other
 LEAST_PAIRS = 3  # of fewer, the scatter of differences tells less than that of the sides
 
@@ -29,7 +41,8 @@ class Variation:
     """How one metric of one service varied over the history of a scenario.
 
     ``variation_pct`` is the moderated run-to-run standard deviation in percent, ``within_pct`` the part of it that the
-    runs show inside themselves; ``sum_of_squares`` (log scale) and ``df`` are what the history adds to a comparison.
+    runs show inside themselves; ``sum_of_squares`` (log scale) and ``df`` are what the history adds to a comparison,
+    and ``prior_df`` the degrees of freedom of what was known besides: from inside the runs, and from other services.
     """
 
     service: str
@@ -39,6 +52,7 @@ class Variation:
     within_pct: Size
     sum_of_squares: Size
     df: Size
+    prior_df: Size = PRIOR_DF_ASSUMED
 
     def __post_init__(self) -> None:
         Metric(self.metric)
@@ -46,11 +60,15 @@ class Variation:
 
 @dataclass(frozen=True)
 class NoiseProfile:
-    """The variation of every metric of a scenario, and the ids of the runs that it was learned from."""
+    """The variation of every metric of a scenario, and the ids of the runs that it was learned from.
+
+    ``runs_of_tail``: of each service whose single runs are too short for p99.9, how many of them tell it together.
+    """
 
     scenario: str
     runs: tuple[str, ...]
     variations: tuple[Variation, ...]
+    runs_of_tail: dict[str, Count] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> dict[tuple[str, str], Variation]:
@@ -79,19 +97,29 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     Metrics that fewer than two of the runs can tell are left out, and so is the error rate, whose scatter a comparison
     learns from the counts.
     """
-    variations = []
+    levels: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
+    runs_of_tail = {}
     for service in dict.fromkeys(name for run in runs for name in run.services):
         of_service = [run.services[service] for run in runs if service in run.services]
+        if (least := runs_for_tail(of_service)) is not None:
+            runs_of_tail[service] = least
         for metric in Metric:
             stats = [item for item in of_service if item.value(metric)]
             if metric is Metric.ERROR_RATE or len(stats) < 2:
                 continue
-            squares, df = scatter_of_history(np.log([item.value(metric) or np.nan for item in stats]))
-            prior = noise_prior(metric, (stats,), (squares, df))
-            noise = run_to_run(metric, (), prior)
-            within = 100 * float(np.sqrt(prior.within_variance))
-            variations.append(Variation(service, metric.value, len(stats), 100 * noise.sd, within, squares, df))
-    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations))
+            steps = steps_of_history(np.log([item.value(metric) or np.nan for item in stats]))
+            prior = noise_prior(metric, (stats,), scatter_of_steps(steps))
+            # Of the services together too, differences of neighbouring runs: drift and steps are no noise
+            levels[service, metric] = metric, Values(np.ones(steps.size), np.exp(steps), prior, paired=True)
+    known, variations = knowing_neighbours(levels), []
+    for service, metric in levels:
+        values = known[service, metric]
+        noise, (squares, df) = run_to_run(metric, (), values.prior), values.prior.history
+        sizes = 100 * noise.sd, 100 * float(np.sqrt(values.prior.within_variance))
+        variations.append(
+            Variation(service, metric.value, values.baseline.size + 1, *sizes, squares, df, noise.df - df)
+        )
+    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail)
 
 
 def noise_prior(
@@ -144,6 +172,22 @@ def level_values(
     return Values(values[0], values[1], noise_prior(metric, stats, history), pairs is not None)
 
 
+def knowing_neighbours(levels: Mapping[Key, tuple[Metric, Values]]) -> dict[Key, Values]:
+    """The values of many services (each with its metric), with what the services of the same runs tell together.
+
+    Neighbours are those of one metric whose error was measured, or assumed, alike, and that as many runs measured.
+    """
+    alike: dict[tuple[Metric, bool, int, int], list[Key]] = {}
+    for key, (metric, values) in levels.items():
+        group = metric, values.prior.measured, values.baseline.size, values.candidate.size
+        alike.setdefault(group, []).append(key)
+    return {
+        key: values
+        for (metric, *_), keys in alike.items()
+        for key, values in zip(keys, with_neighbours(metric, [levels[key][1] for key in keys]), strict=True)
+    }
+
+
 def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run], list[Run]] | None:
     """Both sides in the order of their pairs, where every run has a label ``pair`` and every pair one run of each."""
     sides = [{run.labels.get(PAIR, ""): run for run in runs} for runs in (baseline, candidate)]
@@ -153,6 +197,14 @@ def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run]
     if any(len(side) != len(runs) for side, runs in zip(sides, (baseline, candidate), strict=True)):
         return None
     return [sides[0][name] for name in names], [sides[1][name] for name in names]
+
+
+def runs_for_tail(stats: Sequence[ServiceStats]) -> int | None:
+    """How many runs like these tell p99.9 together; ``None`` where each tells its own, or one kept no tail."""
+    tails = [item.tail for item in stats if item.tail is not None]
+    if len(tails) < len(stats) or all(item.value(Metric.P999) for item in stats):
+        return None
+    return runs_enough(tails)
 
 
 def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:

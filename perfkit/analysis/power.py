@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfkit.analysis.coverage import MANY, gate_by_shares, gate_of
-from perfkit.analysis.noise_profile import NoiseProfile, failures_of, level_values, noise_of
+from perfkit.analysis.noise_profile import (
+    NoiseProfile,
+    failures_of,
+    knowing_neighbours,
+    level_values,
+    noise_of,
+    runs_for_tail,
+)
 from perfkit.config.policy import Policy
 from perfkit.model.records import ALL_SERVICES, Gate, Metric, Run, Scope
-from perfkit.stats.effect import PRIOR_DF_ASSUMED, Noise, overdispersion, weighted_holm
+from perfkit.stats.effect import POOLED_FROM, PRIOR_DF, Noise, overdispersion, weighted_holm
 from perfkit.stats.power import MOST_RUNS, RequestDesign, RunDesign
 
 if TYPE_CHECKING:
@@ -124,15 +131,25 @@ def percent_worsening(metric: Metric, shift: float) -> float:
 
 
 def levels_of_tests(
-    services: Sequence[str], policy: Policy, gate: Gate | None = None
-) -> dict[tuple[str, Metric], float]:
-    """The level at which a comparison of these services tests each metric that has a limit: its share of alpha."""
+    services: Sequence[str], policy: Policy, gate: Gate | None, runs_of_tail: Mapping[str, int], most: int
+) -> list[dict[tuple[str, Metric], float]]:
+    """The level (share of alpha) at which each limited metric of these services is tested with 1 to ``most`` runs.
+
+    It depends on their number because that of p99.9 of all runs together weighs more (`runs_for_tail`).
+    """
     entries = [(name, Scope.SERVICE) for name in services]
     if len(services) >= MANY:
         entries.insert(0, (ALL_SERVICES, Scope.RUN))
     tests = [(name, metric, scope) for name, scope in entries for metric in policy.limits(name)]
-    shares = zip(tests, alpha_shares(tests, gate), strict=True)
-    return {(name, metric): policy.alpha * share for (name, metric, scope), share in shares if scope is Scope.SERVICE}
+    levels: list[dict[tuple[str, Metric], float]] = []
+    for n in range(1, most + 1):
+        if n == 1 or n in runs_of_tail.values():
+            tails = {name for name, least in runs_of_tail.items() if n >= least}
+            shares = zip(tests, alpha_shares(tests, gate, tails), strict=True)
+            of_services = ((test, share) for test, share in shares if test[2] is Scope.SERVICE)
+            found = {(name, metric): policy.alpha * share for (name, metric, _), share in of_services}
+        levels.append(found)
+    return levels
 
 
 def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int = 10) -> pd.DataFrame:
@@ -146,23 +163,29 @@ def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int =
     policy = policy or Policy()
     services = [name for name in runs[0].services if all(name in run.services for run in runs)] if runs else []
     rows: list[tuple[str, str, int, float, str]] = []
-    gate = gate_of((runs,), services, policy)
-    for (service, metric), level in levels_of_tests(services, policy, gate).items():
+    stats = {name: [run.services[name] for run in runs] for name in services}
+    runs_of_tail = {name: least for name in services if (least := runs_for_tail(stats[name])) is not None}
+    levels = levels_of_tests(services, policy, gate_of((runs,), services, policy), runs_of_tail, most)
+    tests = [test for test in levels[0] if test[1] is not Metric.ERROR_RATE]
+    of_tests = {(name, metric): level_values(name, metric, runs, ()) for name, metric in tests}
+    known = knowing_neighbours({test: (test[1], values) for test, values in of_tests.items() if values is not None})
+    for service, metric in levels[0]:
         if metric is Metric.ERROR_RATE:
-            failures = failures_of([run.services[service] for run in runs])
+            failures = failures_of(stats[service])
             if failures is None:
                 continue
             factor, df = overdispersion((failures.failed,), (failures.counts,))
-            for n in range(1, most + 1):
+            for n, of_tests_with_n in enumerate(levels, 1):
+                level = of_tests_with_n[service, metric]
                 requests = n * float(failures.counts.mean())
                 smallest = RequestDesign(requests, requests, level, 0.0, factor, df).min_detectable(failures.rate)
                 shown = 100.0 * smallest if math.isfinite(smallest) else math.inf
                 rows.append((service, metric.value, n, shown, metric.change_unit))
-        elif (values := level_values(service, metric, runs, ())) is not None:
-            noise = noise_of(metric, values)
-            shifts = [RunDesign.planned(noise, n, level).min_detectable() for n in range(1, most + 1)]
-            unit = metric.change_unit
-            rows += [(service, metric.value, n, percent_worsening(metric, s), unit) for n, s in enumerate(shifts, 1)]
+        elif (service, metric) in known:
+            noise = noise_of(metric, known[service, metric])
+            for n, of_tests_with_n in enumerate(levels, 1):
+                shift = RunDesign.planned(noise, n, of_tests_with_n[service, metric]).min_detectable()
+                rows.append((service, metric.value, n, percent_worsening(metric, shift), metric.change_unit))
     return pd.DataFrame(rows, columns=["service", "metric", "runs_per_side", "min_detectable", "change_unit"])
 
 
@@ -185,7 +208,7 @@ def runs_needed(
     rates = {name: usual.get((name, Metric.RPS)) or math.nan for name in services}
     total = math.fsum(rate for rate in rates.values() if math.isfinite(rate))
     shares = {name: rate / total if math.isfinite(rate) else None for name, rate in rates.items()}
-    levels = levels_of_tests(services, policy, gate_by_shares(shares, policy) if len(services) >= MANY else None)
+    levels = levels_of_tests(services, policy, gate_by_shares(shares, policy), profile.runs_of_tail, MOST_RUNS)
     rows: list[PlanRow] = []
     for variation in limited:
         service, metric = variation.service, Metric(variation.metric)
@@ -195,8 +218,12 @@ def runs_needed(
         bound = log_worsening(metric, tolerance) if tolerance is not None else math.inf
         needed = None
         for n in range(1, MOST_RUNS + 1) if bound < shift else ():
-            noise = Noise(variation.variation_pct / 100, variation.df + PRIOR_DF_ASSUMED + 2 * (n - 1))
-            if RunDesign(noise, n, n, levels[service, metric], bound).min_detectable(power) <= shift:
+            df = 2 * (n - 1)
+            besides = variation.prior_df
+            if len(services) >= POOLED_FROM:  # no more than other services will tell of so few runs
+                besides = min(besides, PRIOR_DF + 2 * df)
+            noise = Noise(variation.variation_pct / 100, variation.df + besides + df)
+            if RunDesign(noise, n, n, levels[n - 1][service, metric], bound).min_detectable(power) <= shift:
                 needed = n
                 break
         rows.append((service, metric.value, variation.variation_pct, variation.runs, needed, tolerance))

@@ -795,6 +795,12 @@ class Finding:
         return staged_label(self.service, self.stage)
 
     @property
+    def is_of_tails(self) -> bool:
+        """Whether it is about all runs of a side together, because single ones are too short for p99.9."""
+        rates = self.arithmetic.rates if self.arithmetic is not None else None
+        return rates is not None and rates.beyond_ms is not None
+
+    @property
     def change(self) -> float | None:
         """The change in ``change_unit``: what the interval and the tolerance are about."""
         return self.change_pct if self.change_unit == "%" else self.change_abs

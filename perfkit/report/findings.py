@@ -162,10 +162,12 @@ def findings_table(comparison: Comparison, *, ranked: bool = False, title: str =
 def finding_row(finding: Finding) -> Row:
     """What every outlet says of a finding; ``settle`` is ``~`` where more runs would not settle it."""
     mde, unit, runs = finding.min_detectable, finding.change_unit, finding.runs_needed
+    short = SHORT_METRICS.get(finding.metric, finding.metric)
+    of_all = f"{short} of all runs"  # of a side, together
     cells = {
         "service": finding.label,
-        "metric": Metric(finding.metric).title,
-        "metric_short": SHORT_METRICS.get(finding.metric, finding.metric),
+        "metric": of_all if finding.is_of_tails else Metric(finding.metric).title,
+        "metric_short": of_all if finding.is_of_tails else short,
         # What an absolute limit is compared with is the limit, and not what the baseline measured
         "before": ("≤ " if Metric(finding.metric).worse > 0 else "≥ ") * finding.objective
         + format_value(finding.metric, finding.baseline),

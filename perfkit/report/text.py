@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 MOST_LINES = 40  # of a comparison, unless all of it is asked for
 MOST_SENTENCES, MOST_NOTES = 8, 5
 VERDICT_WIDTH = 16  # on a narrow terminal: "✓ no regression," and what its interval adds on the next line
+METRIC_WIDTH = 8  # and "p99.9 of", "all runs"
 STYLES = {
     Verdict.REGRESSION: "bold red",
     Verdict.IMPROVEMENT: "green",
@@ -193,7 +194,7 @@ def comparison_table(comparison: Comparison, console: Console) -> RichTable:
         rows.append(Row(cells, row.verdict))
         above = service
     shown = Table(table.columns, tuple(rows), table.total)
-    return terminal_table(shown, console, narrow_widths={"verdict": VERDICT_WIDTH})
+    return terminal_table(shown, console, narrow_widths={"verdict": VERDICT_WIDTH, "metric": METRIC_WIDTH})
 
 
 def run_page(run: Run) -> Group:

@@ -98,7 +98,7 @@ class NoisePrior:
     floor
         Variance below which identical runs cannot scatter (the rounding of the source).
     history
-        Sum of squares and degrees of freedom from earlier runs (`scatter_of_history`).
+        Sum of squares and degrees of freedom from earlier runs (`scatter_of_steps`).
     neighbours
         What the other services of the same runs tell (`with_neighbours`).
     persistence
@@ -165,17 +165,22 @@ def _prior_weight(prior: Noise, squares: float, df: float) -> float:
     return float(prior.df * min(p / CONFLICT, 1.0) ** power)
 
 
-def scatter_of_history(logs: Floats) -> tuple[float, float]:
-    """Sum of squares and degrees of freedom of a history of log values, oldest first, shape ``(n_runs,)``.
+def steps_of_history(logs: Floats) -> Floats:
+    """Successive differences of a history of log values, oldest first, shape ``(n_runs - 1,)``.
 
-    From successive differences, so that slow drift and steps between stable stretches do not count as noise; a
-    difference beyond `CLIP` robust standard deviations counts as that much.
+    So slow drift and steps between stable stretches do not count as noise; a difference beyond `CLIP` robust standard
+    deviations counts as that much.
     """
-    steps = np.abs(np.diff(logs))
+    steps: Floats = np.diff(logs)
+    if steps.size >= 5 and (robust := 1.4826 * float(np.median(np.abs(steps)))) > 0:
+        steps = np.clip(steps, -CLIP * robust, CLIP * robust)
+    return steps
+
+
+def scatter_of_steps(steps: Floats) -> tuple[float, float]:
+    """Sum of squares and degrees of freedom that `steps_of_history` tell of the noise of one run."""
     if steps.size == 0:
         return 0.0, 0.0
-    if steps.size >= 5 and (robust := 1.4826 * float(np.median(steps))) > 0:
-        steps = np.minimum(steps, CLIP * robust)
     df = max(HISTORY_SHARE * steps.size, 1.0)
     return float(np.mean(steps**2)) / 2.0 * df, df
 

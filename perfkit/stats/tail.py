@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from perfkit.model.records import Tail
+from perfkit.model.records import RateArithmetic, Tail
 from perfkit.stats.effect import (
     PRIOR_OVERDISPERSION,
     Effect,
@@ -31,10 +31,18 @@ BEYOND = 0.995  # the quantile of both sides together above which requests are c
 _GRID = np.array(Tail.QUANTILES)
 
 
-def is_enough(tails: Sequence[Tail]) -> bool:
-    """Whether the requests of these runs together can tell their p99.9, and how much larger another is."""
+def runs_enough(tails: Sequence[Tail]) -> int | None:
+    """How many runs like these tell their p99.9 together, and how much larger another is; ``None``: none do."""
     requests = sum(tail.requests for tail in tails)
-    return requests >= requests_needed_for(TAIL_QUANTILE) and all(tail.latencies_ms[0] > 0 for tail in tails)
+    if not requests or not all(tail.latencies_ms[0] > 0 for tail in tails):
+        return None
+    return math.ceil(requests_needed_for(TAIL_QUANTILE) * len(tails) / requests)
+
+
+def is_enough(tails: Sequence[Tail]) -> bool:
+    """Whether these runs are as many as that."""
+    least = runs_enough(tails)
+    return least is not None and len(tails) >= least
 
 
 def compare_tails(baseline: Sequence[Tail], candidate: Sequence[Tail], confidence: float) -> Effect:
@@ -71,6 +79,11 @@ def compare_tails(baseline: Sequence[Tail], candidate: Sequence[Tail], confidenc
         rise_of_rates(after, before, factor, df),
         arithmetic=rate_arithmetic((before, after), factor, df, t, beyond_ms=threshold),
     )
+
+
+def is_of_tails(effect: Effect) -> bool:
+    """Whether an effect came from `compare_tails`."""
+    return isinstance(effect.arithmetic, RateArithmetic) and effect.arithmetic.beyond_ms is not None
 
 
 def quantiles_of(tails: Sequence[Tail], q: float | Sequence[float]) -> Floats:

@@ -9,10 +9,11 @@ from samples import plain_stats, run
 from perfkit import Metric, Policy, compare
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import profile_of
-from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares, runs_needed
+from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares, detectable, runs_needed
 from perfkit.model.records import ALL_SERVICES, Gate, LoadProfile, Scope, ServiceShare, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 from perfkit.report.findings import gate_text, headlines
+from perfkit.stats import effect
 
 BIG = tuple(f"GET /big/{i}" for i in range(4))  # 10 to 15 % of the requests each
 SMALL = tuple(f"GET /small/{i:02d}" for i in range(50))  # 1 % each
@@ -145,6 +146,23 @@ def test_a_plan_knows_which_services_carry_the_load(rng):
     known, unknown = needed(usual), needed({})
     assert sum(known[name] for name in BIG) < sum(unknown[name] for name in BIG)
     assert sum(known[name] or 99 for name in SMALL) >= sum(unknown[name] or 99 for name in SMALL)
+
+
+def test_a_plan_and_a_curve_know_the_noise_of_all_services_as_a_comparison_does(rng, monkeypatch):
+    alike = runs(rng, 10, names=SMALL[:24])
+
+    def spread():
+        shown = detectable(alike, policy=OLD).query("metric == 'avg_latency_ms' and runs_per_side == 10")
+        profile = [v for v in profile_of("shop", alike).variations if v.metric == Metric.AVG]
+        return [np.log(sizes).std() for sizes in (shown["min_detectable"], [v.variation_pct for v in profile])], profile
+
+    (curve, plan), known = spread()
+    monkeypatch.setattr(effect, "POOLED_FROM", 99)
+    (curve_alone, plan_alone), alone = spread()
+    assert curve < 0.9 * curve_alone  # alike services are known to be alike
+    assert plan < 0.9 * plan_alone
+    assert np.median([v.prior_df for v in known]) > 3.5 >= max(v.prior_df for v in alone)
+    assert [(v.service, v.metric) for v in known] == [(v.service, v.metric) for v in alone]
 
 
 def test_a_service_in_stages_carries_what_it_has_in_all_of_them_and_counts_once(rng):

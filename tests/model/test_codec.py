@@ -65,7 +65,11 @@ def test_what_is_computed_of_runs_is_written_and_read_by_the_codec(rng):
         profile_of("api", [run({"a": plain_stats()}, number=n) for n in range(3)]).to_dict(),
     ):
         profile = decode(plain, NoiseProfile, str(path), schema="perfkit.noise/1", title="noise profile")
-        assert parse_json(dump_json(profile.to_dict()).encode(), "again") == plain
+        again = parse_json(dump_json(profile.to_dict()).encode(), "again")
+        assert decode(again, NoiseProfile, "again", schema="perfkit.noise/1", title="noise profile") == profile
+        assert (again["scenario"], again["runs"]) == (plain["scenario"], plain["runs"])
+        for now, then in zip(again["variations"], plain["variations"], strict=True):
+            assert {name: now[name] for name in then} == then  # older ones have no `prior_df`
     with pytest.raises(ReadError, match="not a noise profile of schema"):
         decode(
             {**plain, "schema": "perfkit.noise/2"}, NoiseProfile, "new", schema="perfkit.noise/1", title="noise profile"

@@ -25,7 +25,8 @@ from perfkit.stats.effect import (
     rise_above_limit,
     rise_of_rates,
     run_to_run,
-    scatter_of_history,
+    scatter_of_steps,
+    steps_of_history,
     weighted_holm,
 )
 from perfkit.stats.power import (
@@ -146,15 +147,15 @@ def test_scatter_of_a_history_sees_the_noise_and_not_the_step(rng, step):
     variances = []
     for _ in range(300):
         logs = rng.normal(0, 0.03, 30) + np.repeat([0.0, step], 15)
-        squares, df = scatter_of_history(logs)
+        squares, df = scatter_of_steps(steps_of_history(logs))
         variances.append(squares / df)
     assert np.mean(variances) == pytest.approx(0.03**2, rel=0.3 if step else 0.1)
-    assert scatter_of_history(np.array([1.0])) == (0.0, 0.0)
+    assert scatter_of_steps(steps_of_history(np.array([1.0]))) == (0.0, 0.0)
 
 
 def test_degrees_of_freedom_of_successive_differences_are_honest(rng):
     """Variance of a chi-square share is 2/df: no more precision is claimed than there is."""
-    found = np.array([scatter_of_history(rng.normal(0, 1, 25)) for _ in range(3000)])
+    found = np.array([scatter_of_steps(steps_of_history(rng.normal(0, 1, 25))) for _ in range(3000)])
     estimates = found[:, 0] / found[:, 1]
     assert 2 / (estimates / estimates.mean()).var() >= 0.9 * found[0, 1]
 

@@ -8,9 +8,13 @@ import pytest
 from samples import arrays, summarise
 
 from perfkit import Metric, Policy, compare, run_from_requests
+from perfkit.analysis.evidence import hypotheses_of
 from perfkit.analysis.explain import explain
+from perfkit.analysis.noise_profile import profile_of, runs_for_tail
+from perfkit.analysis.power import detectable, levels_of_tests
 from perfkit.model.records import Tail
 from perfkit.model.serialization import comparison_from_document, stats_contradiction
+from perfkit.report.findings import finding_row
 from perfkit.stats.tail import compare_tails, is_enough, quantiles_of
 
 REQUESTS, LENGTH_S = 800, 60.0
@@ -105,8 +109,38 @@ def test_a_comparison_finds_a_stall_that_averages_do_not_show(comparison):
     assert "the p99.5 of both sides together" in text
     assert f"{finding.arithmetic.rates.failed[1]} of {finding.arithmetic.rates.requests[1]} requests = " in text
     assert "failed" not in text
+    rows = {f.metric: finding_row(f).cells["metric"] for f in comparison.findings}
+    assert (rows[Metric.P999], rows[Metric.P99]) == ("p99.9 of all runs", "p99 latency")
+
+
+def test_a_plan_gives_such_a_tail_the_weight_that_the_comparison_gives_it(comparison):
+    runs = comparison.baseline.runs
+    least = runs_for_tail([run.services["api"] for run in runs])
+    assert profile_of("shop", runs).runs_of_tail == {"api": least}
+    assert 1 < least < len(runs)
+    policy = Policy()
+    levels = levels_of_tests(["api"], policy, None, {"api": least}, len(runs))
     shares = {f.metric: f.arithmetic.share for f in comparison.findings}
     assert shares[Metric.P999] == pytest.approx(0.10 / 0.60 * shares[Metric.AVG])
+    assert {metric: level / policy.alpha for (_, metric), level in levels[-1].items()} == pytest.approx(shares)
+    assert levels[least - 1] is levels[-1]
+    assert levels[least - 2]["api", Metric.P999] == pytest.approx(0.03 * policy.alpha)
+    lone = [replace(run, services={"api": replace(run.services["api"], tail=None)}) for run in runs]
+    shown, without = (
+        detectable(some, most=len(runs)).query("metric == 'avg_latency_ms'")["min_detectable"].to_list()
+        for some in (runs, lone)
+    )
+    assert shown[: least - 1] == without[: least - 1]
+    assert all(now > then for now, then in zip(shown[least - 1 :], without[least - 1 :], strict=True))
+
+
+def test_the_tails_of_a_service_are_looked_at_once(comparison):
+    (hypothesis,) = (
+        h
+        for h in hypotheses_of(comparison.baseline.runs, comparison.candidate.runs, ["api"], Policy(), {})
+        if h.metric == Metric.P999
+    )
+    assert hypothesis.tails is hypothesis.tails is not None
 
 
 def test_without_tails_p999_is_said_not_to_be_known(comparison):
