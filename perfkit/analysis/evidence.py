@@ -58,7 +58,8 @@ from perfkit.stats.effect import (
     wilson,
 )
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed, requests_needed_for_limit
-from perfkit.stats.tail import TAIL_QUANTILE, compare_tails, is_enough, is_of_tails, quantiles_of
+from perfkit.stats.summary import TAIL_QUANTILE
+from perfkit.stats.tail import compare_tails, is_enough, is_of_tails, quantiles_of
 
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 Stages = Mapping[str, tuple[str, str]]

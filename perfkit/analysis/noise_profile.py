@@ -22,8 +22,7 @@ from perfkit.stats.effect import (
     steps_of_history,
     with_neighbours,
 )
-from perfkit.stats.summary import PERSISTENCE_ERROR
-from perfkit.stats.tail import runs_enough
+from perfkit.stats.summary import PERSISTENCE_ERROR, runs_enough
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,6 +12,7 @@ or an assumption (`errors_assumed`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -160,6 +161,17 @@ def _stats(
         tail=_tail(order, steady, below[:, _QUANTILES.index(SLOW)]),
         warnings=tuple(warnings),
     )
+
+
+TAIL_QUANTILE = 0.999  # what is shown of the tails of runs together
+
+
+def runs_enough(tails: Sequence[Tail]) -> int | None:
+    """How many runs like these tell their p99.9 together, and how much larger another is; ``None``: none do."""
+    requests = sum(tail.requests for tail in tails)
+    if not requests or not all(tail.latencies_ms[0] > 0 for tail in tails):
+        return None
+    return math.ceil(requests_needed_for(TAIL_QUANTILE) * len(tails) / requests)
 
 
 def _tail(order: Floats, blocks: _Sums, not_slow: Any) -> Tail | None:

@@ -24,23 +24,14 @@ from perfkit.stats.effect import (
     rise_of_rates,
     wilson,
 )
-from perfkit.stats.summary import Floats, requests_needed_for
+from perfkit.stats.summary import TAIL_QUANTILE, Floats, runs_enough
 
-TAIL_QUANTILE = 0.999  # what is shown of a tail
 BEYOND = 0.995  # the quantile of both sides together above which requests are counted
 _GRID = np.array(Tail.QUANTILES)
 
 
-def runs_enough(tails: Sequence[Tail]) -> int | None:
-    """How many runs like these tell their p99.9 together, and how much larger another is; ``None``: none do."""
-    requests = sum(tail.requests for tail in tails)
-    if not requests or not all(tail.latencies_ms[0] > 0 for tail in tails):
-        return None
-    return math.ceil(requests_needed_for(TAIL_QUANTILE) * len(tails) / requests)
-
-
 def is_enough(tails: Sequence[Tail]) -> bool:
-    """Whether these runs are as many as that."""
+    """Whether these runs are as many as tell their p99.9 together."""
     least = runs_enough(tails)
     return least is not None and len(tails) >= least
 
