@@ -24,7 +24,7 @@ from perfkit.history.trend import History, trend_of
 from perfkit.model.errors import MissingExtra, PerfkitError, SettingsError, did_you_mean
 from perfkit.model.installation import extra_advice
 from perfkit.model.records import Comparison, Metric, Run, service_names
-from perfkit.report import charts, display, trend_charts
+from perfkit.report import display, plot
 from perfkit.report.figure import sentence
 from perfkit.report.findings import worst_first
 from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, count_text, shorten
@@ -229,16 +229,16 @@ class Explorer:
 
     def _comparison(self) -> go.Figure:
         shown = [f for f in self.comparison.findings if f.service in self.shown_services and f.metric in self.metrics]
-        return charts.forest(replace(self.comparison, findings=tuple(shown)))
+        return plot.forest(replace(self.comparison, findings=tuple(shown)))
 
     def _timeline(self) -> go.Figure:
-        return charts.run_timeline(*self.sides, services=self.shown_services)
+        return plot.timeline(*self.sides, service=self.shown_services)
 
     def _latency(self) -> go.Figure:
-        return charts.latency_distribution(*self._stretched(), services=self.shown_services)
+        return plot.latency(*self._stretched(), service=self.shown_services)
 
     def _percentiles(self) -> go.Figure:
-        return charts.percentile_curve(*self._stretched(), services=self.shown_services)
+        return plot.percentiles(*self._stretched(), service=self.shown_services)
 
     def _errors(self) -> Html:
         return display.errors_table([kind for kind in error_kinds(*self.sides) if kind.service in self.shown_services])
@@ -248,7 +248,7 @@ class Explorer:
         if not drawn:
             return sentence("The history has none of these services and metrics.")
         only = self.metrics[0] if len(self.metrics) == 1 else None
-        return trend_charts.trend_chart(replace(self.history, metric_trends=tuple(drawn), metric=only))
+        return plot.trend(replace(self.history, metric_trends=tuple(drawn), metric=only))
 
     def _commands(self) -> Html:
         texts = {

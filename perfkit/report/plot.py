@@ -6,19 +6,63 @@ zoomed, restyled (``figure.update_layout(...)``) and saved.  Where there is noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from perfkit.analysis.baseline import BaselineSummary
-from perfkit.analysis.capacity import Capacity
+from perfkit.analysis.capacity import Capacity, ServiceCapacity
 from perfkit.analysis.power import detectable
 from perfkit.config.policy import Policy
 from perfkit.model.errors import did_you_mean
-from perfkit.model.records import Comparison, Metric, Run, Verdict, service_names
-from perfkit.report import charts, trend_charts
-from perfkit.report.formatting import KEY_METRICS
+from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict, service_names
+from perfkit.report import trend_charts
+from perfkit.report.figure import (
+    BEYOND,
+    MOST_SERVICES,
+    Panels,
+    Side,
+    axis,
+    bin_width,
+    log_density,
+    log_edges,
+    log_ticks,
+    points,
+    pooled,
+    quantiles,
+    requests_of_all,
+    rounded,
+    sentence,
+    sides,
+    spread,
+    time_series,
+    whole_bins,
+)
+from perfkit.report.findings import services_worst_first
+from perfkit.report.formatting import (
+    CANDIDATE_COLOUR,
+    KEY_METRICS,
+    NEUTRAL_COLOUR,
+    SHORT_METRICS,
+    TOLERANCE_COLOUR,
+    VERDICT_COLOURS,
+    VERDICT_MARKERS,
+    VERDICT_WORDS,
+    effects_reach,
+    finding_text,
+    format_change,
+    format_interval,
+    format_load,
+    format_number,
+    format_value,
+    label,
+    shorten,
+)
 from perfkit.report.html import Accessor, of_subject
+from perfkit.stats.capacity import FOUND, Estimate, scalability_at
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,21 +86,30 @@ __all__ = [
     "trend",
 ]
 
+NO_REQUESTS = (
+    "These runs were read from summaries: the single requests were not kept, so there is no distribution and no time "
+    "series to draw. Runs that perfkit makes or imports from request logs have one."
+)
+MOST_FOREST_ROWS = 24  # of services whose effects are drawn; all are in the table
+FEWEST_FOREST_SERVICES = 3
+MOST_LATENCY_PANELS = 8  # services with a distribution each, the worst first; the percentiles have more to choose from
+MOST_WINDOWS = 400  # drawn per side; more are one grey cloud
+_BINS = 80
+_ROWS = {1: 340, 2: 260, 3: 210, 4: 190}  # pixels per panel
+_FOREST_ROW = 24  # pixels
+_TICKS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+_SERIES = {
+    "rps": ("throughput, requests per second", "%{y:.3g}/s"),
+    "p50": ("median latency, ms", "%{y:.4g} ms"),
+    "p95": ("p95 latency, ms", "%{y:.4g} ms"),
+    "errors": ("failed requests, %", "%{y:.2g} %"),
+}
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_HUES = ("#2b7fd4", "#d1480a", "#0b8f6b", "#8b5fbf", "#a8760c")
+_SYMBOLS = {"baseline": "circle", "candidate": "diamond"}
+_LATENCIES = {Metric.AVG: "avg_ms", Metric.P50: "p50_ms", Metric.P95: "p95_ms", Metric.P99: "p99_ms"}
 
-def forest(comparison: Comparison, *, service: Services = None) -> go.Figure:
-    """Every effect of a comparison with its interval, its tolerance and its verdict.
-
-    Left of zero is less than the baseline, right of it more.  The tolerance is the shaded stretch on the worse side.
-
-    Parameters
-    ----------
-    service
-        A service, or several; ``None`` draws those nearest to a verdict of change.
-    """
-    if service is not None:
-        names = _chosen(service, tuple(dict.fromkeys(finding.service for finding in comparison.findings)))
-        comparison = replace(comparison, findings=tuple(f for f in comparison.findings if f.service in names))
-    return charts.forest(comparison)
+# Runs ----------------------------------------------------------------------------------------------------------------
 
 
 def latency(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:
@@ -72,17 +125,118 @@ def latency(measured: Measured, candidate: Sequence[Run] = (), *, service: Servi
     service
         A service, or several; all of them when ``None``.
     """
-    return charts.latency_distribution(*_sides(measured, candidate), services=_services(measured, candidate, service))
+    before, after, names = _drawable(measured, candidate, service)
+    names = names[:MOST_LATENCY_PANELS]
+    if not names:
+        return sentence(NO_REQUESTS)
+    titles = [f"<b>{label(name, 44)}</b>" for name in names]
+    panels = Panels(titles, row=124 if len(names) <= 4 else 78, gap=30)
+    samples = [sample for name in names for sample in requests_of_all((*before, *after), name)]
+    edges = log_edges(samples, points(len(names), _BINS))
+    x = rounded(np.sqrt(edges[:-1] * edges[1:]))
+    for index, name in enumerate(names):
+        for side in sides(before, after):
+            if densities := [log_density(sample, edges) for sample in requests_of_all(side.runs, name)]:
+                low, middle, high = spread(densities)
+                panels.band(side, x, low, high, index)
+                hover = f"{side.name}: %{{y:.2g}} % of requests near %{{x:.3g}} ms<extra></extra>"
+                panels.line(side, x, middle, index, hovertemplate=hover)
+    panels.every_y(showticklabels=False, showgrid=False, rangemode="tozero", zeroline=True, fixedrange=True)
+    panels.axis("x", type="log", title={"text": "response time (log scale)"}, **log_ticks(*edges[[0, -1]].tolist()))
+    return panels.figure(
+        f"Distribution of response times on a log axis, one panel each for {_listed(names)}; bands: spread over runs."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(shorten(name) for name in names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def percentiles(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:
     """Response time against percentile to p99.9, stretched towards the tail; parameters as of `latency`."""
-    return charts.percentile_curve(*_sides(measured, candidate), services=_services(measured, candidate, service))
+    before, after, names = _drawable(measured, candidate, service)
+    if not names:
+        return sentence(NO_REQUESTS)
+    chosen_one = len(names) > 4  # services are chosen one at a time, in one panel
+    levels = 1.0 - 10.0 ** -np.linspace(np.log10(1 / 0.95), 3.0, points(len(names), 60))
+    x = rounded(-np.log10(1.0 - levels))
+    if chosen_one:
+        panels = Panels([""], row=340, top=92)
+    else:
+        titles = [f"<b>{label(name, 44)}</b>" for name in names]
+        panels = Panels(titles, row=_ROWS[len(names)], gap=50, own_x=True)
+    for index, name in enumerate(names):
+        panel = 0 if chosen_one else index
+        panels.service = name
+        for side in sides(before, after):
+            samples = requests_of_all(side.runs, name)
+            if not samples:
+                continue
+            low, _, high = spread([quantiles(sample.ordered_ms, levels, beyond=3) for sample in samples])
+            in_each = np.all([len(sample.ordered_ms) * (1 - levels) >= 3 for sample in samples], axis=0)
+            panels.band(side, x, np.where(in_each, low, np.nan), np.where(in_each, high, np.nan), panel)
+            panels.line(
+                side,
+                x,
+                quantiles(pooled(samples), levels, beyond=BEYOND),
+                panel,
+                customdata=rounded(levels * 100),
+                hovertemplate=f"{side.name}: p%{{customdata}} = %{{y:.4g}} ms<extra></extra>",
+            )
+    last = len(panels.titles) - 1
+    for panel in range(len(panels.titles)):
+        drawn = names if chosen_one else names[panel : panel + 1]
+        together = [pooled(requests_of_all((*before, *after), name)) for name in drawn]
+        ends = np.vstack([np.quantile(ordered, [0.05, 0.999]) for ordered in together])
+        extent = max(float(ends[:, 0].min()), 1e-3) / 1.15, max(float(ends[:, 1].max()), 2e-3) * 1.15
+        panels.axis(
+            f"x{axis(panel)}",
+            range=[0.0, 3.06],
+            tickvals=[float(-np.log10(1 - level)) for level in _TICKS],
+            ticktext=[f"p{format_number(level * 100).rstrip('0').rstrip('.')}" for level in _TICKS],
+            anchor=f"y{axis(panel)}",
+            title={"text": "percentile (stretched towards the tail)"} if panel == last else {},
+            zeroline=False,
+        )
+        reach = {"autorange": True} if chosen_one else {"range": [float(np.log10(end)) for end in extent]}
+        panels.axis(f"y{axis(panel)}", type="log", **reach, **log_ticks(*extent))
+    return panels.figure(
+        f"Response time against percentile up to p99.9 for {_listed(names)}; the line ends where too few requests lie "
+        "above.",
+        names if chosen_one else (),
+    )
 
 
 def timeline(measured: Measured, candidate: Sequence[Run] = (), *, service: Services = None) -> go.Figure:
     """Throughput, response times and error rate over the seconds since a run began; parameters as of `latency`."""
-    return charts.run_timeline(*_sides(measured, candidate), services=_services(measured, candidate, service))
+    before, after, names = _drawable(measured, candidate, service)
+    if not names:
+        return sentence(NO_REQUESTS)
+    panels = Panels([title for title, _ in _SERIES.values()], row=112, top=92 if len(names) > 1 else 56)
+    for name in names:
+        panels.service = name
+        width = bin_width(requests_of_all((*before, *after), name), points(len(names), 60))
+        for side in sides(before, after):
+            samples = requests_of_all(side.runs, name)
+            if not samples:
+                continue
+            length = whole_bins(samples, width)
+            series = [time_series(sample, width, length) for sample in samples]
+            x = [round((i + 0.5) * width, 1) for i in range(length)]
+            for index, (key, (_, number)) in enumerate(_SERIES.items()):
+                low, middle, high = spread([values[key] for values in series])
+                panels.band(side, x, low, high, index)
+                panels.line(side, x, middle, index, hovertemplate=f"{side.name} {number}<extra></extra>")
+    panels.every_y(rangemode="tozero", nticks=4)
+    panels.axis("x", title={"text": "seconds since the run began"}, rangemode="tozero", zeroline=False)
+    panels.axis("x", unifiedhovertitle={"text": "%{x} s after the run began"})
+    more = f" and {len(names) - 1} more services to choose from" if len(names) > 1 else ""
+    return panels.figure(
+        "Throughput, median and p95 latency and errors over the time since the run began, for "
+        f"{shorten(names[0])}{more}.",
+        names,
+        hovermode="x unified",
+    )
 
 
 def runs(
@@ -99,9 +253,489 @@ def runs(
     metric
         A metric or several, in short too: ``p95``, ``avg``, ``errors``, ``rps``.
     """
+
+    def value_of(run: Run, service: str, metric: Metric) -> float | None:
+        stats = run.services.get(service)
+        return stats.value(metric) if stats is not None else None
+
     metrics = [Metric(name) for name in ([metric] if isinstance(metric, str) else metric)]
+    before, after = _sides(measured, candidate)
     names = _services(measured, candidate, service)
-    return charts.run_values(*_sides(measured, candidate), services=names, metrics=metrics)
+    runs = (*before, *after)
+    names = tuple(name for name in names if any(name in run.services for run in runs))[:MOST_SERVICES]
+    shown = [m for m in metrics if any(value_of(run, name, m) is not None for run in runs for name in names)]
+    if not names or not shown:
+        return sentence("There is nothing to draw: these runs hold none of the metrics asked for.")
+    in_time = sorted(runs, key=lambda run: run.started_at.timestamp() if run.started_at else 0.0)
+    order = {id(run): number for number, run in enumerate(in_time, start=1)}
+    panels = Panels([f"{metric.title}, {metric.unit}" for metric in shown], row=96, top=92 if len(names) > 1 else 56)
+    for name in names:
+        panels.service = name
+        for index, metric in enumerate(shown):
+            for side in sides(before, after):
+                marks = [
+                    (order[id(run)], value, run)
+                    for run in side.runs
+                    if (value := value_of(run, name, metric)) is not None
+                ]
+                panels.add(
+                    index,
+                    x=[number for number, _, _ in marks],
+                    y=rounded([value for _, value, _ in marks], 5),
+                    mode="markers",
+                    marker={
+                        "size": 9,
+                        "color": side.colour,
+                        "symbol": _SYMBOLS[side.name],
+                        "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+                    },
+                    cliponaxis=False,
+                    name=side.name,
+                    legendgroup=side.name,
+                    showlegend=index == 0,
+                    hovertext=[
+                        f"{side.name} {label(run.id, 48)}<br>{format_value(metric, value)}" for _, value, run in marks
+                    ],
+                    hoverinfo="text",
+                )
+                if marks:
+                    numbers, middle = [number for number, _, _ in marks], float(np.median([v for _, v, _ in marks]))
+                    panels.add(
+                        index,
+                        x=[min(numbers) - 0.3, max(numbers) + 0.3],
+                        y=rounded([middle, middle], 5),
+                        mode="lines",
+                        line={"color": side.colour, "width": 1.5, "dash": side.dash},
+                        hoverinfo="skip",
+                        legendgroup=side.name,
+                        showlegend=False,
+                    )
+    for index, metric in enumerate(shown):
+        panels.axis(f"y{axis(index)}", nticks=4, rangemode="tozero" if metric is Metric.ERROR_RATE else "normal")
+    step, limits = max(1, math.ceil(len(order) / 12)), [0.4, len(order) + 0.6]
+    panels.axis("x", title={"text": "run, in time order"}, dtick=step, range=limits, zeroline=False)
+    titles = ", ".join(metric.title for metric in shown)
+    return panels.figure(f"One mark per run in time order for {titles} of {shorten(names[0])}.", names)
+
+
+def detectable_change(
+    measured: Measured, *, service: Services = None, policy: Policy | None = None, most: int = 10
+) -> go.Figure:
+    """The smallest change that 1 to ``most`` runs on each side can show, from the noise of the runs at hand.
+
+    Error rates have a panel of their own, in percentage points.
+    """
+    frame = detectable(
+        _sides(measured, ())[0],
+        policy=policy or (measured.policy if isinstance(measured, BaselineSummary) else None),
+        most=most,
+    )
+    if service is not None:
+        frame = frame[frame["service"].isin(_chosen(service, tuple(frame["service"].unique())))]
+    frame = frame[np.isfinite(frame["min_detectable"].to_numpy(dtype=float))] if len(frame) else frame
+    if not len(frame):
+        return sentence("The minimum detectable effect is not known: these runs do not say how much runs differ.")
+    titles = {
+        "%": "smallest detectable change, % (log scale)",
+        "pp": "the same of the error rate, pp (log scale)",
+    }
+    units = [unit for unit in titles if (frame["change_unit"] == unit).any()]
+    names = tuple(dict.fromkeys(str(name) for name in frame["service"]))[:MOST_SERVICES]
+    height, top = 210 if len(units) > 1 else 280, 112 if len(names) > 1 else 76
+    panels = Panels([titles[unit] for unit in units], row=height, top=top)
+    for name in names:
+        panels.service = name
+        for index, unit in enumerate(units):
+            mine = frame[(frame["service"] == name) & (frame["change_unit"] == unit)]
+            for number, (metric, curve) in enumerate(mine.groupby("metric", sort=False)):
+                title = Metric(str(metric)).title
+                panels.add(
+                    index,
+                    x=[int(value) for value in curve["runs_per_side"]],
+                    y=rounded(curve["min_detectable"], 3),
+                    mode="lines+markers",
+                    line={"color": _HUES[number % len(_HUES)], "dash": _DASHES[number % len(_DASHES)], "width": 2},
+                    marker={"size": 6},
+                    name=SHORT_METRICS.get(str(metric), str(metric)),
+                    showlegend=unit == "%" or number > 0,
+                    hovertemplate=f"{title}: %{{x}} runs can show %{{y:.3g}} {unit}<extra></extra>",
+                )
+    for index, unit in enumerate(units):  # on a log axis an average of 2 % and a p99.9 of 60 % are read alike
+        values = frame.loc[frame["service"].isin(names) & (frame["change_unit"] == unit), "min_detectable"]
+        low, high = max(float(values.min()), 1e-3) / 1.15, max(float(values.max()), 2e-3) * 1.15
+        ticks = log_ticks(low, high)
+        ticks["ticktext"] = [f"{value:.3g} {unit}" for value in ticks["tickvals"]]
+        ends = [math.log10(low), math.log10(high)]
+        panels.axis(f"y{axis(index)}", type="log", range=ends, zeroline=False, **ticks)
+    panels.axis("x", title={"text": "runs on each side"}, dtick=1, zeroline=False)
+    return panels.figure(
+        f"Smallest detectable change against runs on each side, for {shorten(names[0])}: it falls as runs are added.",
+        names,
+        below=48,
+        legend={"entrywidth": 45, "entrywidthmode": "pixels"},
+    )
+
+
+# Comparisons ---------------------------------------------------------------------------------------------------------
+
+
+def forest(comparison: Comparison, *, service: Services = None) -> go.Figure:
+    """Every effect of a comparison with its interval, its tolerance and its verdict.
+
+    Left of zero is less than the baseline, right of it more; percent and percentage points have a panel each.  The
+    tolerance is the shaded stretch on the worse side: a regression's mark lies beyond it, *no regression* has its whole
+    interval short of its end.  An arrow says that an interval goes on beyond the axis.
+
+    Parameters
+    ----------
+    service
+        A service, or several; ``None`` draws those nearest to a verdict of change.
+    """
+    if service is not None:
+        names = _chosen(service, tuple(dict.fromkeys(finding.service for finding in comparison.findings)))
+        comparison = replace(comparison, findings=tuple(f for f in comparison.findings if f.service in names))
+    # Absolute limits are no effects: they have a table, and stand here only where nothing else was compared
+    findings = tuple(f for f in comparison.findings if not f.objective) or comparison.findings
+    services = services_worst_first(findings)  # as the table has them
+    labels: list[str] = []
+    drawn = 0
+    for name, members in services.items():
+        drawn += len(members)
+        if len(labels) < FEWEST_FOREST_SERVICES or drawn <= MOST_FOREST_ROWS:
+            labels.append(name)
+    findings = tuple(finding for members in services.values() for finding in members)
+    by_unit = {unit: [finding for finding in findings if finding.change_unit == unit] for unit in ("%", "pp")}
+    parts = [part for of in by_unit.values() if (part := [f for f in of if f.label in labels])]
+    if not parts:
+        return sentence("There is no effect to draw: no metric of any service was compared.")
+    panels = Panels([""] * len(parts), row=0, own_x=True)
+    for verdict in Verdict:
+        if any(finding.verdict is verdict for finding in findings):
+            stroke = {"width": 2, "color": VERDICT_COLOURS[verdict]}
+            marker = {"symbol": VERDICT_MARKERS[verdict], "size": 11, "color": VERDICT_COLOURS[verdict], "line": stroke}
+            panels.legend(VERDICT_WORDS[verdict], mode="markers", marker=marker)
+    if any(finding.tolerance is not None for finding in findings):
+        square = {"symbol": "square", "size": 12, "color": TOLERANCE_COLOUR, "opacity": 0.4}
+        panels.legend("tolerance", mode="markers", marker=square)
+    if any(finding.change is None for finding in findings):
+        stroke = {"symbol": "line-ns-open", "size": 11, "color": NEUTRAL_COLOUR}
+        panels.legend("no estimate", mode="markers", marker=stroke)
+    lines = []
+    for index, part in enumerate(parts):
+        hidden = len({finding.label for finding in by_unit[part[0].change_unit]} - set(labels))
+        lines.append(_forest_panel(panels, index, part, hidden))
+    total = sum(lines) + 2.4 * (len(parts) - 1)
+    top = 1.0
+    for index, rows in enumerate(lines):
+        bottom = max(0.0, top - rows / total)
+        panels.axis(f"y{axis(index)}", domain=[bottom, top])
+        top = bottom - 2.4 / total
+    counts = [(verdict, sum(finding.verdict is verdict for finding in findings)) for verdict in Verdict]
+    summary = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
+    bad = [
+        f"{shorten(finding.label, 60)} {Metric(finding.metric).title} {format_change(finding)}"
+        for finding in comparison.by_verdict(Verdict.REGRESSION)[:5]
+    ]
+    listed = f" Regressions: {'; '.join(bad)}." if bad else ""
+    return panels.figure(
+        f"Effects with intervals for {len(findings)} findings: {summary}.{listed} The table below has every number.",
+        height=round(total * _FOREST_ROW) + 118,
+        margin={"l": 68, "r": 92, "t": 68, "b": 50},
+        # A legend of entries as wide as this has two columns on a telephone, and so at most three rows.
+        legend={"entrywidth": 108, "entrywidthmode": "pixels"},
+    )
+
+
+def _forest_panel(panels: Panels, index: int, findings: Sequence[Finding], hidden: int) -> float:
+    """The effects of one unit below the names of their services; its height in rows."""
+    headers: list[tuple[str, float]] = []
+    rows: list[tuple[Finding, float]] = []
+    lines = 0.0
+    for service in dict.fromkeys(finding.label for finding in findings):
+        headers.append((service, lines))
+        for finding in (f for f in findings if f.label == service):
+            lines += 1.0
+            rows.append((finding, lines))
+        lines += 1.25
+    if hidden:
+        headers.append((f"{hidden} quieter {'service is' if hidden == 1 else 'services are'} in the table", lines))
+        lines += 1.0
+    lines += 0.3
+    unit, reach = findings[0].change_unit, 1.12 * effects_reach(findings)
+    x, y = f"x{axis(index)}", f"y{axis(index)}"
+    panels.axis(
+        x,
+        range=[-reach, reach],
+        anchor=y,
+        title={"text": {"%": "change in percent of the baseline", "pp": "change in percentage points"}[unit]},
+        ticksuffix="" if unit == "pp" else " %",
+        nticks=7,
+        zeroline=True,
+    )
+    panels.axis(
+        y,
+        range=[lines - 0.7, -0.7],
+        tickvals=[at for _, at in rows],
+        ticktext=[SHORT_METRICS.get(finding.metric, finding.metric) for finding, _ in rows],
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+        automargin=False,
+        ticklabelstandoff=8,
+    )
+    for service, at in headers:
+        place = {"x": 0, "xref": "paper", "xshift": -64, "xanchor": "left", "y": at, "yref": y}
+        panels.text(f"<b>{label(service, 44)}</b>", font={"size": 13}, **place)
+    for finding, at in rows:
+        beside = format_change(finding).replace(" (from zero)", "")
+        panels.text(beside, x=1, xref="paper", xshift=6, xanchor="left", y=at, yref=y)
+        if finding.tolerance is not None:
+            end = min(finding.tolerance, reach) * Metric(finding.metric).worse
+            place = {"xref": x, "yref": y, "y0": at - 0.36, "y1": at + 0.36, "x1": end, "layer": "below"}
+            panels.shape(type="rect", x0=0, line={"width": 0}, fillcolor=TOLERANCE_COLOUR, opacity=0.16, **place)
+            if finding.tolerance <= reach:
+                panels.shape(type="line", x0=end, line={"color": TOLERANCE_COLOUR, "width": 2}, **place)
+    for verdict in dict.fromkeys(finding.verdict for finding, _ in rows):
+        _effects(panels, index, verdict, [row for row in rows if row[0].verdict is verdict], reach)
+    return lines
+
+
+def _effects(panels: Panels, index: int, verdict: Verdict, rows: Sequence[tuple[Finding, float]], reach: float) -> None:
+    """Intervals, estimates, and arrows where an interval goes on: one group of the legend."""
+    colour, group = VERDICT_COLOURS[verdict], {"legendgroup": VERDICT_WORDS[verdict], "showlegend": False}
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    beyond: list[tuple[float, int]] = []
+    for finding, at in rows:
+        low, high = finding.ci_low, finding.ci_high
+        if low is not None and high is not None:
+            xs += [max(low, -reach), min(high, reach), None]
+            ys += [at, at, None]
+        beyond += [(at, side) for side, end in ((-1, low), (1, high)) if end is not None and end * side > reach]
+    panels.add(index, x=xs, y=ys, mode="lines", line={"color": colour, "width": 2.5}, hoverinfo="skip", **group)
+    changes = [finding.change for finding, _ in rows]
+    panels.add(
+        index,
+        x=[0.0 if change is None else max(-reach, min(reach, change)) for change in changes],
+        y=[at for _, at in rows],
+        mode="markers",
+        marker={
+            "symbol": ["line-ns-open" if change is None else VERDICT_MARKERS[verdict] for change in changes],
+            "size": 11,
+            "color": colour,
+            "line": {"width": 2, "color": colour},
+        },
+        hovertext=[_effect_hover(finding) for finding, _ in rows],
+        hoverinfo="text",
+        cliponaxis=False,
+        **group,
+    )
+    if beyond:
+        symbols = ["triangle-right" if side > 0 else "triangle-left" for _, side in beyond]
+        panels.add(
+            index,
+            x=[side * reach for _, side in beyond],
+            y=[at for at, _ in beyond],
+            mode="markers",
+            marker={"symbol": symbols, "size": 9, "color": colour},
+            hoverinfo="skip",
+            cliponaxis=False,
+            **group,
+        )
+
+
+def _effect_hover(finding: Finding) -> str:
+    lines = [
+        f"<b>{label(finding.label, 60)}</b> · {Metric(finding.metric).title}",
+        f"{finding_text(finding)}: {format_change(finding)} {format_interval(finding)}",
+        f"{format_value(finding.metric, finding.baseline)} → {format_value(finding.metric, finding.candidate)}",
+    ]
+    if finding.limit:
+        lines.append(f"tolerance: {label(finding.limit)}")
+    if finding.min_detectable is not None:
+        lines.append(f"these runs could show {finding.min_detectable:.3g} {finding.change_unit}")
+    return "<br>".join(lines)
+
+
+# Capacity ------------------------------------------------------------------------------------------------------------
+
+
+def load(capacity: Capacity, *, service: Services = None) -> go.Figure:
+    """Throughput, response time and errors against load, with the knee and the load up to which the objective holds.
+
+    Marks are the windows of each run, the line is all runs of a side together.  Beside throughput stands the Universal
+    Scalability Law.
+    """
+    if service is not None:
+        names = _chosen(service, capacity.services)
+        capacity = replace(capacity, curves=tuple(curve for curve in capacity.curves if curve.service in names))
+    slo = capacity.slo_objective
+    metric = slo.metric if slo is not None else Metric.P95
+    latency = metric if metric in _LATENCIES else Metric.P95
+    rows = {"throughput": "throughput, requests per second", _LATENCIES[latency]: f"{latency.title}, ms"}
+    failures = any(point.error_rate_pct for curve in capacity.curves for point in curve.line)
+    if failures or metric is Metric.ERROR_RATE:  # errors only where there are any
+        rows["error_rate_pct"] = "failed requests, %"
+    panels = Panels(list(rows.values()), row=230, gap=44, top=152 if len(capacity.services) > 1 else 116)
+    for service in capacity.services:
+        panels.service = service
+        for side, curve in zip(sides(capacity.runs, capacity.candidate), capacity.of(service), strict=True):
+            name = side.name if capacity.candidate else "all runs"
+            for index, field in enumerate(rows):
+                _load_curve(panels, side, curve, field, index, name)
+            _scalability(panels, side, curve)
+            field = "error_rate_pct" if metric is Metric.ERROR_RATE else _LATENCIES.get(metric, "")
+            if slo is not None and field in rows:
+                index = list(rows).index(field)
+                top = max(*(getattr(point, field) or 0.0 for point in curve.line), slo.amount, 0.0)
+                _span(panels, side, curve.limit, top, "SLO holds up to", index)
+                if side.dash == "solid":
+                    panels.add(
+                        index,
+                        x=[0, max(point.load for point in curve.points)],
+                        y=[slo.amount, slo.amount],
+                        mode="lines",
+                        line={"color": TOLERANCE_COLOUR, "width": 1.6, "dash": "dash"},
+                        name="SLO",
+                        hovertemplate=f"SLO: {slo.amount:g} {slo.metric.unit}<extra></extra>",
+                    )
+    panels.every_y(rangemode="tozero", nticks=5)
+    panels.axis("x", title={"text": f"load, {capacity.load_unit}"}, rangemode="tozero")
+    first = capacity.curves[0]
+    return panels.figure(
+        f"Throughput and latency against load ({capacity.load_unit}) of {shorten(first.service)}: "
+        f"knee at {format_load(first.knee.value, capacity.load_unit)}.",
+        capacity.services,
+        below=86,
+        legend={"entrywidth": 100, "entrywidthmode": "pixels"},
+    )
+
+
+def _load_curve(panels: Panels, side: Side, curve: ServiceCapacity, field: str, index: int, name: str) -> None:
+    """One quantity against load: windows as marks, all runs of the side as a line."""
+    windows = [p for p in curve.points[:: max(1, len(curve.points) // MOST_WINDOWS)] if getattr(p, field) is not None]
+    panels.add(
+        index,
+        x=rounded([point.load for point in windows]),
+        y=rounded([getattr(point, field) for point in windows]),
+        mode="markers",
+        marker={"size": 5, "color": side.colour, "opacity": 0.38, "symbol": _SYMBOLS[side.name]},
+        hoverinfo="skip",
+        legendgroup=side.name,
+        showlegend=False,
+    )
+    line = [point for point in curve.line if getattr(point, field) is not None]
+    panels.add(
+        index,
+        x=rounded([point.load for point in line]),
+        y=rounded([getattr(point, field) for point in line]),
+        mode="lines",
+        line={"color": side.colour, "width": 2.4, "dash": side.dash},
+        name=name,
+        legendgroup=side.name,
+        showlegend=index == 0,
+        hovertemplate=f"{name}: %{{y:.4g}} at load %{{x:.3g}}<extra></extra>",
+    )
+
+
+def _scalability(panels: Panels, side: Side, curve: ServiceCapacity) -> None:
+    """The scalability law as a thin line beside throughput, and the knee with its interval."""
+    law, top = curve.scalability, max(point.throughput for point in curve.points)
+    highest = max(point.load for point in curve.points)
+    if None not in (law.lam.value, law.sigma.value, law.kappa.value) and law.highest_load >= 0.99 * highest:
+        load = np.linspace(1.0, highest, 60)
+        values = scalability_at(load, law.lam.value or 0.0, law.sigma.value or 0.0, law.kappa.value or 0.0)
+        panels.add(
+            0,
+            x=rounded(load),
+            y=rounded(values),
+            mode="lines",
+            line={"color": NEUTRAL_COLOUR if side.name == "baseline" else side.colour, "width": 1.2, "dash": "dot"},
+            name="scalability law",
+            legendgroup="law",
+            showlegend=side.dash == "solid",
+            hovertemplate=f"scalability law, {side.name}: %{{y:.4g}}/s at load %{{x:.3g}}<extra></extra>",
+        )
+    _span(panels, side, curve.knee, top, "knee", 0)
+
+
+def _span(panels: Panels, side: Side, estimate: Estimate, top: float, name: str, index: int) -> None:
+    """An interval of load as a shaded stretch, its estimate as a line in the middle."""
+    if estimate.status != FOUND or estimate.value is None or estimate.low is None or estimate.high is None:
+        return
+    low, high = estimate.low, min(estimate.high, estimate.value * 2)
+    panels.add(
+        index,
+        x=rounded([low, low, high, high]),
+        y=[0, *rounded([top, top]), 0],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=side.band,
+        hoverinfo="skip",
+        legendgroup=name,
+        showlegend=False,
+    )
+    panels.add(
+        index,
+        x=rounded([estimate.value] * 9),
+        y=rounded(np.linspace(0.0, top, 9)),
+        mode="lines",
+        line={"color": side.colour, "width": 1.6, "dash": "dashdot"},
+        name=name,
+        legendgroup=name,
+        showlegend=side.dash == "solid",
+        hovertemplate=f"{side.name}, {name} %{{x:.3g}} [{low:.3g}, {high:.3g}]<extra></extra>",
+    )
+
+
+def changes_by_load(capacity: Capacity, *, service: Services = None) -> go.Figure:
+    """Candidate against baseline at each load, in percent, with 95 % intervals."""
+    if service is not None:
+        names = _chosen(service, capacity.services)
+        capacity = replace(capacity, at_load=tuple(level for level in capacity.at_load if level.service in names))
+    if not capacity.at_load:
+        build = "There is one build only" if not capacity.candidate else "The builds have no load in common"
+        return sentence(f"{build}, so there is no change to draw.", is_empty=not capacity.candidate)
+    services = tuple(dict.fromkeys(level.service for level in capacity.at_load))
+    shown = [
+        metric
+        for metric in (Metric.AVG, Metric.P95, Metric.RPS)
+        if any(level.metric == metric for level in capacity.at_load)
+    ]
+    titles = [f"{metric.title}: change in percent at equal load" for metric in shown]
+    panels = Panels(titles, row=120, gap=40, top=84 if len(services) > 1 else 40)
+    for service in services:
+        panels.service = service
+        for index, metric in enumerate(shown):
+            levels = [at for at in capacity.at_load if at.service == service and at.metric == metric]
+            panels.add(  # the intervals
+                index,
+                x=rounded([load for level in levels for load in (level.load, level.load, math.nan)]),
+                y=rounded([end for level in levels for end in (level.ci_low, level.ci_high, math.nan)]),
+                mode="lines",
+                line={"color": CANDIDATE_COLOUR, "width": 1.4},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+            panels.add(
+                index,
+                x=rounded([level.load for level in levels]),
+                y=rounded([level.change_pct for level in levels]),
+                mode="markers",
+                marker={"size": 7, "color": CANDIDATE_COLOUR},
+                customdata=[[level.baseline, level.candidate] for level in levels],
+                hovertemplate="%{y:+.3g} % at load %{x:.3g}<br>%{customdata[0]:.4g} → %{customdata[1]:.4g}"
+                "<extra></extra>",
+                showlegend=False,
+            )
+    panels.every_y(rangemode="tozero", nticks=5, zeroline=True, zerolinewidth=2)
+    panels.axis("x", title={"text": f"load, {capacity.load_unit}"}, rangemode="tozero")
+    alt = f"Change of latency and throughput at each load, candidate against baseline, for {shorten(services[0])}."
+    return panels.figure(alt, services, below=18)
+
+
+# Histories -----------------------------------------------------------------------------------------------------------
 
 
 def trend(history: History, *, service: Services = None, metric: str | None = None) -> go.Figure:
@@ -127,34 +761,13 @@ def calendar(history: History) -> go.Figure:
     return trend_charts.trend_days(history)
 
 
-def load(capacity: Capacity, *, service: Services = None) -> go.Figure:
-    """Throughput, response time and errors against load, with the knee and the load up to which the objective holds."""
-    if service is not None:
-        names = _chosen(service, capacity.services)
-        capacity = replace(capacity, curves=tuple(curve for curve in capacity.curves if curve.service in names))
-    return charts.load_curves(capacity)
-
-
-def changes_by_load(capacity: Capacity, *, service: Services = None) -> go.Figure:
-    """Candidate against baseline at each load, in percent, with 95 % intervals."""
-    if service is not None:
-        names = _chosen(service, capacity.services)
-        capacity = replace(capacity, at_load=tuple(level for level in capacity.at_load if level.service in names))
-    return charts.changes_by_load(capacity)
-
-
-def detectable_change(
-    measured: Measured, *, service: Services = None, policy: Policy | None = None, most: int = 10
-) -> go.Figure:
-    """The smallest change that 1 to ``most`` runs on each side can show, from the noise of the runs at hand."""
-    frame = detectable(
-        _sides(measured, ())[0],
-        policy=policy or (measured.policy if isinstance(measured, BaselineSummary) else None),
-        most=most,
-    )
-    if service is not None:
-        frame = frame[frame["service"].isin(_chosen(service, tuple(frame["service"].unique())))]
-    return charts.detectable(frame)
+def _drawable(
+    measured: Measured, candidate: Sequence[Run], service: Services
+) -> tuple[Sequence[Run], Sequence[Run], tuple[str, ...]]:
+    """Both sides, and the services of which requests can be drawn."""
+    before, after = _sides(measured, candidate)
+    names = (name for name in _services(measured, candidate, service) if requests_of_all((*before, *after), name))
+    return before, after, tuple(names)[:MOST_SERVICES]
 
 
 def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:

@@ -33,7 +33,7 @@ from perfkit.report.capacity import (
     format_estimate,
     scalability_table,
 )
-from perfkit.report.charts import changes_by_load, load_curves
+from perfkit.report.plot import changes_by_load, load
 from perfkit.runs.run_folder import read_users
 from perfkit.stats.capacity import Estimate
 
@@ -235,12 +235,12 @@ def test_tables_escape_and_explain(single, both):
 
 
 def test_charts_hold_both_builds_and_their_marks(single, both):
-    figure = load_curves(both)
+    figure = load(both)
     assert isinstance(figure, go.Figure)
     names = {trace.name for trace in figure.data}
     assert names >= {"baseline", "candidate", "knee", "scalability law", "SLO", "SLO holds up to"}
     assert "<script>" not in json.dumps(figure.to_plotly_json()["data"], default=str)
-    assert {trace.name for trace in load_curves(single).data} >= {"all runs", "knee", "SLO"}
+    assert {trace.name for trace in load(single).data} >= {"all runs", "knee", "SLO"}
     changes = changes_by_load(both)
     assert [trace.mode for trace in changes.data].count("markers") == 3  # beside each, its intervals as a line
     assert len(changes.data) == 6

@@ -7,15 +7,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from samples import requests, side
 
 from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
 from perfkit.model.records import Side
-from perfkit.report import charts, display
-from perfkit.report.charts import forest
+from perfkit.report import display, plot
 from perfkit.report.display import reproduce
 from perfkit.report.figure import Requests, log_density, log_edges, quantiles, time_series
 from perfkit.report.formatting import (
@@ -27,6 +25,7 @@ from perfkit.report.formatting import (
     label,
     shorten,
 )
+from perfkit.report.plot import forest
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -202,9 +201,7 @@ def test_hostile_names_are_never_markup(draw):
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])
-@pytest.mark.parametrize(
-    "chart", [charts.latency_distribution, charts.percentile_curve, charts.run_timeline, charts.run_values]
-)
+@pytest.mark.parametrize("chart", [plot.latency, plot.percentiles, plot.timeline, plot.runs])
 def test_every_chart_takes_one_three_and_twenty_services(rng, chart, count):
     services = {f"service {i} <b>": 20.0 + i for i in range(count)}
     before, after = runs(rng, 3, services, rate=5.0), runs(rng, 2, services, rate=5.0, slower=1.2)
@@ -217,28 +214,25 @@ def test_every_chart_takes_one_three_and_twenty_services(rng, chart, count):
 
 def test_charts_never_hold_raw_requests(rng):
     before = runs(rng, 1, {"a": 20.0}, seconds=100.0, rate=200.0)
-    for figure in (charts.latency_distribution(before), charts.percentile_curve(before), charts.run_timeline(before)):
+    for figure in (plot.latency(before), plot.percentiles(before), plot.timeline(before)):
         assert max(len(trace.y) for trace in figure.data) < 200
 
 
 def test_summaries_get_a_sentence_where_requests_are_needed_and_dots_where_not():
     imported = (summary_run(),)
-    for chart in (charts.latency_distribution, charts.percentile_curve, charts.run_timeline):
+    for chart in (plot.latency, plot.percentiles, plot.timeline):
         assert "not kept" in note_of(chart(imported))
-    dots = charts.run_values(imported)
+    dots = plot.runs(imported)
     assert [list(t.y) for t in dots.data if t.mode == "markers"] == [[20.0], [0.33333], [50.0]]
-    assert "nothing to draw" in note_of(charts.run_values((summary_run(),), metrics=("p99_latency_ms",)))
+    assert "nothing to draw" in note_of(plot.runs((summary_run(),), metric=("p99_latency_ms",)))
 
 
-def test_detectable_has_a_line_per_metric():
-    rows = [
-        {"service": "a", "metric": metric, "runs_per_side": n, "min_detectable": 10 / n, "change_unit": unit}
-        for metric, unit in (("avg_latency_ms", "%"), ("error_rate_pct", "pp"))
-        for n in (1, 2, 3)
-    ]
-    figure = charts.detectable(pd.DataFrame(rows))
-    assert [list(trace.y) for trace in figure.data] == [[10.0, 5.0, 3.33]] * 2
-    assert note_of(charts.detectable(pd.DataFrame(rows).iloc[:0]))
+def test_detectable_has_a_line_per_metric(rng):
+    figure = plot.detectable_change(runs(rng, 3, {"a": 20.0}, errors=0.05), most=3)
+    assert [trace.name for trace in figure.data] == ["average", "median", "p95", "p99", "rps", "errors"]
+    assert all(list(trace.x) == [1, 2, 3] and list(trace.y) == sorted(trace.y)[::-1] for trace in figure.data)
+    assert {trace.name for trace in figure.data if trace.yaxis == "y2"} == {"errors"}
+    assert "not known" in note_of(plot.detectable_change((summary_run(),)))
 
 
 def sample(latency, elapsed=None):
@@ -335,7 +329,6 @@ def test_of_many_services_the_most_telling_are_drawn_and_the_rest_counted(rng):
 
 
 def test_run_values_skip_what_no_run_holds():
-    services = ("(all services)", "api_gateway")
-    figure = charts.run_values([summary_run()], [summary_run()], services=services)
+    figure = plot.runs([summary_run()], [summary_run()])
     assert figure.layout.updatemenus == ()
     assert any(trace.y is not None and len(trace.y) for trace in figure.data)
