@@ -102,7 +102,7 @@ def report(
             raise click.UsageError(f"{given[0]} needs --all, or a report to make")
         click.echo(context.get_help())
         return 2
-    from perfkit.report.batch import Selection, index_page, report_jobs
+    from perfkit.report.batch import index_page, report_jobs
     from perfkit.report.notebook import new_folder
     from perfkit.report.report_set import Overview
     from perfkit.runs.backends import public_address
@@ -113,7 +113,10 @@ def report(
         selected = report_jobs(
             workspace.store,
             folder,
-            Selection(scenarios, kinds, newest or 1, workspace.labels),
+            scenarios=scenarios,
+            kinds=kinds,
+            newest=newest or 1,
+            labels=workspace.labels,
             policy_file=policy_file(workspace.policy_file, settings.path),
             policy=workspace.policy,
             acknowledged=settings.acknowledged,

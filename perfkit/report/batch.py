@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -87,21 +87,14 @@ class ReportJob:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The scenarios and kinds of reports that are made: all of them, unless some are named; of runs with the labels."""
-
-    scenarios: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    newest: int = 1
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
 def report_jobs(
     store: str,
     folder: Path,
-    selection: Selection,
     *,
+    scenarios: Collection[str] = (),
+    kinds: Collection[str] = (),
+    newest: int = 1,
+    labels: Mapping[str, str],
     policy_file: str | None,
     policy: Policy,
     acknowledged: Path,
@@ -109,7 +102,8 @@ def report_jobs(
 ) -> tuple[ReportJob, ...]:
     """Jobs for every scenario of a store, by name: ``compare`` first, then ``trend``, ``baseline``, ``capacity``.
 
-    What cannot be made of a scenario's runs is left out: a baseline without a valid run, a capacity without a ramp.
+    All of them, unless some ``scenarios`` and ``kinds`` are named.  What cannot be made of a scenario's runs is left
+    out: a baseline without a valid run, a capacity without a ramp.
 
     Raises
     ------
@@ -119,18 +113,18 @@ def report_jobs(
         No scenario has runs for any of these kinds.
     """
     run_store = RunStore(store)
-    index = HistoryContext(run_store, baselines, labels=selection.labels).index
+    index = HistoryContext(run_store, baselines, labels=labels).index
     index = index[~(index["quarantined"] | index["ab_test"]).astype(bool)]
     names = sorted(set(index["scenario"]))
     if not names:
         raise NotStored(f"{store}: has no run to report on; keep one with perfkit run or perfkit import")
-    for name in selection.scenarios:
+    for name in scenarios:
         if name not in names:
             raise NotStored(f"{store}: no runs of the scenario {name!r}{did_you_mean(name, names)}")
     jobs: list[ReportJob] = []
     folder_names: set[str] = set()
     for name in names:
-        if selection.scenarios and name not in selection.scenarios:
+        if scenarios and name not in scenarios:
             continue
         stem = slug(name)  # two names may look alike as files do, and some disks know no capitals
         numbered = (stem if n == 1 else f"{stem}-{n}" for n in range(1, len(folder_names) + 2))
@@ -139,16 +133,16 @@ def report_jobs(
         runs = index[index["scenario"] == name]
         valid = runs["id"][runs["valid"].astype(bool)].tolist()
         possible = ["compare", "trend", *(["baseline"] if valid else [])]
-        newest = run_store.get(valid[-1]) if valid else None
-        if newest is not None and newest.profile.kind in _VARIED_LOAD and newest.load_requests is not None:
+        last = run_store.get(valid[-1]) if valid else None
+        if last is not None and last.profile.kind in _VARIED_LOAD and last.load_requests is not None:
             possible.append("capacity")
         for kind in possible:
-            if kind in (selection.kinds or KINDS):
+            if kind in (kinds or KINDS):
                 places = folder / folder_name, policy_file, policy, acknowledged.resolve(), baselines.resolve()
                 where = store if "://" in store else str(Path(store).resolve())
-                jobs.append(ReportJob(name, kind, where, *places, selection.newest, selection.labels))
+                jobs.append(ReportJob(name, kind, where, *places, newest, labels))
     if not jobs:
-        raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(selection.kinds)}")
+        raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(kinds)}")
     return tuple(jobs)
 
 

@@ -236,9 +236,10 @@ def store_html(store: RunStore) -> str:
     )
 
 
-def runs_table(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
+def runs_table(measured: Any, candidate: Sequence[Run] = ()) -> Html:
     """Where the numbers come from: every run, then load, environment and versions of both sides, differences marked."""
-    sides = {name: tuple(runs) for name, runs in (("baseline", baseline), ("candidate", candidate)) if runs}
+    both = zip(("baseline", "candidate"), findings.sides_of(measured, candidate), strict=True)
+    sides = {name: runs for name, runs in both if runs}
     facts = {name: dict(_facts_of_all(runs)) for name, runs in sides.items()}
     fact_rows = []
     for key in dict.fromkeys(key for side in facts.values() for key in side):
@@ -289,9 +290,9 @@ def _facts_of_all(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
             yield f"{title}{key}", each(table.get(key, "") for table in members)
 
 
-def response_times(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> Html:
+def response_times(measured: Any, candidate: Sequence[Run] = ()) -> Html:
     """A row per run with response times over all services, and one with service times where there was a schedule."""
-    runs = [*baseline, *candidate]
+    runs = [run for side in findings.sides_of(measured, candidate) for run in side]
     if not any(run.profile.is_open for run in runs):
         return empty(CLOSED)
     rows = [row for run in runs[:MOST_RUNS] for row in _times_of(run)]
@@ -326,16 +327,11 @@ def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Ru
     """What to know before believing the result: warnings of the comparison, and every check that did not pass."""
     warnings: tuple[str, ...] = () if isinstance(subject, Sequence) else subject.warnings
     checks: list[tuple[str, Check]] = []
-    sides: dict[str, Sequence[Run]]
-    if isinstance(subject, Comparison):
-        sides = {"baseline": subject.baseline.runs, "candidate": subject.candidate.runs}
-        # Those of single runs stand with their run, below
+    before, after = findings.sides_of(subject)
+    sides = {"baseline" if after or isinstance(subject, Comparison) else "run": before, "candidate": after}
+    if isinstance(subject, Comparison):  # those of single runs stand with their run, below
         of_both = [check for check in subject.checks if not check.name.startswith("run_")]
         checks += [("both sides", check) for check in of_both if check.severity is not Severity.OK]
-    elif isinstance(subject, Capacity):
-        sides = {"baseline" if subject.candidate else "run": subject.runs, "candidate": subject.candidate}
-    else:
-        sides = {"run": subject.runs if isinstance(subject, BaselineSummary) else subject}
     checks += [(f"{name} {run.id}", c) for name, side in sides.items() for run in side for c in run.validity.problems]
     rows = [
         [
@@ -453,9 +449,8 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         label="verdict",
         text=verdict_text(verdict),
     )
-    return Html(
-        answer.html + sides_table(baseline=comparison.baseline.runs, candidate=comparison.candidate.runs), answer.text
-    )
+    before, after = findings.sides_of(comparison)
+    return Html(answer.html + sides_table(baseline=before, candidate=after), answer.text)
 
 
 def sides_table(**sides: Sequence[Run]) -> str:
@@ -506,9 +501,8 @@ def findings_table(comparison: Comparison) -> Html:
     judged = [finding for finding in comparison.findings if not finding.objective]
     table = findings.findings_table(replace(comparison, findings=tuple(judged)))
     names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p", "mde", "settle")
-    columns = [column for name in names for column in table.columns if column.name == name]
-    if all(row.cells.get("settle") in (None, "") for row in table.rows):
-        columns = [column for column in columns if column.name != "settle"]
+    settles = any(row.cells["settle"] for row in table.rows)
+    columns = table.chosen(names if settles else names[:-1])
     services = findings.services_worst_first(judged)
     loud = [name for name, members in services.items() if not findings.is_quiet(comparison, members)][:MOST_OPEN]
     rest = [name for name in services if name not in loud]
@@ -544,8 +538,8 @@ def objectives_table(comparison: Comparison) -> Html:
     if not table.rows:
         return empty("The policy has no absolute limits (objectives).")
     names = ("service", "metric", "verdict", "after", "tolerance")  # the answer is seen on a telephone too
-    columns = [column for name in names for column in table.columns if column.name == name]
-    rows = [verdict_row(row, [column.name for column in columns]) for row in table.rows]
+    columns = table.chosen(names)
+    rows = [verdict_row(row, names) for row in table.rows]
     objectives = (finding for finding in comparison.findings if finding.objective)
     text = findings.verdict_counts(objectives, findings.OBJECTIVE_WORDS)
     return Html(_folded_after("objectives", columns, rows), text=f"objectives: {text}")
@@ -586,7 +580,7 @@ def reproduce(comparison: Comparison, policy: str | None = None, rule: str | Non
     """The command lines that judge these runs again, and those that measure again."""
     words = findings.judge_words(comparison, policy, rule)
     judge, report = (shlex.join(["perfkit", *command, *words]) for command in (("compare",), ("report", "compare")))
-    sides = comparison.baseline.runs, comparison.candidate.runs
+    sides = findings.sides_of(comparison)
     measure = list(dict.fromkeys(line for side in sides for line in findings.measure_commands(side)))
     return Html(render("reproduce.html.j2", judge=judge, report=report, measure=measure), text=judge)
 
@@ -834,46 +828,34 @@ def capacity_html(of: Capacity) -> str:
 # Tables: each is HTML in a notebook and plain words in a terminal -----------------------------------------------------
 
 
-class ComparisonTables(Accessor):
+class RunTables(Accessor):
+    """Tables of what was measured."""
+
+    runs = of_subject(runs_table)
+    warnings = of_subject(warnings_list)
+
+    def errors(self) -> Html:
+        """Kinds of failed requests on each side, when they came, and what changed."""
+        sides = 2 if isinstance(self.subject, Comparison) or findings.sides_of(self.subject)[1] else 1
+        return errors_table(self.subject.errors, sides)
+
+
+class ComparisonTables(RunTables):
     """Tables of a comparison: ``comparison.table.findings()``."""
 
     summary = of_subject(verdict_banner)
     findings = of_subject(findings_table)
     objectives = of_subject(objectives_table)
-    warnings = of_subject(warnings_list)
     reproduce = of_subject(reproduce)
-
-    def errors(self) -> Html:
-        """Kinds of failed requests on both sides, when they came, and what changed."""
-        return errors_table(self.subject.errors)
-
-    def runs(self) -> Html:
-        """Load, environment and versions of both sides, with what differs marked."""
-        return runs_table(self.subject.baseline.runs, self.subject.candidate.runs)
-
-    def response_times(self) -> Html:
-        """Response times of each run, counted from when a request was due and from when it was sent."""
-        return response_times(self.subject.baseline.runs, self.subject.candidate.runs)
+    response_times = of_subject(response_times)
 
 
-class BaselineTables(Accessor):
+class BaselineTables(RunTables):
     """Tables of a baseline summary: ``baseline.table.levels()``."""
 
     summary = of_subject(baseline_banner)
     levels = of_subject(levels_table)
-    warnings = of_subject(warnings_list)
-
-    def errors(self) -> Html:
-        """Kinds of failed requests, and when they came."""
-        return errors_table(self.subject.errors, sides=1)
-
-    def runs(self) -> Html:
-        """Load, environment and versions of the runs."""
-        return runs_table(self.subject.runs)
-
-    def response_times(self) -> Html:
-        """Response times of each run, counted from when a request was due and from when it was sent."""
-        return response_times(self.subject.runs)
+    response_times = of_subject(response_times)
 
 
 class HistoryTables(Accessor):
@@ -898,19 +880,10 @@ class HistoryTables(Accessor):
         return trend.trend_runs(self.subject, trend.trend_links(beside, commit_url))
 
 
-class CapacityTables(Accessor):
+class CapacityTables(RunTables):
     """Tables of capacity: ``capacity.table.services()``."""
 
     summary = of_subject(capacity_summary)
     services = of_subject(capacity.capacity_table)
     differences = of_subject(capacity.differences_table)
     scalability = of_subject(capacity.scalability_table)
-    warnings = of_subject(warnings_list)
-
-    def errors(self) -> Html:
-        """Kinds of failed requests on each side, and when they came."""
-        return errors_table(self.subject.errors, sides=2 if self.subject.candidate else 1)
-
-    def runs(self) -> Html:
-        """Load, environment and versions of the runs."""
-        return runs_table(self.subject.runs, self.subject.candidate)

@@ -116,9 +116,33 @@ class Table:
     title: str = ""
     stacked: tuple[tuple[str, str, str], ...] = ()
 
+    def chosen(self, names: Iterable[str]) -> tuple[Column, ...]:
+        """The columns of these names that it has, in this order."""
+        own = {column.name: column for column in self.columns}
+        return tuple(own[name] for name in names if name in own)
+
     def column_title(self, name: str) -> str:
         """The title of a column; of one that the table does not have, its name."""
         return next((column.title for column in self.columns if column.name == name), name)
+
+
+def sides_of(measured: Any, candidate: Sequence[Run] = ()) -> tuple[Sequence[Run], Sequence[Run]]:
+    """The runs of both sides of a comparison or capacity; of runs and baselines with ``candidate`` as the other.
+
+    >>> sides_of((), ())
+    ((), ())
+    """
+    if isinstance(measured, Comparison):
+        own = measured.baseline.runs, measured.candidate.runs
+    elif isinstance(measured, Run):
+        own = (measured,), ()
+    elif isinstance(measured, Sequence):
+        own = tuple(measured), ()
+    else:
+        own = measured.runs, getattr(measured, "candidate", ())
+    if candidate and (isinstance(measured, Comparison) or hasattr(measured, "candidate")):
+        raise ValueError("candidate: what is drawn here has both sides already")
+    return own[0], tuple(candidate) or own[1]
 
 
 def builds_of(runs: Iterable[Run]) -> list[str]:
@@ -426,8 +450,8 @@ def limit_text(finding: Finding) -> str:
 
 def sides_text(comparison: Comparison) -> str:
     """``5 baseline runs, 3 candidate runs``."""
-    sides = (("baseline", comparison.baseline), ("candidate", comparison.candidate))
-    return ", ".join(count_text(len(side.runs), f"{name} run") for name, side in sides)
+    sides = zip(("baseline", "candidate"), sides_of(comparison), strict=True)
+    return ", ".join(count_text(len(runs), f"{name} run") for name, runs in sides)
 
 
 def settle(finding: Finding) -> str:

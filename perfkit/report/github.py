@@ -315,13 +315,12 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
     parts += _details(message, most)
     for table in message.tables:
         rows = replace(table, rows=table.rows[:most])
-        names = [name for name in _COLUMNS if any(column.name == name for column in table.columns)]
         title = table.title or ("Every finding" if comparison is not None else "Every change")
         first = "" if len(rows.rows) == table.total else f"the first {len(rows.rows)} of "
         changed = sum(row.verdict in _CHANGED for row in table.rows)
         services = len({row.cells["service"] for row in table.rows if row.verdict in _CHANGED})
         more = f"; {changed} changed, in {count_text(services, 'service')}" if changed > len(shown) else ""
-        parts.append(details(f"{title} ({first}{table.total}{more})", markdown_table(rows, names, most=most)))
+        parts.append(details(f"{title} ({first}{table.total}{more})", markdown_table(rows, _COLUMNS, most=most)))
     if len(sentences) > MOST_SENTENCES:
         parts.append(details("All that happened", "\n".join(sentences[:most])))
     if comparison is not None:
@@ -375,7 +374,7 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     first = message.tables[0]
-    last = "interval" if any(column.name == "interval" for column in first.columns) else "tolerance"
+    last = "interval" if first.chosen(["interval"]) else "tolerance"
     cells = [
         (
             f"{VERDICT_SYMBOLS[row.verdict]} {escape(row.cells['service'], 40)}",

@@ -41,7 +41,7 @@ from perfkit.report.figure import (
     time_series,
     whole_bins,
 )
-from perfkit.report.findings import services_worst_first
+from perfkit.report.findings import services_worst_first, sides_of
 from perfkit.report.formatting import (
     CANDIDATE_COLOUR,
     KEY_METRICS,
@@ -259,7 +259,7 @@ def runs(
         return stats.value(metric) if stats is not None else None
 
     metrics = [Metric(name) for name in ([metric] if isinstance(metric, str) else metric)]
-    before, after = _sides(measured, candidate)
+    before, after = sides_of(measured, candidate)
     names = _services(measured, candidate, service)
     runs = (*before, *after)
     names = tuple(name for name in names if any(name in run.services for run in runs))[:MOST_SERVICES]
@@ -326,7 +326,7 @@ def detectable_change(
     Error rates have a panel of their own, in percentage points.
     """
     frame = detectable(
-        _sides(measured, ())[0],
+        sides_of(measured, ())[0],
         policy=policy or (measured.policy if isinstance(measured, BaselineSummary) else None),
         most=most,
     )
@@ -765,26 +765,14 @@ def _drawable(
     measured: Measured, candidate: Sequence[Run], service: Services
 ) -> tuple[Sequence[Run], Sequence[Run], tuple[str, ...]]:
     """Both sides, and the services of which requests can be drawn."""
-    before, after = _sides(measured, candidate)
+    before, after = sides_of(measured, candidate)
     names = (name for name in _services(measured, candidate, service) if requests_of_all((*before, *after), name))
     return before, after, tuple(names)[:MOST_SERVICES]
 
 
-def _sides(measured: Measured, candidate: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
-    if isinstance(measured, Comparison | Capacity) and candidate:
-        raise ValueError("candidate: what is drawn here has both sides already")
-    if isinstance(measured, Comparison):
-        return measured.baseline.runs, measured.candidate.runs
-    if isinstance(measured, Capacity):
-        return measured.runs, measured.candidate
-    if isinstance(measured, BaselineSummary):
-        return measured.runs, tuple(candidate)
-    return ((measured,) if isinstance(measured, Run) else tuple(measured)), tuple(candidate)
-
-
 def _services(measured: Measured, candidate: Sequence[Run], service: Services) -> tuple[str, ...]:
     """The services that are asked for; of a comparison those with a regression first, then with an improvement."""
-    names = service_names(*_sides(measured, candidate))
+    names = service_names(*sides_of(measured, candidate))
     if isinstance(measured, Comparison):
         order = (Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE, Verdict.NO_CHANGE, Verdict.INVALID)
         ranked = sorted(measured.findings, key=lambda finding: order.index(finding.verdict))

@@ -35,6 +35,7 @@ from perfkit.report.findings import (
     outcome_text,
     services_worst_first,
     settle,
+    sides_of,
     sides_text,
     verdict_counts,
     worst_first,
@@ -411,7 +412,7 @@ def escape(text: object, limit: int = 120) -> str:
 
 def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60, most: int = MOST_ROWS) -> str:
     """Columns of a table by name, with names from outside escaped; rows after the first ``most`` are folded."""
-    columns = [column for name in names for column in table.columns if column.name == name]
+    columns = table.chosen(names)
     rows = [
         tuple(
             escape(row.cells[column.name], name_length) if column.foreign else row.cells[column.name]
@@ -483,8 +484,8 @@ def markdown_runs(comparison: Comparison) -> str:
             UNKNOWN if run.request_count is None else f"{run.request_count:,}",
             "yes" if run.validity.ok else "no",
         )
-        for title, side in (("baseline", comparison.baseline), ("candidate", comparison.candidate))
-        for run in side.runs
+        for title, runs in zip(("baseline", "candidate"), sides_of(comparison), strict=True)
+        for run in runs
     ]
     return folded(("Side", "Run", "Scenario", "Load", "Requests", "Valid"), rows, "<<<<><")
 

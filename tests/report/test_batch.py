@@ -26,7 +26,7 @@ from perfkit import Policy, RunStore, StoreError, read_runs, run_from_requests
 from perfkit.cli.report import exit_code
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Check, LoadProfile, Severity, Validity, Verdict
-from perfkit.report.batch import Selection, index_page, report_jobs, run_jobs
+from perfkit.report.batch import index_page, report_jobs, run_jobs
 from perfkit.report.report_set import Entry, Outcome, Overview, read_overview
 
 HOSTILE = '../<script>alert(1)</script> "@everyone" | \u202e![x](javascript:alert(1))'
@@ -35,7 +35,8 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 def jobs_of(store, folder, **selection):
     places = {"acknowledged": Path("data/acknowledged.json"), "baselines": Path("data/baselines")}
-    return report_jobs(str(store), Path(folder), Selection(**selection), policy_file=None, policy=Policy(), **places)
+    selection.setdefault("labels", {})
+    return report_jobs(str(store), Path(folder), policy_file=None, policy=Policy(), **places, **selection)
 
 
 def keep(store, runs):
