@@ -221,7 +221,7 @@ _SHOWN = {
     ("perfkit.history.events", "Event"): ("", "", "event_line", "event_html"),
     ("perfkit.history.trend", "History"): ("HistoryPlots", "HistoryTables", "history_line", "history_html"),
     ("perfkit.history.trend", "Events"): ("", "", "", "events_html"),
-    ("perfkit.history.trend", "Alarms"): ("", "", "", "alarms_html"),
+    ("perfkit.history.trend", "Alarms"): ("", "", "", "events_html"),
     ("perfkit.history.planning", "Plan"): ("", "", "plan_line", "plan_html"),
 }
 _registered: set[tuple[str, str]] = set()

@@ -8,11 +8,8 @@ from perfkit.analysis.capacity import Capacity, Difference, ServiceCapacity
 from perfkit.model.records import Verdict
 from perfkit.report.findings import FIX_AND_REPEAT, NOTHING_TO_DO, Row
 from perfkit.report.formatting import (
-    CANDIDATE_COLOUR,
     EVENT_WORDS,
     UNKNOWN,
-    VERDICT_COLOURS,
-    VERDICT_SYMBOLS,
     VERDICT_WORDS,
     clean,
     count_text,
@@ -67,9 +64,8 @@ def capacity_banner(capacity: Capacity, title: str | None = None) -> Html:
         word,
         list(_sentences(capacity)),
         f"{runs}. {slo}{alarms} {capacity.confidence * 100:g}\N{NO-BREAK SPACE}%.",
-        kind=verdict.value if verdict is not None else "capacity",
-        colour=VERDICT_COLOURS[verdict] if verdict is not None else CANDIDATE_COLOUR,
-        symbol=VERDICT_SYMBOLS[verdict] if verdict is not None else "",
+        verdict=verdict,
+        kind="capacity",
         title=title,
         reasons=capacity.warnings if verdict is Verdict.INVALID else (),
         next_step=next_step,

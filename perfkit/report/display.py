@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from perfkit.analysis.baseline import BaselineSummary
 from perfkit.analysis.capacity import Capacity
+from perfkit.history.events import Event
 from perfkit.history.trend import RUNS_BEFORE
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import Check, Comparison, ErrorKind, Finding, Metric, Run, Severity, Verdict
@@ -24,8 +25,6 @@ from perfkit.report import capacity, findings, trend
 from perfkit.report.formatting import (
     SHORT_METRICS,
     UNKNOWN,
-    VERDICT_COLOURS,
-    VERDICT_SYMBOLS,
     VERDICT_WORDS,
     and_more,
     at_most,
@@ -59,7 +58,6 @@ from perfkit.report.html import (
 from perfkit.runs.collection import labels_text
 
 if TYPE_CHECKING:
-    from perfkit.history.events import Event
     from perfkit.history.planning import Plan
     from perfkit.history.trend import Alarms, Events, History
     from perfkit.report.findings import Column
@@ -330,8 +328,8 @@ def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Ru
     before, after = findings.sides_of(subject)
     sides = {"baseline" if after or isinstance(subject, Comparison) else "run": before, "candidate": after}
     if isinstance(subject, Comparison):  # those of single runs stand with their run, below
-        of_both = [check for check in subject.checks if not check.name.startswith("run_")]
-        checks += [("both sides", check) for check in of_both if check.severity is not Severity.OK]
+        of_both = (check for check in subject.checks if not check.name.startswith("run_"))
+        checks = [("both sides", check) for check in of_both if check.severity is not Severity.OK]
     checks += [(f"{name} {run.id}", c) for name, side in sides.items() for run in side for c in run.validity.problems]
     rows = [
         [
@@ -438,9 +436,7 @@ def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:
         VERDICT_WORDS[verdict],
         at_most(texts, MOST_SENTENCES, "{} more such sentences: the table has them."),
         f"{basis}. Rule: {comparison.rule}, {rule}.",
-        kind=verdict.value,
-        colour=VERDICT_COLOURS[verdict],
-        symbol=VERDICT_SYMBOLS[verdict],
+        verdict=verdict,
         title=title,
         reasons=[text for text in comparison.warnings if clean(text) not in " ".join(texts)]
         if verdict is Verdict.INVALID
@@ -615,7 +611,6 @@ def baseline_banner(baseline: BaselineSummary, title: str | None = None) -> Html
             f"Runs vary by {middle.variation_pct:.1f} % (median over metrics), most by {largest.variation_pct:.1f} %: "
             f"{Metric(largest.metric).title} of {shorten(largest.service, 60)}."
         )
-    verdict = Verdict.INVALID if invalid else Verdict.NO_CHANGE
     word = (
         f"{len(invalid)} of {runs} {'is' if len(invalid) == 1 else 'are'} invalid"
         if invalid
@@ -629,9 +624,7 @@ def baseline_banner(baseline: BaselineSummary, title: str | None = None) -> Html
         word,
         texts,
         f"{runs}; {services}, {count_text(len(baseline.levels), 'level')}.",
-        kind=verdict.value,
-        colour=VERDICT_COLOURS[verdict],
-        symbol=VERDICT_SYMBOLS[verdict],
+        verdict=Verdict.INVALID if invalid else Verdict.NO_CHANGE,
         title=title,
         next_step=step,
     )
@@ -788,17 +781,8 @@ def history_errors(history: History) -> Html:
     return Html(f'{shown.html}<p class="pk-small">{escape(sides)}</p>', text=shown.text)
 
 
-def events_html(events: Events) -> str:
-    """Events as a table: when, where, by how much."""
-    return _events_page(count_text(len(events), "event"), events)
-
-
-def alarms_html(alarms: Alarms) -> str:
-    """The same of alarms."""
-    return _events_page(count_text(len(alarms), "alarm"), [alarm.event for alarm in alarms])
-
-
-def _events_page(title: str, events: Sequence[Event]) -> str:
+def events_html(events: Events | Alarms) -> str:
+    """Events or alarms as a table: when, where, by how much."""
     rows = [
         [
             format_time(event.first_after.started_at, DAY),
@@ -808,9 +792,10 @@ def _events_page(title: str, events: Sequence[Event]) -> str:
             item.metric.title,
             findings.size_text(item),
         ]
-        for event in events
+        for event in (item if isinstance(item, Event) else item.event for item in events)
         for item in event.changes
     ]
+    title = count_text(len(events), type(events).__name__.lower().removesuffix("s"))
     return _page(title, columns=("date", "run", "commit", "service", "metric", ">change"), rows=rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from importlib.util import find_spec
@@ -176,7 +176,7 @@ class Explorer:
 
     def figures(self, names: Sequence[str] = tuple(HEADINGS)) -> dict[str, go.Figure | Html]:
         """What `HEADINGS` names, drawn; what cannot be drawn says why."""
-        return {name: self._drawn(getattr(self, f"_{name}")) for name in names}
+        return {name: self._drawn(name) for name in names}
 
     def command(self) -> str:
         """The command line that compares these runs."""
@@ -211,11 +211,30 @@ class Explorer:
 
     # What is drawn ----------------------------------------------------------------------------------------------------
 
-    def _drawn(self, draw: Callable[[], go.Figure | Html]) -> go.Figure | Html:
+    def _drawn(self, name: str) -> go.Figure | Html:
         if not self.baseline or not self.candidate:
             return note("Choose at least one run on each side.")
+        services = self.shown_services
         try:
-            return draw()
+            if name == "comparison":
+                shown = [f for f in self.comparison.findings if f.service in services and f.metric in self.metrics]
+                return plot.forest(replace(self.comparison, findings=tuple(shown)))
+            if name == "timeline":
+                return plot.timeline(*self.sides, service=services)
+            if name == "latency":
+                return plot.latency(*self._stretched(), service=services)
+            if name == "percentiles":
+                return plot.percentiles(*self._stretched(), service=services)
+            if name == "errors":
+                return display.errors_table([kind for kind in error_kinds(*self.sides) if kind.service in services])
+            if name == "trend":
+                courses = self.history.metric_trends
+                drawn = tuple(c for c in courses if c.metric in self.metrics and c.service in services)
+                if not drawn:
+                    return sentence("The history has none of these services and metrics.")
+                only = self.metrics[0] if len(self.metrics) == 1 else None
+                return plot.trend(replace(self.history, metric_trends=drawn, metric=only))
+            return self._commands()
         except PerfkitError as error:
             return sentence(f"{type(error).__name__}: {error}")
 
@@ -226,29 +245,6 @@ class Explorer:
             return before, after
         low, high = self.seconds
         return tuple(_cut(run, low, high) for run in before), tuple(_cut(run, low, high) for run in after)
-
-    def _comparison(self) -> go.Figure:
-        shown = [f for f in self.comparison.findings if f.service in self.shown_services and f.metric in self.metrics]
-        return plot.forest(replace(self.comparison, findings=tuple(shown)))
-
-    def _timeline(self) -> go.Figure:
-        return plot.timeline(*self.sides, service=self.shown_services)
-
-    def _latency(self) -> go.Figure:
-        return plot.latency(*self._stretched(), service=self.shown_services)
-
-    def _percentiles(self) -> go.Figure:
-        return plot.percentiles(*self._stretched(), service=self.shown_services)
-
-    def _errors(self) -> Html:
-        return display.errors_table([kind for kind in error_kinds(*self.sides) if kind.service in self.shown_services])
-
-    def _trend(self) -> go.Figure:
-        drawn = [c for c in self.history.metric_trends if c.metric in self.metrics and c.service in self.shown_services]
-        if not drawn:
-            return sentence("The history has none of these services and metrics.")
-        only = self.metrics[0] if len(self.metrics) == 1 else None
-        return plot.trend(replace(self.history, metric_trends=tuple(drawn), metric=only))
 
     def _commands(self) -> Html:
         texts = {
@@ -272,13 +268,7 @@ class Explorer:
     # What is shown ----------------------------------------------------------------------------------------------------
 
     def _ipython_display_(self) -> None:
-        """Widgets where somebody can use them; else the figures as they are.
-
-        Raises
-        ------
-        MissingExtra
-            The widgets are not installed in this kernel.
-        """
+        """Widgets where somebody can use them (`MissingExtra` without them); else the figures as they are."""
         from IPython import display as ipython
 
         show: Any = ipython.display
@@ -335,7 +325,9 @@ class _Page:
         self.explorer = explorer
         self.is_filling = False  # while options are set, which widgets tell of too
         wide = ipywidgets.Layout(width="auto", height="140px")
-        self.scenario = ipywidgets.Dropdown(options=_names(explorer.index["scenario"]), value=explorer.scenario)
+        names = dict.fromkeys(reversed(explorer.index["scenario"].to_list()))  # the newest first
+        scenarios = [(shorten(name), name) for name in names]
+        self.scenario = ipywidgets.Dropdown(options=scenarios, value=explorer.scenario)
         self.baseline, self.candidate, self.services = (ipywidgets.SelectMultiple(layout=wide) for _ in range(3))
         self.metrics = ipywidgets.SelectMultiple(
             options=[(SHORT_METRICS[metric], metric) for metric in Metric], value=explorer.metrics, layout=wide
@@ -387,8 +379,8 @@ class _Page:
         frame = explorer.index
         frame = frame[(frame["scenario"] == explorer.scenario)].tail(MOST_RUNS)
         options = [(_run_label(row), row.id) for row in frame[::-1].itertuples()]
-        known = {run_id for _, run_id in options}
-        options += [(run_id, run_id) for run_id in (*explorer.baseline, *explorer.candidate) if run_id not in known]
+        listed = {run_id for _, run_id in options}
+        options += [(run_id, run_id) for run_id in (*explorer.baseline, *explorer.candidate) if run_id not in listed]
         for chosen, value in ((self.baseline, explorer.baseline), (self.candidate, explorer.candidate)):
             chosen.options, chosen.value = options, value
         self._fill_services()
@@ -508,11 +500,6 @@ def _newest(explorer: Explorer) -> tuple[tuple[str, ...], tuple[str, ...]]:
     frame = explorer.index
     ids = tuple(frame["id"][(frame["scenario"] == explorer.scenario) & frame["valid"].astype(bool)])
     return ids[-6:-1], ids[-1:]
-
-
-def _names(column: pd.Series) -> list[tuple[str, str]]:
-    """Names to choose from, the newest first."""
-    return [(shorten(name), name) for name in dict.fromkeys(reversed(column.to_list()))]
 
 
 def _run_label(row: Any) -> str:

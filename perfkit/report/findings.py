@@ -27,6 +27,7 @@ from perfkit.report.formatting import (
     VERDICT_SYMBOLS,
     VERDICT_WORDS,
     and_more,
+    at_most,
     clean,
     count_text,
     finding_text,
@@ -306,13 +307,14 @@ def errors_text(errors: Sequence[ErrorKind] | None, sides: int = 2) -> str:
     texts = []
     for change in ("new", "more", "fewer", "gone"):
         kinds = [error for error in errors if error.change == change]
-        names = [
-            f"{shorten(error.name)} at {shorten(error.service, 60)} ({_times_text(error)})"
-            for error in kinds[:MOST_METRICS]
-        ]
+        names = []
+        for error in kinds[:MOST_METRICS]:
+            before, after = error.baseline or 0, error.candidate or 0
+            times = f"{before:,} -> {after:,} requests" if before else count_text(after, "request")
+            times = f"{before:,} before" if change == "gone" else times
+            names.append(f"{shorten(error.name)} at {shorten(error.service, 60)} ({times})")
         if names:
-            more = and_more(len(kinds) - len(names))
-            texts.append(f"{change.capitalize()}: {', '.join(names)}{more}.")
+            texts.append(f"{change.capitalize()}: {', '.join(names)}{and_more(len(kinds) - len(names))}.")
     failed = sum((error.baseline or 0) + (error.candidate or 0) for error in errors)
     if failed and not texts:
         same = ", of the same kinds about as often on both sides" if sides == 2 else ""
@@ -344,14 +346,6 @@ def errors_line(errors: Sequence[ErrorKind] | None) -> str:
         for error in worse[:MOST_IN_A_LINE]
     ]
     return "; ".join(texts) + and_more(len(worse) - len(texts))
-
-
-def _times_text(error: ErrorKind) -> str:
-    """How many requests failed so, from one side to the other."""
-    before, after = error.baseline or 0, error.candidate or 0
-    if error.change == "gone":
-        return f"{before:,} before"
-    return f"{before:,} -> {after:,} requests" if before else count_text(after, "request")
 
 
 def changes_table(items: Iterable[MetricChange], *, title: str = "") -> Table:
@@ -472,15 +466,16 @@ def outcome_text(word: Verdict | Outcome) -> str:
 
 
 def headlines(comparison: Comparison) -> tuple[str, ...]:
-    """What the history shows, one sentence per service that changed, regressions first, and what is missing.
-
-    Where no change is claimed, one says why.
-    """
+    """The sentences of `claims`."""
     return tuple(text for _, text in claims(comparison))
 
 
 def claims(comparison: Comparison) -> tuple[tuple[Verdict, str], ...]:
-    """The same, each sentence with what it is about: a regression, an improvement, or what is inconclusive."""
+    """What the history shows, one sentence per service that changed, regressions first, and what is missing.
+
+    Where no change is claimed, one says why.  Each comes with what it is about: a regression, an improvement, or what
+    is inconclusive.
+    """
     gaps = gap_texts(comparison)
     if comparison.verdict is Verdict.INVALID:
         reasons = [shorten(check.advice, LONGEST) for check in comparison.checks if check.severity is Severity.INVALID]
@@ -573,21 +568,14 @@ def _first(names: Sequence[str]) -> str:
 
 def gap_texts(comparison: Comparison) -> tuple[str, ...]:
     """What is missing, as far as a headline has room for it."""
-    texts = tuple(shorten(gap.text, LONGEST) for gap in comparison.gaps)
-    more = len(texts) - MOST_GAPS
-    rest = (f"{more} more such gap{'s' if more > 1 else ''}: see the warnings.",) if more > 0 else ()
-    return (*texts[:MOST_GAPS], *rest)
+    rest = f"{{}} more such gap{'s' if len(comparison.gaps) > MOST_GAPS + 1 else ''}: see the warnings."
+    return at_most([shorten(gap.text, LONGEST) for gap in comparison.gaps], MOST_GAPS, rest)
 
 
 def missing_service_texts(result: Result) -> tuple[str, ...]:
     """What the history behind a result says of services that its newest runs lack."""
-    services = history_of(result).get("missing_services") or ()
-    return tuple(dict.fromkeys(str(service["sentence"]) for service in services))
-
-
-def history_of(result: Result) -> Mapping[str, Any]:
-    """What a result says of the history of its scenario."""
-    return result.document.get("history") or result.document.get("watch") or {}
+    history: Mapping[str, Any] = result.document.get("history") or result.document.get("watch") or {}
+    return tuple(dict.fromkeys(str(service["sentence"]) for service in history.get("missing_services") or ()))
 
 
 def footnotes(comparison: Comparison) -> tuple[str, ...]:
@@ -634,8 +622,7 @@ def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:
         return ""
     first = questions[0]
     name = f"{Metric(first.metric).title} of {written(shorten(first.label, 60))}"
-    gaps = gap_texts(comparison)  # what stands in the headline is not said again
-    why = next((f" ({written(text)})" for text in first.warnings if text not in gaps), "")
+    why = next((f" ({written(text)})" for text in first.warnings if text not in gap_texts(comparison)), "")
     text = settle(first)
     advice = f"About {text} would settle {name}." if text else f"More runs like these cannot settle {name}{why}."
     if len(questions) == 1:
@@ -668,19 +655,14 @@ def open_questions(comparison: Comparison) -> list[Finding]:
 
 def judge_words(comparison: Comparison, policy: str | None = None, rule: str | None = None) -> list[str]:
     """The arguments of ``perfkit compare`` that judge these runs again; by their history where no baseline is left."""
-    sides = comparison.baseline.runs, comparison.candidate.runs
-    store = _common_store([*sides[0], *sides[1]])
+    sides = sides_of(comparison)
+    # The folder in which all of them lie under their own ids: then ids suffice to name them
+    sources = [(str(run.source or ""), run.id) for side in sides for run in side]
+    folders = {source[: -len(name) - 1] if PurePath(source).name == name else None for source, name in sources}
+    store = next(iter(folders)) if len(folders) == 1 else None
     before, after = ([clean(run.id if store else run.source or run.id) for run in side] for side in sides)
     options = (("--store", store), ("--policy", policy), ("--rule", rule))
     return [*before, "--candidate", *after, *(word for name, text in options if text for word in (name, clean(text)))]
-
-
-def _common_store(runs: Sequence[Run]) -> str | None:
-    """The folder in which all these runs lie under their own ids, so that ids suffice to name them."""
-    if any(run.source is None or PurePath(run.source).name != run.id for run in runs):
-        return None
-    stores = {str(run.source)[: -len(run.id) - 1] for run in runs}
-    return stores.pop() if len(stores) == 1 else None
 
 
 def measure_commands(runs: Sequence[Run]) -> Iterator[str]:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from perfkit.model.codec import dump_json, encode
 from perfkit.model.errors import SettingsError
 from perfkit.model.files import atomic_write
-from perfkit.report.formatting import VERDICT_COLOURS, clean
+from perfkit.model.records import Verdict
+from perfkit.report.formatting import CANDIDATE_COLOUR, VERDICT_COLOURS, VERDICT_SYMBOLS, clean
 
 if TYPE_CHECKING:
-    import css_inline
     import jinja2
 
     from perfkit.report.findings import Column, Row
@@ -71,16 +71,16 @@ def render(template: str, **values: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def _inliner() -> tuple[css_inline.CSSInliner, str]:
-    import css_inline
-
-    return css_inline.CSSInliner(load_remote_stylesheets=False), render("inline.css", colours=VERDICT_COLOURS)
+def _style() -> str:
+    return render("inline.css", colours=VERDICT_COLOURS)
 
 
 def inlined(html: str) -> str:
     """The piece with its style in ``style`` attributes, and without its classes' style sheet."""
-    inliner, style = _inliner()
-    piece: str = inliner.inline_fragment(f'<div class="pk">{html}</div>', style)
+    import css_inline
+
+    inliner = css_inline.CSSInliner(load_remote_stylesheets=False)
+    piece: str = inliner.inline_fragment(f'<div class="pk">{html}</div>', _style())
     return piece
 
 
@@ -101,8 +101,9 @@ def banner(
     sentences: Sequence[str],
     basis: str,
     *,
-    kind: str,
-    colour: str,
+    verdict: Verdict | None = None,
+    kind: str = "",
+    colour: str = CANDIDATE_COLOUR,
     symbol: str = "",
     title: str | None = None,
     reasons: Sequence[str] = (),
@@ -115,12 +116,14 @@ def banner(
     Parameters
     ----------
     kind
-        Ends the name of its class of style.
+        Ends the name of its class of style; this, colour and symbol are those of the verdict where there is one.
     label
         What it is, for people who cannot see it.
     text
         The words as a terminal shows them, where that is not ``word``.
     """
+    if verdict is not None:
+        kind, colour, symbol = verdict.value, VERDICT_COLOURS[verdict], VERDICT_SYMBOLS[verdict]
     html = render(
         "banner.html.j2",
         word=word,
@@ -182,7 +185,7 @@ def html_table(
     verdicts: bool = False,
     empty: str = "",
 ) -> str:
-    """A table as HTML.
+    """A table as HTML, ``below`` it a sentence; ``empty`` stands there instead when it has no rows.
 
     Parameters
     ----------
@@ -192,14 +195,10 @@ def html_table(
         Their titles; ``>`` before one aligns numbers at the right.
     rows
         All of them, or those below the name of each group.
-    below
-        One sentence below it.
     anchor
         Begins the names of its notes, which must be unique on a page.
     verdicts
         Whether its rows are coloured by verdict.
-    empty
-        What stands there instead when it has no rows.
     """
     plain = [
         {"title": column.lstrip(">"), "right": column.startswith(">"), "hint": ""}
@@ -209,7 +208,7 @@ def html_table(
     ]
     groups: dict[str, list[tuple[str, list[Cell]]]] = {}
     notes: dict[str, int] = {}  # in the order in which they are first needed
-    for group, members in rows.items() if isinstance(rows, Mapping) else {"": rows}.items():
+    for group, members in (rows if isinstance(rows, Mapping) else {"": rows}).items():
         for row in members:
             of = row if isinstance(row, HtmlRow) else HtmlRow(row)
             cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in of.cells]
