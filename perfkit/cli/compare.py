@@ -458,7 +458,7 @@ def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Wor
     try:
         judged = judge_history(
             (newest,),
-            replace(workspace.history(), labels={}),
+            replace(workspace.history(), labels={}, analysed=scenario.history),
             workspace.policy,
             acknowledgements=workspace.acknowledgements(),
         )

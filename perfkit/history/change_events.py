@@ -37,6 +37,7 @@ from perfkit.stats.summary import Floats
 if TYPE_CHECKING:
     from perfkit.history.commits import Attribution
     from perfkit.runs.store import RunStore
+    from perfkit.stats.sequential import Alarm
 
 # The likelihood ratio of the true place of a step against the likeliest one is at most x with (1 - exp(-x / 2))^2
 # (Eo & Morley 2015, doi:10.3982/QE186).  Of the many series of an event not one in a hundred shall stand apart
@@ -269,6 +270,7 @@ class HistoryAnalysis:
         self.timeline = timeline
         self.alpha = alpha
         self._segmentations = dict(segmentations or {})
+        self.alarms: dict[tuple[Series, ...], Mapping[Series, tuple[tuple[Alarm, ...], int]]] = {}  # of the monitor
 
     @property
     def scenario(self) -> str:
@@ -284,6 +286,11 @@ class HistoryAnalysis:
     def invalid(self) -> int:
         """How many runs are unfit to be judged."""
         return sum(not moment.valid for moment in self.timeline.runs)
+
+    @property
+    def validity(self) -> set[tuple[str, bool]]:
+        """Each run, and whether it is fit to be judged."""
+        return {(moment.run_id, moment.valid) for moment in self.timeline.runs}
 
     @cached_property
     def aligned(self) -> Timeline:

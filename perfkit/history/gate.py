@@ -199,7 +199,8 @@ def under_policy(context: HistoryContext, policy: Policy) -> HistoryContext:
     if (context.alpha, context.service_names) == (policy.alpha, policy.service_names) and not policy.service_names:
         return context
     candidates = renamed_runs(context.candidates, policy.service_names)
-    return replace(context, candidates=candidates, service_names=policy.service_names, alpha=policy.alpha)
+    names, analysed = policy.service_names, context.analysed if context.service_names == policy.service_names else None
+    return replace(context, candidates=candidates, service_names=names, alpha=policy.alpha, analysed=analysed)
 
 
 def choose_baseline(names: Iterable[str | Path], context: HistoryContext, policy: Policy) -> ChosenRuns:

@@ -276,9 +276,7 @@ def monitor_timeline(
     if isinstance(history, Timeline) or history.alpha != policy.alpha:
         history = HistoryAnalysis(timeline, policy.alpha)
     judged = {key: values for key, values in timeline.series.items() if policy.limit(*key) is not None}
-    each, numbers, times = policy.alpha / max(len(judged), 1), mixes(timeline), timeline.times
-    shared = shared_correlation(list(judged.values())[:: -(-len(judged) // MOST_SHARING) or 1], times)
-    monitored = {key: _monitored(key[1], values, numbers, times, each, shared) for key, values in judged.items()}
+    monitored = history.alarms.get(tuple(judged)) or history.alarms.setdefault(tuple(judged), _alarms(history, judged))
     changed = history.services_changed
     gone = {name for name, _ in missing_services(changed)}
     waits = [wait for (service, _), (_, wait) in monitored.items() if service not in gone]
@@ -311,6 +309,15 @@ def monitor_timeline(
         changed,
         measured_services(timeline),
     )
+
+
+def _alarms(
+    history: HistoryAnalysis, judged: Mapping[Series, Floats]
+) -> Mapping[Series, tuple[tuple[Alarm, ...], int]]:
+    """See `_monitored`, for each of these series of a history."""
+    each, numbers, times = history.alpha / max(len(judged), 1), mixes(history.timeline), history.timeline.times
+    shared = shared_correlation(list(judged.values())[:: -(-len(judged) // MOST_SHARING) or 1], times)
+    return {key: _monitored(key[1], values, numbers, times, each, shared) for key, values in judged.items()}
 
 
 def _monitored(

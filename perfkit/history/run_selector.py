@@ -82,6 +82,8 @@ class HistoryContext:
     alpha: float = 0.01  # chance that a history in which nothing changed shows any change: that of the policy
     # only runs with all of these are there to be chosen, however they are named
     labels: Mapping[str, str] = field(default_factory=dict)
+    # an analysis of runs of the store, under these names of services: it serves for the same runs and alpha
+    analysed: HistoryAnalysis | None = None
     _runs: dict[tuple[str, bool], tuple[Run, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _damaged: dict[str, tuple[str, ...]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _analyses: dict[tuple[str, ...], HistoryAnalysis] = field(
@@ -127,7 +129,11 @@ class HistoryContext:
         """The analysis of some runs of one scenario, of which there must be one at least."""
         ids = tuple(run.id for run in runs)
         if ids not in self._analyses:
-            self._analyses[ids] = HistoryAnalysis(timeline_of(runs[0].scenario, runs), self.alpha)
+            known = self.analysed
+            same = {(run.id, run.validity.ok) for run in runs}
+            if known is None or (known.alpha, known.validity) != (self.alpha, same):
+                known = HistoryAnalysis(timeline_of(runs[0].scenario, runs), self.alpha)
+            self._analyses[ids] = known
         return self._analyses[ids]
 
     @property
