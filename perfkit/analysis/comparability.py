@@ -334,15 +334,15 @@ def _units(
     """
     groups: dict[tuple[str, bool], list[tuple[str, float]]] = {}
     for service in services:
+        having = [[run.services[service] for run in measured(service, side)] for side in (baseline, candidate)]
         usual: dict[Metric, float] = {}  # the median over runs of each latency that is above zero
         for metric in LATENCY_METRICS:
-            values = [value for run in measured(service, baseline) if (value := run.services[service].value(metric))]
+            values = [value for stats in having[0] if (value := stats.value(metric))]
             if values:
                 usual[metric] = median(values)
-        for title, side in zip(_TITLES, (baseline, candidate), strict=True):
-            runs = measured(service, side)
+        for title, runs in zip(_TITLES, having, strict=True):
             factors: list[float] = []
-            for stats in (run.services[service] for run in runs):
+            for stats in runs:
                 of_metrics = [value / level for m, level in usual.items() if (value := stats.value(m))]
                 if factor := unit_factor(of_metrics):
                     factors.append(factor)

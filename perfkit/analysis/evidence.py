@@ -84,13 +84,13 @@ class Hypothesis:
         """The name of the service, in its stage, among the services of the runs."""
         return staged_label(self.service, self.stage)
 
-    @property
+    @cached_property
     def stats(self) -> tuple[list[ServiceStats], list[ServiceStats]]:
         """The summary of each run of baseline and candidate."""
         entry = self.entry
         return [run.services[entry] for run in self.baseline], [run.services[entry] for run in self.candidate]
 
-    @property
+    @cached_property
     def values(self) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
         """The value of each run of baseline and candidate; ``None`` where a run cannot say."""
         baseline, candidate = self.stats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -131,15 +131,19 @@ def noise_prior(
     sides = [side for side in sides if side]
     weights = [1.0 / len(side) for side in sides]
 
-    def mean_variance(error: Callable[[ServiceStats], float]) -> float:
-        """Of log values, over the runs of each side and over the sides."""
-        means = [np.mean([(error(stats) / known_value(stats, metric)) ** 2 for stats in side]) for side in sides]
+    values = [np.array([known_value(stats, metric) for stats in side]) for side in sides]
+
+    def mean_variance(errors: Sequence[Sequence[float | None]]) -> float:
+        """Of log values, over the runs of each side and over the sides; 0 where an error is not known."""
+        known = [np.array([error or 0.0 for error in side]) for side in errors]
+        means = [np.mean(np.square(error / level)) for error, level in zip(known, values, strict=True)]
         return float(np.average(means, weights=weights))
 
-    within = mean_variance(lambda stats: stats.standard_error(metric) or 0.0)
-    floor = mean_variance(lambda stats: stats.resolutions.get(metric, 0.0) / float(np.sqrt(12.0)))
+    errors = [[stats.standard_error(metric) for stats in side] for side in sides]
+    steps = [[stats.resolutions.get(metric, 0.0) / float(np.sqrt(12.0)) for stats in side] for side in sides]
+    within, floor = mean_variance(errors), mean_variance(steps)
     every = [stats for side in sides for stats in side]
-    measured = all(stats.standard_error(metric) is not None and metric not in stats.assumed for stats in every)
+    measured = all(None not in side for side in errors) and all(metric not in stats.assumed for stats in every)
     waves = [stats.persistence for stats in every if stats.persistence is not None]
     # Of all runs alike: the only run of a side may be the one whose slow wave is longer than itself
     known = len(waves) == len(every) > 0
@@ -189,6 +193,8 @@ def knowing_neighbours(levels: Mapping[Key, tuple[Metric, Values]]) -> dict[Key,
 
 def paired(baseline: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[Run], list[Run]] | None:
     """Both sides in the order of their pairs, where every run has a label ``pair`` and every pair one run of each."""
+    if not baseline or PAIR not in baseline[0].labels:
+        return None
     sides = [{run.labels.get(PAIR, ""): run for run in runs} for runs in (baseline, candidate)]
     names = sorted(sides[0])
     if len(names) < LEAST_PAIRS or "" in names or sides[1].keys() != sides[0].keys():

@@ -77,7 +77,7 @@ class Metric(StrEnum):
         return _TITLES[self]
 
 
-_METRICS = {metric.value: metric for metric in Metric}
+_METRICS = {metric.value: metric.value for metric in Metric}  # by plain names attributes are found in half of the time
 SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
     {
         **dict.fromkeys(("avg", "average", "mean"), Metric.AVG),
@@ -366,7 +366,7 @@ class ServiceStats:
 
     def value(self, metric: str) -> float | None:
         """The value of ``metric``, or ``None`` where the source cannot say."""
-        value: float | None = getattr(self, metric if metric in _METRICS else Metric(metric))
+        value: float | None = getattr(self, _METRICS.get(metric) or Metric(metric))
         return value
 
     @property
@@ -377,9 +377,9 @@ class ServiceStats:
 
     def standard_error(self, metric: str) -> float | None:
         """Standard error of ``metric`` within this run, rounding of the source included (step^2/12)."""
-        name = metric if metric in _METRICS else Metric(metric)
-        error, step = self.standard_errors.get(name), self.resolutions.get(name, 0.0)
-        return None if error is None else math.hypot(error, step / math.sqrt(12.0))
+        name = _METRICS.get(metric) or Metric(metric)
+        error, step = self.standard_errors.get(name), self.resolutions.get(name)
+        return math.hypot(error, step / math.sqrt(12.0)) if step and error is not None else error
 
 
 @dataclass(frozen=True, slots=True)

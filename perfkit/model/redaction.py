@@ -17,6 +17,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -53,7 +54,7 @@ class _Values:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.patterns: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self.pattern: re.Pattern[str] | None = None
         self.several_lines: frozenset[str] = frozenset()
 
     def add(self, patterns: Iterable[str], several_lines: Iterable[str] = ()) -> None:
@@ -64,10 +65,10 @@ class _Values:
                 return
             self.patterns.update(patterns)
             longest_first = sorted(self.patterns, key=lambda pattern: (-len(pattern), pattern))
-            self._pattern = re.compile("|".join(longest_first))
+            self.pattern = re.compile("|".join(longest_first))
 
     def mask(self, text: str) -> str:
-        return text if self._pattern is None else self._pattern.sub(MASK, text)
+        return text if self.pattern is None else self.pattern.sub(MASK, text)
 
     def safe_cut(self, text: str, cut: int) -> int:
         """Where at most to cut a text whose end is not known yet, so that no secret is cut in two."""
@@ -79,8 +80,8 @@ class _Values:
                     cut = min(cut, begin)
                     break
                 begin = text.find(first_line, begin + 1)
-        if self._pattern is not None:
-            for match in self._pattern.finditer(text):
+        if self.pattern is not None:
+            for match in self.pattern.finditer(text):
                 if match.start() < cut < match.end():
                     return match.start()
         return cut
@@ -275,13 +276,19 @@ def redact_names(names: Mapping[Any, Any]) -> dict[Any, Any]:
     """A mapping with its keys redacted, and its values as they are."""
     public: dict[Any, Any] = {}
     for name, value in names.items():
-        new = stem = redact(name) if isinstance(name, str) else name
+        new = stem = _redacted(name, _VALUES.pattern) if isinstance(name, str) else name
         count = 1
         while new in public:
             count += 1
             new = f"{stem} ({count})"
         public[new] = value
     return public
+
+
+@lru_cache(maxsize=4096)  # all runs of a store have the same services
+def _redacted(name: str, _: re.Pattern[str] | None) -> str:
+    """Under what is concealed now; what is concealed later has another pattern."""
+    return redact(name)
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ Below the checks: dates that no run has, and outages, whose latencies are withhe
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -639,13 +640,18 @@ def same_on_both(before: Sequence[Outage], after: Sequence[Outage]) -> Iterator[
 
 def without_outages(run: Run) -> Run:
     """The run without the latencies of what fails in it."""
-    stages = tuple(replace(stage, services=withheld(stage.services)) for stage in run.stages)
-    return replace(run, services=withheld(run.services), stages=stages)
+    services, of_stages = withheld(run.services), [withheld(stage.services) for stage in run.stages]
+    if services is run.services and all(map(operator.is_, of_stages, (stage.services for stage in run.stages))):
+        return run
+    stages = tuple(replace(stage, services=of) for stage, of in zip(run.stages, of_stages, strict=True))
+    return replace(run, services=services, stages=stages)
 
 
 def withheld(services: Mapping[str, ServiceStats]) -> Mapping[str, ServiceStats]:
     """The services of one run; those that fail have no latencies, and a warning that says why."""
-    failing, without = _failing(services), dict(services)
+    if not (failing := _failing(services)):
+        return services
+    without = dict(services)
     for name, stats in services.items():
         measured = [metric for metric in LATENCY_METRICS if stats.value(metric) is not None]
         if measured and (None in failing or name in failing):
@@ -671,9 +677,13 @@ def _failing(services: Mapping[str, ServiceStats]) -> tuple[str | None, ...]:
 
 def _failed_share(stats: Sequence[ServiceStats]) -> float | None:
     """Failed requests over all of them, where anything is known of them."""
-    if all(of.count is not None and of.failures is not None for of in stats):
-        total = sum(of.count or 0 for of in stats)
-        return min(sum(of.failures or 0 for of in stats) / total, 1.0) if total else None
+    failed = total = 0
+    for of in stats:
+        if of.count is None or of.failures is None:
+            break
+        failed, total = failed + of.failures, total + of.count
+    else:
+        return min(failed / total, 1.0) if total else None
     rates = [of.error_rate_pct for of in stats if of.error_rate_pct is not None]
     return sum(rates) / len(rates) / 100.0 if len(rates) == len(stats) else None
 

@@ -259,7 +259,7 @@ def with_neighbours(metric: Metric, services: Sequence[Values]) -> list[Values]:
     """
     sides = services[0].residuals if services else ()
     df = sum(side.size - 1 for side in sides if side.size)
-    logs = np.array([[v - side.mean() for side in s.residuals if side.size for v in side] for s in services])
+    logs = np.array([np.concatenate([side - side.mean() for side in s.residuals if side.size]) for s in services])
     variances = (logs**2).sum(axis=1) / max(df, 1) if services else np.empty(0)
     is_known = variances > 0  # what was rounded to one value says nothing
     count = int(is_known.sum())
