@@ -236,27 +236,10 @@ _DOCUMENT = (
 def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | None = None) -> Capacity:
     """How much load the services of these runs take, and whether the candidate takes less.
 
-    Parameters
-    ----------
-    runs, candidate
-        Runs whose load changes (ramps, stages), with their requests; the run is the unit of inference.
-    slo
-        An objective such as ``p95 < 300 ms`` or ``error_rate < 1 %``.
-
-    Returns
-    -------
-    Capacity
-        For each service, all requests together first: the points of its curve, the knee of throughput, the Universal
-        Scalability Law, and the largest load at which the objective holds.  What the runs cannot say has a reason.
-
-    Raises
-    ------
-    SettingsError
-        The objective cannot be read.
-    ReadError
-        A run has no single requests.
-    NotComparable
-        There is no run, or the sides have no service in common.
+    Runs whose load changes (ramps, stages), with their requests; ``slo`` is such as ``p95 < 300 ms``.  For each service,
+    all requests together first: the points of its curve, the knee of throughput, the Universal Scalability Law, and the
+    largest load at which the objective holds; what the runs cannot say has a reason.  ``NotComparable``: there is no
+    run, or no service in common; ``SettingsError``: the objective cannot be read; ``ReadError``: no single requests.
     """
     objective = parse_slo(slo) if slo is not None else None
     if not runs:
@@ -349,10 +332,7 @@ def windowed_runs(*sides: Sequence[Run]) -> tuple[str, list[list[WindowedRun]]]:
     ``users`` where every run has a table of them, ``arrivals/s`` where every run was made with an arrival rate, else
     ``requests in flight`` (rate times mean time: Little, doi:10.1287/opre.9.3.383).
 
-    Raises
-    ------
-    ReadError
-        A run has no single requests, or its table of users is broken.
+    ``ReadError``: a run has no single requests, or its table of users is broken.
     """
     columns, users, counts = [], [], []
     runs = [run for side in sides for run in side]

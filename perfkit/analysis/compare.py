@@ -199,12 +199,7 @@ def replay(runs: Sequence[Run], policy: Policy, window: int) -> tuple[Replay, ..
     Runs come oldest first.  The first ``window`` of them have nothing to be held against and are left out.  A level
     that changed stays in the window for a while, so one step may fire more than once.
 
-    Raises
-    ------
-    ValueError
-        ``window`` is below 1.
-    NotComparable
-        There are not more valid runs than the window holds.
+    ``ValueError``: ``window`` is below 1.  ``NotComparable``: there are not more valid runs than the window holds.
     """
     if window < 1:
         raise ValueError(f"window: at least 1 run, got {window}")

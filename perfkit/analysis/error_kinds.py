@@ -38,16 +38,8 @@ class _Side:
 def error_kinds(baseline: Sequence[Run], candidate: Sequence[Run] = ()) -> tuple[ErrorKind, ...]:
     """The kinds of failed requests of each service; empty where no request failed.
 
-    Parameters
-    ----------
-    baseline, candidate
-        The runs of each side; without a candidate nothing has changed.
-
-    Returns
-    -------
-    tuple of ErrorKind
-        What is new comes first, then what is more, then the most frequent.  A service of which a side cannot say how
-        many requests failed has an entry without counts.
+    What is new comes first, then what is more, then the most frequent.  Without a candidate nothing has changed.  A
+    service of which a side cannot say how many requests failed has an entry without counts.
     """
     sides: tuple[dict[str, _Side], dict[str, _Side]] = ({}, {})
     times: dict[tuple[str, str], list[datetime]] = {}

@@ -34,10 +34,7 @@ def ancestry_of(folder: Path, branch: str = "") -> Ancestry:
     On that branch itself, with nothing changed since the last commit, the ancestors begin at the commit before: what is
     to be judged is no baseline.
 
-    Raises
-    ------
-    ReadError
-        Not a repository, an unknown branch, or a clone too shallow to tell.
+    ``ReadError``: not a repository, an unknown branch, or a clone too shallow to tell.
     """
     git = Git(folder)
     try:
@@ -86,13 +83,7 @@ class Attribution:
 
 
 def attribute(event: HistoryChange, repository: Path | None = None) -> Attribution:
-    """The commits between the runs of an event.
-
-    Parameters
-    ----------
-    repository
-        A folder inside the repository that the runs are of; ``None`` tells the commits of the runs and no more.
-    """
+    """The commits between the runs of an event; ``repository`` is a folder inside the repository that they are of."""
     attribution = commits_between(event.last_before.commit, event.first_after.commit, repository)
     if not attribution.commits or not event.reach:
         return attribution

@@ -61,12 +61,8 @@ def pin_runs(
 ) -> tuple[Pinned, tuple[str, ...]]:
     """Pin the valid ones among runs of the store; returns the baseline and notes on what was left out.
 
-    Raises
-    ------
-    ReadError
-        There is no valid one, they are of several scenarios, or one is not in the store.
-    StoreError
-        The name is taken.
+    ``ReadError``: there is no valid one, they are of several scenarios, or one is not in the store.  ``StoreError``:
+    the name is taken.
     """
     valid = [run for run in runs if run.validity.ok]
     if not valid:
@@ -100,10 +96,7 @@ def accept(
 
     ``name`` may be left out where the scenario has one pinned baseline, ``expires`` where that has not run out.
 
-    Raises
-    ------
-    ReadError
-        There is no such run or baseline, no valid run from there on, or no day until which it is good.
+    ``ReadError``: there is no such run or baseline, no valid run from there on, or no day until which it is good.
     """
     first = _run_of_history(context.store, run_id)
     scenario, baselines = first.scenario, Baselines(context.baselines)
@@ -163,12 +156,8 @@ def acknowledge(
     What changed is what the change points of the history, its monitor, and a comparison of the levels before and after
     say.  ``without_event`` says whether that comparison alone is enough where no event of the history begins there.
 
-    Raises
-    ------
-    ReadError
-        There is no such run, it is invalid, or nothing changed there.
-    NoEvent
-        No event begins there, and that is not enough.
+    ``ReadError``: there is no such run, it is invalid, or nothing changed there.  ``NoEvent``: no event begins there,
+    and that is not enough.
     """
     first = _run_of_history(context.store, event)
     if not first.validity.ok:

@@ -100,10 +100,7 @@ def judge_history(
 
     The verdict takes the monitor and what is acknowledged into account; `Comparison.history` has what led there.
 
-    Raises
-    ------
-    NotComparable
-        The candidates are of several scenarios, or no valid run is older than they are.
+    ``NotComparable``: the candidates are of several scenarios, or no valid run is older than they are.
     """
     context = under_policy(replace(context, candidates=tuple(candidates)), policy)
     candidates = context.candidates

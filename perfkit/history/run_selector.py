@@ -207,12 +207,8 @@ def choose_runs(names: Iterable[str | Path], context: HistoryContext) -> ChosenR
     without them are left out; without any name, all valid runs with them are meant: those of the scenario of the
     candidates, where there are some.
 
-    Raises
-    ------
-    ReadError
-        A name names nothing, or what it names cannot be read.
-    NotStored
-        No run has the labels, or those that have are of several scenarios.
+    ``ReadError``: a name names nothing, or what it names cannot be read.  ``NotStored``: no run has the labels, or
+    those that have are of several scenarios.
     """
     texts, parts = list(map(str, names)), []
     if context.labels and not texts:
@@ -266,12 +262,8 @@ def stored_ids(names: Iterable[str], context: HistoryContext) -> list[str]:
 
     Where the context has labels, those without them are left out; without any name, all runs with them are meant.
 
-    Raises
-    ------
-    NotStored
-        The store has no such run, or several begin so.
-    ReadError
-        A selector or path names no run of the store.
+    ``NotStored``: the store has no such run, or several begin so.  ``ReadError``: a selector or path names no run of
+    the store.
     """
     store = context.store
     finished = store.ids()
@@ -301,12 +293,8 @@ def is_selector(name: str) -> bool:
 def read_named(name: str, store: RunStore | None = None) -> tuple[Run, ...]:
     """The runs that an id of the store or its beginning, a path, a pattern, a folder of run folders, or a URL names.
 
-    Raises
-    ------
-    ReadError
-        It names nothing, or what it names cannot be read.
-    NotStored
-        Several runs of the store begin so; names them.
+    ``ReadError``: it names nothing, or what it names cannot be read.  ``NotStored``: several runs of the store begin
+    so; names them.
     """
     if store is not None and "://" in store.address and (ids := fnmatch.filter(store.ids(), name)):
         return tuple(map(store.get, ids))
@@ -361,10 +349,7 @@ def _holds_a_run(path: Path) -> bool:
 def select(text: str, context: HistoryContext) -> ChosenRuns:
     """The runs that a selector names.
 
-    Raises
-    ------
-    ReadError
-        It is no selector, or names nothing; says what there is.
+    ``ReadError``: it is no selector, or names nothing; says what there is.
     """
     choices = readings(text)
     if not choices:
@@ -558,10 +543,7 @@ def newest_runs(context: HistoryContext, scenario: str, count: int = 1) -> tuple
 
     Runs in quarantine, of A/B tests and dated in the future are left out.
 
-    Raises
-    ------
-    NotStored
-        The store has no such run; names the nearest scenario.
+    ``NotStored``: the store has no such run; names the nearest scenario.
     """
     frame = context.index
     frame = frame[~(frame["quarantined"] | frame["ab_test"]).astype(bool)]
@@ -583,10 +565,7 @@ def _not_late(frame: pd.DataFrame) -> pd.DataFrame:
 def newest_scenario(context: HistoryContext) -> str:
     """The scenario of the newest valid run of the store, be it of an A/B test or not.
 
-    Raises
-    ------
-    NotStored
-        The store has no valid run.
+    ``NotStored``: the store has no valid run.
     """
     names = list(_not_late(context.index[context.index["valid"].astype(bool)])["scenario"])
     if not names:
@@ -602,10 +581,7 @@ def default_sides(context: HistoryContext, scenario: str) -> tuple[tuple[str, ..
     Those of the newest A/B test, where the newest run of the scenario is of one; else the newest run against the level
     of the history before it.
 
-    Raises
-    ------
-    NotStored
-        The scenario has no two valid runs.
+    ``NotStored``: the scenario has no two valid runs.
     """
     runs = [run for run in context.runs_of(scenario, ab_tests=True) if run.validity.ok]
     test: dict[tuple[str, str], str] = {}  # side and pair -> id; pairs are counted anew in each test

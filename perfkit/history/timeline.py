@@ -161,10 +161,7 @@ def load_timeline(
     left out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.  With ``labels``, only
     the runs that have all of them.
 
-    Raises
-    ------
-    StoreError
-        The store has no run of that scenario, or none with these labels.
+    ``StoreError``: the store has no run of that scenario, or none with these labels.
     """
     stored = store.series(scenario, ab_tests=ab_tests)
     facts = zip(

@@ -113,12 +113,8 @@ def read_json(path: Path) -> Any:
 def read_bytes(path: Path) -> bytes:
     """A whole file of at most `MOST_BYTES`.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    ReadError
-        It cannot be read, is no regular file (a pipe would never end), or is too large for a JSON file of perfkit.
+    ``FileNotFoundError``: there is none.  ``ReadError``: it cannot be read, is no regular file (a pipe would never
+    end), or is too large for a JSON file of perfkit.
     """
     try:
         facts = path.stat()
@@ -200,10 +196,7 @@ def decode(
 
     ``schema`` is the one that the document must name, empty: none; ``title`` says what it is where it names another.
 
-    Raises
-    ------
-    ReadError
-        A field is missing or has a wrong type, range or sense; names the source and the field.
+    ``ReadError``: a field is missing or has a wrong type, range or sense; names the source and the field.
     """
     if schema:
         there = plain.get("schema") if isinstance(plain, Mapping) else None

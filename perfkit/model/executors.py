@@ -38,14 +38,8 @@ def parallel_map(
 
     Runs in so many processes (1: this one), or on the Dask cluster at an address.
 
-    Raises
-    ------
-    MissingExtra
-        A scheduler is named and Dask is not installed.
-    SettingsError
-        No Dask scheduler answers at that address.
-    HistoryError
-        The workers failed.
+    ``MissingExtra``: a scheduler is named and Dask is not installed.  ``SettingsError``: no Dask scheduler answers at
+    that address.  ``HistoryError``: the workers failed.
     """
     results: dict[int, Result] = {}
     if jobs == 1 and scheduler is None:

@@ -22,10 +22,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
     A link stays a link, and a device is written to.
 
-    Raises
-    ------
-    OSError
-        It could not be written, such as on a full disk; nothing new is left behind.
+    ``OSError``: it could not be written, such as on a full disk; nothing new is left behind.
     """
     path = path.resolve()
     data = content.encode() if isinstance(content, str) else content
@@ -68,10 +65,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
     The lock ends with its process and leaves no file behind.  On Windows there is none.
 
-    Raises
-    ------
-    OSError
-        The folder cannot be created or opened.
+    ``OSError``: the folder cannot be created or opened.
     """
     folder = path.resolve().parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -209,10 +209,7 @@ def in_time(runs: Iterable[Run]) -> tuple[Run, ...]:
 def commit_beginning(digits: str, commits: Iterable[str], place: str) -> str:
     """The one commit of these (oldest first) whose id begins so, at least 4 digits.
 
-    Raises
-    ------
-    ReadError
-        These are not digits of a commit, or several or none begin so; names the newest ones then.
+    ``ReadError``: these are not digits of a commit, or several or none begin so; names the newest ones then.
     """
     if not re.fullmatch(r"[0-9a-f]{4,64}", digits.lower()):
         raise ReadError(f"{place}: expected at least 4 hexadecimal digits of a commit, got {digits!r}")

@@ -115,10 +115,7 @@ def _main_files(path: Path) -> Iterator[Path]:
 def read(path: Path) -> Run:
     """Read the files written by ``locust --csv PREFIX``.
 
-    Raises
-    ------
-    ReadError
-        A column is missing or a cell is not a number.  Names file and line.
+    ``ReadError``: a column is missing or a cell is not a number.  Names file and line.
     """
     main, *others = _main_files(path)
     if others:
@@ -506,10 +503,7 @@ class History:
 def read_history(path: Path) -> History:
     """Read a history file; of one that is not there, or has no times, nothing is known.
 
-    Raises
-    ------
-    ReadError
-        A cell is not a number.  Names file and line.
+    ``ReadError``: a cell is not a number.  Names file and line.
     """
     table = read_table(path, HISTORY_TITLES) if path.is_file() else Table(path)
     if "timestamp" not in table.titles:
@@ -595,10 +589,7 @@ class Table:
 def read_table(path: Path, new_titles: Mapping[str, str] = NEW_TITLES) -> Table:
     """The lines that are not empty; numbers have a decimal point.
 
-    Raises
-    ------
-    ReadError
-        It is no table, or has numbers that can be read in two ways.  Names file and line.
+    ``ReadError``: it is no table, or has numbers that can be read in two ways.  Names file and line.
     """
     reader, skipped = _csv_reader(decoded(path.read_bytes()))
     lines: list[tuple[int, list[str]]] = []

@@ -235,10 +235,8 @@ def sync(source: RunStore, destination: RunStore, on_run: Callable[[int, int], N
     run has the id there.  Notes of quarantine come along, also for runs that are there under the same id.  ``on_run``
     is called with the number of runs done and the number of all.
 
-    Raises
-    ------
-    StoreError
-        A store could not be reached or written; what was copied before stays, and the next call goes on from there.
+    ``StoreError``: a store could not be reached or written; what was copied before stays, and the next call goes on
+    from there.
     """
     missing = missing_runs(source, destination)
     size = 1 if destination.backend.keeps_requests else ONE_COMMIT
@@ -381,11 +379,8 @@ def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
     that will be is put there first, then the other files, then the document takes its place.  The first goes last: as
     long as it is there, the run is known to be half rewritten.
 
-    Raises
-    ------
-    StoreError
-        The run is under way, or was changed after it was written, which a new seal would hide.  Or it could not be
-        read or written; then the same command goes on from there.
+    ``StoreError``: the run is under way, or was changed after it was written, which a new seal would hide.  Or it could
+    not be read or written; then the same command goes on from there.
     """
     if not (where := secret_parts(store, run_id)):
         return ()

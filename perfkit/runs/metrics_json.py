@@ -139,10 +139,7 @@ def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     Counts of one service add up over runs; other values are averages over its runs (those that know them); the error
     rate follows from the counts where they are known.
 
-    Raises
-    ------
-    NotComparable, ReadError
-        A run may not be judged, or is a copy of another: that makes no baseline.
+    ``NotComparable`` or ``ReadError``: a run may not be judged, or is a copy of another: that makes no baseline.
     """
     seen: dict[str, str] = {}
     by_service: dict[str, list[dict[str, Any]]] = {}

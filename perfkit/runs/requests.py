@@ -131,10 +131,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
 def summarised(run: Run, requests: Requests, facts: GeneratorFacts) -> Run:
     """The run with what its requests say: when it was, its metrics, of each stage too, and its checks.
 
-    Raises
-    ------
-    ValueError
-        The requests began at no time of the calendar.
+    ``ValueError``: the requests began at no time of the calendar.
     """
     services, within, warm_up_s, totals = _summaries(requests)
     begin, has_requests = totals.begin_s, bool(services)
@@ -464,10 +461,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def renamed(run: Run, names: Mapping[str, str]) -> Run:
     """The run with its services under the names that they have now; services that share one are summed up anew.
 
-    Raises
-    ------
-    NotComparable
-        Two of its services share a name, and the run has no requests to sum them up from.
+    ``NotComparable``: two of its services share a name, and the run has no requests to sum them up from.
     """
     now = {name: new_name(name, names) for name in run.services}
     if all(name == other for name, other in now.items()):

@@ -122,16 +122,9 @@ def count_checks(parquet: Path, stored: Stored) -> tuple[Check, ...]:
 def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = None) -> pd.DataFrame:
     """Every request of a run, in the order in which they were recorded.
 
-    Parameters
-    ----------
-    run, seal
-        What ``run.json`` says of them.  A file that is sealed must be the one that was written; of another the requests
-        must be as many, per service and of failures, as were summed up.
-
-    Raises
-    ------
-    ReadError
-        The file is damaged, holds other requests, or more than there is memory for.
+    A file that is sealed must be the one that was written; of another the requests must be as many, per service and of
+    failures, as the summary of ``run`` says.  ``ReadError``: it is damaged, holds other requests, or more than there is
+    memory for.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -589,10 +582,7 @@ def generator_tables(source: Path) -> dict[str, dict[str, list[float]]]:
 def read_users(folder: Path) -> tuple[Floats, Floats] | None:
     """Seconds since the epoch and the users that ran then, ascending; ``None`` where the run has no such table.
 
-    Raises
-    ------
-    ReadError
-        A cell is not a number; names file and line.
+    ``ReadError``: a cell is not a number; names file and line.
     """
     tables = generator_tables(folder / "source")
     return _total_users(tables) if tables else None

@@ -172,12 +172,8 @@ def check_run(
 ) -> tuple[Check, ...]:
     """Every check of one run that its source allows, passed ones too.
 
-    Parameters
-    ----------
-    duration_s
-        Length of the run where a source tells rates and counts independently, so that they can contradict each other.
-    within
-        What its requests tell of the course of the run; ``None`` for summaries.
+    ``duration_s``: length of the run where a source tells rates and counts independently, so that they can contradict
+    each other.  ``within``: what its requests tell of the course of the run; ``None`` for summaries.
     """
     evidence = Evidence(services, profile, facts, duration_s, within)
     return tuple(_check(question.__name__, *answer) for question in ANSWERS for answer in question(evidence))
