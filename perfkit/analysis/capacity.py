@@ -236,10 +236,10 @@ _DOCUMENT = (
 def capacity_of(runs: Sequence[Run], candidate: Sequence[Run] = (), slo: str | None = None) -> Capacity:
     """How much load the services of these runs take, and whether the candidate takes less.
 
-    Runs whose load changes (ramps, stages), with their requests; ``slo`` is such as ``p95 < 300 ms``.  For each service,
-    all requests together first: the points of its curve, the knee of throughput, the Universal Scalability Law, and the
-    largest load at which the objective holds; what the runs cannot say has a reason.  ``NotComparable``: there is no
-    run, or no service in common; ``SettingsError``: the objective cannot be read; ``ReadError``: no single requests.
+    The load of the runs changes (ramps, stages); ``slo`` is such as ``p95 < 300 ms``.  For each service, all requests
+    together first: the points of its curve, the knee of throughput, the Universal Scalability Law, and the largest load
+    at which the objective holds; what the runs cannot say has a reason.  ``NotComparable``: there is no run, or no
+    service in common; ``SettingsError``: the objective cannot be read; ``ReadError``: a run has no single requests.
     """
     objective = parse_slo(slo) if slo is not None else None
     if not runs:

@@ -79,7 +79,6 @@ class Comparability:
 
     @property
     def ok(self) -> bool:
-        """False when any check makes the comparison invalid."""
         return Validity(self.checks).ok
 
     @property

@@ -86,7 +86,6 @@ class Hypothesis:
 
     @cached_property
     def stats(self) -> tuple[list[ServiceStats], list[ServiceStats]]:
-        """The summary of each run of baseline and candidate."""
         entry = self.entry
         return [run.services[entry] for run in self.baseline], [run.services[entry] for run in self.candidate]
 

@@ -74,11 +74,9 @@ class AcknowledgedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     @property
     def is_worse(self) -> bool:
-        """Whether users would mind."""
         return self.size * Metric(self.metric).worse > 0
 
     def covers(self, service: str, metric: str, size: float) -> bool:
-        """Whether a change of that size is this one."""
         return (service, metric) == (self.service, self.metric) and size * self.size > 0 and abs(size) <= self.limit
 
 
@@ -106,7 +104,6 @@ class Acknowledgement(
         msgspec.structs.force_setattr(self, "created", utc(self.created))
 
     def holds_on(self, today: date) -> bool:
-        """Whether it has not run out."""
         return self.until is None or today <= self.until
 
     def index_in(self, run_ids: Sequence[str]) -> int | None:

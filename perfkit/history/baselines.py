@@ -60,11 +60,9 @@ class Pinned(BaselineState, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         msgspec.structs.force_setattr(self, "created", utc(self.created))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
         return {"schema": SCHEMA, "name": self.name, "scenario": self.scenario, **encode(self)}
 
     def has_expired(self, today: date) -> bool:
-        """Whether its last good day is over."""
         return self.expires is not None and today > self.expires
 
     def moved(self, runs: Sequence[Run], reason: str, by: str, now: datetime, expires: date | None = None) -> Pinned:

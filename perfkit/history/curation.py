@@ -36,7 +36,6 @@ class BaselineQuality:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The pinned document with its warnings."""
         return {**self.pinned.to_dict(), "runs_found": [run.id for run in self.runs], "warnings": list(self.warnings)}
 
 

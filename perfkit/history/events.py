@@ -48,7 +48,6 @@ class RunReference:
 
     @property
     def json_form(self) -> RunRecord:
-        """Run, time, commit and branch."""
         return RunRecord(self.run_id, self.started_at, self.commit, self.branch)
 
 
@@ -85,12 +84,10 @@ class MetricChange:
 
     @property
     def key(self) -> Series:
-        """Of the series that moved."""
         return self.service, self.metric
 
     @property
     def is_worse(self) -> bool:
-        """Whether users would mind."""
         return (self.change.after - self.change.before) * self.metric.worse > 0
 
     @property
@@ -123,7 +120,6 @@ class MetricChange:
 
     @property
     def json_form(self) -> MetricChangeRecord:
-        """The change with its levels, interval and p-value."""
         change = self.change
         levels, interval = (change.before, change.after), (change.ci_low, change.ci_high)
         return MetricChangeRecord(

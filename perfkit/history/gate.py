@@ -385,7 +385,6 @@ class BaselineHold:
 
     @property
     def note(self) -> str:
-        """What to know of it, in one sentence."""
         return (
             f"The history seems to have changed, and its monitor has not alerted yet: {self.undetected.headline} "
             f"Until it has, or `perfkit ack {self.undetected.id}` says that it is fine, the level before is the "
@@ -449,12 +448,10 @@ class SlowDrift:
 
     @property
     def worse(self) -> tuple[Finding, ...]:
-        """What drifted away for the worse, beyond its tolerance."""
         return self.comparison.by_verdict(Verdict.REGRESSION)
 
     @property
     def sentence(self) -> str:
-        """What to know of it, in one sentence."""
         runs = self.comparison.candidate.runs
         current = f"the newest {len(runs)} runs" if len(runs) > 1 else "the newest run"
         of = f"the pinned baseline {self.anchor.name} ({len(self.anchor.runs)} runs, {self.anchor.created:%Y-%m-%d})"
@@ -474,7 +471,6 @@ class SlowDrift:
         return f"Slow drift: against {of}, the current level ({current}) is worse: {', '.join(sizes)}{more}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Anchor, verdict, sentence and findings."""
         return {
             "baseline": self.anchor.name,
             "verdict": self.comparison.verdict.value,

@@ -88,7 +88,6 @@ class Occurrence:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Where it got worse, the strongest first."""
         return tuple(dict.fromkeys(item.service for item in self.worse))
 
     @property
@@ -106,27 +105,22 @@ class Incident:
 
     @property
     def scenario(self) -> str:
-        """Whose history it is in."""
         return self.first.event.scenario
 
     @property
     def first(self) -> Occurrence:
-        """How it began."""
         return self.occurrences[0]
 
     @property
     def last(self) -> Occurrence:
-        """How it is now."""
         return self.occurrences[-1]
 
     @property
     def relapses(self) -> int:
-        """How often it came back."""
         return len(self.occurrences) - 1
 
     @property
     def is_open(self) -> bool:
-        """Whether it still holds."""
         return self.last.holds
 
     @property
@@ -182,7 +176,6 @@ class MissingService(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Equal for one and the same end of a service."""
         return self.service, self.since_run
 
     @property
@@ -516,7 +509,6 @@ class NotificationDiff:
 
     @property
     def is_bad(self) -> bool:
-        """Whether anything in it is no good news."""
         return bool(self.new or self.reopened or self.invalid or self.missing)
 
     @property

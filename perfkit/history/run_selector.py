@@ -98,7 +98,6 @@ class HistoryContext:
 
     @property
     def scenarios(self) -> list[str]:
-        """Names of all scenarios that the store has runs of."""
         return list(dict.fromkeys(self.index["scenario"]))
 
     def runs_of(self, scenario: str, *, ab_tests: bool = False) -> tuple[Run, ...]:
@@ -494,7 +493,6 @@ def quality_warnings(name: str, runs: Sequence[Run], valid: Sequence[Run], conte
 
 
 def before(runs: Sequence[Run], until: datetime | None) -> tuple[Run, ...]:
-    """Those that began before that time."""
     return tuple(run for run in runs if until is None or (run.started_at is not None and run.started_at < until))
 
 

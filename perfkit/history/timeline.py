@@ -76,7 +76,6 @@ class Timeline:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Names of all services, in the order in which they first appeared."""
         return tuple(dict.fromkeys(service for service, _ in self.series))
 
 

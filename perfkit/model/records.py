@@ -648,7 +648,6 @@ class LevelArithmetic:
 
     @property
     def t(self) -> float:
-        """The statistic of the test."""
         return self.shift / self.error
 
     @property
@@ -819,7 +818,6 @@ class Side:
 
     @property
     def json_form(self) -> dict[str, Any]:
-        """What a result file keeps of the side."""
         return {"runs": [RunSummary.of(run) for run in self.runs]}
 
 
@@ -851,7 +849,6 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, run: Run) -> RunSummary:
-        """The summary of a run."""
         return cls(
             profile=run.profile.describe(),
             load=run.profile,
@@ -893,7 +890,6 @@ class HistoryNote:
 
     @property
     def json_form(self) -> dict[str, Any]:
-        """The document, with the sentences."""
         return {**self.document, "news": list(self.news), "lines": list(self.lines)}
 
 

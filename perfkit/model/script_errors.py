@@ -78,7 +78,6 @@ def short_text(text: str) -> str:
 
 
 def merged(parts: Iterable[ScriptErrors]) -> ScriptErrors:
-    """The counts of several processes as one."""
     exceptions: dict[tuple[str, str], TaskException] = {}
     skipped: Counter[tuple[str, str]] = Counter()
     tasks = users = 0

@@ -80,22 +80,14 @@ class Backend(ABC):
     """A flat folder of run folders, somewhere.
 
     Reading raises `FileNotFoundError` for what is not there and other `OSError` for what cannot be read.
-
-    Attributes
-    ----------
-    url
-        The address of the store, without credentials.
-    keeps_requests
-        Whether it takes more than the summaries.
-    folder
-        The local folder, or ``None`` when it is elsewhere.
     """
 
-    url: str
-    keeps_requests = True
+    url: str  # the address of the store, without credentials
+    keeps_requests = True  # whether it takes more than the summaries
 
     @property
     def folder(self) -> Path | None:
+        """The local folder; ``None`` when it is elsewhere."""
         return None
 
     @property
@@ -127,7 +119,6 @@ class Backend(ABC):
         """Whole files in the order given, or why they could not be read."""
 
     def read(self, path: str) -> bytes:
-        """A whole file."""
         ((_, content),) = self.read_many([path])
         if isinstance(content, OSError):
             raise content

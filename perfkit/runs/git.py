@@ -71,21 +71,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """Questions to the repository of a folder.
+    """Questions to the repository of a folder."""
 
-    Parameters
-    ----------
-    folder
-        Any folder of a working tree, or the repository itself.
-    offline
-        Whether git may not fetch what a partial clone lacks.
-    timeout_s
-        Of one question; ``None``: none.
-    """
-
-    folder: Path
-    offline: bool = False
-    timeout_s: float | None = None
+    folder: Path  # any folder of a working tree, or the repository itself
+    offline: bool = False  # whether git may not fetch what a partial clone lacks
+    timeout_s: float | None = None  # of one question; ``None``: none
 
     def ask(self, *words: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Answer:
         """What git answers, also when it refuses; ``GitError`` when there is no answer."""
@@ -161,7 +151,6 @@ class Git:
         return ""
 
     def is_dirty(self) -> bool:
-        """Whether tracked files differ from HEAD."""
         return bool(self.text("status", "--porcelain", "--untracked-files=no"))
 
     def is_shallow(self) -> bool:

@@ -164,7 +164,6 @@ def verify_runs(store: RunStore, run_ids: Sequence[str] | None) -> list[RunRepor
 
 
 def verify_run(store: RunStore, run_id: str) -> RunReport:
-    """Recompute the hashes of a run."""
     backend, problems, notes = store.backend, [], []
     with tempfile.TemporaryDirectory(prefix="perfkit-store-") as name:
         try:

@@ -494,5 +494,4 @@ def renamed(run: Run, names: Mapping[str, str]) -> Run:
 
 
 def renamed_runs(runs: Sequence[Run], names: Mapping[str, str]) -> tuple[Run, ...]:
-    """All of the runs, renamed."""
     return tuple(renamed(run, names) for run in runs) if names else tuple(runs)

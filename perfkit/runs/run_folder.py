@@ -87,7 +87,6 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path) -> Run:
-    """Read a run folder."""
     folder = path if path.is_dir() else path.parent
     if not (folder / DOCUMENT).is_file():
         return _read_killed(folder)
@@ -311,7 +310,6 @@ class RequestLoader:
 
     @classmethod
     def of_file(cls, parquet: Path, stored: Stored) -> RequestLoader:
-        """Of the file of a run that was kept."""
         of = parquet, stored.run, stored.seal
         return cls(lambda: read_requests(*of), lambda: read_columns(*of))
 
@@ -472,7 +470,6 @@ def sealed_document(run: Run, requests: Path) -> bytes:
 
 
 def dropped_note(reason: str) -> bytes:
-    """What stands in a run's folder in place of its requests."""
     return dump_json({"dropped_at": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason}).encode()
 
 
@@ -501,7 +498,6 @@ def is_sealed(content: bytes) -> bool:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
