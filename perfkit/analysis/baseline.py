@@ -91,22 +91,22 @@ def summarize_baseline(
                 alpha = 2.0 * float(ndtr(-stdtrit(df, 0.975)))
                 ends = proportion_confint(failures.rate * requests, requests, alpha=alpha, method="wilson")
                 low, high = (100 * float(end) for end in ends)
-                each = 100 * failures.failed / failures.counts
-                bounds = float(each.min()), float(each.max())
+                run_rates = 100 * failures.failed / failures.counts
+                bounds = float(run_rates.min()), float(run_rates.max())
                 rate = 100 * failures.rate
                 levels.append(
-                    BaselineLevel(service, metric.value, each.size, rate, low, high, None, None, None, *bounds)
+                    BaselineLevel(service, metric.value, run_rates.size, rate, low, high, None, None, None, *bounds)
                 )
                 continue
-            known = [item.value(metric) or 0.0 for item in stats]
-            if min(known) <= 0:
+            stated = [item.value(metric) or 0.0 for item in stats]
+            if min(stated) <= 0:
                 continue
-            logs = np.log(known)
+            logs = np.log(stated)
             noise = run_to_run(metric, (logs,), noise_prior(metric, (stats,)))
             t, middle = float(stdtrit(noise.df, 0.975)), float(logs.mean())
             half, next_half = t * noise.sd / logs.size**0.5, t * noise.sd * (1 + 1 / logs.size) ** 0.5
             steps = {"value": 0.0, "low": -half, "high": half, "next_low": -next_half, "next_high": next_half}
             values = {name: float(np.exp(middle + step)) for name, step in steps.items()}
-            span = {"variation_pct": 100 * noise.sd, "lowest": min(known), "highest": max(known)}
+            span = {"variation_pct": 100 * noise.sd, "lowest": min(stated), "highest": max(stated)}
             levels.append(BaselineLevel(service, metric.value, logs.size, **values, **span))
     return BaselineSummary(tuple(runs), tuple(levels), tuple(warnings), error_kinds(runs), policy or Policy())

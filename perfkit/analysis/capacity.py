@@ -434,7 +434,7 @@ def curve_of(service: str, side: str, runs: Sequence[WindowedRun], unit: str, sl
     if bent and 2 * len(bent) >= len(lines):
         partly = f"{len(bent)} of {len(lines)} runs show it; in the others: {reasons}" if reasons else ""
         rates = [Crossing.found(line.throughput[0], line.throughput[1:]) for line in bent]
-        knee, knee_throughput = (replace(over_runs(each), reason=partly) for each in (knees, rates))
+        knee, knee_throughput = (replace(over_runs(crossings), reason=partly) for crossings in (knees, rates))
     result = ServiceCapacity(
         service=service,
         side=side,
@@ -527,17 +527,17 @@ def compare_service(service: str, sides: Sides, curves: tuple[Curve, Curve]) -> 
         with np.errstate(divide="ignore"):
             logs = [np.log(np.stack([run[metric].values for run in side])) for side in levels]
         errors = [np.stack([run[metric].errors for run in side]) for side in levels]
-        known = np.flatnonzero(np.isfinite(np.concatenate(logs)).all(axis=0)).tolist()
+        shared_bins = np.flatnonzero(np.isfinite(np.concatenate(logs)).all(axis=0)).tolist()
         if whole or metric is not Metric.RPS:
             tolerance = Limit.parse(metric.value, EVIDENCE_TOLERANCE[metric.value]).amount
             title = f"{metric.title} at equal load"
             gating = metric is not Metric.P95
             unjudged = Difference(service, title, metric.unit, metric.worse, tolerance, gating)
-            if known:
-                tests.append(_filled(unjudged, *_change_at(metric, known, logs, errors)))
+            if shared_bins:
+                tests.append(_filled(unjudged, *_change_at(metric, shared_bins, logs, errors)))
             else:
                 tests.append((replace(unjudged, reason="too few requests at any load that all runs have"), None))
-        for number in known:
+        for number in shared_bins:
             effect, before, after = _change_at(metric, [number], logs, errors)
             interval = effect.change, effect.ci_low, effect.ci_high
             at_load.append(AtLoad(service, metric.value, float(bins.centres[number]), before, after, *interval))

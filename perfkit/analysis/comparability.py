@@ -144,16 +144,16 @@ def _fitness(title: str, runs: Sequence[Run]) -> Iterator[Check]:
         for check in run.validity.problems:
             text = check.advice if check.name == "counts_and_rate" else ""  # names the service
             problems.setdefault((check.name, check.severity, text), []).append((run, check))
-    for found in problems.values():
-        run, check = max(found, key=lambda pair: pair[1].value if isinstance(pair[1].value, int | float) else 0.0)
+    for occurrences in problems.values():
+        run, check = max(occurrences, key=lambda pair: pair[1].value if isinstance(pair[1].value, int | float) else 0.0)
         where, values = f"run {run.id}", f"{check.value}"
-        if len(found) > 1:
-            numbers = [check.value for _, check in found if isinstance(check.value, int | float)]
-            if len(numbers) == len(found) and len(set(numbers)) > 1:
+        if len(occurrences) > 1:
+            numbers = [check.value for _, check in occurrences if isinstance(check.value, int | float)]
+            if len(numbers) == len(occurrences) and len(set(numbers)) > 1:
                 values = f"{min(numbers)} to {max(numbers)}"
-            where = f"in {len(found)} of {len(runs)} runs"
+            where = f"in {len(occurrences)} of {len(runs)} runs"
             if check.severity is Severity.INVALID:
-                where = f"{where} ({first_names([run.id for run, _ in found])})"
+                where = f"{where} ({first_names([run.id for run, _ in occurrences])})"
         advice = f"{title}: {check.advice}"
         if check.name != "counts_and_rate":
             advice = f"{title} {where}: {check.name} ({values}). {check.advice}"
@@ -305,22 +305,22 @@ def _outages(
 ) -> tuple[frozenset[str | None], list[tuple[Check, Gap]]]:
     """What nearly always fails: on one side its error rate is judged; on both there is nothing to compare."""
     before, after = outages(baseline), outages(candidate)
-    failing, found = set[str | None](), []
+    failing, problems = set[str | None](), []
     for outage, other in same_on_both(before, after):
         failing.add(outage.service)
         # Fixed limits still judge the other services
         is_partly = policy.rule == "threshold" and outage.service is not None
         text = f"{describe_both(outage, other)}: there is nothing to compare."
         advice = "Look at the errors first, and measure both sides again when they are gone."
-        found.append((other.share, Severity.WARN if is_partly else Severity.INVALID, text, advice))
+        problems.append((other.share, Severity.WARN if is_partly else Severity.INVALID, text, advice))
     for title, side in zip(_TITLES, (before, after), strict=True):
         advice = "Look at the errors first." if title == "candidate" else "Measure a baseline that does not fail."
         for outage in (outage for outage in side if outage.service not in failing):
             text = f"{outage.describe(title)}: latencies are withheld."
-            found.append((outage.share, Severity.WARN, text, advice))
+            problems.append((outage.share, Severity.WARN, text, advice))
     return frozenset(failing), [
         (Check("error_pages", round(100 * share, 2), 100 * FAILING, severity, text), Gap(text, advice))
-        for share, severity, text, advice in found
+        for share, severity, text, advice in problems
     ]
 
 
@@ -349,8 +349,8 @@ def _units(
                 if off := [factor for factor in factors if (factor > 1) == slower]:
                     partly = f"{len(off)} of {len(runs)} runs of " if len(off) < len(runs) else ""
                     groups.setdefault((f"{partly}the {title}", slower), []).append((service, fmean(off)))
-    for (where, slower), found in groups.items():
-        names, mean = [service for service, _ in found], fmean(factor for _, factor in found)
+    for (where, slower), affected in groups.items():
+        names, mean = [service for service, _ in affected], fmean(factor for _, factor in affected)
         size = f"{mean:,.0f} times" if slower else f"{mean:.2g} times"
         text = (
             f"Every latency of {first_names(names)} in {where} is about {size} that of the baseline: "
@@ -427,12 +427,12 @@ def _facts(run: Run) -> dict[str, str]:
 
 def _mixed(title: str, name: str, runs: Sequence[Run]) -> Iterator[Check]:
     """A fact in which the runs of one side differ, with the mean change of latency between its two largest groups."""
-    known = [(run, facts[name]) for run in runs if name in (facts := _facts(run))]
-    counts = Counter(value for _, value in known)
-    if len(counts) < 2 or (name.startswith("label ") and len(counts) == len(known)):
+    fact_of_run = [(run, facts[name]) for run in runs if name in (facts := _facts(run))]
+    counts = Counter(value for _, value in fact_of_run)
+    if len(counts) < 2 or (name.startswith("label ") and len(counts) == len(fact_of_run)):
         return  # a label that no two runs share tells them apart and groups nothing
     groups = ", ".join(f"{_short(name, value)} in {count}" for value, count in counts.most_common())
-    sides = [[run for run, value in known if value == group] for group, _ in counts.most_common(2)]
+    sides = [[run for run, value in fact_of_run if value == group] for group, _ in counts.most_common(2)]
     services = [name for name in sides[0][0].services if all(name in run.services for side in sides for run in side)]
     # Geometric means of average latencies, services weighing alike
     logs = [

@@ -98,16 +98,16 @@ def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: f
 
     A service that is missing in some runs of a side only is judged by the runs that have it, unless chance explains it.
     """
-    every = (*baseline, *candidate)
-    names = tuple(dict.fromkeys(name for run in every for name in run.services))
+    runs = (*baseline, *candidate)
+    names = tuple(dict.fromkeys(name for run in runs for name in run.services))
     having = {name: tuple(measured(name, side) for side in (baseline, candidate)) for name in names}
     # How much load each run carried: requests of the services that all runs have, else its length, else one run
-    complete = [name for name in names if sum(map(len, having[name])) == len(every)]
-    counts = [[run.services[name].count for name in complete] for run in every]
-    carried = [run.duration_s or 1.0 for run in every] if all(run.duration_s for run in every) else [1.0] * len(every)
+    complete = [name for name in names if sum(map(len, having[name])) == len(runs)]
+    counts = [[run.services[name].count for name in complete] for run in runs]
+    carried = [run.duration_s or 1.0 for run in runs] if all(run.duration_s for run in runs) else [1.0] * len(runs)
     if complete and all(None not in of_run for of_run in counts):
         carried = [float(sum(count or 0 for count in of_run)) for of_run in counts]
-    loads = {id(run): load for run, load in zip(every, carried, strict=True)}
+    loads = {id(run): load for run, load in zip(runs, carried, strict=True)}
     judged: list[str] = []
     absences: list[Absence] = []
     for name in names:
@@ -166,11 +166,11 @@ def _chance_of_none(
 def _share(runs: Sequence[Run], services: Sequence[str], by: Sequence[str] = ("count", "rps")) -> float | None:
     """Share of all requests that services carry, by counts, else by rates; ``None`` where neither is known."""
     for value in by:
-        known = [{name: getattr(stats, value) for name, stats in run.services.items()} for run in runs]
-        if any(number is None for of_run in known for number in of_run.values()):
+        numbers = [{name: getattr(stats, value) for name, stats in run.services.items()} for run in runs]
+        if any(number is None for of_run in numbers for number in of_run.values()):
             continue
-        total = sum(sum(of_run.values()) for of_run in known)
-        return sum(of_run.get(name, 0) for of_run in known for name in services) / total if total else None
+        total = sum(sum(of_run.values()) for of_run in numbers)
+        return sum(of_run.get(name, 0) for of_run in numbers for name in services) / total if total else None
     return None
 
 
@@ -380,12 +380,12 @@ def with_aggregate(
     is_counted = all(run.services[name].count for run in runs for name in services)
     if len(services) < MANY or ALL_SERVICES in services or not is_counted:
         return None
-    known = {
+    measured_by = {
         metric: [name for name in services if all(run.services[name].value(metric) for run in runs)]
         for metric in LATENCY_METRICS
     }
     total = sum(counts.values())
-    enough = {m: names for m, names in known.items() if sum(counts[name] for name in names) >= KNOWN * total}
+    enough = {m: names for m, names in measured_by.items() if sum(counts[name] for name in names) >= KNOWN * total}
     before, after = (
         [replace(run, services={**run.services, ALL_SERVICES: _aggregate(run, counts, enough)}) for run in side]
         for side in (baseline, candidate)
@@ -454,11 +454,11 @@ def does_gate(policy: Policy, gate: Gate | None, service: str, metric: Metric) -
     return all(item.service != service for item in gate.watched)
 
 
-def _aggregate(run: Run, counts: dict[str, int], known: dict[Metric, list[str]]) -> ServiceStats:
+def _aggregate(run: Run, counts: dict[str, int], measured_by: dict[Metric, list[str]]) -> ServiceStats:
     services = [run.services[name] for name in counts]
     values: dict[Metric, Any] = {}
     errors: dict[Metric, float] = {}
-    for metric, names in known.items():  # with the error of what the services share
+    for metric, names in measured_by.items():  # with the error of what the services share
         weights = np.array([counts[name] for name in names], float) / sum(counts[name] for name in names)
         latencies = np.array([run.services[name].value(metric) for name in names], float)
         relative = np.array([run.services[name].standard_error(metric) or math.nan for name in names]) / latencies

@@ -100,8 +100,8 @@ class Hypothesis:
     def tails(self) -> tuple[list[Tail], list[Tail]] | None:
         """Of p99.9: the tails of both sides, where every run kept its own and their requests are enough together."""
         before, after = ([stats.tail for stats in side if stats.tail is not None] for side in self.stats)
-        known = len(before) == len(self.baseline) and len(after) == len(self.candidate)
-        is_told = self.metric is Metric.P999 and known and is_enough(before) and is_enough(after)
+        are_kept = len(before) == len(self.baseline) and len(after) == len(self.candidate)
+        is_told = self.metric is Metric.P999 and are_kept and is_enough(before) and is_enough(after)
         return (before, after) if is_told else None
 
 
@@ -157,19 +157,19 @@ def unknown_metrics(hypotheses: Sequence[Hypothesis], policy: Policy) -> Iterato
     """
     groups: dict[tuple[Metric, str], list[str]] = {}
     for hypothesis in hypotheses:
-        known = [[value is not None for value in side] for side in hypothesis.values]
+        is_known = [[value is not None for value in side] for side in hypothesis.values]
         by_evidence = policy.rule == "evidence"
-        if all(map(all, known)) or (by_evidence and (hypothesis.metric.value in policy.gating or hypothesis.tails)):
+        if all(map(all, is_known)) or (by_evidence and (hypothesis.metric.value in policy.gating or hypothesis.tails)):
             continue
         kept = [[stats.tail is not None for stats in side] for side in hypothesis.stats]
-        if hypothesis.metric is Metric.P999 and not any(map(any, known)) and not all(map(all, kept)):
-            known = kept  # no run knows its own, and some lack what the others could tell together
+        if hypothesis.metric is Metric.P999 and not any(map(any, is_known)) and not all(map(all, kept)):
+            is_known = kept  # no run knows its own, and some lack what the others could tell together
         where = " and ".join(
             f"the {title}" if not any(side) else f"{side.count(False)} of {len(side)} runs of the {title}"
-            for title, side in zip(("baseline", "candidate"), known, strict=True)
+            for title, side in zip(("baseline", "candidate"), is_known, strict=True)
             if not all(side)
         )
-        if any(map(any, known)) or policy.names_limit(hypothesis.entry, hypothesis.metric):
+        if any(map(any, is_known)) or policy.names_limit(hypothesis.entry, hypothesis.metric):
             groups.setdefault((hypothesis.metric, where), []).append(hypothesis.entry)
     for (metric, where), services in groups.items():
         is_partly = policy.rule == "threshold" and " of " in where

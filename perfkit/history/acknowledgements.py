@@ -109,10 +109,10 @@ class Acknowledgement(
     def index_in(self, run_ids: Sequence[str]) -> int | None:
         """Where it lies among runs in time order; ``None`` when it and its neighbours are gone."""
         indices = {run_id: index for index, run_id in enumerate(run_ids)}
-        own = self.around.index(self.id)
-        for offset in sorted(range(len(self.around)), key=lambda i: abs(i - own)):
+        position = self.around.index(self.id)
+        for offset in sorted(range(len(self.around)), key=lambda i: abs(i - position)):
             if self.around[offset] in indices:
-                return indices[self.around[offset]] + own - offset
+                return indices[self.around[offset]] + position - offset
         return None
 
     def covering(self, service: str, metric: str, size: float) -> AcknowledgedChange | None:

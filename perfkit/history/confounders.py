@@ -84,16 +84,16 @@ def on_one_machine(runs: Sequence[Run], candidate: Run) -> tuple[tuple[Run, ...]
 
     All of them where there are fewer, or where the candidate's machine is not known.
     """
-    own = machine_of(candidate)
-    same = tuple(run for run in runs if machine_of(run) == own)
-    if not own or len(same) < ENOUGH or len(same) == len(runs):
+    machine = machine_of(candidate)
+    same = tuple(run for run in runs if machine_of(run) == machine)
+    if not machine or len(same) < ENOUGH or len(same) == len(runs):
         return tuple(runs), ""
-    others = list(dict.fromkeys(machine_of(run) or "an unknown machine" for run in runs if machine_of(run) != own))
+    others = list(dict.fromkeys(machine_of(run) or "an unknown machine" for run in runs if machine_of(run) != machine))
     gone, named = len(runs) - len(same), ", ".join(map(_short, others[:3]))
     verb = "runs of this level were" if gone > 1 else "run of this level was"
     return same, (
         f"{gone} {verb} made on another machine ({named}) and left out: the "
-        f"candidate and the {len(same)} baseline runs ran on {_short(own)}."
+        f"candidate and the {len(same)} baseline runs ran on {_short(machine)}."
     )
 
 
@@ -104,14 +104,14 @@ def service_changes(timeline: Timeline, alpha: float = 0.01) -> tuple[ServiceCha
     (Poisson) at ``alpha``, shared over services and runs, or because runs lack it now and then.
     """
     valid = _valid(timeline)
-    each = alpha / max(len(timeline.services) * valid.size, 1)
+    alpha_each = alpha / max(len(timeline.services) * valid.size, 1)
     ended: dict[int, list[str]] = {}
     began: dict[int, list[str]] = {}
     for service in timeline.services:
         present = presence(timeline, service)[valid]
         counts = timeline.counts.get(service)
-        own = np.full(valid.size, np.nan) if counts is None else counts[valid]
-        for begin, end in _absences(present, own, each, alpha):
+        requests = np.full(valid.size, np.nan) if counts is None else counts[valid]
+        for begin, end in _absences(present, requests, alpha_each, alpha):
             if begin > 0:
                 ended.setdefault(begin, []).append(service)
             if end < valid.size:
@@ -119,7 +119,7 @@ def service_changes(timeline: Timeline, alpha: float = 0.01) -> tuple[ServiceCha
     return tuple(_change(timeline, valid, at, ended.get(at, []), began.get(at, [])) for at in sorted({*ended, *began}))
 
 
-def _absences(present: NDArray[np.bool_], counts: Floats, each: float, alpha: float) -> list[tuple[int, int]]:
+def _absences(present: NDArray[np.bool_], counts: Floats, alpha_each: float, alpha: float) -> list[tuple[int, int]]:
     """Runs, each time from the first up to and without the end, in which a service was not called at all.
 
     Longest first, each is held against the runs outside of it and of those before it.
@@ -142,7 +142,7 @@ def _absences(present: NDArray[np.bool_], counts: Floats, each: float, alpha: fl
         by_number = np.exp(-expected * length)
         lacks = gaps > 0 or not np.isfinite(expected)
         by_gaps = ((gaps + 1.0) / (runs + 2.0)) ** length if lacks else 0.0
-        if by_number < each and by_gaps < alpha / len(blocks):
+        if by_number < alpha_each and by_gaps < alpha / len(blocks):
             absences.append((begin, end))
     return absences
 
@@ -154,8 +154,8 @@ def _change(
     for names, runs in ((ended, valid[max(at - RECENT, 0) : at]), (began, valid[at : at + RECENT])):
         total = sum(float(counts[runs].sum()) for counts in timeline.counts.values())
         for name in names:
-            own = float(timeline.counts[name][runs].sum()) if name in timeline.counts else float("nan")
-            shares[name] = own / total if total > 0.0 and own == own else None
+            requests = float(timeline.counts[name][runs].sum()) if name in timeline.counts else float("nan")
+            shares[name] = requests / total if total > 0.0 and requests == requests else None
     ranked = [sorted(names, key=lambda name: -(shares[name] or 0.0)) for names in (ended, began)]
     after = timeline.runs[valid[at]]
     return ServiceChange(
@@ -242,14 +242,14 @@ def _moves_throughput(timeline: Timeline, service: str) -> bool:
         return True
     if float(np.nanmean(counts[there])) < CERTAIN_COUNT:
         return False
-    own, total = np.zeros(2), np.zeros(2)
+    of_service, total = np.zeros(2), np.zeros(2)
     for name, requests in timeline.counts.items():
         latency = timeline.series.get((name, Metric.AVG))
         number = np.nan_to_num(requests[there])
         sums = np.array([number.sum(), (number * np.nan_to_num(latency[there])).sum() if latency is not None else 0.0])
         total += sums
-        own = sums if name == service else own
-    return bool((own > NEGLIGIBLE * total).any())
+        of_service = sums if name == service else of_service
+    return bool((of_service > NEGLIGIBLE * total).any())
 
 
 def in_one_mix(timeline: Timeline) -> Timeline:
@@ -273,9 +273,9 @@ def in_one_mix(timeline: Timeline) -> Timeline:
 def _factors(values: Floats, numbers: NDArray[np.intp]) -> Floats:
     """Of each run of one series: by what to multiply its value, shape ``(n_runs,)``."""
     (measured,) = np.nonzero(~np.isnan(values))
-    own = numbers[measured]
-    parts = np.split(measured, np.flatnonzero(np.diff(own)) + 1)
-    factor: dict[int, float] = {int(own[-1]): 1.0}
+    run_mixes = numbers[measured]
+    parts = np.split(measured, np.flatnonzero(np.diff(run_mixes)) + 1)
+    factor: dict[int, float] = {int(run_mixes[-1]): 1.0}
     for left, right in zip(parts[-2::-1], parts[:0:-1], strict=True):  # backwards in time
         ends = _edge_level(values[left], newest=True), _edge_level(values[right], newest=False)
         before, after = int(numbers[left[0]]), int(numbers[right[0]])

@@ -311,7 +311,7 @@ def unit_questions(changes: Sequence[MetricChange]) -> Iterator[str]:
     for item in changes:
         if item.metric in LATENCY_METRICS:
             factors.setdefault(item.service, []).append(item.change.after / item.change.before)
-    mistaken = {service: factor for service, every in factors.items() if (factor := unit_factor(every)) is not None}
+    mistaken = {service: factor for service, ratios in factors.items() if (factor := unit_factor(ratios)) is not None}
     for slower in (True, False):
         names = [service for service, factor in mistaken.items() if (factor > 1.0) == slower]
         if names:

@@ -412,10 +412,10 @@ def baseline_hold(
     ids = [run.id for run in runs]
     events = context.analysis(runs).events
     acknowledged = match(events, ids, acknowledgements, today)
-    places = {run_id: index for index, run_id in enumerate(ids)}
+    index_of = {run_id: index for index, run_id in enumerate(ids)}
     # Alerts that somebody must have seen: those that fail, or that were called fine
     detected = [
-        places.get(alert.event.id, len(ids))
+        index_of.get(alert.event.id, len(ids))
         for alert in monitor.alerts
         if alert.is_confirmed
         and (alert.fails or alert.acknowledgement is not None or alert.accepted is not None)
@@ -556,8 +556,8 @@ def outlier_runs(history: HistoryAnalysis, policy: Policy) -> OutlierRuns:
         segmentation = history.segmentation(key)
         worse = np.full(len(values), np.nan)
         if segmentation.levels:
-            places = [change.index for change in segmentation.changes]
-            level = np.searchsorted(places, np.arange(len(values)), side="right")
+            edges = [change.index for change in segmentation.changes]
+            level = np.searchsorted(edges, np.arange(len(values)), side="right")
             worse = (values - np.asarray(segmentation.levels)[level]) * key[1].worse
         noise[key], worse_of[key] = segmentation.noise_sd, worse
         (measured,) = np.nonzero(~np.isnan(values))

@@ -51,8 +51,8 @@ class Timeline:
     @property
     def times(self) -> NDArray[np.datetime64]:
         """When each run started, UTC, shape ``(n_runs,)``; ``NaT`` where that is not known."""
-        known = [None if run.started_at is None else run.started_at.astimezone(UTC) for run in self.runs]
-        return np.array([at and at.replace(tzinfo=None) for at in known], "datetime64[ms]")
+        starts = [None if run.started_at is None else run.started_at.astimezone(UTC) for run in self.runs]
+        return np.array([at and at.replace(tzinfo=None) for at in starts], "datetime64[ms]")
 
     def part(self, runs: Sequence[int]) -> Timeline:
         """The timeline of some of its runs, by index in order."""
@@ -81,18 +81,18 @@ class Timeline:
 
 def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
     """Arrange the runs of a scenario in time; those of other scenarios are left out, invalid ones have no values."""
-    own = in_time(run for run in runs if run.scenario == scenario)
+    ordered = in_time(run for run in runs if run.scenario == scenario)
     now = datetime.now(UTC)
-    late = in_future([run.started_at for run in own], now)
-    own = tuple(_misdated(run, now) if is_late else run for run, is_late in zip(own, late, strict=True))
-    names = dict.fromkeys(service for run in own if run.validity.ok for service in run.services)
+    late = in_future([run.started_at for run in ordered], now)
+    ordered = tuple(_misdated(run, now) if is_late else run for run, is_late in zip(ordered, late, strict=True))
+    names = dict.fromkeys(service for run in ordered if run.validity.ok for service in run.services)
     series: dict[Series, Floats] = {}
     errors: dict[Series, Floats] = {}
     counts: dict[str, Floats] = {}
     for service in names:
-        stats = [run.services.get(service) if run.validity.ok else None for run in own]
+        stats = [run.services.get(service) if run.validity.ok else None for run in ordered]
         requests = [
-            item.count if item else 0.0 if run.validity.ok else None for run, item in zip(own, stats, strict=True)
+            item.count if item else 0.0 if run.validity.ok else None for run, item in zip(ordered, stats, strict=True)
         ]
         counts[service] = np.array(requests, dtype=float)  # ``None`` becomes ``NaN``
         for metric in Metric:
@@ -101,7 +101,7 @@ def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
                 series[service, metric] = values
                 within = [item.standard_error(metric) if item else None for item in stats]
                 errors[service, metric] = np.array(within, dtype=float)
-    return Timeline(scenario, tuple(map(_reference, own)), series, errors, counts)
+    return Timeline(scenario, tuple(map(_reference, ordered)), series, errors, counts)
 
 
 def _misdated(run: Run, now: datetime) -> Run:

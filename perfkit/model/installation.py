@@ -75,8 +75,8 @@ def installation_source() -> Path | None:
 def shipped_files(folder: str, pattern: str) -> list[Path]:
     """Files of a folder that comes with perfkit (``docs``, ``notebooks``), sorted: of package or checkout."""
     package = Path(__file__).resolve().parents[1]
-    found = (list((place / folder).rglob(pattern)) for place in (package, package.parent))
-    return sorted(next(filter(None, found), []), key=lambda path: path.stem)
+    files = (list((root / folder).rglob(pattern)) for root in (package, package.parent))
+    return sorted(next(filter(None, files), []), key=lambda path: path.stem)
 
 
 def _origin() -> dict[str, Any]:

@@ -169,7 +169,7 @@ class Runs(Sequence[Run]):
         return merged
 
 
-def id_beginning(text: str, ids: Sequence[str], place: str) -> str:
+def id_beginning(text: str, ids: Sequence[str], source: str) -> str:
     """The id that is this text, or the only one that begins so; ``NotStored`` names the nearest, or all of them."""
     if text in ids:
         return text
@@ -179,8 +179,8 @@ def id_beginning(text: str, ids: Sequence[str], place: str) -> str:
     if matching:
         more = f" and {len(matching) - MOST_NAMED} more" if len(matching) > MOST_NAMED else ""
         listed = ", ".join(matching[:MOST_NAMED])
-        raise NotStored(f"{place}: {len(matching)} runs begin with {text!r}: {listed}{more}")
-    raise NotStored(f"{place}: no run {text!r}{did_you_mean(text, ids)}; `perfkit runs` lists what is there")
+        raise NotStored(f"{source}: {len(matching)} runs begin with {text!r}: {listed}{more}")
+    raise NotStored(f"{source}: no run {text!r}{did_you_mean(text, ids)}; `perfkit runs` lists what is there")
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -206,32 +206,32 @@ def in_time(runs: Iterable[Run]) -> tuple[Run, ...]:
     return tuple(sorted(runs, key=lambda run: (run.started_at or undated, run.id)))
 
 
-def commit_beginning(digits: str, commits: Iterable[str], place: str) -> str:
+def commit_beginning(digits: str, commits: Iterable[str], source: str) -> str:
     """The one commit of these (oldest first) whose id begins so, at least 4 digits.
 
     ``ReadError``: these are not digits of a commit, or several or none begin so; names the newest ones then.
     """
     if not re.fullmatch(r"[0-9a-f]{4,64}", digits.lower()):
-        raise ReadError(f"{place}: expected at least 4 hexadecimal digits of a commit, got {digits!r}")
+        raise ReadError(f"{source}: expected at least 4 hexadecimal digits of a commit, got {digits!r}")
     newest_first = list(dict.fromkeys(filter(None, reversed(list(commits)))))
     matching = sorted(commit for commit in newest_first if commit.lower().startswith(digits.lower()))
     if len(matching) > 1:
-        raise ReadError(f"{place}: several commits begin so: {', '.join(commit[:12] for commit in matching)}")
+        raise ReadError(f"{source}: several commits begin so: {', '.join(commit[:12] for commit in matching)}")
     if not matching:
         newest = list(dict.fromkeys(commit[:10] for commit in newest_first))[:5]
         there = f"; the newest with runs are {', '.join(newest)}" if newest else "; these runs do not know their commit"
-        raise ReadError(f"{place}: no valid run of that commit{there}")
+        raise ReadError(f"{source}: no valid run of that commit{there}")
     return matching[0]
 
 
-def check_branch(name: str, branches: Iterable[str], place: str) -> None:
+def check_branch(name: str, branches: Iterable[str], source: str) -> None:
     """``ReadError`` when no run is of that branch; names those that there are."""
     distinct = list(dict.fromkeys(filter(None, branches)))
     if name not in distinct:
         there = (
             f"; there are runs of {', '.join(distinct[:8])}" if distinct else "; these runs do not know their branch"
         )
-        raise ReadError(f"{place}: no valid run of that branch{did_you_mean(name, distinct)}{there}")
+        raise ReadError(f"{source}: no valid run of that branch{did_you_mean(name, distinct)}{there}")
 
 
 def moment(name: str, value: datetime | date | str | None, *, end_of_day: bool = False) -> datetime | None:

@@ -325,18 +325,18 @@ def stats_rows(path: Path) -> tuple[list[Row], Row]:
 
 def parse_row(path: Path, line: int, cells: Mapping[str, str], percentiles: Mapping[str, float]) -> Row:
     """A line of a stats file; ``ReadError`` for cells that no requests give."""
-    place = f"{path}: line {line}"
+    location = f"{path}: line {line}"
     kinds = {title: kind for title, (kind, _) in COLUMNS.items() if kind is not TEXT}
     values = {
-        title: cell_value(place, title, cells.get(title, ""), kind)
+        title: cell_value(location, title, cells.get(title, ""), kind)
         for title, kind in (kinds | dict.fromkeys(percentiles, TIME)).items()
     }
     count, average = int(values["request count"] or 0), values["average response time"]
     for fault in impossible_times(values, list(percentiles)):
-        raise ReadError(f"{place}: {fault}; is the file damaged?")
+        raise ReadError(f"{location}: {fault}; is the file damaged?")
     for title in ("average response time", "requests/s"):
         if count and values[title] is None:
-            raise ReadError(f"{place}: {title} is empty, and there were {count} requests; is the file damaged?")
+            raise ReadError(f"{location}: {title} is empty, and there were {count} requests; is the file damaged?")
     # Old versions write whole milliseconds and hundredths of a request: a rounding that counts as error
     steps = {}
     for metric, title in ((Metric.AVG, "average response time"), (Metric.RPS, "requests/s")):
@@ -389,7 +389,7 @@ def impossible_times(values: Mapping[str, float | None], percentiles: Sequence[s
         yield f"the average is {average:g}, {bounds}: no average lies outside"
 
 
-def cell_value(place: str, title: str, text: str, kind: str) -> float | None:
+def cell_value(location: str, title: str, text: str, kind: str) -> float | None:
     """A cell as a number of its kind; ``None`` where Locust had nothing to say.  Any number may be a response time."""
     if text.strip() in ("", "N/A", "None") and kind != WHOLE:
         return None
@@ -399,7 +399,7 @@ def cell_value(place: str, title: str, text: str, kind: str) -> float | None:
         value = None
     if value is None or not (kind == TIME or (0 <= value <= MOST and (kind == NUMBER or value.is_integer()))):
         hint = spoilt_by_spreadsheet(text) if value is None else ""
-        raise ReadError(f"{place}: {title}: expected {kind}, got {text!r}{hint}")
+        raise ReadError(f"{location}: {title}: expected {kind}, got {text!r}{hint}")
     return value
 
 
@@ -512,9 +512,9 @@ def read_history(path: Path) -> History:
     users: dict[float, float] = {}  # before Locust 1.0 the file does not say
     by_time: dict[float, tuple[float, float]] = {}  # requests from the beginning until then, and their average
     for line, cells in table.records():  # a line that is cut off: Locust was killed while it wrote it
-        place = f"{path}: line {line}"
+        location = f"{path}: line {line}"
         time, *values = (
-            math.nan if (value := cell_value(place, title, cells.get(title, ""), NUMBER)) is None else value
+            math.nan if (value := cell_value(location, title, cells.get(title, ""), NUMBER)) is None else value
             for title in ("timestamp", *columns)
         )
         users[time] = max(users.get(time, values[0]), values[0])

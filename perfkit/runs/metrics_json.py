@@ -61,12 +61,12 @@ def read(path: Path) -> Run:
     services: dict[str, ServiceStats] = {}
     users, times, lengths = [], [], []
     for name, entry in parse_json(decoded, str(path)).items():
-        place = f"{path}: {name}"
-        values = _numbers(entry, place)
+        location = f"{path}: {name}"
+        values = _numbers(entry, location)
         count, failures, error_rate = (values[key] for key in ("total_requests", "total_failures", "error_rate_pct"))
         of_metrics: dict[str, Any] = {metric.value: values[metric] for metric in Metric}
         if (text := stats_contradiction(ServiceStats(count, failures, **of_metrics), values["duration_s"])) is not None:
-            raise ReadError(f"{place}: {text}; mend the file")
+            raise ReadError(f"{location}: {text}; mend the file")
         if count is not None and failures is None and error_rate is not None:
             failures = round(count * error_rate / 100.0)
         if error_rate is None and count and failures is not None:
@@ -85,7 +85,7 @@ def read(path: Path) -> Run:
             try:
                 times.append(parse_time(time))
             except (TypeError, ValueError) as error:
-                raise ReadError(f"{place}: timestamp: expected an ISO 8601 time, got {time!r}") from error
+                raise ReadError(f"{location}: timestamp: expected an ISO 8601 time, got {time!r}") from error
     started_at = min(times, default=None)
     profile = LoadProfile("declared", users=max((number for number in users if number is not None), default=None))
     is_baseline = "baseline" in path.name
@@ -107,13 +107,13 @@ def read(path: Path) -> Run:
     )
 
 
-def _numbers(entry: Any, place: str) -> dict[str, Any]:
+def _numbers(entry: Any, location: str) -> dict[str, Any]:
     """The numbers of one service, ``None`` where it has none; ``ReadError`` for what no number of requests is."""
     if not isinstance(entry, dict):
-        raise ReadError(f"{place}: expected an object with metrics, got {entry!r}"[:300])
+        raise ReadError(f"{location}: expected an object with metrics, got {entry!r}"[:300])
     for key in entry:
         if key not in KEYS and (near := did_you_mean(key, KEYS)):
-            raise ReadError(f"{place}: unknown key {key!r}{near}; rename or remove it")
+            raise ReadError(f"{location}: unknown key {key!r}{near}; rename or remove it")
     values: dict[str, Any] = {key: entry.get(key) for key in NUMBERS}
     for key, value in values.items():
         if value is None:
@@ -128,7 +128,7 @@ def _numbers(entry: Any, place: str) -> dict[str, Any]:
         elif key == "duration_s" and not value:
             expected = "a number > 0"
         if expected:
-            raise ReadError(f"{place}: {key}: expected {expected}, got {value!r}"[:300] + "; mend the file")
+            raise ReadError(f"{location}: {key}: expected {expected}, got {value!r}"[:300] + "; mend the file")
         values[key] = int(value) if key in WHOLE else float(value)
     return values
 
@@ -144,13 +144,13 @@ def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     seen: dict[str, str] = {}
     by_service: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        place = run.source or run.id
+        source = run.source or run.id
         bad = next((check for check in run.validity.problems if check.severity is Severity.INVALID), None)
         if bad is not None:
-            raise NotComparable(f"{place}: the run is unfit: {bad.name} ({bad.value}): {bad.advice}")
+            raise NotComparable(f"{source}: the run is unfit: {bad.name} ({bad.value}): {bad.advice}")
         if run.content_hash and run.content_hash in seen:
-            raise ReadError(f"{place}: holds the same run as {seen[run.content_hash]}; name each run once")
-        seen[run.content_hash or run.id] = place
+            raise ReadError(f"{source}: holds the same run as {seen[run.content_hash]}; name each run once")
+        seen[run.content_hash or run.id] = source
         for name, stats in run.services.items():
             entry: dict[str, Any] = {
                 "baseline_users": run.profile.users,

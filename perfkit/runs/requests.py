@@ -240,9 +240,9 @@ class Tally:
         self._failed: dict[tuple[int, int], tuple[int, float, float]] = {}  # of service and error, in order of errors
         for part in requests.parts():
             if part.bytes is not None:
-                known = np.isfinite(part.bytes)
-                sized += np.bincount(part.codes[known], minlength=services)
-                sizes += np.bincount(part.codes[known], weights=part.bytes[known], minlength=services)
+                is_sized = np.isfinite(part.bytes)
+                sized += np.bincount(part.codes[is_sized], minlength=services)
+                sizes += np.bincount(part.codes[is_sized], weights=part.bytes[is_sized], minlength=services)
             self._texts = None if part.errors is None else part.errors[1]
             failed = np.flatnonzero(part.failed)
             start_s, codes = part.start_s[failed], part.codes[failed]
@@ -262,19 +262,19 @@ class Tally:
     def error_fields(self, code: int) -> dict[str, Any]:
         """Fields ``errors`` and ``error_times`` of the `ServiceStats` of a service; none without failures."""
         kinds: dict[str, list[tuple[int, float, float]]] = {}
-        for (service, error), found in sorted(self._failed.items()):
+        for (service, error), counted in sorted(self._failed.items()):
             if service == code:
                 kind = error_label(self._texts[error]) if self._texts and error >= 0 else ""
-                kinds.setdefault(kind, []).append(found)
+                kinds.setdefault(kind, []).append(counted)
         if not kinds:
             return {}
         times = {
-            kind: (_to_time(min(first for _, first, _ in found)), _to_time(max(last for _, _, last in found)))
-            for kind, found in kinds.items()
+            kind: (_to_time(min(first for _, first, _ in counted)), _to_time(max(last for _, _, last in counted)))
+            for kind, counted in kinds.items()
         }
         if self._texts is None:
             return {"error_times": times}
-        counts = most_frequent((kind, sum(count for count, *_ in found)) for kind, found in kinds.items() if kind)
+        counts = most_frequent((kind, sum(count for count, *_ in counted)) for kind, counted in kinds.items() if kind)
         return {"errors": counts, "error_times": {kind: times[kind] for kind in counts or kinds}}
 
 

@@ -275,8 +275,8 @@ def recorded_requests(parquet: Path) -> Requests:
     def numbered() -> Iterator[RequestColumns]:
         for part in parts():
             codes = np.array([code_of[name] for name in part.names], np.int32)[part.codes]
-            own, kinds = part.errors or (np.full(codes.size, -1), [])
-            errors = np.array([*(texts[kind] for kind in kinds), -1], np.int32)[own]
+            part_errors, kinds = part.errors or (np.full(codes.size, -1), [])
+            errors = np.array([*(texts[kind] for kind in kinds), -1], np.int32)[part_errors]
             yield replace(part, codes=codes, names=list(code_of), errors=(errors, list(texts)))
 
     left_out = tuple(SkippedRequests(*of, count) for of, count in skipped.most_common())

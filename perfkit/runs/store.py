@@ -142,9 +142,16 @@ class RunStore:
             for name in names:
                 if self.identity_of(name) == run_identity:
                     return name
-            own = None if self.folder is None else self.folder / run.id
-            is_own = own is not None and run.source is not None and Path(run.source).resolve() == own.resolve()
-            if own is not None and is_own and (own / STARTED).is_file() and not (own / DOCUMENT).exists():
+            recorded = None if self.folder is None else self.folder / run.id
+            is_own = (
+                recorded is not None and run.source is not None and Path(run.source).resolve() == recorded.resolve()
+            )
+            if (
+                recorded is not None
+                and is_own
+                and (recorded / STARTED).is_file()
+                and not (recorded / DOCUMENT).exists()
+            ):
                 folder = Path(run.source or "")  # it was recorded here: only its document is missing
                 write_requests(run, folder)
                 self.backend.write(document_path(run.id), sealed_document(run, folder / REQUESTS))
@@ -372,10 +379,10 @@ class RunStore:
                 raise NotStored(f"{self.url}: no run has a label {key!r}{did_you_mean(key, there)}{named}")
             if value not in stored:
                 raise NotStored(f"{self.url}: no run is labelled {key}={value}; there are {', '.join(stored[-8:])}")
-        found = [run_id for run_id, of_run in rows if labels.items() <= of_run.items()]
-        if not found:
+        matching = [run_id for run_id, of_run in rows if labels.items() <= of_run.items()]
+        if not matching:
             raise NotStored(f"{self.url}: no run has all of the labels {labels_text(labels)}")
-        return found
+        return matching
 
     # The index --------------------------------------------------------------------------------------------------------
 
