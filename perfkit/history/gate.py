@@ -112,7 +112,15 @@ def judge_history(
     policy, today = policy.for_scenario(scenario), context.now.date()
     before_them = before(context.runs_of(scenario), context.until)
     pull = pull_request_of(candidates, [(run.id, run.git.get("branch", "")) for run in before_them])
-    selected = _rolling(scenario, context, pull)
+    try:
+        selected = select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", context)
+    except ReadError as error:
+        labelled = f", labelled {labels_text(context.labels)}," if context.labels else ""
+        near_name = "" if scenario in context.scenarios else did_you_mean(scenario, context.scenarios)
+        raise NotComparable(
+            f"{scenario}: {context.store.url} has no earlier valid run of this scenario{labelled} to judge against"
+            f"{near_name}; name a baseline, or keep this run as the first of its history"
+        ) from error
 
     # The runs before the candidates that they may be compared with, of the history's branch; at least one
     judged = {run.id for run in candidates}
@@ -134,7 +142,11 @@ def judge_history(
 
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
     comparison = judge(selected.runs, candidates, share)
-    near = _between(acknowledgements, selected.runs, history, today)
+    # What was acknowledged between the baseline, or most of it, and the candidates
+    ids = history.run_ids
+    middle = sorted(ids.index(run.id) for run in selected.runs)[len(selected.runs) // 2]
+    in_force = (item for item in acknowledgements if item.scenario == scenario and item.holds_on(today))
+    near = [item for item in in_force if (at := item.index_in(ids)) is not None and middle < at]
     if near and comparison.comparable:
         comparison = _with_findings(
             comparison, (with_acknowledgement(finding, near) for finding in comparison.findings), policy
@@ -244,18 +256,6 @@ def open_in_history(
     return tuple(open_already_sentence(alert) for alert in monitor.alerts if alert.is_open)
 
 
-def _rolling(scenario: str, context: HistoryContext, pull: PullRequest | None) -> ChosenRuns:
-    try:
-        return select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", context)
-    except ReadError as error:
-        near = "" if scenario in context.scenarios else did_you_mean(scenario, context.scenarios)
-        labelled = f", labelled {labels_text(context.labels)}," if context.labels else ""
-        raise NotComparable(
-            f"{scenario}: {context.store.url} has no earlier valid run of this scenario{labelled} to judge against"
-            f"{near}; name a baseline, or keep this run as the first of its history"
-        ) from error
-
-
 def _without_newest_outliers(selected: ChosenRuns, earlier: Sequence[Run], count: int) -> ChosenRuns:
     """The baseline without the newest runs that lie far from the level for the worse.
 
@@ -279,17 +279,6 @@ def _with_findings(comparison: Comparison, findings: Iterable[Finding], policy: 
     """The comparison with other findings and the verdict that follows from them."""
     findings = tuple(findings)
     return replace(comparison, findings=findings, verdict=overall_verdict(findings, policy.rule, comparison.gaps))
-
-
-def _between(
-    acknowledgements: Sequence[Acknowledgement], baseline: Sequence[Run], history: HistoryAnalysis, today: date
-) -> list[Acknowledgement]:
-    """What was acknowledged between the baseline, or most of it, and the candidates."""
-    ids = history.run_ids
-    places = sorted(ids.index(run.id) for run in baseline)
-    middle = places[len(places) // 2]
-    own = [item for item in acknowledgements if item.scenario == history.scenario and item.holds_on(today)]
-    return [item for item in own if (at := item.index_in(ids)) is not None and middle < at]
 
 
 def _lines(
@@ -370,12 +359,8 @@ class BaselineHold:
         regression.
         """
         whole = judge(self.runs, (*self.since, *candidates), replace(policy, alpha=policy.alpha / NEWS))
-        called = [
-            item
-            for item in whole.findings
-            if with_acknowledgement(item, acknowledgements).verdict is Verdict.REGRESSION
-        ]
-        worse = {(item.label, item.metric) for item in called}
+        called = (with_acknowledgement(item, acknowledgements) for item in whole.findings)
+        worse = {(item.label, item.metric) for item in called if item.verdict is Verdict.REGRESSION}
         return any((item.label, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
 
     def is_left_by(self, comparison: Comparison) -> bool:

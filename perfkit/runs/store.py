@@ -142,17 +142,9 @@ class RunStore:
             for name in names:
                 if self.identity_of(name) == run_identity:
                     return name
-            recorded = None if self.folder is None else self.folder / run.id
-            is_own = (
-                recorded is not None and run.source is not None and Path(run.source).resolve() == recorded.resolve()
-            )
-            if (
-                recorded is not None
-                and is_own
-                and (recorded / STARTED).is_file()
-                and not (recorded / DOCUMENT).exists()
-            ):
-                folder = Path(run.source or "")  # it was recorded here: only its document is missing
+            folder = None if run.source is None else Path(run.source)
+            is_here = folder and self.folder and folder.resolve() == (self.folder / run.id).resolve()
+            if folder and is_here and (folder / STARTED).is_file() and not (folder / DOCUMENT).exists():
                 write_requests(run, folder)
                 self.backend.write(document_path(run.id), sealed_document(run, folder / REQUESTS))
                 return run.id
