@@ -19,7 +19,7 @@ import msgspec
 
 from perfkit.history.events import NEAR, Event, MetricChange
 from perfkit.model.codec import Time, decode, dump_json, encode, read_json, utc
-from perfkit.model.errors import ReadError, StoreError, did_you_mean
+from perfkit.model.errors import ReadError, did_you_mean, refusals
 from perfkit.model.files import atomic_write, file_lock
 from perfkit.model.records import Finding, Metric, Verdict
 
@@ -226,11 +226,8 @@ class AcknowledgedFile:
     @contextmanager
     def _changed(self) -> Iterator[list[Acknowledgement]]:
         """Its content, which is written at the end; two who change the file at once come one after the other."""
-        try:
-            with file_lock(self.path):
-                acknowledged = list(self.read())
-                yield acknowledged
-                document = _Document(tuple(acknowledged))
-                atomic_write(self.path, dump_json({"schema": SCHEMA, **encode(document)}))
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        with refusals(f"{self.path}: cannot be written"), file_lock(self.path):
+            acknowledged = list(self.read())
+            yield acknowledged
+            document = _Document(tuple(acknowledged))
+            atomic_write(self.path, dump_json({"schema": SCHEMA, **encode(document)}))

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from perfkit.model.codec import Time, decode, dump_json, encode, read_json, utc
-from perfkit.model.errors import ReadError, StoreError, leave_out, what_there_is
+from perfkit.model.errors import ReadError, StoreError, leave_out, refusals, what_there_is
 from perfkit.model.files import atomic_write, file_lock, login
 from perfkit.model.records import Run
 from perfkit.model.serialization import slug
@@ -152,16 +152,11 @@ class Baselines:
     def keep(self, pinned: Pinned, *, replacing: bool = False) -> Path:
         """Write a baseline; `StoreError` when there is one of that name, unless ``replacing``."""
         path = self.path_of(pinned.scenario, pinned.name)
-        try:
-            with file_lock(path):
-                if path.exists() and not replacing:
-                    raise StoreError(
-                        f"{path}: {pinned.name} is pinned already; `perfkit baseline accept` moves it, or choose "
-                        "another name"
-                    )
-                atomic_write(path, dump_json(pinned.to_dict()))
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with refusals(f"{path}: cannot be written"), file_lock(path):
+            if path.exists() and not replacing:
+                advice = "`perfkit baseline accept` moves it, or choose another name"
+                raise StoreError(f"{path}: {pinned.name} is pinned already; {advice}")
+            atomic_write(path, dump_json(pinned.to_dict()))
         return path
 
 

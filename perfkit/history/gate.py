@@ -115,10 +115,10 @@ def judge_history(
     try:
         selected = select(f"{scenario}@rolling{f':{pull.history_branch}' if pull else ''}", context)
     except ReadError as error:
-        labelled = f", labelled {labels_text(context.labels)}," if context.labels else ""
+        with_labels = f", labelled {labels_text(context.labels)}," if context.labels else ""
         near_name = "" if scenario in context.scenarios else did_you_mean(scenario, context.scenarios)
         raise NotComparable(
-            f"{scenario}: {context.store.url} has no earlier valid run of this scenario{labelled} to judge against"
+            f"{scenario}: {context.store.url} has no earlier valid run of this scenario{with_labels} to judge against"
             f"{near_name}; name a baseline, or keep this run as the first of its history"
         ) from error
 

@@ -97,6 +97,15 @@ class MissingExtra(PerfkitError):
     """An optional dependency is missing; names the extra that brings it."""
 
 
+@contextmanager
+def refusals(text: str, kind: type[PerfkitError] = StoreError) -> Iterator[None]:
+    """What the system refuses meanwhile is an error of perfkit: the text, and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{text}: {error.strerror or error}") from error
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest of the choices, or nothing when none is near."""
     close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)

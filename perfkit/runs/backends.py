@@ -33,7 +33,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from perfkit.model.codec import MOST_BYTES
-from perfkit.model.errors import MissingExtra, PerfkitError, SettingsError, StoreError
+from perfkit.model.errors import MissingExtra, SettingsError, StoreError, refusals
 from perfkit.model.files import atomic_path, sync_to_disk
 from perfkit.model.installation import extra_advice
 from perfkit.model.redaction import conceal_url, public_url
@@ -53,15 +53,6 @@ def document_path(run_id: str) -> str:
     if "/" in run_id or "\\" in run_id or "\0" in run_id or run_id.startswith(HIDDEN) or not run_id:
         raise StoreError(f"run id {run_id!r}: is not the name of a run folder")
     return f"{run_id}/{DOCUMENT}"
-
-
-@contextmanager
-def store_errors(text: str, kind: type[PerfkitError] = StoreError) -> Iterator[None]:
-    """What the system refuses meanwhile is an error of perfkit: the text, and the reason."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(f"{text}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +328,7 @@ class RemoteFolder(Backend):
     def _look(self, ask: Callable[[], Answer], absent: Answer) -> Answer:
         """What there is now: a server that does not say is an error, also where fsspec would take it for a no."""
         self.fs.fs.invalidate_cache()
-        with self._calling(), store_errors(f"{self.url}: cannot be read"):
+        with self._calling(), refusals(f"{self.url}: cannot be read"):
             try:
                 return ask()
             except (FileNotFoundError, NotADirectoryError):

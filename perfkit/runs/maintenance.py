@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model.codec import dump_json, parse_json, read_json
-from perfkit.model.errors import ReadError, StoreError
+from perfkit.model.errors import ReadError, StoreError, refusals
 from perfkit.model.records import Metric
 from perfkit.model.redaction import public_url, redact, redact_bytes, redact_document
 from perfkit.model.serialization import SEAL, read_stored
-from perfkit.runs.backends import DOCUMENT, HIDDEN, StagedRun, document_path, store_errors
+from perfkit.runs.backends import DOCUMENT, HIDDEN, StagedRun, document_path
 from perfkit.runs.index import ERROR
 from perfkit.runs.index import FILE as INDEX
 from perfkit.runs.recording_stream import read_recording
@@ -252,7 +252,7 @@ def sync(source: RunStore, destination: RunStore, on_run: Callable[[int, int], N
         name = names.get(run_id, run_id)
         if name in ids and name not in there:
             text = f"{destination.url}: the note on {name} could not be copied"
-            with store_errors(text), suppress(FileNotFoundError):  # taken back meanwhile
+            with refusals(text), suppress(FileNotFoundError):  # taken back meanwhile
                 destination.backend.write(note_path(name), redact_bytes(source.backend.read(note_path(run_id))))
     refused = [(old, why) for old, new, why in copies if not new] + list(source.broken().items())
     return Synced(tuple(names.values()), len(source.index().table) - len(missing), tuple(refused))
@@ -262,10 +262,10 @@ def _copy(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, st
     """Of each run: its id, its id in the destination (empty when it was refused), and why."""
     backend, names = destination.backend, dict[str, str]()
     what = batch[0][0] if len(batch) == 1 else f"{len(batch)} runs"
-    with store_errors(f"{source.url} -> {destination.url}: {what} could not be copied"):
+    with refusals(f"{source.url} -> {destination.url}: {what} could not be copied"):
         with backend.staging() as top:
-            refusals = {run_id: _stage(source, top / run_id, backend.keeps_requests) for run_id, _ in batch}
-            good = [StagedRun(top / run_id, run_id, identity) for run_id, identity in batch if not refusals[run_id]]
+            faults = {run_id: _stage(source, top / run_id, backend.keeps_requests) for run_id, _ in batch}
+            good = [StagedRun(top / run_id, run_id, identity) for run_id, identity in batch if not faults[run_id]]
             sizes = {run.run_id: RunStore(top).backend.files(run.run_id) for run in good}
             for run, is_new in zip(good, backend.publish(good) if good else [], strict=True):
                 names[run.run_id] = run.run_id if is_new else destination.publish(run)
@@ -276,7 +276,7 @@ def _copy(source: RunStore, destination: RunStore, batch: Sequence[tuple[str, st
             if short or not isinstance(content, bytes) or not is_sealed(content):
                 files = ", ".join(sorted(short)) or DOCUMENT
                 raise StoreError(f"{backend.where(name)}: {files} did not arrive whole; copy again")
-    return [(run_id, names.get(run_id, ""), why) for run_id, why in refusals.items()]
+    return [(run_id, names.get(run_id, ""), why) for run_id, why in faults.items()]
 
 
 def _stage(source: RunStore, there: Path, with_requests: bool) -> str:
@@ -345,7 +345,7 @@ def secret_parts(store: RunStore, run_id: str) -> tuple[str, ...]:
     """
     parts: list[str] = []
     with (
-        store_errors(f"{store.backend.where(run_id)}: cannot be read"),
+        refusals(f"{store.backend.where(run_id)}: cannot be read"),
         tempfile.TemporaryDirectory(prefix="perfkit-redact-") as folder,
     ):
         for name in sorted(store.backend.files(run_id)):
@@ -385,7 +385,7 @@ def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
         return ()
     backend, note = store.backend, note_path(run_id)
     with (
-        store_errors(f"{backend.where(run_id)}: cannot be rewritten"),
+        refusals(f"{backend.where(run_id)}: cannot be rewritten"),
         tempfile.TemporaryDirectory(prefix="perfkit-redact-") as name,
     ):
         files, folder = backend.files(run_id), Path(name)
@@ -646,7 +646,7 @@ def remove(store: RunStore, plan: Iterable[Removal]) -> int:
 
     for removal in plan:
         name = removal.name
-        with store_errors(f"{backend.where(name)}: cannot be removed"):
+        with refusals(f"{backend.where(name)}: cannot be removed"):
             if removal.what != REQUESTS_GO:
                 backend.remove_runs([name])
                 store.lift_quarantine(name)

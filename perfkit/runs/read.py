@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from perfkit.model.errors import Activity, ReadError, UnknownFormat
+from perfkit.model.errors import Activity, ReadError, UnknownFormat, refusals
 from perfkit.model.records import Run
 from perfkit.runs import locust_csv, metrics_json, run_folder
 from perfkit.runs.requests import run_from_requests
@@ -45,13 +45,10 @@ def read_run(path: str | Path) -> Run:
         Nobody knows the format.
     """
     file = Path(path)
-    try:
-        with Activity(f"reading {path}"):
-            for reader in READERS:
-                if reader.sniff(file):
-                    return reader.read(file)
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with refusals(f"{path}: cannot be read", ReadError), Activity(f"reading {path}"):
+        for reader in READERS:
+            if reader.sniff(file):
+                return reader.read(file)
     if not file.exists():
         raise ReadError(f"{path}: there is no such file, folder or prefix of files")
     empty = "is empty: " if file.is_file() and not file.stat().st_size else ""

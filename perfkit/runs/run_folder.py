@@ -32,7 +32,7 @@ import msgspec
 import numpy as np
 
 from perfkit.model.codec import decode, dump_json, parse_json, read_bytes
-from perfkit.model.errors import ReadError, StoreError, leave_out
+from perfkit.model.errors import ReadError, StoreError, leave_out, refusals
 from perfkit.model.files import atomic_path
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.redaction import redact, redact_document
@@ -344,10 +344,8 @@ def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
     """Whether the file is sealed; ``ReadError`` when it is, and is not what was written."""
     if run is None or seal is None or seal.requests is None:
         return False
-    try:
+    with refusals(f"{parquet}: cannot be read", ReadError):
         is_written = file_hash(parquet) == seal.requests
-    except OSError as error:
-        raise ReadError(f"{parquet}: cannot be read: {error.strerror or error}") from error
     if not is_written:
         raise ReadError(f"{parquet}: is not the file that was written; bring it back from a copy of the store")
     return True

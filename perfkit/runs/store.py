@@ -26,6 +26,7 @@ from perfkit.model.errors import (
     ReadError,
     StoreError,
     did_you_mean,
+    refusals,
     what_there_is,
 )
 from perfkit.model.files import login
@@ -40,7 +41,6 @@ from perfkit.runs.backends import (
     full_address,
     open_backend,
     public_address,
-    store_errors,
 )
 from perfkit.runs.collection import Runs, StoredRun, check_branch, commit_beginning, id_beginning, labels_text, moment
 from perfkit.runs.index import (
@@ -138,7 +138,7 @@ class RunStore:
         run_identity = identity(run)
         names = candidate_ids(run, run_identity)
         document_path(run.id)
-        with store_errors(f"{self.backend.where(run.id)}: the run could not be written"):
+        with refusals(f"{self.backend.where(run.id)}: the run could not be written"):
             for name in names:
                 if self.identity_of(name) == run_identity:
                     return name
@@ -192,7 +192,7 @@ class RunStore:
         """Copy what a tool itself wrote beside a run that is already stored; not into a store of summaries."""
         if not self.backend.keeps_requests:
             return
-        with store_errors(f"{self.url}: {folder.name} of {run_id} could not be written"):
+        with refusals(f"{self.url}: {folder.name} of {run_id} could not be written"):
             for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
                 name = file.relative_to(folder.parent).as_posix()
                 self.backend.write(f"{run_id}/{name}", file.read_bytes())
@@ -203,7 +203,7 @@ class RunStore:
         """The run with that id; ``StoreError`` when there is none."""
         path, parquet = document_path(run_id), f"{run_id}/{REQUESTS}"
         where = self.backend.where(path)
-        with store_errors(f"{where}: cannot be read", ReadError):
+        with refusals(f"{where}: cannot be read", ReadError):
             try:
                 content = self.backend.read(path)
             except (FileNotFoundError, NotADirectoryError) as error:
@@ -213,7 +213,7 @@ class RunStore:
 
         def fetched() -> pd.DataFrame:
             with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
-                with store_errors(f"{self.backend.where(parquet)}: cannot be read", ReadError):
+                with refusals(f"{self.backend.where(parquet)}: cannot be read", ReadError):
                     self.backend.fetch(parquet, Path(folder) / REQUESTS)
                 return read_requests(Path(folder) / REQUESTS, stored.run, stored.seal)
 
@@ -485,18 +485,18 @@ class RunStore:
         if not reason.strip():
             raise ValueError("reason: must say why the run is not to be used, got nothing")
         note = QuarantineNote(reason.strip(), by or login(), datetime.now(UTC).isoformat(timespec="seconds"), run_id)
-        with store_errors(f"{self.url}: the note on {run_id} could not be written"):
+        with refusals(f"{self.url}: the note on {run_id} could not be written"):
             self.backend.write(note_path(run_id), note.to_json())
         return note
 
     def lift_quarantine(self, run_id: str) -> None:
         """The run counts again as what its own checks say; nothing happens when it was not set aside."""
-        with store_errors(f"{self.url}: the note on {run_id} could not be written"):
+        with refusals(f"{self.url}: the note on {run_id} could not be written"):
             self.backend.remove(note_path(run_id))
 
     def quarantined(self) -> dict[str, QuarantineNote]:
         """The runs that were set aside, by id.  ``StoreError`` when they cannot be known, lest they count as valid."""
-        with store_errors(f"{self.url}: the notes on runs cannot be read"):
+        with refusals(f"{self.url}: the notes on runs cannot be read"):
             names = sorted(self.backend.files(QUARANTINE))
             ids = [name[:-5] for name in names if name.endswith(".json") and not name.startswith(HIDDEN)]
             contents = self.backend.read_many([note_path(run_id) for run_id in ids])
