@@ -243,10 +243,7 @@ class Result:
 
 
 def read_result(path: str | Path) -> Result:
-    """Read a report folder, or the ``result.json`` or ``report.html`` in it, or what ``--format json`` wrote.
-
-    ``ReadError``: there is no such file, or it is not the result of a comparison or of a history.
-    """
+    """Read a report folder, the ``result.json`` or ``report.html`` in it, or what ``--format json`` wrote."""
     file = Path(path)
     if file.is_dir():
         file /= RESULT

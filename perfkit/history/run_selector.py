@@ -346,10 +346,7 @@ def _holds_a_run(path: Path) -> bool:
 
 
 def select(text: str, context: HistoryContext) -> ChosenRuns:
-    """The runs that a selector names.
-
-    ``ReadError``: it is no selector, or names nothing; says what there is.
-    """
+    """The runs that a selector names; ``ReadError``: it is no selector, or names nothing; says what there is."""
     choices = readings(text)
     if not choices:
         raise ReadError(f"{text}: {misspelt(text) or 'is not a selector such as api@rolling'}")
@@ -561,10 +558,7 @@ def _not_late(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def newest_scenario(context: HistoryContext) -> str:
-    """The scenario of the newest valid run of the store, be it of an A/B test or not.
-
-    ``NotStored``: the store has no valid run.
-    """
+    """The scenario of the newest valid run of the store, A/B tests too; ``NotStored`` where there is none."""
     names = list(_not_late(context.index[context.index["valid"].astype(bool)])["scenario"])
     if not names:
         invalid = len(context.index)

@@ -111,11 +111,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file of at most `MOST_BYTES`.
-
-    ``FileNotFoundError``: there is none.  ``ReadError``: it cannot be read, is no regular file (a pipe would never
-    end), or is too large for a JSON file of perfkit.
-    """
+    """A regular file of at most `MOST_BYTES`; ``ReadError`` for others, ``FileNotFoundError`` where there is none."""
     try:
         facts = path.stat()
         if not S_ISREG(facts.st_mode):

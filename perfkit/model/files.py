@@ -61,12 +61,7 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the folder of ``path``, which is created.
-
-    The lock ends with its process and leaves no file behind.  On Windows there is none.
-
-    ``OSError``: the folder cannot be created or opened.
-    """
+    """Hold an exclusive lock on the folder of ``path``, which is created; it ends with its process.  Not on Windows."""
     folder = path.resolve().parent
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":

@@ -57,10 +57,7 @@ def document_path(run_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StagedRun:
-    """A whole run in a local folder, ready to be published under an id.
-
-    ``identity`` is the same for the same measurements of the same scenario, and for nothing else.
-    """
+    """A whole run in a local folder, ready to be published; ``identity`` is that of its measurements and scenario."""
 
     folder: Path
     run_id: str
@@ -578,10 +575,7 @@ def _blobs_of(git: Git, commit: str) -> Mapping[str, tuple[str, int]]:
 
 
 def full_address(url: str) -> str:
-    """The address of a store as it is opened: with the credentials of a public address.
-
-    They stand in the variable `CREDENTIALS`, or were used by this process before.
-    """
+    """The address of a store with its credentials, from the variable `CREDENTIALS` or used by this process before."""
     conceal_url(url)
     for address in (*os.environ.get(CREDENTIALS, "").split(), url):
         public = public_address(address)

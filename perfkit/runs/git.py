@@ -140,10 +140,7 @@ class Git:
         return answer.text if answer.code == 0 else None
 
     def remote_address(self) -> str:
-        """Where ``origin`` is, or the only remote; an empty text where there is none, or no repository.
-
-        It may hold a password.
-        """
+        """Where ``origin`` is, or the only remote, password and all; empty where there is none, or no repository."""
         with suppress(GitError):  # there is no git
             names = self.ask("remote").text.split()
             name = "origin" if "origin" in names else names[0] if len(names) == 1 else ""

@@ -113,10 +113,7 @@ def _main_files(path: Path) -> Iterator[Path]:
 
 
 def read(path: Path) -> Run:
-    """Read the files written by ``locust --csv PREFIX``.
-
-    ``ReadError``: a column is missing or a cell is not a number.  Names file and line.
-    """
+    """Read the files written by ``locust --csv PREFIX``; ``ReadError`` names file and line."""
     main, *others = _main_files(path)
     if others:
         names = ", ".join(file.name for file in (main, *others))
@@ -364,10 +361,7 @@ def parse_row(path: Path, line: int, cells: Mapping[str, str], percentiles: Mapp
 
 
 def impossible_times(values: Mapping[str, float | None], percentiles: Sequence[str]) -> Iterator[str]:
-    """Response times that no requests have, whatever their client reported.
-
-    Percentiles that fall or that stand there in part, an average outside of what was fastest and slowest.
-    """
+    """Times that no requests have: percentiles that fall, or are given in part; an average outside of the extremes."""
     times = [(title, value) for title in percentiles if (value := values[title]) is not None]
     if times and len(times) < len(percentiles):
         absent = next(title for title in percentiles if values[title] is None)
@@ -501,10 +495,7 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Read a history file; of one that is not there, or has no times, nothing is known.
-
-    ``ReadError``: a cell is not a number.  Names file and line.
-    """
+    """Read a history file; nothing is known of one without times.  ``ReadError`` names the cell that is no number."""
     table = read_table(path, HISTORY_TITLES) if path.is_file() else Table(path)
     if "timestamp" not in table.titles:
         return History()
@@ -632,10 +623,7 @@ def decoded(content: bytes) -> str:
 
 
 def _csv_reader(text: str) -> tuple[Any, int]:
-    """A reader of the text, with the separator that ``sep=`` names, else the one that the header has most of.
-
-    With the number of lines before the header.
-    """
+    """A reader with the separator that ``sep=`` names, else the most frequent one; and the lines before the header."""
     sep_line = _SEP_LINE.match(text)
     body = text[sep_line.end() :] if sep_line else text
     head = body.lstrip("\n").split("\n", 1)[0]

@@ -93,10 +93,7 @@ def size_text(size: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What an action found on a stored run: what is wrong (nothing, when all is well), and what is worth knowing.
-
-    Where secrets are looked for, ``notes`` are the parts that hold some, such as "target" or "source/locust.log".
-    """
+    """What an action found on a run: what is wrong, and what to know (of secrets: the parts that hold some)."""
 
     run_id: str
     problems: tuple[str, ...] = ()
@@ -316,10 +313,7 @@ LABELS = ("service", "method", "error")
 
 
 def redact_runs(store: RunStore, run_ids: Iterable[str] | None, *, dry_run: bool) -> Iterator[RunReport]:
-    """`redact_run` of some runs, or of all, also of those that were killed; ``dry_run`` only says where secrets stand.
-
-    Gives the runs that hold some, and those that could not be read or rewritten.
-    """
+    """`redact_run` of some runs, or of all, killed ones too: those with secrets or errors; ``dry_run`` only looks."""
     for run_id in store.backend.folders() if run_ids is None else run_ids:
         try:
             where = secret_parts(store, run_id) if dry_run else redact_run(store, run_id)
@@ -517,10 +511,7 @@ class Removal:
 
 
 def protected_runs(baselines: Path) -> dict[str, str]:
-    """Texts that stand in any baseline file, each with the file: a run with such an id is never removed.
-
-    ``StoreError`` for a file that cannot be read: what it protects is not known then.
-    """
+    """Texts in baseline files, each with its file: runs of such ids are never removed.  ``StoreError``: unreadable."""
     protected: dict[str, str] = {}
     for file in sorted(baselines.rglob("*.json")) if baselines.is_dir() else []:
         try:

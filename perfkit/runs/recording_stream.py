@@ -43,12 +43,7 @@ class Recording:
     """The whole batches of a recording (`RECORDING_SCHEMA`), up to the first damage, also of one cut off at any byte.
 
     Iterated once, a batch at a time.  Afterwards ``unread`` counts the bytes that follow them: those of a batch that
-    was cut off, or all from the first damage on.
-
-    Raises
-    ------
-    ReadError
-        While it is iterated: the file cannot be opened, or is something else than a recording.
+    was cut off, or all from the first damage on.  ``ReadError`` for a file that is no recording, when it is iterated.
     """
 
     def __init__(self, path: Path) -> None:

@@ -129,10 +129,7 @@ def run_from_requests(frame: pd.DataFrame, *, scenario: str = "unnamed", **label
 
 
 def summarised(run: Run, requests: Requests, facts: GeneratorFacts) -> Run:
-    """The run with what its requests say: when it was, its metrics, of each stage too, and its checks.
-
-    ``ValueError``: the requests began at no time of the calendar.
-    """
+    """The run with what its requests say: when it was, metrics, stages, checks; ``ValueError``: no such time."""
     services, within, warm_up_s, totals = _summaries(requests)
     begin, has_requests = totals.begin_s, bool(services)
     try:
@@ -459,10 +456,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def renamed(run: Run, names: Mapping[str, str]) -> Run:
-    """The run with its services under the names that they have now; services that share one are summed up anew.
-
-    ``NotComparable``: two of its services share a name, and the run has no requests to sum them up from.
-    """
+    """The run under the names that services have now; ``NotComparable``: two share one, and no requests to sum up."""
     now = {name: new_name(name, names) for name in run.services}
     if all(name == other for name, other in now.items()):
         return run

@@ -180,10 +180,7 @@ def read_columns(parquet: Path, run: Run, seal: Seal | None) -> RequestColumns |
 
 
 def table_columns(table: pa.Table) -> RequestColumns | None:
-    """The requests of a table as perfkit writes it: as `request_columns`, with a third of the memory.
-
-    ``None`` for a table that `request_columns` has to look at.
-    """
+    """The requests of a table as perfkit writes it, in a third of the memory; else ``None``: see `request_columns`."""
     kinds = {name: str(table.schema.field(name).type) for name in table.schema.names}
     if (kinds.get("start"), kinds.get("failed")) != ("double", "bool") or not len(table):
         return None
@@ -478,10 +475,7 @@ def renamed(content: bytes, run_id: str) -> bytes:
 
 
 def resealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document of a run that was changed on purpose, sealed as it is now; one without a seal stays without.
-
-    What stands in the seal of the file of requests is kept: it was not changed.
-    """
+    """A document changed on purpose, sealed as it is now but for its file of requests; without a seal it stays so."""
     if SEAL not in document:
         return dict(document)
     return {**document, SEAL: {**document[SEAL], "document": document_hash(document)}}
@@ -574,10 +568,7 @@ def generator_tables(source: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def read_users(folder: Path) -> tuple[Floats, Floats] | None:
-    """Seconds since the epoch and the users that ran then, ascending; ``None`` where the run has no such table.
-
-    ``ReadError``: a cell is not a number; names file and line.
-    """
+    """Seconds since the epoch and users then, ascending; ``None`` without a table.  ``ReadError`` names the cell."""
     tables = generator_tables(folder / "source")
     return _total_users(tables) if tables else None
 
