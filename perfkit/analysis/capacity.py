@@ -330,9 +330,8 @@ def windowed_runs(*sides: Sequence[Run]) -> tuple[str, list[list[WindowedRun]]]:
     """The unit of load that all runs have, and the runs of each side cut into windows of it.
 
     ``users`` where every run has a table of them, ``arrivals/s`` where every run was made with an arrival rate, else
-    ``requests in flight`` (rate times mean time: Little, doi:10.1287/opre.9.3.383).
-
-    ``ReadError``: a run has no single requests, or its table of users is broken.
+    ``requests in flight`` (rate times mean time: Little, doi:10.1287/opre.9.3.383).  ``ReadError``: a run has no single
+    requests, or its table of users is broken.
     """
     columns, users, counts = [], [], []
     runs = [run for side in sides for run in side]

@@ -46,10 +46,7 @@ from perfkit.runs.validity import without_outages
 def judge(
     baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, profile: NoiseProfile | None = None
 ) -> Comparison:
-    """Judge the candidate against the baseline; ``profile`` tells how much runs of the scenario vary.
-
-    Unfit sides end in the verdict ``invalid``, with the reasons; an empty one is `NotComparable`.
-    """
+    """Judge the candidate against the baseline, by what the profile knows of the noise; unfit sides are ``invalid``."""
     for title, side in (("baseline", baseline), ("candidate", candidate)):
         if not side:
             raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
@@ -197,9 +194,8 @@ def replay(runs: Sequence[Run], policy: Policy, window: int) -> tuple[Replay, ..
     """Judge each valid run against the ``window`` valid runs before it, as nightly CI would have done.
 
     Runs come oldest first.  The first ``window`` of them have nothing to be held against and are left out.  A level
-    that changed stays in the window for a while, so one step may fire more than once.
-
-    ``ValueError``: ``window`` is below 1.  ``NotComparable``: there are not more valid runs than the window holds.
+    that changed stays in the window for a while, so one step may fire more than once.  ``ValueError``: ``window`` is
+    below 1.  ``NotComparable``: there are not more valid runs than the window holds.
     """
     if window < 1:
         raise ValueError(f"window: at least 1 run, got {window}")

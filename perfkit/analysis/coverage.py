@@ -94,10 +94,7 @@ def measured(service: str, runs: Sequence[Run]) -> tuple[Run, ...]:
 
 
 def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: float) -> Coverage:
-    """Which services to judge and which are missing where.
-
-    A service that is missing in some runs of a side only is judged by the runs that have it, unless chance explains it.
-    """
+    """Which services to judge (by the runs that have them, unless chance explains it) and which are missing where."""
     runs = (*baseline, *candidate)
     names = tuple(dict.fromkeys(name for run in runs for name in run.services))
     having = {name: tuple(measured(name, side) for side in (baseline, candidate)) for name in names}

@@ -114,10 +114,7 @@ def hypotheses_of(
     scope: Scope = Scope.SERVICE,
     gate: Gate | None = None,
 ) -> list[Hypothesis]:
-    """Every metric of the services that the policy holds to a tolerance, in the order of services and metrics.
-
-    A service that some runs lack is judged by those that have it; of its throughput those would tell too much.
-    """
+    """Every limited metric of the services, in order, by the runs that have them; of throughput all runs must."""
     hypotheses = []
     for entry in services:
         service, stage = stages.get(entry, (entry, None))
@@ -190,10 +187,7 @@ def by_evidence(
     coverage: Coverage,
     gate: Gate | None = None,
 ) -> list[Finding]:
-    """Judge every hypothesis, those of absolute limits too, under one alpha.
-
-    ``not_judged`` maps services to the reason why their latency and throughput are reported, but not judged.
-    """
+    """Judge every hypothesis under one alpha; of ``not_judged`` latency and throughput are reported with the reason."""
     levels = _levels(hypotheses, profile)
     effects = [effect_of(h, policy.confidence, profile, levels.get(number)) for number, h in enumerate(hypotheses)]
     tails = {

@@ -24,10 +24,8 @@ def explain(comparison: Comparison, service: str, metric: str) -> str:
     """Every number between the run values and the verdict, in the order in which it was computed.
 
     Of a metric with an absolute limit too, both judgements, one after the other; of a service in stages of load, those
-    of each stage, unless ``service`` is the label of one.
-
-    ``SettingsError``: there is no such finding; names the nearest.  Or the result was written before findings kept
-    their arithmetic.
+    of each stage, unless ``service`` is the label of one.  ``SettingsError``: there is no such finding; names the
+    nearest.  Or the result was written before findings kept their arithmetic.
     """
     of_service = [finding for finding in comparison.findings if service in (finding.label, finding.service)]
     if not of_service:

@@ -128,10 +128,7 @@ class Acknowledgement(
 def match(
     events: Sequence[Event], run_ids: Sequence[str], acknowledgements: Sequence[Acknowledgement], today: date
 ) -> dict[str, Acknowledgement]:
-    """Which events of a scenario are acknowledged: event id to what covers it.
-
-    ``run_ids`` are those of the timeline in which the events were found, in its order.
-    """
+    """The events that are acknowledged, by id, and by what; ``run_ids`` are those of their timeline, in its order."""
 
     def mildest(change: MetricChange) -> float:
         """The least that it is shown to be: the near end of its interval, or a quarter less where it has none.
@@ -161,10 +158,7 @@ def match(
 
 
 def with_acknowledgement(finding: Finding, near: Sequence[Acknowledgement]) -> Finding:
-    """A regression as it is judged when it is acknowledged: its tolerance reaches as far as what was acknowledged.
-
-    It stays a regression when even the mild end of its interval is beyond that.
-    """
+    """A regression whose tolerance reaches as far as was acknowledged, unless all of its interval is beyond that."""
     if finding.verdict is not Verdict.REGRESSION or finding.change is None or finding.objective:
         return finding
     worse = Metric(finding.metric).worse

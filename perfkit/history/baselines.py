@@ -39,10 +39,7 @@ class BaselineState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pinned(BaselineState, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="schema", tag=SCHEMA):
-    """A baseline that stays where it was put: the document ``perfkit.pinned/1``.
-
-    ``history`` is what it was before, oldest first.
-    """
+    """A baseline that stays where it was put, ``perfkit.pinned/1``; ``history``: what it was before, oldest first."""
 
     name: str
     scenario: str

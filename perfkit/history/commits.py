@@ -32,9 +32,7 @@ def ancestry_of(folder: Path, branch: str = "") -> Ancestry:
     """Where the current branch left ``branch`` (else the main one), and the first parents from there on.
 
     On that branch itself, with nothing changed since the last commit, the ancestors begin at the commit before: what is
-    to be judged is no baseline.
-
-    ``ReadError``: not a repository, an unknown branch, or a clone too shallow to tell.
+    to be judged is no baseline.  ``ReadError``: not a repository, an unknown branch, or a clone too shallow to tell.
     """
     git = Git(folder)
     try:

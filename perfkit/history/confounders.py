@@ -80,10 +80,7 @@ def _short(value: str) -> str:
 
 
 def on_one_machine(runs: Sequence[Run], candidate: Run) -> tuple[tuple[Run, ...], str]:
-    """Like with like: the runs on the candidate's machine, if `ENOUGH` were made there, and a note on the others.
-
-    All of them where there are fewer, or where the candidate's machine is not known.
-    """
+    """The runs on the candidate's machine, where it is known and has `ENOUGH` of them, and a note on the others."""
     machine = machine_of(candidate)
     same = tuple(run for run in runs if machine_of(run) == machine)
     if not machine or len(same) < ENOUGH or len(same) == len(runs):
@@ -172,10 +169,7 @@ def _change(
 
 
 def missing_services(changes: Sequence[ServiceChange]) -> tuple[tuple[str, ServiceChange], ...]:
-    """The services that are gone from the newest runs, each with the change at which it ended.
-
-    Of services that ended there and have requests again, the change does not speak.
-    """
+    """The services that are gone from the newest runs, each with the change, of it alone, at which it ended."""
     last: dict[str, ServiceChange] = {}
     for change in changes:
         last |= dict.fromkeys(change.ended, change)

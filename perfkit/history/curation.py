@@ -94,7 +94,6 @@ def accept(
     """Move a pinned baseline to the runs of the level that begins with this run (an event is named by it).
 
     ``name`` may be left out where the scenario has one pinned baseline, ``expires`` where that has not run out.
-
     ``ReadError``: there is no such run or baseline, no valid run from there on, or no day until which it is good.
     """
     first = _run_of_history(context.store, run_id)
@@ -154,7 +153,6 @@ def acknowledge(
 
     What changed is what the change points of the history, its monitor, and a comparison of the levels before and after
     say.  ``without_event`` says whether that comparison alone is enough where no event of the history begins there.
-
     ``ReadError``: there is no such run, it is invalid, or nothing changed there.  ``NoEvent``: no event begins there,
     and that is not enough.
     """

@@ -27,10 +27,7 @@ Series = tuple[str, Metric]
 
 @dataclass(frozen=True, slots=True)
 class RunReference:
-    """One run, as a history names it; ``commit`` and ``branch`` are empty where unknown.
-
-    ``environment`` has the pairs of `perfkit.model.records.environment_of`, by name.
-    """
+    """One run, as a history names it; ``environment`` has the pairs of `perfkit.model.records.environment_of`."""
 
     run_id: str
     started_at: datetime | None

@@ -99,7 +99,6 @@ def judge_history(
     """The comparison of runs with the rolling baseline of their scenario, and what the history before them says.
 
     The verdict takes the monitor and what is acknowledged into account; `Comparison.history` has what led there.
-
     ``NotComparable``: the candidates are of several scenarios, or no valid run is older than they are.
     """
     context = under_policy(replace(context, candidates=tuple(candidates)), policy)
@@ -390,10 +389,7 @@ def baseline_hold(
     acknowledgements: Sequence[Acknowledgement],
     today: date,
 ) -> BaselineHold | None:
-    """The level before the first undetected worsening among these runs, which are comparable, valid and in time order.
-
-    ``None`` where there is no such worsening: the present level is the baseline.
-    """
+    """The level before the first undetected worsening among comparable, valid runs in time order; else ``None``."""
     ids = [run.id for run in runs]
     events = context.analysis(runs).events
     acknowledged = match(events, ids, acknowledgements, today)
@@ -466,10 +462,7 @@ class SlowDrift:
 
 
 def slow_drifts(level: Sequence[Run], context: HistoryContext, policy: Policy) -> tuple[SlowDrift, ...]:
-    """The newest runs of a level compared with every pinned baseline of their scenario that has not expired.
-
-    Anchors whose runs are gone, or are the level itself, are left out.
-    """
+    """The newest runs of a level against every pinned baseline that has not expired and whose runs are others."""
     drifts = []
     for anchor in Baselines(context.baselines).all(level[-1].scenario) if level else ():
         if anchor.has_expired(context.now.date()):

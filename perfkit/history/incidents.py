@@ -164,10 +164,7 @@ def incidents_of(occurrences: Iterable[Occurrence]) -> tuple[Incident, ...]:
 
 
 class MissingService(msgspec.Struct, frozen=True):
-    """A service that has no requests any more.
-
-    ``since_run`` is the first run without it; between two builds, what names the baseline that has it.
-    """
+    """A service that has no requests any more, since a run; between two builds, since what names the baseline."""
 
     service: str
     since_run: str
@@ -472,10 +469,7 @@ class NotifiedIncident:
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """What somebody was notified of in a scenario: worsenings that hold or are over, and whether its runs were unfit.
-
-    ``missing`` are services without requests, as they were put.
-    """
+    """What somebody was notified of in a scenario: worsenings that hold or are over, unfit runs, missing services."""
 
     open: tuple[NotifiedIncident, ...]
     over: tuple[NotifiedIncident, ...]

@@ -204,10 +204,8 @@ def choose_runs(names: Iterable[str | Path], context: HistoryContext) -> ChosenR
 
     A name is a selector such as ``api@rolling``, or one that `read_named` takes.  Where the context has labels, runs
     without them are left out; without any name, all valid runs with them are meant: those of the scenario of the
-    candidates, where there are some.
-
-    ``ReadError``: a name names nothing, or what it names cannot be read.  ``NotStored``: no run has the labels, or
-    those that have are of several scenarios.
+    candidates, where there are some.  ``ReadError``: a name names nothing, or what it names cannot be read.
+    ``NotStored``: no run has the labels, or those that have are of several scenarios.
     """
     texts, parts = list(map(str, names)), []
     if context.labels and not texts:
@@ -260,7 +258,6 @@ def stored_ids(names: Iterable[str], context: HistoryContext) -> list[str]:
     """Ids of runs of the store, also of unfit ones: from whole ids, beginnings, patterns, selectors and paths.
 
     Where the context has labels, those without them are left out; without any name, all runs with them are meant.
-
     ``NotStored``: the store has no such run, or several begin so.  ``ReadError``: a selector or path names no run of
     the store.
     """
@@ -514,10 +511,7 @@ def since_last_change(runs: Sequence[Run], context: HistoryContext) -> tuple[Run
 
 
 def like_with_like(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...], list[str]]:
-    """The runs of one level that are like the reference in their services and their machine, and notes on the others.
-
-    Where fewer than `ENOUGH` have its services, those that have the services of the newest run.
-    """
+    """The runs of a level with the services (or those of the newest run) and machine of the reference; and notes."""
     if not runs:
         return (), []
     others = [run for run in runs if run.id != reference.id]
@@ -536,9 +530,8 @@ def like_with_like(runs: Sequence[Run], reference: Run) -> tuple[tuple[Run, ...]
 def newest_runs(context: HistoryContext, scenario: str, count: int = 1) -> tuple[Run, ...]:
     """The newest runs of a scenario, oldest first, whether they are valid or not.
 
-    Runs in quarantine, of A/B tests and dated in the future are left out.
-
-    ``NotStored``: the store has no such run; names the nearest scenario.
+    Runs in quarantine, of A/B tests and dated in the future are left out.  ``NotStored``: the store has no such run;
+    names the nearest scenario.
     """
     frame = context.index
     frame = frame[~(frame["quarantined"] | frame["ab_test"]).astype(bool)]
@@ -571,9 +564,7 @@ def default_sides(context: HistoryContext, scenario: str) -> tuple[tuple[str, ..
     """Names of the runs that are compared where nobody names any: baseline and candidate.
 
     Those of the newest A/B test, where the newest run of the scenario is of one; else the newest run against the level
-    of the history before it.
-
-    ``NotStored``: the scenario has no two valid runs.
+    of the history before it.  ``NotStored``: the scenario has no two valid runs.
     """
     runs = [run for run in context.runs_of(scenario, ab_tests=True) if run.validity.ok]
     test: dict[tuple[str, str], str] = {}  # side and pair -> id; pairs are counted anew in each test

@@ -125,10 +125,7 @@ def _reference(run: Run) -> RunReference:
 
 
 def under_names(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
-    """The timeline with the series of each old name in those of the name that its service has now.
-
-    Where runs have both, the value of the name that it has now counts, and requests are added up.
-    """
+    """The timeline under the names that services have now; where runs have old and new, the new counts."""
     now = {service: new_name(service, names) for service in (*timeline.services, *timeline.counts)}
     if all(service == name for service, name in now.items()):
         return timeline
@@ -156,11 +153,9 @@ def load_timeline(
 ) -> Timeline:
     """The timeline of a scenario from a store's index, under the names that services have now; reads no single run.
 
-    It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.  Runs of A/B tests are
-    left out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.  With ``labels``, only
-    the runs that have all of them.
-
-    ``StoreError``: the store has no run of that scenario, or none with these labels.
+    It is what `timeline_of` makes of the runs themselves; runs in quarantine are invalid.  Runs of A/B tests are left
+    out unless ``ab_tests`` asks for them: they were made in pairs, beside another build.  With ``labels``, only the
+    runs that have all of them.  ``StoreError``: the store has no run of that scenario, or none with these labels.
     """
     stored = store.series(scenario, ab_tests=ab_tests)
     facts = zip(

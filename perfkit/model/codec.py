@@ -191,7 +191,6 @@ def decode(
     """A typed record of plain values.
 
     ``schema`` is the one that the document must name, empty: none; ``title`` says what it is where it names another.
-
     ``ReadError``: a field is missing or has a wrong type, range or sense; names the source and the field.
     """
     if schema:

@@ -36,10 +36,9 @@ def parallel_map(
 ) -> list[Result]:
     """The result of a function for each task, in their order; ``on_result`` gets each one as it is done.
 
-    Runs in so many processes (1: this one), or on the Dask cluster at an address.
-
-    ``MissingExtra``: a scheduler is named and Dask is not installed.  ``SettingsError``: no Dask scheduler answers at
-    that address.  ``HistoryError``: the workers failed.
+    Runs in so many processes (1: this one), or on the Dask cluster at an address.  ``MissingExtra``: a scheduler is
+    named and Dask is not installed.  ``SettingsError``: no Dask scheduler answers at that address.  ``HistoryError``:
+    the workers failed.
     """
     results: dict[int, Result] = {}
     if jobs == 1 and scheduler is None:

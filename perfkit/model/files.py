@@ -20,9 +20,8 @@ from perfkit.model.redaction import redact_bytes
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write text (as UTF-8) or bytes to a file; creates its folder.  The old content stays until the new is complete.
 
-    A link stays a link, and a device is written to.
-
-    ``OSError``: it could not be written, such as on a full disk; nothing new is left behind.
+    A link stays a link, and a device is written to.  ``OSError``: it could not be written, such as on a full disk;
+    nothing new is left behind.
     """
     path = path.resolve()
     data = content.encode() if isinstance(content, str) else content

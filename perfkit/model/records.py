@@ -822,10 +822,7 @@ class Side:
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in a result file: identity, load, fitness and number of requests; no metrics.
-
-    ``checks`` are those that did not pass, ``profile`` is ``load`` in words.
-    """
+    """A run in a result file, without metrics; ``checks`` did not pass, ``profile`` is ``load`` in words."""
 
     id: str
     scenario: str

@@ -143,10 +143,7 @@ def canonical(document: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a ``run.json`` holds: the run, and the seal; ``None`` where an earlier perfkit wrote none.
-
-    ``changed``: its content is not what was sealed.
-    """
+    """What a ``run.json`` holds, and whether it is what was sealed; 0.1.0 wrote no seal."""
 
     run: Run
     seal: Seal | None
@@ -242,10 +239,7 @@ class _Sentences(msgspec.Struct, frozen=True):
 
 
 def comparison_from_document(document: Any, source: str) -> Comparison:
-    """Rebuild a comparison from ``Comparison.to_dict()``; its runs have no services, which the document does not hold.
-
-    ``ReadError`` names the source and the field that is wrong.
-    """
+    """The comparison of ``Comparison.to_dict()``, with runs that have no services; ``ReadError`` names the field."""
     parsed = decode(document, _Comparison, source)
     parts = msgspec.structs.asdict(parsed)
     for side in ("baseline", "candidate"):

@@ -251,10 +251,7 @@ def resolution(latency_ms: float) -> float:
 
 
 def shared_variance(rows: Sequence[Row], total: Row, course: TimeSeriesErrors | None) -> float | None:
-    """Relative variance of an average that services have in common, beyond what independent requests explain.
-
-    ``None`` where the history of the run cannot say.
-    """
+    """Relative variance that averages of services share, beyond independent requests; ``None`` where not known."""
     counted = [(row.count, row.independent_error) for row in rows if row.count and row.average]
     if course is None or course.average is None or not (total.count and total.average):
         return None
@@ -467,10 +464,7 @@ def with_distribution(rows: list[Row], path: Path) -> list[Row]:
 
 
 def failures_of(path: Path) -> dict[tuple[str, str], dict[str, int]]:
-    """Kinds of error and their counts by method and name, of ``PREFIX_failures.csv``; empty where there is none.
-
-    It only adds names to numbers that stand elsewhere: a line that cannot be understood is passed over.
-    """
+    """Kinds of error and their counts by method and name, of ``PREFIX_failures.csv``, as far as it is understood."""
     table = read_table(path) if path.is_file() else Table(path)
     counts: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for _, cells in table.lines:
@@ -578,10 +572,7 @@ class Table:
 
 
 def read_table(path: Path, new_titles: Mapping[str, str] = NEW_TITLES) -> Table:
-    """The lines that are not empty; numbers have a decimal point.
-
-    ``ReadError``: it is no table, or has numbers that can be read in two ways.  Names file and line.
-    """
+    """The lines that are not empty, with decimal points.  ``ReadError``: no table, or numbers with two readings."""
     reader, skipped = _csv_reader(decoded(path.read_bytes()))
     lines: list[tuple[int, list[str]]] = []
     try:

@@ -229,10 +229,8 @@ def sync(source: RunStore, destination: RunStore, on_run: Callable[[int, int], N
 
     A run that is damaged, or cannot be read, is refused and hinders no other.  Runs stay under their ids unless another
     run has the id there.  Notes of quarantine come along, also for runs that are there under the same id.  ``on_run``
-    is called with the number of runs done and the number of all.
-
-    ``StoreError``: a store could not be reached or written; what was copied before stays, and the next call goes on
-    from there.
+    is called with the number of runs done and the number of all.  ``StoreError``: a store could not be reached or
+    written; what was copied before stays, and the next call goes on from there.
     """
     missing = missing_runs(source, destination)
     size = 1 if destination.backend.keeps_requests else ONE_COMMIT
@@ -370,10 +368,9 @@ def redact_run(store: RunStore, run_id: str) -> tuple[str, ...]:
 
     Its id stays.  Where the names of services change in its requests, so does the hash of its content.  The document
     that will be is put there first, then the other files, then the document takes its place.  The first goes last: as
-    long as it is there, the run is known to be half rewritten.
-
-    ``StoreError``: the run is under way, or was changed after it was written, which a new seal would hide.  Or it could
-    not be read or written; then the same command goes on from there.
+    long as it is there, the run is known to be half rewritten.  ``StoreError``: the run is under way, or was changed
+    after it was written, which a new seal would hide.  Or it could not be read or written; then the same command goes
+    on from there.
     """
     if not (where := secret_parts(store, run_id)):
         return ()

@@ -137,9 +137,8 @@ def pooled_metrics(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """The normalised metrics of one or several runs, in the shape that `read` takes; what is unknown is absent.
 
     Counts of one service add up over runs; other values are averages over its runs (those that know them); the error
-    rate follows from the counts where they are known.
-
-    ``NotComparable`` or ``ReadError``: a run may not be judged, or is a copy of another: that makes no baseline.
+    rate follows from the counts where they are known.  ``NotComparable`` or ``ReadError``: a run may not be judged, or
+    is a copy of another: that makes no baseline.
     """
     seen: dict[str, str] = {}
     by_service: dict[str, list[dict[str, Any]]] = {}
