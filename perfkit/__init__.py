@@ -421,7 +421,7 @@ def run(
         error = LoadStopped(f"scenario {scenario!r}: the run was interrupted before its end")
     if error is not None:
         if made:
-            kept = ", ".join(one.id for one in made)
+            kept = ", ".join(run.id for run in made)
             error.args = (f"{str(error).rstrip('.')}. Kept in {opened.url}: {kept}",)  # front ends show no notes
         raise error
     _register()

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-from perfkit.model.codec import parse_time
+from perfkit.model.codec import parse_time, utc
 from perfkit.model.errors import NotStored, ReadError, did_you_mean, leave_out
 from perfkit.model.records import Metric, Run
 
@@ -241,10 +241,11 @@ def moment(name: str, value: datetime | date | str | None, *, end_of_day: bool =
     try:
         if isinstance(value, str):
             value = date.fromisoformat(value) if re.fullmatch(r"\d{4}-\d\d-\d\d", value.strip()) else parse_time(value)
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else utc(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected a time such as 2026-11-01 or 2026-11-01T14:30, got {value!r}") from error
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if not isinstance(value, date):
         raise ValueError(f"{name}: expected a time or a day, got {value!r}")
-    return datetime.combine(value, time(), UTC) + timedelta(days=int(end_of_day))
+    is_last = end_of_day and value == date.max  # after which there is no day
+    return datetime.max.replace(tzinfo=UTC) if is_last else datetime.combine(value + timedelta(end_of_day), time(), UTC)

@@ -95,6 +95,7 @@ def test_a_broken_run_hides_no_other_and_is_told_when_it_is_asked_for(store):
         ({"until": "2025-10-18"}, [0, 1]),
         ({"until": datetime(2025, 10, 18, tzinfo=UTC)}, [0]),
         ({"since": "2025-10-18", "until": "2025-10-19"}, [1, 2]),
+        ({"until": "9999-12-31"}, [0, 1, 2, 4, 5]),
         ({"commit": "bbbb"}, [4, 5]),
         ({"branch": "fix", "last": 1}, [5]),
         ({"labels": {"machine": "small"}}, [0, 1, 2]),
