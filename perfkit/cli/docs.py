@@ -55,13 +55,7 @@ def docs(topic: str | None) -> None:
 
 
 def documentation() -> dict[str, str]:
-    """Name of each page -> its Markdown, from the installed package, else from the checkout.
-
-    Raises
-    ------
-    ReadError
-        This installation has no pages.
-    """
+    """Name of each page -> its Markdown; ``ReadError`` for an installation without pages."""
     paths = [path for path in shipped_files("docs", "*.md") if "reference" not in path.parts]
     if paths:
         return {path.stem: path.read_text(encoding="utf-8") for path in paths}
@@ -69,13 +63,7 @@ def documentation() -> dict[str, str]:
 
 
 def section(markdown: str, anchor: str) -> str:
-    """The section of a page with an anchor, as the site makes it of the heading.
-
-    Raises
-    ------
-    ReadError
-        There is none; the nearest is named.
-    """
+    """The section of a page with an anchor, as the site makes it of the heading; ``ReadError`` names the nearest."""
     sections = [
         (re.sub(r"[^\w]+", "-", re.sub(r"[^\w\s-]", "", line.lower())).strip("-"), at, line)
         for at, line in _headings(markdown)

@@ -58,13 +58,8 @@ def open_descriptors() -> None:
 class Output(io.TextIOBase):
     """A standard stream that keeps the command going whatever becomes of it: the exit code still counts.
 
-    Parameters
-    ----------
-    stream
-        ``None`` when it is closed.
-    required
-        Whether a stream that cannot be written (a full disk) is an error; one whose reader has gone (head, less) never
-        is.
+    A ``stream`` that is closed is ``None``.  One that cannot be written (a full disk) is an error where it is
+    ``required``; one whose reader has gone (head, less) never is.
     """
 
     def __init__(self, stream: TextIO | None, *, required: bool) -> None:

@@ -48,19 +48,10 @@ def plan_profile(
     arrivals: str | None = None,
     max_in_flight: int | None = None,
 ) -> LoadProfile:
-    """The load profile of these figures; all but the kind and the peak as in `LoadProfile`.
+    """The load profile of these figures, named as in `LoadProfile`; ``ValueError`` says what to write instead.
 
-    Parameters
-    ----------
-    kind
-        One of `KINDS`; ``None`` takes it from what else is given.
-    peak
-        Load at the height of a spike, users or arrivals per second; the spike lasts the fifth of the run after 40 %.
-
-    Raises
-    ------
-    ValueError
-        Something is missing, out of range, or contradicts the rest; says what to write.
+    ``kind`` is one of `KINDS`, else it follows from the rest.  ``peak`` is the load at the height of a spike, users or
+    arrivals per second; the spike lasts the fifth of the run after 40 %.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"profile: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")

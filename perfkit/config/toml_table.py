@@ -89,18 +89,10 @@ def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def read_table(table: Any, kind: type[Table], source: str, keys: Mapping[str, str] | None = None) -> Table:
-    """A TOML table as the record that declares it.
+    """A TOML table as the record that declares it; ``keys`` are keys of the file that the record calls otherwise.
 
-    Parameters
-    ----------
-    keys
-        Key of the file to field of the record, where they differ.
-
-    Raises
-    ------
-    SettingsError
-        It is no table, a key is unknown (the nearest is named), or a value has the wrong type or no sense; names the
-        source and the key.
+    ``SettingsError``, with source and key, where it is no table, a key is unknown (the nearest is named), or a value
+    has the wrong type or no sense.
     """
     if not isinstance(table, Mapping):
         raise SettingsError(f"{source}: expected a table, got {table!r}")

@@ -186,16 +186,11 @@ class ABTest:
 
 @contextmanager
 def ab_targets(scenario: Scenario, other: str, folder: Path) -> Iterator[dict[str, Scenario]]:
-    """The scenario aimed at either side.
+    """The scenario aimed at either side; each side's runs carry the commit of that side.
 
-    Parameters
-    ----------
-    other
-        The baseline: the URL of a host, whose commit is unknown, or a commit, branch or tag of the repository that
-        holds ``folder``, from which the scenario's ``serve`` command starts the service; the candidate is then served
-        from ``folder``.  Each side's runs carry the commit of that side.
-    folder
-        The working tree of the candidate.
+    ``other`` is the baseline: the URL of a host, whose commit is unknown, or a commit, branch or tag of the repository
+    that holds ``folder``, from which the scenario's ``serve`` command starts the service.  The candidate is then served
+    from ``folder``, a working tree.
     """
     if "://" in other:
         candidate = replace(scenario, revision=revision_of(folder).to_dict())

@@ -138,14 +138,8 @@ class BisectResult:
 def find_first_bad_commit(bisection: Bisection, on_message: OnMessage) -> BisectResult:
     """Search between the good and the bad commit; the working tree of the user is not touched.
 
-    Raises
-    ------
-    LoadStopped, KeyboardInterrupt
-        A signal stopped the search.
-    LoadError
-        The good commit cannot be built.
-    GitError, HistoryError, StoreError
-        Git failed; the log or a run could not be written.
+    ``LoadStopped`` or ``KeyboardInterrupt`` when a signal stopped it, ``LoadError`` when the good commit cannot be
+    built, ``GitError``, ``HistoryError`` or ``StoreError`` when git fails, or the log or a run cannot be written.
     """
     good, bad, repository = bisection.good, bisection.bad, bisection.repository
     with _good_build(bisection) as good_tree:

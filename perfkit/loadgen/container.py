@@ -82,13 +82,7 @@ class Engine:
 
 
 def find_engine(kind: str | None = None) -> Engine:
-    """The engine of that kind, or the first that answers of Docker and Podman.
-
-    Raises
-    ------
-    LoadError
-        None answers; says why for each, and what else can be done.
-    """
+    """The engine of that kind, or the first that answers of Docker and Podman; ``LoadError`` says why none does."""
     problems = []
     for name in (kind,) if kind else KINDS:
         path = shutil.which(name)
@@ -237,23 +231,11 @@ def prepare_container(
     build_arguments: tuple[str, ...] = (),
     on_message: Callable[[str], None] = lambda _: None,
 ) -> Container:
-    """Find the engine, and build or pull the image unless it is there.
+    """Find the engine, and build or pull the image unless it is there; ``LoadError`` where either cannot be had.
 
-    Parameters
-    ----------
-    kind
-        ``docker`` or ``podman``; else the first that answers.
-    image
-        Name of an image that is there or can be pulled; else one is built from this perfkit.
-    build_arguments
-        ``NAME=VALUE`` for the build: ``BASE`` is the image to start from, ``PIP_INDEX_URL`` a mirror of PyPI.
-    on_message
-        Gets one sentence before each step that takes long.
-
-    Raises
-    ------
-    LoadError
-        There is no engine, or no image could be had.
+    ``kind`` is ``docker`` or ``podman``, else the first that answers; ``image`` an image that is there or can be
+    pulled, else one is built from this perfkit.  ``build_arguments`` are ``NAME=VALUE``: ``BASE`` is the image to start
+    from, ``PIP_INDEX_URL`` a mirror of PyPI.  ``on_message`` gets one sentence before each step that takes long.
     """
     engine = find_engine(kind)
     if image is None:

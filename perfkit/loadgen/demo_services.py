@@ -172,10 +172,9 @@ class _ServiceProcess:
 
 @dataclass(frozen=True, slots=True)
 class DemoServices:
-    """Running demo services; end them with `close` or by leaving the ``with`` block.
+    """Running demo services at ``addresses`` (name -> ``http://127.0.0.1:PORT``), until `close` or the end of ``with``.
 
-    `addresses` maps a service name to ``http://127.0.0.1:PORT``.  The services also end when the process that started
-    them dies, however it dies.
+    The services also end when the process that started them dies, however it dies.
     """
 
     addresses: Mapping[str, str]
@@ -207,26 +206,11 @@ def start_services(
     """Start demo services, one process each, and return when all of them answer.
 
     ``GET`` and ``POST`` on ``/`` and ``/NAME`` go through the queue; ``GET /health`` answers at once, even in a stall.
-    Every answer is JSON of the same size.
+    Every answer is JSON of the same size.  With a ``seed``, the k-th request that reaches a service meets the same luck
+    every time, with or without a change.
 
-    Parameters
-    ----------
-    changes
-        Service name -> how it differs from its model.
-    seed
-        The k-th request that reaches a service meets the same luck every time, with or without a change: one draw for
-        the service time, one for the tail, one for the error.  None: different luck every time.
-    names
-        The services to start.
-
-    Raises
-    ------
-    ValueError
-        A name is unknown, or a change is meant for a service that is not started.
-    MissingExtra
-        The servers' libraries are not installed.
-    LoadError
-        A service did not start within `START_TIMEOUT_S`; with the last lines that it wrote.
+    ``ValueError`` for an unknown name, or a change of a service that is not started; ``MissingExtra`` without the
+    servers' libraries; ``LoadError``, with its last words, for a service that does not start within `START_TIMEOUT_S`.
     """
     names, changes = tuple(dict.fromkeys(names)), changes or {}
     if unknown := set(names) - set(MODELS):

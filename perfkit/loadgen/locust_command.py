@@ -182,14 +182,9 @@ def arrival_times(
 ) -> Iterator[float]:
     """When tasks of the open model are due, in seconds after the beginning, in order.
 
-    Parameters
-    ----------
-    stages
-        Levels in arrivals per second.
-    share, index
-        Of ``share`` processes, the one with this number (from 0) gets every ``share``-th arrival.
-    poisson
-        A source of chance for arrivals that are independent of each other; ``None``: equal distances.
+    Levels of stages are arrivals per second.  Of ``share`` processes, the one with the number ``index`` (from 0) gets
+    every ``share``-th arrival.  With ``poisson``, a source of chance, arrivals are independent; else their distances
+    are equal.
     """
     due = float(index) if poisson is None else poisson.expovariate(1.0) * share  # as a count of arrivals
     passed, begin_s = 0.0, 0.0  # arrivals of all processes before the stage, and its beginning

@@ -24,31 +24,12 @@ ENDINGS = ("_stats_history.csv", "_failures.csv", "_exceptions.csv", "_stats.csv
 
 
 def write_locust_files(prefix: Path, frame: pd.DataFrame, started_s: float, users: Sequence[int]) -> tuple[Path, ...]:
-    """Write ``PREFIX_stats.csv`` and its companions.
+    """Write ``PREFIX_stats.csv`` and its companions into a folder that exists; returns the four files as in `ENDINGS`.
 
-    Parameters
-    ----------
-    prefix
-        Folder, which must exist, and beginning of the names.
-    frame
-        One row per request: ``start`` (seconds since the epoch), ``service``, ``response_time_ms``, ``failed``,
-        ``response_bytes``.  Any order; Locust counts a request when it ends.
-    started_s
-        Begin of the run, in seconds since the epoch.
-    users
-        Users that run 0, 1, 2 ... seconds after the begin; one row of the history each.
-
-    Returns
-    -------
-    tuple of Path
-        The four files, in the order of `ENDINGS`.
-
-    Raises
-    ------
-    StoreError
-        They could not be written (disk full, no permission).
-    LoadError
-        Locust's writer failed; with its last words.
+    ``frame`` has a row per request, in any order: ``start`` (seconds since the epoch), ``service``,
+    ``response_time_ms``, ``failed``, ``response_bytes``; Locust counts a request when it ends.  ``users`` run 0, 1, 2
+    ... seconds after ``started_s`` (since the epoch): one row of the history each.  ``StoreError`` when they cannot be
+    written, ``LoadError`` when Locust's writer fails.
     """
     from perfkit.model.errors import LoadError, StoreError
 

@@ -204,20 +204,11 @@ def run_locust(
 ) -> LocustOutcome:
     """Run a load test to its end, on this machine or in a container.
 
-    On Ctrl-C and SIGTERM Locust is asked to end, and the outcome says so; a second signal is less patient.
+    On Ctrl-C and SIGTERM Locust is asked to end, and the outcome says so; a second signal is less patient.  Both
+    callbacks are called about once a second; a reason that ``abort`` returns ends the run before its time.
 
-    Parameters
-    ----------
-    on_progress
-        Called about once a second and once at the end.
-    abort
-        Called as often; a reason that it returns ends the run before its time.
-
-    Raises
-    ------
-    LoadError
-        Locust or the host is not there, the locustfile cannot be used, or the recording could not be written.  That no
-        request was made is not judged here.
+    ``LoadError`` where Locust or the host is not there, the locustfile cannot be used, or the recording could not be
+    written.  That no request was made is not judged here.
     """
     check_locustfile(command.locustfile)
     if command.host is not None:

@@ -55,10 +55,8 @@ class Answer:
 def read_host(url: str, source: str = "--host") -> str:
     """An address of a host (and what all paths begin with), without a slash at its end.
 
-    Raises
-    ------
-    SettingsError
-        It is no http address, or holds a user, a password, a query or a fragment, which would stand in files.
+    ``SettingsError`` for what is no http address, or holds a user, a password, a query or a fragment: these would stand
+    in files.
     """
     try:
         parts = urlsplit(url.strip())
@@ -84,10 +82,8 @@ def read_host(url: str, source: str = "--host") -> str:
 def read_urls(text: str, host: str | None, source: str) -> tuple[str, tuple[Endpoint, ...]]:
     """The host and the requests of a list of addresses or paths, one a line, without empty lines and ``#`` comments.
 
-    Raises
-    ------
-    SettingsError
-        A line is neither, holds a secret, or is of another host; there is none, or no host.
+    ``SettingsError`` for a line that is neither, holds a secret or is of another host, for an empty list, or without a
+    host.
     """
     endpoints: dict[str, Endpoint] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -121,12 +117,8 @@ def read_openapi(text: str, host: str | None, source: str) -> tuple[str, tuple[E
 
     ``GET`` operations are requests where every parameter that they need has an example, an enumeration, a default or a
     constant; others, and those of other methods, which may change something, have a ``todo``.  Without ``host``, the
-    document's own server counts where it is this machine or where the document came from.
-
-    Raises
-    ------
-    SettingsError
-        It is no such document, has no operation, or names no host that may be asked; or it holds a secret.
+    document's own server counts where it is this machine or where the document came from.  ``SettingsError`` for
+    another document, one without operations or a host that may be asked, or with a secret.
     """
     document = _parsed(text, source)
     version = str(document.get("openapi", ""))

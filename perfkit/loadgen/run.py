@@ -67,23 +67,14 @@ def run_scenario(
     abort: Callable[[Progress], str | None] | None = None,
     container: Container | None = None,
 ) -> Run:
-    """Run a load test and keep it; ``abort`` may end it early.
+    """Run a load test and keep it; ``abort`` may end it early.  Returns the run as it was stored.
 
-    With a `Distribution` its workers make the load, with a `Container` Locust runs in that.
+    With a `Distribution` its workers make the load, with a `Container` Locust runs in that.  A run that was interrupted
+    is kept too, marked ``invalid``.
 
-    Returns
-    -------
-    Run
-        As it was stored.  One that was interrupted is kept too, marked ``invalid``.
-
-    Raises
-    ------
-    LoadError
-        Load could not be run or measured nothing; no folder that looks like a good run is left.
-    LoadStopped
-        A signal stopped it before its first request.
-    StoreError
-        The run could not be written, or not be uploaded; then it is kept here, and the error names the path.
+    ``LoadError`` when load could not be run or measured nothing: no folder that looks like a good run is left.
+    ``LoadStopped`` when a signal stopped it before its first request.  ``StoreError`` when the run could not be
+    written, or not be uploaded; then it is kept here, and the error names the path.
     """
     with ExitStack() as stack:
         parent = store.folder

@@ -90,10 +90,7 @@ class Build:
 def revision_of(folder: Path, environment: Mapping[str, str] | None = None) -> Revision:
     """The commit and branch of what a folder holds; never raises.
 
-    Parameters
-    ----------
-    environment
-        Variables of the CI system; ``None``: those of this process.
+    ``environment`` are the variables of the CI system; ``None``: those of this process.
     """
     variables = os.environ if environment is None else environment
     ci = ci_build(variables)
@@ -286,17 +283,9 @@ def free_port() -> int:
 def running_service(command: str, folder: Path) -> Iterator[str]:
     """Start a service in a folder and yield its address once it takes connections.
 
-    Parameters
-    ----------
-    command
-        How to start it, with ``{port}`` for the port that it shall listen on; ``PORT`` in its environment is the same.
-
-    Raises
-    ------
-    LoadError
-        It cannot be started, ends, or does not listen within a minute; with the last lines that it wrote.
-    SettingsError
-        The command cannot be taken apart into words.
+    ``{port}`` in the command, and ``PORT`` in its environment, is the port that it shall listen on.  ``LoadError``,
+    with its last lines, when it cannot be started, ends, or does not listen within a minute; ``SettingsError`` for a
+    command that cannot be taken apart into words.
     """
     for attempt in range(1, PORTS_TRIED + 1):
         port = free_port()

@@ -53,23 +53,11 @@ def simulate_files(
 ) -> tuple[Path, ...]:
     """Simulate a load test and write what Locust would have written, and its metrics as JSON.
 
-    The names are ``load_results_<scenario>_<YYYYmmdd_HHMMSS>`` (UTC) with ``_stats.csv``, ``_stats_history.csv``,
-    ``_failures.csv``, ``_exceptions.csv`` and ``.json``.  The same seed and `started_at` give the same bytes.
-
-    Parameters are those of `simulate_requests`, which says what it raises; of `started_at` whole seconds count, as in
-    Locust's history.  The folder is created when it is missing.
-
-    Returns
-    -------
-    tuple of Path
-        Locust's four files in the order of `ENDINGS`, and the metrics.
-
-    Raises
-    ------
-    LoadError
-        No request ended within the run's time, or Locust's writer failed.
-    StoreError
-        The folder cannot be written, or holds a run of that name.  Nothing that looks like a run is left behind.
+    The names are ``load_results_<scenario>_<YYYYmmdd_HHMMSS>`` (UTC) with `ENDINGS`, in whose order they are returned,
+    and ``.json``.  The same seed and `started_at` (of which whole seconds count) give the same bytes.  Parameters and
+    errors are those of `simulate_requests`; further ``LoadError`` when no request ended within the run's time or
+    Locust's writer failed, ``StoreError`` when the folder cannot be written or holds a run of that name.  Nothing that
+    looks like a run is left behind then.
     """
     from perfkit.runs.metrics_json import pooled_metrics
     from perfkit.runs.read import read_run
@@ -119,12 +107,13 @@ def simulate_requests(
     changes: Mapping[str, Change] | None = None,
     run_to_run_pct: float = 2.0,
 ) -> pd.DataFrame:
-    """The requests of one load test.
+    """The requests of one load test, in order of their start.
+
+    Columns: ``start`` (seconds since the epoch), ``service``, ``response_time_ms``, ``failed``, ``response_bytes``.  As
+    with plain Locust, a request that has not ended when the time is over is not counted.
 
     Parameters
     ----------
-    scenario
-        One of the demo services' scenarios; its users, spawn rate, duration and weights count.
     seed
         The same seed gives the same requests.  With other `changes`, users and services meet the same luck.
     started_at
@@ -133,12 +122,6 @@ def simulate_requests(
         Service name -> how it differs from its model.
     run_to_run_pct
         Standard deviation, in percent (0 to 100), of a factor on all service times of a service, drawn once per run.
-
-    Returns
-    -------
-    DataFrame
-        In order of their start: ``start`` (seconds since the epoch), ``service``, ``response_time_ms``, ``failed``,
-        ``response_bytes``.  As with plain Locust, a request that has not ended when the time is over is not counted.
 
     Raises
     ------
