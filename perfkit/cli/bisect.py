@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from perfkit.cli.completion import complete_scenarios
-from perfkit.cli.options import DRY_RUN, DURATION, FILE, FORMAT, OUTPUT, SETTINGS, dump, say, settings_of, write
+from perfkit.cli.options import DRY_RUN, DURATION, FILE, FORMAT, OUTPUT, SETTINGS, say, settings_of, write
 from perfkit.config.settings import load_fields
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import SettingsError
 from perfkit.model.records import Metric
 from perfkit.report.formatting import clean, format_signed, shorten
@@ -120,7 +121,7 @@ def bisect(
     if step:
         return judge_head(bisection, on_message)
     result = find_first_bad_commit(bisection, on_message)
-    write(dump(result.to_dict()) if format_ == "json" else result_text(result), output)
+    write(dump_json(result.to_dict()) if format_ == "json" else result_text(result), output)
     return 0 if result.found else EXIT_NOT_FOUND
 
 

@@ -17,12 +17,10 @@ from perfkit.cli.options import (
     RULE,
     Number,
     Workspace,
-    console,
-    dump,
     fail_on_option,
     in_workspace,
-    table,
-    write,
+    print_table,
+    write_json,
 )
 from perfkit.model.errors import StoreError
 from perfkit.report.formatting import shorten
@@ -129,7 +127,7 @@ def check(
             passed, seconds = sum(trial.ok for trial in tested.trials), time.monotonic() - begun
             click.echo(f"{works}: {passed} of {len(tested.trials)} as expected, {seconds:.0f} s")
     if not is_text:
-        write(dump({"schema": SCHEMA, "settings": audit.to_dict(), "gate": tested.to_dict() if tested else None}))
+        write_json({"schema": SCHEMA, "settings": audit.to_dict(), "gate": tested.to_dict() if tested else None})
     if tested is not None and not tested.ok:
         return EXIT_GATE
     return 0 if audit.ok(strict=strict) else EXIT_SETTINGS
@@ -139,13 +137,12 @@ def _print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], advice: Se
     """A table, whose first column says how bad each row is, and what to do; nothing without rows."""
     from rich.text import Text
 
-    grid, styles = table(titles, right=("seconds",)), {"error": "bold red", "WRONG": "bold red", "warn": "yellow"}
-    for row in rows:
-        cells = [Text(shorten(cell, MOST_CELL)) for cell in row]
-        cells[0].stylize(styles.get(row[0], "default"))
-        grid.add_row(*cells)
+    styles = {"error": "bold red", "WRONG": "bold red", "warn": "yellow"}
     if rows:
-        console().print(grid)
+        cells = [
+            (Text(row[0], styles.get(row[0], "")), *(shorten(cell, MOST_CELL) for cell in row[1:])) for row in rows
+        ]
+        print_table(titles, cells, right=("seconds",))
     for name, text in dict.fromkeys(advice):
         if text:
             click.echo(f"! {shorten(name, 60)}: {shorten(text, MOST_ADVICE)}")

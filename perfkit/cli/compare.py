@@ -27,17 +27,16 @@ from perfkit.cli.options import (
     Variadic,
     Workspace,
     checkout_option,
-    console,
     drawn,
-    dump,
     fail_on_option,
     format_option,
     in_workspace,
-    table,
+    print_table,
     warn,
     write,
     write_json,
 )
+from perfkit.model.codec import dump_json
 from perfkit.model.errors import NotComparable
 from perfkit.model.records import Comparison, Metric, Verdict
 from perfkit.report.formatting import SHORT_METRICS, clean, shorten, verdict_text
@@ -95,8 +94,6 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
     Example:
       perfkit plan --scenario api --detect 5%
     """
-    from rich.text import Text
-
     from perfkit.history.planning import plan_runs
 
     frame = plan_runs(workspace.history(), scenario, detect, power=power, policy=workspace.policy).to_frame()
@@ -109,11 +106,11 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
         return
     click.echo(f"{scenario}: runs on each side that call a worsening of {detect:g} % in {power:.0%} of comparisons")
     numbers = ("variation", "from runs", "runs per side", "load in all", "tolerance")
-    grid, above = table(("service", "metric", *numbers), right=numbers), None
+    lines, above = [], None
     for row in rows:
         runs, hours, tolerance = row["runs_per_side"], row["hours"], row["tolerance_pct"]
-        grid.add_row(
-            Text("" if row["service"] == above else shorten(row["service"])),
+        cells = (
+            "" if row["service"] == above else shorten(row["service"]),
             SHORT_METRICS.get(row["metric"], row["metric"]),
             f"{row['variation_pct']:.1f} %",
             str(row["history_runs"]),
@@ -121,8 +118,9 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
             "~" if hours is None else f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h",
             "~" if tolerance is None else f"{tolerance:.3g} %",
         )
+        lines.append(cells)
         above = row["service"]
-    console().print(grid)
+    print_table(("service", "metric", *numbers), lines, right=numbers)
     tolerated = [row["metric"] for row in rows if row["tolerance_pct"] is not None and row["tolerance_pct"] >= detect]
     if tolerated:
         names = ", ".join(dict.fromkeys(SHORT_METRICS.get(metric, metric) for metric in tolerated))
@@ -155,8 +153,6 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     Example:
       perfkit replay --scenario api --policy stricter.toml
     """
-    from rich.text import Text
-
     from perfkit.analysis.compare import replay as replay_policy
     from perfkit.history.run_selector import history_runs
     from perfkit.report.findings import headlines
@@ -184,15 +180,14 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     for item in found:
         for reason in item.reasons:
             by_reason.setdefault((item.comparison.verdict, reason), []).append(item.run.id)
-    grid = table(("verdict", "runs", "reason", "first", "last"), right=("runs",))
-    for (verdict, reason), ids in sorted(
-        by_reason.items(), key=lambda pair: (severest.index(pair[0][0]), -len(pair[1]))
-    ):
-        cells = (verdict_text(verdict), str(len(ids)), shorten(reason, 90), clean(ids[0]), clean(ids[-1]))
-        grid.add_row(*map(Text, cells))
     if by_reason:
+        ranked = sorted(by_reason.items(), key=lambda pair: (severest.index(pair[0][0]), -len(pair[1])))
+        lines = (
+            (verdict_text(verdict), str(len(ids)), shorten(reason, 90), clean(ids[0]), clean(ids[-1]))
+            for (verdict, reason), ids in ranked
+        )
         click.echo()
-        console().print(grid)
+        print_table(("verdict", "runs", "reason", "first", "last"), lines, right=("runs",))
         click.echo()
     counts = {word: sum(item.comparison.verdict == word for item in found) for word in ("regression", "inconclusive")}
     click.echo(f"{len(found)} runs judged: {counts['regression']} fired, {counts['inconclusive']} inconclusive")
@@ -267,7 +262,7 @@ def compare(
         comparison = _judged(workspace, baseline if is_baseline_named else None, named, learn=history)
     texts = {
         "text": lambda: drawn(partial(print_comparison, comparison, everything=all_ or output is not None)),
-        "json": lambda: dump(comparison.to_dict()),
+        "json": lambda: dump_json(comparison.to_dict()),
         "markdown": lambda: to_markdown(comparison),
         "junit": lambda: to_junit(comparison),
     }

@@ -26,6 +26,8 @@ from click.shell_completion import (
 )
 
 from perfkit.model.errors import PerfkitError
+from perfkit.model.installation import shipped_files
+from perfkit.model.records import SHORT_NAMES, Metric
 
 VARIABLE = "_PERFKIT_COMPLETE"  # set by the scripts of the shells
 MOST_IDS, MOST_READ = 200, 60  # newest runs that are offered, and documents that are read
@@ -156,20 +158,16 @@ complete --no-files --keep-order --command %(prog_name)s --arguments '(%(complet
 """
 
 
-def _offer(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Those that go on as was typed, each once; files where there are none."""
-    fitting = dict.fromkeys(word for word in words if word.startswith(incomplete) and _TYPED.fullmatch(word))
-    return [CompletionItem(word) for word in fitting] or [CompletionItem(incomplete, type="file")]
-
-
-def _quietly(
+def _completer(
     words: Callable[[click.Context, str], Iterable[str]],
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """A completer of a parameter that offers these words, and none where anything goes wrong."""
+    """Offers those words that go on as was typed, each once, or files where there are none; nothing on any failure."""
 
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         with suppress(Exception):
-            return _offer(words(context, incomplete), incomplete)
+            fits = (word for word in words(context, incomplete) if word.startswith(incomplete))
+            typed = filter(_TYPED.fullmatch, fits)
+            return [CompletionItem(word) for word in dict.fromkeys(typed)] or [CompletionItem(incomplete, type="file")]
         return []
 
     return complete
@@ -258,7 +256,8 @@ def _run_words(context: click.Context, incomplete: str) -> Iterator[str]:
             yield from (f"{scenario}@label:{key}={value}" for key, value in of.items())
 
 
-def _scenario_words(context: click.Context, incomplete: str) -> Iterator[str]:
+@_completer
+def complete_scenarios(context: click.Context, incomplete: str) -> Iterator[str]:
     stored = _Stored(context)
     yield from stored.settings.scenarios
     yield from stored.scenarios()
@@ -266,30 +265,24 @@ def _scenario_words(context: click.Context, incomplete: str) -> Iterator[str]:
         yield from _run_words(context, incomplete)
 
 
-def _label_words(context: click.Context, _: str) -> Iterator[str]:
+@_completer
+def complete_labels(context: click.Context, _: str) -> Iterator[str]:
     stored = _Stored(context)
     for document in stored.documents(stored.ids(most=MOST_READ)):
         labels = document.get("labels")
         yield from (f"{key}={value}" for key, value in (labels if isinstance(labels, dict) else {}).items())
 
 
-def _metric_words(_context: click.Context, _: str) -> Iterator[str]:
-    from perfkit.model.records import SHORT_NAMES, Metric
-
-    yield from SHORT_NAMES
-    yield from (metric.value for metric in Metric)
+@_completer
+def complete_metrics(_context: click.Context, _: str) -> tuple[str, ...]:
+    return (*SHORT_NAMES, *Metric)
 
 
-def _page_words(_context: click.Context, _: str) -> Iterator[str]:
-    from perfkit.model.installation import shipped_files
+@_completer
+def complete_pages(_context: click.Context, _: str) -> Iterator[str]:
+    return (path.stem for path in shipped_files("docs", "*.md") if "reference" not in path.parts)
 
-    yield from (path.stem for path in shipped_files("docs", "*.md") if "reference" not in path.parts)
 
-
-complete_files = _quietly(lambda _context, _word: ())
-complete_runs = _quietly(_run_words)
-complete_pages = _quietly(_page_words)
-complete_baselines = _quietly(lambda context, _: (name for _, name in _Stored(context).pinned()))
-complete_scenarios = _quietly(_scenario_words)
-complete_labels = _quietly(_label_words)
-complete_metrics = _quietly(_metric_words)
+complete_runs = _completer(_run_words)
+complete_files = _completer(lambda _context, _word: ())
+complete_baselines = _completer(lambda context, _: (name for _, name in _Stored(context).pinned()))

@@ -19,11 +19,10 @@ from perfkit.cli.options import (
     WITH_LABELS,
     Workspace,
     check_scenario,
-    console,
     in_workspace,
+    print_table,
     run_names,
     say,
-    table,
     warn,
     write_json,
     write_metrics,
@@ -98,7 +97,7 @@ def ack(
         raise click.UsageError("Missing option '--reason'.")
     else:
         history = workspace.history()
-        first = _first_run(str(event), history)
+        first = workspace.run_ids([str(event)])[0]
         decision: dict[str, Any] = {"reason": reason, "by": by, "until": until, "now": datetime.now(UTC)}
         try:
             added = acknowledge(history, first, workspace.policy, **decision, without_event=yes)
@@ -115,13 +114,6 @@ def ack(
         file.add(added)
         _print_acknowledgements([added], format_)
         click.echo(f"wrote {file.path}", err=True)
-
-
-def _first_run(name: str, history: HistoryContext) -> str:
-    """The id of the first run of those that are named."""
-    from perfkit.history.run_selector import stored_ids
-
-    return stored_ids([name], history)[0]
 
 
 def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
@@ -171,11 +163,9 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
       perfkit baseline pin quiet "20261101T*-api-*" --reason "before the move to the new database"
     """
     from perfkit.history.curation import pin_runs
-    from perfkit.history.run_selector import choose_runs
 
     history = workspace.history()
-    chosen = choose_runs(runs, history).runs
-    pinned, notes = pin_runs(history, name, chosen, reason=reason, by=by, expires=expires)
+    pinned, notes = pin_runs(history, name, workspace.load_runs(runs), reason=reason, by=by, expires=expires)
     _report_pinned(history, pinned, notes)
 
 
@@ -199,7 +189,7 @@ def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | N
     from perfkit.history import curation
 
     history = workspace.history()
-    first = _first_run(event, history)
+    first = workspace.run_ids([event])[0]
     moved = curation.accept(history, first, reason=reason, by=by, name=name, expires=expires, now=datetime.now(UTC))
     _report_pinned(history, moved, ())
 
@@ -215,8 +205,6 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     Example:
       perfkit baseline list --scenario api
     """
-    from rich.text import Text
-
     from perfkit.history.baselines import Baselines
     from perfkit.history.curation import baseline_quality
 
@@ -231,20 +219,14 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
         text = f"{history.baselines}: no pinned baselines{whose}; `perfkit baseline pin NAME RUN...` makes one"
         click.echo(text, err=True)
         return
-    grid = table(("baseline", "runs", "load", "created", "expires", "by", "reason"), right=("runs",))
+    rows = []
     for item in found:
-        pinned = item.pinned
-        complete = len(item.runs) == len(pinned.runs)
-        grid.add_row(
-            Text(clean(f"{pinned.scenario}@pinned:{pinned.name}")),
-            f"{len(item.runs)}" if complete else f"{len(item.runs)} of {len(pinned.runs)}",
-            Text(clean(pinned.profile)),
-            f"{pinned.created:%Y-%m-%d}",
-            str(pinned.expires or ""),
-            Text(shorten(pinned.by, 24)),
-            Text(shorten(pinned.reason, 60)),
-        )
-    console().print(grid)
+        pinned, count = item.pinned, f"{len(item.runs)}"
+        count += "" if len(item.runs) == len(pinned.runs) else f" of {len(pinned.runs)}"
+        title, load = clean(f"{pinned.scenario}@pinned:{pinned.name}"), clean(pinned.profile)
+        days = f"{pinned.created:%Y-%m-%d}", str(pinned.expires or "")
+        rows.append((title, count, load, *days, shorten(pinned.by, 24), shorten(pinned.reason, 60)))
+    print_table(("baseline", "runs", "load", "created", "expires", "by", "reason"), rows, right=("runs",))
     warn(*(note for item in found for note in item.warnings))
 
 

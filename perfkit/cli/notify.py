@@ -17,7 +17,7 @@ import click
 
 from perfkit.cli.completion import complete_scenarios
 from perfkit.cli.exit_codes import EXIT_INVALID
-from perfkit.cli.options import POLICY, WITH_LABELS, Workspace, checkout_option, dump, in_workspace, write
+from perfkit.cli.options import POLICY, WITH_LABELS, Workspace, checkout_option, in_workspace, write, write_json
 from perfkit.config.settings import Settings
 from perfkit.model.errors import DeliveryError, SettingsError, StoreError
 from perfkit.model.records import Verdict
@@ -231,7 +231,7 @@ def issue(collected: ResultSet, settings: Settings, dry_run: bool, **options: An
             for result in collected.results
             for request in planned_requests(result, settings, report=note, **options)
         ]
-        click.echo(dump(planned), nl=False)
+        write_json(planned)
     else:
         failed, done = [], False
         for result in collected.results:
@@ -307,7 +307,7 @@ def comment(
         click.echo(f"{error}; shown for number 0", err=True)
     message = Comment(number, names, text)
     if dry_run:
-        click.echo(dump([message.request(access.path).to_dict()]), nl=False)
+        write_json([message.request(access.path).to_dict()])
     else:
         post_comment(message, access, settings.delivery, report=click.echo)
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from datetime import date
 
     from rich.console import Console
-    from rich.table import Table
 
     from perfkit.history.acknowledgements import Acknowledgement
     from perfkit.history.run_selector import HistoryContext
@@ -349,14 +348,16 @@ def console() -> Console:
     return Console(file=sys.stdout, width=None if terminal else 160, highlight=False, markup=False, emoji=False)
 
 
-def table(titles: Sequence[str], right: Sequence[str] = ()) -> Table:
-    """An empty table; the columns in ``right`` are numbers."""
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
+    """A table on standard output; the columns in ``right`` are numbers."""
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         grid.add_column(title, justify="right" if title in right else "left", overflow="fold")
-    return grid
+    for row in rows:
+        grid.add_row(*row)
+    console().print(grid)
 
 
 def drawn(draw: Callable[[Console], object]) -> str:
@@ -377,6 +378,11 @@ def write(text: str | bytes, output: Path | None = None) -> None:
     except OSError as error:
         raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {output}", err=True)
+
+
+def write_json(document: Any, output: Path | None = None) -> None:
+    """JSON as perfkit writes it everywhere, to a file or to standard output."""
+    write(dump_json(document), output)
 
 
 def write_metrics(workspace: Workspace, files: Sequence[str], output: Path | None) -> None:
@@ -401,14 +407,3 @@ def warn(*notes: str) -> None:
     """Print notes beside the output, on standard error."""
     for note in notes:
         say(f"! {note}", err=True)
-
-
-def write_json(document: Any, output: Path | None = None) -> None:
-    """JSON as perfkit writes it everywhere, to a file or to standard output."""
-    write(dump(document), output)
-
-
-def dump(document: Any) -> str:
-    """JSON as perfkit writes it everywhere."""
-
-    return dump_json(document)

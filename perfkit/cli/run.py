@@ -24,12 +24,12 @@ from perfkit.cli.options import (
     Number,
     Workspace,
     drawn,
-    dump,
     expanded,
     in_workspace,
     key_values,
     warn,
     write,
+    write_json,
 )
 from perfkit.config.settings import ARRIVALS, Scenario, load_fields
 from perfkit.model.errors import LoadError, PerfkitError
@@ -315,7 +315,7 @@ def run(
             view.finish()
     target = record or (Path("test_execution_metadata.json") if all_ else None)
     if target is not None:
-        write(dump(execution_record(done)), target)
+        write_json(execution_record(done), target)
     if any(execution.stopped for execution in done):
         return EXIT_STOPPED
     errors = [exit_code_of(execution.error) for execution in done if execution.error is not None]
@@ -437,7 +437,7 @@ def _compare(
             view.finish(f"{verdict_text(result.comparison.verdict)}: {result.why}.")
     comparison = with_open_regressions(result.comparison, workspace)
     if given["result"] is not None:
-        write(dump(comparison.to_dict()), given["result"])
+        write_json(comparison.to_dict(), given["result"])
     write(drawn(partial(print_comparison, comparison)))
     click.echo(result.why)
     return exit_code_of_verdict(comparison.verdict)

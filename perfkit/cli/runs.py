@@ -28,12 +28,12 @@ from perfkit.cli.options import (
     Workspace,
     check_scenario,
     console,
-    dump,
     in_workspace,
     run_names,
     say,
     warn,
     write,
+    write_json,
     write_metrics,
 )
 from perfkit.config.settings import load_fields
@@ -297,7 +297,7 @@ def show(workspace: Workspace, runs: tuple[str, ...], format_: str) -> None:
 
     for stored in map(workspace.run_store.get, workspace.run_ids(runs)):
         if format_ == "json":
-            click.echo(dump(run_to_document(stored)), nl=False)
+            write_json(run_to_document(stored))
         else:
             console().print(run_page(stored))
 
