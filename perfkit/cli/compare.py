@@ -17,7 +17,6 @@ from perfkit.cli.exit_codes import EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
     CANDIDATE_LABELS,
     FORMAT,
-    OPTIONAL_CANDIDATE,
     OUTPUT,
     POLICY,
     RULE,
@@ -26,6 +25,7 @@ from perfkit.cli.options import (
     Parsed,
     Variadic,
     Workspace,
+    candidate_option,
     checkout_option,
     drawn,
     fail_on_option,
@@ -195,7 +195,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")
 @click.argument("baseline", nargs=-1, metavar="[BASELINE...]", shell_complete=complete_runs)
-@OPTIONAL_CANDIDATE
+@candidate_option("Runs of another build")
 @CANDIDATE_LABELS
 @format_option("text", "json", "markdown", "junit", text="How to write the result.")
 @OUTPUT

@@ -72,27 +72,6 @@ POLICY = click.option("--policy", type=FILE, help="Policy file (TOML); else [pol
 RULE = click.option("--rule", type=click.Choice(["evidence", "threshold"]), help="How to judge [evidence].")
 
 
-def _check_candidate(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names and not context.params.get("candidate_labels") and not context.resilient_parsing:
-        raise click.UsageError("Missing option '--candidate' (or --candidate-label).", context)
-    return names
-
-
-CANDIDATE = click.option(
-    "--candidate",
-    multiple=True,
-    metavar="CANDIDATE...",
-    callback=_check_candidate,
-    shell_complete=complete_runs,
-    help="Runs to judge; several may follow.",
-)
-OPTIONAL_CANDIDATE = click.option(
-    "--candidate",
-    multiple=True,
-    metavar="CANDIDATE...",
-    shell_complete=complete_runs,
-    help="Runs of another build; several may follow.",
-)
 INJECT = click.option(
     "--inject",
     multiple=True,
@@ -104,10 +83,10 @@ BY = click.option("--by", default="", help="Who decided it [your login].")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 
 
-def format_option(*formats: str, default: str = "text", text: str | None = None) -> Callable[[Command], Command]:
-    """The option ``--format``; the command gets ``format_``."""
+def format_option(*formats: str, text: str | None = None) -> Callable[[Command], Command]:
+    """The option ``--format``, of which the first is the default; the command gets ``format_``."""
     words = click.Choice(formats)
-    return click.option("--format", "format_", type=words, default=default, show_default=True, help=text)
+    return click.option("--format", "format_", type=words, default=formats[0], show_default=True, help=text)
 
 
 FORMAT = format_option("text", "json")
@@ -192,6 +171,12 @@ def run_names(name: str = "runs", metavar: str = "RUN...") -> Callable[[Command]
         return names
 
     return click.argument(name, nargs=-1, metavar=metavar, callback=check, shell_complete=complete_runs)
+
+
+def candidate_option(runs: str) -> Callable[[Command], Command]:
+    """The option ``--candidate`` of a `Variadic` command."""
+    text = f"{runs}; several may follow."
+    return click.option("--candidate", multiple=True, metavar="CANDIDATE...", shell_complete=complete_runs, help=text)
 
 
 def fail_on_option(default: str | None, text: str) -> Callable[[Command], Command]:

@@ -18,10 +18,8 @@ import click
 from perfkit.cli.completion import complete_metrics, complete_scenarios
 from perfkit.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
-    CANDIDATE,
     CANDIDATE_LABELS,
     FOLDER,
-    OPTIONAL_CANDIDATE,
     POLICY,
     RULE,
     SETTINGS,
@@ -29,6 +27,7 @@ from perfkit.cli.options import (
     Command,
     Variadic,
     Workspace,
+    candidate_option,
     fail_on_option,
     in_workspace,
     run_names,
@@ -216,7 +215,7 @@ def baseline(workspace: Workspace, runs: tuple[str, ...]) -> Mapping[str, object
 
 @report.command(cls=Variadic, short_help="Did it get slower?")
 @run_names("before", "BASELINE...")
-@CANDIDATE
+@candidate_option("Runs to judge")
 @CANDIDATE_LABELS
 @makes_report(POLICY, RULE, WITH_LABELS)
 def compare(
@@ -233,6 +232,8 @@ def compare(
     """
     from perfkit.report.batch import run_paths
 
+    if not candidate and not candidate_labels:
+        raise click.UsageError("Missing option '--candidate' (or --candidate-label).")
     judged = workspace.load_runs(candidate, candidate_labels)
     chosen, notes = _baseline_runs(workspace, before, judged)
     rule = click.get_current_context().params["rule"]
@@ -241,7 +242,7 @@ def compare(
 
 @report.command(cls=Variadic, short_help="How much load can it take?")
 @run_names()
-@OPTIONAL_CANDIDATE
+@candidate_option("Runs of another build")
 @CANDIDATE_LABELS
 @click.option("--slo", metavar="TEXT", help='What must hold, such as "p95 < 300 ms" or "error_rate < 1 %".')
 @makes_report(WITH_LABELS)

@@ -28,6 +28,7 @@ from perfkit.cli.options import (
     Workspace,
     check_scenario,
     console,
+    format_option,
     in_workspace,
     run_names,
     say,
@@ -407,7 +408,7 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
 @runs.command(short_help="All numbers as CSV, Parquet or JSON.")
 @RUNS
 @SCENARIO
-@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@format_option("csv", "parquet", "json")
 @OUTPUT
 @in_workspace(WITH_LABELS)
 def export(

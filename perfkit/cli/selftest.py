@@ -319,24 +319,26 @@ GARBAGE = bytes(range(256)) * 8
 MISSPELT = '[policy]\ntolerence = { "p95_latency_ms" = 10 }\n'
 
 
-def _invalid(document: dict[str, Any]) -> dict[str, Any]:
-    """As a run is kept whose generator was saturated."""
-    check = {"name": "generator_cpu", "value": 100.0, "limit": 90.0, "severity": "invalid", "advice": "saturated"}
-    return resealed({**document, "validity": {"ok": False, "checks": [check]}})
+SATURATED = {"name": "generator_cpu", "value": 100.0, "limit": 90.0, "severity": "invalid", "advice": "saturated"}
 
 
-def _forged(document: dict[str, Any]) -> dict[str, Any]:
-    """As a run is found whose numbers somebody made better."""
-    services = document["services"]
-    return {**document, "services": {"forged": next(iter(services.values())), **services}}
+def _invalid(content: bytes) -> bytes:
+    document = {**json.loads(content), "validity": {"ok": False, "checks": [SATURATED]}}
+    return dump_json(resealed(document)).encode()
+
+
+def _forged(content: bytes) -> bytes:
+    document = json.loads(content)
+    better = {"forged": next(iter(document["services"].values())), **document["services"]}
+    return dump_json({**document, "services": better}).encode()
 
 
 DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {  # name -> the only document of the run, and what is in it
     "run.json cut off": (DOCUMENT, lambda content: content[: len(content) // 2]),
     "garbage for run.json": (DOCUMENT, lambda _: GARBAGE),
     "killed run": (STARTED, lambda content: content),
-    "invalid run": (DOCUMENT, lambda content: dump_json(_invalid(json.loads(content))).encode()),
-    "run.json changed afterwards": (DOCUMENT, lambda content: dump_json(_forged(json.loads(content))).encode()),
+    "invalid run": (DOCUMENT, _invalid),
+    "run.json changed afterwards": (DOCUMENT, _forged),
 }
 Comparison = tuple[str, Sequence[Path], Sequence[Path], tuple[str, ...]]  # name, both sides, further options
 
@@ -364,19 +366,17 @@ def unfit_comparisons(good: tuple[Path, ...], folder: Path) -> Iterator[Comparis
 # The whole -----------------------------------------------------------------------------------------------------------
 
 
-def self_test(
-    task: Task, folder: Path, report: Report, *, measured: Callable[[Task, str, Report], Sides] = measure
-) -> SelfTest:
+def self_test(task: Task, folder: Path, report: Report) -> SelfTest:
     """Try the gate out; runs and damaged files are left in ``folder``.
 
     What is not as expected, and may be chance, is measured once more, with fresh runs, before it is believed: a
     self-test with false alarms gets switched off.  ``LoadError`` and ``StoreError`` as `run_scenario`.
     """
-    good, trials = _load_trials(task, folder / "runs", report, measured)
+    good, trials = _load_trials(task, folder / "runs", report)
     if any(trial.by_chance for trial in trials):
         names = ", ".join(trial.name for trial in trials if not trial.ok)
         report(f"not as expected: {names}; measured once more with fresh runs")
-        good, again = _load_trials(task, folder / "second-runs", report, measured)
+        good, again = _load_trials(task, folder / "second-runs", report)
         trials = [believed(first, second) for first, second in zip(trials, again, strict=True)]
     report("runs against a history, and files that must be refused")
     for name, (store, newest) in simulated_histories(task, folder / "history").items():
@@ -393,12 +393,10 @@ def self_test(
     return SelfTest(tuple(trials))
 
 
-def _load_trials(
-    task: Task, folder: Path, report: Report, measured: Callable[[Task, str, Report], Sides]
-) -> tuple[tuple[Path, ...], list[Trial]]:
+def _load_trials(task: Task, folder: Path, report: Report) -> tuple[tuple[Path, ...], list[Trial]]:
     """The folders of the baseline's runs, and what real load shows."""
     begun = time.monotonic()
-    sides = measured(task, str(folder), report)
+    sides = measure(task, str(folder), report)
     seconds = time.monotonic() - begun
     report("comparing")
     folders = {name: tuple(Path(run.source or run.id) for run in sides[name]) for name in ROUND}

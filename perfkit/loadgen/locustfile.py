@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
+from perfkit.config.toml_table import url_parts
 from perfkit.model.errors import LoadError, SettingsError
 from perfkit.model.redaction import redact
 
@@ -58,11 +59,9 @@ def read_host(url: str, source: str = "--host") -> str:
     ``SettingsError`` for what is no http address, or holds a user, a password, a query or a fragment: these would stand
     in files.
     """
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        raise SettingsError(f"{source}: expected an address such as http://127.0.0.1:8000") from None
+    parts = url_parts(url.strip())
+    if parts is None:
+        raise SettingsError(f"{source}: expected an address such as http://127.0.0.1:8000")
     if "@" in url:
         raise SettingsError(
             f"{source}: holds a user or password, which would stand in files; leave it out, and let the locustfile "
@@ -76,7 +75,7 @@ def read_host(url: str, source: str = "--host") -> str:
         raise SettingsError(f"{source}: holds a query or fragment; name paths with --urls FILE")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     path = quote(parts.path.rstrip("/"), safe=_SAFE)
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{path}"
+    return f"{parts.scheme}://{host}{'' if parts.port is None else f':{parts.port}'}{path}"
 
 
 def read_urls(text: str, host: str | None, source: str) -> tuple[str, tuple[Endpoint, ...]]:
@@ -94,7 +93,11 @@ def read_urls(text: str, host: str | None, source: str) -> tuple[str, tuple[Endp
         if address.startswith("/") and not address.startswith("//"):
             begin, path = host, address
         else:
-            parts = _split(address, where)
+            parts = url_parts(address)
+            if parts is None or parts.scheme not in ("http", "https"):
+                raise SettingsError(
+                    f"{where}: expected an address such as http://127.0.0.1:8000/search, or a path such as /search"
+                )
             begin = read_host(f"{parts.scheme}://{parts.netloc}", where)
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             if host is not None and host.startswith(begin) and path.startswith(host[len(begin) :] or "/"):
@@ -237,18 +240,6 @@ def _encoded(path: str) -> str:
     return quote(begin, safe=_SAFE) + mark + quote(query.partition("#")[0], safe=_SAFE + "?")
 
 
-def _split(address: str, where: str) -> Any:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https"):
-        raise SettingsError(
-            f"{where}: expected an address such as http://127.0.0.1:8000/search, or a path such as /search"
-        )
-    return parts
-
-
 def _refuse_secrets(address: str, where: str) -> None:
     if redact(address) != address or re.match(r"[a-z]+://[^/?#]*@", address, re.IGNORECASE):
         raise SettingsError(
@@ -308,17 +299,13 @@ def _base(document: Mapping[str, Any], host: str | None, source: str) -> str:
     if "://" not in url:
         raise SettingsError(f"{source}: names no host; say which: --host http://127.0.0.1:8000")
     base = read_host(url, f"{source}: servers")
-    asked = urlsplit(source).hostname if "://" in source else None
-    if urlsplit(base).hostname != asked and not _is_this_machine(urlsplit(base).hostname or ""):
+    asked, host = urlsplit(source).hostname if "://" in source else None, urlsplit(base).hostname or ""
+    is_this_machine = host == "localhost"
+    with suppress(ValueError):
+        is_this_machine |= ipaddress.ip_address(host).is_loopback
+    if host != asked and not is_this_machine:
         raise SettingsError(f"{source}: its server is {base}; say so if that may be loaded: --host {base}")
     return base
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _resolved(document: Mapping[str, Any], item: Any) -> Any:

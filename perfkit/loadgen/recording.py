@@ -67,20 +67,15 @@ def finish_recording(recording: Path, parquet: Path) -> int:
             batches.append(batch)
             written += len(batch)
             if sum(map(len, batches)) >= ROW_GROUP_ROWS - len(held):
-                held = _write_groups(writer, pa.concat_tables([held, as_table(batches)]))
-                batches = []
+                table, batches = pa.concat_tables([held, as_table(batches)]), []
+                whole = len(table) - len(table) % ROW_GROUP_ROWS
+                writer.write_table(table.slice(0, whole).unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
+                held = table.slice(whole)
         rest = pa.concat_tables([held, as_table(batches)]).unify_dictionaries()
         writer.write_table(rest, row_group_size=ROW_GROUP_ROWS)
     if not recorded.unread:  # what could not be read is not lost
         recording.unlink()
     return written
-
-
-def _write_groups(writer: Any, table: pa.Table) -> pa.Table:
-    """Write the whole groups of rows of a table; gives the rest."""
-    whole = len(table) - len(table) % ROW_GROUP_ROWS
-    writer.write_table(table.slice(0, whole).unify_dictionaries(), row_group_size=ROW_GROUP_ROWS)
-    return table.slice(whole)
 
 
 class _Labels(dict[object, int]):

@@ -15,7 +15,7 @@ import itertools
 import math
 import random
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,6 @@ from perfkit.loadgen.locust_file_writer import ENDINGS, write_locust_files
 from perfkit.model.codec import dump_json
 from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean
 from perfkit.model.files import atomic_write
-from perfkit.model.records import Run
 from perfkit.model.serialization import slug
 from perfkit.runs.requests import run_from_requests
 from perfkit.runs.store import RunStore
@@ -49,7 +48,6 @@ def simulate_files(
     *,
     started_at: datetime | None = None,
     changes: Mapping[str, Change] | None = None,
-    run_to_run_pct: float = 2.0,
 ) -> tuple[Path, ...]:
     """Simulate a load test and write what Locust would have written, and its metrics as JSON.
 
@@ -63,7 +61,7 @@ def simulate_files(
     from perfkit.runs.read import read_run
 
     started = _begin(started_at).replace(microsecond=0)
-    frame = simulate_requests(scenario, seed, started_at=started, changes=changes, run_to_run_pct=run_to_run_pct)
+    frame = simulate_requests(scenario, seed, started_at=started, changes=changes)
     if frame.empty:
         raise LoadError(f"scenario {scenario.name!r}: no request ended in {scenario.duration_s:g} s; simulate longer")
     prefix = folder / f"load_results_{slug(scenario.name)}_{started:%Y%m%d_%H%M%S}"
@@ -112,23 +110,12 @@ def simulate_requests(
     Columns: ``start`` (seconds since the epoch), ``service``, ``response_time_ms``, ``failed``, ``response_bytes``.  As
     with plain Locust, a request that has not ended when the time is over is not counted.
 
-    Parameters
-    ----------
-    seed
-        The same seed gives the same requests.  With other `changes`, users and services meet the same luck.
-    started_at
-        Begin of the run, aware; None: now.
-    changes
-        Service name -> how it differs from its model.
-    run_to_run_pct
-        Standard deviation, in percent (0 to 100), of a factor on all service times of a service, drawn once per run.
+    The same seed gives the same requests; with other ``changes`` (of services, by name), users and services meet the
+    same luck.  ``started_at`` is aware; None: now.  ``run_to_run_pct`` is the standard deviation, in percent (0 to
+    100), of a factor on all service times of a service, drawn once per run.
 
-    Raises
-    ------
-    SettingsError
-        The scenario cannot be simulated: it runs its user's own locustfile, or its weights or load profile are missing.
-    ValueError
-        A change is for a service that is not called; `run_to_run_pct` is out of range; `started_at` has no zone.
+    ``SettingsError`` for a scenario that cannot be simulated: it runs its user's own locustfile, or its weights or load
+    profile are missing.  ``ValueError`` for a change of a service that is not called, or a value out of range.
     """
     import pandas as pd
 
@@ -274,13 +261,11 @@ def simulate_history(
     store: RunStore,
     *,
     started_at: datetime | None = None,
-    labels: Mapping[str, str] | None = None,
-    on_run: Callable[[Run], None] | None = None,
 ) -> tuple[str, ...]:
     """Write run folders with every request; the same seed and beginning give the same measurements.
 
-    ``started_at`` is when the first run begins, aware; None: so that the last has just ended.  ``on_run`` is called
-    with each run that is in the store.  Returns the run ids, oldest first; raises as `simulate_requests`.
+    ``started_at`` is when the first run begins, aware; None: so that the last has just ended.  Returns the run ids,
+    oldest first; raises as `simulate_requests`.
     """
     step = timedelta(seconds=(scenario.duration_s or 0.0) + PAUSE_S)
     begin = started_at or datetime.now(UTC).replace(microsecond=0) - history.runs * step
@@ -299,9 +284,6 @@ def simulate_history(
         at = begin + number * step
         frame = simulate_requests(scenario, seed * 100_003 + number, started_at=at, changes=changes, run_to_run_pct=0.0)
         truth = {"changed": "yes"} if is_changed else {}
-        run = run_from_requests(frame, scenario=scenario.name, **{**(labels or {}), **truth})
-        run = replace(run, tool=TOOL, profile=scenario.profile)
-        ids.append(store.add(run))
-        if on_run is not None:
-            on_run(run)
+        run = run_from_requests(frame, scenario=scenario.name, **truth)
+        ids.append(store.add(replace(run, tool=TOOL, profile=scenario.profile)))
     return tuple(ids)

@@ -17,6 +17,7 @@ from command_line import invoke
 from samples import requests
 
 from perfkit import Policy, RunStore, read_run, run_from_requests
+from perfkit.cli import selftest
 from perfkit.cli.check import SCHEMA
 from perfkit.cli.selftest import (
     BASELINE,
@@ -248,7 +249,8 @@ def test_a_gate_that_alarms_on_identical_builds_is_found_out(tmp_path, monkeypat
 def test_a_whole_self_test_on_runs_of_known_truth(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = []
-    found = self_test(Task(), tmp_path / "good", told.append, measured=made)
+    monkeypatch.setattr(selftest, "measure", made)
+    found = self_test(Task(), tmp_path / "good", told.append)
     assert [trial.name for trial in found.trials] == ["load", *BUILDS, *HISTORY, *REFUSED]
     assert [trial.name for trial in found.trials if not trial.ok] == []
     assert not any("once more" in text for text in told)
@@ -264,7 +266,8 @@ def test_what_may_be_chance_is_measured_again_before_it_is_believed(tmp_path, mo
         return made(task, store, report, factor={IDENTICAL: 1.5} if len(looks) == 1 else None)
 
     told = []
-    found = self_test(Task(), tmp_path / "work", told.append, measured=measured)
+    monkeypatch.setattr(selftest, "measure", measured)
+    found = self_test(Task(), tmp_path / "work", told.append)
     assert len(looks) == 2
     assert any("not as expected: identical builds; measured once more" in text for text in told)
     assert found.ok
