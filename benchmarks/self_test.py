@@ -53,7 +53,7 @@ def real(count: int) -> list[Sides]:
             said = self_test(Task(), Path(folder), lambda _: None)
             again = (Path(folder) / "second-runs").exists()
             runs = [read_run(path) for path in sorted((Path(folder) / "runs").iterdir()) if path.name[0] != "."]
-        wrong = [f"{trial.name}: {trial.got}. {trial.advice}" for trial in said.trials if not trial.ok]
+        wrong = [f"{trial.name}: {trial.got}. {trial.advice}" for trial in said if not trial.ok]
         print(f"{number + 1}: {time.monotonic() - begun:.0f} s, second look: {again}, wrong: {wrong}", flush=True)
         found.append({name: [run for run in runs if run.labels["build"] == name] for name in selftest.ROUND})
     return found

@@ -26,7 +26,7 @@ import click
 from perfkit.cli import completion
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_for_git, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
-from perfkit.model.errors import PerfkitError, ReadError, SettingsError, activities_of, omissions
+from perfkit.model.errors import PerfkitError, ReadError, activities_of, omissions
 from perfkit.model.installation import VERSION, skip_unused_imports
 from perfkit.model.redaction import Redacted, conceal_environment, redact
 from perfkit.report.formatting import clean, shorten
@@ -143,34 +143,31 @@ def _run(argv: Sequence[str]) -> int:
         text = "\n".join(f"{line[: len(line) - len(line.lstrip(' '))]}{clean(line)}" for line in lines)
         err.write(f"perfkit: {text}\n")
         return exit_code_of(error)
-    except OSError as error:
+    except (Exception, SystemExit) as error:  # the outermost boundary; SystemExit comes of libraries
         if error is getattr(out, "refusal", None):
             raise
-        if error.errno != errno.ENAMETOOLONG:
+        if (problem := _unusable_name(error, argv)) is None:
             return _unexpected(error, argv)
-        err.write(f"perfkit: {shorten(error.filename, 80)}: no file has so long a name\n")
+        err.write(f"perfkit: {problem}\n")
         return EXIT_CODES[ReadError]
-    except RuntimeError as error:
-        if not str(error).startswith(LINK_LOOP):
-            return _unexpected(error, argv)
-        err.write(f"perfkit: {clean(str(error))}; remove the link\n")
-        return EXIT_CODES[ReadError]
-    except (Exception, SystemExit) as error:  # the outermost boundary; SystemExit comes of libraries
-        unusable = next((word for word in argv if not _is_encodable(word)), None)
-        if unusable is not None:  # no library and no file system takes it
-            word = shorten(ascii(unusable), 80)
-            err.write(f"perfkit: {word}: holds a null character or half of a character; mend it\n")
-            return EXIT_CODES[SettingsError]
-        return _unexpected(error, argv)
     return result if isinstance(result, int) else 0
 
 
-def _is_encodable(word: str) -> bool:
-    """Whether the operating system can be handed this word."""
-    try:
-        return b"\0" not in os.fsencode(word)
-    except UnicodeEncodeError:
-        return False
+def _unusable_name(error: BaseException, argv: Sequence[str]) -> str | None:
+    """What is wrong with a name that no file system takes, where that is all that went wrong."""
+    if isinstance(error, OSError):
+        too_long = error.errno == errno.ENAMETOOLONG
+        return f"{shorten(error.filename, 80)}: no file has so long a name" if too_long else None
+    if isinstance(error, RuntimeError):
+        return f"{clean(str(error))}; remove the link" if str(error).startswith(LINK_LOOP) else None
+    for word in argv:
+        try:
+            is_usable = b"\0" not in os.fsencode(word)
+        except UnicodeEncodeError:
+            is_usable = False
+        if not is_usable:
+            return f"{shorten(ascii(word), 80)}: holds a null character or half of a character; mend it"
+    return None
 
 
 def _unexpected(error: BaseException, argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -97,8 +98,7 @@ def check(
     from perfkit.cli.selftest import Task, self_test
 
     audit = audit_settings(workspace, skip=skip)
-    tested = None
-    is_text = format_ == "text"
+    gate, works, is_text = None, True, format_ == "text"
     if is_text:
         counts = {grade: len(audit.of(grade)) for grade in Grade}
         errors, warnings = (
@@ -115,20 +115,22 @@ def check(
         task = Task(tuple(words), fail_on, workspace.policy.required_runs, slower)
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="perfkit-check-") as name:
-            tested = self_test(task, keep or Path(name), lambda text: click.echo(f"self-test: {text}", err=True))
+            trials = self_test(task, keep or Path(name), lambda text: click.echo(f"self-test: {text}", err=True))
+        works = all(trial.ok for trial in trials)
+        gate = {"ok": works, "trials": [{**asdict(trial), "seconds": round(trial.seconds, 3)} for trial in trials]}
         if is_text:
             results = [
                 ("ok" if trial.ok else "WRONG", trial.name, trial.expected, trial.got, f"{trial.seconds:.1f}")
-                for trial in tested.trials
+                for trial in trials
             ]
-            advice = [(trial.name, trial.advice) for trial in tested.trials]
+            advice = [(trial.name, trial.advice) for trial in trials]
             _print_rows(("", "check", "expected", "got", "seconds"), results, advice)
-            works = "the gate works" if tested.ok else "THE GATE DOES NOT WORK"
-            passed, seconds = sum(trial.ok for trial in tested.trials), time.monotonic() - begun
-            click.echo(f"{works}: {passed} of {len(tested.trials)} as expected, {seconds:.0f} s")
+            passed, seconds = sum(trial.ok for trial in trials), time.monotonic() - begun
+            sentence = "the gate works" if works else "THE GATE DOES NOT WORK"
+            click.echo(f"{sentence}: {passed} of {len(trials)} as expected, {seconds:.0f} s")
     if not is_text:
-        write_json({"schema": SCHEMA, "settings": audit.to_dict(), "gate": tested.to_dict() if tested else None})
-    if tested is not None and not tested.ok:
+        write_json({"schema": SCHEMA, "settings": audit.to_dict(), "gate": gate})
+    if not works:
         return EXIT_GATE
     return 0 if audit.ok(strict=strict) else EXIT_SETTINGS
 

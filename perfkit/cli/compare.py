@@ -32,6 +32,7 @@ from perfkit.cli.options import (
     format_option,
     in_workspace,
     print_table,
+    scenario_option,
     warn,
     write,
     write_json,
@@ -65,12 +66,7 @@ PERCENT = Parsed("percent", _percent)
 
 
 @click.command(short_help="How many runs show a change of that size?")
-@click.option(
-    "--scenario",
-    required=True,
-    shell_complete=complete_scenarios,
-    help="The load test whose runs are in the store, or such as api@rolling.",
-)
+@scenario_option("The load test whose runs are in the store, or such as api@rolling.", required=True)
 @click.option(
     "--detect", required=True, type=PERCENT, metavar="PERCENT", help="The worsening to be called, such as 5%."
 )
@@ -128,12 +124,7 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
 
 
 @click.command(short_help="When would a policy have fired in the past?")
-@click.option(
-    "--scenario",
-    required=True,
-    shell_complete=complete_scenarios,
-    help="The load test whose history is judged, or such as api@branch:main.",
-)
+@scenario_option("The load test whose history is judged, or such as api@branch:main.", required=True)
 @click.option(
     "--window",
     type=click.IntRange(1),

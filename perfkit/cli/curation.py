@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_baselines, complete_runs, complete_scenarios
+from perfkit.cli.completion import complete_baselines, complete_runs
 from perfkit.cli.options import (
     BY,
     DAY,
@@ -23,6 +23,7 @@ from perfkit.cli.options import (
     print_table,
     run_names,
     say,
+    scenario_option,
     warn,
     write_json,
     write_metrics,
@@ -44,7 +45,7 @@ REASON = click.option("--reason", required=True, help="Why; kept for those who r
 EXPIRES = click.option(
     "--expires", type=DAY, metavar="DAY", help="Last day on which it is valid: 2027-01-31, or 90d from now."
 )
-SCENARIO = click.option("--scenario", shell_complete=complete_scenarios, help="Only baselines of this load test.")
+SCENARIO = scenario_option("Only baselines of this load test.")
 
 
 @click.command(short_help="Acknowledge a known or intended change.")

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_scenarios
 from perfkit.cli.exit_codes import EXIT_INVALID
-from perfkit.cli.options import POLICY, WITH_LABELS, Workspace, checkout_option, in_workspace, write, write_json
+from perfkit.cli.options import (
+    POLICY,
+    WITH_LABELS,
+    Workspace,
+    checkout_option,
+    in_workspace,
+    scenario_option,
+    write,
+    write_json,
+)
 from perfkit.config.settings import Settings
 from perfkit.model.errors import DeliveryError, SettingsError, StoreError
 from perfkit.model.records import Verdict
@@ -40,13 +48,11 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add RESULT, ``--scenario``, ``--label`` and ``--store``; the command gets a `ResultSet` and the settings."""
 
     @click.argument("files", nargs=-1, metavar="[RESULT...]", type=click.Path(path_type=Path))
-    @click.option(
-        "--scenario",
+    @scenario_option(
+        "Judge the newest run of this scenario in the store against its history; may be repeated.",
         "scenarios",
         multiple=True,
         metavar="NAME",
-        shell_complete=complete_scenarios,
-        help="Judge the newest run of this scenario in the store against its history; may be repeated.",
     )
     @in_workspace(POLICY, WITH_LABELS)
     @functools.wraps(command)

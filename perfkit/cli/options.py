@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_files, complete_labels, complete_runs
+from perfkit.cli.completion import complete_files, complete_labels, complete_runs, complete_scenarios
 from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings, load_settings, nearest_settings
 from perfkit.config.toml_table import expand
@@ -132,34 +132,28 @@ def key_values(_context: click.Context, parameter: click.Parameter, texts: tuple
         raise click.BadParameter(str(error), param_hint=parameter.opts[0]) from error
 
 
-LABELS = click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=key_values,
-    help="Label the runs; may be repeated.",
-)
-WITH_LABELS = click.option(
-    "--label",
-    "with_labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=key_values,
-    is_eager=True,  # before the arguments that need not be given beside it
-    shell_complete=complete_labels,
-    help="Only runs with this label; may be repeated, and all count.",
-)
-CANDIDATE_LABELS = click.option(
-    "--candidate-label",
-    "candidate_labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=key_values,
-    is_eager=True,
-    shell_complete=complete_labels,
-    help="Only candidates with this label; may be repeated, and all count.",
-)
+def labels_option(name: str, parameter: str, text: str, *, selects: bool = True) -> Callable[[Command], Command]:
+    """An option that gathers labels ``KEY=VALUE``, also such as select runs."""
+    return click.option(
+        name,
+        parameter,
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=key_values,
+        is_eager=selects,  # before the arguments that need not be given beside it
+        shell_complete=complete_labels if selects else None,
+        help=f"{text}; may be repeated{', and all count' if selects else ''}.",
+    )
+
+
+LABELS = labels_option("--label", "labels", "Label the runs", selects=False)
+WITH_LABELS = labels_option("--label", "with_labels", "Only runs with this label")
+CANDIDATE_LABELS = labels_option("--candidate-label", "candidate_labels", "Only candidates with this label")
+
+
+def scenario_option(text: str, *parameter: str, **more: Any) -> Callable[[Command], Command]:
+    """The option ``--scenario``."""
+    return click.option("--scenario", *parameter, shell_complete=complete_scenarios, help=text, **more)
 
 
 def run_names(name: str = "runs", metavar: str = "RUN...") -> Callable[[Command], Command]:

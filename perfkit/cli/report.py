@@ -31,6 +31,7 @@ from perfkit.cli.options import (
     fail_on_option,
     in_workspace,
     run_names,
+    scenario_option,
     settings_of,
     warn,
 )
@@ -52,14 +53,7 @@ TITLE = click.option("--title", help="Title of the report.")
 
 @click.group(short_help="Execute a notebook and write the HTML report.", invoke_without_command=True)
 @click.option("--all", "all_", is_flag=True, help="Every notebook of every scenario of the store, and an index.html.")
-@click.option(
-    "--scenario",
-    "scenarios",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_scenarios,
-    help="With --all: only this scenario.",
-)
+@scenario_option("With --all: only this scenario.", "scenarios", multiple=True, metavar="NAME")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="With --all: only this notebook.")
 @click.option("--newest", type=click.IntRange(1), metavar="N", help="With --all: judge so many of the newest runs [1].")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core].")

@@ -32,6 +32,7 @@ from perfkit.cli.options import (
     in_workspace,
     run_names,
     say,
+    scenario_option,
     warn,
     write,
     write_json,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 EXIT_DAMAGED = EXIT_CODES[ReadError]
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_files)
 RUNS = click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=complete_runs)
-SCENARIO = click.option("--scenario", shell_complete=complete_scenarios, help="Only runs of this load test.")
+SCENARIO = scenario_option("Only runs of this load test.")
 SHOWN = 20  # removals named one by one
 
 
@@ -67,7 +68,7 @@ TIME = Parsed("TIME", _time)
 
 @click.command("import", short_help="Keep foreign result files as runs.")
 @FILES
-@click.option("--scenario", shell_complete=complete_scenarios, help="Name of the load test [from the file name].")
+@scenario_option("Name of the load test [from the file name].")
 @LABELS
 @in_workspace()
 def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, labels: dict[str, str]) -> int:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,26 +82,6 @@ class Trial:
     seconds: float
     advice: str = ""  # what it means that the answer was another, and what to do; empty where it was as expected
     by_chance: bool = False  # whether fresh runs may get another answer
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
-
-
-@dataclass(frozen=True, slots=True)
-class SelfTest:
-    """What the gate answered to each trial."""
-
-    trials: tuple[Trial, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every answer was as expected."""
-        return all(trial.ok for trial in self.trials)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"ok": self.ok, "trials": [trial.to_dict() for trial in self.trials]}
 
 
 def scenario() -> Scenario:
@@ -366,8 +346,8 @@ def unfit_comparisons(good: tuple[Path, ...], folder: Path) -> Iterator[Comparis
 # The whole -----------------------------------------------------------------------------------------------------------
 
 
-def self_test(task: Task, folder: Path, report: Report) -> SelfTest:
-    """Try the gate out; runs and damaged files are left in ``folder``.
+def self_test(task: Task, folder: Path, report: Report) -> tuple[Trial, ...]:
+    """Try the gate out, by one trial after the other; runs and damaged files are left in ``folder``.
 
     What is not as expected, and may be chance, is measured once more, with fresh runs, before it is believed: a
     self-test with false alarms gets switched off.  ``LoadError`` and ``StoreError`` as `run_scenario`.
@@ -390,7 +370,7 @@ def self_test(task: Task, folder: Path, report: Report) -> SelfTest:
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         trials += pool.map(refused, list(unfit_comparisons(good, folder / "unfit")))
-    return SelfTest(tuple(trials))
+    return tuple(trials)
 
 
 def _load_trials(task: Task, folder: Path, report: Report) -> tuple[tuple[Path, ...], list[Trial]]:
