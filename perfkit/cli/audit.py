@@ -149,16 +149,16 @@ class AuditContext:
         return {scenario: self.store.get(run_id) for scenario, run_id in ids.items()}
 
     @cached_property
-    def levels(self) -> dict[str, tuple[Run, ...]]:
+    def stable_runs(self) -> dict[str, tuple[Run, ...]]:
         """The newest valid runs of each scenario, of one load and since its last change, oldest first."""
-        levels = {}
+        stable = {}
         for scenario in self.newest:
             frame = self.runs[self.runs["scenario"] == scenario]
             ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
             runs = [self.store.get(run_id) for run_id in ids]
             comparable = comparable_runs(runs, runs[-1])[0] if runs else ()
-            levels[scenario] = since_last_change(comparable, self.workspace.history())
-        return levels
+            stable[scenario] = since_last_change(comparable, self.workspace.history())
+        return stable
 
 
 Check = Callable[[AuditContext], Iterator[Row]]
@@ -244,8 +244,8 @@ def check_scenarios(context: AuditContext) -> Iterator[Row]:
             advice = f"Its tolerances hold for nothing: correct the name{near}, or take it out."
             yield name, WARN, "the policy names it; nobody else does", advice
     for name in stored:
-        if context.levels[name]:
-            yield name, OK, f"{len(context.levels[name])} valid runs on its present level", ""
+        if context.stable_runs[name]:
+            yield name, OK, f"{len(context.stable_runs[name])} valid runs on its present level", ""
         else:
             newest = context.newest[name]
             reason = next((check.advice for check in newest.validity.problems), "")
@@ -290,7 +290,7 @@ def check_services(context: AuditContext) -> Iterator[Row]:
 
 def check_tolerances(context: AuditContext) -> Iterator[Row]:
     """Per scenario and metric: tolerances below what comparisons of runs like the stored ones can show."""
-    for scenario, runs in context.levels.items():
+    for scenario, runs in context.stable_runs.items():
         policy = context.policy.for_scenario(scenario)
         if runs and len(runs) < LEAST_RUNS:
             advice = f"Make {LEAST_RUNS} or more: `perfkit run {scenario} --repeat {LEAST_RUNS}`."

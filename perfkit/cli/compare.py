@@ -150,7 +150,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
 
     severest = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE)
 
-    found = replay_policy(history_runs(scenario, workspace.history()), workspace.policy, window)
+    replayed = replay_policy(history_runs(scenario, workspace.history()), workspace.policy, window)
     if format_ == "json":
         rows = [
             {
@@ -160,15 +160,15 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
                 "reasons": list(item.reasons),
                 "warnings": list(item.comparison.warnings),
             }
-            for item in found
+            for item in replayed
         ]
         write_json(rows)
         return
-    for item in found:
+    for item in replayed:
         text = f": {headlines(item.comparison)[0]}" if item.comparison.verdict == "regression" else ""
         click.echo(f"{item.run.id}  {verdict_text(item.comparison.verdict)}{text}")
     by_reason: dict[tuple[Verdict, str], list[str]] = {}
-    for item in found:
+    for item in replayed:
         for reason in item.reasons:
             by_reason.setdefault((item.comparison.verdict, reason), []).append(item.run.id)
     if by_reason:
@@ -180,8 +180,9 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
         click.echo()
         print_table(("verdict", "runs", "reason", "first", "last"), lines, right=("runs",))
         click.echo()
-    counts = {word: sum(item.comparison.verdict == word for item in found) for word in ("regression", "inconclusive")}
-    click.echo(f"{len(found)} runs judged: {counts['regression']} fired, {counts['inconclusive']} inconclusive")
+    verdicts = [item.comparison.verdict.value for item in replayed]
+    fired, inconclusive = map(verdicts.count, ("regression", "inconclusive"))
+    click.echo(f"{len(replayed)} runs judged: {fired} fired, {inconclusive} inconclusive")
 
 
 @click.command(cls=Variadic, short_help="Judge candidate runs against baseline runs.")

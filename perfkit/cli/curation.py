@@ -117,11 +117,11 @@ def ack(
         click.echo(f"wrote {file.path}", err=True)
 
 
-def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> None:
+def _print_acknowledgements(acknowledgements: Sequence[Acknowledgement], format_: str) -> None:
     if format_ == "json":
-        write_json(encode(list(found)))
+        write_json(encode(list(acknowledgements)))
         return
-    for item in found:
+    for item in acknowledgements:
         say(f"{item.id}  {item.scenario}: {item.describe()}")
         for change in item.changes:
             metric, unit = Metric(change.metric), Metric(change.metric).change_unit
@@ -129,7 +129,7 @@ def _print_acknowledgements(found: Sequence[Acknowledgement], format_: str) -> N
             if change.limit != float("inf"):
                 text += f", acknowledged up to {format_signed(change.limit, unit).lstrip('+')} {unit}"
             click.echo(f"  {clean(text)}")
-    if not found:
+    if not acknowledgements:
         click.echo("nothing is acknowledged", err=True)
 
 
@@ -211,24 +211,24 @@ def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
 
     history = workspace.history()
     _check_scenario(history, scenario)
-    found = [baseline_quality(history, pinned) for pinned in Baselines(history.baselines).all(scenario)]
+    qualities = [baseline_quality(history, pinned) for pinned in Baselines(history.baselines).all(scenario)]
     if format_ == "json":
-        write_json([item.to_dict() for item in found])
+        write_json([item.to_dict() for item in qualities])
         return
-    if not found:
+    if not qualities:
         whose = f" of {scenario}" if scenario is not None else ""
         text = f"{history.baselines}: no pinned baselines{whose}; `perfkit baseline pin NAME RUN...` makes one"
         click.echo(text, err=True)
         return
     rows = []
-    for item in found:
+    for item in qualities:
         pinned, count = item.pinned, f"{len(item.runs)}"
         count += "" if len(item.runs) == len(pinned.runs) else f" of {len(pinned.runs)}"
         title, load = clean(f"{pinned.scenario}@pinned:{pinned.name}"), clean(pinned.profile)
         days = f"{pinned.created:%Y-%m-%d}", str(pinned.expires or "")
         rows.append((title, count, load, *days, shorten(pinned.by, 24), shorten(pinned.reason, 60)))
     print_table(("baseline", "runs", "load", "created", "expires", "by", "reason"), rows, right=("runs",))
-    warn(*(note for item in found for note in item.warnings))
+    warn(*(note for item in qualities for note in item.warnings))
 
 
 @baseline.command(short_help="One pinned baseline, with its history.")
@@ -248,11 +248,11 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
 
     history = workspace.history()
     _check_scenario(history, scenario)
-    found = baseline_quality(history, find_named(history.baselines, name, scenario))
+    quality = baseline_quality(history, find_named(history.baselines, name, scenario))
     if format_ == "json":
-        write_json(found.to_dict())
+        write_json(quality.to_dict())
         return
-    pinned, present = found.pinned, {run.id for run in found.runs}
+    pinned, present = quality.pinned, {run.id for run in quality.runs}
     lines = [
         f"{pinned.scenario}@pinned:{pinned.name}: {pinned.reason}",
         f"by {pinned.by or 'unknown'}, {pinned.created:%Y-%m-%d}, good until {pinned.expires or 'further notice'}",
@@ -266,7 +266,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
     ]
     for line in lines:
         say(line)
-    warn(*found.warnings)
+    warn(*quality.warnings)
 
 
 @baseline.command("extract", short_help="Result files -> performance-baselines-v2.json.")

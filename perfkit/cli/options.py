@@ -262,8 +262,8 @@ def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], 
             )
 
         decorated: Command = resolved
-        every: tuple[Callable[[Command], Command], ...] = (SETTINGS, STORE, *reversed(options))
-        for option in every:
+        ordered: tuple[Callable[[Command], Command], ...] = (SETTINGS, STORE, *reversed(options))
+        for option in ordered:
             decorated = option(decorated)
         return decorated
 
@@ -310,13 +310,13 @@ def settings_of(path: Path | None) -> Settings:
     return loaded[path]
 
 
-def check_scenario(scenario: str, stored: Iterable[str], place: object) -> None:
-    """``SettingsError`` for a scenario that nothing in ``place`` is of; it names the nearest."""
+def check_scenario(scenario: str, stored: Iterable[str], store: object) -> None:
+    """``SettingsError`` for a scenario that nothing in a ``store`` is of; it names the nearest."""
 
     names = sorted(set(stored))
     if scenario not in names:
         there = f"there are {', '.join(names)}" if names else "it has no runs yet"
-        raise SettingsError(f"{place}: no runs of the scenario {scenario!r}{did_you_mean(scenario, names)}; {there}")
+        raise SettingsError(f"{store}: no runs of the scenario {scenario!r}{did_you_mean(scenario, names)}; {there}")
 
 
 def console() -> Console:

@@ -90,8 +90,8 @@ def init(folder: Path, host: str | None, openapi: str | None, urls: Path | None)
     answers = []
     for answer in locustfile.ask(base, tasks) if base is not None else ():
         answers.append(answer)
-        found = answer.problem if answer.status is None else str(answer.status)
-        say(f"{found if answer.is_reached else '-'} {answer.endpoint.label}")
+        status = answer.problem if answer.status is None else str(answer.status)
+        say(f"{status if answer.is_reached else '-'} {answer.endpoint.label}")
     tasks = list(locustfile.after_answers(tasks, answers))
     written = [*tasks, *todos[: locustfile.MOST_TASKS]]
 

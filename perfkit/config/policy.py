@@ -390,9 +390,9 @@ def parse_slo(text: str) -> Objective:
     word, _, number, unit = match.groups()
     metric = _SLO_METRICS.get(word.lower(), Metric.RPS)
     if metric is Metric.RPS:
-        known = [name for name, metric in SHORT_NAMES.items() if metric is not Metric.RPS]
+        names = [name for name, metric in SHORT_NAMES.items() if metric is not Metric.RPS]
         raise SettingsError(
-            f"SLO {text!r}: unknown metric {word!r}{did_you_mean(word.lower(), known)}; known are {', '.join(known)}"
+            f"SLO {text!r}: unknown metric {word!r}{did_you_mean(word.lower(), names)}; known are {', '.join(names)}"
         )
     units = ("%",) if metric is Metric.ERROR_RATE else tuple(_UNITS)
     unit = (unit or (metric.unit if word.lower() == metric.value else "")).lower()

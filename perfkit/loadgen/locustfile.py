@@ -336,14 +336,14 @@ def _endpoint(
             else:
                 missing.append("a parameter that is described elsewhere")
     filled, query = path, []
-    for (place, name), parameter in parameters.items():
-        if place != "path" and not parameter.get("required"):
+    for (location, name), parameter in parameters.items():
+        if location != "path" and not parameter.get("required"):
             continue
         value = _value(document, parameter)
         is_secret = redact(f"?{name}=x1y2z3w4") != f"?{name}=x1y2z3w4"
-        if place not in ("path", "query") or value is None or is_secret:
-            missing.append(f"{place} parameter {name}")
-        elif place == "path":
+        if location not in ("path", "query") or value is None or is_secret:
+            missing.append(f"{location} parameter {name}")
+        elif location == "path":
             filled = filled.replace(f"{{{name}}}", quote(value, safe=""))
         else:
             query.append(f"{quote(name, safe='')}={quote(value, safe='')}")
