@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 from urllib.parse import parse_qs, urlsplit
 
+from perfkit.config.settings import Scenario
 from perfkit.loadgen.locust_command import LocustCommand
 
 
@@ -73,8 +74,8 @@ def command(folder: Path, source: str, host: str | None = None, name: str = "loc
     """Write a locustfile and return the command that runs it."""
     file = folder / name
     file.write_text(dedent(source))
-    values = {"users": 1, "spawn_rate": 100, "duration_s": None} | more
-    return LocustCommand(locustfile=file, host=host, folder=folder / "run", **values)
+    load = {} if "rate" in more else {"users": 1, "spawn_rate": 100}
+    return LocustCommand(Scenario("test", file, host=host, **(load | more)), folder / "run")
 
 
 ENDLESS = """

@@ -138,13 +138,13 @@ class Container:
 
     def start(self, command: LocustCommand, log_fd: int, progress_fd: int) -> subprocess.Popen[bytes]:
         """Start Locust in it; whoever calls also calls `remove`, whatever happens."""
-        file, folder = command.locustfile.resolve(), self.tree.resolve() if self.tree is not None else None
+        file, folder = command.scenario.locustfile.resolve(), self.tree.resolve() if self.tree is not None else None
         if folder is None or folder not in file.parents or folder == Path(folder.anchor):
             folder = file if file.is_dir() else file.parent
-        inside = replace(command, locustfile=Path(WORK / file.relative_to(folder)), folder=Path(RESULTS))
+        inside = replace(command, folder=Path(RESULTS))
         job = {
             "perfkit": VERSION,
-            "locustfile": str(inside.locustfile),
+            "locustfile": str(WORK / file.relative_to(folder)),
             "options": inside.options(),
             "environment": inside.variables(),
         }

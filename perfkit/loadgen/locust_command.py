@@ -14,18 +14,23 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfkit.model.codec import encode
-from perfkit.model.records import LoadProfile, Stage
+from perfkit.model.records import Stage
+
+if TYPE_CHECKING:
+    from perfkit.config.settings import Scenario
 
 RECORDER = Path(__file__).with_name("recorder.py")  # not imported: importing Locust patches the standard library
 RECORDING_NAME = "requests.arrow"
 STOP_TIMEOUT_S = 5  # requests in flight at the end may finish: those that would be cut off are the slow ones
 ORDERLY_END_S = 10.0  # from SIGINT to SIGTERM; longer than STOP_TIMEOUT_S
 WORKERS_WAIT_S = 120
+LEAST_USERS, FIRST_USERS_S = 10, 0.25  # of the open model's pool: enough for responses within a quarter of a second
+ARRIVALS_MARGIN_S = 30.0  # the arrivals themselves end the run; this is for when they cannot
 KEPT = ("loglevel", "otel", "html_file", "json_file", "config_users")  # by the names of Locust's options
 # Read before the recorder is loaded, or not by the parser at all; the host is perfkit's own to set, which hides it so
 EARLY = (
@@ -110,30 +115,25 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class LocustCommand:
-    """What Locust is asked to do.
+    """What Locust is asked to do; the recording goes to ``folder/requests.arrow``, all else to ``folder/source``.
 
-    None leaves the decision to the locustfile (a ``LoadTestShape``, a host of its own) or to Locust's configuration.
-    `users` is at least 1, `spawn_rate` (users per second) above 0, `duration_s` a whole number of at least 1, because
-    Locust counts whole seconds.  The recording goes to ``folder/requests.arrow``, all else to ``folder/source``.
+    What the scenario leaves open is left to the locustfile (a ``LoadTestShape``, a host of its own) or to Locust.
     """
 
-    locustfile: Path
-    host: str | None = field(repr=False)  # handed over in the environment: arguments stand in every process list
-    users: int | None
-    spawn_rate: float | None
-    duration_s: float | None
+    scenario: Scenario
     folder: Path
-    tags: tuple[str, ...] = ()
-    exclude_tags: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    arguments: tuple[str, ...] = ()  # handed on to Locust, after all others
     distribution: Distribution | None = None  # None: one process does all
-    profile: LoadProfile | None = None  # stages of users, or arrivals; users and duration are then those of the pool
+
+    @property
+    def follows_profile(self) -> bool:
+        """Whether the recorder has Locust follow the load profile: arrivals, or stages of users."""
+        return self.scenario.profile.is_open or self.scenario.profile.kind in ("stages", "spike")
 
     @property
     def planned_s(self) -> float | None:
-        """How long the load shall last; None where the locustfile decides."""
-        return self.profile.duration_s if self.profile is not None else self.duration_s
+        """How long the load shall last, in whole seconds where Locust counts them; None: the locustfile decides."""
+        duration_s = self.scenario.profile.duration_s
+        return duration_s if duration_s is None or self.follows_profile else math.ceil(duration_s)
 
     @property
     def recording(self) -> Path:
@@ -147,17 +147,24 @@ class LocustCommand:
 
     def options(self) -> list[str]:
         """Return what follows the locustfiles on Locust's command line."""
-        duration_s = None if self.duration_s is None else int(self.duration_s)
-        load = (("-u", self.users), ("-r", self.spawn_rate), ("-t", duration_s))
+        profile = self.scenario.profile
+        users, spawn_rate, duration_s = profile.users, profile.spawn_rate, self.planned_s
+        if profile.is_open:  # the pool to begin with; more users come when they are needed
+            pool = max(LEAST_USERS, math.ceil((profile.rate or 0.0) * FIRST_USERS_S))
+            users = min(pool, profile.max_in_flight or pool)
+            spawn_rate, duration_s = float(users), math.ceil((duration_s or 0.0) + ARRIVALS_MARGIN_S)
+        elif self.follows_profile:
+            users = spawn_rate = duration_s = None
+        load = (("-u", users), ("-r", spawn_rate), ("-t", duration_s))
         words = [word for option, value in load if value is not None for word in (option, str(value))]
-        for option, tags in (("--tags", self.tags), ("--exclude-tags", self.exclude_tags)):
+        for option, tags in (("--tags", self.scenario.tags), ("--exclude-tags", self.scenario.exclude_tags)):
             words += [option, *tags] if tags else []
         if (workers := self.distribution) is not None:
             wait = ("--expect-workers", str(workers.workers), "--expect-workers-max-wait", str(WORKERS_WAIT_S))
             address = ("--master-bind-host", workers.bind_host, "--master-bind-port", str(workers.bind_port))
             words += ["--master", *wait, *address]
         words += ["--headless", "--only-summary", "--exit-code-on-error", "0", "--stop-timeout", str(STOP_TIMEOUT_S)]
-        return [*words, "--csv", str(self.folder.absolute() / "source" / "locust"), *self.arguments]
+        return [*words, "--csv", str(self.folder.absolute() / "source" / "locust"), *self.scenario.arguments]
 
     def variables(self) -> dict[str, str]:
         """Return the variables of the scenario, and those that tell the recorder what to do."""
@@ -169,12 +176,12 @@ class LocustCommand:
         }
         if self.distribution is not None and self.distribution.local:
             variables["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
-            variables["PERFKIT_ARGUMENTS"] = json.dumps(self.arguments)
-        if self.profile is not None:
-            variables["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(self.profile))
-        if self.host is not None:
-            variables["LOCUST_HOST"] = self.host
-        return {**without_locust_settings(self.environment), **variables}
+            variables["PERFKIT_ARGUMENTS"] = json.dumps(self.scenario.arguments)
+        if self.follows_profile:
+            variables["PERFKIT_LOAD_PROFILE"] = json.dumps(encode(self.scenario.profile))
+        if self.scenario.host is not None:  # arguments stand in every process list
+            variables["LOCUST_HOST"] = self.scenario.host
+        return {**without_locust_settings(self.scenario.environment), **variables}
 
 
 def arrival_times(

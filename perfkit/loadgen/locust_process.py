@@ -210,9 +210,9 @@ def run_locust(
     ``LoadError`` where Locust or the host is not there, the locustfile cannot be used, or the recording could not be
     written.  That no request was made is not judged here.
     """
-    check_locustfile(command.locustfile)
-    if command.host is not None:
-        check_host(command.host)
+    check_locustfile(command.scenario.locustfile)
+    if command.scenario.host is not None:
+        check_host(command.scenario.host)
     last: dict[str, Any] = {}  # what the recorder reported last
     with _StopRequest() as stop, _running_locust(command, container, stop) as (process, pipe):
         for line in _progress_lines(process, pipe, stop):
@@ -257,7 +257,7 @@ def run_locust(
         stop.by_user,
         None if interruption is not None else _early_end(command, returncode, last),
         last.get("users_at_end"),
-        (*ignored_locust_settings({**os.environ, **command.environment}), *last.get("ignored_settings", ())),
+        (*ignored_locust_settings({**os.environ, **command.scenario.environment}), *last.get("ignored_settings", ())),
     )
 
 
@@ -336,7 +336,7 @@ def _running_locust(
                 stack.callback(container.remove, command, process)
             else:
                 process = start_locust(
-                    command.locustfile.absolute(), command.options(), command.variables(), output.fd, writing
+                    command.scenario.locustfile.absolute(), command.options(), command.variables(), output.fd, writing
                 )
         except OSError as error:
             raise LoadError(f"{error.filename}: {error.strerror}. Locust cannot be started.") from error
@@ -391,10 +391,11 @@ def _early_end(command: LocustCommand, returncode: int, last: Mapping[str, Any])
 
 def _failure(command: LocustCommand, container: Container | None, returncode: int, log: str) -> PerfkitError:
     """Why Locust ended before it made any load; arguments that Locust refuses are wrong usage."""
+    script = command.scenario.locustfile
     refused = next((line.partition(": error: ")[2] for line in log.splitlines() if ": error: " in line), None)
     if returncode == EXIT_USAGE and refused is not None:
         return SettingsError(
-            f"{command.locustfile}: Locust refuses its arguments: {refused.rstrip('.')}. A locustfile's own arguments "
+            f"{script}: Locust refuses its arguments: {refused.rstrip('.')}. A locustfile's own arguments "
             "are declared in it (events.init_command_line_parser) and given after --"
         )
     if container is not None and (reason := container.startup_failure(command.log, returncode, log)) is not None:
@@ -402,19 +403,19 @@ def _failure(command: LocustCommand, container: Container | None, returncode: in
     # Without users Locust looks for pytest functions, which fails in its own way under a strict pytest configuration
     if "No User class found" in log or "load_locustfile_pytest" in log:
         return LoadError(
-            f"{command.locustfile}: has no User class. Define one that is not abstract, for instance as a subclass of "
+            f"{script}: has no User class. Define one that is not abstract, for instance as a subclass of "
             f"locust.HttpUser; {command.log} has what Locust says."
         )
     before, traceback, after = log.rpartition("Traceback (most recent call last)")
     if traceback:  # other processes write behind it, before it, and between its lines
         reasons = _RAISED.findall(after) or _RAISED.findall(before)[-1:] or ["see its log"]
         return LoadError(
-            f"{command.locustfile}: could not be loaded: {reasons[0]}. Install what is missing for "
+            f"{script}: could not be loaded: {reasons[0]}. Install what is missing for "
             f"{sys.executable}, or correct the file; {command.log} has the traceback."
         )
     lines = (line for line in reversed(log.splitlines()) if line.strip() and not line.startswith(" "))
     return LoadError(
-        f"{command.locustfile}: Locust ended with exit code {returncode} before it made any load: "
+        f"{script}: Locust ended with exit code {returncode} before it made any load: "
         f"{next(lines, 'it wrote nothing')}. Correct that; {command.log} has the rest."
     )
 

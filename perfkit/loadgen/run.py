@@ -8,7 +8,6 @@ runs, one after the other, with a record of how each went.  A run that the store
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 import shlex
 import shutil
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 UNSENT = Path("data/unsent")
 ADDRESSES = "PERFKIT_DEMO_ADDRESSES"  # read by demo_locustfile.py
 NO_HOST = "You must specify the base host"  # what Locust writes into its log
-LEAST_USERS, FIRST_USERS_S = 10, 0.25  # of the open model's pool: enough for responses within a quarter of a second
-ARRIVALS_MARGIN_S = 30.0  # the arrivals themselves end the run; this is for when they cannot
 IGNORED_SETTINGS = "locust_settings"  # a check that always passes: names settings of Locust that had no effect
 STOPPED_BY = "stopped by "  # begins the reason of a run that a signal to perfkit ended
 OnProgress = Callable[[Progress], None]
@@ -90,7 +87,7 @@ def run_scenario(
             atomic_write(folder / STARTED, dump_json(run_to_document(run)))
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; choose another store") from error
-        command = locust_command(scenario, folder, distribution)
+        command = LocustCommand(scenario, folder, distribution)
         try:
             try:
                 outcome = run_locust(command, on_progress, abort, container)
@@ -138,31 +135,6 @@ def planned_run(scenario: Scenario, labels: Mapping[str, str]) -> Run:
         git=dict(scenario.revision),
         versions=installed_versions(),
         locustfile_hash=hashlib.sha256(script).hexdigest(),
-    )
-
-
-def locust_command(scenario: Scenario, folder: Path, distribution: Distribution | None) -> LocustCommand:
-    """What Locust is asked to do: a closed model by users and duration, an open one or stages by the load profile."""
-    profile = scenario.profile
-    users, spawn_rate, duration_s = profile.users, profile.spawn_rate, profile.duration_s
-    if profile.is_open:  # the pool to begin with; more users come when they are needed
-        pool = max(LEAST_USERS, math.ceil((profile.rate or 0.0) * FIRST_USERS_S))
-        users = min(pool, profile.max_in_flight or pool)
-        spawn_rate, duration_s = float(users), (duration_s or 0.0) + ARRIVALS_MARGIN_S
-    is_shaped = not profile.is_open and profile.kind in ("stages", "spike")
-    return LocustCommand(
-        locustfile=scenario.locustfile,
-        host=scenario.host,
-        users=None if is_shaped else users,
-        spawn_rate=None if is_shaped else spawn_rate,
-        duration_s=math.ceil(duration_s) if duration_s and not is_shaped else None,  # Locust counts whole seconds
-        folder=folder,
-        tags=scenario.tags,
-        exclude_tags=scenario.exclude_tags,
-        environment=scenario.environment,
-        arguments=scenario.arguments,
-        profile=profile if profile.is_open or is_shaped else None,
-        distribution=distribution,
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from loopback import ENDLESS, Loopback, command, serving
 from samples import REPOSITORY
 
+from perfkit.config.settings import Scenario
 from perfkit.loadgen.locust_command import LocustCommand
 from perfkit.loadgen.locust_process import _StopRequest, check_host, check_locustfile, run_locust
 from perfkit.model.errors import LoadError
@@ -68,11 +69,12 @@ def test_locust_ended_from_outside_leaves_a_readable_recording(tmp_path, server,
 PARENT = """
 import sys
 from pathlib import Path
+from perfkit.config.settings import Scenario
 from perfkit.loadgen.locust_command import LocustCommand
 from perfkit.loadgen.locust_process import run_locust
 
 file, host, folder = sys.argv[1:]
-asked = LocustCommand(Path(file), host, 2, 2, None, Path(folder))
+asked = LocustCommand(Scenario("test", Path(file), host, 2, 2), Path(folder))
 run_locust(asked, lambda progress: print(progress.requests, flush=True))
 """
 
@@ -85,7 +87,7 @@ def ended(process_fd: int, within_s: float) -> bool:
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux, to wait for a process that is not a child")
 @pytest.mark.parametrize("source", [ENDLESS, SLOW], ids=["busy", "waiting"])
 def test_locust_does_not_outlive_a_killed_parent(tmp_path, server, source):
-    file = command(tmp_path, ENDLESS.rstrip() + source.replace("FastHttpUser, task", "task")).locustfile
+    file = command(tmp_path, ENDLESS.rstrip() + source.replace("FastHttpUser, task", "task")).scenario.locustfile
     argv = [sys.executable, "-c", PARENT, str(file), server.url, str(tmp_path / "run")]
     root = REPOSITORY
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=root) as parent:
@@ -253,7 +255,7 @@ def test_a_locustfile_that_cannot_be_used(tmp_path, source, message):
 def test_a_locustfile_is_checked_before_anything_starts(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    asked = LocustCommand(tmp_path / name, None, 1, 1, 1, tmp_path / "run")
+    asked = LocustCommand(Scenario("test", tmp_path / name, None, 1, 1, 1), tmp_path / "run")
     with pytest.raises(LoadError, match=message):
         run_locust(asked)
     assert not asked.folder.exists()

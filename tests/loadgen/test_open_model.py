@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import command, serving
 
-from perfkit.config.settings import Scenario, parse_rate, plan_profile
+from perfkit.config.settings import Scenario, parse_rate
 from perfkit.loadgen.demo_services import Change, start_services
 from perfkit.loadgen.locust_command import arrival_times
 from perfkit.loadgen.locust_process import run_locust
@@ -79,8 +79,7 @@ def test_poisson_arrivals_are_independent(share):
 
 def opened(folder, source, server, rate="30/s", seconds=3, **more):
     """Run a locustfile under the open model; returns its rows and the last row about the generator."""
-    profile = plan_profile(None, rate=parse_rate(rate, "rate"), duration_s=seconds, **more)
-    asked = command(folder, source, server.url, users=10, duration_s=seconds + 30.0, profile=profile)
+    asked = command(folder, source, server.url, rate=parse_rate(rate, "rate"), duration_s=seconds, **more)
     begin = time.monotonic()
     outcome = run_locust(asked)
     assert (outcome.interrupted, outcome.reason) == (False, None)

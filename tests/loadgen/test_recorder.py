@@ -151,7 +151,7 @@ def test_values_are_kept_as_they_were_measured(recorded):
 
 def test_starts_lie_within_the_run(recorded):
     asked, _, _, rows = recorded
-    begun, ended = asked.locustfile.stat().st_mtime, asked.log.stat().st_mtime
+    begun, ended = asked.scenario.locustfile.stat().st_mtime, asked.log.stat().st_mtime
     starts = [row["start"] for row in rows if row["start"] != LATELY]
     assert begun < min(starts) <= max(starts) < ended
 
