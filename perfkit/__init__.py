@@ -27,43 +27,48 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from perfkit.analysis.baseline import BaselineSummary as _BaselineSummary
     from perfkit.analysis.capacity import Capacity as _Capacity
-    from perfkit.config.policy import Policy
+    from perfkit.config.policy import Policy as Policy
     from perfkit.config.settings import Settings
-    from perfkit.history.events import Event
-    from perfkit.history.planning import Plan
+    from perfkit.history.events import Event as Event
+    from perfkit.history.planning import Plan as Plan
     from perfkit.history.run_selector import HistoryContext
     from perfkit.history.trend import History as _History
-    from perfkit.model.errors import (
-        DeliveryError,
-        HistoryError,
-        LoadError,
-        LoadStopped,
-        MissingExtra,
-        NoEvent,
-        NotComparable,
-        NotStored,
-        PerfkitError,
-        ReadError,
-        RenderError,
-        SettingsError,
-        StoreError,
-        UnknownFormat,
-        UnsetVariable,
-    )
+    from perfkit.model.errors import DeliveryError as DeliveryError
+    from perfkit.model.errors import HistoryError as HistoryError
+    from perfkit.model.errors import LoadError as LoadError
+    from perfkit.model.errors import LoadStopped as LoadStopped
+    from perfkit.model.errors import MissingExtra as MissingExtra
+    from perfkit.model.errors import NoEvent as NoEvent
+    from perfkit.model.errors import NotComparable as NotComparable
+    from perfkit.model.errors import NotStored as NotStored
+    from perfkit.model.errors import PerfkitError as PerfkitError
+    from perfkit.model.errors import ReadError as ReadError
+    from perfkit.model.errors import RenderError as RenderError
+    from perfkit.model.errors import SettingsError as SettingsError
+    from perfkit.model.errors import StoreError as StoreError
+    from perfkit.model.errors import UnknownFormat as UnknownFormat
+    from perfkit.model.errors import UnsetVariable as UnsetVariable
     from perfkit.model.records import Comparison as _Comparison
-    from perfkit.model.records import Finding, LoadProfile, Metric, ServiceStats, Validity, Verdict
+    from perfkit.model.records import Finding as Finding
+    from perfkit.model.records import LoadProfile as LoadProfile
+    from perfkit.model.records import Metric as Metric
     from perfkit.model.records import Run as _Run
-    from perfkit.report import plot
+    from perfkit.model.records import ServiceStats as ServiceStats
+    from perfkit.model.records import Validity as Validity
+    from perfkit.model.records import Verdict as Verdict
+    from perfkit.report import plot as plot
     from perfkit.report.display import BaselineTables, CapacityTables, ComparisonTables, HistoryTables
-    from perfkit.report.explore import Explorer
-    from perfkit.report.html import write_result
+    from perfkit.report.explore import Explorer as Explorer
+    from perfkit.report.html import write_result as write_result
     from perfkit.report.plot import BaselinePlots, CapacityPlots, ComparisonPlots, HistoryPlots, RunsPlots
     from perfkit.runs.collection import Runs as _Runs
-    from perfkit.runs.read import read_run
-    from perfkit.runs.requests import run_from_requests
-    from perfkit.runs.store import RunStore
-    from perfkit.stats.changepoints import ChangePoint, find_change_points
-    from perfkit.stats.sequential import Watch, watch_history
+    from perfkit.runs.read import read_run as read_run
+    from perfkit.runs.requests import run_from_requests as run_from_requests
+    from perfkit.runs.store import RunStore as RunStore
+    from perfkit.stats.changepoints import ChangePoint as ChangePoint
+    from perfkit.stats.changepoints import find_change_points as find_change_points
+    from perfkit.stats.sequential import Watch as Watch
+    from perfkit.stats.sequential import watch_history as watch_history
 
     # What `_SHOWN` registers at run time, for editors and type checkers.
     class Run(_Run):
@@ -116,59 +121,9 @@ _HOMES = {
 }
 _HOME_OF = {name: f"perfkit.{home}" for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "BaselineSummary",
-    "Capacity",
-    "ChangePoint",
-    "Comparison",
-    "DeliveryError",
-    "Event",
-    "Explorer",
-    "Finding",
-    "History",
-    "HistoryError",
-    "LoadError",
-    "LoadProfile",
-    "LoadStopped",
-    "Metric",
-    "MissingExtra",
-    "NoEvent",
-    "NotComparable",
-    "NotStored",
-    "PerfkitError",
-    "Plan",
-    "Policy",
-    "ReadError",
-    "RenderError",
-    "Run",
-    "RunStore",
-    "Runs",
-    "ServiceStats",
-    "SettingsError",
-    "StoreError",
-    "UnknownFormat",
-    "UnsetVariable",
-    "Validity",
-    "Verdict",
-    "Watch",
-    "__version__",
-    "baseline",
-    "capacity",
-    "compare",
-    "explore",
-    "find_change_points",
-    "open_history",
-    "open_store",
-    "plan",
-    "plot",
-    "read_comparison",
-    "read_run",
-    "read_runs",
-    "run",
-    "run_from_requests",
-    "watch_history",
-    "write_result",
-]
+_FACADE = "baseline capacity compare explore open_history open_store plan plot read_comparison read_runs run"
+
+__all__ = sorted([*_HOME_OF, *_FACADE.split()])  # type checkers see the names that are imported above as themselves
 
 
 def __getattr__(name: str) -> Any:
