@@ -547,7 +547,7 @@ def newest_runs(context: HistoryContext, scenario: str, count: int = 1) -> tuple
 def _not_late(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of runs that are not dated in the future."""
     late = in_future([None if at != at else at for at in frame["started_at"]], datetime.now(UTC))
-    return frame[[not flag for flag in late]]
+    return frame.loc[[not flag for flag in late]]  # of no rows, a list without ``loc`` would name columns
 
 
 def newest_scenario(context: HistoryContext) -> str:
