@@ -18,7 +18,7 @@ from perfkit import Policy, ReadError, RunStore, read_runs
 from perfkit.history.run_selector import HistoryContext, Selector, misspelt, read_named, readings, select
 from perfkit.model.records import Check, Severity, Validity
 from perfkit.report import display, notebook
-from perfkit.report.batch import Selection, build_report, report_jobs
+from perfkit.report.batch import build_report, report_jobs
 from perfkit.report.notebook import declared_parameters, find_notebook
 from perfkit.report.report_set import Outcome
 
@@ -410,7 +410,7 @@ def jobs_of(labels, newest=1):
         "acknowledged": Path("a.json"),
         "baselines": Path("data/baselines"),
     }
-    return report_jobs("data/runs", Path("reports"), Selection(newest=newest, labels=labels), **kinds)
+    return report_jobs("data/runs", Path("reports"), newest=newest, labels=labels, **kinds)
 
 
 def test_a_beginning_of_several_runs_names_them_all(beside):
