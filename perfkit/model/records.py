@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,6 +79,7 @@ class Metric(StrEnum):
 
 
 _METRICS = {metric.value: metric.value for metric in Metric}  # by plain names attributes are found in half of the time
+_values_of = attrgetter(*_METRICS)
 SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
     {
         **dict.fromkeys(("avg", "average", "mean"), Metric.AVG),
@@ -350,17 +352,18 @@ class ServiceStats:
     tail: Tail | None = None
 
     def __post_init__(self) -> None:
-        for metric in _METRICS:  # plain names and comparisons: stores of many runs are read through here
-            value = getattr(self, metric)
+        # Plain names and comparisons: stores of many runs are read through here
+        for metric, value in zip(_METRICS, _values_of(self), strict=True):
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{metric}: must be a finite number >= 0, got {value!r}")
-        for title in ("standard_errors", "resolutions"):
-            for name, error in getattr(self, title).items():
+        for title, table in (("standard_errors", self.standard_errors), ("resolutions", self.resolutions)):
+            for name, error in table.items():
                 if not 0 <= error < math.inf:
                     raise ValueError(f"{title}: {name}: must be a finite number >= 0, got {error!r}")
-        for name in (*self.standard_errors, *self.resolutions, *self.assumed):
-            if name not in _METRICS:
-                Metric(name)
+                if name not in _METRICS:
+                    Metric(name)
+        for name in self.assumed:
+            Metric(name)
         if self.persistence is not None and not -2.0 <= self.persistence <= 2.0:
             raise ValueError(f"persistence: must be an exponent from -2 to 2, got {self.persistence!r}")
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, pairwise
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -280,6 +281,10 @@ CLOSE = 1e-6  # relative; result files hold numbers in full
 ACKNOWLEDGED = "acknowledged"  # the limit of a finding whose tolerance an acknowledgement has moved
 
 
+_latencies = attrgetter(*(metric.value for metric in LATENCY_METRICS))  # the average first
+_BEYOND = {metric: 1.0 - (metric.quantile or 0.0) for metric in LATENCY_METRICS[1:]}  # share of requests
+
+
 def run_contradiction(services: Mapping[str, ServiceStats], duration_s: float | None = None) -> str | None:
     """The first contradiction among the numbers of a run; ``None`` where there is none."""
     for name, stats in services.items():
@@ -324,18 +329,18 @@ def _stats_contradictions(stats: ServiceStats, duration_s: float | None) -> Iter
         shown = max(ROUNDED_RPS, stats.resolutions.get(Metric.RPS, 0.0))
         if count / duration_s > shown if duration_s else count > FEW_REQUESTS:
             yield f"rps is 0, and there were {count} requests"
-    values = {metric: value for metric in LATENCY_METRICS if (value := stats.value(metric)) is not None}
-    for metric, value in values.items():
-        if value > DAY_MS:
+    values = _latencies(stats)
+    for metric, value in zip(LATENCY_METRICS, values, strict=True):
+        if value is not None and value > DAY_MS:
             yield f"{metric.value}: must be <= {DAY_MS:,.0f} ms, a day, got {value!r}"
-    rising = [(metric, value) for metric, value in values.items() if metric.quantile is not None]
+    average, *percentiles = values
+    rising = [pair for pair in zip(_BEYOND, percentiles, strict=True) if pair[1] is not None]
     for (low, before), (high, after) in pairwise(rising):
         if after < before:
             yield f"{high.value} is {after:g} and {low.value} is {before:g}: percentiles rise"
-    average = values.get(Metric.AVG)
     for metric, value in rising:
         # as large a share as lies beyond the percentile takes as long at least, and the average with it
-        if average is not None and average * ROUNDED_LATENCY < (1.0 - (metric.quantile or 0.0)) * value:
+        if average is not None and average * ROUNDED_LATENCY < _BEYOND[metric] * value:
             yield f"{Metric.AVG.value} is {average:g}, too little for {metric.value} {value:g}"
 
 

@@ -47,8 +47,12 @@ def identity(run: Run) -> str:
     return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
-def _error_of(metric: str, stats: ServiceStats) -> float | None:
-    return stats.standard_error(metric) if stats.resolutions else stats.standard_errors.get(metric)
+def _values(name: str, services: list[ServiceStats]) -> list[Any]:
+    return list(map(attrgetter(name), services))
+
+
+def _errors(metric: str, services: list[ServiceStats]) -> list[float | None]:
+    return [of.standard_error(metric) if of.resolutions else of.standard_errors.get(metric) for of in services]
 
 
 # The Arrow type of a column, and its value.  Besides these, `id`, `version_tag` and `service_service`.
@@ -73,11 +77,11 @@ COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "users": ("int64", lambda run: None if run.profile.users is None else int(run.profile.users)),
     "duration_s": ("double", lambda run: None if run.duration_s is None else float(run.duration_s)),
 }
-SERVICE_COLUMNS: dict[str, tuple[str, Callable[[ServiceStats], Any]]] = {
-    "service_count": ("int64", attrgetter("count")),
-    "service_failed": ("int64", attrgetter("failures")),
-    **{f"service_{metric.value}": ("double", attrgetter(metric.value)) for metric in Metric},
-    **{f"service_{metric.value}{ERROR}": ("double", partial(_error_of, metric.value)) for metric in Metric},
+SERVICE_COLUMNS: dict[str, tuple[str, Callable[[list[ServiceStats]], list[Any]]]] = {
+    "service_count": ("int64", partial(_values, "count")),
+    "service_failed": ("int64", partial(_values, "failures")),
+    **{f"service_{metric.value}": ("double", partial(_values, metric.value)) for metric in Metric},
+    **{f"service_{metric.value}{ERROR}": ("double", partial(_errors, metric.value)) for metric in Metric},
 }
 
 
@@ -114,7 +118,7 @@ def _chunk(runs: list[tuple[str, str, Run]], kind: pa.Schema) -> pa.Table:
     }
     columns |= {name: [value(run) for _, _, run in runs] for name, (_, value) in COLUMNS.items()}
     lists: dict[str, list[Any]] = {"service_service": [name for _, _, run in runs for name in run.services]}
-    lists |= {name: [value(stats) for stats in services] for name, (_, value) in SERVICE_COLUMNS.items()}
+    lists |= {name: values(services) for name, (_, values) in SERVICE_COLUMNS.items()}
     arrays = {name: pa.array(values, kind.field(name).type) for name, values in columns.items()}
     for name, values in lists.items():
         inner = pa.array(values, kind.field(name).type.value_type)
