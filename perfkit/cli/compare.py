@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from perfkit.cli.options import (
     format_option,
     in_workspace,
     print_table,
+    progress,
     scenario_option,
     warn,
     write,
@@ -285,9 +285,6 @@ def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: Chosen
     return comparison.with_warnings((*chosen.warnings, *notes, *judged.left_out))
 
 
-PROGRESS_FROM = 2_000  # series: fewer are done within a second or so
-
-
 @click.command(short_help="When the level of past runs changed, and by which commits.")
 @click.argument("scenarios", nargs=-1, metavar="[SCENARIO...]", shell_complete=complete_scenarios)
 @click.option("--all", "all_", is_flag=True, help="Every scenario of the store [without a SCENARIO too].")
@@ -369,7 +366,7 @@ def changes(
         alpha=alpha or policy.alpha,
         jobs=jobs,
         scheduler=scheduler,
-        on_progress=_show_progress if sys.stderr.isatty() else None,
+        on_progress=progress("series"),
     )
     commits: dict[tuple[str, str], Attribution] = {}
 
@@ -422,12 +419,6 @@ def exit_code(found: Sequence[DetectedChanges], watches: Sequence[MonitorResult]
     ]
     failing = {"regression": [alert.fails for alert in shown], "inconclusive": [alert.is_open for alert in shown]}
     return int(any(failing.get(fail_on, ())))
-
-
-def _show_progress(done: int, total: int) -> None:
-    """A line that is rewritten."""
-    if total >= PROGRESS_FROM:
-        click.echo(f"\r\033[K{done:,} of {total:,} series", err=True, nl=done == total)
 
 
 def _unconfirmed(scenario: DetectedChanges, watch: MonitorResult, workspace: Workspace) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ AUDIT_CHECKS = (
 )
 DATA_CHECKS = ("consistency", "counts", "counts_and_rate", "skipped_requests")  # against the file, not the load
 Command = Callable[..., Any]
+PROGRESS_FROM = 2_000  # series or runs: fewer are done within a second or so
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -202,7 +204,7 @@ class Workspace:
         """The store, opened once."""
         from perfkit.runs.store import RunStore
 
-        return RunStore(self.store)
+        return RunStore(self.store, jobs=os.cpu_count() or 1, on_progress=progress("runs read anew"))
 
     def history(self) -> HistoryContext:
         """The histories in the store, with the pinned baselines."""
@@ -234,6 +236,16 @@ class Workspace:
         from perfkit.history.run_selector import stored_ids
 
         return stored_ids(names, self.history())
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Says on a terminal, in a line that is rewritten, how many of so many are done, where these take a while."""
+
+    def show(done: int, total: int) -> None:
+        if total >= PROGRESS_FROM and sys.stderr.isatty():
+            click.echo(f"\r\033[K{done:,} of {total:,} {what}", err=True, nl=done == total)
+
+    return show
 
 
 def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -96,6 +96,11 @@ class RunStore:
     ----------
     url
         Created on the first write.  ``git+branch://NAME`` keeps summaries alone.
+    jobs
+        Processes that read thousands of runs which no index knows yet.  A script that asks for more than one must
+        guard its main module (``if __name__ == "__main__"``), as for `multiprocessing`.
+    on_progress
+        Called with how many of these are read, and how many there are.
 
     Attributes
     ----------
@@ -107,11 +112,18 @@ class RunStore:
         Where the run folders are, for what works on their files.
     """
 
-    def __init__(self, url: str | Path = "data/runs") -> None:
+    def __init__(
+        self,
+        url: str | Path = "data/runs",
+        *,
+        jobs: int = 1,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> None:
         self.address = full_address(expand(str(url), "store"))
         self.url = public_address(self.address)
         self.backend = open_backend(self.address)
         self._index: Index | None = None
+        self._reading = jobs, on_progress
 
     @property
     def folder(self) -> Path | None:
@@ -380,7 +392,7 @@ class RunStore:
 
     def index(self) -> Index:
         """What is in the store now."""
-        self._index = current_index(self.backend, self._index)
+        self._index = current_index(self.backend, self._index, *self._reading)
         return self._index
 
     def _rows(self, scenario: str | None = None, *, ab_tests: bool = False) -> pa.Table:

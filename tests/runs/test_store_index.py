@@ -14,6 +14,7 @@ from perfkit import Metric, RunStore, StoreError, Validity
 from perfkit.history.planning import stored_profile
 from perfkit.history.timeline import load_timeline, timeline_of
 from perfkit.model.codec import dump_json
+from perfkit.model.errors import omissions
 from perfkit.model.records import Check, Severity
 from perfkit.model.serialization import read_stored, run_to_document
 from perfkit.runs import index
@@ -93,7 +94,7 @@ def test_a_damaged_file_is_made_anew(store, damage):
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
     bad = {"empty": b"", "text": b"{}" * 99, "cut": content[:-9], "flipped": bytes(flipped)}
-    file_of(store).write_bytes(bad.get(damage, content.replace(b"index/1", b"index/9")))
+    file_of(store).write_bytes(bad.get(damage, content.replace(b"perfkit.index/", b"perfkit.older/", 1)))
     same(everything(RunStore(store.url)), before)
     assert file_of(store).read_bytes() == content
 
@@ -104,6 +105,26 @@ def test_no_run_is_read_twice(store, monkeypatch):
     monkeypatch.setattr(index, "parse_run", lambda content, place: reads.append(place))
     RunStore(store.url).runs()
     assert reads == []
+
+
+def test_several_processes_read_what_one_reads(store, monkeypatch):
+    ids = store.ids()
+    (store.folder / ids[0] / "run.json").write_text("{")
+    changed = store.folder / ids[1] / "run.json"
+    changed.write_text(json.dumps({**json.loads(changed.read_text()), "scenario": "another"}))
+    monkeypatch.setattr(index, "AT_ONCE", 4)
+    monkeypatch.setattr(index, "WORTH_PROCESSES", 5)
+    told, progress = [], []
+    for jobs in (1, 2):
+        shutil.rmtree(file_of(store).parent, ignore_errors=True)
+        opened = RunStore(store.folder, jobs=jobs, on_progress=lambda *numbers: progress.append(numbers))
+        with omissions() as sentences:
+            told.append((opened.index().table, opened.broken(), list(sentences)))
+    assert told[0][0].equals(told[1][0])
+    assert told[0][1:] == told[1][1:]
+    assert list(told[0][1]) == [ids[0]]
+    assert f"{ids[1]} is left out: {index.CHANGED_SINCE}" in told[0][2]
+    assert progress.count((len(ids), len(ids))) >= 2
 
 
 def test_an_index_that_knows_too_much_or_too_little_is_put_right(store, tmp_path):
