@@ -24,21 +24,18 @@ SCHEMA = "perfkit.baseline/1"
 
 @dataclass(frozen=True, slots=True)
 class BaselineLevel:
-    """One metric of one service over runs, in the metric's unit.
-
-    ``low`` and ``high`` bound the 95 % interval of the level; ``next_low`` and ``next_high`` bound where the next
-    single run is expected, with probability 0.95, if nothing changes.  ``variation_pct`` is the run-to-run standard
-    deviation in percent, moderated because few runs say little about it.  ``None`` where it cannot be said.
-    """
+    """One metric of one service over runs, in the metric's unit."""
 
     service: str
     metric: str
     runs: int
     value: float
-    low: float
+    low: float  # 95 % interval of the level, with `high`
     high: float
+    # where the next single run is expected (0.95) if nothing changes, with `next_high`; ``None``: not known
     next_low: float | None
     next_high: float | None
+    # run-to-run standard deviation, moderated because few runs say little; ``None``: not known
     variation_pct: float | None
     lowest: float
     highest: float

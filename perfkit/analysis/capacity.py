@@ -82,17 +82,14 @@ _STEPS = 60  # of a path that is counted from requests: as many as there are win
 
 @dataclass(frozen=True, slots=True)
 class LoadPoint:
-    """One window of one run: load, and what was measured under it; ``None`` where too few requests say.
-
-    ``throughput`` counts requests that ended, per second; its error is that of independent requests.
-    """
+    """One window of one run: load, and what was measured under it; ``None`` where too few requests say."""
 
     run: str
     load: float
     seconds: float
     requests: int
-    throughput: float
-    throughput_error: float
+    throughput: float  # requests that ended, per second
+    throughput_error: float  # of independent requests
     avg_ms: float | None
     p50_ms: float | None
     p95_ms: float | None
@@ -103,66 +100,52 @@ class LoadPoint:
 
 @dataclass(frozen=True, slots=True)
 class Scalability:
-    """The Universal Scalability Law of a service; or the ``reason`` why it cannot be fitted.
+    """The Universal Scalability Law of a service; or the ``reason`` why it cannot be fitted."""
 
-    ``lam`` is the throughput (1/s) of a load of one, ``sigma`` contention, ``kappa`` coherence (both >= 0).
-    ``peak_load`` is unknown where throughput has no peak; beyond ``highest_load`` it is an extrapolation.
-    """
-
-    lam: Estimate
-    sigma: Estimate
-    kappa: Estimate
-    peak_load: Estimate
+    lam: Estimate  # throughput (1/s) of a load of one
+    sigma: Estimate  # contention, >= 0
+    kappa: Estimate  # coherence, >= 0
+    peak_load: Estimate  # unknown where throughput has no peak
     r_squared: float | None
-    highest_load: float
+    highest_load: float  # beyond it `peak_load` is an extrapolation
     load_unit: str
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceCapacity:
-    """How much load one service takes on one side: its curve, and what follows from it.
-
-    ``points`` are the windows of each run, ``line`` the same requests in equal stretches of load over all runs, whose
-    ``run`` is empty.  ``knee`` and ``limit`` (the capacity under the SLO) are loads; ``knee_throughput`` and
-    ``limit_throughput`` are the requests per second there.
-    """
+    """How much load one service takes on one side: its curve, and what follows from it."""
 
     service: str
     side: str
-    points: tuple[LoadPoint, ...]
-    line: tuple[LoadPoint, ...]
-    knee: Estimate
-    knee_throughput: Estimate
-    limit: Estimate
-    limit_throughput: float | None
+    points: tuple[LoadPoint, ...]  # the windows of each run
+    line: tuple[LoadPoint, ...]  # the same requests in equal stretches of load over all runs; its ``run`` is empty
+    knee: Estimate  # a load
+    knee_throughput: Estimate  # requests per second there
+    limit: Estimate  # the capacity under the SLO, a load
+    limit_throughput: float | None  # requests per second there
     scalability: Scalability
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Candidate against baseline in one question, such as the average latency at equal load.
-
-    ``change_pct`` and its 95 % interval are percent of the baseline; ``p_adjusted`` is corrected over all questions.
-    ``worse`` is +1 where more is worse; of ``gating`` questions of all requests none may stay open for ``no_change``.
-    ``reason`` says what to know, and why there is no number where there is none.
-    """
+    """Candidate against baseline in one question, such as the average latency at equal load."""
 
     service: str
     question: str
     unit: str
-    worse: int
+    worse: int  # +1 where more is worse
     tolerance_pct: float
-    gating: bool
+    gating: bool  # of all requests together none of these may stay open for ``no_change``
     baseline: float | None = None
     candidate: float | None = None
-    change_pct: float | None = None
+    change_pct: float | None = None  # percent of the baseline, as its 95 % interval
     ci_low: float | None = None
     ci_high: float | None = None
     p_value: float | None = None
-    p_adjusted: float | None = None
+    p_adjusted: float | None = None  # corrected over all questions
     verdict: Verdict = Verdict.INCONCLUSIVE
-    reason: str = ""
+    reason: str = ""  # what to know, and why there is no number where there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,20 +62,14 @@ _TITLES = ("baseline", "candidate")
 
 @dataclass(frozen=True, slots=True)
 class Comparability:
-    """What the two sides have in common, and why some of it may not be claimed.
+    """What the two sides have in common, and why some of it may not be claimed."""
 
-    ``services`` are those that are judged.  ``not_judged`` maps a service to the reason why its latency and throughput
-    may be reported but not called a regression or an improvement.  ``failing`` are services nearly all of whose
-    requests fail on both sides, with `None` for all of them.  ``gaps`` says what is missing or in doubt: it hides no
-    finding, and keeps the whole comparison from being green.
-    """
-
-    services: tuple[str, ...]
+    services: tuple[str, ...]  # those that are judged
     checks: tuple[Check, ...]
-    not_judged: Mapping[str, str]
-    gaps: tuple[Gap, ...]
+    not_judged: Mapping[str, str]  # service -> why its latency and throughput are reported, and called nothing
+    gaps: tuple[Gap, ...]  # what is missing or in doubt: it hides no finding, and keeps the comparison from being green
     coverage: Coverage
-    failing: frozenset[str | None]
+    failing: frozenset[str | None]  # services nearly all of whose requests fail on both sides; `None`: all of them
 
     @property
     def ok(self) -> bool:

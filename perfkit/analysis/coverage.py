@@ -41,20 +41,17 @@ SAME_SHARE = 0.75  # of two services, the smaller share over the larger one: cal
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A service that ``lacking`` of the ``runs`` runs of one ``side`` (``baseline`` or ``candidate``) do not have.
-
-    ``share`` is its part of the requests of the runs that have it, 0 to 1; ``p_value`` the chance that the lacking runs
-    hold no request of it, were it called as often as in the others; both ``None`` where a count is not known.
-    ``alias`` is the service of the other side that may be the same under another name.
-    """
+    """A service that ``lacking`` of the ``runs`` runs of one ``side`` (``baseline`` or ``candidate``) do not have."""
 
     service: str
     side: str
     lacking: int
     runs: int
+    # of the requests of the runs that have it, 0 to 1; ``None`` where counts are not known, as the next
     share: float | None
+    # chance that the lacking runs hold no request of it, were it called as often as in the others
     p_value: float | None
-    alias: str | None = None
+    alias: str | None = None  # the service of the other side that may be the same under another name
 
     @property
     def is_whole(self) -> bool:
@@ -73,18 +70,13 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What of two sides can be compared.
+    """What of two sides can be compared."""
 
-    ``services`` are judged: measured on both sides, perhaps not in every run; ``shares`` is their part of the requests
-    of baseline and candidate, 0 to 1, ``None`` where a count is not known.  ``absences`` are in the order of the names
-    in the runs.  ``turnover`` is the share of the baseline's load that is gone and of the candidate's that is new, by
-    requests or by requests in flight, whichever is more: so much the throughput of the other services may move without
-    any of them changing.
-    """
-
-    services: tuple[str, ...]
-    absences: tuple[Absence, ...]
+    services: tuple[str, ...]  # those that are judged: measured on both sides, perhaps not in every run
+    absences: tuple[Absence, ...]  # in the order of the names in the runs
+    # of the requests of each side, 0 to 1, that these carry; ``None``: not known
     shares: tuple[float | None, float | None]
+    # shares of the baseline's load that is gone and of the candidate's that is new: so much may throughput move
     turnover: tuple[float, float] = (0.0, 0.0)
 
 
@@ -314,15 +306,13 @@ SHARED_NOISE = 1.2
 
 @dataclass(frozen=True, slots=True)
 class StagedSides:
-    """Both sides of a comparison with an entry for each stage of each service; the policy and coverage of the entries.
-
-    ``stages`` maps the name of an entry to its service and stage; it is empty where whole runs are compared.
-    """
+    """Both sides with an entry for each stage of each service; the policy and coverage of the entries."""
 
     baseline: Sequence[Run]
     candidate: Sequence[Run]
     policy: Policy
     coverage: Coverage
+    # name of an entry -> service and stage; empty for whole runs
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 

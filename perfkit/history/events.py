@@ -67,17 +67,13 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """One metric of one service that moved.
-
-    ``reach`` says by how many runs its place may be off (95 %); ``places`` are the first and the last index at which
-    it may have been at all, ``None`` where that was not looked at.
-    """
+    """One metric of one service that moved."""
 
     service: str
     metric: Metric
     change: ChangePoint
-    reach: int = NEAR
-    places: tuple[int, int] | None = None
+    reach: int = NEAR  # runs by which its place may be off (95 %)
+    places: tuple[int, int] | None = None  # first and last index at which it may have been; ``None``: not looked at
 
     @property
     def key(self) -> Series:

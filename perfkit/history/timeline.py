@@ -28,22 +28,17 @@ Step = TypeVar("Step", ChangePoint, Drift)
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A scenario's runs, oldest first.
-
-    ``series`` maps (service, metric) to one value per run, shape ``(n_runs,)``, ``NaN`` where the run is invalid or
-    cannot say; ``errors`` likewise to standard errors within the runs.  ``counts`` maps services to requests per run:
-    0 where a valid run has none, ``NaN`` where a run is invalid or its number is not known; services whose counts
-    nobody knows may be absent.  ``scale`` holds the factors by which values of a series were multiplied, where they
-    were (see `perfkit.history.confounders.in_one_mix`).  ``labels`` are those that runs must have to be in it.
-    """
+    """A scenario's runs, oldest first; arrays have one value per run, shape ``(n_runs,)``."""
 
     scenario: str
     runs: tuple[RunReference, ...]
-    series: Mapping[Series, Floats]
-    errors: Mapping[Series, Floats]
+    series: Mapping[Series, Floats]  # ``NaN`` where the run is invalid or cannot say
+    errors: Mapping[Series, Floats]  # standard errors within the runs, likewise
+    # requests; 0 where a valid run has none, ``NaN`` where not known; a service may be absent
     counts: Mapping[str, Floats] = field(default_factory=dict)
+    # factors by which values were multiplied, see `in_one_mix`
     scale: Mapping[Series, Floats] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # that runs must have to be in it
 
     def __len__(self) -> int:
         return len(self.runs)

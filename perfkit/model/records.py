@@ -666,18 +666,14 @@ class LevelArithmetic:
 
 @dataclass(frozen=True, slots=True)
 class RateArithmetic:
-    """A share of requests: failed requests and all of each side, and how much more runs scatter than chance allows.
+    """A share of requests, and how much more runs scatter than chance allows; of a limit the candidate alone."""
 
-    Of an absolute limit both have the candidate's number only, and ``limit`` is the share that is allowed.  Of a tail
-    ``failed`` are the requests that took longer than ``beyond_ms``.
-    """
-
-    failed: tuple[Count, ...]
+    failed: tuple[Count, ...]  # of each side; of a tail those that took longer than `beyond_ms`
     requests: tuple[Count, ...]
     overdispersion: Size
     df: Size
     quantile: Size
-    limit: Share | None = None
+    limit: Share | None = None  # the share that is allowed
     beyond_ms: Size | None = None
 
     @property

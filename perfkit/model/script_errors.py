@@ -19,17 +19,13 @@ _ID = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?:[\w-]{16,}|\d{5,})(?![\w-])")  # of 
 
 @dataclass(frozen=True, slots=True)
 class TaskException:
-    """Exceptions of one kind.
+    """Exceptions of one kind."""
 
-    ``raised_in`` is ``task``, ``on_start``, ``on_stop``, ``listener``, ``load shape`` or ``greenlet``; ``message`` is
-    that of the first; ``after_failure`` counts those raised by a task whose request had failed.
-    """
-
-    raised_in: str
+    raised_in: str  # ``task``, ``on_start``, ``on_stop``, ``listener``, ``load shape`` or ``greenlet``
     kind: str
-    message: str
+    message: str  # of the first
     count: int
-    after_failure: int = 0
+    after_failure: int = 0  # raised by a task whose request had failed
 
     def describe(self) -> str:
         """``AssertionError: wrong total``."""

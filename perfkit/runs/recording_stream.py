@@ -74,7 +74,15 @@ class Recording:
                 self.unread = file.size() - file.tell()
                 batch = stream.read_next_batch()
                 batch.validate(full=True)
-                _check_sense(batch)
+                # What the recorder never writes: no times, requests without a service
+                if any(batch.column(name).null_count for name in ("start", "service", "response_time_ms", "failed")):
+                    raise ValueError("a request is not whole")
+                if batch.column("service").dictionary.null_count:
+                    raise ValueError("service: holds a label that is none")
+                for name in ("start", "response_time_ms"):
+                    values = np.from_dlpack(batch.column(name))
+                    if not (np.isfinite(values).all() and (values >= 0).all() and (values < _MOST).all()):
+                        raise ValueError(f"{name}: holds what is no time")
                 yield batch
         except StopIteration:
             self.unread = file.size() - file.tell()  # the mark of the end is none of the bytes
@@ -90,15 +98,3 @@ def read_recording(path: Path) -> pa.Table:
 def as_table(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     """Batches of a recording together, with one dictionary."""
     return pa.Table.from_batches(list(batches), RECORDING_SCHEMA).unify_dictionaries()
-
-
-def _check_sense(batch: pa.RecordBatch) -> None:
-    """``ValueError`` for what the recorder never writes: no times, requests without a service."""
-    if any(batch.column(name).null_count for name in ("start", "service", "response_time_ms", "failed")):
-        raise ValueError("a request is not whole")
-    if batch.column("service").dictionary.null_count:
-        raise ValueError("service: holds a label that is none")
-    for name in ("start", "response_time_ms"):
-        values = np.from_dlpack(batch.column(name))
-        if not (np.isfinite(values).all() and (values >= 0).all() and (values < _MOST).all()):
-            raise ValueError(f"{name}: holds what is no time")

@@ -150,12 +150,7 @@ def summarised(run: Run, requests: Requests, facts: GeneratorFacts) -> Run:
 
 @dataclass(slots=True, eq=False)
 class RequestColumns:
-    """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``.
-
-    ``errors`` are integer codes into texts, negative for none.  ``no_server`` counts the requests that met no server;
-    ``None`` where errors are not known by kind.  ``skipped`` counts those that were left out; ``is_usable`` tells of
-    each row of the frame whether it was kept, ``None``: all of them.
-    """
+    """The requests of a run as arrays of shape ``(n_requests,)``, services as integer codes into ``names``."""
 
     start_s: Floats
     codes: Any
@@ -163,10 +158,10 @@ class RequestColumns:
     response_time_ms: Floats
     failed: Any
     bytes: Floats | None
-    no_server: int | None = None
-    errors: tuple[Any, list[str]] | None = None
-    skipped: tuple[SkippedRequests, ...] = ()
-    is_usable: Any = None
+    no_server: int | None = None  # requests that met no server; ``None`` where errors are not known by kind
+    errors: tuple[Any, list[str]] | None = None  # integer codes into texts, negative for none
+    skipped: tuple[SkippedRequests, ...] = ()  # requests that were left out
+    is_usable: Any = None  # of each row of the frame, whether it was kept; ``None``: all of them
 
     def parts(self) -> tuple[RequestColumns]:
         """The requests in one part; a `RequestStream` has more of them."""
