@@ -910,16 +910,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ServiceShare:
-    """What a service carries, and what these runs can show of it.
-
-    ``share`` is its part of the requests, 0 to 1, of the side on which it is larger, ``None`` where they are not
-    counted; ``min_detectable`` the smallest worsening of its average latency, in percent, that these runs can show,
-    ``None`` where they cannot show any.
-    """
+    """What a service carries, and what these runs can show of it."""
 
     service: str
-    share: Share | None
-    min_detectable: Size | None = None
+    share: Share | None  # of the requests, 0 to 1, of the side on which it is larger; ``None``: not counted
+    min_detectable: Size | None = None  # worsening of its average latency in percent; ``None``: they cannot show any
 
 
 @dataclass(frozen=True, slots=True)

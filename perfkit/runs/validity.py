@@ -93,33 +93,25 @@ MOST_NAMED = 3  # services, or kinds of exceptions, that a sentence names
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process of the load generator: CPU in percent of one core, and worst event-loop lag in ms, per second.
-
-    ``stalled_s`` is the time in which its event loop did not run at all, of ``length_s``, and ``stalled_cpu_s`` the CPU
-    time that it used meanwhile: none, when the process itself was stopped.
-    """
+    """One process of the load generator."""
 
     name: str
-    cpu_pct: tuple[float, ...] = ()
-    lag_ms: tuple[float, ...] = ()
-    stalled_s: float | None = None
-    stalled_cpu_s: float = 0.0
+    cpu_pct: tuple[float, ...] = ()  # of one core, per second
+    lag_ms: tuple[float, ...] = ()  # worst event-loop lag, per second
+    stalled_s: float | None = None  # in which its event loop did not run at all, of `length_s`
+    stalled_cpu_s: float = 0.0  # CPU time used meanwhile: none, when the process itself was stopped
     length_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivalCounts:
-    """What became of the arrivals of an open-model run.
+    """What became of the arrivals of an open-model run."""
 
-    ``planned`` by the profile, ``scheduled`` until its end, ``started``, of these ``late`` ones; ``unfinished`` tasks
-    were still under way when the run ended.
-    """
-
-    planned: int
-    scheduled: int
+    planned: int  # by the profile
+    scheduled: int  # until the end of the run
     started: int
-    late: int
-    unfinished: int
+    late: int  # of those that were started
+    unfinished: int  # still under way when the run ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,17 +567,13 @@ CARRIES = 0.10  # share of a run's requests from which on a service counts
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Nearly every request of a service fails, in ``failing`` of the ``runs`` runs of a side that have it.
+    """Nearly every request of a service fails, in ``failing`` of the ``runs`` runs of a side that have it."""
 
-    ``service`` is ``None`` for the run as a whole; ``share`` of the requests of the failing runs failed, 0 to 1;
-    ``error`` is the most frequent one by kind, where kinds are known.
-    """
-
-    service: str | None
+    service: str | None  # ``None``: the run as a whole
     failing: int
     runs: int
-    share: float
-    error: str | None
+    share: float  # of the requests of the failing runs, 0 to 1, that failed
+    error: str | None  # the most frequent one by kind, where kinds are known
 
     @property
     def is_whole(self) -> bool:
