@@ -257,6 +257,11 @@ def recorded_requests(parquet: Path) -> Requests:
             for group in range(groups):
                 yield _part(file.read_row_group(group, columns=MEASURED), parquet)
 
+    return _in_parts(parts, parquet.parent)
+
+
+def _in_parts(parts: Callable[[], Iterable[RequestColumns]], folder: Path | None = None) -> RequestStream:
+    """The requests of parts that each have a numbering of their own."""
     names: set[str] = set()
     texts: dict[str, int] = {}
     skipped: Counter[tuple[str, str]] = Counter()
@@ -277,7 +282,7 @@ def recorded_requests(parquet: Path) -> Requests:
             yield replace(part, codes=codes, names=list(code_of), errors=(errors, list(texts)))
 
     left_out = tuple(SkippedRequests(*of, count) for of, count in skipped.most_common())
-    return RequestStream(numbered, list(code_of), no_server, left_out, parquet.parent)
+    return RequestStream(numbered, list(code_of), no_server, left_out, folder)
 
 
 def _part(table: pa.Table, path: Path) -> RequestColumns:
@@ -400,25 +405,57 @@ def _check_counts(parquet: Path, frame: pd.DataFrame, run: Run) -> None:
 def _read_killed(folder: Path) -> Run:
     """What a killed run left: its intent, and the requests that had been flushed."""
     run = parse_run(read_bytes(folder / STARTED), str(folder / STARTED))
-    from perfkit.runs.recording_stream import RECORDING_SCHEMA, Recording, as_table
-
     unread = 0
-    if (folder / RECORDING).is_file():
-        recording = Recording(folder / RECORDING)
-        frame = recorded_frame(as_table(recording), folder / RECORDING)
-        unread = recording.unread
-    elif (folder / REQUESTS).is_file():
+    requests: Requests
+    load: Callable[[], pd.DataFrame]
+    if not (folder / RECORDING).is_file() and (folder / REQUESTS).is_file():
         frame = read_requests(folder / REQUESTS)
+        requests, load = request_columns(frame), frame.copy
     else:
-        frame = recorded_frame(RECORDING_SCHEMA.empty_table(), folder / RECORDING)
+        requests, load, unread = _recorded(folder / RECORDING)
     killed = "the run was killed before it could be finished"
     if unread:
         killed += f"; the last {unread:,} bytes of its recording cannot be read"
     try:
-        run = measured_run(run, request_columns(frame), folder, interrupted=killed)
+        run = measured_run(run, requests, folder, interrupted=killed)
     except ValueError as error:
         raise ReadError(f"{folder}: {error}") from error
-    return replace(run, load_requests=frame.copy)
+    return replace(run, load_requests=load)
+
+
+def _recorded(recording: Path) -> tuple[Requests, Callable[[], pd.DataFrame], int]:
+    """The requests of a recording as it is now (the run may be under way), and how many bytes cannot be read."""
+    import pyarrow as pa
+
+    from perfkit.runs.recording_stream import Recording, as_table
+
+    batches, held, count = Recording(recording), list[pa.RecordBatch](), 0
+    for batch in batches if recording.is_file() else ():
+        count += len(batch)
+        if count <= MOST_HELD:
+            held.append(batch)
+        else:
+            held.clear()
+    table = as_table(held)
+    if count <= MOST_HELD:
+        return _part(table, recording), RequestLoader(lambda: recorded_frame(table, recording)), batches.unread
+
+    def tables() -> Iterator[pa.Table]:
+        held, rows, left = list[pa.RecordBatch](), 0, count
+        for batch in Recording(recording):
+            held.append(batch.slice(0, left))
+            rows, left = rows + len(held[-1]), left - len(held[-1])
+            if rows >= MOST_HELD // 4 or not left:
+                yield as_table(held)
+                held, rows = [], 0
+            if not left:
+                return
+
+    def whole() -> pd.DataFrame:
+        return recorded_frame(pa.concat_tables(tables()).unify_dictionaries(), recording)
+
+    stream = _in_parts(lambda: (_part(table, recording) for table in tables()))
+    return stream, RequestLoader(whole), batches.unread
 
 
 def measured_run(run: Run, requests: Requests, folder: Path, more: Iterable[Check] = (), **facts: Any) -> Run:

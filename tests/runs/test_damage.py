@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -102,6 +103,16 @@ def test_what_follows_a_damage_is_counted_and_what_came_before_is_kept(tmp_path,
     assert 0 < found.unread < len(content)
     (check,) = [check for check in read_run(tmp_path / "run").validity.checks if check.name == "interrupted"]
     assert f"the last {found.unread:,} bytes of its recording cannot be read" in check.value
+
+
+def test_a_killed_run_of_many_requests_is_read_in_parts(tmp_path, rng, monkeypatch):
+    killed_run(tmp_path / "run", rng)
+    whole = read_run(tmp_path / "run")
+    monkeypatch.setattr(run_folder, "MOST_HELD", 100)
+    parts = read_run(tmp_path / "run")
+    assert parts.content_hash == whole.content_hash
+    assert parts.to_frame().to_numpy(float) == pytest.approx(whole.to_frame().to_numpy(float), rel=1e-9, nan_ok=True)
+    pd.testing.assert_frame_equal(parts.requests(), whole.requests(), check_categorical=False)
 
 
 # Tables of requests ---------------------------------------------------------------------------------------------------
