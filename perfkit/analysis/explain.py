@@ -5,6 +5,7 @@ Every number is read from the finding and its `Arithmetic`; nothing is computed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from perfkit.model.errors import SettingsError, did_you_mean
@@ -18,6 +19,8 @@ from perfkit.model.records import (
     RateArithmetic,
     Verdict,
 )
+from perfkit.stats.effect import EXTRA_SD_WAVES
+from perfkit.stats.summary import BLOCKS
 
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:
@@ -97,7 +100,11 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
         what = "none seen" if of.persistence <= 0 else "the noise grows with the length of time"
         yield _step("slow waves within the runs", f"exponent {of.persistence:+.3f}: {what}")
     beyond = f"what {of.services} services of these runs scatter" if of.services else "what is usual"
-    yield _step("prior s0", f"{of.prior_sd:.6f}, {of.prior_df:.4g} df: the error within a run, and {beyond} beyond it")
+    error = "the error within a run"
+    if of.persistence is not None and of.measured and not of.services and of.within_sd:
+        foretold = of.within_sd * BLOCKS ** (min(max(of.persistence, 0.0), 1.0) / 2)
+        error = f"{math.sqrt(max(of.prior_sd**2 - EXTRA_SD_WAVES**2, 0.0)) / foretold:.3g} times what the runs foretell"
+    yield _step("prior s0", f"{of.prior_sd:.6f}, {of.prior_df:.4g} df: {error}, and {beyond} beyond it")
     squares = " + ".join(f"{part:.6e}" for part in of.squares) or "0"
     yield _step("scatter of the pairs" if paired else "scatter of the runs", f"SS = {squares}, {of.squares_df:g} df")
     if of.history_df:

@@ -23,9 +23,13 @@ CONFLICT = 0.5  # p-value of the scatter seen, given the prior, from which on th
 # the F test of few can hardly tell, and would throw away the prior at random.
 SUSPICION = (1.0, 2.5)
 PRIOR_DF = 3.5  # of a within-run error that was measured: it foretells the scatter between runs well
-# ... and very well where the runs show no slow waves: so many more for each degree of freedom of the scatter that could
-# contradict it, up to a most, and divided by 1 + DISTRUST * persistence where there are waves.
-TRUST, MOST_PRIOR_DF, DISTRUST = 3.0, 16.0, 20.0
+# ... and very well where the runs show no slow waves: with so many degrees of freedom, so many more for each one of the
+# scatter that could contradict it, up to a most, and divided by 1 + DISTRUST * persistence where there are waves.
+LEAST_PRIOR_DF, TRUST, MOST_PRIOR_DF, DISTRUST = 7.0, 1.75, 16.0, 20.0
+# Half of such set-ups scatter by less than 0.87 times what their runs foretell (0.41 to 1.0 of 10 calm ones, 0.6 to 1.3
+# of 24 endpoints with waves), and nothing inside a run shows what only differs between runs.  So the level expected is
+# on the safe side by CAUTION where nothing could contradict it, by half of it with one degree of freedom, and so on.
+TYPICAL, CAUTION = 0.87, 0.6
 PRIOR_DF_ASSUMED = 3.0  # of one that was merely assumed, with `PRIOR_SD` on top
 # Run-to-run standard deviations on the log scale where no run shows its own error.  Source: 18 set-ups of ten identical
 # Locust runs each, tuned on nine of them and measured on the other nine.  test_calibration.py guards them.
@@ -121,13 +125,15 @@ class NoisePrior:
         intervals that say nothing (at a half, from -100 % to 10^17 %).
         """
         extra, df, waves = PRIOR_SD[metric], PRIOR_DF_ASSUMED, min(max(self.persistence or 0.0, 0.0), 1.0)
+        level = 1.0
         if self.measured:
             extra, df = EXTRA_SD, PRIOR_DF
         if self.neighbours is not None and self.neighbours.df > df:
             extra, df, waves = self.neighbours.extra_sd, self.neighbours.df, 0.0
         elif self.measured and self.persistence is not None:
-            extra, df = EXTRA_SD_WAVES, min(PRIOR_DF + TRUST * df_of_scatter, MOST_PRIOR_DF)
-        variance = self.within_variance * BLOCKS**waves + extra**2
+            extra, df = EXTRA_SD_WAVES, min(LEAST_PRIOR_DF + TRUST * df_of_scatter, MOST_PRIOR_DF)
+            level = TYPICAL + CAUTION * 0.5**df_of_scatter
+        variance = self.within_variance * BLOCKS**waves * level**2 + extra**2
         return Noise(float(np.sqrt(variance)), max(df / (1.0 + DISTRUST * waves), 1.0 - df_of_scatter))
 
 

@@ -65,14 +65,21 @@ def test_levels_are_students_t_on_logs_when_nothing_is_known_beforehand(rng, no_
     assert effect.change == pytest.approx(100 * (scipy_stats.gmean(after) / scipy_stats.gmean(before) - 1))
 
 
+LEVEL = 0.87 + 0.6 / 64  # of what the runs foretell, where six degrees of freedom could contradict it
+
+
 @pytest.mark.parametrize(
     ("known", "prior_sd", "prior_df"),
     [
         (NoisePrior(), effect.PRIOR_SD[Metric.P95], effect.PRIOR_DF_ASSUMED),
         (NoisePrior(0.02**2), math.hypot(0.02, effect.PRIOR_SD[Metric.P95]), effect.PRIOR_DF_ASSUMED),
         (NoisePrior(0.02**2, measured=True), math.hypot(0.02, effect.EXTRA_SD), effect.PRIOR_DF),
-        (NoisePrior(0.02**2, True, persistence=-0.3), math.hypot(0.02, effect.EXTRA_SD_WAVES), effect.MOST_PRIOR_DF),
-        (NoisePrior(0.02**2, True, persistence=0.5), math.hypot(0.02 * 20**0.25, 0.003), effect.MOST_PRIOR_DF / 11),
+        (
+            NoisePrior(0.02**2, True, persistence=-0.3),
+            math.hypot(0.02 * LEVEL, effect.EXTRA_SD_WAVES),
+            effect.MOST_PRIOR_DF,
+        ),
+        (NoisePrior(0.02**2, True, persistence=0.5), math.hypot(LEVEL * 0.02 * 20**0.25, 0.003), 16 / 11),
         (NoisePrior(0.02**2, persistence=1.7), math.hypot(0.02 * 20**0.5, effect.PRIOR_SD[Metric.P95]), 3 / 21),
     ],
 )
@@ -108,7 +115,9 @@ def test_a_prior_that_the_runs_contradict_counts_for_little(rng):
 @pytest.mark.parametrize("df", [0.0, 1.0, 30.0])
 def test_calm_runs_are_believed_by_as_much_as_their_scatter_could_contradict_them(df):
     calm = NoisePrior(0.01**2, True, persistence=0.0)
-    assert calm.noise(Metric.AVG, df).df == min(3.5 + 3 * df, 16)
+    assert calm.noise(Metric.AVG, df).df == min(7 + 1.75 * df, 16)
+    level = 1.47 if df == 0 else 1.17 if df == 1 else 0.87
+    assert calm.noise(Metric.AVG, df).sd == pytest.approx(math.hypot(0.01 * level, 0.003))
     wavy = NoisePrior(0.01**2, True, persistence=0.4).noise(Metric.AVG, df)
     assert wavy.df == pytest.approx(calm.noise(Metric.AVG, df).df / 9 if df else 1.0)  # never below one in all
     assert wavy.sd > 1.7 * calm.noise(Metric.AVG, df).sd
@@ -117,7 +126,7 @@ def test_calm_runs_are_believed_by_as_much_as_their_scatter_could_contradict_the
 def test_one_run_against_one_in_slow_waves_has_an_interval_that_people_can_read():
     wavy = NoisePrior(0.01**2, True, persistence=0.3)
     found = compare_levels(Metric.AVG, Values(np.array([100.0]), np.array([103.0]), wavy), 0.95)
-    error = math.sqrt(2 * (0.01**2 * 20**0.3 + 0.003**2))
+    error = math.sqrt(2 * ((1.47 * 0.01) ** 2 * 20**0.3 + 0.003**2))
     half = scipy_stats.t.ppf(0.975, 1) * error
     assert (found.ci_low, found.ci_high) == pytest.approx(
         tuple(100 * np.expm1(math.log(1.03) + half * np.array([-1, 1])))
