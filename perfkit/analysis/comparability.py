@@ -89,10 +89,9 @@ def check_sides(
 ) -> Comparability:
     """Whether two sets of runs may be compared.
 
-    Invalid: an unfit run, the same run twice, no common service, judged services that carry too
-    little of the load of either side (by evidence only: fixed limits judge what both sides have), and a load that is
-    known to differ.  Of a load that a summary file merely declares, or that only rate and latency tell of, latency and
-    throughput are not judged.
+    Invalid: an unfit run, the same run twice, no common service, judged services that carry too little of the load of
+    either side (by evidence only: fixed limits judge what both sides have), and a load that is known to differ.  Of one
+    that a summary file merely declares, or that only rate and latency tell of, latency and throughput are not judged.
     """
     policy = policy or Policy()
     if coverage is None:
