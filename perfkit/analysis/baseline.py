@@ -10,11 +10,11 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from perfkit.analysis.error_kinds import error_kinds
-from perfkit.analysis.noise_profile import failures_of, noise_prior
+from perfkit.analysis.noise_profile import failures_of, knowing_neighbours, noise_of, noise_prior
 from perfkit.config.policy import Policy
 from perfkit.model.codec import encode
 from perfkit.model.records import ErrorKind, Metric, Run, RunSummary
-from perfkit.stats.effect import overdispersion, run_to_run
+from perfkit.stats.effect import Values, overdispersion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,15 +69,24 @@ def summarize_baseline(
 ) -> BaselineSummary:
     """The level of each metric and service of ``runs``, with intervals; the run is the unit.
 
-    Latency and throughput: geometric mean over runs, Student's t on the log scale with a moderated variance.  Error
-    rate: all failures over all requests, Wilson interval widened by overdispersion between runs.  A metric that some
-    run cannot tell is left out.
+    Latency and throughput: geometric mean over runs, Student's t on the log scale with a moderated variance, which many
+    services tell together as in a comparison.  Error rate: all failures over all requests, Wilson interval widened by
+    overdispersion between runs.  A metric that some run cannot tell is left out.
     """
     from statsmodels.stats.proportion import proportion_confint
 
     levels: list[BaselineLevel] = []
-    for service in dict.fromkeys(name for run in runs for name in run.services):
-        stats = [run.services[service] for run in runs if service in run.services]
+    names = dict.fromkeys(name for run in runs for name in run.services)
+    of_services = {name: [run.services[name] for run in runs if name in run.services] for name in names}
+    stated = {
+        (name, metric): (metric, Values(each, each[:0], noise_prior(metric, (stats,))))
+        for name, stats in of_services.items()
+        for metric in Metric
+        if metric is not Metric.ERROR_RATE
+        and (each := np.array([item.value(metric) or 0.0 for item in stats])).min() > 0
+    }
+    known = knowing_neighbours(stated)
+    for service, stats in of_services.items():
         for metric in Metric:
             if metric is Metric.ERROR_RATE:
                 if (failures := failures_of(stats)) is None:
@@ -95,15 +104,14 @@ def summarize_baseline(
                     BaselineLevel(service, metric.value, run_rates.size, rate, low, high, None, None, None, *bounds)
                 )
                 continue
-            stated = [item.value(metric) or 0.0 for item in stats]
-            if min(stated) <= 0:
+            if (service, metric) not in known:
                 continue
-            logs = np.log(stated)
-            noise = run_to_run(metric, (logs,), noise_prior(metric, (stats,)))
+            of_runs = known[service, metric].baseline
+            logs, noise = np.log(of_runs), noise_of(metric, known[service, metric])
             t, middle = float(stdtrit(noise.df, 0.975)), float(logs.mean())
             half, next_half = t * noise.sd / logs.size**0.5, t * noise.sd * (1 + 1 / logs.size) ** 0.5
             steps = {"value": 0.0, "low": -half, "high": half, "next_low": -next_half, "next_high": next_half}
             values = {name: float(np.exp(middle + step)) for name, step in steps.items()}
-            span = {"variation_pct": 100 * noise.sd, "lowest": min(stated), "highest": max(stated)}
+            span = {"variation_pct": 100 * noise.sd, "lowest": float(of_runs.min()), "highest": float(of_runs.max())}
             levels.append(BaselineLevel(service, metric.value, logs.size, **values, **span))
     return BaselineSummary(tuple(runs), tuple(levels), tuple(warnings), error_kinds(runs), policy or Policy())

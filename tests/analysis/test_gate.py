@@ -7,6 +7,7 @@ import pytest
 from samples import plain_stats, run
 
 from perfkit import Metric, Policy, compare
+from perfkit.analysis.baseline import summarize_baseline
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import profile_of
 from perfkit.analysis.power import GATING_COUNTS, RUN_SHARE_OF_MANY, alpha_shares, detectable, runs_needed
@@ -157,8 +158,10 @@ def test_a_plan_and_a_curve_know_the_noise_of_all_services_as_a_comparison_does(
         return [np.log(sizes).std() for sizes in (shown["min_detectable"], [v.variation_pct for v in profile])], profile
 
     (curve, plan), known = spread()
+    own = summarize_baseline(alike).levels[0].variation_pct
     monkeypatch.setattr(effect, "POOLED_FROM", 99)
     (curve_alone, plan_alone), alone = spread()
+    assert own != summarize_baseline(alike).levels[0].variation_pct
     assert curve < 0.9 * curve_alone  # alike services are known to be alike
     assert plan < 0.9 * plan_alone
     assert np.median([v.prior_df for v in known]) > 3.5 >= max(v.prior_df for v in alone)
