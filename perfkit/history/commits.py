@@ -112,13 +112,11 @@ def commits_between(before: str, after: str, repository: Path | None = None) -> 
     git = Git(repository, offline=True, timeout_s=TIMEOUT_S)
     try:
         unknown = [commit for commit in (before, after) if git.commit(commit) is None]
-        why = (
-            "this shallow clone; `git fetch --unshallow` may bring it."
-            if unknown and git.is_shallow()
-            else "this repository: it was never fetched, was rewritten since (by rebase or squash), or is of another "
-            "repository."
-        )
         if unknown:
+            why = "this shallow clone; `git fetch --unshallow` may bring it."
+            if not git.is_shallow():
+                reasons = "it was never fetched, was rewritten since (by rebase or squash), or is of another repository"
+                why = f"this repository: {reasons}."
             return untold(*(f"The commit {commit[:9]} is not in {why}" for commit in unknown))
         ahead, behind = git.count(f"{before}..{after}"), git.count(f"{after}..{before}")
         if behind and not ahead:
