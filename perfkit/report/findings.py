@@ -108,7 +108,7 @@ class Table:
     """Columns and rows; ``total`` is the number of rows that there are, of which these are the first.
 
     ``stacked`` says how it is drawn where there is little room: a title (``>``: aligned at the right), the cell above
-    and the cell below, which may be none.
+    and the cell below, which may be none or empty in all rows.
     """
 
     columns: tuple[Column, ...]
@@ -181,7 +181,17 @@ def findings_table(comparison: Comparison, *, ranked: bool = False, title: str =
         ]
     names = (Column("service", "service", foreign=True), Column("metric", "metric"))
     columns = (*names, *numbers, Column("verdict", "verdict"))
-    return Table(columns, tuple(map(finding_row, findings)), len(findings), title)
+    return Table(columns, tuple(map(finding_row, findings)), len(findings), title, _stacked(columns))
+
+
+def _stacked(columns: Sequence[Column]) -> tuple[tuple[str, str, str], ...]:
+    interval = next((f", {column.title}" for column in columns if column.name == "interval"), "")
+    return (
+        ("service, metric", "service", "metric"),
+        (f">change{interval}", "change", "interval"),
+        (">before, after", "before", "after"),
+        ("verdict, tolerance", "verdict", "tolerance"),
+    )
 
 
 def finding_row(finding: Finding) -> Row:
@@ -361,7 +371,7 @@ def changes_table(items: Iterable[MetricChange], *, title: str = "") -> Table:
         Column("verdict", "verdict"),
     )
     rows = tuple(map(change_row, items))
-    return Table(columns, rows, len(rows), title)
+    return Table(columns, rows, len(rows), title, _stacked(columns))
 
 
 def change_row(item: MetricChange) -> Row:

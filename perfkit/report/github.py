@@ -7,7 +7,7 @@ result.  A comment is read between two other things: what matters stands in some
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from perfkit.history.commits import Attribution
@@ -27,6 +27,7 @@ from perfkit.report.findings import (
 from perfkit.report.formatting import (
     UNKNOWN,
     VERDICT_SYMBOLS,
+    and_more,
     at_most,
     clean,
     count_text,
@@ -36,7 +37,7 @@ from perfkit.report.formatting import (
 )
 from perfkit.report.message import Message, ReportLocation
 from perfkit.report.report_set import Outcome
-from perfkit.report.text import details, escape, folded, markdown_runs, markdown_table
+from perfkit.report.text import bullets, details, escape, folded, markdown_runs, markdown_table, overview, page_title
 
 MOST_TITLE = 250  # GitHub takes 256 characters
 MOST_TEXT = 40_000  # GitHub takes 65,536 characters; the rest is for the marker and for what people write around
@@ -123,9 +124,8 @@ def to_body(
     parts.append(_table(worse))
     parts += _details(message, MOST_ERRORS)
 
-    gaps = [escape(" ".join(part for part in (gap.text, gap.advice) if part), 600) for gap in result.gaps]
-    if len(gaps) > MOST_NAMED:
-        gaps[MOST_NAMED:] = [f"and {len(gaps) - MOST_NAMED} more"]
+    texts = [escape(" ".join(part for part in (gap.text, gap.advice) if part), 600) for gap in result.gaps]
+    gaps = at_most(texts, MOST_NAMED, "and {} more")
     parts.append("\n".join(("### Missing or in doubt", "", *(f"- {gap}" for gap in gaps))) if gaps else "")
 
     lines = []
@@ -188,7 +188,7 @@ def headline(incident: Incident) -> str:
 def spread_comment(incident: Incident, services: Sequence[str]) -> str:
     """That further services got worse at the same run."""
     names = ", ".join(escape(name, 60) for name in services[:MOST_NAMED])
-    more = f" and {len(services) - MOST_NAMED} more services" if len(services) > MOST_NAMED else ""
+    more = and_more(len(services) - MOST_NAMED, "services")
     head = f"**It spreads:** {names}{more} got worse at the same place of the history."
     return f"{head}\n\n{_table([item for item in incident.last.worse if item.service in services])}"
 
@@ -263,26 +263,14 @@ def to_comment(messages: Sequence[Message], location: ReportLocation | None = No
         if len(messages) == 1:
             text = _comment_text(messages[0], most, link)
         else:
-            rows = [
-                (outcome_text(one.verdict), escape(one.scenario, 60), one.kind, escape(one.lead, 200))
-                for one in messages
-            ]
-            pages = (
-                details(
-                    f"{outcome_text(one.verdict)}: {escape(one.scenario, 60)}, {one.kind}",
-                    _comment_text(one, most // len(messages)),
-                )
-                for one in messages
-            )
-            overview = folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<")
-            text = "\n\n".join(part for part in ("### Load tests", link, overview, *pages) if part)
+            pages = (details(page_title(one), _comment_text(one, most // len(messages))) for one in messages)
+            table = overview(messages, (escape(one.lead, 200) for one in messages))
+            text = "\n\n".join(part for part in ("### Load tests", link, table, *pages) if part)
         if len(text) <= MOST_CHARACTERS:
             return f"{text}\n"
     # Too many even in brief: only how each ended
-    lines = [f"{outcome_text(one.verdict)}: {escape(one.scenario, 60)}, {one.kind}" for one in messages]
-    most = MOST_CHARACTERS // 1_000
-    more = f"And {len(lines) - most} more, which do not fit." if len(lines) > most else ""
-    return "\n\n".join(part for part in ("### Load tests", link, *lines[:most], more) if part) + "\n"
+    lines = at_most(list(map(page_title, messages)), MOST_CHARACTERS // 1_000, "And {} more, which do not fit.")
+    return "\n\n".join(part for part in ("### Load tests", link, *lines) if part) + "\n"
 
 
 def _comment_text(message: Message, most: int, link: str = "") -> str:
@@ -325,7 +313,7 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
         parts.append(details("All that happened", "\n".join(sentences[:most])))
     if comparison is not None:
         notes = footnotes(comparison)
-        parts.append(details(f"Warnings ({len(notes)})", _listed(notes[:most])) if notes else "")
+        parts.append(details(f"Warnings ({len(notes)})", bullets(notes[:most], most)) if notes else "")
         baseline, candidate = (
             replace(one, runs=one.runs[-most:]) for one in (comparison.baseline, comparison.candidate)
         )
@@ -392,10 +380,6 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
     ]
     titles = ("Service", "Metric", "Before → after", "Change", first.column_title(last).capitalize())
     return folded(titles, cells, "<<>>>")
-
-
-def _listed(texts: Iterable[str]) -> str:
-    return "\n".join(f"- {escape(text, 400)}" for text in texts)
 
 
 def annotate(messages: Sequence[Message]) -> tuple[str, ...]:

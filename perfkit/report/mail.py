@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from perfkit.model.records import Verdict
 from perfkit.report.findings import Row, Table
-from perfkit.report.formatting import UNKNOWN, VERDICT_COLOURS, VERDICT_SYMBOLS, clean, shorten
+from perfkit.report.formatting import UNKNOWN, VERDICT_COLOURS, VERDICT_SYMBOLS, and_more, clean, shorten
 from perfkit.report.html import Cell, HtmlRow, html_table, render
 from perfkit.report.message import NAME, Message
 from perfkit.report.png_chart import MOST_CHARTS, PngChart, charts_of
@@ -114,7 +114,9 @@ def _html(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
             quieter=max(len(quiet) - MOST_WHOLE, 0),
             most_rows=int(most * part),
             table_of=lambda table, most: Markup(_table(table, most)),
-            detail_of=lambda detail, most: Markup(_detail_table(detail.table, most)),
+            detail_of=lambda table, most: Markup(
+                _stacked(table, rows := _detail_rows(table, most), _more_details(table, rows))
+            ),
             symbols=VERDICT_SYMBOLS,
             colours=VERDICT_COLOURS,
         )
@@ -134,8 +136,7 @@ def _text(sections: Sequence[_Section], quiet: Sequence[str]) -> str:
     if len(sections) > MOST_BRIEF:
         blocks.append(f"And {len(sections) - MOST_BRIEF} more load tests.")
     if quiet:
-        more = f" and {len(quiet) - MOST_WHOLE} more" if len(quiet) > MOST_WHOLE else ""
-        blocks.append(_wrapped(f"Nothing new: {', '.join(quiet[:MOST_WHOLE])}{more}."))
+        blocks.append(_wrapped(f"Nothing new: {', '.join(quiet[:MOST_WHOLE])}{and_more(len(quiet) - MOST_WHOLE)}."))
     return f"\n\n{'-' * 72}\n\n".join(blocks) + "\n\n-- \nSent by perfkit.\n"
 
 
@@ -167,8 +168,7 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
         yield _wrapped(f"{detail.title}: {detail.sentence}")
         rows = _detail_rows(detail.table, most)
         yield from (_wrapped(f"  - {row.line}", indent="    ") for row in rows)
-        if detail.table.total > len(rows):
-            yield f"  {detail.table.total - len(rows)} more are in the report."
+        yield from (f"  {text}" for text in [_more_details(detail.table, rows)] if text)
     yield from (_wrapped(f"! {text}") for text in message.warnings)
     if message.location.words:
         yield from ("", message.location.words)
@@ -193,30 +193,33 @@ def _left_out(table: Table, rows: Sequence[Row]) -> str:
 
 
 def _table(table: Table, most: int) -> str:
-    """A table as HTML, narrow enough for a telephone: two lines in a cell, and services above their metrics."""
     rows = _rows(table, most)
+    # A heading for each of many services would make it twice as long
+    grouped = 2 * len({row.cells["service"] for row in rows}) <= len(rows)
+    return _stacked(table, rows, _left_out(table, rows) if table.total > len(rows) else "", grouped=grouped)
+
+
+def _stacked(table: Table, rows: Sequence[Row], rest: str, *, grouped: bool = False) -> str:
+    """A table as HTML, narrow enough for a telephone: two lines in a cell, or services above their metrics."""
+    columns = [("metric", "metric", ""), *table.stacked[1:]] if grouped else table.stacked
     all_cells = list(map(_cells, rows))
-    services = {cells["service"] for cells in all_cells}
-    grouped = 2 * len(services) <= len(rows)  # else a heading for each would make it twice as long
     groups: dict[str, list[HtmlRow]] = {}
     for row, cells in zip(rows, all_cells, strict=True):
-        symbol, word = row.cells["verdict"][0], row.cells["verdict"][2:]
-        of_row = [
-            Cell(cells["metric"]) if grouped else Cell(cells["service"], css="broken", below=cells["metric"]),
-            Cell(cells["change"], strong=True, below=cells["interval"]),
-            Cell(cells["before"], below=cells["after"]),
-            Cell(word, css=f"pk-v pk-{row.verdict.value} wrapped", symbol=symbol, below=cells["tolerance"]),
-        ]
+        line = []
+        for number, (title, above, below) in enumerate(columns):
+            css = "" if title.startswith(">") else "wrapped" if number else "" if grouped else "broken"
+            text, symbol = cells[above], ""
+            if above == "verdict":
+                symbol, text, css = text[0], text[2:], f"pk-v pk-{row.verdict.value} wrapped"
+            strong = above == "change" or (above == "changed" and row.verdict is not Verdict.NO_CHANGE)
+            line.append(Cell(text, css=css, symbol=symbol, strong=strong, below=cells.get(below, "")))
         group = cells["service"] if grouped else ""
-        groups.setdefault(group, []).append(HtmlRow(of_row, css=f"pk-row-{row.verdict.value}"))
-    columns = (
-        "metric" if grouped else "service, metric",
-        f">change, {table.column_title('interval')}",
-        ">before, after",
-        f"verdict{', tolerance' if any(cells['tolerance'] for cells in all_cells) else ''}",
-    )
-    rest = _left_out(table, rows) if table.total > len(rows) else ""
-    return html_table(table.title or "effects", columns, groups, below=rest, verdicts=True, empty=rest)
+        groups.setdefault(group, []).append(HtmlRow(line, css=f"pk-row-{row.verdict.value}"))
+    titles = [
+        title if any(cells.get(below) for cells in all_cells) else title.partition(",")[0]
+        for title, _, below in columns
+    ]
+    return html_table(table.title or "effects", titles, groups, below=rest, verdicts=True, empty=rest)
 
 
 def _detail_rows(table: Table, most: int) -> Sequence[Row]:
@@ -226,25 +229,8 @@ def _detail_rows(table: Table, most: int) -> Sequence[Row]:
     ]
 
 
-def _detail_table(table: Table, most: int) -> str:
-    """Objectives or errors as HTML, stacked: two lines in a cell too."""
-
-    def cell(row: Row, title: str, above: str, below: str) -> Cell:
-        cells = _cells(row)
-        css = "broken" if above == table.stacked[0][1] else "" if title.startswith(">") else "wrapped"
-        text, symbol = cells[above], ""
-        if above == "verdict":
-            symbol, text, css = text[0], text[2:], f"pk-v pk-{row.verdict.value} wrapped"
-        strong = above == "changed" and row.verdict is not Verdict.NO_CHANGE
-        return Cell(text, css=css, symbol=symbol, strong=strong, below=cells.get(below, ""))
-
-    rows = _detail_rows(table, most)
-    groups = [
-        HtmlRow([cell(row, *column) for column in table.stacked], css=f"pk-row-{row.verdict.value}") for row in rows
-    ]
-    rest = f"{table.total - len(rows)} more are in the report." if table.total > len(rows) else ""
-    columns = [title for title, _, _ in table.stacked]
-    return html_table(table.title, columns, groups, below=rest, verdicts=True)
+def _more_details(table: Table, rows: Sequence[Row]) -> str:
+    return f"{table.total - len(rows)} more are in the report." if table.total > len(rows) else ""
 
 
 def _cells(row: Row) -> dict[str, str]:

@@ -60,7 +60,7 @@ NAME = 60  # characters of a name
 MOST_STATEMENTS = 5  # of a message that people are sent; the report has all
 MOST_COMMITS = 5
 MOST_WARNINGS = 5
-MOST_REASONS = 3  # why runs are invalid
+MOST_REASONS = 3  # why runs are invalid; what else is to be known of them stays among the warnings
 LONGEST_STATEMENT = 400  # characters
 
 
@@ -216,8 +216,11 @@ def message_of(
         if comparison.rule == "threshold":
             rule = "rule threshold, which ignores noise between runs"
         basis = f"{sides[0]} judged against {sides[1]}; {rule}; findings: {findings or 'none'}."
-        said = _reasons(comparison) if comparison.verdict is Verdict.INVALID else (comparison.disturbance,)
-        texts = [shorten(text, 300) for text in comparison.warnings if text not in said]
+        # Why runs cannot be judged, and a disturbance, are statements already
+        above = (
+            comparison.warnings[:MOST_REASONS] if comparison.verdict is Verdict.INVALID else (comparison.disturbance,)
+        )
+        texts = [shorten(text, 300) for text in comparison.warnings if text not in above]
         warnings = at_most(texts, MOST_WARNINGS, "And {} more warnings, in the report.")
     return Message(
         scenario=result.subject,
@@ -365,7 +368,7 @@ def _remarks(result: Result) -> Iterator[Statement]:
         return
     missing = [shorten(gap.text, LONGEST_STATEMENT) for gap in comparison.gaps if gap.services]  # these are events
     if comparison.verdict is Verdict.INVALID:
-        texts = dict.fromkeys(clean(text) for text in (*_reasons(comparison), *gap_texts(comparison)))
+        texts = dict.fromkeys(clean(text) for text in (*comparison.warnings[:MOST_REASONS], *gap_texts(comparison)))
         first, *others = [text for text in texts if text not in missing] or [""]
         yield Statement(Verdict.INVALID, (f"The runs cannot be judged. {first}".rstrip(), *others))
         return
@@ -390,11 +393,6 @@ def _remarks(result: Result) -> Iterator[Statement]:
         yield from (Statement(verdict, (text,)) for verdict, text in claims(rest) if text not in missing)
     if changed and comparison.verdict is Verdict.INCONCLUSIVE:
         yield Statement(comparison.verdict, ("Not every gating metric could be shown to be within its tolerance.",))
-
-
-def _reasons(comparison: Comparison) -> tuple[str, ...]:
-    """Why invalid runs cannot be judged; what else is to be known of them stays among the warnings."""
-    return comparison.warnings[:MOST_REASONS]
 
 
 def _next_step(result: Result) -> str:

@@ -426,11 +426,10 @@ def markdown_table(table: Table, names: Sequence[str], *, name_length: int = 60,
 
 def folded(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str, most: int = MOST_ROWS) -> str:
     """A table of escaped cells; rows after the first ``most`` are folded.  ``align`` has ``<`` or ``>`` a column."""
-    shown = _markdown_lines(header, rows[:most], align)
-    if len(rows) <= most:
-        return shown
-    rest = details(f"{len(rows) - most} more", _markdown_lines(header, rows[most:], align))
-    return f"{shown}\n\n{rest}"
+    rest = (
+        [details(f"{len(rows) - most} more", _markdown_lines(header, rows[most:], align))] if len(rows) > most else []
+    )
+    return "\n\n".join([_markdown_lines(header, rows[:most], align), *rest])
 
 
 def _markdown_lines(header: Sequence[str], rows: Sequence[tuple[str, ...]], align: str) -> str:
@@ -442,15 +441,11 @@ def _alignment(columns: Iterable[Column]) -> str:
     return "".join(">" if column.right else "<" for column in columns)
 
 
-def bullets(texts: Iterable[str]) -> str:
-    """A list of texts from outside; those after the first `MOST_ROWS` are folded."""
+def bullets(texts: Iterable[str], most: int = MOST_ROWS) -> str:
+    """A list of texts from outside; those after the first ``most`` are folded."""
     lines = [f"- {escape(text, 400)}" for text in texts]
-    shown = "\n".join(lines[:MOST_ROWS])
-    if len(lines) <= MOST_ROWS:
-        return shown
-    rest = "\n".join(lines[MOST_ROWS:])
-    more = details(f"{len(lines) - MOST_ROWS} more", rest)
-    return f"{shown}\n\n{more}"
+    first, rest = "\n".join(lines[:most]), "\n".join(lines[most:])
+    return f"{first}\n\n{details(f'{len(lines) - most} more', rest)}" if rest else first
 
 
 def details(summary: str, text: str) -> str:
@@ -523,6 +518,18 @@ def _evidence(comparison: Comparison) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def overview(messages: Sequence[Message], says: Iterable[str]) -> str:
+    """A table of results; ``says`` are escaped cells of what each says."""
+    heads = ((outcome_text(one.verdict), escape(one.scenario, 60), one.kind) for one in messages)
+    rows = [(*head, text) for head, text in zip(heads, says, strict=True)]
+    return folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<")
+
+
+def page_title(message: Message) -> str:
+    """The summary, which is HTML, below which a result is folded."""
+    return f"{outcome_text(message.verdict)}: {escape(message.scenario, 60)}, {message.kind}"
+
+
 def to_summary(messages: Sequence[Message], report: str = "") -> str:
     """A table of all results, and each one whole; of several, those that need no attention are folded.
 
@@ -530,13 +537,11 @@ def to_summary(messages: Sequence[Message], report: str = "") -> str:
     """
     parts = []
     if len(messages) > 1:
-        rows = []
+        says = []
         for one in messages:
-            texts = " ".join(escape(text, 200) for _, text in one.lines[:MOST_LINES_IN_CELL])
-            more = len(one.lines) - MOST_LINES_IN_CELL
-            cell = f"{texts} And {more} more." if more > 0 else texts
-            rows.append((outcome_text(one.verdict), escape(one.scenario, 60), one.kind, cell))
-        parts.append("# Load tests\n\n" + folded(("Verdict", "Scenario", "Report", "What it says"), rows, "<<<<"))
+            texts = [escape(text, 200) for _, text in one.lines]
+            says.append(" ".join(at_most(texts, MOST_LINES_IN_CELL, "And {} more.")))
+        parts.append(f"# Load tests\n\n{overview(messages, says)}")
     if report:
         parts.append(f"Report: {escape(report, 300)}")
     parts += [page for one in messages if (page := _page(one, alone=len(messages) == 1))]
@@ -562,9 +567,8 @@ def _page(message: Message, *, alone: bool) -> str:
         text = f"{title}\n\n{bullets(text for _, text in message.lines)}"
     if alone:
         return text
-    title = f"{outcome_text(message.verdict)}: {escape(message.scenario, 60)}, {message.kind}"
     state = "" if message.verdict in _QUIET else " open"
-    return f"<details{state}><summary>{title}</summary>\n\n{text}\n\n</details>"
+    return f"<details{state}><summary>{page_title(message)}</summary>\n\n{text}\n\n</details>"
 
 
 # JUnit ---------------------------------------------------------------------------------------------------------------
