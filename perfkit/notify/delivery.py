@@ -52,18 +52,10 @@ UNSENT_SCHEMA = "perfkit.unsent/1"
 
 @dataclass(frozen=True, slots=True)
 class ResultSet:
-    """Results to notify about, in the order in which they were named.
+    """Results to notify about, in the order in which they were named."""
 
-    Parameters
-    ----------
-    messages
-        One for each result, and one for each report of a set that could not be made.
-    folder
-        Name of the folder of the first result file; empty for results from a store.
-    """
-
-    messages: tuple[Message, ...]
-    folder: str = ""
+    messages: tuple[Message, ...]  # one for each result, and one for each report of a set that could not be made
+    folder: str = ""  # name of the folder of the first result file; empty for results from a store
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -145,19 +137,12 @@ def message_about(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One message for several recipients.
-
-    Parameters
-    ----------
-    contents
-        The results that it is about, each with what is new in it; ``None`` where all of it is sent.
-    quiet
-        Scenarios that were looked at and have nothing new.
-    """
+    """One message for several recipients."""
 
     recipients: tuple[str, ...]
+    # The results that it is about, each with what is new in it; ``None`` where all of it is sent
     contents: tuple[tuple[Result, NotificationDiff | None], ...]
-    quiet: tuple[str, ...] = ()
+    quiet: tuple[str, ...] = ()  # scenarios that were looked at and have nothing new
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +155,11 @@ class Sent:
 
 
 class Channel(Protocol):
-    """A way to recipients.
+    """A way to recipients."""
 
-    Attributes
-    ----------
-    name
-        Of the channel's sent logs; one word.
-    recipients
-        Names that give no secret away; the sent log is on disk.
-    dry_run
-        Nothing is sent; `send` says what would be.
-    """
-
-    name: str
-    recipients: tuple[str, ...]
-    dry_run: bool
+    name: str  # of the channel's sent logs; one word
+    recipients: tuple[str, ...]  # names that give no secret away; the sent log is on disk
+    dry_run: bool  # nothing is sent; `send` says what would be
 
     def send(self, batch: Batch) -> Sent:
         """Send a message to the recipients of a batch; it is not asked again for those who got it."""

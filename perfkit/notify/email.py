@@ -127,22 +127,14 @@ def email_message(
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """The server that takes messages.
-
-    Parameters
-    ----------
-    security
-        ``starttls``, ``tls`` or ``none``.
-    authority
-        File of a certificate authority to trust beside those of the system.
-    """
+    """The server that takes messages."""
 
     host: str
     port: int
-    security: str
+    security: str  # ``starttls``, ``tls`` or ``none``
     user: str = ""
     password: str = field(default="", repr=False)
-    authority: str = ""
+    authority: str = ""  # file of a certificate authority to trust beside those of the system
     timeout_s: float = TIMEOUT_S
 
     @classmethod

@@ -47,23 +47,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A repository on a GitHub server, and the token for it.
-
-    Parameters
-    ----------
-    token
-        Empty where nothing is to be sent; in no text that this class makes.
-    web
-        Where its pages are, for links; empty where that is not known.
-    code
-        The repository that a workflow is of, whose commits are linked; empty: the same one.
-    """
+    """A repository on a GitHub server, and the token for it."""
 
     repository: str
     api: str = PUBLIC_API
-    token: str = field(default="", repr=False)
-    web: str = ""
-    code: str = ""
+    token: str = field(default="", repr=False)  # empty where nothing is to be sent; in no text that this class makes
+    web: str = ""  # where its pages are, for links; empty where that is not known
+    code: str = ""  # the repository that a workflow is of, whose commits are linked; empty: the same one
 
     @classmethod
     def from_environment(

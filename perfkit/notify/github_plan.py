@@ -56,40 +56,20 @@ _END = "<!-- /perfkit-issue -->"
 
 
 class Marker(msgspec.Struct, frozen=True, rename={"detected_at": "heard"}):
-    """What an issue remembers of its incident.
+    """What an issue remembers of its incident."""
 
-    Parameters
-    ----------
-    scenario
-        Fingerprint of its name.
-    names
-        Fingerprints of all places at which any occurrence may have been found; the first is its own name.
-    last
-        Those of the last occurrence.
-    detected_at
-        Fingerprints of the runs at which its occurrences were first detected.
-    services
-        Digests of the services that were named.
-    sizes
-        Digest of a service and metric to the size of its change that is shown.
-    state
-        How perfkit left it: open, or closed because it was resolved, acknowledged or a duplicate.  An issue in another
-        state was opened or closed by a user.
-    turn
-        Counts what perfkit did with it.
-    title, text
-        Digests of the title and the text as perfkit wrote them.
-    """
-
-    scenario: str
+    scenario: str  # fingerprint of its name
+    # Fingerprints of all places at which any occurrence may have been found; the first is its own name
     names: tuple[str, ...]
-    last: tuple[str, ...]
-    detected_at: tuple[str, ...]
-    services: tuple[str, ...]
-    sizes: dict[str, float | None]
+    last: tuple[str, ...]  # those of the last occurrence
+    detected_at: tuple[str, ...]  # fingerprints of the runs at which its occurrences were first detected
+    services: tuple[str, ...]  # digests of the services that were named
+    sizes: dict[str, float | None]  # digest of a service and metric to the size of its change that is shown
+    # How perfkit left it: open, or closed because it was resolved, acknowledged or a duplicate. An issue in another
+    # state was opened or closed by a user.
     state: str
-    turn: int
-    title: str
+    turn: int  # counts what perfkit did with it
+    title: str  # title, text: digests of the title and the text as perfkit wrote them
     text: str
 
     @classmethod
@@ -160,22 +140,13 @@ def read_marker(body: str) -> Marker | None:
 
 @dataclass(frozen=True, slots=True)
 class DesiredIssue:
-    """The issue that an incident should have.
-
-    Parameters
-    ----------
-    marker
-        What it is recognised by, and its state: open, resolved or acknowledged.
-    should_open
-        Whether it is a reason to open or reopen an issue: beyond its tolerance, holds, and is not acknowledged.
-    incident
-        ``None`` for the end of an incident that only earlier results show.
-    """
+    """The issue that an incident should have."""
 
     scenario: str
-    marker: Marker
+    marker: Marker  # what it is recognised by, and its state: open, resolved or acknowledged
+    # Whether it is a reason to open or reopen an issue: beyond its tolerance, holds, and is not acknowledged
     should_open: bool = False
-    incident: Incident | None = None
+    incident: Incident | None = None  # ``None`` for the end of an incident that only earlier results show
 
 
 def desired_issues(result: Result) -> tuple[DesiredIssue, ...]:
@@ -456,18 +427,11 @@ def _sizes_moved(old: Mapping[str, float | None], new: Mapping[str, float | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The actions for one result.
-
-    Parameters
-    ----------
-    deferred
-        How many new issues beyond `IssueSettings.most_new` are left for the next call.
-    orphaned
-        Open issues of events that the history does not hold any more; they are left as they are.
-    """
+    """The actions for one result."""
 
     actions: tuple[Action, ...]
-    deferred: int
+    deferred: int  # how many new issues beyond `IssueSettings.most_new` are left for the next call
+    # Open issues of events that the history does not hold any more; they are left as they are
     orphaned: tuple[Issue, ...]
 
 

@@ -59,32 +59,18 @@ _VARIED_LOAD = ("ramp", "stages")  # load profiles that show how much a service 
 
 @dataclass(frozen=True, slots=True)
 class ReportJob:
-    """One notebook of one scenario; plain values, for it goes to another process.
-
-    Parameters
-    ----------
-    folder
-        Where its report goes: the scenario's folder, which no other scenario shares.
-    policy_file
-        File of the policy for the notebook; ``None``: that of the settings.
-    policy
-        What that file says.
-    newest
-        So many of the newest runs are judged.
-    labels
-        Only runs with all of these are looked at.
-    """
+    """One notebook of one scenario; plain values, for it goes to another process."""
 
     scenario: str
     kind: str
     store: str
-    folder: Path
-    policy_file: str | None
-    policy: Policy
+    folder: Path  # where its report goes: the scenario's folder, which no other scenario shares
+    policy_file: str | None  # file of the policy for the notebook; ``None``: that of the settings
+    policy: Policy  # what that file says
     acknowledged: Path
     baselines: Path
-    newest: int = 1
-    labels: Mapping[str, str] = field(default_factory=dict)
+    newest: int = 1  # so many of the newest runs are judged
+    labels: Mapping[str, str] = field(default_factory=dict)  # only runs with all of these are looked at
 
 
 def report_jobs(

@@ -253,29 +253,19 @@ class Panels:
     It holds the parts of a figure as plotly names them, and `figure` checks them all at once: plotly checks every part
     whenever one is added, so that a figure with hundreds of marks which grows piece by piece takes many seconds, and
     `plotly.subplots` alone takes 50 ms and more.
-
-    Parameters
-    ----------
-    titles
-        One per panel.  They are plotly's HTML: names must have gone through `perfkit.report.formatting.label`.
-    row, gap, top, bottom
-        Heights in pixels: of a panel, between two, above and below all.  A row of 0 has its place from its axis.
-    strip
-        Height of a narrow panel without axes above the others; its index is the number of titles.
-    own_x
-        Each panel has an axis of x of its own, instead of one below all, which one hover serves.
-    service
-        Of the marks that are added next; `figure` lets the reader choose between services.
     """
 
+    # One per panel. They are plotly's HTML: names must have gone through `perfkit.report.formatting.label`.
     titles: Sequence[str]
+    # row, gap, top, bottom: Heights in pixels: of a panel, between two, above and below all. A row of 0 has its place
+    # from its axis.
     row: int
     gap: int = 34
     top: int = 52
     bottom: int = 46
-    strip: int = 0
-    own_x: bool = False
-    service: str = EVERY
+    strip: int = 0  # height of a narrow panel without axes above the others; its index is the number of titles
+    own_x: bool = False  # each panel has an axis of x of its own, instead of one below all, which one hover serves
+    service: str = EVERY  # of the marks that are added next; `figure` lets the reader choose between services
     traces: list[dict[str, Any]] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)

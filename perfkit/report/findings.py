@@ -67,26 +67,15 @@ WORST_FIRST = (Verdict.REGRESSION, Verdict.INVALID, Verdict.IMPROVEMENT, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table.
-
-    Parameters
-    ----------
-    right
-        Whether it holds numbers, which are aligned at the right.
-    importance
-        Where there is no room, columns go in order of importance, the least first; those with 9 always stay.
-    hint
-        What its title means, for places that can show it on demand.
-    foreign
-        Whether its cells are names from outside, which each outlet escapes and shortens.
-    """
+    """A column of a table."""
 
     name: str
     title: str
-    right: bool = False
+    right: bool = False  # whether it holds numbers, which are aligned at the right
+    # Where there is no room, columns go in order of importance, the least first; those with 9 always stay
     importance: int = 9
-    hint: str = ""
-    foreign: bool = False
+    hint: str = ""  # what its title means, for places that can show it on demand
+    foreign: bool = False  # whether its cells are names from outside, which each outlet escapes and shortens
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,17 +143,7 @@ def banner(
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a table; its text is escaped, and one symbol may stand before it.
-
-    Parameters
-    ----------
-    notes
-        Texts of notes below the table; empty ones have none.
-    mark
-        What a star behind it means.
-    below
-        A second line.
-    """
+    """A cell of a table; its text is escaped, and one symbol may stand before it."""
 
     text: str
     css: str = ""
@@ -162,9 +152,9 @@ class Cell:
     symbol: str = ""
     link: str = ""
     tag: str = ""
-    mark: str = ""
-    notes: Sequence[str] = ()
-    below: str = ""
+    mark: str = ""  # what a star behind it means
+    notes: Sequence[str] = ()  # texts of notes below the table; empty ones have none
+    below: str = ""  # a second line
 
 
 @dataclass(frozen=True, slots=True)

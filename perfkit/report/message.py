@@ -74,23 +74,13 @@ class ReportLocation:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One thing that is said of a result.
+    """One thing that is said of a result."""
 
-    Parameters
-    ----------
-    verdict
-        What kind of thing it is; an `Outcome` for a report that could not be made.
-    texts
-        One sentence, or one per service.
-    tag
-        ``new``, ``again``, ``over`` or ``reported before``; empty where no account of that is kept.
-    between, commits, commands
-        Of an event: the runs that it lies between, the commits in between, and the commands that deal with it.
-    """
-
-    verdict: Verdict | Outcome
-    texts: tuple[str, ...]
-    tag: str = ""
+    verdict: Verdict | Outcome  # what kind of thing it is; an `Outcome` for a report that could not be made
+    texts: tuple[str, ...]  # one sentence, or one per service
+    tag: str = ""  # ``new``, ``again``, ``over`` or ``reported before``; empty where no account of that is kept
+    # between, commits, commands: Of an event: the runs that it lies between, the commits in between, and the commands
+    # that deal with it
     between: str = ""
     commits: tuple[str, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
@@ -112,41 +102,25 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The content of a message about one result, or about a report that could not be made.
-
-    Parameters
-    ----------
-    kind
-        The notebook that reports it: ``compare``, ``trend``, ``baseline`` or ``capacity``.
-    verdict
-        What its recipients should take it for: the verdict, or how making the report ended.
-    title
-        Symbol and words of it: ``✗ regression``, ``★ recovered``.
-    statements
-        What happened (see `Statement.tag`), then what else the comparison shows; regressions first.
-    details
-        Objectives of a comparison, where it has any, and the errors of both sides; of a history those of its newest
-        valid run and of the runs before it.
-    sides
-        Of a comparison: runs, commits and dates of the baseline, then of the candidate.
-    result, diff
-        What it was made of, for outlets that show more.
-    """
+    """The content of a message about one result, or about a report that could not be made."""
 
     scenario: str
-    kind: str
-    verdict: Verdict | Outcome
-    title: str
+    kind: str  # the notebook that reports it: ``compare``, ``trend``, ``baseline`` or ``capacity``
+    verdict: Verdict | Outcome  # what its recipients should take it for: the verdict, or how making the report ended
+    title: str  # symbol and words of it: ``✗ regression``, ``★ recovered``
+    # What happened (see `Statement.tag`), then what else the comparison shows; regressions first
     statements: tuple[Statement, ...]
     next_step: str = ""
     tables: tuple[Table, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     basis: str = ""
+    # Objectives of a comparison, where it has any, and the errors of both sides; of a history those of its newest valid
+    # run and of the runs before it
     details: tuple[Detail, ...] = ()
-    sides: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()  # of a comparison: runs, commits and dates of the baseline, then of the candidate
     location: ReportLocation = field(default_factory=ReportLocation)
-    result: Result | None = None
+    result: Result | None = None  # result, diff: what it was made of, for outlets that show more
     diff: NotificationDiff | None = None
 
     @property

@@ -45,30 +45,17 @@ def rank(word: Verdict | Outcome) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One report.
-
-    Parameters
-    ----------
-    kind
-        The notebook: ``compare``, ``trend``, ``baseline``, ``capacity``.
-    verdict
-        ``None`` for a report that judges nothing, and where there is none.
-    sentences
-        What it says, or why there is none.
-    report, result
-        The HTML and the JSON, relative to the overview's folder; empty where there is none.
-    notebook
-        The executed notebook, where it failed.
-    """
+    """One report."""
 
     scenario: str
-    kind: str
+    kind: str  # the notebook: ``compare``, ``trend``, ``baseline``, ``capacity``
     outcome: Outcome = Outcome.DONE
-    verdict: Verdict | None = None
-    sentences: tuple[str, ...] = ()
+    verdict: Verdict | None = None  # ``None`` for a report that judges nothing, and where there is none
+    sentences: tuple[str, ...] = ()  # what it says, or why there is none
+    # report, result: The HTML and the JSON, relative to the overview's folder; empty where there is none
     report: str = ""
     result: str = ""
-    notebook: str = ""
+    notebook: str = ""  # the executed notebook, where it failed
 
     @property
     def word(self) -> Verdict | Outcome:
