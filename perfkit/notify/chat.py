@@ -38,20 +38,15 @@ LONGEST_WAIT_S = 60.0  # whatever the server asks for
 _RETRIED = (429, 502, 503, 504)
 _KINDS: dict[Verdict | Outcome, str] = {
     Verdict.REGRESSION: "failure",
-    Verdict.INVALID: "warning",
-    Verdict.INCONCLUSIVE: "warning",
     Verdict.IMPROVEMENT: "success",
     Verdict.NO_CHANGE: "success",
-}
+}  # of all others: warning
 
 
 class Chat:
     """One address of Apprise, such as ``slack://...``.
 
-    Parameters
-    ----------
-    number
-        Its position in the settings, by which it is named: its address may be a secret and is never shown.
+    It is named by ``number``, its position in the settings: its address may be a secret and is never shown.
     """
 
     def __init__(self, url: str, number: int) -> None:
@@ -121,9 +116,8 @@ class Webhook:
     def __init__(self, url: str, setting: str = "[chat]: webhook") -> None:
         address = expand(url, setting)
         parts = url_parts(address)
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise SettingsError(f"{setting}: expected an address such as https://hooks.example/perfkit")
-        if not address.isprintable() or " " in address:
+        is_web = parts is not None and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if not is_web or not address.isprintable() or " " in address:
             raise SettingsError(f"{setting}: expected an address such as https://hooks.example/perfkit")
         self._url = address
         public = urlsplit(public_url(address))
@@ -199,12 +193,7 @@ def post(url: str, document: Mapping[str, Any], *, backoff_s: float = BACKOFF_S,
 class ChatChannel:
     """All chats and the webhook as a channel; what one does not take, the others get.
 
-    Parameters
-    ----------
-    urls, webhook
-        Addresses; those of the settings where both are empty.
-    checkout
-        Where the commits of events are looked up.
+    Addresses are those of the settings where none is given.  Commits of events are looked up in ``checkout``.
     """
 
     name = "chat"

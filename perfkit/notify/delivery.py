@@ -39,7 +39,7 @@ from perfkit.history.incidents import (
 from perfkit.model.codec import Time, decode, dump_json, encode, read_json
 from perfkit.model.errors import DeliveryError, ReadError, SettingsError, StoreError
 from perfkit.model.files import atomic_write, file_lock
-from perfkit.report.formatting import clean, shorten
+from perfkit.report.formatting import and_more, clean, shorten
 from perfkit.report.message import MOST_STATEMENTS, Message, ReportLocation, message_of, message_of_entry
 from perfkit.report.report_set import is_overview, read_overview
 
@@ -67,17 +67,9 @@ class ResultSet:
 
 
 def collect_results(files: Sequence[Path], judged: Iterable[Result] = ()) -> ResultSet:
-    """Results of files, then those that were judged just now from a store.
+    """Results of files, then those that were judged just now from a store; ``ReadError`` for a file that is none.
 
-    Parameters
-    ----------
-    files
-        Report folders, result files, or folders of ``perfkit report --all``.
-
-    Raises
-    ------
-    ReadError
-        A file is no result.
+    Files are report folders, result files, and folders of ``perfkit report --all``.
     """
     messages: list[Message] = []
     for file in files:
@@ -166,21 +158,10 @@ class Channel(Protocol):
 
 
 def deliver(messages: Iterable[tuple[Result, ...]], channel: Channel, *, when: str, folder: Path) -> Iterator[str]:
-    """Send each message to the channel's recipients; lines say what was done.
+    """Send messages, each of some results, to the channel's recipients; lines say what was done.
 
-    Parameters
-    ----------
-    messages
-        The results that go into one message each.
-    when
-        ``always``, or ``changes``: to each recipient what is new since the last message.
-    folder
-        Where the sent log is: the setting ``delivery``.
-
-    Raises
-    ------
-    DeliveryError
-        A recipient was not reached, after all others were.
+    ``when`` is ``always``, or ``changes``: to each recipient what is new since the last message, by the sent log in the
+    folder.  ``DeliveryError``, after all others were reached, names who was not.
     """
     failures: list[str] = []
     for results in messages:
@@ -219,8 +200,7 @@ def _deliver_changes(results: tuple[Result, ...], channel: Channel, folder: Path
         if any(new):
             groups.setdefault(tuple(diff.key for diff in new), []).append(recipient)
     if not groups:
-        names = [shorten(result.subject) for result in results]
-        scenarios = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        scenarios = ", ".join(shorten(result.subject) for result in results[:5]) + and_more(len(results) - 5)
         yield f"nothing new in {scenarios} since the last message: nothing sent"
     if not channel.dry_run:  # fail before anything is sent, where it could not be recorded
         for log in logs:
@@ -336,20 +316,10 @@ class Outbox:
         send: Callable[[Mapping[str, Any], str], bool],
         report: Callable[[str], None],
     ) -> None:
-        """Send what waits, oldest first, then a new message.
+        """Send what waits, oldest first, then a new message: key, and content that replaces what waits under the key.
 
-        Parameters
-        ----------
-        new
-            Key and content of a message, which is kept in place of the one with the same key.
-        send
-            Sends a content, and says whether all of it is sent; its second argument names the file in errors.  After
-            a `StopSending` the rest is not tried.
-
-        Raises
-        ------
-        DeliveryError
-            Something could not be sent; it says what is kept for the next call.
+        ``send`` takes a content and the name of its file for errors, and says whether all of it is sent; after a
+        `StopSending` the rest is not tried.  ``DeliveryError`` says what is kept for the next call.
         """
         file: Path | None = None
         if new is not None:

@@ -55,12 +55,7 @@ _MAY_HAVE_ARRIVED = (
 def addresses_of(texts: Iterable[str], setting: str) -> tuple[Address, ...]:
     """Every address in these texts, once; each text may hold several, separated by commas, and ``${NAME}``.
 
-    No header and no SMTP command can come of one.
-
-    Raises
-    ------
-    SettingsError
-        One is no address; names it and the setting.
+    No header and no SMTP command can come of one.  ``SettingsError`` names what is no address, and the setting.
     """
     addresses: dict[str, Address] = {}
     for text in texts:
@@ -82,14 +77,6 @@ def addresses_of(texts: Iterable[str], setting: str) -> tuple[Address, ...]:
             address = Address(display_name=name, username=local, domain=domain)
             addresses.setdefault(address.addr_spec.lower(), address)
     return tuple(addresses.values())
-
-
-def address_of(text: str, setting: str) -> Address:
-    """The only address in a text."""
-    addresses = addresses_of([text], setting)
-    if len(addresses) != 1:
-        raise SettingsError(f"{setting}: expected one address, got {len(addresses)}")
-    return addresses[0]
 
 
 def attachment_name(scenario: str, folder: str) -> str:
@@ -141,10 +128,7 @@ class MailServer:
     def from_settings(cls, settings: EmailSettings, environment: Mapping[str, str] = os.environ) -> MailServer:
         """The server that settings and environment name; the environment counts more.
 
-        Raises
-        ------
-        SettingsError
-            No server is named, a port is none, or a password would travel unencrypted.
+        ``SettingsError``: none is named, a port is none, or a password would travel unencrypted.
         """
         host, port, user, password, authority = (
             environment.get(f"PERFKIT_SMTP_{name}", "") for name in ("HOST", "PORT", "USER", "PASSWORD", "CA")
@@ -320,14 +304,8 @@ def _connect(server: MailServer) -> _Connection:
 class MailChannel:
     """E-mail as a channel; everything is checked before anything is sent.
 
-    Parameters
-    ----------
-    to, sender
-        Addresses; those of the settings where empty.
-    dry_run
-        Write the message to this file; send nothing, and leave the sent log as it is.
-    checkout
-        Where the commits of events are looked up.
+    ``to`` and ``sender`` are those of the settings where empty.  ``dry_run`` is a file to write the message to, instead
+    of sending it.  Commits of events are looked up in ``checkout``.
     """
 
     name = "email"
@@ -356,7 +334,10 @@ class MailChannel:
         text, setting = next(((text, setting) for text, setting in senders if text), ("", ""))
         if not text and self._server is not None:
             raise SettingsError("[email]: from is missing: name the sender there or with --from")
-        self._sender = address_of(text, setting) if text else Address("perfkit", "perfkit", "localhost")
+        named = addresses_of([text], setting) if text else (Address("perfkit", "perfkit", "localhost"),)
+        if len(named) != 1:
+            raise SettingsError(f"{setting}: expected one address, got {len(named)}")
+        self._sender = named[0]
         self._link = link_template(settings.link, "[email]: link")
         self._attach_mb, self._file, self._checkout = settings.attach_mb, dry_run, checkout
         self.recipients = tuple(self._addresses)

@@ -61,10 +61,7 @@ class Access:
     ) -> Access:
         """That of `GITHUB_REPOSITORY` (unless named), `GITHUB_API_URL`, `GITHUB_SERVER_URL` and `GITHUB_TOKEN`.
 
-        Raises
-        ------
-        SettingsError
-            One of them is missing or cannot be right.  A token is needed only ``with_token``.
+        ``SettingsError``: one of them is missing or cannot be right.  A token is needed only ``with_token``.
         """
         variables = os.environ if environment is None else environment
         workflow = variables.get("GITHUB_REPOSITORY", "")
@@ -137,16 +134,10 @@ def _checked_api(text: str) -> str:
 
 
 class GitHubError(DeliveryError):
-    """A request that failed.
+    """A request that failed; ``status`` is that of the response, 0 without one.
 
-    Parameters
-    ----------
-    status
-        Of the response; 0 without one.
-    retryable
-        Whether it may succeed a little later, after ``wait_s`` where the server says so.
-    not_done
-        Whether the server surely did nothing: the same may be sent again.
+    A ``retryable`` one may succeed a little later, after ``wait_s`` where the server says so.  Of one that is
+    ``not_done`` the server surely did nothing: the same may be sent again.
     """
 
     def __init__(

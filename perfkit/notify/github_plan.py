@@ -184,10 +184,7 @@ class Issue:
     def read(cls, item: Mapping[str, Any]) -> Issue | None:
         """From the API; ``None`` for a pull request and for what bears no marker.
 
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            It is no issue at all.
+        ``KeyError``, ``TypeError`` or ``ValueError``: it is no issue at all.
         """
         number, title, state = int(item["number"]), str(item["title"]), str(item["state"])
         body = str(item.get("body") or "").replace("\r\n", "\n")  # the web page sends these back
@@ -277,15 +274,8 @@ class Action:
 class IssuePlanner:
     """Plans what to request for the incidents of a result in a repository.
 
-    Parameters
-    ----------
-    checkout
-        A folder of the repository that the runs are of, where commits are looked up.
-
-    Raises
-    ------
-    SettingsError
-        The title's template or the link cannot be right.
+    Commits are looked up in ``checkout``, a folder of the repository that the runs are of.  ``SettingsError``: the
+    title's template or the link cannot be right.
     """
 
     def __init__(self, result: Result, settings: IssueSettings, access: Access, checkout: Path | None) -> None:
@@ -391,13 +381,8 @@ class IssuePlanner:
         if access.web and before != after and _COMMIT.fullmatch(before) and _COMMIT.fullmatch(after):
             address = f"{access.web}/{access.code or access.repository}/compare/{before}...{after}"
         commits = attribute(event, self._checkout)
-        return to_body(
-            self._message,
-            incident,
-            status=desired.marker.state,
-            commits=commits,
-            compare_url=address,
-        )
+        status = desired.marker.state
+        return to_body(self._message, incident, status=status, commits=commits, compare_url=address)
 
 
 def _should_reopen(desired: DesiredIssue, marker: Marker) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,9 +122,7 @@ def add_comment(client: Client, request: Request) -> PostedComment:
     def find() -> PostedComment | None:
         return next(iter(marked_comments(client, request.path, request.hidden_word)), None)
 
-    def read(item: Mapping[str, Any]) -> PostedComment:
-        return _read(client, PostedComment.read, item, "a comment")
-
+    read = partial(_read, client, PostedComment.read, what="a comment")
     return client.post(request.path, request.payload, find, read)[0]
 
 
@@ -197,15 +196,9 @@ def sync_issues(
 ) -> tuple[str, ...]:
     """Bring the issues of a repository to what a result says, after what earlier calls could not send.
 
-    Parameters
-    ----------
-    repository
-        ``owner/name``; else that of the settings, else `GITHUB_REPOSITORY`.  Server and token come from
-        `GITHUB_API_URL` and `GITHUB_TOKEN`.
-    checkout
-        A folder of the repository that the runs are of, to list the commits in between.
-    report
-        Called with each sentence as soon as it is true; all of them are returned.
+    The repository (``owner/name``) is else that of the settings, else `GITHUB_REPOSITORY`; server and token come from
+    `GITHUB_API_URL` and `GITHUB_TOKEN`.  ``report`` is called with each sentence as soon as it is true; all of them are
+    returned.
 
     Raises
     ------
@@ -323,12 +316,9 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 def pull_request_of(environment: Mapping[str, str] | None = None) -> int:
-    """The number of the pull request that a workflow runs for, from `GITHUB_EVENT_PATH` or `GITHUB_REF`.
+    """The number of the pull request that a workflow runs for, or ``SettingsError``.
 
-    Raises
-    ------
-    SettingsError
-        It runs for none.
+    From `GITHUB_EVENT_PATH` or `GITHUB_REF`.
     """
     variables = os.environ if environment is None else environment
     path, ref = variables.get("GITHUB_EVENT_PATH", ""), variables.get("GITHUB_REF", "")
@@ -357,19 +347,9 @@ def post_comment(
     patience: Patience | None = None,
     report: Report = lambda _: None,
 ) -> None:
-    """Bring a pull request to a comment, after what earlier calls could not send.
+    """Bring a pull request to a comment, after what earlier calls could not send; ``report`` is called with sentences.
 
-    Parameters
-    ----------
-    folder
-        That of the setting ``delivery``, for what cannot be sent.
-    report
-        Called with a sentence for each comment that was sent.
-
-    Raises
-    ------
-    DeliveryError
-        A comment could not be sent; it is kept for the next call.
+    ``DeliveryError``: a comment could not be sent; it is kept in the folder for the next call.
     """
     client = Client(access, patience)
 

@@ -245,13 +245,7 @@ def _make(job: ReportJob) -> Report:
 def report_result(
     file: Path, *, reports_dir: Path, title: str | None = None, progress: Callable[[str], None] | None = None
 ) -> Report:
-    """The report of a comparison that was judged before, with its verdict as it was.
-
-    Raises
-    ------
-    SettingsError
-        The file is the result of something else.
-    """
+    """The report of a comparison that was judged before, with its verdict as it was; ``SettingsError`` for another."""
     comparison = read_result(file).comparison
     if comparison is None:
         raise SettingsError(f"{file} is no comparison: perfkit report trend draws a history")
@@ -315,7 +309,6 @@ def index_page(overview: Overview) -> str:
 
 
 def _css(entry: Entry) -> str:
-    """The verdict's class; what could not be made looks like what cannot be judged."""
     if isinstance(entry.word, Verdict):
         return f"pk-{entry.word.value}"
     return "pk-no_change" if entry.word is Outcome.DONE else "pk-invalid"

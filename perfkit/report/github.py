@@ -92,14 +92,8 @@ def to_body(
 ) -> str:
     """The text: what changed and by how much, between which commits, how to reproduce it, how to acknowledge it.
 
-    Parameters
-    ----------
-    message
-        Of the result that the incident is in, with the address of its report.
-    status
-        ``open``, ``over``, or ``known``: acknowledged; as its marker says.
-    commits, compare_url
-        What lies between its runs, and the address that shows it; empty where there is none.
+    ``message`` is that of the result, with the address of its report; ``status`` is ``open``, ``over``, or ``known``
+    (acknowledged), as its marker says; the commits lie between its runs, and ``compare_url`` shows them.
     """
     event, worse, result = incident.last.event, incident.last.worse, message.result
     if result is None:
@@ -253,10 +247,7 @@ _CHANGED = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
 def to_comment(messages: Sequence[Message], location: ReportLocation | None = None) -> str:
     """The comment of a pull request: the verdict, what changed by how much, the commits, and all else folded.
 
-    Parameters
-    ----------
-    location
-        The address of the report, or of the job that has it, and what it is.
+    ``location`` is that of the report, or of the job that has it.
     """
     link = f"[{escape(location.words)}]({location.link})" if location is not None and location.link else ""
     for most in _FOLDED:

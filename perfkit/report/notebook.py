@@ -134,13 +134,7 @@ def declared_parameters(notebook: NotebookNode, name: str) -> tuple[str, ...]:
 
 
 def check_injected(declared: str, injected: str) -> None:
-    """Compare two cells: that which declares parameters, and that which papermill put behind it.
-
-    Raises
-    ------
-    SettingsError
-        A parameter is not declared; names the nearest.
-    """
+    """``SettingsError`` where the cell that papermill put behind the declared parameters has another one."""
     names = _assigned(declared)
     for name in _assigned(injected) if names else ():
         if name not in names:
@@ -208,7 +202,8 @@ def _execute(
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
     # What writes the page takes as long to import as a small notebook to run: do both at once.
-    threading.Thread(target=_import, args=("nbconvert", "perfkit.report.page", "plotly.offline"), daemon=True).start()
+    modules = ("nbconvert", "perfkit.report.page", "plotly.offline")
+    threading.Thread(target=lambda: list(map(import_module, modules)), daemon=True).start()
     running: list[NotebookNode] = []
     try:
         executed: NotebookNode = papermill.execute_notebook(
@@ -220,7 +215,7 @@ def _execute(
             progress_bar=False,
             # Saving checks the whole notebook against its schema: twice per cell that is a second for nothing.
             request_save_on_cell_execute=False,
-            on_notebook_start=lambda notebook: running.append(notebook),
+            on_notebook_start=running.append,
         )
     except PapermillExecutionError as error:
         _keep(running[-1], report.notebook)
@@ -234,11 +229,6 @@ def _execute(
         raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
     _keep(executed, report.notebook)
     return executed
-
-
-def _import(*modules: str) -> None:
-    for name in modules:
-        import_module(name)
 
 
 def _keep(notebook: NotebookNode, path: Path) -> None:

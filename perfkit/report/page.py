@@ -110,14 +110,8 @@ def _outputs(notebook: NotebookNode) -> Iterator[Any]:
 def page_title(notebook: NotebookNode, result: Mapping[str, Any], name: str = "") -> str:
     """What a tab or a list of files shows of a report: ``shop: regression, GET /search p50 +14 %``.
 
-    Parameters
-    ----------
-    notebook
-        Executed; what its banner answers is said.
-    result
-        The document of a report, which tells what got worse most.
-    name
-        Stands for the scenario.
+    It says what the banner of the executed notebook answers, and what got worse most by the result; ``name`` stands for
+    the scenario.
     """
     schema = str(result.get("schema", "")).partition("/")[0].removeprefix("perfkit.")
     html = " ".join(str(output.get("data", {}).get("text/html", "")) for output in _outputs(notebook))

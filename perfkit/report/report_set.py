@@ -74,6 +74,14 @@ class Overview(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     made_at: Time
     store: str = ""
+    worst: str | None = None  # as a document says it; it must be that of the entries
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise ValueError("entries: holds no report at all")
+        if self.worst not in (None, worst(self.entries).word.value):
+            raise ValueError(f"worst: is {self.worst}, and the entries say {worst(self.entries).word.value}")
+        msgspec.structs.force_setattr(self, "made_at", utc(self.made_at))
 
     @property
     def scenarios(self) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
@@ -84,25 +92,13 @@ class Overview(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"schema": SCHEMA, "worst": worst(self.entries).word.value if self.entries else None, **encode(self)}
+        head: dict[str, Any] = {"schema": SCHEMA, "worst": worst(self.entries).word.value}
+        return head | encode(self) | head
 
     def write(self, folder: Path) -> Path:
         """Write ``index.json`` into a folder."""
         atomic_write(folder / INDEX, dump_json(self.to_dict()))
         return folder / INDEX
-
-
-class _Overview(Overview, frozen=True):
-    """One that was read; it says itself which is the worst of its entries."""
-
-    worst: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.entries:
-            raise ValueError("entries: holds no report at all")
-        if self.worst not in (None, worst(self.entries).word.value):
-            raise ValueError(f"worst: is {self.worst}, and the entries say {worst(self.entries).word.value}")
-        msgspec.structs.force_setattr(self, "made_at", utc(self.made_at))
 
 
 def worst(entries: tuple[Entry, ...]) -> Entry:
@@ -122,4 +118,4 @@ def read_overview(path: Path) -> Overview:
         plain = read_json(file)
     except FileNotFoundError as error:
         raise ReadError(f"{file}: cannot be read: {error.strerror}") from error
-    return decode(plain, _Overview, str(file), schema=SCHEMA, title="overview of reports")
+    return decode(plain, Overview, str(file), schema=SCHEMA, title="overview of reports")

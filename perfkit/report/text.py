@@ -92,12 +92,7 @@ def terminal_table(
 ) -> RichTable:
     """All rows; on a narrow terminal the columns that matter least are left out.
 
-    Parameters
-    ----------
-    wrapped
-        Columns whose text may take several lines.
-    narrow_widths
-        The largest width of columns on a narrow terminal.
+    The text of ``wrapped`` columns may take several lines; ``narrow_widths`` hold on a narrow terminal.
     """
     unlimited = console.options.update_width(10_000)  # measured in the real width, nothing is ever too wide
     columns: Sequence[Column] = table.columns
