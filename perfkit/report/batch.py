@@ -124,9 +124,9 @@ def report_jobs(
             possible.append("capacity")
         for kind in possible:
             if kind in (kinds or KINDS):
-                places = folder / folder_name, policy_file, policy, acknowledged.resolve(), baselines.resolve()
+                paths = folder / folder_name, policy_file, policy, acknowledged.resolve(), baselines.resolve()
                 where = store if "://" in store else str(Path(store).resolve())
-                jobs.append(ReportJob(name, kind, where, *places, newest, labels))
+                jobs.append(ReportJob(name, kind, where, *paths, newest, labels))
     if not jobs:
         raise SettingsError(f"{store}: its runs are worth none of these reports: {', '.join(kinds)}")
     return tuple(jobs)
@@ -224,8 +224,11 @@ def build_report(job: ReportJob) -> Entry:
 def _make(job: ReportJob) -> Report:
     context = HistoryContext(RunStore(job.store), job.baselines, alpha=job.policy.alpha, labels=job.labels)
     if job.kind == "compare":  # the newest runs against the history before them, as `perfkit compare --candidate`
-        newest, known = newest_runs(context, job.scenario, job.newest), AcknowledgedFile(job.acknowledged).read()
-        comparison = judge_history(newest, context, job.policy, acknowledgements=known)
+        newest, acknowledgements = (
+            newest_runs(context, job.scenario, job.newest),
+            AcknowledgedFile(job.acknowledged).read(),
+        )
+        comparison = judge_history(newest, context, job.policy, acknowledgements=acknowledgements)
         file = job.folder / "comparison.json"
         atomic_write(file, dump_json(comparison.to_dict()))
         return report_result(file, reports_dir=job.folder, title=job.scenario)

@@ -317,8 +317,8 @@ def _times_of(run: Run) -> Iterator[Sequence[Cell | str]]:
     name = Cell(run.id, below=run.profile.describe())
     yield name, f"{responses.size:,}", "response" if run.profile.is_open else "service", *cells(responses), shown
     if run.profile.is_open and "service_time_ms" in requests:
-        own = requests["service_time_ms"].to_numpy(dtype=float, na_value=np.nan)
-        yield "", "", "service", *cells(np.where(np.isfinite(own), own, responses)), ""
+        service_ms = requests["service_time_ms"].to_numpy(dtype=float, na_value=np.nan)
+        yield "", "", "service", *cells(np.where(np.isfinite(service_ms), service_ms, responses)), ""
 
 
 def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Run]) -> Html:
@@ -685,17 +685,17 @@ def plan_line(plan: Plan) -> str:
 def plan_html(plan: Plan) -> str:
     """A plan: how many runs each service and metric needs."""
 
-    def known(value: float, form: str) -> str:
+    def text_of(value: float, form: str) -> str:
         return UNKNOWN if value != value else form.format(value)
 
     rows = [
         [
             row["service"],
             Metric(row["metric"]).title,
-            known(row["runs_per_side"], "{:.0f}"),
+            text_of(row["runs_per_side"], "{:.0f}"),
             f"{row['variation_pct']:.1f} %",
-            known(row["tolerance_pct"], "{:g} %"),
-            known(row["hours"], "{:.1f}"),
+            text_of(row["tolerance_pct"], "{:g} %"),
+            text_of(row["hours"], "{:.1f}"),
         ]
         for row in plan.frame.to_dict("records")
     ]

@@ -63,8 +63,8 @@ def requests_of(run: Run, service: str) -> Requests | None:
 
 def requests_of_all(runs: Sequence[Run], service: str) -> tuple[Requests, ...]:
     """Of every run that has requests of the service, in the order of ``runs``."""
-    found = (requests_of(run, service) for run in runs)
-    return tuple(requests for requests in found if requests is not None)
+    samples = (requests_of(run, service) for run in runs)
+    return tuple(requests for requests in samples if requests is not None)
 
 
 # Several charts draw the same runs; reading and sorting them once is most of the time.
@@ -74,11 +74,11 @@ def _by_service(load: Callable[[], pd.DataFrame]) -> dict[str, Requests]:
     if not columns.start_s.size:
         return {}
     order = np.lexsort((columns.start_s, columns.codes))
-    found = {}
+    by_service = {}
     for name, rows in zip(columns.names, np.split(order, np.cumsum(np.bincount(columns.codes))[:-1]), strict=True):
         latency, elapsed = columns.response_time_ms[rows], columns.start_s[rows] - columns.start_s.min()
-        found[name] = Requests(elapsed, latency, columns.failed[rows], np.sort(latency))
-    return found
+        by_service[name] = Requests(elapsed, latency, columns.failed[rows], np.sort(latency))
+    return by_service
 
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:
@@ -322,27 +322,19 @@ class Panels:
             self.axis(f"y{axis(index)}", **style)
 
     def figure(self, alt: str, services: Sequence[str] = (), below: int = 28, **extra: Any) -> go.Figure:
-        """The finished figure.
+        """The finished figure; ``alt`` says in words what it shows, ``extra`` of plotly's layout stands above its own.
 
-        Parameters
-        ----------
-        alt
-            What the figure shows, in words.
-        services
-            Of several, the reader chooses one at a time from a menu; the first is seen at first.
-        below
-            Where that menu begins, in pixels from the top.
-        extra
-            More of plotly's layout; it stands above what is set here.
+        Of several services the reader chooses one at a time from a menu, ``below`` so many pixels from the top; the
+        first is seen at first.
         """
         rows = len(self.titles)
         for index, title in enumerate(self.titles):
             self.axis(f"y{axis(index)}", anchor=f"x{axis(index)}" if self.own_x else "x")
             if not title:
                 continue
-            place = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -46}
+            position = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -46}
             above = {"y": 1, "yref": f"y{axis(index)} domain", "yanchor": "bottom", "yshift": 6}
-            self.text(title, font={"size": 12}, **place, **above)
+            self.text(title, font={"size": 12}, **position, **above)
         if not self.own_x:
             self.axis("x", anchor=f"y{axis(rows - 1)}")
         grid: dict[str, Any] = {
@@ -409,8 +401,8 @@ def sentence(text: str, *, is_empty: bool = False) -> go.Figure:
         **{"x": 0, "xref": "paper", "xanchor": "left", "y": 0.5, "yref": "paper", "yanchor": "middle"},
     }
     hidden = {"visible": False, "fixedrange": True}
-    place = {"margin": {"l": 12, "r": 12, "t": 8, "b": 8}, "xaxis": hidden, "yaxis": hidden}
-    parts = layout(26 + 20 * len(lines), text, **place, annotations=[drawn])
+    position = {"margin": {"l": 12, "r": 12, "t": 8, "b": 8}, "xaxis": hidden, "yaxis": hidden}
+    parts = layout(26 + 20 * len(lines), text, **position, annotations=[drawn])
     return Figure({"data": [], "layout": {**parts, "meta": {"alt": text, "note": text, "empty": is_empty}}})
 
 
@@ -431,18 +423,11 @@ def duration(milliseconds: float) -> str:
 
 
 def layout(height: int, alt: str, **extra: Any) -> dict[str, Any]:
-    """The common layout of a chart.
+    """The common layout of a chart; the report reads ``alt`` to people who cannot see it.
 
-    ``alt`` says in words what the chart shows; the report reads it to people who cannot see the chart.  Backgrounds are
-    transparent and greys are half-transparent, so that the chart sits on a light and on a dark page alike.
+    Backgrounds are transparent and greys are half-transparent, so that it sits on a light and on a dark page alike.
     """
-    return {
-        "height": height,
-        "autosize": True,
-        "meta": {"alt": alt},
-        "template": template(),
-        **extra,
-    }
+    return {"height": height, "autosize": True, "meta": {"alt": alt}, "template": template(), **extra}
 
 
 def template() -> dict[str, Any]:
@@ -469,16 +454,8 @@ def template() -> dict[str, Any]:
             # plotly has one that uploads the chart's data to plotly.com.
             "modebar": {
                 "remove": [
-                    "zoom2d",
-                    "pan2d",
-                    "select2d",
-                    "lasso2d",
-                    "zoomIn2d",
-                    "zoomOut2d",
-                    "autoScale2d",
-                    "sendChartToCloud",
-                    "sendDataToCloud",
-                    "editInChartStudio",
+                    *("zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"),
+                    *("sendChartToCloud", "sendDataToCloud", "editInChartStudio"),
                 ],
                 "bgcolor": "rgba(0,0,0,0)",
             },

@@ -108,12 +108,8 @@ class Table:
 
     def chosen(self, names: Iterable[str]) -> tuple[Column, ...]:
         """The columns of these names that it has, in this order."""
-        own = {column.name: column for column in self.columns}
-        return tuple(own[name] for name in names if name in own)
-
-    def column_title(self, name: str) -> str:
-        """The title of a column; of one that the table does not have, its name."""
-        return next((column.title for column in self.columns if column.name == name), name)
+        by_name = {column.name: column for column in self.columns}
+        return tuple(by_name[name] for name in names if name in by_name)
 
 
 def sides_of(measured: Any, candidate: Sequence[Run] = ()) -> tuple[Sequence[Run], Sequence[Run]]:
@@ -123,16 +119,16 @@ def sides_of(measured: Any, candidate: Sequence[Run] = ()) -> tuple[Sequence[Run
     ((), ())
     """
     if isinstance(measured, Comparison):
-        own = measured.baseline.runs, measured.candidate.runs
+        sides = measured.baseline.runs, measured.candidate.runs
     elif isinstance(measured, Run):
-        own = (measured,), ()
+        sides = (measured,), ()
     elif isinstance(measured, Sequence):
-        own = tuple(measured), ()
+        sides = tuple(measured), ()
     else:
-        own = measured.runs, getattr(measured, "candidate", ())
+        sides = measured.runs, getattr(measured, "candidate", ())
     if candidate and (isinstance(measured, Comparison) or hasattr(measured, "candidate")):
         raise ValueError("candidate: what is drawn here has both sides already")
-    return own[0], tuple(candidate) or own[1]
+    return sides[0], tuple(candidate) or sides[1]
 
 
 def builds_of(runs: Iterable[Run]) -> list[str]:
@@ -317,8 +313,10 @@ def errors_text(errors: Sequence[ErrorKind] | None, sides: int = 2) -> str:
     failed = sum((error.baseline or 0) + (error.candidate or 0) for error in errors)
     if failed and not texts:
         same = ", of the same kinds about as often on both sides" if sides == 2 else ""
-        known = sides == 1 or all(error.kind and None not in (error.baseline, error.candidate) for error in errors)
-        texts.append(f"{count_text(failed, 'request')} failed{same if known else ''}.")
+        tells_kinds = sides == 1 or all(
+            error.kind and None not in (error.baseline, error.candidate) for error in errors
+        )
+        texts.append(f"{count_text(failed, 'request')} failed{same if tells_kinds else ''}.")
     unknown = dict.fromkeys(error.service for error in errors if None in (error.baseline, error.candidate))
     silent = dict.fromkeys(error.service for error in errors if error.baseline is None and error.candidate is None)
     if silent:
@@ -552,10 +550,10 @@ def gate_text(comparison: Comparison) -> str:
     text = f"The verdict gates on {gating}; {others} watched"
     averages = {item.label for item in comparison.findings if item.metric == Metric.AVG and not item.objective}
     sizes = [(item.min_detectable or math.inf, item.service) for item in gate.watched if item.service in averages]
-    known = [(size, service) for size, service in sizes if size < LARGEST_SHOWN]
+    detectable = [(size, service) for size, service in sizes if size < LARGEST_SHOWN]
     unknown = [service for size, service in sizes if size >= LARGEST_SHOWN]
-    if known:
-        (least, _), (most, service) = min(known), max(known)
+    if detectable:
+        (least, _), (most, service) = min(detectable), max(detectable)
         text += f": changes of average latency below {format_number(least)} % could not have been seen there"
         text += f", of {shorten(service)} below {format_number(most)} %" if most > least else ""
     return f"{text}; of {_first(unknown)} none could have been." if unknown else f"{text}."

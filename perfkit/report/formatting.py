@@ -259,7 +259,7 @@ def clean(text: object) -> str:
         visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in plain)
         plain = "".join(c for c in visible if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn"))
     line = " ".join(plain.split())
-    return _WORKFLOW_COMMAND.sub(lambda found: f"{found[0]} ", line) if "::" in line or "##[" in line else line
+    return _WORKFLOW_COMMAND.sub(lambda match: f"{match[0]} ", line) if "::" in line or "##[" in line else line
 
 
 def shorten(text: object, limit: int = 40) -> str:

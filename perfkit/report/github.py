@@ -353,7 +353,7 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     first = message.tables[0]
-    last = "interval" if first.chosen(["interval"]) else "tolerance"
+    last = (first.chosen(["interval"]) or first.chosen(["tolerance"]))[0]
     cells = [
         (
             f"{VERDICT_SYMBOLS[row.verdict]} {escape(row.cells['service'], 40)}",
@@ -363,13 +363,13 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
                 for text in (
                     f"{row.cells['before']} → {row.cells['after']}",
                     f"**{row.cells['change']}**",
-                    escape(row.cells[last]),
+                    escape(row.cells[last.name]),
                 )
             ),
         )
         for row in rows
     ]
-    titles = ("Service", "Metric", "Before → after", "Change", first.column_title(last).capitalize())
+    titles = ("Service", "Metric", "Before → after", "Change", last.title.capitalize())
     return folded(titles, cells, "<<>>>")
 
 

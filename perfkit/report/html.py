@@ -280,8 +280,12 @@ def _publish(figure: Any) -> None:
     if text is not None and not figure.data:
         bundle = {"text/html": (empty if meta.get("empty") else note)(text).html, "text/plain": text}
     else:
-        own = type(figure).__module__.startswith("perfkit.")
-        bundle = figure._repr_mimebundle_() if own else {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
+        is_of_perfkit = type(figure).__module__.startswith("perfkit.")
+        bundle = (
+            figure._repr_mimebundle_()
+            if is_of_perfkit
+            else {PLOTLY: json.loads(figure.to_json()), "text/plain": "chart"}
+        )
     publish_display_data(bundle)  # type: ignore[no-untyped-call]
 
 

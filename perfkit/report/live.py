@@ -64,16 +64,10 @@ class Look:
 
 
 class LiveView:
-    """Follows the runs of a test and hands a `Look` to ``publish`` after each second.
+    """Follows the ``planned`` scenarios, in the order in which they run, and publishes a `Look` after each second.
 
-    Parameters
-    ----------
-    planned
-        The scenarios in the order in which they run.
-    at_most
-        Whether there may be fewer runs than planned.
-    options
-        What stands behind the commands that are advised, such as `` --store s3://team/runs``.
+    There may be fewer runs than planned where they are ``at_most`` so many.  ``options`` stand behind the commands that
+    are advised, such as `` --store s3://team/runs``.
     """
 
     def __init__(
@@ -162,8 +156,8 @@ class LiveView:
         tiles = [
             ("users", f"{now.users:,}", load),
             ("requests/s", format_number(now.rps), "last 5 s"),
-            ("p50", _ms(requests.recent(0.5)), "last 10 s"),
-            ("p95", _ms(now.p95_latency_ms), "last 10 s"),
+            ("p50", format_value("p50_latency_ms", requests.recent(0.5)), "last 10 s"),
+            ("p95", format_value("p95_latency_ms", now.p95_latency_ms), "last 10 s"),
             ("failures", f"{now.failures:,}", f"{failed} of {now.requests:,}"),
         ]
         course = requests.course()
@@ -248,10 +242,6 @@ class Part:
     command: str = ""
 
 
-def _ms(value: float | None) -> str:
-    return format_value("p50_latency_ms", value)
-
-
 def _services(figures: Sequence[ServiceFigures], note: str, title: str = "") -> Part:
     rows: list[list[Cell | str]] = []
     for one in figures[:MOST_SERVICES]:
@@ -272,7 +262,7 @@ def _errors(errors: Counter[tuple[str, str]]) -> list[Part]:
     rows: list[list[Cell | str]] = [
         [shorten(kind, 60), f"{count:,}", Cell(shorten(service, 80), css="pk-wide")] for (kind, service), count in shown
     ]
-    below = f"{and_more(len(errors) - len(shown)).strip()}" if len(errors) > len(shown) else ""
+    below = and_more(len(errors) - len(shown)).strip()
     table = html_table("most frequent errors", ("error", ">requests", "service"), rows, below=below)
     return [Part("Most frequent errors", Markup(table))]
 
@@ -297,7 +287,8 @@ def _chart(title: str, width_s: float, span_s: float, lines: Sequence[tuple[str,
         return "".join(words)
 
     def latest(series: Sequence[float]) -> str:
-        return _tick(float(series[-1])) if len(series) and not math.isnan(series[-1]) else UNKNOWN
+        value = float(series[-1]) if len(series) else math.nan
+        return UNKNOWN if math.isnan(value) else f"{value:,.0f}" if value == round(value) else format_number(value)
 
     return {
         "title": title,
@@ -312,10 +303,6 @@ def _chart(title: str, width_s: float, span_s: float, lines: Sequence[tuple[str,
             for name, colour, dashed, series in lines
         ],
     }
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) else format_number(value)
 
 
 def _round_up(value: float) -> float:
@@ -408,10 +395,11 @@ class LivePage(ThreadingHTTPServer):
             self._changed.wait_for(lambda: self._look is not None and self._version != than, POLL_S)
             look, version = self._look, self._version
         try:
-            answer = {"version": version, "html": look.html, "title": look.title} if look and version != than else {}
-            if look is not None and answer:
-                answer |= {"state": look.state, "ended": look.ended}
-            yield json.dumps(answer).encode() if answer else b""
+            answer = b""
+            if look is not None and version != than:
+                parts = {"html": look.html, "title": look.title, "state": look.state, "ended": look.ended}
+                answer = json.dumps({"version": version, **parts}).encode()
+            yield answer
         finally:
             with self._changed:
                 self._asking -= 1

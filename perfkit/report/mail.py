@@ -155,7 +155,8 @@ def _lines(section: _Section, most: int) -> Iterator[str]:
     for table in message.tables:  # as a list: mail readers show plain text in proportional type
         rows = _rows(table, most // len(message.tables))
         yield ""
-        yield f"{table.title or 'Effects'} (change [{table.column_title('interval')}], before -> after, tolerance):"
+        interval = "".join(f" [{column.title}]" for column in table.chosen(["interval"]))
+        yield f"{table.title or 'Effects'} (change{interval}, before -> after, tolerance):"
         for cells in map(_cells, rows):
             change = f"{cells['change']} {cells['interval']}".rstrip()
             limit = f", tolerance {cells['tolerance']}" if cells["tolerance"] else ""

@@ -118,8 +118,8 @@ def _import_jsonschema() -> None:
 def find_notebook(kind: str) -> Path:
     """The notebook inside the installed package, else in the checkout."""
     if kind not in NOTEBOOKS:
-        near, known = did_you_mean(kind, NOTEBOOKS), ", ".join(NOTEBOOKS)
-        raise RenderError(f"there is no notebook {kind!r}{near}; known are {known}")
+        near, listed = did_you_mean(kind, NOTEBOOKS), ", ".join(NOTEBOOKS)
+        raise RenderError(f"there is no notebook {kind!r}{near}; known are {listed}")
     for path in shipped_files("notebooks", f"{kind}.ipynb"):
         return path
     raise RenderError(f"notebook {kind}.ipynb is missing from this installation; install perfkit again")
@@ -138,8 +138,8 @@ def check_injected(declared: str, injected: str) -> None:
     names = _assigned(declared)
     for name in _assigned(injected) if names else ():
         if name not in names:
-            near, known = did_you_mean(name, names), ", ".join(names)
-            raise SettingsError(f"{name}: this notebook has no such parameter{near}; known are {known}")
+            near, listed = did_you_mean(name, names), ", ".join(names)
+            raise SettingsError(f"{name}: this notebook has no such parameter{near}; known are {listed}")
 
 
 def _assigned(source: str) -> tuple[str, ...]:
@@ -157,9 +157,9 @@ def _checked(kind: str, declared: tuple[str, ...], parameters: Mapping[str, obje
     # papermill runs on with its defaults after a misspelt name, so names are checked here.
     for name in parameters:
         if name not in declared:
-            known = ", ".join(declared)
+            listed = ", ".join(declared)
             nearest = did_you_mean(name, declared)
-            raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{nearest}; known are {known}")
+            raise SettingsError(f"notebook {kind}: unknown parameter {name!r}{nearest}; known are {listed}")
     values: dict[str, Any] = {}
     for name, value in parameters.items():
         texts = value if isinstance(value, list | tuple) and value else [value]
@@ -215,7 +215,7 @@ def _execute(
             progress_bar=False,
             # Saving checks the whole notebook against its schema: twice per cell that is a second for nothing.
             request_save_on_cell_execute=False,
-            on_notebook_start=running.append,
+            on_notebook_start=lambda notebook: running.append(notebook),
         )
     except PapermillExecutionError as error:
         _keep(running[-1], report.notebook)
@@ -270,13 +270,13 @@ def _failure(notebook: NotebookNode, kind: str, report: Report, error: Any) -> s
     """Which cell failed, under which heading, and the last line of what it said."""
     source = str(error.source).strip()
     first = next((line for line in source.splitlines() if line.strip()), "")
-    place = next((i for i, cell in enumerate(notebook.cells) if cell.source.strip() == source), None)
-    before = notebook.cells[: place or 0]
+    position = next((i for i, cell in enumerate(notebook.cells) if cell.source.strip() == source), None)
+    before = notebook.cells[: position or 0]
     headings = [line.lstrip("# ") for cell in before for line in cell.source.splitlines() if line.startswith("#")]
-    under = f' under "{headings[-1]}"' if place is not None and headings and before else ""
+    under = f' under "{headings[-1]}"' if position is not None and headings and before else ""
     last = [line for line in str(error.evalue).splitlines() if line.strip()]
     what = f"{error.ename}: {last[-1].strip()}" if last else str(error.ename)
-    number = f"cell {place + 1}" if place is not None else f"cell {error.exec_count}"
+    number = f"cell {position + 1}" if position is not None else f"cell {error.exec_count}"
     kept = "The executed notebook is kept" if report.notebook.is_file() else "The executed notebook could not be kept"
     return f"notebook {kind}, {number}{under} ({first}): {what}. {kept}: {report.notebook}"
 

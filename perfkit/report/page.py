@@ -155,11 +155,11 @@ def _with_contents(html: str) -> str:
 
     def named(heading: re.Match[str]) -> str:
         text = re.sub("<[^>]*>", "", heading[1])
-        place = stem = re.sub(r"\W+", "-", unescape(text).lower()).strip("-")
-        while place in links:
-            place += f"-{stem}"
-        links[place] = f'<li><a href="#{place}">{text}</a></li>'
-        return f'<h2 id="{place}">{heading[1]}</h2>'
+        anchor = stem = re.sub(r"\W+", "-", unescape(text).lower()).strip("-")
+        while anchor in links:
+            anchor += f"-{stem}"
+        links[anchor] = f'<li><a href="#{anchor}">{text}</a></li>'
+        return f'<h2 id="{anchor}">{heading[1]}</h2>'
 
     html = re.sub(r"<h2>(.*?)</h2>", named, html, flags=re.DOTALL)
     return html.replace(_CONTENTS, "\n".join(links.values()))

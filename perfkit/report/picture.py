@@ -213,21 +213,21 @@ class _Picture:
             return
         across = self._across(name, axis)
         ticks = axis.ticks()
-        places = [place for place, _ in ticks] if options.get("showgrid") is not False else []
+        positions = [position for position, _ in ticks] if options.get("showgrid") is not False else []
         if (
             options.get("zeroline")
             and axis.kind == "linear"
             and min(axis.low, axis.high) <= 0 <= max(axis.low, axis.high)
         ):
             self._stroke(name, axis.at(0.0), across, _SOFT)
-        for place in places:
-            self._stroke(name, place, across, _GRID)
+        for position in positions:
+            self._stroke(name, position, across, _GRID)
         gap = 6.0 + float(options.get("ticklabelstandoff") or 0.0)
-        for place, text in ticks:
+        for position, text in ticks:
             if name[0] == "x":
-                self._text(text, place, across[0] + gap + 9.0, "middle", _SOFT)
+                self._text(text, position, across[0] + gap + 9.0, "middle", _SOFT)
             else:
-                self._text(text, across[0] - gap, place + 4.0, "end", _SOFT)
+                self._text(text, across[0] - gap, position + 4.0, "end", _SOFT)
         title = options.get("title") or {}
         heading = title.get("text") if isinstance(title, Mapping) else title
         if name[0] == "x" and heading:
@@ -240,14 +240,14 @@ class _Picture:
         if name[0] == "x":
             ys = [a for n, a in self.axes.items() if n[0] == "y" and a.options.get("visible") is not False]
             anchored = self.axes.get(str(axis.options.get("anchor", "y")))
-            own = [a for n, a in self.axes.items() if n[0] == "y" and a.options.get("anchor", "x") == name]
-            own = [a for a in own if a.options.get("visible") is not False] or ([anchored] if anchored else ys)
-            return max(a.begin for a in own), min(a.end for a in own)
+            axes = [a for n, a in self.axes.items() if n[0] == "y" and a.options.get("anchor", "x") == name]
+            axes = [a for a in axes if a.options.get("visible") is not False] or ([anchored] if anchored else ys)
+            return max(a.begin for a in axes), min(a.end for a in axes)
         other = self.axes.get(str(axis.options.get("anchor", "x")))
         return (other.begin, other.end) if other else (self.left, self.right)
 
-    def _stroke(self, name: str, place: float, across: tuple[float, float], colour: str) -> None:
-        x1, x2, y1, y2 = (place, place, *across) if name[0] == "x" else (*across, place, place)
+    def _stroke(self, name: str, position: float, across: tuple[float, float], colour: str) -> None:
+        x1, x2, y1, y2 = (position, position, *across) if name[0] == "x" else (*across, position, position)
         self.parts.append(f'<path d="M{_p(x1)} {_p(y1)}L{_p(x2)} {_p(y2)}" stroke="{colour}"/>')
 
     def _trace(self, trace: Mapping[str, Any]) -> None:
@@ -455,13 +455,13 @@ def _is_dot(marker: Mapping[str, Any]) -> bool:
 def _marker(marker: Mapping[str, Any], x: float, y: float, index: int) -> str:
     """One marker; its options are one for all, or one each."""
 
-    def own(value: Any) -> Any:
+    def value_of(value: Any) -> Any:
         return value[index % len(value)] if isinstance(value, list | tuple) and value else value
 
-    symbol = str(own(marker.get("symbol", "circle")))
-    size, colour = float(own(marker.get("size", 6))), own(marker.get("color", _SOFT))
+    symbol = str(value_of(marker.get("symbol", "circle")))
+    size, colour = float(value_of(marker.get("size", 6))), value_of(marker.get("color", _SOFT))
     line = marker.get("line", {})
-    edge, wide = own(line.get("color", colour)), float(own(line.get("width", 0)) or 0)
+    edge, wide = value_of(line.get("color", colour)), float(value_of(line.get("width", 0)) or 0)
     is_open, r = symbol.endswith("-open"), size / 2.0
     shape = symbol.removesuffix("-open")
     if shape == "circle":
@@ -476,7 +476,7 @@ def _marker(marker: Mapping[str, Any], x: float, y: float, index: int) -> str:
         paint = f'fill="none" {_paint("stroke", edge if is_open else colour)} stroke-width="{max(wide, 1.5):g}"'
     else:
         paint = _paint("fill", colour) + (f' {_paint("stroke", edge)} stroke-width="{wide:g}"' if wide else "")
-    opacity = own(marker.get("opacity"))
+    opacity = value_of(marker.get("opacity"))
     return f"{body} {paint}{f' opacity={chr(34)}{opacity:g}{chr(34)}' if opacity is not None else ''}/>"
 
 

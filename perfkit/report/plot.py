@@ -484,17 +484,17 @@ def _forest_panel(panels: Panels, index: int, findings: Sequence[Finding], hidde
         ticklabelstandoff=8,
     )
     for service, at in headers:
-        place = {"x": 0, "xref": "paper", "xshift": -64, "xanchor": "left", "y": at, "yref": y}
-        panels.text(f"<b>{label(service, 44)}</b>", font={"size": 13}, **place)
+        position = {"x": 0, "xref": "paper", "xshift": -64, "xanchor": "left", "y": at, "yref": y}
+        panels.text(f"<b>{label(service, 44)}</b>", font={"size": 13}, **position)
     for finding, at in rows:
         beside = format_change(finding).replace(" (from zero)", "")
         panels.text(beside, x=1, xref="paper", xshift=6, xanchor="left", y=at, yref=y)
         if finding.tolerance is not None:
             end = min(finding.tolerance, reach) * Metric(finding.metric).worse
-            place = {"xref": x, "yref": y, "y0": at - 0.36, "y1": at + 0.36, "x1": end, "layer": "below"}
-            panels.shape(type="rect", x0=0, line={"width": 0}, fillcolor=TOLERANCE_COLOUR, opacity=0.16, **place)
+            position = {"xref": x, "yref": y, "y0": at - 0.36, "y1": at + 0.36, "x1": end, "layer": "below"}
+            panels.shape(type="rect", x0=0, line={"width": 0}, fillcolor=TOLERANCE_COLOUR, opacity=0.16, **position)
             if finding.tolerance <= reach:
-                panels.shape(type="line", x0=end, line={"color": TOLERANCE_COLOUR, "width": 2}, **place)
+                panels.shape(type="line", x0=end, line={"color": TOLERANCE_COLOUR, "width": 2}, **position)
     for verdict in dict.fromkeys(finding.verdict for finding, _ in rows):
         _effects(panels, index, verdict, [row for row in rows if row[0].verdict is verdict], reach)
     return lines

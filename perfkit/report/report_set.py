@@ -92,8 +92,8 @@ class Overview(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        head: dict[str, Any] = {"schema": SCHEMA, "worst": worst(self.entries).word.value}
-        return head | encode(self) | head
+        head = {"schema": SCHEMA, "worst": worst(self.entries).word.value}
+        return {**head, **encode(self), **head}
 
     def write(self, folder: Path) -> Path:
         """Write ``index.json`` into a folder."""

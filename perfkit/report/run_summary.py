@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perfkit.analysis.error_kinds import error_kinds
 from perfkit.loadgen.live import ServiceFigures, by_failures
 from perfkit.model.errors import PerfkitError
-from perfkit.model.records import Run
+from perfkit.model.records import Run, ServiceStats
 from perfkit.report.formatting import UNKNOWN, and_more, clean, count_text, format_number, shorten
 
 if TYPE_CHECKING:
@@ -32,33 +32,19 @@ ENOUGH_RUNS = 5  # for a baseline
 
 def figures_of(runs: Sequence[Run]) -> tuple[ServiceFigures, ...]:
     """The services of runs of one scenario: sums of counts, the largest ``max``, else the median of the runs."""
-    names = dict.fromkeys(name for run in runs for name in run.services)
-
-    def total(values: Iterable[int | None]) -> int | None:
-        numbers = [value for value in values if value is not None]
-        return sum(numbers) if numbers else None
-
-    def middle(values: Iterable[float | None]) -> float | None:
-        numbers = [value for value in values if value is not None]
-        return median(numbers) if numbers else None
-
     figures = []
-    for name in names:
+    for name in dict.fromkeys(name for run in runs for name in run.services):
         stats = [run.services[name] for run in runs if name in run.services]
-        figures.append(
-            ServiceFigures(
-                name,
-                total(one.count for one in stats),
-                total(one.failures for one in stats),
-                middle(one.avg_latency_ms for one in stats),
-                middle(one.p50_latency_ms for one in stats),
-                middle(one.p95_latency_ms for one in stats),
-                middle(one.p99_latency_ms for one in stats),
-                max((one.max_latency_ms for one in stats if one.max_latency_ms is not None), default=None),
-                middle(one.rps for one in stats),
-            )
-        )
+        times = {short: _over(stats, f"{short}_latency_ms", median) for short in ("avg", "p50", "p95", "p99")}
+        times |= {"max": _over(stats, "max_latency_ms", max), "rps": _over(stats, "rps", median)}
+        figures.append(ServiceFigures(name, _over(stats, "count", sum), _over(stats, "failures", sum), **times))
     return by_failures(figures)
+
+
+def _over(stats: Sequence[ServiceStats], field: str, summed: Callable[[list[Any]], Any]) -> Any:
+    """One number of those that are known of a field; ``None`` where none is."""
+    numbers = [number for one in stats if (number := getattr(one, field)) is not None]
+    return summed(numbers) if numbers else None
 
 
 def errors_of(runs: Sequence[Run]) -> Counter[tuple[str, str]]:
@@ -117,10 +103,7 @@ def print_run_summary(runs: Sequence[Run], step: tuple[str, str], console: Conso
     # Beside the rows: head, what is left out, two lines of basis, errors with heading and rest, two lines of advice,
     # the command, and the line of the run before all that
     room = MOST_LINES - 8 - (len(shown) + 2 if shown else 0)
-    if len(figures) > room:
-        figures, left_out = figures[:room], len(figures) - room
-    else:
-        left_out = 0
+    figures, left_out = figures[:room], max(len(figures) - room, 0)
     rows = [cells_of(one) for one in figures]
     numbers = [max(len(row[at]) for row in [list(COLUMNS), *rows]) for at in range(1, len(COLUMNS))]
     for_name = max(width - sum(numbers) - len(numbers), 12)

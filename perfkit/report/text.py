@@ -273,11 +273,11 @@ def print_changes(
 
 
 def changes_to_markdown(
-    every: Sequence[DetectedChanges], attribute: Attribute, acknowledged: Collection[str] = ()
+    histories: Sequence[DetectedChanges], attribute: Attribute, acknowledged: Collection[str] = ()
 ) -> str:
     """The same as Markdown, one section per scenario."""
     parts = ["# Changes"]
-    for changes in every:
+    for changes in histories:
         parts += [f"## {escape(changes.scenario)}", f"{escape(_summary_line(changes))}."]
         commits = {event.id: attribute(event) for event in changes.events}
         if changes.events:

@@ -10,8 +10,8 @@ import os
 import re
 from calendar import Calendar, day_abbr, month_name
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +98,7 @@ def trend_links(result: str | Path, commit_url: str | None = None) -> Links:
 def read_commit_url(text: str | None) -> str | None:
     """A template such as ``https://git.example/team/api/commit/{commit}``; ``None`` and empty are none.
 
-    Raises
-    ------
-    SettingsError
-        It is not an address of http or https, or has no place for the commit behind its host.
+    ``SettingsError``: it is not an address of http or https, or has no place for the commit behind its host.
     """
     if not text:
         return None
@@ -209,8 +206,8 @@ def _sentences(trend: History, event: Event | None) -> Iterator[str]:
 
 def _key_courses(trend: History, services: tuple[str, ...]) -> list[MetricTrend]:
     metrics = (trend.metric,) if trend.metric else KEY_METRICS
-    found = (trend.metric_trend(name, metric) for name in services for metric in metrics)
-    return [course for course in found if course is not None]
+    courses = (trend.metric_trend(name, metric) for name in services for metric in metrics)
+    return [course for course in courses if course is not None]
 
 
 def trend_levels(trend: History) -> Html:
@@ -340,8 +337,8 @@ def _notes(trend: History) -> dict[int, list[str]]:
         if i >= trend.first and not moment.valid:
             notes[i].append(f"invalid: {moment.why_invalid or 'unfit'}")
     for event in trend.shown_events:
-        known = ", acknowledged" if trend.is_acknowledged(event) else ""
-        notes[event.index].append(f"{EVENT_WORDS[event.kind]} from here on{known}")
+        remark = ", acknowledged" if trend.is_acknowledged(event) else ""
+        notes[event.index].append(f"{EVENT_WORDS[event.kind]} from here on{remark}")
     for change in trend.shown_services_changed:
         notes[change.index].append(shorten("; ".join(change.brief), 200).replace(" here", ""))
     for i, series in trend.outliers.items():
@@ -350,21 +347,22 @@ def _notes(trend: History) -> dict[int, list[str]]:
     return notes
 
 
-@dataclass(slots=True)
-class _Day:
-    valid: list[bool] = field(default_factory=list)  # of each run
-    events: list[Event] = field(default_factory=list)
+def by_day(trend: History) -> tuple[Mapping[date, Sequence[int]], Mapping[date, Sequence[Event]]]:
+    """The days of the shown runs, with their indices, and those on which an event began."""
+    runs: dict[date, list[int]] = defaultdict(list)
+    events: dict[date, list[Event]] = defaultdict(list)
+    for index in range(trend.first, len(trend.runs)):
+        if (at := trend.runs[index].started_at) is not None:
+            runs[at.date()].append(index)
+    for event in trend.shown_events:
+        if (at := event.first_after.started_at) is not None:
+            events[at.date()].append(event)
+    return runs, events
 
 
 def trend_calendar(trend: History) -> Html:
     """When there were runs, and when something happened; an event leads to its row in the table."""
-    days: dict[date, _Day] = defaultdict(_Day)
-    for run in trend.runs[trend.first :]:
-        if run.started_at is not None:
-            days[run.started_at.date()].valid.append(run.valid)
-    for event in trend.shown_events:
-        if event.first_after.started_at is not None:
-            days[event.first_after.started_at.date()].events.append(event)
+    days, events = by_day(trend)
     if not days:
         return note("The runs do not say when they were made, so there is no calendar.")
     first, last = (day.year * 12 + day.month - 1 for day in (min(days), max(days)))
@@ -373,7 +371,12 @@ def trend_calendar(trend: History) -> Html:
         {
             "name": f"{month_name[number % 12 + 1]} {number // 12}",
             "weeks": [
-                [_day_cell(day, days.get(day), trend) if day.month == number % 12 + 1 else None for day in week]
+                [
+                    _day_cell(day, days.get(day, ()), events.get(day, ()), trend)
+                    if day.month == number % 12 + 1
+                    else None
+                    for day in week
+                ]
                 for week in Calendar().monthdatescalendar(number // 12, number % 12 + 1)
             ],
         }
@@ -384,17 +387,19 @@ def trend_calendar(trend: History) -> Html:
     return Html(html, text=f"{len(months)} months")
 
 
-def _day_cell(day: date, of: _Day | None, trend: History) -> tuple[str, str, str, int | None]:
+def _day_cell(
+    day: date, runs: Sequence[int], events: Sequence[Event], trend: History
+) -> tuple[str, str, str, int | None]:
     """Number or symbol of a day, its kind, what it says under the mouse, and the row that it leads to."""
     name, number = f"{day.day} {day:%b %Y}", str(day.day)
-    if of is None:
+    if not runs:
         return number, "none", f"{name}: no run", None
-    bad = of.valid.count(False)
-    text = f"{name}: {count_text(len(of.valid), 'run')}{f', {bad} invalid' if bad else ''}"
-    news = [event for event in of.events if not trend.is_acknowledged(event)]
-    if not of.events:
-        return (INVALID, "unfit", text, None) if bad == len(of.valid) else (number, "runs", text, None)
-    text = f"{text}. {' '.join(event_headline(event, LONGEST_HEADLINE) for event in of.events)}"
+    bad = sum(not trend.runs[index].valid for index in runs)
+    text = f"{name}: {count_text(len(runs), 'run')}{f', {bad} invalid' if bad else ''}"
+    news = [event for event in events if not trend.is_acknowledged(event)]
+    if not events:
+        return (INVALID, "unfit", text, None) if bad == len(runs) else (number, "runs", text, None)
+    text = f"{text}. {' '.join(event_headline(event, LONGEST_HEADLINE) for event in events)}"
     if not news:
-        return ACKNOWLEDGED, "known", text, of.events[-1].index
+        return ACKNOWLEDGED, "known", text, events[-1].index
     return EVENT_SYMBOLS[news[-1].kind], news[-1].kind, text, news[-1].index

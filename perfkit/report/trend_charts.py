@@ -25,15 +25,17 @@ from perfkit.report.formatting import (
     VERDICT_SYMBOLS,
     and_more,
     commit_text,
+    count_text,
     format_day,
     format_number,
     format_value,
     label,
     shorten,
 )
+from perfkit.report.trend import by_day
 
 if TYPE_CHECKING:
-    from perfkit.history.events import Event, RunReference
+    from perfkit.history.events import RunReference
     from perfkit.history.trend import History, MetricTrend
 
 MOST_POINTS = 40_000  # of all services together: a report of 6 MB has room for them; test_trend.py measures it
@@ -71,20 +73,20 @@ def trend_chart(trend: History) -> go.Figure:
             if course is not None:
                 _course(panels, course, trend, index)
     panels.service = EVERY
-    place = {"xref": "paper", "xanchor": "left", "xshift": -46, "yref": "paper", "yanchor": "bottom", "yshift": 6}
-    panels.text("runs and events", x=0, y=1, font={"size": 12}, **place)
+    position = {"xref": "paper", "xanchor": "left", "xshift": -46, "yref": "paper", "yanchor": "bottom", "yshift": 6}
+    panels.text("runs and events", x=0, y=1, font={"size": 12}, **position)
     for index, metric in enumerate(metrics):
         rangemode = "tozero" if metric is Metric.ERROR_RATE else "normal"
         panels.axis(f"y{axis(index)}", nticks=4, zeroline=False, rangemode=rangemode)
     panels.axis(f"y{axis(len(metrics))}", range=[-1, 1], fixedrange=True)
-    places = ticks(trend)
+    tick_texts = ticks(trend)
     panels.axis(
         "x",  # runs at equal distances, with dates at some of them
         range=[trend.first + 0.3, len(trend.runs) + 0.7],
         zeroline=False,
         showgrid=False,
-        tickvals=[i + 1 for i in places],
-        ticktext=[places[i] for i in places],
+        tickvals=[i + 1 for i in tick_texts],
+        ticktext=[tick_texts[i] for i in tick_texts],
         title={"text": "one step per run, oldest first"},
         unifiedhovertitle={"text": "run %{x}"},
     )
@@ -133,11 +135,12 @@ def _strip(panels: Panels, trend: History) -> None:
             mark = (_INVALID["color"], _INVALID["symbol"], 9)
             lines.append(f"invalid, left out: {label(run.why_invalid or 'unfit', 60)}")
         if event is not None:
-            known = trend.is_acknowledged(event)
+            is_acknowledged = trend.is_acknowledged(event)
             mark = (EVENT_COLOURS[event.kind], _MARKS[event.kind], 12)
-            if known:
+            prefix = "acknowledged, " if is_acknowledged else ""
+            if is_acknowledged:
                 mark = (NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12)
-            lines.append(f"{EVENT_SYMBOLS[event.kind]} {'acknowledged, ' if known else ''}{_wrapped(event.headline)}")
+            lines.append(f"{EVENT_SYMBOLS[event.kind]} {prefix}{_wrapped(event.headline)}")
         if far:
             name = f"{shorten(far[0][0])} {far[0][1].title}"
             lines.append(f"outlier: {label(name, 44)}{and_more(len(far) - 1)}")
@@ -175,15 +178,15 @@ def run_name(moment: RunReference, between: str = ", ") -> str:
 
 def _legend(panels: Panels, trend: History) -> None:
     """What marks mean, whatever service is seen."""
-    found = [course.segmentation for course in trend.metric_trends]
+    segmentations = [course.segmentation for course in trend.metric_trends]
     line: dict[str, Any] = {"color": NEUTRAL_COLOUR, "width": 2.6}
-    changed = any(segmentation.changes for segmentation in found)
+    changed = any(segmentation.changes for segmentation in segmentations)
     entries: list[tuple[str, bool, dict[str, Any]]] = [
         ("run", True, {"marker": {"color": CANDIDATE_COLOUR, "size": 6}}),
         ("level", True, {"line": line}),
         *((name, changed, {"marker": {**mark, "size": 11}}) for name, mark in _STEPS.items()),
-        ("outlier", any(segmentation.outliers for segmentation in found), {"marker": _OUTLIER}),
-        ("drift", any(segmentation.drifts for segmentation in found), {"line": {**line, "dash": "dash"}}),
+        ("outlier", any(segmentation.outliers for segmentation in segmentations), {"marker": _OUTLIER}),
+        ("drift", any(segmentation.drifts for segmentation in segmentations), {"line": {**line, "dash": "dash"}}),
         ("invalid", not all(run.valid for run in trend.runs[trend.first :]), {"marker": {**_INVALID, "size": 9}}),
         (
             "acknowledged",
@@ -202,11 +205,11 @@ def _course(panels: Panels, course: MetricTrend, trend: History, index: int) -> 
     marks: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
     values = course.values[trend.first :]
     for name, dash, drifts in (("level", "solid", False), ("drift", "dash", True)):
-        own = [part for part in course.levels if (part.drift is not None) is drifts and part.end > trend.first]
-        if own:
+        stretches = [part for part in course.levels if (part.drift is not None) is drifts and part.end > trend.first]
+        if stretches:
             xs: list[float | None] = []
             ys: list[float | None] = []
-            for item in own:  # half a run longer on either side, a gap between each two
+            for item in stretches:  # half a run longer on either side, a gap between each two
                 begin, end, ends = max(item.begin, trend.first), item.end, (item.value, item.value)
                 if item.drift is not None:
                     slope = (item.drift.after - item.drift.before) / max(item.drift.end - 1 - item.drift.begin, 1)
@@ -256,8 +259,8 @@ def half_intervals(course: MetricTrend, first: int) -> list[float | str]:
 
     Requests of which none failed tell no scatter: that is not known either, and no interval of width 0.
     """
-    known = (error if math.isfinite(error) and error > 0.0 else None for error in course.errors[first:])
-    return [float(f"{1.96 * error:.2g}") if error is not None else "?" for error in known]
+    errors = (error if math.isfinite(error) and error > 0.0 else None for error in course.errors[first:])
+    return [float(f"{1.96 * error:.2g}") if error is not None else "?" for error in errors]
 
 
 def value_hover(metric: Metric, value: str, reach: str) -> str:
@@ -269,8 +272,8 @@ def value_hover(metric: Metric, value: str, reach: str) -> str:
 def ticks(trend: History, most: int = 5) -> dict[int, str]:
     """A few runs at about equal distances, by index, with their date; where it is not known, their number."""
     first, count = trend.first, len(trend.runs)
-    places = np.unique(np.linspace(first, count - 1, min(most, count - first)).round().astype(int)).tolist()
-    dates = {i: trend.runs[i].started_at for i in places}
+    indices = np.unique(np.linspace(first, count - 1, min(most, count - first)).round().astype(int)).tolist()
+    dates = {i: trend.runs[i].started_at for i in indices}
     return {i: f"run {i + 1}" if at is None else f"{at.day} {at:%b}<br>{at:%Y}" for i, at in dates.items()}
 
 
@@ -287,15 +290,15 @@ def trend_sheet(trend: History) -> go.Figure:
     """One metric of every service, each around its newest level; half a row is as many percent for all of them."""
     # The metric that was asked for, else p95 latency, else the first that is known
     metric = trend.metric or (Metric.P95 if Metric.P95 in trend.metrics else next(iter(trend.metrics), None))
-    found = [trend.metric_trend(name, metric) for name in trend.services] if metric is not None else []
+    all_courses = [trend.metric_trend(name, metric) for name in trend.services] if metric is not None else []
     most = max(2, min(MOST_ROWS, MOST_SHEET_POINTS // max(len(trend.runs) - trend.first, 1)))
-    courses = [course for course in found if course is not None][:most]
+    courses = [course for course in all_courses if course is not None][:most]
     if metric is None or len(courses) < 2:
         return sentence("There are no two services to be set side by side.", is_empty=len(trend.services) == 1)
     parts = [_around_level(course, course.values[trend.first :]) for course in courses]
-    every = np.abs(np.concatenate(parts))
-    every = every[np.isfinite(every)]  # nearly every value has room, single spikes are cut off
-    scale = float(np.clip(np.quantile(every, 0.985) if every.size else LEAST_ROW_PCT, LEAST_ROW_PCT, MOST_ROW_PCT))
+    sizes = np.abs(np.concatenate(parts))
+    sizes = sizes[np.isfinite(sizes)]  # nearly every value has room, single spikes are cut off
+    scale = float(np.clip(np.quantile(sizes, 0.985) if sizes.size else LEAST_ROW_PCT, LEAST_ROW_PCT, MOST_ROW_PCT))
     runs = [f"run {i + 1}, {run_name(trend.runs[i], '<br>')}" for i in range(trend.first, len(trend.runs))]
     panels = Panels([""], row=ROW * len(courses), top=TOP, bottom=BOTTOM)
     for row, (course, part) in enumerate(zip(courses, parts, strict=True)):
@@ -307,7 +310,7 @@ def trend_sheet(trend: History) -> go.Figure:
     unit = "pp" if metric is Metric.ERROR_RATE else "%"
     title = f"{metric.title}; row height: ±{format_number(round(scale, 1))} {unit}"
     panels.text(title, x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="bottom", yshift=8)
-    places = ticks(trend)
+    tick_texts = ticks(trend)
     beside = len(runs) / 2000.0  # the hover of a run that has a tick would tell the tick's text instead of the run
     panels.axis(
         "x",
@@ -315,8 +318,8 @@ def trend_sheet(trend: History) -> go.Figure:
         categoryorder="array",
         categoryarray=runs,
         range=[-0.7, len(runs) - 0.3],
-        tickvals=[i - trend.first + beside for i in places],
-        ticktext=list(places.values()),
+        tickvals=[i - trend.first + beside for i in tick_texts],
+        ticktext=list(tick_texts.values()),
         showgrid=False,
         title={"text": "one step per run, oldest first"},
     )
@@ -331,8 +334,8 @@ def _around_level(course: MetricTrend, values: Floats) -> Floats:
     level = course.level
     if course.metric is Metric.ERROR_RATE:
         return values - level
-    found: Floats = 100.0 * (values / level - 1.0) if level > 0 else np.full(values.shape, np.nan)
-    return found
+    differences: Floats = 100.0 * (values / level - 1.0) if level > 0 else np.full(values.shape, np.nan)
+    return differences
 
 
 def _sheet_row(
@@ -344,8 +347,8 @@ def _sheet_row(
     """
 
     def heights(values: Floats) -> Floats:
-        found: Floats = np.round(MIDDLE - UNITS * row + HALF * np.clip(values / scale, -1.0, 1.0))
-        return found
+        pixels: Floats = np.round(MIDDLE - UNITS * row + HALF * np.clip(values / scale, -1.0, 1.0))
+        return pixels
 
     says = value_hover(course.metric, "customdata", "text")
     panels.add(
@@ -373,12 +376,12 @@ def _sheet_row(
                 line={"width": 2.4, "color": VERDICT_COLOURS[verdict] if newest else NEUTRAL_COLOUR},
                 hoverinfo="skip",
             )
-    place = {"xref": "paper", "y": (0.5 - row) * UNITS, "yref": "y", "yanchor": "top", "font": {"size": 11.5}}
-    panels.text(label(course.service, 26), x=0, xanchor="left", align="left", **place)
+    position = {"xref": "paper", "y": (0.5 - row) * UNITS, "yref": "y", "yanchor": "top", "font": {"size": 11.5}}
+    panels.text(label(course.service, 26), x=0, xanchor="left", align="left", **position)
     text = format_value(course.metric, course.level)
     if last is not None:
         text += f", {VERDICT_SYMBOLS[verdict]} {size_text(last)}"
-    panels.text(text, x=1, xanchor="right", align="right", **place)
+    panels.text(text, x=1, xanchor="right", align="right", **position)
 
 
 _DAY_PX = 16  # of a week's row on the calendar
@@ -386,16 +389,9 @@ _DAY_PX = 16  # of a week's row on the calendar
 
 def trend_days(trend: History) -> go.Figure:
     """A square per day with runs, weeks from left to right; days on which an event began have its colour and symbol."""
-    days: dict[date, list[int]] = {}
-    for i, moment in enumerate(trend.runs[trend.first :], start=trend.first):
-        if moment.started_at is not None:
-            days.setdefault(moment.started_at.date(), []).append(i)
+    days, events = by_day(trend)
     if not days:
         return sentence("The runs do not say when they were made, so there is no calendar.")
-    events: dict[date, list[Event]] = {}
-    for event in trend.shown_events:
-        if event.first_after.started_at is not None:
-            events.setdefault(event.first_after.started_at.date(), []).append(event)
     kinds: dict[str, list[date]] = {}
     for day_of, runs in days.items():
         happened = events.get(day_of, [])
@@ -416,8 +412,7 @@ def trend_days(trend: History) -> go.Figure:
             continue
         texts = []
         for day_of in shown:
-            count = len(days[day_of])
-            lines = [f"{day_of.day} {day_of:%b %Y}: {count} run{'s' if count != 1 else ''}"]
+            lines = [f"{day_of.day} {day_of:%b %Y}: {count_text(len(days[day_of]), 'run')}"]
             lines += [_wrapped(event.headline) for event in events.get(day_of, [])]
             texts.append("<br>".join(lines))
         panels.add(

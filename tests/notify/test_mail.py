@@ -168,6 +168,12 @@ def test_the_table_of_many_effects_is_cut_and_says_so(rng):
     assert len(mail.html.encode()) <= LARGEST / 2
 
 
+def test_a_result_without_intervals_promises_none(rng):
+    mail = mail_of([message_of(slower(rng, rule="threshold"))])
+    assert "change before, after verdict, tolerance" in words(mail.html)
+    assert "Effects (change, before -> after, tolerance)" in mail.text
+
+
 def test_no_number_or_length_of_names_makes_it_too_large(rng):
     names = tuple(f"{n}{text}" for n in range(10) for text in HOSTILE)
     result = slower(rng, 1.5, names, runs=2)
