@@ -91,12 +91,8 @@ def report_jobs(
     All of them, unless some ``scenarios`` and ``kinds`` are named.  What cannot be made of a scenario's runs is left
     out: a baseline without a valid run, a capacity without a ramp.
 
-    Raises
-    ------
-    NotStored
-        The store has no run, or none with the labels of a scenario that was named.
-    SettingsError
-        No scenario has runs for any of these kinds.
+    ``NotStored``: the store has no run, or none with the labels of a scenario that was named.  ``SettingsError``: no
+    scenario has runs for any of these kinds.
     """
     run_store = RunStore(store)
     index = HistoryContext(run_store, baselines, labels=labels).index

@@ -405,7 +405,9 @@ class _Page:
                 return
             if owner is self.scenario:
                 explorer.scenario, explorer.services, explorer.seconds = self.scenario.value, (), None
-                explorer.baseline, explorer.candidate = _newest(explorer)
+                frame = explorer.index  # the newest valid run of the scenario, against the (at most five) before it
+                frame = frame[(frame["scenario"] == explorer.scenario) & frame["valid"].astype(bool)]
+                explorer.baseline, explorer.candidate = tuple(frame["id"][-6:-1]), tuple(frame["id"][-1:])
                 self._fill()
             elif owner is self.services:
                 explorer.services = tuple(self.services.value)
@@ -493,13 +495,6 @@ def _cut(run: Run, low: float, high: float) -> Run:
         return kept
 
     return replace(run, load_requests=stretch)
-
-
-def _newest(explorer: Explorer) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The newest valid run of the scenario, against the (at most five) before it."""
-    frame = explorer.index
-    ids = tuple(frame["id"][(frame["scenario"] == explorer.scenario) & frame["valid"].astype(bool)])
-    return ids[-6:-1], ids[-1:]
 
 
 def _run_label(row: Any) -> str:

@@ -54,16 +54,9 @@ class Requests:
     ordered_ms: Floats  # the latencies again, ascending
 
 
-def requests_of(run: Run, service: str) -> Requests | None:
-    """The requests of one service, or ``None`` when the run has none (an imported summary, another service)."""
-    if run.load_requests is None:
-        return None
-    return _by_service(run.load_requests).get(service)
-
-
 def requests_of_all(runs: Sequence[Run], service: str) -> tuple[Requests, ...]:
-    """Of every run that has requests of the service, in the order of ``runs``."""
-    samples = (requests_of(run, service) for run in runs)
+    """Of every run that has requests of the service, in the order of ``runs``; an imported summary has none."""
+    samples = (_by_service(run.load_requests).get(service) for run in runs if run.load_requests is not None)
     return tuple(requests for requests in samples if requests is not None)
 
 

@@ -113,14 +113,8 @@ def banner(
 ) -> Html:
     """An answer: a few large words, sentences, what to do next, and what it rests on.
 
-    Parameters
-    ----------
-    kind
-        Ends the name of its class of style; this, colour and symbol are those of the verdict where there is one.
-    label
-        What it is, for people who cannot see it.
-    text
-        The words as a terminal shows them, where that is not ``word``.
+    ``kind`` ends the name of its class of style; this, colour and symbol are those of the verdict where there is one.
+    ``label`` says what it is to people who cannot see it, ``text`` what a terminal shows instead of ``word``.
     """
     if verdict is not None:
         kind, colour, symbol = verdict.value, VERDICT_COLOURS[verdict], VERDICT_SYMBOLS[verdict]
@@ -177,24 +171,13 @@ def html_table(
 ) -> str:
     """A table as HTML, ``below`` it a sentence; ``empty`` stands there instead when it has no rows.
 
-    Parameters
-    ----------
-    label
-        What it is, for people who cannot see it.
-    columns
-        Their titles; ``>`` before one aligns numbers at the right.
-    rows
-        All of them, or those below the name of each group.
-    anchor
-        Begins the names of its notes, which must be unique on a page.
-    verdicts
-        Whether its rows are coloured by verdict.
+    ``label`` says what it is to people who cannot see it.  Columns whose titles begin with ``>`` are aligned right.
+    Rows may be those below the name of each group; with ``verdicts`` they are coloured.  ``anchor`` begins the
+    names of its notes, which must be unique on a page.
     """
     plain = [
-        {"title": column.lstrip(">"), "right": column.startswith(">"), "hint": ""}
-        if isinstance(column, str)
-        else column
-        for column in columns
+        {"title": one.lstrip(">"), "right": one.startswith(">"), "hint": ""} if isinstance(one, str) else one
+        for one in columns
     ]
     groups: dict[str, list[tuple[str, list[Cell]]]] = {}
     notes: dict[str, int] = {}  # in the order in which they are first needed

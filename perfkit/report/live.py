@@ -202,15 +202,8 @@ class LiveView:
             if runs and ended and not self.label:
                 advice, command = next_step(runs, self._store, self._options)
                 parts.append(Part("", Markup(""), f"Next: {advice}{':' if command else '.'}", command))
-        html = render(
-            "live.html.j2",
-            title=text,
-            place=notes,
-            share=None,
-            tiles=[],
-            charts=[],
-            parts=[*parts, *self._earlier()],
-        )
+        parts += self._earlier()
+        html = render("live.html.j2", title=text, place=notes, share=None, tiles=[], charts=[], parts=parts)
         return Look(inlined(html), f"perfkit run: {'ended' if ended else 'running'}", text, ended)
 
     def _earlier(self) -> list[Part]:

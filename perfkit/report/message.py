@@ -169,12 +169,8 @@ def message_of(
 ) -> Message:
     """Everything that may be said of a result, in order of importance.
 
-    Parameters
-    ----------
-    diff
-        What is new for its recipients; ``None``: it is said whole.
-    commits
-        What lies between the runs of an event, by the event's id.
+    ``diff`` is what is new for its recipients; ``None``: it is said whole.  ``commits`` lie between the runs of
+    an event, by the event's id.
     """
     comparison = result.comparison
     verdict, words = _verdict(result, diff)

@@ -40,10 +40,7 @@ _LONGEST_TITLE = 120  # characters
 def export_html(notebook: NotebookNode, *, kind: str, title: object, result: Mapping[str, Any]) -> str:
     """The report: code hidden, charts drawn by one embedded plotly.js, no link to anywhere.
 
-    Raises
-    ------
-    RenderError
-        The page has fewer or more charts than the notebook: nbconvert drops what it cannot show without an error.
+    ``RenderError``: the page has fewer or more charts than the notebook; nbconvert drops some in silence.
     """
     from nbconvert import HTMLExporter
     from traitlets.config import Config

@@ -135,11 +135,9 @@ def _strip(panels: Panels, trend: History) -> None:
             mark = (_INVALID["color"], _INVALID["symbol"], 9)
             lines.append(f"invalid, left out: {label(run.why_invalid or 'unfit', 60)}")
         if event is not None:
-            is_acknowledged = trend.is_acknowledged(event)
-            mark = (EVENT_COLOURS[event.kind], _MARKS[event.kind], 12)
-            prefix = "acknowledged, " if is_acknowledged else ""
-            if is_acknowledged:
-                mark = (NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12)
+            mark, prefix = (EVENT_COLOURS[event.kind], _MARKS[event.kind], 12), ""
+            if trend.is_acknowledged(event):
+                mark, prefix = (NEUTRAL_COLOUR, f"{_MARKS[event.kind]}-open", 12), "acknowledged, "
             lines.append(f"{EVENT_SYMBOLS[event.kind]} {prefix}{_wrapped(event.headline)}")
         if far:
             name = f"{shorten(far[0][0])} {far[0][1].title}"

@@ -275,7 +275,7 @@ def test_requests_are_read_once_on_the_way_to_a_report(
     import pyarrow.parquet
 
     from perfkit.report.display import response_times
-    from perfkit.report.figure import requests_of
+    from perfkit.report.figure import requests_of_all
 
     read: list[str] = []
 
@@ -299,8 +299,8 @@ def test_requests_are_read_once_on_the_way_to_a_report(
     assert read == ["requests.arrow", "requests.parquet"]
     stored = perfkit.RunStore(url)[0]
     assert response_times([stored]) is not None
-    assert requests_of(stored, "front") is not None
-    assert requests_of(stored, "back") is None
+    assert requests_of_all([stored], "front")
+    assert requests_of_all([stored], "back") == ()
     assert read == ["requests.arrow", "requests.parquet", "requests.parquet"]
     assert len(stored.requests()) == len(stored.requests())  # a frame is for analysts
     assert read.count("requests.parquet") == (3 if url == "runs" else 2)  # from elsewhere it was one already

@@ -18,9 +18,8 @@ from perfkit.history.acknowledgements import AcknowledgedChange, Acknowledgement
 from perfkit.history.commits import Attribution
 from perfkit.history.incidents import NEVER_NOTIFIED, notification_diff, read_result, result_of
 from perfkit.model.records import Validity, Verdict
-from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, mail_of
+from perfkit.report.mail import LARGEST, LONGEST_SUBJECT, charts_of, mail_of
 from perfkit.report.message import ReportLocation, message_of
-from perfkit.report.png_chart import charts_of
 from perfkit.runs.git import Commit
 
 ATTACHED = ReportLocation("The full report is attached: report.html")

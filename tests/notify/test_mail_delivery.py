@@ -12,8 +12,7 @@ from mail_server import PASSWORD, USER, Authority, hangs_up, polite, scripted, s
 from perfkit.config.settings import EmailSettings
 from perfkit.model.errors import SettingsError
 from perfkit.notify.email import MailServer, addresses_of, attachment_name, email_message, send
-from perfkit.report.mail import Mail
-from perfkit.report.png_chart import PngChart
+from perfkit.report.mail import Mail, PngChart
 
 NOW = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
 SENDER = Address("perfkit", "perfkit", "example.org")
