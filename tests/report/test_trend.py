@@ -24,8 +24,10 @@ from perfkit.history.events import RunReference
 from perfkit.history.timeline import Timeline, load_timeline
 from perfkit.history.trend import acknowledged_events, trend_of
 from perfkit.model.records import LATENCY_METRICS, Metric
+from perfkit.report import plot
 from perfkit.report.notebook import Report
 from perfkit.report.page import count_charts
+from perfkit.report.plot import _drawn_services, _half_intervals
 from perfkit.report.trend import (
     Links,
     read_commit_url,
@@ -37,7 +39,6 @@ from perfkit.report.trend import (
     trend_runs,
     trend_weekdays,
 )
-from perfkit.report.trend_charts import drawn_services, half_intervals, trend_chart, trend_sheet
 
 SAMPLES = REPOSITORY / "data" / "samples" / "history"
 COMMITS = "https://git.example/team/api/commit/{commit}"
@@ -129,7 +130,7 @@ def test_worse_news_come_before_better_ones_however_large(rng):
 
 
 def test_the_menu_changes_the_service_and_leaves_the_marks_of_runs(rng):
-    figure = trend_chart(trend_of(history(rng, services=("a", "b"))))
+    figure = plot.trend(trend_of(history(rng, services=("a", "b"))))
     (menu,) = figure.layout.updatemenus
     assert [button.label for button in menu.buttons] == ["a", "b"]
     always = [i for i, trace in enumerate(figure.data) if trace.visible and menu.buttons[1].args[0]["visible"][i]]
@@ -198,8 +199,8 @@ def test_a_short_history_says_so(rng):
     empty = replace(line, series={}, errors={}, runs=tuple(replace(m, valid=False) for m in line.runs))
     trend = trend_of(empty)
     assert str(trend_banner(trend)).startswith("0 valid runs: too few to tell")
-    assert "nothing to draw" in trend_chart(trend).layout.meta["note"]
-    assert "side by side" in trend_sheet(trend).layout.meta["note"]
+    assert "nothing to draw" in plot.trend(trend).layout.meta["note"]
+    assert "side by side" in plot.services(trend).layout.meta["note"]
     assert "No valid run" in trend_levels(trend)._repr_html_()
     assert "There is no event" in trend_events(trend, Links(Path()))._repr_html_()
 
@@ -271,13 +272,13 @@ def test_runs_without_a_date_have_no_calendar_but_a_chart(rng):
     trend = trend_of(replace(line, runs=tuple(replace(moment, started_at=None) for moment in line.runs)))
     assert isinstance(trend_calendar(trend).html, str)
     assert "do not say when" in trend_calendar(trend)._repr_html_()
-    assert trend_chart(trend).layout.xaxis.ticktext[0] == "run 1"
-    assert len(trend_sheet(trend).data) >= 4
+    assert plot.trend(trend).layout.xaxis.ticktext[0] == "run 1"
+    assert len(plot.services(trend).data) >= 4
 
 
 def test_invalid_runs_are_gaps_in_grey_bands(rng):
     trend = trend_of(history(rng, bad=(10, 11, 30)))
-    figure = trend_chart(trend)
+    figure = plot.trend(trend)
     bands = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
     assert bands == [(10.5, 12.5), (30.5, 31.5)]
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
@@ -290,8 +291,8 @@ def test_invalid_runs_are_gaps_in_grey_bands(rng):
 def test_acknowledged_events_are_drawn_hollow_and_grey(rng):
     line = history(rng)
     news = trend_of(line)
-    strip = trend_chart(news).data[0]
-    known = trend_chart(trend_of(line, acknowledged={news.events[0].id: ""})).data[0]
+    strip = plot.trend(news).data[0]
+    known = plot.trend(trend_of(line, acknowledged={news.events[0].id: ""})).data[0]
     at = news.events[0].index
     assert (strip.marker.symbol[at], known.marker.symbol[at]) == ("x", "x-open")
     assert strip.marker.color[at] != known.marker.color[at]
@@ -299,7 +300,7 @@ def test_acknowledged_events_are_drawn_hollow_and_grey(rng):
 
 
 def test_the_hover_of_a_run_tells_commit_date_value_and_interval(samples):
-    figure = trend_chart(trend_of(samples))
+    figure = plot.trend(trend_of(samples))
     assert figure.data[0].text[38].startswith("1 Nov 2026 03:03, commit 00e60c8bcd, main<br>✗ Worse: ")
     p95 = next(trace for trace in figure.data if trace.hovertemplate and "p95" in trace.hovertemplate)
     assert p95.hovertemplate == "p95 latency %{y} ± %{customdata} ms<extra></extra>"
@@ -311,8 +312,8 @@ def test_a_run_without_a_failure_has_no_interval_of_width_nothing(rng):
     line = history(rng)
     line.errors["api", Metric.ERROR_RATE][:2] = [0.0, np.nan]
     (course,) = trend_of(line, metric="error_rate").metric_trends
-    assert half_intervals(course, 0)[:2] == ["?", "?"]
-    assert all(reach > 0 for reach in half_intervals(course, 2))
+    assert _half_intervals(course, 0)[:2] == ["?", "?"]
+    assert all(reach > 0 for reach in _half_intervals(course, 2))
 
 
 # Links ------------------------------------------------------------------------------------------------------------
@@ -451,8 +452,8 @@ def test_a_year_of_fifty_services_fits_into_the_report(rng, tmp_path):
     trend = trend_of(history(rng, runs=365, services=names, at=300, bad=(5, 6, 7)))
     page(trend, tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size <= 2 * LARGEST  # of which 1.6 MB are pictures for paper
-    assert 10 <= len(drawn_services(trend)) < 50
-    assert len([note for note in trend_sheet(trend).layout.annotations if note.xanchor == "left"]) >= 50
+    assert 10 <= len(_drawn_services(trend)) < 50
+    assert len([note for note in plot.services(trend).layout.annotations if note.xanchor == "left"]) >= 50
 
 
 @pytest.mark.usefixtures("browser")
