@@ -19,7 +19,7 @@ from scipy.special import ndtr
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from noise import WATCHED
 
-from perfkit.stats.sequential import Watch, shared_correlation, watch_history
+from perfkit.stats.sequential import Watch, shared_noise, watch_history
 
 METRICS, RUNS = 20, 100
 LEVEL = 0.05 / METRICS
@@ -70,7 +70,7 @@ def beside_the_oracle(each: int, rng: np.random.Generator) -> None:
         false = 0
         for _ in range(each // 4):
             every = scenario(rng, [noise(rng, RUNS) for _ in range(METRICS)])
-            shared = shared_correlation(every)
+            shared = shared_noise(every)
             false += any(watch_history(values, alpha=LEVEL, shared=shared).alarms for values in every)
         for way, (size, within) in WAYS.items():
             quiet = np.array([noise(rng, RUNS) for _ in range(20_000)])
@@ -83,7 +83,7 @@ def beside_the_oracle(each: int, rng: np.random.Generator) -> None:
                 every = scenario(rng, series)
                 heard += [
                     is_heard(watch_history(every[0], alpha=LEVEL), at),
-                    is_heard(watch_history(every[0], alpha=LEVEL, shared=shared_correlation(every)), at),
+                    is_heard(watch_history(every[0], alpha=LEVEL, shared=shared_noise(every)), at),
                     bool((oracle(kind, series[:1], size)[0, at:] > limit).any()),
                 ]
             shares = " | ".join(f"{share:.1%}" for share in heard / each)

@@ -32,7 +32,7 @@ from perfkit.history.timeline import Timeline
 from perfkit.model.codec import encode
 from perfkit.model.records import Metric, Verdict
 from perfkit.stats.changepoints import ChangePoint
-from perfkit.stats.sequential import Alarm, SharedCorrelation, shared_correlation, watch_history
+from perfkit.stats.sequential import Alarm, SharedNoise, shared_noise, watch_history
 from perfkit.stats.summary import Floats
 
 NEWS = 30  # runs after which a change that the monitor never confirmed is taken for how things are
@@ -316,7 +316,7 @@ def _alarms(
 ) -> Mapping[Series, tuple[tuple[Alarm, ...], int]]:
     """See `_monitored`, for each of these series of a history."""
     each, numbers, times = history.alpha / max(len(judged), 1), mixes(history.timeline), history.timeline.times
-    shared = shared_correlation(list(judged.values())[:: -(-len(judged) // MOST_SHARING) or 1], times)
+    shared = shared_noise(list(judged.values())[:: -(-len(judged) // MOST_SHARING) or 1], times)
     return {key: _monitored(key[1], values, numbers, times, each, shared) for key, values in judged.items()}
 
 
@@ -326,7 +326,7 @@ def _monitored(
     numbers: NDArray[np.intp],
     times: NDArray[np.datetime64],
     alpha: float,
-    shared: SharedCorrelation,
+    shared: SharedNoise,
 ) -> tuple[tuple[Alarm, ...], int]:
     """The alarms of one series, and how many runs it lacks before it may raise any.
 

@@ -14,8 +14,9 @@ window must also be rare among all orders of the runs so far, at the same budget
 holds whatever the distribution of the runs is, as long as their order says nothing; the first test holds where
 neighbouring runs correlate.
 
-Many series of the same runs tell much better together how neighbouring runs correlate (`shared_correlation`, of the
-runs before those that are looked at), which is most of what one series cannot know of its noise.
+Many series of the same runs tell much better together how neighbouring runs correlate and what shape their noise has
+(`shared_noise`, of the runs before those that are looked at), which is most of what one series cannot know.  Half of
+the budget then goes to a second test, which weighs a step against none by that noise (`NoiseModel.evidence`).
 
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
 speak before `LEARN` runs, nor in the first `LEAST_LEVEL` of a new level; a drift that is slow against thirty runs
@@ -29,6 +30,7 @@ import math
 from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import merge
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,16 @@ from scipy.special import ndtr
 
 from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
 from perfkit.stats.season import LEAST_DAYS, WEEK, WeekdayPattern, days_since_1970, weekday_patterns
+from perfkit.stats.shared_noise import (
+    BLOCK,
+    LEAST_DEVIATIONS,
+    MOST_CORRELATION,
+    NoiseModel,
+    around_levels,
+    products,
+    robust_scale,
+    seen_correlation,
+)
 
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
@@ -51,14 +63,17 @@ CLIP = 3.5
 FAR, LEAST_FAR = 1.25, 3  # half of a window, and so many runs, must be so many standard deviations away
 CLIP_LEARNED = 2.5  # in the runs that the level is learned from
 PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
-MOST_CORRELATION = 0.8
-BLOCK = 20  # runs, each around its own level, from which several series show their correlation together
 MEDIAN_EFFICIENCY = 0.64
+EXCESS = 1.6  # of the variance of the median of blocks, over that of so many runs; held by test_watch.py
 DF_OF_SD = 1.0  # as DF_PER_RUN, where the correlation is known from many series; both held by test_watch.py
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
 HOPELESS = 2.0  # standard deviations: a window that lies nearer is not rare among all orders, and not looked at closer
 LOOKS = 1.3  # windows of a look: the chance that it alarms, in chances of one normal value; held by test_watch.py
 RENEWED = 14  # runs after which the weekday pattern is estimated anew
+SUSPECT = 3.3  # standard deviations of the mean of a window: what lies nearer is no evidence
+RENEWED_SCALE = 8  # runs after which the standard deviation for that is estimated anew
+LEAST_DISTINCT = 0.5  # of the runs
+SLACK = 1.5  # nats by which evidence falls short of its bound, in histories without a change; held by test_watch.py
 CELLS = 1 << 16  # values of the windows that are looked at together
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
 
@@ -96,18 +111,20 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedCorrelation:
-    """The lag-1 correlation that several series of the same runs show together, by what is known before each run.
+class SharedNoise:
+    """What several series of the same runs show together of their noise, by what is known before each run.
 
-    Both have shape ``(n_runs + 1,)``: the correlation, and how many independent runs of one series it is worth (0: none
-    is known yet).
+    The first two have shape ``(n_runs + 1,)``: the lag-1 correlation, and how many independent runs of one series it is
+    worth (0: none is known yet).  ``models`` are those of the noise as a whole after each block of runs, ``None`` where
+    too few series or runs show it.
     """
 
     correlation: Floats
     worth: Floats
+    models: tuple[NoiseModel | None, ...]
 
 
-def shared_correlation(histories: Sequence[ArrayLike], times: ArrayLike | None = None) -> SharedCorrelation:
+def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None) -> SharedNoise:
     """What the histories of a scenario, one value per run in each, tell together of how neighbouring runs correlate.
 
     The median over all series and blocks of `BLOCK` runs, each around its own level, so that few steps have little hold
@@ -115,11 +132,12 @@ def shared_correlation(histories: Sequence[ArrayLike], times: ArrayLike | None =
     """
     every = [np.asarray(values, float) for values in histories]
     if not every:
-        return SharedCorrelation(np.zeros(1), np.zeros(1))
+        return SharedNoise(np.zeros(1), np.zeros(1), (None,))
+    models: list[NoiseModel | None] = [None]
     count = len(every[0])
     days = days_since_1970(_checked_times(times, (count,)))
     correlation, worth = np.zeros(count + 1), np.zeros(count + 1)
-    seen, together, blocks = list[float](), 0.0, 0
+    seen, together = [list[float]() for _ in every], 0.0
     ends = range(BLOCK, count + 1, BLOCK)
     patterns = []
     for values in every:
@@ -127,30 +145,47 @@ def shared_correlation(histories: Sequence[ArrayLike], times: ArrayLike | None =
         upto = [int(np.count_nonzero(measured[:end])) for end in ends]
         patterns.append(weekday_patterns(values[measured], days[measured], upto))
     for number_of_block, end in enumerate(ends):
-        rows = []
-        for values, of_ends in zip(every, patterns, strict=True):
+        rows, rests = [], []
+        for own, values, of_ends in zip(seen, every, patterns, strict=True):
             known = ~np.isnan(values[:end])
             if not known[-BLOCK:].sum() >= LEARN:
                 continue
             plain, at = values[:end][known], days[:end][known]
             pattern = of_ends[number_of_block]
             plain = plain if pattern is None else plain / pattern.at(at)
-            block = (np.log(plain) if (plain > 0).all() else plain)[-int(known[-BLOCK:].sum()) :]
+            plain = np.log(plain) if (plain > 0).all() else plain
+            block = plain[-int(known[-BLOCK:].sum()) :]
             rest = block - np.median(block)
             if (sd := _robust_sd(rest)) > 0.0:
                 rest = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
                 rest -= rest.mean()
-                seen.append(float(_seen_correlation(rest[None, :], np.array([len(rest)]))[0]))
+                own.append(float(seen_correlation(rest[None, :], np.array([len(rest)]))[0]))
                 row = np.zeros(BLOCK)
                 row[known[-BLOCK:]] = rest / math.sqrt(float(rest @ rest))
                 rows.append(row)
+                rests.append(around_levels(plain) if len(plain) >= BLOCK else np.empty((0, BLOCK)))
+        model = None
         if rows:
             of_pairs = np.square(np.asarray(rows) @ np.asarray(rows).T)
-            number, blocks = len(rows), blocks + 1
+            number = len(rows)
             by_chance = number * (number - 1) / (BLOCK - 1)
             together += number * number / (number + max(float(of_pairs.sum()) - number - by_chance, 0.0))
-            correlation[end:], worth[end:] = float(np.median(seen)), MEDIAN_EFFICIENCY * BLOCK * together
-    return SharedCorrelation(correlation, worth)
+            correlation[end:] = median = float(np.median(np.concatenate(seen)))
+            worth[end:] = min(MEDIAN_EFFICIENCY * BLOCK * together, _worth_of_others(seen, median))
+            if together * BLOCK >= LEAST_DEVIATIONS:
+                rho = float(np.clip(median, 0.0, MOST_CORRELATION))
+                model = NoiseModel.learned(rests, rho, float(worth[end]), models[-1])
+        models.append(model if model is not None else models[-1])
+    return SharedNoise(correlation, worth, tuple(models))
+
+
+def _worth_of_others(seen: Sequence[Sequence[float]], median: float) -> float:
+    """How many runs of a series the correlation of others is worth: by how much it clearly differs among them."""
+    known = [(float(np.median(own)), len(own)) for own in seen if own]
+    by_chance = float(np.mean([EXCESS * (1.0 - median * median) / (BLOCK * blocks) for _, blocks in known]))
+    least = 1.0 + math.sqrt(5.4 / max(len(known) - 1, 1))  # a standard error beyond
+    between = robust_scale(np.array([own for own, _ in known]) - median) ** 2 - least * by_chance
+    return (1.0 - median * median) / between if between > 0.0 else math.inf
 
 
 def _checked_times(times: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.datetime64]:
@@ -165,7 +200,7 @@ def watch_history(
     *,
     alpha: float = 0.01,
     times: ArrayLike | None = None,
-    shared: SharedCorrelation | None = None,
+    shared: SharedNoise | None = None,
 ) -> Watch:
     """Watch a history run after run.
 
@@ -182,7 +217,7 @@ def watch_history(
         When each run started (UTC, ``datetime64`` or an index of pandas, ``NaT`` where unknown), same shape.  A weekday
         pattern that earlier runs show, four weeks of about nightly ones or more, is then taken out.
     shared
-        How neighbouring runs correlate, by all series of these runs (see `shared_correlation`); else only by this one.
+        How neighbouring runs correlate, by all series of these runs (see `shared_noise`); else only by this one.
 
     Raises
     ------
@@ -192,7 +227,10 @@ def watch_history(
     history, places = checked_history(values, alpha)
     plain = history[places]
     days = days_since_1970(_checked_times(times, history.shape))[places]
-    known = None if shared is None else SharedCorrelation(shared.correlation[places], shared.worth[places])
+    known = None
+    if shared is not None:
+        models = tuple(shared.models[place // BLOCK] for place in places)
+        known = SharedNoise(shared.correlation[places], shared.worth[places], models)
     edges, begin, alarms = [0], 0, list[Alarm]()
     if len(plain) >= LEARN + FIRST_WINDOW:  # it does not speak of early changes, but learns the level after them
         edges += (change.index for change in segment(plain[:LEARN], alpha=EARLY_ALPHA).changes)
@@ -221,7 +259,7 @@ def _known_patterns(plain: Floats, days: Floats) -> Iterator[tuple[int, WeekdayP
 
 
 def _next_alarm(
-    plain: Floats, edges: Sequence[int], begin: int, alpha: float, share: float, shared: SharedCorrelation | None
+    plain: Floats, edges: Sequence[int], begin: int, alpha: float, share: float, shared: SharedNoise | None
 ) -> Alarm | None:
     """The first alarm raised at ``begin`` or later, in positions among the values; levels change at the edges.
 
@@ -234,10 +272,17 @@ def _next_alarm(
             continue
         values = np.asarray(scale(plain[:last]), float)
         begins = max(LEARN, edges[-1] + LEAST_LEVEL, first - LAST_WINDOW + 1)
-        for at, split, p_value in _looks(values, edges, begins, first, alpha, share, shared):
+        modelled = _modelled_from(values, first, shared)
+        looks = (
+            ((*look, False) for look in _looks(values, edges, begins, first, alpha, share, shared)),
+            ((*look, True) for look in _modelled_looks(values, edges, modelled, share, shared)),
+        )
+        for at, split, p_value, by_model in merge(*looks, key=lambda look: look[0]):
             stretches = [values[a:b] for a, b in pairwise([*edges, split])]
             window = values[split : at + 1]
-            p_value = min(max(p_value, float(_spent(_rarity(stretches, window), at))), 1.0)
+            if not by_model:
+                p_value = max(p_value, float(_spent(_rarity(stretches, window), at)))
+            p_value = min(p_value * (1.0 if at < modelled else 2.0), 1.0)  # two tests share the budget
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
                 sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
@@ -247,6 +292,55 @@ def _next_alarm(
     return None
 
 
+def _modelled_from(values: Floats, first: int, shared: SharedNoise | None) -> int:
+    """The first look, at ``first`` or later, that goes by the noise of all series; the length where none does.
+
+    Values that are mostly ties have a shape of their own.
+    """
+    models = shared.models if shared is not None else ()
+    for at in range(max(first, LEARN + FIRST_WINDOW - 1), len(values)) if any(models) else ():
+        if models[at - FIRST_WINDOW + 1] is not None:
+            return at if len(np.unique(values[:at])) > LEAST_DISTINCT * at else len(values)
+    return len(values)
+
+
+def _modelled_looks(
+    values: Floats, edges: Sequence[int], begin: int, share: float, shared: SharedNoise | None
+) -> Iterator[tuple[int, int, float]]:
+    """Looks at ``begin`` or later, as `_looks`, by the noise of all series."""
+    edge = edges[-1]
+    first = max(LEARN, edge + LEAST_LEVEL)
+    ats = np.arange(max(begin, first + FIRST_WINDOW - 1), len(values))
+    if shared is None or not len(ats):
+        return
+    until = ats - FIRST_WINDOW + 1  # runs that may be of the level
+    middles = _running_medians(values[edge : until[-1]], int(until[0]) - edge)
+    rest = np.concatenate([values[a:b] - np.median(values[a:b]) for a, b in pairwise(edges)] or [values[:0]])
+    sds = np.empty(len(ats))
+    for i, (known, middle) in enumerate(zip(until.tolist(), middles.tolist(), strict=True)):
+        if i == 0 or known % RENEWED_SCALE == 0:
+            sd = robust_scale(np.concatenate([rest, values[edge:known] - middle]))
+        sds[i] = sd
+    padded = np.concatenate([np.full(LAST_WINDOW, np.nan), values])
+    windows = sliding_window_view(padded, LAST_WINDOW)[ats + 1][:, ::-1] - middles[:, None]
+    sds = np.maximum(sds, 1e-12 * np.abs(middles) + 1e-300)
+    drawn = np.clip(np.nan_to_num(windows) / sds[:, None], -CLIP_LEARNED, CLIP_LEARNED)
+    far = np.abs(np.cumsum(drawn, 1)) / np.sqrt(np.arange(1, LAST_WINDOW + 1))
+    lost = math.sqrt((1.0 - share) / (1.0 + share))
+    for i in np.flatnonzero(far[:, FIRST_WINDOW - 1 :].max(1) > SUSPECT).tolist():
+        at, model = int(ats[i]), shared.models[until[i]]
+        assert model is not None
+        inflation = (1.0 + model.correlation) / (1.0 - model.correlation)
+        if far[i, FIRST_WINDOW - 1 :].max() < SUSPECT * math.sqrt(inflation):
+            continue
+        begins = max(first, at - LAST_WINDOW + 1)
+        here = np.concatenate([rest, values[edge : at + 1] - middles[i]]) / sds[i]
+        here[begins:] *= lost
+        spending = (LEARN + SPENDING) / (np.arange(begins, at + 1) + SPENDING) ** 2
+        found, split = model.evidence(here, edge, begins, FIRST_WINDOW, spending)
+        yield at, split, math.exp(-max(found + SLACK, 0.0))
+
+
 def _looks(
     values: Floats,
     edges: Sequence[int],
@@ -254,7 +348,7 @@ def _looks(
     first: int,
     alpha: float,
     share: float,
-    shared: SharedCorrelation | None,
+    shared: SharedNoise | None,
 ) -> Iterator[tuple[int, int, float]]:
     """Looks at ``first`` or later, in their order, that alarm by the first test: where, the run with which their
     strongest window begins (at ``begins`` or later), and p.
@@ -274,7 +368,7 @@ def _looks(
 
 
 def _strengths(
-    values: Floats, edges: Sequence[int], splits: NDArray[np.intp], share: float, shared: SharedCorrelation | None
+    values: Floats, edges: Sequence[int], splits: NDArray[np.intp], share: float, shared: SharedNoise | None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """Windows that begin at these runs: the first and last run of each, and its distance from the level before it as a
     normal z.
@@ -375,7 +469,7 @@ def _noise(rest: NDArray[Any], counts: NDArray[np.intp], least: Floats) -> Float
     sd = np.maximum(_robust_sds(rest, counts), least)
     drawn = _clipped(rest, CLIP * sd)
     off = drawn.sum(1) / counts
-    noise: Floats = np.maximum(sd, np.sqrt(np.maximum(_products(drawn, drawn) / counts - off * off, 0.0)))
+    noise: Floats = np.maximum(sd, np.sqrt(np.maximum(products(drawn, drawn) / counts - off * off, 0.0)))
     return noise
 
 
@@ -384,12 +478,6 @@ def _clipped(rows: Floats, limit: Floats) -> Floats:
     limit = limit[:, None].astype(rows.dtype)
     clipped: Floats = np.clip(rows, -limit, limit)
     return clipped
-
-
-def _products(rows: Floats, others: Floats) -> Floats:
-    """The scalar product of each row and the other."""
-    products: Floats = np.einsum("ij,ij->i", rows, others)
-    return products
 
 
 def _medians(rows: Floats, counts: NDArray[np.intp]) -> Floats:
@@ -419,23 +507,15 @@ def _robust_sds(rest: Floats, counts: NDArray[np.intp]) -> Floats:
     size = np.abs(rest)
     scale = 1.4826 * _medians(size, counts)
     drawn = np.minimum(size, np.where(scale > 0.0, 2.5 * scale, np.inf)[:, None])
-    sds: Floats = np.sqrt(_products(drawn, drawn) / counts / np.where(scale > 0.0, 0.95, 1.0))
+    sds: Floats = np.sqrt(products(drawn, drawn) / counts / np.where(scale > 0.0, 0.95, 1.0))
     return sds
 
 
 def _correlation(centred: Floats, counts: NDArray[np.intp], pool: Floats, worth: Floats) -> Floats:
     """Lag-1 correlation of each row, shrunk towards what others show (`pool`, worth so many runs) and a prior."""
-    total = counts * _seen_correlation(centred, counts) + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
+    total = counts * seen_correlation(centred, counts) + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
     correlation: Floats = np.clip(total / (counts + PRIOR_CORRELATION_RUNS + worth), 0.0, MOST_CORRELATION)
     return correlation
-
-
-def _seen_correlation(centred: Floats, counts: NDArray[np.intp]) -> Floats:
-    """Lag-1 correlation with its small-sample bias undone (Kendall 1954, doi:10.1093/biomet/41.3-4.403)."""
-    power, lagged = _products(centred, centred), _products(centred[:, 1:], centred[:, :-1])
-    seen = np.where(power > 0.0, lagged / np.where(power > 0.0, power, 1.0) + 1.0 / counts, 0.0)
-    unbiased: Floats = seen + 3.0 * np.maximum(seen, 0.0) / counts
-    return unbiased
 
 
 def _spent(strength: Floats | float, at: NDArray[np.intp] | int) -> Floats:

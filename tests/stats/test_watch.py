@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from noise import NOISE, WATCHED
+from noise import NOISE, WATCHED, _correlated
 from scipy.stats import binom
 
-from perfkit.stats.sequential import FIRST_WINDOW, LEARN, shared_correlation, watch_history
+from perfkit.stats.sequential import FIRST_WINDOW, LEARN, shared_noise, watch_history
 
 RUNS, METRICS = 100, 20
 EACH = 0.05 / METRICS  # of a joint budget of 5 %
@@ -69,7 +69,7 @@ def test_many_series_together_keep_the_joint_budget_under_correlation(rng):
     count = raised = 0
     for _ in range(100):
         every = scenario(rng, WATCHED["ar(0.3)"], RUNS)
-        shared = shared_correlation(every)
+        shared = shared_noise(every)
         raised += any(watch_history(values, alpha=EACH, shared=shared).alarms for values in every)
         count += 1
     assert raised <= binom.ppf(0.99, count, 0.05)
@@ -80,7 +80,7 @@ def test_series_that_tell_together_how_runs_correlate_hear_of_more(rng):
     for _ in range(count):
         at = int(rng.integers(40, 80))
         every = scenario(rng, WATCHED["ar(0.3)"], at + 5, at, 4.0)
-        shared = shared_correlation(every)
+        shared = shared_noise(every)
         alone += any(alarm.raised_at >= at for alarm in watch_history(every[0], alpha=EACH).alarms)
         together += any(alarm.raised_at >= at for alarm in watch_history(every[0], alpha=EACH, shared=shared).alarms)
     assert together >= binom.ppf(0.01, count, 0.92)
@@ -93,14 +93,71 @@ def test_the_correlation_of_many_series_is_known_although_all_step(rng, kind, rh
     every[:, 70:] *= 1.5
     every[3, 10:30] = np.nan
     times = np.datetime64("1970-01-01T02:00") + np.arange(100) * np.timedelta64(1, "D")
-    shared = shared_correlation(every, times)
+    shared = shared_noise(every, times)
     assert shared.correlation[-1] == pytest.approx(rho, abs=0.12)
     assert shared.worth[19] == 0.0 < shared.worth[20] < 300.0
     assert 700.0 < shared.worth[-1] < 1400.0
-    before = shared_correlation(every[:, :70], times[:70])
+    before = shared_noise(every[:, :70], times[:70])
     assert before.correlation.tolist() == shared.correlation[:71].tolist()
-    one = shared_correlation(np.repeat(every[:1], 20, axis=0), times)
-    assert one.worth[-1] == pytest.approx(shared_correlation(every[:1], times).worth[-1], rel=0.06)  # no more than one
+    one = shared_noise(np.repeat(every[:1], 20, axis=0), times)
+    assert one.worth[-1] == pytest.approx(shared_noise(every[:1], times).worth[-1], rel=0.06)  # no more than one
+
+
+def test_outliers_of_all_series_do_not_hide_a_step_of_one(rng):
+    alone, together, count = 0, 0, 30
+    for _ in range(count):
+        at = int(rng.integers(40, 80))
+        every = scenario(rng, WATCHED["outliers"], at + 5, at, 4.0)
+        alone += any(alarm.raised_at >= at for alarm in watch_history(every[0], alpha=EACH).alarms)
+        alarms = watch_history(every[0], alpha=EACH, shared=shared_noise(every)).alarms
+        together += any(alarm.raised_at >= at and abs(alarm.index - at) <= 3 for alarm in alarms)
+    assert together >= binom.ppf(0.01, count, 0.95)
+    assert together > alone
+
+
+def test_what_a_scenario_was_told_never_depends_on_later_runs(rng):
+    every = scenario(rng, WATCHED["outliers"], 80)
+    every[:8, 60:] *= 1.2
+    every[:, 25] = np.nan
+    every[5, 10:30] = np.nan
+    raised = 0
+    for until in (33, 57, 66, 72):
+        shared = shared_noise(every), shared_noise(every[:, :until])
+        for values in every[:8]:
+            whole, part = (
+                watch_history(values[:end], alpha=0.05, shared=known).alarms
+                for end, known in zip((80, until), shared, strict=True)
+            )
+            assert part == tuple(alarm for alarm in whole if alarm.raised_at < until)
+            raised += len(part)
+    assert raised >= 4
+
+
+def test_strange_series_beside_ordinary_ones_are_watched(rng):
+    every = scenario(rng, WATCHED["normal"], 80)
+    every[1], every[2, 40:], every[3], every[4] = 5.0, 0.0, np.nan, np.round(every[4], -1)
+    every[5, ::2], every[6], every[7, 50:] = 1e-300, -every[6], every[7, 50:] * 1e6
+    shared = shared_noise(every)
+    heard = [bool(watch_history(values, shared=shared).alarms) for values in every]
+    assert heard[:8] == [False, False, True, False, False, False, False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("odd", ["two kinds, 20 %", "two kinds, 10 %", "t3", "ar(0.5)"])
+def test_series_unlike_the_others_keep_to_the_budget(rng, odd):
+    kinds = {
+        "two kinds, 20 %": lambda: rng.normal(size=RUNS) + 3.0 * (rng.random(RUNS) < 0.2),
+        "two kinds, 10 %": lambda: rng.normal(size=RUNS) + 6.0 * (rng.random(RUNS) < 0.1),
+        "t3": lambda: NOISE["t3"](rng, RUNS),
+        "ar(0.5)": lambda: _correlated(rng, RUNS, 0.5),
+    }
+    raised, count = 0, 100
+    for _ in range(count):
+        every = scenario(rng, WATCHED["normal"], RUNS)
+        every[:2] = 100.0 * np.exp(0.05 * np.array([kinds[odd](), kinds[odd]()]))
+        shared = shared_noise(every)
+        raised += sum(bool(watch_history(values, alpha=EACH, shared=shared).alarms) for values in every[:2])
+    assert raised <= binom.ppf(0.999, 2 * count, 0.005)
 
 
 def test_an_alarm_says_when_it_began_and_how_large_it_is(rng):
