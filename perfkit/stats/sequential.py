@@ -73,6 +73,7 @@ RENEWED = 14  # runs after which the weekday pattern is estimated anew
 SUSPECT = 3.3  # standard deviations of the mean of a window: what lies nearer is no evidence
 RENEWED_SCALE = 8  # runs after which the standard deviation for that is estimated anew
 LEAST_DISTINCT = 0.5  # of the runs
+RUNS_OF_ORDER = 20.0  # that a shape must be worth to relax the test of all orders
 SLACK = 1.5  # nats by which evidence falls short of its bound, in histories without a change; held by test_watch.py
 CELLS = 1 << 16  # values of the windows that are looked at together
 SPENDING = 30.0  # runs; half of the budget is spent LEARN + SPENDING runs after the first look
@@ -280,8 +281,10 @@ def _next_alarm(
         for at, split, p_value, by_model in merge(*looks, key=lambda look: look[0]):
             stretches = [values[a:b] for a, b in pairwise([*edges, split])]
             window = values[split : at + 1]
-            if not by_model:
-                p_value = max(p_value, float(_spent(_rarity(stretches, window), at)))
+            of_order = float(_spent(_rarity(stretches, window), at))
+            if by_model and shared is not None and (model := shared.models[at - FIRST_WINDOW + 1]) is not None:
+                of_order /= max(model.concentration / RUNS_OF_ORDER, 1.0)
+            p_value = max(p_value, of_order)
             p_value = min(p_value * (1.0 if at < modelled else 2.0), 1.0)  # two tests share the budget
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))

@@ -126,19 +126,20 @@ def _weighed(
 ) -> tuple[float, int]:
     """As `NoiseModel.evidence`, of noise of this shape, the correlation known to a standard error of ``spread``."""
     count, density = len(rest), np.log(shape @ _DENSITIES).astype(np.float32)  # half of the digits, and of the time
-    rest = np.clip(rest, -FAR_OFF, FAR_OFF).astype(np.float32)
-    level = min(4.2 * math.sqrt((1.0 + rho) / (1.0 - rho) / (count - begin)), 1.8) * _LEVELS
-    scale = min(3.0 / math.sqrt(count), 0.9) * _SCALES
-    level, scale = (each.ravel().astype(np.float32) for each in np.meshgrid(level, scale))
-    off = (rest[:, None] - level * (np.arange(count) >= begin)[:, None]) * np.exp(-scale)
+    drawn = np.clip(rest, -FAR_OFF, FAR_OFF).astype(np.float32)
+    levels = min(4.2 * math.sqrt((1.0 + rho) / (1.0 - rho) / (count - begin)), 1.8) * _LEVELS
+    scales = min(3.0 / math.sqrt(count), 0.9) * _SCALES
+    level, scale = (each.ravel().astype(np.float32) for each in np.meshgrid(levels, scales))
+    off = (drawn[:, None] - level * (np.arange(count) >= begin)[:, None]) * np.exp(-scale)
     begins = slice(first, count - least + 1)
     of_step, of_none, sizes = [], [], _SIZES[:, None].astype(np.float32)
     for node, share in ((-1.732, 1 / 6), (0.0, 2 / 3), (1.732, 1 / 6)) if spread else ((0.0, 1.0),):
         near = min(max(rho + node * spread, 0.0), MOST_CORRELATION)
         lost = math.sqrt(1.0 - near * near)
         less = scale + math.log(lost)
-        shock = np.vstack([off[:1], (off[1:] - near * off[:-1]) / lost])
-        without = np.vstack([np.zeros(len(level)), np.cumsum(_at(density, shock) - less, 0, dtype=float)])
+        shock: NDArray[Any] = np.vstack([off[:1], (off[1:] - near * off[:-1]) / lost])
+        without = np.zeros((count + 1, len(level)))
+        np.cumsum(_at(density, shock) - less, 0, out=without[1:])
         recent = shock[first:, None]
         later = _at(density, recent - sizes * (1.0 - near) / lost) - less
         at_first = _at(density, recent - sizes / lost) - less
@@ -193,9 +194,8 @@ def _bins(values: NDArray[Any]) -> NDArray[np.int32]:
     return np.clip(values * (1.0 / _BIN) + (_REACH / _BIN + 0.5), 0.0, len(_GRID) - 1.0).astype(np.int32)
 
 
-def _at(density: Floats, values: Floats) -> Floats:
-    found: Floats = density[_bins(values)]
-    return found
+def _at(density: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    return density[_bins(values)]
 
 
 def _counts(values: Floats) -> Floats:
@@ -205,7 +205,8 @@ def _counts(values: Floats) -> Floats:
 def _log_of_sum(logs: Floats) -> Floats:
     """Of the exponentials along the last axis (SciPy's function checks more than what is done here takes)."""
     most = logs.max(-1, keepdims=True)
-    return most[..., 0] + np.log(np.exp(logs - most).sum(-1))
+    found: Floats = most[..., 0] + np.log(np.exp(logs - most).sum(-1))
+    return found
 
 
 def _coarse(values: Floats) -> Floats:
