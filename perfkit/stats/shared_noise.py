@@ -2,13 +2,13 @@
 
 The series of a scenario have levels and scales of their own; the *shape* of their noise (outliers, heavy tails, two
 kinds of machine) and how neighbouring runs correlate are much alike, and known far better from all of them.  The shape
-is a mixture of normal densities of given places and widths, whose weights are the most likely ones (Laird 1978,
-doi:10.1080/01621459.1978.10480103), over deviations in robust standard deviations, less what the correlation foretells.
+is a mixture of normal densities of given places and widths, whose weights are the most likely ones (see Wang 2007,
+doi:10.1111/j.1467-9868.2007.00583.x), of deviations in robust standard deviations, less what the correlation foretells.
 
 `NoiseModel.evidence` weighs a step of unknown size at each of the last runs against none.  Level and scale of
 the series are integrated out on both sides over their invariant prior, so that the ratio is a test martingale whatever
-they are: in a history without a step of this noise it ever exceeds ``1 / alpha`` with at most the chance alpha (Ville's
-inequality; Pérez-Ortiz et al. 2024, doi:10.1214/24-AOS2394), however long the history.
+they are: in a history of this noise without a step it ever exceeds ``1 / alpha`` with at most the chance alpha (Ville's
+inequality; Pérez-Ortiz et al. 2024, doi:10.1214/24-AOS2394), however long the history is.
 
 Assumes that the series are alike in shape.  How far they are is estimated (a Dirichlet prior around the shape of all),
 and a series that differs is held against a shape that its own runs have a say in.
