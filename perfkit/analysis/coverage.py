@@ -28,6 +28,8 @@ from perfkit.model.records import (
     ServiceShare,
     ServiceStats,
     staged_label,
+    standard_errors_of,
+    values_of,
 )
 from perfkit.stats.effect import PRIOR_SD, overdispersion
 
@@ -447,8 +449,9 @@ def _aggregate(run: Run, counts: dict[str, int], measured_by: dict[Metric, list[
     errors: dict[Metric, float] = {}
     for metric, names in measured_by.items():  # with the error of what the services share
         weights = np.array([counts[name] for name in names], float) / sum(counts[name] for name in names)
-        latencies = np.array([run.services[name].value(metric) for name in names], float)
-        relative = np.array([run.services[name].standard_error(metric) or math.nan for name in names]) / latencies
+        stats = [run.services[name] for name in names]
+        latencies = np.array(values_of(stats, metric), float)
+        relative = np.array([error or math.nan for error in standard_errors_of(stats, metric)]) / latencies
         values[metric] = mean = float(np.exp(weights @ np.log(latencies)))
         error = mean * float(np.sqrt(((weights * relative) ** 2).sum() + (SHARED_NOISE * PRIOR_SD[metric]) ** 2))
         if math.isfinite(error):

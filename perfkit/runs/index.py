@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import accumulate, islice
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from perfkit.model.errors import Activity, ReadError, StoreError, did_you_mean, leave_out, omissions
 from perfkit.model.executors import parallel_map
-from perfkit.model.records import Metric, Run, ServiceStats, environment_of
+from perfkit.model.records import Metric, Run, ServiceStats, environment_of, standard_errors_of, values_of
 from perfkit.model.redaction import conceal_values_of, concealed_values
 from perfkit.model.serialization import CHANGED, canonical, parse_run, run_to_document
 from perfkit.runs.backends import Backend, document_path
@@ -50,14 +49,6 @@ def identity(run: Run) -> str:
     return hashlib.sha256(f"{run.scenario}\n{content}".encode()).hexdigest()
 
 
-def _values(name: str, services: list[ServiceStats]) -> list[Any]:
-    return list(map(attrgetter(name), services))
-
-
-def _errors(metric: str, services: list[ServiceStats]) -> list[float | None]:
-    return [of.standard_error(metric) if of.resolutions else of.standard_errors.get(metric) for of in services]
-
-
 # The Arrow type of a column, and its value.  Besides these, `id`, `version_tag` and `service_service`.
 COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "identity": ("string", identity),
@@ -81,10 +72,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "duration_s": ("double", lambda run: None if run.duration_s is None else float(run.duration_s)),
 }
 SERVICE_COLUMNS: dict[str, tuple[str, Callable[[list[ServiceStats]], list[Any]]]] = {
-    "service_count": ("int64", partial(_values, "count")),
-    "service_failed": ("int64", partial(_values, "failures")),
-    **{f"service_{metric.value}": ("double", partial(_values, metric.value)) for metric in Metric},
-    **{f"service_{metric.value}{ERROR}": ("double", partial(_errors, metric.value)) for metric in Metric},
+    "service_count": ("int64", lambda services: [stats.count for stats in services]),
+    "service_failed": ("int64", lambda services: [stats.failures for stats in services]),
+    **{f"service_{metric.value}": ("double", partial(values_of, metric=metric)) for metric in Metric},
+    **{f"service_{metric.value}{ERROR}": ("double", partial(standard_errors_of, metric=metric)) for metric in Metric},
 }
 
 
