@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from perfkit.config.settings import Scenario
 from perfkit.model.records import LATENCY_METRICS, LoadProfile, Metric, Run, ServiceStats, Validity
 from perfkit.model.serialization import make_run_id
 from perfkit.runs.requests import RequestColumns
@@ -20,6 +21,11 @@ from perfkit.stats.summary import summarise as summarise_services
 EPOCH = 1_760_711_404.0  # 2025-10-17T14:30:04Z
 SERVICES = {"api_gateway": 20.0, "rag_service": 90.0, "mcp_server": 240.0}  # medians in ms
 REPOSITORY = Path(__file__).parents[1]
+
+
+def load_profile(kind: str | None = None, **load) -> LoadProfile:
+    """The load profile of a scenario that asks for this load."""
+    return Scenario("s", Path("locustfile.py"), kind=kind, **load).profile
 
 
 def requests(rng, *, seconds=20.0, rate=50.0, services=SERVICES, sigma=0.35, slower=1.0, errors=0.0, begin=EPOCH):

@@ -36,23 +36,14 @@ _DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.
 _STAGE = re.compile(r"^\s*(?P<length>[^:]+):\s*(?:(?P<begin>[\d.]+)\s*-\s*)?(?P<end>[\d.]+)\s*(?P<unit>/\s*\w+)?\s*$")
 
 
-def plan_profile(
-    kind: str | None,
-    *,
-    users: int | None = None,
-    spawn_rate: float | None = None,
-    duration_s: float | None = None,
-    rate: float | None = None,
-    peak: float | None = None,
-    stages: Sequence[Stage] = (),
-    arrivals: str | None = None,
-    max_in_flight: int | None = None,
-) -> LoadProfile:
-    """The load profile of these figures, named as in `LoadProfile`; ``ValueError`` says what to write instead.
+def plan_profile(load: Scenario) -> LoadProfile:
+    """The load profile that a scenario asks for; ``ValueError`` says what to write instead.
 
-    ``kind`` is one of `KINDS`, else it follows from the rest.  ``peak`` is the load at the height of a spike, users or
+    Its kind is one of `KINDS`, else it follows from the rest.  The peak is the load at the height of a spike, users or
     arrivals per second; the spike lasts the fifth of the run after 40 %.
     """
+    kind, users, spawn_rate, duration_s = load.kind, load.users, load.spawn_rate, load.duration_s
+    rate, peak, stages, arrivals, max_in_flight = load.rate, load.peak, load.stages, load.arrivals, load.max_in_flight
     if kind is not None and kind not in KINDS:
         raise ValueError(f"profile: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; known are {', '.join(KINDS)}")
     if arrivals is not None and arrivals not in ARRIVALS:
@@ -79,7 +70,7 @@ def plan_profile(
     level = rate if rate is not None else users
     if kind == "soak":
         duration_s = duration_s or SOAK_S
-    planned = _planned_stages(kind, level, peak, duration_s, spawn_rate, stages)
+    planned = _planned_stages(load, kind, level, duration_s)
     top = max((edge for stage in planned for edge in (stage.begin, stage.end)), default=level)
     if rate is None and users is None and not stages:
         return LoadProfile("custom", duration_s=duration_s)
@@ -99,29 +90,25 @@ def plan_profile(
 
 
 def _planned_stages(
-    kind: str | None,
-    level: float | None,
-    peak: float | None,
-    duration_s: float | None,
-    spawn_rate: float | None,
-    stages: Sequence[Stage],
+    load: Scenario, kind: str | None, level: float | None, duration_s: float | None
 ) -> tuple[Stage, ...]:
     """The stages that are summed up by themselves; none for one level after a short rise."""
-    if stages:
-        if max(edge for stage in stages for edge in (stage.begin, stage.end)) <= 0:
+    if load.stages:
+        if max(edge for stage in load.stages for edge in (stage.begin, stage.end)) <= 0:
             raise ValueError("stages: at least one must have a load above 0")
-        return tuple(stages)
+        return load.stages
     if level is None or duration_s is None:
         if kind in ("spike", "ramp"):
             raise ValueError(f"duration: the profile {kind!r} needs one, such as 5m")
         return ()
     if kind == "spike":
-        height = float(peak if peak is not None else level)
+        height = float(load.peak if load.peak is not None else level)
         edges = (SPIKE_FROM, SPIKE_TO - SPIKE_FROM, 1 - SPIKE_TO)
         levels = (float(level), height, float(level))
         return tuple(Stage(share * duration_s, at, at) for share, at in zip(edges, levels, strict=True))
     if kind == "soak":
         return (Stage(duration_s / PARTS, level, level),) * PARTS
+    spawn_rate = load.spawn_rate
     at_once = spawn_rate is None or spawn_rate >= level  # Locust starts the users of the first second together
     rise_s = duration_s if kind == "ramp" and not spawn_rate else 0.0 if at_once else level / (spawn_rate or level)
     if rise_s <= SHORT_RAMP * duration_s:
@@ -237,7 +224,6 @@ def load_options(profile: LoadProfile) -> dict[str, str]:
     return options
 
 
-LOAD = ("users", "spawn_rate", "duration_s", "rate", "peak", "stages", "arrivals", "max_in_flight")
 # A scenario that gives one of these does not inherit the others
 _REPLACED = {
     "users": ("rate", "stages"),
@@ -295,7 +281,7 @@ class Scenario:
     @property
     def profile(self) -> LoadProfile:
         """The load profile as asked for."""
-        return plan_profile(self.kind, **{name: getattr(self, name) for name in LOAD})
+        return plan_profile(self)
 
 
 _TAKEN_ARGUMENTS = {  # arguments of Locust -> what to do instead

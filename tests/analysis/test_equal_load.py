@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import plain_stats, run
+from samples import load_profile, plain_stats, run
 
 from perfkit import Policy, Verdict, compare
-from perfkit.config.settings import plan_profile
 from perfkit.model.records import ALL_SERVICES, Scope, Stage, StageStats
 from perfkit.model.serialization import comparison_from_document
 
-STAGED = plan_profile(None, stages=(Stage(60, 10, 10), Stage(60, 50, 50)))
+STAGED = load_profile(None, stages=(Stage(60, 10, 10), Stage(60, 50, 50)))
 
 
 def staged(rng, number, factors=(1.0, 1.0), profile=STAGED):
@@ -77,9 +76,9 @@ def test_what_a_policy_says_of_a_service_holds_in_every_stage(rng):
 @pytest.mark.parametrize(
     "other",
     [
-        plan_profile(None, stages=(Stage(60, 10, 10), Stage(60, 80, 80))),
-        plan_profile(None, users=50, spawn_rate=50.0, duration_s=120),
-        plan_profile(None, rate=50.0, duration_s=120),
+        load_profile(None, stages=(Stage(60, 10, 10), Stage(60, 80, 80))),
+        load_profile(None, users=50, spawn_rate=50.0, duration_s=120),
+        load_profile(None, rate=50.0, duration_s=120),
     ],
 )
 def test_another_course_of_load_cannot_be_compared(rng, other):
@@ -91,6 +90,6 @@ def test_another_course_of_load_cannot_be_compared(rng, other):
 
 
 def test_a_soak_is_one_load(rng):
-    soak = plan_profile("soak", users=10, duration_s=300)
+    soak = load_profile("soak", users=10, duration_s=300)
     runs = [run({"a": plain_stats(100 + i / 10)}, number=i, profile=soak) for i in range(6)]
     assert {f.service for f in compare(runs[:3], runs[3:]).findings} == {"a"}

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import load_profile
 
 from perfkit.config.settings import (
     Scenario,
@@ -13,7 +14,6 @@ from perfkit.config.settings import (
     override,
     parse_rate,
     parse_stages,
-    plan_profile,
 )
 from perfkit.model.codec import decode, encode
 from perfkit.model.errors import SettingsError
@@ -44,23 +44,23 @@ def levels(profile, *seconds):
     ],
 )
 def test_a_profile_has_a_course_and_a_phrase(kind, words, described, seconds, expected):
-    profile = plan_profile(kind, **words)
+    profile = load_profile(kind, **words)
     assert levels(profile, *seconds) == pytest.approx(expected)
     assert described is None or profile.describe() == described
     assert decode(encode(profile), LoadProfile, "here") == profile
 
 
 def test_a_spike_tells_its_three_stages():
-    profile = plan_profile("spike", rate=20.0, peak=80.0, duration_s=300, arrivals="poisson")
+    profile = load_profile("spike", rate=20.0, peak=80.0, duration_s=300, arrivals="poisson")
     assert profile.describe() == "spike from 20/s to 80/s (poisson arrivals), 300 s"
     assert [profile.stage_name(i) for i in range(3)] == ["stage 1: 20/s", "stage 2: 80/s", "stage 3: 20/s"]
     assert (profile.rate, profile.users, profile.max_in_flight) == (80.0, None, 800)
 
 
 def test_a_rise_that_is_short_is_warm_up_and_no_stage():
-    assert plan_profile(None, users=100, spawn_rate=10, duration_s=900).stages == ()
-    assert len(plan_profile(None, users=100, spawn_rate=1, duration_s=300).stages) == 6  # five of the rise, one held
-    assert len(plan_profile("soak", users=5, duration_s=600).stages) == 5
+    assert load_profile(None, users=100, spawn_rate=10, duration_s=900).stages == ()
+    assert len(load_profile(None, users=100, spawn_rate=1, duration_s=300).stages) == 6  # five of the rise, one held
+    assert len(load_profile("soak", users=5, duration_s=600).stages) == 5
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_rates_that_are_none(text):
 def test_words_that_contradict_each_other_say_the_way_out(words, said):
     kind = words.pop("kind", None)
     with pytest.raises(ValueError, match=re.escape(said)):
-        plan_profile(kind, **words)
+        load_profile(kind, **words)
 
 
 def scenario(**load):
@@ -155,15 +155,15 @@ def test_words_from_the_command_line_name_their_option():
 
 
 PROFILES = st.one_of(
-    st.builds(lambda u, d: plan_profile("steady", users=u, duration_s=d), st.integers(1, 500), st.integers(1, 5000)),
-    st.builds(lambda u, d: plan_profile("ramp", users=u, duration_s=d), st.sampled_from([10, 50, 100]), st.just(1000)),
+    st.builds(lambda u, d: load_profile("steady", users=u, duration_s=d), st.integers(1, 500), st.integers(1, 5000)),
+    st.builds(lambda u, d: load_profile("ramp", users=u, duration_s=d), st.sampled_from([10, 50, 100]), st.just(1000)),
     st.builds(
-        lambda u, p: plan_profile("spike", users=u, peak=p, duration_s=100), st.integers(1, 9), st.integers(10, 90)
+        lambda u, p: load_profile("spike", users=u, peak=p, duration_s=100), st.integers(1, 9), st.integers(10, 90)
     ),
-    st.builds(lambda r, d: plan_profile("ramp", rate=r, duration_s=d), st.integers(1, 90), st.integers(1, 900)),
-    st.builds(lambda r: plan_profile("soak", rate=r, arrivals="poisson"), st.integers(1, 90)),
+    st.builds(lambda r, d: load_profile("ramp", rate=r, duration_s=d), st.integers(1, 90), st.integers(1, 900)),
+    st.builds(lambda r: load_profile("soak", rate=r, arrivals="poisson"), st.integers(1, 90)),
     st.builds(
-        lambda parts: plan_profile(None, stages=tuple(Stage(d, b, e) for d, b, e in parts)),
+        lambda parts: load_profile(None, stages=tuple(Stage(d, b, e) for d, b, e in parts)),
         st.lists(st.tuples(st.integers(1, 99), st.integers(0, 9), st.integers(1, 99)), min_size=1, max_size=4),
     ),
 )

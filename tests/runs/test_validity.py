@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from samples import REPOSITORY, plain_stats, run
+from samples import REPOSITORY, load_profile, plain_stats, run
 
 from perfkit import LoadProfile, RunStore, ServiceStats, Validity, compare, run_from_requests
 from perfkit.analysis.comparability import check_sides
-from perfkit.config.settings import plan_profile
 from perfkit.model.records import Check, Severity
 from perfkit.model.script_errors import ScriptErrors, SkippedRequests, TaskException
 from perfkit.runs.requests import RequestColumns
@@ -88,7 +87,7 @@ def test_each_check_of_a_run(facts, expected):
 
 def many(**changed):
     counts = {"planned": 1000, "scheduled": 1000, "started": 1000, "late": 0, "unfinished": 0} | changed
-    return {"arrivals": ArrivalCounts(**counts), "profile": plan_profile(None, rate=50.0, duration_s=20)}
+    return {"arrivals": ArrivalCounts(**counts), "profile": load_profile(None, rate=50.0, duration_s=20)}
 
 
 def stalled(seconds, cpu, of=20.0):
@@ -160,7 +159,7 @@ def inside(**changed):
         (inside(drift=Drift(30.0, 1e-6)), {"drift": "warn"}),
         (inside(drift=Drift(30.0, 0.01)), {}),
         (inside(drift=Drift(5.0, 1e-6)), {}),
-        (inside(drift=Drift(99.0, 0.0)) | {"profile": plan_profile("ramp", users=9, duration_s=60)}, {}),
+        (inside(drift=Drift(99.0, 0.0)) | {"profile": load_profile("ramp", users=9, duration_s=60)}, {}),
         (inside(burst=Burst(3.0, 5.0, 60.0, 0.5)), {"error_burst": "warn"}),
         (inside(burst=Burst(3.0, 5.0, 60.0, 40.0)), {}),
         (inside(burst=Burst(3.0, 5.0, 10.0, 0.0)), {}),
