@@ -26,9 +26,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
 
 from perfkit.model.errors import LoadError, MissingExtra, SettingsError, did_you_mean
 from perfkit.model.installation import extra_advice
@@ -172,14 +172,10 @@ class _ServiceProcess:
 
 @dataclass(frozen=True, slots=True)
 class DemoServices:
-    """Running demo services at ``addresses`` (name -> ``http://127.0.0.1:PORT``), until `close` or the end of ``with``.
-
-    The services also end when the process that started them dies, however it dies.
-    """
+    """Running demo services; ``addresses`` maps a name to ``http://127.0.0.1:PORT``."""
 
     addresses: Mapping[str, str]
     _children: tuple[_ServiceProcess, ...]
-    _ending: ExitStack
 
     def wait(self) -> None:
         """Block until Ctrl-C, then return, while the services go on; ``LoadError`` when one has ended by itself."""
@@ -189,21 +185,14 @@ class DemoServices:
             (ended, _), *_ = selector.select()  # nothing more is ever written to stdout: readable means end of file
             raise LoadError(f"{ended.data.name}: the service ended by itself.{ended.data.log_tail()}")
 
-    def close(self) -> None:
-        """End all services at once; requests under way are cut off.  May be called again."""
-        self._ending.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
+@contextmanager
 def start_services(
     changes: Mapping[str, Change] | None = None, *, seed: int | None = None, names: Iterable[str] = tuple(MODELS)
-) -> DemoServices:
-    """Start demo services, one process each, and return when all of them answer.
+) -> Iterator[DemoServices]:
+    """Start demo services, one process each; all of them answer in the ``with`` block, and end with it.
+
+    They also end when the process that started them dies, however it dies; requests under way are cut off.
 
     ``GET`` and ``POST`` on ``/`` and ``/NAME`` go through the queue; ``GET /health`` answers at once, even in a stall.
     Every answer is JSON of the same size.  With a ``seed``, the k-th request that reaches a service meets the same luck
@@ -238,7 +227,7 @@ def start_services(
             ending.callback(children[-1].end)
         ports = _ports(children)
         addresses = {name: f"http://127.0.0.1:{ports[name]}" for name in names}
-        return DemoServices(addresses, tuple(children), ending.pop_all())
+        yield DemoServices(addresses, tuple(children))
 
 
 def _ports(children: Iterable[_ServiceProcess]) -> dict[str, int]:

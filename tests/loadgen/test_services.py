@@ -185,10 +185,9 @@ def refuses(address):
         return client.connect_ex(("127.0.0.1", port_of(address))) != 0
 
 
-def test_close_ends_the_services_and_may_be_repeated():
-    services = start_services(names=["api_gateway"])
-    services.close()
-    services.close()
+def test_the_end_of_the_block_ends_the_services():
+    with start_services(names=["api_gateway"]) as services:
+        assert not refuses(services.addresses["api_gateway"])
     assert refuses(services.addresses["api_gateway"])
 
 
@@ -241,14 +240,17 @@ def test_waiting_ends_when_a_service_does():
 def test_a_service_that_cannot_start_says_why(monkeypatch, tmp_path):
     (tmp_path / "uvicorn.py").write_text("raise ImportError('uvicorn is broken')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(LoadError, match=r"(?s)api_gateway: the service did not start\..*uvicorn is broken"):
-        start_services(names=["api_gateway"])
+    with (
+        pytest.raises(LoadError, match=r"(?s)api_gateway: the service did not start\..*uvicorn is broken"),
+        start_services(names=["api_gateway"]),
+    ):
+        pass
 
 
 def test_a_service_that_starts_too_slowly_is_an_error(monkeypatch):
     monkeypatch.setattr(demo_services, "START_TIMEOUT_S", 0.0)
-    with pytest.raises(LoadError, match="mcp_server: the service did not start"):
-        start_services(names=["mcp_server"])
+    with pytest.raises(LoadError, match="mcp_server: the service did not start"), start_services(names=["mcp_server"]):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -269,10 +271,13 @@ def test_a_change_out_of_range_names_range_and_value(change, message):
 
 
 def test_unknown_services_are_refused():
-    with pytest.raises(ValueError, match=r"names must be among .*, not gateway"):
-        start_services(names=["gateway"])
-    with pytest.raises(ValueError, match="changes must be for api_gateway, not mcp_server"):
-        start_services({"mcp_server": Change()}, names=["api_gateway"])
+    with pytest.raises(ValueError, match=r"names must be among .*, not gateway"), start_services(names=["gateway"]):
+        pass
+    with (
+        pytest.raises(ValueError, match="changes must be for api_gateway, not mcp_server"),
+        start_services({"mcp_server": Change()}, names=["api_gateway"]),
+    ):
+        pass
 
 
 def test_importing_the_module_is_cheap():
@@ -308,5 +313,8 @@ def test_a_change_that_cannot_be_meant(text, says):
 
 def test_without_the_servers_libraries_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(demo_services.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else name)
-    with pytest.raises(MissingExtra, match=r"the demo services need uvicorn; install perfkit with the extra `demo`"):
-        start_services()
+    with (
+        pytest.raises(MissingExtra, match=r"the demo services need uvicorn; install perfkit with the extra `demo`"),
+        start_services(),
+    ):
+        pass
