@@ -14,8 +14,6 @@ from perfkit.cli.options import (
     AUDIT_CHECKS,
     FOLDER,
     FORMAT,
-    POLICY,
-    RULE,
     Number,
     Workspace,
     fail_on_option,
@@ -63,7 +61,7 @@ def _new_folder(_context: click.Context, _parameter: click.Parameter, folder: Pa
     help="Leave the runs and the damaged files of the self-test in this folder, which must be new or empty.",
 )
 @FORMAT
-@in_workspace(POLICY, RULE)
+@in_workspace(policy=True, rule=True)
 def check(
     workspace: Workspace,
     settings_only: bool,

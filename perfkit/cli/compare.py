@@ -17,9 +17,6 @@ from perfkit.cli.options import (
     CANDIDATE_LABELS,
     FORMAT,
     OUTPUT,
-    POLICY,
-    RULE,
-    WITH_LABELS,
     Number,
     Parsed,
     Variadic,
@@ -78,7 +75,7 @@ PERCENT = Parsed("percent", _percent)
     help="Chance that a comparison calls a worsening of that size.",
 )
 @FORMAT
-@in_workspace(POLICY, WITH_LABELS)
+@in_workspace(policy=True, labels=True)
 def plan(workspace: Workspace, scenario: str, detect: float, power: float, format_: str) -> None:
     """How many runs on each side, and how long, until a change of that size is called a regression.
 
@@ -133,7 +130,7 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
     help="Each run is judged against so many before it.",
 )
 @FORMAT
-@in_workspace(POLICY, RULE, WITH_LABELS)
+@in_workspace(policy=True, rule=True, labels=True)
 def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> None:
     """Judge every stored run of a scenario against the runs before it, and say when the policy would have fired.
 
@@ -202,7 +199,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     metavar="SERVICE METRIC",
     help="Print the arithmetic of one verdict, step by step; of a result file or report folder too, without CANDIDATE.",
 )
-@in_workspace(POLICY, RULE, WITH_LABELS)
+@in_workspace(policy=True, rule=True, labels=True)
 def compare(
     workspace: Workspace,
     baseline: tuple[str, ...],
@@ -312,7 +309,7 @@ def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: Chosen
 @click.option("--ab-tests", is_flag=True, help="With the runs of A/B tests (perfkit run --compare-with).")
 @click.option("--jobs", type=click.IntRange(1), help="Processes [as many as pay].")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Look at the series on this Dask cluster instead.")
-@in_workspace(POLICY, WITH_LABELS)
+@in_workspace(policy=True, labels=True)
 def changes(
     workspace: Workspace,
     scenarios: tuple[str, ...],

@@ -15,8 +15,6 @@ from perfkit.cli.options import (
     DAY,
     FILE,
     FORMAT,
-    POLICY,
-    WITH_LABELS,
     Workspace,
     check_scenario,
     in_workspace,
@@ -57,7 +55,7 @@ SCENARIO = scenario_option("Only baselines of this load test.")
 @click.option("--remove", metavar="EVENT", help="Report it again.")
 @click.option("--yes", is_flag=True, help="Do not ask where the run begins no event.")
 @FORMAT
-@in_workspace(POLICY, WITH_LABELS)
+@in_workspace(policy=True, labels=True)
 def ack(
     workspace: Workspace,
     event: str | None,
@@ -153,7 +151,7 @@ def baseline() -> None:
 @REASON
 @BY
 @EXPIRES
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by: str, expires: date | None) -> None:
     """Pin runs under a name.  Invalid runs are left out, and named.
 
@@ -176,7 +174,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
 @BY
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")
 @EXPIRES
-@in_workspace(POLICY, WITH_LABELS)
+@in_workspace(policy=True, labels=True)
 def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | None, expires: date | None) -> None:
     """Accept a change: its pinned baseline moves to the runs of the level that begins with this run.
 
@@ -278,7 +276,7 @@ def show(workspace: Workspace, name: str, scenario: str | None, format_: str) ->
     show_default=True,
     help="The baselines file.",
 )
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def extract(workspace: Workspace, files: tuple[str, ...], output: Path) -> None:
     """Write the baselines file: service name to users, latencies, error rate, rps, counts and time.
 

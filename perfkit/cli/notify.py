@@ -17,8 +17,6 @@ import click
 
 from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import (
-    POLICY,
-    WITH_LABELS,
     Workspace,
     checkout_option,
     in_workspace,
@@ -54,7 +52,7 @@ def with_results(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         metavar="NAME",
     )
-    @in_workspace(POLICY, WITH_LABELS)
+    @in_workspace(policy=True, labels=True)
     @functools.wraps(command)
     def with_collected(
         workspace: Workspace, files: tuple[Path, ...], scenarios: tuple[str, ...], **options: Any

@@ -248,8 +248,8 @@ def progress(what: str) -> Callable[[int, int], None]:
     return show
 
 
-def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Add ``--store``, ``--settings`` and ``options`` (of `POLICY` and `RULE`); the command gets a `Workspace` first.
+def in_workspace(*, policy: bool = False, rule: bool = False, labels: bool = False) -> Callable[[Command], Command]:
+    """Add ``--store``, ``--settings`` and the options that are asked for; the command gets a `Workspace` first.
 
     Store and settings may also be named before a command of a group: ``perfkit runs --store URL show RUN``.
     """
@@ -274,8 +274,8 @@ def in_workspace(*options: Callable[[Command], Command]) -> Callable[[Command], 
             )
 
         decorated: Command = resolved
-        ordered: tuple[Callable[[Command], Command], ...] = (SETTINGS, STORE, *reversed(options))
-        for option in ordered:
+        options = ((SETTINGS, True), (STORE, True), (WITH_LABELS, labels), (RULE, rule), (POLICY, policy))
+        for option in (option for option, is_given in options if is_given):
             decorated = option(decorated)
         return decorated
 

@@ -20,10 +20,7 @@ from perfkit.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, exit_code_of_verdi
 from perfkit.cli.options import (
     CANDIDATE_LABELS,
     FOLDER,
-    POLICY,
-    RULE,
     SETTINGS,
-    WITH_LABELS,
     Command,
     Variadic,
     Workspace,
@@ -59,7 +56,7 @@ TITLE = click.option("--title", help="Title of the report.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="With --all: so many at a time [one per core].")
 @fail_on_option(None, "With --all: what ends with exit code 1 [regression].")
 @click.option("--reports", type=FOLDER, help="With --all: where reports go.")
-@in_workspace(POLICY, WITH_LABELS)
+@in_workspace(policy=True, labels=True)
 def report(
     workspace: Workspace,
     all_: bool,
@@ -163,7 +160,7 @@ def exit_code(overview: Overview, fail_on: str) -> int:
     )
 
 
-def makes_report(*options: Callable[[Command], Command]) -> Callable[[Callable[..., Mapping[str, object]]], Command]:
+def makes_report(**options: bool) -> Callable[[Callable[..., Mapping[str, object]]], Command]:
     """A command that executes the notebook of its name with the parameters that its function returns.
 
     Adds ``--title``, ``--reports`` and those of `in_workspace`.
@@ -184,7 +181,7 @@ def makes_report(*options: Callable[[Command], Command]) -> Callable[[Callable[.
             result = run_report(parameters_of.__name__, parameters, reports_dir=folder, progress=_progress)
             click.echo(str(result.html))
 
-        return TITLE(REPORTS(in_workspace(*options)(made)))
+        return TITLE(REPORTS(in_workspace(**options)(made)))
 
     return decorate
 
@@ -195,7 +192,7 @@ def _progress(text: str) -> None:
 
 @report.command(short_help="What is normal?")
 @run_names()
-@makes_report(POLICY, WITH_LABELS)
+@makes_report(policy=True, labels=True)
 def baseline(workspace: Workspace, runs: tuple[str, ...]) -> Mapping[str, object]:
     """What is normal: distributions, percentiles, variation from run to run, and what these runs can show.
 
@@ -211,7 +208,7 @@ def baseline(workspace: Workspace, runs: tuple[str, ...]) -> Mapping[str, object
 @run_names("before", "BASELINE...")
 @candidate_option("Runs to judge")
 @CANDIDATE_LABELS
-@makes_report(POLICY, RULE, WITH_LABELS)
+@makes_report(policy=True, rule=True, labels=True)
 def compare(
     workspace: Workspace, before: tuple[str, ...], candidate: tuple[str, ...], candidate_labels: dict[str, str]
 ) -> Mapping[str, object]:
@@ -239,7 +236,7 @@ def compare(
 @candidate_option("Runs of another build")
 @CANDIDATE_LABELS
 @click.option("--slo", metavar="TEXT", help='What must hold, such as "p95 < 300 ms" or "error_rate < 1 %".')
-@makes_report(WITH_LABELS)
+@makes_report(labels=True)
 def capacity(
     workspace: Workspace,
     runs: tuple[str, ...],
@@ -274,7 +271,7 @@ def capacity(
     metavar="TEMPLATE",
     help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
 )
-@makes_report(POLICY, WITH_LABELS)
+@makes_report(policy=True, labels=True)
 def trend(
     workspace: Workspace,
     scenario: str,

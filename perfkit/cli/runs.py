@@ -21,7 +21,6 @@ from perfkit.cli.options import (
     INJECT,
     LABELS,
     OUTPUT,
-    WITH_LABELS,
     Command,
     Number,
     Parsed,
@@ -96,7 +95,7 @@ def import_(workspace: Workspace, files: tuple[str, ...], scenario: str | None, 
 @click.command(short_help="Any result file -> normalised metrics JSON.")
 @run_names("files", "FILE...")
 @OUTPUT
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def metrics(workspace: Workspace, files: tuple[str, ...], output: Path | None) -> None:
     """Detect the format of result files and write their metrics as one JSON object: service name to metrics.
 
@@ -219,7 +218,7 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
 @click.group(invoke_without_command=True, short_help="List the runs of the store, and look after them.")
 @SCENARIO
 @FORMAT
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def runs(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; or do something with some of them.
 
@@ -241,7 +240,7 @@ def runs(workspace: Workspace, scenario: str | None, format_: str) -> None:
 @runs.command("list", short_help="List the runs, oldest first.")
 @SCENARIO
 @FORMAT
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def list_(workspace: Workspace, scenario: str | None, format_: str) -> None:
     """List the runs of the store, oldest first; the same as `perfkit runs` alone.
 
@@ -286,7 +285,7 @@ def _listed(workspace: Workspace, scenario: str | None) -> pd.DataFrame:
 @runs.command(short_help="What is known of one run.")
 @run_names()
 @FORMAT
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def show(workspace: Workspace, runs: tuple[str, ...], format_: str) -> None:
     """Print a run: what it was, whether it can be judged, and every metric of every service.
 
@@ -309,7 +308,7 @@ def show(workspace: Workspace, runs: tuple[str, ...], format_: str) -> None:
 @click.option("--reason", help="Why; needed to set a run aside.")
 @BY
 @click.option("--lift", is_flag=True, help="Take the runs back.")
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, by: str, lift: bool) -> None:
     """Set runs aside. They stay as they are and count as invalid; without RUN, list those that are.
 
@@ -335,7 +334,7 @@ def quarantine(workspace: Workspace, runs: tuple[str, ...], reason: str | None, 
 
 @runs.command(short_help="Recompute the hashes of runs.")
 @RUNS
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
     """Recompute the hashes of runs (all of them without RUN) and print what was changed, lost or damaged.
 
@@ -365,7 +364,7 @@ def verify(workspace: Workspace, runs: tuple[str, ...]) -> int:
 @RUNS
 @click.option("--all", "all_", is_flag=True, help="Every run of the store, killed ones too.")
 @DRY_RUN
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: bool) -> int:
     """Rewrite runs that hold secrets, and seal them anew; their ids stay. No secret is printed.
 
@@ -411,7 +410,7 @@ def redact(workspace: Workspace, runs: tuple[str, ...], all_: bool, dry_run: boo
 @SCENARIO
 @format_option("csv", "parquet", "json")
 @OUTPUT
-@in_workspace(WITH_LABELS)
+@in_workspace(labels=True)
 def export(
     workspace: Workspace, runs: tuple[str, ...], scenario: str | None, format_: str, output: Path | None
 ) -> None:
@@ -446,7 +445,7 @@ def removal(plan_of: Command) -> Command:
     @click.option("--baselines", type=FOLDER, help="Folder of baselines [the settings'].")
     @DRY_RUN
     @click.option("--yes", is_flag=True, help="Do not ask.")
-    @in_workspace(WITH_LABELS)
+    @in_workspace(labels=True)
     @functools.wraps(plan_of)
     def command(workspace: Workspace, baselines: Path | None, dry_run: bool, yes: bool, **given: Any) -> None:
         from perfkit.runs.maintenance import protected_runs, remove, size_text
