@@ -220,7 +220,6 @@ def _activity(error: BaseException, argv: Sequence[str]) -> str:
 
 
 def entry() -> None:
-    """The console script ``perfkit``."""
     skip_unused_imports()
     open_descriptors()
     raise SystemExit(main(sys.argv[1:], sys.stdout, sys.stderr))

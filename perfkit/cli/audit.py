@@ -98,7 +98,6 @@ class Audit:
         return not (self.problems if strict else self.of(ERROR))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
         return {"ok": self.ok(), "remarks": [asdict(finding) for finding in self.findings]}
 
 

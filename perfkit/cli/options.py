@@ -154,7 +154,6 @@ CANDIDATE_LABELS = labels_option("--candidate-label", "candidate_labels", "Only 
 
 
 def scenario_option(text: str, *parameter: str, **more: Any) -> Callable[[Command], Command]:
-    """The option ``--scenario``."""
     return click.option("--scenario", *parameter, shell_complete=complete_scenarios, help=text, **more)
 
 
@@ -176,7 +175,6 @@ def candidate_option(runs: str) -> Callable[[Command], Command]:
 
 
 def fail_on_option(default: str | None, text: str) -> Callable[[Command], Command]:
-    """The option ``--fail-on``."""
     words = click.Choice(["regression", "inconclusive", "never"])
     return click.option("--fail-on", type=words, default=default, show_default=default is not None, help=text)
 

@@ -348,7 +348,6 @@ def _store_option(workspace: Workspace) -> str:
 
 
 def _each(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
-    """Both, one after the other."""
     if second is None:
         return first
 

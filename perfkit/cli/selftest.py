@@ -67,7 +67,6 @@ class Task:
 
     @property
     def rounds(self) -> int:
-        """How many runs of each build are made."""
         return max(LEAST_ROUNDS, self.required_runs)
 
 
@@ -135,7 +134,6 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """The verdict of the comparison; empty where there is none."""
         return str(self.document.get("verdict", ""))
 
     @property
@@ -157,7 +155,6 @@ class Answer:
 
     @property
     def last_line(self) -> str:
-        """What it wrote last."""
         lines = self.errors.splitlines()
         return lines[-1][:300] if lines else ""
 

@@ -280,7 +280,6 @@ class Scenario:
 
     @property
     def profile(self) -> LoadProfile:
-        """The load profile as asked for."""
         return plan_profile(self)
 
 

@@ -104,7 +104,6 @@ class Bisection:
         return steps
 
     def log_step(self, step: Step) -> None:
-        """Append a step to the log."""
         entry = {"key": self.key, "time": datetime.now(UTC).isoformat(), **asdict(step)}
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)

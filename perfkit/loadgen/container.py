@@ -211,7 +211,6 @@ def check_mountable(path: Path) -> None:
 
 
 def container_name(folder: Path) -> str:
-    """The name of the container of a run folder."""
     return "perfkit-" + hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
 
 

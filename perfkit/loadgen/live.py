@@ -193,7 +193,6 @@ class LiveRequests:
         return None if math.isnan(value) else value
 
     def close(self) -> None:
-        """Let go of the recording."""
         if self._file is not None:
             self._file.close()
 

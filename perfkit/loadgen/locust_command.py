@@ -137,16 +137,13 @@ class LocustCommand:
 
     @property
     def recording(self) -> Path:
-        """Where the requests go."""
         return self.folder / RECORDING_NAME
 
     @property
     def log(self) -> Path:
-        """Where the output of Locust and of the locustfile goes."""
         return self.folder / "source" / "locust.log"
 
     def options(self) -> list[str]:
-        """Return what follows the locustfiles on Locust's command line."""
         profile = self.scenario.profile
         users, spawn_rate, duration_s = profile.users, profile.spawn_rate, self.planned_s
         if profile.is_open:  # the pool to begin with; more users come when they are needed
@@ -167,7 +164,6 @@ class LocustCommand:
         return [*words, "--csv", str(self.folder.absolute() / "source" / "locust"), *self.scenario.arguments]
 
     def variables(self) -> dict[str, str]:
-        """Return the variables of the scenario, and those that tell the recorder what to do."""
         source = self.folder.absolute() / "source"
         variables = {
             "PERFKIT_RECORDING": str(self.recording.absolute()),

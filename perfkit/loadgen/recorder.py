@@ -118,12 +118,10 @@ class ScriptCounter:
             logger.addHandler(handler)
 
     def skip(self, service: object, fault: str) -> None:
-        """Count a request whose response time is of no use."""
         key = (redact(str(service)), fault)
         self._skipped[key if key in self._skipped or len(self._skipped) < MOST_KINDS else (OTHERS, fault)] += 1
 
     def add(self, raised_in: str, exception: BaseException, *, after_failure: bool = False) -> None:
-        """Count an exception."""
         key = (raised_in, type(exception).__name__)
         if key not in self._exceptions and len(self._exceptions) >= MOST_KINDS:
             key = (raised_in, OTHERS)
@@ -156,7 +154,6 @@ class ScriptCounter:
         self.add("on_stop" if text.startswith(f"{_UNCAUGHT}on_stop") else event, exception)
 
     def snapshot(self) -> ScriptErrors:
-        """What was counted so far."""
         exceptions = sorted(self._exceptions.values(), key=lambda exception: -exception.count)
         skipped = (SkippedRequests(*key, count) for key, count in self._skipped.most_common())
         return ScriptErrors(self.tasks, self.users, tuple(exceptions), tuple(skipped))
@@ -367,12 +364,10 @@ class Recorder:
         self.has_shape_ended = self.has_own_shape and gevent.getcurrent() is runner.shape_greenlet
 
     def flush(self) -> None:
-        """Write what is buffered as one batch."""
         if not self.problem and BUFFER.times:
             self.take(BUFFER.take())
 
     def take(self, batch: pa.RecordBatch) -> None:
-        """Keep requests."""
         self.meter.add(batch)
         if self.problem:
             return
@@ -548,7 +543,6 @@ def end_with_parent() -> None:
 
 
 def on_init(environment: Any, **_: object) -> None:
-    """Open the recording; Locust's ``events.init``."""
     if "PERFKIT_RECORDING" not in os.environ and not isinstance(environment.runner, WorkerRunner):
         sys.exit("recorder.py: PERFKIT_RECORDING is not set. Name the file that shall hold the requests.")
     # Timers start from the loop's last look at the clock, from before the imports: a run would end that much early

@@ -283,11 +283,9 @@ class FileSink:
         self.write_row(COLUMNS)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add requests."""
         self._stream.write_batch(batch)
 
     def write_row(self, cells: tuple[object, ...]) -> None:
-        """Add one second."""
         if self._table is not None:
             self._table.write(_line(cells))
 
@@ -304,14 +302,12 @@ class MasterSink:
         self._batches: list[bytes] = []
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add requests to what is sent next."""
         target = pa.BufferOutputStream()
         with pa.ipc.new_stream(target, RECORDING_SCHEMA) as stream:
             stream.write_batch(batch)
         self._batches.append(target.getvalue().to_pybytes())
 
     def write_row(self, cells: tuple[object, ...], *, is_last: bool = False) -> None:
-        """Send what there is, and this row."""
         batches, self._batches = self._batches, []
         message = {"index": self._runner.worker_index, "batches": batches, "is_last": is_last}
         self._runner.send_message(MESSAGE, message | {"row": _line(cells) if cells else b""} | self._state())
@@ -349,7 +345,6 @@ class ResultCollector:
         runner.register_message(MESSAGE, self.on_message)
 
     def on_message(self, msg: Any, **_: object) -> None:
-        """Take one second of one worker."""
         name = f"worker{msg.data['index'] + 1}"
         self._latest[name] = msg.data
         try:
@@ -373,7 +368,6 @@ class ResultCollector:
 
     @property
     def ended(self) -> int:
-        """How many workers have sent their last message."""
         return len(self._ended)
 
     def total(self, name: str) -> int:

@@ -255,7 +255,6 @@ class Execution:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was interrupted by its user."""
         return isinstance(self.error, LoadStopped) or (self.run is not None and stopped_by_user(self.run))
 
     @property
@@ -264,7 +263,6 @@ class Execution:
         return "failed" if self.run is None else "ok" if self.run.validity.ok else "invalid"
 
     def to_dict(self) -> dict[str, object]:
-        """As the execution record keeps it."""
         stats = self.run.services.values() if self.run else ()
         return {
             "scenario": self.scenario,

@@ -50,7 +50,6 @@ def environment_fingerprint() -> dict[str, str]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of what took part in the measurement."""
     return {name: metadata.version(name) for name in ("perfkit", "locust", "gevent", "geventhttpclient")}
 
 
