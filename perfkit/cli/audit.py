@@ -34,6 +34,7 @@ from perfkit.notify.email import MailServer, addresses_of
 from perfkit.notify.github_api import Access
 from perfkit.runs.backends import public_address
 from perfkit.runs.maintenance import exposed_documents
+from perfkit.runs.requests import renamed_runs
 from perfkit.runs.validity import misdated
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class AuditContext:
         for scenario in self.newest:
             frame = self.runs[self.runs["scenario"] == scenario]
             ids = frame[frame["valid"] & ~frame["quarantined"] & ~frame["ab_test"].astype(bool)]["id"][-NEWEST:]
-            runs = [self.store.get(run_id) for run_id in ids]
+            runs = renamed_runs([self.store.get(run_id) for run_id in ids], self.policy.service_names)
             comparable = comparable_runs(runs, runs[-1])[0] if runs else ()
             stable[scenario] = since_last_change(comparable, self.workspace.history())
         return stable
@@ -265,8 +266,7 @@ def check_services(context: AuditContext) -> Iterator[Row]:
     """Services that a policy names and no stored run has."""
     policy, stored = context.policy, {}
     for name in context.newest:
-        series = context.store.series(name, ab_tests=True).values
-        stored[name] = tuple(dict.fromkeys(service for service, _ in series))
+        stored[name] = load_timeline(context.store, name, ab_tests=True, service_names=policy.service_names).services
     services = tuple(dict.fromkeys(service for names in stored.values() for service in names))
     tables: list[tuple[Mapping[str, Any], Sequence[str], str]] = [
         (policy.tolerance, services, "the common tolerances hold for what is meant"),
@@ -364,7 +364,9 @@ def check_acknowledgements(context: AuditContext) -> Iterator[Row]:
     changes = {}  # of each scenario: its runs, and its changes in hindsight or as they were detected
     for scenario in {item.scenario for item in acknowledgements} & context.newest.keys():
         policy = context.policy.for_scenario(scenario)
-        history = HistoryAnalysis(load_timeline(context.store, scenario), policy.alpha)
+        history = HistoryAnalysis(
+            load_timeline(context.store, scenario, service_names=policy.service_names), policy.alpha
+        )
         detected = (alert.event for alert in monitor_timeline(history, policy).alerts)
         changes[scenario] = history.run_ids, (*history.events, *detected)
     for item in acknowledgements:

@@ -326,6 +326,18 @@ def test_half_a_login_is_an_error_without_tls_too(house, monkeypatch):
     assert text == "PERFKIT_SMTP_USER is set, and PERFKIT_SMTP_PASSWORD is not"
 
 
+def test_services_are_audited_under_the_names_that_they_have_now(house):
+    text = (
+        "[services]\na = 'shop'\n[policy.tolerance.{}]\navg_latency_ms = 0.1\n[policy]\ngating = ['avg_latency_ms']\n"
+    )
+    found = audit(house, text.format("shop"))
+    assert told(found, "service") == []
+    assert "shop: the tolerance is 0.1 %" in told(found, "tolerance")[0][2]
+    ((name, grade, _, advice),) = told(audit(house, text.format("a")), "service")
+    assert (name, grade) == ("a", "warn")
+    assert advice.startswith("Orphaned")
+
+
 # The command ----------------------------------------------------------------------------------------------------------
 
 
