@@ -152,7 +152,7 @@ def baseline() -> None:
 @BY
 @EXPIRES
 @in_workspace(labels=True)
-def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by: str, expires: date | None) -> None:
+def pin(workspace: Workspace, name: str, runs: tuple[str, ...], **decision: Any) -> None:
     """Pin runs under a name.  Invalid runs are left out, and named.
 
     \b
@@ -164,7 +164,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
     from perfkit.history.curation import pin_runs
 
     history = workspace.history()
-    pinned, notes = pin_runs(history, name, workspace.load_runs(runs), reason=reason, by=by, expires=expires)
+    pinned, notes = pin_runs(history, name, workspace.load_runs(runs), **decision)
     _report_pinned(history, pinned, notes)
 
 
@@ -175,7 +175,7 @@ def pin(workspace: Workspace, name: str, runs: tuple[str, ...], reason: str, by:
 @click.option("--name", help="Which pinned baseline, where the scenario has several.")
 @EXPIRES
 @in_workspace(policy=True, labels=True)
-def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | None, expires: date | None) -> None:
+def accept(workspace: Workspace, event: str, **decision: Any) -> None:
     """Accept a change: its pinned baseline moves to the runs of the level that begins with this run.
 
     Of several runs, such as api@rolling, the first is meant.  Where the baseline was before stays in its file; one that
@@ -188,8 +188,7 @@ def accept(workspace: Workspace, event: str, reason: str, by: str, name: str | N
     from perfkit.history import curation
 
     history = workspace.history()
-    first = workspace.run_ids([event])[0]
-    moved = curation.accept(history, first, reason=reason, by=by, name=name, expires=expires, now=datetime.now(UTC))
+    moved = curation.accept(history, workspace.run_ids([event])[0], **decision, now=datetime.now(UTC))
     _report_pinned(history, moved, ())
 
 

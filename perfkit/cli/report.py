@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -272,14 +272,7 @@ def capacity(
     help="Link commits to this address, such as https://git.example/api/commit/{commit}.",
 )
 @makes_report(policy=True, labels=True)
-def trend(
-    workspace: Workspace,
-    scenario: str,
-    service: str | None,
-    metric: str | None,
-    last: int | None,
-    commit_url: str | None,
-) -> Mapping[str, object]:
+def trend(workspace: Workspace, scenario: str, **shown: Any) -> Mapping[str, object]:
     """How a scenario has gone: value per run, levels, events with their commits, a calendar, what stands out.
 
     Events and levels come of all runs of the scenario, whatever is shown.
@@ -296,19 +289,16 @@ def trend(
     from perfkit.runs.backends import public_address
 
     # What is wrong ends the command before the notebook starts
-    read_commit_url(commit_url)
+    read_commit_url(shown["commit_url"])
     store, settings = workspace.store, workspace.settings
     names, labels = workspace.policy.service_names, workspace.labels
     history = load_timeline(workspace.run_store, scenario, service_names=names, labels=labels)
-    if service is not None or metric is not None:
-        trend_of(history, service=service, metric=metric)
+    if shown["service"] is not None or shown["metric"] is not None:
+        trend_of(history, service=shown["service"], metric=shown["metric"])
     return {
         "store": public_address(store) if "://" in store else str(Path(store).resolve()),
         "scenario": scenario,
-        "service": service,
-        "metric": metric,
-        "last": last,
-        "commit_url": commit_url,
+        **shown,
         "labels": [f"{key}={value}" for key, value in labels.items()] or None,
         "acknowledged": settings.acknowledged.resolve(),
         "baselines": settings.baselines.resolve(),
