@@ -18,6 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from perfkit.runs.recording_stream import as_table
+from perfkit.runs.requests import RequestColumns
+from perfkit.runs.run_folder import table_columns
+from perfkit.stats.streams import ends_s
+
 LOWEST_MS, GROWTH, BINS = 0.01, 1.02, 1160  # to 24 hours
 MOST_SERVICES = 200  # that are followed apart
 MOST_KINDS = 500  # of errors and services
@@ -75,7 +80,8 @@ class LiveRequests:
         What is not whole yet is left for the next call; a recording that is gone or damaged adds nothing.
         """
         for batch in self._new_batches():
-            self._add(batch)
+            if (part := table_columns(as_table([batch]))) is not None:
+                self._add(part)
         if self.begun is not None:
             self._users[self._points([time.time()])] = users
 
@@ -98,35 +104,26 @@ class LiveRequests:
         except (OSError, pa.ArrowException, StopIteration):
             return []
 
-    def _add(self, batch: pa.RecordBatch) -> None:
-        def values(name: str, kind: Any) -> Any:
-            return np.frombuffer(batch.column(name).buffers()[1], kind)[: len(batch)]
-
-        def codes(name: str) -> Any:
-            return np.frombuffer(batch.column(name).indices.buffers()[1], np.int32)[: len(batch)]
-
-        times = values("response_time_ms", np.float64)
-        failed = np.unpackbits(np.frombuffer(batch.column("failed").buffers()[1], np.uint8), bitorder="little")
-        failed = failed[: len(batch)].astype(bool)
-        names = batch.column("service").dictionary.to_pylist()
-        services = np.array([self._row(name) for name in names])[codes("service")]
-        bins = np.log(np.maximum(times, LOWEST_MS) / LOWEST_MS) / math.log(GROWTH)
-        bins = np.minimum(bins.astype(np.int64), BINS - 1)
+    def _add(self, part: RequestColumns) -> None:
+        times, failed = part.response_time_ms, part.failed
+        services = np.array([self._row(name) for name in part.names])[part.codes]
+        exponents = np.log(np.maximum(times, LOWEST_MS) / LOWEST_MS) / math.log(GROWTH)
+        bins = np.minimum(exponents.astype(np.int64), BINS - 1)
         np.add.at(self._bins, (services, bins), 1)
         size = len(self._bins)
         self._failures += np.bincount(services[failed], minlength=size)
         self._sums += np.bincount(services, times, minlength=size)
         np.maximum.at(self._largest, services, times)
-        ends = values("start", np.float64) + times / 1e3
+        ends = ends_s(part)
         if self.begun is None:
             self.begun = float(ends.min())
         points = self._points(ends)
         np.add.at(self._course, (points, bins), 1)
         self._failed += np.bincount(points[failed], minlength=MOST_POINTS)
-        kinds = batch.column("error").dictionary.to_pylist()
-        pairs = zip(codes("error")[failed].tolist(), codes("service")[failed].tolist(), strict=True)
+        codes, kinds = part.errors or (part.codes, [])
+        pairs = zip(codes[failed].tolist(), part.codes[failed].tolist(), strict=True)
         for (kind, service), count in Counter(pairs).items():
-            key = (kinds[kind], names[service])
+            key = (kinds[kind], part.names[service])
             self.errors[key if key in self.errors or len(self.errors) < MOST_KINDS else (OTHERS, OTHERS)] += count
 
     def _row(self, name: str) -> int:
