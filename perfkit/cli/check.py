@@ -21,7 +21,7 @@ from perfkit.cli.options import (
     print_table,
     write_json,
 )
-from perfkit.model.errors import StoreError
+from perfkit.model.errors import refusals
 from perfkit.report.formatting import shorten
 
 SCHEMA = "perfkit.check/1"
@@ -30,14 +30,13 @@ MOST_CELL, MOST_ADVICE = 160, 600  # characters: names may be of any length
 
 
 def _new_folder(_context: click.Context, _parameter: click.Parameter, folder: Path | None) -> Path | None:
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise click.BadParameter(f"{folder} is not empty; name a new folder")
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
-    return folder and folder.absolute()
+    if folder is None:
+        return None
+    with refusals(f"{folder}: cannot be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise click.BadParameter(f"{folder} is not empty; name a new folder")
+    return folder.absolute()
 
 
 @click.command(short_help="Does the gate work here?  Its self-test, and an audit of the settings.")

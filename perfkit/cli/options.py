@@ -20,7 +20,7 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import Settings, load_settings, nearest_settings
 from perfkit.config.toml_table import expand
 from perfkit.model.codec import dump_json
-from perfkit.model.errors import SettingsError, StoreError, did_you_mean
+from perfkit.model.errors import SettingsError, did_you_mean, refusals
 from perfkit.model.files import atomic_write
 from perfkit.model.records import Run
 from perfkit.model.redaction import redact
@@ -362,10 +362,8 @@ def write(text: str | bytes, output: Path | None = None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
+    with refusals(f"{output}: cannot be written"):
         atomic_write(output, redact(text) if isinstance(text, str) else text)
-    except OSError as error:
-        raise StoreError(f"{output}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {output}", err=True)
 
 

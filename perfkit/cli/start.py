@@ -17,7 +17,7 @@ from perfkit.cli.exit_codes import EXIT_INVALID
 from perfkit.cli.options import FILE, FOLDER, INJECT, Number, console, say, warn
 from perfkit.config.policy import Policy
 from perfkit.config.settings import BUILT_IN, nearest_settings
-from perfkit.model.errors import LoadError, MissingExtra, PerfkitError, ReadError, SettingsError, StoreError
+from perfkit.model.errors import LoadError, MissingExtra, PerfkitError, ReadError, SettingsError, StoreError, refusals
 from perfkit.model.installation import extra_advice
 from perfkit.model.records import Comparison, Run, Verdict
 from perfkit.report.formatting import count_text
@@ -135,10 +135,8 @@ def init(folder: Path, host: str | None, openapi: str | None, urls: Path | None)
 
 
 def _read(file: Path) -> str:
-    try:
+    with refusals(f"{file}: cannot be read", ReadError):
         return file.read_text("utf-8-sig", "replace")
-    except OSError as error:
-        raise ReadError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 # JupyterLab in the process of this command, so that signals reach it; its failures end in 4, as any other step's do
@@ -181,12 +179,10 @@ def lab(folder: Path, options: tuple[str, ...]) -> None:
     if not any(folder.glob("*.ipynb")):
         from perfkit.report.notebook import NOTEBOOKS, find_notebook
 
-        try:
+        with refusals(f"{folder}: cannot be written"):
             folder.mkdir(parents=True, exist_ok=True)
             for kind in NOTEBOOKS:
                 shutil.copy(find_notebook(kind), folder)
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}") from error
         click.echo(f"copied {', '.join(f'{kind}.ipynb' for kind in NOTEBOOKS)} to {folder}", err=True)
     _say_whether_there_are_runs()
     sys.stdout.flush()

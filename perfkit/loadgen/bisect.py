@@ -28,7 +28,7 @@ from perfkit.config.policy import Policy
 from perfkit.config.settings import Scenario
 from perfkit.loadgen.ab_test import ABPlan, ABResult, ABTest, OnMessage, served_targets
 from perfkit.loadgen.service_under_test import BuildFailed, Revision, build, checkout, command_words
-from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError
+from perfkit.model.errors import HistoryError, LoadError, LoadStopped, SettingsError, refusals
 from perfkit.model.records import Finding, Metric, Scope, Verdict
 from perfkit.runs.git import Commit, Git, GitError
 
@@ -105,12 +105,10 @@ class Bisection:
 
     def log_step(self, step: Step) -> None:
         entry = {"key": self.key, "time": datetime.now(UTC).isoformat(), **asdict(step)}
-        try:
+        with refusals(f"{self.log}: cannot be written", HistoryError):
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise HistoryError(f"{self.log}: cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from perfkit.config.settings import BUILT_IN_LOCUSTFILE, Scenario
 from perfkit.loadgen.demo_services import BODY_BYTES, MODELS, Change, completion_time, draw_requests
 from perfkit.loadgen.locust_file_writer import ENDINGS, write_locust_files
 from perfkit.model.codec import dump_json
-from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean
+from perfkit.model.errors import LoadError, SettingsError, StoreError, did_you_mean, refusals
 from perfkit.model.files import atomic_write
 from perfkit.model.serialization import slug
 from perfkit.runs.requests import run_from_requests
@@ -65,7 +65,7 @@ def simulate_files(
     if frame.empty:
         raise LoadError(f"scenario {scenario.name!r}: no request ended in {scenario.duration_s:g} s; simulate longer")
     prefix = folder / f"load_results_{slug(scenario.name)}_{started:%Y%m%d_%H%M%S}"
-    try:
+    with refusals(f"{folder}: the files could not be written"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".simulated-") as partial:
             unpublished = Path(partial) / prefix.name
@@ -73,8 +73,6 @@ def simulate_files(
             metrics = pooled_metrics([read_run(Path(f"{unpublished}_stats.csv"))])
             atomic_write(Path(f"{unpublished}.json"), dump_json(metrics))
             return publish(Path(partial), prefix)
-    except OSError as error:
-        raise StoreError(f"{folder}: the files could not be written: {error.strerror or error}") from error
 
 
 def _begin(started_at: datetime | None) -> datetime:
