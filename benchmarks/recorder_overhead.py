@@ -160,11 +160,8 @@ def locust(folder: Path, port: str, users: int, source: str, is_recorded: bool, 
     files = f"{RECORDER},{user}" if is_recorded else str(user)
     load = ["-H", f"http://127.0.0.1:{port}", "-u", str(users), "-r", "100", *more]
     reading, writing = os.pipe()
-    own = {
-        "PERFKIT_RECORDING": str(folder / "requests.arrow"),
-        "PERFKIT_GENERATOR_CSV": str(folder / "generator.csv"),
-        "PERFKIT_PROGRESS_FD": str(writing),
-    }
+    (folder / "source").mkdir(exist_ok=True)
+    own = {"PERFKIT_RUN_FOLDER": str(folder), "PERFKIT_PROGRESS_FD": str(writing)}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "locust", "-f", files, "--headless", "--only-summary", *load],
         env={**os.environ, **own},
@@ -259,7 +256,8 @@ def live(pairs: int, users: int) -> None:
                     return
 
         threading.Thread(target=reader, daemon=True).start()
-        own = {"PERFKIT_RECORDING": str(recording), "PERFKIT_GENERATOR_CSV": str(folder / "generator.csv")}
+        (folder / "source").mkdir(exist_ok=True)
+        own = {"PERFKIT_RUN_FOLDER": str(folder)}
         command = [sys.executable, "-P", "-m", "locust", "-f", f"{RECORDER},{user}", "--headless", "--only-summary"]
         load = ["-H", f"http://127.0.0.1:{port}", "-u", str(users), "-r", "100"]
         begun = time.time()
@@ -292,7 +290,8 @@ def resident_mb() -> float:
 def memory(requests: int) -> None:
     """Send requests through the recorder in this process and print its memory at every million."""
     with tempfile.TemporaryDirectory() as name:
-        os.environ["PERFKIT_RECORDING"] = str(Path(name) / "requests.arrow")
+        os.environ["PERFKIT_RUN_FOLDER"] = name
+        (Path(name) / "source").mkdir()
         import gevent
         from locust import events
         from locust.env import Environment
@@ -311,7 +310,7 @@ def memory(requests: int) -> None:
             if number % 1000 == 0:
                 gevent.sleep(0)  # where Locust would wait for an answer, and the recorder gets its turn
             if number % 1_000_000 == 0:
-                size_mb = Path(os.environ["PERFKIT_RECORDING"]).stat().st_size / 2**20
+                size_mb = (Path(name) / "requests.arrow").stat().st_size / 2**20
                 each_us = 1e6 * (time.process_time() - begun) / max(number, 1)
                 print(f"| {number:,} | {resident_mb():.1f} | {size_mb:.0f} | {each_us:.2f} |", flush=True)
             BUFFER.on_request(

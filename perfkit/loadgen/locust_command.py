@@ -164,12 +164,7 @@ class LocustCommand:
         return [*words, "--csv", str(self.folder.absolute() / "source" / "locust"), *self.scenario.arguments]
 
     def variables(self) -> dict[str, str]:
-        source = self.folder.absolute() / "source"
-        variables = {
-            "PERFKIT_RECORDING": str(self.recording.absolute()),
-            "PERFKIT_GENERATOR_CSV": str(source / "generator.csv"),
-            "PERFKIT_SCRIPT_ERRORS": str(source / "script_errors.json"),
-        }
+        variables = {"PERFKIT_RUN_FOLDER": str(self.folder.absolute())}
         if self.distribution is not None and self.distribution.local:
             variables["PERFKIT_LOCAL_WORKERS"] = str(self.distribution.workers)
             variables["PERFKIT_ARGUMENTS"] = json.dumps(self.scenario.arguments)

@@ -5,14 +5,12 @@ gathered in columns of plain numbers and written once a second, to files; a work
 Locust's own connection, so that no common disk is needed and a worker that dies loses at most a second.  Nothing here
 may import pandas, which would pause the load for a second.  Environment:
 
-PERFKIT_RECORDING
-    Path of the recording, see `perfkit.runs.recording_stream`.
+PERFKIT_RUN_FOLDER
+    Gets the recording (`perfkit.runs.recording_stream`) and, in ``source``, a table with one row per second about the
+    load generator (`perfkit.loadgen.recording.COLUMNS`) and what the load script gets wrong
+    (`perfkit.model.script_errors`).
 PERFKIT_PROGRESS_FD
     Number of an open pipe that gets one JSON object per second.  When nobody reads it any more, the run is stopped.
-PERFKIT_GENERATOR_CSV
-    Path of a table with one row per second about the load generator itself, see `perfkit.loadgen.recording.COLUMNS`.
-PERFKIT_SCRIPT_ERRORS
-    Path of a file about what the load script gets wrong, see `perfkit.model.script_errors`.
 PERFKIT_LOCAL_WORKERS
     Number of workers that a master shall start beside itself.
 PERFKIT_ARGUMENTS
@@ -52,7 +50,7 @@ from locust.runners import MasterRunner, WorkerRunner
 # Locust loads this file by its path; perfkit itself may be a checkout that is not installed.
 if (_HOME := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HOME)
-from perfkit.loadgen.locust_command import IGNORED, RECORDER, locust_argv, on_parser
+from perfkit.loadgen.locust_command import IGNORED, RECORDER, RECORDING_NAME, locust_argv, on_parser
 from perfkit.loadgen.recording import FileSink, MasterSink, Meter, RequestBuffer, ResultCollector, usable_time
 from perfkit.model.codec import decode, encode
 from perfkit.model.files import atomic_path
@@ -214,9 +212,10 @@ class Recorder:
         if self.is_worker:
             self.sink = MasterSink(environment.runner, self.worker_state)
         else:
-            table = Path(text) if (text := os.environ.get("PERFKIT_GENERATOR_CSV")) else None
+            folder = Path(os.environ["PERFKIT_RUN_FOLDER"])
+            self.script_errors, table = folder / "source" / "script_errors.json", folder / "source" / "generator.csv"
             try:
-                self.sink = FileSink(Path(os.environ["PERFKIT_RECORDING"]), table)
+                self.sink = FileSink(folder / RECORDING_NAME, table)
             except OSError as error:
                 self.report(problem=str(error))
                 sys.exit(EXIT_DISK)
@@ -231,7 +230,7 @@ class Recorder:
 
         environment.stats.log_request = log_usable
 
-    def _lead(self, table: Path | None) -> None:
+    def _lead(self, table: Path) -> None:
         """As a master: collect what workers send, start those of this machine, and go after their last message."""
         runner, options = self.environment.runner, self.environment.parsed_options
         self.collector = ResultCollector(runner, self.take, table, self.fail)
@@ -318,12 +317,12 @@ class Recorder:
 
     def _write_script_errors(self) -> None:
         """Write them when there is something new; the number of tasks is brought up to date at the end."""
-        if self.is_worker or not (path := os.environ.get("PERFKIT_SCRIPT_ERRORS")):
+        if self.is_worker:
             return
         workers = self.collector.script_errors() if self.collector is not None else []
         now, before = merged([SCRIPT.snapshot(), *workers]), self.script_counts
         if before is None or (now.exceptions, now.skipped) != (before.exceptions, before.skipped) or self.has_ended:
-            with atomic_path(Path(path)) as partial:  # a process may be killed at any time
+            with atomic_path(self.script_errors) as partial:  # a process may be killed at any time
                 partial.write_text(json.dumps(encode(now)), encoding="utf-8")
             self.script_counts = now
 
@@ -543,8 +542,8 @@ def end_with_parent() -> None:
 
 
 def on_init(environment: Any, **_: object) -> None:
-    if "PERFKIT_RECORDING" not in os.environ and not isinstance(environment.runner, WorkerRunner):
-        sys.exit("recorder.py: PERFKIT_RECORDING is not set. Name the file that shall hold the requests.")
+    if "PERFKIT_RUN_FOLDER" not in os.environ and not isinstance(environment.runner, WorkerRunner):
+        sys.exit("recorder.py: PERFKIT_RUN_FOLDER is not set. Name the folder that shall hold the requests.")
     # Timers start from the loop's last look at the clock, from before the imports: a run would end that much early
     gevent.get_hub().loop.update_now()
     SCRIPT.install()

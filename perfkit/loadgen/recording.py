@@ -277,17 +277,16 @@ class Meter:
 class FileSink:
     """The recording of a run, and a table with one row per second about this process; ``OSError`` when it is full."""
 
-    def __init__(self, recording: Path, table: Path | None) -> None:
+    def __init__(self, recording: Path, table: Path) -> None:
         self._stream = pa.ipc.new_stream(pa.OSFile(str(recording), "wb"), RECORDING_SCHEMA)
-        self._table = FileIO(str(table), "w") if table is not None else None
+        self._table = FileIO(str(table), "w")
         self.write_row(COLUMNS)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         self._stream.write_batch(batch)
 
     def write_row(self, cells: tuple[object, ...]) -> None:
-        if self._table is not None:
-            self._table.write(_line(cells))
+        self._table.write(_line(cells))
 
     def close(self) -> None:
         """Write the mark of the end, which no reader needs."""
@@ -335,7 +334,7 @@ class ResultCollector:
         self,
         runner: Any,
         take: Callable[[pa.RecordBatch], None],
-        table: Path | None,
+        table: Path,
         on_error: Callable[[OSError], None],
     ) -> None:
         self._take, self._table, self._on_error = take, table, on_error
@@ -351,7 +350,7 @@ class ResultCollector:
             for packed in msg.data["batches"]:
                 for batch in pa.ipc.open_stream(packed):
                     self._take(batch)
-            if self._table is not None and msg.data["row"]:
+            if msg.data["row"]:
                 if name not in self._tables:
                     self._tables[name] = FileIO(f"{self._table}.{name}", "w")
                     self._tables[name].write(_line(COLUMNS))

@@ -47,7 +47,7 @@ def record(sink, buffer, requests):
 
 def test_a_growing_recording_is_summed_up_as_far_as_it_is_whole(tmp_path, rng):
     path, whole = tmp_path / "growing.arrow", tmp_path / "whole.arrow"
-    live, sink, buffer = LiveRequests(path), FileSink(whole, None), RequestBuffer()
+    live, sink, buffer = LiveRequests(path), FileSink(whole, tmp_path / "generator.csv"), RequestBuffer()
     live.read(3)  # there is no file yet
     assert live.services() == ()
     times = rng.lognormal(4, 1, 4000)
@@ -81,7 +81,7 @@ def test_a_growing_recording_is_summed_up_as_far_as_it_is_whole(tmp_path, rng):
 
 def test_memory_is_bounded_in_time_services_and_kinds(tmp_path):
     path = tmp_path / "long.arrow"
-    live, sink, buffer = LiveRequests(path), FileSink(path, None), RequestBuffer()
+    live, sink, buffer = LiveRequests(path), FileSink(path, tmp_path / "generator.csv"), RequestBuffer()
     start = time.time() - 10_000
     record(sink, buffer, [(f"GET /item/{n}", 10.0, None, start + n) for n in range(10_000)])
     live.read(1)
