@@ -202,13 +202,14 @@ class _Stored:
             return [name for name in newest if os.path.isfile(f"{self.folder}/{name}/run.json")][:most]  # noqa: PTH113
         return []
 
-    def documents(self, ids: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-        """``run.json`` of these runs, but of those that cannot be read."""
+    def documents(self, ids: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+        """Scenario, ``git`` and ``labels`` of these runs, but of those that cannot be read."""
         for run_id in ids:
             with suppress(OSError, ValueError):
                 document = json.loads(Path(self.folder, run_id, "run.json").read_bytes())
                 if isinstance(document, dict):
-                    yield document
+                    git, labels = (of if isinstance(of := document.get(key), dict) else {} for key in ("git", "labels"))
+                    yield str(document.get("scenario", "")), git, labels
 
     def scenarios(self) -> list[str]:
         """Names of stored scenarios: of the newest runs, up to three, for each name that stands in the ids."""
@@ -216,17 +217,8 @@ class _Stored:
         for run_id in self.ids(most=20 * MOST_IDS):
             match = _RUN_ID.match(run_id)
             newest.setdefault(match[1] if match else run_id, []).append(run_id)
-        documents = self.documents([run_id for ids in newest.values() for run_id in ids[:3]][:MOST_READ])
-        return list(dict.fromkeys(str(document.get("scenario", "")) for document in documents))
-
-    def facts(self, scenario: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """``git`` and ``labels`` of the newest runs of a scenario, as ``(name, mapping)``."""
-        ids = [run_id for run_id in self.ids() if scenario[:4].lower() in run_id.lower()][:MOST_READ]
-        for document in self.documents(ids):
-            if document.get("scenario") == scenario:
-                for name in ("git", "labels"):
-                    if isinstance(of := document.get(name), dict):
-                        yield name, of
+        ids = [run_id for of_name in newest.values() for run_id in of_name[:3]][:MOST_READ]
+        return list(dict.fromkeys(scenario for scenario, _, _ in self.documents(ids)))
 
     def pinned(self) -> Iterator[tuple[str, str]]:
         """Scenario and name of each pinned baseline."""
@@ -249,11 +241,12 @@ def _run_words(context: click.Context, incomplete: str) -> Iterator[str]:
     word = kind.partition(":")[0]
     if word == "pinned":
         yield from (f"{scenario}@pinned:{name}" for of, name in stored.pinned() if of == scenario)
-    for name, of in stored.facts(scenario):
-        if name == "git" and word in ("commit", "branch") and of.get(word):
-            yield f"{scenario}@{word}:{str(of[word])[: 10 if word == 'commit' else None]}"
-        elif name == "labels" and word == "label":
-            yield from (f"{scenario}@label:{key}={value}" for key, value in of.items())
+    ids = [run_id for run_id in stored.ids() if scenario[:4].lower() in run_id.lower()][:MOST_READ]
+    for git, labels in ((git, labels) for of, git, labels in stored.documents(ids) if of == scenario):
+        if word in ("commit", "branch") and git.get(word):
+            yield f"{scenario}@{word}:{str(git[word])[: 10 if word == 'commit' else None]}"
+        elif word == "label":
+            yield from (f"{scenario}@label:{key}={value}" for key, value in labels.items())
 
 
 @_completer
@@ -268,9 +261,8 @@ def complete_scenarios(context: click.Context, incomplete: str) -> Iterator[str]
 @_completer
 def complete_labels(context: click.Context, _: str) -> Iterator[str]:
     stored = _Stored(context)
-    for document in stored.documents(stored.ids(most=MOST_READ)):
-        labels = document.get("labels")
-        yield from (f"{key}={value}" for key, value in (labels if isinstance(labels, dict) else {}).items())
+    for _scenario, _git, labels in stored.documents(stored.ids(most=MOST_READ)):
+        yield from (f"{key}={value}" for key, value in labels.items())
 
 
 @_completer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,8 +167,8 @@ def makes_report(**options: bool) -> Callable[[Callable[..., Mapping[str, object
     """
 
     def decorate(parameters_of: Callable[..., Mapping[str, object]]) -> Command:
-        @functools.wraps(parameters_of)
-        def made(workspace: Workspace, *, title: str | None, reports: Path | None, **given: object) -> None:
+        @wraps(parameters_of)
+        def command(workspace: Workspace, *, title: str | None, reports: Path | None, **given: object) -> None:
             from perfkit.report.notebook import run_report
 
             settings = workspace.settings
@@ -177,17 +177,13 @@ def makes_report(**options: bool) -> Callable[[Callable[..., Mapping[str, object
                 "title": title,
                 "policy": policy_file(workspace.policy_file, settings.path),
             }
-            folder = reports or settings.reports
-            result = run_report(parameters_of.__name__, parameters, reports_dir=folder, progress=_progress)
-            click.echo(str(result.html))
+            folder, notebook = reports or settings.reports, parameters_of.__name__
+            made = run_report(notebook, parameters, reports_dir=folder, progress=partial(click.echo, err=True))
+            click.echo(str(made.html))
 
-        return TITLE(REPORTS(in_workspace(**options)(made)))
+        return TITLE(REPORTS(in_workspace(**options)(command)))
 
     return decorate
-
-
-def _progress(text: str) -> None:
-    click.echo(text, err=True)
 
 
 @report.command(short_help="What is normal?")
@@ -323,7 +319,7 @@ def result(file: Path, title: str | None, reports: Path | None, settings: Path |
     from perfkit.report.batch import report_result
 
     folder = reports or settings_of(settings).reports
-    click.echo(str(report_result(file, reports_dir=folder, title=title, progress=_progress).html))
+    click.echo(str(report_result(file, reports_dir=folder, title=title, progress=partial(click.echo, err=True)).html))
 
 
 def _baseline_runs(workspace: Workspace, names: Sequence[str], candidates: Sequence[Run]) -> tuple[str, str | None]:
