@@ -259,16 +259,20 @@ def run(
     if arguments := click.get_current_context().meta.get(ARGUMENTS):
         changes["arguments"] = arguments
     chosen = [settings.scenario(name, locustfile, **changes) for name in names]
-    if compare_with is None:
-        _refuse((option.name or "" for option in COMPARISON), "needs --compare-with")
-    else:
+    for is_given, needed, options in (
+        (compare_with, "--compare-with", [option.name or "" for option in COMPARISON]),
+        (docker, "--docker", [option.name or "" for option in CONTAINER]),
+        (given["live"], "--live", ["live_port"]),
+        (given["master"], "--master", ["master_bind_host", "master_bind_port"]),
+        (given["worker"], "--worker", ["master_host", "master_port"]),
+    ):
+        if not is_given:
+            _refuse(options, f"needs {needed}")
+    if compare_with is not None:
         _refuse(SEVERAL, "does not go with --compare-with")
-    if not docker:
-        _refuse((option.name or "" for option in CONTAINER), "needs --docker")
-    if not given["live"]:
-        _refuse(("live_port",), "needs --live")
     if given["worker"]:
         _refuse(("docker",), "does not go with --worker")
+        _refuse(("repeat", "record", "labels", "abort_on"), "does not go with --worker: the master keeps the run")
         _refuse(("live",), "does not go with --worker: the master shows all workers")
         return _work(chosen, given["master_host"], given["master_port"])
     container = None

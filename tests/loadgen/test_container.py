@@ -285,6 +285,10 @@ def test_a_failed_build_says_what_the_engine_said_and_the_way_out(tmp_path, monk
         (["--docker", "--build-arg", "BASE"], "expected KEY=VALUE"),
         (["--docker", "--image", "x", "--build-arg", "A=b"], "has no effect with --image"),
         (["--docker", "--worker"], "--docker does not go with --worker"),
+        (["--worker", "--repeat", "3"], "--repeat does not go with --worker: the master keeps the run"),
+        (["--worker", "--label", "build=1"], "--label does not go with --worker"),
+        (["--master-host", "10.0.0.5"], "--master-host needs --worker"),
+        (["--workers", "2", "--master-bind-port", "1"], "--master-bind-port needs --master"),
     ],
 )
 def test_options_that_would_have_no_effect_are_refused(words, told, capsys, tmp_path, monkeypatch):
