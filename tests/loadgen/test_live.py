@@ -77,6 +77,7 @@ def test_a_growing_recording_is_summed_up_as_far_as_it_is_whole(tmp_path, rng):
     assert live.errors == {("ValueError", "s0"): 40}
     assert live.course().rps.sum() == 4000
     live.close()
+    sink._table.close()
 
 
 def test_memory_is_bounded_in_time_services_and_kinds(tmp_path):
@@ -94,6 +95,7 @@ def test_memory_is_bounded_in_time_services_and_kinds(tmp_path):
     assert np.median(course.rps) == pytest.approx(1.0)
     assert math.isnan(course.users[0])
     live.close()
+    sink._table.close()
 
 
 def test_a_recording_that_is_damaged_adds_nothing(tmp_path):
