@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -717,7 +716,7 @@ def history_line(history: History) -> str:
 
 def history_html(history: History) -> str:
     """A history: how it stands, and its events with their dates and commits."""
-    return inlined(trend.trend_banner(history).html + trend.trend_events(history, trend.Links(Path())).html)
+    return inlined(trend.trend_banner(history).html + trend.trend_events(history, "report.html").html)
 
 
 def event_line(event: Event) -> str:
@@ -844,25 +843,15 @@ class BaselineTables(RunTables):
 
 
 class HistoryTables(Accessor):
-    """Tables of a history: ``history.table.events()``.
-
-    ``beside`` is a file beside which the page will lie, so that runs are linked from there; ``commit_url`` is a
-    template such as ``https://git.example/team/api/commit/{commit}``.
-    """
+    """Tables of a history: ``history.table.events()``."""
 
     summary = of_subject(history_summary)
     errors = of_subject(history_errors)
     calendar = of_subject(trend.trend_calendar)
     levels = of_subject(trend.trend_levels)
     weekdays = of_subject(trend.trend_weekdays)
-
-    def events(self, beside: str | Path = ".", commit_url: str | None = None) -> Html:
-        """Every event, newest first, with what changed by how much and between which runs and commits."""
-        return trend.trend_events(self.subject, trend.trend_links(beside, commit_url))
-
-    def runs(self, beside: str | Path = ".", commit_url: str | None = None) -> Html:
-        """The newest runs, and those that stand out."""
-        return trend.trend_runs(self.subject, trend.trend_links(beside, commit_url))
+    events = of_subject(trend.trend_events)
+    runs = of_subject(trend.trend_runs)
 
 
 class CapacityTables(RunTables):

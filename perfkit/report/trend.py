@@ -69,6 +69,11 @@ class Links:
     beside: Path
     commit_url: str | None = None
 
+    @classmethod
+    def beside_file(cls, file: str | Path, commit_url: str | None) -> Links:
+        """Links of the report that stands beside a file."""
+        return cls(Path(file).absolute().parent, read_commit_url(commit_url))
+
     def run(self, moment: RunReference) -> str:
         """The run's folder, relative to the report; empty where it is not on this machine.
 
@@ -88,11 +93,6 @@ class Links:
         if not self.commit_url or not moment.commit:
             return ""
         return self.commit_url.replace(COMMIT, quote(moment.commit, safe=""))
-
-
-def trend_links(result: str | Path, commit_url: str | None = None) -> Links:
-    """Links of the report that stands beside the file ``result``."""
-    return Links(Path(result).absolute().parent, read_commit_url(commit_url))
 
 
 def read_commit_url(text: str | None) -> str | None:
@@ -264,8 +264,13 @@ def trend_weekdays(trend: History) -> Html:
     return Html(html_table("weekdays", columns, groups, below=below), text=f"{len(shown)} weekday patterns")
 
 
-def trend_events(trend: History, links: Links) -> Html:
-    """Every event, newest first: what moved by how much, or which services changed, between which runs and commits."""
+def trend_events(trend: History, beside: str | Path = ".", commit_url: str | None = None) -> Html:
+    """Every event, newest first: what moved by how much, or which services changed, between which runs and commits.
+
+    ``beside`` is a file beside which the page will lie, so that runs are linked from there; ``commit_url`` is a
+    template such as ``https://git.example/team/api/commit/{commit}``.
+    """
+    links = Links.beside_file(beside, commit_url)
     rows: list[tuple[int, bool, dict[str, Any]]] = []
     for change in trend.shown_services_changed:
         parts: dict[str, Any] = {"change": change, "anchor": f"services-{change.index}", "kind": "mixed", "symbol": "⇄"}
@@ -308,8 +313,12 @@ def run_cells(moment: RunReference, links: Links) -> dict[str, str]:
     }
 
 
-def trend_runs(trend: History, links: Links) -> Html:
-    """The newest runs and those that stand out: invalid, far from their level, first of a new one; newest first."""
+def trend_runs(trend: History, beside: str | Path = ".", commit_url: str | None = None) -> Html:
+    """The newest runs and those that stand out: invalid, far from their level, first of a new one; newest first.
+
+    Links are those of `trend_events`.
+    """
+    links = Links.beside_file(beside, commit_url)
     notes, count = _notes(trend), len(trend.runs)
     indices = sorted({*notes, *range(max(count - NEWEST, trend.first), count)}, reverse=True)
     rows = []

@@ -35,7 +35,6 @@ from perfkit.report.trend import (
     trend_calendar,
     trend_events,
     trend_levels,
-    trend_links,
     trend_runs,
     trend_weekdays,
 )
@@ -202,12 +201,12 @@ def test_a_short_history_says_so(rng):
     assert "nothing to draw" in plot.trend(trend).layout.meta["note"]
     assert "side by side" in plot.services(trend).layout.meta["note"]
     assert "No valid run" in trend_levels(trend)._repr_html_()
-    assert "There is no event" in trend_events(trend, Links(Path()))._repr_html_()
+    assert "There is no event" in trend_events(trend)._repr_html_()
 
 
 def test_the_events_table_names_runs_commits_size_and_p(samples, tmp_path):
     trend = trend_of(samples)
-    html = trend_events(trend, trend_links(tmp_path / "result.json", COMMITS)).html
+    html = trend_events(trend, tmp_path / "result.json", COMMITS).html
     before, after = samples.runs[37:39]
     for moment in (before, after):
         assert moment.run_id in html
@@ -218,7 +217,7 @@ def test_the_events_table_names_runs_commits_size_and_p(samples, tmp_path):
 
 
 def test_runs_that_stand_out_are_listed_with_their_reason(samples):
-    html = trend_runs(trend_of(samples), Links(REPOSITORY / "reports" / "one")).html
+    html = trend_runs(trend_of(samples), REPOSITORY / "reports" / "one" / "result.json").html
     rows = re.findall(r'<tr.*?><td class="n">(\d+)</td>.*?</tr>', html)
     assert rows == [*map(str, range(60, 50, -1)), "48", "39", "22"]
     assert "invalid: interrupted: stopped by its user" in html
