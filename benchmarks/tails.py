@@ -46,8 +46,9 @@ def simulated(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def requests_of(folder: Path) -> dict[str, pd.DataFrame]:
-    """The requests of each run in a folder, by the name of its file or folder."""
-    found = {path.name: read_run(path).requests() for path in sorted(folder.iterdir())}
+    """The requests of each run in a folder or store, by the name of its file or folder."""
+    paths = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    found = {path.name: read_run(path).requests() for path in paths}
     return {name: requests for name, requests in found.items() if requests is not None}
 
 
