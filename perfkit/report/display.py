@@ -565,9 +565,8 @@ def _folded_after(label: str, columns: Sequence[Column], rows: Sequence[Any], be
     """A table, of which what comes after the first rows is folded."""
     html = html_table(label, columns, rows[:MOST_UNFOLDED_ROWS], below=below)
     if more := rows[MOST_UNFOLDED_ROWS:]:
-        html += render(
-            "fold.html.j2", summary=f"{len(more)} more", html=Markup(html_table(f"more {label}", columns, more))
-        )
+        table = html_table(f"more {label}", columns, more)
+        html += f'<details class="pk-fold"><summary>{len(more)} more</summary>\n{table}\n</details>'
     return html
 
 
